@@ -1,0 +1,61 @@
+//! The end of a full socket, at `tcp_destroy_sock`: after CLOSED at once, or when a process closes the descriptor of
+//! a socket that has long been CLOSED.
+
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use tcptrace_common::{Head, TaskTail, counter, kind};
+
+use crate::emit::{boot_ns, fill_task, reserve, submit};
+use crate::kernel::load;
+use crate::layout::off;
+use crate::socket::flags;
+
+#[repr(C)]
+pub(crate) struct DestroyRecord {
+    pub(crate) head: Head,
+    pub(crate) task: TaskTail,
+}
+
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const u8 = ctx.arg(0);
+    // SAFETY: the verifier knows the argument as a `struct sock`, and checks the load.
+    let cookie: u64 = unsafe { load(sk, off::SOCK_COMMON_COOKIE()) };
+    // Never seen in any transition: nobody waits for its end.
+    if cookie == 0 {
+        return 0;
+    }
+    let Some(mut entry) = reserve::<DestroyRecord>(counter::LOST_OTHERS) else { return 0 };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the record is reserved and filled completely.
+    unsafe {
+        fill_event(&raw mut (*record).head, kind::DESTROY, cookie, flags(sk));
+        fill_task(&raw mut (*record).task);
+    }
+    submit(entry);
+    0
+}
+
+/// Fills the head of a record that says nothing of addresses.
+///
+/// # Safety
+///
+/// `head` points into a reserved record.
+#[inline(always)]
+pub(crate) unsafe fn fill_event(head: *mut Head, kind: u8, id: u64, flags: u8) {
+    // SAFETY: the writes stay inside the record.
+    unsafe {
+        (&raw mut (*head).boot_ns).write(boot_ns());
+        (&raw mut (*head).id).write(id);
+        (&raw mut (*head).local_addr).cast::<[u64; 2]>().write([0; 2]);
+        (&raw mut (*head).remote_addr).cast::<[u64; 2]>().write([0; 2]);
+        (&raw mut (*head).local_port).write(0);
+        (&raw mut (*head).remote_port).write(0);
+        (&raw mut (*head).netns).write(0);
+        (&raw mut (*head).extra).write(0);
+        (&raw mut (*head).kind).write(kind);
+        (&raw mut (*head).old).write(0);
+        (&raw mut (*head).new).write(0);
+        (&raw mut (*head).flags).write(flags);
+    }
+}

@@ -1,0 +1,186 @@
+//! Mini-sockets, which carry TIME_WAIT and the FIN_WAIT2 of orphans. No tracepoint is theirs, but their timer is
+//! seen: `timer_start` when they are made, `timer_expire_entry` at their natural end, `timer_cancel` when they end
+//! early. A FIN that turns FIN_WAIT2 into TIME_WAIT often leaves the timer in its bucket, where nothing shows; the
+//! FIN itself is seen when it is freed, at `kfree_skb`, which since 6.11 names the socket that took it in.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_jiffies64};
+use aya_ebpf::macros::{btf_map, btf_tracepoint};
+use aya_ebpf::programs::BtfTracePointContext;
+use tcptrace_common::state::TIME_WAIT;
+use tcptrace_common::{CancelTail, Head, STACK_FRAMES, counter, flag, kind};
+
+use crate::emit::{boot_ns, fill_task, reserve, submit};
+use crate::kernel::{load, read};
+use crate::layout::{self, off};
+use crate::socket::{Key, bit, fill_mini_addresses, member};
+
+/// The mini-socket whose timer was started last on this CPU.
+#[repr(C)]
+struct Created {
+    cookie: u64,
+    ticks: u32,
+    substate: u32,
+}
+
+#[btf_map]
+static CREATED: PerCpuArray<Created, 1> = PerCpuArray::new();
+
+#[repr(C)]
+struct CancelRecord {
+    head: Head,
+    cancel: CancelTail,
+}
+
+/// A mini-socket's timer. Its address is not one that the verifier trusts: it lies before the timer.
+#[derive(Clone, Copy)]
+struct Timer {
+    tw: u64,
+    /// Ticks until it is due; negative when overdue.
+    ticks: i32,
+}
+
+impl Timer {
+    /// The timer, if it is that of a mini-socket.
+    #[inline(always)]
+    fn of(ctx: &BtfTracePointContext) -> Option<Self> {
+        let timer: *const u8 = ctx.arg(0);
+        // SAFETY: the verifier knows the argument as a `struct timer_list`, and checks both loads.
+        unsafe {
+            if load::<u64>(timer, off::TIMER_FUNCTION()) != layout::tw_timer_handler() {
+                return None;
+            }
+            let expires: u64 = load(timer, off::TIMER_EXPIRES());
+            Some(Self {
+                tw: (timer as u64).wrapping_sub(off::TW_TIMER() as u64),
+                ticks: expires.wrapping_sub(bpf_jiffies64()) as i32,
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn cookie(self) -> u64 {
+        member(self.tw, off::SOCK_COMMON_COOKIE())
+    }
+}
+
+/// What the mini-socket that took over from the socket with this cookie was made as, and in how many ticks its timer
+/// is due; zeros when none was made.
+///
+/// `tcp_time_wait` (`net/ipv4/tcp_minisocks.c`) makes it, starts its timer and closes the full socket without
+/// leaving the CPU, as bottom halves are disabled. The loader does not rely on this where they can be preempted.
+#[inline(always)]
+pub(crate) fn take_created(cookie: u64) -> (u8, u32) {
+    let Some(created) = CREATED.get_ptr_mut(0) else { return (0, 0) };
+    // SAFETY: this CPU's own element.
+    unsafe {
+        if cookie == 0 || (*created).cookie != cookie {
+            return (0, 0);
+        }
+        (*created).cookie = 0;
+        ((*created).substate as u8, (*created).ticks)
+    }
+}
+
+#[btf_tracepoint(function = "timer_start")]
+fn timer_start(ctx: BtfTracePointContext) -> i32 {
+    if let (Some(timer), Some(created)) = (Timer::of(&ctx), CREATED.get_ptr_mut(0)) {
+        // SAFETY: this CPU's own element.
+        unsafe {
+            (*created).cookie = timer.cookie();
+            (*created).ticks = timer.ticks as u32;
+            (*created).substate = u32::from(member::<u8>(timer.tw, off::TW_SUBSTATE()));
+        }
+    }
+    0
+}
+
+#[btf_tracepoint(function = "timer_expire_entry")]
+fn timer_expire_entry(ctx: BtfTracePointContext) -> i32 {
+    if let Some(timer) = Timer::of(&ctx) {
+        report(timer.tw, timer.ticks, kind::MINI_EXPIRED);
+    }
+    0
+}
+
+#[btf_tracepoint(function = "timer_cancel")]
+fn timer_cancel(ctx: BtfTracePointContext) -> i32 {
+    let Some(timer) = Timer::of(&ctx) else { return 0 };
+    // A timer that fires is cancelled first, and `timer_expire_entry` follows.
+    if timer.ticks <= 0 {
+        return 0;
+    }
+    let key = Key::of_mini(timer.tw);
+    if !key.is_wanted() {
+        return 0;
+    }
+    let Some(mut entry) = reserve::<CancelRecord>(counter::LOST_OTHERS) else { return 0 };
+    let record = entry.as_mut_ptr();
+    // SAFETY: the record is reserved and filled completely: the helper zeroes what it does not use.
+    unsafe {
+        fill(&raw mut (*record).head, timer.tw, timer.ticks, key, kind::MINI_CANCELLED);
+        fill_task(&raw mut (*record).cancel.task);
+        let stack = (&raw mut (*record).cancel.stack).cast();
+        bpf_get_stack(ctx.as_ptr(), stack, (STACK_FRAMES * 8) as u32, 0);
+    }
+    submit(entry);
+    0
+}
+
+#[btf_tracepoint(function = "kfree_skb")]
+fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const u8 = ctx.arg(3);
+    if sk.is_null() {
+        return 0;
+    }
+    // SAFETY: the verifier knows the arguments as a `struct sock` and a `struct sk_buff`, and checks the loads. A
+    // mini-socket is a `struct sock` as far as `struct sock_common` goes.
+    let (head, transport) = unsafe {
+        if load::<u8>(sk, off::SOCK_COMMON_STATE()) != TIME_WAIT {
+            return 0;
+        }
+        let skb: *const u8 = ctx.arg(0);
+        (load::<u64>(skb, off::SKB_HEAD()), load::<u16>(skb, off::SKB_TRANSPORT_HEADER()))
+    };
+    const FLAGS_IN_TCP_HEADER: u64 = 13;
+    const FIN: u8 = 1;
+    if read::<u8>(head.wrapping_add(u64::from(transport)).wrapping_add(FLAGS_IN_TCP_HEADER)) & FIN != 0 {
+        report(sk as u64, 0, kind::MINI_FIN);
+    }
+    0
+}
+
+#[inline(always)]
+fn report(tw: u64, ticks: i32, kind: u8) {
+    let key = Key::of_mini(tw);
+    if !key.is_wanted() {
+        return;
+    }
+    let Some(mut entry) = reserve::<Head>(counter::LOST_OTHERS) else { return };
+    // SAFETY: the record is reserved and filled completely.
+    unsafe { fill(entry.as_mut_ptr(), tw, ticks, key, kind) };
+    submit(entry);
+}
+
+/// # Safety
+///
+/// `head` points into a reserved record.
+#[inline(always)]
+unsafe fn fill(head: *mut Head, tw: u64, ticks: i32, key: Key, kind: u8) {
+    let cookie: u64 = member(tw, off::SOCK_COMMON_COOKIE());
+    // SAFETY: the writes stay inside the record.
+    unsafe {
+        (&raw mut (*head).boot_ns).write(boot_ns());
+        (&raw mut (*head).id).write(if cookie != 0 { cookie } else { tw });
+        fill_mini_addresses(head, tw);
+        (&raw mut (*head).local_port).write(key.local_port);
+        (&raw mut (*head).remote_port).write(key.remote_port);
+        (&raw mut (*head).netns).write(key.netns);
+        (&raw mut (*head).extra).write(ticks as u32);
+        (&raw mut (*head).kind).write(kind);
+        (&raw mut (*head).old).write(member(tw, off::TW_SUBSTATE()));
+        (&raw mut (*head).new).write(0);
+        (&raw mut (*head).flags).write(bit(cookie == 0, flag::ID_IS_ADDRESS));
+    }
+}

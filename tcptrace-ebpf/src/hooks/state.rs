@@ -1,0 +1,190 @@
+//! Changes of state, at `inet_sock_set_state`. It fires before the new state is stored, under the socket's lock, so
+//! that for one socket the order of records is the order of transitions (`net/ipv4/af_inet.c`, 5.8 to 6.19).
+
+use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use tcptrace_common::state::{CLOSED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT};
+use tcptrace_common::{ChildTail, EndTail, Head, TaskTail, counter, end_flag, flag, kind};
+
+use crate::emit::{boot_ns, count, fill_task, reserve, submit};
+use crate::hooks::mini;
+use crate::kernel::load;
+use crate::layout::off;
+use crate::socket::{Key, bit, cookie, fill_addresses, flags, sock_flag};
+
+#[repr(C)]
+struct TaskRecord {
+    head: Head,
+    task: TaskTail,
+}
+
+#[repr(C)]
+struct ChildRecord {
+    head: Head,
+    child: ChildTail,
+}
+
+#[repr(C)]
+struct EndRecord {
+    head: Head,
+    end: EndTail,
+}
+
+/// One change of state, and where to read about it.
+#[derive(Clone, Copy)]
+struct Change {
+    sk: *const u8,
+    tcp: *const u8,
+    old: u8,
+    new: u8,
+    key: Key,
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const u8 = ctx.arg(0);
+    // SAFETY: the verifier knows the argument as a `struct sock`. The helper gives NULL for what is not TCP, so that
+    // MPTCP's own sockets, SCTP and DCCP end here.
+    let tcp: *const u8 = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) }.cast();
+    if tcp.is_null() {
+        return 0;
+    }
+    // SAFETY: both are trusted by the verifier.
+    let key = unsafe { Key::of_socket(sk, tcp) };
+    if !key.is_wanted() {
+        count(counter::FILTERED);
+        return 0;
+    }
+    let change = Change { sk, tcp, old: ctx.arg::<i32>(1) as u8, new: ctx.arg::<i32>(2) as u8, key };
+    #[cfg(feature = "bpf-log")]
+    aya_log_ebpf::debug!(&ctx, "state {} to {}, port {}", change.old, change.new, key.local_port);
+    // SAFETY: the pointers in `change` are trusted by the verifier.
+    unsafe { report(change) };
+    0
+}
+
+/// # Safety
+///
+/// The pointers in `change` are trusted by the verifier.
+#[inline(always)]
+unsafe fn report(change: Change) {
+    let Change { old, new, .. } = change;
+    // SAFETY: each record is reserved, and filled completely before it is handed over.
+    unsafe {
+        if new == CLOSED {
+            if let Some(mut entry) = reserve::<EndRecord>(counter::LOST_TRANSITIONS) {
+                let record = entry.as_mut_ptr();
+                fill_head(&raw mut (*record).head, change, kind::STATE_END);
+                fill_end(&raw mut (*record).end, change);
+                submit(entry);
+            }
+        } else if old == SYN_RECV || (old == LISTEN && new == SYN_RECV) {
+            if let Some(mut entry) = reserve::<ChildRecord>(counter::LOST_TRANSITIONS) {
+                let record = entry.as_mut_ptr();
+                fill_head(&raw mut (*record).head, change, kind::STATE_CHILD);
+                (&raw mut (*record).child.address).write(change.sk as u64);
+                submit(entry);
+            }
+        } else if old == new || matches!(new, SYN_SENT | LISTEN | FIN_WAIT1 | LAST_ACK) {
+            if let Some(mut entry) = reserve::<TaskRecord>(counter::LOST_TRANSITIONS) {
+                let record = entry.as_mut_ptr();
+                fill_head(&raw mut (*record).head, change, kind::STATE_TASK);
+                fill_task(&raw mut (*record).task);
+                submit(entry);
+            }
+        } else if let Some(mut entry) = reserve::<Head>(counter::LOST_TRANSITIONS) {
+            fill_head(entry.as_mut_ptr(), change, kind::STATE);
+            submit(entry);
+        }
+    }
+}
+
+/// # Safety
+///
+/// `head` points into a reserved record; the pointers in `change` are trusted by the verifier.
+#[inline(always)]
+unsafe fn fill_head(head: *mut Head, change: Change, kind: u8) {
+    let Change { sk, old, new, key, .. } = change;
+    // Up to 6.14 a child that is being made still shows the listener's cookie, and no remote port: it is known by
+    // its address until it is ESTABLISHED (`inet_csk_clone_lock`; since 6.15 all is set before).
+    let unborn = old == LISTEN && new == SYN_RECV && key.remote_port == 0;
+    // SAFETY: the writes stay inside the record; the verifier checks the loads.
+    unsafe {
+        (&raw mut (*head).boot_ns).write(boot_ns());
+        (&raw mut (*head).id).write(if unborn { sk as u64 } else { cookie(sk) });
+        fill_addresses(head, sk);
+        (&raw mut (*head).local_port).write(key.local_port);
+        (&raw mut (*head).remote_port).write(key.remote_port);
+        (&raw mut (*head).netns).write(key.netns);
+        (&raw mut (*head).extra).write(load(sk, off::SOCK_UID()));
+        (&raw mut (*head).kind).write(kind);
+        (&raw mut (*head).old).write(old);
+        (&raw mut (*head).new).write(new);
+        (&raw mut (*head).flags).write(flags(sk) | bit(unborn, flag::ID_IS_ADDRESS));
+    }
+}
+
+/// # Safety
+///
+/// As for [`fill_head`].
+#[inline(always)]
+unsafe fn fill_end(end: *mut EndTail, change: Change) {
+    let Change { sk, tcp, .. } = change;
+    // SAFETY: the writes stay inside the record; the verifier checks the loads.
+    unsafe {
+        fill_task(&raw mut (*end).task);
+        (&raw mut (*end).bytes_sent).write(load(tcp, off::TCP_BYTES_SENT()));
+        (&raw mut (*end).bytes_received).write(load(tcp, off::TCP_BYTES_RECEIVED()));
+        (&raw mut (*end).retransmits).write(load(tcp, off::TCP_TOTAL_RETRANS()));
+        (&raw mut (*end).srtt_us_8).write(load(tcp, off::TCP_SRTT_US()));
+        let sock_flags: u64 = load(sk, off::SOCK_COMMON_FLAGS());
+        (&raw mut (*end).unread).write(unread(tcp, sock_flags));
+        (&raw mut (*end).err).write(load::<i32>(sk, off::SOCK_ERR()) as u16);
+        (&raw mut (*end).flags).write(end_flags(sk, tcp, sock_flags));
+        let (substate, ticks) = mini::take_created(cookie(sk));
+        (&raw mut (*end).mini).write(substate);
+        (&raw mut (*end).mini_ticks).write(ticks);
+        (&raw mut (*end).in_flight_retransmits).write(load(tcp, off::ICSK_RETRANSMITS()));
+        (&raw mut (*end).probes_out).write(load(tcp, off::ICSK_PROBES_OUT()));
+        (&raw mut (*end).padding).write([0; 2]);
+    }
+}
+
+/// Bytes received and not read; the peer's FIN takes a sequence number of its own.
+///
+/// # Safety
+///
+/// `tcp` is trusted by the verifier.
+#[inline(always)]
+unsafe fn unread(tcp: *const u8, sock_flags: u64) -> u32 {
+    // SAFETY: the verifier checks the loads.
+    unsafe {
+        let received: u32 = load(tcp, off::TCP_RCV_NXT());
+        let copied: u32 = load(tcp, off::TCP_COPIED_SEQ());
+        let fin = u32::from(sock_flags & sock_flag::DONE != 0);
+        received.wrapping_sub(copied).wrapping_sub(fin)
+    }
+}
+
+/// # Safety
+///
+/// `sk` and `tcp` are trusted by the verifier.
+#[inline(always)]
+unsafe fn end_flags(sk: *const u8, tcp: *const u8, sock_flags: u64) -> u8 {
+    // SAFETY: the verifier checks the loads.
+    unsafe {
+        let lingertime: u64 = load(sk, off::SOCK_LINGERTIME());
+        let linger2: i32 = load(tcp, off::TCP_LINGER2());
+        let una: u32 = load(tcp, off::TCP_SND_UNA());
+        let next: u32 = load(tcp, off::TCP_SND_NXT());
+        let written: u32 = load(tcp, off::TCP_WRITE_SEQ());
+        let user_timeout: u32 = load(tcp, off::ICSK_USER_TIMEOUT());
+        bit(sock_flags & sock_flag::KEEPOPEN != 0, end_flag::KEEPALIVE)
+            | bit(sock_flags & sock_flag::LINGER != 0 && lingertime == 0, end_flag::LINGER0)
+            | bit(linger2 < 0, end_flag::LINGER2_NEGATIVE)
+            | bit(una == written, end_flag::ALL_ACKED)
+            | bit(una != next, end_flag::IN_FLIGHT)
+            | bit(user_timeout != 0, end_flag::USER_TIMEOUT)
+    }
+}

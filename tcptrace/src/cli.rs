@@ -1,0 +1,84 @@
+//! The command line: parse, wire, run.
+
+mod check;
+mod live;
+mod select;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What every successful run comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// All is well.
+    Done,
+    /// It worked, but something is missing from the output.
+    Lost,
+    /// It could not do what it was asked for, and has said why.
+    Failed,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Done => 0,
+            Outcome::Failed => 1,
+            Outcome::Lost => 3,
+        })
+    }
+}
+
+/// Follow TCP connections to their true end: who closed first, how long each socket sat in TIME_WAIT or CLOSE_WAIT,
+/// and which process holds it.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXIT_STATUS)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_STATUS: &str = "\
+Exit status: 0 done; 1 failed; 2 wrong usage; 3 done, but events were lost.
+Set TCPTRACE_LOG=debug to see what the program does.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Stream every change of state until Ctrl-C.
+    Watch(live::WatchArgs),
+    /// Print one line a connection when it has truly ended, after its TIME_WAIT.
+    Connections(live::ConnectionsArgs),
+    /// Show what this kernel lets tcptrace measure, and why not where it cannot.
+    Check(check::CheckArgs),
+}
+
+/// Runs the command that the arguments ask for.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("TCPTRACE_LOG", "warn")).init();
+    let result = match cli.command {
+        Command::Watch(args) => live::watch(&args),
+        Command::Connections(args) => live::connections(&args),
+        Command::Check(args) => check::run(&args),
+    };
+    match result {
+        Ok(outcome) => outcome.into(),
+        Err(error) if is_broken_pipe(&error) => Outcome::Done.into(),
+        Err(error) => {
+            say(format_args!("{error:#}"));
+            Outcome::Failed.into()
+        }
+    }
+}
+
+/// Says something to the person at the terminal, beside the data.
+fn say(message: impl std::fmt::Display) {
+    // Nobody is left to tell when this fails.
+    let _ = writeln!(io::stderr(), "tcptrace: {message}");
+}
+
+/// Whether the reader of our output has gone, as `head` does: that is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|io| io.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,111 @@
+//! Options that choose what is shown, and how.
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use ipnet::IpNet;
+
+use crate::filter::Criteria;
+use crate::output::Format;
+use crate::tcp::{Closer, State};
+
+/// Which connections and rows are shown. Different options must all hold; of one option given several times, one
+/// must.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Filters (different ones must all hold, of a repeated one any)")]
+pub(super) struct FilterArgs {
+    /// Local or remote port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Vec<u16>,
+    /// Local port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    lport: Vec<u16>,
+    /// Remote port
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    rport: Vec<u16>,
+    /// Local or remote address, or network in CIDR notation
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    addr: Vec<IpNet>,
+    /// Process id of the owner
+    #[arg(long, value_name = "PID")]
+    pid: Vec<u32>,
+    /// Process name of the owner
+    #[arg(long, value_name = "NAME")]
+    comm: Vec<String>,
+    /// Network namespace, by inode number (`readlink /proc/PID/ns/net`)
+    #[arg(long, value_name = "INODE")]
+    netns: Vec<u32>,
+    /// State that is left or entered; for connections: that they were in
+    #[arg(long, value_name = "STATE", value_parser = word::<State>)]
+    state: Vec<State>,
+    /// Who closed: active, passive, simultaneous, reset_local, reset_remote, timeout, killed, never_established, unknown
+    #[arg(long, value_name = "CLOSER", value_parser = word::<Closer>)]
+    closer: Vec<Closer>,
+    /// Shortest time in the state that is left; for connections: in the given states, or from open to end (10ms, 1m30s)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    min_duration: Option<Duration>,
+    /// IPv4 only, IPv4-mapped IPv6 included
+    #[arg(short = '4', conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// IPv6 only
+    #[arg(short = '6')]
+    ipv6: bool,
+}
+
+impl FilterArgs {
+    pub(super) fn criteria(&self) -> Criteria {
+        Criteria {
+            ports: self.port.clone(),
+            local_ports: self.lport.clone(),
+            remote_ports: self.rport.clone(),
+            networks: self.addr.clone(),
+            pids: self.pid.clone(),
+            comms: self.comm.clone(),
+            netns: self.netns.clone(),
+            states: self.state.clone(),
+            closers: self.closer.clone(),
+            min_duration_ns: self.min_duration.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+            ipv4: self.ipv4,
+            ipv6: self.ipv6,
+        }
+    }
+}
+
+/// How rows are printed.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct OutputArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) format: Format,
+    /// Print without colour (as does a set NO_COLOR)
+    #[arg(long)]
+    no_color: bool,
+}
+
+impl OutputArgs {
+    /// Whether standard output takes colours, and they are wanted.
+    pub(super) fn colour(&self) -> bool {
+        let unwanted = self.no_color || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        !unwanted && !dumb && io::stdout().is_terminal()
+    }
+}
+
+/// A time with its unit.
+pub(super) fn duration(text: &str) -> Result<Duration> {
+    let time: jiff::SignedDuration =
+        text.parse().with_context(|| format!("'{text}' is not a time such as 250ms, 10s or 1m30s"))?;
+    Duration::try_from(time).with_context(|| format!("'{text}' is negative"))
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
+        .map_err(|_| format!("'{text}' is neither an address nor a network such as 10.0.0.0/8"))
+}
+
+fn word<T: std::str::FromStr<Err = crate::tcp::UnknownWord>>(text: &str) -> Result<T, crate::tcp::UnknownWord> {
+    text.parse()
+}

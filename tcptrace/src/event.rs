@@ -1,0 +1,239 @@
+//! What happened, as the kernel reported it: the engine's only input, live and from a trace.
+//!
+//! Times are in ns of `CLOCK_BOOTTIME`.
+
+use crate::lifecycle::Totals;
+use crate::tcp::{State, Task, Tuple};
+
+/// How a socket is told from all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Id {
+    /// Its cookie: unique as long as the kernel runs, and kept by the mini-socket that takes over.
+    Cookie(u64),
+    /// Its address in the kernel, which is used again as soon as the socket is gone.
+    Address(u64),
+}
+
+/// Something that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Tracing began: what happened before was not seen.
+    Started {
+        /// When every probe was attached.
+        at: u64,
+        /// Whether resets that a mini-socket sends are among the events (6.10 and newer).
+        mini_resets: bool,
+    },
+    /// A socket changed its state.
+    Change(Change),
+    /// A full socket is gone, descriptor and all.
+    Destroyed {
+        /// When.
+        at: u64,
+        /// Which.
+        id: Id,
+        /// Who was on the CPU.
+        task: Task,
+    },
+    /// A reset was sent.
+    ResetSent {
+        /// When.
+        at: u64,
+        /// By which socket.
+        id: Id,
+        /// Why, where the kernel says so.
+        reason: ResetReason,
+    },
+    /// A reset was received.
+    ResetReceived {
+        /// When.
+        at: u64,
+        /// By which socket.
+        id: Id,
+    },
+    /// Something happened to a mini-socket.
+    Mini(Mini),
+    /// Events are missing here.
+    Lost {
+        /// When this was noticed.
+        at: u64,
+        /// How many.
+        events: u64,
+    },
+    /// The machine slept: time passed that no timer of the kernel saw.
+    Suspended {
+        /// When this was noticed.
+        at: u64,
+        /// How long, in ns.
+        ns: u64,
+    },
+}
+
+impl Event {
+    /// When it happened.
+    pub fn at(&self) -> u64 {
+        match *self {
+            Self::Started { at, .. }
+            | Self::Destroyed { at, .. }
+            | Self::ResetSent { at, .. }
+            | Self::ResetReceived { at, .. }
+            | Self::Lost { at, .. }
+            | Self::Suspended { at, .. } => at,
+            Self::Change(change) => change.at,
+            Self::Mini(mini) => mini.at,
+        }
+    }
+}
+
+/// A change of state of a full socket, at `inet_sock_set_state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// When.
+    pub at: u64,
+    /// Which socket.
+    pub id: Id,
+    /// Its address too, where that ties it to an earlier event that knew nothing else.
+    pub address: Option<u64>,
+    /// Both ends, as far as they are set.
+    pub tuple: Tuple,
+    /// Inode number of the network namespace.
+    pub netns: Option<u32>,
+    /// User id of the socket.
+    pub uid: Option<u32>,
+    /// The state it leaves.
+    pub old: State,
+    /// The state it enters; the same again when `close` follows `shutdown`.
+    pub new: State,
+    /// What its flags say; `None` where the hook shows none.
+    pub flags: Option<Flags>,
+    /// Who was on the CPU, which need not have to do with the socket.
+    pub task: Option<Task>,
+    /// More, when it is closed.
+    pub end: Option<EndFacts>,
+}
+
+/// Flags of a full socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Flags {
+    /// No process holds it any more (`SOCK_DEAD`).
+    pub dead: bool,
+    /// The peer's FIN was received (`SOCK_DONE`).
+    pub done: bool,
+    /// It belongs to a process: not waiting to be accepted, not orphaned.
+    pub has_socket: bool,
+    /// Nothing more is received.
+    pub rcv_shutdown: bool,
+    /// Nothing more is sent.
+    pub send_shutdown: bool,
+}
+
+/// What a socket shows when it is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct EndFacts {
+    /// What it had counted.
+    pub totals: Totals,
+    /// `sk_err`: an errno, or 0.
+    pub err: u16,
+    /// `SO_KEEPALIVE` is set.
+    pub keepalive: bool,
+    /// `SO_LINGER` is set with a time of 0.
+    pub linger0: bool,
+    /// `TCP_LINGER2` is negative.
+    pub linger2_negative: bool,
+    /// Everything written was acknowledged.
+    pub all_acked: bool,
+    /// Data or a FIN was in flight.
+    pub in_flight: bool,
+    /// `TCP_USER_TIMEOUT` is set.
+    pub user_timeout: bool,
+    /// Retransmissions of what is in flight.
+    pub retransmits: u8,
+    /// Probes not answered.
+    pub probes: u8,
+    /// The mini-socket that took over.
+    pub mini: Birth,
+}
+
+/// Whether a mini-socket took over from a full one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Birth {
+    /// Nobody looked.
+    #[default]
+    NotWatched,
+    /// None was made.
+    None,
+    /// One was made.
+    Made {
+        /// `FIN_WAIT2` or `TIME_WAIT`.
+        substate: State,
+        /// In how many ns its timer is due.
+        due_ns: u64,
+    },
+}
+
+/// Something that happened to a mini-socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mini {
+    /// When.
+    pub at: u64,
+    /// Which: the id of the full socket that it took over from.
+    pub id: Id,
+    /// Both ends.
+    pub tuple: Tuple,
+    /// Inode number of the network namespace.
+    pub netns: Option<u32>,
+    /// `FIN_WAIT2` or `TIME_WAIT`.
+    pub substate: State,
+    /// In how many ns its timer was due, to the tick; negative when overdue.
+    pub due_ns: i64,
+    /// What.
+    pub what: MiniEvent,
+}
+
+/// What happened to a mini-socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MiniEvent {
+    /// Its timer fired.
+    Expired,
+    /// It took in a FIN.
+    Fin,
+    /// It was given more time.
+    Rearmed,
+    /// It ended before its time.
+    Killed(KilledBy),
+}
+
+/// Who ended a mini-socket before its time, by the kernel's own call stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KilledBy {
+    /// `connect` took over its addresses and ports.
+    Connect,
+    /// A new SYN came for a listener.
+    NewSyn,
+    /// A packet: a reset, or data that nobody can take any more.
+    Packet,
+    /// `ss -K` or the like.
+    Admin,
+    /// Its network namespace went away.
+    Netns,
+    /// The stack does not say.
+    Unknown,
+}
+
+/// Why the kernel sent a reset (`enum sk_rst_reason`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ResetReason {
+    /// The kernel does not say, or it is none of the others.
+    #[default]
+    Other,
+    /// Data came after we had closed.
+    AbortOnData,
+    /// We closed with data unread.
+    AbortOnClose,
+    /// We closed with a negative `TCP_LINGER2`.
+    AbortOnLinger,
+    /// Too many orphans, or memory short.
+    AbortOnMemory,
+    /// Keepalive probes went unanswered.
+    KeepaliveTimeout,
+}

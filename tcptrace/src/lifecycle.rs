@@ -1,0 +1,9 @@
+//! The lifecycle engine: events in, transitions and connections out. Pure: no clock, no I/O.
+
+mod conn;
+mod decide;
+mod engine;
+pub mod row;
+
+pub use engine::{Config, Engine, Stats};
+pub use row::{Connection, Held, Identity, Owner, Reason, Row, Stay, Totals, Transition};

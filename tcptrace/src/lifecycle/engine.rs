@@ -1,0 +1,566 @@
+//! The state machine.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use foldhash::fast::FixedState;
+use hashlink::LinkedHashMap;
+
+use super::conn::{Conn, progress};
+use super::decide::{self, Alternatives, Ending, Role, Verdict};
+use super::row::{Connection, Held, Reason, Row, Transition};
+use crate::event::{Change, Event, Id, Mini, MiniEvent, ResetReason};
+use crate::tcp::{Closer, End, OwnerSource, Side, State, TimeWaitEnd};
+
+/// How long to wait for a reset that may follow the closing of a socket; they come in the same soft interrupt.
+const RESET_FOLLOWS_NS: u64 = 20_000_000;
+
+/// How long after its timer was due a mini-socket is given up. The kernel's timer wheel rounds up by at most an
+/// eighth (`kernel/time/timer.c`).
+const fn given_up_after(due_ns: u64) -> u64 {
+    due_ns + due_ns / 8 + 5_000_000_000
+}
+
+/// For the sockets whose cookie is shared: the mini-socket of an earlier connection may live beside a new one.
+const MINI: u64 = 1 << 63;
+
+/// How long a TIME_WAIT is taken to last, for giving up on it only, while none has been seen to begin.
+const LENGTH_UNKNOWN_NS: u64 = 120_000_000_000;
+
+/// What the engine is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How many sockets are followed; beyond that the one that has been idle longest is forgotten.
+    pub sockets: usize,
+    /// Put connections out when their full socket is closed, instead of when their TIME_WAIT is over.
+    pub at_close: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { sockets: 1_000_000, at_close: false }
+    }
+}
+
+/// What the engine has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Transitions put out.
+    pub transitions: u64,
+    /// Connections that have ended.
+    pub connections: u64,
+    /// Sockets followed now.
+    pub followed: usize,
+    /// Sockets forgotten because there were too many.
+    pub evicted: u64,
+}
+
+/// Rebuilds the life of every connection from events.
+///
+/// Feed it events in the order of the stream, and let time pass with [`Engine::advance`] while there are none. What
+/// it concludes depends on nothing else.
+#[derive(Debug)]
+pub struct Engine {
+    conns: LinkedHashMap<u64, Conn, FixedState>,
+    /// Children that are known by their address only, and when they came to be (before 6.15).
+    embryos: HashMap<u64, u64, FixedState>,
+    /// Ends that depend on a reset that may follow.
+    awaiting: HashMap<u64, Awaiting, FixedState>,
+    /// Events of mini-sockets that overtook the closing of the full socket on another CPU.
+    early: HashMap<u64, Mini, FixedState>,
+    deadlines: BinaryHeap<Reverse<(u64, u64)>>,
+    config: Config,
+    stats: Stats,
+    /// Before this, changes went unseen.
+    blind_until: Option<u64>,
+    /// When a socket was last forgotten: what is met for the first time may have been followed before.
+    forgot_at: Option<u64>,
+    gaps: u32,
+    now: u64,
+    asleep_ns: u64,
+    /// How long a TIME_WAIT is set to last here, once one was seen to begin.
+    time_wait_ns: Option<u64>,
+    mini_resets: bool,
+}
+
+/// A connection that has ended one way or another.
+#[derive(Debug)]
+struct Awaiting {
+    conn: Conn,
+    at: u64,
+    alternatives: Alternatives,
+}
+
+impl Engine {
+    /// An engine that has seen nothing.
+    pub fn new(config: Config) -> Self {
+        let hasher = FixedState::default();
+        Self {
+            conns: LinkedHashMap::with_hasher(hasher.clone()),
+            embryos: HashMap::with_hasher(hasher.clone()),
+            awaiting: HashMap::with_hasher(hasher.clone()),
+            early: HashMap::with_hasher(hasher),
+            deadlines: BinaryHeap::new(),
+            config,
+            stats: Stats::default(),
+            blind_until: None,
+            forgot_at: None,
+            gaps: 0,
+            now: 0,
+            asleep_ns: 0,
+            time_wait_ns: None,
+            mini_resets: false,
+        }
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> Stats {
+        Stats { followed: self.conns.len(), ..self.stats }
+    }
+
+    /// When something is to be concluded though nothing happens, in ns of `CLOCK_BOOTTIME`.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.peek().map(|Reverse((awake, _))| awake.saturating_add(self.asleep_ns))
+    }
+
+    /// Takes an event in, and puts out what follows from it.
+    pub fn feed(&mut self, event: &Event, out: &mut Vec<Row>) {
+        self.advance(event.at(), out);
+        match event {
+            Event::Started { at, mini_resets } => {
+                self.blind_until = Some(*at);
+                self.mini_resets = *mini_resets;
+            }
+            Event::Change(change) => self.on_change(change, out),
+            Event::Destroyed { at, id, .. } => self.on_destroyed(*at, *id, out),
+            Event::ResetSent { at, id, reason } => self.on_reset_sent(*at, *id, *reason, out),
+            Event::ResetReceived { .. } => {}
+            Event::Mini(mini) => self.on_mini(mini, out),
+            Event::Lost { at, .. } => {
+                self.blind_until = Some(*at);
+                self.gaps += 1;
+            }
+            Event::Suspended { ns, .. } => self.asleep_ns += ns,
+        }
+    }
+
+    /// Lets time pass: every event from before `now` has been fed.
+    pub fn advance(&mut self, now: u64, out: &mut Vec<Row>) {
+        self.now = self.now.max(now);
+        while let Some(&Reverse((awake, key))) = self.deadlines.peek() {
+            let due = awake.saturating_add(self.asleep_ns);
+            if due > self.now {
+                break;
+            }
+            self.deadlines.pop();
+            self.on_deadline(key, awake, out);
+        }
+    }
+
+    fn on_deadline(&mut self, key: u64, awake: u64, out: &mut Vec<Row>) {
+        if let Some(waiting) = self.awaiting.remove(&key) {
+            self.end_awaited(waiting, None, out);
+        } else if key & MINI != 0 && self.conns.get(&key).is_some_and(|conn| conn.gives_up_at == Some(awake)) {
+            self.end_unseen_mini(key, out);
+        }
+    }
+
+    /// A mini-socket that should have ended long ago, and nobody saw it.
+    fn end_unseen_mini(&mut self, key: u64, out: &mut Vec<Row>) {
+        let Some(mut conn) = self.conns.remove(&key) else { return };
+        conn.whole = false;
+        let Some(due) = conn.due_at else { return };
+        let at = due.saturating_add(self.asleep_ns).min(self.now);
+        // If nothing was lost, it was killed when its timer was due already, but had not fired yet.
+        let held = match conn.since {
+            Some(since) if self.gaps == conn.gaps => Held::AtLeast(at.saturating_sub(since)),
+            _ => Held::Unknown,
+        };
+        let ending = match conn.state {
+            State::TimeWait => Ending { end: conn.end.unwrap_or(End::Fin), time_wait: Some(TimeWaitEnd::Unknown) },
+            _ => End::Unknown.into(),
+        };
+        self.end(conn, at, held, ending, out);
+    }
+
+    fn on_change(&mut self, change: &Change, out: &mut Vec<Row>) {
+        if is_embryo(change) {
+            return self.note_embryo(change);
+        }
+        let key = key(change.id);
+        if begins(change) {
+            self.end_lost(key, change.at, out);
+        }
+        let embryo = change.address.and_then(|address| self.embryos.remove(&address));
+        let mut conn = match self.conns.remove(&key) {
+            Some(conn) if progress(conn.state) > progress(change.old) => {
+                self.conns.insert(key, conn);
+                self.end_lost(key, change.at, out);
+                self.meet(change, embryo, out)
+            }
+            Some(conn) => conn,
+            None if is_noise(change) => return,
+            None => self.meet(change, embryo, out),
+        };
+        conn.complete_identity(change);
+        self.note_task(&mut conn, change);
+        if change.old == change.new {
+            self.keep(key, conn, change.at);
+            return;
+        }
+        if conn.state != change.old {
+            conn.state = change.old;
+            conn.since = None;
+            conn.whole = false;
+        }
+        if change.new == State::Closed {
+            self.close(key, conn, change, out);
+        } else {
+            self.step(&mut conn, change, out);
+            self.keep(key, conn, change.at);
+        }
+    }
+
+    fn note_embryo(&mut self, change: &Change) {
+        if self.embryos.len() >= self.config.sockets {
+            self.embryos.clear();
+        }
+        if let Id::Address(address) = change.id {
+            self.embryos.insert(address, change.at);
+        }
+    }
+
+    /// A socket that was not followed so far.
+    fn meet(&mut self, change: &Change, embryo: Option<u64>, out: &mut Vec<Row>) -> Conn {
+        let mut conn = Conn::new(number(change.id), change, self.gaps);
+        match (change.old, change.new) {
+            (State::Closed, State::SynSent) => conn.begin(Side::Client, change.at),
+            (State::Closed, State::Listen) => conn.begin(Side::Server, change.at),
+            (State::Listen, State::SynRecv) => conn.begin(Side::Server, change.at),
+            (State::SynRecv, _) if embryo.is_some() => {
+                let born = embryo.unwrap_or(change.at);
+                conn.state = State::Listen;
+                conn.begin(Side::Server, born);
+                self.put(&mut conn, born, State::SynRecv, Held::Unknown, None, out);
+            }
+            (old, _) => conn.closer = decide::closer_in(old),
+        }
+        conn
+    }
+
+    fn note_task(&mut self, conn: &mut Conn, change: &Change) {
+        if change.new == State::Established {
+            conn.shut_early = change.flags.is_some_and(|flags| flags.send_shutdown);
+        }
+        let Some(task) = change.task else { return };
+        match decide::role(change, conn.shut_early) {
+            Role::Connects => conn.own(task, OwnerSource::Connect),
+            Role::Listens => conn.own(task, OwnerSource::Listen),
+            Role::Closes => conn.closed_by(task),
+            Role::Kills => conn.closed_by = Some(task),
+            Role::Bystander => {}
+        }
+    }
+
+    /// From one state to the next, short of the end.
+    fn step(&mut self, conn: &mut Conn, change: &Change, out: &mut Vec<Row>) {
+        match decide::closer_in(change.new) {
+            Some(Closer::Simultaneous) => conn.closer = Some(Closer::Simultaneous),
+            closer => conn.closer = conn.closer.or(closer),
+        }
+        // A life begins with a state that it leaves at once: nothing was held.
+        let held = match change.old {
+            State::Closed => Held::Unknown,
+            State::Listen if change.new == State::SynRecv => Held::Unknown,
+            _ => self.held(conn, change.at),
+        };
+        self.put(conn, change.at, change.new, held, None, out);
+    }
+
+    /// A full socket is closed.
+    fn close(&mut self, key: u64, mut conn: Conn, change: &Change, out: &mut Vec<Row>) {
+        conn.totals = change.end.map(|end| end.totals);
+        if change.old == State::Listen {
+            let held = self.held(&conn, change.at);
+            self.put(&mut conn, change.at, State::Closed, held, None, out);
+            return;
+        }
+        let reset = conn.reset.filter(|(at, _)| change.at.saturating_sub(*at) < RESET_FOLLOWS_NS);
+        if !matches!(decide::closing(change, reset.map(|(_, reason)| reason)), Verdict::Mini { .. }) {
+            self.early.remove(&(key | MINI));
+        }
+        match decide::closing(change, reset.map(|(_, reason)| reason)) {
+            Verdict::Mini { substate, due_ns } => self.become_mini(key, conn, change, substate, due_ns, out),
+            Verdict::Ended(ending) => {
+                let held = self.held(&conn, change.at);
+                self.end(conn, change.at, held, ending, out);
+            }
+            Verdict::AwaitReset(alternatives) => self.await_reset(key, conn, change.at, alternatives),
+        }
+    }
+
+    fn await_reset(&mut self, key: u64, conn: Conn, at: u64, alternatives: Alternatives) {
+        self.awaiting.insert(key, Awaiting { conn, at, alternatives });
+        self.deadlines.push(Reverse((at.saturating_sub(self.asleep_ns).saturating_add(RESET_FOLLOWS_NS), key)));
+    }
+
+    fn end_awaited(&mut self, waiting: Awaiting, reset: Option<ResetReason>, out: &mut Vec<Row>) {
+        let Awaiting { conn, at, alternatives } = waiting;
+        let held = self.held(&conn, at);
+        self.end(conn, at, held, alternatives.resolve(reset), out);
+    }
+
+    /// A mini-socket takes over.
+    fn become_mini(
+        &mut self,
+        key: u64,
+        mut conn: Conn,
+        change: &Change,
+        substate: State,
+        due_ns: u64,
+        out: &mut Vec<Row>,
+    ) {
+        conn.orphan = change.flags.is_some_and(|flags| flags.dead);
+        conn.end = Some(End::Fin);
+        if substate == State::TimeWait {
+            self.time_wait_ns = Some(due_ns);
+            let held = self.held(&conn, change.at);
+            self.put(&mut conn, change.at, State::TimeWait, held, None, out);
+        }
+        let key = key | MINI;
+        self.expect_end(&mut conn, key, change.at, due_ns);
+        if self.config.at_close {
+            self.stats.connections += 1;
+            out.push(Row::Connection(conclude(&conn, change.at, End::Fin, None, self.gaps)));
+        }
+        self.keep(key, conn, change.at);
+        if let Some(early) = self.early.remove(&key) {
+            self.on_mini(&early, out);
+        }
+    }
+
+    fn expect_end(&mut self, conn: &mut Conn, key: u64, at: u64, due_ns: u64) {
+        let awake = at.saturating_sub(self.asleep_ns);
+        let give_up = awake.saturating_add(given_up_after(due_ns));
+        conn.due_at = Some(awake.saturating_add(due_ns));
+        conn.gives_up_at = Some(give_up);
+        self.deadlines.push(Reverse((give_up, key)));
+    }
+
+    fn on_mini(&mut self, mini: &Mini, out: &mut Vec<Row>) {
+        let key = key(mini.id) | MINI;
+        let Some(mut conn) = self.conns.remove(&key) else { return self.on_unknown_mini(key, mini, out) };
+        if mini.substate == State::TimeWait && conn.state == State::FinWait2 {
+            self.turn_time_wait(&mut conn, mini, out);
+        }
+        match mini.what {
+            MiniEvent::Fin | MiniEvent::Rearmed => {
+                self.expect_end(&mut conn, key, mini.at, self.time_wait_ns.unwrap_or(LENGTH_UNKNOWN_NS));
+                self.keep(key, conn, mini.at);
+            }
+            MiniEvent::Expired | MiniEvent::Killed(_) => self.end_mini(key, conn, mini, out),
+        }
+    }
+
+    /// The FIN that an orphan in FIN_WAIT2 was waiting for has come.
+    fn turn_time_wait(&mut self, conn: &mut Conn, mini: &Mini, out: &mut Vec<Row>) {
+        if matches!(mini.what, MiniEvent::Fin | MiniEvent::Rearmed) {
+            let held = self.held(conn, mini.at);
+            self.put(conn, mini.at, State::TimeWait, held, None, out);
+            return;
+        }
+        // It came unseen. Since its timer was set then, to the length of a TIME_WAIT, the timer tells when; later
+        // FINs may have set it again, so that this is the latest time that it can have been.
+        conn.whole = false;
+        let due_at = i128::from(mini.at) + i128::from(mini.due_ns);
+        let set_at = self.time_wait_ns.and_then(|length| u64::try_from(due_at - i128::from(length)).ok());
+        let at = set_at.map(|at| at.clamp(conn.since.unwrap_or(0), mini.at));
+        self.put(conn, at.unwrap_or(mini.at), State::TimeWait, Held::Unknown, None, out);
+        conn.since = None;
+        conn.at_least_since = at;
+    }
+
+    fn end_mini(&mut self, key: u64, conn: Conn, mini: &Mini, out: &mut Vec<Row>) {
+        let at = mini.at;
+        let held = match (conn.since, conn.at_least_since) {
+            // A socket has but one TIME_WAIT: a gap in the stream takes nothing away from it.
+            (Some(since), _) => Held::Exactly(at.saturating_sub(since)),
+            (None, Some(since)) => Held::AtLeast(at.saturating_sub(since)),
+            (None, None) => self.held(&conn, at),
+        };
+        let verdict = match (conn.state, mini.what) {
+            (State::TimeWait, MiniEvent::Killed(by)) => time_wait(decide::time_wait_killed(by)),
+            (State::TimeWait, _) => time_wait(TimeWaitEnd::Expired),
+            (_, MiniEvent::Killed(by)) => decide::fin_wait2_killed(by, self.mini_resets),
+            _ => Verdict::Ended(End::FinWait2Timeout.into()),
+        };
+        match verdict {
+            Verdict::AwaitReset(alternatives) => self.await_reset(key, conn, at, alternatives),
+            Verdict::Ended(Ending { end, time_wait }) => {
+                let end = if time_wait.is_some() { conn.end.unwrap_or(end) } else { end };
+                self.end(conn, at, held, Ending { end, time_wait }, out);
+            }
+            Verdict::Mini { .. } => {}
+        }
+    }
+
+    /// A mini-socket that was there before, or whose full socket is still being closed on another CPU.
+    fn on_unknown_mini(&mut self, key: u64, mini: &Mini, out: &mut Vec<Row>) {
+        if self.conns.contains_key(&(key & !MINI)) {
+            self.early.insert(key, *mini);
+            return;
+        }
+        if matches!(mini.what, MiniEvent::Fin | MiniEvent::Rearmed) {
+            return;
+        }
+        let change = Change {
+            at: mini.at,
+            id: mini.id,
+            address: None,
+            tuple: mini.tuple,
+            netns: mini.netns,
+            uid: None,
+            old: mini.substate,
+            new: State::Closed,
+            flags: None,
+            task: None,
+            end: None,
+        };
+        let mut conn = Conn::new(number(mini.id), &change, self.gaps);
+        conn.closer = decide::closer_in(mini.substate);
+        self.end_mini(key, conn, mini, out);
+    }
+
+    fn on_reset_sent(&mut self, at: u64, id: Id, reason: ResetReason, out: &mut Vec<Row>) {
+        let key = key(id);
+        for key in [key, key | MINI] {
+            if let Some(waiting) = self.awaiting.remove(&key) {
+                return self.end_awaited(waiting, Some(reason), out);
+            }
+        }
+        if let Some(conn) = self.conns.get_mut(&key) {
+            conn.reset = Some((at, reason));
+        }
+    }
+
+    fn on_destroyed(&mut self, at: u64, id: Id, out: &mut Vec<Row>) {
+        self.end_lost(key(id), at, out);
+    }
+
+    /// A socket that is followed turns out to be gone: its end was lost.
+    fn end_lost(&mut self, key: u64, at: u64, out: &mut Vec<Row>) {
+        let Some(mut conn) = self.conns.remove(&key) else { return };
+        conn.whole = false;
+        if conn.state == State::Listen {
+            self.put(&mut conn, at, State::Closed, Held::Unknown, None, out);
+        } else {
+            self.end(conn, at, Held::Unknown, End::Unknown.into(), out);
+        }
+    }
+
+    /// The connection is over.
+    fn end(&mut self, mut conn: Conn, at: u64, held: Held, ending: Ending, out: &mut Vec<Row>) {
+        let Ending { end, time_wait } = ending;
+        let was_mini = conn.end.is_some();
+        conn.closer = conn.closer.or_else(|| Some(decide::closer_by(end, conn.state)));
+        let reason = match time_wait {
+            Some(time_wait) => Reason::TimeWait(time_wait),
+            None => Reason::End(end),
+        };
+        self.put(&mut conn, at, State::Closed, held, Some(reason), out);
+        if !(self.config.at_close && was_mini) {
+            self.stats.connections += 1;
+            out.push(Row::Connection(conclude(&conn, at, end, time_wait, self.gaps)));
+        }
+    }
+
+    /// Puts out a transition, and brings the connection into its new state.
+    fn put(
+        &mut self,
+        conn: &mut Conn,
+        at: u64,
+        new: State,
+        held: Held,
+        reason: Option<Reason>,
+        out: &mut Vec<Row>,
+    ) {
+        let old = conn.state;
+        conn.stays.record(old, held);
+        conn.state = new;
+        conn.since = Some(at);
+        self.stats.transitions += 1;
+        out.push(Row::Transition(Transition {
+            boot_ns: at,
+            identity: conn.identity(),
+            old,
+            new,
+            held,
+            closer: conn.closer,
+            reason,
+            orphan: conn.orphan,
+        }));
+    }
+
+    /// Goes on following a socket, as the one seen last.
+    fn keep(&mut self, key: u64, conn: Conn, at: u64) {
+        self.conns.insert(key, conn);
+        if self.conns.len() > self.config.sockets && self.conns.pop_front().is_some() {
+            self.stats.evicted += 1;
+            self.forgot_at = Some(at);
+        }
+    }
+
+    /// How long a connection has been in its state, as far as that is certain.
+    fn held(&self, conn: &Conn, now: u64) -> Held {
+        conn.held(now, self.blind_until, self.blind_until.max(self.forgot_at))
+    }
+}
+
+fn key(id: Id) -> u64 {
+    number(id) & !MINI
+}
+
+/// The number that rows show.
+fn number(id: Id) -> u64 {
+    match id {
+        Id::Cookie(number) | Id::Address(number) => number,
+    }
+}
+
+/// A child that does not know yet who it is: up to 6.14 it shows its listener's cookie, and no peer.
+fn is_embryo(change: &Change) -> bool {
+    let is_born = (change.old, change.new) == (State::Listen, State::SynRecv);
+    is_born && change.flags.is_some() && matches!(change.id, Id::Address(_))
+}
+
+/// Whether a life begins with it.
+fn begins(change: &Change) -> bool {
+    matches!(
+        (change.old, change.new),
+        (State::Closed, State::SynSent | State::Listen) | (State::Listen, State::SynRecv)
+    )
+}
+
+/// A change that changes nothing, of a socket without a connection.
+fn is_noise(change: &Change) -> bool {
+    matches!((change.old, change.new), (State::Closed, State::Closed) | (State::Listen, State::Listen))
+}
+
+fn time_wait(end: TimeWaitEnd) -> Verdict {
+    Verdict::Ended(Ending { end: End::Fin, time_wait: Some(end) })
+}
+
+fn conclude(conn: &Conn, at: u64, end: End, time_wait_end: Option<TimeWaitEnd>, gaps: u32) -> Connection {
+    Connection {
+        identity: conn.identity(),
+        opened_ns: conn.opened,
+        closed_ns: at,
+        closer: conn.closer.unwrap_or(Closer::Unknown),
+        end,
+        closed_by: conn.closed_by,
+        stays: conn.stays.to_vec(),
+        time_wait_end,
+        totals: conn.totals,
+        complete: conn.whole && conn.gaps == gaps,
+    }
+}

@@ -1,0 +1,161 @@
+//! What the engine concludes: the rows that every output renders.
+
+use crate::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
+
+/// A duration in ns that says how much of it was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Held {
+    /// Nothing of it was seen.
+    #[default]
+    Unknown,
+    /// It lasted this long or longer: tracing began in the middle, or something was lost.
+    AtLeast(u64),
+    /// It lasted exactly this long.
+    Exactly(u64),
+}
+
+impl Held {
+    /// The part that was seen, in ns.
+    pub fn known_ns(self) -> Option<u64> {
+        match self {
+            Self::Unknown => None,
+            Self::AtLeast(ns) | Self::Exactly(ns) => Some(ns),
+        }
+    }
+
+    /// Whether it may have lasted longer than the known part.
+    pub fn is_at_least(self) -> bool {
+        matches!(self, Self::AtLeast(_))
+    }
+}
+
+/// Whose socket it is, and how that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The process.
+    pub task: Task,
+    /// Where it is known from.
+    pub source: OwnerSource,
+}
+
+/// What identifies a connection in every row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The socket's cookie: the same number that `ss -e` shows as `sk:`.
+    pub conn: u64,
+    /// Both ends, as far as they are known.
+    pub tuple: Tuple,
+    /// Inode number of the network namespace.
+    pub netns: Option<u32>,
+    /// User id of the socket.
+    pub uid: Option<u32>,
+    /// Which end this is.
+    pub side: Side,
+    /// Whose it is.
+    pub owner: Option<Owner>,
+}
+
+/// Why a transition happened, where there is something to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The connection ended.
+    End(End),
+    /// The TIME_WAIT ended, or never began.
+    TimeWait(TimeWaitEnd),
+}
+
+impl Reason {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::End(end) => end.as_str(),
+            Self::TimeWait(end) => end.as_str(),
+        }
+    }
+}
+
+/// One change of state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// When, in ns of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// Which connection.
+    pub identity: Identity,
+    /// The state it leaves.
+    pub old: State,
+    /// The state it enters.
+    pub new: State,
+    /// How long it was in `old`.
+    pub held: Held,
+    /// Who closed, once that is known.
+    pub closer: Option<Closer>,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// Whether no process holds the socket any more, and a mini-socket lives on.
+    pub orphan: bool,
+}
+
+/// One state of a connection's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stay {
+    /// Which.
+    pub state: State,
+    /// How long; never [`Held::Unknown`].
+    pub held: Held,
+}
+
+/// A connection that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Which.
+    pub identity: Identity,
+    /// When it began, in ns of `CLOCK_BOOTTIME`; `None` when that was not seen.
+    pub opened_ns: Option<u64>,
+    /// When it ended.
+    pub closed_ns: u64,
+    /// Who closed.
+    pub closer: Closer,
+    /// How.
+    pub end: End,
+    /// The process that closed it, which need not be its owner.
+    pub closed_by: Option<Task>,
+    /// The states it went through, in order.
+    pub stays: Vec<Stay>,
+    /// How its TIME_WAIT ended; `None` when none was due or it is not over.
+    pub time_wait_end: Option<TimeWaitEnd>,
+    /// What the socket had counted when it was closed.
+    pub totals: Option<Totals>,
+    /// Whether everything of it was seen.
+    pub complete: bool,
+}
+
+/// What a socket had counted when it was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Payload bytes sent, retransmissions included, as `ss -i` shows them.
+    pub bytes_sent: u64,
+    /// Payload bytes received.
+    pub bytes_received: u64,
+    /// Bytes received that the process never read.
+    pub bytes_unread: u32,
+    /// Segments retransmitted.
+    pub retransmits: u32,
+    /// Smoothed round-trip time in µs; `None` when none was measured.
+    pub srtt_us: Option<u32>,
+}
+
+impl Connection {
+    /// How long it was in a state; [`Held::Unknown`] where it never was or nobody saw.
+    pub fn held(&self, state: State) -> Held {
+        self.stays.iter().find(|stay| stay.state == state).map_or(Held::Unknown, |stay| stay.held)
+    }
+}
+
+/// What the engine puts out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// A change of state.
+    Transition(Transition),
+    /// The end of a connection.
+    Connection(Connection),
+}

@@ -1,0 +1,112 @@
+//! Rows in, bytes out: text, JSON and CSV.
+//!
+//! A printer only renders. It knows nothing of where rows come from, reads no clock (the caller passes a [`Clock`]) and
+//! touches nothing but its writer. It writes once a row, so the writer should be buffered; [`Printer::flush`] hands over
+//! what is left.
+
+mod csv;
+pub mod fields;
+pub mod human;
+mod json;
+mod render;
+mod sanitise;
+mod text;
+mod time;
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+
+use jiff::tz::TimeZone;
+
+use crate::lifecycle::row::{Connection, Row, Transition};
+
+pub use self::csv::Csv;
+pub use self::json::Json;
+pub use self::sanitise::{sanitise, width};
+pub use self::text::Text;
+pub use self::time::Clock;
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Aligned columns, for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// Comma-separated values, with a header.
+    Csv,
+}
+
+/// Which rows a header is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Changes of state.
+    Transition,
+    /// Ends of connections.
+    Connection,
+}
+
+/// What only the text format takes into account.
+#[derive(Clone, Debug)]
+pub struct TextOptions {
+    /// Mark states and resets with colours.
+    pub colour: bool,
+    /// Below a connection, the states it went through.
+    pub states: bool,
+    /// The zone that times are shown in.
+    pub zone: TimeZone,
+}
+
+/// Writes rows in one format.
+pub trait Printer {
+    /// Writes the header, where the format has one; the second time, nothing.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    fn header(&mut self, kind: Kind) -> io::Result<()>;
+
+    /// Writes a change of state.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    fn transition(&mut self, row: &Transition, clock: &Clock) -> io::Result<()>;
+
+    /// Writes the end of a connection.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    fn connection(&mut self, row: &Connection, clock: &Clock) -> io::Result<()>;
+
+    /// Writes whatever is kept in buffers, the writer's included.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Writes a row of either kind.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    fn row(&mut self, row: &Row, clock: &Clock) -> io::Result<()> {
+        match row {
+            Row::Transition(row) => self.transition(row, clock),
+            Row::Connection(row) => self.connection(row, clock),
+        }
+    }
+}
+
+impl Format {
+    /// A printer of this format.
+    pub fn printer<'w, W: Write + 'w>(self, out: W, text: TextOptions) -> Box<dyn Printer + 'w> {
+        match self {
+            Self::Text => Box::new(Text::new(out, text)),
+            Self::Json => Box::new(Json::new(out)),
+            Self::Csv => Box::new(Csv::new(out)),
+        }
+    }
+}

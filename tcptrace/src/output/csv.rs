@@ -1,0 +1,124 @@
+//! Comma-separated values as in RFC 4180, with a header.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use crate::lifecycle::row::{Connection, Stay, Transition};
+
+use super::fields::{CONNECTION_FIELDS, Field, TRANSITION_FIELDS, Value};
+use super::time::{Clock, Rfc3339};
+use super::{Kind, Printer, render, sanitise};
+
+/// Bytes that are gathered before they are written: some hundred rows.
+const BUFFER: usize = 64 * 1024;
+
+/// Writes rows as CSV. Null is an empty field.
+pub struct Csv<W: Write> {
+    out: csv::Writer<W>,
+    record: csv::ByteRecord,
+    field: Vec<u8>,
+    time: Rfc3339,
+    headed: bool,
+}
+
+impl<W: Write> Csv<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        // Rows of both kinds, with different fields, may follow each other where a caller asks for it.
+        let out = csv::WriterBuilder::new().flexible(true).has_headers(false).buffer_capacity(BUFFER).from_writer(out);
+        let (record, field) = (csv::ByteRecord::with_capacity(512, 40), Vec::with_capacity(256));
+        Self { out, record, field, time: Rfc3339::default(), headed: false }
+    }
+
+    fn names<R>(&mut self, fields: &[Field<R>]) -> io::Result<()> {
+        self.out.write_record(fields.iter().map(|field| field.name)).map_err(io_error)
+    }
+
+    fn write<R>(&mut self, fields: &[Field<R>], row: &R, clock: &Clock) -> io::Result<()> {
+        self.record.clear();
+        for field in fields {
+            self.field.clear();
+            self.value((field.value)(row, clock));
+            self.record.push_field(&self.field);
+        }
+        self.out.write_byte_record(&self.record).map_err(io_error)
+    }
+
+    fn value(&mut self, value: Value<'_>) {
+        let to = &mut self.field;
+        match value {
+            Value::Null => {}
+            Value::Bool(true) => to.extend_from_slice(b"true"),
+            Value::Bool(false) => to.extend_from_slice(b"false"),
+            Value::U64(number) => render::decimal(to, number),
+            Value::Word(word) => to.extend_from_slice(word.as_bytes()),
+            Value::Name(name) => text(to, &sanitise(name)),
+            Value::Time(ns) => self.time.write(to, ns),
+            Value::Address(address) => render::address(to, address),
+            Value::Hex(number) => render::hex(to, number),
+            Value::States(stays) => states(to, stays),
+        }
+    }
+}
+
+impl<W: Write> Printer for Csv<W> {
+    fn header(&mut self, kind: Kind) -> io::Result<()> {
+        if std::mem::replace(&mut self.headed, true) {
+            return Ok(());
+        }
+        match kind {
+            Kind::Transition => self.names(TRANSITION_FIELDS),
+            Kind::Connection => self.names(CONNECTION_FIELDS),
+        }
+    }
+
+    fn transition(&mut self, row: &Transition, clock: &Clock) -> io::Result<()> {
+        self.write(TRANSITION_FIELDS, row, clock)
+    }
+
+    fn connection(&mut self, row: &Connection, clock: &Clock) -> io::Result<()> {
+        self.write(CONNECTION_FIELDS, row, clock)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl<W: Write> fmt::Debug for Csv<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Csv").field("headed", &self.headed).finish_non_exhaustive()
+    }
+}
+
+/// Spreadsheets take a cell that begins like this for a formula and run it; a single quote makes it text.
+fn text(to: &mut Vec<u8>, text: &str) {
+    if text.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']) {
+        to.push(b'\'');
+    }
+    to.extend_from_slice(text.as_bytes());
+}
+
+fn states(to: &mut Vec<u8>, stays: &[Stay]) {
+    for (place, stay) in stays.iter().enumerate() {
+        if place > 0 {
+            to.push(b';');
+        }
+        to.extend_from_slice(stay.state.as_str().as_bytes());
+        to.push(b':');
+        if let Some(ns) = stay.held.known_ns() {
+            render::decimal(to, ns);
+        }
+        if stay.held.is_at_least() {
+            to.push(b'+');
+        }
+    }
+}
+
+/// Keeps the kind of the error, so that a closed pipe is still known as one.
+fn io_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}

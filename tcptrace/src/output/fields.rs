@@ -1,0 +1,436 @@
+//! What every row consists of: name, unit, meaning and value of each field, in order.
+//!
+//! These tables are the only definition of JSON and CSV. Fields may be added; none is ever renamed, moved in meaning or
+//! dropped.
+
+use std::net::SocketAddr;
+
+use crate::lifecycle::row::{Connection, Identity, Owner, Reason, Stay, Transition};
+use crate::tcp::{Closer, OwnerSource, State, Task, TimeWaitEnd};
+
+use super::time::Clock;
+
+/// One field of a row.
+pub struct Field<R> {
+    /// Its name in JSON and CSV.
+    pub name: &'static str,
+    /// The unit or notation of its value; empty for words, names and plain numbers.
+    pub unit: &'static str,
+    /// What it means, and when it is null.
+    pub doc: &'static str,
+    /// Takes it from a row.
+    pub value: for<'r> fn(&'r R, &Clock) -> Value<'r>,
+}
+
+/// The value of a field, before a format writes it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'r> {
+    /// Unknown, or there is none.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// A number.
+    U64(u64),
+    /// One of our own words: printable ASCII without quotes, backslashes, commas or semicolons.
+    Word(&'static str),
+    /// A name that a process chose for itself: any bytes.
+    Name(&'r [u8]),
+    /// A time, in ns since the Unix epoch.
+    Time(i64),
+    /// An address and a port.
+    Address(SocketAddr),
+    /// A number written in lower-case hexadecimal without a prefix.
+    Hex(u64),
+    /// States in order, each with how long it lasted.
+    States(&'r [Stay]),
+}
+
+impl Value<'_> {
+    fn number(value: Option<impl Into<u64>>) -> Self {
+        value.map_or(Self::Null, |number| Self::U64(number.into()))
+    }
+
+    fn word(word: Option<&'static str>) -> Self {
+        word.map_or(Self::Null, Self::Word)
+    }
+}
+
+/// The fields of a change of state.
+pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
+    Field { name: "event", unit: "", doc: "Always `transition`.", value: |_, _| Value::Word("transition") },
+    Field {
+        name: "time",
+        unit: "RFC 3339",
+        doc: "When it happened: wall-clock time in UTC with 9 digits, converted from boot_ns.",
+        value: |row, clock| Value::Time(clock.unix_ns(row.boot_ns)),
+    },
+    Field {
+        name: "boot_ns",
+        unit: "ns",
+        doc: "When it happened, as CLOCK_BOOTTIME, which never steps.",
+        value: |row, _| Value::U64(row.boot_ns),
+    },
+    Field::CONN,
+    Field::PROTOCOL,
+    Field::FAMILY,
+    Field::LOCAL,
+    Field::REMOTE,
+    Field::NETNS,
+    Field {
+        name: "old",
+        unit: "",
+        doc: "The state it leaves: CLOSED, LISTEN, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, \
+              CLOSING, LAST_ACK or TIME_WAIT.",
+        value: |row, _| Value::Word(row.old.as_str()),
+    },
+    Field {
+        name: "new",
+        unit: "",
+        doc: "The state it enters, in the words of old.",
+        value: |row, _| Value::Word(row.new.as_str()),
+    },
+    Field {
+        name: "held_ns",
+        unit: "ns",
+        doc: "Time spent in old; null when nothing of it was seen.",
+        value: |row, _| Value::number(row.held.known_ns()),
+    },
+    Field {
+        name: "held_at_least",
+        unit: "",
+        doc: "Whether held_ns is only the known part of a time that may have been longer.",
+        value: |row, _| Value::Bool(row.held.is_at_least()),
+    },
+    Field::PID,
+    Field::TID,
+    Field::COMM,
+    Field::UID,
+    Field::CGROUP,
+    Field::OWNER_SOURCE,
+    Field::SIDE,
+    Field {
+        name: "closer",
+        unit: "",
+        doc: "Who closed: active (our FIN first), passive (the peer's FIN first), simultaneous, reset_local, \
+              reset_remote, timeout, killed, never_established or unknown; null until it is decided.",
+        value: |row, _| Value::word(row.closer.map(Closer::as_str)),
+    },
+    Field {
+        name: "reason",
+        unit: "",
+        doc: "Why it happened, where there is something to say: a word of a connection's end, or of its \
+              time_wait_end; null otherwise.",
+        value: |row, _| Value::word(row.reason.map(Reason::as_str)),
+    },
+    Field {
+        name: "orphan",
+        unit: "",
+        doc: "Whether no process holds the socket any more while its connection lives on.",
+        value: |row, _| Value::Bool(row.orphan),
+    },
+];
+
+/// The fields of a connection that has ended.
+pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
+    Field { name: "event", unit: "", doc: "Always `connection`.", value: |_, _| Value::Word("connection") },
+    Field {
+        name: "opened",
+        unit: "RFC 3339",
+        doc: "When it began: wall-clock time in UTC with 9 digits; null when that was not seen.",
+        value: |row, clock| row.opened_ns.map_or(Value::Null, |ns| Value::Time(clock.unix_ns(ns))),
+    },
+    Field {
+        name: "closed",
+        unit: "RFC 3339",
+        doc: "When it ended, after its TIME_WAIT: wall-clock time in UTC with 9 digits, converted from boot_ns.",
+        value: |row, clock| Value::Time(clock.unix_ns(row.closed_ns)),
+    },
+    Field {
+        name: "boot_ns",
+        unit: "ns",
+        doc: "When it ended, as CLOCK_BOOTTIME, which never steps.",
+        value: |row, _| Value::U64(row.closed_ns),
+    },
+    Field::CONN,
+    Field::PROTOCOL,
+    Field::FAMILY,
+    Field::LOCAL,
+    Field::REMOTE,
+    Field::NETNS,
+    Field::PID,
+    Field::TID,
+    Field::COMM,
+    Field::UID,
+    Field::CGROUP,
+    Field::OWNER_SOURCE,
+    Field::SIDE,
+    Field {
+        name: "closer",
+        unit: "",
+        doc: "Who closed: active (our FIN first), passive (the peer's FIN first), simultaneous, reset_local, \
+              reset_remote, timeout, killed, never_established or unknown.",
+        value: |row, _| Value::Word(row.closer.as_str()),
+    },
+    Field {
+        name: "end",
+        unit: "",
+        doc: "How it ended: fin, fin_wait2_timeout, refused, connect_timeout, retransmit_timeout, keepalive_timeout, \
+              user_timeout, reset_received, reset_unread_data, reset_linger0, reset_data_after_close, reset_other, \
+              disconnected, no_local_port, unreachable, closed_while_connecting, never_accepted, orphan_killed, killed \
+              or unknown.",
+        value: |row, _| Value::Word(row.end.as_str()),
+    },
+    Field {
+        name: "states",
+        unit: "ns",
+        doc: "The states it went through, in order, and how long each lasted; at_least where it may have been longer. \
+              JSON: objects of state, ns, at_least. CSV: STATE:ns joined by semicolons, a plus sign for at_least.",
+        value: |row, _| Value::States(&row.stays),
+    },
+    Field {
+        name: "established_ns",
+        unit: "ns",
+        doc: "Time in ESTABLISHED; null when it never was, or nothing of it was seen.",
+        value: |row, _| Value::number(row.held(State::Established).known_ns()),
+    },
+    Field {
+        name: "close_wait_ns",
+        unit: "ns",
+        doc: "Time in CLOSE_WAIT; null when it never was, or nothing of it was seen.",
+        value: |row, _| Value::number(row.held(State::CloseWait).known_ns()),
+    },
+    Field {
+        name: "time_wait_ns",
+        unit: "ns",
+        doc: "Time in TIME_WAIT; null when it never was, or nothing of it was seen.",
+        value: |row, _| Value::number(row.held(State::TimeWait).known_ns()),
+    },
+    Field {
+        name: "time_wait_end",
+        unit: "",
+        doc: "How its TIME_WAIT ended: expired, reused, new_syn, reset, killed, netns_gone, refused (none was created: \
+              tcp_max_tw_buckets, or no memory) or unknown; null when none was due.",
+        value: |row, _| Value::word(row.time_wait_end.map(TimeWaitEnd::as_str)),
+    },
+    Field {
+        name: "bytes_sent",
+        unit: "bytes",
+        doc: "Payload sent, retransmissions included; null when unknown.",
+        value: |row, _| Value::number(row.totals.map(|totals| totals.bytes_sent)),
+    },
+    Field {
+        name: "bytes_received",
+        unit: "bytes",
+        doc: "Payload received; null when unknown.",
+        value: |row, _| Value::number(row.totals.map(|totals| totals.bytes_received)),
+    },
+    Field {
+        name: "bytes_unread",
+        unit: "bytes",
+        doc: "Payload received that the process had not read when it closed; null when unknown.",
+        value: |row, _| Value::number(row.totals.map(|totals| totals.bytes_unread)),
+    },
+    Field {
+        name: "retransmits",
+        unit: "segments",
+        doc: "Segments retransmitted; null when unknown.",
+        value: |row, _| Value::number(row.totals.map(|totals| totals.retransmits)),
+    },
+    Field {
+        name: "srtt_us",
+        unit: "us",
+        doc: "Smoothed round-trip time when it closed; null when none was measured or it is unknown.",
+        value: |row, _| Value::number(row.totals.and_then(|totals| totals.srtt_us)),
+    },
+    Field {
+        name: "close_pid",
+        unit: "",
+        doc: "Process id of who closed the socket, who need not be its owner; null when unknown.",
+        value: |row, _| Value::number(row.closed_by.map(|task| task.pid)),
+    },
+    Field {
+        name: "close_tid",
+        unit: "",
+        doc: "Thread id of who closed the socket; null when unknown.",
+        value: |row, _| Value::number(row.closed_by.map(|task| task.tid)),
+    },
+    Field {
+        name: "close_comm",
+        unit: "",
+        doc: "Name of the thread that closed the socket, escaped as in comm; null when unknown.",
+        value: |row, _| name(row.closed_by.as_ref()),
+    },
+    Field {
+        name: "complete",
+        unit: "",
+        doc: "False when its beginning was not seen, or an event of it may have been lost.",
+        value: |row, _| Value::Bool(row.complete),
+    },
+];
+
+/// A row about a connection.
+pub trait Identified {
+    /// Which connection.
+    fn identity(&self) -> &Identity;
+
+    /// Whose it is.
+    fn owner(&self) -> Option<&Owner> {
+        self.identity().owner.as_ref()
+    }
+}
+
+impl Identified for Transition {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+impl Identified for Connection {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+fn name(task: Option<&Task>) -> Value<'_> {
+    task.map_or(Value::Null, |task| Value::Name(task.comm.bytes()))
+}
+
+/// What says which connection a row is about.
+impl<R: Identified> Field<R> {
+    const CONN: Self = Self {
+        name: "conn",
+        unit: "hex",
+        doc: "The connection: its socket's cookie, which `ss -e` shows as sk:.",
+        value: |row, _| Value::Hex(row.identity().conn),
+    };
+    const PROTOCOL: Self = Self { name: "protocol", unit: "", doc: "Always `tcp`.", value: |_, _| Value::Word("tcp") };
+    const FAMILY: Self = Self {
+        name: "family",
+        unit: "",
+        doc: "ipv4 or ipv6. IPv4-mapped IPv6 addresses count as, and are printed as, IPv4.",
+        value: |row, _| Value::Word(row.identity().tuple.family()),
+    };
+    const LOCAL: Self = Self {
+        name: "local",
+        unit: "address:port",
+        doc: "The local end, an IPv6 address in brackets. Port 0: the kernel has not chosen one yet.",
+        value: |row, _| Value::Address(row.identity().tuple.local()),
+    };
+    const REMOTE: Self = Self {
+        name: "remote",
+        unit: "address:port",
+        doc: "The remote end, an IPv6 address in brackets. Port 0: a listener, which has none.",
+        value: |row, _| Value::Address(row.identity().tuple.remote()),
+    };
+    const NETNS: Self = Self {
+        name: "netns",
+        unit: "",
+        doc: "Inode number of its network namespace, as in /proc/PID/ns/net; null when unknown.",
+        value: |row, _| Value::number(row.identity().netns),
+    };
+    const PID: Self = Self {
+        name: "pid",
+        unit: "",
+        doc: "Process id of its owner, in the initial pid namespace; null when unknown.",
+        value: |row, _| Value::number(row.owner().map(|owner| owner.task.pid)),
+    };
+    const TID: Self = Self {
+        name: "tid",
+        unit: "",
+        doc: "Thread id of its owner, in the initial pid namespace; null when unknown.",
+        value: |row, _| Value::number(row.owner().map(|owner| owner.task.tid)),
+    };
+    const COMM: Self = Self {
+        name: "comm",
+        unit: "",
+        doc: "Name of its owner, chosen by the process. What is not printable is escaped: \\x1b for a byte, \\u{202e} \
+              for a character, \\\\ for the backslash. In CSV a name that begins like a formula begins with a single \
+              quote. Null when unknown.",
+        value: |row, _| name(row.owner().map(|owner| &owner.task)),
+    };
+    const UID: Self = Self {
+        name: "uid",
+        unit: "",
+        doc: "User id of the socket; null when unknown.",
+        value: |row, _| Value::number(row.identity().uid),
+    };
+    const CGROUP: Self = Self {
+        name: "cgroup",
+        unit: "",
+        doc: "Reserved for the control group of its owner; always null so far.",
+        value: |_, _| Value::Null,
+    };
+    const OWNER_SOURCE: Self = Self {
+        name: "owner_source",
+        unit: "",
+        doc: "Where its owner is known from: connect, accept, listen, close, scan (it holds the descriptor) or unknown.",
+        value: |row, _| Value::Word(row.owner().map_or(OwnerSource::Unknown, |owner| owner.source).as_str()),
+    };
+    const SIDE: Self = Self {
+        name: "side",
+        unit: "",
+        doc: "client (it connected), server (a listener made it) or unknown (its opening was not seen).",
+        value: |row, _| Value::Word(row.identity().side.as_str()),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::tcp::{End, Side};
+
+    fn names<R>(fields: &[Field<R>]) -> Vec<&'static str> {
+        fields.iter().map(|field| field.name).collect()
+    }
+
+    fn assert_documented<R>(fields: &[Field<R>]) {
+        for field in fields {
+            let name = field.name;
+            assert!(field.doc.ends_with('.') && !field.doc.contains("  "), "{name}: {}", field.doc);
+            let unit = ["_ns", "_us"].into_iter().find_map(|suffix| name.ends_with(suffix).then(|| &suffix[1..]));
+            assert!(unit.is_none_or(|unit| unit == field.unit), "{name} is in {}", field.unit);
+        }
+        assert_eq!(names(fields).into_iter().collect::<HashSet<_>>().len(), fields.len(), "names are unique");
+    }
+
+    fn assert_words<R>(fields: &[Field<R>], name: &str, words: impl Iterator<Item = &'static str>) {
+        let field = fields.iter().find(|field| field.name == name).expect("a field");
+        let documented: HashSet<&str> =
+            field.doc.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_')).collect();
+        for word in words {
+            assert!(documented.contains(word), "the doc of {name} leaves out {word}");
+        }
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        assert_documented(TRANSITION_FIELDS);
+        assert_documented(CONNECTION_FIELDS);
+    }
+
+    #[test]
+    fn every_word_is_documented() {
+        let closers = || Closer::ALL.iter().map(|word| word.as_str());
+        assert_words(TRANSITION_FIELDS, "old", State::ALL.iter().map(|word| word.as_str()));
+        assert_words(TRANSITION_FIELDS, "closer", closers());
+        assert_words(TRANSITION_FIELDS, "side", Side::ALL.iter().map(|word| word.as_str()));
+        assert_words(TRANSITION_FIELDS, "owner_source", OwnerSource::ALL.iter().map(|word| word.as_str()));
+        assert_words(CONNECTION_FIELDS, "closer", closers());
+        assert_words(CONNECTION_FIELDS, "end", End::ALL.iter().map(|word| word.as_str()));
+        assert_words(CONNECTION_FIELDS, "time_wait_end", TimeWaitEnd::ALL.iter().map(|word| word.as_str()));
+    }
+
+    #[test]
+    fn names_are_a_contract() {
+        let transition = "event time boot_ns conn protocol family local remote netns old new held_ns held_at_least pid \
+                          tid comm uid cgroup owner_source side closer reason orphan";
+        assert_eq!(names(TRANSITION_FIELDS).join(" "), transition);
+        let connection = "event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup \
+                          owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end \
+                          bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm \
+                          complete";
+        assert_eq!(names(CONNECTION_FIELDS).join(" "), connection);
+    }
+}

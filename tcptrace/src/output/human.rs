@@ -1,0 +1,167 @@
+//! Durations and sizes as people read them, in at most six columns.
+
+use std::fmt::{self, Write};
+
+use crate::lifecycle::row::Held;
+
+/// A duration in ns: `420µs`, `1.23ms`, `61.8s`, `2m03s`, `3h12m`. Cut, not rounded, so it never says too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Duration(pub u64);
+
+/// A number of bytes: `980`, `1.2K`, `34.5M`. Powers of 1024, cut, not rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub u64);
+
+const US: u64 = 1_000;
+const MS: u64 = 1_000 * US;
+const S: u64 = 1_000 * MS;
+const MIN: u64 = 60 * S;
+const H: u64 = 60 * MIN;
+const DAY: u64 = 24 * H;
+
+impl fmt::Display for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Short::default();
+        duration(&mut text, self.0)?;
+        f.pad(text.as_str())
+    }
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Short::default();
+        bytes(&mut text, self.0)?;
+        f.pad(text.as_str())
+    }
+}
+
+/// `-` when unknown; `≥1.2s` when it may have been longer.
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Short::default();
+        match *self {
+            Self::Unknown => text.write_str("-")?,
+            Self::AtLeast(ns) => {
+                text.write_str("≥")?;
+                duration(&mut text, ns)?;
+            }
+            Self::Exactly(ns) => duration(&mut text, ns)?,
+        }
+        f.pad(text.as_str())
+    }
+}
+
+fn duration(to: &mut Short, ns: u64) -> fmt::Result {
+    match ns {
+        0..US => write!(to, "{ns}ns"),
+        US..MS => three_digits(to, ns, US, "µs"),
+        MS..S => three_digits(to, ns, MS, "ms"),
+        S..100_000_000_000 => three_digits(to, ns, S, "s"),
+        _ if ns < H => write!(to, "{}m{:02}s", ns / MIN, ns % MIN / S),
+        _ if ns < 100 * H => write!(to, "{}h{:02}m", ns / H, ns % H / MIN),
+        _ => write!(to, "{}d{:02}h", ns / DAY, ns % DAY / H),
+    }
+}
+
+fn three_digits(to: &mut Short, value: u64, unit: u64, name: &str) -> fmt::Result {
+    let (whole, part) = (value / unit, value % unit);
+    match whole {
+        0..10 => write!(to, "{whole}.{:02}{name}", part / (unit / 100)),
+        10..100 => write!(to, "{whole}.{}{name}", part / (unit / 10)),
+        _ => write!(to, "{whole}{name}"),
+    }
+}
+
+fn bytes(to: &mut Short, bytes: u64) -> fmt::Result {
+    let power = bytes.checked_ilog2().unwrap_or(0) / 10;
+    let unit = 1_u64 << (10 * power);
+    let (whole, name) = (bytes / unit, ["", "K", "M", "G", "T", "P", "E"][power as usize]);
+    if power == 0 || whole >= 100 {
+        write!(to, "{whole}{name}")
+    } else {
+        // The part is below 2^60, so ten times it fits.
+        write!(to, "{whole}.{}{name}", bytes % unit * 10 / unit)
+    }
+}
+
+/// Text that needs no allocation, so that padding is cheap.
+#[derive(Default)]
+struct Short {
+    bytes: [u8; 24],
+    length: usize,
+}
+
+impl Short {
+    fn as_str(&self) -> &str {
+        str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+    }
+}
+
+impl Write for Short {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.length + text.len();
+        self.bytes.get_mut(self.length..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(0, "0ns")]
+    #[case(999, "999ns")]
+    #[case(1_000, "1.00µs")]
+    #[case(420_000, "420µs")]
+    #[case(999_999, "999µs")]
+    #[case(1_234_567, "1.23ms")]
+    #[case(12_345_678, "12.3ms")]
+    #[case(999_999_999, "999ms")]
+    #[case(61_850_000_000, "61.8s")]
+    #[case(99_999_999_999, "99.9s")]
+    #[case(100_000_000_000, "1m40s")]
+    #[case(123_000_000_000, "2m03s")]
+    #[case(3_599_999_999_999, "59m59s")]
+    #[case(3 * H + 12 * MIN, "3h12m")]
+    #[case(100 * H - 1, "99h59m")]
+    #[case(100 * H, "4d04h")]
+    #[case(u64::MAX, "213503d23h")]
+    fn durations(#[case] ns: u64, #[case] expected: &str) {
+        assert_eq!(Duration(ns).to_string(), expected);
+    }
+
+    #[rstest]
+    #[case(0, "0")]
+    #[case(1023, "1023")]
+    #[case(1024, "1.0K")]
+    #[case(1_234, "1.2K")]
+    #[case(102_400 - 1, "99.9K")]
+    #[case(1_048_575, "1023K")]
+    #[case(3_600_000, "3.4M")]
+    #[case(u64::MAX, "15.9E")]
+    fn sizes(#[case] bytes: u64, #[case] expected: &str) {
+        assert_eq!(Bytes(bytes).to_string(), expected);
+    }
+
+    #[rstest]
+    #[case(Held::Unknown, "     -")]
+    #[case(Held::AtLeast(1_200_000_000), "≥1.20s")]
+    #[case(Held::Exactly(1_200_000_000), " 1.20s")]
+    fn held_times_can_be_padded(#[case] held: Held, #[case] expected: &str) {
+        assert_eq!(format!("{held:>6}"), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn durations_below_a_hundred_days_fit(ns in 0..100 * DAY, bytes: u64) {
+            let columns = Duration(ns).to_string().chars().count();
+            prop_assert!((3..=6).contains(&columns));
+            prop_assert!(Bytes(bytes).to_string().len() <= 5);
+        }
+    }
+}

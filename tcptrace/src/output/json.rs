@@ -1,0 +1,96 @@
+//! One JSON object a line.
+
+use std::io::{self, Write};
+
+use crate::lifecycle::row::{Connection, Stay, Transition};
+
+use super::fields::{CONNECTION_FIELDS, Field, TRANSITION_FIELDS, Value};
+use super::time::{Clock, Rfc3339};
+use super::{Kind, Printer, render, sanitise};
+
+/// Writes rows as JSON.
+#[derive(Debug)]
+pub struct Json<W> {
+    out: W,
+    line: Vec<u8>,
+    time: Rfc3339,
+}
+
+impl<W: Write> Json<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        Self { out, line: Vec::with_capacity(1024), time: Rfc3339::default() }
+    }
+
+    fn object<R>(&mut self, fields: &[Field<R>], row: &R, clock: &Clock) -> io::Result<()> {
+        self.line.clear();
+        let mut before: &[u8] = b"{\"";
+        for field in fields {
+            self.line.extend_from_slice(before);
+            self.line.extend_from_slice(field.name.as_bytes());
+            self.line.extend_from_slice(b"\":");
+            self.value((field.value)(row, clock))?;
+            before = b",\"";
+        }
+        self.line.extend_from_slice(b"}\n");
+        self.out.write_all(&self.line)
+    }
+
+    fn value(&mut self, value: Value<'_>) -> io::Result<()> {
+        let to = &mut self.line;
+        match value {
+            Value::Null => to.extend_from_slice(b"null"),
+            Value::Bool(true) => to.extend_from_slice(b"true"),
+            Value::Bool(false) => to.extend_from_slice(b"false"),
+            Value::U64(number) => render::decimal(to, number),
+            Value::Word(word) => quoted(to, |to| to.extend_from_slice(word.as_bytes())),
+            Value::Name(name) => serde_json::to_writer(to, &sanitise(name))?,
+            Value::Time(ns) => quoted(to, |to| self.time.write(to, ns)),
+            Value::Address(address) => quoted(to, |to| render::address(to, address)),
+            Value::Hex(number) => quoted(to, |to| render::hex(to, number)),
+            Value::States(stays) => states(to, stays),
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write> Printer for Json<W> {
+    /// JSON has none.
+    fn header(&mut self, _: Kind) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn transition(&mut self, row: &Transition, clock: &Clock) -> io::Result<()> {
+        self.object(TRANSITION_FIELDS, row, clock)
+    }
+
+    fn connection(&mut self, row: &Connection, clock: &Clock) -> io::Result<()> {
+        self.object(CONNECTION_FIELDS, row, clock)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// For what needs no escaping.
+fn quoted(to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    to.push(b'"');
+    write(to);
+    to.push(b'"');
+}
+
+fn states(to: &mut Vec<u8>, stays: &[Stay]) {
+    to.push(b'[');
+    for (place, stay) in stays.iter().enumerate() {
+        to.extend_from_slice(if place == 0 { b"{\"state\":\"" } else { b",{\"state\":\"" });
+        to.extend_from_slice(stay.state.as_str().as_bytes());
+        to.extend_from_slice(b"\",\"ns\":");
+        match stay.held.known_ns() {
+            Some(ns) => render::decimal(to, ns),
+            None => to.extend_from_slice(b"null"),
+        }
+        to.extend_from_slice(if stay.held.is_at_least() { b",\"at_least\":true}" } else { b",\"at_least\":false}" });
+    }
+    to.push(b']');
+}

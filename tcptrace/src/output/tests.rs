@@ -1,0 +1,339 @@
+//! What every format makes of the same rows.
+
+use std::io::{self, Write};
+
+use insta::assert_snapshot;
+use jiff::tz::TimeZone;
+use proptest::prelude::*;
+use rstest::rstest;
+
+use super::fields::{CONNECTION_FIELDS, TRANSITION_FIELDS};
+use super::samples::{self, CLOCK};
+use super::{Clock, Format, Json, Kind, Printer, TextOptions};
+use crate::lifecycle::row::{Connection, Identity, Owner, Row, Transition};
+use crate::tcp::{Comm, OwnerSource};
+
+const PLAIN: TextOptions = TextOptions { colour: false, states: false, zone: TimeZone::UTC };
+
+fn rendered(render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
+    let mut out = Vec::new();
+    render(&mut out).expect("a Vec takes everything");
+    String::from_utf8(out).expect("UTF-8")
+}
+
+fn transitions(format: Format, options: TextOptions) -> String {
+    rendered(|out| {
+        let mut printer = format.printer(out, options);
+        printer.header(Kind::Transition)?;
+        samples::transitions().iter().try_for_each(|row| printer.transition(row, &CLOCK))?;
+        printer.header(Kind::Transition)?;
+        printer.flush()
+    })
+}
+
+fn connections(format: Format, options: TextOptions) -> String {
+    rendered(|out| {
+        let mut printer = format.printer(out, options);
+        printer.header(Kind::Connection)?;
+        samples::connections().iter().try_for_each(|row| printer.connection(row, &CLOCK))?;
+        printer.header(Kind::Connection)?;
+        printer.flush()
+    })
+}
+
+#[test]
+fn transitions_as_text() {
+    assert_snapshot!(transitions(Format::Text, PLAIN), @r##"
+    TIME             PID COMM            LOCAL                 REMOTE                OLD         → NEW            HELD NOTE
+    03:04:06.234    4242 curl            127.0.0.1:-           127.0.0.1:80          CLOSED      → SYN_SENT          -
+    03:04:06.234     700 sshd            0.0.0.0:22            0.0.0.0:*             CLOSED      → LISTEN       12.3ms
+    03:04:06.234    4242 curl            10.0.0.1:45678        10.0.0.2:443          ESTABLISHED → FIN_WAIT1    12.3ms active close
+    03:04:06.234    4242 curl            10.0.0.1:45678        10.0.0.2:443          FIN_WAIT1   → FIN_WAIT2     420µs active close, orphan
+    03:04:06.234       - -               [2001:db8:1234:5678:9abc:def0:1234:5678]:45678 [::1]:80              ESTABLISHED → CLOSE_WAIT   ≥61.8s passive close
+    03:04:06.234    4242 curl            10.0.0.1:45678                                 10.0.0.2:443          TIME_WAIT   → CLOSED        60.0s expired
+    03:04:06.234    4242 curl            10.0.0.1:45678                                 10.0.0.2:443          FIN_WAIT2   → CLOSED       12.3ms TIME_WAIT refused
+    03:04:06.234    4242 curl            10.0.0.1:45678                                 10.0.0.2:443          ESTABLISHED → CLOSED        2m03s reset: unread data
+    03:04:06.234      13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443          SYN_SENT    → CLOSED       12.3ms refused
+    03:04:06.234    4242 curl            10.0.0.1:45678                                 10.0.0.2:443          LAST_ACK    → CLOSED       12.3ms passive close
+    "##);
+}
+
+#[test]
+fn connections_as_text() {
+    assert_snapshot!(connections(Format::Text, PLAIN), @r##"
+    TIME         SIDE    CLOSER  END         PID COMM            LOCAL                 REMOTE                  ESTAB CLOSE_WAIT TIME_WAIT      SENT  RECV
+    03:05:10.500 client  active  fin        4242 curl            10.0.0.1:45678        10.0.0.2:443            1.20s          - 61.3s          1.2K  3.4M
+    03:05:10.500 unknown passive fin           - -               [2001:db8:1234:5678:9abc:def0:1234:5678]:45678 [::1]:80              ≥12.0ms      1h00m -                 -     -
+    03:05:10.500 client  active  fin        4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -          - 1.20s reused   1.2K  3.4M
+    03:05:10.500 client  active  fin        4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - refused        1.2K  3.4M
+    03:05:10.500 client  reset_local reset_unread_data      13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -              1.2K  3.4M
+    03:05:10.500 client  never_established no_local_port        4242 curl            127.0.0.1:-                                    127.0.0.1:80                -          - -                 0     0
+    "##);
+}
+
+#[test]
+fn connections_as_text_with_states() {
+    assert_snapshot!(connections(Format::Text, TextOptions { states: true, ..PLAIN }), @r##"
+    TIME         SIDE    CLOSER  END         PID COMM            LOCAL                 REMOTE                  ESTAB CLOSE_WAIT TIME_WAIT      SENT  RECV
+    03:05:10.500 client  active  fin        4242 curl            10.0.0.1:45678        10.0.0.2:443            1.20s          - 61.3s          1.2K  3.4M
+                 SYN_SENT 400µs › ESTABLISHED 1.20s › FIN_WAIT1 100µs › FIN_WAIT2 2.00s › TIME_WAIT 61.3s
+    03:05:10.500 unknown passive fin           - -               [2001:db8:1234:5678:9abc:def0:1234:5678]:45678 [::1]:80              ≥12.0ms      1h00m -                 -     -
+                 ESTABLISHED ≥12.0ms › CLOSE_WAIT 1h00m › LAST_ACK 50.0µs
+    03:05:10.500 client  active  fin        4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -          - 1.20s reused   1.2K  3.4M
+                 TIME_WAIT 1.20s
+    03:05:10.500 client  active  fin        4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - refused        1.2K  3.4M
+                 ESTABLISHED 5.00ms
+    03:05:10.500 client  reset_local reset_unread_data      13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -              1.2K  3.4M
+                 ESTABLISHED 5.00ms
+    03:05:10.500 client  never_established no_local_port        4242 curl            127.0.0.1:-                                    127.0.0.1:80                -          - -                 0     0
+    "##);
+}
+
+#[test]
+fn transitions_as_json() {
+    assert_snapshot!(transitions(Format::Json, PLAIN), @r##"
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"127.0.0.1:0","remote":"127.0.0.1:80","netns":4026531840,"old":"CLOSED","new":"SYN_SENT","held_ns":null,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":null,"reason":null,"orphan":false}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"0.0.0.0:22","remote":"0.0.0.0:0","netns":4026531840,"old":"CLOSED","new":"LISTEN","held_ns":12345678,"held_at_least":false,"pid":700,"tid":701,"comm":"sshd","uid":1000,"cgroup":null,"owner_source":"listen","side":"server","closer":null,"reason":null,"orphan":false}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"old":"ESTABLISHED","new":"FIN_WAIT1","held_ns":12345678,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"active","reason":null,"orphan":false}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"old":"FIN_WAIT1","new":"FIN_WAIT2","held_ns":420000,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"active","reason":null,"orphan":true}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"7","protocol":"tcp","family":"ipv6","local":"[2001:db8:1234:5678:9abc:def0:1234:5678]:45678","remote":"[::1]:80","netns":null,"old":"ESTABLISHED","new":"CLOSE_WAIT","held_ns":61850000000,"held_at_least":true,"pid":null,"tid":null,"comm":null,"uid":null,"cgroup":null,"owner_source":"unknown","side":"unknown","closer":"passive","reason":null,"orphan":false}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"old":"TIME_WAIT","new":"CLOSED","held_ns":60012000000,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"active","reason":"expired","orphan":false}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"old":"FIN_WAIT2","new":"CLOSED","held_ns":12345678,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"active","reason":"refused","orphan":false}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"old":"ESTABLISHED","new":"CLOSED","held_ns":123000000000,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"reset_local","reason":"reset_unread_data","orphan":false}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"old":"SYN_SENT","new":"CLOSED","held_ns":12345678,"held_at_least":false,"pid":13,"tid":14,"comm":"=\\x1b[2J\\x0a\"\\\\,\\xff\\u{202e};x","uid":1000,"cgroup":null,"owner_source":"scan","side":"client","closer":"never_established","reason":"refused","orphan":false}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"old":"LAST_ACK","new":"CLOSED","held_ns":12345678,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"passive","reason":"fin","orphan":false}
+    "##);
+}
+
+#[test]
+fn connections_as_json() {
+    assert_snapshot!(connections(Format::Json, PLAIN), @r##"
+    {"event":"connection","opened":"2025-01-02T03:04:06.000000000Z","closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"active","end":"fin","states":[{"state":"SYN_SENT","ns":400000,"at_least":false},{"state":"ESTABLISHED","ns":1200000000,"at_least":false},{"state":"FIN_WAIT1","ns":100000,"at_least":false},{"state":"FIN_WAIT2","ns":2000000000,"at_least":false},{"state":"TIME_WAIT","ns":61300000000,"at_least":false}],"established_ns":1200000000,"close_wait_ns":null,"time_wait_ns":61300000000,"time_wait_end":"expired","bytes_sent":1234,"bytes_received":3600000,"bytes_unread":17,"retransmits":3,"srtt_us":250,"close_pid":4242,"close_tid":4243,"close_comm":"curl","complete":true}
+    {"event":"connection","opened":null,"closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"7","protocol":"tcp","family":"ipv6","local":"[2001:db8:1234:5678:9abc:def0:1234:5678]:45678","remote":"[::1]:80","netns":null,"pid":null,"tid":null,"comm":null,"uid":null,"cgroup":null,"owner_source":"unknown","side":"unknown","closer":"passive","end":"fin","states":[{"state":"ESTABLISHED","ns":12000000,"at_least":true},{"state":"CLOSE_WAIT","ns":3600000000000,"at_least":false},{"state":"LAST_ACK","ns":50000,"at_least":false}],"established_ns":12000000,"close_wait_ns":3600000000000,"time_wait_ns":null,"time_wait_end":null,"bytes_sent":null,"bytes_received":null,"bytes_unread":null,"retransmits":null,"srtt_us":null,"close_pid":null,"close_tid":null,"close_comm":null,"complete":false}
+    {"event":"connection","opened":"2025-01-02T03:04:06.000000000Z","closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"active","end":"fin","states":[{"state":"TIME_WAIT","ns":1200000000,"at_least":false}],"established_ns":null,"close_wait_ns":null,"time_wait_ns":1200000000,"time_wait_end":"reused","bytes_sent":1234,"bytes_received":3600000,"bytes_unread":17,"retransmits":3,"srtt_us":250,"close_pid":4242,"close_tid":4243,"close_comm":"curl","complete":true}
+    {"event":"connection","opened":"2025-01-02T03:04:06.000000000Z","closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"active","end":"fin","states":[{"state":"ESTABLISHED","ns":5000000,"at_least":false}],"established_ns":5000000,"close_wait_ns":null,"time_wait_ns":null,"time_wait_end":"refused","bytes_sent":1234,"bytes_received":3600000,"bytes_unread":17,"retransmits":3,"srtt_us":250,"close_pid":4242,"close_tid":4243,"close_comm":"curl","complete":true}
+    {"event":"connection","opened":"2025-01-02T03:04:06.000000000Z","closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"pid":13,"tid":14,"comm":"=\\x1b[2J\\x0a\"\\\\,\\xff\\u{202e};x","uid":1000,"cgroup":null,"owner_source":"scan","side":"client","closer":"reset_local","end":"reset_unread_data","states":[{"state":"ESTABLISHED","ns":5000000,"at_least":false}],"established_ns":5000000,"close_wait_ns":null,"time_wait_ns":null,"time_wait_end":null,"bytes_sent":1234,"bytes_received":3600000,"bytes_unread":17,"retransmits":3,"srtt_us":250,"close_pid":13,"close_tid":14,"close_comm":"=\\x1b[2J\\x0a\"\\\\,\\xff\\u{202e};x","complete":true}
+    {"event":"connection","opened":"2025-01-02T03:04:06.000000000Z","closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"127.0.0.1:0","remote":"127.0.0.1:80","netns":4026531840,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"never_established","end":"no_local_port","states":[],"established_ns":null,"close_wait_ns":null,"time_wait_ns":null,"time_wait_end":null,"bytes_sent":0,"bytes_received":0,"bytes_unread":0,"retransmits":0,"srtt_us":null,"close_pid":4242,"close_tid":4243,"close_comm":"curl","complete":true}
+    "##);
+}
+
+#[test]
+fn transitions_as_csv() {
+    assert_snapshot!(transitions(Format::Csv, PLAIN), @r##"
+    event,time,boot_ns,conn,protocol,family,local,remote,netns,old,new,held_ns,held_at_least,pid,tid,comm,uid,cgroup,owner_source,side,closer,reason,orphan
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,127.0.0.1:0,127.0.0.1:80,4026531840,CLOSED,SYN_SENT,,false,4242,4243,curl,1000,,connect,client,,,false
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,0.0.0.0:22,0.0.0.0:0,4026531840,CLOSED,LISTEN,12345678,false,700,701,sshd,1000,,listen,server,,,false
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,ESTABLISHED,FIN_WAIT1,12345678,false,4242,4243,curl,1000,,connect,client,active,,false
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,FIN_WAIT1,FIN_WAIT2,420000,false,4242,4243,curl,1000,,connect,client,active,,true
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,7,tcp,ipv6,[2001:db8:1234:5678:9abc:def0:1234:5678]:45678,[::1]:80,,ESTABLISHED,CLOSE_WAIT,61850000000,true,,,,,,unknown,unknown,passive,,false
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,TIME_WAIT,CLOSED,60012000000,false,4242,4243,curl,1000,,connect,client,active,expired,false
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,FIN_WAIT2,CLOSED,12345678,false,4242,4243,curl,1000,,connect,client,active,refused,false
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,ESTABLISHED,CLOSED,123000000000,false,4242,4243,curl,1000,,connect,client,reset_local,reset_unread_data,false
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,SYN_SENT,CLOSED,12345678,false,13,14,"'=\x1b[2J\x0a""\\,\xff\u{202e};x",1000,,scan,client,never_established,refused,false
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,LAST_ACK,CLOSED,12345678,false,4242,4243,curl,1000,,connect,client,passive,fin,false
+    "##);
+}
+
+#[test]
+fn connections_as_csv() {
+    assert_snapshot!(connections(Format::Csv, PLAIN), @r##"
+    event,opened,closed,boot_ns,conn,protocol,family,local,remote,netns,pid,tid,comm,uid,cgroup,owner_source,side,closer,end,states,established_ns,close_wait_ns,time_wait_ns,time_wait_end,bytes_sent,bytes_received,bytes_unread,retransmits,srtt_us,close_pid,close_tid,close_comm,complete
+    connection,2025-01-02T03:04:06.000000000Z,2025-01-02T03:05:10.500500000Z,65500500000,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,4242,4243,curl,1000,,connect,client,active,fin,SYN_SENT:400000;ESTABLISHED:1200000000;FIN_WAIT1:100000;FIN_WAIT2:2000000000;TIME_WAIT:61300000000,1200000000,,61300000000,expired,1234,3600000,17,3,250,4242,4243,curl,true
+    connection,,2025-01-02T03:05:10.500500000Z,65500500000,7,tcp,ipv6,[2001:db8:1234:5678:9abc:def0:1234:5678]:45678,[::1]:80,,,,,,,unknown,unknown,passive,fin,ESTABLISHED:12000000+;CLOSE_WAIT:3600000000000;LAST_ACK:50000,12000000,3600000000000,,,,,,,,,,,false
+    connection,2025-01-02T03:04:06.000000000Z,2025-01-02T03:05:10.500500000Z,65500500000,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,4242,4243,curl,1000,,connect,client,active,fin,TIME_WAIT:1200000000,,,1200000000,reused,1234,3600000,17,3,250,4242,4243,curl,true
+    connection,2025-01-02T03:04:06.000000000Z,2025-01-02T03:05:10.500500000Z,65500500000,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,4242,4243,curl,1000,,connect,client,active,fin,ESTABLISHED:5000000,5000000,,,refused,1234,3600000,17,3,250,4242,4243,curl,true
+    connection,2025-01-02T03:04:06.000000000Z,2025-01-02T03:05:10.500500000Z,65500500000,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,13,14,"'=\x1b[2J\x0a""\\,\xff\u{202e};x",1000,,scan,client,reset_local,reset_unread_data,ESTABLISHED:5000000,5000000,,,,1234,3600000,17,3,250,13,14,"'=\x1b[2J\x0a""\\,\xff\u{202e};x",true
+    connection,2025-01-02T03:04:06.000000000Z,2025-01-02T03:05:10.500500000Z,65500500000,a1b2,tcp,ipv4,127.0.0.1:0,127.0.0.1:80,4026531840,4242,4243,curl,1000,,connect,client,never_established,no_local_port,,,,,,0,0,0,0,,4242,4243,curl,true
+    "##);
+}
+
+/// Removes SGR sequences.
+fn without_colour(text: &str) -> String {
+    let mut pieces = text.split("\x1b[");
+    let first = pieces.next().unwrap_or_default().to_owned();
+    first + &pieces.map(|piece| piece.split_once('m').expect("an SGR sequence").1).collect::<String>()
+}
+
+#[test]
+fn colour_changes_nothing_but_colour() {
+    let options = TextOptions { colour: true, states: true, ..PLAIN };
+    let plain = TextOptions { states: true, ..PLAIN };
+    let coloured = transitions(Format::Text, options.clone());
+    assert!(coloured.contains("\x1b[33mTIME_WAIT"));
+    assert_eq!(without_colour(&coloured), transitions(Format::Text, PLAIN));
+    assert_eq!(without_colour(&connections(Format::Text, options)), connections(Format::Text, plain));
+}
+
+#[test]
+fn text_is_in_the_zone_it_is_told() {
+    let zone = TimeZone::fixed(jiff::tz::offset(-5));
+    let text = transitions(Format::Text, TextOptions { zone, ..PLAIN });
+    assert!(text.lines().nth(1).is_some_and(|line| line.starts_with("22:04:06.234 ")), "{text}");
+}
+
+/// Fails like a pipe whose reader has gone.
+struct ClosedPipe;
+
+impl Write for ClosedPipe {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[rstest]
+fn a_closed_pipe_is_known_as_one(#[values(Format::Text, Format::Json, Format::Csv)] format: Format) {
+    let mut printer = format.printer(ClosedPipe, PLAIN);
+    // CSV has a buffer of its own, which fills up or is flushed.
+    let mut write = || {
+        (0..1000).try_for_each(|_| printer.transition(&samples::transition(), &CLOCK))?;
+        printer.flush()
+    };
+    assert_eq!(write().map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
+}
+
+fn named(comm: Comm) -> [Row; 2] {
+    let owner = Owner { task: samples::task(1, comm), source: OwnerSource::Connect };
+    let identity = Identity { owner: Some(owner), ..samples::identity() };
+    let closed_by = Some(owner.task);
+    [
+        Row::Transition(Transition { identity, ..samples::transition() }),
+        Row::Connection(Connection { identity, closed_by, ..samples::connection() }),
+    ]
+}
+
+fn render_named(format: Format, comm: Comm, kind: usize) -> String {
+    rendered(|out| {
+        let mut printer = format.printer(out, TextOptions { states: true, ..PLAIN });
+        printer.row(&named(comm)[kind], &CLOCK)?;
+        printer.flush()
+    })
+}
+
+/// Undoes [`super::sanitise`].
+fn unescape(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some((before, escaped)) = rest.split_once('\\') {
+        bytes.extend_from_slice(before.as_bytes());
+        rest = match escaped.as_bytes()[0] {
+            b'\\' => {
+                bytes.push(b'\\');
+                &escaped[1..]
+            }
+            b'x' => {
+                bytes.push(u8::from_str_radix(&escaped[1..3], 16).expect("two hex digits"));
+                &escaped[3..]
+            }
+            _ => {
+                let (number, rest) = escaped[2..].split_once('}').expect("a closing brace");
+                let character = u32::from_str_radix(number, 16).ok().and_then(char::from_u32).expect("a character");
+                bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                rest
+            }
+        };
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    bytes
+}
+
+/// Random bytes, and what is known to do harm.
+fn any_comm() -> impl Strategy<Value = Comm> {
+    let harm = ["\x1b]0;", "\u{9b}", "\u{202e}", "\u{200d}", "\n", "\r\n", "=", "-", "\"", "'", ",", "\\", "\u{3164}"];
+    let pieces = prop_oneof![
+        any::<u8>().prop_map(|byte| vec![byte]),
+        any::<char>().prop_map(|character| character.to_string().into_bytes()),
+        prop::sample::select(harm.to_vec()).prop_map(|harm| harm.as_bytes().to_vec()),
+    ];
+    prop::collection::vec(pieces, 0..16).prop_map(|pieces| {
+        let mut comm = [0; 16];
+        for (to, from) in comm.iter_mut().zip(pieces.into_iter().flatten()) {
+            *to = from;
+        }
+        Comm(comm)
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_name_reaches_the_terminal_raw(comm in any_comm(), kind in 0_usize..2) {
+        for format in [Format::Text, Format::Json, Format::Csv] {
+            let line = render_named(format, comm, kind);
+            let raw = |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            let lines = if format == Format::Text { 1 + kind } else { 1 };
+            prop_assert_eq!(line.lines().count(), lines);
+            prop_assert!(line.ends_with('\n') && !line.replace('\n', "").contains(raw), "{:?}", line);
+        }
+    }
+
+    #[test]
+    fn any_name_keeps_text_aligned(comm in any_comm(), kind in 0_usize..2) {
+        let column = |text: String, what: &str| text.find(what).map(|at| super::width(&text[..at]));
+        let (any, curl) = (render_named(Format::Text, comm, kind), render_named(Format::Text, Comm::from("curl"), kind));
+        prop_assert_eq!(column(any, "10.0.0.1"), column(curl, "10.0.0.1"));
+    }
+
+    #[test]
+    fn any_name_can_be_read_back_from_json(comm in any_comm(), kind in 0_usize..2) {
+        let line = render_named(Format::Json, comm, kind);
+        let row: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        prop_assert_eq!(unescape(row["comm"].as_str().expect("a string")), comm.bytes());
+    }
+
+    #[test]
+    fn any_name_is_one_harmless_cell_of_csv(comm in any_comm(), kind in 0_usize..2) {
+        let line = render_named(Format::Csv, comm, kind);
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
+        let records: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().expect("CSV");
+        prop_assert_eq!(records.len(), 1);
+        let names = [TRANSITION_FIELDS.iter().map(|f| f.name).collect(), CONNECTION_FIELDS.iter().map(|f| f.name).collect::<Vec<_>>()];
+        prop_assert_eq!(records[0].len(), names[kind].len());
+        let cell = names[kind].iter().position(|&name| name == "comm").map_or("", |place| &records[0][place]);
+        prop_assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']));
+        prop_assert_eq!(unescape(cell.strip_prefix('\'').filter(|_| comm.0[0] != b'\'').unwrap_or(cell)), comm.bytes());
+    }
+}
+
+#[test]
+fn json_says_null_for_what_is_unknown() {
+    let line = rendered(|out| Json::new(out).connection(&samples::connections()[1], &Clock::default()));
+    let row: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    let nulls = "opened netns uid pid tid comm cgroup time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread \
+                 retransmits srtt_us close_pid close_tid close_comm";
+    for name in nulls.split_whitespace() {
+        assert!(row.get(name).is_some_and(serde_json::Value::is_null), "{name} in {line}");
+    }
+    assert_eq!(row["owner_source"], "unknown");
+}
+
+/// Prints what a row costs: `cargo test --release -- --ignored --nocapture costs`.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stderr, reason = "prints what it measured")]
+fn costs() {
+    for format in [Format::Text, Format::Json, Format::Csv] {
+        let (transition, connection) = (samples::transition(), samples::connection());
+        let v6 = Transition { identity: samples::strange_identity(), ..transition };
+        let transition = cost(format, |printer, n| {
+            printer.transition(&Transition { boot_ns: transition.boot_ns + n * 3_333, ..transition }, &CLOCK)
+        });
+        let v6 = cost(format, |printer, n| printer.transition(&Transition { boot_ns: n * 3_333, ..v6 }, &CLOCK));
+        let connection = cost(format, |printer, _| printer.connection(&connection, &CLOCK));
+        eprintln!("{format:?}: transition {transition} ns, with IPv6 {v6} ns, connection {connection} ns");
+    }
+}
+
+/// In ns a row: the best of several batches, since the machine does other things too.
+fn cost(format: Format, write: impl Fn(&mut dyn Printer, u64) -> io::Result<()>) -> u128 {
+    const ROWS: u64 = 50_000;
+    let mut printer = format.printer(io::BufWriter::new(io::sink()), PLAIN);
+    let mut batch = || {
+        let start = std::time::Instant::now();
+        (0..ROWS).try_for_each(|n| write(&mut *printer, n)).expect("a sink takes everything");
+        start.elapsed().as_nanos() / u128::from(ROWS)
+    };
+    (0..30).map(|_| batch()).min().unwrap_or_default()
+}

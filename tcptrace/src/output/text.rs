@@ -1,0 +1,282 @@
+//! Aligned columns for people. A column that a longer value has widened stays wide, so the eye need not jump again.
+
+mod column;
+mod note;
+mod style;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+
+use anstyle::Style;
+
+use crate::lifecycle::row::{Connection, Held, Identity, Transition};
+use crate::tcp::{State, TimeWaitEnd};
+
+use self::column::{Align, Column, Line};
+use super::time::{Clock, TimeOfDay};
+use super::{Kind, Printer, TextOptions, human, render, sanitise};
+
+/// The kernel's names are at most 15 bytes; only escaped ones are longer, and those are cut.
+const COMM_WIDTH: usize = 15;
+/// Below the column after TIME.
+const STATES_INDENT: &[u8] = b"             ";
+
+/// Writes rows as text.
+#[derive(Debug)]
+pub struct Text<W> {
+    out: W,
+    colour: bool,
+    states: bool,
+    headed: bool,
+    time_of_day: TimeOfDay,
+    line: Line,
+    columns: Columns,
+}
+
+/// All columns of both kinds of rows; those in common keep their width.
+#[derive(Debug)]
+struct Columns {
+    time: Column,
+    pid: Column,
+    comm: Column,
+    local: Column,
+    remote: Column,
+    old: Column,
+    new: Column,
+    held: Column,
+    note: Column,
+    side: Column,
+    closer: Column,
+    end: Column,
+    established: Column,
+    close_wait: Column,
+    time_wait: Column,
+    sent: Column,
+    received: Column,
+}
+
+impl Columns {
+    fn new() -> Self {
+        // Any IPv4 address and port, so that only IPv6 widens these.
+        let address = "255.255.255.255:65535".len();
+        Self {
+            time: Column::new("TIME", Align::Left, "HH:MM:SS.mmm".len()),
+            pid: Column::new("PID", Align::Right, "4194304".len()),
+            comm: Column::new("COMM", Align::Left, COMM_WIDTH),
+            local: Column::new("LOCAL", Align::Left, address),
+            remote: Column::new("REMOTE", Align::Left, address),
+            old: Column::new("OLD", Align::Left, "ESTABLISHED".len()),
+            new: Column::new("NEW", Align::Left, "ESTABLISHED".len()),
+            held: Column::new("HELD", Align::Right, ">12.3ms".len()),
+            note: Column::new("NOTE", Align::Left, 0),
+            side: Column::new("SIDE", Align::Left, "unknown".len()),
+            closer: Column::new("CLOSER", Align::Left, "passive".len()),
+            end: Column::new("END", Align::Left, "refused".len()),
+            established: Column::new("ESTAB", Align::Right, ">12.3ms".len()),
+            close_wait: Column::new("CLOSE_WAIT", Align::Right, "CLOSE_WAIT".len()),
+            time_wait: Column::new("TIME_WAIT", Align::Left, "12.3ms reused".len()),
+            sent: Column::new("SENT", Align::Right, "1023K".len()),
+            received: Column::new("RECV", Align::Right, "1023K".len()),
+        }
+    }
+}
+
+impl<W: Write> Text<W> {
+    /// Writes to `out`.
+    pub fn new(out: W, options: TextOptions) -> Self {
+        Self {
+            out,
+            colour: options.colour,
+            states: options.states,
+            headed: false,
+            time_of_day: TimeOfDay::new(options.zone),
+            line: Line::default(),
+            columns: Columns::new(),
+        }
+    }
+
+    fn coloured(&self, style: Style) -> Style {
+        if self.colour { style } else { Style::new() }
+    }
+
+    fn heading(&mut self, kind: Kind) {
+        let c = &self.columns;
+        let columns: &[&Column] = match kind {
+            Kind::Transition => &[&c.time, &c.pid, &c.comm, &c.local, &c.remote, &c.old, &c.new, &c.held, &c.note],
+            Kind::Connection => &[
+                &c.time,
+                &c.side,
+                &c.closer,
+                &c.end,
+                &c.pid,
+                &c.comm,
+                &c.local,
+                &c.remote,
+                &c.established,
+                &c.close_wait,
+                &c.time_wait,
+                &c.sent,
+                &c.received,
+            ],
+        };
+        for column in columns {
+            if column.name == c.new.name {
+                self.line.raw(" →".as_bytes());
+            }
+            column.heading(&mut self.line, self.colour);
+        }
+    }
+
+    fn time(&mut self, unix_ns: i64) {
+        let Self { columns, line, time_of_day, .. } = self;
+        columns.time.cell(line, Style::new(), |to| time_of_day.write(to, unix_ns));
+    }
+
+    /// PID, COMM, LOCAL and REMOTE.
+    fn who_and_where(&mut self, identity: &Identity) {
+        let Self { columns, line, .. } = self;
+        let task = identity.owner.as_ref().map(|owner| &owner.task);
+        columns.pid.cell(line, Style::new(), |to| or_dash(to, task, |to, task| render::decimal(to, task.pid.into())));
+        columns.comm.cell(line, Style::new(), |to| or_dash(to, task, |to, task| comm(to, task.comm.bytes())));
+        columns.local.cell(line, Style::new(), |to| render::address_or(to, identity.tuple.local(), b'-'));
+        columns.remote.cell(line, Style::new(), |to| remote(to, identity.tuple.remote()));
+    }
+
+    fn old_and_new(&mut self, old: State, new: State) {
+        let (old_style, new_style) = (self.coloured(style::state(old)), self.coloured(style::state(new)));
+        let Self { columns, line, .. } = self;
+        columns.old.cell(line, old_style, |to| word(to, old.as_str()));
+        line.raw(" →".as_bytes());
+        columns.new.cell(line, new_style, |to| word(to, new.as_str()));
+    }
+
+    /// SIDE, CLOSER and END.
+    fn how_it_ended(&mut self, row: &Connection) {
+        let reset = style::is_reset(Some(row.closer), Some(row.end));
+        let style = self.coloured(if reset { style::RESET } else { Style::new() });
+        let Self { columns, line, .. } = self;
+        columns.side.cell(line, Style::new(), |to| word(to, row.identity.side.as_str()));
+        columns.closer.cell(line, style, |to| word(to, row.closer.as_str()));
+        columns.end.cell(line, style, |to| word(to, row.end.as_str()));
+    }
+
+    /// ESTAB, CLOSE_WAIT and TIME_WAIT.
+    fn how_long(&mut self, row: &Connection) {
+        let close_wait_style = self.coloured(style::state(State::CloseWait));
+        let time_wait_style = self.coloured(style::state(State::TimeWait));
+        let Self { columns, line, .. } = self;
+        columns.established.cell(line, Style::new(), |to| held(to, row.held(State::Established)));
+        columns.close_wait.cell(line, close_wait_style, |to| held(to, row.held(State::CloseWait)));
+        columns.time_wait.cell(line, time_wait_style, |to| time_wait(to, row));
+    }
+
+    /// SENT and RECV.
+    fn how_much(&mut self, row: &Connection) {
+        let Self { columns, line, .. } = self;
+        columns.sent.cell(line, Style::new(), |to| or_dash(to, row.totals, |to, totals| bytes(to, totals.bytes_sent)));
+        columns
+            .received
+            .cell(line, Style::new(), |to| or_dash(to, row.totals, |to, totals| bytes(to, totals.bytes_received)));
+    }
+
+    /// The line below a connection.
+    fn path(&mut self, row: &Connection) -> io::Result<()> {
+        for (place, stay) in row.stays.iter().enumerate() {
+            let style = self.coloured(style::state(stay.state));
+            self.line.raw(if place == 0 { STATES_INDENT } else { " › ".as_bytes() });
+            self.line.styled(style, |to| word(to, stay.state.as_str()));
+            self.line.raw(b" ");
+            self.line.styled(Style::new(), |to| held(to, stay.held));
+        }
+        self.end_of_line()
+    }
+
+    fn end_of_line(&mut self) -> io::Result<()> {
+        self.out.write_all(self.line.end())?;
+        self.line.clear();
+        Ok(())
+    }
+}
+
+impl<W: Write> Printer for Text<W> {
+    fn header(&mut self, kind: Kind) -> io::Result<()> {
+        if std::mem::replace(&mut self.headed, true) {
+            return Ok(());
+        }
+        self.heading(kind);
+        self.end_of_line()
+    }
+
+    fn transition(&mut self, row: &Transition, clock: &Clock) -> io::Result<()> {
+        self.time(clock.unix_ns(row.boot_ns));
+        self.who_and_where(&row.identity);
+        self.old_and_new(row.old, row.new);
+        let style = self.coloured(style::note(row));
+        let Self { columns, line, .. } = self;
+        columns.held.cell(line, Style::new(), |to| held(to, row.held));
+        columns.note.cell(line, style, |to| note::write(to, row));
+        self.end_of_line()
+    }
+
+    fn connection(&mut self, row: &Connection, clock: &Clock) -> io::Result<()> {
+        self.time(clock.unix_ns(row.closed_ns));
+        self.how_it_ended(row);
+        self.who_and_where(&row.identity);
+        self.how_long(row);
+        self.how_much(row);
+        self.end_of_line()?;
+        if self.states && !row.stays.is_empty() { self.path(row) } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+fn word(to: &mut Vec<u8>, word: &str) {
+    to.extend_from_slice(word.as_bytes());
+}
+
+fn or_dash<T>(to: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
+    match value {
+        Some(value) => write(to, value),
+        None => to.push(b'-'),
+    }
+}
+
+fn comm(to: &mut Vec<u8>, name: &[u8]) {
+    let name = sanitise(name);
+    let fitting = column::fitting(&name, COMM_WIDTH);
+    word(to, fitting);
+    if fitting.len() < name.len() {
+        word(to, "…");
+    }
+}
+
+/// A listener has no remote port: `*`, as in `ss`.
+fn remote(to: &mut Vec<u8>, address: SocketAddr) {
+    render::address_or(to, address, b'*');
+}
+
+fn held(to: &mut Vec<u8>, held: Held) {
+    // Writing into a Vec cannot fail, here and below.
+    let _ = write!(to, "{held}");
+}
+
+fn bytes(to: &mut Vec<u8>, bytes: u64) {
+    let _ = write!(to, "{}", human::Bytes(bytes));
+}
+
+/// How long it was and, unless it just ran out, why it ended; or why there was none.
+fn time_wait(to: &mut Vec<u8>, row: &Connection) {
+    let why = row.time_wait_end.filter(|end| !matches!(end, TimeWaitEnd::Expired | TimeWaitEnd::Unknown));
+    let lasted = row.held(State::TimeWait);
+    if lasted != Held::Unknown || why.is_none() {
+        held(to, lasted);
+    }
+    if let Some(why) = why {
+        let space = if lasted == Held::Unknown { "" } else { " " };
+        word(to, space);
+        word(to, why.as_str());
+    }
+}

@@ -1,0 +1,53 @@
+//! What stands out, and how. Every mark differs in weight as well as in hue, so that it can be told without colours.
+
+use anstyle::{AnsiColor, Color, Effects, Style};
+
+use crate::lifecycle::row::{Reason, Transition};
+use crate::tcp::{Closer, End, State, TimeWaitEnd};
+
+/// Resets: red, bold, underlined.
+pub(super) const RESET: Style = colour(AnsiColor::Red).effects(Effects::BOLD.insert(Effects::UNDERLINE));
+
+const TIME_WAIT: Style = colour(AnsiColor::Yellow);
+const CLOSE_WAIT: Style = colour(AnsiColor::Magenta).effects(Effects::BOLD);
+const CLOSED: Style = Style::new().effects(Effects::DIMMED);
+
+const fn colour(colour: AnsiColor) -> Style {
+    Style::new().fg_color(Some(Color::Ansi(colour)))
+}
+
+/// How a state is marked.
+pub(super) fn state(state: State) -> Style {
+    match state {
+        State::TimeWait => TIME_WAIT,
+        State::CloseWait => CLOSE_WAIT,
+        State::Closed => CLOSED,
+        _ => Style::new(),
+    }
+}
+
+/// How the note of a transition is marked.
+pub(super) fn note(row: &Transition) -> Style {
+    let reset = match row.reason {
+        Some(Reason::End(end)) => is_reset(row.closer, Some(end)),
+        Some(Reason::TimeWait(end)) => end == TimeWaitEnd::Reset,
+        None => is_reset(row.closer, None),
+    };
+    if reset { RESET } else { Style::new() }
+}
+
+/// Whether a reset ended it.
+pub(super) fn is_reset(closer: Option<Closer>, end: Option<End>) -> bool {
+    let by_closer = matches!(closer, Some(Closer::ResetLocal | Closer::ResetRemote));
+    by_closer
+        || matches!(
+            end,
+            Some(
+                End::ResetReceived
+                    | End::ResetUnreadData
+                    | End::ResetLinger0
+                    | End::ResetDataAfterClose
+                    | End::ResetOther
+            )
+        )
+}

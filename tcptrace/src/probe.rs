@@ -1,0 +1,222 @@
+//! The kernel side as seen from userspace: loads the programs, attaches what the kernel allows, reads their records.
+//!
+//! This is the only module that names aya.
+
+mod decode;
+mod kernel;
+mod layout;
+mod load;
+mod ring;
+mod symbols;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::event::Event;
+use ring::Reader;
+
+/// Default size of the ring buffer: holds half a second of 30,000 connections a second.
+pub const DEFAULT_RING_BYTES: u32 = 16 << 20;
+
+/// What to attach, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Size of the ring buffer in bytes, rounded up to a power of two.
+    pub ring_bytes: u32,
+    /// What the programs filter by.
+    pub filter: tcptrace_common::Filter,
+    /// Use the classic tracepoints only, as on a kernel without BTF.
+    pub no_btf: bool,
+    /// Load this object instead of the built-in one.
+    pub object: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ring_bytes: DEFAULT_RING_BYTES, filter: tcptrace_common::Filter::default(), no_btf: false, object: None }
+    }
+}
+
+/// Why nothing can be traced.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The object is not one that can be loaded.
+    #[error("cannot load the eBPF object {object}: {reason}")]
+    Object {
+        /// Which.
+        object: String,
+        /// What the loader says.
+        reason: String,
+    },
+    /// The state changes cannot be seen, without which there is nothing to show.
+    #[error("cannot attach to inet_sock_set_state: {reason}")]
+    NoTransitions {
+        /// Why, and what to do.
+        reason: String,
+        /// How the other features fared, as far as that was tried.
+        services: Vec<(Feature, Service)>,
+    },
+    /// A map of the object is missing or of the wrong kind.
+    #[error("cannot open the map {name} of the eBPF object: {reason}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// What the loader says.
+        reason: String,
+    },
+}
+
+/// What a hook is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Feature {
+    /// Every change of state.
+    Transitions,
+    /// The end of a full socket.
+    Destroy,
+    /// Resets sent.
+    ResetSent,
+    /// Resets received.
+    ResetReceived,
+    /// Whether a mini-socket took over, and in which state.
+    MiniCreated,
+    /// The natural end of TIME_WAIT and orphaned FIN_WAIT2.
+    MiniExpired,
+    /// Their early end, and by whom.
+    MiniKilled,
+    /// The FIN that turns an orphan's FIN_WAIT2 into TIME_WAIT, when it comes.
+    MiniFin,
+}
+
+impl Feature {
+    /// Its name in data.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transitions => "transitions",
+            Self::Destroy => "destroy",
+            Self::ResetSent => "reset_sent",
+            Self::ResetReceived => "reset_received",
+            Self::MiniCreated => "time_wait_created",
+            Self::MiniExpired => "time_wait_expired",
+            Self::MiniKilled => "time_wait_killed",
+            Self::MiniFin => "fin_wait2_to_time_wait",
+        }
+    }
+
+    /// What it lets tcptrace tell.
+    pub fn purpose(self) -> &'static str {
+        match self {
+            Self::Transitions => "every change of state",
+            Self::Destroy => "when a socket is really gone",
+            Self::ResetSent => "resets sent, and why",
+            Self::ResetReceived => "resets received",
+            Self::MiniCreated => "entry into TIME_WAIT, or its refusal",
+            Self::MiniExpired => "end of TIME_WAIT by its timer",
+            Self::MiniKilled => "early end of TIME_WAIT, and by whom",
+            Self::MiniFin => "orphan's FIN_WAIT2 turning TIME_WAIT, live",
+        }
+    }
+}
+
+/// How a feature is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Attached to this hook.
+    Attached {
+        /// `tp_btf/…` or `tracepoint/…`.
+        hook: String,
+    },
+    /// Not attached.
+    Unavailable {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+impl Service {
+    /// Whether it works.
+    pub fn is_attached(&self) -> bool {
+        matches!(self, Self::Attached { .. })
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attached { hook } => f.write_str(hook),
+            Self::Unavailable { reason } => f.write_str(reason),
+        }
+    }
+}
+
+/// What was lost between the kernel and us, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Transitions that did not fit into the ring buffer.
+    pub ring_full: u64,
+    /// Other records that did not fit.
+    pub ring_full_others: u64,
+    /// Times a program was kept from running because it was running already (`recursion_misses`).
+    pub recursion: u64,
+    /// Transitions kept out by a filter in the kernel: not lost, but not shown.
+    pub filtered: u64,
+}
+
+impl Losses {
+    /// Everything that is missing.
+    pub fn total(&self) -> u64 {
+        self.ring_full + self.ring_full_others + self.recursion
+    }
+}
+
+/// The attached programs and the way to their records.
+pub struct Probe {
+    reader: Reader,
+    services: Vec<(Feature, Service)>,
+    mini_resets: bool,
+}
+
+impl Probe {
+    /// Loads the programs and attaches those that the kernel allows.
+    ///
+    /// # Errors
+    ///
+    /// When the object cannot be loaded, or the state changes cannot be seen at all. Every other hook may be missing:
+    /// [`Probe::services`] says which, and why.
+    pub fn attach(options: &Options) -> Result<Self, ProbeError> {
+        let load::Loaded { reader, services, mini_resets } = load::load(options)?;
+        Ok(Self { reader, services, mini_resets })
+    }
+
+    /// What the kernel allowed, feature by feature.
+    pub fn services(&self) -> &[(Feature, Service)] {
+        &self.services
+    }
+
+    /// The event that tracing began, at this time.
+    pub fn started(&self, at: u64) -> Event {
+        Event::Started { at, mini_resets: self.mini_resets }
+    }
+
+    /// Waits until there may be something to read, at most this long: until woken while idle, for a short while when
+    /// busy.
+    pub async fn wait(&mut self, at_most: Duration) {
+        self.reader.wait(at_most).await;
+    }
+
+    /// Hands over up to `at_most` events. Returns whether nothing is left: then every event from before this call
+    /// has been handed over.
+    pub fn drain(&mut self, at_most: usize, sink: impl FnMut(Event)) -> bool {
+        self.reader.drain(at_most, sink)
+    }
+
+    /// What was lost since the programs were attached; the recursion misses as of [`Probe::read_recursion`].
+    pub fn losses(&mut self) -> Losses {
+        self.reader.losses()
+    }
+
+    /// Looks how often a program was kept from running because it was running already. That takes a file a program.
+    pub fn read_recursion(&mut self) {
+        self.reader.read_recursion();
+    }
+}

@@ -1,0 +1,222 @@
+//! Loading the programs, and attaching what the kernel allows.
+
+use std::fs;
+use std::hash::RandomState;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use aya::programs::{BtfTracePoint, ProgramError, TracePoint};
+use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
+
+use super::decode::Decoder;
+use super::layout::{Layout, Need};
+use super::ring::Reader;
+use super::symbols::Symbols;
+use super::{Feature, Options, ProbeError, Service, kernel};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/tcptrace.bpf.o"));
+
+pub(super) struct Loaded {
+    pub(super) reader: Reader,
+    pub(super) services: Vec<(Feature, Service)>,
+    /// Whether resets of mini-sockets are seen.
+    pub(super) mini_resets: bool,
+}
+
+/// A program on a tracepoint, with access to its arguments by type.
+struct Hook {
+    feature: Feature,
+    /// Of the tracepoint, and of the program.
+    name: &'static str,
+    need: Need,
+}
+
+/// Transitions come last: what depends on them is attached by then.
+const HOOKS: &[Hook] = &[
+    Hook { feature: Feature::MiniCreated, name: "timer_start", need: Need::Mini },
+    Hook { feature: Feature::MiniExpired, name: "timer_expire_entry", need: Need::Mini },
+    Hook { feature: Feature::MiniKilled, name: "timer_cancel", need: Need::Mini },
+    Hook { feature: Feature::MiniFin, name: "kfree_skb", need: Need::Packet },
+    Hook { feature: Feature::ResetSent, name: "tcp_send_reset", need: Need::Socket },
+    Hook { feature: Feature::ResetReceived, name: "tcp_receive_reset", need: Need::Socket },
+    Hook { feature: Feature::Destroy, name: "tcp_destroy_sock", need: Need::Socket },
+    Hook { feature: Feature::Transitions, name: "inet_sock_set_state", need: Need::Socket },
+];
+
+/// The classic tracepoint, the name of the program for it, and what it serves.
+const CLASSIC: &[(Feature, &str, &str, &str)] = &[
+    (Feature::Destroy, "tcp", "tcp_destroy_sock", "classic_tcp_destroy_sock"),
+    (Feature::Transitions, "sock", "inet_sock_set_state", "classic_inet_sock_set_state"),
+];
+
+/// What is known of the kernel before anything is loaded.
+struct Surroundings {
+    btf: Result<(Btf, Layout), String>,
+    symbols: Result<Symbols, String>,
+}
+
+impl Surroundings {
+    fn look(options: &Options) -> Self {
+        Self { btf: read_btf(options), symbols: Symbols::read() }
+    }
+
+    fn layout(&self) -> Option<&Layout> {
+        self.btf.as_ref().ok().map(|(_, layout)| layout)
+    }
+
+    /// Why a hook cannot work, if that can be told beforehand.
+    fn objection(&self, hook: &Hook) -> Option<String> {
+        let layout = match &self.btf {
+            Ok((_, layout)) => layout,
+            Err(reason) => return Some(reason.clone()),
+        };
+        if let Some(lack) = layout.lacks(Need::Socket).or_else(|| layout.lacks(hook.need)) {
+            return Some(lack);
+        }
+        match hook.feature {
+            Feature::MiniCreated | Feature::MiniExpired | Feature::MiniKilled | Feature::MiniFin
+                if kernel::is_realtime() =>
+            {
+                Some("this is a PREEMPT_RT kernel, where the creation of a mini-socket cannot be told for sure".into())
+            }
+            Feature::MiniCreated | Feature::MiniExpired | Feature::MiniKilled => self.symbols.as_ref().err().cloned(),
+            Feature::MiniFin if layout.lacks(Need::Mini).is_some() => layout.lacks(Need::Mini),
+            Feature::MiniFin if layout.arguments("kfree_skb") < 4 => {
+                Some("kfree_skb does not name the socket on this kernel (6.11 and newer do); it is told afterwards".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn read_btf(options: &Options) -> Result<(Btf, Layout), String> {
+    if options.no_btf {
+        return Err("switched off by --no-btf".into());
+    }
+    let raw = kernel::btf()?;
+    let btf = Btf::parse(&raw, aya::Endianness::default()).map_err(|error| format!("cannot read the kernel's BTF: {error}"))?;
+    let layout = Layout::from_btf(&raw).map_err(|error| format!("cannot read the kernel's BTF: {error}"))?;
+    Ok((btf, layout))
+}
+
+pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
+    if let Some(missing) = kernel::missing_capabilities() {
+        return Err(ProbeError::NoTransitions { reason: format!("needs {missing}; run as root"), services: Vec::new() });
+    }
+    let around = Surroundings::look(options);
+    let mut ebpf = open(options, &around)?;
+    let mut services = Vec::new();
+    let mut programs = Vec::new();
+    for hook in HOOKS {
+        services.push((hook.feature, serve(hook, &around, &mut ebpf, &mut programs)));
+    }
+    for classic in CLASSIC {
+        fall_back(classic, &mut services, &mut ebpf, &mut programs);
+    }
+    services.sort_by_key(|(feature, _)| *feature as u8);
+    if let Some((_, Service::Unavailable { reason })) = services.iter().find(|(feature, _)| *feature == Feature::Transitions) {
+        return Err(ProbeError::NoTransitions { reason: reason.clone(), services });
+    }
+    let is_attached = |feature| services.iter().any(|(served, service)| *served == feature && service.is_attached());
+    let mini_resets = is_attached(Feature::ResetSent) && has_reset_reason(around.layout());
+    let decoder = Decoder {
+        tick_ns: kernel::tick_ns(),
+        minis_watched: is_attached(Feature::MiniCreated),
+        reset_reasons: around.layout().map(|layout| layout.reset_reasons.clone()).unwrap_or_default(),
+        symbols: around.symbols.unwrap_or_default(),
+        scrambler: RandomState::new(),
+    };
+    Ok(Loaded { reader: Reader::new(ebpf, programs, decoder)?, services, mini_resets })
+}
+
+fn open(options: &Options, around: &Surroundings) -> Result<Ebpf, ProbeError> {
+    let mut loader = EbpfLoader::new();
+    loader.btf(around.btf.as_ref().ok().map(|(btf, _)| btf));
+    loader.map_max_entries("EVENTS", options.ring_bytes.max(4096).next_power_of_two());
+    let offsets = around.layout().map(|layout| layout.offsets.as_slice()).unwrap_or_default();
+    for (symbol, offset) in offsets {
+        loader.override_global(symbol, offset, true);
+    }
+    let handler = around.symbols.as_ref().map_or(0, |symbols| symbols.timer_handler);
+    let has_reason = u8::from(has_reset_reason(around.layout()));
+    let filter = zerocopy::IntoBytes::as_bytes(&options.filter);
+    loader.override_global("TW_TIMER_HANDLER", &handler, true);
+    loader.override_global("RESET_HAS_REASON", &has_reason, true);
+    loader.override_global("FILTER", filter, true);
+    let loaded = match &options.object {
+        None => loader.load(OBJECT),
+        Some(path) => match fs::read(path) {
+            Ok(bytes) => loader.load(&bytes),
+            Err(error) => return Err(object_error(options, error.to_string())),
+        },
+    };
+    loaded.map_err(|error| object_error(options, kernel::explain(&error)))
+}
+
+/// Since 6.10 `tcp_send_reset` gives a reason, and fires for mini-sockets too.
+fn has_reset_reason(layout: Option<&Layout>) -> bool {
+    layout.is_some_and(|layout| layout.arguments("tcp_send_reset") >= 3)
+}
+
+fn object_error(options: &Options, reason: String) -> ProbeError {
+    let object = options.object.as_ref().map_or_else(|| "that is built in".into(), |path| path.display().to_string());
+    ProbeError::Object { object, reason }
+}
+
+fn serve(hook: &Hook, around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) -> Service {
+    if let Some(reason) = around.objection(hook) {
+        return Service::Unavailable { reason };
+    }
+    let Ok((btf, _)) = &around.btf else { return Service::Unavailable { reason: "no BTF".into() } };
+    match attach_btf(ebpf, hook.name, btf) {
+        Ok(fd) => {
+            programs.push(fd);
+            Service::Attached { hook: format!("tp_btf/{}", hook.name) }
+        }
+        Err(error) => Service::Unavailable { reason: kernel::explain(&error) },
+    }
+}
+
+/// Serves a feature by its classic tracepoint where the better hook could not be had.
+fn fall_back(
+    &(feature, category, name, program): &(Feature, &str, &str, &str),
+    services: &mut [(Feature, Service)],
+    ebpf: &mut Ebpf,
+    programs: &mut Vec<RawFd>,
+) {
+    // Sockets have no cookies here: mixed with hooks that know them, nothing would fit together.
+    let transitions_by_btf =
+        services.iter().any(|(feature, service)| *feature == Feature::Transitions && service.is_attached());
+    let Some((_, service)) = services.iter_mut().find(|(served, _)| *served == feature) else { return };
+    let Service::Unavailable { reason } = service else { return };
+    if transitions_by_btf {
+        return;
+    }
+    *service = match attach_classic(ebpf, category, name, program) {
+        Ok(fd) => {
+            programs.push(fd);
+            Service::Attached { hook: format!("tracepoint/{category}/{name} ({reason})") }
+        }
+        Err(error) => Service::Unavailable { reason: format!("{reason}; {}", kernel::explain(&error)) },
+    };
+}
+
+fn attach_btf(ebpf: &mut Ebpf, name: &str, btf: &Btf) -> Result<RawFd, ProgramError> {
+    let program: &mut BtfTracePoint = program(ebpf, name)?;
+    program.load(name, btf)?;
+    program.attach()?;
+    Ok(program.fd()?.as_fd().as_raw_fd())
+}
+
+fn attach_classic(ebpf: &mut Ebpf, category: &str, name: &str, program_name: &str) -> Result<RawFd, ProgramError> {
+    let program: &mut TracePoint = program(ebpf, program_name)?;
+    program.load()?;
+    program.attach(category, name)?;
+    Ok(program.fd()?.as_fd().as_raw_fd())
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProgramError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name).ok_or(ProgramError::UnexpectedProgramType)?.try_into()
+}

@@ -1,0 +1,137 @@
+//! Reading the ring buffer: asleep until woken while nothing happens, by a timer while much does.
+
+use std::fs;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use tcptrace_common::counter;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::decode::Decoder;
+use super::{Losses, ProbeError};
+use crate::event::Event;
+
+/// How long a busy reader waits between two looks. Records are not announced one by one: a wakeup per event costs
+/// more than the event.
+const BUSY: Duration = Duration::from_millis(10);
+
+/// The reader sleeps only after having been seen empty twice, this far apart: a program that has read "do not wake"
+/// just before will have handed its record over by then.
+const SETTLE: Duration = Duration::from_millis(5);
+
+pub(super) struct Reader {
+    ring: AsyncFd<RingBuf<MapData>>,
+    wake: Array<MapData, u32>,
+    counters: PerCpuArray<MapData, u64>,
+    programs: Vec<RawFd>,
+    recursion: u64,
+    decoder: Decoder,
+    mood: Mood,
+    /// Keeps the programs attached.
+    _ebpf: Ebpf,
+}
+
+/// How the next record will be noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mood {
+    /// By looking again soon.
+    Busy,
+    /// As above, but the programs have been asked to wake us.
+    Settling,
+    /// By being woken.
+    Asleep,
+}
+
+impl Reader {
+    pub(super) fn new(mut ebpf: Ebpf, programs: Vec<RawFd>, decoder: Decoder) -> Result<Self, ProbeError> {
+        let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(|error| bad_map("EVENTS", &error))?;
+        // SAFETY: the ring buffer owns its descriptor and never closes or replaces it.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
+            .map_err(|error| bad_map("EVENTS", &error.into_parts().1))?;
+        let wake = Array::try_from(take(&mut ebpf, "WAKE")?).map_err(|error| bad_map("WAKE", &error))?;
+        let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(|error| bad_map("COUNTERS", &error))?;
+        Ok(Self { ring, wake, counters, programs, recursion: 0, decoder, mood: Mood::Busy, _ebpf: ebpf })
+    }
+
+    pub(super) async fn wait(&mut self, at_most: Duration) {
+        match self.mood {
+            Mood::Busy => tokio::time::sleep(BUSY.min(at_most)).await,
+            Mood::Settling => tokio::time::sleep(SETTLE.min(at_most)).await,
+            Mood::Asleep => {
+                if let Ok(Ok(mut guard)) = tokio::time::timeout(at_most, self.ring.readable()).await {
+                    guard.clear_ready();
+                }
+            }
+        }
+    }
+
+    pub(super) fn drain(&mut self, at_most: usize, mut sink: impl FnMut(Event)) -> bool {
+        let ring = self.ring.get_mut();
+        let mut records = 0;
+        while records < at_most {
+            let Some(record) = ring.next() else { break };
+            records += 1;
+            match self.decoder.decode(&record) {
+                Some(event) => sink(event),
+                None => log::warn!("a record of {} bytes is not understood", record.len()),
+            }
+        }
+        self.mood = match (records, self.mood) {
+            (0, Mood::Busy) => self.ask_to_be_woken(),
+            (0, _) => Mood::Asleep,
+            _ => Mood::Busy,
+        };
+        records < at_most
+    }
+
+    fn ask_to_be_woken(&mut self) -> Mood {
+        match self.wake.set(0, 1, 0) {
+            Ok(()) => Mood::Settling,
+            Err(error) => {
+                log::warn!("cannot ask to be woken, looking on a timer instead: {error}");
+                Mood::Busy
+            }
+        }
+    }
+
+    pub(super) fn losses(&mut self) -> Losses {
+        let count = |index| match self.counters.get(&index, 0) {
+            Ok(per_cpu) => per_cpu.iter().sum(),
+            Err(error) => {
+                log::warn!("cannot read the loss counters: {error}");
+                0
+            }
+        };
+        Losses {
+            ring_full: count(counter::LOST_TRANSITIONS),
+            ring_full_others: count(counter::LOST_OTHERS),
+            filtered: count(counter::FILTERED),
+            recursion: self.recursion,
+        }
+    }
+
+    pub(super) fn read_recursion(&mut self) {
+        self.recursion = self.programs.iter().map(|fd| recursion_misses(*fd)).sum();
+    }
+}
+
+/// How often the kernel did not run a program because it was running already on that CPU: the kernel says so only in
+/// the descriptor's `fdinfo` (since 5.12).
+fn recursion_misses(program: RawFd) -> u64 {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{program}")).unwrap_or_default();
+    info.lines()
+        .find_map(|line| line.strip_prefix("recursion_misses:"))
+        .and_then(|misses| misses.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, ProbeError> {
+    ebpf.take_map(name).ok_or_else(|| ProbeError::Map { name, reason: "there is none of this name".into() })
+}
+
+fn bad_map(name: &'static str, error: &dyn std::error::Error) -> ProbeError {
+    ProbeError::Map { name, reason: error.to_string() }
+}

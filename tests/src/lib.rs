@@ -1,0 +1,22 @@
+//! What the whole-program tests stand on.
+//!
+//! A test enters a [`Namespace`] of its own, makes connections there with [`sockets`], disturbs them with [`faults`], and
+//! then asks what the real binary reported: a [`Life`] is one connection as `tcptrace watch` and `tcptrace connections`
+//! told it. One [`Tracer`] of each kind serves all tests of a process, which run at the same time.
+//!
+//! A test waits for events, never for a guessed time. Where it sleeps, the sleep is the length that is to be measured.
+#![expect(clippy::panic, reason = "a panic is how a test fails")]
+
+pub mod clock;
+pub mod faults;
+pub mod life;
+pub mod namespace;
+pub mod process;
+pub mod sockets;
+pub mod tracer;
+
+pub use clock::TimeWaitClock;
+pub use life::Life;
+pub use namespace::Namespace;
+pub use sockets::{End, pair};
+pub use tracer::Tracer;

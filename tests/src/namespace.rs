@@ -1,0 +1,109 @@
+//! A network namespace for each test.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::marker::PhantomData;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+use std::sync::{LazyLock, Mutex};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::Tracer;
+use crate::process::output;
+
+/// The namespace that this process was started in.
+static HOME: LazyLock<File> = LazyLock::new(current);
+
+/// Those that tests made.
+static OURS: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+
+fn current() -> File {
+    File::open("/proc/thread-self/ns/net").expect("open this thread's network namespace")
+}
+
+/// Brings the calling thread back to where the process was started.
+pub(crate) fn go_home() {
+    setns(HOME.as_fd(), CloneFlags::CLONE_NEWNET).expect("enter the network namespace that the tests started in");
+}
+
+/// A new network namespace with the calling thread in it, and its loopback up. The thread goes home on drop, and the
+/// kernel takes the namespace apart when nothing is left in it.
+pub struct Namespace {
+    inode: u64,
+    since_ns: u64,
+    /// It belongs to the thread that is in it.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Namespace {
+    /// Enters a new one, which the shared tracers already watch.
+    pub fn enter() -> Self {
+        LazyLock::force(&HOME);
+        Tracer::start_shared();
+        unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace: these tests need root");
+        let inode = current().metadata().expect("look at the network namespace").ino();
+        let net = Self { inode, since_ns: boot_ns(), not_send: PhantomData };
+        OURS.lock().expect("no panic with it").insert(inode);
+        net.run("ip", &["link", "set", "lo", "up"]);
+        net
+    }
+
+    /// Whether a namespace was made by a test of this process.
+    pub(crate) fn is_ours(inode: u64) -> bool {
+        OURS.lock().expect("no panic with it").contains(&inode)
+    }
+
+    /// Its inode number, by which rows name it.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// When it was made, in ns of `CLOCK_BOOTTIME`. Inode numbers are used again: older rows are about another one.
+    pub fn since_ns(&self) -> u64 {
+        self.since_ns
+    }
+
+    /// Goes home early. The namespace dies when nothing is left in it, and can still be asked about.
+    pub fn leave(&self) {
+        go_home();
+    }
+
+    /// Sets `/proc/sys/net/<name>`, which is this namespace's.
+    pub fn sysctl(&self, name: &str, value: &str) {
+        let path = format!("/proc/sys/net/{name}");
+        fs::write(&path, value).unwrap_or_else(|error| panic!("write {value} to {path}: {error}"));
+    }
+
+    /// A counter of this namespace, as `nstat -az` shows it: `counter("TcpExt", "TWRecycled")`.
+    pub fn counter(&self, group: &str, name: &str) -> u64 {
+        let text = fs::read_to_string("/proc/thread-self/net/netstat").expect("read the network counters");
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
+        let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+        let found = names.split(' ').zip(values.split(' ')).find(|(key, _)| *key == name);
+        let (_, value) = found.unwrap_or_else(|| panic!("no counter {group}{name}"));
+        value.parse().expect("a number")
+    }
+
+    /// Runs a command in this namespace, and returns its standard output.
+    pub fn run(&self, program: &str, args: &[&str]) -> String {
+        let output = output(Command::new(program).args(args));
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {args:?}: {complaint}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        go_home();
+    }
+}
+
+/// Now, as rows tell time: ns of `CLOCK_BOOTTIME`.
+pub fn boot_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("read CLOCK_BOOTTIME");
+    u64::try_from(now.tv_sec()).expect("after boot") * 1_000_000_000 + u64::try_from(now.tv_nsec()).expect("positive")
+}

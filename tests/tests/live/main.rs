@@ -1,0 +1,17 @@
+//! Every way in which a TCP connection begins and ends, made on the running kernel and told by the real program.
+//!
+//! Needs root, `ip`, `nft` and `ss`. All tests run at the same time and most wait for a TIME_WAIT of a minute:
+//! `cargo test -p tcptrace-tests --test live -- --test-threads 64`.
+
+mod basic;
+mod closing;
+mod families;
+mod filters;
+mod names;
+mod opening;
+mod orphans;
+mod owners;
+mod resets;
+mod running;
+mod time_wait;
+mod timeouts;

@@ -1,0 +1,82 @@
+//! A process names itself, and may mean ill.
+
+use std::ffi::CString;
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+
+use nix::sys::prctl::set_name;
+use tcptrace_tests::sockets::{address, listen};
+use tcptrace_tests::tracer::Finished;
+use tcptrace_tests::{Namespace, Tracer};
+
+/// Clears the screen, rings, begins a line of its own, and breaks out of quotes and columns.
+const NAME: &[u8] = b"\x1b[2J\x07\nevil\",\r";
+
+/// Connects under that name, and returns what a tracer in this format printed about it.
+fn traced(command: &str, format: &str) -> Finished {
+    let net = Namespace::enter();
+    let nobody = address(&listen("127.0.0.1"));
+    let tracer = Tracer::start_in(&net, &[command, "--format", format, "--no-color"]);
+    thread::spawn(move || connect_as(NAME, nobody)).join().expect("no panic");
+    tracer.text("refused");
+    tracer.interrupt()
+}
+
+fn connect_as(name: &[u8], to: SocketAddr) {
+    set_name(&CString::new(name).expect("no NUL")).expect("change the name");
+    TcpStream::connect(to).expect_err("nobody listens");
+}
+
+/// Whatever a terminal or a parser could stumble over is escaped.
+fn assert_harmless(printed: &Finished) {
+    let text = printed.text();
+    assert!(text.contains("evil"), "{text}");
+    assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+    for line in text.lines().filter(|line| line.contains("evil")) {
+        assert!(line.contains("127.0.0.1") && line.contains("[2J"), "a line was broken: {line:?}");
+    }
+}
+
+#[test]
+fn text() {
+    for command in ["watch", "connections"] {
+        assert_harmless(&traced(command, "text"));
+    }
+}
+
+#[test]
+fn json() {
+    for command in ["watch", "connections"] {
+        let printed = traced(command, "json");
+        assert_harmless(&printed);
+        for line in printed.text().lines() {
+            let row: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            assert!(!row["comm"].as_str().expect("a name").contains(char::is_control), "{row}");
+        }
+    }
+}
+
+#[test]
+fn csv() {
+    for command in ["watch", "connections"] {
+        let printed = traced(command, "csv");
+        assert_harmless(&printed);
+        let fields = |line: &str| split_csv(line).len();
+        let columns = fields(printed.text().lines().next().expect("a header"));
+        assert!(columns > 10);
+        assert!(printed.text().lines().all(|line| fields(line) == columns), "{}", printed.text());
+    }
+}
+
+/// The fields of a line of CSV (RFC 4180).
+fn split_csv(line: &str) -> Vec<String> {
+    let (mut fields, mut quoted) = (vec![String::new()], false);
+    for character in line.chars() {
+        match character {
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            _ => fields.last_mut().expect("a field").push(character),
+        }
+    }
+    fields
+}

@@ -1,0 +1,141 @@
+//! Sockets whose process is gone, and whose peer has not closed yet.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::json;
+use tcptrace_tests::{End, Life, Namespace, TimeWaitClock, pair};
+
+/// Closes the client, and the server after that long.
+fn closed_late(net: &Namespace, wait: Duration) -> (Life, TimeWaitClock, End) {
+    let (mut client, mut server) = pair();
+    let clock = TimeWaitClock::of_port(net, client.local.port());
+    client.close();
+    server.receive_end();
+    sleep(wait);
+    server.close();
+    (net.life(&client), clock, server)
+}
+
+#[test]
+fn orphan_waits_for_the_peer_shortly() {
+    let net = Namespace::enter();
+    let wait = Duration::from_millis(200);
+    let (told, clock, server) = closed_late(&net, wait);
+    told.went("FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSED").ended("active", "fin").ours_by("connect");
+    told.was_orphan_in("FIN_WAIT2").held("FIN_WAIT2", wait..wait + Duration::from_secs(1)).waited_out(clock);
+    net.life(&server).went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "fin").ours().held("CLOSE_WAIT", wait..);
+}
+
+#[test]
+fn orphan_waits_for_the_peer_for_seconds() {
+    let net = Namespace::enter();
+    let wait = Duration::from_millis(3_500);
+    let (told, clock, server) = closed_late(&net, wait);
+    told.went("FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSED").ended("active", "fin").ours_by("connect");
+    told.was_orphan_in("FIN_WAIT2").held("FIN_WAIT2", wait..wait + Duration::from_secs(1)).waited_out(clock);
+    net.life(&server).went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "fin").ours().held("CLOSE_WAIT", wait..);
+}
+
+/// `shutdown`, then `close` while the peer still has not closed: the socket becomes an orphan in FIN_WAIT2.
+#[test]
+fn half_close_becomes_an_orphan() {
+    let net = Namespace::enter();
+    let (mut client, mut server) = pair();
+    let clock = TimeWaitClock::of_port(&net, client.local.port());
+    client.finish_sending();
+    server.receive_end();
+    net.transition(&client, "FIN_WAIT1", "FIN_WAIT2");
+    client.close();
+    sleep(Duration::from_millis(1_500));
+    server.close();
+
+    let told = net.life(&client);
+    told.went("FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSED").ended("active", "fin").ours_by("connect").waited_out(clock);
+    told.was_orphan_in("FIN_WAIT2").held("FIN_WAIT2", Duration::from_millis(1_500)..Duration::from_secs(3));
+}
+
+/// The peer never closes: `tcp_fin_timeout` ends the wait, and there is no TIME_WAIT.
+#[test]
+fn orphan_runs_out() {
+    let net = Namespace::enter();
+    net.sysctl("ipv4/tcp_fin_timeout", "2");
+    let (mut client, mut server) = pair();
+    client.close();
+    server.receive_end();
+
+    let told = net.life(&client);
+    told.went("FIN_WAIT1 FIN_WAIT2 CLOSED").ended("active", "fin_wait2_timeout").ours_by("connect");
+    told.was_orphan_in("FIN_WAIT2").held("FIN_WAIT2", Duration::from_millis(1_990)..Duration::from_secs(3));
+    told.has(json!({"time_wait_ns": null, "time_wait_end": null}));
+    server.close();
+    net.life(&server).went("CLOSE_WAIT LAST_ACK CLOSED").held("CLOSE_WAIT", Duration::from_secs(2)..);
+}
+
+/// The peer sends data to an orphan, whose kernel answers with a reset.
+#[test]
+fn data_after_close() {
+    let net = Namespace::enter();
+    let (mut client, mut server) = pair();
+    client.close();
+    server.receive_end();
+    net.transition(&client, "FIN_WAIT1", "FIN_WAIT2");
+    server.send(1);
+    server.receive_reset();
+    server.close();
+
+    let told = net.life(&client);
+    told.went("FIN_WAIT1 FIN_WAIT2 CLOSED").ended("active", "reset_data_after_close").ours_by("connect");
+    told.has(json!({"time_wait_ns": null, "time_wait_end": null}));
+    net.life(&server).went("CLOSE_WAIT CLOSED").ended("passive", "reset_received");
+}
+
+/// The same, when the data is on its way while we close: it meets the full socket.
+#[test]
+fn data_during_close() {
+    let net = Namespace::enter();
+    let (mut client, mut server) = pair();
+    net.drop_arriving(&format!("tcp sport {}", client.local.port()));
+    client.close();
+    net.transition(&client, "ESTABLISHED", "FIN_WAIT1");
+    server.send(1);
+    net.heal();
+    server.receive_reset();
+    server.close();
+
+    let told = net.life(&client);
+    assert!(told.path().starts_with("CLOSED SYN_SENT ESTABLISHED FIN_WAIT1 "), "{told}");
+    told.ended("active", "reset_data_after_close").ours_by("connect").has(json!({"time_wait_end": null}));
+    net.life(&server).has(json!({"end": "reset_received"}));
+}
+
+/// Nobody acknowledges our FIN, and no process is left to care.
+#[test]
+fn orphan_never_acknowledged() {
+    let net = Namespace::enter();
+    net.sysctl("ipv4/tcp_orphan_retries", "1");
+    let (mut client, mut server) = pair();
+    net.drop_arriving(&format!("tcp sport {}", client.local.port()));
+    client.close();
+
+    let told = net.life(&client);
+    told.went("FIN_WAIT1 CLOSED").ended("active", "retransmit_timeout").ours_by("connect");
+    net.heal();
+    server.reset();
+}
+
+/// `tcp_max_orphans` and a dying network namespace also kill orphans; neither can be set up without touching others.
+/// A killed orphan is much the same: `ss -K` on a FIN_WAIT1 that nobody acknowledges.
+#[test]
+fn orphan_killed_by_an_administrator() {
+    let net = Namespace::enter();
+    let (mut client, mut server) = pair();
+    net.drop_arriving(&format!("tcp sport {}", client.local.port()));
+    client.close();
+    net.transition(&client, "ESTABLISHED", "FIN_WAIT1");
+    net.run("ss", &["-K", "-tn", "sport", "=", &format!(":{}", client.local.port())]);
+
+    net.life(&client).went("FIN_WAIT1 CLOSED").ended("active", "killed").ours_by("connect");
+    net.heal();
+    server.reset();
+}

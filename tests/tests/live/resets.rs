@@ -1,0 +1,139 @@
+//! Connections that a reset ends.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::json;
+use tcptrace_tests::process::close;
+use tcptrace_tests::sockets::{address, connect, disconnect, listen};
+use tcptrace_tests::{End, Life, Namespace, pair};
+
+#[test]
+fn close_with_unread_data() {
+    let net = Namespace::enter();
+    let (mut client, mut server) = pair();
+    server.send(321);
+    client.leave_unread();
+    client.close();
+    server.receive_reset();
+    server.close();
+
+    let told = net.life(&client);
+    told.went("CLOSED").ended("reset_local", "reset_unread_data").ours_by("connect");
+    told.has(json!({"bytes_received": 321, "bytes_unread": 321, "time_wait_ns": null, "time_wait_end": null}));
+    net.life(&server).went("CLOSED").ended("reset_remote", "reset_received").has(json!({"bytes_sent": 321}));
+}
+
+#[test]
+fn linger_of_zero() {
+    let net = Namespace::enter();
+    let (mut client, mut server) = pair();
+    client.send(5);
+    server.receive(5);
+    client.reset();
+    server.receive_reset();
+    server.close();
+
+    let told = net.life(&client);
+    told.went("CLOSED").ended("reset_local", "reset_linger0").ours_by("connect");
+    told.has(json!({"bytes_sent": 5, "time_wait_ns": null, "time_wait_end": null}));
+    net.life(&server).went("CLOSED").ended("reset_remote", "reset_received").has(json!({"bytes_received": 5}));
+}
+
+/// The client half-closes, waits, and then resets: the server was in CLOSE_WAIT.
+#[test]
+fn reset_in_close_wait() {
+    let net = Namespace::enter();
+    let hold = Duration::from_millis(200);
+    let (mut client, mut server) = pair();
+    client.finish_sending();
+    server.receive_end();
+    net.transition(&client, "FIN_WAIT1", "FIN_WAIT2");
+    sleep(hold);
+    client.reset();
+    net.transition(&server, "CLOSE_WAIT", "CLOSED");
+    server.close();
+
+    net.life(&client).went("FIN_WAIT1 FIN_WAIT2 CLOSED").ended("active", "reset_linger0").ours_by("connect");
+    net.life(&server).went("CLOSE_WAIT CLOSED").ended("passive", "reset_received").held("CLOSE_WAIT", hold..);
+}
+
+/// The process learns of the reset only when it closes, seconds later: the connection ended with the reset.
+#[test]
+fn reset_while_nobody_looks() {
+    let net = Namespace::enter();
+    let (mut client, mut server) = pair();
+    client.reset();
+    let told = net.life(&server);
+    told.went("CLOSED").ended("reset_remote", "reset_received");
+    server.close();
+    net.life(&client);
+}
+
+#[test]
+fn reset_of_a_closer_in_close_wait() {
+    let net = Namespace::enter();
+    let (mut client, mut server) = pair();
+    client.finish_sending();
+    server.receive_end();
+    server.reset();
+    client.receive_reset();
+    client.close();
+
+    net.life(&server).went("CLOSE_WAIT CLOSED").ended("passive", "reset_linger0").ours();
+    net.life(&client).ended("active", "reset_received").ours_by("connect");
+}
+
+#[test]
+fn killed_by_an_administrator() {
+    let net = Namespace::enter();
+    let (mut client, mut server) = pair();
+    net.run("ss", &["-K", "-tn", "sport", "=", &format!(":{}", client.local.port())]);
+    server.receive_reset();
+    client.close();
+    server.close();
+
+    net.life(&client).went("CLOSED").ended("killed", "killed").ours_by("connect");
+    net.life(&server).went("CLOSED").ended("reset_remote", "reset_received");
+}
+
+/// Connections that wait in the accept queue die with their listener.
+#[test]
+fn listener_closed_before_it_accepts() {
+    let net = Namespace::enter();
+    let listener = listen("127.0.0.1");
+    let socket = std::net::TcpStream::connect(address(&listener)).expect("connect");
+    let mut client = End::from(socket);
+    close(listener);
+    client.receive_reset();
+    client.close();
+
+    let told = net.life(&End::named(client.remote, client.local));
+    told.went("CLOSED").ended("reset_local", "never_accepted");
+    net.life(&client).went("CLOSED").ended("reset_remote", "reset_received").ours_by("connect");
+}
+
+/// `connect(AF_UNSPEC)` resets the connection and keeps the socket, which can then connect anew.
+#[test]
+fn disconnected_and_connected_again() {
+    let net = Namespace::enter();
+    let listener = listen("127.0.0.1");
+    let (mut first, mut server) = connect(&listener);
+    let socket = first.take();
+    disconnect(&socket);
+    server.receive_reset();
+    server.close();
+    net.life(&first).went("CLOSED").ended("reset_local", "disconnected").ours_by("connect");
+    net.life(&server).went("CLOSED").ended("reset_remote", "reset_received");
+
+    socket2::SockRef::from(&socket).connect(&address(&listener).into()).expect("connect again");
+    let mut second = End::from(socket);
+    second.reset();
+    let told = net.lives(&second, if second.local == first.local { 2 } else { 1 });
+    told.iter().for_each(assert_opened_once);
+}
+
+fn assert_opened_once(life: &Life) {
+    assert!(life.path().starts_with("CLOSED SYN_SENT ESTABLISHED "), "{life}");
+    assert_eq!(life.transitions.len(), 3, "{life}");
+}

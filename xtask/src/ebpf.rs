@@ -1,0 +1,74 @@
+//! `cargo xtask ebpf`: the eBPF object, built from source or checked against it.
+//!
+//! The object is committed, with a record of how it was made, so that building tcptrace needs nothing but stable Rust.
+//! It is reproducible: the same compiler and linker make the same bytes in any folder.
+
+mod build;
+mod check;
+mod record;
+mod sources;
+mod strip;
+mod toolchain;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::workspace;
+use record::Record;
+use toolchain::Toolchain;
+
+/// Options of `cargo xtask ebpf`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Fail when the committed object is not what the sources make; change nothing
+    #[arg(long, conflicts_with_all = ["bpf_log", "output"])]
+    check: bool,
+    /// With --check: compare digests only, without building anything
+    #[arg(long, requires = "check")]
+    digest_only: bool,
+    /// Build in the programs' debug messages; needs --output
+    #[arg(long, requires = "output")]
+    bpf_log: bool,
+    /// Write the object here, not to the place from where it is embedded
+    #[arg(short, long, value_name = "PATH")]
+    output: Option<PathBuf>,
+}
+
+/// Builds or checks the object.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.check {
+        return check::run(args.digest_only);
+    }
+    let toolchain = Toolchain::select()?;
+    eprintln!("Building the eBPF programs with {toolchain}");
+    let object = build::build(&toolchain, args.bpf_log)?;
+    match &args.output {
+        Some(path) => write_elsewhere(path, &object),
+        None => commit(&toolchain, &object),
+    }
+}
+
+fn commit(toolchain: &Toolchain, object: &[u8]) -> Result<()> {
+    let record = Record::new(toolchain, object)?;
+    write(&workspace::object(), object)?;
+    write(&workspace::record(), record.to_string().as_bytes())
+}
+
+fn write_elsewhere(path: &Path, object: &[u8]) -> Result<()> {
+    let committed = fs::canonicalize(workspace::object());
+    if committed.is_ok_and(|committed| fs::canonicalize(path).is_ok_and(|path| path == committed)) {
+        bail!("{} is the place of the committed object: leave `--output` out to write it", path.display());
+    }
+    write(path, object)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create folder {}", folder.display()))?;
+    }
+    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    eprintln!("Wrote {} ({} bytes)", workspace::shown(path), bytes.len());
+    Ok(())
+}

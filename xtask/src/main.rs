@@ -1,0 +1,53 @@
+//! The project's own chores, run as `cargo xtask …`: building the eBPF object, set-up, tests and the benchmark.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a development tool talks to the person who runs it")]
+
+mod bench;
+mod command;
+mod ebpf;
+mod host;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The chores of the tcptrace project")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Builds the eBPF object that the tcptrace crate embeds, or checks that it is up to date
+    Ebpf(ebpf::Args),
+    /// Installs what building the eBPF object needs (Debian, as root)
+    Setup(setup::Args),
+    /// Runs every test, the live kernel tests included (as root)
+    Test(test::Args),
+    /// Measures what tcptrace costs, next to nothing at all and to other tools (as root)
+    Bench(bench::Args),
+    /// Makes connections on loopback, in a network namespace of its own: the load of `bench`
+    #[command(hide = true)]
+    Generate(bench::generator::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Ebpf(args) => ebpf::run(&args),
+        Task::Setup(args) => setup::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Bench(args) => bench::run(&args),
+        Task::Generate(args) => bench::generator::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

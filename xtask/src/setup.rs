@@ -1,0 +1,173 @@
+//! `cargo xtask setup`: what must be installed, and installing it.
+
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::{command, host};
+
+/// Version of bpf-linker that is installed.
+const LINKER_VERSION: &str = "0.13.0";
+/// LLVM that it is built with: the one of Debian's rustc-web.
+const LLVM: &str = "llvm-22";
+
+/// Options of `cargo xtask setup`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Also the programs that the tests run: nft, ip, ss
+    #[arg(long)]
+    tests: bool,
+    /// Also the tools that the benchmark compares with
+    #[arg(long)]
+    bench: bool,
+}
+
+/// A program, or a part of one, that somebody else makes.
+#[derive(Clone, Copy)]
+pub(crate) struct Tool {
+    /// File in `PATH`, or an absolute path.
+    file: &'static str,
+    /// Debian's package that has it.
+    package: &'static str,
+}
+
+/// What building the eBPF programs needs of Debian's packages.
+const BPF_TOOLCHAIN: [Tool; 4] = [
+    Tool { file: "/usr/bin/rustc", package: "rustc-web" },
+    Tool { file: "/usr/bin/cargo", package: "cargo-web" },
+    Tool { file: "/usr/lib/rustlib/bpfel-unknown-none", package: "libstd-rust-web-dev-bpf" },
+    Tool { file: "/usr/lib/llvm-22/bin/llvm-config", package: "llvm-22-dev" },
+];
+
+/// What the tests run.
+pub(crate) const TEST_TOOLS: [Tool; 3] = [
+    Tool { file: "nft", package: "nftables" },
+    Tool { file: "ip", package: "iproute2" },
+    Tool { file: "ss", package: "iproute2" },
+];
+
+/// What the benchmark compares with.
+const BENCH_TOOLS: [Tool; 3] = [
+    Tool { file: "tcpstates", package: "libbpf-tools" },
+    Tool { file: "bpftrace", package: "bpftrace" },
+    Tool { file: "perf", package: "linux-perf" },
+];
+
+/// Installs what is missing; where it may not, says what is.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut tools = BPF_TOOLCHAIN.to_vec();
+    tools.extend(TEST_TOOLS.iter().filter(|_| args.tests));
+    tools.extend(BENCH_TOOLS.iter().filter(|_| args.bench));
+    let commands = [packages(&tools, Tool::is_missing), linker()].concat();
+    if commands.is_empty() {
+        println!("Nothing to do: everything is installed.");
+        return Ok(());
+    }
+    perform(&commands)
+}
+
+/// Makes sure that `tools` are there, installing them where that is possible; says so either way.
+pub(crate) fn require(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<_> = tools.iter().filter(|tool| tool.is_missing()).map(|tool| tool.file).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("Not installed, but needed: {}", missing.join(", "));
+    perform(&packages(tools, Tool::is_missing))
+}
+
+impl Tool {
+    fn is_missing(&self) -> bool {
+        if self.file.starts_with('/') { !Path::new(self.file).exists() } else { command::find(self.file).is_none() }
+    }
+}
+
+/// A command to type, as root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Step {
+    program: &'static str,
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl Step {
+    fn new(program: &'static str, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Self { program, arguments, environment: Vec::new() }
+    }
+
+    fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = if self.program == "cargo" { command::cargo() } else { Command::new(self.program) };
+        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&command::line(&self.command()))
+    }
+}
+
+/// How to get the packages of those of `tools` that are missing.
+fn packages(tools: &[Tool], is_missing: impl Fn(&Tool) -> bool) -> Vec<Step> {
+    let mut packages: Vec<_> = tools.iter().filter(|tool| is_missing(tool)).map(|tool| tool.package).collect();
+    packages.dedup();
+    if packages.is_empty() {
+        return Vec::new();
+    }
+    let install = ["install", "--yes", "--no-install-recommends", "--no-remove"];
+    let install = Step::new("apt-get", &[&install, packages.as_slice()].concat());
+    vec![Step::new("apt-get", &["update"]), install.with("DEBIAN_FRONTEND", "noninteractive")]
+}
+
+fn linker() -> Vec<Step> {
+    if installed_linker().is_some_and(|version| version.trim() == format!("bpf-linker {LINKER_VERSION}")) {
+        return Vec::new();
+    }
+    let fixed = ["install", "bpf-linker", "--version", LINKER_VERSION, "--locked"];
+    let install = Step::new("cargo", &[&fixed[..], &["--no-default-features", "--features", LLVM]].concat());
+    vec![install.with("LLVM_PREFIX", &format!("/usr/lib/{LLVM}"))]
+}
+
+fn installed_linker() -> Option<String> {
+    command::output(Command::new(command::find("bpf-linker")?).arg("--version")).ok()
+}
+
+fn perform(steps: &[Step]) -> Result<()> {
+    if !host::is_debian() || !host::is_root() {
+        let why = if host::is_debian() { "installing is for root" } else { "this is not Debian" };
+        let lines: Vec<_> = steps.iter().map(|step| format!("  {step}")).collect();
+        bail!("{why}; these commands (or what does the same here) install what is missing:\n{}", lines.join("\n"));
+    }
+    for step in steps {
+        command::run(&mut step.command())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_missing_is_installed_and_each_package_once() {
+        let steps = packages(&TEST_TOOLS, |tool| tool.package == "iproute2");
+        let lines: Vec<_> = steps.iter().map(Step::to_string).collect();
+        let install =
+            "DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends --no-remove iproute2";
+        assert_eq!(lines, ["apt-get update", install]);
+    }
+
+    #[test]
+    fn nothing_is_done_when_nothing_is_missing() {
+        assert_eq!(packages(&TEST_TOOLS, |_| false), []);
+    }
+}
