@@ -21,8 +21,6 @@ pub enum Event {
     Started {
         /// When every probe was attached.
         at: u64,
-        /// Whether resets that a mini-socket sends are among the events (6.10 and newer).
-        mini_resets: bool,
     },
     /// A socket changed its state.
     Change(Change),
@@ -73,7 +71,7 @@ impl Event {
     /// When it happened.
     pub fn at(&self) -> u64 {
         match *self {
-            Self::Started { at, .. }
+            Self::Started { at }
             | Self::Destroyed { at, .. }
             | Self::ResetSent { at, .. }
             | Self::ResetReceived { at, .. }
@@ -208,10 +206,11 @@ pub enum MiniEvent {
 pub enum KilledBy {
     /// `connect` took over its addresses and ports.
     Connect,
-    /// A new SYN came for a listener.
-    NewSyn,
-    /// A packet: a reset, or data that nobody can take any more.
-    Packet,
+    /// A segment that it cannot take: in TIME_WAIT a new SYN for a listener, in FIN_WAIT2 data, which is answered with
+    /// a reset.
+    Segment,
+    /// The peer's reset.
+    Reset,
     /// `ss -K` or the like.
     Admin,
     /// Its network namespace went away.

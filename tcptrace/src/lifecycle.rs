@@ -5,5 +5,8 @@ mod decide;
 mod engine;
 pub mod row;
 
+#[cfg(test)]
+mod tests;
+
 pub use engine::{Config, Engine, Stats};
 pub use row::{Connection, Held, Identity, Owner, Reason, Row, Stay, Totals, Transition};

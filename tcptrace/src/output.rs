@@ -22,7 +22,7 @@ use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
 
-use crate::lifecycle::row::{Connection, Row, Transition};
+use crate::lifecycle::{Connection, Row, Transition};
 
 pub use self::csv::Csv;
 pub use self::json::Json;

@@ -173,7 +173,6 @@ impl Losses {
 pub struct Probe {
     reader: Reader,
     services: Vec<(Feature, Service)>,
-    mini_resets: bool,
 }
 
 impl Probe {
@@ -184,18 +183,13 @@ impl Probe {
     /// When the object cannot be loaded, or the state changes cannot be seen at all. Every other hook may be missing:
     /// [`Probe::services`] says which, and why.
     pub fn attach(options: &Options) -> Result<Self, ProbeError> {
-        let load::Loaded { reader, services, mini_resets } = load::load(options)?;
-        Ok(Self { reader, services, mini_resets })
+        let load::Loaded { reader, services } = load::load(options)?;
+        Ok(Self { reader, services })
     }
 
     /// What the kernel allowed, feature by feature.
     pub fn services(&self) -> &[(Feature, Service)] {
         &self.services
-    }
-
-    /// The event that tracing began, at this time.
-    pub fn started(&self, at: u64) -> Event {
-        Event::Started { at, mini_resets: self.mini_resets }
     }
 
     /// Waits until there may be something to read, at most this long: until woken while idle, for a short while when

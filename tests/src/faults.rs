@@ -1,15 +1,12 @@
 //! Disturbances: packets that vanish, and packets that nobody sent.
 
-use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Command, Stdio};
 
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt::TcpRepair};
 use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::process::spawn;
 use crate::{End, Namespace};
 
 /// Injected packets carry this time to live, and no rule drops them.
@@ -31,19 +28,16 @@ impl Namespace {
     /// From now on, what arrives and matches this nft expression meets this verdict. IPv4 only.
     pub fn treat_arriving(&self, expression: &str, verdict: &str) {
         let rule = format!("ip ttl != {INJECTED_TTL} {expression} {verdict}");
-        nft(&format!("table inet faults {{ chain input {{ type filter hook input priority 0; {rule}\n }} }}"));
+        self.run(
+            "nft",
+            &[&format!("table inet faults {{ chain input {{ type filter hook input priority 0; {rule}; }}; }}")],
+        );
     }
 
     /// Everything arrives again.
     pub fn heal(&self) {
-        nft("delete table inet faults");
+        self.run("nft", &["delete table inet faults"]);
     }
-}
-
-fn nft(script: &str) {
-    let mut nft = spawn(Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()));
-    nft.stdin.take().expect("a pipe").write_all(script.as_bytes()).expect("write to nft");
-    assert!(nft.wait().expect("wait for nft").success(), "nft: {script}");
 }
 
 sockopt_impl!(

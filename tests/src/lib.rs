@@ -12,6 +12,7 @@ pub mod faults;
 pub mod life;
 pub mod namespace;
 pub mod process;
+pub mod program;
 pub mod sockets;
 pub mod tracer;
 

@@ -89,8 +89,10 @@ impl Life {
         let what = format!("the transitions of {}", brief(&connection));
         let transitions = Tracer::watch().rows(net, &what, |rows| {
             let of_it = |row: &&Value| net.is_new(row) && row["conn"] == connection["conn"];
-            let found: Vec<_> = rows.iter().filter(of_it).cloned().collect();
-            (found.last()?["new"] == "CLOSED").then_some(found)
+            let of_socket: Vec<_> = rows.iter().filter(of_it).cloned().collect();
+            // A socket can connect again after its connection has ended.
+            let mut lives = of_socket.split_inclusive(|row| row["new"] == "CLOSED");
+            lives.find(|life| ended_at(life.last(), &connection)).map(<[Value]>::to_vec)
         });
         let life = Self { connection, transitions };
         life.assert_consistent();
@@ -135,8 +137,13 @@ impl Life {
     #[track_caller]
     pub fn ended(&self, closer: &str, end: &str) -> &Self {
         let last = self.last();
-        assert_eq!([&last["closer"], &self.connection["closer"], &self.connection["end"]], [closer, closer, end], "{self}");
-        let reason = if last["old"] == "TIME_WAIT" { &self.connection["time_wait_end"] } else { &self.connection["end"] };
+        assert_eq!(
+            [&last["closer"], &self.connection["closer"], &self.connection["end"]],
+            [closer, closer, end],
+            "{self}"
+        );
+        let reason =
+            if last["old"] == "TIME_WAIT" { &self.connection["time_wait_end"] } else { &self.connection["end"] };
         assert!(&last["reason"] == reason || self.connection["time_wait_end"] == "refused", "reason: {self}");
         self
     }
@@ -163,7 +170,8 @@ impl Life {
     #[track_caller]
     pub fn held(&self, state: &str, length: impl RangeBounds<Duration> + std::fmt::Debug) -> &Self {
         let row = self.leaving(state);
-        let held = Duration::from_nanos(row["held_ns"].as_u64().unwrap_or_else(|| panic!("held_ns of {state}: {self}")));
+        let held =
+            Duration::from_nanos(row["held_ns"].as_u64().unwrap_or_else(|| panic!("held_ns of {state}: {self}")));
         assert_eq!(row["held_at_least"], false, "{self}");
         assert!(length.contains(&held), "{state} was held {held:?}, not {length:?}: {self}");
         self
@@ -227,6 +235,8 @@ impl Life {
             }
         }
         self.assert_states_agree();
+        let [received, unread] = ["bytes_received", "bytes_unread"].map(|field| self.connection[field].as_u64());
+        assert!(unread <= received, "unread bytes that were never received: {self}");
     }
 
     /// `states` of `connections` says what the transitions of `watch` say.
@@ -246,6 +256,12 @@ impl Life {
             assert_eq!(self.connection[field], stay.map_or(Value::Null, |stay| stay["ns"].clone()), "{field}: {self}");
         }
     }
+}
+
+/// Whether a life ended with this transition when `connections` says that the connection ended.
+fn ended_at(last: Option<&Value>, connection: &Value) -> bool {
+    let time = |row: &Value| Duration::from_nanos(row["boot_ns"].as_u64().expect("a time"));
+    last.is_some_and(|row| row["new"] == "CLOSED" && time(row).abs_diff(time(connection)) < SLACK)
 }
 
 impl std::fmt::Display for Life {

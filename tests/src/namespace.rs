@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::Tracer;
-use crate::process::output;
+use crate::process::{self, output};
 
 /// The namespace that this process was started in.
 static HOME: LazyLock<File> = LazyLock::new(current);
@@ -22,6 +22,11 @@ static OURS: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
 
 fn current() -> File {
     File::open("/proc/thread-self/ns/net").expect("open this thread's network namespace")
+}
+
+/// Notes where the process was started, before any thread leaves it.
+pub(crate) fn remember_home() {
+    LazyLock::force(&HOME);
 }
 
 /// Brings the calling thread back to where the process was started.
@@ -41,8 +46,14 @@ pub struct Namespace {
 impl Namespace {
     /// Enters a new one, which the shared tracers already watch.
     pub fn enter() -> Self {
-        LazyLock::force(&HOME);
+        process::prepare();
         Tracer::start_shared();
+        Self::enter_unwatched()
+    }
+
+    /// Enters a new one, without the shared tracers.
+    pub fn enter_unwatched() -> Self {
+        process::prepare();
         unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace: these tests need root");
         let inode = current().metadata().expect("look at the network namespace").ino();
         let net = Self { inode, since_ns: boot_ns(), not_send: PhantomData };
@@ -89,7 +100,9 @@ impl Namespace {
 
     /// Runs a command in this namespace, and returns its standard output.
     pub fn run(&self, program: &str, args: &[&str]) -> String {
-        let output = output(Command::new(program).args(args));
+        let mut command = Command::new(program);
+        command.args(args);
+        let output = output(command);
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{program} {args:?}: {complaint}");
         String::from_utf8_lossy(&output.stdout).into_owned()

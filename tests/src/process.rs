@@ -1,25 +1,97 @@
 //! Starting processes and closing sockets, which do not mix.
 //!
-//! Between fork and exec, a child has a copy of every descriptor of this process. Were a socket closed in that moment,
-//! the child's copy would be the last one: it would be the child that closes the connection, and later.
+//! Between fork and exec, a child has a copy of every descriptor of its parent. Were a socket closed in that moment, the
+//! child's copy would be the last one: it would be the child that closes the connection, and later.
 
-use std::os::fd::OwnedFd;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{PoisonError, RwLock};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{LazyLock, Mutex, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
 
-/// Locked for writing while a process is started, for reading while a socket is closed.
+use nix::libc;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::gettid;
+
+use crate::namespace::remember_home;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Takes work to a thread whose table of descriptors is its own, and empty of sockets.
+static ASIDE: LazyLock<Mutex<Sender<Work>>> = LazyLock::new(|| {
+    remember_home();
+    let (sender, receiver) = channel();
+    let (ready, is_ready) = channel();
+    thread::spawn(move || work_aside(&receiver, &ready));
+    is_ready.recv().expect("a thread of its own");
+    Mutex::new(sender)
+});
+
+/// Locked for writing while a process is started that is to inherit a socket, for reading while a socket is closed.
 static STARTING: RwLock<()> = RwLock::new(());
 
-/// Starts a process, and returns when it has its own descriptors only.
-pub fn spawn(command: &mut Command) -> Child {
-    let _no_close = STARTING.write().unwrap_or_else(PoisonError::into_inner);
-    command.spawn().unwrap_or_else(|error| panic!("run {command:?}: {error}"))
+fn work_aside(work: &Receiver<Work>, ready: &Sender<()>) {
+    unshare(CloneFlags::CLONE_FILES).expect("have a table of descriptors of its own");
+    ready.send(()).expect("somebody who waits");
+    for task in work {
+        // It shares this thread's descriptors, not the tests'.
+        thread::spawn(task);
+    }
 }
 
-/// Runs a process to its end, without input.
-pub fn output(command: &mut Command) -> Output {
-    let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    spawn(command).wait_with_output().expect("wait for a process")
+/// Prepares for [`aside`], before there is any socket.
+pub(crate) fn prepare() {
+    LazyLock::force(&ASIDE);
+}
+
+/// Does something in the caller's network namespace, in a thread that has none of the tests' descriptors.
+pub fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+    let (sender, result) = channel();
+    let (entered, has_entered) = channel();
+    let caller = format!("/proc/self/task/{}/ns/net", gettid());
+    let work = move || {
+        let net = File::open(&caller).expect("open the caller's network namespace");
+        setns(net.as_fd(), CloneFlags::CLONE_NEWNET).expect("enter the caller's network namespace");
+        entered.send(()).expect("a caller that waits");
+        // Nobody minds when the caller no longer waits.
+        let _unheard = sender.send(work());
+    };
+    ASIDE.lock().unwrap_or_else(PoisonError::into_inner).send(Box::new(work)).expect("a thread that works");
+    has_entered.recv().expect("the caller's network namespace");
+    result
+}
+
+/// Runs a process to its end, without input, in the caller's network namespace.
+pub fn output(mut command: Command) -> Output {
+    command.stdin(Stdio::null());
+    let said = format!("{command:?}");
+    let result = aside(move || command.output()).recv().expect("no panic aside");
+    result.unwrap_or_else(|error| panic!("run {said}: {error}"))
+}
+
+/// Starts a process that may inherit a socket, and returns when it has what it was given only.
+pub fn spawn(command: &mut Command) -> Child {
+    let _no_close = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+    let child = command.spawn().unwrap_or_else(|error| panic!("run {command:?}: {error}"));
+    wait_for_exec(child.id());
+    child
+}
+
+/// The parent of a process goes on before the kernel has closed what the child does not keep (`begin_new_exec` in
+/// fs/exec.c, `____fput` as task work): that is done when the child waits in another system call, or has ended.
+fn wait_for_exec(pid: u32) {
+    let path = format!("/proc/{pid}/syscall");
+    let exec = libc::SYS_execve.to_string();
+    while let Ok(text) = fs::read_to_string(&path) {
+        match text.split_whitespace().next() {
+            None | Some("running") => {}
+            Some(number) if number == exec => {}
+            Some(_) => return,
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
 }
 
 /// Closes a socket. No other process has it, unless it was given one.

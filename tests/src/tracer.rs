@@ -1,12 +1,11 @@
 //! The real program, running, and what it printed so far.
 
 use std::collections::HashMap;
-use std::env;
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,13 +15,17 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::namespace::{Namespace, go_home};
-use crate::process::{output, spawn};
+use crate::process::aside;
+use crate::program::{Finished, binary};
 
 /// How long a row may be waited for: a TIME_WAIT and something on top.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What `watch`, `connections` and `record` say on stderr when every probe is attached.
 const READY: &str = "tcptrace: ready";
+
+/// Where rows are kept that name no network namespace.
+const NOWHERE: u64 = 0;
 
 static WATCH: LazyLock<Tracer> = LazyLock::new(|| Tracer::launch(&["watch", "--format", "json"], Keep::OurRows));
 static CONNECTIONS: LazyLock<Tracer> =
@@ -32,16 +35,6 @@ static CONNECTIONS: LazyLock<Tracer> =
 pub struct Tracer {
     pid: Pid,
     feed: Arc<Feed>,
-}
-
-/// What a `tcptrace` left behind.
-pub struct Finished {
-    /// Its exit status.
-    pub status: ExitStatus,
-    /// Everything it printed on stdout.
-    pub stdout: Vec<u8>,
-    /// Everything it printed on stderr.
-    pub stderr: String,
 }
 
 #[derive(Default)]
@@ -88,11 +81,24 @@ impl Tracer {
         Self::launch(args, Keep::Everything)
     }
 
+    /// Starts one that does without BTF, with tracefs where it looks for it. It does not know of namespaces.
+    pub fn start_without_btf(args: &[&str]) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", "mount -t tracefs tracefs /sys/kernel/tracing && exec \"$@\"", "sh"]);
+        command.arg(binary()).args(args).arg("--no-btf");
+        Self::follow(command, Keep::Everything)
+    }
+
     fn launch(args: &[&str], keep: Keep) -> Self {
-        let tracer = Self::spawn(args, keep);
-        tracer.expect(&format!("{args:?} to be ready"), |output| {
-            output.stderr.lines().any(|line| line == READY).then_some(())
-        });
+        let mut command = Command::new(binary());
+        command.args(args);
+        Self::follow(command, keep)
+    }
+
+    fn follow(command: Command, keep: Keep) -> Self {
+        let what = format!("{command:?} to be ready");
+        let tracer = Self::spawn(command, keep);
+        tracer.expect(&what, |output| output.stderr.lines().any(|line| line == READY).then_some(()));
         tracer
     }
 
@@ -102,21 +108,20 @@ impl Tracer {
     }
 
     /// Starts one.
-    fn spawn(args: &[&str], keep: Keep) -> Self {
+    fn spawn(mut command: Command, keep: Keep) -> Self {
         let feed = Arc::new(Feed::default());
-        let mut command = Command::new(binary());
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
         unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
-        let (started, start) = std::sync::mpsc::channel();
+        let (started, start) = channel();
         let reader = Arc::clone(&feed);
         // The signal comes when the thread that started the process ends, so that thread stays until the process ends.
-        thread::spawn(move || {
+        drop(aside(move || {
             go_home();
-            let mut child = spawn(&mut command);
+            let mut child = command.spawn().expect("start tcptrace");
             started.send(child.id()).expect("a starter that waits");
             reader.follow(&mut child, keep);
-        });
+        }));
         let pid = start.recv().expect("a started tcptrace");
         Self { pid: Pid::from_raw(pid.cast_signed()), feed }
     }
@@ -133,11 +138,11 @@ impl Tracer {
 
     /// The rows about a namespace that came so far.
     pub fn rows_now(&self, net: &Namespace) -> Vec<Value> {
-        self.feed.lock().rows.get(&net.inode()).cloned().unwrap_or_default()
+        self.feed.lock().rows_of(net).to_vec()
     }
 
     fn find<T>(&self, net: &Namespace, mut find: impl FnMut(&[Value]) -> Option<T>) -> Result<T, String> {
-        self.wait(|output| find(output.rows.get(&net.inode()).map_or(&[], Vec::as_slice)))
+        self.wait(|output| find(output.rows_of(net)))
     }
 
     fn told(&self, net: &Namespace) -> String {
@@ -234,6 +239,11 @@ impl Feed {
 }
 
 impl Output {
+    /// The rows about a namespace, or those of a tracer that does not know of namespaces.
+    fn rows_of(&self, net: &Namespace) -> &[Value] {
+        self.rows.get(&net.inode()).or_else(|| self.rows.get(&NOWHERE)).map_or(&[], Vec::as_slice)
+    }
+
     fn take(&mut self, line: &[u8], keep: Keep) {
         if let Some((inode, row)) = parse(line)
             && (keep == Keep::Everything || Namespace::is_ours(inode))
@@ -248,7 +258,8 @@ impl Output {
 
 fn parse(line: &[u8]) -> Option<(u64, Value)> {
     let row: Value = serde_json::from_slice(line).ok()?;
-    Some((row["netns"].as_u64()?, row))
+    let inode = row["netns"].as_u64().unwrap_or(NOWHERE);
+    Some((inode, row))
 }
 
 /// The telling fields of a row, in one line.
@@ -257,50 +268,4 @@ pub fn brief(row: &Value) -> String {
     let fields = row.as_object().expect("a row").iter();
     let telling = fields.filter(|(name, value)| !DULL.contains(&name.as_str()) && !value.is_null());
     telling.map(|(name, value)| format!("{name}={value} ")).collect()
-}
-
-/// Runs the program to its end.
-pub fn run(args: &[&str]) -> Finished {
-    run_command(Command::new(binary()).args(args))
-}
-
-/// Runs a command to its end.
-pub fn run_command(command: &mut Command) -> Finished {
-    let output = output(command);
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    Finished { status: output.status, stdout: output.stdout, stderr }
-}
-
-impl Finished {
-    /// Its stdout as text.
-    pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.stdout).expect("UTF-8 on stdout")
-    }
-
-    /// Its exit code; fails when a signal ended it.
-    pub fn code(&self) -> i32 {
-        let signal = self.status.signal();
-        self.status.code().unwrap_or_else(|| panic!("ended by signal {signal:?}\n{}", self.stderr))
-    }
-}
-
-/// The program under test: `TCPTRACE_BIN`, or what cargo builds in the profile of this test.
-pub fn binary() -> &'static PathBuf {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| env::var_os("TCPTRACE_BIN").map_or_else(build, PathBuf::from))
-}
-
-fn build() -> PathBuf {
-    let test = env::current_exe().expect("the path of this test");
-    let profile_dir = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps");
-    let (target_dir, dir_name) = (profile_dir.parent(), profile_dir.file_name());
-    let target_dir = target_dir.expect("target");
-    let profile = dir_name.and_then(|name| name.to_str()).expect("a profile's name");
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "tcptrace", "--profile", profile.replace("debug", "dev").as_str()]);
-    command.arg("--target-dir").arg(target_dir).current_dir(env!("CARGO_MANIFEST_DIR"));
-    let output = output(&mut command);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    profile_dir.join("tcptrace")
 }

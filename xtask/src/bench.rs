@@ -9,9 +9,11 @@ mod report;
 mod subject;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 
 use crate::{command, host, workspace};
 use measure::Sample;
@@ -46,6 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("the benchmark traces the live kernel, which is for root: run `cargo xtask bench` as root");
     }
     let tcptrace = args.tcptrace.clone().map_or_else(release_build, Ok)?;
+    mount_tracefs().context("cannot mount tracefs, which the other tools need")?;
     let subjects = subject::installed(&tcptrace);
     let series = measure_all(subjects, args)?;
     print!("{}", report::markdown(&series, args));
@@ -67,6 +70,18 @@ fn release_build() -> Result<PathBuf> {
         "tcptrace",
     ]))?;
     Ok(workspace::target().join("release/tcptrace"))
+}
+
+/// Mounts tracefs where it is missing, for this process and its children only. tcptrace does without.
+fn mount_tracefs() -> Result<()> {
+    let tracefs = Path::new("/sys/kernel/tracing");
+    if tracefs.join("events").exists() {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("cannot make mounts private")?;
+    mount(Some("tracefs"), tracefs, Some("tracefs"), MsFlags::empty(), none).context("cannot mount it")
 }
 
 fn measure_all(subjects: Vec<Subject>, args: &Args) -> Result<Vec<Series>> {

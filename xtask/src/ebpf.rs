@@ -11,7 +11,7 @@ mod strip;
 mod toolchain;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -41,11 +41,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.check {
         return check::run(args.digest_only);
     }
+    if let Some(path) = &args.output {
+        forbid_committed_place(path)?;
+    }
     let toolchain = Toolchain::select()?;
     eprintln!("Building the eBPF programs with {toolchain}");
     let object = build::build(&toolchain, args.bpf_log)?;
     match &args.output {
-        Some(path) => write_elsewhere(path, &object),
+        Some(path) => write(path, &object),
         None => commit(&toolchain, &object),
     }
 }
@@ -56,12 +59,15 @@ fn commit(toolchain: &Toolchain, object: &[u8]) -> Result<()> {
     write(&workspace::record(), record.to_string().as_bytes())
 }
 
-fn write_elsewhere(path: &Path, object: &[u8]) -> Result<()> {
-    let committed = fs::canonicalize(workspace::object());
-    if committed.is_ok_and(|committed| fs::canonicalize(path).is_ok_and(|path| path == committed)) {
+/// Without its record, the object does not belong where it is embedded from.
+fn forbid_committed_place(path: &Path) -> Result<()> {
+    let folder = |path: &Path| fs::canonicalize(path.parent()?).ok();
+    let committed = workspace::object();
+    let is_there = folder(&path::absolute(path)?).is_some_and(|path| folder(&committed) == Some(path));
+    if is_there && path.file_name() == committed.file_name() {
         bail!("{} is the place of the committed object: leave `--output` out to write it", path.display());
     }
-    write(path, object)
+    Ok(())
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -21,7 +21,7 @@ use crate::probe::{self, Losses, Probe};
 
 /// Records taken from the ring buffer at a time.
 const BATCH: usize = 1024;
-/// How often the clocks and the slower loss counters are looked at.
+/// How often the slower loss counters are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How far boot time must run away from monotonic time to count as sleep, and not as reading them one by one.
 const SLEEP_NS: u64 = 10_000_000;
@@ -75,10 +75,8 @@ pub(super) fn connections(args: &ConnectionsArgs) -> Result<Outcome> {
 }
 
 fn run(args: &LiveArgs, kind: Kind, at_close: bool, states: bool) -> Result<Outcome> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the event loop")?;
     runtime.block_on(async {
         let mut live = Live::start(args, kind, at_close, states)?;
         live.until_stopped(args.duration).await?;
@@ -129,8 +127,7 @@ impl Live {
             probe,
         };
         live.read_clocks()?;
-        let started = live.probe.started(boot_ns()?);
-        live.engine.feed(&started, &mut live.rows);
+        live.engine.feed(&Event::Started { at: boot_ns()? }, &mut live.rows);
         live.printer.header(kind)?;
         live.printer.flush()?;
         say("ready");
@@ -165,9 +162,9 @@ impl Live {
     fn take_in(&mut self) -> Result<()> {
         if Instant::now() >= self.next_housekeeping {
             self.next_housekeeping = Instant::now() + HOUSEKEEPING;
-            self.read_clocks()?;
             self.probe.read_recursion();
         }
+        self.read_clocks()?;
         loop {
             let before = boot_ns()?;
             let is_empty = self.take_batch(before)?;
@@ -227,7 +224,8 @@ impl Live {
         let boot = boot_ns()?;
         let slept = boot.saturating_sub(read_clock(ClockId::CLOCK_MONOTONIC)?);
         let unix = read_clock(ClockId::CLOCK_REALTIME)?;
-        self.clock.boot_to_unix_ns = i64::try_from(i128::from(unix) - i128::from(boot)).context("the clock is unset")?;
+        self.clock.boot_to_unix_ns =
+            i64::try_from(i128::from(unix) - i128::from(boot)).context("the clock is unset")?;
         if self.slept_ns != 0 && slept > self.slept_ns + SLEEP_NS {
             self.engine.feed(&Event::Suspended { at: boot, ns: slept - self.slept_ns }, &mut self.rows);
         }
@@ -239,36 +237,30 @@ impl Live {
     fn finish(mut self) -> Result<Outcome> {
         self.probe.read_recursion();
         self.take_in()?;
-        self.filter.finish(&mut self.shown);
-        self.show()?;
-        self.printer.flush()?;
+        self.filter.finish();
         let stats = self.engine.stats();
+        let (lost, causes) = self.lost(stats.evicted);
         let filtered = self.losses.filtered + self.filter.filtered_out();
         say(format_args!(
-            "{} transitions seen, {}, {} sockets followed, {filtered} filtered out{}",
-            stats.transitions,
-            describe(self.losses),
-            stats.followed,
-            if stats.evicted > 0 { format!(", {} forgotten for room", stats.evicted) } else { String::new() },
+            "{} transitions seen, {lost} lost{causes}, {} sockets followed, {filtered} filtered out",
+            stats.transitions, stats.followed,
         ));
-        Ok(if self.losses.total() > 0 || stats.evicted > 0 { Outcome::Lost } else { Outcome::Done })
+        Ok(if lost > 0 { Outcome::Lost } else { Outcome::Done })
     }
-}
 
-/// The closing line's words for what was lost, by cause.
-fn describe(losses: Losses) -> String {
-    let mut causes = Vec::new();
-    for (count, cause) in [
-        (losses.ring_full + losses.ring_full_others, "ring buffer full: try --ring-size"),
-        (losses.recursion, "program was running already"),
-    ] {
-        if count > 0 {
-            causes.push(format!("{count} {cause}"));
-        }
-    }
-    match causes.is_empty() {
-        true => "0 lost".into(),
-        false => format!("{} lost ({})", losses.total(), causes.join(", ")),
+    /// How much was lost, and why, in words for the closing line.
+    fn lost(&self, evicted: u64) -> (u64, String) {
+        let Losses { ring_full, ring_full_others, recursion, filtered: _ } = self.losses;
+        let causes = [
+            (ring_full + ring_full_others, "ring buffer full, try --ring-size"),
+            (recursion, "program was running already"),
+            (evicted, "sockets forgotten, try --max-sockets"),
+            (self.filter.dropped(), "rows held back too long for the filter"),
+        ];
+        let lost = causes.iter().map(|(count, _)| count).sum();
+        let named: Vec<_> =
+            causes.iter().filter(|(count, _)| *count > 0).map(|(count, cause)| format!("{count} {cause}")).collect();
+        (lost, if named.is_empty() { String::new() } else { format!(" ({})", named.join("; ")) })
     }
 }
 

@@ -1,11 +1,12 @@
 //! Options that choose what is shown, and how.
 
 use std::io::{self, IsTerminal};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::filter::Criteria;
 use crate::output::Format;
@@ -100,12 +101,51 @@ pub(super) fn duration(text: &str) -> Result<Duration> {
     Duration::try_from(time).with_context(|| format!("'{text}' is negative"))
 }
 
+/// An address or a network; one of IPv4-mapped IPv6 addresses is taken as the IPv4 one that rows show.
 fn network(text: &str) -> Result<IpNet, String> {
-    text.parse::<IpNet>()
-        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from))
-        .map_err(|_| format!("'{text}' is neither an address nor a network such as 10.0.0.0/8"))
+    let given = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let given = given.map_err(|_| format!("'{text}' is neither an address nor a network such as 10.0.0.0/8"))?;
+    let mapped = |length: u8| match given.addr().to_canonical() {
+        IpAddr::V4(ip) => Ipv4Net::new(ip, length).ok().map(IpNet::from),
+        IpAddr::V6(_) => None,
+    };
+    Ok(given.prefix_len().checked_sub(96).filter(|_| given.addr().is_ipv6()).and_then(mapped).unwrap_or(given))
 }
 
 fn word<T: std::str::FromStr<Err = crate::tcp::UnknownWord>>(text: &str) -> Result<T, crate::tcp::UnknownWord> {
     text.parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("10.0.0.0/8", "10.0.0.0/8")]
+    #[case("10.1.2.3", "10.1.2.3/32")]
+    #[case("::1", "::1/128")]
+    #[case("2001:db8::/32", "2001:db8::/32")]
+    #[case::mapped_addresses_are_shown_as_ipv4("::ffff:10.0.0.0/104", "10.0.0.0/8")]
+    #[case::wider_than_the_mapped_ones("::/0", "::/0")]
+    fn networks(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(network(text).expect("it is a network").to_string(), expected);
+    }
+
+    #[rstest]
+    #[case("10.0.0.0/33")]
+    #[case("example.org")]
+    #[case("")]
+    fn not_networks(#[case] text: &str) {
+        assert!(network(text).is_err());
+    }
+
+    #[test]
+    fn times_have_a_unit_and_a_direction() {
+        assert_eq!(duration("1m30s").expect("it is a time"), Duration::from_secs(90));
+        assert_eq!(duration("250ms").expect("it is a time"), Duration::from_millis(250));
+        assert!(duration("10").is_err());
+        assert!(duration("-1s").is_err());
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::row::{Held, Identity, Owner, Stay, Totals};
 use crate::event::{Change, ResetReason};
-use crate::tcp::{Closer, End, OwnerSource, Side, State, Task, Tuple};
+use crate::tcp::{Closer, OwnerSource, Side, State, Task, Tuple};
 
 /// One socket that is followed, full or mini-socket.
 #[derive(Clone, Debug)]
@@ -33,8 +33,8 @@ pub(super) struct Conn {
     /// The last reset that it sent, and when.
     pub(super) reset: Option<(u64, ResetReason)>,
     pub(super) totals: Option<Totals>,
-    /// Of a mini-socket: how its full socket ended.
-    pub(super) end: Option<End>,
+    /// A mini-socket took over from its full socket.
+    pub(super) is_mini: bool,
     /// Of a mini-socket: when it entered its state at the latest, where that was not seen.
     pub(super) at_least_since: Option<u64>,
     /// Of a mini-socket: when its timer is due, in ns without those that the machine slept.
@@ -65,7 +65,7 @@ impl Conn {
             shut_early: false,
             reset: None,
             totals: None,
-            end: None,
+            is_mini: false,
             at_least_since: None,
             due_at: None,
             gives_up_at: None,

@@ -179,16 +179,13 @@ fn by_process(flags: Flags, facts: &EndFacts) -> End {
 }
 
 /// What it means that a mini-socket was killed in FIN_WAIT2.
-pub(super) fn fin_wait2_killed(by: KilledBy, mini_resets: bool) -> Verdict {
+pub(super) fn fin_wait2_killed(by: KilledBy) -> End {
     match by {
-        KilledBy::Packet if mini_resets => Verdict::AwaitReset(Alternatives {
-            with_reset: End::ResetDataAfterClose,
-            only_for: None,
-            without: End::ResetReceived.into(),
-        }),
-        KilledBy::Admin => ended(End::Killed),
-        KilledBy::Netns => ended(End::OrphanKilled),
-        KilledBy::Packet | KilledBy::Connect | KilledBy::NewSyn | KilledBy::Unknown => ended(End::Unknown),
+        KilledBy::Segment => End::ResetDataAfterClose,
+        KilledBy::Reset => End::ResetReceived,
+        KilledBy::Admin => End::Killed,
+        KilledBy::Netns => End::OrphanKilled,
+        KilledBy::Connect | KilledBy::Unknown => End::Unknown,
     }
 }
 
@@ -196,9 +193,8 @@ pub(super) fn fin_wait2_killed(by: KilledBy, mini_resets: bool) -> Verdict {
 pub(super) fn time_wait_killed(by: KilledBy) -> TimeWaitEnd {
     match by {
         KilledBy::Connect => TimeWaitEnd::Reused,
-        KilledBy::NewSyn => TimeWaitEnd::NewSyn,
-        // In TIME_WAIT no other packet ends it (`tcp_timewait_state_process`).
-        KilledBy::Packet => TimeWaitEnd::Reset,
+        KilledBy::Segment => TimeWaitEnd::NewSyn,
+        KilledBy::Reset => TimeWaitEnd::Reset,
         KilledBy::Admin => TimeWaitEnd::Killed,
         KilledBy::Netns => TimeWaitEnd::NetnsGone,
         KilledBy::Unknown => TimeWaitEnd::Unknown,
@@ -281,4 +277,3 @@ fn closed_by_call(old: State, change: &Change) -> bool {
         _ => false,
     }
 }
-

@@ -80,7 +80,6 @@ pub struct Engine {
     asleep_ns: u64,
     /// How long a TIME_WAIT is set to last here, once one was seen to begin.
     time_wait_ns: Option<u64>,
-    mini_resets: bool,
 }
 
 /// A connection that has ended one way or another.
@@ -109,7 +108,6 @@ impl Engine {
             now: 0,
             asleep_ns: 0,
             time_wait_ns: None,
-            mini_resets: false,
         }
     }
 
@@ -125,22 +123,22 @@ impl Engine {
 
     /// Takes an event in, and puts out what follows from it.
     pub fn feed(&mut self, event: &Event, out: &mut Vec<Row>) {
+        // First of all: no deadline has passed while the machine slept.
+        if let Event::Suspended { ns, .. } = event {
+            self.asleep_ns += ns;
+        }
         self.advance(event.at(), out);
         match event {
-            Event::Started { at, mini_resets } => {
-                self.blind_until = Some(*at);
-                self.mini_resets = *mini_resets;
-            }
+            Event::Started { at } => self.blind_until = Some(*at),
             Event::Change(change) => self.on_change(change, out),
             Event::Destroyed { at, id, .. } => self.on_destroyed(*at, *id, out),
             Event::ResetSent { at, id, reason } => self.on_reset_sent(*at, *id, *reason, out),
-            Event::ResetReceived { .. } => {}
+            Event::ResetReceived { .. } | Event::Suspended { .. } => {}
             Event::Mini(mini) => self.on_mini(mini, out),
             Event::Lost { at, .. } => {
                 self.blind_until = Some(*at);
                 self.gaps += 1;
             }
-            Event::Suspended { ns, .. } => self.asleep_ns += ns,
         }
     }
 
@@ -177,7 +175,7 @@ impl Engine {
             _ => Held::Unknown,
         };
         let ending = match conn.state {
-            State::TimeWait => Ending { end: conn.end.unwrap_or(End::Fin), time_wait: Some(TimeWaitEnd::Unknown) },
+            State::TimeWait => time_wait(TimeWaitEnd::Unknown),
             _ => End::Unknown.into(),
         };
         self.end(conn, at, held, ending, out);
@@ -286,10 +284,11 @@ impl Engine {
             return;
         }
         let reset = conn.reset.filter(|(at, _)| change.at.saturating_sub(*at) < RESET_FOLLOWS_NS);
-        if !matches!(decide::closing(change, reset.map(|(_, reason)| reason)), Verdict::Mini { .. }) {
+        let verdict = decide::closing(change, reset.map(|(_, reason)| reason));
+        if !matches!(verdict, Verdict::Mini { .. }) {
             self.early.remove(&(key | MINI));
         }
-        match decide::closing(change, reset.map(|(_, reason)| reason)) {
+        match verdict {
             Verdict::Mini { substate, due_ns } => self.become_mini(key, conn, change, substate, due_ns, out),
             Verdict::Ended(ending) => {
                 let held = self.held(&conn, change.at);
@@ -321,7 +320,7 @@ impl Engine {
         out: &mut Vec<Row>,
     ) {
         conn.orphan = change.flags.is_some_and(|flags| flags.dead);
-        conn.end = Some(End::Fin);
+        conn.is_mini = true;
         if substate == State::TimeWait {
             self.time_wait_ns = Some(due_ns);
             let held = self.held(&conn, change.at);
@@ -358,7 +357,7 @@ impl Engine {
                 self.expect_end(&mut conn, key, mini.at, self.time_wait_ns.unwrap_or(LENGTH_UNKNOWN_NS));
                 self.keep(key, conn, mini.at);
             }
-            MiniEvent::Expired | MiniEvent::Killed(_) => self.end_mini(key, conn, mini, out),
+            MiniEvent::Expired | MiniEvent::Killed(_) => self.end_mini(conn, mini, out),
         }
     }
 
@@ -380,7 +379,7 @@ impl Engine {
         conn.at_least_since = at;
     }
 
-    fn end_mini(&mut self, key: u64, conn: Conn, mini: &Mini, out: &mut Vec<Row>) {
+    fn end_mini(&mut self, conn: Conn, mini: &Mini, out: &mut Vec<Row>) {
         let at = mini.at;
         let held = match (conn.since, conn.at_least_since) {
             // A socket has but one TIME_WAIT: a gap in the stream takes nothing away from it.
@@ -388,20 +387,13 @@ impl Engine {
             (None, Some(since)) => Held::AtLeast(at.saturating_sub(since)),
             (None, None) => self.held(&conn, at),
         };
-        let verdict = match (conn.state, mini.what) {
+        let ending = match (conn.state, mini.what) {
             (State::TimeWait, MiniEvent::Killed(by)) => time_wait(decide::time_wait_killed(by)),
             (State::TimeWait, _) => time_wait(TimeWaitEnd::Expired),
-            (_, MiniEvent::Killed(by)) => decide::fin_wait2_killed(by, self.mini_resets),
-            _ => Verdict::Ended(End::FinWait2Timeout.into()),
+            (_, MiniEvent::Killed(by)) => decide::fin_wait2_killed(by).into(),
+            _ => End::FinWait2Timeout.into(),
         };
-        match verdict {
-            Verdict::AwaitReset(alternatives) => self.await_reset(key, conn, at, alternatives),
-            Verdict::Ended(Ending { end, time_wait }) => {
-                let end = if time_wait.is_some() { conn.end.unwrap_or(end) } else { end };
-                self.end(conn, at, held, Ending { end, time_wait }, out);
-            }
-            Verdict::Mini { .. } => {}
-        }
+        self.end(conn, at, held, ending, out);
     }
 
     /// A mini-socket that was there before, or whose full socket is still being closed on another CPU.
@@ -428,7 +420,7 @@ impl Engine {
         };
         let mut conn = Conn::new(number(mini.id), &change, self.gaps);
         conn.closer = decide::closer_in(mini.substate);
-        self.end_mini(key, conn, mini, out);
+        self.end_mini(conn, mini, out);
     }
 
     fn on_reset_sent(&mut self, at: u64, id: Id, reason: ResetReason, out: &mut Vec<Row>) {
@@ -461,29 +453,20 @@ impl Engine {
     /// The connection is over.
     fn end(&mut self, mut conn: Conn, at: u64, held: Held, ending: Ending, out: &mut Vec<Row>) {
         let Ending { end, time_wait } = ending;
-        let was_mini = conn.end.is_some();
         conn.closer = conn.closer.or_else(|| Some(decide::closer_by(end, conn.state)));
         let reason = match time_wait {
             Some(time_wait) => Reason::TimeWait(time_wait),
             None => Reason::End(end),
         };
         self.put(&mut conn, at, State::Closed, held, Some(reason), out);
-        if !(self.config.at_close && was_mini) {
+        if !(self.config.at_close && conn.is_mini) {
             self.stats.connections += 1;
             out.push(Row::Connection(conclude(&conn, at, end, time_wait, self.gaps)));
         }
     }
 
     /// Puts out a transition, and brings the connection into its new state.
-    fn put(
-        &mut self,
-        conn: &mut Conn,
-        at: u64,
-        new: State,
-        held: Held,
-        reason: Option<Reason>,
-        out: &mut Vec<Row>,
-    ) {
+    fn put(&mut self, conn: &mut Conn, at: u64, new: State, held: Held, reason: Option<Reason>, out: &mut Vec<Row>) {
         let old = conn.state;
         conn.stays.record(old, held);
         conn.state = new;
@@ -546,8 +529,9 @@ fn is_noise(change: &Change) -> bool {
     matches!((change.old, change.new), (State::Closed, State::Closed) | (State::Listen, State::Listen))
 }
 
-fn time_wait(end: TimeWaitEnd) -> Verdict {
-    Verdict::Ended(Ending { end: End::Fin, time_wait: Some(end) })
+/// A TIME_WAIT is only entered when both FINs are done.
+fn time_wait(end: TimeWaitEnd) -> Ending {
+    Ending { end: End::Fin, time_wait: Some(end) }
 }
 
 fn conclude(conn: &Conn, at: u64, end: End, time_wait_end: Option<TimeWaitEnd>, gaps: u32) -> Connection {

@@ -159,3 +159,13 @@ pub enum Row {
     /// The end of a connection.
     Connection(Connection),
 }
+
+impl Row {
+    /// Which connection it is about.
+    pub fn identity(&self) -> &Identity {
+        match self {
+            Self::Transition(row) => &row.identity,
+            Self::Connection(row) => &row.identity,
+        }
+    }
+}

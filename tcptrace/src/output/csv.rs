@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use crate::lifecycle::row::{Connection, Stay, Transition};
+use crate::lifecycle::{Connection, Stay, Transition};
 
 use super::fields::{CONNECTION_FIELDS, Field, TRANSITION_FIELDS, Value};
 use super::time::{Clock, Rfc3339};

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use crate::lifecycle::row::{Connection, Identity, Owner, Reason, Stay, Transition};
+use crate::lifecycle::{Connection, Identity, Owner, Reason, Stay, Transition};
 use crate::tcp::{Closer, OwnerSource, State, Task, TimeWaitEnd};
 
 use super::time::Clock;

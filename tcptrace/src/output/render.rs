@@ -153,8 +153,8 @@ mod tests {
         }
 
         #[test]
-        fn addresses_are_written_as_the_standard_library_does(expected: SocketAddr) {
-            prop_assume!(!matches!(expected, SocketAddr::V6(v6) if v6.scope_id() != 0));
+        fn addresses_are_written_as_the_standard_library_does(ip: IpAddr, port: u16) {
+            let expected = SocketAddr::new(ip, port);
             prop_assert_eq!(text(|to| address(to, expected)), expected.to_string());
         }
 

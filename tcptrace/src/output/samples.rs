@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::lifecycle::row::{Connection, Held, Identity, Owner, Reason, Stay, Totals, Transition};
+use crate::lifecycle::{Connection, Held, Identity, Owner, Reason, Stay, Totals, Transition};
 use crate::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
 
 use super::Clock;

@@ -10,7 +10,7 @@ use rstest::rstest;
 use super::fields::{CONNECTION_FIELDS, TRANSITION_FIELDS};
 use super::samples::{self, CLOCK};
 use super::{Clock, Format, Json, Kind, Printer, TextOptions};
-use crate::lifecycle::row::{Connection, Identity, Owner, Row, Transition};
+use crate::lifecycle::{Connection, Identity, Owner, Row, Transition};
 use crate::tcp::{Comm, OwnerSource};
 
 const PLAIN: TextOptions = TextOptions { colour: false, states: false, zone: TimeZone::UTC };
@@ -61,12 +61,12 @@ fn transitions_as_text() {
 #[test]
 fn connections_as_text() {
     assert_snapshot!(connections(Format::Text, PLAIN), @r##"
-    TIME         SIDE    CLOSER  END         PID COMM            LOCAL                 REMOTE                  ESTAB CLOSE_WAIT TIME_WAIT      SENT  RECV
-    03:05:10.500 client  active  fin        4242 curl            10.0.0.1:45678        10.0.0.2:443            1.20s          - 61.3s          1.2K  3.4M
-    03:05:10.500 unknown passive fin           - -               [2001:db8:1234:5678:9abc:def0:1234:5678]:45678 [::1]:80              ≥12.0ms      1h00m -                 -     -
-    03:05:10.500 client  active  fin        4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -          - 1.20s reused   1.2K  3.4M
-    03:05:10.500 client  active  fin        4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - refused        1.2K  3.4M
-    03:05:10.500 client  reset_local reset_unread_data      13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -              1.2K  3.4M
+    TIME         SIDE    CLOSER       END                PID COMM            LOCAL                 REMOTE                  ESTAB CLOSE_WAIT TIME_WAIT      SENT  RECV
+    03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678        10.0.0.2:443            1.20s          - 61.3s          1.2K  3.4M
+    03:05:10.500 unknown passive      fin                  - -               [2001:db8:1234:5678:9abc:def0:1234:5678]:45678 [::1]:80              ≥12.0ms      1h00m -                 -     -
+    03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -          - 1.20s reused   1.2K  3.4M
+    03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - refused        1.2K  3.4M
+    03:05:10.500 client  reset_local  reset_unread_data      13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -              1.2K  3.4M
     03:05:10.500 client  never_established no_local_port        4242 curl            127.0.0.1:-                                    127.0.0.1:80                -          - -                 0     0
     "##);
 }
@@ -74,16 +74,16 @@ fn connections_as_text() {
 #[test]
 fn connections_as_text_with_states() {
     assert_snapshot!(connections(Format::Text, TextOptions { states: true, ..PLAIN }), @r##"
-    TIME         SIDE    CLOSER  END         PID COMM            LOCAL                 REMOTE                  ESTAB CLOSE_WAIT TIME_WAIT      SENT  RECV
-    03:05:10.500 client  active  fin        4242 curl            10.0.0.1:45678        10.0.0.2:443            1.20s          - 61.3s          1.2K  3.4M
+    TIME         SIDE    CLOSER       END                PID COMM            LOCAL                 REMOTE                  ESTAB CLOSE_WAIT TIME_WAIT      SENT  RECV
+    03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678        10.0.0.2:443            1.20s          - 61.3s          1.2K  3.4M
                  SYN_SENT 400µs › ESTABLISHED 1.20s › FIN_WAIT1 100µs › FIN_WAIT2 2.00s › TIME_WAIT 61.3s
-    03:05:10.500 unknown passive fin           - -               [2001:db8:1234:5678:9abc:def0:1234:5678]:45678 [::1]:80              ≥12.0ms      1h00m -                 -     -
+    03:05:10.500 unknown passive      fin                  - -               [2001:db8:1234:5678:9abc:def0:1234:5678]:45678 [::1]:80              ≥12.0ms      1h00m -                 -     -
                  ESTABLISHED ≥12.0ms › CLOSE_WAIT 1h00m › LAST_ACK 50.0µs
-    03:05:10.500 client  active  fin        4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -          - 1.20s reused   1.2K  3.4M
+    03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -          - 1.20s reused   1.2K  3.4M
                  TIME_WAIT 1.20s
-    03:05:10.500 client  active  fin        4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - refused        1.2K  3.4M
+    03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - refused        1.2K  3.4M
                  ESTABLISHED 5.00ms
-    03:05:10.500 client  reset_local reset_unread_data      13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -              1.2K  3.4M
+    03:05:10.500 client  reset_local  reset_unread_data      13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -              1.2K  3.4M
                  ESTABLISHED 5.00ms
     03:05:10.500 client  never_established no_local_port        4242 curl            127.0.0.1:-                                    127.0.0.1:80                -          - -                 0     0
     "##);

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use anstyle::Style;
 
-use crate::lifecycle::row::{Connection, Held, Identity, Transition};
+use crate::lifecycle::{Connection, Held, Identity, Transition};
 use crate::tcp::{State, TimeWaitEnd};
 
 use self::column::{Align, Column, Line};
@@ -70,8 +70,8 @@ impl Columns {
             held: Column::new("HELD", Align::Right, ">12.3ms".len()),
             note: Column::new("NOTE", Align::Left, 0),
             side: Column::new("SIDE", Align::Left, "unknown".len()),
-            closer: Column::new("CLOSER", Align::Left, "passive".len()),
-            end: Column::new("END", Align::Left, "refused".len()),
+            closer: Column::new("CLOSER", Align::Left, "reset_remote".len()),
+            end: Column::new("END", Align::Left, "reset_received".len()),
             established: Column::new("ESTAB", Align::Right, ">12.3ms".len()),
             close_wait: Column::new("CLOSE_WAIT", Align::Right, "CLOSE_WAIT".len()),
             time_wait: Column::new("TIME_WAIT", Align::Left, "12.3ms reused".len()),

@@ -37,12 +37,10 @@ impl Decoder {
                 let address = read::<ChildTail>(tail)?.address;
                 Event::Change(Change { address: Some(self.scramble(address)), ..self.change(head, id)? })
             }
-            kind::STATE_TASK => {
-                Event::Change(Change { task: Some(task(read(tail)?)), ..self.change(head, id)? })
-            }
+            kind::STATE_TASK => Event::Change(Change { task: Some(task(read(tail)?)), ..self.change(head, id)? }),
             kind::STATE_END => {
                 let end: &EndTail = read(tail)?;
-                let (task, end) = (Some(task(&end.task)), Some(self.end_facts(end)));
+                let (task, end) = (Some(task(&end.task)), Some(self.end_facts(head, end)));
                 Event::Change(Change { task, end, ..self.change(head, id)? })
             }
             kind::DESTROY => Event::Destroyed { at, id, task: task(read(tail)?) },
@@ -96,12 +94,14 @@ impl Decoder {
         })
     }
 
-    fn end_facts(&self, end: &EndTail) -> EndFacts {
+    fn end_facts(&self, head: &Head, end: &EndTail) -> EndFacts {
         let has = |bit| end.flags & bit != 0;
+        // The kernel counts the peer's FIN as a byte (`tcp_rcv_nxt_update`); it is none that anybody sent.
+        let fin = u64::from(head.flags & flag::DONE != 0);
         EndFacts {
             totals: Totals {
                 bytes_sent: end.bytes_sent,
-                bytes_received: end.bytes_received,
+                bytes_received: end.bytes_received.saturating_sub(fin),
                 bytes_unread: end.unread,
                 retransmits: end.retransmits,
                 srtt_us: (end.srtt_us_8 != 0).then_some(end.srtt_us_8 / 8),
@@ -143,7 +143,6 @@ impl Decoder {
 fn read<T: FromBytes + KnownLayout + Immutable>(tail: &[u8]) -> Option<&T> {
     T::ref_from_prefix(tail).ok().map(|(value, _)| value)
 }
-
 
 fn tuple(head: &Head) -> Tuple {
     Tuple {

@@ -39,7 +39,9 @@ pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
         text = match (missing_capabilities(), is_locked_down()) {
             (Some(missing), _) => format!("needs {missing}; run as root"),
             (None, true) => format!("{text}: the kernel is locked down (/sys/kernel/security/lockdown says so)"),
-            (None, false) => format!("{text}: the kernel refuses it in spite of root; is this a container without CAP_BPF and CAP_PERFMON?"),
+            (None, false) => format!(
+                "{text}: the kernel refuses it in spite of root; is this a container without CAP_BPF and CAP_PERFMON?"
+            ),
         };
     }
     text
@@ -87,8 +89,11 @@ pub(super) fn missing_capabilities() -> Option<String> {
     if has(CAP_SYS_ADMIN) {
         return None;
     }
-    let missing: Vec<_> =
-        [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")].iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| *name).collect();
+    let missing: Vec<_> = [(CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")]
+        .iter()
+        .filter(|(bit, _)| !has(*bit))
+        .map(|(_, name)| *name)
+        .collect();
     (!missing.is_empty()).then(|| missing.join(" and "))
 }
 

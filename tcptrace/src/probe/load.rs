@@ -18,8 +18,6 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR")
 pub(super) struct Loaded {
     pub(super) reader: Reader,
     pub(super) services: Vec<(Feature, Service)>,
-    /// Whether resets of mini-sockets are seen.
-    pub(super) mini_resets: bool,
 }
 
 /// A program on a tracepoint, with access to its arguments by type.
@@ -80,9 +78,9 @@ impl Surroundings {
             }
             Feature::MiniCreated | Feature::MiniExpired | Feature::MiniKilled => self.symbols.as_ref().err().cloned(),
             Feature::MiniFin if layout.lacks(Need::Mini).is_some() => layout.lacks(Need::Mini),
-            Feature::MiniFin if layout.arguments("kfree_skb") < 4 => {
-                Some("kfree_skb does not name the socket on this kernel (6.11 and newer do); it is told afterwards".into())
-            }
+            Feature::MiniFin if layout.arguments("kfree_skb") < 4 => Some(
+                "kfree_skb does not name the socket on this kernel (6.11 and newer do); it is told afterwards".into(),
+            ),
             _ => None,
         }
     }
@@ -93,14 +91,18 @@ fn read_btf(options: &Options) -> Result<(Btf, Layout), String> {
         return Err("switched off by --no-btf".into());
     }
     let raw = kernel::btf()?;
-    let btf = Btf::parse(&raw, aya::Endianness::default()).map_err(|error| format!("cannot read the kernel's BTF: {error}"))?;
+    let btf = Btf::parse(&raw, aya::Endianness::default())
+        .map_err(|error| format!("cannot read the kernel's BTF: {error}"))?;
     let layout = Layout::from_btf(&raw).map_err(|error| format!("cannot read the kernel's BTF: {error}"))?;
     Ok((btf, layout))
 }
 
 pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
     if let Some(missing) = kernel::missing_capabilities() {
-        return Err(ProbeError::NoTransitions { reason: format!("needs {missing}; run as root"), services: Vec::new() });
+        return Err(ProbeError::NoTransitions {
+            reason: format!("needs {missing}; run as root"),
+            services: Vec::new(),
+        });
     }
     let around = Surroundings::look(options);
     let mut ebpf = open(options, &around)?;
@@ -113,11 +115,12 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
         fall_back(classic, &mut services, &mut ebpf, &mut programs);
     }
     services.sort_by_key(|(feature, _)| *feature as u8);
-    if let Some((_, Service::Unavailable { reason })) = services.iter().find(|(feature, _)| *feature == Feature::Transitions) {
+    if let Some((_, Service::Unavailable { reason })) =
+        services.iter().find(|(feature, _)| *feature == Feature::Transitions)
+    {
         return Err(ProbeError::NoTransitions { reason: reason.clone(), services });
     }
     let is_attached = |feature| services.iter().any(|(served, service)| *served == feature && service.is_attached());
-    let mini_resets = is_attached(Feature::ResetSent) && has_reset_reason(around.layout());
     let decoder = Decoder {
         tick_ns: kernel::tick_ns(),
         minis_watched: is_attached(Feature::MiniCreated),
@@ -125,7 +128,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
         symbols: around.symbols.unwrap_or_default(),
         scrambler: RandomState::new(),
     };
-    Ok(Loaded { reader: Reader::new(ebpf, programs, decoder)?, services, mini_resets })
+    Ok(Loaded { reader: Reader::new(ebpf, programs, decoder)?, services })
 }
 
 fn open(options: &Options, around: &Surroundings) -> Result<Ebpf, ProbeError> {

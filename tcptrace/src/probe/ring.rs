@@ -52,7 +52,8 @@ impl Reader {
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
             .map_err(|error| bad_map("EVENTS", &error.into_parts().1))?;
         let wake = Array::try_from(take(&mut ebpf, "WAKE")?).map_err(|error| bad_map("WAKE", &error))?;
-        let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(|error| bad_map("COUNTERS", &error))?;
+        let counters =
+            PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(|error| bad_map("COUNTERS", &error))?;
         Ok(Self { ring, wake, counters, programs, recursion: 0, decoder, mood: Mood::Busy, _ebpf: ebpf })
     }
 

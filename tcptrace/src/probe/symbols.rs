@@ -21,10 +21,14 @@ pub(super) enum Cancelled {
 /// The first of these functions that is found on the stack, from the inside, decides. They call
 /// `inet_twsk_deschedule_put`, or are it that gives more time (`net/ipv4/inet_timewait_sock.c`; 5.8 to 6.19).
 const CALLERS: &[(&str, Cancelled)] = &[
+    // It calls these last, so that it may have left the stack by then.
+    ("__mod_timer", Cancelled::Rearmed),
+    ("mod_timer_pending", Cancelled::Rearmed),
+    ("mod_timer", Cancelled::Rearmed),
     ("__inet_twsk_schedule", Cancelled::Rearmed),
-    ("tcp_timewait_state_process", Cancelled::Killed(KilledBy::Packet)),
-    ("tcp_v4_rcv", Cancelled::Killed(KilledBy::NewSyn)),
-    ("tcp_v6_rcv", Cancelled::Killed(KilledBy::NewSyn)),
+    ("tcp_timewait_state_process", Cancelled::Killed(KilledBy::Reset)),
+    ("tcp_v4_rcv", Cancelled::Killed(KilledBy::Segment)),
+    ("tcp_v6_rcv", Cancelled::Killed(KilledBy::Segment)),
     ("__inet_check_established", Cancelled::Killed(KilledBy::Connect)),
     ("__inet6_check_established", Cancelled::Killed(KilledBy::Connect)),
     ("__inet_hash_connect", Cancelled::Killed(KilledBy::Connect)),
@@ -112,11 +116,7 @@ fn split(line: &[u8]) -> Option<(u64, &[u8])> {
 fn wanted(name: &[u8]) -> Option<&'static str> {
     // Compilers add a suffix to functions they have changed: `tcp_abort.part.0`.
     let name = name.split(|&byte| byte == b'.').next()?;
-    CALLERS
-        .iter()
-        .map(|(known, _)| *known)
-        .chain([TIMER_HANDLER])
-        .find(|known| known.as_bytes() == name)
+    CALLERS.iter().map(|(known, _)| *known).chain([TIMER_HANDLER]).find(|known| known.as_bytes() == name)
 }
 
 #[cfg(test)]
@@ -130,6 +130,7 @@ ffffffff81000200 T inet_twsk_deschedule_put
 ffffffff81000300 T __inet_twsk_schedule
 ffffffff81000400 T tcp_v4_rcv
 ffffffff81000500 T tcp_timewait_state_process
+ffffffff81000580 T mod_timer_pending
 ffffffff81000600 d some_data
 ffffffff81000700 T next_function
 ffffffffc0000000 t tcp_abort\t[module]
@@ -144,12 +145,14 @@ ffffffffc0000000 t tcp_abort\t[module]
         let symbols = symbols();
         assert_eq!(symbols.timer_handler, 0xffff_ffff_8100_0100);
         let deschedule = 0xffff_ffff_8100_0210;
-        let packet = [deschedule, 0xffff_ffff_8100_0510, 0xffff_ffff_8100_0410];
-        assert_eq!(symbols.cancelled_by(&packet), Cancelled::Killed(KilledBy::Packet));
+        let reset = [deschedule, 0xffff_ffff_8100_0510, 0xffff_ffff_8100_0410];
+        assert_eq!(symbols.cancelled_by(&reset), Cancelled::Killed(KilledBy::Reset));
         let new_syn = [deschedule, 0xffff_ffff_8100_0410];
-        assert_eq!(symbols.cancelled_by(&new_syn), Cancelled::Killed(KilledBy::NewSyn));
+        assert_eq!(symbols.cancelled_by(&new_syn), Cancelled::Killed(KilledBy::Segment));
         let more_time = [0xffff_ffff_8100_0310, 0xffff_ffff_8100_0510];
         assert_eq!(symbols.cancelled_by(&more_time), Cancelled::Rearmed);
+        let tail_call = [0xffff_ffff_8100_0590, 0xffff_ffff_8100_0510];
+        assert_eq!(symbols.cancelled_by(&tail_call), Cancelled::Rearmed);
     }
 
     #[test]

@@ -108,6 +108,23 @@ fn process_from_the_beginning() {
 }
 
 #[test]
+fn process_name() {
+    let net = Namespace::enter();
+    let listener = listen("127.0.0.1");
+    let tracer = connections(&net, &["--comm", "wanted"]);
+    let named = |name: &str| {
+        let to = address(&listener);
+        let work = move || End::from(std::net::TcpStream::connect(to).expect("connect"));
+        let mut end = thread::Builder::new().name(name.into()).spawn(work).expect("a thread").join().expect("no panic");
+        end.reset();
+        end
+    };
+    net.life(&named("other"));
+    let wanted = named("wanted");
+    assert_only(&until_closed(&tracer, &net, &wanted), &wanted);
+}
+
+#[test]
 fn network_namespace() {
     let net = Namespace::enter();
     let tracer = connections(&net, &[]);

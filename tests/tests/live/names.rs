@@ -5,12 +5,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 
 use nix::sys::prctl::set_name;
+use tcptrace_tests::program::Finished;
 use tcptrace_tests::sockets::{address, listen};
-use tcptrace_tests::tracer::Finished;
 use tcptrace_tests::{Namespace, Tracer};
 
 /// Clears the screen, rings, begins a line of its own, and breaks out of quotes and columns.
-const NAME: &[u8] = b"\x1b[2J\x07\nevil\",\r";
+const NAME: &[u8] = b"evil\x1b[2J\n\",\x07\r";
 
 /// Connects under that name, and returns what a tracer in this format printed about it.
 fn traced(command: &str, format: &str) -> Finished {

@@ -57,7 +57,8 @@ fn thread_connects() {
         server.receive_reset();
         (client, gettid().as_raw())
     };
-    let (client, tid) = thread::Builder::new().name("connector".into()).spawn(work).expect("a thread").join().expect("no panic");
+    let (client, tid) =
+        thread::Builder::new().name("connector".into()).spawn(work).expect("a thread").join().expect("no panic");
 
     let told = net.life(&client);
     told.ours_by("connect").has(json!({"pid": std::process::id(), "tid": tid, "comm": "connector"}));

@@ -37,7 +37,11 @@ fn established_before() {
     let told = row(&connections, &net, &client, |_| true);
     assert_eq!([&told["complete"], &told["opened"]], [&json!(false), &Value::Null], "{told}");
     assert_eq!([&told["closer"], &told["end"]], ["active", "reset_received"], "{told}");
-    assert_eq!([&told["states"][0]["state"], &told["states"][0]["at_least"]], [&json!("ESTABLISHED"), &json!(true)], "{told}");
+    assert_eq!(
+        [&told["states"][0]["state"], &told["states"][0]["at_least"]],
+        [&json!("ESTABLISHED"), &json!(true)],
+        "{told}"
+    );
     for row in [&left, &told] {
         assert_eq!(row["pid"], std::process::id(), "{row}");
     }

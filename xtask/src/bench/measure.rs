@@ -172,10 +172,11 @@ impl<'a> Running<'a> {
         let stat = self.read_proc("stat")?;
         // The second field is the name, in parentheses, which may hold anything.
         let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let ticks = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        let ticks =
+            after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum::<u32>();
         let hz = sysconf(SysconfVar::CLK_TCK).context("cannot ask for the clock tick")?;
         let hz = hz.and_then(|hz| u64::try_from(hz).ok()).filter(|&hz| hz > 0).context("the clock tick is unknown")?;
-        Ok(Duration::from_micros(1_000_000 / hz) * u32::try_from::<u64>(ticks)?)
+        Ok(Duration::from_micros(1_000_000 / hz) * ticks)
     }
 
     fn peak_rss(&self) -> Result<u64> {
@@ -226,14 +227,14 @@ fn lines(path: &Path) -> Result<u64> {
 
 /// The sum of what is said to be lost: `12 lost` as tcptrace has it, `lost 12 events` as others do.
 fn lost(said: &str) -> Option<u64> {
-    let words: Vec<_> = said.split_whitespace().map(|word| word.trim_matches([',', '.', '!'])).collect();
-    let mut sum = None;
-    for (at, _) in words.iter().enumerate().filter(|(_, word)| word.eq_ignore_ascii_case("lost")) {
-        let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok());
-        let count = number(at + 1).or_else(|| number(at.checked_sub(1)?));
-        sum = Some(sum.unwrap_or(0) + count.unwrap_or(0));
-    }
-    sum
+    said.split(['\n', ',']).filter_map(lost_in).reduce(|sum, count| sum + count)
+}
+
+fn lost_in(clause: &str) -> Option<u64> {
+    let words: Vec<_> = clause.split_whitespace().collect();
+    let at = words.iter().position(|word| word.eq_ignore_ascii_case("lost"))?;
+    let number = |at: usize| words.get(at)?.parse().ok();
+    number(at + 1).or_else(|| number(at.checked_sub(1)?))
 }
 
 #[cfg(test)]

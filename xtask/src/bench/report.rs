@@ -69,7 +69,7 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
 fn median(values: &[f64]) -> f64 {
     let half = values.len() / 2;
     match (values.get(half.wrapping_sub(1)), values.get(half)) {
-        (Some(below), Some(above)) if values.len() % 2 == 0 => f64::midpoint(*below, *above),
+        (Some(below), Some(above)) if values.len().is_multiple_of(2) => f64::midpoint(*below, *above),
         (_, Some(middle)) => *middle,
         _ => 0.0,
     }

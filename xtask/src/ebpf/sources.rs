@@ -105,7 +105,7 @@ mod tests {
     fn parts_do_not_run_into_each_other() {
         let digest = |parts: [&[u8]; 2]| {
             let mut hash = Sha256::new();
-            parts.map(|part| add(&mut hash, part));
+            parts.into_iter().for_each(|part| add(&mut hash, part));
             hex(&hash.finalize())
         };
         assert_ne!(digest([b"ab", b"c"]), digest([b"a", b"bc"]));

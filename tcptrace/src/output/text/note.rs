@@ -1,6 +1,6 @@
 //! What a transition's row says in words: why it happened, else who closed; and whether the socket is an orphan.
 
-use crate::lifecycle::row::{Reason, Transition};
+use crate::lifecycle::{Reason, Transition};
 use crate::tcp::{Closer, End, TimeWaitEnd};
 
 /// Writes the note; nothing where there is nothing to say.

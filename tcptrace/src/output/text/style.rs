@@ -2,7 +2,7 @@
 
 use anstyle::{AnsiColor, Color, Effects, Style};
 
-use crate::lifecycle::row::{Reason, Transition};
+use crate::lifecycle::{Reason, Transition};
 use crate::tcp::{Closer, End, State, TimeWaitEnd};
 
 /// Resets: red, bold, underlined.

@@ -1,0 +1,237 @@
+//! What is asked of a connection, and of a row.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use tcptrace_common::FILTER_PORTS;
+
+use crate::lifecycle::{Connection, Held, Identity, Owner, Row, Transition};
+use crate::tcp::{Closer, Comm, OwnerSource, State};
+
+/// What is shown. Different criteria must all hold, of the values of one criterion any; an empty one always holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Criteria {
+    /// Local or remote port.
+    pub ports: Vec<u16>,
+    /// Local port.
+    pub local_ports: Vec<u16>,
+    /// Remote port.
+    pub remote_ports: Vec<u16>,
+    /// Networks of the local or remote address. IPv4-mapped IPv6 addresses are in IPv4 networks.
+    pub networks: Vec<IpNet>,
+    /// Process id of the owner.
+    pub pids: Vec<u32>,
+    /// Name of the owner, all of it; longer ones are cut as the kernel cuts them.
+    pub comms: Vec<String>,
+    /// Inode number of the network namespace.
+    pub netns: Vec<u32>,
+    /// Of a transition: the state left or entered. Of a connection: a state that it was in.
+    pub states: Vec<State>,
+    /// Who closed.
+    pub closers: Vec<Closer>,
+    /// Shortest time in ns: of a transition, in the state that it leaves; of a connection, in one of `states`, or, without
+    /// any, from its opening to its end.
+    pub min_duration_ns: Option<u64>,
+    /// IPv4, IPv4-mapped IPv6 included. Neither family chosen is both.
+    pub ipv4: bool,
+    /// IPv6.
+    pub ipv6: bool,
+}
+
+impl Criteria {
+    /// Whether they let everything through.
+    pub fn is_empty(&self) -> bool {
+        !self.ask_connections() && self.states.is_empty() && self.min_duration_ns.is_none()
+    }
+
+    /// The part of it that the kernel side can check, without hiding anything that may match.
+    pub fn kernel(&self) -> tcptrace_common::Filter {
+        tcptrace_common::Filter {
+            ports: kernel_ports(&self.ports),
+            local_ports: kernel_ports(&self.local_ports),
+            remote_ports: kernel_ports(&self.remote_ports),
+            netns: if let [netns] = self.netns[..] { netns } else { 0 },
+            family: match (self.ipv4, self.ipv6) {
+                (true, false) => 4,
+                (false, true) => 6,
+                _ => 0,
+            },
+        }
+    }
+
+    /// Whether anything is asked of connections as a whole.
+    pub(super) fn ask_connections(&self) -> bool {
+        let ports = [&self.ports, &self.local_ports, &self.remote_ports];
+        let by_place = !self.networks.is_empty() || !self.netns.is_empty() || self.ipv4 != self.ipv6;
+        let by_owner = !self.pids.is_empty() || !self.comms.is_empty();
+        by_place || by_owner || !self.closers.is_empty() || ports.into_iter().any(|ports| !ports.is_empty())
+    }
+
+    /// Whether the connection of a row matches; `None` while that depends on what is not known yet. The last row of a
+    /// connection always decides: what is unknown then does not match.
+    pub(super) fn decide(&self, row: &Row) -> Option<bool> {
+        let facts = Facts::of(row);
+        let answer = all([
+            self.family(facts.identity),
+            any_of(&self.netns, |netns| facts.identity.netns.map(|known| known == *netns)),
+            self.ports(&facts),
+            any_of(&self.networks, |network| facts.in_network(network)),
+            any_of(&self.pids, |pid| facts.owner(|owner| owner.task.pid == *pid)),
+            any_of(&self.comms, |comm| {
+                facts.owner(|owner| owner.task.comm.bytes() == Comm::from(comm.as_str()).bytes())
+            }),
+            any_of(&self.closers, |closer| facts.closer(*closer)),
+        ]);
+        if facts.is_last { Some(answer == Some(true)) } else { answer }
+    }
+
+    /// Whether a row matches whose connection does.
+    pub(super) fn passes(&self, row: &Row) -> bool {
+        match row {
+            Row::Transition(row) => self.passes_transition(row),
+            Row::Connection(row) => self.passes_connection(row),
+        }
+    }
+
+    fn passes_transition(&self, row: &Transition) -> bool {
+        let in_state = self.states.is_empty() || self.states.contains(&row.old) || self.states.contains(&row.new);
+        in_state && self.long_enough(row.held.known_ns())
+    }
+
+    fn passes_connection(&self, row: &Connection) -> bool {
+        if self.states.is_empty() {
+            return self.long_enough(lifetime(row));
+        }
+        let mut stays = row.stays.iter().filter(|stay| self.states.contains(&stay.state));
+        stays.any(|stay| self.long_enough(stay.held.known_ns()))
+    }
+
+    fn long_enough(&self, known_ns: Option<u64>) -> bool {
+        self.min_duration_ns.is_none_or(|least| known_ns.is_some_and(|known| known >= least))
+    }
+
+    fn family(&self, identity: &Identity) -> Option<bool> {
+        Some(self.ipv4 == self.ipv6 || identity.tuple.is_ipv4() == self.ipv4)
+    }
+
+    fn ports(&self, facts: &Facts<'_>) -> Option<bool> {
+        let (local, remote) = (facts.identity.tuple.local_port, facts.identity.tuple.remote_port);
+        let is_local = |port: &u16| same_port(*port, local);
+        // A listener never has a remote port.
+        let is_remote = |port: &u16| if facts.is_listener { Some(false) } else { same_port(*port, remote) };
+        all([
+            any_of(&self.local_ports, is_local),
+            any_of(&self.remote_ports, is_remote),
+            any_of(&self.ports, |port| any([is_local(port), is_remote(port)])),
+        ])
+    }
+}
+
+/// What a row tells of its connection.
+struct Facts<'r> {
+    identity: &'r Identity,
+    closer: Option<Closer>,
+    /// The peer's FIN may still cross ours, which makes an active close a simultaneous one.
+    may_cross: bool,
+    is_listener: bool,
+    is_last: bool,
+}
+
+impl<'r> Facts<'r> {
+    fn of(row: &'r Row) -> Self {
+        match row {
+            Row::Transition(row) => Self {
+                identity: &row.identity,
+                closer: row.closer,
+                may_cross: row.new == State::FinWait1,
+                is_listener: row.new == State::Listen || (row.old, row.new) == (State::Listen, State::Closed),
+                is_last: row.new == State::Closed,
+            },
+            Row::Connection(row) => Self {
+                identity: &row.identity,
+                closer: Some(row.closer),
+                may_cross: false,
+                is_listener: false,
+                is_last: true,
+            },
+        }
+    }
+
+    fn in_network(&self, network: &IpNet) -> Option<bool> {
+        let tuple = &self.identity.tuple;
+        any([tuple.local().ip(), tuple.remote().ip()].map(|ip| self.ip_in_network(ip, network)))
+    }
+
+    fn ip_in_network(&self, ip: IpAddr, network: &IpNet) -> Option<bool> {
+        // A listener's addresses stay unspecified, a connection's do not.
+        if ip.is_unspecified() && !self.is_listener { None } else { Some(network.contains(&ip)) }
+    }
+
+    /// Asks the owner. Who listens need not be who accepts, so a listener that does not match says nothing yet.
+    fn owner(&self, matches: impl Fn(&Owner) -> bool) -> Option<bool> {
+        let owner = self.identity.owner.as_ref()?;
+        match owner.source {
+            _ if matches(owner) => Some(true),
+            OwnerSource::Listen if !self.is_listener => None,
+            OwnerSource::Unknown => None,
+            _ => Some(false),
+        }
+    }
+
+    fn closer(&self, wanted: Closer) -> Option<bool> {
+        match self.closer {
+            None | Some(Closer::Unknown) if self.is_last => Some(wanted == Closer::Unknown),
+            None | Some(Closer::Unknown) => None,
+            Some(Closer::Active) if self.may_cross => match wanted {
+                Closer::Active | Closer::Simultaneous => None,
+                _ => Some(false),
+            },
+            Some(closer) => Some(closer == wanted),
+        }
+    }
+}
+
+/// True if nothing is asked for, or anything of it holds.
+fn any_of<T>(wanted: &[T], holds: impl Fn(&T) -> Option<bool>) -> Option<bool> {
+    if wanted.is_empty() { Some(true) } else { any(wanted.iter().map(holds)) }
+}
+
+fn any(answers: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
+    let mut result = Some(false);
+    for answer in answers {
+        match answer {
+            Some(true) => return answer,
+            Some(false) => {}
+            None => result = None,
+        }
+    }
+    result
+}
+
+fn all(answers: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
+    any(answers.into_iter().map(|answer| answer.map(|holds| !holds))).map(|fails| !fails)
+}
+
+/// Whether a port is the wanted one; `None` while there is none.
+fn same_port(wanted: u16, port: u16) -> Option<bool> {
+    (port != 0).then_some(port == wanted)
+}
+
+/// From opening to end, or the part of it that was seen, in ns.
+fn lifetime(row: &Connection) -> Option<u64> {
+    match row.opened_ns {
+        Some(opened) => Some(row.closed_ns.saturating_sub(opened)),
+        None => row.stays.iter().map(|stay| stay.held).filter_map(Held::known_ns).reduce(u64::saturating_add),
+    }
+}
+
+/// All of them, or none if they do not fit: a part of them would hide what the others match. Port 0 means unused.
+fn kernel_ports(ports: &[u16]) -> [u16; FILTER_PORTS] {
+    let mut slots = [0; FILTER_PORTS];
+    if !ports.contains(&0)
+        && let Some(slots) = slots.get_mut(..ports.len())
+    {
+        slots.copy_from_slice(ports);
+    }
+    slots
+}

@@ -1,0 +1,446 @@
+//! What is shown, held back and dropped.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use rstest::rstest;
+
+use super::{Criteria, Filter, begins};
+use crate::lifecycle::{Connection, Held, Identity, Owner, Row, Stay, Transition};
+use crate::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, Tuple};
+
+/// From 10.0.0.1 to 10.0.0.2:443, the local port not chosen yet, nothing else known.
+fn bare() -> Transition {
+    let tuple = Tuple {
+        local_ip: "::ffff:10.0.0.1".parse().expect("an address"),
+        remote_ip: "::ffff:10.0.0.2".parse().expect("an address"),
+        local_port: 0,
+        remote_port: 443,
+    };
+    Transition {
+        boot_ns: 0,
+        identity: Identity { conn: 1, tuple, netns: Some(9), uid: None, side: Side::Client, owner: None },
+        old: State::Closed,
+        new: State::SynSent,
+        held: Held::Unknown,
+        closer: None,
+        reason: None,
+        orphan: false,
+    }
+}
+
+fn owner(pid: u32, comm: &str, source: OwnerSource) -> Owner {
+    Owner { task: Task { pid, tid: pid, comm: Comm::from(comm) }, source }
+}
+
+/// The same connection with its local port, owned by process 7.
+fn known() -> Transition {
+    let mut row = bare();
+    row.identity.tuple.local_port = 5000;
+    row.identity.owner = Some(owner(7, "curl", OwnerSource::Connect));
+    Transition { old: State::SynSent, new: State::Established, ..row }
+}
+
+fn last(row: Transition) -> Transition {
+    Transition { old: State::Established, new: State::Closed, ..row }
+}
+
+/// A listener on port 443 of every address.
+fn listening() -> Transition {
+    let mut row = bare();
+    row.identity.tuple = Tuple {
+        local_ip: "::ffff:0.0.0.0".parse().expect("an address"),
+        remote_ip: "::ffff:0.0.0.0".parse().expect("an address"),
+        local_port: 443,
+        remote_port: 0,
+    };
+    row.identity.owner = Some(owner(1, "nginx", OwnerSource::Listen));
+    Transition { new: State::Listen, ..row }
+}
+
+/// A connection that the listener's process has not accepted yet.
+fn embryo() -> Transition {
+    let mut row = bare();
+    row.identity.tuple = row.identity.tuple.reversed();
+    row.identity.tuple.remote_port = 5000;
+    row.identity.owner = listening().identity.owner;
+    Transition { old: State::Listen, new: State::SynRecv, ..row }
+}
+
+fn connection() -> Connection {
+    let stay = |(state, ns)| Stay { state, held: Held::Exactly(ns) };
+    Connection {
+        identity: known().identity,
+        opened_ns: Some(100),
+        closed_ns: 1_000,
+        closer: Closer::Passive,
+        end: End::Fin,
+        closed_by: None,
+        stays: [(State::Established, 600), (State::CloseWait, 300)].map(stay).into(),
+        time_wait_end: None,
+        totals: None,
+        complete: true,
+    }
+}
+
+/// Criteria as on the command line.
+fn criteria(options: &str) -> Criteria {
+    let mut criteria = Criteria::default();
+    let mut words = options.split_whitespace();
+    while let Some(option) = words.next() {
+        let mut value = || words.next().expect("a value");
+        match option {
+            "port" => criteria.ports.push(value().parse().expect("a port")),
+            "lport" => criteria.local_ports.push(value().parse().expect("a port")),
+            "rport" => criteria.remote_ports.push(value().parse().expect("a port")),
+            "addr" => criteria.networks.push(value().parse().expect("a network")),
+            "pid" => criteria.pids.push(value().parse().expect("a number")),
+            "comm" => criteria.comms.push(value().into()),
+            "netns" => criteria.netns.push(value().parse().expect("a number")),
+            "state" => criteria.states.push(value().parse().expect("a state")),
+            "closer" => criteria.closers.push(value().parse().expect("a closer")),
+            "min" => criteria.min_duration_ns = Some(value().parse().expect("a number")),
+            "4" => criteria.ipv4 = true,
+            "6" => criteria.ipv6 = true,
+            _ => unreachable!("no option {option}"),
+        }
+    }
+    criteria
+}
+
+fn filtered(filter: &mut Filter, rows: impl IntoIterator<Item = Row>) -> Vec<Row> {
+    let mut out = Vec::new();
+    for row in rows {
+        filter.push(row, &mut out);
+    }
+    out
+}
+
+#[rstest]
+#[case::nothing_asked("", bare(), Some(true))]
+#[case::remote_port("port 443", bare(), Some(true))]
+#[case::local_port_to_come("port 80", bare(), None)]
+#[case::repeated("port 80 port 443", bare(), Some(true))]
+#[case::other_port("port 80", known(), Some(false))]
+#[case::local_port("lport 5000", known(), Some(true))]
+#[case::lport_is_local("lport 443", known(), Some(false))]
+#[case::lport_to_come("lport 5000", bare(), None)]
+#[case::rport_is_remote("rport 5000", bare(), Some(false))]
+#[case::never_chosen("lport 5000", last(bare()), Some(false))]
+#[case::all_must_hold("rport 443 lport 1", bare(), None)]
+#[case::one_fails("rport 80 lport 1", bare(), Some(false))]
+#[case::network("addr 10.0.0.0/24", bare(), Some(true))]
+#[case::local_address("addr 10.0.0.1/32", bare(), Some(true))]
+#[case::other_network("addr 10.0.1.0/24", bare(), Some(false))]
+#[case::mapped_is_no_ipv6("addr ::/0", bare(), Some(false))]
+#[case::family_4("4", bare(), Some(true))]
+#[case::family_6("6", bare(), Some(false))]
+#[case::both_families("4 6", bare(), Some(true))]
+#[case::netns("netns 9", bare(), Some(true))]
+#[case::other_netns("netns 8", bare(), Some(false))]
+#[case::no_owner_yet("pid 7", bare(), None)]
+#[case::pid("pid 7", known(), Some(true))]
+#[case::other_pid("pid 8", known(), Some(false))]
+#[case::comm("comm curl", known(), Some(true))]
+#[case::comm_is_exact("comm cur", known(), Some(false))]
+#[case::pid_and_comm("pid 7 comm wget", known(), Some(false))]
+#[case::owner_never_seen("comm curl", last(bare()), Some(false))]
+#[case::listener("port 443", listening(), Some(true))]
+#[case::listeners_have_no_remote_port("rport 443", listening(), Some(false))]
+#[case::listeners_have_no_address("addr 10.0.0.0/8", listening(), Some(false))]
+#[case::listeners_owner("comm nginx", listening(), Some(true))]
+#[case::not_the_listeners_owner("pid 2", listening(), Some(false))]
+#[case::accepted_by_whom("pid 2", embryo(), None)]
+#[case::the_listener_will_do("comm nginx", embryo(), Some(true))]
+#[case::not_closed_yet("closer passive", known(), None)]
+#[case::closer("closer passive", Transition { closer: Some(Closer::Passive), ..known() }, Some(true))]
+#[case::other_closer("closer active", Transition { closer: Some(Closer::Passive), ..known() }, Some(false))]
+#[case::fins_may_cross("closer active", Transition { closer: Some(Closer::Active), new: State::FinWait1, ..known() }, None)]
+#[case::nobody_closed("closer unknown", last(known()), Some(true))]
+#[case::states_are_asked_of_rows("state LISTEN", bare(), Some(true))]
+fn connections_are_decided(#[case] options: &str, #[case] row: Transition, #[case] expected: Option<bool>) {
+    assert_eq!(criteria(options).decide(&Row::Transition(row)), expected);
+}
+
+#[test]
+fn long_names_are_cut_as_the_kernel_cuts_them() {
+    let mut row = known();
+    row.identity.owner = Some(owner(7, "a-very-long-name-indeed", OwnerSource::Connect));
+    assert_eq!(criteria("comm a-very-long-name-indeed").decide(&Row::Transition(row)), Some(true));
+}
+
+#[rstest]
+#[case("", true)]
+#[case("state SYN_SENT", true)]
+#[case("state ESTABLISHED", true)]
+#[case("state CLOSED state LISTEN", false)]
+#[case("min 500", true)]
+#[case("min 501", false)]
+#[case("state SYN_SENT min 501", false)]
+fn transitions_pass(#[case] options: &str, #[case] expected: bool) {
+    let row = Transition { held: Held::AtLeast(500), ..known() };
+    assert_eq!(criteria(options).passes(&Row::Transition(row)), expected);
+    let unknown = Row::Transition(known());
+    assert_eq!(criteria(options).passes(&unknown), expected && !options.contains("min"));
+}
+
+#[rstest]
+#[case("state CLOSE_WAIT", true)]
+#[case("state TIME_WAIT", false)]
+#[case("min 900", true)]
+#[case("min 901", false)]
+#[case("state CLOSE_WAIT min 300", true)]
+#[case("state CLOSE_WAIT min 301", false)]
+#[case("state CLOSE_WAIT state ESTABLISHED min 301", true)]
+fn connections_pass(#[case] options: &str, #[case] expected: bool) {
+    assert_eq!(criteria(options).passes(&Row::Connection(connection())), expected);
+    let unopened = Connection { opened_ns: None, ..connection() };
+    assert_eq!(criteria(options).passes(&Row::Connection(unopened)), expected);
+}
+
+#[rstest]
+#[case("pid 7", 3, 0)]
+#[case("pid 8", 0, 3)]
+#[case("lport 5000", 3, 0)]
+#[case("lport 80", 0, 3)]
+#[case("closer unknown", 3, 0)]
+#[case("lport 5000 state ESTABLISHED", 2, 1)]
+fn a_beginning_is_never_hidden(#[case] options: &str, #[case] shown: usize, #[case] filtered_out: u64) {
+    let mut filter = Filter::new(criteria(options));
+    let rows = [bare(), known(), last(known())].map(Row::Transition);
+    let out = filtered(&mut filter, rows.clone());
+    let expected: Vec<Row> = rows.into_iter().filter(|row| out.contains(row)).collect();
+    assert_eq!((out.len(), filter.filtered_out()), (shown, filtered_out));
+    assert_eq!(out, expected, "in order");
+}
+
+#[test]
+fn what_is_undecided_at_the_end_does_not_match() {
+    let mut filter = Filter::new(criteria("pid 7"));
+    assert_eq!(filtered(&mut filter, [Row::Transition(bare())]), []);
+    filter.finish();
+    assert_eq!((filter.filtered_out(), filter.dropped()), (1, 0));
+}
+
+#[test]
+fn the_conclusion_follows_its_transitions() {
+    let mut filter = Filter::new(criteria("closer unknown"));
+    let conclusion = Row::Connection(connection());
+    let rows = [Row::Transition(known()), Row::Transition(last(known())), conclusion.clone()];
+    assert_eq!(filtered(&mut filter, rows.clone()), rows);
+    // On its own it says that the peer closed first.
+    assert_eq!(filtered(&mut filter, [Row::Transition(bare()), conclusion]), []);
+}
+
+#[test]
+fn a_conclusion_at_close_decides_for_the_time_wait() {
+    let mut filter = Filter::new(criteria("closer passive"));
+    let time_wait = Transition { old: State::TimeWait, ..last(known()) };
+    let rows = [Row::Transition(known()), Row::Connection(connection()), Row::Transition(time_wait)];
+    assert_eq!(filtered(&mut filter, rows.clone()), rows);
+    assert_eq!(filter.decided.len(), 0);
+}
+
+#[test]
+fn another_life_of_a_socket_is_another_connection() {
+    let mut filter = Filter::new(criteria("lport 5000"));
+    let rows = [bare(), bare(), known(), bare(), last(bare())].map(Row::Transition);
+    assert_eq!(filtered(&mut filter, rows.clone()), rows[1..3]);
+    assert_eq!(filter.filtered_out(), 3);
+}
+
+#[test]
+fn too_many_held_rows_are_dropped_from_the_one_that_waits_longest() {
+    let of = |conn, row: Transition| Row::Transition(Transition { identity: Identity { conn, ..row.identity }, ..row });
+    let mut filter = Filter::with_capacity(criteria("pid 7"), 3);
+    let held = [of(1, bare()), of(2, bare()), of(1, bare_established()), of(3, bare())];
+    assert_eq!(filtered(&mut filter, held), []);
+    assert_eq!((filter.dropped(), filter.held_rows), (2, 2));
+    let deciding = [of(1, known()), of(2, known())];
+    assert_eq!(filtered(&mut filter, deciding.clone()), [deciding[0].clone(), of(2, bare()), deciding[1].clone()]);
+}
+
+fn bare_established() -> Transition {
+    Transition { old: State::SynSent, new: State::Established, ..bare() }
+}
+
+#[test]
+fn nothing_is_kept_of_what_has_ended() {
+    let mut filter = Filter::new(criteria("pid 7"));
+    let rows = (0..100).flat_map(|conn| {
+        [bare(), known(), last(known())].map(|row| {
+            let identity = Identity { conn, ..row.identity };
+            Row::Transition(Transition { identity, ..row })
+        })
+    });
+    assert_eq!(filtered(&mut filter, rows).len(), 300);
+    assert_eq!((filter.decided.len(), filter.held.len(), filter.held_rows), (0, 0, 0));
+    let connections = (0..100).map(|conn| {
+        let identity = Identity { conn, ..known().identity };
+        Row::Connection(Connection { identity, ..connection() })
+    });
+    assert_eq!(filtered(&mut filter, connections).len(), 100);
+    assert_eq!(filter.decided.len(), 0);
+}
+
+#[test]
+fn nothing_asked_lets_everything_through() {
+    let mut filter = Filter::new(Criteria::default());
+    let rows = [Row::Transition(bare()), Row::Transition(bare_established()), Row::Connection(connection())];
+    assert!(Criteria::default().is_empty());
+    assert_eq!(filtered(&mut filter, rows.clone()), rows);
+}
+
+#[test]
+fn each_criterion_counts() {
+    let options = "port 1,lport 1,rport 1,addr ::/0,pid 1,comm a,netns 1,state LISTEN,closer active,min 1,4,6";
+    for option in options.split(',') {
+        assert!(!criteria(option).is_empty(), "{option}");
+    }
+}
+
+#[test]
+fn the_kernel_is_asked_what_it_can_check() {
+    let kernel = criteria("port 80 port 443 rport 22 netns 5 6").kernel();
+    let expected = tcptrace_common::Filter {
+        ports: [80, 443, 0, 0, 0, 0, 0, 0],
+        remote_ports: [22, 0, 0, 0, 0, 0, 0, 0],
+        netns: 5,
+        family: 6,
+        ..Default::default()
+    };
+    assert_eq!(kernel, expected);
+}
+
+#[rstest]
+#[case::too_many_ports("port 1 port 2 port 3 port 4 port 5 port 6 port 7 port 8 port 9")]
+#[case::port_that_means_unused("lport 0 lport 1")]
+#[case::two_namespaces("netns 1 netns 2")]
+#[case::both_families("4 6")]
+#[case::only_known_here("pid 1 comm a addr 10.0.0.0/8 state LISTEN closer active min 1")]
+fn the_kernel_is_not_asked_for_a_part(#[case] options: &str) {
+    assert_eq!(criteria(options).kernel(), tcptrace_common::Filter::default());
+}
+
+/// Any row of one of four sockets; `boot_ns` is set to its place in the stream later.
+fn any_transition() -> impl Strategy<Value = Transition> {
+    let states = prop::sample::select(State::ALL);
+    let ports = prop::sample::select(vec![0_u16, 80, 443]);
+    let owners = prop::sample::select(vec![
+        None,
+        Some(owner(7, "curl", OwnerSource::Connect)),
+        Some(owner(8, "nginx", OwnerSource::Listen)),
+        Some(owner(9, "nginx", OwnerSource::Accept)),
+    ]);
+    let closers = prop::option::of(prop::sample::select(Closer::ALL));
+    let held = prop_oneof![Just(Held::Unknown), (0..4_u64).prop_map(Held::Exactly)];
+    (0..4_u64, states.clone(), states, ports.clone(), ports, owners, closers, held).prop_map(
+        |(conn, old, new, local_port, remote_port, owner, closer, held)| {
+            let row = bare();
+            let tuple = Tuple { local_port, remote_port, ..row.identity.tuple };
+            Transition { identity: Identity { conn, tuple, owner, ..row.identity }, old, new, closer, held, ..row }
+        },
+    )
+}
+
+/// A stream in which some connections are concluded right after their last transition, as the engine does it.
+fn any_stream() -> impl Strategy<Value = Vec<Row>> {
+    prop::collection::vec((any_transition(), any::<bool>()), 0..60).prop_map(|rows| {
+        let mut stream = Vec::new();
+        for (row, concluded) in rows {
+            let row = Transition { boot_ns: stream.len() as u64, ..row };
+            stream.push(Row::Transition(row));
+            if concluded && row.new == State::Closed {
+                let closed_ns = stream.len() as u64;
+                stream.push(Row::Connection(Connection { identity: row.identity, closed_ns, ..connection() }));
+            }
+        }
+        stream
+    })
+}
+
+fn any_criteria() -> impl Strategy<Value = Criteria> {
+    let options =
+        ["port 80", "lport 443", "rport 80", "pid 7", "pid 9", "comm nginx", "closer active", "closer unknown"];
+    prop::sample::subsequence(options.to_vec(), 0..4).prop_map(|options| criteria(&options.join(" ")))
+}
+
+/// The place of a row in its stream.
+fn place(row: &Row) -> u64 {
+    match row {
+        Row::Transition(row) => row.boot_ns,
+        Row::Connection(row) => row.closed_ns,
+    }
+}
+
+/// The rows of every life of every socket.
+fn lives(stream: &[Row]) -> Vec<Vec<Row>> {
+    let mut lives: Vec<Vec<Row>> = Vec::new();
+    let mut current: HashMap<u64, usize> = HashMap::new();
+    for row in stream {
+        let conn = row.identity().conn;
+        let life = current.get(&conn).copied();
+        let is_over = life.is_some_and(|life| {
+            let closed = |row: &Row| matches!(row, Row::Transition(row) if row.new == State::Closed);
+            begins(row) || (lives[life].iter().any(closed) && matches!(row, Row::Transition(_)))
+        });
+        let life = life.filter(|_| !is_over).unwrap_or_else(|| {
+            lives.push(Vec::new());
+            lives.len() - 1
+        });
+        current.insert(conn, life);
+        lives[life].push(row.clone());
+    }
+    lives
+}
+
+proptest! {
+    #[test]
+    fn a_connection_is_shown_as_a_whole_or_not_at_all(stream in any_stream(), criteria in any_criteria()) {
+        let mut filter = Filter::new(criteria.clone());
+        let out = filtered(&mut filter, stream.clone());
+        for life in lives(&stream) {
+            let shown: Vec<Row> = out.iter().filter(|row| life.contains(row)).cloned().collect();
+            let is_wanted = life.iter().find_map(|row| criteria.decide(row)) == Some(true);
+            prop_assert_eq!(shown, if is_wanted { life } else { Vec::new() });
+        }
+    }
+
+    #[test]
+    fn every_row_is_shown_once_or_counted(stream in any_stream(), criteria in any_criteria(), held in 0_usize..20) {
+        let criteria = Criteria { min_duration_ns: Some(2), states: vec![State::Established], ..criteria };
+        let mut filter = Filter::with_capacity(criteria, held);
+        let out = filtered(&mut filter, stream.clone());
+        filter.finish();
+        prop_assert_eq!(out.len() as u64 + filter.filtered_out() + filter.dropped(), stream.len() as u64);
+        prop_assert!(out.iter().all(|row| stream.contains(row)));
+        for conn in 0..4 {
+            let places: Vec<u64> = out.iter().filter(|row| row.identity().conn == conn).map(place).collect();
+            prop_assert!(places.is_sorted_by(|before, after| before < after), "{places:?}");
+        }
+    }
+}
+
+/// Prints what a row costs: `cargo test --release -- --ignored --nocapture costs`.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stderr, reason = "prints what it measured")]
+fn costs() {
+    for options in ["", "port 443", "pid 7", "pid 8"] {
+        let mut filter = Filter::new(criteria(options));
+        let mut out = Vec::new();
+        let mut batch = |start: u64| {
+            let before = std::time::Instant::now();
+            for conn in start..start + 20_000 {
+                for row in [bare(), known(), last(known())] {
+                    let identity = Identity { conn, ..row.identity };
+                    filter.push(Row::Transition(Transition { identity, ..row }), &mut out);
+                }
+                out.clear();
+            }
+            before.elapsed().as_nanos() / 60_000
+        };
+        let best = (0..20).map(|n| batch(n * 20_000)).min().unwrap_or_default();
+        eprintln!("filter '{options}': {best} ns a row");
+    }
+}

@@ -1,0 +1,341 @@
+//! The engine, case by case and at random.
+
+mod property;
+mod script;
+
+use rstest::rstest;
+
+use script::{play, play_rows};
+
+/// What the kernel shows of a life, and what the engine makes of it. Times are in ms; see [`script`] for the words.
+#[rstest]
+#[case::client_closes_first(
+    "0 CLOSED>SYN_SENT task=7 noport; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock;
+     6 FIN_WAIT1>FIN_WAIT2 dead; 6 FIN_WAIT2>CLOSED dead mini=FIN_WAIT2; 9 fin; 60009 expired TIME_WAIT",
+    "client active fin tw=expired owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 3 TIME_WAIT 60000"
+)]
+#[case::both_fins_in_one_segment(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7;
+     6 FIN_WAIT1>FIN_WAIT2 dead; 6 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT; 61006 expired TIME_WAIT",
+    "client active fin tw=expired owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 0 TIME_WAIT 61000"
+)]
+#[case::server_side_passive(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 4 ESTABLISHED>CLOSE_WAIT done; 90 CLOSE_WAIT>LAST_ACK task=9 done sock;
+     91 LAST_ACK>CLOSED dead done acked; 91 destroy",
+    "server passive fin owner=9/close | SYN_RECV 0 ESTABLISHED 4 CLOSE_WAIT 86 LAST_ACK 1"
+)]
+#[case::half_close_then_peers_fin_with_descriptor_open(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd sock; 3 FIN_WAIT1>FIN_WAIT2 snd sock;
+     800 FIN_WAIT2>CLOSED done snd rcv sock mini=TIME_WAIT; 900 destroy; 60800 expired TIME_WAIT",
+    "client active fin tw=expired owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 797 TIME_WAIT 60000"
+)]
+#[case::half_close_then_close(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd sock; 3 FIN_WAIT1>FIN_WAIT2 snd sock;
+     10 FIN_WAIT2>FIN_WAIT2 task=8 snd rcv sock; 10 FIN_WAIT2>CLOSED dead snd rcv mini=FIN_WAIT2; 2010 expired FIN_WAIT2",
+    "client active fin_wait2_timeout owner=7/connect closed_by=8 | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2007"
+)]
+#[case::simultaneous_close(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 3 FIN_WAIT1>CLOSING dead done;
+     4 CLOSING>CLOSED dead done acked mini=TIME_WAIT; 60004 expired TIME_WAIT",
+    "client simultaneous fin tw=expired owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 CLOSING 1 TIME_WAIT 60000"
+)]
+#[case::self_connect(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>SYN_RECV; 2 SYN_RECV>ESTABLISHED; 3 ESTABLISHED>CLOSED task=7 err=104",
+    "client reset_remote reset_received owner=7/connect | SYN_SENT 1 SYN_RECV 1 ESTABLISHED 1"
+)]
+#[case::close_with_unread_data(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED task=9 snd rcv sock unread=10; 5 reset ABORT_ON_CLOSE",
+    "server reset_local reset_unread_data owner=9/close | SYN_RECV 0 ESTABLISHED 5"
+)]
+#[case::linger0(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED task=9 snd rcv sock linger0",
+    "server reset_local reset_linger0 owner=9/close | SYN_RECV 0 ESTABLISHED 5"
+)]
+#[case::linger0_in_close_wait(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSE_WAIT done; 7 CLOSE_WAIT>CLOSED task=9 snd rcv sock done linger0",
+    "server passive reset_linger0 owner=9/close | SYN_RECV 0 ESTABLISHED 5 CLOSE_WAIT 2"
+)]
+#[case::disconnect(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>CLOSED task=7 sock",
+    "client reset_local disconnected owner=7/connect | SYN_SENT 1 ESTABLISHED 4"
+)]
+#[case::reset_received_in_established(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 receive_reset; 5 ESTABLISHED>CLOSED task=666 sock err=104",
+    "server reset_remote reset_received | SYN_RECV 0 ESTABLISHED 5"
+)]
+#[case::reset_received_in_close_wait(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSE_WAIT done; 9 CLOSE_WAIT>CLOSED task=666 sock done rcv err=32",
+    "server passive reset_received | SYN_RECV 0 ESTABLISHED 5 CLOSE_WAIT 4"
+)]
+#[case::reset_in_last_ack(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSE_WAIT done; 9 CLOSE_WAIT>LAST_ACK task=9 done sock;
+     10 LAST_ACK>CLOSED dead done err=104; 60 advance",
+    "server passive reset_received owner=9/close | SYN_RECV 0 ESTABLISHED 5 CLOSE_WAIT 4 LAST_ACK 1"
+)]
+#[case::refused(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>CLOSED err=111 sock",
+    "client never_established refused owner=7/connect | SYN_SENT 1"
+)]
+#[case::connect_timeout(
+    "0 CLOSED>SYN_SENT task=7; 3000 SYN_SENT>CLOSED err=110 sock",
+    "client never_established connect_timeout owner=7/connect | SYN_SENT 3000"
+)]
+#[case::unreachable(
+    "0 CLOSED>SYN_SENT task=7; 30 SYN_SENT>CLOSED err=113 sock",
+    "client never_established unreachable owner=7/connect | SYN_SENT 30"
+)]
+#[case::closed_while_connecting(
+    "0 CLOSED>SYN_SENT task=7 noport; 30 SYN_SENT>CLOSED task=8 snd rcv sock",
+    "client never_established closed_while_connecting owner=7/connect closed_by=8 | SYN_SENT 30"
+)]
+#[case::no_local_port(
+    "0 CLOSED>SYN_SENT task=7 noport; 1 SYN_SENT>CLOSED task=7 sock noport",
+    "client never_established no_local_port owner=7/connect | SYN_SENT 1"
+)]
+#[case::retransmission_timeout(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 900 ESTABLISHED>CLOSED sock err=110 inflight retr=5",
+    "client timeout retransmit_timeout owner=7/connect | SYN_SENT 1 ESTABLISHED 899"
+)]
+#[case::user_timeout(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 900 ESTABLISHED>CLOSED sock err=110 inflight retr=2 ut",
+    "client timeout user_timeout owner=7/connect | SYN_SENT 1 ESTABLISHED 899"
+)]
+#[case::keepalive_timeout(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 900 reset KEEPALIVE_TIMEOUT; 900 ESTABLISHED>CLOSED sock err=110 ka acked probes=2",
+    "client timeout keepalive_timeout owner=7/connect | SYN_SENT 1 ESTABLISHED 899"
+)]
+#[case::orphan_times_out_in_fin_wait1(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 900 FIN_WAIT1>CLOSED dead err=110 inflight retr=8",
+    "client active retransmit_timeout owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 895"
+)]
+#[case::too_many_orphans(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 5 FIN_WAIT1>CLOSED dead inflight",
+    "client active orphan_killed owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 0"
+)]
+#[case::killed_by_admin(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 reset OTHER; 5 ESTABLISHED>CLOSED task=99 sock err=103",
+    "client killed killed owner=7/connect closed_by=99 | SYN_SENT 1 ESTABLISHED 4"
+)]
+#[case::never_accepted(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED task=9",
+    "server reset_local never_accepted owner=9/close | SYN_RECV 0 ESTABLISHED 5"
+)]
+#[case::data_after_close_in_the_same_soft_interrupt(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     6 FIN_WAIT2>CLOSED dead mini=none; 6 destroy; 6 reset ABORT_ON_DATA",
+    "client active reset_data_after_close owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 0"
+)]
+#[case::data_after_close_to_a_mini_socket(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     6 FIN_WAIT2>CLOSED dead mini=FIN_WAIT2; 16 reset ABORT_ON_DATA; 16 killed FIN_WAIT2 segment",
+    "client active reset_data_after_close owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 10"
+)]
+#[case::reset_to_a_mini_socket_in_fin_wait2(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     6 FIN_WAIT2>CLOSED dead mini=FIN_WAIT2; 16 killed FIN_WAIT2 reset",
+    "client active reset_received owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 10"
+)]
+#[case::data_after_shutdown_is_a_reset_that_we_send(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSE_WAIT done; 9 CLOSE_WAIT>LAST_ACK task=9 done sock;
+     10 LAST_ACK>CLOSED dead done err=104; 10 destroy; 10 reset ABORT_ON_DATA",
+    "server passive reset_data_after_close owner=9/close | SYN_RECV 0 ESTABLISHED 5 CLOSE_WAIT 4 LAST_ACK 1"
+)]
+#[case::negative_linger2(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     6 FIN_WAIT2>CLOSED dead linger2 mini=none; 6 reset ABORT_ON_DATA",
+    "client active reset_other owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 0"
+)]
+#[case::time_wait_refused(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     6 FIN_WAIT2>CLOSED dead done mini=none",
+    "client active fin tw=refused owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 0"
+)]
+#[case::orphan_refused_a_mini_socket(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     6 FIN_WAIT2>CLOSED dead mini=none; 60 advance",
+    "client active fin tw=refused owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 0"
+)]
+#[case::time_wait_reused_by_connect(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     6 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT; 1206 killed TIME_WAIT connect",
+    "client active fin tw=reused owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 0 TIME_WAIT 1200"
+)]
+#[case::time_wait_ended_by_a_new_syn(
+    "0 ESTABLISHED>FIN_WAIT1; 6 FIN_WAIT1>FIN_WAIT2 dead; 6 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT; 1206 killed TIME_WAIT segment",
+    "unknown active fin tw=new_syn incomplete | ESTABLISHED ≥0 FIN_WAIT1 6 FIN_WAIT2 0 TIME_WAIT 1200"
+)]
+#[case::time_wait_ended_by_the_peers_reset(
+    "0 ESTABLISHED>FIN_WAIT1; 6 FIN_WAIT1>FIN_WAIT2 dead; 6 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT; 16 killed TIME_WAIT reset",
+    "unknown active fin tw=reset incomplete | ESTABLISHED ≥0 FIN_WAIT1 6 FIN_WAIT2 0 TIME_WAIT 10"
+)]
+#[case::time_wait_killed_by_admin(
+    "0 ESTABLISHED>FIN_WAIT1; 6 FIN_WAIT1>FIN_WAIT2 dead; 6 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT; 16 killed TIME_WAIT admin",
+    "unknown active fin tw=killed incomplete | ESTABLISHED ≥0 FIN_WAIT1 6 FIN_WAIT2 0 TIME_WAIT 10"
+)]
+#[case::time_wait_gone_with_its_namespace(
+    "0 ESTABLISHED>FIN_WAIT1; 6 FIN_WAIT1>FIN_WAIT2 dead; 6 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT; 16 killed TIME_WAIT netns",
+    "unknown active fin tw=netns_gone incomplete | ESTABLISHED ≥0 FIN_WAIT1 6 FIN_WAIT2 0 TIME_WAIT 10"
+)]
+#[case::time_wait_that_nobody_could_watch(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     6 FIN_WAIT2>CLOSED dead done",
+    "client active fin tw=unknown owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 0"
+)]
+#[case::time_wait_prolonged_by_a_retransmitted_fin(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     6 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT; 30000 rearmed TIME_WAIT; 91000 expired TIME_WAIT",
+    "client active fin tw=expired owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 0 TIME_WAIT 90994"
+)]
+#[case::time_wait_across_a_suspended_machine(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     6 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT; 3600000 suspended 3590000; 3651000 expired TIME_WAIT",
+    "client active fin tw=expired owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 0 TIME_WAIT 3650994"
+)]
+#[case::time_wait_whose_end_was_never_seen(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     6 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT; 200000 advance",
+    "client active fin tw=unknown owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 0 TIME_WAIT ≥60000"
+)]
+#[case::fin_overtakes_the_closing_on_another_cpu(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     7 fin; 7 FIN_WAIT2>CLOSED dead mini=FIN_WAIT2; 60007 expired TIME_WAIT",
+    "client active fin tw=expired owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 1 TIME_WAIT 60000"
+)]
+#[case::fin_wait2_turned_time_wait_unseen_without_a_length_to_go_by(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     6 FIN_WAIT2>CLOSED dead mini=FIN_WAIT2; 61007 expired TIME_WAIT",
+    "client active fin tw=expired owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1"
+)]
+#[case::pre_existing_connection(
+    "1000 ESTABLISHED>CLOSE_WAIT done; 1500 CLOSE_WAIT>LAST_ACK task=9 sock done; 1501 LAST_ACK>CLOSED dead done acked",
+    "unknown passive fin owner=9/close incomplete | ESTABLISHED ≥1000 CLOSE_WAIT 500 LAST_ACK 1"
+)]
+#[case::pre_existing_fin_wait2(
+    "1000 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT; 61000 expired TIME_WAIT",
+    "unknown active fin tw=expired incomplete | FIN_WAIT2 ≥1000 TIME_WAIT 60000"
+)]
+#[case::pre_existing_time_wait("1000 expired TIME_WAIT", "unknown unknown fin tw=expired incomplete | TIME_WAIT ≥1000")]
+#[case::lost_end_found_by_the_destruction(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 3 lost; 9 destroy",
+    "client unknown unknown owner=7/connect incomplete | SYN_SENT 1"
+)]
+#[case::lost_middle(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 3 lost; 9 CLOSE_WAIT>LAST_ACK task=7 done sock; 10 LAST_ACK>CLOSED dead done acked",
+    "client passive fin owner=7/connect incomplete | SYN_SENT 1 LAST_ACK 1"
+)]
+#[case::gap_in_the_middle_of_a_state(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 3 lost; 9 ESTABLISHED>CLOSED task=7 sock",
+    "client reset_local disconnected owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED ≥6"
+)]
+#[case::child_known_by_its_address_first(
+    "0 embryo; 2 SYN_RECV>ESTABLISHED child; 5 ESTABLISHED>CLOSED task=9 snd rcv sock linger0",
+    "server reset_local reset_linger0 owner=9/close | SYN_RECV 2 ESTABLISHED 3"
+)]
+#[case::shutdown_before_established_is_not_the_bystanders(
+    "0 LISTEN>SYN_RECV; 1 SYN_RECV>ESTABLISHED snd sock; 1 ESTABLISHED>FIN_WAIT1 task=666 snd sock; 2 FIN_WAIT1>CLOSED err=104 sock; 60 advance",
+    "server active reset_received | SYN_RECV 1 ESTABLISHED 0 FIN_WAIT1 1"
+)]
+fn a_life_is_told_right(#[case] events: &str, #[case] expected: &str) {
+    assert_eq!(play(events), [expected]);
+}
+
+#[test]
+fn every_state_is_a_row_and_mini_sockets_are_real_states() {
+    let rows = play_rows(
+        "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7; 6 FIN_WAIT1>FIN_WAIT2 dead;
+         6 FIN_WAIT2>CLOSED dead mini=FIN_WAIT2; 9 fin; 60009 expired TIME_WAIT",
+    );
+    assert_eq!(
+        rows,
+        [
+            "CLOSED>SYN_SENT -",
+            "SYN_SENT>ESTABLISHED 1",
+            "ESTABLISHED>FIN_WAIT1 4 active",
+            "FIN_WAIT1>FIN_WAIT2 1 active",
+            "FIN_WAIT2>TIME_WAIT 3 active orphan",
+            "TIME_WAIT>CLOSED 60000 active expired orphan",
+        ]
+    );
+}
+
+#[test]
+fn unseen_entry_into_time_wait_is_reckoned_from_the_timer() {
+    // The first connection shows how long a TIME_WAIT is; the timer of the second was set 50 ms into its FIN_WAIT2.
+    let rows = play_rows(
+        "0 ESTABLISHED>FIN_WAIT1; 1 FIN_WAIT1>FIN_WAIT2; 1 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT;
+         2 other ESTABLISHED>FIN_WAIT1; 3 other FIN_WAIT1>FIN_WAIT2; 3 other FIN_WAIT2>CLOSED dead mini=FIN_WAIT2;
+         60100 other expired TIME_WAIT due=-47",
+    );
+    let own: Vec<_> = rows.iter().rev().take(2).collect();
+    assert_eq!(own, ["TIME_WAIT>CLOSED ≥60047 active expired orphan", "FIN_WAIT2>TIME_WAIT - active orphan"]);
+}
+
+#[test]
+fn a_listener_is_shown_but_is_no_connection() {
+    let events = "0 CLOSED>LISTEN task=3; 5 LISTEN>CLOSED task=3; 5 CLOSED>CLOSED task=3; 6 destroy";
+    assert_eq!(play_rows(events), ["CLOSED>LISTEN -", "LISTEN>CLOSED 5"]);
+    assert!(play(events).is_empty());
+}
+
+#[test]
+fn a_socket_that_connects_again_is_another_connection() {
+    let lives = play(
+        "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>CLOSED err=111 sock; 5 CLOSED>SYN_SENT task=7; 7 SYN_SENT>CLOSED err=110 sock",
+    );
+    assert_eq!(
+        lives,
+        [
+            "client never_established refused owner=7/connect | SYN_SENT 1",
+            "client never_established connect_timeout owner=7/connect | SYN_SENT 2",
+        ]
+    );
+}
+
+#[test]
+fn an_address_that_is_used_again_is_another_connection() {
+    let lives = play(
+        "0 address CLOSED>SYN_SENT task=7; 1 address SYN_SENT>ESTABLISHED; 9 address CLOSED>SYN_SENT task=8;
+         10 address SYN_SENT>ESTABLISHED; 12 address destroy",
+    );
+    assert_eq!(
+        lives,
+        [
+            "client unknown unknown owner=7/connect incomplete | SYN_SENT 1",
+            "client unknown unknown owner=8/connect incomplete | SYN_SENT 1",
+        ]
+    );
+}
+
+#[test]
+fn the_socket_that_was_idle_longest_is_forgotten_first() {
+    let mut engine = super::Engine::new(super::Config { sockets: 2, at_close: false });
+    let mut rows = Vec::new();
+    for event in script::parse(
+        "0 CLOSED>SYN_SENT; 1 other CLOSED>SYN_SENT; 2 SYN_SENT>ESTABLISHED; 3 third CLOSED>SYN_SENT; 4 SYN_SENT>CLOSED err=104;
+         6 other SYN_SENT>ESTABLISHED",
+    ) {
+        engine.feed(&event, &mut rows);
+    }
+    assert_eq!(engine.stats().evicted, 1);
+    let shown = script::transitions(&rows);
+    assert_eq!(
+        shown.last().map(String::as_str),
+        Some("SYN_SENT>ESTABLISHED ≥3"),
+        "what is certain of the forgotten one"
+    );
+}
+
+#[test]
+fn at_close_a_connection_is_put_out_before_its_time_wait() {
+    let mut engine = super::Engine::new(super::Config { at_close: true, ..super::Config::default() });
+    let mut rows = Vec::new();
+    let events = "0 ESTABLISHED>FIN_WAIT1; 1 FIN_WAIT1>FIN_WAIT2; 1 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT";
+    for event in script::parse(events) {
+        engine.feed(&event, &mut rows);
+    }
+    assert_eq!(script::connections(&rows).len(), 1);
+    for event in script::parse("60001 expired TIME_WAIT") {
+        engine.feed(&event, &mut rows);
+    }
+    assert_eq!(script::connections(&rows).len(), 1, "once only");
+}

@@ -1,0 +1,180 @@
+//! The command line: what people and scripts rely on.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::mpsc::TryRecvError;
+use std::time::{Duration, Instant};
+
+use tcptrace_tests::process::aside;
+use tcptrace_tests::program::{Finished, binary, run, run_command};
+use tcptrace_tests::sockets::{address, connect, listen, socket};
+use tcptrace_tests::{Namespace, Tracer};
+
+const USAGE: i32 = 2;
+
+fn assert_usage_error(args: &[&str], said: &[&str]) {
+    let finished = run(args);
+    assert_eq!(finished.code(), USAGE, "{args:?}: {}", finished.stderr);
+    assert_eq!(finished.text(), "", "{args:?}");
+    for words in said {
+        assert!(finished.stderr.contains(words), "{args:?} says nothing of {words}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn help() {
+    let finished = run(&["--help"]);
+    assert_eq!(finished.code(), 0);
+    for command in ["watch", "connections", "check"] {
+        assert!(finished.text().contains(command), "{}", finished.text());
+        let finished = run(&[command, "--help"]);
+        assert_eq!(finished.code(), 0, "{}", finished.stderr);
+        assert!(finished.text().contains("--format"), "{}", finished.text());
+        assert_eq!(finished.stderr, "");
+    }
+}
+
+#[test]
+fn version() {
+    let finished = run(&["--version"]);
+    assert_eq!((finished.code(), finished.text()), (0, concat!("tcptrace ", env!("CARGO_PKG_VERSION"), "\n")));
+}
+
+#[test]
+fn wrong_usage() {
+    assert_usage_error(&[], &["Usage"]);
+    assert_usage_error(&["no-such-command"], &["no-such-command"]);
+    assert_usage_error(&["watch", "--no-such-option"], &["--no-such-option"]);
+    assert_usage_error(&["watch", "leftover"], &["leftover"]);
+}
+
+/// What is wrong is named, and so is what would be right.
+#[test]
+fn wrong_values() {
+    assert_usage_error(&["watch", "--format", "bogus"], &["bogus", "text", "json", "csv"]);
+    assert_usage_error(&["connections", "--format", "bogus"], &["bogus", "text", "json", "csv"]);
+    assert_usage_error(&["watch", "--state", "bogus"], &["bogus", "TIME_WAIT", "CLOSE_WAIT", "SYN_SENT"]);
+    assert_usage_error(&["watch", "--closer", "bogus"], &["bogus", "active", "passive", "reset_local"]);
+    assert_usage_error(&["watch", "--addr", "10.0.0.0/33"], &["10.0.0.0/33"]);
+    assert_usage_error(&["watch", "--port", "0"], &["0"]);
+    assert_usage_error(&["watch", "--port", "65536"], &["65536"]);
+    assert_usage_error(&["watch", "--pid", "init"], &["init"]);
+    assert_usage_error(&["watch", "--min-duration", "5"], &["'5'"]);
+    assert_usage_error(&["watch", "--duration", "-1s"], &[]);
+    assert_usage_error(&["watch", "-4", "-6"], &["-4", "-6"]);
+}
+
+/// One sentence that says what is missing, and no more.
+#[test]
+fn without_privileges() {
+    const NOBODY: u32 = 65_534;
+    let copy = std::env::temp_dir().join(format!("tcptrace-unprivileged-{}", std::process::id()));
+    fs::copy(binary(), &copy).expect("copy the program to where everybody may run it");
+    fs::set_permissions(&copy, Permissions::from_mode(0o755)).expect("let everybody run it");
+    for command in ["watch", "connections", "check"] {
+        let finished = {
+            let mut nobodys = Command::new(&copy);
+            nobodys.arg(command).uid(NOBODY).gid(NOBODY);
+            run_command(nobodys)
+        };
+        assert_eq!(finished.code(), 1, "{command}: {}", finished.stderr);
+        assert_eq!(finished.text(), "", "{command}");
+        assert_eq!(finished.stderr.lines().count(), 1, "{command}: {}", finished.stderr);
+        assert!(finished.stderr.starts_with("tcptrace: "), "{command}: {}", finished.stderr);
+        let names_it = ["root", "CAP_BPF"].iter().any(|word| finished.stderr.contains(word));
+        assert!(names_it, "{command}: {}", finished.stderr);
+    }
+    fs::remove_file(&copy).expect("remove the copy");
+}
+
+#[test]
+fn check() {
+    let finished = run(&["check"]);
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    assert!(finished.text().contains("TIME_WAIT"), "{}", finished.text());
+    let finished = run(&["check", "--format", "json"]);
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    for line in finished.text().lines() {
+        serde_json::from_str::<serde_json::Value>(line).expect("one object a line");
+    }
+}
+
+/// Data on stdout, everything else on stderr, the summary last.
+fn assert_summary(finished: &Finished) {
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    let lines: Vec<_> = finished.stderr.lines().collect();
+    assert_eq!(lines.first(), Some(&"tcptrace: ready"), "{}", finished.stderr);
+    let summary = lines.last().expect("a summary");
+    for word in ["seen", "lost", "followed", "filtered out"] {
+        assert!(summary.contains(word), "{summary}");
+    }
+}
+
+/// Ctrl-C ends it in order, even in the moment in which it says that it is ready.
+#[test]
+fn interrupted() {
+    for command in ["watch", "connections"].repeat(5) {
+        assert_summary(&Tracer::start(&[command]).interrupt());
+    }
+}
+
+/// Rows that came before the interrupt are printed, and counted.
+#[test]
+fn interrupted_after_rows() {
+    let net = Namespace::enter_unwatched();
+    let tracer = Tracer::start_in(&net, &["watch", "--format", "json"]);
+    let (mut client, _server) = connect(&listen("127.0.0.1"));
+    client.reset();
+    let finished = tracer.interrupt();
+    assert_summary(&finished);
+    let to_the_end = finished.text().lines().any(|line| line.contains(r#""reason":"reset_linger0""#));
+    assert!(to_the_end, "{}", finished.text());
+}
+
+#[test]
+fn ends_by_itself() {
+    let begun = Instant::now();
+    let finished = run(&["watch", "--duration", "1s"]);
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert_summary(&finished);
+}
+
+/// `tcptrace watch | head -n 1`: the reader goes, and that is no failure.
+#[test]
+fn reader_goes_away() {
+    let net = Namespace::enter_unwatched();
+    let nobody = address(&listen("127.0.0.1"));
+    for format in ["text", "json", "csv"] {
+        let script =
+            format!("\"$0\" watch --format {format} --netns {} | head -n 1; echo \"${{PIPESTATUS[0]}}\"", net.inode());
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &script]).arg(binary());
+        let output = aside(move || bash.output().expect("run bash"));
+        let output = loop {
+            match output.try_recv() {
+                Ok(output) => break output,
+                Err(gone) => assert_eq!(gone, TryRecvError::Empty),
+            }
+            socket().connect(&nobody.into()).expect_err("nobody listens");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).expect("UTF-8"));
+        let lines: Vec<_> = stdout.lines().collect();
+        assert_eq!((lines.len(), lines.last()), (2, Some(&"0")), "{format}: {stdout}{stderr}");
+        for word in ["pipe", "panic", "error"] {
+            assert!(!stderr.contains(word), "{format}: {stderr}");
+        }
+    }
+}
+
+/// The header comes at once, so that a reader knows the columns before the first row.
+#[test]
+fn csv_has_a_header() {
+    let tracer = Tracer::start(&["watch", "--format", "csv"]);
+    let header = tracer.text("\n");
+    for field in ["time", "conn", "old", "new", "held_ns"] {
+        assert!(header.lines().next().expect("a line").split(',').any(|name| name == field), "{header}");
+    }
+}
