@@ -33,16 +33,23 @@ pub(crate) struct Key {
 impl Key {
     /// Of a full socket; `sk` and `tcp` are the same one, as `struct sock` and `struct tcp_sock`.
     ///
+    /// While it connects, `inet_sport` may still be the port of an earlier connection of the same socket, and only
+    /// `skc_num` says whether a port is taken; while it closes, that is 0 already.
+    ///
     /// # Safety
     ///
     /// Both are pointers that the verifier trusts.
     #[inline(always)]
-    pub(crate) unsafe fn of_socket(sk: *const u8, tcp: *const u8) -> Self {
+    pub(crate) unsafe fn of_socket(sk: *const u8, tcp: *const u8, connects: bool) -> Self {
         // SAFETY: the verifier checks each access.
         unsafe {
             let net: *const u8 = load(sk, off::SOCK_COMMON_NET());
             Self {
-                local_port: u16::from_be(load(tcp, off::INET_SPORT())),
+                local_port: if connects {
+                    load(sk, off::SOCK_COMMON_NUM())
+                } else {
+                    u16::from_be(load(tcp, off::INET_SPORT()))
+                },
                 remote_port: u16::from_be(load(sk, off::SOCK_COMMON_DPORT())),
                 netns: load(net, off::NET_INUM()),
                 ipv4: is_ipv4(

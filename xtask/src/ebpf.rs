@@ -8,7 +8,7 @@ mod check;
 mod record;
 mod sources;
 mod strip;
-mod toolchain;
+pub(crate) mod toolchain;
 
 use std::fs;
 use std::path::{self, Path, PathBuf};

@@ -6,12 +6,13 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
+use crate::ebpf::toolchain::Linker;
 use crate::{command, host};
 
 /// Version of bpf-linker that is installed.
 const LINKER_VERSION: &str = "0.13.0";
-/// LLVM that it is built with: the one of Debian's rustc-web.
-const LLVM: &str = "llvm-22";
+/// Major version of the LLVM that it is built with: the one of Debian's rustc-web.
+const LLVM: &str = "22";
 
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]
@@ -129,16 +130,14 @@ fn packages(tools: &[Tool], is_missing: impl Fn(&Tool) -> bool) -> Vec<Step> {
 }
 
 fn linker() -> Vec<Step> {
-    if installed_linker().is_some_and(|version| version.trim() == format!("bpf-linker {LINKER_VERSION}")) {
+    let fits = |linker: Linker| linker.version == format!("bpf-linker {LINKER_VERSION}") && linker.llvm_major() == LLVM;
+    if Linker::find().is_ok_and(fits) {
         return Vec::new();
     }
-    let fixed = ["install", "bpf-linker", "--version", LINKER_VERSION, "--locked"];
-    let install = Step::new("cargo", &[&fixed[..], &["--no-default-features", "--features", LLVM]].concat());
-    vec![install.with("LLVM_PREFIX", &format!("/usr/lib/{LLVM}"))]
-}
-
-fn installed_linker() -> Option<String> {
-    command::output(Command::new(command::find("bpf-linker")?).arg("--version")).ok()
+    let install = ["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--no-default-features"];
+    let feature = format!("llvm-{LLVM}");
+    let install = Step::new("cargo", &[&install[..], &["--features", &feature]].concat());
+    vec![install.with("LLVM_PREFIX", &format!("/usr/lib/{feature}"))]
 }
 
 fn perform(steps: &[Step]) -> Result<()> {

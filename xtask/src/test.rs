@@ -6,7 +6,7 @@ use crate::setup::{self, TEST_TOOLS};
 use crate::{command, host, workspace};
 
 /// How many tests run at once. Those of the live kernel mostly wait for TIME_WAITs of 60 s, each in its own namespace.
-const THREADS: &str = "48";
+const THREADS: &str = "96";
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -25,6 +25,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // The tests of whole programs run the binary, which `cargo test` alone would not build.
     command::run(command::cargo().arg("build").args(packages))?;
     let mut tests = command::cargo();
-    tests.env("RUST_TEST_THREADS", THREADS).args(["test", "--no-fail-fast"]).args(packages);
-    command::run(tests.args(args.filter.iter()))
+    tests.env("TCPTRACE_BIN", workspace::target().join("debug/tcptrace")).env("RUST_TEST_THREADS", THREADS);
+    command::run(tests.args(["test", "--no-fail-fast"]).args(packages).args(&args.filter))
 }

@@ -3,6 +3,7 @@
 
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
+use tcptrace_common::state::SYN_SENT;
 use tcptrace_common::{Head, TaskTail, counter, flag, kind};
 
 use crate::emit::{count, fill_task, reserve, submit};
@@ -39,8 +40,10 @@ fn classic_inet_sock_set_state(ctx: TracePointContext) -> u32 {
         return 0;
     }
     let family: u16 = at(&ctx, field::FAMILY);
+    let new = at::<u32>(&ctx, field::NEW_STATE) as u8;
     let key = Key {
-        local_port: at(&ctx, field::LOCAL_PORT),
+        // While it connects, the port may be that of an earlier connection of the same socket.
+        local_port: if new == SYN_SENT { 0 } else { at(&ctx, field::LOCAL_PORT) },
         remote_port: at(&ctx, field::REMOTE_PORT),
         netns: 0,
         ipv4: family == AF_INET,
@@ -59,7 +62,7 @@ fn classic_inet_sock_set_state(ctx: TracePointContext) -> u32 {
         (&raw mut (*head).local_port).write(key.local_port);
         (&raw mut (*head).remote_port).write(key.remote_port);
         (&raw mut (*head).old).write(at::<u32>(&ctx, field::OLD_STATE) as u8);
-        (&raw mut (*head).new).write(at::<u32>(&ctx, field::NEW_STATE) as u8);
+        (&raw mut (*head).new).write(new);
         fill_task(&raw mut (*record).task);
     }
     submit(entry);

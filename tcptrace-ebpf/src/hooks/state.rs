@@ -50,13 +50,14 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     if tcp.is_null() {
         return 0;
     }
-    // SAFETY: both are trusted by the verifier.
-    let key = unsafe { Key::of_socket(sk, tcp) };
+    let (old, new) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    // SAFETY: as above.
+    let key = unsafe { Key::of_socket(sk, tcp, new == SYN_SENT) };
     if !key.is_wanted() {
         count(counter::FILTERED);
         return 0;
     }
-    let change = Change { sk, tcp, old: ctx.arg::<i32>(1) as u8, new: ctx.arg::<i32>(2) as u8, key };
+    let change = Change { sk, tcp, old, new, key };
     #[cfg(feature = "bpf-log")]
     aya_log_ebpf::debug!(&ctx, "state {} to {}, port {}", change.old, change.new, key.local_port);
     // SAFETY: the pointers in `change` are trusted by the verifier.
@@ -151,7 +152,8 @@ unsafe fn fill_end(end: *mut EndTail, change: Change) {
     }
 }
 
-/// Bytes received and not read; the peer's FIN takes a sequence number of its own.
+/// Bytes received and not read. The peer's FIN takes a sequence number of its own, which counts as read when the
+/// process has read to the end (`tcp_recvmsg_locked` in `net/ipv4/tcp.c`).
 ///
 /// # Safety
 ///
@@ -162,8 +164,8 @@ unsafe fn unread(tcp: *const u8, sock_flags: u64) -> u32 {
     unsafe {
         let received: u32 = load(tcp, off::TCP_RCV_NXT());
         let copied: u32 = load(tcp, off::TCP_COPIED_SEQ());
-        let fin = u32::from(sock_flags & sock_flag::DONE != 0);
-        received.wrapping_sub(copied).wrapping_sub(fin)
+        let ahead = received.wrapping_sub(copied);
+        if ahead > 0 && sock_flags & sock_flag::DONE != 0 { ahead - 1 } else { ahead }
     }
 }
 

@@ -78,8 +78,9 @@ fn run(args: &LiveArgs, kind: Kind, at_close: bool, states: bool) -> Result<Outc
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the event loop")?;
     runtime.block_on(async {
+        let mut stop = Stop::new()?;
         let mut live = Live::start(args, kind, at_close, states)?;
-        live.until_stopped(args.duration).await?;
+        live.until_stopped(&mut stop, args.duration).await?;
         live.finish()
     })
 }
@@ -135,16 +136,13 @@ impl Live {
     }
 
     /// Follows the stream until a signal comes or the time is over.
-    async fn until_stopped(&mut self, duration: Option<Duration>) -> Result<()> {
-        let mut interrupt = handler(SignalKind::interrupt())?;
-        let mut terminate = handler(SignalKind::terminate())?;
+    async fn until_stopped(&mut self, stop: &mut Stop, duration: Option<Duration>) -> Result<()> {
         let end = duration.map(|duration| Instant::now() + duration);
         loop {
             let wait = self.longest_wait()?;
             tokio::select! {
                 biased;
-                _ = interrupt.recv() => return Ok(()),
-                _ = terminate.recv() => return Ok(()),
+                () = stop.asked() => return Ok(()),
                 () = reached(end) => return Ok(()),
                 () = self.probe.wait(wait) => {}
             }
@@ -295,6 +293,26 @@ impl Write for Outlet {
         let mut stdout = io::stdout().lock();
         stdout.write_all(&self.pending.split())?;
         stdout.flush()
+    }
+}
+
+/// The signals that end a run in order: the ring buffer is drained and the closing line printed.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    /// From now on the signals do not kill the process.
+    fn new() -> Result<Self> {
+        Ok(Self { interrupt: handler(SignalKind::interrupt())?, terminate: handler(SignalKind::terminate())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 

@@ -26,6 +26,7 @@ const MEMBERS: &[(&str, &str, &str, Need)] = &[
     ("SOCK_COMMON_V6_DADDR", "sock_common", "skc_v6_daddr", Need::Socket),
     ("SOCK_COMMON_V6_RCV_SADDR", "sock_common", "skc_v6_rcv_saddr", Need::Socket),
     ("SOCK_COMMON_DPORT", "sock_common", "skc_dport", Need::Socket),
+    ("SOCK_COMMON_NUM", "sock_common", "skc_num", Need::Socket),
     ("SOCK_COMMON_NET", "sock_common", "skc_net", Need::Socket),
     ("SOCK_COMMON_COOKIE", "sock_common", "skc_cookie", Need::Socket),
     ("SOCK_COMMON_FLAGS", "sock_common", "skc_flags", Need::Socket),

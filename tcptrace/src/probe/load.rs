@@ -112,7 +112,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
         services.push((hook.feature, serve(hook, &around, &mut ebpf, &mut programs)));
     }
     for classic in CLASSIC {
-        fall_back(classic, &mut services, &mut ebpf, &mut programs);
+        fall_back(classic, options, &mut services, &mut ebpf, &mut programs);
     }
     services.sort_by_key(|(feature, _)| *feature as u8);
     if let Some((_, Service::Unavailable { reason })) =
@@ -182,6 +182,7 @@ fn serve(hook: &Hook, around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec
 /// Serves a feature by its classic tracepoint where the better hook could not be had.
 fn fall_back(
     &(feature, category, name, program): &(Feature, &str, &str, &str),
+    options: &Options,
     services: &mut [(Feature, Service)],
     ebpf: &mut Ebpf,
     programs: &mut Vec<RawFd>,
@@ -192,6 +193,10 @@ fn fall_back(
     let Some((_, service)) = services.iter_mut().find(|(served, _)| *served == feature) else { return };
     let Service::Unavailable { reason } = service else { return };
     if transitions_by_btf {
+        return;
+    }
+    if options.filter.netns != 0 {
+        *reason = format!("{reason}; the classic tracepoint does not show the namespace that --netns asks for");
         return;
     }
     *service = match attach_classic(ebpf, category, name, program) {

@@ -44,11 +44,11 @@ pub(super) struct Toolchain {
 
 /// An installed bpf-linker.
 #[derive(Clone, Debug)]
-pub(super) struct Linker {
+pub(crate) struct Linker {
     /// Its file.
     pub(super) path: PathBuf,
     /// What `bpf-linker --version` prints.
-    pub(super) version: String,
+    pub(crate) version: String,
     /// Version of its LLVM.
     pub(super) llvm: String,
 }
@@ -80,7 +80,7 @@ impl Toolchain {
         let Some(rustc_llvm) = about.lines().find_map(|line| line.strip_prefix("LLVM version: ")) else {
             bail!("`rustc -vV` names no LLVM version");
         };
-        if major(rustc_llvm) != major(&linker.llvm) {
+        if major(rustc_llvm) != linker.llvm_major() {
             bail!(
                 "{rustc} writes code of LLVM {rustc_llvm}, but {} is built with LLVM {}, and both must be of the same \
                  major version: install a bpf-linker built with LLVM {}",
@@ -173,7 +173,7 @@ impl Origin {
 
 impl Linker {
     /// The bpf-linker that is found in `PATH` or where Cargo installs programs.
-    pub(super) fn find() -> Result<Self> {
+    pub(crate) fn find() -> Result<Self> {
         let Some(path) = command::find("bpf-linker") else {
             bail!("bpf-linker is missing (`cargo install bpf-linker`, for the LLVM of the compiler)");
         };
@@ -186,10 +186,15 @@ impl Linker {
             None => bail!("{} does not say which LLVM it is built with", path.display()),
         }
     }
+
+    /// Major version of its LLVM.
+    pub(crate) fn llvm_major(&self) -> &str {
+        major(&self.llvm)
+    }
 }
 
 /// Major version, of a version such as `22.1.8`.
-pub(super) fn major(version: &str) -> &str {
+fn major(version: &str) -> &str {
     version.split('.').next().unwrap_or(version)
 }
 
