@@ -9,7 +9,7 @@ macro_rules! offsets {
         $(#[unsafe(no_mangle)] static $name: Global<u32> = Global::new(0);)*
         /// Offsets in bytes, named `structure member`.
         pub(crate) mod off {
-            $(#[allow(non_snake_case, reason = "the name is the symbol's")]
+            $(#[expect(non_snake_case, reason = "the name is the symbol's")]
             #[inline(always)]
             pub(crate) fn $name() -> usize { super::$name.load() as usize })*
         }

@@ -12,7 +12,7 @@ mod kernel;
 mod layout;
 mod socket;
 
-#[cfg(target_arch = "bpf")]
+#[cfg(not(test))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     // Unreachable: the verifier rejects a program that could come here.

@@ -261,7 +261,8 @@ impl Life {
 /// Whether a life ended with this transition when `connections` says that the connection ended.
 fn ended_at(last: Option<&Value>, connection: &Value) -> bool {
     let time = |row: &Value| Duration::from_nanos(row["boot_ns"].as_u64().expect("a time"));
-    last.is_some_and(|row| row["new"] == "CLOSED" && time(row).abs_diff(time(connection)) < SLACK)
+    let is_same = |row: &Value| row["new"] == "CLOSED" && row["local"] == connection["local"];
+    last.is_some_and(|row| is_same(row) && time(row).abs_diff(time(connection)) < SLACK)
 }
 
 impl std::fmt::Display for Life {

@@ -22,7 +22,7 @@ pub(crate) fn object() -> PathBuf {
     root().join("tcptrace/bpf/tcptrace.bpf.o")
 }
 
-/// The record of how [`object`] was made.
+/// The record of how [`object()`] was made.
 pub(crate) fn record() -> PathBuf {
     root().join("tcptrace/bpf/tcptrace.bpf.toml")
 }

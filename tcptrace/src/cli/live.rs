@@ -1,6 +1,7 @@
 //! `watch` and `connections`: from the kernel to the terminal.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -42,6 +43,9 @@ struct LiveArgs {
     /// Use the classic tracepoints only, as on a kernel without BTF: no TIME_WAIT, and ends unexplained
     #[arg(long)]
     no_btf: bool,
+    /// Load this eBPF object instead of the built-in one
+    #[arg(long, value_name = "PATH", hide = true)]
+    object: Option<PathBuf>,
     #[command(flatten)]
     filter: FilterArgs,
 }
@@ -109,7 +113,7 @@ impl Live {
             ring_bytes: args.ring_size << 20,
             filter: criteria.kernel(),
             no_btf: args.no_btf,
-            object: None,
+            object: args.object.clone(),
         };
         let probe = Probe::attach(&options)?;
         let text = TextOptions { colour: args.output.colour(), states, zone: TimeZone::system() };

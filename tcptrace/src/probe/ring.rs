@@ -30,6 +30,8 @@ pub(super) struct Reader {
     recursion: u64,
     decoder: Decoder,
     mood: Mood,
+    #[cfg(feature = "bpf-log")]
+    messages: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     /// Keeps the programs attached.
     _ebpf: Ebpf,
 }
@@ -54,7 +56,18 @@ impl Reader {
         let wake = Array::try_from(take(&mut ebpf, "WAKE")?).map_err(|error| bad_map("WAKE", &error))?;
         let counters =
             PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(|error| bad_map("COUNTERS", &error))?;
-        Ok(Self { ring, wake, counters, programs, recursion: 0, decoder, mood: Mood::Busy, _ebpf: ebpf })
+        Ok(Self {
+            ring,
+            wake,
+            counters,
+            programs,
+            recursion: 0,
+            decoder,
+            mood: Mood::Busy,
+            #[cfg(feature = "bpf-log")]
+            messages: messages(&mut ebpf),
+            _ebpf: ebpf,
+        })
     }
 
     pub(super) async fn wait(&mut self, at_most: Duration) {
@@ -70,6 +83,8 @@ impl Reader {
     }
 
     pub(super) fn drain(&mut self, at_most: usize, mut sink: impl FnMut(Event)) -> bool {
+        #[cfg(feature = "bpf-log")]
+        self.messages.iter_mut().for_each(aya_log::EbpfLogger::flush);
         let ring = self.ring.get_mut();
         let mut records = 0;
         while records < at_most {
@@ -127,6 +142,12 @@ fn recursion_misses(program: RawFd) -> u64 {
         .find_map(|line| line.strip_prefix("recursion_misses:"))
         .and_then(|misses| misses.trim().parse().ok())
         .unwrap_or(0)
+}
+
+/// The programs' own messages, which only an object built with `bpf-log` has.
+#[cfg(feature = "bpf-log")]
+fn messages(ebpf: &mut Ebpf) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
+    aya_log::EbpfLogger::init(ebpf).inspect_err(|error| log::warn!("no messages of the programs: {error}")).ok()
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, ProbeError> {

@@ -26,7 +26,7 @@ pub(super) fn markdown(series: &[Series], args: &Args) -> String {
         table,
         "\nLinux {}, {} CPUs; {} interleaved rounds of {} loopback connections ({} transitions each) by one thread on \
          CPU 0; output to files. CPU is the tool's user + system time; `of nothing` is the median over the rounds; \
-         RSS, lines and lost are the largest, the median and the sum.",
+         RSS, lines and lost (as the tool says) are the largest, the median and the sum.",
         host::kernel_release(),
         available_parallelism().map_or(0, usize::from),
         args.rounds,
