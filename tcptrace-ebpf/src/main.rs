@@ -10,6 +10,7 @@ mod emit;
 mod hooks;
 mod kernel;
 mod layout;
+mod recent;
 mod socket;
 
 #[cfg(not(test))]

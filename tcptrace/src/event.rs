@@ -215,7 +215,7 @@ pub enum KilledBy {
     Admin,
     /// Its network namespace went away.
     Netns,
-    /// The stack does not say.
+    /// The stack does not say, not even whether the mini-socket ended or was given more time.
     Unknown,
 }
 

@@ -8,6 +8,7 @@ use tcptrace_common::{Head, TaskTail, counter, kind};
 use crate::emit::{boot_ns, fill_task, reserve, submit};
 use crate::kernel::load;
 use crate::layout::off;
+use crate::recent;
 use crate::socket::flags;
 
 #[repr(C)]
@@ -21,8 +22,8 @@ fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
     let sk: *const u8 = ctx.arg(0);
     // SAFETY: the verifier knows the argument as a `struct sock`, and checks the load.
     let cookie: u64 = unsafe { load(sk, off::SOCK_COMMON_COOKIE()) };
-    // Never seen in any transition: nobody waits for its end.
-    if cookie == 0 {
+    // Never seen in any transition, or just reported: nobody waits for its end.
+    if cookie == 0 || recent::was_closed(cookie) {
         return 0;
     }
     let Some(mut entry) = reserve::<DestroyRecord>(counter::LOST_OTHERS) else { return 0 };

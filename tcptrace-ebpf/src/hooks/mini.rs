@@ -4,9 +4,8 @@
 //! FIN itself is seen when it is freed, at `kfree_skb`, which since 6.11 names the socket that took it in.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_jiffies64};
-use aya_ebpf::macros::{btf_map, btf_tracepoint};
+use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tcptrace_common::state::TIME_WAIT;
 use tcptrace_common::{CancelTail, Head, STACK_FRAMES, counter, flag, kind};
@@ -14,18 +13,8 @@ use tcptrace_common::{CancelTail, Head, STACK_FRAMES, counter, flag, kind};
 use crate::emit::{boot_ns, fill_task, reserve, submit};
 use crate::kernel::{load, read};
 use crate::layout::{self, off};
+use crate::recent;
 use crate::socket::{Key, bit, fill_mini_addresses, member};
-
-/// The mini-socket whose timer was started last on this CPU.
-#[repr(C)]
-struct Created {
-    cookie: u64,
-    ticks: u32,
-    substate: u32,
-}
-
-#[btf_map]
-static CREATED: PerCpuArray<Created, 1> = PerCpuArray::new();
 
 #[repr(C)]
 struct CancelRecord {
@@ -65,33 +54,10 @@ impl Timer {
     }
 }
 
-/// What the mini-socket that took over from the socket with this cookie was made as, and in how many ticks its timer
-/// is due; zeros when none was made.
-///
-/// `tcp_time_wait` (`net/ipv4/tcp_minisocks.c`) makes it, starts its timer and closes the full socket without
-/// leaving the CPU, as bottom halves are disabled. The loader does not rely on this where they can be preempted.
-#[inline(always)]
-pub(crate) fn take_created(cookie: u64) -> (u8, u32) {
-    let Some(created) = CREATED.get_ptr_mut(0) else { return (0, 0) };
-    // SAFETY: this CPU's own element.
-    unsafe {
-        if cookie == 0 || (*created).cookie != cookie {
-            return (0, 0);
-        }
-        (*created).cookie = 0;
-        ((*created).substate as u8, (*created).ticks)
-    }
-}
-
 #[btf_tracepoint(function = "timer_start")]
 fn timer_start(ctx: BtfTracePointContext) -> i32 {
-    if let (Some(timer), Some(created)) = (Timer::of(&ctx), CREATED.get_ptr_mut(0)) {
-        // SAFETY: this CPU's own element.
-        unsafe {
-            (*created).cookie = timer.cookie();
-            (*created).ticks = timer.ticks as u32;
-            (*created).substate = u32::from(member::<u8>(timer.tw, off::TW_SUBSTATE()));
-        }
+    if let Some(timer) = Timer::of(&ctx) {
+        recent::note_created(timer.cookie(), timer.ticks, member(timer.tw, off::TW_SUBSTATE()));
     }
     0
 }

@@ -8,9 +8,9 @@ use tcptrace_common::state::{CLOSED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_
 use tcptrace_common::{ChildTail, EndTail, Head, TaskTail, counter, end_flag, flag, kind};
 
 use crate::emit::{boot_ns, count, fill_task, reserve, submit};
-use crate::hooks::mini;
 use crate::kernel::load;
 use crate::layout::off;
+use crate::recent;
 use crate::socket::{Key, bit, cookie, fill_addresses, flags, sock_flag};
 
 #[repr(C)]
@@ -78,6 +78,9 @@ unsafe fn report(change: Change) {
                 let record = entry.as_mut_ptr();
                 fill_head(&raw mut (*record).head, change, kind::STATE_END);
                 fill_end(&raw mut (*record).end, change);
+                if (*record).head.flags & flag::DEAD != 0 {
+                    recent::note_closed((*record).head.id);
+                }
                 submit(entry);
             }
         } else if old == SYN_RECV || (old == LISTEN && new == SYN_RECV) {
@@ -143,7 +146,7 @@ unsafe fn fill_end(end: *mut EndTail, change: Change) {
         (&raw mut (*end).unread).write(unread(tcp, sock_flags));
         (&raw mut (*end).err).write(load::<i32>(sk, off::SOCK_ERR()) as u16);
         (&raw mut (*end).flags).write(end_flags(sk, tcp, sock_flags));
-        let (substate, ticks) = mini::take_created(cookie(sk));
+        let (substate, ticks) = recent::take_created(cookie(sk));
         (&raw mut (*end).mini).write(substate);
         (&raw mut (*end).mini_ticks).write(ticks);
         (&raw mut (*end).in_flight_retransmits).write(load(tcp, off::ICSK_RETRANSMITS()));

@@ -37,6 +37,8 @@ pub(super) struct Conn {
     pub(super) is_mini: bool,
     /// Of a mini-socket: when it entered its state at the latest, where that was not seen.
     pub(super) at_least_since: Option<u64>,
+    /// Of a mini-socket: when it ended, unless it was given more time then.
+    pub(super) maybe_ended_at: Option<u64>,
     /// Of a mini-socket: when its timer is due, in ns without those that the machine slept.
     pub(super) due_at: Option<u64>,
     /// Of a mini-socket: when it is given up, likewise.
@@ -67,6 +69,7 @@ impl Conn {
             totals: None,
             is_mini: false,
             at_least_since: None,
+            maybe_ended_at: None,
             due_at: None,
             gives_up_at: None,
         }

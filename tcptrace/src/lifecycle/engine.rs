@@ -9,7 +9,7 @@ use hashlink::LinkedHashMap;
 use super::conn::{Conn, progress};
 use super::decide::{self, Alternatives, Ending, Role, Verdict};
 use super::row::{Connection, Held, Reason, Row, Transition};
-use crate::event::{Change, Event, Id, Mini, MiniEvent, ResetReason};
+use crate::event::{Change, Event, Id, KilledBy, Mini, MiniEvent, ResetReason};
 use crate::tcp::{Closer, End, OwnerSource, Side, State, TimeWaitEnd};
 
 /// How long to wait for a reset that may follow the closing of a socket; they come in the same soft interrupt.
@@ -168,7 +168,7 @@ impl Engine {
         let Some(mut conn) = self.conns.remove(&key) else { return };
         conn.whole = false;
         let Some(due) = conn.due_at else { return };
-        let at = due.saturating_add(self.asleep_ns).min(self.now);
+        let at = conn.maybe_ended_at.unwrap_or(due.saturating_add(self.asleep_ns)).min(self.now);
         // If nothing was lost, it was killed when its timer was due already, but had not fired yet.
         let held = match conn.since {
             Some(since) if self.gaps == conn.gaps => Held::AtLeast(at.saturating_sub(since)),
@@ -357,6 +357,10 @@ impl Engine {
                 self.expect_end(&mut conn, key, mini.at, self.time_wait_ns.unwrap_or(LENGTH_UNKNOWN_NS));
                 self.keep(key, conn, mini.at);
             }
+            MiniEvent::Killed(KilledBy::Unknown) => {
+                conn.maybe_ended_at = Some(mini.at);
+                self.keep(key, conn, mini.at);
+            }
             MiniEvent::Expired | MiniEvent::Killed(_) => self.end_mini(conn, mini, out),
         }
     }
@@ -402,7 +406,8 @@ impl Engine {
             self.early.insert(key, *mini);
             return;
         }
-        if matches!(mini.what, MiniEvent::Fin | MiniEvent::Rearmed) {
+        let ends = !matches!(mini.what, MiniEvent::Fin | MiniEvent::Rearmed | MiniEvent::Killed(KilledBy::Unknown));
+        if !ends {
             return;
         }
         let change = Change {

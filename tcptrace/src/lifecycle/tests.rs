@@ -196,6 +196,16 @@ use script::{play, play_rows};
      6 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT; 200000 advance",
     "client active fin tw=unknown owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 0 TIME_WAIT ≥60000"
 )]
+#[case::time_wait_that_ended_or_was_prolonged(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     6 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT; 1006 killed TIME_WAIT unknown; 200000 advance",
+    "client active fin tw=unknown owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 0 TIME_WAIT ≥1000"
+)]
+#[case::time_wait_that_was_prolonged_after_all(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     6 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT; 1006 killed TIME_WAIT unknown; 61000 expired TIME_WAIT",
+    "client active fin tw=expired owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 0 TIME_WAIT 60994"
+)]
 #[case::fin_overtakes_the_closing_on_another_cpu(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7; 6 FIN_WAIT1>FIN_WAIT2 dead;
      7 fin; 7 FIN_WAIT2>CLOSED dead mini=FIN_WAIT2; 60007 expired TIME_WAIT",
