@@ -95,7 +95,6 @@ struct Live {
     engine: Engine,
     filter: Filter,
     printer: Box<dyn Printer>,
-    kind: Kind,
     clock: Clock,
     /// Boot time minus monotonic time: grows while the machine sleeps.
     slept_ns: u64,
@@ -119,9 +118,13 @@ impl Live {
         let text = TextOptions { colour: args.output.colour(), states, zone: TimeZone::system() };
         let mut live = Self {
             printer: printer(args.output.format, text),
-            engine: Engine::new(Config { sockets: args.max_sockets, at_close }),
+            engine: Engine::new(Config {
+                sockets: args.max_sockets,
+                at_close,
+                transitions: kind == Kind::Transition,
+                connections: kind == Kind::Connection,
+            }),
             filter: Filter::new(criteria),
-            kind,
             clock: Clock::default(),
             slept_ns: 0,
             losses: Losses::default(),
@@ -212,9 +215,7 @@ impl Live {
 
     fn show(&mut self) -> Result<()> {
         for row in self.rows.drain(..) {
-            if is_of(&row, self.kind) {
-                self.filter.push(row, &mut self.shown);
-            }
+            self.filter.push(row, &mut self.shown);
         }
         for row in self.shown.drain(..) {
             self.printer.row(&row, &self.clock)?;
@@ -263,13 +264,6 @@ impl Live {
         let named: Vec<_> =
             causes.iter().filter(|(count, _)| *count > 0).map(|(count, cause)| format!("{count} {cause}")).collect();
         (lost, if named.is_empty() { String::new() } else { format!(" ({})", named.join("; ")) })
-    }
-}
-
-fn is_of(row: &Row, kind: Kind) -> bool {
-    match row {
-        Row::Transition(_) => kind == Kind::Transition,
-        Row::Connection(_) => kind == Kind::Connection,
     }
 }
 

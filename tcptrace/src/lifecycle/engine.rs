@@ -34,11 +34,15 @@ pub struct Config {
     pub sockets: usize,
     /// Put connections out when their full socket is closed, instead of when their TIME_WAIT is over.
     pub at_close: bool,
+    /// Put transitions out.
+    pub transitions: bool,
+    /// Put connections out.
+    pub connections: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { sockets: 1_000_000, at_close: false }
+        Self { sockets: 1_000_000, at_close: false, transitions: true, connections: true }
     }
 }
 
@@ -61,7 +65,8 @@ pub struct Stats {
 /// it concludes depends on nothing else.
 #[derive(Debug)]
 pub struct Engine {
-    conns: LinkedHashMap<u64, Conn, FixedState>,
+    /// Boxed, because with every event one is taken out and put back as the one seen last.
+    conns: LinkedHashMap<u64, Box<Conn>, FixedState>,
     /// Children that are known by their address only, and when they came to be (before 6.15).
     embryos: HashMap<u64, u64, FixedState>,
     /// Ends that depend on a reset that may follow.
@@ -85,7 +90,7 @@ pub struct Engine {
 /// A connection that has ended one way or another.
 #[derive(Debug)]
 struct Awaiting {
-    conn: Conn,
+    conn: Box<Conn>,
     at: u64,
     alternatives: Alternatives,
 }
@@ -229,8 +234,8 @@ impl Engine {
     }
 
     /// A socket that was not followed so far.
-    fn meet(&mut self, change: &Change, embryo: Option<u64>, out: &mut Vec<Row>) -> Conn {
-        let mut conn = Conn::new(number(change.id), change, self.gaps);
+    fn meet(&mut self, change: &Change, embryo: Option<u64>, out: &mut Vec<Row>) -> Box<Conn> {
+        let mut conn = Box::new(Conn::new(number(change.id), change, self.gaps));
         match (change.old, change.new) {
             (State::Closed, State::SynSent) => conn.begin(Side::Client, change.at),
             (State::Closed, State::Listen) => conn.begin(Side::Server, change.at),
@@ -276,7 +281,7 @@ impl Engine {
     }
 
     /// A full socket is closed.
-    fn close(&mut self, key: u64, mut conn: Conn, change: &Change, out: &mut Vec<Row>) {
+    fn close(&mut self, key: u64, mut conn: Box<Conn>, change: &Change, out: &mut Vec<Row>) {
         conn.totals = change.end.map(|end| end.totals);
         if change.old == State::Listen {
             let held = self.held(&conn, change.at);
@@ -298,7 +303,7 @@ impl Engine {
         }
     }
 
-    fn await_reset(&mut self, key: u64, conn: Conn, at: u64, alternatives: Alternatives) {
+    fn await_reset(&mut self, key: u64, conn: Box<Conn>, at: u64, alternatives: Alternatives) {
         self.awaiting.insert(key, Awaiting { conn, at, alternatives });
         self.deadlines.push(Reverse((at.saturating_sub(self.asleep_ns).saturating_add(RESET_FOLLOWS_NS), key)));
     }
@@ -313,7 +318,7 @@ impl Engine {
     fn become_mini(
         &mut self,
         key: u64,
-        mut conn: Conn,
+        mut conn: Box<Conn>,
         change: &Change,
         substate: State,
         due_ns: u64,
@@ -329,8 +334,7 @@ impl Engine {
         let key = key | MINI;
         self.expect_end(&mut conn, key, change.at, due_ns);
         if self.config.at_close {
-            self.stats.connections += 1;
-            out.push(Row::Connection(conclude(&conn, change.at, End::Fin, None, self.gaps)));
+            self.conclude(&conn, change.at, End::Fin.into(), out);
         }
         self.keep(key, conn, change.at);
         if let Some(early) = self.early.remove(&key) {
@@ -383,7 +387,7 @@ impl Engine {
         conn.at_least_since = at;
     }
 
-    fn end_mini(&mut self, conn: Conn, mini: &Mini, out: &mut Vec<Row>) {
+    fn end_mini(&mut self, conn: Box<Conn>, mini: &Mini, out: &mut Vec<Row>) {
         let at = mini.at;
         let held = match (conn.since, conn.at_least_since) {
             // A socket has but one TIME_WAIT: a gap in the stream takes nothing away from it.
@@ -423,7 +427,7 @@ impl Engine {
             task: None,
             end: None,
         };
-        let mut conn = Conn::new(number(mini.id), &change, self.gaps);
+        let mut conn = Box::new(Conn::new(number(mini.id), &change, self.gaps));
         conn.closer = decide::closer_in(mini.substate);
         self.end_mini(conn, mini, out);
     }
@@ -456,7 +460,7 @@ impl Engine {
     }
 
     /// The connection is over.
-    fn end(&mut self, mut conn: Conn, at: u64, held: Held, ending: Ending, out: &mut Vec<Row>) {
+    fn end(&mut self, mut conn: Box<Conn>, at: u64, held: Held, ending: Ending, out: &mut Vec<Row>) {
         let Ending { end, time_wait } = ending;
         conn.closer = conn.closer.or_else(|| Some(decide::closer_by(end, conn.state)));
         let reason = match time_wait {
@@ -465,8 +469,7 @@ impl Engine {
         };
         self.put(&mut conn, at, State::Closed, held, Some(reason), out);
         if !(self.config.at_close && conn.is_mini) {
-            self.stats.connections += 1;
-            out.push(Row::Connection(conclude(&conn, at, end, time_wait, self.gaps)));
+            self.conclude(&conn, at, ending, out);
         }
     }
 
@@ -477,6 +480,9 @@ impl Engine {
         conn.state = new;
         conn.since = Some(at);
         self.stats.transitions += 1;
+        if !self.config.transitions {
+            return;
+        }
         out.push(Row::Transition(Transition {
             boot_ns: at,
             identity: conn.identity(),
@@ -489,8 +495,28 @@ impl Engine {
         }));
     }
 
+    /// Puts a connection out.
+    fn conclude(&mut self, conn: &Conn, at: u64, ending: Ending, out: &mut Vec<Row>) {
+        self.stats.connections += 1;
+        if !self.config.connections {
+            return;
+        }
+        out.push(Row::Connection(Connection {
+            identity: conn.identity(),
+            opened_ns: conn.opened,
+            closed_ns: at,
+            closer: conn.closer.unwrap_or(Closer::Unknown),
+            end: ending.end,
+            closed_by: conn.closed_by,
+            stays: conn.stays.to_vec(),
+            time_wait_end: ending.time_wait,
+            totals: conn.totals,
+            complete: conn.whole && conn.gaps == self.gaps,
+        }));
+    }
+
     /// Goes on following a socket, as the one seen last.
-    fn keep(&mut self, key: u64, conn: Conn, at: u64) {
+    fn keep(&mut self, key: u64, conn: Box<Conn>, at: u64) {
         self.conns.insert(key, conn);
         if self.conns.len() > self.config.sockets && self.conns.pop_front().is_some() {
             self.stats.evicted += 1;
@@ -537,19 +563,4 @@ fn is_noise(change: &Change) -> bool {
 /// A TIME_WAIT is only entered when both FINs are done.
 fn time_wait(end: TimeWaitEnd) -> Ending {
     Ending { end: End::Fin, time_wait: Some(end) }
-}
-
-fn conclude(conn: &Conn, at: u64, end: End, time_wait_end: Option<TimeWaitEnd>, gaps: u32) -> Connection {
-    Connection {
-        identity: conn.identity(),
-        opened_ns: conn.opened,
-        closed_ns: at,
-        closer: conn.closer.unwrap_or(Closer::Unknown),
-        end,
-        closed_by: conn.closed_by,
-        stays: conn.stays.to_vec(),
-        time_wait_end,
-        totals: conn.totals,
-        complete: conn.whole && conn.gaps == gaps,
-    }
 }

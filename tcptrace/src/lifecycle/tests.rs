@@ -318,7 +318,7 @@ fn an_address_that_is_used_again_is_another_connection() {
 
 #[test]
 fn the_socket_that_was_idle_longest_is_forgotten_first() {
-    let mut engine = super::Engine::new(super::Config { sockets: 2, at_close: false });
+    let mut engine = super::Engine::new(super::Config { sockets: 2, ..super::Config::default() });
     let mut rows = Vec::new();
     for event in script::parse(
         "0 CLOSED>SYN_SENT; 1 other CLOSED>SYN_SENT; 2 SYN_SENT>ESTABLISHED; 3 third CLOSED>SYN_SENT; 4 SYN_SENT>CLOSED err=104;

@@ -207,7 +207,7 @@ proptest! {
             }
             if keep { events.push(event) } else { missing = true }
         }
-        let rows = run(&events, Config { sockets: max_sockets, at_close: false });
+        let rows = run(&events, Config { sockets: max_sockets, ..Config::default() });
         let by_number = by_number(&lives);
         for row in transitions(&rows) {
             let life = by_number[&row.identity.conn];
