@@ -64,6 +64,11 @@ impl Filter {
         }
     }
 
+    /// Whether every row passes, so that none needs to be pushed.
+    pub fn is_open(&self) -> bool {
+        self.criteria.is_empty()
+    }
+
     /// Takes a row in, and puts out what can be shown now.
     pub fn push(&mut self, row: Row, out: &mut Vec<Row>) {
         if !self.by_connection {

@@ -214,12 +214,16 @@ impl Live {
     }
 
     fn show(&mut self) -> Result<()> {
-        for row in self.rows.drain(..) {
-            self.filter.push(row, &mut self.shown);
+        let rows = if self.filter.is_open() {
+            &mut self.rows
+        } else {
+            self.rows.drain(..).for_each(|row| self.filter.push(row, &mut self.shown));
+            &mut self.shown
+        };
+        for row in rows.iter() {
+            self.printer.row(row, &self.clock)?;
         }
-        for row in self.shown.drain(..) {
-            self.printer.row(&row, &self.clock)?;
-        }
+        rows.clear();
         Ok(())
     }
 
