@@ -127,11 +127,9 @@ impl Conn {
     /// since then is certain; what was not met before `unmet_until` has had no change since.
     pub(super) fn held(&self, now: u64, blind_until: Option<u64>, unmet_until: Option<u64>) -> Held {
         match (self.since, blind_until) {
-            (Some(since), Some(blind)) if since < blind => Held::AtLeast(now.saturating_sub(blind)),
+            (Some(since), Some(blind)) if since < blind => at_least(now, blind),
             (Some(since), _) => Held::Exactly(now.saturating_sub(since)),
-            (None, _) if self.is_new() => {
-                unmet_until.map_or(Held::Unknown, |unmet| Held::AtLeast(now.saturating_sub(unmet)))
-            }
+            (None, _) if self.is_new() => unmet_until.map_or(Held::Unknown, |unmet| at_least(now, unmet)),
             (None, _) => Held::Unknown,
         }
     }
@@ -140,6 +138,11 @@ impl Conn {
     fn is_new(&self) -> bool {
         self.stays.is_empty() && self.opened.is_none() && !self.whole
     }
+}
+
+/// What is certain of a stay that had begun by `since`: 0 would say nothing.
+fn at_least(now: u64, since: u64) -> Held {
+    if now > since { Held::AtLeast(now - since) } else { Held::Unknown }
 }
 
 fn is_unset(ip: std::net::Ipv6Addr) -> bool {

@@ -404,10 +404,15 @@ impl Engine {
         self.end(conn, at, held, ending, out);
     }
 
-    /// A mini-socket that was there before, or whose full socket is still being closed on another CPU.
+    /// A mini-socket that was there before, or whose full socket is still being closed on another CPU, or was so
+    /// unseen.
     fn on_unknown_mini(&mut self, key: u64, mini: &Mini, out: &mut Vec<Row>) {
         if self.conns.contains_key(&(key & !MINI)) {
-            self.early.insert(key, *mini);
+            if mini.what == MiniEvent::Expired {
+                self.end_unseen_full(key, mini, out);
+            } else {
+                self.early.insert(key, *mini);
+            }
             return;
         }
         let ends = !matches!(mini.what, MiniEvent::Fin | MiniEvent::Rearmed | MiniEvent::Killed(KilledBy::Unknown));
@@ -429,6 +434,18 @@ impl Engine {
         };
         let mut conn = Box::new(Conn::new(number(mini.id), &change, self.gaps));
         conn.closer = decide::closer_in(mini.substate);
+        self.end_mini(conn, mini, out);
+    }
+
+    /// A full socket whose closing was lost: its mini-socket has run its whole time.
+    fn end_unseen_full(&mut self, key: u64, mini: &Mini, out: &mut Vec<Row>) {
+        self.early.remove(&key);
+        let Some(mut conn) = self.conns.remove(&(key & !MINI)) else { return };
+        conn.whole = false;
+        if conn.state != mini.substate {
+            conn.state = mini.substate;
+            conn.since = None;
+        }
         self.end_mini(conn, mini, out);
     }
 
