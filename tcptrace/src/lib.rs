@@ -2,6 +2,18 @@
 //!
 //! Events go one way: eBPF programs → ring buffer → [`event::Event`] → [`lifecycle::Engine`] → rows → [`output`].
 //! The kernel side only reports, the pure engine decides, every output only renders.
+//!
+//! # How a connection is followed beyond its last tracepoint
+//!
+//! `inet_sock_set_state` ends with CLOSED, when a mini-socket may have taken over. What becomes of it is told by:
+//!
+//! - **its timer**. `timer_start` shows that a mini-socket was made, in which substate and for how long; that it shows
+//!   none is the proof that `tcp_max_tw_buckets` refused one. `timer_expire_entry` is its natural end.
+//! - **the kernel's own call stack** at `timer_cancel`: whether it was killed or given more time, and by whom.
+//! - **its FIN**, which turns the FIN_WAIT2 of an orphan into TIME_WAIT and is seen at `kfree_skb`, since 6.11. Before,
+//!   the timer tells afterwards when it was set for the last time, and so the least that the TIME_WAIT lasted.
+//!
+//! All of them carry the cookie of the full socket, which makes the two one connection. No duration is assumed anywhere.
 
 pub mod cli;
 pub mod event;
