@@ -5,7 +5,14 @@ use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
-use tcptrace_common::{TaskTail, counter};
+use tcptrace_common::{Head, TaskTail, counter};
+
+/// A record that says who is on the CPU.
+#[repr(C)]
+pub(crate) struct TaskRecord {
+    pub(crate) head: Head,
+    pub(crate) task: TaskTail,
+}
 
 /// The loader sets the size that is really used.
 #[btf_map]

@@ -61,7 +61,7 @@ offsets! {
 #[unsafe(no_mangle)]
 static TW_TIMER_HANDLER: Global<u64> = Global::new(0);
 
-/// Where the reason is among the arguments of `tcp_send_reset`; 0 when the kernel gives none (before 6.10).
+/// 1 when the third argument of `tcp_send_reset` is its reason; before 6.10 the kernel gives none.
 #[unsafe(no_mangle)]
 static RESET_HAS_REASON: Global<u8> = Global::new(0);
 

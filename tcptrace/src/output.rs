@@ -5,6 +5,7 @@
 //! what is left.
 
 mod csv;
+mod features;
 pub mod fields;
 pub mod human;
 mod json;
@@ -25,6 +26,7 @@ use jiff::tz::TimeZone;
 use crate::lifecycle::{Connection, Row, Transition};
 
 pub use self::csv::Csv;
+pub use self::features::features;
 pub use self::json::Json;
 pub use self::sanitise::{sanitise, width};
 pub use self::text::Text;

@@ -4,10 +4,10 @@
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
 use tcptrace_common::state::SYN_SENT;
-use tcptrace_common::{Head, TaskTail, counter, flag, kind};
+use tcptrace_common::{Head, counter, flag, kind};
 
-use crate::emit::{count, fill_task, reserve, submit};
-use crate::hooks::destroy::{DestroyRecord, fill_event};
+use crate::emit::{TaskRecord, count, fill_task, reserve, submit};
+use crate::hooks::destroy::fill_event;
 use crate::socket::{Key, put_ipv4};
 
 const IPPROTO_TCP: u16 = 6;
@@ -26,12 +26,6 @@ mod field {
     pub(super) const REMOTE_V4: usize = 36;
     pub(super) const LOCAL_V6: usize = 40;
     pub(super) const REMOTE_V6: usize = 56;
-}
-
-#[repr(C)]
-struct TaskRecord {
-    head: Head,
-    task: TaskTail,
 }
 
 #[tracepoint(category = "sock", name = "inet_sock_set_state")]
@@ -71,7 +65,7 @@ fn classic_inet_sock_set_state(ctx: TracePointContext) -> u32 {
 
 #[tracepoint(category = "tcp", name = "tcp_destroy_sock")]
 fn classic_tcp_destroy_sock(ctx: TracePointContext) -> u32 {
-    let Some(mut entry) = reserve::<DestroyRecord>(counter::LOST_OTHERS) else { return 0 };
+    let Some(mut entry) = reserve::<TaskRecord>(counter::LOST_OTHERS) else { return 0 };
     let record = entry.as_mut_ptr();
     // SAFETY: the record is reserved and filled completely.
     unsafe {

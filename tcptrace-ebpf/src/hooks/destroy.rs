@@ -3,19 +3,13 @@
 
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use tcptrace_common::{Head, TaskTail, counter, kind};
+use tcptrace_common::{Head, counter, kind};
 
-use crate::emit::{boot_ns, fill_task, reserve, submit};
+use crate::emit::{TaskRecord, boot_ns, fill_task, reserve, submit};
 use crate::kernel::load;
 use crate::layout::off;
 use crate::recent;
 use crate::socket::flags;
-
-#[repr(C)]
-pub(crate) struct DestroyRecord {
-    pub(crate) head: Head,
-    pub(crate) task: TaskTail,
-}
 
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
@@ -26,7 +20,7 @@ fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
     if cookie == 0 || recent::was_closed(cookie) {
         return 0;
     }
-    let Some(mut entry) = reserve::<DestroyRecord>(counter::LOST_OTHERS) else { return 0 };
+    let Some(mut entry) = reserve::<TaskRecord>(counter::LOST_OTHERS) else { return 0 };
     let record = entry.as_mut_ptr();
     // SAFETY: the record is reserved and filled completely.
     unsafe {

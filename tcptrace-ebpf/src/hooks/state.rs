@@ -5,19 +5,13 @@ use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tcptrace_common::state::{CLOSED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT};
-use tcptrace_common::{ChildTail, EndTail, Head, TaskTail, counter, end_flag, flag, kind};
+use tcptrace_common::{ChildTail, EndTail, Head, counter, end_flag, flag, kind};
 
-use crate::emit::{boot_ns, count, fill_task, reserve, submit};
+use crate::emit::{TaskRecord, boot_ns, count, fill_task, reserve, submit};
 use crate::kernel::load;
 use crate::layout::off;
 use crate::recent;
 use crate::socket::{Key, bit, cookie, fill_addresses, flags, sock_flag};
-
-#[repr(C)]
-struct TaskRecord {
-    head: Head,
-    task: TaskTail,
-}
 
 #[repr(C)]
 struct ChildRecord {

@@ -1,14 +1,14 @@
 //! `check`: what this kernel lets tcptrace measure.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
 
 use super::Outcome;
-use crate::output::Format;
-use crate::probe::{Feature, Options, Probe, ProbeError, Service};
+use crate::output::{self, Format};
+use crate::probe::{Options, Probe, ProbeError};
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]
@@ -37,51 +37,9 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
         }
         Err(error) => return Err(error.into()),
     };
-    let mut out = io::stdout().lock();
-    match args.format {
-        Format::Text => text(&mut out, &services)?,
-        Format::Json => json(&mut out, &services)?,
-        Format::Csv => csv(&mut out, &services)?,
-    }
+    output::features(io::stdout().lock(), args.format, &services).context("cannot write the table")?;
     match failure {
         None => Ok(Outcome::Done),
         Some(error) => Err(error.into()),
     }
-}
-
-fn text(out: &mut impl Write, services: &[(Feature, Service)]) -> io::Result<()> {
-    let purpose_width = services.iter().map(|(feature, _)| feature.purpose().len()).max().unwrap_or(0);
-    writeln!(out, "{:<3}  {:<purpose_width$}  HOW, OR WHY NOT", "OK", "WHAT")?;
-    for (feature, service) in services {
-        writeln!(out, "{:<3}  {:<purpose_width$}  {service}", mark(service), feature.purpose())?;
-    }
-    Ok(())
-}
-
-fn mark(service: &Service) -> &'static str {
-    if service.is_attached() { "yes" } else { "no" }
-}
-
-fn json(out: &mut impl Write, services: &[(Feature, Service)]) -> io::Result<()> {
-    for (feature, service) in services {
-        let row = serde_json::json!({
-            "event": "feature",
-            "feature": feature.as_str(),
-            "purpose": feature.purpose(),
-            "available": service.is_attached(),
-            "detail": service.to_string(),
-        });
-        writeln!(out, "{row}")?;
-    }
-    Ok(())
-}
-
-fn csv(out: &mut impl Write, services: &[(Feature, Service)]) -> Result<()> {
-    let mut table = csv::Writer::from_writer(out);
-    table.write_record(["feature", "purpose", "available", "detail"])?;
-    for (feature, service) in services {
-        let available = if service.is_attached() { "true" } else { "false" };
-        table.write_record([feature.as_str(), feature.purpose(), available, &service.to_string()])?;
-    }
-    table.flush().context("cannot write the table")
 }

@@ -197,8 +197,7 @@ impl Engine {
         let embryo = change.address.and_then(|address| self.embryos.remove(&address));
         let mut conn = match self.conns.remove(&key) {
             Some(conn) if progress(conn.state) > progress(change.old) => {
-                self.conns.insert(key, conn);
-                self.end_lost(key, change.at, out);
+                self.end_unseen(conn, change.at, out);
                 self.meet(change, embryo, out)
             }
             Some(conn) => conn,
@@ -467,7 +466,12 @@ impl Engine {
 
     /// A socket that is followed turns out to be gone: its end was lost.
     fn end_lost(&mut self, key: u64, at: u64, out: &mut Vec<Row>) {
-        let Some(mut conn) = self.conns.remove(&key) else { return };
+        if let Some(conn) = self.conns.remove(&key) {
+            self.end_unseen(conn, at, out);
+        }
+    }
+
+    fn end_unseen(&mut self, mut conn: Box<Conn>, at: u64, out: &mut Vec<Row>) {
         conn.whole = false;
         if conn.state == State::Listen {
             self.put(&mut conn, at, State::Closed, Held::Unknown, None, out);
