@@ -42,6 +42,8 @@ pub mod kind {
     pub const STATE_CHILD: u8 = 2;
     /// A transition made by a system call, with [`TaskTail`](super::TaskTail).
     pub const STATE_TASK: u8 = 3;
+    /// A transition by which a process opens a socket, with [`OpenTail`](super::OpenTail).
+    pub const STATE_OPEN: u8 = 11;
     /// A transition to `CLOSED`, with [`EndTail`](super::EndTail).
     pub const STATE_END: u8 = 4;
     /// `tcp_destroy_sock`, with [`TaskTail`](super::TaskTail).
@@ -56,6 +58,10 @@ pub mod kind {
     pub const MINI_EXPIRED: u8 = 9;
     /// A mini-socket took in a FIN.
     pub const MINI_FIN: u8 = 10;
+    /// A process accepted a connection, with [`HolderTail`](super::HolderTail).
+    pub const ACCEPTED: u8 = 12;
+    /// A process holds a descriptor of the socket, with [`HolderTail`](super::HolderTail); `old` is its state.
+    pub const HELD: u8 = 13;
 }
 
 /// Bits of [`Head::flags`].
@@ -126,12 +132,22 @@ pub struct Head {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TaskTail {
-    /// Process id (`tgid`) in the initial pid namespace.
+    /// Process id (`tgid`) in the initial pid namespace; 0 for a thread of the kernel's own.
     pub pid: u32,
     /// Thread id in the initial pid namespace.
     pub tid: u32,
-    /// Name of the thread, padded with NUL; any bytes.
+    /// Name of the process, which is that of its first thread, padded with NUL; any bytes. All NUL when unknown.
     pub comm: [u8; 16],
+}
+
+/// Who opened a socket, and in which control group.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct OpenTail {
+    /// Who was on the CPU.
+    pub task: TaskTail,
+    /// Id of the socket's control group (v2); 0 when unknown.
+    pub cgroup: u64,
 }
 
 /// Ties a child socket's address to its cookie.
@@ -140,6 +156,22 @@ pub struct TaskTail {
 pub struct ChildTail {
     /// The socket's address in the kernel.
     pub address: u64,
+    /// Id of the socket's control group (v2), which is its listener's; 0 when unknown.
+    pub cgroup: u64,
+}
+
+/// Who has a descriptor of a socket.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HolderTail {
+    /// The process and one of its threads.
+    pub task: TaskTail,
+    /// Id of the socket's control group (v2); 0 when unknown.
+    pub cgroup: u64,
+    /// The descriptor.
+    pub fd: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 /// What the socket knew when it was closed.

@@ -7,6 +7,9 @@ use aya_ebpf::macros::btf_map;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use tcptrace_common::{Head, TaskTail, counter};
 
+use crate::kernel::load;
+use crate::layout::off;
+
 /// A record that says who is on the CPU.
 #[repr(C)]
 pub(crate) struct TaskRecord {
@@ -77,11 +80,48 @@ pub(crate) fn boot_ns() -> u64 {
 /// `tail` points into a reserved record.
 #[inline(always)]
 pub(crate) unsafe fn fill_task(tail: *mut TaskTail) {
+    // SAFETY: the helper gives the current task, which the verifier trusts.
+    unsafe { fill_task_of(tail, generated::bpf_get_current_task_btf().cast()) }
+}
+
+/// Notes who a task is.
+///
+/// # Safety
+///
+/// `tail` points into a reserved record, `task` is a `struct task_struct` that the verifier trusts.
+#[inline(always)]
+pub(crate) unsafe fn fill_task_of(tail: *mut TaskTail, task: *const u8) {
+    /// `PF_KTHREAD` in `include/linux/sched.h`, the same since 2.6.
+    const KERNEL_THREAD: u32 = 0x0020_0000;
+    // SAFETY: `tail` is valid for writes; the verifier checks each load.
+    unsafe {
+        let is_kernels = load::<u32>(task, off::TASK_FLAGS()) & KERNEL_THREAD != 0;
+        (&raw mut (*tail).pid).write(if is_kernels { 0 } else { load(task, off::TASK_TGID()) });
+        (&raw mut (*tail).tid).write(load(task, off::TASK_PID()));
+        let process: *const u8 = load(task, off::TASK_GROUP_LEADER());
+        let comm = (&raw mut (*tail).comm).cast::<[u64; 2]>();
+        comm.write([load(process, off::TASK_COMM()), load(process, off::TASK_COMM() + 8)]);
+    }
+}
+
+/// Notes who is on the CPU, without knowing the layout of a task: a thread that is not its process's first one says
+/// nothing of the process's name.
+///
+/// # Safety
+///
+/// `tail` points into a reserved record.
+#[inline(always)]
+pub(crate) unsafe fn fill_task_plainly(tail: *mut TaskTail) {
     let pid_tgid = bpf_get_current_pid_tgid();
+    let (pid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
     // SAFETY: `tail` is valid for writes; the helper fills all 16 bytes, padding with NUL.
     unsafe {
-        (&raw mut (*tail).pid).write((pid_tgid >> 32) as u32);
-        (&raw mut (*tail).tid).write(pid_tgid as u32);
-        generated::bpf_get_current_comm((&raw mut (*tail).comm).cast(), 16);
+        (&raw mut (*tail).pid).write(pid);
+        (&raw mut (*tail).tid).write(tid);
+        if pid == tid {
+            generated::bpf_get_current_comm((&raw mut (*tail).comm).cast(), 16);
+        } else {
+            (&raw mut (*tail).comm).cast::<[u64; 2]>().write([0; 2]);
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 mod classic;
 mod destroy;
+mod holder;
 mod mini;
 mod reset;
 mod state;

@@ -34,6 +34,20 @@ offsets! {
     SOCK_SOCKET,
     SOCK_LINGERTIME,
     SOCK_UID,
+    SOCKET_FILE,
+    SOCKET_SK,
+    FILE_PRIVATE_DATA,
+    TASK_FLAGS,
+    TASK_PID,
+    TASK_TGID,
+    TASK_GROUP_LEADER,
+    TASK_COMM,
+    TASK_FILES,
+    FILES_FDT,
+    FDTABLE_MAX_FDS,
+    FDTABLE_FD,
+    CGROUP_KN,
+    KERNFS_NODE_ID,
     INET_SPORT,
     ICSK_RETRANSMITS,
     ICSK_PROBES_OUT,
@@ -57,6 +71,10 @@ offsets! {
     SKB_TRANSPORT_HEADER,
 }
 
+/// Offset of the pointer to the control group in `struct sock`; the largest number where the kernel has none.
+#[unsafe(no_mangle)]
+static SOCK_CGROUP: Global<u32> = Global::new(u32::MAX);
+
 /// Address of `tw_timer_handler`, the function of every mini-socket's timer.
 #[unsafe(no_mangle)]
 static TW_TIMER_HANDLER: Global<u64> = Global::new(0);
@@ -73,6 +91,14 @@ static FILTER: Global<Filter> = Global::new(Filter {
     netns: 0,
     family: 0,
 });
+
+#[inline(always)]
+pub(crate) fn sock_cgroup() -> Option<usize> {
+    match SOCK_CGROUP.load() {
+        u32::MAX => None,
+        offset => Some(offset as usize),
+    }
+}
 
 #[inline(always)]
 pub(crate) fn tw_timer_handler() -> u64 {

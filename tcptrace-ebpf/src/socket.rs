@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use tcptrace_common::{FILTER_PORTS, Head, flag};
 
 use crate::kernel::{load, read};
-use crate::layout::{filter, off};
+use crate::layout::{filter, off, sock_cgroup};
 
 const AF_INET: u16 = 2;
 /// The first bytes of an IPv4-mapped IPv6 address, in memory order.
@@ -64,15 +64,21 @@ impl Key {
     /// Of a mini-socket, at any address.
     #[inline(always)]
     pub(crate) fn of_mini(tw: u64) -> Self {
-        let net: u64 = member(tw, off::SOCK_COMMON_NET());
+        Self::at(tw, off::TW_SPORT())
+    }
+
+    /// Of a socket of any kind, at any address; `port` is the offset of its local port, in network order.
+    #[inline(always)]
+    pub(crate) fn at(sk: u64, port: usize) -> Self {
+        let net: u64 = member(sk, off::SOCK_COMMON_NET());
         Self {
-            local_port: u16::from_be(member(tw, off::TW_SPORT())),
-            remote_port: u16::from_be(member(tw, off::SOCK_COMMON_DPORT())),
+            local_port: u16::from_be(member(sk, port)),
+            remote_port: u16::from_be(member(sk, off::SOCK_COMMON_DPORT())),
             netns: member(net, off::NET_INUM()),
             ipv4: is_ipv4(
-                member(tw, off::SOCK_COMMON_FAMILY()),
-                member(tw, off::SOCK_COMMON_V6_RCV_SADDR()),
-                member(tw, off::SOCK_COMMON_V6_RCV_SADDR() + 8),
+                member(sk, off::SOCK_COMMON_FAMILY()),
+                member(sk, off::SOCK_COMMON_V6_RCV_SADDR()),
+                member(sk, off::SOCK_COMMON_V6_RCV_SADDR() + 8),
             ),
         }
     }
@@ -141,6 +147,22 @@ pub(crate) unsafe fn cookie(sk: *const u8) -> u64 {
     unsafe {
         let cookie: u64 = load(sk, off::SOCK_COMMON_COOKIE());
         if cookie != 0 { cookie } else { bpf_get_socket_cookie(sk.cast_mut().cast()) }
+    }
+}
+
+/// Id of the control group of a full socket; 0 where the kernel keeps none.
+///
+/// # Safety
+///
+/// `sk` is a `struct sock` that the verifier trusts.
+#[inline(always)]
+pub(crate) unsafe fn cgroup(sk: *const u8) -> u64 {
+    let Some(offset) = sock_cgroup() else { return 0 };
+    // SAFETY: the verifier checks each access. A load through a pointer that leads nowhere is zero.
+    unsafe {
+        let cgroup: *const u8 = load(sk, offset);
+        let node: *const u8 = load(cgroup, off::CGROUP_KN());
+        load(node, off::KERNFS_NODE_ID())
     }
 }
 

@@ -30,8 +30,50 @@ pub enum Event {
         at: u64,
         /// Which.
         id: Id,
-        /// Who was on the CPU.
+        /// Who was on the CPU; `None` for the kernel itself.
+        task: Option<Task>,
+    },
+    /// A process accepted a connection.
+    Accepted {
+        /// When.
+        at: u64,
+        /// Which.
+        id: Id,
+        /// Who.
         task: Task,
+        /// Under which descriptor.
+        fd: u32,
+    },
+    /// Somebody began to ask the kernel which sockets there are. What it answers comes later, between other events.
+    SurveyBegun {
+        /// When.
+        at: u64,
+    },
+    /// A socket that the kernel named when it was asked.
+    Found(Found),
+    /// Every socket of a network namespace has been found.
+    Surveyed {
+        /// When.
+        at: u64,
+        /// Which namespace, by inode number.
+        netns: u32,
+    },
+    /// The survey is over.
+    SurveyEnded {
+        /// When.
+        at: u64,
+    },
+    /// Somebody began to look who has the descriptors of which sockets.
+    ScanBegun {
+        /// When.
+        at: u64,
+    },
+    /// A process was found to have a descriptor of a socket.
+    Holder(Holder),
+    /// The scan is over.
+    ScanEnded {
+        /// When.
+        at: u64,
     },
     /// A reset was sent.
     ResetSent {
@@ -73,12 +115,20 @@ impl Event {
         match *self {
             Self::Started { at }
             | Self::Destroyed { at, .. }
+            | Self::Accepted { at, .. }
+            | Self::SurveyBegun { at }
+            | Self::Surveyed { at, .. }
+            | Self::SurveyEnded { at }
+            | Self::ScanBegun { at }
+            | Self::ScanEnded { at }
             | Self::ResetSent { at, .. }
             | Self::ResetReceived { at, .. }
             | Self::Lost { at, .. }
             | Self::Suspended { at, .. } => at,
             Self::Change(change) => change.at,
             Self::Mini(mini) => mini.at,
+            Self::Found(found) => found.at,
+            Self::Holder(holder) => holder.found.at,
         }
     }
 }
@@ -98,6 +148,8 @@ pub struct Change {
     pub netns: Option<u32>,
     /// User id of the socket.
     pub uid: Option<u32>,
+    /// Id of its control group, where the hook shows it.
+    pub cgroup: Option<u64>,
     /// The state it leaves.
     pub old: State,
     /// The state it enters; the same again when `close` follows `shutdown`.
@@ -108,6 +160,54 @@ pub struct Change {
     pub task: Option<Task>,
     /// More, when it is closed.
     pub end: Option<EndFacts>,
+}
+
+/// A socket as it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// When.
+    pub at: u64,
+    /// Which.
+    pub id: Id,
+    /// Both ends.
+    pub tuple: Tuple,
+    /// Inode number of the network namespace.
+    pub netns: Option<u32>,
+    /// User id of the socket; `None` for a mini-socket, which keeps none.
+    pub uid: Option<u32>,
+    /// Id of its control group.
+    pub cgroup: Option<u64>,
+    /// Its state; for a mini-socket its substate.
+    pub state: State,
+    /// What has it.
+    pub kept: Kept,
+}
+
+/// What has a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Processes, by their descriptors; or the kernel, for its own use.
+    Held,
+    /// Its listener: nobody has accepted it yet.
+    Queued,
+    /// Nobody any more: an orphan.
+    Orphan,
+    /// Nobody, and it is a mini-socket.
+    Mini {
+        /// In how many ns its timer is due.
+        due_ns: u64,
+    },
+}
+
+/// A process that has a descriptor of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The socket.
+    pub found: Found,
+    /// The process.
+    pub task: Task,
+    /// The descriptor.
+    pub fd: u32,
 }
 
 /// Flags of a full socket.

@@ -4,9 +4,11 @@ mod conn;
 mod decide;
 mod engine;
 pub mod row;
+mod stuck;
+mod survey;
 
 #[cfg(test)]
 mod tests;
 
 pub use engine::{Config, Engine, Stats};
-pub use row::{Connection, Held, Identity, Owner, Reason, Row, Stay, Totals, Transition};
+pub use row::{Connection, Held, Identity, Owner, Reason, Row, Stay, Stuck, Totals, Transition};

@@ -8,6 +8,7 @@ mod layout;
 mod load;
 mod ring;
 mod symbols;
+mod tracefs;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 use crate::event::Event;
 use ring::Reader;
+
+pub use ring::Scan;
 
 /// Default size of the ring buffer: holds half a second of 30,000 connections a second.
 pub const DEFAULT_RING_BYTES: u32 = 16 << 20;
@@ -86,6 +89,10 @@ pub enum Feature {
     MiniKilled,
     /// The FIN that turns an orphan's FIN_WAIT2 into TIME_WAIT, when it comes.
     MiniFin,
+    /// Who accepts a connection.
+    Accept,
+    /// Who has a descriptor of a socket.
+    Holders,
 }
 
 impl Feature {
@@ -100,6 +107,8 @@ impl Feature {
             Self::MiniExpired => "time_wait_expired",
             Self::MiniKilled => "time_wait_killed",
             Self::MiniFin => "fin_wait2_to_time_wait",
+            Self::Accept => "accept",
+            Self::Holders => "holders",
         }
     }
 
@@ -114,6 +123,8 @@ impl Feature {
             Self::MiniExpired => "end of TIME_WAIT by its timer",
             Self::MiniKilled => "early end of TIME_WAIT, and by whom",
             Self::MiniFin => "orphan's FIN_WAIT2 turning TIME_WAIT, live",
+            Self::Accept => "which process accepts a connection",
+            Self::Holders => "which processes hold a socket",
         }
     }
 }
@@ -207,6 +218,12 @@ impl Probe {
     /// What was lost since the programs were attached; the recursion misses as of [`Probe::read_recursion`].
     pub fn losses(&mut self) -> Losses {
         self.reader.losses()
+    }
+
+    /// Prepares a walk through the descriptors of all processes; `None` where the kernel does not allow it.
+    pub fn scan(&mut self) -> Option<Scan> {
+        let scan = self.reader.scan()?;
+        scan.inspect_err(|error| log::warn!("cannot look who holds which socket: {}", kernel::explain(error))).ok()
     }
 
     /// Looks how often a program was kept from running because it was running already. That takes a file a program.

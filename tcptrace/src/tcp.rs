@@ -211,7 +211,7 @@ words! {
         Listen = "listen",
         /// It closed.
         Close = "close",
-        /// It holds the descriptor.
+        /// It was found to hold the descriptor.
         Scan = "scan",
         /// No process is known.
         Unknown = "unknown",

@@ -6,7 +6,7 @@ use aya_ebpf::programs::TracePointContext;
 use tcptrace_common::state::SYN_SENT;
 use tcptrace_common::{Head, counter, flag, kind};
 
-use crate::emit::{TaskRecord, count, fill_task, reserve, submit};
+use crate::emit::{TaskRecord, count, fill_task_plainly, reserve, submit};
 use crate::hooks::destroy::fill_event;
 use crate::socket::{Key, put_ipv4};
 
@@ -57,7 +57,7 @@ fn classic_inet_sock_set_state(ctx: TracePointContext) -> u32 {
         (&raw mut (*head).remote_port).write(key.remote_port);
         (&raw mut (*head).old).write(at::<u32>(&ctx, field::OLD_STATE) as u8);
         (&raw mut (*head).new).write(new);
-        fill_task(&raw mut (*record).task);
+        fill_task_plainly(&raw mut (*record).task);
     }
     submit(entry);
     0
@@ -71,7 +71,7 @@ fn classic_tcp_destroy_sock(ctx: TracePointContext) -> u32 {
     unsafe {
         let address = at(&ctx, field::ADDRESS);
         fill_event(&raw mut (*record).head, kind::DESTROY, address, flag::ID_IS_ADDRESS | flag::BARE);
-        fill_task(&raw mut (*record).task);
+        fill_task_plainly(&raw mut (*record).task);
     }
     submit(entry);
     0

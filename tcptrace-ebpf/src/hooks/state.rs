@@ -5,13 +5,19 @@ use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tcptrace_common::state::{CLOSED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT};
-use tcptrace_common::{ChildTail, EndTail, Head, counter, end_flag, flag, kind};
+use tcptrace_common::{ChildTail, EndTail, Head, OpenTail, counter, end_flag, flag, kind};
 
 use crate::emit::{TaskRecord, boot_ns, count, fill_task, reserve, submit};
 use crate::kernel::load;
 use crate::layout::off;
 use crate::recent;
-use crate::socket::{Key, bit, cookie, fill_addresses, flags, sock_flag};
+use crate::socket::{Key, bit, cgroup, cookie, fill_addresses, flags, sock_flag};
+
+#[repr(C)]
+struct OpenRecord {
+    head: Head,
+    open: OpenTail,
+}
 
 #[repr(C)]
 struct ChildRecord {
@@ -82,9 +88,18 @@ unsafe fn report(change: Change) {
                 let record = entry.as_mut_ptr();
                 fill_head(&raw mut (*record).head, change, kind::STATE_CHILD);
                 (&raw mut (*record).child.address).write(change.sk as u64);
+                (&raw mut (*record).child.cgroup).write(cgroup(change.sk));
                 submit(entry);
             }
-        } else if old == new || matches!(new, SYN_SENT | LISTEN | FIN_WAIT1 | LAST_ACK) {
+        } else if old == CLOSED && matches!(new, SYN_SENT | LISTEN) {
+            if let Some(mut entry) = reserve::<OpenRecord>(counter::LOST_TRANSITIONS) {
+                let record = entry.as_mut_ptr();
+                fill_head(&raw mut (*record).head, change, kind::STATE_OPEN);
+                fill_task(&raw mut (*record).open.task);
+                (&raw mut (*record).open.cgroup).write(cgroup(change.sk));
+                submit(entry);
+            }
+        } else if old == new || matches!(new, FIN_WAIT1 | LAST_ACK) {
             if let Some(mut entry) = reserve::<TaskRecord>(counter::LOST_TRANSITIONS) {
                 let record = entry.as_mut_ptr();
                 fill_head(&raw mut (*record).head, change, kind::STATE_TASK);

@@ -123,6 +123,7 @@ impl Live {
                 at_close,
                 transitions: kind == Kind::Transition,
                 connections: kind == Kind::Connection,
+                ..Config::default()
             }),
             filter: Filter::new(criteria),
             clock: Clock::default(),

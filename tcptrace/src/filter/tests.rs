@@ -19,13 +19,15 @@ fn bare() -> Transition {
     };
     Transition {
         boot_ns: 0,
-        identity: Identity { conn: 1, tuple, netns: Some(9), uid: None, side: Side::Client, owner: None },
+        identity: Identity { conn: 1, tuple, netns: Some(9), uid: None, cgroup: None, side: Side::Client, owner: None },
         old: State::Closed,
         new: State::SynSent,
         held: Held::Unknown,
         closer: None,
         reason: None,
         orphan: false,
+        closed_by: None,
+        stuck: None,
     }
 }
 
@@ -80,6 +82,7 @@ fn connection() -> Connection {
         time_wait_end: None,
         totals: None,
         complete: true,
+        stuck: None,
     }
 }
 

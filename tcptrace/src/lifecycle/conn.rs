@@ -1,5 +1,6 @@
 //! What is kept of a connection that lives.
 
+use super::decide::Ending;
 use super::row::{Held, Identity, Owner, Stay, Totals};
 use crate::event::{Change, ResetReason};
 use crate::tcp::{Closer, OwnerSource, Side, State, Task, Tuple};
@@ -12,6 +13,7 @@ pub(super) struct Conn {
     pub(super) tuple: Tuple,
     pub(super) netns: Option<u32>,
     pub(super) uid: Option<u32>,
+    pub(super) cgroup: Option<u64>,
     pub(super) side: Side,
     pub(super) owner: Option<Owner>,
     pub(super) closed_by: Option<Task>,
@@ -24,8 +26,18 @@ pub(super) struct Conn {
     pub(super) stays: Stays,
     /// Nothing of it was missed so far, gaps in the stream aside.
     pub(super) whole: bool,
-    /// How many gaps the stream had when it was first seen.
+    /// How many gaps the stream had when it was last certain that nothing of it was missed.
     pub(super) gaps: u32,
+    /// The last survey or scan that found it.
+    pub(super) found_in: u32,
+    /// Whether a process has ever had it; `None` when unknown.
+    pub(super) accepted: Option<bool>,
+    /// Its descriptor was still open when it was closed.
+    pub(super) lingers: bool,
+    /// How its connection ended: it is over, and its descriptor is still open.
+    pub(super) over: Option<Ending>,
+    /// That was reported.
+    pub(super) reported: bool,
     /// A mini-socket that no process holds.
     pub(super) orphan: bool,
     /// It was shut down before it was established: the FIN that follows is not the current task's.
@@ -35,7 +47,7 @@ pub(super) struct Conn {
     pub(super) totals: Option<Totals>,
     /// A mini-socket took over from its full socket.
     pub(super) is_mini: bool,
-    /// Of a mini-socket: when it entered its state at the latest, where that was not seen.
+    /// When it entered its state at the latest, where that was not seen.
     pub(super) at_least_since: Option<u64>,
     /// Of a mini-socket: when it ended, unless it was given more time then.
     pub(super) maybe_ended_at: Option<u64>,
@@ -53,6 +65,7 @@ impl Conn {
             tuple: change.tuple,
             netns: change.netns,
             uid: change.uid,
+            cgroup: change.cgroup,
             side: Side::Unknown,
             owner: None,
             closed_by: None,
@@ -63,6 +76,11 @@ impl Conn {
             stays: Stays::default(),
             whole: false,
             gaps,
+            found_in: 0,
+            accepted: None,
+            lingers: false,
+            over: None,
+            reported: false,
             orphan: false,
             shut_early: false,
             reset: None,
@@ -88,6 +106,7 @@ impl Conn {
             tuple: self.tuple,
             netns: self.netns,
             uid: self.uid,
+            cgroup: self.cgroup,
             side: self.side,
             owner: self.owner,
         }
@@ -110,6 +129,10 @@ impl Conn {
         }
         self.netns = self.netns.or(change.netns);
         self.uid = change.uid.or(self.uid);
+        self.cgroup = self.cgroup.or(change.cgroup);
+        if let Some(flags) = change.flags.filter(|flags| !flags.dead) {
+            self.accepted = Some(flags.has_socket);
+        }
     }
 
     /// Notes who closed it. Where nobody else is known, that is its owner.
@@ -118,19 +141,28 @@ impl Conn {
         self.own(task, OwnerSource::Close);
     }
 
-    /// Notes an owner, unless a better one is known.
+    /// Notes an owner, unless a better one is known: who closes it or has it now need not be whose it was.
     pub(super) fn own(&mut self, task: Task, source: OwnerSource) {
-        self.owner.get_or_insert(Owner { task, source });
+        let is_better = |owner: &Owner| {
+            matches!(source, OwnerSource::Connect | OwnerSource::Accept)
+                && matches!(owner.source, OwnerSource::Close | OwnerSource::Scan)
+        };
+        if self.owner.as_ref().is_none_or(is_better) {
+            self.owner = Some(Owner { task, source });
+        }
     }
 
-    /// How long it has been in its state. Before `blind_until` changes may have gone unseen, so that only the time
-    /// since then is certain; what was not met before `unmet_until` has had no change since.
-    pub(super) fn held(&self, now: u64, blind_until: Option<u64>, unmet_until: Option<u64>) -> Held {
-        match (self.since, blind_until) {
-            (Some(since), Some(blind)) if since < blind => at_least(now, blind),
-            (Some(since), _) => Held::Exactly(now.saturating_sub(since)),
-            (None, _) if self.is_new() => unmet_until.map_or(Held::Unknown, |unmet| at_least(now, unmet)),
-            (None, _) => Held::Unknown,
+    /// How long it has been in its state. Where something may have been missed, only the time since `blind_until` is
+    /// certain; what was not met before `unmet_until` has had no change since.
+    pub(super) fn held(&self, now: u64, gaps: u32, blind_until: Option<u64>, unmet_until: Option<u64>) -> Held {
+        match (self.since, self.at_least_since) {
+            (Some(since), _) => match blind_until.filter(|blind| since < *blind && self.gaps != gaps) {
+                Some(blind) => at_least(now, blind),
+                None => Held::Exactly(now.saturating_sub(since)),
+            },
+            (None, Some(since)) => at_least(now, since),
+            (None, None) if self.is_new() => unmet_until.map_or(Held::Unknown, |unmet| at_least(now, unmet)),
+            (None, None) => Held::Unknown,
         }
     }
 
@@ -145,7 +177,7 @@ fn at_least(now: u64, since: u64) -> Held {
     if now > since { Held::AtLeast(now - since) } else { Held::Unknown }
 }
 
-fn is_unset(ip: std::net::Ipv6Addr) -> bool {
+pub(super) fn is_unset(ip: std::net::Ipv6Addr) -> bool {
     ip.is_unspecified() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_unspecified())
 }
 

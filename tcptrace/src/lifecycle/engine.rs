@@ -8,9 +8,11 @@ use hashlink::LinkedHashMap;
 
 use super::conn::{Conn, progress};
 use super::decide::{self, Alternatives, Ending, Role, Verdict};
-use super::row::{Connection, Held, Reason, Row, Transition};
+use super::row::{Connection, Held, Reason, Row, Stuck, Transition};
+use super::stuck::Waiting;
+use super::survey::Inquiry;
 use crate::event::{Change, Event, Id, KilledBy, Mini, MiniEvent, ResetReason};
-use crate::tcp::{Closer, End, OwnerSource, Side, State, TimeWaitEnd};
+use crate::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd};
 
 /// How long to wait for a reset that may follow the closing of a socket; they come in the same soft interrupt.
 const RESET_FOLLOWS_NS: u64 = 20_000_000;
@@ -22,7 +24,7 @@ const fn given_up_after(due_ns: u64) -> u64 {
 }
 
 /// For the sockets whose cookie is shared: the mini-socket of an earlier connection may live beside a new one.
-const MINI: u64 = 1 << 63;
+pub(super) const MINI: u64 = 1 << 63;
 
 /// How long a TIME_WAIT is taken to last, for giving up on it only, while none has been seen to begin.
 const LENGTH_UNKNOWN_NS: u64 = 120_000_000_000;
@@ -38,11 +40,15 @@ pub struct Config {
     pub transitions: bool,
     /// Put connections out.
     pub connections: bool,
+    /// Report sockets that wait for somebody for so long, in ns, and again whenever that time has doubled.
+    pub stuck_after: Option<u64>,
+    /// Whether there are scans when [`Engine::wants_scan`] asks for them.
+    pub scans: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { sockets: 1_000_000, at_close: false, transitions: true, connections: true }
+        Self { sockets: 1_000_000, at_close: false, transitions: true, connections: true, stuck_after: None, scans: false }
     }
 }
 
@@ -66,7 +72,7 @@ pub struct Stats {
 #[derive(Debug)]
 pub struct Engine {
     /// Boxed, because with every event one is taken out and put back as the one seen last.
-    conns: LinkedHashMap<u64, Box<Conn>, FixedState>,
+    pub(super) conns: LinkedHashMap<u64, Box<Conn>, FixedState>,
     /// Children that are known by their address only, and when they came to be (before 6.15).
     embryos: HashMap<u64, u64, FixedState>,
     /// Ends that depend on a reset that may follow.
@@ -74,14 +80,18 @@ pub struct Engine {
     /// Events of mini-sockets that overtook the closing of the full socket on another CPU.
     early: HashMap<u64, Mini, FixedState>,
     deadlines: BinaryHeap<Reverse<(u64, u64)>>,
-    config: Config,
+    /// Sockets to look at again, if they stay.
+    pub(super) waiting: Waiting,
+    /// What is being asked of the kernel.
+    pub(super) inquiry: Inquiry,
+    pub(super) config: Config,
     stats: Stats,
     /// Before this, changes went unseen.
-    blind_until: Option<u64>,
+    pub(super) blind_until: Option<u64>,
     /// When a socket was last forgotten: what is met for the first time may have been followed before.
     forgot_at: Option<u64>,
-    gaps: u32,
-    now: u64,
+    pub(super) gaps: u32,
+    pub(super) now: u64,
     asleep_ns: u64,
     /// How long a TIME_WAIT is set to last here, once one was seen to begin.
     time_wait_ns: Option<u64>,
@@ -105,6 +115,8 @@ impl Engine {
             awaiting: HashMap::with_hasher(hasher.clone()),
             early: HashMap::with_hasher(hasher),
             deadlines: BinaryHeap::new(),
+            waiting: Waiting::default(),
+            inquiry: Inquiry::default(),
             config,
             stats: Stats::default(),
             blind_until: None,
@@ -123,7 +135,8 @@ impl Engine {
 
     /// When something is to be concluded though nothing happens, in ns of `CLOCK_BOOTTIME`.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.deadlines.peek().map(|Reverse((awake, _))| awake.saturating_add(self.asleep_ns))
+        let deadline = self.deadlines.peek().map(|Reverse((awake, _))| awake.saturating_add(self.asleep_ns));
+        deadline.into_iter().chain(self.waiting.next_look()).min()
     }
 
     /// Takes an event in, and puts out what follows from it.
@@ -137,6 +150,14 @@ impl Engine {
             Event::Started { at } => self.blind_until = Some(*at),
             Event::Change(change) => self.on_change(change, out),
             Event::Destroyed { at, id, .. } => self.on_destroyed(*at, *id, out),
+            Event::Accepted { id, task, .. } => self.on_accepted(*id, *task),
+            Event::SurveyBegun { at } => self.inquiry.survey_begins(*at),
+            Event::Found(found) => self.on_found(found),
+            Event::Surveyed { netns, .. } => self.inquiry.surveyed(*netns),
+            Event::SurveyEnded { .. } => self.on_survey_ended(out),
+            Event::ScanBegun { at } => self.on_scan_begun(*at),
+            Event::Holder(holder) => self.on_holder(holder),
+            Event::ScanEnded { .. } => self.on_scan_ended(out),
             Event::ResetSent { at, id, reason } => self.on_reset_sent(*at, *id, *reason, out),
             Event::ResetReceived { .. } | Event::Suspended { .. } => {}
             Event::Mini(mini) => self.on_mini(mini, out),
@@ -158,6 +179,7 @@ impl Engine {
             self.deadlines.pop();
             self.on_deadline(key, awake, out);
         }
+        self.look_at_waiting(out);
     }
 
     fn on_deadline(&mut self, key: u64, awake: u64, out: &mut Vec<Row>) {
@@ -219,6 +241,7 @@ impl Engine {
             self.close(key, conn, change, out);
         } else {
             self.step(&mut conn, change, out);
+            self.attend(key, &conn);
             self.keep(key, conn, change.at);
         }
     }
@@ -284,9 +307,11 @@ impl Engine {
         conn.totals = change.end.map(|end| end.totals);
         if change.old == State::Listen {
             let held = self.held(&conn, change.at);
+            self.forget_listener(key, &conn);
             self.put(&mut conn, change.at, State::Closed, held, None, out);
             return;
         }
+        conn.lingers = change.flags.is_some_and(|flags| !flags.dead);
         let reset = conn.reset.filter(|(at, _)| change.at.saturating_sub(*at) < RESET_FOLLOWS_NS);
         let verdict = decide::closing(change, reset.map(|(_, reason)| reason));
         if !matches!(verdict, Verdict::Mini { .. }) {
@@ -332,6 +357,7 @@ impl Engine {
         }
         let key = key | MINI;
         self.expect_end(&mut conn, key, change.at, due_ns);
+        self.attend(key, &conn);
         if self.config.at_close {
             self.conclude(&conn, change.at, End::Fin.into(), out);
         }
@@ -341,7 +367,7 @@ impl Engine {
         }
     }
 
-    fn expect_end(&mut self, conn: &mut Conn, key: u64, at: u64, due_ns: u64) {
+    pub(super) fn expect_end(&mut self, conn: &mut Conn, key: u64, at: u64, due_ns: u64) {
         let awake = at.saturating_sub(self.asleep_ns);
         let give_up = awake.saturating_add(given_up_after(due_ns));
         conn.due_at = Some(awake.saturating_add(due_ns));
@@ -388,11 +414,10 @@ impl Engine {
 
     fn end_mini(&mut self, conn: Box<Conn>, mini: &Mini, out: &mut Vec<Row>) {
         let at = mini.at;
-        let held = match (conn.since, conn.at_least_since) {
+        let held = match conn.since {
             // A socket has but one TIME_WAIT: a gap in the stream takes nothing away from it.
-            (Some(since), _) => Held::Exactly(at.saturating_sub(since)),
-            (None, Some(since)) => Held::AtLeast(at.saturating_sub(since)),
-            (None, None) => self.held(&conn, at),
+            Some(since) => Held::Exactly(at.saturating_sub(since)),
+            None => self.held(&conn, at),
         };
         let ending = match (conn.state, mini.what) {
             (State::TimeWait, MiniEvent::Killed(by)) => time_wait(decide::time_wait_killed(by)),
@@ -425,6 +450,7 @@ impl Engine {
             tuple: mini.tuple,
             netns: mini.netns,
             uid: None,
+            cgroup: None,
             old: mini.substate,
             new: State::Closed,
             flags: None,
@@ -460,20 +486,37 @@ impl Engine {
         }
     }
 
+    fn on_accepted(&mut self, id: Id, task: Task) {
+        let key = key(id);
+        for key in [key, key | MINI] {
+            let awaiting = self.awaiting.get_mut(&key).map(|waiting| &mut waiting.conn);
+            if let Some(conn) = self.conns.get_mut(&key).or(awaiting) {
+                conn.accepted = Some(true);
+                conn.own(task, OwnerSource::Accept);
+            }
+        }
+    }
+
     fn on_destroyed(&mut self, at: u64, id: Id, out: &mut Vec<Row>) {
+        self.inquiry.note_end(key(id));
         self.end_lost(key(id), at, out);
     }
 
     /// A socket that is followed turns out to be gone: its end was lost.
-    fn end_lost(&mut self, key: u64, at: u64, out: &mut Vec<Row>) {
+    pub(super) fn end_lost(&mut self, key: u64, at: u64, out: &mut Vec<Row>) {
         if let Some(conn) = self.conns.remove(&key) {
             self.end_unseen(conn, at, out);
         }
     }
 
     fn end_unseen(&mut self, mut conn: Box<Conn>, at: u64, out: &mut Vec<Row>) {
+        if conn.over.is_some() {
+            return self.release(&conn, at, out);
+        }
         conn.whole = false;
+        conn.lingers = false;
         if conn.state == State::Listen {
+            self.forget_listener(key_of(&conn), &conn);
             self.put(&mut conn, at, State::Closed, Held::Unknown, None, out);
         } else {
             self.end(conn, at, Held::Unknown, End::Unknown.into(), out);
@@ -484,13 +527,19 @@ impl Engine {
     fn end(&mut self, mut conn: Box<Conn>, at: u64, held: Held, ending: Ending, out: &mut Vec<Row>) {
         let Ending { end, time_wait } = ending;
         conn.closer = conn.closer.or_else(|| Some(decide::closer_by(end, conn.state)));
-        let reason = match time_wait {
-            Some(time_wait) => Reason::TimeWait(time_wait),
-            None => Reason::End(end),
-        };
+        let reason = reason(Ending { end, time_wait });
         self.put(&mut conn, at, State::Closed, held, Some(reason), out);
         if !(self.config.at_close && conn.is_mini) {
             self.conclude(&conn, at, ending, out);
+        }
+        let key = key_of(&conn);
+        self.inquiry.note_end(if conn.is_mini { key | MINI } else { key });
+        if conn.lingers && !conn.is_mini {
+            conn.over = Some(ending);
+            self.attend(key, &conn);
+            self.keep(key, conn, at);
+            // What is over is forgotten first.
+            self.conns.to_front(&key);
         }
     }
 
@@ -513,7 +562,32 @@ impl Engine {
             closer: conn.closer,
             reason,
             orphan: conn.orphan,
+            closed_by: conn.closed_by,
+            stuck: None,
         }));
+    }
+
+    /// Puts out that a socket stays as it is.
+    pub(super) fn put_stuck(&self, conn: &Conn, at: u64, stuck: Stuck, out: &mut Vec<Row>) {
+        if self.config.transitions {
+            out.push(Row::Transition(Transition {
+                boot_ns: at,
+                identity: conn.identity(),
+                old: conn.state,
+                new: conn.state,
+                held: stuck.age,
+                closer: conn.closer,
+                reason: conn.over.map(reason),
+                orphan: conn.orphan,
+                closed_by: conn.closed_by,
+                stuck: Some(stuck),
+            }));
+        }
+        if self.config.connections {
+            let ending = conn.over.unwrap_or(End::Unknown.into());
+            let stuck = Some(Box::new(stuck));
+            out.push(Row::Connection(Connection { stuck, ..self.connection(conn, at, ending) }));
+        }
     }
 
     /// Puts a connection out.
@@ -522,7 +596,11 @@ impl Engine {
         if !self.config.connections {
             return;
         }
-        out.push(Row::Connection(Connection {
+        out.push(Row::Connection(self.connection(conn, at, ending)));
+    }
+
+    fn connection(&self, conn: &Conn, at: u64, ending: Ending) -> Connection {
+        Connection {
             identity: conn.identity(),
             opened_ns: conn.opened,
             closed_ns: at,
@@ -533,30 +611,47 @@ impl Engine {
             time_wait_end: ending.time_wait,
             totals: conn.totals,
             complete: conn.whole && conn.gaps == self.gaps,
-        }));
+            stuck: None,
+        }
     }
 
     /// Goes on following a socket, as the one seen last.
-    fn keep(&mut self, key: u64, conn: Box<Conn>, at: u64) {
+    pub(super) fn keep(&mut self, key: u64, conn: Box<Conn>, at: u64) {
         self.conns.insert(key, conn);
-        if self.conns.len() > self.config.sockets && self.conns.pop_front().is_some() {
+        if self.conns.len() > self.config.sockets
+            && let Some((_, forgotten)) = self.conns.pop_front()
+            && forgotten.over.is_none()
+        {
             self.stats.evicted += 1;
             self.forgot_at = Some(at);
         }
     }
 
     /// How long a connection has been in its state, as far as that is certain.
-    fn held(&self, conn: &Conn, now: u64) -> Held {
-        conn.held(now, self.blind_until, self.blind_until.max(self.forgot_at))
+    pub(super) fn held(&self, conn: &Conn, now: u64) -> Held {
+        conn.held(now, self.gaps, self.blind_until, self.blind_until.max(self.forgot_at))
     }
 }
 
-fn key(id: Id) -> u64 {
+/// Of a full socket.
+fn key_of(conn: &Conn) -> u64 {
+    conn.number & !MINI
+}
+
+/// Why its last transition happened.
+fn reason(ending: Ending) -> Reason {
+    match ending.time_wait {
+        Some(time_wait) => Reason::TimeWait(time_wait),
+        None => Reason::End(ending.end),
+    }
+}
+
+pub(super) fn key(id: Id) -> u64 {
     number(id) & !MINI
 }
 
 /// The number that rows show.
-fn number(id: Id) -> u64 {
+pub(super) fn number(id: Id) -> u64 {
     match id {
         Id::Cookie(number) | Id::Address(number) => number,
     }

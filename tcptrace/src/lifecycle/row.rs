@@ -49,6 +49,8 @@ pub struct Identity {
     pub netns: Option<u32>,
     /// User id of the socket.
     pub uid: Option<u32>,
+    /// Id of the socket's control group.
+    pub cgroup: Option<u64>,
     /// Which end this is.
     pub side: Side,
     /// Whose it is.
@@ -93,6 +95,30 @@ pub struct Transition {
     pub reason: Option<Reason>,
     /// Whether no process holds the socket any more, and a mini-socket lives on.
     pub orphan: bool,
+    /// The process that closed the socket, once one has; it need not be the owner.
+    pub closed_by: Option<Task>,
+    /// No change at all, but a state that lasts: `new` is `old` again.
+    pub stuck: Option<Stuck>,
+}
+
+/// A socket that has been in one state for long, and still is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// The state: one that waits for somebody, or [`State::Closed`] when the connection is over and its descriptor is
+    /// still open.
+    pub state: State,
+    /// How long.
+    pub age: Held,
+    /// Who has a descriptor of it at this moment, and which: the first process, if there are several.
+    pub holder: Option<(Task, u32)>,
+    /// How many descriptors of it there are; `None` when nobody looked.
+    pub holders: Option<u32>,
+    /// Whether the socket of a server was accepted; `None` when unknown.
+    pub accepted: Option<bool>,
+    /// Who listens, if it was not accepted and that is one process.
+    pub listener: Option<Task>,
+    /// It is over now: the descriptor was closed.
+    pub released: bool,
 }
 
 /// One state of a connection's life.
@@ -127,6 +153,8 @@ pub struct Connection {
     pub totals: Option<Totals>,
     /// Whether everything of it was seen.
     pub complete: bool,
+    /// It has not ended, or its descriptor is still open: what is known so far.
+    pub stuck: Option<Box<Stuck>>,
 }
 
 /// What a socket had counted when it was closed.
@@ -161,6 +189,14 @@ pub enum Row {
 }
 
 impl Row {
+    /// What is stuck, if it is about that.
+    pub fn stuck(&self) -> Option<&Stuck> {
+        match self {
+            Self::Transition(row) => row.stuck.as_ref(),
+            Self::Connection(row) => row.stuck.as_deref(),
+        }
+    }
+
     /// Which connection it is about.
     pub fn identity(&self) -> &Identity {
         match self {

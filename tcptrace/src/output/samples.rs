@@ -37,6 +37,7 @@ pub(super) fn identity() -> Identity {
         tuple: tuple("10.0.0.1:45678", "10.0.0.2:443"),
         netns: Some(4_026_531_840),
         uid: Some(1000),
+        cgroup: None,
         side: Side::Client,
         owner: Some(Owner { task: task(4242, Comm::from("curl")), source: OwnerSource::Connect }),
     }
@@ -44,7 +45,7 @@ pub(super) fn identity() -> Identity {
 
 /// A server's socket whose owner nobody saw, between long IPv6 addresses.
 pub(super) fn strange_identity() -> Identity {
-    Identity { conn: 7, tuple: tuple(LONG_LOCAL, "[::1]:80"), netns: None, uid: None, side: Side::Unknown, owner: None }
+    Identity { conn: 7, tuple: tuple(LONG_LOCAL, "[::1]:80"), netns: None, uid: None, cgroup: None, side: Side::Unknown, owner: None }
 }
 
 /// At 1.234567890 s: curl's ESTABLISHED → FIN_WAIT1 after 12.3 ms.
@@ -58,6 +59,8 @@ pub(super) fn transition() -> Transition {
         closer: Some(Closer::Active),
         reason: None,
         orphan: false,
+        closed_by: None,
+        stuck: None,
     }
 }
 
@@ -144,6 +147,7 @@ pub(super) fn connection() -> Connection {
             srtt_us: Some(250),
         }),
         complete: true,
+        stuck: None,
     }
 }
 

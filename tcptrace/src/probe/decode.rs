@@ -3,11 +3,13 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv6Addr;
 
-use tcptrace_common::{CancelTail, ChildTail, EndTail, Head, TaskTail, end_flag, flag, kind};
+use tcptrace_common::{CancelTail, ChildTail, EndTail, Head, HolderTail, OpenTail, TaskTail, end_flag, flag, kind};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::symbols::{Cancelled, Symbols};
-use crate::event::{Birth, Change, EndFacts, Event, Flags, Id, KilledBy, Mini, MiniEvent, ResetReason};
+use crate::event::{
+    Birth, Change, EndFacts, Event, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
+};
 use crate::lifecycle::Totals;
 use crate::tcp::{Comm, State, Task, Tuple};
 
@@ -34,13 +36,19 @@ impl Decoder {
         Some(match head.kind {
             kind::STATE => Event::Change(self.change(head, id)?),
             kind::STATE_CHILD => {
-                let address = read::<ChildTail>(tail)?.address;
-                Event::Change(Change { address: Some(self.scramble(address)), ..self.change(head, id)? })
+                let child: &ChildTail = read(tail)?;
+                let (address, cgroup) = (Some(self.scramble(child.address)), known(child.cgroup));
+                Event::Change(Change { address, cgroup, ..self.change(head, id)? })
             }
-            kind::STATE_TASK => Event::Change(Change { task: Some(task(read(tail)?)), ..self.change(head, id)? }),
+            kind::STATE_TASK => Event::Change(Change { task: task(read(tail)?), ..self.change(head, id)? }),
+            kind::STATE_OPEN => {
+                let open: &OpenTail = read(tail)?;
+                let (task, cgroup) = (task(&open.task), known(open.cgroup));
+                Event::Change(Change { task, cgroup, ..self.change(head, id)? })
+            }
             kind::STATE_END => {
                 let end: &EndTail = read(tail)?;
-                let (task, end) = (Some(task(&end.task)), Some(self.end_facts(head, end)));
+                let (task, end) = (task(&end.task), Some(self.end_facts(head, end)));
                 Event::Change(Change { task, end, ..self.change(head, id)? })
             }
             kind::DESTROY => Event::Destroyed { at, id, task: task(read(tail)?) },
@@ -52,8 +60,27 @@ impl Decoder {
                 let what = self.cancelled(read(tail)?);
                 Event::Mini(self.mini(head, id, what)?)
             }
+            kind::ACCEPTED => {
+                let holder: &HolderTail = read(tail)?;
+                Event::Accepted { at, id, task: task(&holder.task)?, fd: holder.fd }
+            }
+            kind::HELD => Event::Holder(self.holder(head, id, read(tail)?)?),
             _ => return None,
         })
+    }
+
+    fn holder(&self, head: &Head, id: Id, holder: &HolderTail) -> Option<Holder> {
+        let found = Found {
+            at: head.boot_ns,
+            id,
+            tuple: tuple(head),
+            netns: known(head.netns),
+            uid: Some(head.extra),
+            cgroup: known(holder.cgroup),
+            state: State::from_kernel(head.old)?,
+            kept: Kept::Held,
+        };
+        Some(Holder { found, task: task(&holder.task)?, fd: holder.fd })
     }
 
     fn id(&self, head: &Head) -> Id {
@@ -71,8 +98,9 @@ impl Decoder {
             id,
             address: None,
             tuple: tuple(head),
-            netns: (head.netns != 0).then_some(head.netns),
+            netns: known(head.netns),
             uid: (!bare).then_some(head.extra),
+            cgroup: None,
             old: State::from_kernel(head.old)?,
             new: State::from_kernel(head.new)?,
             flags: (!bare).then(|| flags(head.flags)),
@@ -87,7 +115,7 @@ impl Decoder {
             at: head.boot_ns,
             id,
             tuple: tuple(head),
-            netns: (head.netns != 0).then_some(head.netns),
+            netns: known(head.netns),
             substate: State::from_kernel(head.old)?,
             due_ns: i64::from(head.extra.cast_signed()).saturating_mul(tick_ns),
             what,
@@ -164,8 +192,14 @@ fn flags(bits: u8) -> Flags {
     }
 }
 
-fn task(tail: &TaskTail) -> Task {
-    Task { pid: tail.pid, tid: tail.tid, comm: Comm(tail.comm) }
+/// A process; `None` for the kernel's own threads.
+fn task(tail: &TaskTail) -> Option<Task> {
+    (tail.pid != 0).then_some(Task { pid: tail.pid, tid: tail.tid, comm: Comm(tail.comm) })
+}
+
+/// A number of which 0 means that it is not known.
+fn known<T: PartialEq + Default>(number: T) -> Option<T> {
+    (number != T::default()).then_some(number)
 }
 
 #[cfg(test)]
@@ -186,7 +220,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_record_makes_it_panic(record in prop::collection::vec(any::<u8>(), 0..300), kind in 0_u8..12) {
+        fn no_record_makes_it_panic(record in prop::collection::vec(any::<u8>(), 0..300), kind in 0_u8..15) {
             let mut record = record;
             if let Some(byte) = record.get_mut(std::mem::offset_of!(Head, kind)) {
                 *byte = kind;

@@ -15,6 +15,10 @@ pub(super) enum Need {
     Mini,
     /// The one that looks into packets.
     Packet,
+    /// Those that look up descriptors.
+    Files,
+    /// Nobody: without it a field stays unknown.
+    Optional,
 }
 
 /// Symbol in the programs, structure, member path, who needs it.
@@ -36,6 +40,21 @@ const MEMBERS: &[(&str, &str, &str, Need)] = &[
     ("SOCK_SOCKET", "sock", "sk_socket", Need::Socket),
     ("SOCK_LINGERTIME", "sock", "sk_lingertime", Need::Socket),
     ("SOCK_UID", "sock", "sk_uid", Need::Socket),
+    ("TASK_FLAGS", "task_struct", "flags", Need::Socket),
+    ("TASK_PID", "task_struct", "pid", Need::Socket),
+    ("TASK_TGID", "task_struct", "tgid", Need::Socket),
+    ("TASK_GROUP_LEADER", "task_struct", "group_leader", Need::Socket),
+    ("TASK_COMM", "task_struct", "comm", Need::Socket),
+    ("TASK_FILES", "task_struct", "files", Need::Files),
+    ("FILES_FDT", "files_struct", "fdt", Need::Files),
+    ("FDTABLE_MAX_FDS", "fdtable", "max_fds", Need::Files),
+    ("FDTABLE_FD", "fdtable", "fd", Need::Files),
+    ("FILE_PRIVATE_DATA", "file", "private_data", Need::Files),
+    ("SOCKET_FILE", "socket", "file", Need::Files),
+    ("SOCKET_SK", "socket", "sk", Need::Files),
+    ("CGROUP_KN", "cgroup", "kn", Need::Optional),
+    ("KERNFS_NODE_ID", "kernfs_node", "id", Need::Optional),
+    ("SOCK_CGROUP", "sock", "sk_cgrp_data.cgroup", Need::Optional),
     ("INET_SPORT", "inet_sock", "inet_sport", Need::Socket),
     ("ICSK_RETRANSMITS", "inet_connection_sock", "icsk_retransmits", Need::Socket),
     ("ICSK_PROBES_OUT", "inet_connection_sock", "icsk_probes_out", Need::Socket),
@@ -217,7 +236,7 @@ mod tests {
             return;
         };
         let layout = Layout::from_btf(&raw).expect("the kernel's BTF is readable");
-        for need in [Need::Socket, Need::Mini, Need::Packet] {
+        for need in [Need::Socket, Need::Mini, Need::Packet, Need::Files, Need::Optional] {
             assert_eq!(layout.lacks(need), None);
         }
         let family = layout.offsets.iter().find(|(symbol, _)| *symbol == "SOCK_COMMON_FAMILY");

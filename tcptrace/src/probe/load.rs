@@ -4,14 +4,14 @@ use std::fs;
 use std::hash::RandomState;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
-use aya::programs::{BtfTracePoint, ProgramError, TracePoint};
+use aya::programs::{BtfTracePoint, Iter, ProgramError, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 
 use super::decode::Decoder;
 use super::layout::{Layout, Need};
 use super::ring::Reader;
 use super::symbols::Symbols;
-use super::{Feature, Options, ProbeError, Service, kernel};
+use super::{Feature, Options, ProbeError, Service, kernel, tracefs};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/tcptrace.bpf.o"));
 
@@ -45,6 +45,12 @@ const CLASSIC: &[(Feature, &str, &str, &str)] = &[
     (Feature::Destroy, "tcp", "tcp_destroy_sock", "classic_tcp_destroy_sock"),
     (Feature::Transitions, "sock", "inet_sock_set_state", "classic_inet_sock_set_state"),
 ];
+
+/// Program and tracepoint of the system calls that accept a connection.
+const ACCEPT: [&str; 2] = ["sys_exit_accept", "sys_exit_accept4"];
+
+/// The program that walks through the descriptors of all processes.
+pub(super) const HOLDERS: &str = "holders";
 
 /// What is known of the kernel before anything is loaded.
 struct Surroundings {
@@ -111,6 +117,8 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
     for hook in HOOKS {
         services.push((hook.feature, serve(hook, &around, &mut ebpf, &mut programs)));
     }
+    services.push((Feature::Accept, serve_accept(&around, &mut ebpf, &mut programs)));
+    services.push((Feature::Holders, serve_holders(&around, &mut ebpf)));
     for classic in CLASSIC {
         fall_back(classic, options, &mut services, &mut ebpf, &mut programs);
     }
@@ -128,7 +136,8 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
         symbols: around.symbols.unwrap_or_default(),
         scrambler: RandomState::new(),
     };
-    Ok(Loaded { reader: Reader::new(ebpf, programs, decoder)?, services })
+    let can_scan = is_attached(Feature::Holders);
+    Ok(Loaded { reader: Reader::new(ebpf, programs, decoder, can_scan)?, services })
 }
 
 fn open(options: &Options, around: &Surroundings) -> Result<Ebpf, ProbeError> {
@@ -179,6 +188,39 @@ fn serve(hook: &Hook, around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec
     }
 }
 
+/// Why a hook that looks up descriptors cannot work.
+fn objection_to_files(around: &Surroundings) -> Option<String> {
+    match &around.btf {
+        Ok((_, layout)) => layout.lacks(Need::Socket).or_else(|| layout.lacks(Need::Files)),
+        Err(reason) => Some(reason.clone()),
+    }
+}
+
+fn serve_accept(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) -> Service {
+    if let Some(reason) = objection_to_files(around) {
+        return Service::Unavailable { reason };
+    }
+    for name in ACCEPT {
+        match attach_classic(ebpf, "syscalls", name, name) {
+            Ok(fd) => programs.push(fd),
+            Err(error) => return Service::Unavailable { reason: kernel::explain(&error) },
+        }
+    }
+    Service::Attached { hook: "tracepoint/syscalls/sys_exit_accept, …accept4".into() }
+}
+
+fn serve_holders(around: &Surroundings, ebpf: &mut Ebpf) -> Service {
+    if let Some(reason) = objection_to_files(around) {
+        return Service::Unavailable { reason };
+    }
+    let Ok((btf, _)) = &around.btf else { return Service::Unavailable { reason: "no BTF".into() } };
+    let load = |program: &mut Iter| program.load("task_file", btf);
+    match program(ebpf, HOLDERS).and_then(load) {
+        Ok(()) => Service::Attached { hook: "iter/task_file".into() },
+        Err(error) => Service::Unavailable { reason: kernel::explain(&error) },
+    }
+}
+
 /// Serves a feature by its classic tracepoint where the better hook could not be had.
 fn fall_back(
     &(feature, category, name, program): &(Feature, &str, &str, &str),
@@ -218,11 +260,11 @@ fn attach_btf(ebpf: &mut Ebpf, name: &str, btf: &Btf) -> Result<RawFd, ProgramEr
 fn attach_classic(ebpf: &mut Ebpf, category: &str, name: &str, program_name: &str) -> Result<RawFd, ProgramError> {
     let program: &mut TracePoint = program(ebpf, program_name)?;
     program.load()?;
-    program.attach(category, name)?;
+    tracefs::with(|| program.attach(category, name))?;
     Ok(program.fd()?.as_fd().as_raw_fd())
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProgramError>
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProgramError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {

@@ -1,16 +1,20 @@
 //! Reading the ring buffer: asleep until woken while nothing happens, by a timer while much does.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
-use tcptrace_common::counter;
+use aya::programs::{Iter, ProgramError};
+use tcptrace_common::{Head, HolderTail, counter};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::decode::Decoder;
+use super::load::{HOLDERS, program};
 use super::{Losses, ProbeError};
 use crate::event::Event;
 
@@ -28,12 +32,21 @@ pub(super) struct Reader {
     counters: PerCpuArray<MapData, u64>,
     programs: Vec<RawFd>,
     recursion: u64,
-    decoder: Decoder,
+    decoder: Arc<Decoder>,
     mood: Mood,
     #[cfg(feature = "bpf-log")]
     messages: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+    /// Whether descriptors can be walked through.
+    can_scan: bool,
     /// Keeps the programs attached.
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
+}
+
+/// A walk through the descriptors of all processes that has not begun yet. It can take long where there are many, and
+/// is for a thread of its own.
+pub struct Scan {
+    walk: File,
+    decoder: Arc<Decoder>,
 }
 
 /// How the next record will be noticed.
@@ -48,7 +61,12 @@ enum Mood {
 }
 
 impl Reader {
-    pub(super) fn new(mut ebpf: Ebpf, programs: Vec<RawFd>, decoder: Decoder) -> Result<Self, ProbeError> {
+    pub(super) fn new(
+        mut ebpf: Ebpf,
+        programs: Vec<RawFd>,
+        decoder: Decoder,
+        can_scan: bool,
+    ) -> Result<Self, ProbeError> {
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(|error| bad_map("EVENTS", &error))?;
         // SAFETY: the ring buffer owns its descriptor and never closes or replaces it.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
@@ -62,11 +80,12 @@ impl Reader {
             counters,
             programs,
             recursion: 0,
-            decoder,
+            decoder: Arc::new(decoder),
             mood: Mood::Busy,
             #[cfg(feature = "bpf-log")]
             messages: messages(&mut ebpf),
-            _ebpf: ebpf,
+            can_scan,
+            ebpf,
         })
     }
 
@@ -129,10 +148,37 @@ impl Reader {
         }
     }
 
+    /// Prepares a walk, which costs next to nothing.
+    pub(super) fn scan(&mut self) -> Option<Result<Scan, ProgramError>> {
+        self.can_scan.then(|| {
+            let walker: &mut Iter = program(&mut self.ebpf, HOLDERS)?;
+            let link = walker.attach()?;
+            let walk = walker.take_link(link)?.into_file().map_err(io::Error::other)?;
+            Ok(Scan { walk, decoder: Arc::clone(&self.decoder) })
+        })
+    }
+
     pub(super) fn read_recursion(&mut self) {
         self.recursion = self.programs.iter().map(|fd| recursion_misses(*fd)).sum();
     }
 }
+
+impl Scan {
+    /// Walks, and hands over an [`Event::Holder`] for every descriptor of a TCP socket, in the order of process ids.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn run(mut self, mut sink: impl FnMut(Event)) -> io::Result<()> {
+        let mut records = Vec::new();
+        self.walk.read_to_end(&mut records)?;
+        records.chunks_exact(HOLDER_RECORD).filter_map(|record| self.decoder.decode(record)).for_each(&mut sink);
+        Ok(())
+    }
+}
+
+/// Length of a record of the walk.
+const HOLDER_RECORD: usize = size_of::<Head>() + size_of::<HolderTail>();
 
 /// How often the kernel did not run a program because it was running already on that CPU: the kernel says so only in
 /// the descriptor's `fdinfo` (since 5.12).

@@ -87,6 +87,7 @@ impl Life {
             tuple: tuple(),
             netns: Some(1),
             uid: Some(0),
+            cgroup: None,
             old,
             new,
             flags: Some(flags),

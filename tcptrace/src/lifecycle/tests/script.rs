@@ -59,7 +59,7 @@ fn event(line: &str) -> Event {
     let due_ns = number(&words, "due=").unwrap_or(0) * 1_000_000;
     let mini = |substate, what| Event::Mini(Mini { at, id, tuple: tuple(), netns: Some(1), substate, due_ns, what });
     match what {
-        "destroy" => Event::Destroyed { at, id, task: task(1) },
+        "destroy" => Event::Destroyed { at, id, task: Some(task(1)) },
         "reset" => Event::ResetSent { at, id, reason: reason(words[0]) },
         "receive_reset" => Event::ResetReceived { at, id },
         "fin" => mini(State::TimeWait, MiniEvent::Fin),
@@ -96,6 +96,7 @@ fn change(at: u64, id: Id, states: &str, words: &[&str]) -> Change {
         tuple: Tuple { local_port: if has("noport") { 0 } else { 40_000 }, ..tuple() },
         netns: Some(1),
         uid: Some(0),
+        cgroup: None,
         old,
         new,
         flags: (!is_bare).then_some(flags),

@@ -1,0 +1,244 @@
+//! What the kernel says exists, against what is followed: sockets that were there before, and what a gap in the stream
+//! has hidden.
+//!
+//! An answer is older than the events that have come in the meantime. So nothing that ended since is taken up again,
+//! and what events have told of a socket since stands. Whoever feeds the answer has fed all older events before.
+
+use std::collections::HashSet;
+
+use foldhash::fast::FixedState;
+
+use super::conn::{Conn, progress};
+use super::decide::closer_in;
+use super::engine::{Engine, MINI, key, number};
+use super::row::Row;
+use crate::event::{Change, Found, Holder, Kept};
+use crate::tcp::{End, OwnerSource, State};
+
+/// How long a TIME_WAIT lasts from the segment that began it or the last one that it had to answer
+/// (`TCP_TIMEWAIT_LEN` in `include/net/tcp.h`, the same since 2.6).
+const TIME_WAIT_NS: u64 = 60_000_000_000;
+
+/// A socket that began so shortly before the survey may have been between two of the kernel's tables.
+const UNSETTLED_NS: u64 = 100_000_000;
+
+/// What is being asked.
+#[derive(Debug, Default)]
+pub(super) struct Inquiry {
+    /// Of the last survey or scan.
+    number: u32,
+    survey: Option<Asked>,
+    scan: Option<Asked>,
+    /// Namespaces of which every socket has been found.
+    namespaces: HashSet<u32, FixedState>,
+    /// What has ended since the first of the questions that are not answered yet.
+    ended: HashSet<u64, FixedState>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    at: u64,
+    number: u32,
+}
+
+impl Inquiry {
+    pub(super) fn survey_begins(&mut self, at: u64) {
+        self.survey = Some(self.ask(at));
+        self.namespaces.clear();
+    }
+
+    fn ask(&mut self, at: u64) -> Asked {
+        if self.survey.is_none() && self.scan.is_none() {
+            self.ended.clear();
+        }
+        self.number += 1;
+        Asked { at, number: self.number }
+    }
+
+    pub(super) fn surveyed(&mut self, netns: u32) {
+        self.namespaces.insert(netns);
+    }
+
+    /// A socket has ended: what an older answer says of it is no longer true.
+    pub(super) fn note_end(&mut self, key: u64) {
+        if self.survey.is_some() || self.scan.is_some() {
+            self.ended.insert(key);
+        }
+    }
+
+    fn answered(&mut self) {
+        if self.survey.is_none() && self.scan.is_none() {
+            self.ended = HashSet::default();
+        }
+    }
+}
+
+impl Engine {
+    /// A socket was found.
+    pub(super) fn on_found(&mut self, found: &Found) {
+        let full = key(found.id);
+        let key = if matches!(found.kept, Kept::Mini { .. }) { full | MINI } else { full };
+        if self.inquiry.ended.contains(&key) {
+            return;
+        }
+        if key != full
+            && let Some(conn) = self.conns.remove(&full)
+        {
+            self.adopt_mini(key, conn, found);
+        } else if self.conns.contains_key(&key) {
+            self.compare(key, found);
+        } else {
+            let conn = Box::new(Conn::found(number(found.id), found, self.gaps));
+            self.take_up(key, conn, found);
+        }
+    }
+
+    /// Begins to follow a socket in the middle of its life.
+    fn take_up(&mut self, key: u64, mut conn: Box<Conn>, found: &Found) {
+        conn.found_in = self.inquiry.number;
+        if let Kept::Mini { due_ns } = found.kept {
+            if found.state == State::TimeWait {
+                // It may have been given more time, and have begun earlier.
+                conn.at_least_since = (found.at + due_ns).checked_sub(TIME_WAIT_NS);
+            }
+            self.expect_end(&mut conn, key, found.at, due_ns);
+        }
+        self.attend(key, &conn);
+        let at = found.at;
+        self.keep(key, conn, at);
+    }
+
+    /// A full socket has become a mini-socket, unseen.
+    fn adopt_mini(&mut self, key: u64, mut conn: Box<Conn>, found: &Found) {
+        conn.whole = false;
+        conn.change_unseen(found);
+        conn.is_mini = true;
+        conn.orphan = true;
+        self.take_up(key, conn, found);
+    }
+
+    /// A socket that is followed was found.
+    fn compare(&mut self, key: u64, found: &Found) {
+        let (gaps, number, blind_until) = (self.gaps, self.inquiry.number, self.blind_until);
+        let Some(asked) = self.inquiry.survey.or(self.inquiry.scan) else { return };
+        let Some(conn) = self.conns.get_mut(&key) else { return };
+        conn.found_in = number;
+        conn.cgroup = conn.cgroup.or(found.cgroup);
+        conn.uid = conn.uid.or(found.uid);
+        if conn.gaps == gaps || blind_until.is_some_and(|blind| blind > asked.at) {
+            return;
+        }
+        conn.gaps = gaps;
+        // A state is never entered twice: if it is still the same, nothing was missed.
+        if progress(found.state) > progress(conn.state) {
+            conn.whole = false;
+            conn.change_unseen(found);
+        }
+    }
+
+    /// Whatever may have been missed, and was not found, is gone.
+    pub(super) fn on_survey_ended(&mut self, out: &mut Vec<Row>) {
+        let Some(asked) = self.inquiry.survey.take() else { return };
+        if self.gaps > 0 && self.blind_until.is_none_or(|blind| blind <= asked.at) {
+            let is_gone = |conn: &Conn| {
+                conn.over.is_none()
+                    && conn.gaps != self.gaps
+                    && conn.found_in < asked.number
+                    && conn.netns.is_some_and(|netns| self.inquiry.namespaces.contains(&netns))
+                    && conn.since.is_none_or(|since| since + UNSETTLED_NS < asked.at)
+            };
+            let gone: Vec<u64> = self.conns.iter().filter(|(_, conn)| is_gone(conn)).map(|(key, _)| *key).collect();
+            for key in gone {
+                self.end_lost(key, asked.at, out);
+            }
+        }
+        self.inquiry.answered();
+    }
+
+    pub(super) fn on_scan_begun(&mut self, at: u64) {
+        self.inquiry.scan = Some(self.inquiry.ask(at));
+        self.waiting.scan_begins();
+    }
+
+    /// A process has a descriptor of a socket.
+    pub(super) fn on_holder(&mut self, holder: &Holder) {
+        let found = &holder.found;
+        let key = key(found.id);
+        if self.inquiry.ended.contains(&key) && !self.conns.contains_key(&key) {
+            return;
+        }
+        if !self.conns.contains_key(&key) {
+            match found.state {
+                // Never connected.
+                State::Closed if found.tuple.remote_port == 0 => return,
+                State::Closed => {
+                    let mut conn = Box::new(Conn::found(number(found.id), found, self.gaps));
+                    conn.over = Some(End::Unknown.into());
+                    self.take_up(key, conn, found);
+                }
+                _ => self.on_found(found),
+            }
+        }
+        self.waiting.note_holder(key, holder);
+        let number = self.inquiry.number;
+        if let Some(conn) = self.conns.get_mut(&key) {
+            conn.found_in = number;
+            conn.accepted = Some(true);
+            conn.own(holder.task, OwnerSource::Scan);
+        }
+    }
+
+    pub(super) fn on_scan_ended(&mut self, out: &mut Vec<Row>) {
+        let Some(asked) = self.inquiry.scan.take() else { return };
+        self.report_pending(asked.at, true, out);
+        if self.gaps > 0 {
+            let is_gone = |conn: &Conn| {
+                let closed_before = conn.since.is_none_or(|since| since < asked.at);
+                conn.over.is_some() && conn.gaps != self.gaps && conn.found_in < asked.number && closed_before
+            };
+            let gone: Vec<u64> = self.conns.iter().filter(|(_, conn)| is_gone(conn)).map(|(key, _)| *key).collect();
+            for key in gone {
+                self.end_lost(key, asked.at, out);
+            }
+        }
+        self.inquiry.answered();
+    }
+}
+
+impl Conn {
+    /// A socket first met when the kernel was asked.
+    fn found(number: u64, found: &Found, gaps: u32) -> Self {
+        let change = Change {
+            at: found.at,
+            id: found.id,
+            address: None,
+            tuple: found.tuple,
+            netns: found.netns,
+            uid: found.uid,
+            cgroup: found.cgroup,
+            old: found.state,
+            new: found.state,
+            flags: None,
+            task: None,
+            end: None,
+        };
+        let mut conn = Self::new(number, &change, gaps);
+        conn.closer = closer_in(found.state);
+        conn.orphan = matches!(found.kept, Kept::Orphan | Kept::Mini { .. });
+        conn.is_mini = matches!(found.kept, Kept::Mini { .. });
+        conn.accepted = match found.kept {
+            Kept::Held => Some(true),
+            Kept::Queued => Some(false),
+            Kept::Orphan | Kept::Mini { .. } => None,
+        };
+        conn
+    }
+
+    /// It has gone on to a later state, nobody knows when.
+    fn change_unseen(&mut self, found: &Found) {
+        self.state = found.state;
+        self.since = None;
+        self.at_least_since = Some(found.at);
+        self.closer = self.closer.or(closer_in(found.state));
+    }
+}
