@@ -19,6 +19,7 @@ pub mod cli;
 pub mod event;
 pub mod filter;
 pub mod lifecycle;
+pub mod names;
 pub mod output;
 pub mod probe;
 pub mod tcp;
