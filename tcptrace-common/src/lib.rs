@@ -254,3 +254,18 @@ pub struct Filter {
     /// 4 or 6: only this family as the address shows it (IPv4-mapped counts as 4); 0: both.
     pub family: u32,
 }
+
+impl Filter {
+    /// Whether it lets a socket through: what the programs decide, for sockets that userspace finds by itself. A port
+    /// that is not known (0) passes.
+    pub fn wants(&self, netns: u32, is_ipv4: bool, local_port: u16, remote_port: u16) -> bool {
+        let any_port = |list: &[u16; FILTER_PORTS], one: u16, other: u16| {
+            list[0] == 0 || one == 0 || other == 0 || list.contains(&one) || list.contains(&other)
+        };
+        (self.netns == 0 || self.netns == netns)
+            && (self.family == 0 || (self.family == 4) == is_ipv4)
+            && any_port(&self.ports, local_port, remote_port)
+            && any_port(&self.local_ports, local_port, local_port)
+            && any_port(&self.remote_ports, remote_port, remote_port)
+    }
+}

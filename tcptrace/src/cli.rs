@@ -1,8 +1,12 @@
 //! The command line: parse, wire, run.
 
 mod check;
+mod clock;
+mod inquire;
 mod live;
+mod outlet;
 mod select;
+mod snapshot;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -49,6 +53,8 @@ enum Command {
     Watch(live::WatchArgs),
     /// Print one line a connection when it has truly ended, after its TIME_WAIT.
     Connections(live::ConnectionsArgs),
+    /// Count the sockets that exist, by state, owner and remote end, or list them. Needs no privileges for what is yours.
+    Snapshot(snapshot::SnapshotArgs),
     /// Show what this kernel lets tcptrace measure, and why not where it cannot.
     Check(check::CheckArgs),
 }
@@ -60,6 +66,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Watch(args) => live::watch(&args),
         Command::Connections(args) => live::connections(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
         Command::Check(args) => check::run(&args),
     };
     match result {

@@ -6,12 +6,21 @@ use crate::lifecycle::Totals;
 use crate::tcp::{State, Task, Tuple};
 
 /// How a socket is told from all others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Id {
     /// Its cookie: unique as long as the kernel runs, and kept by the mini-socket that takes over.
     Cookie(u64),
     /// Its address in the kernel, which is used again as soon as the socket is gone.
     Address(u64),
+}
+
+impl Id {
+    /// The number that rows show.
+    pub fn number(self) -> u64 {
+        match self {
+            Self::Cookie(number) | Self::Address(number) => number,
+        }
+    }
 }
 
 /// Something that happened.

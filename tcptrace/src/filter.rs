@@ -13,6 +13,7 @@ use foldhash::fast::FixedState;
 use hashlink::{LinkedHashMap, LruCache};
 
 use crate::lifecycle::{Row, Transition};
+use crate::names::Names;
 use crate::tcp::State;
 
 pub use self::criteria::Criteria;
@@ -70,15 +71,20 @@ impl Filter {
     }
 
     /// Takes a row in, and puts out what can be shown now.
-    pub fn push(&mut self, row: Row, out: &mut Vec<Row>) {
+    pub fn push(&mut self, row: Row, names: &Names, out: &mut Vec<Row>) {
         if !self.by_connection {
             return self.put(row, true, out);
         }
         let conn = row.identity().conn;
+        if row.stuck().is_some() {
+            // It is of use now or never.
+            let shown = self.decided.get(&conn).copied().or_else(|| self.criteria.decide(&row, names));
+            return self.put(row, shown == Some(true), out);
+        }
         if begins(&row) {
             self.give_up(conn);
         }
-        match self.known(conn, &row).or_else(|| self.criteria.decide(&row)) {
+        match self.known(conn, &row).or_else(|| self.criteria.decide(&row, names)) {
             Some(shown) => {
                 self.settle(conn, &row, shown, out);
                 self.put(row, shown, out);

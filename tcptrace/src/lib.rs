@@ -17,9 +17,11 @@
 
 pub mod cli;
 pub mod event;
+pub mod existing;
 pub mod filter;
 pub mod lifecycle;
 pub mod names;
 pub mod output;
 pub mod probe;
+pub mod snapshot;
 pub mod tcp;

@@ -10,5 +10,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use decide::closer_in;
 pub use engine::{Config, Engine, Stats};
 pub use row::{Connection, Held, Identity, Owner, Reason, Row, Stay, Stuck, Totals, Transition};
+pub use survey::TIME_WAIT_NS;

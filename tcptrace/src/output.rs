@@ -1,6 +1,6 @@
 //! Rows in, bytes out: text, JSON and CSV.
 //!
-//! A printer only renders. It knows nothing of where rows come from, reads no clock (the caller passes a [`Clock`]) and
+//! A printer only renders. It knows nothing of where rows come from, reads no clock (the caller passes a [`Context`]) and
 //! touches nothing but its writer. It writes once a row, so the writer should be buffered; [`Printer::flush`] hands over
 //! what is left.
 
@@ -24,6 +24,8 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 
 use crate::lifecycle::{Connection, Row, Transition};
+use crate::names::Names;
+use crate::snapshot::{Count, Entry};
 
 pub use self::csv::Csv;
 pub use self::features::features;
@@ -51,6 +53,19 @@ pub enum Kind {
     Transition,
     /// Ends of connections.
     Connection,
+    /// Sockets that exist.
+    Socket,
+    /// How many of them there are.
+    Count,
+}
+
+/// What rows leave open. Whoever drives the printers keeps it up to date.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// From boot time to wall-clock time.
+    pub clock: Clock,
+    /// Of network namespaces and control groups.
+    pub names: Names,
 }
 
 /// What only the text format takes into account.
@@ -76,13 +91,25 @@ pub trait Printer {
     ///
     /// # Errors
     /// What the writer returns.
-    fn transition(&mut self, row: &Transition, clock: &Clock) -> io::Result<()>;
+    fn transition(&mut self, row: &Transition, context: &Context) -> io::Result<()>;
 
     /// Writes the end of a connection.
     ///
     /// # Errors
     /// What the writer returns.
-    fn connection(&mut self, row: &Connection, clock: &Clock) -> io::Result<()>;
+    fn connection(&mut self, row: &Connection, context: &Context) -> io::Result<()>;
+
+    /// Writes a socket that exists.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()>;
+
+    /// Writes how many there are of one kind.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    fn count(&mut self, row: &Count, context: &Context) -> io::Result<()>;
 
     /// Writes whatever is kept in buffers, the writer's included.
     ///
@@ -94,10 +121,10 @@ pub trait Printer {
     ///
     /// # Errors
     /// What the writer returns.
-    fn row(&mut self, row: &Row, clock: &Clock) -> io::Result<()> {
+    fn row(&mut self, row: &Row, context: &Context) -> io::Result<()> {
         match row {
-            Row::Transition(row) => self.transition(row, clock),
-            Row::Connection(row) => self.connection(row, clock),
+            Row::Transition(row) => self.transition(row, context),
+            Row::Connection(row) => self.connection(row, context),
         }
     }
 }

@@ -203,6 +203,12 @@ impl Probe {
         &self.services
     }
 
+    /// Whether sockets are told apart by their cookies, and not by addresses that are used again.
+    pub fn knows_cookies(&self) -> bool {
+        let by_type = |service: &Service| matches!(service, Service::Attached { hook } if hook.starts_with("tp_btf/"));
+        self.services.iter().any(|(feature, service)| *feature == Feature::Transitions && by_type(service))
+    }
+
     /// Waits until there may be something to read, at most this long: until woken while idle, for a short while when
     /// busy.
     pub async fn wait(&mut self, at_most: Duration) {

@@ -1,23 +1,26 @@
 //! `watch` and `connections`: from the kernel to the terminal.
 
-use std::io::{self, Write};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bytes::{BufMut, BytesMut};
 use clap::Args;
 use jiff::tz::TimeZone;
-use nix::time::{ClockId, clock_gettime};
+use nix::time::ClockId;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use super::clock::{self, boot_ns};
+use super::inquire::{Answer, Inquirer, Question};
+use super::outlet::Outlet;
 use super::select::{FilterArgs, OutputArgs, duration};
 use super::{Outcome, say};
 use crate::event::Event;
+use crate::existing::{Groups, Namespaces};
 use crate::filter::Filter;
 use crate::lifecycle::{Config, Engine, Row};
-use crate::output::{Clock, Format, Kind, Printer, TextOptions};
+use crate::output::{self, Format, Kind, Printer, TextOptions};
 use crate::probe::{self, Losses, Probe};
 
 /// Records taken from the ring buffer at a time.
@@ -40,6 +43,13 @@ struct LiveArgs {
     /// Follow at most this many sockets, and forget the one that has been idle longest beyond that
     #[arg(long, value_name = "N", default_value_t = Config::default().sockets)]
     max_sockets: usize,
+    /// Report a socket that stays in CLOSE_WAIT, FIN_WAIT2, LAST_ACK or SYN_SENT for so long, or whose connection is over
+    /// while its descriptor is still open; and again whenever that time has doubled (30s, 5m)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    report_stuck: Option<Duration>,
+    /// Do not ask which sockets there are already: those show from their next change on
+    #[arg(long)]
+    no_existing: bool,
     /// Use the classic tracepoints only, as on a kernel without BTF: no TIME_WAIT, and ends unexplained
     #[arg(long)]
     no_btf: bool,
@@ -93,9 +103,14 @@ fn run(args: &LiveArgs, kind: Kind, at_close: bool, states: bool) -> Result<Outc
 struct Live {
     probe: Probe,
     engine: Engine,
+    inquirer: Inquirer,
+    names_wanted: bool,
+    groups: Groups,
+    /// Network namespaces that were asked about, if they have names.
+    namespaces: HashSet<u32>,
     filter: Filter,
     printer: Box<dyn Printer>,
-    clock: Clock,
+    context: output::Context,
     /// Boot time minus monotonic time: grows while the machine sleeps.
     slept_ns: u64,
     losses: Losses,
@@ -107,7 +122,8 @@ struct Live {
 
 impl Live {
     fn start(args: &LiveArgs, kind: Kind, at_close: bool, states: bool) -> Result<Self> {
-        let criteria = args.filter.criteria();
+        let namespaces = Namespaces::find();
+        let criteria = args.filter.criteria(&namespaces)?;
         let options = probe::Options {
             ring_bytes: args.ring_size << 20,
             filter: criteria.kernel(),
@@ -115,18 +131,28 @@ impl Live {
             object: args.object.clone(),
         };
         let probe = Probe::attach(&options)?;
+        let knows_cookies = probe.knows_cookies();
+        let mut context = output::Context::default();
+        namespaces.teach(&mut context.names);
         let text = TextOptions { colour: args.output.colour(), states, zone: TimeZone::system() };
         let mut live = Self {
-            printer: printer(args.output.format, text),
+            printer: args.output.format.printer(Outlet::default(), text),
             engine: Engine::new(Config {
                 sockets: args.max_sockets,
                 at_close,
                 transitions: kind == Kind::Transition,
                 connections: kind == Kind::Connection,
-                ..Config::default()
+                stuck_after: args.report_stuck.map(|after| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)),
+                existing: !args.no_existing,
+                scans: knows_cookies,
             }),
+            inquirer: Inquirer::new(options.filter),
+            // A line of text has no room for them.
+            names_wanted: args.output.format != Format::Text || !criteria.cgroups.is_empty(),
+            groups: Groups::new(),
+            namespaces: namespaces.iter().map(|namespace| namespace.inode).collect(),
             filter: Filter::new(criteria),
-            clock: Clock::default(),
+            context,
             slept_ns: 0,
             losses: Losses::default(),
             next_housekeeping: Instant::now(),
@@ -137,6 +163,10 @@ impl Live {
         };
         live.read_clocks()?;
         live.engine.feed(&Event::Started { at: boot_ns()? }, &mut live.rows);
+        if knows_cookies && !args.no_existing {
+            live.inquirer.want(Question::Survey);
+            live.inquirer.want(Question::Scan);
+        }
         live.printer.header(kind)?;
         live.printer.flush()?;
         say("ready");
@@ -148,14 +178,41 @@ impl Live {
         let end = duration.map(|duration| Instant::now() + duration);
         loop {
             let wait = self.longest_wait()?;
-            tokio::select! {
+            let answer = tokio::select! {
                 biased;
                 () = stop.asked() => return Ok(()),
                 () = reached(end) => return Ok(()),
-                () = self.probe.wait(wait) => {}
-            }
+                () = self.probe.wait(wait) => None,
+                answer = self.inquirer.answer() => answer,
+            };
             self.take_in()?;
+            // What is answered is older than whatever comes next, and younger than what has just come.
+            match answer {
+                Some(Answer::Events(events)) => self.take_answer(&events)?,
+                Some(Answer::Namespaces(namespaces)) => namespaces.teach(&mut self.context.names),
+                None => {}
+            }
+            self.inquire()?;
         }
+    }
+
+    fn take_answer(&mut self, events: &[Event]) -> Result<()> {
+        for event in events {
+            self.engine.feed(event, &mut self.rows);
+        }
+        self.show()?;
+        Ok(self.printer.flush()?)
+    }
+
+    /// Asks what the engine would like to know, now or later.
+    fn inquire(&mut self) -> Result<()> {
+        if self.engine.wants_scan() {
+            self.inquirer.want(Question::Scan);
+        }
+        if let Some(begun) = self.inquirer.ask(&mut self.probe, boot_ns()?) {
+            self.engine.feed(&begun, &mut self.rows);
+        }
+        Ok(())
     }
 
     /// How long nothing needs to be done unless something happens.
@@ -205,6 +262,9 @@ impl Live {
     fn feed_lost(&mut self, at: u64, events: u64) {
         if events > 0 {
             self.engine.feed(&Event::Lost { at, events }, &mut self.rows);
+            if self.probe.knows_cookies() {
+                self.inquirer.want(Question::Survey);
+            }
         }
     }
 
@@ -215,25 +275,40 @@ impl Live {
     }
 
     fn show(&mut self) -> Result<()> {
+        self.learn_names();
         let rows = if self.filter.is_open() {
             &mut self.rows
         } else {
-            self.rows.drain(..).for_each(|row| self.filter.push(row, &mut self.shown));
+            self.rows.drain(..).for_each(|row| self.filter.push(row, &self.context.names, &mut self.shown));
             &mut self.shown
         };
         for row in rows.iter() {
-            self.printer.row(row, &self.clock)?;
+            self.printer.row(row, &self.context)?;
         }
         rows.clear();
         Ok(())
     }
 
+    /// Finds the names that the rows need.
+    fn learn_names(&mut self) {
+        if !self.names_wanted {
+            return;
+        }
+        for row in &self.rows {
+            let identity = row.identity();
+            if let Some(id) = identity.cgroup {
+                self.groups.learn(id, &mut self.context.names);
+            }
+            if identity.netns.is_some_and(|netns| self.namespaces.insert(netns)) {
+                self.inquirer.want(Question::Namespaces);
+            }
+        }
+    }
+
     fn read_clocks(&mut self) -> Result<()> {
         let boot = boot_ns()?;
-        let slept = boot.saturating_sub(read_clock(ClockId::CLOCK_MONOTONIC)?);
-        let unix = read_clock(ClockId::CLOCK_REALTIME)?;
-        self.clock.boot_to_unix_ns =
-            i64::try_from(i128::from(unix) - i128::from(boot)).context("the clock is unset")?;
+        let slept = boot.saturating_sub(clock::read(ClockId::CLOCK_MONOTONIC)?);
+        self.context.clock.boot_to_unix_ns = clock::boot_to_unix_ns()?;
         if self.slept_ns != 0 && slept > self.slept_ns + SLEEP_NS {
             self.engine.feed(&Event::Suspended { at: boot, ns: slept - self.slept_ns }, &mut self.rows);
         }
@@ -272,33 +347,6 @@ impl Live {
     }
 }
 
-fn printer(format: Format, text: TextOptions) -> Box<dyn Printer> {
-    format.printer(Outlet::default(), text)
-}
-
-/// Standard output, written to once a round: a write for every row would cost more than the row.
-#[derive(Default)]
-struct Outlet {
-    pending: BytesMut,
-}
-
-impl Write for Outlet {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        const FULL: usize = 1 << 18;
-        self.pending.put_slice(bytes);
-        if self.pending.len() >= FULL {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(&self.pending.split())?;
-        stdout.flush()
-    }
-}
-
 /// The signals that end a run in order: the ring buffer is drained and the closing line printed.
 struct Stop {
     interrupt: Signal,
@@ -328,13 +376,4 @@ async fn reached(end: Option<Instant>) {
         Some(end) => tokio::time::sleep_until(end).await,
         None => std::future::pending().await,
     }
-}
-
-fn boot_ns() -> Result<u64> {
-    read_clock(ClockId::CLOCK_BOOTTIME)
-}
-
-fn read_clock(clock: ClockId) -> Result<u64> {
-    let time = clock_gettime(clock).with_context(|| format!("cannot read clock {clock}"))?;
-    u64::try_from(Duration::from(time).as_nanos()).context("the clock is out of range")
 }

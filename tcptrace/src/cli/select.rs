@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::existing::Namespaces;
 use crate::filter::Criteria;
 use crate::output::Format;
 use crate::tcp::{Closer, State};
@@ -35,9 +36,12 @@ pub(super) struct FilterArgs {
     /// Process name of the owner
     #[arg(long, value_name = "NAME")]
     comm: Vec<String>,
-    /// Network namespace, by inode number (`readlink /proc/PID/ns/net`)
-    #[arg(long, value_name = "INODE")]
-    netns: Vec<u32>,
+    /// Network namespace, by name (`ip netns`), inode number (`readlink /proc/PID/ns/net`) or path (/proc/PID/ns/net)
+    #[arg(long, value_name = "NETNS")]
+    netns: Vec<String>,
+    /// Control group of the socket: its path or that of one above it, a container's id, or a systemd unit
+    #[arg(long, value_name = "CGROUP")]
+    cgroup: Vec<String>,
     /// State that is left or entered; for connections: that they were in
     #[arg(long, value_name = "STATE", value_parser = word::<State>)]
     state: Vec<State>,
@@ -56,21 +60,24 @@ pub(super) struct FilterArgs {
 }
 
 impl FilterArgs {
-    pub(super) fn criteria(&self) -> Criteria {
-        Criteria {
+    /// # Errors
+    /// When there is no network namespace of a name that is asked for.
+    pub(super) fn criteria(&self, namespaces: &Namespaces) -> Result<Criteria> {
+        Ok(Criteria {
             ports: self.port.clone(),
             local_ports: self.lport.clone(),
             remote_ports: self.rport.clone(),
             networks: self.addr.clone(),
             pids: self.pid.clone(),
             comms: self.comm.clone(),
-            netns: self.netns.clone(),
+            netns: self.netns.iter().map(|netns| namespaces.resolve(netns)).collect::<Result<_, _>>()?,
+            cgroups: self.cgroup.clone(),
             states: self.state.clone(),
             closers: self.closer.clone(),
             min_duration_ns: self.min_duration.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
             ipv4: self.ipv4,
             ipv6: self.ipv6,
-        }
+        })
     }
 }
 

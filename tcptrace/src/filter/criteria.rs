@@ -6,6 +6,8 @@ use ipnet::IpNet;
 use tcptrace_common::FILTER_PORTS;
 
 use crate::lifecycle::{Connection, Held, Identity, Owner, Row, Transition};
+use crate::names::Names;
+use crate::snapshot::Entry;
 use crate::tcp::{Closer, Comm, OwnerSource, State};
 
 /// What is shown. Different criteria must all hold, of the values of one criterion any; an empty one always holds.
@@ -25,6 +27,9 @@ pub struct Criteria {
     pub comms: Vec<String>,
     /// Inode number of the network namespace.
     pub netns: Vec<u32>,
+    /// Control group: its path or that of one above it, the id of its container, or its systemd unit
+    /// ([`Group::is`](crate::names::Group::is)).
+    pub cgroups: Vec<String>,
     /// Of a transition: the state left or entered. Of a connection: a state that it was in.
     pub states: Vec<State>,
     /// Who closed.
@@ -63,26 +68,41 @@ impl Criteria {
     pub(super) fn ask_connections(&self) -> bool {
         let ports = [&self.ports, &self.local_ports, &self.remote_ports];
         let by_place = !self.networks.is_empty() || !self.netns.is_empty() || self.ipv4 != self.ipv6;
-        let by_owner = !self.pids.is_empty() || !self.comms.is_empty();
+        let by_owner = !self.pids.is_empty() || !self.comms.is_empty() || !self.cgroups.is_empty();
         by_place || by_owner || !self.closers.is_empty() || ports.into_iter().any(|ports| !ports.is_empty())
     }
 
     /// Whether the connection of a row matches; `None` while that depends on what is not known yet. The last row of a
     /// connection always decides: what is unknown then does not match.
-    pub(super) fn decide(&self, row: &Row) -> Option<bool> {
+    pub(super) fn decide(&self, row: &Row, names: &Names) -> Option<bool> {
         let facts = Facts::of(row);
-        let answer = all([
+        let answer = self.ask(&facts, names);
+        if facts.is_last { Some(answer == Some(true)) } else { answer }
+    }
+
+    /// Whether a socket that exists matches, by what is known of it now.
+    pub fn match_socket(&self, socket: &Entry, names: &Names) -> bool {
+        let in_state = self.states.is_empty() || self.states.contains(&socket.state);
+        let answer = self.ask(&Facts::of_socket(socket), names);
+        in_state && self.long_enough(socket.stay.age.known_ns()) && answer == Some(true)
+    }
+
+    fn ask(&self, facts: &Facts<'_>, names: &Names) -> Option<bool> {
+        all([
             self.family(facts.identity),
             any_of(&self.netns, |netns| facts.identity.netns.map(|known| known == *netns)),
-            self.ports(&facts),
+            self.ports(facts),
             any_of(&self.networks, |network| facts.in_network(network)),
             any_of(&self.pids, |pid| facts.owner(|owner| owner.task.pid == *pid)),
             any_of(&self.comms, |comm| {
                 facts.owner(|owner| owner.task.comm.bytes() == Comm::from(comm.as_str()).bytes())
             }),
+            any_of(&self.cgroups, |wanted| {
+                let id = facts.identity.cgroup?;
+                Some(names.group(id).is_some_and(|group| group.is(wanted)))
+            }),
             any_of(&self.closers, |closer| facts.closer(*closer)),
-        ]);
-        if facts.is_last { Some(answer == Some(true)) } else { answer }
+        ])
     }
 
     /// Whether a row matches whose connection does.
@@ -154,6 +174,16 @@ impl<'r> Facts<'r> {
                 is_listener: false,
                 is_last: true,
             },
+        }
+    }
+
+    fn of_socket(socket: &'r Entry) -> Self {
+        Self {
+            identity: &socket.identity,
+            closer: socket.closer,
+            may_cross: false,
+            is_listener: socket.state == State::Listen,
+            is_last: true,
         }
     }
 

@@ -7,6 +7,7 @@ use rstest::rstest;
 
 use super::{Criteria, Filter, begins};
 use crate::lifecycle::{Connection, Held, Identity, Owner, Row, Stay, Transition};
+use crate::names::{Group, Names};
 use crate::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, Tuple};
 
 /// From 10.0.0.1 to 10.0.0.2:443, the local port not chosen yet, nothing else known.
@@ -35,9 +36,17 @@ fn owner(pid: u32, comm: &str, source: OwnerSource) -> Owner {
     Owner { task: Task { pid, tid: pid, comm: Comm::from(comm) }, source }
 }
 
-/// The same connection with its local port, owned by process 7.
+/// Of control group 5.
+fn names() -> Names {
+    let mut names = Names::default();
+    names.name_group(5, Group::at(b"/system.slice/web.service"));
+    names
+}
+
+/// The same connection with its local port, owned by process 7 in control group 5.
 fn known() -> Transition {
     let mut row = bare();
+    row.identity.cgroup = Some(5);
     row.identity.tuple.local_port = 5000;
     row.identity.owner = Some(owner(7, "curl", OwnerSource::Connect));
     Transition { old: State::SynSent, new: State::Established, ..row }
@@ -100,6 +109,7 @@ fn criteria(options: &str) -> Criteria {
             "pid" => criteria.pids.push(value().parse().expect("a number")),
             "comm" => criteria.comms.push(value().into()),
             "netns" => criteria.netns.push(value().parse().expect("a number")),
+            "cgroup" => criteria.cgroups.push(value().into()),
             "state" => criteria.states.push(value().parse().expect("a state")),
             "closer" => criteria.closers.push(value().parse().expect("a closer")),
             "min" => criteria.min_duration_ns = Some(value().parse().expect("a number")),
@@ -114,7 +124,7 @@ fn criteria(options: &str) -> Criteria {
 fn filtered(filter: &mut Filter, rows: impl IntoIterator<Item = Row>) -> Vec<Row> {
     let mut out = Vec::new();
     for row in rows {
-        filter.push(row, &mut out);
+        filter.push(row, &names(), &mut out);
     }
     out
 }
@@ -162,14 +172,14 @@ fn filtered(filter: &mut Filter, rows: impl IntoIterator<Item = Row>) -> Vec<Row
 #[case::nobody_closed("closer unknown", last(known()), Some(true))]
 #[case::states_are_asked_of_rows("state LISTEN", bare(), Some(true))]
 fn connections_are_decided(#[case] options: &str, #[case] row: Transition, #[case] expected: Option<bool>) {
-    assert_eq!(criteria(options).decide(&Row::Transition(row)), expected);
+    assert_eq!(criteria(options).decide(&Row::Transition(row), &names()), expected);
 }
 
 #[test]
 fn long_names_are_cut_as_the_kernel_cuts_them() {
     let mut row = known();
     row.identity.owner = Some(owner(7, "a-very-long-name-indeed", OwnerSource::Connect));
-    assert_eq!(criteria("comm a-very-long-name-indeed").decide(&Row::Transition(row)), Some(true));
+    assert_eq!(criteria("comm a-very-long-name-indeed").decide(&Row::Transition(row), &names()), Some(true));
 }
 
 #[rstest]
@@ -404,7 +414,7 @@ proptest! {
         let out = filtered(&mut filter, stream.clone());
         for life in lives(&stream) {
             let shown: Vec<Row> = out.iter().filter(|row| life.contains(row)).cloned().collect();
-            let is_wanted = life.iter().find_map(|row| criteria.decide(row)) == Some(true);
+            let is_wanted = life.iter().find_map(|row| criteria.decide(row, &names())) == Some(true);
             prop_assert_eq!(shown, if is_wanted { life } else { Vec::new() });
         }
     }
@@ -437,7 +447,7 @@ fn costs() {
             for conn in start..start + 20_000 {
                 for row in [bare(), known(), last(known())] {
                     let identity = Identity { conn, ..row.identity };
-                    filter.push(Row::Transition(Transition { identity, ..row }), &mut out);
+                    filter.push(Row::Transition(Transition { identity, ..row }), &names(), &mut out);
                 }
                 out.clear();
             }

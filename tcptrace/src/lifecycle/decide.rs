@@ -202,7 +202,7 @@ pub(super) fn time_wait_killed(by: KilledBy) -> TimeWaitEnd {
 }
 
 /// Who closed first, as far as a state alone tells.
-pub(super) fn closer_in(state: State) -> Option<Closer> {
+pub(crate) fn closer_in(state: State) -> Option<Closer> {
     match state {
         State::FinWait1 | State::FinWait2 => Some(Closer::Active),
         State::CloseWait | State::LastAck => Some(Closer::Passive),

@@ -8,7 +8,7 @@ use hashlink::LinkedHashMap;
 
 use super::conn::{Conn, progress};
 use super::decide::{self, Alternatives, Ending, Role, Verdict};
-use super::row::{Connection, Held, Reason, Row, Stuck, Transition};
+use super::row::{Connection, Held, Reason, Row, Stay, Stuck, Transition};
 use super::stuck::Waiting;
 use super::survey::Inquiry;
 use crate::event::{Change, Event, Id, KilledBy, Mini, MiniEvent, ResetReason};
@@ -42,13 +42,23 @@ pub struct Config {
     pub connections: bool,
     /// Report sockets that wait for somebody for so long, in ns, and again whenever that time has doubled.
     pub stuck_after: Option<u64>,
+    /// Begin to follow sockets that are found and not followed.
+    pub existing: bool,
     /// Whether there are scans when [`Engine::wants_scan`] asks for them.
     pub scans: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { sockets: 1_000_000, at_close: false, transitions: true, connections: true, stuck_after: None, scans: false }
+        Self {
+            sockets: 1_000_000,
+            at_close: false,
+            transitions: true,
+            connections: true,
+            stuck_after: None,
+            existing: true,
+            scans: false,
+        }
     }
 }
 
@@ -257,7 +267,7 @@ impl Engine {
 
     /// A socket that was not followed so far.
     fn meet(&mut self, change: &Change, embryo: Option<u64>, out: &mut Vec<Row>) -> Box<Conn> {
-        let mut conn = Box::new(Conn::new(number(change.id), change, self.gaps));
+        let mut conn = Box::new(Conn::new(change.id.number(), change, self.gaps));
         match (change.old, change.new) {
             (State::Closed, State::SynSent) => conn.begin(Side::Client, change.at),
             (State::Closed, State::Listen) => conn.begin(Side::Server, change.at),
@@ -361,6 +371,11 @@ impl Engine {
         if self.config.at_close {
             self.conclude(&conn, change.at, End::Fin.into(), out);
         }
+        if conn.lingers {
+            let mut full = conn.clone();
+            (full.state, full.since, full.is_mini) = (State::Closed, Some(change.at), false);
+            self.linger(full, End::Fin.into());
+        }
         self.keep(key, conn, change.at);
         if let Some(early) = self.early.remove(&key) {
             self.on_mini(&early, out);
@@ -431,7 +446,7 @@ impl Engine {
     /// A mini-socket that was there before, or whose full socket is still being closed on another CPU, or was so
     /// unseen.
     fn on_unknown_mini(&mut self, key: u64, mini: &Mini, out: &mut Vec<Row>) {
-        if self.conns.contains_key(&(key & !MINI)) {
+        if self.conns.get(&(key & !MINI)).is_some_and(|conn| conn.over.is_none()) {
             if mini.what == MiniEvent::Expired {
                 self.end_unseen_full(key, mini, out);
             } else {
@@ -457,7 +472,7 @@ impl Engine {
             task: None,
             end: None,
         };
-        let mut conn = Box::new(Conn::new(number(mini.id), &change, self.gaps));
+        let mut conn = Box::new(Conn::new(mini.id.number(), &change, self.gaps));
         conn.closer = decide::closer_in(mini.substate);
         self.end_mini(conn, mini, out);
     }
@@ -535,12 +550,18 @@ impl Engine {
         let key = key_of(&conn);
         self.inquiry.note_end(if conn.is_mini { key | MINI } else { key });
         if conn.lingers && !conn.is_mini {
-            conn.over = Some(ending);
-            self.attend(key, &conn);
-            self.keep(key, conn, at);
-            // What is over is forgotten first.
-            self.conns.to_front(&key);
+            self.linger(conn, ending);
         }
+    }
+
+    /// Goes on following a socket whose connection is over, until its descriptor is closed. It is forgotten first.
+    fn linger(&mut self, mut conn: Box<Conn>, ending: Ending) {
+        let key = key_of(&conn);
+        conn.over = Some(ending);
+        self.attend(key, &conn);
+        self.conns.insert(key, conn);
+        self.conns.to_front(&key);
+        self.make_room(self.now);
     }
 
     /// Puts out a transition, and brings the connection into its new state.
@@ -584,9 +605,12 @@ impl Engine {
             }));
         }
         if self.config.connections {
-            let ending = conn.over.unwrap_or(End::Unknown.into());
-            let stuck = Some(Box::new(stuck));
-            out.push(Row::Connection(Connection { stuck, ..self.connection(conn, at, ending) }));
+            let mut row = self.connection(conn, at, conn.over.unwrap_or(End::Unknown.into()));
+            if let Some(ns) = stuck.age.known_ns().filter(|_| conn.over.is_none()) {
+                row.stays.push(Stay { state: conn.state, held: Held::AtLeast(ns) });
+            }
+            row.stuck = Some(Box::new(stuck));
+            out.push(Row::Connection(row));
         }
     }
 
@@ -618,6 +642,10 @@ impl Engine {
     /// Goes on following a socket, as the one seen last.
     pub(super) fn keep(&mut self, key: u64, conn: Box<Conn>, at: u64) {
         self.conns.insert(key, conn);
+        self.make_room(at);
+    }
+
+    fn make_room(&mut self, at: u64) {
         if self.conns.len() > self.config.sockets
             && let Some((_, forgotten)) = self.conns.pop_front()
             && forgotten.over.is_none()
@@ -647,14 +675,7 @@ fn reason(ending: Ending) -> Reason {
 }
 
 pub(super) fn key(id: Id) -> u64 {
-    number(id) & !MINI
-}
-
-/// The number that rows show.
-pub(super) fn number(id: Id) -> u64 {
-    match id {
-        Id::Cookie(number) | Id::Address(number) => number,
-    }
+    id.number() & !MINI
 }
 
 /// A child that does not know yet who it is: up to 6.14 it shows its listener's cookie, and no peer.

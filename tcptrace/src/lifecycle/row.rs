@@ -173,6 +173,11 @@ pub struct Totals {
 }
 
 impl Connection {
+    /// Whether it has not ended.
+    pub fn is_open(&self) -> bool {
+        self.stuck.as_ref().is_some_and(|stuck| stuck.state != State::Closed)
+    }
+
     /// How long it was in a state; [`Held::Unknown`] where it never was or nobody saw.
     pub fn held(&self, state: State) -> Held {
         self.stays.iter().find(|stay| stay.state == state).map_or(Held::Unknown, |stay| stay.held)

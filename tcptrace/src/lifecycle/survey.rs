@@ -10,14 +10,14 @@ use foldhash::fast::FixedState;
 
 use super::conn::{Conn, progress};
 use super::decide::closer_in;
-use super::engine::{Engine, MINI, key, number};
+use super::engine::{Engine, MINI, key};
 use super::row::Row;
 use crate::event::{Change, Found, Holder, Kept};
 use crate::tcp::{End, OwnerSource, State};
 
 /// How long a TIME_WAIT lasts from the segment that began it or the last one that it had to answer
 /// (`TCP_TIMEWAIT_LEN` in `include/net/tcp.h`, the same since 2.6).
-const TIME_WAIT_NS: u64 = 60_000_000_000;
+pub const TIME_WAIT_NS: u64 = 60_000_000_000;
 
 /// A socket that began so shortly before the survey may have been between two of the kernel's tables.
 const UNSETTLED_NS: u64 = 100_000_000;
@@ -81,14 +81,16 @@ impl Engine {
         if self.inquiry.ended.contains(&key) {
             return;
         }
-        if key != full
+        let is_live = |conn: &Box<Conn>| conn.over.is_none();
+        if self.conns.contains_key(&key) {
+            self.compare(key, found);
+        } else if key != full
+            && self.conns.get(&full).is_some_and(is_live)
             && let Some(conn) = self.conns.remove(&full)
         {
             self.adopt_mini(key, conn, found);
-        } else if self.conns.contains_key(&key) {
-            self.compare(key, found);
-        } else {
-            let conn = Box::new(Conn::found(number(found.id), found, self.gaps));
+        } else if self.config.existing {
+            let conn = Box::new(Conn::found(found.id.number(), found, self.gaps));
             self.take_up(key, conn, found);
         }
     }
@@ -170,10 +172,14 @@ impl Engine {
         if !self.conns.contains_key(&key) {
             match found.state {
                 // Never connected.
-                State::Closed if found.tuple.remote_port == 0 => return,
+                State::Closed if found.tuple.remote_port == 0 || !self.config.existing => return,
                 State::Closed => {
-                    let mut conn = Box::new(Conn::found(number(found.id), found, self.gaps));
+                    let mut conn = Box::new(Conn::found(found.id.number(), found, self.gaps));
                     conn.over = Some(End::Unknown.into());
+                    if self.conns.contains_key(&(key | MINI)) {
+                        // It was met before, as its mini-socket.
+                        conn.at_least_since = Some(found.at);
+                    }
                     self.take_up(key, conn, found);
                 }
                 _ => self.on_found(found),

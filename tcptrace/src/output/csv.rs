@@ -4,10 +4,14 @@ use std::fmt;
 use std::io::{self, Write};
 
 use crate::lifecycle::{Connection, Stay, Transition};
+use crate::snapshot::{Count, Entry};
 
-use super::fields::{CONNECTION_FIELDS, Field, TRANSITION_FIELDS, Value};
-use super::time::{Clock, Rfc3339};
-use super::{Kind, Printer, render, sanitise};
+use super::fields::{
+    CONNECTION_FIELDS, COUNT_FIELDS, Field, SOCKET_FIELDS, STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS,
+    TRANSITION_FIELDS, Value,
+};
+use super::time::Rfc3339;
+use super::{Context, Kind, Printer, render, sanitise};
 
 /// Bytes that are gathered before they are written: some hundred rows.
 const BUFFER: usize = 64 * 1024;
@@ -30,15 +34,15 @@ impl<W: Write> Csv<W> {
         Self { out, record, field, time: Rfc3339::default(), headed: false }
     }
 
-    fn names<R>(&mut self, fields: &[Field<R>]) -> io::Result<()> {
-        self.out.write_record(fields.iter().map(|field| field.name)).map_err(io_error)
+    fn names<R>(&mut self, fields: [&[Field<R>]; 2]) -> io::Result<()> {
+        self.out.write_record(fields.into_iter().flatten().map(|field| field.name)).map_err(io_error)
     }
 
-    fn write<R>(&mut self, fields: &[Field<R>], row: &R, clock: &Clock) -> io::Result<()> {
+    fn write<R>(&mut self, fields: [&[Field<R>]; 2], row: &R, context: &Context) -> io::Result<()> {
         self.record.clear();
-        for field in fields {
+        for field in fields.into_iter().flatten() {
             self.field.clear();
-            self.value((field.value)(row, clock));
+            self.value((field.value)(row, context));
             self.record.push_field(&self.field);
         }
         self.out.write_byte_record(&self.record).map_err(io_error)
@@ -67,17 +71,27 @@ impl<W: Write> Printer for Csv<W> {
             return Ok(());
         }
         match kind {
-            Kind::Transition => self.names(TRANSITION_FIELDS),
-            Kind::Connection => self.names(CONNECTION_FIELDS),
+            Kind::Transition => self.names([TRANSITION_FIELDS, STUCK_TRANSITION_FIELDS]),
+            Kind::Connection => self.names([CONNECTION_FIELDS, STUCK_CONNECTION_FIELDS]),
+            Kind::Socket => self.names([SOCKET_FIELDS, &[]]),
+            Kind::Count => self.names([COUNT_FIELDS, &[]]),
         }
     }
 
-    fn transition(&mut self, row: &Transition, clock: &Clock) -> io::Result<()> {
-        self.write(TRANSITION_FIELDS, row, clock)
+    fn transition(&mut self, row: &Transition, context: &Context) -> io::Result<()> {
+        self.write([TRANSITION_FIELDS, STUCK_TRANSITION_FIELDS], row, context)
     }
 
-    fn connection(&mut self, row: &Connection, clock: &Clock) -> io::Result<()> {
-        self.write(CONNECTION_FIELDS, row, clock)
+    fn connection(&mut self, row: &Connection, context: &Context) -> io::Result<()> {
+        self.write([CONNECTION_FIELDS, STUCK_CONNECTION_FIELDS], row, context)
+    }
+
+    fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
+        self.write([SOCKET_FIELDS, &[]], row, context)
+    }
+
+    fn count(&mut self, row: &Count, context: &Context) -> io::Result<()> {
+        self.write([COUNT_FIELDS, &[]], row, context)
     }
 
     fn flush(&mut self) -> io::Result<()> {

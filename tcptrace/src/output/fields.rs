@@ -1,14 +1,19 @@
 //! What every row consists of: name, unit, meaning and value of each field, in order.
 //!
 //! These tables are the only definition of JSON and CSV. Fields may be added; none is ever renamed, moved in meaning or
-//! dropped.
+//! dropped. The fields of a socket that is stuck follow those of its row: always in CSV, in JSON on such rows only.
+
+mod snapshot;
 
 use std::net::SocketAddr;
 
-use crate::lifecycle::{Connection, Identity, Owner, Reason, Stay, Transition};
+use crate::lifecycle::{Connection, Identity, Owner, Reason, Stay, Stuck, Transition};
+use crate::names::Group;
 use crate::tcp::{Closer, OwnerSource, State, Task, TimeWaitEnd};
 
-use super::time::Clock;
+use super::Context;
+
+pub use self::snapshot::{COUNT_FIELDS, SOCKET_FIELDS};
 
 /// One field of a row.
 pub struct Field<R> {
@@ -19,7 +24,7 @@ pub struct Field<R> {
     /// What it means, and when it is null.
     pub doc: &'static str,
     /// Takes it from a row.
-    pub value: for<'r> fn(&'r R, &Clock) -> Value<'r>,
+    pub value: for<'r> fn(&'r R, &'r Context) -> Value<'r>,
 }
 
 /// The value of a field, before a format writes it.
@@ -55,14 +60,26 @@ impl Value<'_> {
     }
 }
 
+impl<'r> Value<'r> {
+    fn name(name: Option<&'r [u8]>) -> Self {
+        name.map_or(Self::Null, Self::Name)
+    }
+}
+
 /// The fields of a change of state.
 pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
-    Field { name: "event", unit: "", doc: "Always `transition`.", value: |_, _| Value::Word("transition") },
+    Field {
+        name: "event",
+        unit: "",
+        doc: "transition; or, with --report-stuck, stuck (it is still in old) or released (it was, and its last \
+              descriptor is closed).",
+        value: |row, _| Value::Word(event(row.stuck.as_ref(), "transition")),
+    },
     Field {
         name: "time",
         unit: "RFC 3339",
         doc: "When it happened: wall-clock time in UTC with 9 digits, converted from boot_ns.",
-        value: |row, clock| Value::Time(clock.unix_ns(row.boot_ns)),
+        value: |row, context| Value::Time(context.clock.unix_ns(row.boot_ns)),
     },
     Field {
         name: "boot_ns",
@@ -128,27 +145,64 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
         doc: "Whether no process holds the socket any more while its connection lives on.",
         value: |row, _| Value::Bool(row.orphan),
     },
+    Field::NETNS_NAME,
+    Field::CGROUP_ID,
+    Field::CONTAINER,
+    Field::UNIT,
+    Field {
+        name: "close_pid",
+        unit: "",
+        doc: "Process id of who closed the socket, who need not be its owner; null when unknown.",
+        value: |row, _| Value::number(row.closed_by.map(|task| task.pid)),
+    },
+    Field {
+        name: "close_comm",
+        unit: "",
+        doc: "Name of the process that closed the socket, escaped as in comm; null when unknown.",
+        value: |row, _| name(row.closed_by.as_ref()),
+    },
+];
+
+/// The fields that only a socket that is stuck has.
+pub static STUCK_TRANSITION_FIELDS: &[Field<Transition>] = &[
+    Field::HOLDER_PID,
+    Field::HOLDER_COMM,
+    Field::FD,
+    Field::HOLDERS,
+    Field::ACCEPTED,
+    Field::LISTENER_PID,
+    Field::LISTENER_COMM,
 ];
 
 /// The fields of a connection that has ended.
 pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
-    Field { name: "event", unit: "", doc: "Always `connection`.", value: |_, _| Value::Word("connection") },
+    Field {
+        name: "event",
+        unit: "",
+        doc: "connection; or, with --report-stuck, stuck (it has not ended, or its descriptor is still open) or released \
+              (its last descriptor is closed).",
+        value: |row, _| Value::Word(event(row.stuck.as_deref(), "connection")),
+    },
     Field {
         name: "opened",
         unit: "RFC 3339",
         doc: "When it began: wall-clock time in UTC with 9 digits; null when that was not seen.",
-        value: |row, clock| row.opened_ns.map_or(Value::Null, |ns| Value::Time(clock.unix_ns(ns))),
+        value: |row, context| row.opened_ns.map_or(Value::Null, |ns| Value::Time(context.clock.unix_ns(ns))),
     },
     Field {
         name: "closed",
         unit: "RFC 3339",
-        doc: "When it ended, after its TIME_WAIT: wall-clock time in UTC with 9 digits, converted from boot_ns.",
-        value: |row, clock| Value::Time(clock.unix_ns(row.closed_ns)),
+        doc: "When it ended, after its TIME_WAIT: wall-clock time in UTC with 9 digits, converted from boot_ns; null for \
+              stuck and released.",
+        value: |row, context| match row.stuck {
+            Some(_) => Value::Null,
+            None => Value::Time(context.clock.unix_ns(row.closed_ns)),
+        },
     },
     Field {
         name: "boot_ns",
         unit: "ns",
-        doc: "When it ended, as CLOCK_BOOTTIME, which never steps.",
+        doc: "When it ended or was reported, as CLOCK_BOOTTIME, which never steps.",
         value: |row, _| Value::U64(row.closed_ns),
     },
     Field::CONN,
@@ -177,8 +231,8 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
         doc: "How it ended: fin, fin_wait2_timeout, refused, connect_timeout, retransmit_timeout, keepalive_timeout, \
               user_timeout, reset_received, reset_unread_data, reset_linger0, reset_data_after_close, reset_other, \
               disconnected, no_local_port, unreachable, closed_while_connecting, never_accepted, orphan_killed, killed \
-              or unknown.",
-        value: |row, _| Value::Word(row.end.as_str()),
+              or unknown; null while it has not.",
+        value: |row, _| Value::word((!row.is_open()).then(|| row.end.as_str())),
     },
     Field {
         name: "states",
@@ -257,7 +311,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "close_comm",
         unit: "",
-        doc: "Name of the thread that closed the socket, escaped as in comm; null when unknown.",
+        doc: "Name of the process that closed the socket, escaped as in comm; null when unknown.",
         value: |row, _| name(row.closed_by.as_ref()),
     },
     Field {
@@ -266,6 +320,39 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
         doc: "False when its beginning was not seen, or an event of it may have been lost.",
         value: |row, _| Value::Bool(row.complete),
     },
+    Field::NETNS_NAME,
+    Field::CGROUP_ID,
+    Field::CONTAINER,
+    Field::UNIT,
+];
+
+/// The fields that only a connection that is stuck has.
+pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
+    Field {
+        name: "state",
+        unit: "",
+        doc: "The state that it is in, in the words of states; CLOSED when only its descriptor is left.",
+        value: |row, _| Value::word(row.stuck.as_ref().map(|stuck| stuck.state.as_str())),
+    },
+    Field {
+        name: "age_ns",
+        unit: "ns",
+        doc: "How long it has been in state; null when unknown.",
+        value: |row, _| Value::number(row.stuck.as_ref().and_then(|stuck| stuck.age.known_ns())),
+    },
+    Field {
+        name: "age_at_least",
+        unit: "",
+        doc: "Whether age_ns is only the known part of a time that may be longer.",
+        value: |row, _| row.stuck.as_ref().map_or(Value::Null, |stuck| Value::Bool(stuck.age.is_at_least())),
+    },
+    Field::HOLDER_PID,
+    Field::HOLDER_COMM,
+    Field::FD,
+    Field::HOLDERS,
+    Field::ACCEPTED,
+    Field::LISTENER_PID,
+    Field::LISTENER_COMM,
 ];
 
 /// A row about a connection.
@@ -291,8 +378,39 @@ impl Identified for Connection {
     }
 }
 
+/// A row about a connection that may be stuck.
+pub trait MayBeStuck {
+    /// How, if it is.
+    fn stuck(&self) -> Option<&Stuck>;
+}
+
+impl MayBeStuck for Transition {
+    fn stuck(&self) -> Option<&Stuck> {
+        self.stuck.as_ref()
+    }
+}
+
+impl MayBeStuck for Connection {
+    fn stuck(&self) -> Option<&Stuck> {
+        self.stuck.as_deref()
+    }
+}
+
+fn event(stuck: Option<&Stuck>, otherwise: &'static str) -> &'static str {
+    match stuck {
+        Some(Stuck { released: true, .. }) => "released",
+        Some(_) => "stuck",
+        None => otherwise,
+    }
+}
+
+/// A name that is empty is one that was not known.
 fn name(task: Option<&Task>) -> Value<'_> {
-    task.map_or(Value::Null, |task| Value::Name(task.comm.bytes()))
+    Value::name(task.map(|task| task.comm.bytes()).filter(|name| !name.is_empty()))
+}
+
+fn group<'r>(row: &impl Identified, context: &'r Context) -> Option<&'r Group> {
+    context.names.group(row.identity().cgroup?)
 }
 
 /// What says which connection a row is about.
@@ -337,13 +455,14 @@ impl<R: Identified> Field<R> {
     const TID: Self = Self {
         name: "tid",
         unit: "",
-        doc: "Thread id of its owner, in the initial pid namespace; null when unknown.",
+        doc: "Id of the thread of its owner that connected, accepted, listened or closed, in the initial pid namespace; \
+              null when unknown.",
         value: |row, _| Value::number(row.owner().map(|owner| owner.task.tid)),
     };
     const COMM: Self = Self {
         name: "comm",
         unit: "",
-        doc: "Name of its owner, chosen by the process. What is not printable is escaped: \\x1b for a byte, \\u{202e} \
+        doc: "Name of the process that owns it, chosen by itself. What is not printable is escaped: \\x1b for a byte, \\u{202e} \
               for a character, \\\\ for the backslash. In CSV a name that begins like a formula begins with a single \
               quote. Null when unknown.",
         value: |row, _| name(row.owner().map(|owner| &owner.task)),
@@ -357,13 +476,42 @@ impl<R: Identified> Field<R> {
     const CGROUP: Self = Self {
         name: "cgroup",
         unit: "",
-        doc: "Reserved for the control group of its owner; always null so far.",
-        value: |_, _| Value::Null,
+        doc: "Path of the socket's control group below the root of the unified hierarchy, escaped as in comm; null when \
+              unknown.",
+        value: |row, context| Value::name(group(row, context).map(|group| group.path.as_ref())),
+    };
+    const CGROUP_ID: Self = Self {
+        name: "cgroup_id",
+        unit: "",
+        doc: "Id of the socket's control group, which is the inode number of its directory; null when unknown.",
+        value: |row, _| Value::number(row.identity().cgroup),
+    };
+    const CONTAINER: Self = Self {
+        name: "container",
+        unit: "",
+        doc: "Id of the container that the socket belongs to, where the path of its control group tells; null otherwise.",
+        value: |row, context| {
+            Value::name(group(row, context).and_then(|group| group.container.as_ref()).map(|id| id.as_bytes()))
+        },
+    };
+    const UNIT: Self = Self {
+        name: "unit",
+        unit: "",
+        doc: "The systemd unit that the socket belongs to, where the path of its control group tells; null otherwise.",
+        value: |row, context| Value::name(group(row, context).and_then(|group| group.unit.as_deref())),
+    };
+    const NETNS_NAME: Self = Self {
+        name: "netns_name",
+        unit: "",
+        doc: "Name of its network namespace, as `ip netns` or a container runtime gave it, escaped as in comm; null when \
+              it has none.",
+        value: |row, context| Value::name(row.identity().netns.and_then(|netns| context.names.namespace(netns))),
     };
     const OWNER_SOURCE: Self = Self {
         name: "owner_source",
         unit: "",
-        doc: "Where its owner is known from: connect, accept, listen, close, scan (it holds the descriptor) or unknown.",
+        doc: "Where its owner is known from: connect, accept, listen, close (it closed it, and nobody is known to have \
+              opened it), scan (it was found to hold a descriptor of it) or unknown.",
         value: |row, _| Value::Word(row.owner().map_or(OwnerSource::Unknown, |owner| owner.source).as_str()),
     };
     const SIDE: Self = Self {
@@ -372,6 +520,60 @@ impl<R: Identified> Field<R> {
         doc: "client (it connected), server (a listener made it) or unknown (its opening was not seen).",
         value: |row, _| Value::Word(row.identity().side.as_str()),
     };
+}
+
+/// What is known of a socket that is stuck.
+impl<R: MayBeStuck> Field<R> {
+    const HOLDER_PID: Self = Self {
+        name: "holder_pid",
+        unit: "",
+        doc: "Process id of who has a descriptor of it now; the lowest, if there are several; null when nobody was found.",
+        value: |row, _| Value::number(holder(row).map(|(task, _)| task.pid)),
+    };
+    const HOLDER_COMM: Self = Self {
+        name: "holder_comm",
+        unit: "",
+        doc: "Name of who has a descriptor of it now, escaped as in comm; null when nobody was found.",
+        value: |row, _| name(holder(row).map(|(task, _)| task)),
+    };
+    const FD: Self = Self {
+        name: "fd",
+        unit: "",
+        doc: "The descriptor by which the holder has it; null when nobody was found.",
+        value: |row, _| Value::number(holder(row).map(|(_, fd)| *fd)),
+    };
+    const HOLDERS: Self = Self {
+        name: "holders",
+        unit: "",
+        doc: "How many descriptors of it there are; null when nobody looked.",
+        value: |row, _| Value::number(row.stuck().and_then(|stuck| stuck.holders)),
+    };
+    const ACCEPTED: Self = Self {
+        name: "accepted",
+        unit: "",
+        doc: "False when no process has accepted it: it waits in its listener's queue. Null for a client, or when unknown.",
+        value: |row, _| row.stuck().and_then(|stuck| stuck.accepted).map_or(Value::Null, Value::Bool),
+    };
+    const LISTENER_PID: Self = Self {
+        name: "listener_pid",
+        unit: "",
+        doc: "Process id of who listens for it, if it was not accepted; null when unknown, or when there are several.",
+        value: |row, _| Value::number(listener(row).map(|task| task.pid)),
+    };
+    const LISTENER_COMM: Self = Self {
+        name: "listener_comm",
+        unit: "",
+        doc: "Name of who listens for it, if it was not accepted, escaped as in comm; null when unknown.",
+        value: |row, _| name(listener(row)),
+    };
+}
+
+fn holder(row: &impl MayBeStuck) -> Option<&(Task, u32)> {
+    row.stuck()?.holder.as_ref()
+}
+
+fn listener(row: &impl MayBeStuck) -> Option<&Task> {
+    row.stuck()?.listener.as_ref()
 }
 
 #[cfg(test)]
@@ -408,6 +610,10 @@ mod tests {
     fn every_field_is_documented() {
         assert_documented(TRANSITION_FIELDS);
         assert_documented(CONNECTION_FIELDS);
+        assert_documented(STUCK_TRANSITION_FIELDS);
+        assert_documented(SOCKET_FIELDS);
+        assert_documented(COUNT_FIELDS);
+        assert_documented(STUCK_CONNECTION_FIELDS);
     }
 
     #[test]
@@ -425,12 +631,23 @@ mod tests {
     #[test]
     fn names_are_a_contract() {
         let transition = "event time boot_ns conn protocol family local remote netns old new held_ns held_at_least pid \
-                          tid comm uid cgroup owner_source side closer reason orphan";
+                          tid comm uid cgroup owner_source side closer reason orphan netns_name cgroup_id container unit \
+                          close_pid close_comm";
         assert_eq!(names(TRANSITION_FIELDS).join(" "), transition);
         let connection = "event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup \
                           owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end \
                           bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm \
-                          complete";
+                          complete netns_name cgroup_id container unit";
         assert_eq!(names(CONNECTION_FIELDS).join(" "), connection);
+        let socket = "event time boot_ns conn protocol family local remote netns netns_name state kept age_ns age_at_least \
+                      time_wait_left_ns recv_queue send_queue timer timer_left_ns retransmits pid comm fd holders \
+                      owner_source inode uid cgroup cgroup_id container unit listener_pid listener_comm";
+        assert_eq!(names(SOCKET_FIELDS).join(" "), socket);
+        let count =
+            "event by state total held queued orphan mini pid comm listener_pid listener_comm local remote netns";
+        assert_eq!(names(COUNT_FIELDS).join(" "), count);
+        let stuck = "holder_pid holder_comm fd holders accepted listener_pid listener_comm";
+        assert_eq!(names(STUCK_TRANSITION_FIELDS).join(" "), stuck);
+        assert_eq!(names(STUCK_CONNECTION_FIELDS).join(" "), format!("state age_ns age_at_least {stuck}"));
     }
 }

@@ -3,10 +3,14 @@
 use std::io::{self, Write};
 
 use crate::lifecycle::{Connection, Stay, Transition};
+use crate::snapshot::{Count, Entry};
 
-use super::fields::{CONNECTION_FIELDS, Field, TRANSITION_FIELDS, Value};
-use super::time::{Clock, Rfc3339};
-use super::{Kind, Printer, render, sanitise};
+use super::fields::{
+    CONNECTION_FIELDS, COUNT_FIELDS, Field, SOCKET_FIELDS, STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS,
+    TRANSITION_FIELDS, Value,
+};
+use super::time::Rfc3339;
+use super::{Context, Kind, Printer, render, sanitise};
 
 /// Writes rows as JSON.
 #[derive(Debug)]
@@ -22,14 +26,14 @@ impl<W: Write> Json<W> {
         Self { out, line: Vec::with_capacity(1024), time: Rfc3339::default() }
     }
 
-    fn object<R>(&mut self, fields: &[Field<R>], row: &R, clock: &Clock) -> io::Result<()> {
+    fn object<R>(&mut self, fields: [&[Field<R>]; 2], row: &R, context: &Context) -> io::Result<()> {
         self.line.clear();
         let mut before: &[u8] = b"{\"";
-        for field in fields {
+        for field in fields.into_iter().flatten() {
             self.line.extend_from_slice(before);
             self.line.extend_from_slice(field.name.as_bytes());
             self.line.extend_from_slice(b"\":");
-            self.value((field.value)(row, clock))?;
+            self.value((field.value)(row, context))?;
             before = b",\"";
         }
         self.line.extend_from_slice(b"}\n");
@@ -60,12 +64,20 @@ impl<W: Write> Printer for Json<W> {
         Ok(())
     }
 
-    fn transition(&mut self, row: &Transition, clock: &Clock) -> io::Result<()> {
-        self.object(TRANSITION_FIELDS, row, clock)
+    fn transition(&mut self, row: &Transition, context: &Context) -> io::Result<()> {
+        self.object([TRANSITION_FIELDS, if row.stuck.is_some() { STUCK_TRANSITION_FIELDS } else { &[] }], row, context)
     }
 
-    fn connection(&mut self, row: &Connection, clock: &Clock) -> io::Result<()> {
-        self.object(CONNECTION_FIELDS, row, clock)
+    fn connection(&mut self, row: &Connection, context: &Context) -> io::Result<()> {
+        self.object([CONNECTION_FIELDS, if row.stuck.is_some() { STUCK_CONNECTION_FIELDS } else { &[] }], row, context)
+    }
+
+    fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
+        self.object([SOCKET_FIELDS, &[]], row, context)
+    }
+
+    fn count(&mut self, row: &Count, context: &Context) -> io::Result<()> {
+        self.object([COUNT_FIELDS, &[]], row, context)
     }
 
     fn flush(&mut self) -> io::Result<()> {

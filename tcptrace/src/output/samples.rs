@@ -1,14 +1,29 @@
 //! Rows that tests render.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
 
-use crate::lifecycle::{Connection, Held, Identity, Owner, Reason, Stay, Totals, Transition};
+use crate::event::Kept;
+use crate::existing::Timer;
+use crate::lifecycle::{Connection, Held, Identity, Owner, Reason, Stay, Stuck, Totals, Transition};
+use crate::names::{Group, Names};
+use crate::snapshot::{By, Count, Entry, Shares};
 use crate::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
 
-use super::Clock;
+use super::{Clock, Context};
 
-/// 2025-01-02T03:04:05Z at boot.
-pub(super) const CLOCK: Clock = Clock { boot_to_unix_ns: 1_735_787_045_000_000_000 };
+/// 2025-01-02T03:04:05Z at boot; with a name for curl's network namespace and control group.
+pub(super) static CONTEXT: LazyLock<Context> = LazyLock::new(|| {
+    let mut names = Names::default();
+    names.name_namespace(4_026_532_000, b"blue\x1b[2J");
+    let group = Group {
+        path: (*b"/system.slice/docker-0123abcd.scope").into(),
+        container: Some("0123abcd".into()),
+        unit: Some((*b"docker-0123abcd.scope").into()),
+    };
+    names.name_group(77, group);
+    Context { clock: Clock { boot_to_unix_ns: 1_735_787_045_000_000_000 }, names }
+});
 
 pub(super) const LONG_LOCAL: &str = "[2001:db8:1234:5678:9abc:def0:1234:5678]:45678";
 pub(super) const HOSTILE: Comm = Comm(*b"=\x1b[2J\n\"\\,\xff\xe2\x80\xae;x\0");
@@ -35,9 +50,9 @@ pub(super) fn identity() -> Identity {
     Identity {
         conn: 0xa1b2,
         tuple: tuple("10.0.0.1:45678", "10.0.0.2:443"),
-        netns: Some(4_026_531_840),
+        netns: Some(4_026_532_000),
         uid: Some(1000),
-        cgroup: None,
+        cgroup: Some(77),
         side: Side::Client,
         owner: Some(Owner { task: task(4242, Comm::from("curl")), source: OwnerSource::Connect }),
     }
@@ -45,7 +60,15 @@ pub(super) fn identity() -> Identity {
 
 /// A server's socket whose owner nobody saw, between long IPv6 addresses.
 pub(super) fn strange_identity() -> Identity {
-    Identity { conn: 7, tuple: tuple(LONG_LOCAL, "[::1]:80"), netns: None, uid: None, cgroup: None, side: Side::Unknown, owner: None }
+    Identity {
+        conn: 7,
+        tuple: tuple(LONG_LOCAL, "[::1]:80"),
+        netns: None,
+        uid: None,
+        cgroup: None,
+        side: Side::Unknown,
+        owner: None,
+    }
 }
 
 /// At 1.234567890 s: curl's ESTABLISHED → FIN_WAIT1 after 12.3 ms.
@@ -116,9 +139,57 @@ pub(super) fn transitions() -> Vec<Transition> {
             old: State::LastAck,
             closer: Some(Closer::Passive),
             reason: Some(Reason::End(End::Fin)),
+            closed_by: Some(task(99, Comm::from("worker"))),
             ..closed
         },
+        Transition { stuck: Some(held_open()), ..waiting(State::CloseWait) },
+        Transition { stuck: Some(Stuck { holders: Some(3), ..held_open() }), ..waiting(State::CloseWait) },
+        Transition { stuck: Some(never_accepted()), ..waiting(State::CloseWait) },
+        Transition {
+            stuck: Some(lingering()),
+            reason: Some(Reason::End(End::ResetReceived)),
+            ..waiting(State::Closed)
+        },
+        Transition {
+            stuck: Some(Stuck { released: true, holder: None, holders: None, ..lingering() }),
+            reason: Some(Reason::End(End::ResetReceived)),
+            ..waiting(State::Closed)
+        },
     ]
+}
+
+fn waiting(state: State) -> Transition {
+    Transition {
+        old: state,
+        new: state,
+        held: Held::Exactly(31_200_000_000),
+        closer: Some(Closer::Passive),
+        ..transition()
+    }
+}
+
+/// In CLOSE_WAIT, because nginx does not close it.
+pub(super) fn held_open() -> Stuck {
+    Stuck {
+        state: State::CloseWait,
+        age: Held::Exactly(31_200_000_000),
+        holder: Some((task(80, Comm::from("nginx")), 12)),
+        holders: Some(1),
+        accepted: Some(true),
+        listener: None,
+        released: false,
+    }
+}
+
+/// In CLOSE_WAIT, because nginx does not accept it.
+pub(super) fn never_accepted() -> Stuck {
+    let listener = Some(task(80, Comm::from("nginx")));
+    Stuck { holder: None, holders: Some(0), accepted: Some(false), listener, ..held_open() }
+}
+
+/// Over, but nginx has not closed its descriptor.
+pub(super) fn lingering() -> Stuck {
+    Stuck { state: State::Closed, ..held_open() }
 }
 
 /// curl's whole life, closed by curl, with a TIME_WAIT that ran out.
@@ -194,7 +265,113 @@ pub(super) fn connections() -> Vec<Connection> {
             stays: Vec::new(),
             time_wait_end: None,
             totals: Some(Totals::default()),
+            ..base.clone()
+        },
+        Connection {
+            stuck: Some(Box::new(held_open())),
+            closer: Closer::Passive,
+            end: End::Unknown,
+            stays: stays(&[(State::CloseWait, Held::AtLeast(31_200_000_000))]),
+            closed_by: None,
+            time_wait_end: None,
+            totals: None,
+            ..base.clone()
+        },
+        Connection {
+            stuck: Some(Box::new(lingering())),
+            closer: Closer::ResetRemote,
+            end: End::ResetReceived,
+            closed_by: None,
+            time_wait_end: None,
             ..base
         },
+    ]
+}
+
+/// curl's connection, established.
+fn socket() -> Entry {
+    Entry {
+        boot_ns: 1_234_567_890,
+        identity: identity(),
+        state: State::Established,
+        kept: Kept::Held,
+        closer: None,
+        stay: Stuck { age: Held::Unknown, ..held_open() },
+        time_wait_left_ns: None,
+        recv_queue: 17,
+        send_queue: 1_048_576,
+        timer: Timer::None,
+        timer_left_ns: 0,
+        retransmits: 0,
+        inode: 4711,
+    }
+}
+
+/// One row of everything that is shown in its own way.
+pub(super) fn sockets() -> Vec<Entry> {
+    let nobody = Identity { owner: None, ..identity() };
+    let unheld = Stuck { age: Held::Unknown, listener: None, holders: None, ..never_accepted() };
+    let base = Entry { identity: nobody, stay: unheld, inode: 0, ..socket() };
+    let hostile = Owner { task: task(13, HOSTILE), source: OwnerSource::Scan };
+    vec![
+        socket(),
+        Entry {
+            identity: Identity { tuple: tuple("[::]:22", "[::]:0"), owner: Some(hostile), ..identity() },
+            state: State::Listen,
+            stay: Stuck { holders: Some(4), ..socket().stay },
+            ..socket()
+        },
+        Entry {
+            state: State::SynSent,
+            timer: Timer::Retransmit,
+            timer_left_ns: 3_210_000_000,
+            retransmits: 2,
+            ..socket()
+        },
+        Entry { identity: strange_identity(), kept: Kept::Orphan, state: State::FinWait1, ..base },
+        Entry {
+            kept: Kept::Mini { due_ns: 1 },
+            state: State::FinWait2,
+            timer: Timer::TimeWait,
+            timer_left_ns: 1_000_000,
+            ..base
+        },
+        Entry {
+            kept: Kept::Mini { due_ns: 1 },
+            state: State::TimeWait,
+            timer: Timer::TimeWait,
+            timer_left_ns: 45_678_000_000,
+            time_wait_left_ns: Some(45_678_000_000),
+            stay: Stuck { age: Held::AtLeast(14_322_000_000), ..unheld },
+            ..base
+        },
+        Entry { kept: Kept::Queued, state: State::CloseWait, stay: never_accepted(), ..base },
+        Entry { kept: Kept::Queued, state: State::SynRecv, ..base },
+    ]
+}
+
+/// One row of everything that is shown in its own way.
+pub(super) fn counts() -> Vec<Count> {
+    let base = Count {
+        by: By::State,
+        state: State::CloseWait,
+        total: Some(10),
+        shares: Some(Shares { held: 1, queued: 2, orphan: 3, mini: 4 }),
+        owner: None,
+        accepted: None,
+        listener: None,
+        ends: None,
+        netns: None,
+    };
+    let owner = Count { by: By::Owner, shares: Some(Shares::default()), ..base };
+    let remote = Count { by: By::Remote, netns: Some(4_026_532_000), ..base };
+    vec![
+        base,
+        Count { state: State::Closed, total: None, shares: None, ..base },
+        Count { owner: Some(task(13, HOSTILE)), ..owner },
+        Count { listener: Some(task(80, Comm::from("nginx"))), accepted: Some(false), ..owner },
+        Count { shares: Some(Shares { held: 1, orphan: 2, ..Shares::default() }), ..owner },
+        Count { ends: Some(tuple("10.0.0.1:80", "10.0.0.2:0")), ..remote },
+        Count { ends: Some(tuple("[::1]:0", "[::1]:443")), ..remote },
     ]
 }

@@ -7,9 +7,9 @@ use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::fields::{CONNECTION_FIELDS, TRANSITION_FIELDS};
-use super::samples::{self, CLOCK};
-use super::{Clock, Format, Json, Kind, Printer, TextOptions};
+use super::fields::{CONNECTION_FIELDS, STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, TRANSITION_FIELDS};
+use super::samples::{self, CONTEXT};
+use super::{Context, Format, Json, Kind, Printer, TextOptions};
 use crate::lifecycle::{Connection, Identity, Owner, Row, Transition};
 use crate::tcp::{Comm, OwnerSource};
 
@@ -25,7 +25,7 @@ fn transitions(format: Format, options: TextOptions) -> String {
     rendered(|out| {
         let mut printer = format.printer(out, options);
         printer.header(Kind::Transition)?;
-        samples::transitions().iter().try_for_each(|row| printer.transition(row, &CLOCK))?;
+        samples::transitions().iter().try_for_each(|row| printer.transition(row, &CONTEXT))?;
         printer.header(Kind::Transition)?;
         printer.flush()
     })
@@ -35,10 +35,117 @@ fn connections(format: Format, options: TextOptions) -> String {
     rendered(|out| {
         let mut printer = format.printer(out, options);
         printer.header(Kind::Connection)?;
-        samples::connections().iter().try_for_each(|row| printer.connection(row, &CLOCK))?;
+        samples::connections().iter().try_for_each(|row| printer.connection(row, &CONTEXT))?;
         printer.header(Kind::Connection)?;
         printer.flush()
     })
+}
+
+fn sockets(format: Format, options: TextOptions) -> String {
+    rendered(|out| {
+        let mut printer = format.printer(out, options);
+        printer.header(Kind::Socket)?;
+        samples::sockets().iter().try_for_each(|row| printer.socket(row, &CONTEXT))?;
+        printer.flush()
+    })
+}
+
+fn counts(format: Format) -> String {
+    rendered(|out| {
+        let mut printer = format.printer(out, PLAIN);
+        printer.header(Kind::Count)?;
+        samples::counts().iter().try_for_each(|row| printer.count(row, &CONTEXT))?;
+        printer.flush()
+    })
+}
+
+#[test]
+fn sockets_as_text() {
+    assert_snapshot!(sockets(Format::Text, PLAIN), @r##"
+    STATE           PID COMM            LOCAL                 REMOTE                    AGE  LEFT RECV-Q SEND-Q TIMER            NOTE
+    ESTABLISHED    4242 curl            10.0.0.1:45678        10.0.0.2:443                -     -     17 1048576 -                fd 12
+    LISTEN           13 =\x1b[2J\x0a"\… [::]:22               [::]:*                      -     -     17 1048576 -                fd 12 and 3 more
+    SYN_SENT       4242 curl            10.0.0.1:45678        10.0.0.2:443                -     -     17 1048576 on 3.21s ×2      fd 12
+    FIN_WAIT1         - -               [2001:db8:1234:5678:9abc:def0:1234:5678]:45678 [::1]:80                    -     -     17 1048576 -                orphan
+    FIN_WAIT2         - -               10.0.0.1:45678                                 10.0.0.2:443                -     -     17 1048576 timewait 1.00ms  orphan, mini-socket
+    TIME_WAIT         - -               10.0.0.1:45678                                 10.0.0.2:443           ≥14.3s 45.6s     17 1048576 -
+    CLOSE_WAIT        - -               10.0.0.1:45678                                 10.0.0.2:443            31.2s     -     17 1048576 -                never accepted, listener nginx[80]
+    SYN_RECV          - -               10.0.0.1:45678                                 10.0.0.2:443                -     -     17 1048576 -
+    "##);
+}
+
+#[test]
+fn sockets_as_json() {
+    assert_snapshot!(sockets(Format::Json, PLAIN), @r##"
+    {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"ESTABLISHED","kept":"held","age_ns":null,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":null,"timer_left_ns":null,"retransmits":0,"pid":4242,"comm":"curl","fd":12,"holders":1,"owner_source":"connect","inode":4711,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":null,"listener_comm":null}
+    {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv6","local":"[::]:22","remote":"[::]:0","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"LISTEN","kept":"held","age_ns":null,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":null,"timer_left_ns":null,"retransmits":0,"pid":13,"comm":"=\\x1b[2J\\x0a\"\\\\,\\xff\\u{202e};x","fd":12,"holders":4,"owner_source":"scan","inode":4711,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":null,"listener_comm":null}
+    {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"SYN_SENT","kept":"held","age_ns":null,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":"on","timer_left_ns":3210000000,"retransmits":2,"pid":4242,"comm":"curl","fd":12,"holders":1,"owner_source":"connect","inode":4711,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":null,"listener_comm":null}
+    {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"7","protocol":"tcp","family":"ipv6","local":"[2001:db8:1234:5678:9abc:def0:1234:5678]:45678","remote":"[::1]:80","netns":null,"netns_name":null,"state":"FIN_WAIT1","kept":"orphan","age_ns":null,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":null,"timer_left_ns":null,"retransmits":0,"pid":null,"comm":null,"fd":null,"holders":null,"owner_source":"unknown","inode":null,"uid":null,"cgroup":null,"cgroup_id":null,"container":null,"unit":null,"listener_pid":null,"listener_comm":null}
+    {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"FIN_WAIT2","kept":"mini","age_ns":null,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":"timewait","timer_left_ns":1000000,"retransmits":0,"pid":null,"comm":null,"fd":null,"holders":null,"owner_source":"unknown","inode":null,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":null,"listener_comm":null}
+    {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"TIME_WAIT","kept":"mini","age_ns":14322000000,"age_at_least":true,"time_wait_left_ns":45678000000,"recv_queue":17,"send_queue":1048576,"timer":"timewait","timer_left_ns":45678000000,"retransmits":0,"pid":null,"comm":null,"fd":null,"holders":null,"owner_source":"unknown","inode":null,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":null,"listener_comm":null}
+    {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"CLOSE_WAIT","kept":"queued","age_ns":31200000000,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":null,"timer_left_ns":null,"retransmits":0,"pid":null,"comm":null,"fd":null,"holders":0,"owner_source":"unknown","inode":null,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":80,"listener_comm":"nginx"}
+    {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"SYN_RECV","kept":"queued","age_ns":null,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":null,"timer_left_ns":null,"retransmits":0,"pid":null,"comm":null,"fd":null,"holders":null,"owner_source":"unknown","inode":null,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":null,"listener_comm":null}
+    "##);
+}
+
+#[test]
+fn sockets_as_csv() {
+    assert_snapshot!(sockets(Format::Csv, PLAIN), @r##"
+    event,time,boot_ns,conn,protocol,family,local,remote,netns,netns_name,state,kept,age_ns,age_at_least,time_wait_left_ns,recv_queue,send_queue,timer,timer_left_ns,retransmits,pid,comm,fd,holders,owner_source,inode,uid,cgroup,cgroup_id,container,unit,listener_pid,listener_comm
+    socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,blue\x1b[2J,ESTABLISHED,held,,false,,17,1048576,,,0,4242,curl,12,1,connect,4711,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,,
+    socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv6,[::]:22,[::]:0,4026532000,blue\x1b[2J,LISTEN,held,,false,,17,1048576,,,0,13,"'=\x1b[2J\x0a""\\,\xff\u{202e};x",12,4,scan,4711,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,,
+    socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,blue\x1b[2J,SYN_SENT,held,,false,,17,1048576,on,3210000000,2,4242,curl,12,1,connect,4711,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,,
+    socket,2025-01-02T03:04:06.234567890Z,1234567890,7,tcp,ipv6,[2001:db8:1234:5678:9abc:def0:1234:5678]:45678,[::1]:80,,,FIN_WAIT1,orphan,,false,,17,1048576,,,0,,,,,unknown,,,,,,,,
+    socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,blue\x1b[2J,FIN_WAIT2,mini,,false,,17,1048576,timewait,1000000,0,,,,,unknown,,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,,
+    socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,blue\x1b[2J,TIME_WAIT,mini,14322000000,true,45678000000,17,1048576,timewait,45678000000,0,,,,,unknown,,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,,
+    socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,blue\x1b[2J,CLOSE_WAIT,queued,31200000000,false,,17,1048576,,,0,,,,0,unknown,,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,80,nginx
+    socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,blue\x1b[2J,SYN_RECV,queued,,false,,17,1048576,,,0,,,,,unknown,,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,,
+    "##);
+}
+
+#[test]
+fn counts_as_text() {
+    assert_snapshot!(counts(Format::Text), @r##"
+    STATE         TOTAL    HELD  QUEUED  ORPHAN    MINI
+    CLOSE_WAIT       10       1       2       3       4
+    CLOSED            -       -       -       -       -
+
+    STATE         TOTAL     PID COMM            NOTE
+    CLOSE_WAIT       10      13 =\x1b[2J\x0a"\…
+    CLOSE_WAIT       10       - -               never accepted, listener nginx[80]
+    CLOSE_WAIT       10       - -               holder not found, orphans
+
+    STATE         TOTAL LOCAL                 REMOTE
+    CLOSE_WAIT       10 10.0.0.1:80           10.0.0.2:*
+    CLOSE_WAIT       10 [::1]:*               [::1]:443
+    "##);
+}
+
+#[test]
+fn counts_as_json() {
+    assert_snapshot!(counts(Format::Json), @r##"
+    {"event":"count","by":"state","state":"CLOSE_WAIT","total":10,"held":1,"queued":2,"orphan":3,"mini":4,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":null,"remote":null,"netns":null}
+    {"event":"count","by":"state","state":"CLOSED","total":null,"held":null,"queued":null,"orphan":null,"mini":null,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":null,"remote":null,"netns":null}
+    {"event":"count","by":"owner","state":"CLOSE_WAIT","total":10,"held":0,"queued":0,"orphan":0,"mini":0,"pid":13,"comm":"=\\x1b[2J\\x0a\"\\\\,\\xff\\u{202e};x","listener_pid":null,"listener_comm":null,"local":null,"remote":null,"netns":null}
+    {"event":"count","by":"owner","state":"CLOSE_WAIT","total":10,"held":0,"queued":0,"orphan":0,"mini":0,"pid":null,"comm":null,"listener_pid":80,"listener_comm":"nginx","local":null,"remote":null,"netns":null}
+    {"event":"count","by":"owner","state":"CLOSE_WAIT","total":10,"held":1,"queued":0,"orphan":2,"mini":0,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":null,"remote":null,"netns":null}
+    {"event":"count","by":"remote","state":"CLOSE_WAIT","total":10,"held":1,"queued":2,"orphan":3,"mini":4,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":"10.0.0.1:80","remote":"10.0.0.2:0","netns":4026532000}
+    {"event":"count","by":"remote","state":"CLOSE_WAIT","total":10,"held":1,"queued":2,"orphan":3,"mini":4,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":"[::1]:0","remote":"[::1]:443","netns":4026532000}
+    "##);
+}
+
+#[test]
+fn counts_as_csv() {
+    assert_snapshot!(counts(Format::Csv), @r##"
+    event,by,state,total,held,queued,orphan,mini,pid,comm,listener_pid,listener_comm,local,remote,netns
+    count,state,CLOSE_WAIT,10,1,2,3,4,,,,,,,
+    count,state,CLOSED,,,,,,,,,,,,
+    count,owner,CLOSE_WAIT,10,0,0,0,0,13,"'=\x1b[2J\x0a""\\,\xff\u{202e};x",,,,,
+    count,owner,CLOSE_WAIT,10,0,0,0,0,,,80,nginx,,,
+    count,owner,CLOSE_WAIT,10,1,0,2,0,,,,,,,
+    count,remote,CLOSE_WAIT,10,1,2,3,4,,,,,10.0.0.1:80,10.0.0.2:0,4026532000
+    count,remote,CLOSE_WAIT,10,1,2,3,4,,,,,[::1]:0,[::1]:443,4026532000
+    "##);
 }
 
 #[test]
@@ -54,27 +161,34 @@ fn transitions_as_text() {
     03:04:06.234    4242 curl            10.0.0.1:45678                                 10.0.0.2:443          FIN_WAIT2   → CLOSED       12.3ms TIME_WAIT refused
     03:04:06.234    4242 curl            10.0.0.1:45678                                 10.0.0.2:443          ESTABLISHED → CLOSED        2m03s reset: unread data
     03:04:06.234      13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443          SYN_SENT    → CLOSED       12.3ms refused
-    03:04:06.234    4242 curl            10.0.0.1:45678                                 10.0.0.2:443          LAST_ACK    → CLOSED       12.3ms passive close
+    03:04:06.234    4242 curl            10.0.0.1:45678                                 10.0.0.2:443          LAST_ACK    → CLOSED       12.3ms passive close, closed by worker[99]
+    03:04:06.234    4242 curl            10.0.0.1:45678                                 10.0.0.2:443          CLOSE_WAIT  → …             31.2s passive close, held by nginx[80] fd 12
+    03:04:06.234    4242 curl            10.0.0.1:45678                                 10.0.0.2:443          CLOSE_WAIT  → …             31.2s passive close, held by nginx[80] fd 12 and 2 more
+    03:04:06.234    4242 curl            10.0.0.1:45678                                 10.0.0.2:443          CLOSE_WAIT  → …             31.2s passive close, never accepted, listener nginx[80]
+    03:04:06.234    4242 curl            10.0.0.1:45678                                 10.0.0.2:443          CLOSED      → …             31.2s reset: received, still held by nginx[80] fd 12
+    03:04:06.234    4242 curl            10.0.0.1:45678                                 10.0.0.2:443          CLOSED      → …             31.2s reset: received, descriptor closed
     "##);
 }
 
 #[test]
 fn connections_as_text() {
     assert_snapshot!(connections(Format::Text, PLAIN), @r##"
-    TIME         SIDE    CLOSER       END                PID COMM            LOCAL                 REMOTE                  ESTAB CLOSE_WAIT TIME_WAIT      SENT  RECV
+    TIME         SIDE    CLOSER       END                PID COMM            LOCAL                 REMOTE                  ESTAB CLOSE_WAIT TIME_WAIT      SENT  RECV NOTE
     03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678        10.0.0.2:443            1.20s          - 61.3s          1.2K  3.4M
     03:05:10.500 unknown passive      fin                  - -               [2001:db8:1234:5678:9abc:def0:1234:5678]:45678 [::1]:80              ≥12.0ms      1h00m -                 -     -
     03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -          - 1.20s reused   1.2K  3.4M
     03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - refused        1.2K  3.4M
     03:05:10.500 client  reset_local  reset_unread_data      13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -              1.2K  3.4M
     03:05:10.500 client  never_established no_local_port        4242 curl            127.0.0.1:-                                    127.0.0.1:80                -          - -                 0     0
+    03:05:10.500 client  passive           -                    4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -     ≥31.2s -                 -     - held by nginx[80] fd 12
+    03:05:10.500 client  reset_remote      reset_received       4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -              1.2K  3.4M still held by nginx[80] fd 12
     "##);
 }
 
 #[test]
 fn connections_as_text_with_states() {
     assert_snapshot!(connections(Format::Text, TextOptions { states: true, ..PLAIN }), @r##"
-    TIME         SIDE    CLOSER       END                PID COMM            LOCAL                 REMOTE                  ESTAB CLOSE_WAIT TIME_WAIT      SENT  RECV
+    TIME         SIDE    CLOSER       END                PID COMM            LOCAL                 REMOTE                  ESTAB CLOSE_WAIT TIME_WAIT      SENT  RECV NOTE
     03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678        10.0.0.2:443            1.20s          - 61.3s          1.2K  3.4M
                  SYN_SENT 400µs › ESTABLISHED 1.20s › FIN_WAIT1 100µs › FIN_WAIT2 2.00s › TIME_WAIT 61.3s
     03:05:10.500 unknown passive      fin                  - -               [2001:db8:1234:5678:9abc:def0:1234:5678]:45678 [::1]:80              ≥12.0ms      1h00m -                 -     -
@@ -86,64 +200,82 @@ fn connections_as_text_with_states() {
     03:05:10.500 client  reset_local  reset_unread_data      13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -              1.2K  3.4M
                  ESTABLISHED 5.00ms
     03:05:10.500 client  never_established no_local_port        4242 curl            127.0.0.1:-                                    127.0.0.1:80                -          - -                 0     0
+    03:05:10.500 client  passive           -                    4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -     ≥31.2s -                 -     - held by nginx[80] fd 12
+                 CLOSE_WAIT ≥31.2s
+    03:05:10.500 client  reset_remote      reset_received       4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -              1.2K  3.4M still held by nginx[80] fd 12
+                 ESTABLISHED 5.00ms
     "##);
 }
 
 #[test]
 fn transitions_as_json() {
     assert_snapshot!(transitions(Format::Json, PLAIN), @r##"
-    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"127.0.0.1:0","remote":"127.0.0.1:80","netns":4026531840,"old":"CLOSED","new":"SYN_SENT","held_ns":null,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":null,"reason":null,"orphan":false}
-    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"0.0.0.0:22","remote":"0.0.0.0:0","netns":4026531840,"old":"CLOSED","new":"LISTEN","held_ns":12345678,"held_at_least":false,"pid":700,"tid":701,"comm":"sshd","uid":1000,"cgroup":null,"owner_source":"listen","side":"server","closer":null,"reason":null,"orphan":false}
-    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"old":"ESTABLISHED","new":"FIN_WAIT1","held_ns":12345678,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"active","reason":null,"orphan":false}
-    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"old":"FIN_WAIT1","new":"FIN_WAIT2","held_ns":420000,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"active","reason":null,"orphan":true}
-    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"7","protocol":"tcp","family":"ipv6","local":"[2001:db8:1234:5678:9abc:def0:1234:5678]:45678","remote":"[::1]:80","netns":null,"old":"ESTABLISHED","new":"CLOSE_WAIT","held_ns":61850000000,"held_at_least":true,"pid":null,"tid":null,"comm":null,"uid":null,"cgroup":null,"owner_source":"unknown","side":"unknown","closer":"passive","reason":null,"orphan":false}
-    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"old":"TIME_WAIT","new":"CLOSED","held_ns":60012000000,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"active","reason":"expired","orphan":false}
-    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"old":"FIN_WAIT2","new":"CLOSED","held_ns":12345678,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"active","reason":"refused","orphan":false}
-    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"old":"ESTABLISHED","new":"CLOSED","held_ns":123000000000,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"reset_local","reason":"reset_unread_data","orphan":false}
-    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"old":"SYN_SENT","new":"CLOSED","held_ns":12345678,"held_at_least":false,"pid":13,"tid":14,"comm":"=\\x1b[2J\\x0a\"\\\\,\\xff\\u{202e};x","uid":1000,"cgroup":null,"owner_source":"scan","side":"client","closer":"never_established","reason":"refused","orphan":false}
-    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"old":"LAST_ACK","new":"CLOSED","held_ns":12345678,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"passive","reason":"fin","orphan":false}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"127.0.0.1:0","remote":"127.0.0.1:80","netns":4026532000,"old":"CLOSED","new":"SYN_SENT","held_ns":null,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":null,"reason":null,"orphan":false,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","close_pid":null,"close_comm":null}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"0.0.0.0:22","remote":"0.0.0.0:0","netns":4026532000,"old":"CLOSED","new":"LISTEN","held_ns":12345678,"held_at_least":false,"pid":700,"tid":701,"comm":"sshd","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"listen","side":"server","closer":null,"reason":null,"orphan":false,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","close_pid":null,"close_comm":null}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"old":"ESTABLISHED","new":"FIN_WAIT1","held_ns":12345678,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"active","reason":null,"orphan":false,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","close_pid":null,"close_comm":null}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"old":"FIN_WAIT1","new":"FIN_WAIT2","held_ns":420000,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"active","reason":null,"orphan":true,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","close_pid":null,"close_comm":null}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"7","protocol":"tcp","family":"ipv6","local":"[2001:db8:1234:5678:9abc:def0:1234:5678]:45678","remote":"[::1]:80","netns":null,"old":"ESTABLISHED","new":"CLOSE_WAIT","held_ns":61850000000,"held_at_least":true,"pid":null,"tid":null,"comm":null,"uid":null,"cgroup":null,"owner_source":"unknown","side":"unknown","closer":"passive","reason":null,"orphan":false,"netns_name":null,"cgroup_id":null,"container":null,"unit":null,"close_pid":null,"close_comm":null}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"old":"TIME_WAIT","new":"CLOSED","held_ns":60012000000,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"active","reason":"expired","orphan":false,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","close_pid":null,"close_comm":null}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"old":"FIN_WAIT2","new":"CLOSED","held_ns":12345678,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"active","reason":"refused","orphan":false,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","close_pid":null,"close_comm":null}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"old":"ESTABLISHED","new":"CLOSED","held_ns":123000000000,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"reset_local","reason":"reset_unread_data","orphan":false,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","close_pid":null,"close_comm":null}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"old":"SYN_SENT","new":"CLOSED","held_ns":12345678,"held_at_least":false,"pid":13,"tid":14,"comm":"=\\x1b[2J\\x0a\"\\\\,\\xff\\u{202e};x","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"scan","side":"client","closer":"never_established","reason":"refused","orphan":false,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","close_pid":null,"close_comm":null}
+    {"event":"transition","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"old":"LAST_ACK","new":"CLOSED","held_ns":12345678,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"passive","reason":"fin","orphan":false,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","close_pid":99,"close_comm":"worker"}
+    {"event":"stuck","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"old":"CLOSE_WAIT","new":"CLOSE_WAIT","held_ns":31200000000,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"passive","reason":null,"orphan":false,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","close_pid":null,"close_comm":null,"holder_pid":80,"holder_comm":"nginx","fd":12,"holders":1,"accepted":true,"listener_pid":null,"listener_comm":null}
+    {"event":"stuck","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"old":"CLOSE_WAIT","new":"CLOSE_WAIT","held_ns":31200000000,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"passive","reason":null,"orphan":false,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","close_pid":null,"close_comm":null,"holder_pid":80,"holder_comm":"nginx","fd":12,"holders":3,"accepted":true,"listener_pid":null,"listener_comm":null}
+    {"event":"stuck","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"old":"CLOSE_WAIT","new":"CLOSE_WAIT","held_ns":31200000000,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"passive","reason":null,"orphan":false,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","close_pid":null,"close_comm":null,"holder_pid":null,"holder_comm":null,"fd":null,"holders":0,"accepted":false,"listener_pid":80,"listener_comm":"nginx"}
+    {"event":"stuck","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"old":"CLOSED","new":"CLOSED","held_ns":31200000000,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"passive","reason":"reset_received","orphan":false,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","close_pid":null,"close_comm":null,"holder_pid":80,"holder_comm":"nginx","fd":12,"holders":1,"accepted":true,"listener_pid":null,"listener_comm":null}
+    {"event":"released","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"old":"CLOSED","new":"CLOSED","held_ns":31200000000,"held_at_least":false,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"passive","reason":"reset_received","orphan":false,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","close_pid":null,"close_comm":null,"holder_pid":null,"holder_comm":null,"fd":null,"holders":null,"accepted":true,"listener_pid":null,"listener_comm":null}
     "##);
 }
 
 #[test]
 fn connections_as_json() {
     assert_snapshot!(connections(Format::Json, PLAIN), @r##"
-    {"event":"connection","opened":"2025-01-02T03:04:06.000000000Z","closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"active","end":"fin","states":[{"state":"SYN_SENT","ns":400000,"at_least":false},{"state":"ESTABLISHED","ns":1200000000,"at_least":false},{"state":"FIN_WAIT1","ns":100000,"at_least":false},{"state":"FIN_WAIT2","ns":2000000000,"at_least":false},{"state":"TIME_WAIT","ns":61300000000,"at_least":false}],"established_ns":1200000000,"close_wait_ns":null,"time_wait_ns":61300000000,"time_wait_end":"expired","bytes_sent":1234,"bytes_received":3600000,"bytes_unread":17,"retransmits":3,"srtt_us":250,"close_pid":4242,"close_tid":4243,"close_comm":"curl","complete":true}
-    {"event":"connection","opened":null,"closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"7","protocol":"tcp","family":"ipv6","local":"[2001:db8:1234:5678:9abc:def0:1234:5678]:45678","remote":"[::1]:80","netns":null,"pid":null,"tid":null,"comm":null,"uid":null,"cgroup":null,"owner_source":"unknown","side":"unknown","closer":"passive","end":"fin","states":[{"state":"ESTABLISHED","ns":12000000,"at_least":true},{"state":"CLOSE_WAIT","ns":3600000000000,"at_least":false},{"state":"LAST_ACK","ns":50000,"at_least":false}],"established_ns":12000000,"close_wait_ns":3600000000000,"time_wait_ns":null,"time_wait_end":null,"bytes_sent":null,"bytes_received":null,"bytes_unread":null,"retransmits":null,"srtt_us":null,"close_pid":null,"close_tid":null,"close_comm":null,"complete":false}
-    {"event":"connection","opened":"2025-01-02T03:04:06.000000000Z","closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"active","end":"fin","states":[{"state":"TIME_WAIT","ns":1200000000,"at_least":false}],"established_ns":null,"close_wait_ns":null,"time_wait_ns":1200000000,"time_wait_end":"reused","bytes_sent":1234,"bytes_received":3600000,"bytes_unread":17,"retransmits":3,"srtt_us":250,"close_pid":4242,"close_tid":4243,"close_comm":"curl","complete":true}
-    {"event":"connection","opened":"2025-01-02T03:04:06.000000000Z","closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"active","end":"fin","states":[{"state":"ESTABLISHED","ns":5000000,"at_least":false}],"established_ns":5000000,"close_wait_ns":null,"time_wait_ns":null,"time_wait_end":"refused","bytes_sent":1234,"bytes_received":3600000,"bytes_unread":17,"retransmits":3,"srtt_us":250,"close_pid":4242,"close_tid":4243,"close_comm":"curl","complete":true}
-    {"event":"connection","opened":"2025-01-02T03:04:06.000000000Z","closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026531840,"pid":13,"tid":14,"comm":"=\\x1b[2J\\x0a\"\\\\,\\xff\\u{202e};x","uid":1000,"cgroup":null,"owner_source":"scan","side":"client","closer":"reset_local","end":"reset_unread_data","states":[{"state":"ESTABLISHED","ns":5000000,"at_least":false}],"established_ns":5000000,"close_wait_ns":null,"time_wait_ns":null,"time_wait_end":null,"bytes_sent":1234,"bytes_received":3600000,"bytes_unread":17,"retransmits":3,"srtt_us":250,"close_pid":13,"close_tid":14,"close_comm":"=\\x1b[2J\\x0a\"\\\\,\\xff\\u{202e};x","complete":true}
-    {"event":"connection","opened":"2025-01-02T03:04:06.000000000Z","closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"127.0.0.1:0","remote":"127.0.0.1:80","netns":4026531840,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":null,"owner_source":"connect","side":"client","closer":"never_established","end":"no_local_port","states":[],"established_ns":null,"close_wait_ns":null,"time_wait_ns":null,"time_wait_end":null,"bytes_sent":0,"bytes_received":0,"bytes_unread":0,"retransmits":0,"srtt_us":null,"close_pid":4242,"close_tid":4243,"close_comm":"curl","complete":true}
+    {"event":"connection","opened":"2025-01-02T03:04:06.000000000Z","closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"active","end":"fin","states":[{"state":"SYN_SENT","ns":400000,"at_least":false},{"state":"ESTABLISHED","ns":1200000000,"at_least":false},{"state":"FIN_WAIT1","ns":100000,"at_least":false},{"state":"FIN_WAIT2","ns":2000000000,"at_least":false},{"state":"TIME_WAIT","ns":61300000000,"at_least":false}],"established_ns":1200000000,"close_wait_ns":null,"time_wait_ns":61300000000,"time_wait_end":"expired","bytes_sent":1234,"bytes_received":3600000,"bytes_unread":17,"retransmits":3,"srtt_us":250,"close_pid":4242,"close_tid":4243,"close_comm":"curl","complete":true,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope"}
+    {"event":"connection","opened":null,"closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"7","protocol":"tcp","family":"ipv6","local":"[2001:db8:1234:5678:9abc:def0:1234:5678]:45678","remote":"[::1]:80","netns":null,"pid":null,"tid":null,"comm":null,"uid":null,"cgroup":null,"owner_source":"unknown","side":"unknown","closer":"passive","end":"fin","states":[{"state":"ESTABLISHED","ns":12000000,"at_least":true},{"state":"CLOSE_WAIT","ns":3600000000000,"at_least":false},{"state":"LAST_ACK","ns":50000,"at_least":false}],"established_ns":12000000,"close_wait_ns":3600000000000,"time_wait_ns":null,"time_wait_end":null,"bytes_sent":null,"bytes_received":null,"bytes_unread":null,"retransmits":null,"srtt_us":null,"close_pid":null,"close_tid":null,"close_comm":null,"complete":false,"netns_name":null,"cgroup_id":null,"container":null,"unit":null}
+    {"event":"connection","opened":"2025-01-02T03:04:06.000000000Z","closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"active","end":"fin","states":[{"state":"TIME_WAIT","ns":1200000000,"at_least":false}],"established_ns":null,"close_wait_ns":null,"time_wait_ns":1200000000,"time_wait_end":"reused","bytes_sent":1234,"bytes_received":3600000,"bytes_unread":17,"retransmits":3,"srtt_us":250,"close_pid":4242,"close_tid":4243,"close_comm":"curl","complete":true,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope"}
+    {"event":"connection","opened":"2025-01-02T03:04:06.000000000Z","closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"active","end":"fin","states":[{"state":"ESTABLISHED","ns":5000000,"at_least":false}],"established_ns":5000000,"close_wait_ns":null,"time_wait_ns":null,"time_wait_end":"refused","bytes_sent":1234,"bytes_received":3600000,"bytes_unread":17,"retransmits":3,"srtt_us":250,"close_pid":4242,"close_tid":4243,"close_comm":"curl","complete":true,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope"}
+    {"event":"connection","opened":"2025-01-02T03:04:06.000000000Z","closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"pid":13,"tid":14,"comm":"=\\x1b[2J\\x0a\"\\\\,\\xff\\u{202e};x","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"scan","side":"client","closer":"reset_local","end":"reset_unread_data","states":[{"state":"ESTABLISHED","ns":5000000,"at_least":false}],"established_ns":5000000,"close_wait_ns":null,"time_wait_ns":null,"time_wait_end":null,"bytes_sent":1234,"bytes_received":3600000,"bytes_unread":17,"retransmits":3,"srtt_us":250,"close_pid":13,"close_tid":14,"close_comm":"=\\x1b[2J\\x0a\"\\\\,\\xff\\u{202e};x","complete":true,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope"}
+    {"event":"connection","opened":"2025-01-02T03:04:06.000000000Z","closed":"2025-01-02T03:05:10.500500000Z","boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"127.0.0.1:0","remote":"127.0.0.1:80","netns":4026532000,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"never_established","end":"no_local_port","states":[],"established_ns":null,"close_wait_ns":null,"time_wait_ns":null,"time_wait_end":null,"bytes_sent":0,"bytes_received":0,"bytes_unread":0,"retransmits":0,"srtt_us":null,"close_pid":4242,"close_tid":4243,"close_comm":"curl","complete":true,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope"}
+    {"event":"stuck","opened":"2025-01-02T03:04:06.000000000Z","closed":null,"boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"passive","end":null,"states":[{"state":"CLOSE_WAIT","ns":31200000000,"at_least":true}],"established_ns":null,"close_wait_ns":31200000000,"time_wait_ns":null,"time_wait_end":null,"bytes_sent":null,"bytes_received":null,"bytes_unread":null,"retransmits":null,"srtt_us":null,"close_pid":null,"close_tid":null,"close_comm":null,"complete":true,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","state":"CLOSE_WAIT","age_ns":31200000000,"age_at_least":false,"holder_pid":80,"holder_comm":"nginx","fd":12,"holders":1,"accepted":true,"listener_pid":null,"listener_comm":null}
+    {"event":"stuck","opened":"2025-01-02T03:04:06.000000000Z","closed":null,"boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"reset_remote","end":"reset_received","states":[{"state":"ESTABLISHED","ns":5000000,"at_least":false}],"established_ns":5000000,"close_wait_ns":null,"time_wait_ns":null,"time_wait_end":null,"bytes_sent":1234,"bytes_received":3600000,"bytes_unread":17,"retransmits":3,"srtt_us":250,"close_pid":null,"close_tid":null,"close_comm":null,"complete":true,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","state":"CLOSED","age_ns":31200000000,"age_at_least":false,"holder_pid":80,"holder_comm":"nginx","fd":12,"holders":1,"accepted":true,"listener_pid":null,"listener_comm":null}
     "##);
 }
 
 #[test]
 fn transitions_as_csv() {
     assert_snapshot!(transitions(Format::Csv, PLAIN), @r##"
-    event,time,boot_ns,conn,protocol,family,local,remote,netns,old,new,held_ns,held_at_least,pid,tid,comm,uid,cgroup,owner_source,side,closer,reason,orphan
-    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,127.0.0.1:0,127.0.0.1:80,4026531840,CLOSED,SYN_SENT,,false,4242,4243,curl,1000,,connect,client,,,false
-    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,0.0.0.0:22,0.0.0.0:0,4026531840,CLOSED,LISTEN,12345678,false,700,701,sshd,1000,,listen,server,,,false
-    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,ESTABLISHED,FIN_WAIT1,12345678,false,4242,4243,curl,1000,,connect,client,active,,false
-    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,FIN_WAIT1,FIN_WAIT2,420000,false,4242,4243,curl,1000,,connect,client,active,,true
-    transition,2025-01-02T03:04:06.234567890Z,1234567890,7,tcp,ipv6,[2001:db8:1234:5678:9abc:def0:1234:5678]:45678,[::1]:80,,ESTABLISHED,CLOSE_WAIT,61850000000,true,,,,,,unknown,unknown,passive,,false
-    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,TIME_WAIT,CLOSED,60012000000,false,4242,4243,curl,1000,,connect,client,active,expired,false
-    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,FIN_WAIT2,CLOSED,12345678,false,4242,4243,curl,1000,,connect,client,active,refused,false
-    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,ESTABLISHED,CLOSED,123000000000,false,4242,4243,curl,1000,,connect,client,reset_local,reset_unread_data,false
-    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,SYN_SENT,CLOSED,12345678,false,13,14,"'=\x1b[2J\x0a""\\,\xff\u{202e};x",1000,,scan,client,never_established,refused,false
-    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,LAST_ACK,CLOSED,12345678,false,4242,4243,curl,1000,,connect,client,passive,fin,false
+    event,time,boot_ns,conn,protocol,family,local,remote,netns,old,new,held_ns,held_at_least,pid,tid,comm,uid,cgroup,owner_source,side,closer,reason,orphan,netns_name,cgroup_id,container,unit,close_pid,close_comm,holder_pid,holder_comm,fd,holders,accepted,listener_pid,listener_comm
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,127.0.0.1:0,127.0.0.1:80,4026532000,CLOSED,SYN_SENT,,false,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,,,false,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,,,,,,,
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,0.0.0.0:22,0.0.0.0:0,4026532000,CLOSED,LISTEN,12345678,false,700,701,sshd,1000,/system.slice/docker-0123abcd.scope,listen,server,,,false,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,,,,,,,
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,ESTABLISHED,FIN_WAIT1,12345678,false,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,active,,false,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,,,,,,,
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,FIN_WAIT1,FIN_WAIT2,420000,false,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,active,,true,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,,,,,,,
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,7,tcp,ipv6,[2001:db8:1234:5678:9abc:def0:1234:5678]:45678,[::1]:80,,ESTABLISHED,CLOSE_WAIT,61850000000,true,,,,,,unknown,unknown,passive,,false,,,,,,,,,,,,,
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,TIME_WAIT,CLOSED,60012000000,false,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,active,expired,false,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,,,,,,,
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,FIN_WAIT2,CLOSED,12345678,false,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,active,refused,false,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,,,,,,,
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,ESTABLISHED,CLOSED,123000000000,false,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,reset_local,reset_unread_data,false,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,,,,,,,
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,SYN_SENT,CLOSED,12345678,false,13,14,"'=\x1b[2J\x0a""\\,\xff\u{202e};x",1000,/system.slice/docker-0123abcd.scope,scan,client,never_established,refused,false,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,,,,,,,
+    transition,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,LAST_ACK,CLOSED,12345678,false,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,passive,fin,false,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,99,worker,,,,,,,
+    stuck,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,CLOSE_WAIT,CLOSE_WAIT,31200000000,false,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,passive,,false,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,80,nginx,12,1,true,,
+    stuck,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,CLOSE_WAIT,CLOSE_WAIT,31200000000,false,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,passive,,false,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,80,nginx,12,3,true,,
+    stuck,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,CLOSE_WAIT,CLOSE_WAIT,31200000000,false,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,passive,,false,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,,,,0,false,80,nginx
+    stuck,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,CLOSED,CLOSED,31200000000,false,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,passive,reset_received,false,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,80,nginx,12,1,true,,
+    released,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,CLOSED,CLOSED,31200000000,false,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,passive,reset_received,false,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,,,,,true,,
     "##);
 }
 
 #[test]
 fn connections_as_csv() {
     assert_snapshot!(connections(Format::Csv, PLAIN), @r##"
-    event,opened,closed,boot_ns,conn,protocol,family,local,remote,netns,pid,tid,comm,uid,cgroup,owner_source,side,closer,end,states,established_ns,close_wait_ns,time_wait_ns,time_wait_end,bytes_sent,bytes_received,bytes_unread,retransmits,srtt_us,close_pid,close_tid,close_comm,complete
-    connection,2025-01-02T03:04:06.000000000Z,2025-01-02T03:05:10.500500000Z,65500500000,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,4242,4243,curl,1000,,connect,client,active,fin,SYN_SENT:400000;ESTABLISHED:1200000000;FIN_WAIT1:100000;FIN_WAIT2:2000000000;TIME_WAIT:61300000000,1200000000,,61300000000,expired,1234,3600000,17,3,250,4242,4243,curl,true
-    connection,,2025-01-02T03:05:10.500500000Z,65500500000,7,tcp,ipv6,[2001:db8:1234:5678:9abc:def0:1234:5678]:45678,[::1]:80,,,,,,,unknown,unknown,passive,fin,ESTABLISHED:12000000+;CLOSE_WAIT:3600000000000;LAST_ACK:50000,12000000,3600000000000,,,,,,,,,,,false
-    connection,2025-01-02T03:04:06.000000000Z,2025-01-02T03:05:10.500500000Z,65500500000,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,4242,4243,curl,1000,,connect,client,active,fin,TIME_WAIT:1200000000,,,1200000000,reused,1234,3600000,17,3,250,4242,4243,curl,true
-    connection,2025-01-02T03:04:06.000000000Z,2025-01-02T03:05:10.500500000Z,65500500000,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,4242,4243,curl,1000,,connect,client,active,fin,ESTABLISHED:5000000,5000000,,,refused,1234,3600000,17,3,250,4242,4243,curl,true
-    connection,2025-01-02T03:04:06.000000000Z,2025-01-02T03:05:10.500500000Z,65500500000,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026531840,13,14,"'=\x1b[2J\x0a""\\,\xff\u{202e};x",1000,,scan,client,reset_local,reset_unread_data,ESTABLISHED:5000000,5000000,,,,1234,3600000,17,3,250,13,14,"'=\x1b[2J\x0a""\\,\xff\u{202e};x",true
-    connection,2025-01-02T03:04:06.000000000Z,2025-01-02T03:05:10.500500000Z,65500500000,a1b2,tcp,ipv4,127.0.0.1:0,127.0.0.1:80,4026531840,4242,4243,curl,1000,,connect,client,never_established,no_local_port,,,,,,0,0,0,0,,4242,4243,curl,true
+    event,opened,closed,boot_ns,conn,protocol,family,local,remote,netns,pid,tid,comm,uid,cgroup,owner_source,side,closer,end,states,established_ns,close_wait_ns,time_wait_ns,time_wait_end,bytes_sent,bytes_received,bytes_unread,retransmits,srtt_us,close_pid,close_tid,close_comm,complete,netns_name,cgroup_id,container,unit,state,age_ns,age_at_least,holder_pid,holder_comm,fd,holders,accepted,listener_pid,listener_comm
+    connection,2025-01-02T03:04:06.000000000Z,2025-01-02T03:05:10.500500000Z,65500500000,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,active,fin,SYN_SENT:400000;ESTABLISHED:1200000000;FIN_WAIT1:100000;FIN_WAIT2:2000000000;TIME_WAIT:61300000000,1200000000,,61300000000,expired,1234,3600000,17,3,250,4242,4243,curl,true,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,,,,,,,,
+    connection,,2025-01-02T03:05:10.500500000Z,65500500000,7,tcp,ipv6,[2001:db8:1234:5678:9abc:def0:1234:5678]:45678,[::1]:80,,,,,,,unknown,unknown,passive,fin,ESTABLISHED:12000000+;CLOSE_WAIT:3600000000000;LAST_ACK:50000,12000000,3600000000000,,,,,,,,,,,false,,,,,,,,,,,,,,
+    connection,2025-01-02T03:04:06.000000000Z,2025-01-02T03:05:10.500500000Z,65500500000,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,active,fin,TIME_WAIT:1200000000,,,1200000000,reused,1234,3600000,17,3,250,4242,4243,curl,true,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,,,,,,,,
+    connection,2025-01-02T03:04:06.000000000Z,2025-01-02T03:05:10.500500000Z,65500500000,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,active,fin,ESTABLISHED:5000000,5000000,,,refused,1234,3600000,17,3,250,4242,4243,curl,true,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,,,,,,,,
+    connection,2025-01-02T03:04:06.000000000Z,2025-01-02T03:05:10.500500000Z,65500500000,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,13,14,"'=\x1b[2J\x0a""\\,\xff\u{202e};x",1000,/system.slice/docker-0123abcd.scope,scan,client,reset_local,reset_unread_data,ESTABLISHED:5000000,5000000,,,,1234,3600000,17,3,250,13,14,"'=\x1b[2J\x0a""\\,\xff\u{202e};x",true,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,,,,,,,,
+    connection,2025-01-02T03:04:06.000000000Z,2025-01-02T03:05:10.500500000Z,65500500000,a1b2,tcp,ipv4,127.0.0.1:0,127.0.0.1:80,4026532000,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,never_established,no_local_port,,,,,,0,0,0,0,,4242,4243,curl,true,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,,,,,,,,,,
+    stuck,2025-01-02T03:04:06.000000000Z,,65500500000,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,passive,,CLOSE_WAIT:31200000000+,,31200000000,,,,,,,,,,,true,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,CLOSE_WAIT,31200000000,false,80,nginx,12,1,true,,
+    stuck,2025-01-02T03:04:06.000000000Z,,65500500000,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,4242,4243,curl,1000,/system.slice/docker-0123abcd.scope,connect,client,reset_remote,reset_received,ESTABLISHED:5000000,5000000,,,,1234,3600000,17,3,250,,,,true,blue\x1b[2J,77,0123abcd,docker-0123abcd.scope,CLOSED,31200000000,false,80,nginx,12,1,true,,
     "##);
 }
 
@@ -161,6 +293,7 @@ fn colour_changes_nothing_but_colour() {
     let coloured = transitions(Format::Text, options.clone());
     assert!(coloured.contains("\x1b[33mTIME_WAIT"));
     assert_eq!(without_colour(&coloured), transitions(Format::Text, PLAIN));
+    assert_eq!(without_colour(&sockets(Format::Text, options.clone())), sockets(Format::Text, PLAIN));
     assert_eq!(without_colour(&connections(Format::Text, options)), connections(Format::Text, plain));
 }
 
@@ -189,7 +322,7 @@ fn a_closed_pipe_is_known_as_one(#[values(Format::Text, Format::Json, Format::Cs
     let mut printer = format.printer(ClosedPipe, PLAIN);
     // CSV has a buffer of its own, which fills up or is flushed.
     let mut write = || {
-        (0..1000).try_for_each(|_| printer.transition(&samples::transition(), &CLOCK))?;
+        (0..1000).try_for_each(|_| printer.transition(&samples::transition(), &CONTEXT))?;
         printer.flush()
     };
     assert_eq!(write().map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
@@ -208,7 +341,7 @@ fn named(comm: Comm) -> [Row; 2] {
 fn render_named(format: Format, comm: Comm, kind: usize) -> String {
     rendered(|out| {
         let mut printer = format.printer(out, TextOptions { states: true, ..PLAIN });
-        printer.row(&named(comm)[kind], &CLOCK)?;
+        printer.row(&named(comm)[kind], &CONTEXT)?;
         printer.flush()
     })
 }
@@ -280,7 +413,7 @@ proptest! {
     fn any_name_can_be_read_back_from_json(comm in any_comm(), kind in 0_usize..2) {
         let line = render_named(Format::Json, comm, kind);
         let row: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        prop_assert_eq!(unescape(row["comm"].as_str().expect("a string")), comm.bytes());
+        prop_assert_eq!(row["comm"].as_str().map_or(vec![], unescape), comm.bytes());
     }
 
     #[test]
@@ -289,7 +422,9 @@ proptest! {
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
         let records: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().expect("CSV");
         prop_assert_eq!(records.len(), 1);
-        let names = [TRANSITION_FIELDS.iter().map(|f| f.name).collect(), CONNECTION_FIELDS.iter().map(|f| f.name).collect::<Vec<_>>()];
+        let transition = TRANSITION_FIELDS.iter().chain(STUCK_TRANSITION_FIELDS).map(|field| field.name);
+        let connection = CONNECTION_FIELDS.iter().chain(STUCK_CONNECTION_FIELDS).map(|field| field.name);
+        let names = [transition.collect::<Vec<_>>(), connection.collect()];
         prop_assert_eq!(records[0].len(), names[kind].len());
         let cell = names[kind].iter().position(|&name| name == "comm").map_or("", |place| &records[0][place]);
         prop_assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']));
@@ -299,10 +434,10 @@ proptest! {
 
 #[test]
 fn json_says_null_for_what_is_unknown() {
-    let line = rendered(|out| Json::new(out).connection(&samples::connections()[1], &Clock::default()));
+    let line = rendered(|out| Json::new(out).connection(&samples::connections()[1], &Context::default()));
     let row: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     let nulls = "opened netns uid pid tid comm cgroup time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread \
-                 retransmits srtt_us close_pid close_tid close_comm";
+                 retransmits srtt_us close_pid close_tid close_comm netns_name cgroup_id container unit";
     for name in nulls.split_whitespace() {
         assert!(row.get(name).is_some_and(serde_json::Value::is_null), "{name} in {line}");
     }
@@ -318,10 +453,10 @@ fn costs() {
         let (transition, connection) = (samples::transition(), samples::connection());
         let v6 = Transition { identity: samples::strange_identity(), ..transition };
         let transition = cost(format, |printer, n| {
-            printer.transition(&Transition { boot_ns: transition.boot_ns + n * 3_333, ..transition }, &CLOCK)
+            printer.transition(&Transition { boot_ns: transition.boot_ns + n * 3_333, ..transition }, &CONTEXT)
         });
-        let v6 = cost(format, |printer, n| printer.transition(&Transition { boot_ns: n * 3_333, ..v6 }, &CLOCK));
-        let connection = cost(format, |printer, _| printer.connection(&connection, &CLOCK));
+        let v6 = cost(format, |printer, n| printer.transition(&Transition { boot_ns: n * 3_333, ..v6 }, &CONTEXT));
+        let connection = cost(format, |printer, _| printer.connection(&connection, &CONTEXT));
         eprintln!("{format:?}: transition {transition} ns, with IPv6 {v6} ns, connection {connection} ns");
     }
 }

@@ -2,6 +2,7 @@
 
 mod column;
 mod note;
+mod snapshot;
 mod style;
 
 use std::io::{self, Write};
@@ -10,11 +11,12 @@ use std::net::SocketAddr;
 use anstyle::Style;
 
 use crate::lifecycle::{Connection, Held, Identity, Transition};
-use crate::tcp::{State, TimeWaitEnd};
+use crate::snapshot::{By, Count, Entry};
+use crate::tcp::{State, Task, TimeWaitEnd};
 
 use self::column::{Align, Column, Line};
-use super::time::{Clock, TimeOfDay};
-use super::{Kind, Printer, TextOptions, human, render, sanitise};
+use super::time::TimeOfDay;
+use super::{Context, Kind, Printer, TextOptions, human, render, sanitise};
 
 /// The kernel's names are at most 15 bytes; only escaped ones are longer, and those are cut.
 const COMM_WIDTH: usize = 15;
@@ -31,6 +33,8 @@ pub struct Text<W> {
     time_of_day: TimeOfDay,
     line: Line,
     columns: Columns,
+    snapshot: snapshot::Columns,
+    counted_by: Option<By>,
 }
 
 /// All columns of both kinds of rows; those in common keep their width.
@@ -92,6 +96,8 @@ impl<W: Write> Text<W> {
             time_of_day: TimeOfDay::new(options.zone),
             line: Line::default(),
             columns: Columns::new(),
+            snapshot: snapshot::Columns::new(),
+            counted_by: None,
         }
     }
 
@@ -100,7 +106,7 @@ impl<W: Write> Text<W> {
     }
 
     fn heading(&mut self, kind: Kind) {
-        let c = &self.columns;
+        let (c, s) = (&self.columns, &self.snapshot);
         let columns: &[&Column] = match kind {
             Kind::Transition => &[&c.time, &c.pid, &c.comm, &c.local, &c.remote, &c.old, &c.new, &c.held, &c.note],
             Kind::Connection => &[
@@ -117,7 +123,23 @@ impl<W: Write> Text<W> {
                 &c.time_wait,
                 &c.sent,
                 &c.received,
+                &c.note,
             ],
+            Kind::Socket => &[
+                &s.state,
+                &c.pid,
+                &c.comm,
+                &c.local,
+                &c.remote,
+                &s.age,
+                &s.left,
+                &s.recv_queue,
+                &s.send_queue,
+                &s.timer,
+                &c.note,
+            ],
+            // There is one for every table.
+            Kind::Count => return,
         };
         for column in columns {
             if column.name == c.new.name {
@@ -134,20 +156,28 @@ impl<W: Write> Text<W> {
 
     /// PID, COMM, LOCAL and REMOTE.
     fn who_and_where(&mut self, identity: &Identity) {
+        self.who(identity.owner.as_ref().map(|owner| &owner.task));
         let Self { columns, line, .. } = self;
-        let task = identity.owner.as_ref().map(|owner| &owner.task);
-        columns.pid.cell(line, Style::new(), |to| or_dash(to, task, |to, task| render::decimal(to, task.pid.into())));
-        columns.comm.cell(line, Style::new(), |to| or_dash(to, task, |to, task| comm(to, task.comm.bytes())));
         columns.local.cell(line, Style::new(), |to| render::address_or(to, identity.tuple.local(), b'-'));
         columns.remote.cell(line, Style::new(), |to| remote(to, identity.tuple.remote()));
     }
 
-    fn old_and_new(&mut self, old: State, new: State) {
-        let (old_style, new_style) = (self.coloured(style::state(old)), self.coloured(style::state(new)));
+    /// PID and COMM.
+    fn who(&mut self, task: Option<&Task>) {
         let Self { columns, line, .. } = self;
-        columns.old.cell(line, old_style, |to| word(to, old.as_str()));
+        let name = task.map(|task| task.comm.bytes()).filter(|name| !name.is_empty());
+        columns.pid.cell(line, Style::new(), |to| or_dash(to, task, |to, task| render::decimal(to, task.pid.into())));
+        columns.comm.cell(line, Style::new(), |to| or_dash(to, name, comm));
+    }
+
+    /// A state that lasts has no next one yet.
+    fn old_and_new(&mut self, row: &Transition) {
+        let (old_style, new_style) = (self.coloured(style::state(row.old)), self.coloured(style::state(row.new)));
+        let new = if row.stuck.is_some() { "…" } else { row.new.as_str() };
+        let Self { columns, line, .. } = self;
+        columns.old.cell(line, old_style, |to| word(to, row.old.as_str()));
         line.raw(" →".as_bytes());
-        columns.new.cell(line, new_style, |to| word(to, new.as_str()));
+        columns.new.cell(line, new_style, |to| word(to, new));
     }
 
     /// SIDE, CLOSER and END.
@@ -157,7 +187,8 @@ impl<W: Write> Text<W> {
         let Self { columns, line, .. } = self;
         columns.side.cell(line, Style::new(), |to| word(to, row.identity.side.as_str()));
         columns.closer.cell(line, style, |to| word(to, row.closer.as_str()));
-        columns.end.cell(line, style, |to| word(to, row.end.as_str()));
+        let end = if row.is_open() { "-" } else { row.end.as_str() };
+        columns.end.cell(line, style, |to| word(to, end));
     }
 
     /// ESTAB, CLOSE_WAIT and TIME_WAIT.
@@ -204,28 +235,38 @@ impl<W: Write> Printer for Text<W> {
             return Ok(());
         }
         self.heading(kind);
-        self.end_of_line()
+        if kind == Kind::Count { Ok(()) } else { self.end_of_line() }
     }
 
-    fn transition(&mut self, row: &Transition, clock: &Clock) -> io::Result<()> {
-        self.time(clock.unix_ns(row.boot_ns));
+    fn transition(&mut self, row: &Transition, context: &Context) -> io::Result<()> {
+        self.time(context.clock.unix_ns(row.boot_ns));
         self.who_and_where(&row.identity);
-        self.old_and_new(row.old, row.new);
+        self.old_and_new(row);
         let style = self.coloured(style::note(row));
         let Self { columns, line, .. } = self;
         columns.held.cell(line, Style::new(), |to| held(to, row.held));
-        columns.note.cell(line, style, |to| note::write(to, row));
+        columns.note.cell(line, style, |to| note::transition(to, row));
         self.end_of_line()
     }
 
-    fn connection(&mut self, row: &Connection, clock: &Clock) -> io::Result<()> {
-        self.time(clock.unix_ns(row.closed_ns));
+    fn connection(&mut self, row: &Connection, context: &Context) -> io::Result<()> {
+        self.time(context.clock.unix_ns(row.closed_ns));
         self.how_it_ended(row);
         self.who_and_where(&row.identity);
         self.how_long(row);
         self.how_much(row);
+        let Self { columns, line, .. } = self;
+        columns.note.cell(line, Style::new(), |to| note::connection(to, row));
         self.end_of_line()?;
         if self.states && !row.stays.is_empty() { self.path(row) } else { Ok(()) }
+    }
+
+    fn socket(&mut self, row: &Entry, _: &Context) -> io::Result<()> {
+        self.write_socket(row)
+    }
+
+    fn count(&mut self, row: &Count, _: &Context) -> io::Result<()> {
+        self.write_count(row)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
@@ -54,8 +54,8 @@ pub struct Scan {
 enum Mood {
     /// By looking again soon.
     Busy,
-    /// As above, but the programs have been asked to wake us.
-    Settling,
+    /// As above, but the programs have been asked to wake us, at this time.
+    Settling(Instant),
     /// By being woken.
     Asleep,
 }
@@ -92,7 +92,7 @@ impl Reader {
     pub(super) async fn wait(&mut self, at_most: Duration) {
         match self.mood {
             Mood::Busy => tokio::time::sleep(BUSY.min(at_most)).await,
-            Mood::Settling => tokio::time::sleep(SETTLE.min(at_most)).await,
+            Mood::Settling(_) => tokio::time::sleep(SETTLE.min(at_most)).await,
             Mood::Asleep => {
                 if let Ok(Ok(mut guard)) = tokio::time::timeout(at_most, self.ring.readable()).await {
                     guard.clear_ready();
@@ -116,6 +116,7 @@ impl Reader {
         }
         self.mood = match (records, self.mood) {
             (0, Mood::Busy) => self.ask_to_be_woken(),
+            (0, Mood::Settling(since)) if since.elapsed() < SETTLE => self.mood,
             (0, _) => Mood::Asleep,
             _ => Mood::Busy,
         };
@@ -124,7 +125,7 @@ impl Reader {
 
     fn ask_to_be_woken(&mut self) -> Mood {
         match self.wake.set(0, 1, 0) {
-            Ok(()) => Mood::Settling,
+            Ok(()) => Mood::Settling(Instant::now()),
             Err(error) => {
                 log::warn!("cannot ask to be woken, looking on a timer instead: {error}");
                 Mood::Busy

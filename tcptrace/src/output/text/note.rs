@@ -1,10 +1,16 @@
-//! What a transition's row says in words: why it happened, else who closed; and whether the socket is an orphan.
+//! What a row says in words: why it happened, else who closed; whether the socket is an orphan; who closed it, if that
+//! was not its owner; and who has it, if it is stuck. Nothing where there is nothing to say.
 
-use crate::lifecycle::{Reason, Transition};
-use crate::tcp::{Closer, End, TimeWaitEnd};
+use std::io::Write;
 
-/// Writes the note; nothing where there is nothing to say.
-pub(super) fn write(to: &mut Vec<u8>, row: &Transition) {
+use crate::event::Kept;
+use crate::lifecycle::{Connection, Owner, Reason, Stuck, Transition};
+use crate::output::sanitise;
+use crate::snapshot::{Count, Entry, Shares};
+use crate::tcp::{Closer, End, State, Task, TimeWaitEnd};
+
+/// Writes the note of a change of state.
+pub(super) fn transition(to: &mut Vec<u8>, row: &Transition) {
     match (row.reason, row.closer) {
         // These say less than who closed.
         (Some(Reason::End(End::Fin | End::ResetOther | End::Unknown)) | None, Some(closer)) => add(to, by(closer)),
@@ -12,9 +18,98 @@ pub(super) fn write(to: &mut Vec<u8>, row: &Transition) {
         (None, None) => {}
     }
     if row.orphan {
-        let comma = if to.is_empty() { "" } else { ", " };
-        add(to, comma);
+        comma(to);
         add(to, "orphan");
+    }
+    closed_by(to, row.identity.owner.as_ref(), row.closed_by.as_ref());
+    if let Some(stuck) = row.stuck.as_ref().filter(|_| !row.orphan) {
+        who_has_it(to, stuck);
+    }
+}
+
+/// Writes the note of a connection.
+pub(super) fn connection(to: &mut Vec<u8>, row: &Connection) {
+    closed_by(to, row.identity.owner.as_ref(), row.closed_by.as_ref());
+    if let Some(stuck) = &row.stuck {
+        who_has_it(to, stuck);
+    }
+}
+
+/// Writes the note of a socket that exists.
+pub(super) fn socket(to: &mut Vec<u8>, row: &Entry) {
+    match row.kept {
+        Kept::Held => {}
+        Kept::Queued if row.state == State::SynRecv => {}
+        Kept::Queued => never_accepted(to, row.stay.listener.as_ref()),
+        Kept::Orphan => add(to, "orphan"),
+        Kept::Mini { .. } if row.state == State::TimeWait => {}
+        Kept::Mini { .. } => add(to, "orphan, mini-socket"),
+    }
+    if let Some((_, fd)) = row.stay.holder {
+        descriptors(to, fd, row.stay.holders);
+    }
+}
+
+/// Writes the note of a count by owner.
+pub(super) fn count(to: &mut Vec<u8>, row: &Count) {
+    let Shares { held, orphan, mini, .. } = row.shares.unwrap_or_default();
+    if row.accepted == Some(false) {
+        never_accepted(to, row.listener.as_ref());
+    } else if row.owner.is_none() {
+        let parts = [(held, "holder not found"), (orphan, "orphans"), (mini, "mini-sockets")];
+        let named: Vec<_> = parts.iter().filter(|(count, _)| *count > 0).map(|(_, name)| *name).collect();
+        add(to, &named.join(", "));
+    }
+}
+
+fn closed_by(to: &mut Vec<u8>, owner: Option<&Owner>, closed_by: Option<&Task>) {
+    if let Some(task) = closed_by.filter(|task| owner.is_some_and(|owner| owner.task.pid != task.pid)) {
+        comma(to);
+        add(to, "closed by ");
+        process(to, task);
+    }
+}
+
+fn who_has_it(to: &mut Vec<u8>, stuck: &Stuck) {
+    comma(to);
+    match (&stuck.holder, stuck.holders) {
+        _ if stuck.released => add(to, "descriptor closed"),
+        (Some((task, fd)), holders) => {
+            add(to, if stuck.state == State::Closed { "still held by " } else { "held by " });
+            process(to, task);
+            add(to, " ");
+            descriptors(to, *fd, holders);
+        }
+        (None, _) if stuck.accepted == Some(false) => never_accepted(to, stuck.listener.as_ref()),
+        (None, Some(_)) => add(to, "no holder found"),
+        (None, None) => add(to, "holder unknown"),
+    }
+}
+
+fn descriptors(to: &mut Vec<u8>, fd: u32, all: Option<u32>) {
+    // Writing into a Vec cannot fail, here and below.
+    let _ = write!(to, "fd {fd}");
+    if let Some(others) = all.and_then(|all| all.checked_sub(1)).filter(|others| *others > 0) {
+        let _ = write!(to, " and {others} more");
+    }
+}
+
+fn never_accepted(to: &mut Vec<u8>, listener: Option<&Task>) {
+    add(to, "never accepted");
+    if let Some(listener) = listener {
+        add(to, ", listener ");
+        process(to, listener);
+    }
+}
+
+/// `nginx[80]`.
+fn process(to: &mut Vec<u8>, task: &Task) {
+    let _ = write!(to, "{}[{}]", sanitise(task.comm.bytes()), task.pid);
+}
+
+fn comma(to: &mut Vec<u8>) {
+    if !to.is_empty() {
+        add(to, ", ");
     }
 }
 

@@ -1,0 +1,204 @@
+//! Asks the kernel which sockets there are, and who has them, beside the stream: in a thread, one question at a time.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use super::clock::boot_ns;
+use crate::event::{Event, Found, Holder};
+use crate::existing::{self, Namespaces, Socket};
+use crate::probe::{Probe, Scan};
+
+/// Events handed over at a time.
+const CHUNK: usize = 1024;
+/// Chunks that wait at most.
+const CHUNKS: usize = 16;
+/// Between two questions, so many times what the last one took: at most a twentieth of one CPU goes into them.
+const REST: u32 = 20;
+/// And this at least.
+const REST_AT_LEAST: Duration = Duration::from_secs(1);
+
+/// What a question brings.
+pub(super) enum Answer {
+    /// Events, for the engine.
+    Events(Vec<Event>),
+    /// The network namespaces there are.
+    Namespaces(Namespaces),
+}
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// Which sockets are there?
+    Survey,
+    /// Who has which?
+    Scan,
+    /// Which network namespaces are there?
+    Namespaces,
+}
+
+/// Asks one question after the other.
+pub(super) struct Inquirer {
+    /// Sockets that it keeps out are not followed.
+    filter: tcptrace_common::Filter,
+    wanted: [bool; 3],
+    running: Option<(Receiver<Answer>, Instant)>,
+    rested: Instant,
+}
+
+impl Inquirer {
+    pub(super) fn new(filter: tcptrace_common::Filter) -> Self {
+        Self { filter, wanted: [false; 3], running: None, rested: Instant::now() }
+    }
+
+    /// Asks as soon as may be.
+    pub(super) fn want(&mut self, question: Question) {
+        self.wanted[question as usize] = true;
+    }
+
+    /// Asks what is wanted, if nothing is being asked and it is time. The event belongs to the engine before anything
+    /// that happens later.
+    pub(super) fn ask(&mut self, probe: &mut Probe, now: u64) -> Option<Event> {
+        if self.running.is_some() || Instant::now() < self.rested {
+            return None;
+        }
+        let question = [Question::Survey, Question::Scan, Question::Namespaces]
+            .into_iter()
+            .find(|question| std::mem::take(&mut self.wanted[*question as usize]))?;
+        let scan = if question == Question::Scan { probe.scan() } else { None };
+        let (sender, receiver) = channel(CHUNKS);
+        let voice = Voice { to: sender, chunk: Vec::new(), filter: self.filter };
+        let spawned = std::thread::Builder::new().name("inquiry".into()).spawn(move || voice.answer(question, scan));
+        if let Err(error) = spawned {
+            log::warn!("cannot ask the kernel which sockets there are: no thread: {error}");
+            return None;
+        }
+        self.running = Some((receiver, Instant::now()));
+        match question {
+            Question::Survey => Some(Event::SurveyBegun { at: now }),
+            Question::Scan => Some(Event::ScanBegun { at: now }),
+            Question::Namespaces => None,
+        }
+    }
+
+    /// Waits for the next part of an answer; forever, if nothing is being asked. What it says is to be fed after
+    /// everything that is in the ring buffer by then.
+    pub(super) async fn answer(&mut self) -> Option<Answer> {
+        let Some((answers, since)) = &mut self.running else { return std::future::pending().await };
+        let answer = answers.recv().await;
+        if answer.is_none() {
+            self.rested = Instant::now() + (since.elapsed() * REST).max(REST_AT_LEAST);
+            self.running = None;
+        }
+        answer
+    }
+}
+
+/// What speaks in the thread.
+struct Voice {
+    to: Sender<Answer>,
+    chunk: Vec<Event>,
+    filter: tcptrace_common::Filter,
+}
+
+impl Voice {
+    fn answer(mut self, question: Question, scan: Option<Scan>) {
+        match (question, scan) {
+            (Question::Survey, _) => self.survey(),
+            (Question::Scan, Some(scan)) => self.walk(scan),
+            (Question::Scan, None) => self.read_proc(),
+            (Question::Namespaces, _) => self.send(Answer::Namespaces(Namespaces::find())),
+        }
+    }
+
+    fn survey(&mut self) {
+        self.sockets(|voice, answer| match answer {
+            // Its child inherits the cookie of a request that has become a connection in the meantime.
+            existing::Answer::Socket(socket) if !socket.is_request => voice.say(Event::Found(socket.found)),
+            existing::Answer::Socket(_) => {}
+            existing::Answer::Namespace(netns) => voice.say(Event::Surveyed { at: boot_ns().unwrap_or(0), netns }),
+        });
+        self.end(|at| Event::SurveyEnded { at });
+    }
+
+    fn walk(&mut self, scan: Scan) {
+        if let Err(error) = scan.run(|event| self.say(event)) {
+            log::warn!("cannot look who has which socket: {error}");
+        }
+        self.end(|at| Event::ScanEnded { at });
+    }
+
+    /// The same as a walk, by inode numbers, where the kernel cannot walk.
+    fn read_proc(&mut self) {
+        let mut by_inode: HashMap<u32, Found> = HashMap::new();
+        self.sockets(|_, answer| {
+            if let existing::Answer::Socket(Socket { found, inode, .. }) = answer
+                && inode != 0
+            {
+                by_inode.insert(inode, found);
+            }
+        });
+        match existing::holders(|inode| by_inode.contains_key(&inode)) {
+            Ok(holders) => {
+                for (inode, found) in by_inode {
+                    let Some(holding) = holders.of(inode) else { continue };
+                    let holder = Event::Holder(Holder { found, task: holding.task, fd: holding.fd });
+                    (0..holding.count).for_each(|_| self.say(holder));
+                }
+            }
+            Err(error) => log::warn!("cannot look who has which socket: {error}"),
+        }
+        self.end(|at| Event::ScanEnded { at });
+    }
+
+    /// Goes through the sockets that the filter lets through.
+    fn sockets(&mut self, mut each: impl FnMut(&mut Self, existing::Answer)) {
+        let filter = self.filter;
+        let only: &[u32] = if filter.netns == 0 { &[] } else { &[filter.netns] };
+        // IPv4-mapped addresses are in the dump of IPv6.
+        let surveyed = existing::survey(only, filter.family != 6, true, &mut |answer| {
+            let wanted = match &answer {
+                existing::Answer::Socket(socket) => {
+                    let (tuple, netns) = (&socket.found.tuple, socket.found.netns.unwrap_or(0));
+                    filter.wants(netns, tuple.is_ipv4(), tuple.local_port, tuple.remote_port)
+                }
+                existing::Answer::Namespace(_) => true,
+            };
+            if wanted {
+                each(self, answer);
+            }
+        });
+        match surveyed {
+            Ok((coverage, namespaces)) => {
+                for (netns, reason) in coverage.unreadable {
+                    log::warn!("the sockets of network namespace {netns} that were there before are unknown: {reason}");
+                }
+                self.send(Answer::Namespaces(namespaces));
+            }
+            Err(error) => log::warn!("the sockets that were there before are unknown: {error}"),
+        }
+    }
+
+    fn say(&mut self, event: Event) {
+        self.chunk.push(event);
+        if self.chunk.len() >= CHUNK {
+            self.hand_over();
+        }
+    }
+
+    fn end(&mut self, event: impl FnOnce(u64) -> Event) {
+        self.chunk.push(event(boot_ns().unwrap_or(0)));
+        self.hand_over();
+    }
+
+    fn hand_over(&mut self) {
+        let chunk = std::mem::take(&mut self.chunk);
+        self.send(Answer::Events(chunk));
+    }
+
+    fn send(&self, answer: Answer) {
+        // Nobody listens any more when the program ends.
+        let _ = self.to.blocking_send(answer);
+    }
+}

@@ -1,0 +1,154 @@
+//! `snapshot`: what exists now.
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use jiff::tz::TimeZone;
+
+use super::clock;
+use super::outlet::Outlet;
+use super::select::{FilterArgs, OutputArgs};
+use super::{Outcome, say};
+use crate::existing::{self, Answer, Coverage, Groups, Holders, Holding, Namespaces, Socket};
+use crate::filter::Criteria;
+use crate::output::{self, Format, Kind, Printer, TextOptions};
+use crate::snapshot::{Counts, Entry, Snapshot};
+
+/// Arguments of `snapshot`.
+#[derive(Args, Debug)]
+pub(super) struct SnapshotArgs {
+    /// Print every socket, instead of how many there are
+    #[arg(long)]
+    list: bool,
+    /// How many owners and how many remote ends to print, those with the most sockets first
+    #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "list")]
+    top: usize,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
+}
+
+pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
+    let namespaces = Namespaces::find();
+    let criteria = args.filter.criteria(&namespaces)?;
+    // Asking changes the network namespace of the thread.
+    let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&criteria)).join());
+    let Found { sockets, coverage, allocated } = asked.map_err(|_| anyhow!("cannot list TCP sockets: a bug"))??;
+    let holders = holders(&sockets)?;
+    let snapshot = Snapshot::new(sockets, |inode| holders.of(inode));
+    let mut report = Report::new(&args.output, criteria)?;
+    namespaces.teach(&mut report.context.names);
+    let allocated = allocated.filter(|_| coverage.is_complete());
+    let shown = if args.list { report.list(&snapshot)? } else { report.counts(&snapshot, args.top, allocated)? };
+    let places = coverage.namespaces.len() + coverage.interrupted.len();
+    say(format_args!("{shown} sockets in {places} network namespaces{}", unseen(&coverage, &holders)));
+    Ok(Outcome::Done)
+}
+
+/// What the kernel says exists.
+struct Found {
+    sockets: Vec<Socket>,
+    coverage: Coverage,
+    allocated: Option<u64>,
+}
+
+impl Found {
+    fn ask(criteria: &Criteria) -> Result<Self> {
+        let mut sockets = Vec::new();
+        let mut keep = |answer| {
+            if let Answer::Socket(socket) = answer {
+                sockets.push(socket);
+            }
+        };
+        // IPv4-mapped addresses are among those of IPv6.
+        let ipv4 = criteria.ipv4 || !criteria.ipv6;
+        let allocated = existing::allocated();
+        let (coverage, _) = existing::survey(&criteria.netns, ipv4, true, &mut keep)?;
+        Ok(Self { sockets, coverage, allocated })
+    }
+}
+
+fn holders(sockets: &[Socket]) -> Result<Holders> {
+    let mut inodes: Vec<u32> = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
+    inodes.sort_unstable();
+    existing::holders(|inode| inodes.binary_search(&inode).is_ok()).context("cannot look who has which socket in /proc")
+}
+
+/// What is shown of it, and how.
+struct Report {
+    criteria: Criteria,
+    printer: Box<dyn Printer>,
+    context: output::Context,
+    groups: Option<Groups>,
+}
+
+impl Report {
+    fn new(output: &OutputArgs, criteria: Criteria) -> Result<Self> {
+        let text = TextOptions { colour: output.colour(), states: false, zone: TimeZone::system() };
+        let mut context = output::Context::default();
+        context.clock.boot_to_unix_ns = clock::boot_to_unix_ns()?;
+        // A line of text has no room for them.
+        let groups = output.format != Format::Text || !criteria.cgroups.is_empty();
+        let printer = output.format.printer(Outlet::default(), text);
+        Ok(Self { criteria, printer, context, groups: groups.then(Groups::new) })
+    }
+
+    fn list(&mut self, snapshot: &Snapshot<impl Fn(u32) -> Option<Holding>>) -> Result<u64> {
+        self.printer.header(Kind::Socket)?;
+        let mut shown = 0;
+        for socket in snapshot.entries() {
+            if self.is_wanted(&socket) {
+                shown += 1;
+                self.printer.socket(&socket, &self.context)?;
+            }
+        }
+        self.printer.flush()?;
+        Ok(shown)
+    }
+
+    fn counts(
+        &mut self,
+        snapshot: &Snapshot<impl Fn(u32) -> Option<Holding>>,
+        top: usize,
+        allocated: Option<u64>,
+    ) -> Result<u64> {
+        let mut counts = Counts::default();
+        let mut shown = 0;
+        for socket in snapshot.entries() {
+            if self.is_wanted(&socket) {
+                shown += 1;
+                counts.add(&socket, snapshot.is_served(socket.identity.netns, socket.identity.tuple.local_port));
+            }
+        }
+        self.printer.header(Kind::Count)?;
+        for row in counts.rows(top, allocated.filter(|_| self.criteria.is_empty())) {
+            self.printer.count(&row, &self.context)?;
+        }
+        self.printer.flush()?;
+        Ok(shown)
+    }
+
+    fn is_wanted(&mut self, socket: &Entry) -> bool {
+        if let (Some(groups), Some(id)) = (&mut self.groups, socket.identity.cgroup) {
+            groups.learn(id, &mut self.context.names);
+        }
+        self.criteria.is_empty() || self.criteria.match_socket(socket, &self.context.names)
+    }
+}
+
+/// What could not be seen, in words for the closing line.
+fn unseen(coverage: &Coverage, holders: &Holders) -> String {
+    let mut parts = Vec::new();
+    if holders.unseen_processes > 0 {
+        parts.push(format!("the descriptors of {} processes", holders.unseen_processes));
+    }
+    if coverage.unseen_processes > 0 {
+        parts.push(format!("the network namespaces of {} processes", coverage.unseen_processes));
+    }
+    parts.extend(coverage.unreadable.iter().map(|(netns, reason)| format!("network namespace {netns} ({reason})")));
+    if !coverage.interrupted.is_empty() {
+        parts.push(format!("changes in {} network namespaces meanwhile", coverage.interrupted.len()));
+    }
+    let advice = if nix::unistd::geteuid().is_root() { "" } else { "; run as root to see all" };
+    if parts.is_empty() { String::new() } else { format!("; not seen: {}{advice}", parts.join(", ")) }
+}

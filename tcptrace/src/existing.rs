@@ -1,0 +1,18 @@
+//! What exists now, by asking the kernel: sockets, network namespaces, descriptors, control groups. Needs no BPF.
+
+mod descriptors;
+mod diag;
+mod groups;
+mod namespaces;
+mod processes;
+mod sockstat;
+mod survey;
+#[cfg(test)]
+mod testing;
+
+pub use descriptors::{Holders, Holding, holders};
+pub use diag::{DiagError, Dump, Socket, Timer, dump};
+pub use groups::Groups;
+pub use namespaces::{Namespace, Namespaces, ResolveError};
+pub use sockstat::allocated;
+pub use survey::{Answer, Coverage, survey};

@@ -1,0 +1,137 @@
+//! Which processes have descriptors of which sockets, from the links in `/proc/PID/fd`.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use foldhash::fast::FixedState;
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::sys::stat::Mode;
+
+use super::processes;
+use crate::tcp::{Comm, Task};
+
+/// Longer than `socket:[4294967295]`. Other links are cut, and not understood anyway.
+const LINK: usize = 32;
+
+/// Who has descriptors of which sockets.
+#[derive(Clone, Debug, Default)]
+pub struct Holders {
+    sockets: HashMap<u32, Entry, FixedState>,
+    /// Those that have one, once each.
+    processes: Vec<Task>,
+    /// How many processes do not show their descriptors: it takes the right to trace them.
+    pub unseen_processes: usize,
+}
+
+/// Of a socket. There can be a million of them.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// Its index.
+    process: u32,
+    fd: u32,
+    count: u32,
+}
+
+/// Who has a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The process with the lowest id.
+    pub task: Task,
+    /// Its lowest descriptor.
+    pub fd: u32,
+    /// Descriptors of the socket that all processes have together.
+    pub count: u32,
+}
+
+/// Looks for descriptors of the sockets that are wanted, by inode number.
+///
+/// A process is asked as a whole, by its main thread: what belongs to a thread with descriptors of its own
+/// (`unshare(CLONE_FILES)`) is not found, nor what belongs to other threads when the main one has ended. Process ids are
+/// those of the pid namespace whose `/proc` is mounted.
+///
+/// # Errors
+///
+/// If `/proc` cannot be read.
+pub fn holders(wanted: impl Fn(u32) -> bool) -> io::Result<Holders> {
+    let mut holders = Holders::default();
+    for pid in processes::ids()? {
+        // Any other error means that the process has ended.
+        if let Err(Errno::EACCES | Errno::EPERM) = holders.look_into(pid, &wanted) {
+            holders.unseen_processes += 1;
+        }
+    }
+    Ok(holders)
+}
+
+impl Holders {
+    /// Who has the socket with this inode number.
+    pub fn of(&self, inode: u32) -> Option<Holding> {
+        let entry = self.sockets.get(&inode)?;
+        let task = *self.processes.get(usize::try_from(entry.process).ok()?)?;
+        Some(Holding { task, fd: entry.fd, count: entry.count })
+    }
+
+    fn look_into(&mut self, pid: u32, wanted: &impl Fn(u32) -> bool) -> nix::Result<()> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut directory = Dir::open(format!("/proc/{pid}/fd").as_str(), flags, Mode::empty())?;
+        let handle = directory.as_raw_fd();
+        let mut process = None;
+        for entry in directory.iter() {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(fd) = processes::digits(name.to_bytes()) else { continue };
+            if let Some(inode) = socket(handle, name)?.filter(|inode| wanted(*inode)) {
+                let process = *process.get_or_insert_with(|| self.add_process(pid));
+                self.note(inode, process, fd);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_process(&mut self, pid: u32) -> u32 {
+        self.processes.push(Task { pid, tid: pid, comm: comm(pid) });
+        // There are fewer processes than ids.
+        u32::try_from(self.processes.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    fn note(&mut self, inode: u32, process: u32, fd: u32) {
+        let entry = self.sockets.entry(inode).or_insert(Entry { process, fd, count: 0 });
+        entry.count = entry.count.saturating_add(1);
+        if entry.process == process {
+            entry.fd = entry.fd.min(fd);
+        }
+    }
+}
+
+/// The inode number of the socket that a descriptor leads to, if it leads to one.
+fn socket(directory: RawFd, name: &CStr) -> nix::Result<Option<u32>> {
+    let mut link = [0_u8; LINK];
+    // SAFETY: the name ends with a NUL, and the kernel writes no more than the length it is given.
+    let length = unsafe { libc::readlinkat(directory, name.as_ptr(), link.as_mut_ptr().cast(), link.len()) };
+    match Errno::result(length) {
+        Ok(length) => Ok(usize::try_from(length).ok().and_then(|length| inode(link.get(..length)?))),
+        // It was closed meanwhile.
+        Err(Errno::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn inode(link: &[u8]) -> Option<u32> {
+    processes::digits(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?)
+}
+
+fn comm(pid: u32) -> Comm {
+    let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let name = name.strip_suffix(b"\n").unwrap_or(&name);
+    let mut comm = Comm::default();
+    for (to, from) in comm.0.iter_mut().take(15).zip(name) {
+        *to = *from;
+    }
+    comm
+}

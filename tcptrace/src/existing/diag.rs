@@ -1,0 +1,180 @@
+//! The TCP sockets of a network namespace, asked for as `ss` does it (`sock_diag`).
+
+mod wire;
+
+use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, socket,
+};
+use nix::time::{ClockId, clock_gettime};
+use zerocopy::IntoBytes;
+
+use crate::event::Found;
+use wire::{Circumstances, Progress, Request};
+
+/// The kernel answers in pieces of up to 32 KiB, however large this is.
+const BUFFER: usize = 64 * 1024;
+
+/// A socket, and what only an answer to this question shows of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// What it is. Of a connection request and of a mini-socket, the kernel shows neither user nor control group.
+    pub found: Found,
+    /// Inode number by which descriptors name it; 0 if there can be none.
+    pub inode: u32,
+    /// Bytes received and not read yet; for a listener, connections that wait to be accepted.
+    pub recv_queue: u32,
+    /// Bytes written and not acknowledged yet; for a listener, how many connections may wait.
+    pub send_queue: u32,
+    /// The timer that runs.
+    pub timer: Timer,
+    /// When it is due, in ns from `found.at`, to the ms.
+    pub timer_left_ns: u64,
+    /// How often the timer has fired in vain: retransmissions or probes.
+    pub retransmits: u8,
+    /// It is not a socket yet, but a SYN that was answered.
+    pub is_request: bool,
+}
+
+const _: () = assert!(size_of::<Socket>() <= 160, "there can be a million of them");
+
+/// The timer of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// None runs.
+    None,
+    /// Sends again what was not acknowledged.
+    Retransmit,
+    /// Asks whether the peer is still there, or ends an orphan.
+    Keepalive,
+    /// Ends a mini-socket.
+    TimeWait,
+    /// Asks whether the peer has room again.
+    Probe,
+}
+
+impl Timer {
+    /// The word that `ss` has for it.
+    pub const fn as_str(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Retransmit => Some("on"),
+            Self::Keepalive => Some("keepalive"),
+            Self::TimeWait => Some("timewait"),
+            Self::Probe => Some("persist"),
+        }
+    }
+}
+
+/// How an answer went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Dump {
+    /// The kernel says that something changed under its hands: sockets may be missing.
+    pub interrupted: bool,
+}
+
+/// Why sockets cannot be listed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot list TCP sockets (sock_diag, {family}): {reason}")]
+pub struct DiagError {
+    family: &'static str,
+    reason: Reason,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    /// The kernel says no, or could not go on.
+    Kernel(Errno),
+    /// A piece of the answer was larger than the kernel makes them.
+    TooLong(usize),
+    /// A piece of the answer makes no sense.
+    Malformed,
+    /// The kernel says that it lost part of the answer.
+    Overrun,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernel(Errno::ENOENT) => f.write_str("the kernel has no module tcp_diag"),
+            Self::Kernel(error) => f.write_str(error.desc()),
+            Self::TooLong(bytes) => write!(f, "a piece of the answer has {bytes} bytes"),
+            Self::Malformed => f.write_str("the answer is malformed"),
+            Self::Overrun => f.write_str("part of the answer was lost"),
+        }
+    }
+}
+
+impl From<Errno> for Reason {
+    fn from(error: Errno) -> Self {
+        Self::Kernel(error)
+    }
+}
+
+/// Hands over every TCP socket of the calling thread's network namespace, whose inode number is `netns`: those of
+/// `AF_INET`, of `AF_INET6`, or both. The latter can have IPv4-mapped addresses.
+///
+/// A socket can come twice, and one whose state changes meanwhile can be missed: the kernel walks through a table that
+/// is in use.
+///
+/// # Errors
+///
+/// What the kernel says. What was handed over until then is true, but not everything.
+pub fn dump(netns: Option<u32>, ipv4: bool, ipv6: bool, sink: &mut dyn FnMut(Socket)) -> Result<Dump, DiagError> {
+    let mut dump = Dump::default();
+    let families = [(ipv4, "IPv4", libc::AF_INET), (ipv6, "IPv6", libc::AF_INET6)];
+    for (_, family, number) in families.into_iter().filter(|(wanted, ..)| *wanted) {
+        let question = Question { netns, family: number as u8 };
+        dump.interrupted |= question.ask(sink).map_err(|reason| DiagError { family, reason })?;
+    }
+    Ok(dump)
+}
+
+struct Question {
+    netns: Option<u32>,
+    family: u8,
+}
+
+impl Question {
+    /// Whether the answer was interrupted.
+    fn ask(&self, sink: &mut dyn FnMut(Socket)) -> Result<bool, Reason> {
+        let kernel = open()?;
+        send(kernel.as_raw_fd(), Request::new(self.family).as_bytes(), MsgFlags::empty())?;
+        let mut buffer = vec![0; BUFFER];
+        let mut progress = Progress::default();
+        while !progress.done {
+            let piece = receive(&kernel, &mut buffer)?;
+            wire::parse(piece, &Circumstances { at: boot_ns()?, netns: self.netns }, &mut progress, sink)?;
+        }
+        Ok(progress.interrupted)
+    }
+}
+
+/// A socket that hears from nobody but the kernel.
+fn open() -> nix::Result<OwnedFd> {
+    let kernel =
+        socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
+    connect(kernel.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    Ok(kernel)
+}
+
+fn receive<'a>(kernel: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], Reason> {
+    let bytes = loop {
+        // With this flag the length is the true one, even if the buffer is shorter.
+        match recv(kernel.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
+            Err(Errno::EINTR) => {}
+            Ok(0) => return Err(Reason::Malformed),
+            other => break other?,
+        }
+    };
+    buffer.get(..bytes).ok_or(Reason::TooLong(bytes))
+}
+
+fn boot_ns() -> nix::Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
+    Ok(now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs())
+}

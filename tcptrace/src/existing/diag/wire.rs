@@ -1,0 +1,297 @@
+//! The question and its answer as bytes (`linux/netlink.h`, `linux/sock_diag.h`, `linux/inet_diag.h`).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use nix::errno::Errno;
+use nix::libc;
+use zerocopy::byteorder::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{Reason, Socket, Timer};
+use crate::event::{Found, Id, Kept};
+use crate::tcp::{State, Tuple};
+
+/// `SOCK_DIAG_BY_FAMILY`.
+const BY_FAMILY: u16 = 20;
+
+/// `NLM_F_DUMP_INTR`.
+const INTERRUPTED: u16 = 0x10;
+
+/// Written into the question, so that it is in the answer.
+const SEQUENCE: u32 = 1;
+
+/// `TCP_NEW_SYN_RECV`: in which the kernel keeps requests, which it shows as SYN_RECV.
+const NEW_SYN_RECV: u8 = 12;
+
+/// Every state but CLOSED, which no table of the kernel has. Above are pseudo states.
+const STATES: u32 = (1 << (NEW_SYN_RECV + 1)) - 1 - 1;
+
+/// `INET_DIAG_SHUTDOWN`: the attribute that every full socket has.
+const SHUTDOWN: u16 = 8;
+
+/// `INET_DIAG_CGROUP_ID`, since 5.9, of full sockets only.
+const CGROUP_ID: u16 = 21;
+
+/// `struct nlmsghdr`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct Header {
+    length: u32,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    port: u32,
+}
+
+/// `struct inet_diag_sockid`.
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct SocketId {
+    local_port: U16,
+    remote_port: U16,
+    local_ip: [u8; 16],
+    remote_ip: [u8; 16],
+    interface: u32,
+    cookie: [u32; 2],
+}
+
+/// `struct inet_diag_req_v2`, with its header.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct Request {
+    header: Header,
+    family: u8,
+    protocol: u8,
+    /// Attributes that cost the kernel something: none.
+    extensions: u8,
+    padding: u8,
+    states: u32,
+    id: SocketId,
+}
+
+/// `struct inet_diag_msg`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Message {
+    family: u8,
+    state: u8,
+    timer: u8,
+    retransmits: u8,
+    id: SocketId,
+    expires_ms: u32,
+    recv_queue: u32,
+    send_queue: u32,
+    uid: u32,
+    inode: u32,
+}
+
+/// `struct nlattr`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct AttributeHeader {
+    length: u16,
+    kind: u16,
+}
+
+const _: () = assert!(size_of::<Header>() == 16 && size_of::<Request>() == 16 + 56 && size_of::<Message>() == 72);
+
+/// What an answer does not say itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Circumstances {
+    /// When it came.
+    pub(super) at: u64,
+    /// The network namespace.
+    pub(super) netns: Option<u32>,
+}
+
+/// How far the answer has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// It is complete.
+    pub(super) done: bool,
+    /// The kernel noticed a change under its hands.
+    pub(super) interrupted: bool,
+}
+
+impl Request {
+    /// For every TCP socket of an address family.
+    pub(super) fn new(family: u8) -> Self {
+        let header = Header {
+            length: size_of::<Self>() as u32,
+            kind: BY_FAMILY,
+            flags: (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16,
+            sequence: SEQUENCE,
+            port: 0,
+        };
+        let protocol = libc::IPPROTO_TCP as u8;
+        Self { header, family, protocol, extensions: 0, padding: 0, states: STATES, id: SocketId::default() }
+    }
+}
+
+/// Reads a piece of the answer.
+pub(super) fn parse(
+    mut piece: &[u8],
+    about: &Circumstances,
+    progress: &mut Progress,
+    sink: &mut dyn FnMut(Socket),
+) -> Result<(), Reason> {
+    while !piece.is_empty() && !progress.done {
+        let (header, body, rest) = split(piece).ok_or(Reason::Malformed)?;
+        piece = rest;
+        if header.sequence == SEQUENCE {
+            progress.interrupted |= header.flags & INTERRUPTED != 0;
+            take(&header, body, about, progress, sink)?;
+        }
+    }
+    Ok(())
+}
+
+/// The first message, and what follows it.
+fn split(piece: &[u8]) -> Option<(Header, &[u8], &[u8])> {
+    let (header, _) = Header::read_from_prefix(piece).ok()?;
+    let length = usize::try_from(header.length).ok()?;
+    let body = piece.get(size_of::<Header>()..length)?;
+    // The last one need not be filled up.
+    let rest = piece.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some((header, body, rest))
+}
+
+fn take(
+    header: &Header,
+    body: &[u8],
+    about: &Circumstances,
+    progress: &mut Progress,
+    sink: &mut dyn FnMut(Socket),
+) -> Result<(), Reason> {
+    match i32::from(header.kind) {
+        libc::NLMSG_ERROR => complaint(body).map_or(Ok(()), Err),
+        libc::NLMSG_OVERRUN => Err(Reason::Overrun),
+        libc::NLMSG_DONE => {
+            progress.done = true;
+            // Newer kernels say at the end how it went.
+            if body.is_empty() { Ok(()) } else { complaint(body).map_or(Ok(()), Err) }
+        }
+        kind if kind == i32::from(BY_FAMILY) => {
+            let (message, attributes) = Message::read_from_prefix(body).map_err(|_| Reason::Malformed)?;
+            if let Some(socket) = socket(&message, attributes, about) {
+                sink(socket);
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A negative errno, or 0 for none.
+fn complaint(body: &[u8]) -> Option<Reason> {
+    match i32::read_from_prefix(body) {
+        Ok((0, _)) => None,
+        Ok((code, _)) => Some(Reason::Kernel(Errno::from_raw(code.wrapping_neg()))),
+        Err(_) => Some(Reason::Malformed),
+    }
+}
+
+/// `None` for what is not traced: another family, a pseudo state.
+fn socket(message: &Message, attributes: &[u8], about: &Circumstances) -> Option<Socket> {
+    let state = State::from_kernel(if message.state == NEW_SYN_RECV { SYN_RECV } else { message.state })?;
+    let attributes = Attributes::read(attributes);
+    let timer_left_ns = u64::from(message.expires_ms) * 1_000_000;
+    let timer = timer(message.timer);
+    let is_mini = timer == Timer::TimeWait;
+    // A full socket in SYN_RECV, by Fast Open or on its way to ESTABLISHED, has the attribute too.
+    let is_request = state == State::SynRecv && !is_mini && message.inode == 0 && !attributes.is_full;
+    let kept = if is_mini { Kept::Mini { due_ns: timer_left_ns } } else { kept(state, message.inode) };
+    let found = Found {
+        at: about.at,
+        id: Id::Cookie(u64::from(message.id.cookie[0]) | u64::from(message.id.cookie[1]) << 32),
+        tuple: tuple(message)?,
+        netns: about.netns,
+        uid: (!is_mini && !is_request).then_some(message.uid),
+        cgroup: attributes.cgroup,
+        state,
+        kept,
+    };
+    Some(Socket {
+        found,
+        inode: message.inode,
+        recv_queue: message.recv_queue,
+        send_queue: message.send_queue,
+        timer,
+        timer_left_ns,
+        retransmits: message.retransmits,
+        is_request,
+    })
+}
+
+const SYN_RECV: u8 = tcptrace_common::state::SYN_RECV;
+
+fn timer(number: u8) -> Timer {
+    match number {
+        1 => Timer::Retransmit,
+        2 => Timer::Keepalive,
+        3 => Timer::TimeWait,
+        4 => Timer::Probe,
+        _ => Timer::None,
+    }
+}
+
+/// A full socket without an inode is one that was not accepted yet, or that was closed: its state tells which.
+fn kept(state: State, inode: u32) -> Kept {
+    match state {
+        _ if inode != 0 => Kept::Held,
+        State::Listen => Kept::Held,
+        State::SynRecv | State::Established | State::CloseWait => Kept::Queued,
+        _ => Kept::Orphan,
+    }
+}
+
+fn tuple(message: &Message) -> Option<Tuple> {
+    Some(Tuple {
+        local_ip: address(message.family, message.id.local_ip)?,
+        remote_ip: address(message.family, message.id.remote_ip)?,
+        local_port: message.id.local_port.get(),
+        remote_port: message.id.remote_port.get(),
+    })
+}
+
+fn address(family: u8, bytes: [u8; 16]) -> Option<Ipv6Addr> {
+    let [a, b, c, d, ..] = bytes;
+    match i32::from(family) {
+        libc::AF_INET => Some(Ipv4Addr::new(a, b, c, d).to_ipv6_mapped()),
+        libc::AF_INET6 => Some(bytes.into()),
+        _ => None,
+    }
+}
+
+/// What is of interest among the attributes.
+#[derive(Default)]
+struct Attributes {
+    /// It is a full socket.
+    is_full: bool,
+    cgroup: Option<u64>,
+}
+
+impl Attributes {
+    fn read(mut bytes: &[u8]) -> Self {
+        let mut attributes = Self::default();
+        while let Some((kind, value, rest)) = attribute(bytes) {
+            match kind {
+                SHUTDOWN => attributes.is_full = true,
+                CGROUP_ID => attributes.cgroup = u64::read_from_bytes(value).ok(),
+                _ => {}
+            }
+            bytes = rest;
+        }
+        attributes
+    }
+}
+
+/// The first attribute, and what follows it.
+fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let (header, _) = AttributeHeader::read_from_prefix(bytes).ok()?;
+    let length = usize::from(header.length);
+    let value = bytes.get(size_of::<AttributeHeader>()..length)?;
+    let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    // The upper two bits are flags.
+    Some((header.kind & 0x3fff, value, rest))
+}

@@ -1,0 +1,185 @@
+//! The paths of control groups, which the kernel names by id.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use foldhash::fast::FixedState;
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::names::{Group, Names};
+
+/// `FILEID_KERNFS`: a handle is the id of a control group.
+const KERNFS: i32 = 0xfe;
+
+/// How many directories are looked at where ids cannot be looked up.
+const MOST_DIRECTORIES: usize = 100_000;
+
+/// What finds the paths of control groups.
+#[derive(Debug)]
+pub struct Groups {
+    hierarchy: Option<Hierarchy>,
+    /// Ids that were looked up, with or without success.
+    asked: HashSet<u64, FixedState>,
+}
+
+/// The unified hierarchy.
+#[derive(Debug)]
+struct Hierarchy {
+    mount: Mount,
+    directory: File,
+    /// Every group, where ids cannot be looked up.
+    walked: Option<HashMap<u64, PathBuf, FixedState>>,
+}
+
+/// Where it is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mount {
+    point: PathBuf,
+    /// What part of it: `/`, or below that.
+    root: Vec<u8>,
+}
+
+/// `struct file_handle`.
+#[repr(C)]
+struct Handle {
+    bytes: u32,
+    kind: i32,
+    id: [u8; 8],
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Groups {
+    /// Looks where control groups are mounted. Without them there are no paths.
+    pub fn new() -> Self {
+        let hierarchy = Hierarchy::find().inspect_err(|error| log::debug!("no paths of control groups: {error}")).ok();
+        Self { hierarchy, asked: HashSet::default() }
+    }
+
+    /// Notes the path of a group, unless that was tried before.
+    pub fn learn(&mut self, id: u64, names: &mut Names) {
+        if !self.asked.insert(id) {
+            return;
+        }
+        if let Some(path) = self.hierarchy.as_mut().and_then(|hierarchy| hierarchy.path(id)) {
+            names.name_group(id, Group::at(&path));
+        }
+    }
+}
+
+impl Hierarchy {
+    fn find() -> io::Result<Self> {
+        let table = fs::read("/proc/self/mountinfo")?;
+        let mount = Mount::among(&table).ok_or(io::ErrorKind::NotFound)?;
+        let directory = File::open(&mount.point)?;
+        Ok(Self { mount, directory, walked: None })
+    }
+
+    fn path(&mut self, id: u64) -> Option<Vec<u8>> {
+        if let Some(walked) = &self.walked {
+            return self.mount.inside(walked.get(&id)?);
+        }
+        match self.look_up(id) {
+            Ok(path) => self.mount.inside(&path),
+            // The group is gone.
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) => None,
+            Err(error) => {
+                log::debug!("cannot look up control groups, walking through them instead: {error}");
+                self.walk(id)
+            }
+        }
+    }
+
+    fn walk(&mut self, id: u64) -> Option<Vec<u8>> {
+        let walked = self.walked.insert(walk(&self.mount.point, MOST_DIRECTORIES));
+        self.mount.inside(walked.get(&id)?)
+    }
+
+    /// By its id, which takes `CAP_DAC_READ_SEARCH`.
+    fn look_up(&self, id: u64) -> io::Result<PathBuf> {
+        let mut handle = Handle { bytes: size_of::<u64>() as u32, kind: KERNFS, id: id.to_ne_bytes() };
+        let flags = libc::O_PATH | libc::O_CLOEXEC;
+        // SAFETY: the handle is laid out as the kernel wants it, and as long as it says.
+        let fd = unsafe { libc::open_by_handle_at(self.directory.as_raw_fd(), (&raw mut handle).cast(), flags) };
+        let fd = Errno::result(fd)?;
+        // SAFETY: the kernel has just opened it, for nobody else.
+        let group = unsafe { OwnedFd::from_raw_fd(fd) };
+        fs::read_link(format!("/proc/self/fd/{}", group.as_raw_fd()))
+    }
+}
+
+impl Mount {
+    /// The best one in the text of `/proc/PID/mountinfo`: one that shows everything, if there is.
+    fn among(table: &[u8]) -> Option<Self> {
+        let mut mounts: Vec<Self> = table.split(|byte| *byte == b'\n').filter_map(Self::parse).collect();
+        let best = mounts.iter().position(|mount| mount.root == b"/").unwrap_or(0);
+        (!mounts.is_empty()).then(|| mounts.swap_remove(best))
+    }
+
+    /// `31 23 0:28 ROOT POINT options … - TYPE source options`.
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let root = fields.nth(3)?;
+        let point = fields.next()?;
+        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+        let mount = || Self { point: std::ffi::OsString::from_vec(unescape(point)).into(), root: unescape(root) };
+        (kind == b"cgroup2").then(mount)
+    }
+
+    /// The path in the hierarchy of a directory below the mount point.
+    fn inside(&self, directory: &Path) -> Option<Vec<u8>> {
+        let below = directory.strip_prefix(&self.point).ok()?.as_os_str().as_bytes();
+        let mut path = if self.root == b"/" { Vec::new() } else { self.root.clone() };
+        if !below.is_empty() || path.is_empty() {
+            path.push(b'/');
+            path.extend(below);
+        }
+        Some(path)
+    }
+}
+
+/// Undoes `\040` and the like.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        let escaped = after.get(..3).filter(|_| byte == b'\\').and_then(octal);
+        plain.push(escaped.unwrap_or(byte));
+        rest = if escaped.is_some() { after.get(3..).unwrap_or_default() } else { after };
+    }
+    plain
+}
+
+fn octal(digits: &[u8]) -> Option<u8> {
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
+}
+
+/// Every directory below `top`, by inode number, which is the id of a control group.
+fn walk(top: &Path, at_most: usize) -> HashMap<u64, PathBuf, FixedState> {
+    let mut found = HashMap::default();
+    let mut todo = Vec::new();
+    if let Ok(metadata) = fs::metadata(top) {
+        todo.push((metadata.ino(), top.to_path_buf()));
+    }
+    while let Some((id, path)) = todo.pop() {
+        if found.len() == at_most {
+            log::warn!("more than {at_most} control groups: not all of them have names");
+            break;
+        }
+        let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+        let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        todo.extend(directories.map(|entry| (entry.ino(), entry.path())));
+        found.insert(id, path);
+    }
+    found
+}

@@ -1,0 +1,209 @@
+//! The network namespaces that there are: those of processes, and those that a file keeps.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use foldhash::fast::FixedState;
+use nix::libc;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
+
+use super::processes;
+use crate::names::Names;
+
+/// That of the calling thread.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// Where `ip netns` and Docker keep them, each as a file with a name.
+const NAMED: &[&str] = &["/run/netns", "/run/docker/netns", "/var/run/docker/netns"];
+
+/// Those that were found.
+#[derive(Clone, Debug, Default)]
+pub struct Namespaces {
+    list: Vec<Namespace>,
+    /// How many processes do not show theirs: it takes the right to trace them.
+    pub unseen_processes: usize,
+}
+
+/// A network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its inode number, by which it is known.
+    pub inode: u32,
+    /// The name that `ip netns` or Docker gave it.
+    pub name: Option<Box<[u8]>>,
+    /// What leads to it.
+    path: PathBuf,
+}
+
+/// Why a text stands for no network namespace.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// It is neither a name nor a number.
+    #[error("no network namespace is called '{0}' (see ip netns)")]
+    Unknown(String),
+    /// It is the path of something else.
+    #[error("'{0}' is no network namespace")]
+    SomethingElse(String),
+    /// It is a path that leads nowhere, or that may not be followed.
+    #[error("cannot look at '{path}': {reason}")]
+    Unreadable {
+        /// The path.
+        path: String,
+        /// Why not.
+        reason: io::Error,
+    },
+}
+
+impl Namespaces {
+    /// Looks for them: the calling thread's own first, then those that have a name, then those of processes. One that
+    /// only an open descriptor or a thread keeps is not found.
+    pub fn find() -> Self {
+        let mut found = Self::default();
+        if let Some(inode) = Self::own_namespace() {
+            found.list.push(Namespace { inode, name: None, path: OWN.into() });
+        }
+        NAMED.iter().for_each(|directory| found.add_named(Path::new(directory)));
+        found.add_of_processes();
+        found
+    }
+
+    fn add_named(&mut self, directory: &Path) {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let Ok(Some((_, inode))) = open(&path) else { continue };
+            let name = entry.file_name().as_bytes().into();
+            match self.list.iter_mut().find(|known| known.inode == inode) {
+                Some(known) => known.name = known.name.take().or(Some(name)),
+                None => self.list.push(Namespace { inode, name: Some(name), path }),
+            }
+        }
+    }
+
+    fn add_of_processes(&mut self) {
+        let mut known: HashSet<u32, FixedState> = self.iter().map(|namespace| namespace.inode).collect();
+        for pid in processes::ids().unwrap_or_default() {
+            let path = of_process(pid);
+            match inode(&path) {
+                Ok(inode) if known.insert(inode) => self.list.push(Namespace { inode, name: None, path }),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.unseen_processes += 1,
+                // The process has ended.
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Namespace> {
+        self.list.iter()
+    }
+
+    /// The inode number of the calling thread's own.
+    pub fn own_namespace() -> Option<u32> {
+        inode(Path::new(OWN)).ok()
+    }
+
+    /// The inode number of the one that a text stands for: its name, its inode number, or the path of a file that leads
+    /// to it, which must have a slash.
+    ///
+    /// # Errors
+    ///
+    /// If it stands for none. An inode number always stands for one, which may come yet.
+    pub fn resolve(&self, text: &str) -> Result<u32, ResolveError> {
+        if text.contains('/') {
+            return resolve_path(text);
+        }
+        let called = |namespace: &&Namespace| namespace.name.as_deref() == Some(text.as_bytes());
+        self.iter()
+            .find(called)
+            .map(|namespace| namespace.inode)
+            .or_else(|| processes::digits(text.as_bytes()))
+            .ok_or_else(|| ResolveError::Unknown(text.into()))
+    }
+
+    /// Notes their names.
+    pub fn teach(&self, names: &mut Names) {
+        for namespace in self.iter() {
+            if let Some(name) = &namespace.name {
+                names.name_namespace(namespace.inode, name);
+            }
+        }
+    }
+}
+
+impl Namespace {
+    /// Brings the calling thread into it. `false` if it is gone.
+    pub(super) fn enter(&self) -> io::Result<bool> {
+        let Some(file) = self.open()? else { return Ok(false) };
+        setns(file, CloneFlags::CLONE_NEWNET)?;
+        Ok(true)
+    }
+
+    fn open(&self) -> io::Result<Option<File>> {
+        match open(&self.path) {
+            Ok(Some((file, inode))) if inode == self.inode => Ok(Some(file)),
+            // The process has ended, and its id may be another's by now: perhaps it was not the last one.
+            Ok(_) => Ok(self.search()),
+            Err(error) if is_gone(&error) => Ok(self.search()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn search(&self) -> Option<File> {
+        processes::ids().ok()?.into_iter().map(of_process).find_map(|path| {
+            inode(&path).ok().filter(|inode| *inode == self.inode)?;
+            let (file, inode) = open(&path).ok()??;
+            (inode == self.inode).then_some(file)
+        })
+    }
+}
+
+fn of_process(pid: u32) -> PathBuf {
+    format!("/proc/{pid}/ns/net").into()
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+fn inode(path: &Path) -> io::Result<u32> {
+    number(&fs::metadata(path)?)
+}
+
+fn number(metadata: &fs::Metadata) -> io::Result<u32> {
+    u32::try_from(metadata.ino()).map_err(io::Error::other)
+}
+
+/// Opens a network namespace, and says which one it is. `None` if it is something else, which is not even opened:
+/// that can have consequences.
+fn open(path: &Path) -> io::Result<Option<(File, u32)>> {
+    if statfs(path)?.filesystem_type() != NSFS_MAGIC {
+        return Ok(None);
+    }
+    let file = File::open(path)?;
+    if !is_network(&file) {
+        return Ok(None);
+    }
+    let inode = number(&file.metadata()?)?;
+    Ok(Some((file, inode)))
+}
+
+fn is_network(namespace: &File) -> bool {
+    // SAFETY: the descriptor is open, and this request takes no argument.
+    let kind = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_NSTYPE) };
+    kind == libc::CLONE_NEWNET
+}
+
+fn resolve_path(text: &str) -> Result<u32, ResolveError> {
+    match open(Path::new(text)) {
+        Ok(Some((_, inode))) => Ok(inode),
+        Ok(None) => Err(ResolveError::SomethingElse(text.into())),
+        Err(reason) => Err(ResolveError::Unreadable { path: text.into(), reason }),
+    }
+}

@@ -1,0 +1,54 @@
+//! The processes that `/proc` shows.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+
+/// Their ids, in ascending order, as the pid namespace of the mounted `/proc` numbers them.
+pub(super) fn ids() -> io::Result<Vec<u32>> {
+    let mut ids: Vec<u32> =
+        fs::read_dir("/proc")?.filter_map(|entry| number(entry.ok()?.file_name().as_os_str())).collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+fn number(name: &OsStr) -> Option<u32> {
+    digits(name.as_bytes())
+}
+
+/// A decimal number and nothing else.
+pub(super) fn digits(text: &[u8]) -> Option<u32> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u32, |number, byte| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(u32::from(digit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("0", Some(0))]
+    #[case("4294967295", Some(u32::MAX))]
+    #[case("4294967296", None)]
+    #[case("", None)]
+    #[case("+1", None)]
+    #[case("self", None)]
+    fn only_digits_are_a_number(#[case] text: &str, #[case] expected: Option<u32>) {
+        assert_eq!(digits(text.as_bytes()), expected);
+    }
+
+    #[test]
+    fn this_process_is_among_them() {
+        let ids = ids().expect("read /proc");
+        assert!(ids.is_sorted());
+        assert!(ids.contains(&std::process::id()));
+    }
+}

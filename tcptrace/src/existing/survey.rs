@@ -1,0 +1,123 @@
+//! Every TCP socket of every network namespace.
+
+use super::diag::{DiagError, Dump, Socket, dump};
+use super::namespaces::{Namespace, Namespaces};
+
+/// What was seen and what was not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Network namespaces of which every socket was given.
+    pub namespaces: Vec<u32>,
+    /// Those in which something changed meanwhile: sockets may be missing.
+    pub interrupted: Vec<u32>,
+    /// Those whose sockets could not be listed, or not all of them, and why.
+    pub unreadable: Vec<(u32, String)>,
+    /// Processes that do not show in which network namespace they are.
+    pub unseen_processes: usize,
+}
+
+impl Coverage {
+    /// Whether nothing is missing, of all network namespaces or of those that were asked for.
+    pub fn is_complete(&self) -> bool {
+        self.interrupted.is_empty() && self.unreadable.is_empty() && self.unseen_processes == 0
+    }
+}
+
+/// A piece of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// There is this socket.
+    Socket(Socket),
+    /// Every socket of this network namespace was given.
+    Namespace(u32),
+}
+
+/// Asks for every TCP socket of every network namespace (or of those in `only`, if it is not empty), of `AF_INET`, of
+/// `AF_INET6`, or both. The calling thread's own comes first, which takes no privileges. Changes the network namespace
+/// of the calling thread: call it in a thread of its own.
+///
+/// # Errors
+///
+/// If the calling thread's own namespace cannot be listed. What is wrong with others is in the [`Coverage`].
+pub fn survey(
+    only: &[u32],
+    ipv4: bool,
+    ipv6: bool,
+    sink: &mut dyn FnMut(Answer),
+) -> Result<(Coverage, Namespaces), DiagError> {
+    let namespaces = Namespaces::find();
+    let coverage = Coverage { unseen_processes: namespaces.unseen_processes, ..Coverage::default() };
+    let mut survey = Survey { only, ipv4, ipv6, coverage, sink };
+    let own = Namespaces::own_namespace();
+    survey.here(own)?;
+    namespaces.iter().filter(|namespace| Some(namespace.inode) != own).for_each(|other| survey.elsewhere(other));
+    survey.note_missing(&namespaces);
+    Ok((survey.coverage, namespaces))
+}
+
+struct Survey<'a> {
+    only: &'a [u32],
+    ipv4: bool,
+    ipv6: bool,
+    coverage: Coverage,
+    sink: &'a mut dyn FnMut(Answer),
+}
+
+impl Survey<'_> {
+    fn is_wanted(&self, inode: u32) -> bool {
+        self.only.is_empty() || self.only.contains(&inode)
+    }
+
+    /// Without `/proc`, the thread's own namespace has no number, but it has sockets.
+    fn here(&mut self, own: Option<u32>) -> Result<(), DiagError> {
+        match own {
+            Some(inode) if self.is_wanted(inode) => {
+                let dump = self.dump(own)?;
+                self.finish(inode, dump);
+            }
+            None if self.only.is_empty() => drop(self.dump(None)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn elsewhere(&mut self, other: &Namespace) {
+        if !self.is_wanted(other.inode) {
+            return;
+        }
+        match other.enter() {
+            Ok(true) => match self.dump(Some(other.inode)) {
+                Ok(dump) => self.finish(other.inode, dump),
+                Err(error) => self.give_up(other.inode, error.to_string()),
+            },
+            // It went away since it was found, and its sockets with it.
+            Ok(false) => {}
+            Err(error) => self.give_up(other.inode, format!("cannot enter it: {error}")),
+        }
+    }
+
+    fn dump(&mut self, inode: Option<u32>) -> Result<Dump, DiagError> {
+        let Self { ipv4, ipv6, sink, .. } = self;
+        dump(inode, *ipv4, *ipv6, &mut |socket| sink(Answer::Socket(socket)))
+    }
+
+    fn finish(&mut self, inode: u32, dump: Dump) {
+        if dump.interrupted {
+            self.coverage.interrupted.push(inode);
+        } else {
+            self.coverage.namespaces.push(inode);
+            (self.sink)(Answer::Namespace(inode));
+        }
+    }
+
+    fn give_up(&mut self, inode: u32, reason: String) {
+        self.coverage.unreadable.push((inode, reason));
+    }
+
+    /// Whoever asks for one by its number should hear that it was not there.
+    fn note_missing(&mut self, namespaces: &Namespaces) {
+        for &inode in self.only.iter().filter(|inode| namespaces.iter().all(|known| known.inode != **inode)) {
+            self.coverage.unreadable.push((inode, "no process and no file leads to it".into()));
+        }
+    }
+}

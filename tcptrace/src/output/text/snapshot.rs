@@ -1,0 +1,128 @@
+//! Sockets that exist, and tables of how many there are.
+
+use std::io::{self, Write};
+
+use anstyle::Style;
+
+use super::column::{Align, Column};
+use super::{Text, note, or_dash, remote, style, word};
+use crate::output::{human, render};
+use crate::snapshot::{By, Count, Entry, Shares};
+use crate::tcp::State;
+
+/// The columns that only these rows have.
+#[derive(Debug)]
+pub(super) struct Columns {
+    pub(super) state: Column,
+    pub(super) age: Column,
+    pub(super) left: Column,
+    pub(super) recv_queue: Column,
+    pub(super) send_queue: Column,
+    pub(super) timer: Column,
+    total: Column,
+    shares: [(Column, fn(Shares) -> u64); 4],
+}
+
+impl Columns {
+    pub(super) fn new() -> Self {
+        Self {
+            state: Column::new("STATE", Align::Left, "ESTABLISHED".len()),
+            age: Column::new("AGE", Align::Right, ">12.3ms".len()),
+            left: Column::new("LEFT", Align::Right, "60.0s".len()),
+            recv_queue: Column::new("RECV-Q", Align::Right, 0),
+            send_queue: Column::new("SEND-Q", Align::Right, 0),
+            timer: Column::new("TIMER", Align::Left, "keepalive 12.3ms".len()),
+            total: Column::new("TOTAL", Align::Right, "1234567".len()),
+            shares: [
+                (Column::new("HELD", Align::Right, "1234567".len()), |shares| shares.held),
+                (Column::new("QUEUED", Align::Right, "1234567".len()), |shares| shares.queued),
+                (Column::new("ORPHAN", Align::Right, "1234567".len()), |shares| shares.orphan),
+                (Column::new("MINI", Align::Right, "1234567".len()), |shares| shares.mini),
+            ],
+        }
+    }
+}
+
+impl<W: Write> Text<W> {
+    pub(super) fn write_socket(&mut self, row: &Entry) -> io::Result<()> {
+        self.state(row.state);
+        self.who_and_where(&row.identity);
+        let Self { columns, snapshot, line, .. } = self;
+        snapshot.age.cell(line, Style::new(), |to| super::held(to, row.stay.age));
+        snapshot.left.cell(line, Style::new(), |to| or_dash(to, row.time_wait_left_ns, duration));
+        snapshot.recv_queue.cell(line, Style::new(), |to| render::decimal(to, row.recv_queue.into()));
+        snapshot.send_queue.cell(line, Style::new(), |to| render::decimal(to, row.send_queue.into()));
+        snapshot.timer.cell(line, Style::new(), |to| timer(to, row));
+        columns.note.cell(line, Style::new(), |to| note::socket(to, row));
+        self.end_of_line()
+    }
+
+    pub(super) fn write_count(&mut self, row: &Count) -> io::Result<()> {
+        if self.counted_by != Some(row.by) {
+            if self.counted_by.is_some() {
+                self.end_of_line()?;
+            }
+            self.counted_by = Some(row.by);
+            self.count_heading(row.by);
+            self.end_of_line()?;
+        }
+        self.state(row.state);
+        let Self { columns, snapshot, line, .. } = self;
+        snapshot.total.cell(line, Style::new(), |to| or_dash(to, row.total, render::decimal));
+        match row.by {
+            By::State => {
+                for (column, share) in &mut snapshot.shares {
+                    column.cell(line, Style::new(), |to| {
+                        or_dash(to, row.shares, |to, all| render::decimal(to, share(all)))
+                    });
+                }
+            }
+            By::Owner => {
+                self.who(row.owner.as_ref());
+                let Self { columns, line, .. } = self;
+                columns.note.cell(line, Style::new(), |to| note::count(to, row));
+            }
+            By::Remote => {
+                columns.local.cell(line, Style::new(), |to| or_dash(to, row.ends, |to, ends| remote(to, ends.local())));
+                columns
+                    .remote
+                    .cell(line, Style::new(), |to| or_dash(to, row.ends, |to, ends| remote(to, ends.remote())));
+            }
+        }
+        self.end_of_line()
+    }
+
+    fn state(&mut self, state: State) {
+        let style = self.coloured(style::state(state));
+        let Self { snapshot, line, .. } = self;
+        snapshot.state.cell(line, style, |to| word(to, state.as_str()));
+    }
+
+    fn count_heading(&mut self, by: By) {
+        let Self { columns: c, snapshot: s, line, colour, .. } = self;
+        let rest: Vec<&Column> = match by {
+            By::State => s.shares.iter().map(|(column, _)| column).collect(),
+            By::Owner => vec![&c.pid, &c.comm, &c.note],
+            By::Remote => vec![&c.local, &c.remote],
+        };
+        for column in [&s.state, &s.total].into_iter().chain(rest) {
+            column.heading(line, *colour);
+        }
+    }
+}
+
+fn duration(to: &mut Vec<u8>, ns: u64) {
+    // Writing into a Vec cannot fail, here and below.
+    let _ = write!(to, "{}", human::Duration(ns));
+}
+
+fn timer(to: &mut Vec<u8>, row: &Entry) {
+    // That of a TIME_WAIT has a column of its own.
+    let timer = row.timer.as_str().filter(|_| row.time_wait_left_ns.is_none());
+    or_dash(to, timer, |to, timer| {
+        let _ = write!(to, "{timer} {}", human::Duration(row.timer_left_ns));
+        if row.retransmits > 0 {
+            let _ = write!(to, " ×{}", row.retransmits);
+        }
+    });
+}

@@ -1,0 +1,326 @@
+//! The sockets that exist at one moment, and how many there are of which kind. Pure: sockets in, rows out.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::net::Ipv6Addr;
+
+use foldhash::fast::FixedState;
+
+use crate::event::Kept;
+use crate::existing::{Holding, Socket, Timer};
+use crate::lifecycle::{Held, Identity, Owner, Stuck, TIME_WAIT_NS, closer_in};
+use crate::tcp::{Closer, OwnerSource, Side, State, Task, Tuple};
+
+/// One socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// When it was found, in ns of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// Which. Its owner is the process that holds it.
+    pub identity: Identity,
+    /// Its state; for a mini-socket its substate.
+    pub state: State,
+    /// What has it.
+    pub kept: Kept,
+    /// Who closed, as far as its state tells.
+    pub closer: Option<Closer>,
+    /// Its age in this state, and who has it.
+    pub stay: Stuck,
+    /// How much of its TIME_WAIT is left, in ns.
+    pub time_wait_left_ns: Option<u64>,
+    /// Bytes received that its process has not read; of a listener, the connections that wait to be accepted.
+    pub recv_queue: u32,
+    /// Bytes sent that the peer has not acknowledged; of a listener, how many connections may wait.
+    pub send_queue: u32,
+    /// Its timer.
+    pub timer: Timer,
+    /// In how many ns that timer is due.
+    pub timer_left_ns: u64,
+    /// Retransmissions, or probes, that went unanswered.
+    pub retransmits: u8,
+    /// Its number in `/proc/PID/fd`; 0 when it has none.
+    pub inode: u32,
+}
+
+/// What sockets are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// State.
+    State,
+    /// State and process.
+    Owner,
+    /// State and both ends, but for the port of the client.
+    Remote,
+}
+
+impl By {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Owner => "owner",
+            Self::Remote => "remote",
+        }
+    }
+}
+
+/// How many sockets there are of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// What it is counted by.
+    pub by: By,
+    /// Their state.
+    pub state: State,
+    /// How many; `None` when unknown.
+    pub total: Option<u64>,
+    /// Who has them; `None` when unknown.
+    pub shares: Option<Shares>,
+    /// By owner: the process that holds them; `None` for those that no process is known to hold.
+    pub owner: Option<Task>,
+    /// By owner: false for those that wait to be accepted.
+    pub accepted: Option<bool>,
+    /// By owner: who listens for those.
+    pub listener: Option<Task>,
+    /// By remote: both ends; the client's port is 0.
+    pub ends: Option<Tuple>,
+    /// By remote: inode number of the network namespace.
+    pub netns: Option<u32>,
+}
+
+/// How many sockets are whose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shares {
+    /// Of processes.
+    pub held: u64,
+    /// Waiting to be accepted.
+    pub queued: u64,
+    /// Of nobody any more.
+    pub orphan: u64,
+    /// Mini-sockets.
+    pub mini: u64,
+}
+
+impl Shares {
+    fn add(&mut self, kept: Kept) {
+        *match kept {
+            Kept::Held => &mut self.held,
+            Kept::Queued => &mut self.queued,
+            Kept::Orphan => &mut self.orphan,
+            Kept::Mini { .. } => &mut self.mini,
+        } += 1;
+    }
+
+    fn total(self) -> u64 {
+        self.held + self.queued + self.orphan + self.mini
+    }
+
+    /// Those that are not mini-sockets.
+    fn full(self) -> u64 {
+        self.total() - self.mini
+    }
+}
+
+/// All sockets that were found.
+#[derive(Debug)]
+pub struct Snapshot<H> {
+    sockets: Vec<Socket>,
+    holder: H,
+    /// Who listens, by namespace and port.
+    listeners: HashMap<(Option<u32>, u16), Vec<(Ipv6Addr, Option<Task>)>, FixedState>,
+}
+
+impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
+    /// Of the sockets that were found, with who holds which by inode number. The kernel may name a socket twice that
+    /// changes while it is asked: the more recent answer counts.
+    pub fn new(mut sockets: Vec<Socket>, holder: H) -> Self {
+        // The more recent one comes first, since `dedup` keeps that; a connection takes over the cookie of its request.
+        sockets.sort_unstable_by_key(|socket| (socket.found.id, socket.is_request, Reverse(socket.found.at)));
+        sockets.dedup_by_key(|socket| socket.found.id);
+        sockets.sort_unstable_by_key(order);
+        let mut listeners: HashMap<_, Vec<_>, _> = HashMap::default();
+        for Socket { found, inode, .. } in sockets.iter().filter(|socket| socket.found.state == State::Listen) {
+            let task = holder(*inode).map(|holding| holding.task);
+            let place = (found.netns, found.tuple.local_port);
+            listeners.entry(place).or_default().push((found.tuple.local_ip, task));
+        }
+        Self { sockets, holder, listeners }
+    }
+
+    /// Every socket, by state, namespace and address.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.sockets.iter().map(|socket| self.entry(socket))
+    }
+
+    /// Whether sockets of this namespace and local port come from a listener.
+    pub fn is_served(&self, netns: Option<u32>, local_port: u16) -> bool {
+        self.listeners.contains_key(&(netns, local_port))
+    }
+
+    fn entry(&self, socket: &Socket) -> Entry {
+        let found = &socket.found;
+        let holding = if socket.inode == 0 { None } else { (self.holder)(socket.inode) };
+        let accepted = match found.kept {
+            Kept::Queued => Some(false),
+            Kept::Held | Kept::Orphan | Kept::Mini { .. } => None,
+        };
+        let time_wait_left_ns = match found.kept {
+            Kept::Mini { due_ns } if found.state == State::TimeWait => Some(due_ns),
+            _ => None,
+        };
+        // It may have been given more time, and have begun earlier.
+        let age = time_wait_left_ns.and_then(|left| TIME_WAIT_NS.checked_sub(left)).filter(|age| *age > 0);
+        let stay = Stuck {
+            state: found.state,
+            age: age.map_or(Held::Unknown, Held::AtLeast),
+            holder: holding.map(|holding| (holding.task, holding.fd)),
+            holders: holding.map(|holding| holding.count),
+            accepted,
+            listener: accepted.and_then(|_| self.listener(found.netns, &found.tuple)),
+            released: false,
+        };
+        Entry {
+            boot_ns: found.at,
+            identity: Identity {
+                conn: found.id.number(),
+                tuple: found.tuple,
+                netns: found.netns,
+                uid: found.uid,
+                cgroup: found.cgroup,
+                side: if found.state == State::SynSent { Side::Client } else { Side::Unknown },
+                owner: holding.map(|holding| Owner { task: holding.task, source: OwnerSource::Scan }),
+            },
+            state: found.state,
+            kept: found.kept,
+            closer: closer_in(found.state),
+            stay,
+            time_wait_left_ns,
+            recv_queue: socket.recv_queue,
+            send_queue: socket.send_queue,
+            timer: socket.timer,
+            timer_left_ns: socket.timer_left_ns,
+            retransmits: socket.retransmits,
+            inode: socket.inode,
+        }
+    }
+
+    /// Who listens for a connection, if that is one process: of several, nobody knows which. The kernel prefers
+    /// listeners that are bound to the address (`compute_score` in `net/ipv4/inet_hashtables.c`).
+    fn listener(&self, netns: Option<u32>, tuple: &Tuple) -> Option<Task> {
+        let listeners = self.listeners.get(&(netns, tuple.local_port))?;
+        let is_bound = listeners.iter().any(|(ip, _)| *ip == tuple.local_ip);
+        let mut tasks = listeners.iter().filter(|(ip, _)| !is_bound || *ip == tuple.local_ip).map(|(_, task)| *task);
+        let first = tasks.next()??;
+        tasks.all(|task| task.is_some_and(|task| task.pid == first.pid)).then_some(first)
+    }
+}
+
+/// States as they follow each other in a connection's life, then namespaces and addresses.
+fn order(socket: &Socket) -> impl Ord + use<> {
+    let (found, tuple) = (&socket.found, &socket.found.tuple);
+    let state = STATES.iter().position(|state| *state == found.state);
+    (state, found.netns, tuple.local_port, tuple.local_ip, tuple.remote_ip, tuple.remote_port)
+}
+
+/// The order in which states are shown.
+const STATES: [State; 11] = [
+    State::Listen,
+    State::SynSent,
+    State::SynRecv,
+    State::Established,
+    State::FinWait1,
+    State::FinWait2,
+    State::Closing,
+    State::TimeWait,
+    State::CloseWait,
+    State::LastAck,
+    State::Closed,
+];
+
+/// Whether many sockets in this state are a sign of trouble.
+fn hurts(state: State) -> bool {
+    !matches!(state, State::Closed | State::Listen | State::Established)
+}
+
+/// Counts sockets.
+#[derive(Debug, Default)]
+pub struct Counts {
+    states: [Shares; STATES.len()],
+    owners: HashMap<(State, Who), Shares, FixedState>,
+    remotes: HashMap<(State, Option<u32>, Tuple), Shares, FixedState>,
+}
+
+/// Whose sockets are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Who {
+    Process(Task),
+    Queue { listener: Option<Task> },
+    Nobody,
+}
+
+impl Counts {
+    /// Counts a socket in. Those of a server are counted by the client's address, those of a client by the server's
+    /// address and port.
+    pub fn add(&mut self, socket: &Entry, is_served: bool) {
+        if let Some(place) = STATES.iter().position(|state| *state == socket.state) {
+            self.states[place].add(socket.kept);
+        }
+        if !hurts(socket.state) {
+            return;
+        }
+        let who = match (socket.identity.owner, socket.kept) {
+            (Some(owner), _) => Who::Process(owner.task),
+            (None, Kept::Queued) => Who::Queue { listener: socket.stay.listener },
+            _ => Who::Nobody,
+        };
+        self.owners.entry((socket.state, who)).or_default().add(socket.kept);
+        let mut ends = socket.identity.tuple;
+        *(if is_served { &mut ends.remote_port } else { &mut ends.local_port }) = 0;
+        self.remotes.entry((socket.state, socket.identity.netns, ends)).or_default().add(socket.kept);
+    }
+
+    /// The counts by state, all of them; then by owner and by remote end the `top` ones of states that hurt.
+    /// `allocated` is how many full sockets the kernel has, if all of the others were counted.
+    pub fn rows(&self, top: usize, allocated: Option<u64>) -> Vec<Count> {
+        let full: u64 = self.states.iter().map(|shares| shares.full()).sum();
+        let states = STATES.iter().zip(self.states).map(|(state, shares)| match state {
+            State::Closed => {
+                Count { total: allocated.and_then(|all| all.checked_sub(full)), ..count(By::State, *state) }
+            }
+            _ => Count { ..counted(By::State, *state, shares) },
+        });
+        let owners = self.owners.iter().map(|((state, who), shares)| {
+            let row = counted(By::Owner, *state, *shares);
+            match *who {
+                Who::Process(task) => Count { owner: Some(task), ..row },
+                Who::Queue { listener } => Count { accepted: Some(false), listener, ..row },
+                Who::Nobody => row,
+            }
+        });
+        let remotes = self.remotes.iter().map(|((state, netns, ends), shares)| Count {
+            ends: Some(*ends),
+            netns: *netns,
+            ..counted(By::Remote, *state, *shares)
+        });
+        states.chain(most(owners.collect(), top)).chain(most(remotes.collect(), top)).collect()
+    }
+}
+
+fn count(by: By, state: State) -> Count {
+    Count { by, state, total: None, shares: None, owner: None, accepted: None, listener: None, ends: None, netns: None }
+}
+
+fn counted(by: By, state: State, shares: Shares) -> Count {
+    Count { total: Some(shares.total()), shares: Some(shares), ..count(by, state) }
+}
+
+/// The largest ones, in an order that does not depend on how they were counted.
+fn most(mut rows: Vec<Count>, top: usize) -> Vec<Count> {
+    rows.sort_unstable_by_key(|row| {
+        let state = STATES.iter().position(|state| *state == row.state);
+        let ends = row.ends.map(|ends| (ends.local_ip, ends.local_port, ends.remote_ip, ends.remote_port));
+        let who = (row.owner.map(|task| task.pid), row.listener.map(|task| task.pid));
+        (Reverse(row.total), state, who, row.netns, ends)
+    });
+    rows.truncate(top);
+    rows
+}
