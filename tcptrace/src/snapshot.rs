@@ -8,7 +8,7 @@ use foldhash::fast::FixedState;
 
 use crate::event::Kept;
 use crate::existing::{Holding, Socket, Timer};
-use crate::lifecycle::{Held, Identity, Owner, Stuck, TIME_WAIT_NS, closer_in};
+use crate::lifecycle::{Held, Identity, Owner, Stuck, TIME_WAIT_NS, closer_in, only_listener};
 use crate::tcp::{Closer, OwnerSource, Side, State, Task, Tuple};
 
 /// One socket.
@@ -120,13 +120,16 @@ impl Shares {
     }
 }
 
+/// Where, and who.
+type Listener = (Ipv6Addr, Option<Task>);
+
 /// All sockets that were found.
 #[derive(Debug)]
 pub struct Snapshot<H> {
     sockets: Vec<Socket>,
     holder: H,
     /// Who listens, by namespace and port.
-    listeners: HashMap<(Option<u32>, u16), Vec<(Ipv6Addr, Option<Task>)>, FixedState>,
+    listeners: HashMap<(Option<u32>, u16), Vec<Listener>, FixedState>,
 }
 
 impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
@@ -203,14 +206,8 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
         }
     }
 
-    /// Who listens for a connection, if that is one process: of several, nobody knows which. The kernel prefers
-    /// listeners that are bound to the address (`compute_score` in `net/ipv4/inet_hashtables.c`).
     fn listener(&self, netns: Option<u32>, tuple: &Tuple) -> Option<Task> {
-        let listeners = self.listeners.get(&(netns, tuple.local_port))?;
-        let is_bound = listeners.iter().any(|(ip, _)| *ip == tuple.local_ip);
-        let mut tasks = listeners.iter().filter(|(ip, _)| !is_bound || *ip == tuple.local_ip).map(|(_, task)| *task);
-        let first = tasks.next()??;
-        tasks.all(|task| task.is_some_and(|task| task.pid == first.pid)).then_some(first)
+        only_listener(tuple.local_ip, self.listeners.get(&(netns, tuple.local_port))?)
     }
 }
 

@@ -52,8 +52,8 @@ pub struct Holding {
 /// Looks for descriptors of the sockets that are wanted, by inode number.
 ///
 /// A process is asked as a whole, by its main thread: what belongs to a thread with descriptors of its own
-/// (`unshare(CLONE_FILES)`) is not found, nor what belongs to other threads when the main one has ended. Process ids are
-/// those of the pid namespace whose `/proc` is mounted.
+/// (`unshare(CLONE_FILES)`) is not found, nor what belongs to other threads when the main one has ended. Process ids
+/// are those of the pid namespace whose `/proc` is mounted.
 ///
 /// # Errors
 ///
@@ -134,4 +134,71 @@ fn comm(pid: u32) -> Comm {
         *to = *from;
     }
     comm
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsFd;
+    use std::thread;
+    use std::time::Duration;
+
+    use nix::sys::stat::fstat;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn inode_of(socket: impl AsFd) -> u32 {
+        u32::try_from(fstat(socket).expect("look at the socket").st_ino).expect("32 bits")
+    }
+
+    fn number(socket: &impl AsRawFd) -> u32 {
+        u32::try_from(socket.as_raw_fd()).expect("not negative")
+    }
+
+    #[test]
+    fn the_lowest_descriptor_is_found_and_all_are_counted() {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let copy = socket.try_clone().expect("duplicate it");
+        let other = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let wanted = inode_of(&socket);
+        let pid = std::process::id();
+        let expected =
+            Holding { task: Task { pid, tid: pid, comm: comm(pid) }, fd: number(&socket).min(number(&copy)), count: 2 };
+        // What other tests start has copies of all descriptors for a moment.
+        let found = (0..100).find_map(|_| {
+            thread::sleep(Duration::from_millis(10));
+            let holders = holders(|inode| inode == wanted).expect("read /proc");
+            assert_eq!(holders.of(inode_of(&other)), None);
+            holders.of(wanted).filter(|holding| *holding == expected)
+        });
+        assert!(found.is_some(), "no {expected:?}");
+        assert_eq!(
+            holders(|_| true).expect("read /proc").of(inode_of(&other)).map(|holding| holding.task.pid),
+            Some(pid)
+        );
+    }
+
+    #[test]
+    fn a_million_sockets_are_small() {
+        assert!(size_of::<(u32, Entry)>() <= 16);
+    }
+
+    #[test]
+    fn the_name_is_that_of_the_process() {
+        let name = fs::read_to_string("/proc/self/comm").expect("read it");
+        assert_eq!(comm(std::process::id()).bytes(), name.trim_end().as_bytes());
+        assert_eq!(comm(0), Comm::default());
+    }
+
+    #[rstest]
+    #[case("socket:[12]", Some(12))]
+    #[case("socket:[4294967295]", Some(u32::MAX))]
+    #[case("socket:[4294967296]", None)]
+    #[case("socket:[]", None)]
+    #[case("pipe:[12]", None)]
+    #[case("/tmp/socket:[12]", None)]
+    fn a_link_names_a_socket(#[case] link: &str, #[case] expected: Option<u32>) {
+        assert_eq!(inode(link.as_bytes()), expected);
+    }
 }

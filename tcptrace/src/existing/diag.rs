@@ -178,3 +178,6 @@ fn boot_ns() -> nix::Result<u64> {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
     Ok(now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs())
 }
+
+#[cfg(test)]
+mod tests;

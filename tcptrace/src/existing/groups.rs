@@ -183,3 +183,108 @@ fn walk(top: &Path, at_most: usize) -> HashMap<u64, PathBuf, FixedState> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A control group, until dropped.
+    struct Made(PathBuf);
+
+    impl Made {
+        fn new(name: &str) -> Self {
+            let mount = Hierarchy::find().expect("a unified hierarchy").mount.point;
+            let directory = mount.join(format!("{name}-{}", std::process::id()));
+            fs::create_dir(&directory).expect("make a control group: this test needs root");
+            Self(directory)
+        }
+
+        fn id(&self) -> u64 {
+            fs::metadata(&self.0).expect("look at it").ino()
+        }
+
+        fn path(&self) -> Vec<u8> {
+            [b"/", self.0.file_name().expect("it has a name").as_bytes()].concat()
+        }
+    }
+
+    impl Drop for Made {
+        fn drop(&mut self) {
+            fs::remove_dir(&self.0).ok();
+        }
+    }
+
+    fn learnt(groups: &mut Groups, id: u64) -> Option<Vec<u8>> {
+        let mut names = Names::default();
+        groups.learn(id, &mut names);
+        names.group(id).map(|group| group.path.to_vec())
+    }
+
+    #[test]
+    fn the_group_of_this_process_has_the_path_that_the_kernel_says() {
+        let table = fs::read_to_string("/proc/self/cgroup").expect("read it");
+        let own = table.lines().find_map(|line| line.strip_prefix("0::")).expect("a unified hierarchy");
+        let mount = Hierarchy::find().expect("a unified hierarchy").mount.point;
+        let id = fs::metadata(mount.join(own.trim_start_matches('/'))).expect("look at it").ino();
+        assert_eq!(learnt(&mut Groups::new(), id).as_deref(), Some(own.as_bytes()));
+    }
+
+    #[test]
+    fn a_group_is_looked_up_once() {
+        let made = Made::new("tcptrace-looked-up");
+        let mut groups = Groups::new();
+        assert_eq!(learnt(&mut groups, made.id()), Some(made.path()));
+        assert!(groups.hierarchy.as_ref().is_some_and(|hierarchy| hierarchy.walked.is_none()), "these tests need root");
+        assert_eq!(learnt(&mut groups, made.id()), None);
+    }
+
+    #[test]
+    fn a_group_that_is_gone_has_no_path() {
+        let made = Made::new("tcptrace-gone");
+        let id = made.id();
+        drop(made);
+        assert_eq!(learnt(&mut Groups::new(), id), None);
+        assert_eq!(learnt(&mut Groups::new(), 0), None);
+        assert_eq!(learnt(&mut Groups::new(), u64::MAX), None);
+    }
+
+    #[test]
+    fn walking_finds_the_same() {
+        let made = Made::new("tcptrace-walked");
+        let mut hierarchy = Hierarchy::find().expect("a unified hierarchy");
+        assert_eq!(hierarchy.walk(made.id()), Some(made.path()));
+        assert_eq!(hierarchy.path(made.id()), Some(made.path()));
+        assert_eq!(walk(&hierarchy.mount.point, 1).len(), 1);
+    }
+
+    #[test]
+    fn the_mount_that_shows_everything_is_preferred() {
+        let table = b"\
+            31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
+            40 31 0:41 /docker/x /part rw shared:1 master:2 - cgroup2 cgroup2 rw\n\
+            41 31 0:41 / /a\\040b rw,relatime shared:3 - cgroup2 cgroup2 rw\n";
+        let everything = Mount { point: "/a b".into(), root: b"/".to_vec() };
+        assert_eq!(Mount::among(table), Some(everything));
+        assert_eq!(Mount::among(b"31 23 0:28 / /x rw - tmpfs - cgroup2\n\n31 23\n"), None);
+    }
+
+    #[test]
+    fn a_path_is_that_in_the_hierarchy() {
+        let inside = |root: &str, directory: &str| {
+            let mount = Mount { point: "/sys/fs/cgroup".into(), root: root.into() };
+            mount.inside(Path::new(directory)).map(|path| String::from_utf8(path).expect("UTF-8"))
+        };
+        assert_eq!(inside("/", "/sys/fs/cgroup").as_deref(), Some("/"));
+        assert_eq!(inside("/", "/sys/fs/cgroup/a/b").as_deref(), Some("/a/b"));
+        assert_eq!(inside("/docker/x", "/sys/fs/cgroup").as_deref(), Some("/docker/x"));
+        assert_eq!(inside("/docker/x", "/sys/fs/cgroup/a").as_deref(), Some("/docker/x/a"));
+        assert_eq!(inside("/", "/elsewhere"), None);
+        assert_eq!(inside("/", "/sys/fs/cgroups"), None);
+    }
+
+    #[test]
+    fn only_octal_escapes_are_undone() {
+        assert_eq!(unescape(br"a\040b\\x\9\777\"), br"a b\\x\9\777\");
+        assert_eq!(unescape(br"\134"), br"\");
+    }
+}

@@ -123,6 +123,7 @@ impl Namespaces {
         self.iter()
             .find(called)
             .map(|namespace| namespace.inode)
+            .or_else(|| named(text))
             .or_else(|| processes::digits(text.as_bytes()))
             .ok_or_else(|| ResolveError::Unknown(text.into()))
     }
@@ -200,10 +201,91 @@ fn is_network(namespace: &File) -> bool {
     kind == libc::CLONE_NEWNET
 }
 
+/// By a second name, or one that it has got since.
+fn named(name: &str) -> Option<u32> {
+    NAMED.iter().find_map(|directory| open(&Path::new(directory).join(name)).ok()?).map(|(_, inode)| inode)
+}
+
 fn resolve_path(text: &str) -> Result<u32, ResolveError> {
     match open(Path::new(text)) {
         Ok(Some((_, inode))) => Ok(inode),
         Ok(None) => Err(ResolveError::SomethingElse(text.into())),
         Err(reason) => Err(ResolveError::Unreadable { path: text.into(), reason }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::existing::testing::{Named, in_new_namespace};
+
+    #[test]
+    fn the_own_one_comes_first() {
+        let (own, first, count) = in_new_namespace(|| {
+            let own = Namespaces::own_namespace().expect("its inode");
+            let found = Namespaces::find();
+            let first = found.iter().next().expect("one at least").inode;
+            (own, first, found.iter().filter(|namespace| namespace.inode == own).count())
+        });
+        assert_eq!((first, count), (own, 1));
+        assert_ne!(Some(own), Namespaces::own_namespace());
+    }
+
+    #[test]
+    fn one_with_a_name_is_found_and_resolved() {
+        let named = Named::new("find");
+        let found = Namespaces::find();
+        let inode = named.inode();
+        let one = found.iter().find(|namespace| namespace.inode == inode).expect("it is found");
+        assert_eq!(one.name.as_deref(), Some(named.0.as_bytes()));
+        assert_eq!(found.resolve(&named.0).ok(), Some(inode));
+        assert_eq!(found.resolve(&inode.to_string()).ok(), Some(inode));
+        assert_eq!(found.resolve(&named.path()).ok(), Some(inode));
+        let mut names = Names::default();
+        found.teach(&mut names);
+        assert_eq!(names.namespace(inode), Some(named.0.as_bytes()));
+    }
+
+    #[test]
+    fn one_that_has_come_since_is_resolved() {
+        let found = Namespaces::find();
+        let named = Named::new("since");
+        assert_eq!(found.resolve(&named.0).ok(), Some(named.inode()));
+    }
+
+    #[test]
+    fn what_is_no_namespace_is_refused() {
+        let found = Namespaces::find();
+        let complaint = |text| found.resolve(text).expect_err("it is none").to_string();
+        assert_eq!(complaint("no-such"), "no network namespace is called 'no-such' (see ip netns)");
+        assert_eq!(complaint(""), "no network namespace is called '' (see ip netns)");
+        assert_eq!(complaint("/dev/null"), "'/dev/null' is no network namespace");
+        assert_eq!(complaint("/proc/self/ns/uts"), "'/proc/self/ns/uts' is no network namespace");
+        assert!(complaint("/no/such").starts_with("cannot look at '/no/such': No such file"));
+    }
+
+    #[test]
+    fn one_can_be_entered_even_by_another_way_than_it_was_found() {
+        let named = Named::new("enter");
+        let inode = named.inode();
+        let entered = |path: &str| {
+            let namespace = Namespace { inode, name: None, path: path.into() };
+            let inside = || namespace.enter().map(|entered| entered.then(Namespaces::own_namespace).flatten());
+            thread::scope(|scope| scope.spawn(inside).join().expect("no panic")).expect("enter it")
+        };
+        assert_eq!(entered(&named.path()), Some(inode));
+        assert_eq!(entered("/proc/self/ns/net"), None, "no process is in it");
+        let mut process = std::process::Command::new("ip")
+            .args(["netns", "exec", &named.0, "sleep", "100"])
+            .spawn()
+            .expect("start a process in it");
+        let by_process = (0..500).find_map(|_| {
+            thread::sleep(std::time::Duration::from_millis(10));
+            entered("/proc/0/ns/net")
+        });
+        process.kill().and_then(|()| process.wait()).expect("end it");
+        assert_eq!(by_process, Some(inode));
     }
 }

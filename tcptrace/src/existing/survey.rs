@@ -121,3 +121,72 @@ impl Survey<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::net::TcpListener;
+    use std::thread;
+
+    use nix::sched::{CloneFlags, setns};
+
+    use super::*;
+    use crate::event::Id;
+    use crate::existing::testing::Named;
+
+    fn ask(only: &[u32]) -> (Coverage, Vec<Answer>) {
+        let inside = || {
+            let mut answers = Vec::new();
+            let (coverage, _) = survey(only, true, true, &mut |answer| answers.push(answer)).expect("a survey");
+            (coverage, answers)
+        };
+        thread::scope(|scope| scope.spawn(inside).join().expect("no panic"))
+    }
+
+    /// A listener in another network namespace.
+    fn listen_in(named: &Named) -> TcpListener {
+        let inside = || {
+            let namespace = File::open(named.path()).expect("open the network namespace");
+            setns(namespace, CloneFlags::CLONE_NEWNET).expect("enter it: these tests need root");
+            TcpListener::bind("0.0.0.0:4321").expect("listen")
+        };
+        thread::scope(|scope| scope.spawn(inside).join().expect("no panic"))
+    }
+
+    #[test]
+    fn a_socket_of_another_namespace_is_found() {
+        let named = Named::new("survey");
+        let _listener = listen_in(&named);
+        let inode = named.inode();
+        let (coverage, answers) = ask(&[inode]);
+        let unseen_processes = coverage.unseen_processes;
+        assert_eq!(coverage, Coverage { namespaces: vec![inode], unseen_processes, ..Coverage::default() });
+        let [Answer::Socket(socket), Answer::Namespace(whole)] = answers.as_slice() else {
+            unreachable!("{answers:?}")
+        };
+        assert_eq!((socket.found.netns, *whole), (Some(inode), inode));
+        assert_eq!(socket.found.tuple.local_port, 4321);
+        assert!(matches!(socket.found.id, Id::Cookie(cookie) if cookie != 0));
+    }
+
+    #[test]
+    fn everything_is_asked_for_beginning_at_home() {
+        let named = Named::new("everything");
+        let own = Namespaces::own_namespace().expect("its inode");
+        let (coverage, answers) = ask(&[]);
+        assert_eq!(coverage.namespaces.first(), Some(&own));
+        assert!(coverage.namespaces.contains(&named.inode()));
+        let whole = answers.iter().filter_map(|answer| match answer {
+            Answer::Namespace(inode) => Some(*inode),
+            Answer::Socket(_) => None,
+        });
+        assert!(whole.eq(coverage.namespaces));
+    }
+
+    #[test]
+    fn one_that_is_not_there_is_said_to_be_missing() {
+        let (coverage, answers) = ask(&[7]);
+        assert_eq!(answers, []);
+        assert_eq!(coverage.unreadable, [(7, "no process and no file leads to it".into())]);
+    }
+}

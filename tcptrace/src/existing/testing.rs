@@ -1,5 +1,7 @@
 //! What tests of several modules need.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::thread;
 
@@ -19,6 +21,31 @@ pub(super) fn in_new_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 
 /// Runs a command, which must succeed.
 pub(super) fn run(program: &str, arguments: &[&str]) {
-    let status = Command::new(program).args(arguments).status().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let status = Command::new(program).args(arguments).status().expect("start a command");
     assert!(status.success(), "{program} {arguments:?}: {status}");
+}
+
+/// A network namespace with a name, until dropped.
+pub(super) struct Named(pub(super) String);
+
+impl Named {
+    pub(super) fn new(name: &str) -> Self {
+        let name = format!("tcptrace-{name}-{}", std::process::id());
+        run("ip", &["netns", "add", &name]);
+        Self(name)
+    }
+
+    pub(super) fn path(&self) -> String {
+        format!("/run/netns/{}", self.0)
+    }
+
+    pub(super) fn inode(&self) -> u32 {
+        u32::try_from(fs::metadata(self.path()).expect("look at it").ino()).expect("32 bits")
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        Command::new("ip").args(["netns", "del", &self.0]).status().ok();
+    }
 }

@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::mem::take;
+use std::net::Ipv6Addr;
 
 use foldhash::fast::FixedState;
 
@@ -217,20 +218,22 @@ impl Engine {
         }
     }
 
-    /// Who listens where this connection came in, if that is one process: of several, nobody knows which.
     fn listener_of(&self, conn: &Conn) -> Option<Task> {
         let keys = self.waiting.listeners.get(&(conn.netns, conn.tuple.local_port))?;
-        let listeners = || keys.iter().filter_map(|key| self.conns.get(key));
-        let here = |listener: &&Box<Conn>| listener.tuple.local_ip == conn.tuple.local_ip;
-        let anywhere = |listener: &&Box<Conn>| is_unset(listener.tuple.local_ip);
-        // The kernel prefers those that are bound to the address (`compute_score` in `net/ipv4/inet_hashtables.c`).
-        let mut owners: Vec<_> = listeners().filter(here).map(|listener| listener.owner).collect();
-        if owners.is_empty() {
-            owners = listeners().filter(anywhere).map(|listener| listener.owner).collect();
-        }
-        let first = (*owners.first()?)?;
-        owners.iter().all(|owner| owner.is_some_and(|owner| owner.task.pid == first.task.pid)).then_some(first.task)
+        let listeners = keys.iter().filter_map(|key| self.conns.get(key));
+        let places = listeners.map(|it| (it.tuple.local_ip, it.owner.map(|owner| owner.task)));
+        only_listener(conn.tuple.local_ip, &places.collect::<Vec<_>>())
     }
+}
+
+/// Who listens where a connection came in, if that is one process: of several, nobody knows which. These listen at its
+/// port.
+pub(crate) fn only_listener(ip: Ipv6Addr, listeners: &[(Ipv6Addr, Option<Task>)]) -> Option<Task> {
+    // The kernel prefers those that are bound to the address (`compute_score` in `net/ipv4/inet_hashtables.c`).
+    let is_bound = listeners.iter().any(|(at, _)| *at == ip);
+    let mut tasks = listeners.iter().filter(|(at, _)| if is_bound { *at == ip } else { is_unset(*at) });
+    let first = tasks.next()?.1?;
+    tasks.all(|(_, task)| task.is_some_and(|task| task.pid == first.pid)).then_some(first)
 }
 
 /// Whether a socket waits for somebody, its process or the peer.

@@ -81,11 +81,10 @@ impl Engine {
         if self.inquiry.ended.contains(&key) {
             return;
         }
-        let is_live = |conn: &Box<Conn>| conn.over.is_none();
         if self.conns.contains_key(&key) {
             self.compare(key, found);
         } else if key != full
-            && self.conns.get(&full).is_some_and(is_live)
+            && self.conns.get(&full).is_some_and(|conn| conn.over.is_none())
             && let Some(conn) = self.conns.remove(&full)
         {
             self.adopt_mini(key, conn, found);

@@ -295,3 +295,198 @@ fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     // The upper two bits are flags.
     Some((header.kind & 0x3fff, value, rest))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    const ABOUT: Circumstances = Circumstances { at: 7, netns: Some(8) };
+
+    const CLOSE_WAIT: u8 = tcptrace_common::state::CLOSE_WAIT;
+
+    fn message(state: u8, timer: u8, inode: u32) -> Message {
+        let id = SocketId {
+            local_port: 80.into(),
+            remote_port: 40_000.into(),
+            local_ip: [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            remote_ip: [127, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            interface: 0,
+            cookie: [5, 1],
+        };
+        let (expires_ms, recv_queue, send_queue) = (250, 3, 4);
+        Message { family: 2, state, timer, retransmits: 2, id, expires_ms, recv_queue, send_queue, uid: 1000, inode }
+    }
+
+    fn framed(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+        let length = (size_of::<Header>() + body.len()) as u32;
+        let mut bytes = Header { length, kind, flags, sequence: SEQUENCE, port: 0 }.as_bytes().to_vec();
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = AttributeHeader { length: (4 + value.len()) as u16, kind }.as_bytes().to_vec();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn answer(message: &Message, attributes: &[Vec<u8>]) -> Vec<u8> {
+        framed(BY_FAMILY, 0, &[message.as_bytes(), &attributes.concat()].concat())
+    }
+
+    fn read(piece: &[u8]) -> (Result<(), Reason>, Progress, Vec<Socket>) {
+        let (mut progress, mut sockets) = (Progress::default(), Vec::new());
+        let result = parse(piece, &ABOUT, &mut progress, &mut |socket| sockets.push(socket));
+        (result, progress, sockets)
+    }
+
+    fn only(piece: &[u8]) -> Socket {
+        let (result, _, sockets) = read(piece);
+        assert_eq!(result, Ok(()));
+        assert_eq!(sockets.len(), 1);
+        sockets[0]
+    }
+
+    #[test]
+    fn a_full_socket_is_read() {
+        let attributes = [attribute(SHUTDOWN, &[0]), attribute(CGROUP_ID, &9_u64.to_ne_bytes())];
+        let socket = only(&answer(&message(CLOSE_WAIT, 4, 77), &attributes));
+        let found = Found {
+            at: 7,
+            id: Id::Cookie(0x1_0000_0005),
+            tuple: Tuple {
+                local_ip: Ipv4Addr::new(127, 0, 0, 1).to_ipv6_mapped(),
+                remote_ip: Ipv4Addr::new(127, 0, 0, 2).to_ipv6_mapped(),
+                local_port: 80,
+                remote_port: 40_000,
+            },
+            netns: Some(8),
+            uid: Some(1000),
+            cgroup: Some(9),
+            state: State::CloseWait,
+            kept: Kept::Held,
+        };
+        let expected = Socket {
+            found,
+            inode: 77,
+            recv_queue: 3,
+            send_queue: 4,
+            timer: Timer::Probe,
+            timer_left_ns: 250_000_000,
+            retransmits: 2,
+            is_request: false,
+        };
+        assert_eq!(socket, expected);
+    }
+
+    #[test]
+    fn a_mini_socket_has_a_timer_and_no_user() {
+        let socket = only(&answer(&message(5, 3, 0), &[]));
+        assert_eq!(socket.found.state, State::FinWait2);
+        assert_eq!(socket.found.kept, Kept::Mini { due_ns: 250_000_000 });
+        assert_eq!((socket.found.uid, socket.found.cgroup), (None, None));
+    }
+
+    #[rstest]
+    #[case::request(SYN_RECV, false, true)]
+    #[case::request_by_its_own_name(NEW_SYN_RECV, false, true)]
+    #[case::fast_open(SYN_RECV, true, false)]
+    fn a_request_is_told_from_a_full_socket(#[case] state: u8, #[case] is_full: bool, #[case] is_request: bool) {
+        let attributes = if is_full { vec![attribute(SHUTDOWN, &[0])] } else { vec![attribute(15, &[0; 4])] };
+        let socket = only(&answer(&message(state, 1, 0), &attributes));
+        assert_eq!(socket.found.state, State::SynRecv);
+        assert_eq!(socket.found.kept, Kept::Queued);
+        assert_eq!(socket.is_request, is_request);
+        assert_eq!(socket.found.uid.is_none(), is_request);
+    }
+
+    #[rstest]
+    #[case(State::Established, 1, Kept::Held)]
+    #[case(State::Established, 0, Kept::Queued)]
+    #[case(State::CloseWait, 0, Kept::Queued)]
+    #[case(State::SynRecv, 0, Kept::Queued)]
+    #[case(State::Listen, 0, Kept::Held)]
+    #[case(State::FinWait1, 0, Kept::Orphan)]
+    #[case(State::FinWait2, 0, Kept::Orphan)]
+    #[case(State::LastAck, 0, Kept::Orphan)]
+    #[case(State::Closing, 0, Kept::Orphan)]
+    fn state_and_inode_tell_what_has_it(#[case] state: State, #[case] inode: u32, #[case] expected: Kept) {
+        assert_eq!(kept(state, inode), expected);
+    }
+
+    #[test]
+    fn pseudo_states_and_other_families_are_left_out() {
+        let other_family = Message { family: 1, ..message(CLOSE_WAIT, 0, 1) };
+        let piece = [answer(&message(13, 0, 1), &[]), answer(&other_family, &[])].concat();
+        assert_eq!(read(&piece), (Ok(()), Progress::default(), Vec::new()));
+    }
+
+    #[test]
+    fn nothing_is_read_after_the_end() {
+        let done = framed(libc::NLMSG_DONE as u16, 0, &0_i32.to_ne_bytes());
+        let (result, progress, sockets) = read(&[done, answer(&message(CLOSE_WAIT, 0, 1), &[])].concat());
+        assert_eq!((result, progress.done, sockets.len()), (Ok(()), true, 0));
+    }
+
+    #[test]
+    fn an_interruption_is_noted_and_what_came_is_kept() {
+        let done = framed(libc::NLMSG_DONE as u16, INTERRUPTED, &0_i32.to_ne_bytes());
+        let (result, progress, sockets) = read(&[answer(&message(CLOSE_WAIT, 0, 1), &[]), done].concat());
+        assert_eq!((result, sockets.len()), (Ok(()), 1));
+        assert_eq!(progress, Progress { done: true, interrupted: true });
+    }
+
+    #[rstest]
+    #[case(libc::NLMSG_ERROR, -libc::EPERM, Some(Reason::Kernel(Errno::EPERM)))]
+    #[case(libc::NLMSG_ERROR, 0, None)]
+    #[case(libc::NLMSG_DONE, -libc::ENOMEM, Some(Reason::Kernel(Errno::ENOMEM)))]
+    #[case(libc::NLMSG_DONE, 0, None)]
+    #[case(libc::NLMSG_OVERRUN, 0, Some(Reason::Overrun))]
+    fn the_kernel_can_complain(#[case] kind: i32, #[case] code: i32, #[case] expected: Option<Reason>) {
+        let (result, ..) = read(&framed(kind as u16, 0, &code.to_ne_bytes()));
+        assert_eq!(result.err(), expected);
+    }
+
+    #[rstest]
+    #[case::no_header(&[1, 2, 3])]
+    #[case::shorter_than_its_header(&framed(BY_FAMILY, 0, &[])[..8])]
+    #[case::length_0(&[0; 16])]
+    #[case::longer_than_the_piece(&[255; 16])]
+    #[case::half_a_message(&framed(BY_FAMILY, 0, &[0; 40]))]
+    fn nonsense_is_refused(#[case] piece: &[u8]) {
+        assert_eq!(read(piece).0, Err(Reason::Malformed));
+    }
+
+    #[test]
+    fn another_answer_is_skipped() {
+        let mut piece = answer(&message(CLOSE_WAIT, 0, 1), &[]);
+        piece[8] ^= 2;
+        assert_eq!(read(&piece), (Ok(()), Progress::default(), Vec::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(piece in prop::collection::vec(any::<u8>(), 0..400)) {
+            read(&piece).0.ok();
+        }
+
+        #[test]
+        fn no_message_makes_it_panic(
+            kind in prop::sample::select(vec![1_u16, 2, 3, 4, BY_FAMILY]),
+            body in prop::collection::vec(any::<u8>(), 0..200),
+            wrong in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let mut piece = framed(kind, 0, &body);
+            piece.extend(framed(kind, 0, &body));
+            let at = wrong.index(piece.len());
+            piece[at] = byte;
+            read(&piece).0.ok();
+        }
+    }
+}

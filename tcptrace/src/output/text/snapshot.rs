@@ -10,6 +10,9 @@ use crate::output::{human, render};
 use crate::snapshot::{By, Count, Entry, Shares};
 use crate::tcp::State;
 
+/// Takes one of them.
+type Share = fn(Shares) -> u64;
+
 /// The columns that only these rows have.
 #[derive(Debug)]
 pub(super) struct Columns {
@@ -20,7 +23,7 @@ pub(super) struct Columns {
     pub(super) send_queue: Column,
     pub(super) timer: Column,
     total: Column,
-    shares: [(Column, fn(Shares) -> u64); 4],
+    shares: [(Column, Share); 4],
 }
 
 impl Columns {
@@ -73,7 +76,7 @@ impl<W: Write> Text<W> {
             By::State => {
                 for (column, share) in &mut snapshot.shares {
                     column.cell(line, Style::new(), |to| {
-                        or_dash(to, row.shares, |to, all| render::decimal(to, share(all)))
+                        or_dash(to, row.shares, |to, all| render::decimal(to, share(all)));
                     });
                 }
             }
