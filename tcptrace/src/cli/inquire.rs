@@ -14,7 +14,7 @@ use crate::probe::{Probe, Scan};
 const CHUNK: usize = 1024;
 /// Chunks that wait at most.
 const CHUNKS: usize = 16;
-/// Between two questions, so many times what the last one took: at most a twentieth of one CPU goes into them.
+/// Before the same is asked again, so many times what it took: at most a twentieth of one CPU goes into each question.
 const REST: u32 = 20;
 /// And this at least.
 const REST_AT_LEAST: Duration = Duration::from_secs(1);
@@ -43,13 +43,21 @@ pub(super) struct Inquirer {
     /// Sockets that it keeps out are not followed.
     filter: tcptrace_common::Filter,
     wanted: [bool; 3],
-    running: Option<(Receiver<Answer>, Instant)>,
-    rested: Instant,
+    /// Not to be asked before.
+    rested: [Instant; 3],
+    running: Option<Running>,
+}
+
+/// What is being asked.
+struct Running {
+    question: Question,
+    since: Instant,
+    answers: Receiver<Answer>,
 }
 
 impl Inquirer {
     pub(super) fn new(filter: tcptrace_common::Filter) -> Self {
-        Self { filter, wanted: [false; 3], running: None, rested: Instant::now() }
+        Self { filter, wanted: [false; 3], rested: [Instant::now(); 3], running: None }
     }
 
     /// Asks as soon as may be.
@@ -60,12 +68,13 @@ impl Inquirer {
     /// Asks what is wanted, if nothing is being asked and it is time. The event belongs to the engine before anything
     /// that happens later.
     pub(super) fn ask(&mut self, probe: &mut Probe, now: u64) -> Option<Event> {
-        if self.running.is_some() || Instant::now() < self.rested {
+        if self.running.is_some() {
             return None;
         }
-        let question = [Question::Survey, Question::Scan, Question::Namespaces]
-            .into_iter()
-            .find(|question| std::mem::take(&mut self.wanted[*question as usize]))?;
+        let since = Instant::now();
+        let is_time = |question: &Question| self.wanted[*question as usize] && self.rested[*question as usize] <= since;
+        let question = [Question::Survey, Question::Scan, Question::Namespaces].into_iter().find(is_time)?;
+        self.wanted[question as usize] = false;
         let scan = if question == Question::Scan { probe.scan() } else { None };
         let (sender, receiver) = channel(CHUNKS);
         let voice = Voice { to: sender, chunk: Vec::new(), filter: self.filter };
@@ -74,7 +83,7 @@ impl Inquirer {
             log::warn!("cannot ask the kernel which sockets there are: no thread: {error}");
             return None;
         }
-        self.running = Some((receiver, Instant::now()));
+        self.running = Some(Running { question, since, answers: receiver });
         match question {
             Question::Survey => Some(Event::SurveyBegun { at: now }),
             Question::Scan => Some(Event::ScanBegun { at: now }),
@@ -85,10 +94,12 @@ impl Inquirer {
     /// Waits for the next part of an answer; forever, if nothing is being asked. What it says is to be fed after
     /// everything that is in the ring buffer by then.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
-        let Some((answers, since)) = &mut self.running else { return std::future::pending().await };
+        let Some(Running { question, since, answers }) = &mut self.running else {
+            return std::future::pending().await;
+        };
         let answer = answers.recv().await;
         if answer.is_none() {
-            self.rested = Instant::now() + (since.elapsed() * REST).max(REST_AT_LEAST);
+            self.rested[*question as usize] = Instant::now() + (since.elapsed() * REST).max(REST_AT_LEAST);
             self.running = None;
         }
         answer

@@ -2,14 +2,18 @@
 //!
 //! A script is a list of events, separated by `;`, each `MS [other|third|address] WHAT [WORD…]`. WHAT is a change
 //! `OLD>NEW`, or `destroy`, `reset REASON`, `receive_reset`, `fin`, `rearmed SUBSTATE`, `expired SUBSTATE`,
-//! `killed SUBSTATE WHO`, `embryo`, `lost`, `suspended MS`, `advance`. The words of a change set what the kernel
+//! `killed SUBSTATE WHO`, `embryo`, `accepted task=PID`, `lost`, `suspended MS`, `advance`; for what is asked of the kernel
+//! `survey`, `found STATE [queued|orphan|mini=MS]`, `surveyed`, `survey_end`, `scan`, `holder STATE task=PID fd=N`,
+//! `scan_end`. The words of a change set what the kernel
 //! shows: `dead done sock rcv snd`, `task=PID`, and at the end `err= unread= retr= probes=`, `linger0 linger2 acked
 //! inflight ka ut`, `mini=FIN_WAIT2|TIME_WAIT|none`.
 
 use std::net::Ipv6Addr;
 
-use crate::event::{Birth, Change, EndFacts, Event, Flags, Id, KilledBy, Mini, MiniEvent, ResetReason};
-use crate::lifecycle::{Config, Connection, Engine, Held, Row};
+use crate::event::{
+    Birth, Change, EndFacts, Event, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
+};
+use crate::lifecycle::{Config, Connection, Engine, Held, Row, Stuck, Transition};
 use crate::tcp::{Comm, State, Task, Tuple};
 
 const MS: u64 = 1_000_000;
@@ -19,16 +23,29 @@ const ADDRESS: u64 = 0xadd;
 
 /// The connections that a script ends.
 pub(super) fn play(script: &str) -> Vec<String> {
-    connections(&run(script))
+    connections(&run(script, Config::default()))
 }
 
 /// The transitions that a script shows.
 pub(super) fn play_rows(script: &str) -> Vec<String> {
-    transitions(&run(script))
+    transitions(&run(script, Config::default()))
 }
 
-fn run(script: &str) -> Vec<Row> {
-    let mut engine = Engine::new(Config::default());
+/// The same with scans, and with a report of sockets that wait for a second.
+pub(super) fn play_stuck(script: &str) -> Vec<String> {
+    transitions(&run(script, Config { stuck_after: Some(1_000 * MS), scans: true, ..Config::default() }))
+}
+
+/// Whether a scan is wanted at the end of a script.
+pub(super) fn wants_scan(script: &str) -> bool {
+    let mut engine = Engine::new(Config { scans: true, ..Config::default() });
+    let mut rows = Vec::new();
+    parse(script).iter().for_each(|event| engine.feed(event, &mut rows));
+    engine.wants_scan()
+}
+
+fn run(script: &str, config: Config) -> Vec<Row> {
+    let mut engine = Engine::new(config);
     let mut rows = Vec::new();
     engine.feed(&Event::Started { at: START }, &mut rows);
     for event in parse(script) {
@@ -66,6 +83,17 @@ fn event(line: &str) -> Event {
         "rearmed" => mini(substate(), MiniEvent::Rearmed),
         "expired" => mini(substate(), MiniEvent::Expired),
         "killed" => mini(substate(), MiniEvent::Killed(killer(words[1]))),
+        "accepted" => Event::Accepted { at, id, task: pid(&words), fd: 3 },
+        "survey" => Event::SurveyBegun { at },
+        "found" => Event::Found(found(at, id, &words)),
+        "surveyed" => Event::Surveyed { at, netns: 1 },
+        "survey_end" => Event::SurveyEnded { at },
+        "scan" => Event::ScanBegun { at },
+        "holder" => {
+            let fd = number(&words, "fd=").map_or(3, |fd| u32::try_from(fd).expect("a descriptor"));
+            Event::Holder(Holder { found: found(at, id, &words), task: pid(&words), fd })
+        }
+        "scan_end" => Event::ScanEnded { at },
         "lost" => Event::Lost { at, events: 1 },
         "suspended" => Event::Suspended { at, ns: words[0].parse::<u64>().expect("ms") * MS },
         "advance" => Event::ResetReceived { at, id: Id::Cookie(99) },
@@ -75,6 +103,21 @@ fn event(line: &str) -> Event {
         }
         states => Event::Change(change(at, id, states, &words)),
     }
+}
+
+fn found(at: u64, id: Id, words: &[&str]) -> Found {
+    let due_ns = number(words, "mini=").map(|ms| u64::try_from(ms).expect("ms") * MS);
+    let kept = match due_ns {
+        Some(due_ns) => Kept::Mini { due_ns },
+        None if words.contains(&"queued") => Kept::Queued,
+        None if words.contains(&"orphan") => Kept::Orphan,
+        None => Kept::Held,
+    };
+    Found { at, id, tuple: tuple(), netns: Some(1), uid: Some(0), cgroup: None, state: state(words[0]), kept }
+}
+
+fn pid(words: &[&str]) -> Task {
+    task(u32::try_from(number(words, "task=").expect("task=")).expect("pid"))
 }
 
 fn change(at: u64, id: Id, states: &str, words: &[&str]) -> Change {
@@ -172,7 +215,10 @@ pub(super) fn transitions(rows: &[Row]) -> Vec<String> {
         Row::Transition(row) => Some(row),
         Row::Connection(_) => None,
     });
-    let line = |row: &crate::lifecycle::Transition| {
+    let line = |row: &Transition| {
+        if let Some(stuck) = &row.stuck {
+            return stuck_line(row, stuck);
+        }
         let mut words = vec![format!("{}>{}", row.old, row.new), held(row.held)];
         words.extend(row.closer.map(|closer| closer.to_string()));
         words.extend(row.reason.map(|reason| reason.as_str().to_owned()));
@@ -180,6 +226,17 @@ pub(super) fn transitions(rows: &[Row]) -> Vec<String> {
         words.join(" ")
     };
     transitions.map(line).collect()
+}
+
+fn stuck_line(row: &Transition, stuck: &Stuck) -> String {
+    let mut words = vec![if stuck.released { "released" } else { "stuck" }.to_owned()];
+    words.extend([stuck.state.to_string(), held(stuck.age)]);
+    words.extend(row.reason.map(|reason| reason.as_str().to_owned()));
+    words.extend(stuck.holder.map(|(task, fd)| format!("held_by={}:{fd}", task.pid)));
+    words.extend(stuck.holders.map(|holders| format!("holders={holders}")));
+    words.extend(stuck.accepted.map(|accepted| format!("accepted={accepted}")));
+    words.extend(stuck.listener.map(|task| format!("listener={}", task.pid)));
+    words.join(" ")
 }
 
 /// The connections among rows, one a line.
