@@ -1,6 +1,6 @@
 //! What is kept of a connection that lives.
 
-use super::decide::Ending;
+use super::decide::{Ending, closer_in};
 use super::row::{Held, Identity, Owner, Stay, Totals};
 use crate::event::{Change, ResetReason};
 use crate::tcp::{Closer, OwnerSource, Side, State, Task, Tuple};
@@ -98,6 +98,15 @@ impl Conn {
         self.side = side;
         self.opened = Some(at);
         self.whole = true;
+    }
+
+    /// It turns out to be in another state, since when nobody knows but for the latest time that can be.
+    pub(super) fn change_unseen(&mut self, state: State, at_least_since: Option<u64>) {
+        self.state = state;
+        self.since = None;
+        self.at_least_since = at_least_since;
+        self.whole = false;
+        self.closer = self.closer.or(closer_in(state));
     }
 
     pub(super) fn identity(&self) -> Identity {

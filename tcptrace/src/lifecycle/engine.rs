@@ -243,9 +243,7 @@ impl Engine {
             return;
         }
         if conn.state != change.old {
-            conn.state = change.old;
-            conn.since = None;
-            conn.whole = false;
+            conn.change_unseen(change.old, None);
         }
         if change.new == State::Closed {
             self.close(key, conn, change, out);
@@ -483,8 +481,7 @@ impl Engine {
         let Some(mut conn) = self.conns.remove(&(key & !MINI)) else { return };
         conn.whole = false;
         if conn.state != mini.substate {
-            conn.state = mini.substate;
-            conn.since = None;
+            conn.change_unseen(mini.substate, None);
         }
         self.end_mini(conn, mini, out);
     }

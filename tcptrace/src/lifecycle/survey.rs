@@ -111,8 +111,7 @@ impl Engine {
 
     /// A full socket has become a mini-socket, unseen.
     fn adopt_mini(&mut self, key: u64, mut conn: Box<Conn>, found: &Found) {
-        conn.whole = false;
-        conn.change_unseen(found);
+        conn.change_unseen(found.state, Some(found.at));
         conn.is_mini = true;
         conn.orphan = true;
         self.take_up(key, conn, found);
@@ -132,8 +131,7 @@ impl Engine {
         conn.gaps = gaps;
         // A state is never entered twice: if it is still the same, nothing was missed.
         if progress(found.state) > progress(conn.state) {
-            conn.whole = false;
-            conn.change_unseen(found);
+            conn.change_unseen(found.state, Some(found.at));
         }
     }
 
@@ -237,13 +235,5 @@ impl Conn {
             Kept::Orphan | Kept::Mini { .. } => None,
         };
         conn
-    }
-
-    /// It has gone on to a later state, nobody knows when.
-    fn change_unseen(&mut self, found: &Found) {
-        self.state = found.state;
-        self.since = None;
-        self.at_least_since = Some(found.at);
-        self.closer = self.closer.or(closer_in(found.state));
     }
 }

@@ -46,6 +46,11 @@ use super::script::{play, play_rows, play_stuck, wants_scan};
      611 survey_end; 910 CLOSE_WAIT>LAST_ACK task=7 sock; 911 LAST_ACK>CLOSED dead acked",
     "client passive fin owner=7/connect incomplete | SYN_SENT 1 CLOSE_WAIT ≥300 LAST_ACK 1"
 )]
+#[case::a_state_that_was_found_says_nothing_of_the_next_one(
+    "0 survey; 10 found ESTABLISHED; 11 survey_end; 20 lost; 50 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT;
+     60050 expired TIME_WAIT",
+    "unknown active fin tw=expired incomplete | FIN_WAIT2 ≥30 TIME_WAIT 60000"
+)]
 #[case::after_a_gap_what_is_not_found_is_gone(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 500 lost; 600 survey; 611 surveyed; 611 survey_end",
     "client unknown unknown owner=7/connect incomplete | SYN_SENT 1"

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::script::{task, tuple};
-use crate::event::{Birth, Change, EndFacts, Event, Flags, Id, Mini, MiniEvent};
+use crate::event::{Birth, Change, EndFacts, Event, Flags, Found, Id, Kept, Mini, MiniEvent};
 use crate::lifecycle::{Config, Connection, Engine, Held, Row, Transition};
 use crate::tcp::{Closer, State};
 
@@ -75,6 +75,17 @@ impl Life {
         events
     }
 
+    /// What the kernel would answer at that time.
+    fn found(&self, at: u64) -> Option<Found> {
+        let (state, _) = *self.states.iter().rev().find(|(_, since)| *since <= at).filter(|_| at < self.ended)?;
+        let kept = match state {
+            State::TimeWait => Kept::Mini { due_ns: self.ended - at },
+            _ => Kept::Held,
+        };
+        let (id, tuple) = (self.id, tuple());
+        Some(Found { at, id, tuple, netns: Some(1), uid: Some(0), cgroup: None, state, kept })
+    }
+
     fn change(&self, at: u64, old: State, new: State) -> Change {
         let to_mini = new == State::Closed && self.states.last().is_some_and(|(state, _)| *state == State::TimeWait);
         let mini = if to_mini { Birth::Made { substate: State::TimeWait, due_ns: TIME_WAIT_NS } } else { Birth::None };
@@ -125,6 +136,13 @@ fn stream(lives: &[Life]) -> Vec<Event> {
     let mut events: Vec<_> = lives.iter().flat_map(Life::events).collect();
     events.sort_by_key(Event::at);
     events
+}
+
+/// Everything that is asked at that time, and answered at once.
+fn survey(lives: &[Life], at: u64) -> Vec<Event> {
+    let found = lives.iter().filter_map(|life| life.found(at)).map(Event::Found);
+    let end = [Event::Surveyed { at, netns: 1 }, Event::SurveyEnded { at }];
+    std::iter::once(Event::SurveyBegun { at }).chain(found).chain(end).collect()
 }
 
 fn run(events: &[Event], config: Config) -> Vec<Row> {
@@ -230,6 +248,59 @@ proptest! {
         ended.dedup();
         if max_sockets > lives.len() {
             prop_assert_eq!(ended.len(), connections(&rows).count(), "each life ends once");
+        }
+    }
+
+    #[test]
+    fn surveys_invent_nothing_and_miss_nothing(
+        lives in lives(),
+        keep in prop::collection::vec(prop::bool::weighted(0.7), 120),
+        first in START..START + 5_000,
+        times in prop::collection::btree_set(START..START + 80_000, 0..4),
+    ) {
+        // Tracing begins with a survey; what was before is not seen. Later ones follow losses.
+        let mut asked = vec![first];
+        asked.extend(times.into_iter().filter(|at| *at > first));
+        let mut rest = stream(&lives).into_iter().filter(|event| event.at() > first).zip(keep).peekable();
+        let (mut events, mut missing) = (vec![Event::Started { at: first }], false);
+        for (index, at) in asked.iter().enumerate() {
+            if missing {
+                events.push(Event::Lost { at: *at, events: 1 });
+                missing = false;
+            }
+            events.extend(survey(&lives, *at));
+            let until = asked.get(index + 1).copied().unwrap_or(u64::MAX);
+            while let Some((event, keep)) = rest.next_if(|(event, _)| event.at() <= until) {
+                if keep && missing {
+                    events.push(Event::Lost { at: event.at(), events: 1 });
+                    missing = false;
+                }
+                if keep { events.push(event) } else { missing = true }
+            }
+        }
+        let end = START + 1_000_000_000;
+        events.push(Event::Lost { at: end, events: 1 });
+        events.extend(survey(&lives, end));
+        let rows = run(&events, Config::default());
+        let by_number = by_number(&lives);
+        for row in transitions(&rows) {
+            let life = by_number[&row.identity.conn];
+            prop_assert!(is_true(row.held, life.length(row.old)), "{:?} of {:?}", row, life);
+        }
+        for connection in connections(&rows) {
+            let life = by_number[&connection.identity.conn];
+            for stay in &connection.stays {
+                prop_assert!(is_true(stay.held, life.length(stay.state)), "{:?} of {:?}", stay, life);
+            }
+            prop_assert!(!connection.complete || life.states[0].1 > first, "{:?} of {:?}", connection, life);
+        }
+        let mut ended: Vec<_> = connections(&rows).map(|row| row.identity.conn).collect();
+        let told = ended.len();
+        ended.sort_unstable();
+        ended.dedup();
+        prop_assert_eq!(ended.len(), told, "each life ends once");
+        for life in lives.iter().filter(|life| life.found(first).is_some()) {
+            prop_assert!(ended.contains(&number(life)), "{:?} was found, and never ended", life);
         }
     }
 
