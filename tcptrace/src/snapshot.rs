@@ -321,3 +321,153 @@ fn most(mut rows: Vec<Count>, top: usize) -> Vec<Count> {
     rows.truncate(top);
     rows
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::event::{Found, Id};
+    use crate::tcp::Comm;
+
+    const NETNS: Option<u32> = Some(9);
+
+    fn tuple(local: (&str, u16), remote: (&str, u16)) -> Tuple {
+        let ip = |text: &str| text.parse().expect("an address");
+        Tuple { local_ip: ip(local.0), local_port: local.1, remote_ip: ip(remote.0), remote_port: remote.1 }
+    }
+
+    /// Found at its cookie's time, with the cookie as its inode number if it is held.
+    fn socket(cookie: u64, state: State, kept: Kept, tuple: Tuple) -> Socket {
+        let found =
+            Found { at: cookie, id: Id::Cookie(cookie), tuple, netns: NETNS, uid: None, cgroup: None, state, kept };
+        Socket {
+            found,
+            inode: if kept == Kept::Held { u32::try_from(cookie).expect("small") } else { 0 },
+            recv_queue: 0,
+            send_queue: 0,
+            timer: Timer::None,
+            timer_left_ns: 0,
+            retransmits: 0,
+            is_request: false,
+        }
+    }
+
+    fn listener(cookie: u64, ip: &str) -> Socket {
+        socket(cookie, State::Listen, Kept::Held, tuple((ip, 80), ("::", 0)))
+    }
+
+    fn server(cookie: u64, state: State, kept: Kept) -> Socket {
+        socket(cookie, state, kept, tuple(("::1", 80), ("::2", 4_000)))
+    }
+
+    /// Process 50 holds 1 to 10, 51 the next ten, and so on.
+    fn holding(inode: u32) -> Option<Holding> {
+        let pid = 50 + (inode - 1) / 10;
+        Some(Holding { task: Task { pid, tid: pid, comm: Comm::from("test") }, fd: inode, count: 1 })
+    }
+
+    fn counts(sockets: Vec<Socket>) -> Counts {
+        let snapshot = Snapshot::new(sockets, holding);
+        let mut counts = Counts::default();
+        for entry in snapshot.entries() {
+            counts.add(&entry, snapshot.is_served(entry.identity.netns, entry.identity.tuple.local_port));
+        }
+        counts
+    }
+
+    #[rstest]
+    #[case::bound_to_the_address(&[(1, "::1")], Some(50))]
+    #[case::bound_to_any(&[(1, "::")], Some(50))]
+    #[case::bound_to_another(&[(1, "::3")], None)]
+    #[case::the_more_precise_one(&[(1, "::"), (11, "::1")], Some(51))]
+    #[case::one_process_twice(&[(1, "::1"), (2, "::1")], Some(50))]
+    #[case::two_processes(&[(1, "::1"), (11, "::1")], None)]
+    fn who_listens(#[case] listeners: &[(u64, &str)], #[case] expected: Option<u32>) {
+        let mut sockets = vec![server(100, State::CloseWait, Kept::Queued)];
+        sockets.extend(listeners.iter().map(|(cookie, ip)| listener(*cookie, ip)));
+        let snapshot = Snapshot::new(sockets, holding);
+        let queued = snapshot.entries().find(|entry| entry.kept == Kept::Queued).expect("it is there");
+        assert_eq!(queued.stay.listener.map(|task| task.pid), expected);
+        assert_eq!((queued.identity.owner, queued.stay.accepted), (None, Some(false)));
+    }
+
+    #[test]
+    fn what_is_named_twice_counts_once_as_it_was_last() {
+        let before = server(7, State::FinWait2, Kept::Held);
+        let mut after = server(7, State::TimeWait, Kept::Mini { due_ns: 20_000_000_000 });
+        after.found.at = 8;
+        let entries: Vec<_> = Snapshot::new(vec![before, after, before], holding).entries().collect();
+        assert_eq!(entries.len(), 1);
+        let entry = entries[0];
+        assert_eq!((entry.state, entry.stay.age), (State::TimeWait, Held::AtLeast(40_000_000_000)));
+        assert_eq!(entry.time_wait_left_ns, Some(20_000_000_000));
+    }
+
+    #[test]
+    fn a_connection_takes_the_place_of_its_request() {
+        let request = Socket { is_request: true, ..server(7, State::SynRecv, Kept::Queued) };
+        let mut child = server(7, State::Established, Kept::Queued);
+        child.found.at = 1;
+        let states: Vec<_> = Snapshot::new(vec![request, child], holding).entries().map(|entry| entry.state).collect();
+        assert_eq!(states, [State::Established]);
+    }
+
+    #[test]
+    fn a_time_wait_that_has_just_begun_has_no_known_age() {
+        let young = server(7, State::TimeWait, Kept::Mini { due_ns: TIME_WAIT_NS });
+        let entry = Snapshot::new(vec![young], holding).entries().next().expect("it is there");
+        assert_eq!(entry.stay.age, Held::Unknown);
+    }
+
+    #[test]
+    fn counted_by_state_owner_and_remote_end() {
+        let client = |cookie, port| {
+            let kept = Kept::Mini { due_ns: 1 };
+            socket(cookie, State::TimeWait, kept, tuple(("::1", port), ("::2", 443)))
+        };
+        let rows = counts(vec![
+            listener(1, "::"),
+            server(2, State::CloseWait, Kept::Held),
+            server(3, State::CloseWait, Kept::Held),
+            server(11, State::CloseWait, Kept::Held),
+            server(21, State::CloseWait, Kept::Queued),
+            server(22, State::Established, Kept::Held),
+            server(23, State::LastAck, Kept::Orphan),
+            client(31, 1_000),
+            client(32, 1_001),
+            client(33, 1_002),
+        ])
+        .rows(2, Some(20));
+
+        let of = |by| rows.iter().filter(move |row| row.by == by);
+        let states: Vec<_> =
+            of(By::State).filter(|row| row.total != Some(0)).map(|row| (row.state, row.total)).collect();
+        let expected = [
+            (State::Listen, 1),
+            (State::Established, 1),
+            (State::TimeWait, 3),
+            (State::CloseWait, 4),
+            (State::LastAck, 1),
+            (State::Closed, 13),
+        ];
+        assert_eq!(states, expected.map(|(state, total)| (state, Some(total))));
+        let shares = of(By::State).find(|row| row.state == State::CloseWait).and_then(|row| row.shares);
+        assert_eq!(shares, Some(Shares { held: 3, queued: 1, orphan: 0, mini: 0 }));
+
+        let owners: Vec<_> = of(By::Owner).map(|row| (row.state, row.total, row.owner.map(|task| task.pid))).collect();
+        assert_eq!(owners, [(State::TimeWait, Some(3), None), (State::CloseWait, Some(2), Some(50))]);
+        let ends: Vec<_> = of(By::Remote).map(|row| (row.total, row.ends)).collect();
+        let served = (Some(4), Some(tuple(("::1", 80), ("::2", 0))));
+        assert_eq!(ends, [served, (Some(3), Some(tuple(("::1", 0), ("::2", 443))))]);
+    }
+
+    #[test]
+    fn closed_sockets_are_not_counted_when_others_may_be_missing() {
+        let closed = |allocated| {
+            let rows = counts(vec![listener(1, "::"), listener(2, "::1")]).rows(0, allocated);
+            rows.iter().find(|row| row.state == State::Closed).and_then(|row| row.total)
+        };
+        assert_eq!([closed(None), closed(Some(2)), closed(Some(5)), closed(Some(1))], [None, Some(0), Some(3), None]);
+    }
+}
