@@ -15,6 +15,7 @@ pub mod process;
 pub mod program;
 pub mod sockets;
 pub mod tracer;
+pub mod zoo;
 
 pub use clock::TimeWaitClock;
 pub use life::Life;

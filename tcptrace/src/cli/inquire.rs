@@ -65,6 +65,16 @@ impl Inquirer {
         self.wanted[question as usize] = true;
     }
 
+    /// How long nothing is to be asked; forever, if nothing is wanted, or before there is an answer to what is being asked.
+    pub(super) fn rest(&self) -> Duration {
+        if self.running.is_some() {
+            return Duration::MAX;
+        }
+        let rests = self.wanted.iter().zip(self.rested).filter(|(wanted, _)| **wanted);
+        let now = Instant::now();
+        rests.map(|(_, rested)| rested.saturating_duration_since(now)).min().unwrap_or(Duration::MAX)
+    }
+
     /// Asks what is wanted, if nothing is being asked and it is time. The event belongs to the engine before anything
     /// that happens later.
     pub(super) fn ask(&mut self, probe: &mut Probe, now: u64) -> Option<Event> {

@@ -217,8 +217,9 @@ impl Live {
 
     /// How long nothing needs to be done unless something happens.
     fn longest_wait(&self) -> Result<Duration> {
-        let Some(deadline) = self.engine.next_deadline() else { return Ok(HOUSEKEEPING) };
-        Ok(Duration::from_nanos(deadline.saturating_sub(boot_ns()?)).clamp(Duration::from_millis(1), HOUSEKEEPING))
+        let deadline = self.engine.next_deadline().unwrap_or(u64::MAX);
+        let wait = Duration::from_nanos(deadline.saturating_sub(boot_ns()?)).min(self.inquirer.rest());
+        Ok(wait.clamp(Duration::from_millis(1), HOUSEKEEPING))
     }
 
     /// Takes in what the ring buffer holds, and shows what follows from it.

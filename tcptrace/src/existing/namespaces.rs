@@ -61,8 +61,8 @@ pub enum ResolveError {
 }
 
 impl Namespaces {
-    /// Looks for them: the calling thread's own first, then those that have a name, then those of processes. One that
-    /// only an open descriptor or a thread keeps is not found.
+    /// Looks for them: the calling thread's own first, then those that have a name, then those of processes and their
+    /// threads. One that only an open descriptor keeps is not found.
     pub fn find() -> Self {
         let mut found = Self::default();
         if let Some(inode) = Self::own_namespace() {
@@ -88,13 +88,19 @@ impl Namespaces {
     fn add_of_processes(&mut self) {
         let mut known: HashSet<u32, FixedState> = self.iter().map(|namespace| namespace.inode).collect();
         for pid in processes::ids().unwrap_or_default() {
-            let path = of_process(pid);
-            match inode(&path) {
-                Ok(inode) if known.insert(inode) => self.list.push(Namespace { inode, name: None, path }),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.unseen_processes += 1,
-                // The process has ended.
-                Err(_) => {}
+            for path in of_process(pid) {
+                match inode(&path) {
+                    Ok(inode) if known.insert(inode) => {
+                        self.list.push(Namespace { inode, name: None, path });
+                    }
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        self.unseen_processes += 1;
+                        break;
+                    }
+                    // It has ended.
+                    Err(_) => {}
+                }
             }
         }
     }
@@ -157,7 +163,7 @@ impl Namespace {
     }
 
     fn search(&self) -> Option<File> {
-        processes::ids().ok()?.into_iter().map(of_process).find_map(|path| {
+        processes::ids().ok()?.into_iter().flat_map(of_process).find_map(|path| {
             inode(&path).ok().filter(|inode| *inode == self.inode)?;
             let (file, inode) = open(&path).ok()??;
             (inode == self.inode).then_some(file)
@@ -165,8 +171,11 @@ impl Namespace {
     }
 }
 
-fn of_process(pid: u32) -> PathBuf {
-    format!("/proc/{pid}/ns/net").into()
+/// What leads to that of a process, and to those of its other threads.
+fn of_process(pid: u32) -> impl Iterator<Item = PathBuf> {
+    let others = processes::threads(pid).into_iter().filter(move |tid| *tid != pid);
+    let paths = others.map(move |tid| format!("/proc/{pid}/task/{tid}/ns/net").into());
+    std::iter::once(format!("/proc/{pid}/ns/net").into()).chain(paths)
 }
 
 fn is_gone(error: &io::Error) -> bool {

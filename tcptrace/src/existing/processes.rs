@@ -4,11 +4,24 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 
 /// Their ids, in ascending order, as the pid namespace of the mounted `/proc` numbers them.
 pub(super) fn ids() -> io::Result<Vec<u32>> {
+    numbers("/proc")
+}
+
+/// The ids of a process's threads; none if it has ended, or has but one.
+pub(super) fn threads(pid: u32) -> Vec<u32> {
+    let directory = format!("/proc/{pid}/task");
+    // Itself, the entry in `/proc/PID`, and one for every thread.
+    let has_more = fs::metadata(&directory).is_ok_and(|metadata| metadata.nlink() > 3);
+    if has_more { numbers(&directory).unwrap_or_default() } else { Vec::new() }
+}
+
+fn numbers(directory: &str) -> io::Result<Vec<u32>> {
     let mut ids: Vec<u32> =
-        fs::read_dir("/proc")?.filter_map(|entry| number(entry.ok()?.file_name().as_os_str())).collect();
+        fs::read_dir(directory)?.filter_map(|entry| number(entry.ok()?.file_name().as_os_str())).collect();
     ids.sort_unstable();
     Ok(ids)
 }
@@ -43,6 +56,18 @@ mod tests {
     #[case("self", None)]
     fn only_digits_are_a_number(#[case] text: &str, #[case] expected: Option<u32>) {
         assert_eq!(digits(text.as_bytes()), expected);
+    }
+
+    #[test]
+    fn threads_of_a_process() {
+        let (tid, threads) = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let tid = nix::unistd::gettid().as_raw().cast_unsigned();
+                (tid, threads(std::process::id()))
+            });
+            thread.join().expect("no panic")
+        });
+        assert!(threads.contains(&tid) && threads.contains(&std::process::id()), "{tid} in {threads:?}");
     }
 
     #[test]

@@ -123,24 +123,28 @@ impl Conn {
 
     /// Fills in what was not set yet: ports are 0 at both ends of a connection's life.
     pub(super) fn complete_identity(&mut self, change: &Change) {
-        let tuple = &mut self.tuple;
-        if tuple.local_port == 0 {
-            tuple.local_port = change.tuple.local_port;
-        }
-        if tuple.remote_port == 0 {
-            tuple.remote_port = change.tuple.remote_port;
-        }
-        if is_unset(tuple.local_ip) {
-            tuple.local_ip = change.tuple.local_ip;
-        }
-        if is_unset(tuple.remote_ip) {
-            tuple.remote_ip = change.tuple.remote_ip;
-        }
+        self.complete_tuple(&change.tuple);
         self.netns = self.netns.or(change.netns);
         self.uid = change.uid.or(self.uid);
         self.cgroup = self.cgroup.or(change.cgroup);
         if let Some(flags) = change.flags.filter(|flags| !flags.dead) {
             self.accepted = Some(flags.has_socket);
+        }
+    }
+
+    pub(super) fn complete_tuple(&mut self, known: &Tuple) {
+        let tuple = &mut self.tuple;
+        if tuple.local_port == 0 {
+            tuple.local_port = known.local_port;
+        }
+        if tuple.remote_port == 0 {
+            tuple.remote_port = known.remote_port;
+        }
+        if is_unset(tuple.local_ip) {
+            tuple.local_ip = known.local_ip;
+        }
+        if is_unset(tuple.remote_ip) {
+            tuple.remote_ip = known.remote_ip;
         }
     }
 

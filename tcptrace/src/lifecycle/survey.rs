@@ -123,6 +123,7 @@ impl Engine {
         let Some(asked) = self.inquiry.survey.or(self.inquiry.scan) else { return };
         let Some(conn) = self.conns.get_mut(&key) else { return };
         conn.found_in = number;
+        conn.complete_tuple(&found.tuple);
         conn.cgroup = conn.cgroup.or(found.cgroup);
         conn.uid = conn.uid.or(found.uid);
         if conn.gaps == gaps || blind_until.is_some_and(|blind| blind > asked.at) {
@@ -186,6 +187,7 @@ impl Engine {
         let number = self.inquiry.number;
         if let Some(conn) = self.conns.get_mut(&key) {
             conn.found_in = number;
+            conn.complete_tuple(&found.tuple);
             conn.accepted = Some(true);
             conn.own(holder.task, OwnerSource::Scan);
         }

@@ -13,5 +13,7 @@ mod orphans;
 mod owners;
 mod resets;
 mod running;
+mod snapshot;
+mod stuck;
 mod time_wait;
 mod timeouts;

@@ -1,0 +1,205 @@
+//! What exists, as `snapshot` tells it, against what `ss` tells in the same moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tcptrace_tests::program::{Finished, binary, run, run_command};
+use tcptrace_tests::zoo::Zoo;
+use tcptrace_tests::{End, Namespace, pair};
+
+fn snapshot(net: &Namespace, args: &[&str]) -> Vec<Value> {
+    rows(&run(&[&["snapshot", "--format", "json", "--netns", &net.inode().to_string()], args].concat()))
+}
+
+fn rows(finished: &Finished) -> Vec<Value> {
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    finished.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// A socket of `ss`, in the words of `snapshot`.
+fn of_ss(line: &str) -> Value {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let state = match words[0] {
+        "ESTAB" => "ESTABLISHED".to_owned(),
+        state => state.replace("WAIT-", "WAIT").replace('-', "_"),
+    };
+    let number = |word: &str| word.parse::<u64>().expect("a number");
+    let tagged = |tag: &str| words.iter().find_map(|word| word.strip_prefix(tag));
+    let inode = tagged("ino:").map(number).filter(|inode| *inode != 0);
+    json!({
+        "state": state, "recv_queue": number(words[1]), "send_queue": number(words[2]),
+        "local": words[3].replace(":*", ":0"), "remote": words[4].replace(":*", ":0"),
+        "inode": inode, "conn": tagged("sk:").expect("a cookie"),
+    })
+}
+
+#[test]
+fn agrees_with_ss_about_every_socket() {
+    let net = Namespace::enter();
+    let _zoo = Zoo::fill(&net);
+    let before = net.run("ss", &["-taneH"]);
+    let sockets = snapshot(&net, &["--list"]);
+    let counts = snapshot(&net, &[]);
+    assert_eq!(lines(&net.run("ss", &["-taneH"])), lines(&before), "the zoo does not change");
+
+    let told = |row: &Value| {
+        let fields = ["state", "recv_queue", "send_queue", "local", "remote", "inode", "conn"];
+        fields.iter().map(|field| ((*field).to_owned(), row[field].clone())).collect::<Value>().to_string()
+    };
+    let expected: BTreeSet<String> = before.lines().map(|line| of_ss(line).to_string()).collect();
+    assert_eq!(sockets.iter().map(told).collect::<BTreeSet<_>>(), expected);
+
+    let mut by_state = BTreeMap::<String, u64>::new();
+    for line in before.lines() {
+        *by_state.entry(of_ss(line)["state"].as_str().expect("a state").to_owned()).or_default() += 1;
+    }
+    assert_eq!(by_state.len(), 10, "every state but CLOSED: {by_state:?}");
+    for row in counts.iter().filter(|row| row["by"] == "state" && row["state"] != "CLOSED") {
+        assert_eq!(row["total"], by_state[row["state"].as_str().expect("a state")], "{row}");
+    }
+}
+
+/// What changes on its own are timers.
+fn lines(text: &str) -> BTreeSet<String> {
+    text.lines().map(|line| of_ss(line).to_string()).collect()
+}
+
+#[test]
+fn who_has_what() {
+    let net = Namespace::enter();
+    let zoo = Zoo::fill(&net);
+    let rows = snapshot(&net, &["--list"]);
+    let ours = std::process::id();
+    let of = |end: &End| {
+        let is_it = |row: &&Value| row["local"] == end.local.to_string() && row["remote"] == end.remote.to_string();
+        rows.iter().find(is_it).unwrap_or_else(|| panic!("{end:?} in {rows:#?}"))
+    };
+    for end in [&zoo.established.0, &zoo.established.1, &zoo.half_closed.0, &zoo.half_closed.1, &zoo.closing] {
+        let row = of(end);
+        assert_eq!([&row["kept"], &row["pid"], &row["holders"]], [&json!("held"), &json!(ours), &json!(1)], "{row}");
+        assert_eq!([&row["fd"], &row["owner_source"]], [&json!(end.as_raw_fd()), &json!("scan")], "{row}");
+        assert_eq!(row["age_ns"], Value::Null, "{row}");
+    }
+    let row = of(&zoo.never_accepted);
+    assert_eq!([&row["state"], &row["kept"], &row["pid"]], [&json!("CLOSE_WAIT"), &json!("queued"), &Value::Null]);
+    assert_eq!(row["listener_pid"], ours, "{row}");
+    for (end, state) in [(&zoo.fin_wait1, "FIN_WAIT1"), (&zoo.last_ack, "LAST_ACK")] {
+        let row = of(end);
+        assert_eq!([&row["state"], &row["kept"], &row["pid"]], [&json!(state), &json!("orphan"), &Value::Null]);
+        assert_eq!(row["timer"], "on", "{row}");
+    }
+    let row = of(&zoo.fin_wait2);
+    assert_eq!(
+        [&row["state"], &row["kept"], &row["time_wait_left_ns"]],
+        [&json!("FIN_WAIT2"), &json!("mini"), &Value::Null]
+    );
+    let row = of(&zoo.time_wait);
+    assert_eq!([&row["state"], &row["kept"], &row["timer"]], ["TIME_WAIT", "mini", "timewait"], "{row}");
+    let left = row["time_wait_left_ns"].as_u64().expect("a time");
+    assert!((1..=60_000_000_000).contains(&left), "{row}");
+    assert!(row["age_ns"].as_u64().is_none_or(|age| age + left == 60_000_000_000), "{row}");
+}
+
+#[test]
+fn counts_name_who_and_where() {
+    let net = Namespace::enter();
+    let zoo = Zoo::fill(&net);
+    let rows = snapshot(&net, &["--state", "CLOSE_WAIT"]);
+    let ours = json!(std::process::id());
+    let owners: Vec<_> = rows.iter().filter(|row| row["by"] == "owner").collect();
+    assert!(owners.iter().any(|row| row["pid"] == ours && row["total"] == 2 && row["held"] == 2), "{owners:?}");
+    assert!(owners.iter().any(|row| row["listener_pid"] == ours && row["queued"] == 1), "{owners:?}");
+    let ends: Vec<_> = rows.iter().filter(|row| row["by"] == "remote").collect();
+    let (local, remote) = (zoo.close_wait.local.to_string(), "127.0.0.1:0");
+    assert!(ends.iter().any(|row| row["local"] == local && row["remote"] == remote && row["total"] == 2), "{ends:?}");
+    assert!(
+        rows.iter().all(|row| row["state"] == "CLOSE_WAIT" || row["total"] == 0 || row["state"] == "CLOSED"),
+        "{rows:?}"
+    );
+}
+
+#[test]
+fn filters() {
+    let net = Namespace::enter();
+    let (client, server) = pair();
+    let local = |args: &[&str]| {
+        let rows = snapshot(&net, &[&["--list"], args].concat());
+        rows.iter().map(|row| row["local"].as_str().expect("an address").to_owned()).collect::<Vec<_>>()
+    };
+    let (ours, theirs) = (client.local.to_string(), server.local.to_string());
+    assert_eq!(local(&["--lport", &client.local.port().to_string()]), [ours.clone()]);
+    assert_eq!(local(&["--rport", &client.local.port().to_string()]), [theirs]);
+    assert_eq!(local(&["--pid", &std::process::id().to_string()]).len(), 2);
+    assert_eq!(local(&["--pid", "1"]).len(), 0);
+    assert_eq!(local(&["-6"]).len(), 0);
+    assert_eq!(local(&["--state", "ESTABLISHED", "--addr", "127.0.0.0/8"]).len(), 2);
+    assert_eq!(local(&["--state", "TIME_WAIT"]).len(), 0);
+}
+
+#[test]
+fn namespaces_have_names() {
+    let name = format!("tcptrace-test-{}", std::process::id());
+    let net = Namespace::enter();
+    let (client, _server) = pair();
+    let _named = Named::bind(&name);
+    let list = |netns: &str| rows(&run(&["snapshot", "--list", "--format", "json", "--netns", netns]));
+    for netns in [name.clone(), net.inode().to_string(), format!("/run/netns/{name}")] {
+        let rows = list(&netns);
+        let row = rows.iter().find(|row| row["local"] == client.local.to_string()).expect("the client");
+        assert_eq!([&row["netns_name"], &row["netns"]], [&json!(name), &json!(net.inode())], "{row}");
+    }
+    let unknown = run(&["snapshot", "--netns", "nobody-has-this-name"]);
+    assert_eq!(unknown.code(), 1);
+    assert!(unknown.stderr.contains("no network namespace is called 'nobody-has-this-name'"), "{}", unknown.stderr);
+}
+
+/// A name for the network namespace of this thread, as `ip netns` would give it.
+struct Named(String);
+
+impl Named {
+    fn bind(name: &str) -> Self {
+        fs::create_dir_all("/run/netns").expect("make a place for names");
+        let path = format!("/run/netns/{name}");
+        fs::write(&path, "").expect("make a file to mount on");
+        let here = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
+        let nothing = None::<&str>;
+        nix::mount::mount(Some(here.as_str()), path.as_str(), nothing, nix::mount::MsFlags::MS_BIND, nothing)
+            .expect("mount the namespace");
+        Self(path)
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _gone = nix::mount::umount2(self.0.as_str(), nix::mount::MntFlags::MNT_DETACH);
+        let _gone = fs::remove_file(&self.0);
+    }
+}
+
+/// Anybody may look at what is around, and is told what stays hidden.
+#[test]
+fn without_privileges() {
+    let _net = Namespace::enter();
+    let (client, _server) = pair();
+    let place = std::env::temp_dir().join(format!("tcptrace-{}", std::process::id()));
+    fs::copy(binary(), &place).expect("copy the program");
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).expect("let anybody run it");
+    let mut command = Command::new(&place);
+    command.args(["snapshot", "--list", "--format", "json"]).uid(65_534).gid(65_534);
+    let finished = run_command(command);
+    fs::remove_file(&place).expect("remove the copy");
+
+    let rows = rows(&finished);
+    let row = rows.iter().find(|row| row["local"] == client.local.to_string()).expect("the client");
+    assert_eq!(
+        [&row["state"], &row["pid"], &row["owner_source"]],
+        [&json!("ESTABLISHED"), &Value::Null, &json!("unknown")]
+    );
+    assert!(finished.stderr.contains("not seen: the descriptors of"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("run as root"), "{}", finished.stderr);
+}

@@ -1,0 +1,128 @@
+//! Sockets that wait for somebody, reported while they are there.
+
+use std::os::fd::AsRawFd;
+
+use serde_json::{Value, json};
+use tcptrace_tests::sockets::{address, listen, start_connecting};
+use tcptrace_tests::{End, Namespace, Tracer, pair};
+
+const AFTER: &str = "500ms";
+const AFTER_NS: u64 = 500_000_000;
+
+fn start(net: &Namespace, command: &str) -> Tracer {
+    Tracer::start_in(net, &[command, "--format", "json", "--report-stuck", AFTER])
+}
+
+fn row(tracer: &Tracer, net: &Namespace, end: &End, event: &str) -> Value {
+    tracer.row(net, &format!("{event} of {end:?}"), |row| net.is_about(row, end) && row["event"] == event)
+}
+
+fn assert_ours(row: &Value, end: &End) {
+    assert_eq!([&row["holder_pid"], &row["fd"]], [&json!(std::process::id()), &json!(end.as_raw_fd())], "{row}");
+    assert_eq!(row["holders"], 1, "{row}");
+}
+
+#[test]
+fn close_wait_that_a_process_does_not_close() {
+    let net = Namespace::enter();
+    let [watch, connections] = ["watch", "connections"].map(|command| start(&net, command));
+    let (mut client, mut server) = pair();
+    client.close();
+    server.receive_end();
+
+    let told = row(&watch, &net, &server, "stuck");
+    assert_eq!(
+        [&told["old"], &told["new"], &told["accepted"]],
+        [&json!("CLOSE_WAIT"), &json!("CLOSE_WAIT"), &json!(true)]
+    );
+    assert!(told["held_ns"].as_u64().is_some_and(|ns| ns >= AFTER_NS) && told["held_at_least"] == false, "{told}");
+    assert_ours(&told, &server);
+    // Once per doubling.
+    let ages = watch.rows(&net, "a second report", |rows| {
+        let about = rows.iter().filter(|row| net.is_about(row, &server) && row["event"] == "stuck");
+        let ages: Vec<u64> = about.map(|row| row["held_ns"].as_u64().expect("an age")).collect();
+        (ages.len() > 1).then_some(ages)
+    });
+    assert!(ages[1] >= 2 * ages[0], "{ages:?}");
+
+    let told = row(&connections, &net, &server, "stuck");
+    assert_eq!([&told["state"], &told["closed"], &told["end"]], [&json!("CLOSE_WAIT"), &Value::Null, &Value::Null]);
+    assert_eq!([&told["closer"], &told["age_at_least"]], [&json!("passive"), &json!(false)], "{told}");
+    assert_ours(&told, &server);
+    server.close();
+    let told = row(&connections, &net, &server, "connection");
+    assert_eq!([&told["end"], &told["complete"]], [&json!("fin"), &json!(true)], "{told}");
+    assert!(told.get("holder_pid").is_none(), "{told}");
+}
+
+#[test]
+fn close_wait_that_nobody_accepts() {
+    let net = Namespace::enter();
+    let watch = start(&net, "watch");
+    let listener = listen("127.0.0.1");
+    let mut client = End::from(std::net::TcpStream::connect(address(&listener)).expect("connect"));
+    client.close();
+    let server = End::named(client.remote, client.local);
+
+    let told = row(&watch, &net, &server, "stuck");
+    assert_eq!(
+        [&told["old"], &told["accepted"], &told["holder_pid"]],
+        [&json!("CLOSE_WAIT"), &json!(false), &Value::Null]
+    );
+    assert_eq!([&told["listener_pid"], &told["pid"]], [&json!(std::process::id()), &Value::Null], "{told}");
+}
+
+/// The kernel has forgotten the connection, and `ss` does not show it any more; the process still has a descriptor.
+#[test]
+fn reset_that_a_process_does_not_notice() {
+    let net = Namespace::enter();
+    let [watch, connections] = ["watch", "connections"].map(|command| start(&net, command));
+    let (mut client, mut server) = pair();
+    client.reset();
+
+    let told = row(&watch, &net, &server, "stuck");
+    assert_eq!([&told["old"], &told["new"], &told["reason"]], ["CLOSED", "CLOSED", "reset_received"], "{told}");
+    assert_ours(&told, &server);
+    assert!(!net.run("ss", &["-tanH"]).contains(&format!(":{}", server.remote.port())), "ss shows it");
+    row(&connections, &net, &server, "stuck");
+    server.close();
+    let released = row(&watch, &net, &server, "released");
+    assert_eq!([&released["reason"], &released["holder_pid"]], [&json!("reset_received"), &Value::Null], "{released}");
+    assert!(released["held_ns"].as_u64() > told["held_ns"].as_u64(), "{released}");
+    let told = row(&connections, &net, &server, "released");
+    assert_eq!([&told["end"], &told["state"]], ["reset_received", "CLOSED"], "{told}");
+}
+
+#[test]
+fn syn_sent_that_nobody_answers() {
+    let net = Namespace::enter();
+    let watch = start(&net, "watch");
+    let listener = listen("127.0.0.1");
+    net.drop_arriving("tcp flags syn");
+    let (connecting, client) = start_connecting(address(&listener));
+
+    let told = row(&watch, &net, &client, "stuck");
+    assert_eq!(
+        [&told["old"], &told["owner_source"], &told["accepted"]],
+        [&json!("SYN_SENT"), &json!("connect"), &Value::Null]
+    );
+    assert_eq!([&told["holder_pid"], &told["fd"]], [&json!(std::process::id()), &json!(connecting.as_raw_fd())]);
+}
+
+/// Only what matches a filter is reported.
+#[test]
+fn filtered() {
+    let net = Namespace::enter();
+    let (mut client, server) = pair();
+    let (mut other, unwanted) = pair();
+    let port = server.local.port().to_string();
+    let args = ["watch", "--format", "json", "--report-stuck", AFTER, "--lport", &port, "--state", "CLOSE_WAIT"];
+    let watch = Tracer::start_in(&net, &args);
+    other.close();
+    unwanted.receive_end();
+    client.close();
+    server.receive_end();
+
+    row(&watch, &net, &server, "stuck");
+    assert!(watch.rows_now(&net).iter().all(|row| !net.is_about(row, &unwanted)), "{:?}", watch.rows_now(&net));
+}
