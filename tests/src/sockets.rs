@@ -124,6 +124,15 @@ pub fn listen(address: &str) -> TcpListener {
     TcpListener::bind((address, 0)).expect("listen")
 }
 
+/// The same, with room for so many connections that nobody has accepted.
+pub fn listen_with(address: &str, backlog: usize) -> TcpListener {
+    let listener = socket();
+    let address = SocketAddr::new(address.parse().expect("an address"), 0);
+    listener.bind(&address.into()).expect("bind");
+    listener.listen(i32::try_from(backlog).expect("a backlog")).expect("listen");
+    listener.into()
+}
+
 /// Where a listener listens.
 pub fn address(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().expect("a bound socket")

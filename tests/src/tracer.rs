@@ -157,6 +157,16 @@ impl Tracer {
         })
     }
 
+    /// Stops it in its tracks: what the kernel has to tell piles up.
+    pub fn pause(&self) {
+        kill(self.pid, Signal::SIGSTOP).expect("a tcptrace to stop");
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self) {
+        kill(self.pid, Signal::SIGCONT).expect("a tcptrace to go on");
+    }
+
     /// Sends it a Ctrl-C, and waits for its end.
     pub fn interrupt(&self) -> Finished {
         kill(self.pid, Signal::SIGINT).expect("a tcptrace to interrupt");

@@ -1,11 +1,15 @@
 //! Connections that were there before the tracer.
 
+use std::collections::{HashMap, HashSet};
+use std::os::fd::AsRawFd;
 use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tcptrace_tests::namespace::boot_ns;
 use tcptrace_tests::process::close;
-use tcptrace_tests::sockets::{address, listen};
+use tcptrace_tests::sockets::{address, connect, listen, listen_with};
+use tcptrace_tests::zoo::Zoo;
 use tcptrace_tests::{End, Namespace, Tracer, pair};
 
 const HOLD: Duration = Duration::from_millis(300);
@@ -67,7 +71,7 @@ fn close_wait_before() {
     assert_eq!([&told["end"], &told["pid"]], [&json!("fin"), &json!(std::process::id())], "{told}");
 }
 
-/// Its end is seen all the same, and it is not taken for a minute shorter than it was.
+/// The kernel tells how much of it is left, and so how much is over.
 #[test]
 fn time_wait_before() {
     let net = Namespace::enter();
@@ -81,10 +85,13 @@ fn time_wait_before() {
 
     let ended = row(&watch, &net, &client, |row| row["new"] == "CLOSED");
     assert_eq!([&ended["old"], &ended["reason"]], ["TIME_WAIT", "expired"], "{ended}");
-    assert!(ended["held_ns"].as_u64().is_none_or(|ns| ns > 30_000_000_000), "{ended}");
-    assert_eq!(ended["held_at_least"], !ended["held_ns"].is_null(), "{ended}");
+    let held = Duration::from_nanos(ended["held_ns"].as_u64().expect("an age"));
+    assert!((59_900..65_000).contains(&held.as_millis()), "{ended}");
+    assert_eq!(ended["held_at_least"], true, "{ended}");
     let told = row(&connections, &net, &client, |_| true);
     assert_eq!([&told["complete"], &told["time_wait_end"]], [&json!(false), &json!("expired")], "{told}");
+    // Nobody has it, and what nobody has keeps no owner.
+    assert_eq!([&told["pid"], &told["owner_source"]], [&Value::Null, &json!("unknown")], "{told}");
 }
 
 #[test]
@@ -99,4 +106,160 @@ fn listener_before() {
     assert_eq!([&closed["old"], &closed["pid"]], [&json!("LISTEN"), &json!(std::process::id())], "{closed}");
     assert!(closed["held_at_least"] == true || closed["held_ns"].is_null(), "{closed}");
     assert_ne!(closed["held_ns"], 0, "{closed}");
+}
+
+/// What is there before has a state and an owner without having moved.
+#[test]
+fn every_state_before() {
+    let net = Namespace::enter();
+    let zoo = Zoo::fill(&net);
+    let begun = boot_ns();
+    let tracer = Tracer::start_in(&net, &["watch", "--format", "json", "--report-stuck", "300ms"]);
+    let ready = boot_ns();
+
+    let ours = json!(std::process::id());
+    let stuck = |end: &End| row(&tracer, &net, end, |row| row["event"] == "stuck");
+    for (end, state) in [
+        (&zoo.syn_sent, "SYN_SENT"),
+        (&zoo.half_closed.0, "FIN_WAIT2"),
+        (&zoo.half_closed.1, "CLOSE_WAIT"),
+        (&zoo.close_wait, "CLOSE_WAIT"),
+    ] {
+        let row = stuck(end);
+        assert_eq!([&row["old"], &row["pid"], &row["owner_source"]], [&json!(state), &ours, &json!("scan")], "{row}");
+        assert_eq!([&row["holder_pid"], &row["held_at_least"]], [&ours, &json!(true)], "{row}");
+        // It is as old as what was seen of it, and never 0.
+        let at = row["boot_ns"].as_u64().expect("a time");
+        let age = row["held_ns"].as_u64().expect("an age");
+        assert!((at - ready..=at - begun).contains(&age), "{row}");
+    }
+    let queued = stuck(&zoo.never_accepted);
+    assert_eq!([&queued["pid"], &queued["accepted"]], [&Value::Null, &json!(false)], "{queued}");
+    assert_eq!(queued["listener_pid"], ours, "{queued}");
+    for (end, state) in [(&zoo.last_ack, "LAST_ACK"), (&zoo.fin_wait2, "FIN_WAIT2")] {
+        let row = stuck(end);
+        assert_eq!(
+            [&row["old"], &row["pid"], &row["holder_pid"]],
+            [&json!(state), &Value::Null, &Value::Null],
+            "{row}"
+        );
+    }
+    // The rest shows that it was known when it moves.
+    let Zoo { established: (mut client, mut server), mut closing, listener, .. } = zoo;
+    client.reset();
+    server.receive_reset();
+    server.close();
+    closing.close();
+    let end = End::named(address(&listener), ([0, 0, 0, 0], 0).into());
+    close(listener);
+    for (end, state) in [(&client, "ESTABLISHED"), (&server, "ESTABLISHED"), (&end, "LISTEN")] {
+        let row = row(&tracer, &net, end, |row| row["new"] == "CLOSED" && row["event"] == "transition");
+        assert_eq!([&row["old"], &row["pid"], &row["owner_source"]], [&json!(state), &ours, &json!("scan")], "{row}");
+        assert_eq!(row["held_at_least"], true, "{row}");
+    }
+}
+
+#[test]
+fn without_existing() {
+    let net = Namespace::enter();
+    let (mut client, mut server) = pair();
+    client.close();
+    server.receive_end();
+    let options = ["watch", "--format", "json", "--report-stuck", "200ms", "--no-existing"];
+    let tracer = Tracer::start_in(&net, &options);
+    let (mut later, other) = pair();
+    later.close();
+    row(&tracer, &net, &other, |row| row["event"] == "stuck");
+    assert!(tracer.rows_now(&net).iter().all(|row| !net.is_about(row, &server)), "{:?}", tracer.rows_now(&net));
+    server.close();
+    let left = row(&tracer, &net, &server, |row| row["old"] == "CLOSE_WAIT");
+    assert_eq!([&left["owner_source"], &left["event"]], ["close", "transition"], "{left}");
+}
+
+/// A leak of 20,000 sockets, most of which were never accepted.
+#[test]
+fn many_in_close_wait_before() {
+    const QUEUES: usize = 4;
+    const QUEUED: usize = 4_000;
+    const HELD: usize = 4_000;
+    let net = Namespace::enter();
+    let held = listen("127.0.0.1");
+    let left_by_client = |_| {
+        let (mut client, server) = connect(&held);
+        client.close();
+        server
+    };
+    let servers: Vec<End> = (0..HELD).map(left_by_client).collect();
+    let queues: Vec<_> = (0..QUEUES).map(|_| listen_with("127.0.0.1", QUEUED)).collect();
+    for queue in &queues {
+        for _ in 0..QUEUED {
+            End::from(std::net::TcpStream::connect(address(queue)).expect("connect")).close();
+        }
+    }
+    let options = ["connections", "--format", "json", "--report-stuck", "1s", "--state", "CLOSE_WAIT"];
+    let tracer = Tracer::start_in(&net, &options);
+
+    let all = QUEUES * QUEUED + HELD;
+    let rows = tracer.rows(&net, "20,000 reports", |rows| rows.get(..all).map(<[Value]>::to_vec));
+    let stuck: HashMap<String, Value> = rows.into_iter().map(|row| (row["conn"].to_string(), row)).collect();
+    assert_eq!(stuck.len(), all, "each once, before any of them twice");
+    let ours = json!(std::process::id());
+    let count = |accepted: bool, whose: &str| {
+        stuck
+            .values()
+            .filter(|row| row["accepted"] == accepted && row[whose] == ours && row["age_at_least"] == true)
+            .count()
+    };
+    assert_eq!([count(true, "holder_pid"), count(false, "listener_pid")], [HELD, QUEUES * QUEUED]);
+    let fds: HashSet<u64> = stuck.values().filter_map(|row| row["fd"].as_u64()).collect();
+    assert_eq!(fds, servers.iter().map(|end| u64::try_from(end.as_raw_fd()).expect("a descriptor")).collect());
+}
+
+/// Events are lost while the reader stands still. What vanished meanwhile is told as such, the rest goes on.
+#[test]
+fn after_a_loss() {
+    let net = Namespace::enter();
+    let options = ["connections", "--format", "json", "--ring-size", "1"];
+    let tracer = Tracer::start_in(&net, &options);
+    let [mut gone, mut stays, mut moves] = [pair(), pair(), pair()];
+    // It has followed them, when it tells of a later one.
+    let (mut probe, mut other) = pair();
+    probe.reset();
+    other.receive_reset();
+    other.close();
+    row(&tracer, &net, &probe, |_| true);
+
+    tracer.pause();
+    let listener = listen("127.0.0.1");
+    for _ in 0..3_000 {
+        let (mut client, mut server) = connect(&listener);
+        client.reset();
+        server.close();
+    }
+    gone.0.reset();
+    gone.1.receive_reset();
+    gone.1.close();
+    moves.0.finish_sending();
+    moves.1.receive_end();
+    tracer.resume();
+
+    let told = row(&tracer, &net, &gone.0, |_| true);
+    assert_eq!(
+        [&told["end"], &told["closer"], &told["complete"]],
+        [&json!("unknown"), &json!("unknown"), &json!(false)]
+    );
+    assert_eq!(told["pid"], std::process::id(), "{told}");
+    stays.0.reset();
+    stays.1.receive_reset();
+    let told = row(&tracer, &net, &stays.0, |_| true);
+    assert_eq!([&told["end"], &told["complete"]], [&json!("reset_linger0"), &json!(true)], "{told}");
+    moves.1.close();
+    moves.0.receive_end();
+    moves.0.close();
+    let told = row(&tracer, &net, &moves.1, |_| true);
+    assert_eq!([&told["end"], &told["closer"], &told["complete"]], [&json!("fin"), &json!("passive"), &json!(false)]);
+    let close_wait = told["states"].as_array().expect("states").iter().find(|stay| stay["state"] == "CLOSE_WAIT");
+    assert_eq!(close_wait.expect("its last stay")["at_least"], true, "{told}");
+    let finished = tracer.interrupt();
+    assert_eq!(finished.code(), 3, "{}", finished.stderr);
 }
