@@ -7,6 +7,7 @@ mod basic;
 mod closing;
 mod families;
 mod filters;
+mod groups;
 mod names;
 mod opening;
 mod orphans;
