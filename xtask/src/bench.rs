@@ -6,6 +6,7 @@
 pub(crate) mod generator;
 mod measure;
 mod report;
+pub(crate) mod snapshot;
 mod subject;
 
 use std::fs;

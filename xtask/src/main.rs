@@ -30,6 +30,11 @@ enum Task {
     Test(test::Args),
     /// Measures what tcptrace costs, next to nothing at all and to other tools (as root)
     Bench(bench::Args),
+    /// Measures how long `tcptrace snapshot` takes with many sockets, next to ss (as root)
+    BenchSnapshot(bench::snapshot::Args),
+    /// Holds connections on loopback: the sockets of `bench-snapshot`
+    #[command(hide = true)]
+    Hold(bench::snapshot::HoldArgs),
     /// Makes connections on loopback, in a network namespace of its own: the load of `bench`
     #[command(hide = true)]
     Generate(bench::generator::Args),
@@ -41,6 +46,8 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::BenchSnapshot(args) => bench::snapshot::run(&args),
+        Task::Hold(args) => bench::snapshot::hold(&args),
         Task::Generate(args) => bench::generator::run(&args),
     };
     match result {

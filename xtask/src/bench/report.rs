@@ -59,14 +59,14 @@ fn costs(samples: &[Sample]) -> String {
     format!("{:.2} | {} MiB | {lines} | {lost}", cpu.as_secs_f64() * 1e6 / transitions, rss.div_ceil(1 << 20))
 }
 
-fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+pub(super) fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
     values
 }
 
 /// The middle of sorted `values`; of two middles, their mean.
-fn median(values: &[f64]) -> f64 {
+pub(super) fn median(values: &[f64]) -> f64 {
     let half = values.len() / 2;
     match (values.get(half.wrapping_sub(1)), values.get(half)) {
         (Some(below), Some(above)) if values.len().is_multiple_of(2) => f64::midpoint(*below, *above),
