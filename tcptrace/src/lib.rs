@@ -1,7 +1,8 @@
 //! tcptrace follows TCP connections to their true end, and says who closed first and how long each state lasted.
 //!
 //! Events go one way: eBPF programs → ring buffer → [`event::Event`] → [`lifecycle::Engine`] → rows → [`output`].
-//! The kernel side only reports, the pure engine decides, every output only renders.
+//! The kernel side only reports, the pure engine decides, every output only renders. What was there before, what a loss
+//! has hidden and who holds what comes from [`existing`], as events like all others; [`snapshot`] shows just that.
 //!
 //! # How a connection is followed beyond its last tracepoint
 //!
@@ -14,6 +15,12 @@
 //!   the timer tells afterwards when it was set for the last time, and so the least that the TIME_WAIT lasted.
 //!
 //! All of them carry the cookie of the full socket, which makes the two one connection. No duration is assumed anywhere.
+//!
+//! # Whose a connection is
+//!
+//! The task on the CPU is asked only where it must be the one that acts: in `connect`, `listen`, `close` and `shutdown`,
+//! and at the exit of `accept`, where the new descriptor is looked up in its own table. In a soft interrupt it is whoever
+//! happened to run. What is left is looked up by a walk through all descriptors, later and beside the stream.
 
 pub mod cli;
 pub mod event;

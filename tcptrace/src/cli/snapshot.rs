@@ -41,7 +41,8 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let allocated = allocated.filter(|_| coverage.is_complete());
     let shown = if args.list { report.list(&snapshot)? } else { report.counts(&snapshot, args.top, allocated)? };
     let places = coverage.namespaces.len() + coverage.interrupted.len();
-    say(format_args!("{shown} sockets in {places} network namespaces{}", unseen(&coverage, &holders)));
+    let (sockets, places) = (counted(shown, "socket"), counted(places as u64, "network namespace"));
+    say(format_args!("{sockets} in {places}{}", unseen(&coverage, &holders)));
     Ok(Outcome::Done)
 }
 
@@ -140,15 +141,25 @@ impl Report {
 fn unseen(coverage: &Coverage, holders: &Holders) -> String {
     let mut parts = Vec::new();
     if holders.unseen_processes > 0 {
-        parts.push(format!("the descriptors of {} processes", holders.unseen_processes));
+        parts.push(format!("the descriptors of {}", counted(holders.unseen_processes as u64, "process")));
     }
     if coverage.unseen_processes > 0 {
-        parts.push(format!("the network namespaces of {} processes", coverage.unseen_processes));
+        parts.push(format!("the network namespaces of {}", counted(coverage.unseen_processes as u64, "process")));
     }
     parts.extend(coverage.unreadable.iter().map(|(netns, reason)| format!("network namespace {netns} ({reason})")));
     if !coverage.interrupted.is_empty() {
-        parts.push(format!("changes in {} network namespaces meanwhile", coverage.interrupted.len()));
+        let places = counted(coverage.interrupted.len() as u64, "network namespace");
+        parts.push(format!("what changed meanwhile in {places}"));
     }
     let advice = if nix::unistd::geteuid().is_root() { "" } else { "; run as root to see all" };
     if parts.is_empty() { String::new() } else { format!("; not seen: {}{advice}", parts.join(", ")) }
+}
+
+fn counted(number: u64, what: &str) -> String {
+    let ending = match number {
+        1 => "",
+        _ if what.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{number} {what}{ending}")
 }

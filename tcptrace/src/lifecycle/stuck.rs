@@ -153,7 +153,8 @@ impl Engine {
             return;
         }
         let pending = Pending { asked_at: self.now, stay, first: None, holders: 0 };
-        if self.config.scans {
+        let is_mini = self.conns.get(&key).is_some_and(|conn| conn.is_mini);
+        if self.config.scans && !is_mini {
             self.waiting.pending.insert(key, pending);
             self.waiting.oldest_pending.get_or_insert(self.now);
             self.waiting.scan_wanted = true;
