@@ -17,6 +17,9 @@ use crate::tcp::{Side, State, Task};
 /// How long a socket is left alone at least: nearly all of them have moved on by then.
 const SETTLE_NS: u64 = 1_000_000_000;
 
+/// No socket is reported more often, however short the time that is asked for.
+const RESOLUTION_NS: u64 = 1_000_000;
+
 /// How long a report waits for the scan that says who holds the socket.
 const PATIENCE_NS: u64 = 5_000_000_000;
 
@@ -198,7 +201,7 @@ impl Engine {
             released: false,
         };
         self.put_stuck(conn, self.now, stuck, out);
-        let again = age.known_ns().unwrap_or(0).max(self.config.stuck_after.unwrap_or(SETTLE_NS));
+        let again = age.known_ns().unwrap_or(0).max(self.config.stuck_after.unwrap_or(0)).max(RESOLUTION_NS);
         self.waiting.due.push(Reverse((self.now.saturating_add(again), key, pending.stay)));
     }
 

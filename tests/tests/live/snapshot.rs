@@ -77,7 +77,7 @@ fn who_has_what() {
     let ours = std::process::id();
     let of = |end: &End| {
         let is_it = |row: &&Value| row["local"] == end.local.to_string() && row["remote"] == end.remote.to_string();
-        rows.iter().find(is_it).unwrap_or_else(|| panic!("{end:?} in {rows:#?}"))
+        rows.iter().find(is_it).expect("every socket is listed")
     };
     for end in [&zoo.established.0, &zoo.established.1, &zoo.half_closed.0, &zoo.half_closed.1, &zoo.closing] {
         let row = of(end);
@@ -132,8 +132,8 @@ fn filters() {
         rows.iter().map(|row| row["local"].as_str().expect("an address").to_owned()).collect::<Vec<_>>()
     };
     let (ours, theirs) = (client.local.to_string(), server.local.to_string());
-    assert_eq!(local(&["--lport", &client.local.port().to_string()]), [ours.clone()]);
-    assert_eq!(local(&["--rport", &client.local.port().to_string()]), [theirs]);
+    assert_eq!(local(&["--lport", &client.local.port().to_string()]), [&*ours]);
+    assert_eq!(local(&["--rport", &client.local.port().to_string()]), [&*theirs]);
     assert_eq!(local(&["--pid", &std::process::id().to_string()]).len(), 2);
     assert_eq!(local(&["--pid", "1"]).len(), 0);
     assert_eq!(local(&["-6"]).len(), 0);
