@@ -7,6 +7,7 @@
 //! A test waits for events, never for a guessed time. Where it sleeps, the sleep is the length that is to be measured.
 #![expect(clippy::panic, reason = "a panic is how a test fails")]
 
+pub mod actor;
 pub mod clock;
 pub mod faults;
 pub mod life;
@@ -17,6 +18,7 @@ pub mod sockets;
 pub mod tracer;
 pub mod zoo;
 
+pub use actor::Actor;
 pub use clock::TimeWaitClock;
 pub use life::Life;
 pub use namespace::Namespace;

@@ -158,11 +158,25 @@ impl Life {
     /// This process owned it, known from there, in every row from the first that could tell.
     #[track_caller]
     pub fn ours_by(&self, source: &str) -> &Self {
-        let ours = Value::from(std::process::id());
+        self.owned_by(source, std::process::id())
+    }
+
+    /// That process owned it, known from there, in every row from the first that could tell.
+    #[track_caller]
+    pub fn owned_by(&self, source: &str, pid: u32) -> &Self {
         for row in self.transitions.iter().skip_while(|row| row["pid"].is_null()).chain([&self.connection]) {
-            assert_eq!(row["pid"], ours, "{self}");
+            assert_eq!(row["pid"], pid, "{self}");
         }
         assert_eq!(self.connection["owner_source"], source, "{self}");
+        self
+    }
+
+    /// That process closed it, in both rows.
+    #[track_caller]
+    pub fn closed_by(&self, pid: u32, name: &str) -> &Self {
+        for row in [self.leaving("ESTABLISHED"), &self.connection] {
+            assert_eq!([&row["close_pid"], &row["close_comm"]], [&Value::from(pid), &Value::from(name)], "{self}");
+        }
         self
     }
 

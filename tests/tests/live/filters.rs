@@ -10,6 +10,8 @@ use tcptrace_tests::process::spawn;
 use tcptrace_tests::sockets::{accept, address, bound_to, connect, listen};
 use tcptrace_tests::{End, Namespace, Tracer, pair};
 
+use crate::actor;
+
 fn watch(net: &Namespace, filter: &[&str]) -> Tracer {
     Tracer::start_in(net, &[&["watch", "--format", "json"], filter].concat())
 }
@@ -112,15 +114,15 @@ fn process_name() {
     let net = Namespace::enter();
     let listener = listen("127.0.0.1");
     let tracer = connections(&net, &["--comm", "wanted"]);
-    let named = |name: &str| {
-        let to = address(&listener);
-        let work = move || End::from(std::net::TcpStream::connect(to).expect("connect"));
-        let mut end = thread::Builder::new().name(name.into()).spawn(work).expect("a thread").join().expect("no panic");
-        end.reset();
-        end
+    let connected_by = |name: &str| {
+        let actor = actor(name, &["dial", "1", &address(&listener).to_string()]);
+        let _server = accept(&listener);
+        let client = End::named(actor.did_at("connected"), address(&listener));
+        actor.finish();
+        client
     };
-    net.life(&named("other"));
-    let wanted = named("wanted");
+    net.foreign_life(&connected_by("other"));
+    let wanted = connected_by("wanted");
     assert_only(&until_closed(&tracer, &net, &wanted), &wanted);
 }
 

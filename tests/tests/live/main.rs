@@ -18,3 +18,8 @@ mod snapshot;
 mod stuck;
 mod time_wait;
 mod timeouts;
+
+/// Starts a process that plays a part in a test.
+fn actor(name: impl AsRef<std::ffi::OsStr>, role: &[&str]) -> tcptrace_tests::Actor {
+    tcptrace_tests::Actor::start(env!("CARGO_BIN_EXE_actor"), name, role)
+}

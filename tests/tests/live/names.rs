@@ -1,13 +1,13 @@
 //! A process names itself, and may mean ill.
 
-use std::ffi::CString;
-use std::net::{SocketAddr, TcpStream};
-use std::thread;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
-use nix::sys::prctl::set_name;
 use tcptrace_tests::program::Finished;
 use tcptrace_tests::sockets::{address, listen};
 use tcptrace_tests::{Namespace, Tracer};
+
+use crate::actor;
 
 /// Clears the screen, rings, begins a line of its own, and breaks out of quotes and columns.
 const NAME: &[u8] = b"evil\x1b[2J\n\",\x07\r";
@@ -17,14 +17,11 @@ fn traced(command: &str, format: &str) -> Finished {
     let net = Namespace::enter();
     let nobody = address(&listen("127.0.0.1"));
     let tracer = Tracer::start_in(&net, &[command, "--format", format, "--no-color"]);
-    thread::spawn(move || connect_as(NAME, nobody)).join().expect("no panic");
+    let actor = actor(OsStr::from_bytes(NAME), &["dial", "1", &nobody.to_string()]);
+    actor.did("failed");
+    actor.finish();
     tracer.text("refused");
     tracer.interrupt()
-}
-
-fn connect_as(name: &[u8], to: SocketAddr) {
-    set_name(&CString::new(name).expect("no NUL")).expect("change the name");
-    TcpStream::connect(to).expect_err("nobody listens");
 }
 
 /// Whatever a terminal or a parser could stumble over is escaped.

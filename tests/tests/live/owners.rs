@@ -1,6 +1,12 @@
 //! Whose a connection is.
 
+mod accepting;
+mod passing;
+
+use std::collections::HashSet;
+use std::fs;
 use std::io::Write;
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -9,8 +15,10 @@ use nix::unistd::gettid;
 use serde_json::json;
 use tcptrace_tests::namespace::boot_ns;
 use tcptrace_tests::process::spawn;
-use tcptrace_tests::sockets::{accept, address, connect, listen};
-use tcptrace_tests::{Namespace, pair};
+use tcptrace_tests::sockets::{accept, address, listen};
+use tcptrace_tests::{End, Namespace, Tracer, pair};
+
+use crate::actor;
 
 /// The connection closes with its last descriptor, and that is a child's.
 #[test]
@@ -46,24 +54,37 @@ fn killed_process() {
     net.foreign_life(&client).has(json!({"closer": "active", "close_pid": child.id(), "close_comm": "cat"}));
 }
 
-/// The process id is the process's, the thread id and the name are the thread's.
+/// What this process is called: its first thread's name.
+fn our_name() -> String {
+    fs::read_to_string("/proc/self/comm").expect("read our name").trim_end().to_owned()
+}
+
+/// Does something in a new thread of that name, which is its own and not the process's, and tells the thread's id.
+fn in_thread<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> (T, i32) {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name(name.into()).spawn_scoped(scope, || (work(), gettid().as_raw()));
+        thread.expect("a thread").join().expect("no panic")
+    })
+}
+
+/// The process id and the name are the process's, the thread id is the thread's.
 #[test]
-fn thread_connects() {
+fn threads() {
     let net = Namespace::enter();
     let listener = listen("127.0.0.1");
-    let work = move || {
-        let (mut client, server) = connect(&listener);
-        client.reset();
-        server.receive_reset();
-        (client, gettid().as_raw())
-    };
-    let (client, tid) =
-        thread::Builder::new().name("connector".into()).spawn(work).expect("a thread").join().expect("no panic");
+    let (client, connector) = in_thread("connector", || TcpStream::connect(address(&listener)).expect("connect"));
+    let (mut server, acceptor) = in_thread("acceptor", || accept(&listener));
+    let mut client = End::from(client);
+    let ((), closer) = in_thread("closer", || client.reset());
+    server.receive_reset();
+    let ((), server_closer) = in_thread("other closer", || server.close());
 
+    let (pid, name) = (std::process::id(), our_name());
     let told = net.life(&client);
-    told.ours_by("connect").has(json!({"pid": std::process::id(), "tid": tid, "comm": "connector"}));
-    told.has(json!({"close_pid": std::process::id(), "close_tid": tid, "close_comm": "connector"}));
-    assert_ne!(told.connection["tid"], told.connection["pid"], "{told}");
+    told.ours_by("connect").has(json!({"tid": connector, "comm": name}));
+    told.has(json!({"close_pid": pid, "close_tid": closer, "close_comm": name}));
+    net.life(&server).ours_by("accept").has(json!({"tid": acceptor, "comm": name}));
+    assert!(![connector, acceptor, closer, server_closer].contains(&pid.cast_signed()));
 }
 
 /// On the loopback, packets are received in the name of whoever sent them: that is not the owner.
@@ -80,11 +101,90 @@ fn peer_is_another_process() {
     server.close();
     bash.wait().expect("wait for bash");
 
-    net.life(&server).went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "fin").ours();
-    let client = tcptrace_tests::End::named(server.remote, server.local);
+    net.life(&server).went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "fin").ours_by("accept");
+    let client = End::named(server.remote, server.local);
     let told = net.foreign_life(&client);
     told.has(json!({"pid": bash.id(), "comm": "bash", "owner_source": "connect", "closer": "active", "end": "fin"}));
     for row in &told.transitions {
         assert_eq!(row["pid"], bash.id(), "{told}");
     }
+}
+
+/// A killed process closes all that it held, and each connection is still its own.
+#[test]
+fn killed_with_many() {
+    const MANY: usize = 1_000;
+    let net = Namespace::enter();
+    let many = MANY.to_string();
+    let mut holder = actor("holder", &["hold", &many]);
+    let at = holder.did_at("listening");
+    let mut dialler = actor("dialler", &["dial", &many, &at.to_string()]);
+    for _ in 0..MANY {
+        dialler.did("connected");
+        holder.did("accepted");
+    }
+    dialler.kill();
+    let pids = [dialler.pid(), holder.pid()];
+    holder.cue();
+    holder.finish();
+
+    let rows = Tracer::connections().rows(&net, "all of them", |rows| {
+        let rows: Vec<_> = rows.iter().filter(|row| net.is_new(row)).collect();
+        (rows.len() >= 2 * MANY).then(|| rows.into_iter().cloned().collect::<Vec<_>>())
+    });
+    assert_eq!(rows.len(), 2 * MANY);
+    for (side, pid, name, source) in
+        [("client", pids[0], "dialler", "connect"), ("server", pids[1], "holder", "accept")]
+    {
+        let rows: Vec<_> = rows.iter().filter(|row| row["side"] == side).collect();
+        assert_eq!(rows.len(), MANY, "{side}");
+        for row in rows {
+            assert_eq!([&row["pid"], &row["close_pid"]], [pid, pid], "{row}");
+            assert_eq!([&row["comm"], &row["close_comm"], &row["owner_source"]], [name, name, source], "{row}");
+            assert_eq!(row["complete"], true, "{row}");
+        }
+    }
+    for row in net.told().iter().flatten() {
+        for field in ["pid", "close_pid"] {
+            assert!(row[field].is_null() || pids.iter().any(|pid| row[field] == *pid), "somebody else's: {row}");
+        }
+    }
+}
+
+/// The same addresses and ports, at the same time, in two network namespaces.
+#[test]
+fn twins_in_two_namespaces() {
+    const SERVER: &str = "127.0.0.1:7000";
+    const CLIENT: &str = "127.0.0.1:7001";
+    let play = |names: [&str; 2]| {
+        let net = Namespace::enter();
+        let server = actor(names[0], &["hold", "1", SERVER]);
+        server.did("listening");
+        let client = actor(names[1], &["dial", "1", SERVER, CLIENT]);
+        client.did("connected");
+        server.did("accepted");
+        (net, server, client)
+    };
+    let (first, first_server, first_client) = play(["server0", "client0"]);
+    let (second, second_server, second_client) = play(["server1", "client1"]);
+    let pids = [&first_server, &first_client, &second_server, &second_client].map(tcptrace_tests::Actor::pid);
+    first_client.finish();
+    second_server.finish();
+    first_server.finish();
+    second_client.finish();
+
+    let [server, client] = [SERVER, CLIENT].map(|address| address.parse().expect("an address"));
+    let (server, client) = (End::named(server, client), End::named(client, server));
+    let lives = [&first, &second].map(|net| [&server, &client].map(|end| net.foreign_life(end)));
+    for (life, (pid, name)) in lives.iter().flatten().zip(pids.iter().zip(["server0", "client0", "server1", "client1"]))
+    {
+        let source = if name.starts_with("server") { "accept" } else { "connect" };
+        life.owned_by(source, *pid).has(json!({"comm": name, "close_pid": pid, "close_comm": name}));
+    }
+    lives[0][0].ended("reset_remote", "reset_received");
+    lives[0][1].ended("reset_local", "reset_linger0");
+    lives[1][0].ended("reset_local", "reset_linger0");
+    lives[1][1].ended("reset_remote", "reset_received");
+    let conns: HashSet<_> = lives.iter().flatten().map(|life| life.connection["conn"].to_string()).collect();
+    assert_eq!(conns.len(), 4, "{conns:?}");
 }
