@@ -171,10 +171,10 @@ impl Life {
         self
     }
 
-    /// That process closed it, in both rows.
+    /// That process closed it, in the last row of both.
     #[track_caller]
     pub fn closed_by(&self, pid: u32, name: &str) -> &Self {
-        for row in [self.leaving("ESTABLISHED"), &self.connection] {
+        for row in [self.last(), &self.connection] {
             assert_eq!([&row["close_pid"], &row["close_comm"]], [&Value::from(pid), &Value::from(name)], "{self}");
         }
         self

@@ -71,11 +71,13 @@ pub fn output(mut command: Command) -> Output {
     result.unwrap_or_else(|error| panic!("run {said}: {error}"))
 }
 
-/// Starts a process that may inherit a socket, and returns when it has what it was given only.
+/// Starts a process that may inherit a socket, and returns when it has what it was given only, and this process has it
+/// no more.
 pub fn spawn(command: &mut Command) -> Child {
     let _no_close = STARTING.write().unwrap_or_else(PoisonError::into_inner);
     let child = command.spawn().unwrap_or_else(|error| panic!("run {command:?}: {error}"));
     wait_for_exec(child.id());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     child
 }
 

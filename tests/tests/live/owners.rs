@@ -176,15 +176,15 @@ fn twins_in_two_namespaces() {
     let [server, client] = [SERVER, CLIENT].map(|address| address.parse().expect("an address"));
     let (server, client) = (End::named(server, client), End::named(client, server));
     let lives = [&first, &second].map(|net| [&server, &client].map(|end| net.foreign_life(end)));
-    for (life, (pid, name)) in lives.iter().flatten().zip(pids.iter().zip(["server0", "client0", "server1", "client1"]))
-    {
-        let source = if name.starts_with("server") { "accept" } else { "connect" };
-        life.owned_by(source, *pid).has(json!({"comm": name, "close_pid": pid, "close_comm": name}));
+    for (life, pid) in lives.iter().flatten().zip(pids) {
+        let source = if life.connection["side"] == "server" { "accept" } else { "connect" };
+        life.owned_by(source, pid);
     }
-    lives[0][0].ended("reset_remote", "reset_received");
-    lives[0][1].ended("reset_local", "reset_linger0");
-    lives[1][0].ended("reset_local", "reset_linger0");
-    lives[1][1].ended("reset_remote", "reset_received");
+    // Whoever is reset by its peer has not closed.
+    lives[0][0].ended("reset_remote", "reset_received").has(json!({"comm": "server0", "close_pid": null}));
+    lives[0][1].ended("reset_local", "reset_linger0").closed_by(pids[1], "client0").has(json!({"comm": "client0"}));
+    lives[1][0].ended("reset_local", "reset_linger0").closed_by(pids[2], "server1").has(json!({"comm": "server1"}));
+    lives[1][1].ended("reset_remote", "reset_received").has(json!({"comm": "client1", "close_pid": null}));
     let conns: HashSet<_> = lives.iter().flatten().map(|life| life.connection["conn"].to_string()).collect();
     assert_eq!(conns.len(), 4, "{conns:?}");
 }
