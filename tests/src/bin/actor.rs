@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::ffi::CString;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStringExt;
@@ -22,6 +22,7 @@ use nix::sys::socket::{self, ControlMessage, ControlMessageOwned, MsgFlags, Sock
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tcptrace_tests::sockets::disconnect;
 
 type Played = Result<(), Box<dyn Error>>;
 
@@ -44,9 +45,20 @@ fn main() -> Played {
         ["reuseport"] => reuseport(),
         ["give", "accepted"] => give(&accept_one()?),
         ["give", to] => give(&TcpStream::connect(to)?),
-        ["take"] => take(),
+        ["give", to, "shut"] => {
+            let connection = TcpStream::connect(to)?;
+            connection.shutdown(Shutdown::Write)?;
+            give(&connection)
+        }
+        ["give", to, "dissolved"] => {
+            let connection = TcpStream::connect(to)?;
+            disconnect(&connection);
+            give(&connection)
+        }
+        ["take"] => take(None),
+        ["take", to] => take(Some(to.parse()?)),
         ["inetd"] => inetd(),
-        ["uring", how] => uring(how),
+        ["uring", count, how] => uring(count.parse()?, how),
         _ => Err("no such role".into()),
     }
 }
@@ -144,8 +156,8 @@ fn give(connection: &TcpStream) -> Played {
     cue()
 }
 
-/// Is given a connection, waits for its cue, and resets it.
-fn take() -> Played {
+/// Is given a connection, or a socket to connect. Waits for its cue, and resets it.
+fn take(to: Option<SocketAddr>) -> Played {
     let listener = UnixListener::bind_addr(&UnixAddress::from_abstract_name(MEETING)?)?;
     say("ready")?;
     let (from, _) = listener.accept()?;
@@ -158,6 +170,9 @@ fn take() -> Played {
     });
     // SAFETY: the kernel has just made this descriptor, and nobody else has it.
     let given = unsafe { TcpStream::from_raw_fd(given.ok_or("nothing was given")?) };
+    if let Some(to) = to {
+        SockRef::from(&given).connect(&to.into())?;
+    }
     say("took")?;
     cue()?;
     reset(given)
@@ -172,36 +187,34 @@ fn inetd() -> Played {
     Ok(())
 }
 
-/// Accepts without the system call: into a descriptor, or only into the ring, with which the connection ends.
-fn uring(how: &str) -> Played {
+/// Accepts without the system call: into descriptors, or only into the ring, with which the connections end.
+fn uring(count: usize, how: &str) -> Played {
     let mut ring = match IoUring::new(8) {
         Ok(ring) => ring,
         Err(error) => return say(&format!("unavailable {error}")),
     };
     let listener = listen(ANYWHERE)?;
-    let accept = opcode::Accept::new(types::Fd(listener.as_raw_fd()), ptr::null_mut(), ptr::null_mut());
-    let accept = match how {
-        "descriptor" => accept,
-        "ring" => {
-            ring.submitter().register_files_sparse(4)?;
-            accept.file_index(Some(types::DestinationSlot::auto_target()))
+    let slots = u32::try_from(count)?;
+    ring.submitter().register_files_sparse(slots)?;
+    let mut held = Vec::new();
+    for _ in 0..count {
+        let accept = opcode::Accept::new(types::Fd(listener.as_raw_fd()), ptr::null_mut(), ptr::null_mut());
+        let slot = (how == "ring").then(types::DestinationSlot::auto_target);
+        // SAFETY: the listener outlives the request, which writes no address.
+        unsafe { ring.submission().push(&accept.file_index(slot).build())? };
+        ring.submit_and_wait(1)?;
+        let accepted = ring.completion().next().ok_or("nothing was completed")?.result();
+        if accepted < 0 {
+            return Err(io::Error::from_raw_os_error(-accepted).into());
         }
-        _ => return Err("no such way to accept".into()),
-    };
-    // SAFETY: the listener outlives the request, which writes no address.
-    unsafe { ring.submission().push(&accept.build())? };
-    ring.submit_and_wait(1)?;
-    let accepted = ring.completion().next().ok_or("nothing was completed")?.result();
-    if accepted < 0 {
-        return Err(io::Error::from_raw_os_error(-accepted).into());
+        if slot.is_none() {
+            // SAFETY: the descriptor is new, and nobody else's.
+            held.push(unsafe { TcpStream::from_raw_fd(accepted) });
+        }
+        say("accepted")?;
     }
-    say("accepted")?;
     cue()?;
-    if how == "descriptor" {
-        // SAFETY: the descriptor is new, and nobody else's.
-        reset(unsafe { TcpStream::from_raw_fd(accepted) })?;
-    }
-    Ok(())
+    held.into_iter().try_for_each(reset)
 }
 
 /// A socket that shares its address with others.

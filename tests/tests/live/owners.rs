@@ -129,8 +129,9 @@ fn killed_with_many() {
     holder.finish();
 
     let rows = Tracer::connections().rows(&net, "all of them", |rows| {
-        let rows: Vec<_> = rows.iter().filter(|row| net.is_new(row)).collect();
-        (rows.len() >= 2 * MANY).then(|| rows.into_iter().cloned().collect::<Vec<_>>())
+        // This is asked with each row that comes, while other tests wait for theirs.
+        let rows = (rows.len() >= 2 * MANY).then(|| rows.iter().filter(|row| net.is_new(row)).cloned());
+        rows.map(Iterator::collect::<Vec<_>>).filter(|rows| rows.len() >= 2 * MANY)
     });
     assert_eq!(rows.len(), 2 * MANY);
     for (side, pid, name, source) in

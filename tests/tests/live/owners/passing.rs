@@ -3,6 +3,7 @@
 use std::net::TcpStream;
 
 use serde_json::json;
+use tcptrace_tests::process::close;
 use tcptrace_tests::sockets::{accept, address, listen};
 use tcptrace_tests::{End, Namespace};
 
@@ -47,6 +48,55 @@ fn accepted_and_given_away() {
     let told = net.foreign_life(&End::named(client.remote, client.local));
     told.went("CLOSED").ended("reset_local", "reset_linger0");
     told.owned_by("accept", pid).has(json!({"comm": "giver"})).closed_by(taker.pid(), "taker");
+    taker.finish();
+}
+
+/// A socket connects again in another process's hands: the second connection is that one's.
+#[test]
+fn connected_again_by_another() {
+    let net = Namespace::enter();
+    let listener = listen("127.0.0.1");
+    let to = address(&listener).to_string();
+    let mut taker = actor("taker", &["take", &to]);
+    taker.did("ready");
+    let giver = actor("giver", &["give", &to, "dissolved"]);
+    // It may be over by now: only `accept` still says who it was.
+    let (socket, peer) = listener.accept().expect("accept");
+    let first = End::named(peer, address(&listener));
+    close(socket);
+    let second = accept(&listener);
+    taker.did("took");
+    let pid = giver.pid();
+    giver.finish();
+    taker.cue();
+    second.receive_reset();
+
+    let [first, second] = [first, End::named(second.remote, second.local)].map(|client| net.foreign_life(&client));
+    first.ended("reset_local", "disconnected").owned_by("connect", pid).closed_by(pid, "giver");
+    second.ended("reset_local", "reset_linger0").owned_by("connect", taker.pid()).closed_by(taker.pid(), "taker");
+    second.has(json!({"conn": first.connection["conn"], "comm": "taker"}));
+    taker.finish();
+}
+
+/// One process shuts it down, and another one has the last descriptor of it: each row names who did what it tells.
+#[test]
+fn shut_down_and_given_away() {
+    let net = Namespace::enter();
+    let listener = listen("127.0.0.1");
+    let mut taker = actor("taker", &["take"]);
+    taker.did("ready");
+    let giver = actor("giver", &["give", &address(&listener).to_string(), "shut"]);
+    let server = accept(&listener);
+    server.receive_end();
+    taker.did("took");
+    let pid = giver.pid();
+    giver.finish();
+    taker.cue();
+    server.receive_reset();
+
+    let told = net.foreign_life(&End::named(server.remote, server.local));
+    assert_eq!(told.leaving("ESTABLISHED")["close_pid"], pid, "{told}");
+    told.ended("active", "reset_linger0").owned_by("connect", pid).closed_by(taker.pid(), "taker");
     taker.finish();
 }
 
