@@ -2,7 +2,8 @@
 //!
 //! A test enters a [`Namespace`] of its own, makes connections there with [`sockets`], disturbs them with [`faults`], and
 //! then asks what the real binary reported: a [`Life`] is one connection as `tcptrace watch` and `tcptrace connections`
-//! told it. One [`Tracer`] of each kind serves all tests of a process, which run at the same time.
+//! told it. One [`Tracer`] of each kind serves all tests of a process, which run at the same time. Where it matters whose
+//! a connection is, an [`Actor`] makes it: a process of its own.
 //!
 //! A test waits for events, never for a guessed time. Where it sleeps, the sleep is the length that is to be measured.
 #![expect(clippy::panic, reason = "a panic is how a test fails")]

@@ -148,13 +148,6 @@ impl Life {
         self
     }
 
-    /// This process owned it, which is known at the latest from its closing.
-    #[track_caller]
-    pub fn ours(&self) -> &Self {
-        assert_eq!(self.connection["pid"], std::process::id(), "{self}");
-        self
-    }
-
     /// This process owned it, known from there, in every row from the first that could tell.
     #[track_caller]
     pub fn ours_by(&self, source: &str) -> &Self {

@@ -27,7 +27,7 @@ fn client_closes_first() {
     told.went("FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSED").ended("active", "fin").ours_by("connect").waited_out(clock);
     told.has(json!({"side": "client", "bytes_sent": 1000, "bytes_received": 50, "close_wait_ns": null}));
     let told = net.life(&server);
-    told.went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "fin").ours();
+    told.went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "fin").ours_by("accept");
     told.has(json!({"side": "server", "bytes_sent": 50, "bytes_received": 1000}));
     told.has(json!({"time_wait_ns": null, "time_wait_end": null}));
 }
@@ -44,7 +44,7 @@ fn server_closes_first() {
     client.close();
 
     let told = net.life(&server);
-    told.went("FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSED").ended("active", "fin").ours().waited_out(clock);
+    told.went("FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSED").ended("active", "fin").ours_by("accept").waited_out(clock);
     told.has(json!({"side": "server", "bytes_sent": 7, "bytes_received": 0}));
     let told = net.life(&client);
     told.went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "fin").ours_by("connect");
@@ -92,7 +92,11 @@ fn half_close() {
     told.went("FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSED").ended("active", "fin").ours_by("connect").waited_out(clock);
     told.has(json!({"bytes_sent": 10, "bytes_received": 5000}));
     assert_eq!(told.leaving("FIN_WAIT2")["orphan"], false, "{told}");
-    net.life(&server).went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "fin").ours().held("CLOSE_WAIT", HOLD..);
+    net.life(&server)
+        .went("CLOSE_WAIT LAST_ACK CLOSED")
+        .ended("passive", "fin")
+        .ours_by("accept")
+        .held("CLOSE_WAIT", HOLD..);
 }
 
 /// Neither end has the other's FIN when it sends its own: crossed on the wire.
@@ -111,9 +115,9 @@ fn simultaneous_close() {
     }
     net.heal();
 
-    for (end, side) in [(&client, "client"), (&server, "server")] {
+    for (end, side, source) in [(&client, "client", "connect"), (&server, "server", "accept")] {
         let told = net.life(end);
-        told.went("FIN_WAIT1 CLOSING TIME_WAIT CLOSED").ended("simultaneous", "fin").ours();
+        told.went("FIN_WAIT1 CLOSING TIME_WAIT CLOSED").ended("simultaneous", "fin").ours_by(source);
         told.has(json!({"side": side, "time_wait_end": "expired", "close_wait_ns": null}));
         told.expired();
     }
@@ -131,7 +135,7 @@ fn shut_down_both_ways() {
     client.close();
 
     net.life(&client).went("FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSED").ended("active", "fin").ours_by("connect").expired();
-    net.life(&server).went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "fin").ours();
+    net.life(&server).went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "fin").ours_by("accept");
 }
 
 /// A connection is not over when its socket is closed.

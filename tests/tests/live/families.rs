@@ -38,7 +38,7 @@ fn ipv4_mapped() {
 
     assert_eq!(server.local, to);
     let told = net.life(&server);
-    told.went("FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSED").ended("active", "fin").ours().expired();
+    told.went("FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSED").ended("active", "fin").ours_by("accept").expired();
     told.has(json!({"family": "ipv4", "local": to.to_string()}));
 }
 

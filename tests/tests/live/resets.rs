@@ -80,7 +80,7 @@ fn reset_of_a_closer_in_close_wait() {
     client.receive_reset();
     client.close();
 
-    net.life(&server).went("CLOSE_WAIT CLOSED").ended("passive", "reset_linger0").ours();
+    net.life(&server).went("CLOSE_WAIT CLOSED").ended("passive", "reset_linger0").ours_by("accept");
     net.life(&client).ended("active", "reset_received").ours_by("connect");
 }
 

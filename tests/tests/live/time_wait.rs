@@ -96,7 +96,7 @@ fn ended_by_a_new_syn() {
 
     let told = net.lives(&server, 2);
     assert_cut_short(&told[0], "new_syn", HOLD..10 * SECOND);
-    told[1].went("CLOSED").ended("reset_local", "reset_linger0").ours();
+    told[1].went("CLOSED").ended("reset_local", "reset_linger0").ours_by("accept");
     assert_ne!(told[0].connection["conn"], told[1].connection["conn"]);
 }
 
@@ -173,7 +173,7 @@ fn restarted_by_a_retransmitted_fin() {
     net.heal();
 
     let (server, client) = (net.life(&server), net.life(&client));
-    server.went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "fin").ours();
+    server.went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "fin").ours_by("accept");
     client.went(ACTIVE).ended("active", "fin").ours_by("connect").has(json!({"time_wait_end": "expired"}));
     let time = |row: &Value| Duration::from_nanos(row["boot_ns"].as_u64().expect("a time"));
     let restarted_after = time(server.last()) - time(client.leaving("FIN_WAIT2"));

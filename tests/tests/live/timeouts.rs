@@ -83,7 +83,7 @@ fn last_ack_goes_unanswered() {
     server.close();
 
     let told = net.life(&server);
-    told.went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "retransmit_timeout").ours();
+    told.went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "retransmit_timeout").ours_by("accept");
     net.heal();
     client.reset();
 }
