@@ -100,7 +100,9 @@ enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kernel(Errno::ENOENT) => f.write_str("the kernel has no module tcp_diag: `modprobe tcp_diag` as root"),
+            Self::Kernel(Errno::ENOENT) => {
+                f.write_str("the kernel has no module tcp_diag: `modprobe tcp_diag` as root")
+            }
             Self::Kernel(error) => f.write_str(error.desc()),
             Self::TooLong(bytes) => write!(f, "a piece of the answer has {bytes} bytes"),
             Self::Malformed => f.write_str("the answer is malformed"),
