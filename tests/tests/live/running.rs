@@ -1,14 +1,12 @@
 //! Connections that were there before the tracer.
 
-use std::collections::{HashMap, HashSet};
-use std::os::fd::AsRawFd;
 use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tcptrace_tests::namespace::boot_ns;
 use tcptrace_tests::process::close;
-use tcptrace_tests::sockets::{address, connect, listen, listen_with};
+use tcptrace_tests::sockets::{address, listen};
 use tcptrace_tests::zoo::Zoo;
 use tcptrace_tests::{End, Namespace, Tracer, pair};
 
@@ -174,92 +172,4 @@ fn without_existing() {
     server.close();
     let left = row(&tracer, &net, &server, |row| row["old"] == "CLOSE_WAIT");
     assert_eq!([&left["owner_source"], &left["event"]], ["close", "transition"], "{left}");
-}
-
-/// A leak of 20,000 sockets, most of which were never accepted.
-#[test]
-fn many_in_close_wait_before() {
-    const QUEUES: usize = 4;
-    const QUEUED: usize = 4_000;
-    const HELD: usize = 4_000;
-    let net = Namespace::enter();
-    let held = listen("127.0.0.1");
-    let left_by_client = |_| {
-        let (mut client, server) = connect(&held);
-        client.close();
-        server
-    };
-    let servers: Vec<End> = (0..HELD).map(left_by_client).collect();
-    let queues: Vec<_> = (0..QUEUES).map(|_| listen_with("127.0.0.1", QUEUED)).collect();
-    for queue in &queues {
-        for _ in 0..QUEUED {
-            End::from(std::net::TcpStream::connect(address(queue)).expect("connect")).close();
-        }
-    }
-    let options = ["connections", "--format", "json", "--report-stuck", "1s", "--state", "CLOSE_WAIT"];
-    let tracer = Tracer::start_in(&net, &options);
-
-    let all = QUEUES * QUEUED + HELD;
-    let rows = tracer.rows(&net, "20,000 reports", |rows| rows.get(..all).map(<[Value]>::to_vec));
-    let stuck: HashMap<String, Value> = rows.into_iter().map(|row| (row["conn"].to_string(), row)).collect();
-    assert_eq!(stuck.len(), all, "each once, before any of them twice");
-    let ours = json!(std::process::id());
-    let count = |accepted: bool, whose: &str| {
-        stuck
-            .values()
-            .filter(|row| row["accepted"] == accepted && row[whose] == ours && row["age_at_least"] == true)
-            .count()
-    };
-    assert_eq!([count(true, "holder_pid"), count(false, "listener_pid")], [HELD, QUEUES * QUEUED]);
-    let fds: HashSet<u64> = stuck.values().filter_map(|row| row["fd"].as_u64()).collect();
-    assert_eq!(fds, servers.iter().map(|end| u64::try_from(end.as_raw_fd()).expect("a descriptor")).collect());
-}
-
-/// Events are lost while the reader stands still. What vanished meanwhile is told as such, the rest goes on.
-#[test]
-fn after_a_loss() {
-    let net = Namespace::enter();
-    let options = ["connections", "--format", "json", "--ring-size", "1"];
-    let tracer = Tracer::start_in(&net, &options);
-    let [mut gone, mut stays, mut moves] = [pair(), pair(), pair()];
-    // It has followed them, when it tells of a later one.
-    let (mut probe, mut other) = pair();
-    probe.reset();
-    other.receive_reset();
-    other.close();
-    row(&tracer, &net, &probe, |_| true);
-
-    tracer.pause();
-    let listener = listen("127.0.0.1");
-    for _ in 0..3_000 {
-        let (mut client, mut server) = connect(&listener);
-        client.reset();
-        server.close();
-    }
-    gone.0.reset();
-    gone.1.receive_reset();
-    gone.1.close();
-    moves.0.finish_sending();
-    moves.1.receive_end();
-    tracer.resume();
-
-    let told = row(&tracer, &net, &gone.0, |_| true);
-    assert_eq!(
-        [&told["end"], &told["closer"], &told["complete"]],
-        [&json!("unknown"), &json!("unknown"), &json!(false)]
-    );
-    assert_eq!(told["pid"], std::process::id(), "{told}");
-    stays.0.reset();
-    stays.1.receive_reset();
-    let told = row(&tracer, &net, &stays.0, |_| true);
-    assert_eq!([&told["end"], &told["complete"]], [&json!("reset_linger0"), &json!(true)], "{told}");
-    moves.1.close();
-    moves.0.receive_end();
-    moves.0.close();
-    let told = row(&tracer, &net, &moves.1, |_| true);
-    assert_eq!([&told["end"], &told["closer"], &told["complete"]], [&json!("fin"), &json!("passive"), &json!(false)]);
-    let close_wait = told["states"].as_array().expect("states").iter().find(|stay| stay["state"] == "CLOSE_WAIT");
-    assert_eq!(close_wait.expect("its last stay")["at_least"], true, "{told}");
-    let finished = tracer.interrupt();
-    assert_eq!(finished.code(), 3, "{}", finished.stderr);
 }

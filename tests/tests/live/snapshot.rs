@@ -81,7 +81,9 @@ fn who_has_what() {
     };
     for end in [&zoo.established.0, &zoo.established.1, &zoo.half_closed.0, &zoo.half_closed.1, &zoo.closing] {
         let row = of(end);
-        assert_eq!([&row["kept"], &row["pid"], &row["holders"]], [&json!("held"), &json!(ours), &json!(1)], "{row}");
+        assert_eq!([&row["kept"], &row["pid"]], [&json!("held"), &json!(ours)], "{row}");
+        // A process that another test is just starting has it, too.
+        assert!(row["holders"].as_u64() >= Some(1), "{row}");
         assert_eq!([&row["fd"], &row["owner_source"]], [&json!(end.as_raw_fd()), &json!("scan")], "{row}");
         assert_eq!(row["age_ns"], Value::Null, "{row}");
     }

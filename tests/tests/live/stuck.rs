@@ -19,7 +19,8 @@ fn row(tracer: &Tracer, net: &Namespace, end: &End, event: &str) -> Value {
 
 fn assert_ours(row: &Value, end: &End) {
     assert_eq!([&row["holder_pid"], &row["fd"]], [&json!(std::process::id()), &json!(end.as_raw_fd())], "{row}");
-    assert_eq!(row["holders"], 1, "{row}");
+    // A process that another test is just starting has it, too.
+    assert!(row["holders"].as_u64() >= Some(1), "{row}");
 }
 
 #[test]
