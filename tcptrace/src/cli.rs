@@ -5,6 +5,7 @@ mod clock;
 mod inquire;
 mod live;
 mod outlet;
+mod schema;
 mod select;
 mod snapshot;
 
@@ -55,6 +56,8 @@ enum Command {
     Connections(live::ConnectionsArgs),
     /// Count the sockets that exist, by state, owner and remote end, or list them. Needs no privileges for what is yours.
     Snapshot(snapshot::SnapshotArgs),
+    /// Describe every field of every output, with its unit and meaning, as text or as a JSON Schema.
+    Schema(schema::SchemaArgs),
     /// Show what this kernel lets tcptrace measure, and why not where it cannot.
     Check(check::CheckArgs),
 }
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Watch(args) => live::watch(&args),
         Command::Connections(args) => live::connections(&args),
         Command::Snapshot(args) => snapshot::run(&args),
+        Command::Schema(args) => schema::run(&args),
         Command::Check(args) => check::run(&args),
     };
     match result {

@@ -11,6 +11,7 @@ pub mod human;
 mod json;
 mod render;
 mod sanitise;
+mod schema;
 mod text;
 mod time;
 
@@ -31,6 +32,7 @@ pub use self::csv::Csv;
 pub use self::features::features;
 pub use self::json::Json;
 pub use self::sanitise::{sanitise, width};
+pub use self::schema::schema;
 pub use self::text::Text;
 pub use self::time::Clock;
 

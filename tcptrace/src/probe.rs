@@ -149,14 +149,19 @@ impl Service {
     pub fn is_attached(&self) -> bool {
         matches!(self, Self::Attached { .. })
     }
+
+    /// The hook, or why there is none.
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::Attached { hook } => hook,
+            Self::Unavailable { reason } => reason,
+        }
+    }
 }
 
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Attached { hook } => f.write_str(hook),
-            Self::Unavailable { reason } => f.write_str(reason),
-        }
+        f.write_str(self.detail())
     }
 }
 

@@ -27,7 +27,7 @@ fn assert_usage_error(args: &[&str], said: &[&str]) {
 fn help() {
     let finished = run(&["--help"]);
     assert_eq!(finished.code(), 0);
-    for command in ["watch", "connections", "check"] {
+    for command in ["watch", "connections", "snapshot", "schema", "check"] {
         assert!(finished.text().contains(command), "{}", finished.text());
         let finished = run(&[command, "--help"]);
         assert_eq!(finished.code(), 0, "{}", finished.stderr);
@@ -40,6 +40,15 @@ fn help() {
 fn version() {
     let finished = run(&["--version"]);
     assert_eq!((finished.code(), finished.text()), (0, concat!("tcptrace ", env!("CARGO_PKG_VERSION"), "\n")));
+}
+
+/// Programs that read the output can rely on a schema that says so itself.
+#[test]
+fn schema() {
+    let schema: serde_json::Value = serde_json::from_str(run(&["schema", "--format", "json"]).text()).expect("JSON");
+    assert_eq!(schema["$defs"]["watch"]["properties"]["held_ns"]["x-unit"], "ns");
+    assert_eq!(schema["$defs"]["watch"]["properties"]["held_ns"]["type"], serde_json::json!(["integer", "null"]));
+    assert!(run(&["schema"]).text().contains("held_ns"));
 }
 
 #[test]

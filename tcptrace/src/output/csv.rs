@@ -34,6 +34,14 @@ impl<W: Write> Csv<W> {
         Self { out, record, field, time: Rfc3339::default(), headed: false }
     }
 
+    /// Writes rows that are no part of a stream.
+    pub(super) fn table<R>(&mut self, fields: &[Field<R>], rows: &[R]) -> io::Result<()> {
+        let context = Context::default();
+        self.names([fields, &[]])?;
+        rows.iter().try_for_each(|row| self.write([fields, &[]], row, &context))?;
+        self.out.flush()
+    }
+
     fn names<R>(&mut self, fields: [&[Field<R>]; 2]) -> io::Result<()> {
         self.out.write_record(fields.into_iter().flatten().map(|field| field.name)).map_err(io_error)
     }

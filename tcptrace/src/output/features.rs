@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::Format;
+use super::fields::FEATURE_FIELDS;
+use super::{Csv, Format, Json};
 use crate::probe::{Feature, Service};
 
 /// Writes one line a feature.
@@ -12,8 +13,8 @@ use crate::probe::{Feature, Service};
 pub fn features(mut out: impl Write, format: Format, services: &[(Feature, Service)]) -> io::Result<()> {
     match format {
         Format::Text => text(&mut out, services),
-        Format::Json => json(&mut out, services),
-        Format::Csv => csv(&mut out, services),
+        Format::Json => Json::new(out).table(FEATURE_FIELDS, services),
+        Format::Csv => Csv::new(out).table(FEATURE_FIELDS, services),
     }
 }
 
@@ -28,28 +29,4 @@ fn text(out: &mut impl Write, services: &[(Feature, Service)]) -> io::Result<()>
 
 fn mark(service: &Service) -> &'static str {
     if service.is_attached() { "yes" } else { "no" }
-}
-
-fn json(out: &mut impl Write, services: &[(Feature, Service)]) -> io::Result<()> {
-    for (feature, service) in services {
-        let row = serde_json::json!({
-            "event": "feature",
-            "feature": feature.as_str(),
-            "purpose": feature.purpose(),
-            "available": service.is_attached(),
-            "detail": service.to_string(),
-        });
-        writeln!(out, "{row}")?;
-    }
-    Ok(())
-}
-
-fn csv(out: &mut impl Write, services: &[(Feature, Service)]) -> io::Result<()> {
-    let mut table = ::csv::Writer::from_writer(out);
-    table.write_record(["feature", "purpose", "available", "detail"])?;
-    for (feature, service) in services {
-        let available = if service.is_attached() { "true" } else { "false" };
-        table.write_record([feature.as_str(), feature.purpose(), available, &service.to_string()])?;
-    }
-    table.flush()
 }

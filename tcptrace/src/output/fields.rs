@@ -3,6 +3,7 @@
 //! These tables are the only definition of JSON and CSV. Fields may be added; none is ever renamed, moved in meaning or
 //! dropped. The fields of a socket that is stuck follow those of its row: always in CSV, in JSON on such rows only.
 
+mod feature;
 mod snapshot;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use crate::tcp::{Closer, OwnerSource, State, Task, TimeWaitEnd};
 
 use super::Context;
 
+pub use self::feature::FEATURE_FIELDS;
 pub use self::snapshot::{COUNT_FIELDS, SOCKET_FIELDS};
 
 /// One field of a row.
@@ -21,10 +23,40 @@ pub struct Field<R> {
     pub name: &'static str,
     /// The unit or notation of its value; empty for words, names and plain numbers.
     pub unit: &'static str,
-    /// What it means, and when it is null.
+    /// What kind of value it has.
+    pub shape: Shape,
+    /// What it means, and when it is null: one that never is does not speak of it.
     pub doc: &'static str,
     /// Takes it from a row.
     pub value: for<'r> fn(&'r R, &'r Context) -> Value<'r>,
+}
+
+/// What kind of value a field has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// True or false.
+    Bool,
+    /// A whole number, not negative.
+    Number,
+    /// One of our own words.
+    Word,
+    /// A name that somebody else chose, escaped.
+    Name,
+    /// Wall-clock time.
+    Time,
+    /// An address and a port.
+    Address,
+    /// A hexadecimal number.
+    Hex,
+    /// States in order, each with how long it lasted.
+    States,
+}
+
+impl<R> Field<R> {
+    /// Whether it may be null.
+    pub fn is_nullable(&self) -> bool {
+        self.doc.to_ascii_lowercase().contains("null")
+    }
 }
 
 /// The value of a field, before a format writes it.
@@ -71,6 +103,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field {
         name: "event",
         unit: "",
+        shape: Shape::Word,
         doc: "transition; or, with --report-stuck, stuck (it is still in old) or released (it was, and its last \
               descriptor is closed).",
         value: |row, _| Value::Word(event(row.stuck.as_ref(), "transition")),
@@ -78,12 +111,14 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field {
         name: "time",
         unit: "RFC 3339",
+        shape: Shape::Time,
         doc: "When it happened: wall-clock time in UTC with 9 digits, converted from boot_ns.",
         value: |row, context| Value::Time(context.clock.unix_ns(row.boot_ns)),
     },
     Field {
         name: "boot_ns",
         unit: "ns",
+        shape: Shape::Number,
         doc: "When it happened, as CLOCK_BOOTTIME, which never steps.",
         value: |row, _| Value::U64(row.boot_ns),
     },
@@ -96,6 +131,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field {
         name: "old",
         unit: "",
+        shape: Shape::Word,
         doc: "The state it leaves: CLOSED, LISTEN, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, \
               CLOSING, LAST_ACK or TIME_WAIT.",
         value: |row, _| Value::Word(row.old.as_str()),
@@ -103,18 +139,21 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field {
         name: "new",
         unit: "",
+        shape: Shape::Word,
         doc: "The state it enters, in the words of old.",
         value: |row, _| Value::Word(row.new.as_str()),
     },
     Field {
         name: "held_ns",
         unit: "ns",
+        shape: Shape::Number,
         doc: "Time spent in old; null when nothing of it was seen.",
         value: |row, _| Value::number(row.held.known_ns()),
     },
     Field {
         name: "held_at_least",
         unit: "",
+        shape: Shape::Bool,
         doc: "Whether held_ns is only the known part of a time that may have been longer.",
         value: |row, _| Value::Bool(row.held.is_at_least()),
     },
@@ -128,6 +167,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field {
         name: "closer",
         unit: "",
+        shape: Shape::Word,
         doc: "Who closed: active (our FIN first), passive (the peer's FIN first), simultaneous, reset_local, \
               reset_remote, timeout, killed, never_established or unknown; null until it is decided.",
         value: |row, _| Value::word(row.closer.map(Closer::as_str)),
@@ -135,6 +175,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field {
         name: "reason",
         unit: "",
+        shape: Shape::Word,
         doc: "Why it happened, where there is something to say: a word of a connection's end, or of its \
               time_wait_end; null otherwise.",
         value: |row, _| Value::word(row.reason.map(Reason::as_str)),
@@ -142,6 +183,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field {
         name: "orphan",
         unit: "",
+        shape: Shape::Bool,
         doc: "Whether no process holds the socket any more while its connection lives on.",
         value: |row, _| Value::Bool(row.orphan),
     },
@@ -152,12 +194,14 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field {
         name: "close_pid",
         unit: "",
+        shape: Shape::Number,
         doc: "Process id of who closed the socket, who need not be its owner; null when unknown.",
         value: |row, _| Value::number(row.closed_by.map(|task| task.pid)),
     },
     Field {
         name: "close_comm",
         unit: "",
+        shape: Shape::Name,
         doc: "Name of the process that closed the socket, escaped as in comm; null when unknown.",
         value: |row, _| name(row.closed_by.as_ref()),
     },
@@ -179,6 +223,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "event",
         unit: "",
+        shape: Shape::Word,
         doc: "connection; or, with --report-stuck, stuck (it has not ended, or its descriptor is still open) or released \
               (its last descriptor is closed).",
         value: |row, _| Value::Word(event(row.stuck.as_deref(), "connection")),
@@ -186,12 +231,14 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "opened",
         unit: "RFC 3339",
+        shape: Shape::Time,
         doc: "When it began: wall-clock time in UTC with 9 digits; null when that was not seen.",
         value: |row, context| row.opened_ns.map_or(Value::Null, |ns| Value::Time(context.clock.unix_ns(ns))),
     },
     Field {
         name: "closed",
         unit: "RFC 3339",
+        shape: Shape::Time,
         doc: "When it ended, after its TIME_WAIT: wall-clock time in UTC with 9 digits, converted from boot_ns; null for \
               stuck and released.",
         value: |row, context| match row.stuck {
@@ -202,6 +249,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "boot_ns",
         unit: "ns",
+        shape: Shape::Number,
         doc: "When it ended or was reported, as CLOCK_BOOTTIME, which never steps.",
         value: |row, _| Value::U64(row.closed_ns),
     },
@@ -221,6 +269,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "closer",
         unit: "",
+        shape: Shape::Word,
         doc: "Who closed: active (our FIN first), passive (the peer's FIN first), simultaneous, reset_local, \
               reset_remote, timeout, killed, never_established or unknown.",
         value: |row, _| Value::Word(row.closer.as_str()),
@@ -228,6 +277,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "end",
         unit: "",
+        shape: Shape::Word,
         doc: "How it ended: fin, fin_wait2_timeout, refused, connect_timeout, retransmit_timeout, keepalive_timeout, \
               user_timeout, reset_received, reset_unread_data, reset_linger0, reset_data_after_close, reset_other, \
               disconnected, no_local_port, unreachable, closed_while_connecting, never_accepted, orphan_killed, killed \
@@ -237,6 +287,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "states",
         unit: "ns",
+        shape: Shape::States,
         doc: "The states it went through, in order, and how long each lasted; at_least where it may have been longer. \
               JSON: objects of state, ns, at_least. CSV: STATE:ns joined by semicolons, a plus sign for at_least.",
         value: |row, _| Value::States(&row.stays),
@@ -244,24 +295,28 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "established_ns",
         unit: "ns",
+        shape: Shape::Number,
         doc: "Time in ESTABLISHED; null when it never was, or nothing of it was seen.",
         value: |row, _| Value::number(row.held(State::Established).known_ns()),
     },
     Field {
         name: "close_wait_ns",
         unit: "ns",
+        shape: Shape::Number,
         doc: "Time in CLOSE_WAIT; null when it never was, or nothing of it was seen.",
         value: |row, _| Value::number(row.held(State::CloseWait).known_ns()),
     },
     Field {
         name: "time_wait_ns",
         unit: "ns",
+        shape: Shape::Number,
         doc: "Time in TIME_WAIT; null when it never was, or nothing of it was seen.",
         value: |row, _| Value::number(row.held(State::TimeWait).known_ns()),
     },
     Field {
         name: "time_wait_end",
         unit: "",
+        shape: Shape::Word,
         doc: "How its TIME_WAIT ended: expired, reused, new_syn, reset, killed, netns_gone, refused (none was created: \
               tcp_max_tw_buckets, or no memory) or unknown; null when none was due.",
         value: |row, _| Value::word(row.time_wait_end.map(TimeWaitEnd::as_str)),
@@ -269,54 +324,63 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "bytes_sent",
         unit: "bytes",
+        shape: Shape::Number,
         doc: "Payload sent, retransmissions included; null when unknown.",
         value: |row, _| Value::number(row.totals.map(|totals| totals.bytes_sent)),
     },
     Field {
         name: "bytes_received",
         unit: "bytes",
+        shape: Shape::Number,
         doc: "Payload received; null when unknown.",
         value: |row, _| Value::number(row.totals.map(|totals| totals.bytes_received)),
     },
     Field {
         name: "bytes_unread",
         unit: "bytes",
+        shape: Shape::Number,
         doc: "Payload received that the process had not read when it closed; null when unknown.",
         value: |row, _| Value::number(row.totals.map(|totals| totals.bytes_unread)),
     },
     Field {
         name: "retransmits",
         unit: "segments",
+        shape: Shape::Number,
         doc: "Segments retransmitted; null when unknown.",
         value: |row, _| Value::number(row.totals.map(|totals| totals.retransmits)),
     },
     Field {
         name: "srtt_us",
         unit: "us",
+        shape: Shape::Number,
         doc: "Smoothed round-trip time when it closed; null when none was measured or it is unknown.",
         value: |row, _| Value::number(row.totals.and_then(|totals| totals.srtt_us)),
     },
     Field {
         name: "close_pid",
         unit: "",
+        shape: Shape::Number,
         doc: "Process id of who closed the socket, who need not be its owner; null when unknown.",
         value: |row, _| Value::number(row.closed_by.map(|task| task.pid)),
     },
     Field {
         name: "close_tid",
         unit: "",
+        shape: Shape::Number,
         doc: "Thread id of who closed the socket; null when unknown.",
         value: |row, _| Value::number(row.closed_by.map(|task| task.tid)),
     },
     Field {
         name: "close_comm",
         unit: "",
+        shape: Shape::Name,
         doc: "Name of the process that closed the socket, escaped as in comm; null when unknown.",
         value: |row, _| name(row.closed_by.as_ref()),
     },
     Field {
         name: "complete",
         unit: "",
+        shape: Shape::Bool,
         doc: "False when its beginning was not seen, or an event of it may have been lost.",
         value: |row, _| Value::Bool(row.complete),
     },
@@ -331,18 +395,21 @@ pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "state",
         unit: "",
+        shape: Shape::Word,
         doc: "The state that it is in, in the words of states; CLOSED when only its descriptor is left.",
         value: |row, _| Value::word(row.stuck.as_ref().map(|stuck| stuck.state.as_str())),
     },
     Field {
         name: "age_ns",
         unit: "ns",
+        shape: Shape::Number,
         doc: "How long it has been in state; null when unknown.",
         value: |row, _| Value::number(row.stuck.as_ref().and_then(|stuck| stuck.age.known_ns())),
     },
     Field {
         name: "age_at_least",
         unit: "",
+        shape: Shape::Bool,
         doc: "Whether age_ns is only the known part of a time that may be longer.",
         value: |row, _| row.stuck.as_ref().map_or(Value::Null, |stuck| Value::Bool(stuck.age.is_at_least())),
     },
@@ -418,43 +485,51 @@ impl<R: Identified> Field<R> {
     const CONN: Self = Self {
         name: "conn",
         unit: "hex",
+        shape: Shape::Hex,
         doc: "The connection: its socket's cookie, which `ss -e` shows as sk:.",
         value: |row, _| Value::Hex(row.identity().conn),
     };
-    const PROTOCOL: Self = Self { name: "protocol", unit: "", doc: "Always `tcp`.", value: |_, _| Value::Word("tcp") };
+    const PROTOCOL: Self =
+        Self { name: "protocol", unit: "", shape: Shape::Word, doc: "Always `tcp`.", value: |_, _| Value::Word("tcp") };
     const FAMILY: Self = Self {
         name: "family",
         unit: "",
+        shape: Shape::Word,
         doc: "ipv4 or ipv6. IPv4-mapped IPv6 addresses count as, and are printed as, IPv4.",
         value: |row, _| Value::Word(row.identity().tuple.family()),
     };
     const LOCAL: Self = Self {
         name: "local",
         unit: "address:port",
+        shape: Shape::Address,
         doc: "The local end, an IPv6 address in brackets. Port 0: the kernel has not chosen one yet.",
         value: |row, _| Value::Address(row.identity().tuple.local()),
     };
     const REMOTE: Self = Self {
         name: "remote",
         unit: "address:port",
+        shape: Shape::Address,
         doc: "The remote end, an IPv6 address in brackets. Port 0: a listener, which has none.",
         value: |row, _| Value::Address(row.identity().tuple.remote()),
     };
     const NETNS: Self = Self {
         name: "netns",
         unit: "",
+        shape: Shape::Number,
         doc: "Inode number of its network namespace, as in /proc/PID/ns/net; null when unknown.",
         value: |row, _| Value::number(row.identity().netns),
     };
     const PID: Self = Self {
         name: "pid",
         unit: "",
+        shape: Shape::Number,
         doc: "Process id of its owner, in the initial pid namespace; null when unknown.",
         value: |row, _| Value::number(row.owner().map(|owner| owner.task.pid)),
     };
     const TID: Self = Self {
         name: "tid",
         unit: "",
+        shape: Shape::Number,
         doc: "Id of the thread of its owner that connected, accepted, listened or closed, in the initial pid namespace; \
               null when unknown.",
         value: |row, _| Value::number(row.owner().map(|owner| owner.task.tid)),
@@ -462,6 +537,7 @@ impl<R: Identified> Field<R> {
     const COMM: Self = Self {
         name: "comm",
         unit: "",
+        shape: Shape::Name,
         doc: "Name of the process that owns it, chosen by itself. What is not printable is escaped: \\x1b for a byte, \\u{202e} \
               for a character, \\\\ for the backslash. In CSV a name that begins like a formula begins with a single \
               quote. Null when unknown.",
@@ -470,12 +546,14 @@ impl<R: Identified> Field<R> {
     const UID: Self = Self {
         name: "uid",
         unit: "",
+        shape: Shape::Number,
         doc: "User id of the socket; null when unknown.",
         value: |row, _| Value::number(row.identity().uid),
     };
     const CGROUP: Self = Self {
         name: "cgroup",
         unit: "",
+        shape: Shape::Name,
         doc: "Path of the socket's control group below the root of the unified hierarchy, escaped as in comm; null when \
               unknown.",
         value: |row, context| Value::name(group(row, context).map(|group| group.path.as_ref())),
@@ -483,12 +561,14 @@ impl<R: Identified> Field<R> {
     const CGROUP_ID: Self = Self {
         name: "cgroup_id",
         unit: "",
+        shape: Shape::Number,
         doc: "Id of the socket's control group, which is the inode number of its directory; null when unknown.",
         value: |row, _| Value::number(row.identity().cgroup),
     };
     const CONTAINER: Self = Self {
         name: "container",
         unit: "",
+        shape: Shape::Name,
         doc: "Id of the container that the socket belongs to, where the path of its control group tells; null otherwise.",
         value: |row, context| {
             Value::name(group(row, context).and_then(|group| group.container.as_ref()).map(|id| id.as_bytes()))
@@ -497,12 +577,14 @@ impl<R: Identified> Field<R> {
     const UNIT: Self = Self {
         name: "unit",
         unit: "",
+        shape: Shape::Name,
         doc: "The systemd unit that the socket belongs to, where the path of its control group tells; null otherwise.",
         value: |row, context| Value::name(group(row, context).and_then(|group| group.unit.as_deref())),
     };
     const NETNS_NAME: Self = Self {
         name: "netns_name",
         unit: "",
+        shape: Shape::Name,
         doc: "Name of its network namespace, as `ip netns` or a container runtime gave it, escaped as in comm; null when \
               it has none.",
         value: |row, context| Value::name(row.identity().netns.and_then(|netns| context.names.namespace(netns))),
@@ -510,6 +592,7 @@ impl<R: Identified> Field<R> {
     const OWNER_SOURCE: Self = Self {
         name: "owner_source",
         unit: "",
+        shape: Shape::Word,
         doc: "Where its owner is known from: connect, accept, listen, close (it closed it, and nobody is known to have \
               opened it), scan (it was found to hold a descriptor of it) or unknown.",
         value: |row, _| Value::Word(row.owner().map_or(OwnerSource::Unknown, |owner| owner.source).as_str()),
@@ -517,6 +600,7 @@ impl<R: Identified> Field<R> {
     const SIDE: Self = Self {
         name: "side",
         unit: "",
+        shape: Shape::Word,
         doc: "client (it connected), server (a listener made it) or unknown (its opening was not seen).",
         value: |row, _| Value::Word(row.identity().side.as_str()),
     };
@@ -527,42 +611,49 @@ impl<R: MayBeStuck> Field<R> {
     const HOLDER_PID: Self = Self {
         name: "holder_pid",
         unit: "",
+        shape: Shape::Number,
         doc: "Process id of who has a descriptor of it now; the lowest, if there are several; null when nobody was found.",
         value: |row, _| Value::number(holder(row).map(|(task, _)| task.pid)),
     };
     const HOLDER_COMM: Self = Self {
         name: "holder_comm",
         unit: "",
+        shape: Shape::Name,
         doc: "Name of who has a descriptor of it now, escaped as in comm; null when nobody was found.",
         value: |row, _| name(holder(row).map(|(task, _)| task)),
     };
     const FD: Self = Self {
         name: "fd",
         unit: "",
+        shape: Shape::Number,
         doc: "The descriptor by which the holder has it; null when nobody was found.",
         value: |row, _| Value::number(holder(row).map(|(_, fd)| *fd)),
     };
     const HOLDERS: Self = Self {
         name: "holders",
         unit: "",
+        shape: Shape::Number,
         doc: "How many descriptors of it there are; null when nobody looked.",
         value: |row, _| Value::number(row.stuck().and_then(|stuck| stuck.holders)),
     };
     const ACCEPTED: Self = Self {
         name: "accepted",
         unit: "",
+        shape: Shape::Bool,
         doc: "False when no process has accepted it: it waits in its listener's queue. Null for a client, or when unknown.",
         value: |row, _| row.stuck().and_then(|stuck| stuck.accepted).map_or(Value::Null, Value::Bool),
     };
     const LISTENER_PID: Self = Self {
         name: "listener_pid",
         unit: "",
+        shape: Shape::Number,
         doc: "Process id of who listens for it, if it was not accepted; null when unknown, or when there are several.",
         value: |row, _| Value::number(listener(row).map(|task| task.pid)),
     };
     const LISTENER_COMM: Self = Self {
         name: "listener_comm",
         unit: "",
+        shape: Shape::Name,
         doc: "Name of who listens for it, if it was not accepted, escaped as in comm; null when unknown.",
         value: |row, _| name(listener(row)),
     };
@@ -613,6 +704,7 @@ mod tests {
         assert_documented(STUCK_TRANSITION_FIELDS);
         assert_documented(SOCKET_FIELDS);
         assert_documented(COUNT_FIELDS);
+        assert_documented(FEATURE_FIELDS);
         assert_documented(STUCK_CONNECTION_FIELDS);
     }
 
@@ -646,6 +738,7 @@ mod tests {
         let count =
             "event by state total held queued orphan mini pid comm listener_pid listener_comm local remote netns";
         assert_eq!(names(COUNT_FIELDS).join(" "), count);
+        assert_eq!(names(FEATURE_FIELDS).join(" "), "event feature purpose available detail");
         let stuck = "holder_pid holder_comm fd holders accepted listener_pid listener_comm";
         assert_eq!(names(STUCK_TRANSITION_FIELDS).join(" "), stuck);
         assert_eq!(names(STUCK_CONNECTION_FIELDS).join(" "), format!("state age_ns age_at_least {stuck}"));

@@ -26,6 +26,13 @@ impl<W: Write> Json<W> {
         Self { out, line: Vec::with_capacity(1024), time: Rfc3339::default() }
     }
 
+    /// Writes rows that are no part of a stream.
+    pub(super) fn table<R>(&mut self, fields: &[Field<R>], rows: &[R]) -> io::Result<()> {
+        let context = Context::default();
+        rows.iter().try_for_each(|row| self.object([fields, &[]], row, &context))?;
+        self.out.flush()
+    }
+
     fn object<R>(&mut self, fields: [&[Field<R>]; 2], row: &R, context: &Context) -> io::Result<()> {
         self.line.clear();
         let mut before: &[u8] = b"{\"";

@@ -1,22 +1,24 @@
 //! The fields of sockets as they are found, and of their counts.
 
-use super::{Field, Identified, MayBeStuck, Value, name};
+use super::{Field, Identified, MayBeStuck, Shape, Value, name};
 use crate::event::Kept;
 use crate::lifecycle::{Identity, Stuck};
 use crate::snapshot::{Count, Entry, Shares};
 
 /// The fields of a socket that exists.
 pub static SOCKET_FIELDS: &[Field<Entry>] = &[
-    Field { name: "event", unit: "", doc: "Always `socket`.", value: |_, _| Value::Word("socket") },
+    Field { name: "event", unit: "", shape: Shape::Word, doc: "Always `socket`.", value: |_, _| Value::Word("socket") },
     Field {
         name: "time",
         unit: "RFC 3339",
+        shape: Shape::Time,
         doc: "When it was found: wall-clock time in UTC with 9 digits, converted from boot_ns.",
         value: |row, context| Value::Time(context.clock.unix_ns(row.boot_ns)),
     },
     Field {
         name: "boot_ns",
         unit: "ns",
+        shape: Shape::Number,
         doc: "When it was found, as CLOCK_BOOTTIME, which never steps.",
         value: |row, _| Value::U64(row.boot_ns),
     },
@@ -30,6 +32,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     Field {
         name: "state",
         unit: "",
+        shape: Shape::Word,
         doc: "Its state: LISTEN, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSING, TIME_WAIT, CLOSE_WAIT \
               or LAST_ACK.",
         value: |row, _| Value::Word(row.state.as_str()),
@@ -37,6 +40,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     Field {
         name: "kept",
         unit: "",
+        shape: Shape::Word,
         doc: "What has it: held (a process, or the kernel for its own use), queued (its listener: nobody has accepted \
               it yet), orphan (nobody any more) or mini (nobody, and only a mini-socket is left).",
         value: |row, _| Value::Word(kept(row.kept)),
@@ -44,6 +48,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     Field {
         name: "age_ns",
         unit: "ns",
+        shape: Shape::Number,
         doc: "How long it has been in state, as far as the kernel tells: for a TIME_WAIT, what of 60 s has passed; null \
               when unknown.",
         value: |row, _| Value::number(row.stay.age.known_ns()),
@@ -51,42 +56,49 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     Field {
         name: "age_at_least",
         unit: "",
+        shape: Shape::Bool,
         doc: "Whether age_ns is only the known part of a time that may be longer.",
         value: |row, _| Value::Bool(row.stay.age.is_at_least()),
     },
     Field {
         name: "time_wait_left_ns",
         unit: "ns",
+        shape: Shape::Number,
         doc: "How much of its TIME_WAIT is left; null in other states.",
         value: |row, _| Value::number(row.time_wait_left_ns),
     },
     Field {
         name: "recv_queue",
         unit: "bytes",
+        shape: Shape::Number,
         doc: "Payload received that the process has not read; of a listener, how many connections wait to be accepted.",
         value: |row, _| Value::U64(row.recv_queue.into()),
     },
     Field {
         name: "send_queue",
         unit: "bytes",
+        shape: Shape::Number,
         doc: "Payload sent that the peer has not acknowledged; of a listener, how many connections may wait.",
         value: |row, _| Value::U64(row.send_queue.into()),
     },
     Field {
         name: "timer",
         unit: "",
+        shape: Shape::Word,
         doc: "Its timer, in the words of ss: on (retransmission), keepalive, timewait or persist; null when none runs.",
         value: |row, _| Value::word(row.timer.as_str()),
     },
     Field {
         name: "timer_left_ns",
         unit: "ns",
+        shape: Shape::Number,
         doc: "When that timer is due; null when none runs.",
         value: |row, _| Value::number(row.timer.as_str().map(|_| row.timer_left_ns)),
     },
     Field {
         name: "retransmits",
         unit: "segments",
+        shape: Shape::Number,
         doc: "Retransmissions or probes in a row that went unanswered.",
         value: |row, _| Value::U64(row.retransmits.into()),
     },
@@ -98,6 +110,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     Field {
         name: "inode",
         unit: "",
+        shape: Shape::Number,
         doc: "The number in /proc/PID/fd, socket:[inode]; null when no descriptor can name it.",
         value: |row, _| Value::number((row.inode != 0).then_some(row.inode)),
     },
@@ -112,16 +125,18 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
 
 /// The fields of a count.
 pub static COUNT_FIELDS: &[Field<Count>] = &[
-    Field { name: "event", unit: "", doc: "Always `count`.", value: |_, _| Value::Word("count") },
+    Field { name: "event", unit: "", shape: Shape::Word, doc: "Always `count`.", value: |_, _| Value::Word("count") },
     Field {
         name: "by",
         unit: "",
+        shape: Shape::Word,
         doc: "What is counted: sockets by state; or, of the states that are a sign of trouble, by owner, or by remote end.",
         value: |row, _| Value::Word(row.by.as_str()),
     },
     Field {
         name: "state",
         unit: "",
+        shape: Shape::Word,
         doc: "Their state: CLOSED, LISTEN, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSING, TIME_WAIT, \
               CLOSE_WAIT or LAST_ACK.",
         value: |row, _| Value::Word(row.state.as_str()),
@@ -129,73 +144,86 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     Field {
         name: "total",
         unit: "",
+        shape: Shape::Number,
         doc: "How many there are; null when unknown.",
         value: |row, _| Value::number(row.total),
     },
     Field {
         name: "held",
         unit: "",
+        shape: Shape::Number,
         doc: "How many of them processes have, or the kernel for its own use; null when unknown.",
         value: |row, _| share(row, |shares| shares.held),
     },
     Field {
         name: "queued",
         unit: "",
+        shape: Shape::Number,
         doc: "How many of them wait to be accepted; null when unknown.",
         value: |row, _| share(row, |shares| shares.queued),
     },
     Field {
         name: "orphan",
         unit: "",
+        shape: Shape::Number,
         doc: "How many of them nobody has any more; null when unknown.",
         value: |row, _| share(row, |shares| shares.orphan),
     },
     Field {
         name: "mini",
         unit: "",
+        shape: Shape::Number,
         doc: "How many of them are mini-sockets; null when unknown.",
         value: |row, _| share(row, |shares| shares.mini),
     },
     Field {
         name: "pid",
         unit: "",
+        shape: Shape::Number,
         doc: "By owner: process id of who holds them; null when nobody is known to.",
         value: |row, _| Value::number(row.owner.map(|task| task.pid)),
     },
     Field {
         name: "comm",
         unit: "",
-        doc: "By owner: name of who holds them, chosen by the process and escaped as in rows of sockets.",
+        shape: Shape::Name,
+        doc: "By owner: name of who holds them, chosen by the process and escaped as in rows of sockets; null when nobody \
+              is known to.",
         value: |row, _| name(row.owner.as_ref()),
     },
     Field {
         name: "listener_pid",
         unit: "",
+        shape: Shape::Number,
         doc: "By owner: process id of who listens for those that wait to be accepted; null when unknown.",
         value: |row, _| Value::number(row.listener.map(|task| task.pid)),
     },
     Field {
         name: "listener_comm",
         unit: "",
-        doc: "By owner: name of who listens for those that wait to be accepted, escaped as in comm.",
+        shape: Shape::Name,
+        doc: "By owner: name of who listens for those that wait to be accepted, escaped as in comm; null when unknown.",
         value: |row, _| name(row.listener.as_ref()),
     },
     Field {
         name: "local",
         unit: "address:port",
-        doc: "By remote: the local end, an IPv6 address in brackets. Port 0: clients' ports, any.",
+        shape: Shape::Address,
+        doc: "By remote: the local end, an IPv6 address in brackets; otherwise null. Port 0: clients' ports, any.",
         value: |row, _| row.ends.map_or(Value::Null, |ends| Value::Address(ends.local())),
     },
     Field {
         name: "remote",
         unit: "address:port",
-        doc: "By remote: the remote end, an IPv6 address in brackets. Port 0: clients' ports, any.",
+        shape: Shape::Address,
+        doc: "By remote: the remote end, an IPv6 address in brackets; otherwise null. Port 0: clients' ports, any.",
         value: |row, _| row.ends.map_or(Value::Null, |ends| Value::Address(ends.remote())),
     },
     Field {
         name: "netns",
         unit: "",
-        doc: "By remote: inode number of their network namespace.",
+        shape: Shape::Number,
+        doc: "By remote: inode number of their network namespace; otherwise null.",
         value: |row, _| Value::number(row.netns),
     },
 ];

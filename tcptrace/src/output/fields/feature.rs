@@ -1,0 +1,43 @@
+//! The fields of what the kernel lets tcptrace measure.
+
+use super::{Field, Shape, Value};
+use crate::probe::{Feature, Service};
+
+/// The fields of a feature.
+pub static FEATURE_FIELDS: &[Field<(Feature, Service)>] = &[
+    Field {
+        name: "event",
+        unit: "",
+        shape: Shape::Word,
+        doc: "Always `feature`.",
+        value: |_, _| Value::Word("feature"),
+    },
+    Field {
+        name: "feature",
+        unit: "",
+        shape: Shape::Word,
+        doc: "Its name.",
+        value: |(feature, _), _| Value::Word(feature.as_str()),
+    },
+    Field {
+        name: "purpose",
+        unit: "",
+        shape: Shape::Name,
+        doc: "What it lets tcptrace tell.",
+        value: |(feature, _), _| Value::Name(feature.purpose().as_bytes()),
+    },
+    Field {
+        name: "available",
+        unit: "",
+        shape: Shape::Bool,
+        doc: "Whether the kernel allows it.",
+        value: |(_, service), _| Value::Bool(service.is_attached()),
+    },
+    Field {
+        name: "detail",
+        unit: "",
+        shape: Shape::Name,
+        doc: "The hook that serves it, or why there is none and what to do.",
+        value: |(_, service), _| Value::Name(service.detail().as_bytes()),
+    },
+];

@@ -1,0 +1,214 @@
+//! Every field of every output: a table for people, a JSON Schema and CSV for programs.
+
+use std::io::{self, Write};
+
+use serde_json::{Map, Value, json};
+
+use super::Format;
+use super::fields::{
+    CONNECTION_FIELDS, COUNT_FIELDS, FEATURE_FIELDS, Field, SOCKET_FIELDS, STUCK_CONNECTION_FIELDS,
+    STUCK_TRANSITION_FIELDS, Shape, TRANSITION_FIELDS,
+};
+
+/// The rows of one command.
+struct Output {
+    command: &'static str,
+    fields: Vec<Described>,
+}
+
+/// A field, whatever row it is taken from.
+#[derive(Clone)]
+struct Described {
+    name: &'static str,
+    shape: Shape,
+    unit: &'static str,
+    doc: &'static str,
+    is_nullable: bool,
+    /// Whether every row has it; in CSV each does.
+    is_required: bool,
+}
+
+fn outputs() -> [Output; 5] {
+    let of = |command, fields| Output { command, fields };
+    [
+        of("watch", [described(TRANSITION_FIELDS, true), described(STUCK_TRANSITION_FIELDS, false)].concat()),
+        of("connections", [described(CONNECTION_FIELDS, true), described(STUCK_CONNECTION_FIELDS, false)].concat()),
+        of("snapshot", described(COUNT_FIELDS, true)),
+        of("snapshot --list", described(SOCKET_FIELDS, true)),
+        of("check", described(FEATURE_FIELDS, true)),
+    ]
+}
+
+fn described<R>(fields: &[Field<R>], is_required: bool) -> Vec<Described> {
+    let describe = |field: &Field<R>| Described {
+        name: field.name,
+        shape: field.shape,
+        unit: field.unit,
+        doc: field.doc,
+        is_nullable: field.is_nullable(),
+        is_required,
+    };
+    fields.iter().map(describe).collect()
+}
+
+/// Writes the fields of every output.
+///
+/// # Errors
+/// What the writer returns.
+pub fn schema(mut out: impl Write, format: Format) -> io::Result<()> {
+    match format {
+        Format::Text => text(&mut out),
+        Format::Json => writeln!(out, "{:#}", json_schema()),
+        Format::Csv => csv(&mut out),
+    }
+}
+
+fn text(out: &mut impl Write) -> io::Result<()> {
+    let outputs = outputs();
+    let names = outputs.iter().flat_map(|output| &output.fields).map(|field| field.name.len());
+    let width = names.max().unwrap_or(0);
+    for (place, output) in outputs.iter().enumerate() {
+        let gap = if place == 0 { "" } else { "\n" };
+        writeln!(out, "{gap}tcptrace {}", output.command)?;
+        for field in &output.fields {
+            let kind = format!("{}{}", word(field.shape), if field.is_nullable { "?" } else { "" });
+            writeln!(out, "  {:<width$}  {kind:<8}  {:<12}  {}", field.name, field.unit, field.doc)?;
+        }
+    }
+    Ok(())
+}
+
+fn csv(out: &mut impl Write) -> io::Result<()> {
+    let mut table = ::csv::Writer::from_writer(out);
+    table.write_record(["command", "name", "type", "nullable", "unit", "meaning"])?;
+    for output in outputs() {
+        for field in &output.fields {
+            let nullable = if field.is_nullable { "true" } else { "false" };
+            table.write_record([output.command, field.name, word(field.shape), nullable, field.unit, field.doc])?;
+        }
+    }
+    table.flush()
+}
+
+fn word(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Bool => "bool",
+        Shape::Number => "number",
+        Shape::Word => "word",
+        Shape::Name => "name",
+        Shape::Time => "time",
+        Shape::Address => "address",
+        Shape::Hex => "hex",
+        Shape::States => "states",
+    }
+}
+
+/// Of one row, which is one line of JSON. Fields may be added in later versions.
+fn json_schema() -> Value {
+    let outputs = outputs();
+    let definitions: Map<String, Value> =
+        outputs.iter().map(|output| (output.command.to_owned(), definition(&output.fields))).collect();
+    let rows: Vec<Value> = outputs
+        .iter()
+        .map(|output| json!({ "$ref": format!("#/$defs/{}", output.command.replace(' ', "%20")) }))
+        .collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A row of tcptrace's JSON output",
+        "anyOf": rows,
+        "$defs": definitions,
+    })
+}
+
+fn definition(fields: &[Described]) -> Value {
+    let required: Vec<&str> = fields.iter().filter(|field| field.is_required).map(|field| field.name).collect();
+    let properties: Map<String, Value> = fields.iter().map(|field| (field.name.to_owned(), property(field))).collect();
+    json!({ "type": "object", "properties": properties, "required": required })
+}
+
+fn property(field: &Described) -> Value {
+    let mut schema = match field.shape {
+        Shape::Bool => json!({ "type": "boolean" }),
+        Shape::Number => json!({ "type": "integer", "minimum": 0 }),
+        Shape::Word | Shape::Name | Shape::Address => json!({ "type": "string" }),
+        Shape::Time => json!({ "type": "string", "format": "date-time" }),
+        Shape::Hex => json!({ "type": "string", "pattern": "^[0-9a-f]+$" }),
+        Shape::States => json!({
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "state": { "type": "string" },
+                    "ns": { "type": "integer", "minimum": 0 },
+                    "at_least": { "type": "boolean" },
+                },
+                "required": ["state", "ns", "at_least"],
+            },
+        }),
+    };
+    if field.is_nullable {
+        schema["type"] = json!([schema["type"], "null"]);
+    }
+    schema["description"] = json!(field.doc);
+    if !field.unit.is_empty() {
+        schema["x-unit"] = json!(field.unit);
+    }
+    schema
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonschema::Validator;
+
+    use super::*;
+    use crate::output::samples::{self, CONTEXT};
+    use crate::output::{Json, Printer};
+
+    /// What the printer of JSON makes of every sample is as the schema has it, and the other way round: nothing that is
+    /// required is missing.
+    #[test]
+    fn rows_are_as_the_schema_says() {
+        let mut lines = Vec::new();
+        let mut printer = Json::new(&mut lines);
+        samples::transitions().iter().try_for_each(|row| printer.transition(row, &CONTEXT)).expect("written");
+        samples::connections().iter().try_for_each(|row| printer.connection(row, &CONTEXT)).expect("written");
+        samples::sockets().iter().try_for_each(|row| printer.socket(row, &CONTEXT)).expect("written");
+        samples::counts().iter().try_for_each(|row| printer.count(row, &CONTEXT)).expect("written");
+        let schema = json_schema();
+        let validators = schema["$defs"].as_object().expect("definitions").iter().map(|(command, definition)| {
+            let mut definition = definition.clone();
+            // Unknown fields are allowed, but here there are none.
+            definition["additionalProperties"] = json!(false);
+            (command.as_str(), jsonschema::validator_for(&definition).expect("a schema"))
+        });
+        let validators: std::collections::HashMap<&str, Validator> = validators.collect();
+        let lines = String::from_utf8(lines).expect("UTF-8");
+        let rows = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let mut checked = 0;
+        for row in rows {
+            let command = match row["event"].as_str().expect("a word") {
+                "socket" => "snapshot --list",
+                "count" => "snapshot",
+                _ if row.get("old").is_some() => "watch",
+                _ => "connections",
+            };
+            let errors: Vec<String> = validators[command].iter_errors(&row).map(|error| error.to_string()).collect();
+            assert!(errors.is_empty(), "{errors:#?} in {row:#}");
+            checked += 1;
+        }
+        assert!(checked > 30, "only {checked} rows");
+        assert!(jsonschema::meta::is_valid(&schema));
+    }
+
+    #[test]
+    fn every_format_names_every_field() {
+        for format in [Format::Text, Format::Json, Format::Csv] {
+            let mut out = Vec::new();
+            schema(&mut out, format).expect("written");
+            let out = String::from_utf8(out).expect("UTF-8");
+            for field in outputs().iter().flat_map(|output| &output.fields) {
+                assert!(out.contains(field.name), "{format:?} has no {}", field.name);
+            }
+        }
+    }
+}
