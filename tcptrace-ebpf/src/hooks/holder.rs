@@ -41,8 +41,9 @@ fn accepted(ctx: &TracePointContext) -> u32 {
     let returned: i64 = unsafe { ctx.read_at(RETURNED) }.unwrap_or(-1);
     let (Ok(fd), Some(sk)) = (u32::try_from(returned), socket_of(returned)) else { return 0 };
     let cookie: u64 = member(sk, off::SOCK_COMMON_COOKIE());
-    // A socket that no hook has seen so far has none, and nobody would know which one is meant.
-    if cookie == 0 || !Key::at(sk, off::INET_SPORT()).is_wanted() {
+    // A socket that no hook has reported so far has none, as a rule, and nobody would know which one is meant. That is
+    // the filter, too: to look at addresses and ports would cost more than all the rest.
+    if cookie == 0 {
         return 0;
     }
     let Some(mut entry) = reserve::<HolderRecord>(counter::LOST_OTHERS) else { return 0 };
