@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use foldhash::fast::FixedState;
 use jiff::tz::TimeZone;
 use nix::time::ClockId;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -107,7 +108,7 @@ struct Live {
     names_wanted: bool,
     groups: Groups,
     /// Network namespaces that were asked about, if they have names.
-    namespaces: HashSet<u32>,
+    namespaces: HashSet<u32, FixedState>,
     filter: Filter,
     printer: Box<dyn Printer>,
     context: output::Context,
