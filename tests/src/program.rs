@@ -45,6 +45,17 @@ impl Finished {
     }
 }
 
+/// A copy of the program that everybody may run. Another process makes it: a descriptor that can write to it must not be
+/// inherited by a process that another test is just starting, or it could not be run.
+pub fn copy_for_everybody(name: &str) -> PathBuf {
+    let copy = env::temp_dir().join(format!("tcptrace-{name}-{}", std::process::id()));
+    let mut command = Command::new("install");
+    command.args(["-m", "755"]).arg(binary()).arg(&copy);
+    let finished = run_command(command);
+    assert!(finished.status.success(), "{}", finished.stderr);
+    copy
+}
+
 /// The program under test: `TCPTRACE_BIN`, or what cargo builds in the profile of this test.
 pub fn binary() -> &'static PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();

@@ -1,14 +1,13 @@
 //! The command line: what people and scripts rely on.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 use tcptrace_tests::process::aside;
-use tcptrace_tests::program::{Finished, binary, run, run_command};
+use tcptrace_tests::program::{Finished, binary, copy_for_everybody, run, run_command};
 use tcptrace_tests::sockets::{address, connect, listen, socket};
 use tcptrace_tests::{Namespace, Tracer};
 
@@ -79,9 +78,7 @@ fn wrong_values() {
 #[test]
 fn without_privileges() {
     const NOBODY: u32 = 65_534;
-    let copy = std::env::temp_dir().join(format!("tcptrace-unprivileged-{}", std::process::id()));
-    fs::copy(binary(), &copy).expect("copy the program to where everybody may run it");
-    fs::set_permissions(&copy, Permissions::from_mode(0o755)).expect("let everybody run it");
+    let copy = copy_for_everybody("unprivileged");
     for command in ["watch", "connections", "check"] {
         let finished = {
             let mut nobodys = Command::new(&copy);

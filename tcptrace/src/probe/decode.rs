@@ -23,11 +23,20 @@ pub(super) struct Decoder {
     pub(super) symbols: Symbols,
     /// Meaning of reset reasons, by number.
     pub(super) reset_reasons: Vec<ResetReason>,
+    /// Our own process id, in the initial pid namespace.
+    pub(super) own_pid: u32,
     /// Scrambles addresses, which are the kernel's secret.
     pub(super) scrambler: RandomState,
 }
 
 impl Decoder {
+    /// A process; `None` for the kernel's own threads, and for ourselves: whoever walks through descriptors holds each
+    /// file for a moment, and closes it if its process lets go just then.
+    fn task(&self, tail: &TaskTail) -> Option<Task> {
+        let is_somebody = tail.pid != 0 && tail.pid != self.own_pid;
+        is_somebody.then_some(Task { pid: tail.pid, tid: tail.tid, comm: Comm(tail.comm) })
+    }
+
     /// The event that a record tells of; `None` for a record of unknown kind or form.
     pub(super) fn decode(&self, record: &[u8]) -> Option<Event> {
         let (head, tail) = Head::ref_from_prefix(record).ok()?;
@@ -40,18 +49,18 @@ impl Decoder {
                 let (address, cgroup) = (Some(self.scramble(child.address)), known(child.cgroup));
                 Event::Change(Change { address, cgroup, ..self.change(head, id)? })
             }
-            kind::STATE_TASK => Event::Change(Change { task: task(read(tail)?), ..self.change(head, id)? }),
+            kind::STATE_TASK => Event::Change(Change { task: self.task(read(tail)?), ..self.change(head, id)? }),
             kind::STATE_OPEN => {
                 let open: &OpenTail = read(tail)?;
-                let (task, cgroup) = (task(&open.task), known(open.cgroup));
+                let (task, cgroup) = (self.task(&open.task), known(open.cgroup));
                 Event::Change(Change { task, cgroup, ..self.change(head, id)? })
             }
             kind::STATE_END => {
                 let end: &EndTail = read(tail)?;
-                let (task, end) = (task(&end.task), Some(self.end_facts(head, end)));
+                let (task, end) = (self.task(&end.task), Some(self.end_facts(head, end)));
                 Event::Change(Change { task, end, ..self.change(head, id)? })
             }
-            kind::DESTROY => Event::Destroyed { at, id, task: task(read(tail)?) },
+            kind::DESTROY => Event::Destroyed { at, id, task: self.task(read(tail)?) },
             kind::RESET_SENT => Event::ResetSent { at, id, reason: self.reset_reason(head.extra) },
             kind::RESET_RECEIVED => Event::ResetReceived { at, id },
             kind::MINI_EXPIRED => Event::Mini(self.mini(head, id, MiniEvent::Expired)?),
@@ -62,7 +71,7 @@ impl Decoder {
             }
             kind::ACCEPTED => {
                 let holder: &HolderTail = read(tail)?;
-                Event::Accepted { at, id, task: task(&holder.task)?, fd: holder.fd }
+                Event::Accepted { at, id, task: self.task(&holder.task)?, fd: holder.fd }
             }
             kind::HELD => Event::Holder(self.holder(head, id, read(tail)?)?),
             _ => return None,
@@ -80,7 +89,7 @@ impl Decoder {
             state: State::from_kernel(head.old)?,
             kept: Kept::Held,
         };
-        Some(Holder { found, task: task(&holder.task)?, fd: holder.fd })
+        Some(Holder { found, task: self.task(&holder.task)?, fd: holder.fd })
     }
 
     fn id(&self, head: &Head) -> Id {
@@ -192,11 +201,6 @@ fn flags(bits: u8) -> Flags {
     }
 }
 
-/// A process; `None` for the kernel's own threads.
-fn task(tail: &TaskTail) -> Option<Task> {
-    (tail.pid != 0).then_some(Task { pid: tail.pid, tid: tail.tid, comm: Comm(tail.comm) })
-}
-
 /// A number of which 0 means that it is not known.
 fn known<T: PartialEq + Default>(number: T) -> Option<T> {
     (number != T::default()).then_some(number)
@@ -212,6 +216,7 @@ mod tests {
         Decoder {
             tick_ns: 4_000_000,
             minis_watched: true,
+            own_pid: 77,
             symbols: Symbols::default(),
             reset_reasons: vec![ResetReason::Other, ResetReason::AbortOnData],
             scrambler: RandomState::new(),

@@ -100,3 +100,11 @@ pub(super) fn missing_capabilities() -> Option<String> {
 fn is_locked_down() -> bool {
     std::fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|mode| mode.contains("[confidentiality]"))
 }
+
+/// This process's id as the kernel's programs see it, in the initial pid namespace; where the mounted `/proc` is that of
+/// another one, as seen from there.
+pub(super) fn own_pid() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ids = status.lines().find_map(|line| line.strip_prefix("NStgid:"));
+    ids.and_then(|ids| ids.split_whitespace().next()?.parse().ok()).unwrap_or_else(std::process::id)
+}

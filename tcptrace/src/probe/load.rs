@@ -130,6 +130,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
     }
     let is_attached = |feature| services.iter().any(|(served, service)| *served == feature && service.is_attached());
     let decoder = Decoder {
+        own_pid: kernel::own_pid(),
         tick_ns: kernel::tick_ns(),
         minis_watched: is_attached(Feature::MiniCreated),
         reset_reasons: around.layout().map(|layout| layout.reset_reasons.clone()).unwrap_or_default(),

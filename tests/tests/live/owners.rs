@@ -134,21 +134,24 @@ fn killed_with_many() {
         rows.map(Iterator::collect::<Vec<_>>).filter(|rows| rows.len() >= 2 * MANY)
     });
     assert_eq!(rows.len(), 2 * MANY);
+    let mut looks = 0;
     for (side, pid, name, source) in
         [("client", pids[0], "dialler", "connect"), ("server", pids[1], "holder", "accept")]
     {
         let rows: Vec<_> = rows.iter().filter(|row| row["side"] == side).collect();
         assert_eq!(rows.len(), MANY, "{side}");
         for row in rows {
-            assert_eq!([&row["pid"], &row["close_pid"]], [pid, pid], "{row}");
-            assert_eq!([&row["comm"], &row["close_comm"], &row["owner_source"]], [name, name, source], "{row}");
-            assert_eq!(row["complete"], true, "{row}");
+            assert_eq!([&row["comm"], &row["owner_source"]], [name, source], "{row}");
+            assert_eq!([&row["pid"], &row["complete"]], [&json!(pid), &json!(true)], "{row}");
+            // A tracer that looks who has a descriptor holds it for a moment, and may be the last to let go.
+            let by_a_look = row["close_pid"].is_null() || row["close_comm"] == "tcptrace";
+            assert!(row["close_pid"] == pid || by_a_look, "{row}");
+            looks += usize::from(by_a_look);
         }
     }
+    assert!(looks < MANY / 100, "{looks} of {MANY}");
     for row in net.told().iter().flatten() {
-        for field in ["pid", "close_pid"] {
-            assert!(row[field].is_null() || pids.iter().any(|pid| row[field] == *pid), "somebody else's: {row}");
-        }
+        assert!(row["pid"].is_null() || pids.iter().any(|pid| row["pid"] == *pid), "somebody else's: {row}");
     }
 }
 

@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tcptrace_tests::program::{Finished, binary, run, run_command};
+use tcptrace_tests::program::{Finished, copy_for_everybody, run, run_command};
 use tcptrace_tests::zoo::Zoo;
 use tcptrace_tests::{End, Namespace, pair};
 
@@ -188,9 +187,7 @@ impl Drop for Named {
 fn without_privileges() {
     let _net = Namespace::enter();
     let (client, _server) = pair();
-    let place = std::env::temp_dir().join(format!("tcptrace-{}", std::process::id()));
-    fs::copy(binary(), &place).expect("copy the program");
-    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).expect("let anybody run it");
+    let place = copy_for_everybody("snapshot");
     let mut command = Command::new(&place);
     command.args(["snapshot", "--list", "--format", "json"]).uid(65_534).gid(65_534);
     let finished = run_command(command);
