@@ -209,6 +209,7 @@ fn known<T: PartialEq + Default>(number: T) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rstest::rstest;
 
     use super::*;
 
@@ -238,5 +239,14 @@ mod tests {
     fn addresses_do_not_get_out() {
         let address = 0xffff_8880_1234_5600;
         assert_ne!(decoder().scramble(address), address);
+    }
+
+    #[rstest]
+    #[case::somebody(5, Some(5))]
+    #[case::the_kernel(0, None)]
+    #[case::ourselves(77, None)]
+    fn who_acts(#[case] pid: u32, #[case] expected: Option<u32>) {
+        let task = decoder().task(&TaskTail { pid, tid: pid, comm: [b'x'; 16] });
+        assert_eq!(task.map(|task| task.pid), expected);
     }
 }
