@@ -190,6 +190,20 @@ fn is_true(held: Held, truth: Option<u64>) -> bool {
     }
 }
 
+fn assert_nothing_invented(rows: &[Row], by_number: &HashMap<u64, &Life>) -> Result<(), TestCaseError> {
+    for row in transitions(rows) {
+        let life = by_number[&row.identity.conn];
+        prop_assert!(is_true(row.held, life.length(row.old)), "{:?} of {:?}", row, life);
+    }
+    for connection in connections(rows) {
+        let life = by_number[&connection.identity.conn];
+        for stay in &connection.stays {
+            prop_assert!(is_true(stay.held, life.length(stay.state)), "{:?} of {:?}", stay, life);
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn with_nothing_missing_everything_is_told(lives in lives()) {
@@ -228,15 +242,9 @@ proptest! {
         }
         let rows = run(&events, Config { sockets: max_sockets, ..Config::default() });
         let by_number = by_number(&lives);
-        for row in transitions(&rows) {
-            let life = by_number[&row.identity.conn];
-            prop_assert!(is_true(row.held, life.length(row.old)), "{:?} of {:?}", row, life);
-        }
+        assert_nothing_invented(&rows, &by_number)?;
         for connection in connections(&rows) {
             let life = by_number[&connection.identity.conn];
-            for stay in &connection.stays {
-                prop_assert!(is_true(stay.held, life.length(stay.state)), "{:?} of {:?}", stay, life);
-            }
             if let Some(opened) = connection.opened_ns {
                 let known: u64 = connection.stays.iter().filter_map(|stay| stay.held.known_ns()).sum();
                 prop_assert!(known <= connection.closed_ns - opened);
@@ -283,15 +291,9 @@ proptest! {
         events.extend(survey(&lives, end));
         let rows = run(&events, Config::default());
         let by_number = by_number(&lives);
-        for row in transitions(&rows) {
-            let life = by_number[&row.identity.conn];
-            prop_assert!(is_true(row.held, life.length(row.old)), "{:?} of {:?}", row, life);
-        }
+        assert_nothing_invented(&rows, &by_number)?;
         for connection in connections(&rows) {
             let life = by_number[&connection.identity.conn];
-            for stay in &connection.stays {
-                prop_assert!(is_true(stay.held, life.length(stay.state)), "{:?} of {:?}", stay, life);
-            }
             prop_assert!(!connection.complete || life.states[0].1 > first, "{:?} of {:?}", connection, life);
         }
         let mut ended: Vec<_> = connections(&rows).map(|row| row.identity.conn).collect();
