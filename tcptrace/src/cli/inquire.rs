@@ -178,7 +178,8 @@ impl Voice {
         let filter = self.filter;
         let only: &[u32] = if filter.netns == 0 { &[] } else { &[filter.netns] };
         // IPv4-mapped addresses are in the dump of IPv6.
-        let surveyed = existing::survey(only, filter.family != 6, true, &mut |answer| {
+        let namespaces = Namespaces::find();
+        let surveyed = existing::survey(&namespaces, only, filter.family != 6, true, &mut |answer| {
             let wanted = match &answer {
                 existing::Answer::Socket(socket) => {
                     let (tuple, netns) = (&socket.found.tuple, socket.found.netns.unwrap_or(0));
@@ -191,7 +192,7 @@ impl Voice {
             }
         });
         match surveyed {
-            Ok((coverage, namespaces)) => {
+            Ok(coverage) => {
                 for (netns, reason) in coverage.unreadable {
                     log::warn!("the sockets of network namespace {netns} that were there before are unknown: {reason}");
                 }

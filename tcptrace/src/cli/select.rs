@@ -42,13 +42,14 @@ pub(super) struct FilterArgs {
     /// Control group of the socket: its path or that of one above it, a container's id, or a systemd unit
     #[arg(long, value_name = "CGROUP")]
     cgroup: Vec<String>,
-    /// State that is left or entered; for connections: that they were in
+    /// State that is left or entered; for connections: that they were in; for sockets: that they are in
     #[arg(long, value_name = "STATE", value_parser = word::<State>)]
     state: Vec<State>,
     /// Who closed: active, passive, simultaneous, reset_local, reset_remote, timeout, killed, never_established, unknown
     #[arg(long, value_name = "CLOSER", value_parser = word::<Closer>)]
     closer: Vec<Closer>,
-    /// Shortest time in the state that is left; for connections: in the given states, or from open to end (10ms, 1m30s)
+    /// Shortest time in the state that is left; for connections: in the given states, or from open to end; for sockets:
+    /// in their state, where that is known (10ms, 1m30s)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     min_duration: Option<Duration>,
     /// IPv4 only, IPv4-mapped IPv6 included

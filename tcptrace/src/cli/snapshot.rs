@@ -32,7 +32,7 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let namespaces = Namespaces::find();
     let criteria = args.filter.criteria(&namespaces)?;
     // Asking changes the network namespace of the thread.
-    let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&criteria)).join());
+    let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria)).join());
     let Found { sockets, coverage, allocated } = asked.map_err(|_| anyhow!("cannot list TCP sockets: a bug"))??;
     let holders = holders(&sockets)?;
     let snapshot = Snapshot::new(sockets, |inode| holders.of(inode));
@@ -54,7 +54,7 @@ struct Found {
 }
 
 impl Found {
-    fn ask(criteria: &Criteria) -> Result<Self> {
+    fn ask(namespaces: &Namespaces, criteria: &Criteria) -> Result<Self> {
         let mut sockets = Vec::new();
         let mut keep = |answer| {
             if let Answer::Socket(socket) = answer {
@@ -64,7 +64,7 @@ impl Found {
         // IPv4-mapped addresses are among those of IPv6.
         let ipv4 = criteria.ipv4 || !criteria.ipv6;
         let allocated = existing::allocated();
-        let (coverage, _) = existing::survey(&criteria.netns, ipv4, true, &mut keep)?;
+        let coverage = existing::survey(namespaces, &criteria.netns, ipv4, true, &mut keep)?;
         Ok(Self { sockets, coverage, allocated })
     }
 }

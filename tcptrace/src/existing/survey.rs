@@ -32,7 +32,7 @@ pub enum Answer {
     Namespace(u32),
 }
 
-/// Asks for every TCP socket of every network namespace (or of those in `only`, if it is not empty), of `AF_INET`, of
+/// Asks for every TCP socket of all these network namespaces (or of those in `only`, if it is not empty), of `AF_INET`, of
 /// `AF_INET6`, or both. The calling thread's own comes first, which takes no privileges. Changes the network namespace
 /// of the calling thread: call it in a thread of its own.
 ///
@@ -40,19 +40,19 @@ pub enum Answer {
 ///
 /// If the calling thread's own namespace cannot be listed. What is wrong with others is in the [`Coverage`].
 pub fn survey(
+    namespaces: &Namespaces,
     only: &[u32],
     ipv4: bool,
     ipv6: bool,
     sink: &mut dyn FnMut(Answer),
-) -> Result<(Coverage, Namespaces), DiagError> {
-    let namespaces = Namespaces::find();
+) -> Result<Coverage, DiagError> {
     let coverage = Coverage { unseen_processes: namespaces.unseen_processes, ..Coverage::default() };
     let mut survey = Survey { only, ipv4, ipv6, coverage, sink };
     let own = Namespaces::own_namespace();
     survey.here(own)?;
     namespaces.iter().filter(|namespace| Some(namespace.inode) != own).for_each(|other| survey.elsewhere(other));
-    survey.note_missing(&namespaces);
-    Ok((survey.coverage, namespaces))
+    survey.note_missing(namespaces);
+    Ok(survey.coverage)
 }
 
 struct Survey<'a> {
@@ -137,7 +137,8 @@ mod tests {
     fn ask(only: &[u32]) -> (Coverage, Vec<Answer>) {
         let inside = || {
             let mut answers = Vec::new();
-            let (coverage, _) = survey(only, true, true, &mut |answer| answers.push(answer)).expect("a survey");
+            let coverage =
+                survey(&Namespaces::find(), only, true, true, &mut |answer| answers.push(answer)).expect("a survey");
             (coverage, answers)
         };
         thread::scope(|scope| scope.spawn(inside).join().expect("no panic"))

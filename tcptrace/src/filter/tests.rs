@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::{Criteria, Filter, begins};
-use crate::lifecycle::{Connection, Held, Identity, Owner, Row, Stay, Transition};
+use crate::lifecycle::{Connection, Held, Identity, Owner, Row, Stay, Stuck, Transition};
 use crate::names::{Group, Names};
 use crate::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, Tuple};
 
@@ -151,6 +151,11 @@ fn filtered(filter: &mut Filter, rows: impl IntoIterator<Item = Row>) -> Vec<Row
 #[case::both_families("4 6", bare(), Some(true))]
 #[case::netns("netns 9", bare(), Some(true))]
 #[case::other_netns("netns 8", bare(), Some(false))]
+#[case::cgroup("cgroup /system.slice/web.service", known(), Some(true))]
+#[case::cgroup_above("cgroup /system.slice", known(), Some(true))]
+#[case::unit("cgroup web", known(), Some(true))]
+#[case::other_cgroup("cgroup /system.slice/db.service", known(), Some(false))]
+#[case::no_cgroup_yet("cgroup web", bare(), None)]
 #[case::no_owner_yet("pid 7", bare(), None)]
 #[case::pid("pid 7", known(), Some(true))]
 #[case::other_pid("pid 8", known(), Some(false))]
@@ -432,6 +437,27 @@ proptest! {
             prop_assert!(places.is_sorted_by(|before, after| before < after), "{places:?}");
         }
     }
+}
+
+/// A report of what is stuck is of use now or never: it is not held back, and decides nothing for later.
+#[rstest]
+#[case::matches("pid 7", known(), true)]
+#[case::does_not_match("pid 8", known(), false)]
+#[case::not_known_to_match("pid 7", bare(), false)]
+fn reports_do_not_wait(#[case] options: &str, #[case] row: Transition, #[case] shown: bool) {
+    let stuck = Stuck {
+        state: row.new,
+        age: Held::Unknown,
+        holder: None,
+        holders: None,
+        accepted: None,
+        listener: None,
+        released: false,
+    };
+    let mut filter = Filter::new(criteria(options));
+    let report = Row::Transition(Transition { old: row.new, stuck: Some(stuck), ..row });
+    assert_eq!(filtered(&mut filter, [report]).len(), usize::from(shown));
+    assert_eq!((filter.held_rows, filter.decided.len()), (0, 0));
 }
 
 /// Prints what a row costs: `cargo test --release -- --ignored --nocapture costs`.

@@ -523,7 +523,8 @@ impl<R: Identified> Field<R> {
         name: "pid",
         unit: "",
         shape: Shape::Number,
-        doc: "Process id of its owner, in the initial pid namespace; null when unknown.",
+        doc: "Process id of its owner, in the initial pid namespace (snapshot: in that of the mounted /proc); null when \
+              unknown.",
         value: |row, _| Value::number(row.owner().map(|owner| owner.task.pid)),
     };
     const TID: Self = Self {

@@ -2,7 +2,8 @@
 
 use rstest::rstest;
 
-use super::script::{play, play_rows, play_stuck, wants_scan};
+use super::script::{parse, play, play_rows, play_stuck, transitions, wants_scan};
+use crate::lifecycle::{Config, Engine};
 
 #[rstest]
 #[case::established_before(
@@ -230,4 +231,15 @@ fn a_scan_tells_no_transitions() {
         "0 survey; 1 found ESTABLISHED; 2 found TIME_WAIT mini=100; 3 survey_end; 4 scan; 5 holder ESTABLISHED task=1;
                   6 scan_end";
     assert_eq!(play_rows(script), [""; 0]);
+}
+
+/// However short the time that is asked for, one look reports a socket once.
+#[test]
+fn nothing_is_reported_without_end() {
+    let mut engine = Engine::new(Config { stuck_after: Some(0), ..Config::default() });
+    let mut rows = Vec::new();
+    for event in parse("0 survey; 0 found CLOSE_WAIT; 10 advance") {
+        engine.feed(&event, &mut rows);
+    }
+    assert!(transitions(&rows).iter().filter(|row| row.starts_with("stuck")).count() <= 1);
 }
