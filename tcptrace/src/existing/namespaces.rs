@@ -284,7 +284,7 @@ mod tests {
             let inside = || namespace.enter().map(|entered| entered.then(Namespaces::own_namespace).flatten());
             thread::scope(|scope| scope.spawn(inside).join().expect("no panic")).expect("enter it")
         };
-        assert_eq!(entered(&named.path()), Some(inode));
+        // Before anything enters it: a thread that has ended may still show for a moment.
         assert_eq!(entered("/proc/self/ns/net"), None, "no process is in it");
         let mut process = std::process::Command::new("ip")
             .args(["netns", "exec", &named.0, "sleep", "100"])
@@ -296,5 +296,6 @@ mod tests {
         });
         process.kill().and_then(|()| process.wait()).expect("end it");
         assert_eq!(by_process, Some(inode));
+        assert_eq!(entered(&named.path()), Some(inode));
     }
 }
