@@ -158,11 +158,11 @@ fn closer() {
 #[test]
 fn shortest_duration() {
     let net = Namespace::enter();
-    let tracer = connections(&net, &["--min-duration", "250ms"]);
+    let tracer = connections(&net, &["--min-duration", "3s"]);
     let (early, _server) = short("127.0.0.1");
     net.life(&early);
     let (mut late, server) = pair();
-    thread::sleep(Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(3_100));
     late.reset();
     server.receive_reset();
 
