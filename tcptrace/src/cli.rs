@@ -8,6 +8,8 @@ mod outlet;
 mod schema;
 mod select;
 mod snapshot;
+#[expect(dead_code, reason = "the commands that read traces follow")]
+mod study;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -32,3 +32,4 @@ pub mod output;
 pub mod probe;
 pub mod snapshot;
 pub mod tcp;
+pub mod trace;

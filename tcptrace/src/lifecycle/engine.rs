@@ -14,8 +14,9 @@ use super::survey::Inquiry;
 use crate::event::{Change, Event, Id, KilledBy, Mini, MiniEvent, ResetReason};
 use crate::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd};
 
-/// How long to wait for a reset that may follow the closing of a socket; they come in the same soft interrupt.
-const RESET_FOLLOWS_NS: u64 = 20_000_000;
+/// How long to wait for a reset that may follow the closing of a socket. They come in the same soft interrupt, but a
+/// virtual CPU can stand still in the midst of it.
+const RESET_FOLLOWS_NS: u64 = 200_000_000;
 
 /// How long after its timer was due a mini-socket is given up. The kernel's timer wheel rounds up by at most an
 /// eighth (`kernel/time/timer.c`).
@@ -607,6 +608,30 @@ impl Engine {
                 row.stays.push(Stay { state: conn.state, held: Held::AtLeast(ns) });
             }
             row.stuck = Some(Box::new(stuck));
+            out.push(Row::Connection(row));
+        }
+    }
+
+    /// Puts out the connections that have not ended by now, each with what is known of it so far. They go on being
+    /// followed.
+    pub fn put_open(&self, out: &mut Vec<Row>) {
+        let conns = self.conns.values().map(|conn| &**conn);
+        for conn in conns.filter(|conn| conn.over.is_none() && conn.state != State::Listen) {
+            let age = self.held(conn, self.now);
+            let accepted = conn.accepted.filter(|_| conn.side != Side::Client);
+            let mut row = self.connection(conn, self.now, End::Unknown.into());
+            if let Some(ns) = age.known_ns() {
+                row.stays.push(Stay { state: conn.state, held: Held::AtLeast(ns) });
+            }
+            row.stuck = Some(Box::new(Stuck {
+                state: conn.state,
+                age,
+                holder: None,
+                holders: None,
+                accepted,
+                listener: None,
+                released: false,
+            }));
             out.push(Row::Connection(row));
         }
     }

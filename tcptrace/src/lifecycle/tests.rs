@@ -70,7 +70,7 @@ use script::{play, play_rows};
 )]
 #[case::reset_in_last_ack(
     "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSE_WAIT done; 9 CLOSE_WAIT>LAST_ACK task=9 done sock;
-     10 LAST_ACK>CLOSED dead done err=104; 60 advance",
+     10 LAST_ACK>CLOSED dead done err=104; 600 advance",
     "server passive reset_received owner=9/close | SYN_RECV 0 ESTABLISHED 5 CLOSE_WAIT 4 LAST_ACK 1"
 )]
 #[case::refused(
@@ -153,7 +153,7 @@ use script::{play, play_rows};
 )]
 #[case::orphan_refused_a_mini_socket(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7; 6 FIN_WAIT1>FIN_WAIT2 dead;
-     6 FIN_WAIT2>CLOSED dead mini=none; 60 advance",
+     6 FIN_WAIT2>CLOSED dead mini=none; 600 advance",
     "client active fin tw=refused owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 0"
 )]
 #[case::time_wait_reused_by_connect(
@@ -248,7 +248,7 @@ use script::{play, play_rows};
     "server reset_local reset_linger0 owner=9/close | SYN_RECV 2 ESTABLISHED 3"
 )]
 #[case::shutdown_before_established_is_not_the_bystanders(
-    "0 LISTEN>SYN_RECV; 1 SYN_RECV>ESTABLISHED snd sock; 1 ESTABLISHED>FIN_WAIT1 task=666 snd sock; 2 FIN_WAIT1>CLOSED err=104 sock; 60 advance",
+    "0 LISTEN>SYN_RECV; 1 SYN_RECV>ESTABLISHED snd sock; 1 ESTABLISHED>FIN_WAIT1 task=666 snd sock; 2 FIN_WAIT1>CLOSED err=104 sock; 600 advance",
     "server active reset_received | SYN_RECV 1 ESTABLISHED 0 FIN_WAIT1 1"
 )]
 fn a_life_is_told_right(#[case] events: &str, #[case] expected: &str) {

@@ -2,7 +2,7 @@
 
 use rstest::rstest;
 
-use super::script::{parse, play, play_rows, play_stuck, transitions, wants_scan};
+use super::script::{open, parse, play, play_rows, play_stuck, transitions, wants_scan};
 use crate::lifecycle::{Config, Engine};
 
 #[rstest]
@@ -100,7 +100,7 @@ fn merging(#[case] script: &str, #[case] expected: &str) {
     "server reset_local reset_linger0 owner=5/scan closed_by=6 | SYN_RECV 0 ESTABLISHED 9"
 )]
 #[case::accepted_when_it_was_over_already(
-    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED err=104; 6 accepted task=8; 7 destroy; 60 advance",
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED err=104; 6 accepted task=8; 7 destroy; 600 advance",
     "server reset_remote reset_received | SYN_RECV 0 ESTABLISHED 5"
 )]
 #[case::the_time_wait_keeps_its_owner(
@@ -223,6 +223,22 @@ fn stuck(script: &str) -> Vec<String> {
 )]
 fn scans_are_wanted_for_what_nobody_is_known_to_own(#[case] script: &str, #[case] expected: bool) {
     assert_eq!(wants_scan(script), expected);
+}
+
+#[rstest]
+#[case::from_the_beginning(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>CLOSE_WAIT; 9 advance",
+    &["client passive unknown owner=7/connect | SYN_SENT 1 ESTABLISHED 4 CLOSE_WAIT ≥4"]
+)]
+#[case::found("0 survey; 1 found ESTABLISHED; 2 surveyed; 2 survey_end", &["unknown unknown unknown incomplete |"])]
+#[case::time_wait(
+    "0 survey; 1 found TIME_WAIT mini=59000; 2 surveyed; 2 survey_end; 3000 advance",
+    &["unknown unknown unknown incomplete | TIME_WAIT ≥3999"]
+)]
+#[case::listeners_are_no_connections("0 CLOSED>LISTEN task=7; 9 advance", &[])]
+#[case::over("0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>CLOSED err=111; 9 advance", &[])]
+fn what_is_open(#[case] script: &str, #[case] expected: &[&str]) {
+    assert_eq!(open(script), expected);
 }
 
 #[test]

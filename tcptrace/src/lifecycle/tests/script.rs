@@ -44,6 +44,16 @@ pub(super) fn wants_scan(script: &str) -> bool {
     engine.wants_scan()
 }
 
+/// The connections that are open at the end of a script.
+pub(super) fn open(script: &str) -> Vec<String> {
+    let mut engine = Engine::new(Config::default());
+    let mut rows = Vec::new();
+    parse(script).iter().for_each(|event| engine.feed(event, &mut rows));
+    rows.clear();
+    engine.put_open(&mut rows);
+    connections(&rows)
+}
+
 fn run(script: &str, config: Config) -> Vec<Row> {
     let mut engine = Engine::new(config);
     let mut rows = Vec::new();
