@@ -5,11 +5,15 @@ mod clock;
 mod inquire;
 mod live;
 mod outlet;
+mod record;
+mod replay;
+mod run;
 mod schema;
 mod select;
 mod snapshot;
-#[expect(dead_code, reason = "the commands that read traces follow")]
+mod source;
 mod study;
+mod view;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -25,6 +29,8 @@ enum Outcome {
     Lost,
     /// It could not do what it was asked for, and has said why.
     Failed,
+    /// What another program ended with.
+    Of(u8),
 }
 
 impl From<Outcome> for ExitCode {
@@ -33,6 +39,7 @@ impl From<Outcome> for ExitCode {
             Outcome::Done => 0,
             Outcome::Failed => 1,
             Outcome::Lost => 3,
+            Outcome::Of(code) => code,
         })
     }
 }
@@ -56,6 +63,10 @@ enum Command {
     Watch(live::WatchArgs),
     /// Print one line a connection when it has truly ended, after its TIME_WAIT.
     Connections(live::ConnectionsArgs),
+    /// Record a trace: cheaper than watching, and kept whatever happens to the program.
+    Record(record::RecordArgs),
+    /// Print what `watch` or `connections` would have printed, from a trace.
+    Replay(replay::ReplayArgs),
     /// Count the sockets that exist, by state, owner and remote end, or list them. Needs no privileges for what is yours.
     Snapshot(snapshot::SnapshotArgs),
     /// Describe every field of every output, with its unit and meaning, as text or as a JSON Schema.
@@ -71,6 +82,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Watch(args) => live::watch(&args),
         Command::Connections(args) => live::connections(&args),
+        Command::Record(args) => record::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Check(args) => check::run(&args),

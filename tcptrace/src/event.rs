@@ -2,6 +2,8 @@
 //!
 //! Times are in ns of `CLOCK_BOOTTIME`.
 
+use serde::{Deserialize, Serialize};
+
 use crate::lifecycle::Totals;
 use crate::tcp::{State, Task, Tuple};
 
@@ -109,6 +111,11 @@ pub enum Event {
         /// How many.
         events: u64,
     },
+    /// Nothing else has happened until then.
+    Passed {
+        /// Until when.
+        at: u64,
+    },
     /// The machine slept: time passed that no timer of the kernel saw.
     Suspended {
         /// When this was noticed.
@@ -133,6 +140,7 @@ impl Event {
             | Self::ResetSent { at, .. }
             | Self::ResetReceived { at, .. }
             | Self::Lost { at, .. }
+            | Self::Passed { at }
             | Self::Suspended { at, .. } => at,
             Self::Change(change) => change.at,
             Self::Mini(mini) => mini.at,
@@ -344,4 +352,37 @@ pub enum ResetReason {
     AbortOnMemory,
     /// Keepalive probes went unanswered.
     KeepaliveTimeout,
+}
+
+/// What was lost between the kernel and us, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Losses {
+    /// Transitions that did not fit into the ring buffer.
+    pub ring_full: u64,
+    /// Other records that did not fit.
+    pub ring_full_others: u64,
+    /// Times a program was kept from running because it was running already (`recursion_misses`).
+    pub recursion: u64,
+    /// Transitions kept out by a filter in the kernel: not lost, but not shown.
+    pub filtered: u64,
+    /// Events that could not be written into a trace.
+    pub unwritten: u64,
+}
+
+impl Losses {
+    /// Everything that is missing.
+    pub fn total(&self) -> u64 {
+        self.ring_full + self.ring_full_others + self.recursion + self.unwritten
+    }
+
+    /// What was lost by which cause, where there was something.
+    pub fn by_cause(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let causes = [
+            ("ring buffer full, try --ring-size", self.ring_full.saturating_add(self.ring_full_others)),
+            ("program was running already", self.recursion),
+            ("not written", self.unwritten),
+        ];
+        causes.into_iter().filter(|(_, count)| *count > 0)
+    }
 }

@@ -26,6 +26,7 @@ pub mod cli;
 pub mod event;
 pub mod existing;
 pub mod filter;
+pub mod follow;
 pub mod lifecycle;
 pub mod names;
 pub mod output;

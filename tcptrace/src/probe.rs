@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::event::Event;
+use crate::event::{Event, Losses};
 use ring::Reader;
 
 pub use ring::Scan;
@@ -162,26 +162,6 @@ impl Service {
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.detail())
-    }
-}
-
-/// What was lost between the kernel and us, by cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
-    /// Transitions that did not fit into the ring buffer.
-    pub ring_full: u64,
-    /// Other records that did not fit.
-    pub ring_full_others: u64,
-    /// Times a program was kept from running because it was running already (`recursion_misses`).
-    pub recursion: u64,
-    /// Transitions kept out by a filter in the kernel: not lost, but not shown.
-    pub filtered: u64,
-}
-
-impl Losses {
-    /// Everything that is missing.
-    pub fn total(&self) -> u64 {
-        self.ring_full + self.ring_full_others + self.recursion
     }
 }
 

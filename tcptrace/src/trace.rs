@@ -1,6 +1,135 @@
-//! Traces: what a recording holds, and what is read from it.
+//! Traces: files that hold what a recording saw, as events, so that every conclusion can be drawn again later.
+//!
+//! # Format
+//!
+//! A trace is a series of blocks, each two frames of the Zstandard format (RFC 8878), so that `zstd -dc` opens it:
+//!
+//! 1. a skippable frame, the [`BlockHead`](block::BlockHead): which recording, which block of it, which time, how long,
+//!    and a checksum of all that;
+//! 2. a data frame with a checksum: records, each a kind, a length and a body. A reader passes over kinds that it does not
+//!    know, and over whatever follows what it knows in a body.
+//!
+//! A block needs no other one to be read: the sockets and processes of its records are described in it. What is
+//! damaged or missing costs its block, and reading goes on at the next head. The heads lead from block to block
+//! without unpacking any, which makes an index of its own unnecessary.
+//!
+//! Numbers in heads are little-endian; in bodies they are variable-length as postcard writes them, times as differences
+//! in ns. Head and losses are JSON. The records are in the order in which the events were taken in.
 
-use crate::output::Context;
+pub mod block;
+mod decode;
+mod encode;
+mod read;
+mod recordings;
+mod store;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, Losses};
+use crate::filter::Criteria;
+use crate::lifecycle::{Config, Row};
+use crate::output::{Clock, Context, Format, TextOptions};
+
+pub use self::decode::Senseless;
+pub use self::encode::Encoder;
+pub use self::read::{Block, Blocks, Content, Damage, Reader, Wrong};
+pub use self::recordings::{Audience, OpenError, Recordings, Span};
+pub use self::store::{Plan, Store, StoreError};
+
+/// One thing after the other, as a source tells it: the live kernel or a trace.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item {
+    /// What is recorded, where and how. A trace says it at the beginning, and again from time to time.
+    Head(Box<Head>),
+    /// What the clocks showed.
+    Clocks(Clocks),
+    /// A network namespace has a name.
+    Namespace {
+        /// Its inode number.
+        inode: u32,
+        /// Its name.
+        name: Box<[u8]>,
+    },
+    /// A control group has a path.
+    Group {
+        /// Its id.
+        id: u64,
+        /// Its path.
+        path: Box<[u8]>,
+    },
+    /// How much was lost since the beginning.
+    Losses(Losses),
+    /// Something happened.
+    Event(Event),
+}
+
+/// What is recorded, where and how.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Head {
+    /// The program that records, with its version.
+    pub program: String,
+    /// Name of the host.
+    pub host: String,
+    /// Its kernel, as `uname -r` prints it.
+    pub kernel: String,
+    /// Its processor architecture.
+    pub machine: String,
+    /// Id of that boot of it.
+    pub boot_id: String,
+    /// When recording began, in ns of Unix time.
+    pub started_unix_ns: i64,
+    /// Whether sockets are told apart by their cookies.
+    pub knows_cookies: bool,
+    /// Whether it asked which sockets there were already.
+    pub existing: bool,
+    /// What could be measured.
+    pub features: Vec<RecordedFeature>,
+    /// What whoever reads the trace is to be shown of it. The recording itself only leaves out what the kernel side
+    /// can filter.
+    pub filter: Criteria,
+}
+
+/// Whether something could be measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedFeature {
+    /// Its name, as `check` prints it.
+    pub feature: String,
+    /// Whether it could.
+    pub available: bool,
+    /// The hook, or why there was none.
+    pub detail: String,
+}
+
+/// What the clocks showed at one moment, in ns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clocks {
+    /// `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// `CLOCK_MONOTONIC`: boot time without what the machine slept.
+    pub monotonic_ns: u64,
+    /// `CLOCK_REALTIME`, as Unix time.
+    pub unix_ns: i64,
+}
+
+impl Clocks {
+    /// From boot time to wall-clock time.
+    pub fn clock(&self) -> Clock {
+        Clock { boot_to_unix_ns: self.unix_ns.saturating_sub_unsigned(self.boot_ns) }
+    }
+
+    /// How long the machine has slept, in ns.
+    pub fn slept_ns(&self) -> u64 {
+        self.boot_ns.saturating_sub(self.monotonic_ns)
+    }
+}
 
 /// The recording that a row comes from: of one host, from one start of `record`.
 #[derive(Clone, Debug, Default)]
@@ -34,4 +163,19 @@ pub struct Summary {
     pub lost: Vec<(Box<str>, u64)>,
     /// Damaged places: where in which file, and what is wrong with it.
     pub damage: Vec<Box<str>>,
+}
+
+/// Reads these bytes as a trace, draws all conclusions, prints them nowhere: whatever they are, that ends well.
+///
+/// # Errors
+/// When there is nothing in them that can be read.
+pub fn check(bytes: &[u8]) -> Result<Summary, OpenError> {
+    let recordings = Recordings::of(vec![("bytes".into(), bytes)])?;
+    let text = TextOptions { colour: true, states: true, zone: TimeZone::UTC };
+    let mut printers = [Format::Text, Format::Json, Format::Csv].map(|format| format.printer(io::sink(), text.clone()));
+    let mut print =
+        |row: &Row, origin: &Origin| printers.iter_mut().try_for_each(|printer| printer.row(row, &origin.context));
+    let (config, criteria) = (Config { sockets: 10_000, ..Config::default() }, Criteria::default());
+    let told: io::Result<Summary> = recordings.tell(config, &criteria, Span::default(), true, &mut print);
+    told.map_err(|reason| OpenError::Unreadable { path: "bytes".into(), reason })
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -10,7 +11,9 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::existing::Namespaces;
 use crate::filter::Criteria;
-use crate::output::Format;
+use crate::lifecycle::Config;
+use crate::output::{Format, Kind};
+use crate::probe;
 use crate::tcp::{Closer, State};
 
 /// Which connections and rows are shown. Different options must all hold; of one option given several times, one
@@ -82,6 +85,67 @@ impl FilterArgs {
     }
 }
 
+/// How the live kernel is watched.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ProbeArgs {
+    /// Size of the ring buffer in MiB, rounded up to a power of two
+    #[arg(long, value_name = "MIB", default_value_t = probe::DEFAULT_RING_BYTES >> 20, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    ring_size: u32,
+    /// Do not ask which sockets there are already: those show from their next change on
+    #[arg(long)]
+    pub(super) no_existing: bool,
+    /// Use the classic tracepoints only, as on a kernel without BTF: no TIME_WAIT, and ends unexplained
+    #[arg(long)]
+    no_btf: bool,
+    /// Load this eBPF object instead of the built-in one
+    #[arg(long, value_name = "PATH", hide = true)]
+    object: Option<PathBuf>,
+}
+
+impl ProbeArgs {
+    pub(super) fn options(&self, filter: tcptrace_common::Filter) -> probe::Options {
+        let (no_btf, object) = (self.no_btf, self.object.clone());
+        probe::Options { ring_bytes: self.ring_size << 20, filter, no_btf, object }
+    }
+}
+
+/// How connections are followed.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct EngineArgs {
+    /// Follow at most this many sockets, and forget the one that has been idle longest beyond that
+    #[arg(long, value_name = "N", default_value_t = Config::default().sockets)]
+    pub(super) max_sockets: usize,
+    /// Report a socket that stays in CLOSE_WAIT, FIN_WAIT2, LAST_ACK or SYN_SENT for so long, or whose connection is over
+    /// while its descriptor is still open; and again whenever that time has doubled (30s, 5m)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    report_stuck: Option<Duration>,
+}
+
+impl EngineArgs {
+    /// For rows of one kind.
+    pub(super) fn config(&self, kind: Kind, at_close: bool) -> Config {
+        Config {
+            sockets: self.max_sockets,
+            at_close,
+            transitions: kind == Kind::Transition,
+            connections: kind == Kind::Connection,
+            stuck_after: self.report_stuck.map(|after| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX)),
+            ..Config::default()
+        }
+    }
+}
+
+/// How rows of connections are shown.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(super) struct ConnectionRows {
+    /// Print a connection when its socket is closed, instead of waiting for the end of its TIME_WAIT
+    #[arg(long)]
+    pub(super) at_close: bool,
+    /// Add a line with the time spent in each state (text only; the other formats always have it)
+    #[arg(long)]
+    pub(super) states: bool,
+}
+
 /// How rows are printed.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct OutputArgs {
@@ -107,6 +171,22 @@ pub(super) fn duration(text: &str) -> Result<Duration> {
     let time: jiff::SignedDuration =
         text.parse().with_context(|| format!("'{text}' is not a time such as 250ms, 10s or 1m30s"))?;
     Duration::try_from(time).with_context(|| format!("'{text}' is negative"))
+}
+
+/// A size in bytes; `K`, `M` and `G` are powers of 1024, as for other tools.
+pub(super) fn bytes(text: &str) -> Result<u64> {
+    let number = text.strip_suffix('B').unwrap_or(text);
+    let number = number.strip_suffix('i').unwrap_or(number);
+    let (number, shift) = match number.char_indices().next_back() {
+        Some((end, 'k' | 'K')) => (&number[..end], 10),
+        Some((end, 'M')) => (&number[..end], 20),
+        Some((end, 'G')) => (&number[..end], 30),
+        Some((end, 'T')) => (&number[..end], 40),
+        _ => (number, 0),
+    };
+    let wrong = || format!("'{text}' is not a size such as 4096, 100M or 2G");
+    let number: u64 = number.parse().with_context(wrong)?;
+    number.checked_mul(1 << shift).filter(|size| *size > 0).with_context(wrong)
 }
 
 /// An address or a network; one of IPv4-mapped IPv6 addresses is taken as the IPv4 one that rows show.
@@ -147,6 +227,28 @@ mod tests {
     #[case("")]
     fn not_networks(#[case] text: &str) {
         assert!(network(text).is_err());
+    }
+
+    #[rstest]
+    #[case("4096", 4096)]
+    #[case("100M", 100 << 20)]
+    #[case("2G", 2 << 30)]
+    #[case("1KiB", 1024)]
+    #[case("1kB", 1024)]
+    fn sizes(#[case] text: &str, #[case] expected: u64) {
+        assert_eq!(bytes(text).expect("it is a size"), expected);
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("M")]
+    #[case("0")]
+    #[case("-1")]
+    #[case("1h")]
+    #[case("5m")]
+    #[case("99999999999T")]
+    fn not_sizes(#[case] text: &str) {
+        assert!(bytes(text).is_err());
     }
 
     #[test]

@@ -86,8 +86,7 @@ struct Report {
 impl Report {
     fn new(output: &OutputArgs, criteria: Criteria) -> Result<Self> {
         let text = TextOptions { colour: output.colour(), states: false, zone: TimeZone::system() };
-        let mut context = output::Context::default();
-        context.clock.boot_to_unix_ns = clock::boot_to_unix_ns()?;
+        let context = output::Context { clock: clock::read_all()?.clock(), ..output::Context::default() };
         // A line of text has no room for them.
         let groups = output.format != Format::Text || !criteria.cgroups.is_empty();
         let printer = output.format.printer(Outlet::default(), text);

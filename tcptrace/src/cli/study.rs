@@ -1,13 +1,18 @@
 //! From trace files to rows: what `replay`, `report`, `timeline` and `export` share.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
+use jiff::civil::{DateTime, Time};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 
-use super::select::FilterArgs;
+use super::select::{FilterArgs, duration};
+use crate::existing::Namespaces;
 use crate::lifecycle::{Config, Row};
-use crate::trace::{Origin, Summary};
+use crate::trace::{Audience, Origin, Recordings, Span, Summary};
 
 /// Which traces are read, and what of them.
 #[derive(Args, Clone, Debug)]
@@ -15,19 +20,118 @@ pub(super) struct TraceArgs {
     /// Traces to read, as `record` wrote them; several are read as one, by time
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
+    /// Leave out what happened before: a time (2026-01-31T03:00:00Z, or local as '2026-01-31 03:00' or 03:00), or how long
+    /// after the beginning (90s, 5m)
+    #[arg(long, value_name = "TIME", value_parser = when)]
+    from: Option<When>,
+    /// Leave out what happened after, likewise
+    #[arg(long, value_name = "TIME", value_parser = when)]
+    to: Option<When>,
     #[command(flatten)]
     filter: FilterArgs,
+}
+
+/// A moment of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    At(Timestamp),
+    Local(DateTime),
+    /// The first time that a clock shows this.
+    Clock(Time),
+    After(Duration),
+}
+
+fn when(text: &str) -> Result<When> {
+    // Lengths of time can be written with colons, too; here those are clocks.
+    if let (Ok(after), false) = (duration(text), text.contains(':')) {
+        return Ok(When::After(after));
+    }
+    let time = || text.parse().map(When::Clock);
+    // A time alone is read from all of them, so that comes last.
+    let local = || text.parse().map(When::Local);
+    let at = || text.parse().map(When::At);
+    let expected =
+        || format!("'{text}' is neither a time such as 2026-01-31T03:00:00Z or 03:00 nor one such as 90s or 5m");
+    at().or_else(|_| local()).or_else(|_| time()).with_context(expected)
+}
+
+impl When {
+    /// In ns of Unix time, for a trace that begins then.
+    fn unix_ns(self, begins: i64, zone: &TimeZone) -> Result<i64> {
+        let timestamp = match self {
+            Self::After(after) => return Ok(begins.saturating_add(i64::try_from(after.as_nanos()).unwrap_or(i64::MAX))),
+            Self::At(timestamp) => timestamp,
+            Self::Local(local) => local.to_zoned(zone.clone())?.timestamp(),
+            Self::Clock(time) => {
+                let begins: Zoned = Timestamp::from_nanosecond(begins.into())?.to_zoned(zone.clone());
+                let same_day = begins.date().to_datetime(time).to_zoned(zone.clone())?;
+                let first = if same_day < begins { same_day.tomorrow()?.with().time(time).build()? } else { same_day };
+                first.timestamp()
+            }
+        };
+        i64::try_from(timestamp.as_nanosecond()).context("the time is out of range")
+    }
 }
 
 impl TraceArgs {
     /// Reads the traces, and hands over each row that the live commands would have shown, in the order of time; after
     /// those, if asked for, the connections that were still open in the end ([`Row::stuck`]).
+    #[expect(dead_code, reason = "the other commands that read traces follow")]
     pub(super) fn read(
         &self,
-        _config: Config,
-        _open_too: bool,
-        _each: &mut dyn FnMut(&Row, &Origin) -> Result<()>,
+        config: Config,
+        open_too: bool,
+        each: &mut dyn FnMut(&Row, &Origin) -> Result<()>,
     ) -> Result<Summary> {
-        bail!("cannot read {:?} with {:?}: not there yet", self.files, self.filter)
+        self.tell(config, open_too, &mut |row: &Row, origin: &Origin| each(row, origin))
+    }
+
+    /// The same, for an audience that is interested in time as well.
+    pub(super) fn tell(
+        &self,
+        config: Config,
+        open_too: bool,
+        audience: &mut impl Audience<anyhow::Error>,
+    ) -> Result<Summary> {
+        let recordings = Recordings::open(&self.files)?;
+        let namespaces = Namespaces::recorded(recordings.namespaces());
+        let criteria = self.filter.criteria(&namespaces)?;
+        let (begins, zone) = (recordings.starts(), TimeZone::system());
+        let whole = Span::default();
+        let from = self.from.map(|from| from.unix_ns(begins, &zone)).transpose()?;
+        let to = self.to.map(|to| to.unix_ns(begins, &zone)).transpose()?;
+        let span = Span { from: from.unwrap_or(whole.from), to: to.unwrap_or(whole.to) };
+        recordings.tell(config, &criteria, span, open_too, audience)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::after("90s", "2026-11-21T02:31:30Z")]
+    #[case::at("2026-11-21T03:00:00Z", "2026-11-21T03:00:00Z")]
+    #[case::at_with_an_offset("2026-11-21T03:00:00+01:00", "2026-11-21T02:00:00Z")]
+    #[case::local("2026-11-21 05:00", "2026-11-21T03:00:00Z")]
+    #[case::clock_of_the_same_day("05:00", "2026-11-21T03:00:00Z")]
+    #[case::clock_of_the_next_day("03:00:01", "2026-11-22T01:00:01Z")]
+    fn moments(#[case] text: &str, #[case] expected: Timestamp) {
+        let begins: Timestamp = "2026-11-21T02:30:00Z".parse().expect("a time");
+        let zone = TimeZone::fixed(jiff::tz::offset(2));
+        let begins = i64::try_from(begins.as_nanosecond()).expect("it fits");
+        let ns = when(text).expect("a time").unix_ns(begins, &zone).expect("it is in range");
+        assert_eq!(Timestamp::from_nanosecond(ns.into()).expect("a time"), expected);
+    }
+
+    #[rstest]
+    #[case("yesterday")]
+    #[case("")]
+    #[case("25:00")]
+    #[case("-5s")]
+    fn no_moments(#[case] text: &str) {
+        assert!(when(text).is_err());
     }
 }

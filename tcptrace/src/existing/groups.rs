@@ -66,12 +66,15 @@ impl Groups {
         Self { hierarchy, asked: HashSet::default() }
     }
 
+    /// The path of a group, unless that was asked before.
+    pub fn look_up(&mut self, id: u64) -> Option<Vec<u8>> {
+        let is_new = self.asked.insert(id);
+        self.hierarchy.as_mut().filter(|_| is_new)?.path(id)
+    }
+
     /// Notes the path of a group, unless that was tried before.
     pub fn learn(&mut self, id: u64, names: &mut Names) {
-        if !self.asked.insert(id) {
-            return;
-        }
-        if let Some(path) = self.hierarchy.as_mut().and_then(|hierarchy| hierarchy.path(id)) {
+        if let Some(path) = self.look_up(id) {
             names.name_group(id, Group::at(&path));
         }
     }

@@ -73,6 +73,12 @@ impl Namespaces {
         found
     }
 
+    /// Those that are known from elsewhere, by number and name: nothing leads to them.
+    pub fn recorded<'n>(named: impl Iterator<Item = (u32, &'n [u8])>) -> Self {
+        let one = |(inode, name): (u32, &[u8])| Namespace { inode, name: Some(name.into()), path: PathBuf::new() };
+        Self { list: named.map(one).collect(), unseen_processes: 0 }
+    }
+
     fn add_named(&mut self, directory: &Path) {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let path = entry.path();

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use tcptrace_common::FILTER_PORTS;
 
 use crate::lifecycle::{Connection, Held, Identity, Owner, Row, Transition};
@@ -11,7 +12,8 @@ use crate::snapshot::Entry;
 use crate::tcp::{Closer, Comm, OwnerSource, State};
 
 /// What is shown. Different criteria must all hold, of the values of one criterion any; an empty one always holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Criteria {
     /// Local or remote port.
     pub ports: Vec<u16>,

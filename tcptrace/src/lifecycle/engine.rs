@@ -153,8 +153,8 @@ impl Engine {
     /// Takes an event in, and puts out what follows from it.
     pub fn feed(&mut self, event: &Event, out: &mut Vec<Row>) {
         // First of all: no deadline has passed while the machine slept.
-        if let Event::Suspended { ns, .. } = event {
-            self.asleep_ns += ns;
+        if let Event::Suspended { at, ns } = event {
+            self.asleep_ns = self.asleep_ns.saturating_add(*ns).min(*at);
         }
         self.advance(event.at(), out);
         match event {
@@ -170,7 +170,7 @@ impl Engine {
             Event::Holder(holder) => self.on_holder(holder),
             Event::ScanEnded { .. } => self.on_scan_ended(out),
             Event::ResetSent { at, id, reason } => self.on_reset_sent(*at, *id, *reason, out),
-            Event::ResetReceived { .. } | Event::Suspended { .. } => {}
+            Event::ResetReceived { .. } | Event::Suspended { .. } | Event::Passed { .. } => {}
             Event::Mini(mini) => self.on_mini(mini, out),
             Event::Lost { at, .. } => {
                 self.blind_until = Some(*at);

@@ -13,10 +13,11 @@ use tcptrace_common::{Head, HolderTail, counter};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::ProbeError;
 use super::decode::Decoder;
 use super::load::{HOLDERS, program};
-use super::{Losses, ProbeError};
 use crate::event::Event;
+use crate::event::Losses;
 
 /// How long a busy reader waits between two looks. Records are not announced one by one: a wakeup per event costs
 /// more than the event.
@@ -146,6 +147,7 @@ impl Reader {
             ring_full_others: count(counter::LOST_OTHERS),
             filtered: count(counter::FILTERED),
             recursion: self.recursion,
+            unwritten: 0,
         }
     }
 

@@ -1,0 +1,89 @@
+//! `replay`: what `watch` and `connections` would have printed, from a trace.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+use jiff::tz::TimeZone;
+
+use super::outlet::Outlet;
+use super::select::{ConnectionRows, EngineArgs, OutputArgs};
+use super::study::TraceArgs;
+use super::{Outcome, say};
+use crate::lifecycle::Row;
+use crate::output::{Kind, Printer, TextOptions};
+use crate::trace::{Audience, Origin};
+
+/// Arguments of `replay`.
+#[derive(Args, Debug)]
+pub(super) struct ReplayArgs {
+    /// Print what `connections` would have printed, instead of `watch`
+    #[arg(long)]
+    connections: bool,
+    #[command(flatten)]
+    rows: ConnectionRows,
+    /// Print it when it happened: 1 as fast as it did, 10 ten times as fast; all at once otherwise
+    #[arg(long, value_name = "FACTOR", value_parser = speed)]
+    speed: Option<f64>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
+    trace: TraceArgs,
+}
+
+fn speed(text: &str) -> Result<f64> {
+    let factor = text.parse().ok().filter(|factor: &f64| factor.is_finite() && *factor > 0.0);
+    factor.ok_or_else(|| anyhow!("'{text}' is not a factor such as 1 or 0.5"))
+}
+
+pub(super) fn run(args: &ReplayArgs) -> Result<Outcome> {
+    let kind = if args.connections { Kind::Connection } else { Kind::Transition };
+    let text = TextOptions { colour: args.output.colour(), states: args.rows.states, zone: TimeZone::system() };
+    let mut screen =
+        Screen { printer: args.output.format.printer(Outlet::default(), text), speed: args.speed, begun: None };
+    screen.printer.header(kind)?;
+    let summary = args.trace.tell(args.engine.config(kind, args.rows.at_close), false, &mut screen)?;
+    screen.printer.flush()?;
+    Ok(summarise(&summary))
+}
+
+/// Says what there was in the traces.
+pub(super) fn summarise(summary: &crate::trace::Summary) -> Outcome {
+    for place in &summary.damage {
+        say(format_args!("damage in {}", crate::output::sanitise(place.as_bytes())));
+    }
+    let causes: Vec<_> = summary.lost.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+    let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) };
+    let lost: u64 = summary.lost.iter().map(|(_, count)| count).sum();
+    say(format_args!("{} events read, {} transitions, {lost} lost{causes}", summary.events, summary.transitions));
+    if lost > 0 || !summary.damage.is_empty() { Outcome::Lost } else { Outcome::Done }
+}
+
+/// Rows on standard output, in their time.
+struct Screen {
+    printer: Box<dyn Printer>,
+    speed: Option<f64>,
+    /// When it began, here and there.
+    begun: Option<(Instant, i64)>,
+}
+
+impl Audience<anyhow::Error> for Screen {
+    fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
+        Ok(self.printer.row(row, &origin.context)?)
+    }
+
+    fn time(&mut self, unix_ns: i64) -> Result<()> {
+        let Some(speed) = self.speed else { return Ok(()) };
+        let (here, there) = *self.begun.get_or_insert_with(|| (Instant::now(), unix_ns));
+        let passed = Duration::from_nanos(u64::try_from(unix_ns.saturating_sub(there)).unwrap_or(0));
+        let due = Duration::try_from_secs_f64(passed.as_secs_f64() / speed).unwrap_or(Duration::MAX);
+        let early = due.saturating_sub(here.elapsed());
+        if !early.is_zero() {
+            self.printer.flush()?;
+            std::thread::sleep(early);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,314 @@
+//! The live kernel as a source of items: what its ring buffer holds, what it answers, names, clocks and losses.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::Result;
+use foldhash::fast::FixedState;
+use tokio::time::Instant;
+
+use super::clock::{self, boot_ns};
+use super::inquire::{Answer, Inquirer, Question};
+use crate::event::{Event, Losses};
+use crate::existing::{Groups, Namespaces};
+use crate::probe::{Options, Probe};
+use crate::trace::{Clocks, Head, Item, RecordedFeature};
+
+/// Records taken from the ring buffer at a time.
+const BATCH: usize = 1024;
+/// How often the slower loss counters are looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How far boot time must run away from monotonic time to count as sleep, and not as reading them one by one.
+const SLEEP_NS: u64 = 10_000_000;
+/// How far wall-clock time must be off for the clocks to be told at once.
+const STEP_NS: u64 = 1_000_000;
+/// How often they are told in any case.
+const CLOCKS_NS: u64 = 10_000_000_000;
+
+/// Takes items in.
+pub(super) trait Sink {
+    /// Takes in what comes next.
+    fn take(&mut self, items: &[Item]) -> Result<()>;
+
+    /// Everything from before `now` has been taken in, and nothing more is there for the moment.
+    fn settle(&mut self, now: u64) -> Result<()>;
+
+    /// By when, in ns of `CLOCK_BOOTTIME`, it wants to know that nothing else has happened ([`Event::Passed`]).
+    fn next_deadline(&self) -> Option<u64>;
+
+    /// By when it wants to be told to settle at the latest, in ns of `CLOCK_BOOTTIME`.
+    fn settles_by(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether it wants to know which sockets there are; asked once.
+    fn wants_survey(&mut self) -> bool {
+        false
+    }
+
+    /// Whether it wants to know who holds which socket.
+    fn wants_scan(&mut self) -> bool;
+
+    /// Whether it takes no more.
+    fn is_over(&self) -> bool {
+        false
+    }
+}
+
+/// The live kernel.
+pub(super) struct Source {
+    probe: Probe,
+    inquirer: Inquirer,
+    /// What finds the paths of control groups, if those are wanted.
+    groups: Option<Groups>,
+    /// Network namespaces that were asked about, with their names.
+    namespaces: HashMap<u32, Option<Box<[u8]>>, FixedState>,
+    existing: bool,
+    /// As told last.
+    clocks: Clocks,
+    /// How long the machine had slept when last looked at.
+    slept_ns: u64,
+    losses: Losses,
+    next_housekeeping: Instant,
+    items: Vec<Item>,
+}
+
+impl Source {
+    /// Attaches the programs.
+    pub(super) fn attach(options: &Options, existing: bool, names: bool) -> Result<Self> {
+        let probe = Probe::attach(options)?;
+        Ok(Self {
+            inquirer: Inquirer::new(options.filter),
+            groups: names.then(Groups::new),
+            namespaces: HashMap::default(),
+            existing: existing && probe.knows_cookies(),
+            clocks: Clocks::default(),
+            slept_ns: 0,
+            losses: Losses::default(),
+            next_housekeeping: Instant::now(),
+            items: Vec::new(),
+            probe,
+        })
+    }
+
+    /// Whether sockets are told apart by their cookies.
+    pub(super) fn knows_cookies(&self) -> bool {
+        self.probe.knows_cookies()
+    }
+
+    /// What is known of the source, for a recording of it.
+    pub(super) fn head(&self) -> Result<Head> {
+        let system = nix::sys::utsname::uname()?;
+        let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+        let features = self.probe.services().iter().map(|(feature, service)| RecordedFeature {
+            feature: feature.as_str().to_owned(),
+            available: service.is_attached(),
+            detail: service.detail().to_owned(),
+        });
+        Ok(Head {
+            program: format!("tcptrace {}", env!("CARGO_PKG_VERSION")),
+            host: text(system.nodename()),
+            kernel: text(system.release()),
+            machine: text(system.machine()),
+            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+            started_unix_ns: clock::read_all()?.unix_ns,
+            knows_cookies: self.knows_cookies(),
+            existing: self.existing,
+            features: features.collect(),
+            filter: crate::filter::Criteria::default(),
+        })
+    }
+
+    /// Tells what there is to tell first. From here on nothing goes unseen.
+    pub(super) fn begin(&mut self, namespaces: &Namespaces, sink: &mut impl Sink) -> Result<()> {
+        self.read_clocks()?;
+        self.name_namespaces(namespaces);
+        self.items.push(Item::Event(Event::Started { at: boot_ns()? }));
+        if self.existing {
+            self.inquirer.want(Question::Survey);
+            self.inquirer.want(Question::Scan);
+        }
+        self.hand_over(sink)
+    }
+
+    /// Hands over whatever comes, until `until` is ready, or nothing if the sink takes no more before that.
+    pub(super) async fn follow<T>(
+        &mut self,
+        sink: &mut impl Sink,
+        until: impl Future<Output = T>,
+    ) -> Result<Option<T>> {
+        let mut until = pin!(until);
+        loop {
+            let wait = self.longest_wait(sink)?;
+            let answer = tokio::select! {
+                biased;
+                result = &mut until => return Ok(Some(result)),
+                () = self.probe.wait(wait) => None,
+                answer = self.inquirer.answer() => answer,
+            };
+            self.take_in(sink)?;
+            // What is answered is older than whatever comes next, and younger than what has just come.
+            match answer {
+                Some(Answer::Events(events)) => events.into_iter().for_each(|event| self.push(event)),
+                Some(Answer::Namespaces(namespaces)) => self.name_namespaces(&namespaces),
+                None => {}
+            }
+            self.inquire(sink)?;
+            if !self.items.is_empty() {
+                self.hand_over(sink)?;
+                sink.settle(boot_ns()?)?;
+            }
+            if sink.is_over() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Hands over what is left.
+    pub(super) fn finish(&mut self, sink: &mut impl Sink) -> Result<()> {
+        self.probe.read_recursion();
+        self.take_in(sink)?;
+        self.items.push(Item::Losses(self.losses));
+        self.items.push(Item::Event(Event::Passed { at: boot_ns()? }));
+        self.hand_over(sink)?;
+        sink.settle(boot_ns()?)
+    }
+
+    /// How long nothing needs to be done unless something happens.
+    fn longest_wait(&self, sink: &impl Sink) -> Result<Duration> {
+        let deadline = sink.next_deadline().into_iter().chain(sink.settles_by()).min().unwrap_or(u64::MAX);
+        let wait = Duration::from_nanos(deadline.saturating_sub(boot_ns()?)).min(self.inquirer.rest());
+        Ok(wait.clamp(Duration::from_millis(1), HOUSEKEEPING))
+    }
+
+    /// Hands over what the ring buffer holds.
+    fn take_in(&mut self, sink: &mut impl Sink) -> Result<()> {
+        if Instant::now() >= self.next_housekeeping {
+            self.next_housekeeping = Instant::now() + HOUSEKEEPING;
+            self.probe.read_recursion();
+        }
+        self.read_clocks()?;
+        loop {
+            let before = boot_ns()?;
+            let is_empty = self.take_batch(before)?;
+            self.hand_over(sink)?;
+            if is_empty {
+                if sink.next_deadline().is_some_and(|deadline| deadline <= before) {
+                    sink.take(&[Item::Event(Event::Passed { at: before })])?;
+                }
+                return sink.settle(before);
+            }
+        }
+    }
+
+    /// Takes one batch from the ring buffer. Returns whether that is empty.
+    fn take_batch(&mut self, now: u64) -> Result<bool> {
+        let first = self.items.len();
+        let Self { probe, items, groups, namespaces, inquirer, .. } = self;
+        let is_empty = probe.drain(BATCH, |event| {
+            learn(&event, groups, namespaces, inquirer, items);
+            items.push(Item::Event(event));
+        });
+        let before = self.losses;
+        self.losses = self.probe.losses();
+        // What was lost was lost between two of these events, nobody knows which: mark the connections that end
+        // among them, and those that go on.
+        let events = self.losses.total().saturating_sub(before.total());
+        if events > 0 {
+            let at = self.items[first..].iter().find_map(|item| match item {
+                Item::Event(event) => Some(event.at()),
+                _ => None,
+            });
+            self.items.insert(first, Item::Event(Event::Lost { at: at.unwrap_or(now), events }));
+            self.items.push(Item::Event(Event::Lost { at: boot_ns()?, events: 0 }));
+            self.items.push(Item::Losses(self.losses));
+            if self.knows_cookies() {
+                self.inquirer.want(Question::Survey);
+            }
+        }
+        Ok(is_empty)
+    }
+
+    fn push(&mut self, event: Event) {
+        let Self { items, groups, namespaces, inquirer, .. } = self;
+        learn(&event, groups, namespaces, inquirer, items);
+        items.push(Item::Event(event));
+    }
+
+    fn hand_over(&mut self, sink: &mut impl Sink) -> Result<()> {
+        if !self.items.is_empty() {
+            sink.take(&self.items)?;
+            self.items.clear();
+        }
+        Ok(())
+    }
+
+    /// Asks what the sink would like to know, now or later.
+    fn inquire(&mut self, sink: &mut impl Sink) -> Result<()> {
+        if self.existing && sink.wants_survey() {
+            self.inquirer.want(Question::Survey);
+            self.inquirer.want(Question::Scan);
+        }
+        if sink.wants_scan() {
+            self.inquirer.want(Question::Scan);
+        }
+        if let Some(begun) = self.inquirer.ask(&mut self.probe, boot_ns()?) {
+            self.items.push(Item::Event(begun));
+        }
+        Ok(())
+    }
+
+    fn name_namespaces(&mut self, found: &Namespaces) {
+        for namespace in found.iter() {
+            let known = self.namespaces.entry(namespace.inode).or_default();
+            if let Some(name) = namespace.name.as_ref().filter(|name| known.as_ref() != Some(name)) {
+                *known = Some(name.clone());
+                self.items.push(Item::Namespace { inode: namespace.inode, name: name.clone() });
+            }
+        }
+    }
+
+    fn read_clocks(&mut self) -> Result<()> {
+        let now = clock::read_all()?;
+        if self.clocks != Clocks::default() && now.slept_ns() > self.slept_ns + SLEEP_NS {
+            let ns = now.slept_ns() - self.slept_ns;
+            self.items.push(Item::Event(Event::Suspended { at: now.boot_ns, ns }));
+        }
+        self.slept_ns = now.slept_ns();
+        let step = now.clock().boot_to_unix_ns.abs_diff(self.clocks.clock().boot_to_unix_ns);
+        if step > STEP_NS || now.boot_ns > self.clocks.boot_ns + CLOCKS_NS {
+            self.clocks = now;
+            self.items.push(Item::Clocks(now));
+        }
+        Ok(())
+    }
+}
+
+/// Finds the names that an event needs.
+fn learn(
+    event: &Event,
+    groups: &mut Option<Groups>,
+    namespaces: &mut HashMap<u32, Option<Box<[u8]>>, FixedState>,
+    inquirer: &mut Inquirer,
+    items: &mut Vec<Item>,
+) {
+    let Some(groups) = groups else { return };
+    let (netns, cgroup) = match event {
+        Event::Change(change) => (change.netns, change.cgroup),
+        Event::Found(found) => (found.netns, found.cgroup),
+        Event::Holder(holder) => (holder.found.netns, holder.found.cgroup),
+        _ => return,
+    };
+    if let Some(id) = cgroup
+        && let Some(path) = groups.look_up(id)
+    {
+        items.push(Item::Group { id, path: path.into() });
+    }
+    if let Some(netns) = netns
+        && !namespaces.contains_key(&netns)
+    {
+        namespaces.insert(netns, None);
+        inquirer.want(Question::Namespaces);
+    }
+}

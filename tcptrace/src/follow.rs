@@ -1,0 +1,136 @@
+//! Items in, rows out: the one way from what a source tells to what is shown, live and from a trace.
+
+use crate::event::{Event, Losses};
+use crate::filter::{Criteria, Filter};
+use crate::lifecycle::{Config, Engine, Row, Stats};
+use crate::names::Group;
+use crate::output::Context;
+use crate::trace::{Item, Origin};
+
+/// Follows a source.
+///
+/// What it hands over depends on the items and their order alone, not on how many come at a time.
+#[derive(Debug)]
+pub struct Follower {
+    engine: Engine,
+    /// A row is shown that passes all of them.
+    filters: Vec<Filter>,
+    origin: Origin,
+    losses: Losses,
+    events: u64,
+    rows: Vec<Row>,
+    passed: Vec<Row>,
+}
+
+impl Follower {
+    /// Hands over what matches all of these.
+    pub fn new(config: Config, criteria: impl IntoIterator<Item = Criteria>, origin: Origin) -> Self {
+        let filters = criteria.into_iter().map(Filter::new).filter(|filter| !filter.is_open());
+        Self {
+            engine: Engine::new(config),
+            filters: filters.collect(),
+            origin,
+            losses: Losses::default(),
+            events: 0,
+            rows: Vec::new(),
+            passed: Vec::new(),
+        }
+    }
+
+    /// Takes items in, and hands over the rows that follow from them, each with where it comes from.
+    ///
+    /// # Errors
+    /// What `each` returns.
+    pub fn take<E>(&mut self, items: &[Item], mut each: impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
+        for item in items {
+            if let Item::Event(event) = item {
+                self.events += u64::from(!matches!(event, Event::Passed { .. }));
+                self.engine.feed(event, &mut self.rows);
+                continue;
+            }
+            // Clock and names hold for what comes after them.
+            self.hand_over(&mut each)?;
+            match item {
+                Item::Clocks(clocks) => self.origin.context.clock = clocks.clock(),
+                Item::Namespace { inode, name } => self.origin.context.names.name_namespace(*inode, name),
+                Item::Group { id, path } => self.origin.context.names.name_group(*id, Group::at(path)),
+                Item::Losses(losses) => self.losses = *losses,
+                Item::Head(_) | Item::Event(_) => {}
+            }
+        }
+        self.hand_over(&mut each)
+    }
+
+    /// Hands over the connections that are open now.
+    ///
+    /// # Errors
+    /// What `each` returns.
+    pub fn take_open<E>(&mut self, mut each: impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
+        self.engine.put_open(&mut self.rows);
+        self.hand_over(&mut each)
+    }
+
+    /// Nothing more comes. What filters hold back does not match.
+    pub fn finish(&mut self) {
+        self.filters.iter_mut().for_each(Filter::finish);
+    }
+
+    fn hand_over<E>(&mut self, each: &mut impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
+        for filter in &mut self.filters {
+            for row in self.rows.drain(..) {
+                filter.push(row, &self.origin.context.names, &mut self.passed);
+            }
+            std::mem::swap(&mut self.rows, &mut self.passed);
+        }
+        let given = self.rows.iter().try_for_each(|row| each(row, &self.origin));
+        self.rows.clear();
+        given
+    }
+
+    /// The engine, to ask what it wants.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// What rows leave open, as of now.
+    pub fn context(&self) -> &Context {
+        &self.origin.context
+    }
+
+    /// What was lost on the way here, as of now.
+    pub fn losses(&self) -> Losses {
+        self.losses
+    }
+
+    /// Events that were taken in.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// What the engine has done.
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// Transitions and rows that were kept out by filters, in the kernel and here.
+    pub fn filtered_out(&self) -> u64 {
+        self.losses.filtered + self.filters.iter().map(Filter::filtered_out).sum::<u64>()
+    }
+
+    /// What is missing, by cause.
+    pub fn causes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let dropped = self.filters.iter().map(Filter::dropped).sum();
+        let ours = [
+            ("sockets forgotten, try --max-sockets", self.stats().evicted),
+            ("rows held back too long for the filter", dropped),
+        ];
+        self.losses.by_cause().chain(ours.into_iter().filter(|(_, count)| *count > 0))
+    }
+
+    /// How much is missing, and why, in words for a closing line.
+    pub fn missing(&self) -> (u64, String) {
+        let named: Vec<_> = self.causes().map(|(cause, count)| format!("{count} {cause}")).collect();
+        let all = self.causes().map(|(_, count)| count).sum();
+        (all, if named.is_empty() { String::new() } else { format!(" ({})", named.join("; ")) })
+    }
+}

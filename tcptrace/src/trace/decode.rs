@@ -1,0 +1,288 @@
+//! From the records of a block to items.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::de::DeserializeOwned;
+
+use super::Item;
+use super::encode::Described;
+use super::wire::{self, bit, end_bit, kind, socket_bit};
+use crate::event::{Birth, Change, EndFacts, Event, Found, Holder, Id, Kept, Mini};
+use crate::lifecycle::Totals;
+use crate::tcp::{Comm, Task, Tuple};
+
+/// Goes through the records of a block.
+#[derive(Debug)]
+pub(super) struct Decoder<'r> {
+    rest: &'r [u8],
+    len: usize,
+    before: u64,
+    id_before: u64,
+    sockets: Vec<Described>,
+    tasks: Vec<Task>,
+}
+
+/// No time and no length of time is longer, in ns: 36 years.
+pub(super) const LONGEST_NS: u64 = 1 << 60;
+
+/// A record that makes no sense, although its block is as it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the record at byte {at} of the block makes no sense")]
+pub struct Senseless {
+    /// Where.
+    pub at: usize,
+}
+
+impl<'r> Decoder<'r> {
+    pub(super) fn new(raw: &'r [u8]) -> Self {
+        Self { rest: raw, len: raw.len(), before: 0, id_before: 0, sockets: Vec::new(), tasks: Vec::new() }
+    }
+
+    /// The next record: a kind and a body.
+    fn record(&mut self) -> Option<(u8, &'r [u8])> {
+        let (&kind, rest) = self.rest.split_first()?;
+        let (len, rest) = postcard::take_from_bytes::<u64>(rest).ok()?;
+        let (body, rest) = rest.split_at_checked(usize::try_from(len).ok()?)?;
+        self.rest = rest;
+        Some((kind, body))
+    }
+
+    /// What a record means: nothing, if it only describes what follows, or is of a kind that is not known yet.
+    fn item(&mut self, kind: u8, body: &[u8]) -> Option<Option<Item>> {
+        let event = match kind {
+            kind::SOCKET => return self.describe(body).map(|()| None),
+            kind::TASK => return self.introduce(body).map(|()| None),
+            kind::CHANGE => Event::Change(self.change(&read(body)?, None, None)?),
+            kind::CHANGE_WITH_ADDRESS => {
+                let (change, address): (wire::Change, u64) = read(body)?;
+                Event::Change(self.change(&change, None, Some(address))?)
+            }
+            kind::CLOSING => {
+                let (change, end, address): (wire::Change, wire::End, Option<u64>) = read(body)?;
+                Event::Change(self.change(&change, Some(end_facts(&end)?), address)?)
+            }
+            kind::DESTROYED => {
+                let (at, id, task, _) = self.act(body)?;
+                Event::Destroyed { at, id, task }
+            }
+            kind::ACCEPTED => {
+                let (at, id, task, fd) = self.act(body)?;
+                Event::Accepted { at, id, task: task?, fd }
+            }
+            kind::RESET_SENT => {
+                let (at, id, _, number) = self.act(body)?;
+                // Reasons may be added.
+                let reason = u8::try_from(number).ok().and_then(wire::reason_from).unwrap_or_default();
+                Event::ResetSent { at, id, reason }
+            }
+            kind::RESET_RECEIVED => {
+                let (at, id, ..) = self.act(body)?;
+                Event::ResetReceived { at, id }
+            }
+            kind::MINI => Event::Mini(self.mini(&read(body)?)?),
+            kind::FOUND => Event::Found(self.found(&read(body)?)?),
+            kind::HOLDER => {
+                let wire::Holder { found, task, fd } = read(body)?;
+                Event::Holder(Holder { found: self.found(&found)?, task: self.task(task)??, fd })
+            }
+            kind::HEAD => return Some(Some(Item::Head(Box::new(serde_json::from_slice(body).ok()?)))),
+            kind::LOSSES => return Some(Some(Item::Losses(serde_json::from_slice(body).ok()?))),
+            kind::CLOCKS => return Some(Some(Item::Clocks(read(body)?))),
+            kind::NAMESPACE => {
+                let (inode, name) = postcard::take_from_bytes(body).ok()?;
+                return Some(Some(Item::Namespace { inode, name: name.into() }));
+            }
+            kind::GROUP => {
+                let (id, path) = postcard::take_from_bytes(body).ok()?;
+                return Some(Some(Item::Group { id, path: path.into() }));
+            }
+            kind::STARTED..=kind::PASSED => self.mark(kind, &read(body)?)?,
+            _ => return Some(None),
+        };
+        Some(Some(Item::Event(event)))
+    }
+
+    fn mark(&mut self, kind: u8, mark: &wire::Mark) -> Option<Event> {
+        let at = self.at(mark.after)?;
+        Some(match kind {
+            kind::STARTED => Event::Started { at },
+            kind::SURVEY_BEGUN => Event::SurveyBegun { at },
+            kind::SURVEYED => Event::Surveyed { at, netns: u32::try_from(mark.number).ok()? },
+            kind::SURVEY_ENDED => Event::SurveyEnded { at },
+            kind::SCAN_BEGUN => Event::ScanBegun { at },
+            kind::SCAN_ENDED => Event::ScanEnded { at },
+            kind::LOST => Event::Lost { at, events: mark.number },
+            kind::SUSPENDED => Event::Suspended { at, ns: length(mark.number)? },
+            kind::PASSED => Event::Passed { at },
+            _ => return None,
+        })
+    }
+
+    fn change(&mut self, change: &wire::Change, end: Option<EndFacts>, address: Option<u64>) -> Option<Change> {
+        let at = self.at(change.after)?;
+        let socket = self.socket(change.socket)?;
+        let (netns, uid, cgroup) = known(socket, change.bits);
+        Some(Change {
+            at,
+            id: socket.id,
+            address,
+            tuple: socket.tuple,
+            netns,
+            uid,
+            cgroup,
+            old: wire::state_from(change.states & 15)?,
+            new: wire::state_from(change.states >> 4)?,
+            flags: wire::flags(change.bits),
+            task: self.task(change.task)?,
+            end,
+        })
+    }
+
+    fn act(&mut self, body: &[u8]) -> Option<(u64, Id, Option<Task>, u32)> {
+        let act: wire::Act = read(body)?;
+        let at = self.at(act.after)?;
+        Some((at, self.socket(act.socket)?.id, self.task(act.task)?, act.number))
+    }
+
+    fn mini(&mut self, mini: &wire::Mini) -> Option<Mini> {
+        let at = self.at(mini.after)?;
+        let socket = self.socket(mini.socket)?;
+        let (netns, ..) = known(socket, mini.bits);
+        length(mini.due_ns.unsigned_abs())?;
+        let what = wire::mini_from(mini.what)?;
+        let substate = wire::state_from(mini.substate)?;
+        Some(Mini { at, id: socket.id, tuple: socket.tuple, netns, substate, due_ns: mini.due_ns, what })
+    }
+
+    fn found(&mut self, found: &wire::Found) -> Option<Found> {
+        let at = self.at(found.after)?;
+        let socket = self.socket(found.socket)?;
+        let (netns, uid, cgroup) = known(socket, found.bits);
+        let kept = match found.kept {
+            0 => Kept::Held,
+            1 => Kept::Queued,
+            2 => Kept::Orphan,
+            3 => Kept::Mini { due_ns: length(found.due_ns)? },
+            _ => return None,
+        };
+        let state = wire::state_from(found.state)?;
+        Some(Found { at, id: socket.id, tuple: socket.tuple, netns, uid, cgroup, state, kept })
+    }
+
+    fn at(&mut self, after: i64) -> Option<u64> {
+        self.before = self.before.wrapping_add_signed(after);
+        length(self.before)
+    }
+
+    fn socket(&self, index: u32) -> Option<&Described> {
+        self.sockets.get(usize::try_from(index).ok()?)
+    }
+
+    fn task(&self, number: u32) -> Option<Option<Task>> {
+        match number.checked_sub(1) {
+            None => Some(None),
+            Some(index) => self.tasks.get(usize::try_from(index).ok()?).copied().map(Some),
+        }
+    }
+
+    fn describe(&mut self, body: &[u8]) -> Option<()> {
+        let (socket, rest): (wire::Socket, _) = postcard::take_from_bytes(body).ok()?;
+        let (local_ip, remote_ip) = if socket.bits & socket_bit::IPV6 == 0 {
+            let [local, remote]: [[u8; 4]; 2] = read(rest)?;
+            (Ipv4Addr::from(local).to_ipv6_mapped(), Ipv4Addr::from(remote).to_ipv6_mapped())
+        } else {
+            let [local, remote]: [[u8; 16]; 2] = read(rest)?;
+            (Ipv6Addr::from(local), Ipv6Addr::from(remote))
+        };
+        let [local_port, remote_port] = socket.ports;
+        let number = self.id_before.wrapping_add_signed(socket.id);
+        self.id_before = number;
+        let is_address = socket.bits & socket_bit::IS_ADDRESS != 0;
+        let described = Described {
+            id: if is_address { Id::Address(number) } else { Id::Cookie(number) },
+            tuple: Tuple { local_ip, remote_ip, local_port, remote_port },
+            netns: socket.netns,
+            uid: socket.uid,
+            cgroup: socket.cgroup,
+        };
+        place(&mut self.sockets, socket.index, described)
+    }
+
+    fn introduce(&mut self, body: &[u8]) -> Option<()> {
+        let wire::Task { index, pid, tid, comm } = read(body)?;
+        place(&mut self.tasks, index, Task { pid, tid, comm: Comm(comm) })
+    }
+}
+
+impl Iterator for Decoder<'_> {
+    type Item = Result<Item, Senseless>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.rest.is_empty() {
+            let at = self.len - self.rest.len();
+            let record = self.record();
+            match record.and_then(|(kind, body)| self.item(kind, body)) {
+                Some(Some(item)) => return Some(Ok(item)),
+                Some(None) => {}
+                None => {
+                    self.rest = &[];
+                    return Some(Err(Senseless { at }));
+                }
+            }
+        }
+        None
+    }
+}
+
+/// The beginning of a body; what follows is for later readers.
+fn read<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    postcard::take_from_bytes(body).ok().map(|(value, _)| value)
+}
+
+fn length(ns: u64) -> Option<u64> {
+    (ns <= LONGEST_NS).then_some(ns)
+}
+
+/// In the place of the one before, or as the next one.
+fn place<T>(all: &mut Vec<T>, index: u32, one: T) -> Option<()> {
+    let index = usize::try_from(index).ok()?;
+    if index == all.len() {
+        all.push(one);
+    } else {
+        *all.get_mut(index)? = one;
+    }
+    Some(())
+}
+
+fn known(socket: &Described, bits: u16) -> (Option<u32>, Option<u32>, Option<u64>) {
+    let has = |bit| bits & bit != 0;
+    let Described { netns, uid, cgroup, .. } = *socket;
+    (has(bit::NETNS).then_some(netns), has(bit::UID).then_some(uid), has(bit::CGROUP).then_some(cgroup))
+}
+
+fn end_facts(end: &wire::End) -> Option<EndFacts> {
+    let has = |bit| end.bits & bit != 0;
+    Some(EndFacts {
+        totals: Totals {
+            bytes_sent: end.bytes_sent,
+            bytes_received: end.bytes_received,
+            bytes_unread: end.bytes_unread,
+            retransmits: end.all_retransmits,
+            srtt_us: end.srtt_us,
+        },
+        err: end.err,
+        keepalive: has(end_bit::KEEPALIVE),
+        linger0: has(end_bit::LINGER0),
+        linger2_negative: has(end_bit::LINGER2_NEGATIVE),
+        all_acked: has(end_bit::ALL_ACKED),
+        in_flight: has(end_bit::IN_FLIGHT),
+        user_timeout: has(end_bit::USER_TIMEOUT),
+        retransmits: end.retransmits,
+        probes: end.probes,
+        mini: match end.mini {
+            0 => Birth::NotWatched,
+            1 => Birth::None,
+            number => Birth::Made { substate: wire::state_from(number.checked_sub(16)?)?, due_ns: length(end.due_ns)? },
+        },
+    })
+}

@@ -1,0 +1,423 @@
+//! From items to a block.
+
+use std::collections::HashMap;
+use std::io;
+
+use foldhash::fast::FixedState;
+use serde::Serialize;
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zstd::bulk::Compressor;
+use zstd::zstd_safe::CParameter;
+
+use super::Item;
+use super::block::{BlockHead, LONGEST, MAGIC, VERSION};
+use super::wire::{self, bit, kind, socket_bit};
+use crate::event::{Birth, Change, EndFacts, Event, Found, Id, Kept, Mini};
+use crate::tcp::{Task, Tuple};
+
+/// How hard to pack. More costs several times the CPU for a few percent.
+const LEVEL: i32 = 1;
+
+/// Longest body of a record of fixed form.
+const LONGEST_BODY: usize = 160;
+
+/// Packs items into blocks.
+pub struct Encoder {
+    compressor: Compressor<'static>,
+    recording: [u8; 16],
+    block: u64,
+    raw: Vec<u8>,
+    events: u32,
+    /// Time of the first and last event.
+    period: Option<(u64, u64)>,
+    before: u64,
+    ids: Option<(u64, u64)>,
+    id_before: u64,
+    sockets: HashMap<Id, u32, FixedState>,
+    described: Vec<Described>,
+    tasks: HashMap<Task, u32, FixedState>,
+    /// The task before, which most often is the task again.
+    task: Option<(Task, u32)>,
+}
+
+/// What a reader knows of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Described {
+    pub(super) id: Id,
+    pub(super) tuple: Tuple,
+    pub(super) netns: u32,
+    pub(super) uid: u32,
+    pub(super) cgroup: u64,
+}
+
+/// What an event says of its socket.
+struct Mentioned {
+    id: Id,
+    tuple: Option<Tuple>,
+    netns: Option<u32>,
+    uid: Option<u32>,
+    cgroup: Option<u64>,
+}
+
+impl Mentioned {
+    fn only(id: Id) -> Self {
+        Self { id, tuple: None, netns: None, uid: None, cgroup: None }
+    }
+
+    fn bits(&self) -> u16 {
+        let bit = |is_known: bool, bit: u16| if is_known { bit } else { 0 };
+        bit(self.netns.is_some(), bit::NETNS)
+            | bit(self.uid.is_some(), bit::UID)
+            | bit(self.cgroup.is_some(), bit::CGROUP)
+    }
+}
+
+impl Encoder {
+    /// For a recording with this id.
+    ///
+    /// # Errors
+    /// When there is no memory for packing.
+    pub fn new(recording: [u8; 16]) -> io::Result<Self> {
+        let mut compressor = Compressor::new(LEVEL)?;
+        compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+        Ok(Self {
+            compressor,
+            recording,
+            block: 0,
+            raw: Vec::with_capacity(LONGEST / 2),
+            events: 0,
+            period: None,
+            before: 0,
+            ids: None,
+            id_before: 0,
+            sockets: HashMap::default(),
+            described: Vec::new(),
+            tasks: HashMap::default(),
+            task: None,
+        })
+    }
+
+    /// Length of what the block holds so far, unpacked.
+    pub fn len(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// Whether the block holds nothing so far.
+    pub fn is_empty(&self) -> bool {
+        self.raw.is_empty()
+    }
+
+    /// Events in the block so far.
+    pub fn events(&self) -> u32 {
+        self.events
+    }
+
+    /// Takes an item in. Blocks of more than half of [`LONGEST`] are to be [finished](Encoder::finish) before.
+    ///
+    /// # Errors
+    /// When it does not fit into any block, and so was left out.
+    pub fn push(&mut self, item: &Item) -> io::Result<()> {
+        match item {
+            Item::Event(event) => {
+                self.event(event);
+                Ok(())
+            }
+            Item::Head(head) => self.json(kind::HEAD, &**head),
+            Item::Losses(losses) => self.json(kind::LOSSES, losses),
+            Item::Clocks(clocks) => {
+                self.record(kind::CLOCKS, clocks);
+                Ok(())
+            }
+            Item::Namespace { inode, name } => self.named(kind::NAMESPACE, u64::from(*inode), name),
+            Item::Group { id, path } => self.named(kind::GROUP, *id, path),
+        }
+    }
+
+    /// The block, ready to be written; nothing, if there is nothing in it. The next one begins.
+    ///
+    /// # Errors
+    /// When it cannot be packed. Then it is lost.
+    pub fn finish(&mut self, file: u32) -> io::Result<Vec<u8>> {
+        if self.raw.is_empty() {
+            return Ok(Vec::new());
+        }
+        let packed = self.compressor.compress(&self.raw);
+        let (first_at, last_at) = self.period.unwrap_or_default();
+        let (min_id, max_id) = self.ids.unwrap_or((u64::MAX, 0));
+        let mut head = BlockHead {
+            magic: MAGIC,
+            checksum: U32::ZERO,
+            version: U16::new(VERSION),
+            flags: U16::ZERO,
+            recording: self.recording,
+            file: U32::new(file),
+            events: U32::new(self.events),
+            block: U64::new(self.block),
+            first_at: U64::new(first_at),
+            last_at: U64::new(last_at),
+            min_id: U64::new(min_id),
+            max_id: U64::new(max_id),
+            raw_len: U32::new(u32::try_from(self.raw.len()).unwrap_or(u32::MAX)),
+            data_len: U32::ZERO,
+        };
+        self.block += 1;
+        self.clear();
+        let packed = packed?;
+        head.data_len = U32::new(u32::try_from(packed.len()).unwrap_or(u32::MAX));
+        let mut block = Vec::with_capacity(size_of::<BlockHead>() + 8 + packed.len());
+        block.extend_from_slice(&head.frame());
+        block.extend_from_slice(&packed);
+        Ok(block)
+    }
+
+    fn clear(&mut self) {
+        self.raw.clear();
+        self.events = 0;
+        self.period = None;
+        self.before = 0;
+        self.ids = None;
+        self.id_before = 0;
+        self.sockets.clear();
+        self.described.clear();
+        self.tasks.clear();
+        self.task = None;
+    }
+
+    fn event(&mut self, event: &Event) {
+        let at = event.at();
+        self.events = self.events.saturating_add(1);
+        let (first, last) = self.period.unwrap_or((at, at));
+        self.period = Some((first.min(at), last.max(at)));
+        match *event {
+            Event::Change(ref change) => self.change(change),
+            Event::Destroyed { id, task, .. } => self.act(kind::DESTROYED, at, id, task, 0),
+            Event::Accepted { id, task, fd, .. } => self.act(kind::ACCEPTED, at, id, Some(task), fd),
+            Event::ResetSent { id, reason, .. } => {
+                self.act(kind::RESET_SENT, at, id, None, u32::from(wire::reason_to(reason)));
+            }
+            Event::ResetReceived { id, .. } => self.act(kind::RESET_RECEIVED, at, id, None, 0),
+            Event::Mini(ref mini) => self.mini(mini),
+            Event::Found(ref found) => {
+                let body = self.found(found);
+                self.record(kind::FOUND, &body);
+            }
+            Event::Holder(ref holder) => {
+                let found = self.found(&holder.found);
+                let task = self.task(Some(holder.task));
+                self.record(kind::HOLDER, &wire::Holder { found, task, fd: holder.fd });
+            }
+            Event::Started { .. } => self.mark(kind::STARTED, at, 0),
+            Event::SurveyBegun { .. } => self.mark(kind::SURVEY_BEGUN, at, 0),
+            Event::Surveyed { netns, .. } => self.mark(kind::SURVEYED, at, u64::from(netns)),
+            Event::SurveyEnded { .. } => self.mark(kind::SURVEY_ENDED, at, 0),
+            Event::ScanBegun { .. } => self.mark(kind::SCAN_BEGUN, at, 0),
+            Event::ScanEnded { .. } => self.mark(kind::SCAN_ENDED, at, 0),
+            Event::Lost { events, .. } => self.mark(kind::LOST, at, events),
+            Event::Suspended { ns, .. } => self.mark(kind::SUSPENDED, at, ns),
+            Event::Passed { .. } => self.mark(kind::PASSED, at, 0),
+        }
+    }
+
+    fn change(&mut self, change: &Change) {
+        let Change { at, id, address, tuple, netns, uid, cgroup, old, new, flags, task, ref end } = *change;
+        let mentioned = Mentioned { id, tuple: Some(tuple), netns, uid, cgroup };
+        let body = wire::Change {
+            socket: self.socket(&mentioned),
+            task: self.task(task),
+            after: self.after(at),
+            states: wire::state_to(old) | wire::state_to(new) << 4,
+            bits: mentioned.bits() | wire::flag_bits(flags),
+        };
+        match (address, end) {
+            (None, None) => self.record(kind::CHANGE, &body),
+            (Some(address), None) => self.record(kind::CHANGE_WITH_ADDRESS, &(body, address)),
+            (address, Some(end)) => self.record(kind::CLOSING, &(body, end_body(end), address)),
+        }
+    }
+
+    fn act(&mut self, kind: u8, at: u64, id: Id, task: Option<Task>, number: u32) {
+        let socket = self.socket(&Mentioned::only(id));
+        let task = self.task(task);
+        let after = self.after(at);
+        self.record(kind, &wire::Act { after, socket, task, number });
+    }
+
+    fn mini(&mut self, mini: &Mini) {
+        let Mini { at, id, tuple, netns, substate, due_ns, what } = *mini;
+        let mentioned = Mentioned { id, tuple: Some(tuple), netns, uid: None, cgroup: None };
+        let body = wire::Mini {
+            socket: self.socket(&mentioned),
+            after: self.after(at),
+            substate: wire::state_to(substate),
+            bits: mentioned.bits(),
+            due_ns,
+            what: wire::mini_to(what),
+        };
+        self.record(kind::MINI, &body);
+    }
+
+    fn found(&mut self, found: &Found) -> wire::Found {
+        let Found { at, id, tuple, netns, uid, cgroup, state, kept } = *found;
+        let mentioned = Mentioned { id, tuple: Some(tuple), netns, uid, cgroup };
+        let (kept, due_ns) = match kept {
+            Kept::Held => (0, 0),
+            Kept::Queued => (1, 0),
+            Kept::Orphan => (2, 0),
+            Kept::Mini { due_ns } => (3, due_ns),
+        };
+        wire::Found {
+            socket: self.socket(&mentioned),
+            after: self.after(at),
+            state: wire::state_to(state),
+            bits: mentioned.bits(),
+            kept,
+            due_ns,
+        }
+    }
+
+    fn mark(&mut self, kind: u8, at: u64, number: u64) {
+        let after = self.after(at);
+        self.record(kind, &wire::Mark { after, number });
+    }
+
+    /// The time since the event before.
+    fn after(&mut self, at: u64) -> i64 {
+        let after = at.wrapping_sub(self.before).cast_signed();
+        self.before = at;
+        after
+    }
+
+    /// The index of a socket, described before if the reader does not know it so.
+    fn socket(&mut self, mentioned: &Mentioned) -> u32 {
+        let id = mentioned.id;
+        let next = u32::try_from(self.described.len()).unwrap_or(u32::MAX);
+        let index = *self.sockets.entry(id).or_insert(next);
+        let known = self.described.get(index as usize).copied();
+        let blank = Described { id, tuple: UNSET, netns: 0, uid: 0, cgroup: 0 };
+        let mut described = known.unwrap_or(blank);
+        described.tuple = mentioned.tuple.unwrap_or(described.tuple);
+        described.netns = mentioned.netns.unwrap_or(described.netns);
+        described.uid = mentioned.uid.unwrap_or(described.uid);
+        described.cgroup = mentioned.cgroup.unwrap_or(described.cgroup);
+        if known != Some(described) {
+            match self.described.get_mut(index as usize) {
+                Some(known) => *known = described,
+                None => self.described.push(described),
+            }
+            self.describe(index, &described);
+        }
+        index
+    }
+
+    fn describe(&mut self, index: u32, socket: &Described) {
+        let number = socket.id.number();
+        let (min, max) = self.ids.unwrap_or((number, number));
+        self.ids = Some((min.min(number), max.max(number)));
+        let Tuple { local_ip, remote_ip, local_port, remote_port } = socket.tuple;
+        let short = local_ip.to_ipv4_mapped().zip(remote_ip.to_ipv4_mapped());
+        let is_address = if matches!(socket.id, Id::Address(_)) { socket_bit::IS_ADDRESS } else { 0 };
+        let body = wire::Socket {
+            index,
+            id: number.wrapping_sub(self.id_before).cast_signed(),
+            ports: [local_port, remote_port],
+            bits: is_address | if short.is_some() { 0 } else { socket_bit::IPV6 },
+            netns: socket.netns,
+            uid: socket.uid,
+            cgroup: socket.cgroup,
+        };
+        self.id_before = number;
+        match short {
+            Some((local, remote)) => self.record(kind::SOCKET, &(body, local.octets(), remote.octets())),
+            None => self.record(kind::SOCKET, &(body, local_ip.octets(), remote_ip.octets())),
+        }
+    }
+
+    /// The index of a task and 1, described before if the reader does not know it; 0 for nobody.
+    fn task(&mut self, task: Option<Task>) -> u32 {
+        let Some(task) = task else { return 0 };
+        if let Some((before, number)) = self.task
+            && before == task
+        {
+            return number;
+        }
+        let next = u32::try_from(self.tasks.len()).unwrap_or(u32::MAX);
+        let index = *self.tasks.entry(task).or_insert(next);
+        if index == next {
+            self.record(kind::TASK, &wire::Task { index, pid: task.pid, tid: task.tid, comm: task.comm.0 });
+        }
+        self.task = Some((task, index + 1));
+        index + 1
+    }
+
+    fn record(&mut self, kind: u8, body: &impl Serialize) {
+        let mut buffer = [0; LONGEST_BODY];
+        match postcard::to_slice(body, &mut buffer) {
+            Ok(body) => {
+                // Never longer than `LONGEST_BODY`, so one or two bytes.
+                let len = body.len();
+                self.raw.push(kind);
+                if len < 0x80 {
+                    self.raw.push(len as u8);
+                } else {
+                    self.raw.extend_from_slice(&[len as u8 | 0x80, (len >> 7) as u8]);
+                }
+                self.raw.extend_from_slice(body);
+            }
+            // All types are of fixed form, and the longest has room.
+            Err(error) => debug_assert!(false, "a record does not fit: {error}"),
+        }
+    }
+
+    fn json(&mut self, kind: u8, value: &impl Serialize) -> io::Result<()> {
+        let text = serde_json::to_vec(value)?;
+        self.long(kind, &[&text])
+    }
+
+    fn named(&mut self, kind: u8, number: u64, name: &[u8]) -> io::Result<()> {
+        let mut buffer = [0; 10];
+        let number = postcard::to_slice(&number, &mut buffer).map_err(io::Error::other)?;
+        self.long(kind, &[number, name])
+    }
+
+    fn long(&mut self, kind: u8, parts: &[&[u8]]) -> io::Result<()> {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if len > LONGEST / 4 {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("a record of {len} bytes is too long")));
+        }
+        let mut buffer = [0; 10];
+        let number = postcard::to_slice(&(len as u64), &mut buffer).map_err(io::Error::other)?;
+        self.raw.push(kind);
+        self.raw.extend_from_slice(number);
+        parts.iter().for_each(|part| self.raw.extend_from_slice(part));
+        Ok(())
+    }
+}
+
+/// Nothing of it is known.
+pub(super) const UNSET: Tuple = Tuple {
+    local_ip: std::net::Ipv6Addr::UNSPECIFIED,
+    remote_ip: std::net::Ipv6Addr::UNSPECIFIED,
+    local_port: 0,
+    remote_port: 0,
+};
+
+fn end_body(end: &EndFacts) -> wire::End {
+    let (mini, due_ns) = match end.mini {
+        Birth::NotWatched => (0, 0),
+        Birth::None => (1, 0),
+        Birth::Made { substate, due_ns } => (16 + wire::state_to(substate), due_ns),
+    };
+    wire::End {
+        bytes_sent: end.totals.bytes_sent,
+        bytes_received: end.totals.bytes_received,
+        bytes_unread: end.totals.bytes_unread,
+        all_retransmits: end.totals.retransmits,
+        srtt_us: end.totals.srtt_us,
+        err: end.err,
+        bits: wire::end_bits(end),
+        retransmits: end.retransmits,
+        probes: end.probes,
+        mini,
+        due_ns,
+    }
+}

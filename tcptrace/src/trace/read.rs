@@ -1,0 +1,317 @@
+//! From the bytes of a file to blocks, whatever has happened to the file.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read};
+
+use zstd::bulk::Decompressor;
+
+use super::Item;
+use super::block::{BlockHead, DATA_FRAME, FRAME, FRAME_HEADER, LONGEST_HEAD, MAGIC, NoHead, SKIPPABLE, frame_header};
+use super::decode::{Decoder, Senseless};
+
+/// Read at a time.
+const CHUNK: usize = 1 << 16;
+
+/// Part of a file that cannot be read as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Where it begins, in bytes from the beginning of the file.
+    pub offset: u64,
+    /// How many bytes were passed over.
+    pub len: u64,
+    /// What is wrong.
+    pub what: Wrong,
+    /// Events that are missing, where that is known.
+    pub events: Option<u32>,
+    /// Time of the last event before which all is well again, where that is known.
+    pub until: Option<u64>,
+}
+
+/// What is wrong with a part of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Wrong {
+    /// It ends in the midst of a block.
+    #[error("the file ends within a block")]
+    Cut,
+    /// There should be a block.
+    #[error(transparent)]
+    NoBlock(#[from] NoHead),
+    /// The data is not what was written.
+    #[error("the data of a block is damaged")]
+    Data,
+    /// The data is what was written, and wrong.
+    #[error(transparent)]
+    Record(#[from] Senseless),
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, len, what, .. } = self;
+        write!(f, "at byte {offset}: {what}; {len} bytes passed over")?;
+        match self.events {
+            Some(events) => write!(f, ", {events} events missing"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Goes through the blocks of a file.
+pub struct Blocks<R> {
+    input: R,
+    decompressor: Decompressor<'static>,
+    /// What was read and not used yet.
+    window: Vec<u8>,
+    /// Where in the window the rest begins.
+    start: usize,
+    /// Where in the file the window begins.
+    base: u64,
+    raw: Vec<u8>,
+    /// What is before the first head was passed over already.
+    begun: bool,
+}
+
+/// A block, or the damage that is in its place.
+pub type Block<'b> = Result<(BlockHead, &'b [u8]), Damage>;
+
+impl<R: Read> Blocks<R> {
+    /// Reads from `input`, which need not be buffered.
+    ///
+    /// # Errors
+    /// When there is no memory for unpacking.
+    pub fn new(input: R) -> io::Result<Self> {
+        Ok(Self {
+            input,
+            decompressor: Decompressor::new()?,
+            window: Vec::new(),
+            start: 0,
+            base: 0,
+            raw: Vec::new(),
+            begun: false,
+        })
+    }
+
+    /// How far in the file, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.base + self.start as u64
+    }
+
+    /// The next block that `wanted` says yes to, unpacked. Damage is told once for each place; damage of a block that
+    /// is not wanted is not noticed.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn next(&mut self, mut wanted: impl FnMut(&BlockHead) -> bool) -> io::Result<Option<Block<'_>>> {
+        loop {
+            let at = self.offset();
+            if self.fill(FRAME_HEADER)? == 0 {
+                return Ok(None);
+            }
+            let wrong = match self.head()? {
+                Ok(Some((head, head_len))) => {
+                    self.begun = true;
+                    let data_len = head.data_len.get() as usize;
+                    if self.fill(head_len + data_len)? < head_len + data_len {
+                        let len = self.rest().len() as u64;
+                        self.start = self.window.len();
+                        let damage = damage(at, len, Wrong::Cut, Some(&head));
+                        return Ok(Some(Err(damage)));
+                    }
+                    if !wanted(&head) {
+                        self.start += head_len + data_len;
+                        continue;
+                    }
+                    if self.unpack(&head, head_len).is_some() {
+                        self.start += head_len + data_len;
+                        return Ok(Some(Ok((head, &self.raw))));
+                    }
+                    // There may be a whole head among what should have been its data.
+                    self.start += head_len;
+                    self.search()?;
+                    let damage = damage(at, self.offset() - at, Wrong::Data, Some(&head));
+                    return Ok(Some(Err(damage)));
+                }
+                // A frame that this version does not know.
+                Ok(None) => continue,
+                Err(wrong) => wrong,
+            };
+            if wrong == Wrong::NoBlock(NoHead::SomethingElse) || wrong == Wrong::Cut {
+                self.start = (self.start + 1).min(self.window.len());
+                self.search()?;
+            } else {
+                // Whole, but not for us: nothing behind it is either.
+                self.start = self.window.len();
+                while self.fill(1)? > 0 {
+                    self.start = self.window.len();
+                }
+            }
+            return Ok(Some(Err(damage(at, self.offset() - at, wrong, None))));
+        }
+    }
+
+    /// The head that begins here, and the length of its frame; `None` after another skippable frame was passed over.
+    fn head(&mut self) -> io::Result<Result<Option<(BlockHead, usize)>, Wrong>> {
+        let Some(header) = self.rest().first_chunk::<FRAME_HEADER>() else { return Ok(Err(Wrong::Cut)) };
+        let (magic, len) = frame_header(*header);
+        let len = len as usize;
+        if magic == FRAME && len <= LONGEST_HEAD {
+            if self.fill(FRAME_HEADER + len)? < FRAME_HEADER + len {
+                return Ok(Err(Wrong::Cut));
+            }
+            let content = &self.rest()[FRAME_HEADER..FRAME_HEADER + len];
+            return Ok(match BlockHead::parse(content) {
+                Ok(head) => Ok(Some((head, FRAME_HEADER + len))),
+                Err(wrong) => Err(wrong.into()),
+            });
+        }
+        let is_other = (SKIPPABLE..SKIPPABLE + 16).contains(&magic) && magic != FRAME;
+        // Its length cannot be checked, so only a short one is believed.
+        if is_other && self.begun && len <= CHUNK && self.fill(FRAME_HEADER + len)? >= FRAME_HEADER + len {
+            self.start += FRAME_HEADER + len;
+            return Ok(Ok(None));
+        }
+        Ok(Err(NoHead::SomethingElse.into()))
+    }
+
+    fn unpack(&mut self, head: &BlockHead, head_len: usize) -> Option<()> {
+        let data_len = head.data_len.get() as usize;
+        let raw_len = head.raw_len.get() as usize;
+        let data = self.window.get(self.start + head_len..)?.get(..data_len)?;
+        if !data.starts_with(&DATA_FRAME.to_le_bytes()) {
+            return None;
+        }
+        self.raw.clear();
+        self.raw.reserve(raw_len);
+        let unpacked = self.decompressor.decompress_to_buffer(data, &mut self.raw).ok()?;
+        (unpacked == raw_len && self.raw.len() == raw_len).then_some(())
+    }
+
+    /// Goes on to the next head.
+    fn search(&mut self) -> io::Result<()> {
+        loop {
+            let here = self.rest().windows(FRAME_HEADER + MAGIC.len()).position(is_head);
+            if let Some(position) = here {
+                self.start += position;
+                let head = self.head()?;
+                if !matches!(head, Err(Wrong::NoBlock(NoHead::SomethingElse))) {
+                    return Ok(());
+                }
+                self.start += 1;
+                continue;
+            }
+            let rest = self.rest().len();
+            self.start += rest.saturating_sub(FRAME_HEADER + MAGIC.len() - 1);
+            if self.fill(CHUNK)? < FRAME_HEADER + MAGIC.len() {
+                self.start = self.window.len();
+                return Ok(());
+            }
+        }
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.window[self.start..]
+    }
+
+    /// Reads until this many bytes are there, or the file ends. Returns how many there are.
+    fn fill(&mut self, wanted: usize) -> io::Result<usize> {
+        if self.window.len() - self.start < wanted {
+            self.window.drain(..self.start);
+            self.base += self.start as u64;
+            self.start = 0;
+        }
+        while self.window.len() < self.start + wanted {
+            let len = self.window.len();
+            self.window.resize(len.max(self.start + wanted).next_multiple_of(CHUNK).max(len + CHUNK), 0);
+            let read = self.input.read(&mut self.window[len..]);
+            self.window.truncate(len + read.as_ref().copied().unwrap_or(0));
+            match read {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.window.len() - self.start)
+    }
+}
+
+fn is_head(bytes: &[u8]) -> bool {
+    bytes.starts_with(&FRAME.to_le_bytes()) && bytes[FRAME_HEADER..].starts_with(&MAGIC)
+}
+
+fn damage(offset: u64, len: u64, what: Wrong, head: Option<&BlockHead>) -> Damage {
+    let events = head.map(|head| head.events.get());
+    Damage { offset, len, what, events, until: head.map(|head| head.last_at.get()) }
+}
+
+/// Hands over the items of a file.
+pub struct Reader<R> {
+    blocks: Blocks<R>,
+}
+
+/// What a block holds.
+#[derive(Debug)]
+pub enum Content {
+    /// Items, in order.
+    Items {
+        /// The head of their block.
+        head: BlockHead,
+        /// What is wrong with the last of its records.
+        damage: Option<Damage>,
+    },
+    /// Damage where a block should be.
+    Damage(Damage),
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads from `input`, which need not be buffered.
+    ///
+    /// # Errors
+    /// When there is no memory for unpacking.
+    pub fn new(input: R) -> io::Result<Self> {
+        Ok(Self { blocks: Blocks::new(input)? })
+    }
+
+    /// How far in the file, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.blocks.offset()
+    }
+
+    /// Appends the items of the next block that is wanted to `items`.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn next(
+        &mut self,
+        wanted: impl FnMut(&BlockHead) -> bool,
+        items: &mut Vec<Item>,
+    ) -> io::Result<Option<Content>> {
+        let offset = self.blocks.offset();
+        Ok(match self.blocks.next(wanted)? {
+            None => None,
+            Some(Err(damage)) => Some(Content::Damage(damage)),
+            Some(Ok((head, raw))) => {
+                let mut wrong = None;
+                let before = items.len();
+                let mut events = 0;
+                for item in Decoder::new(raw) {
+                    match item {
+                        Ok(item) => {
+                            events += u32::from(matches!(item, Item::Event(_)));
+                            items.push(item);
+                        }
+                        Err(senseless) => wrong = Some(senseless),
+                    }
+                }
+                debug_assert!(items.len() >= before, "items are only added");
+                let damage = wrong.map(|senseless| Damage {
+                    offset,
+                    len: 0,
+                    what: senseless.into(),
+                    events: head.events.get().checked_sub(events),
+                    until: Some(head.last_at.get()),
+                });
+                Some(Content::Items { head, damage })
+            }
+        })
+    }
+}

@@ -1,0 +1,438 @@
+//! Several files read as one: those of a recording one after the other, several recordings by time.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::block::BlockHead;
+use super::read::{Content, Damage, Reader};
+use super::{Head, Item, Origin, Summary};
+use crate::event::Event;
+use crate::filter::Criteria;
+use crate::follow::Follower;
+use crate::lifecycle::{Config, Row};
+use crate::output::Clock;
+
+/// Why there is nothing to read.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file cannot be read.
+    #[error("cannot read the trace '{path}': {reason}")]
+    Unreadable {
+        /// Which.
+        path: String,
+        /// Why not.
+        reason: io::Error,
+    },
+    /// It holds no block.
+    #[error("'{path}' holds no trace: {reason}")]
+    NoTrace {
+        /// Which.
+        path: String,
+        /// What is there instead.
+        reason: String,
+    },
+}
+
+/// Part of the time of a trace, in ns of Unix time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Rows from before are left out.
+    pub from: i64,
+    /// What comes after is not read.
+    pub to: i64,
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self { from: i64::MIN, to: i64::MAX }
+    }
+}
+
+/// Who is told what is in a trace.
+pub trait Audience<E> {
+    /// A row, and where it comes from.
+    ///
+    /// # Errors
+    /// Whatever ends the reading.
+    fn row(&mut self, row: &Row, origin: &Origin) -> Result<(), E>;
+
+    /// What comes next happened at this time, in ns of Unix time.
+    ///
+    /// # Errors
+    /// Whatever ends the reading.
+    fn time(&mut self, _unix_ns: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    /// So many bytes of the files have been read.
+    fn progress(&mut self, _bytes: u64) {}
+}
+
+impl<E, F: FnMut(&Row, &Origin) -> Result<(), E>> Audience<E> for F {
+    fn row(&mut self, row: &Row, origin: &Origin) -> Result<(), E> {
+        self(row, origin)
+    }
+}
+
+/// Files that are read together.
+pub struct Recordings<R = File> {
+    all: Vec<Recording<R>>,
+    /// Length of the files, where that is known.
+    bytes: u64,
+}
+
+/// The files of one recording.
+struct Recording<R> {
+    id: [u8; 16],
+    files: VecDeque<Part<R>>,
+    head: Head,
+    clock: Clock,
+    /// Decoded, and where the rest begins.
+    items: Vec<Item>,
+    next: usize,
+    /// The block that is expected.
+    block: u64,
+    /// Time of the last event.
+    at: u64,
+    /// Events that are missing before the next block.
+    missing: u64,
+    damage: Vec<Box<str>>,
+    read: u64,
+}
+
+struct Part<R> {
+    name: Box<str>,
+    reader: Reader<R>,
+    /// Its first block.
+    first: BlockHead,
+    items: Vec<Item>,
+    damage: Vec<Box<str>>,
+}
+
+impl Recordings<File> {
+    /// Opens files.
+    ///
+    /// # Errors
+    /// When one of them cannot be read, or is no trace.
+    pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self, OpenError> {
+        let mut bytes = 0;
+        let mut inputs = Vec::new();
+        for path in paths {
+            let path = path.as_ref();
+            let failed = |reason| OpenError::Unreadable { path: path.display().to_string(), reason };
+            let file = File::open(path).map_err(failed)?;
+            let metadata = file.metadata().map_err(failed)?;
+            if metadata.is_dir() {
+                return Err(failed(io::ErrorKind::IsADirectory.into()));
+            }
+            bytes += metadata.len();
+            inputs.push((path.display().to_string().into(), file));
+        }
+        Ok(Self { bytes, ..Self::of(inputs)? })
+    }
+}
+
+impl<R: Read> Recordings<R> {
+    /// Reads from these, each with its name.
+    ///
+    /// # Errors
+    /// When one of them cannot be read, or is no trace.
+    pub fn of(inputs: Vec<(Box<str>, R)>) -> Result<Self, OpenError> {
+        let mut parts =
+            inputs.into_iter().map(|(name, input)| Part::open(name, input)).collect::<Result<Vec<_>, _>>()?;
+        parts.sort_by_key(|part| part.first.block.get());
+        let mut all: Vec<Recording<R>> = Vec::new();
+        for part in parts {
+            match all.iter_mut().find(|recording| recording.id == part.first.recording) {
+                Some(recording) => recording.files.push_back(part),
+                None => all.push(Recording::new(part)),
+            }
+        }
+        all.sort_by_key(Recording::starts);
+        Ok(Self { all, bytes: 0 })
+    }
+
+    /// Length of the files in bytes, where that is known.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// When the first recording begins, in ns of Unix time.
+    pub fn starts(&self) -> i64 {
+        self.all.first().map_or(0, Recording::starts)
+    }
+
+    /// Names of network namespaces that the beginnings of the recordings tell.
+    pub fn namespaces(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.all.iter().flat_map(|recording| &recording.items).filter_map(|item| match item {
+            Item::Namespace { inode, name } => Some((*inode, &**name)),
+            _ => None,
+        })
+    }
+
+    /// Tells everything that is in them: the rows that an engine of this kind puts out, and that match the criteria and
+    /// those of the recording; at last, if wanted, the connections that are still open.
+    ///
+    /// # Errors
+    /// What the audience returns, and when a file cannot be read.
+    pub fn tell<E: From<io::Error>>(
+        self,
+        config: Config,
+        criteria: &Criteria,
+        span: Span,
+        open_too: bool,
+        audience: &mut impl Audience<E>,
+    ) -> Result<Summary, E> {
+        let mut followed: Vec<_> = Vec::new();
+        for (number, recording) in self.all.into_iter().enumerate() {
+            followed.push(Followed::new(number, recording, config, criteria));
+        }
+        loop {
+            let times = followed.iter().enumerate().filter_map(|(index, one)| Some((one.next_time()?, index)));
+            let mut times: Vec<(i64, usize)> = times.collect();
+            times.sort_unstable();
+            let Some(&(time, index)) = times.first() else { break };
+            // As long as nobody else has something older.
+            let until = times.get(1).map_or(i64::MAX, |(time, _)| *time);
+            if time > span.to {
+                break;
+            }
+            followed[index].tell(until, span, audience)?;
+            audience.progress(followed.iter().map(|one| one.recording.read).sum());
+        }
+        let mut summary = Summary { from_unix_ns: i64::MAX, to_unix_ns: i64::MIN, ..Summary::default() };
+        for one in followed {
+            one.finish(span, open_too, audience, &mut summary)?;
+        }
+        summary.from_unix_ns = summary.from_unix_ns.min(summary.to_unix_ns);
+        Ok(summary)
+    }
+}
+
+impl<R: Read> Part<R> {
+    fn open(name: Box<str>, input: R) -> Result<Self, OpenError> {
+        let unreadable = |reason| OpenError::Unreadable { path: name.to_string(), reason };
+        let mut reader = Reader::new(input).map_err(unreadable)?;
+        let mut items = Vec::new();
+        let mut damage = Vec::new();
+        loop {
+            match reader.next(|_| true, &mut items).map_err(unreadable)? {
+                Some(Content::Items { head, damage: last }) => {
+                    damage.extend(last.map(|last| named(&name, &last)));
+                    return Ok(Self { name, reader, first: head, items, damage });
+                }
+                Some(Content::Damage(found)) => damage.push(named(&name, &found)),
+                None => {
+                    let reason = damage.into_iter().next().map_or_else(|| "it is empty".into(), String::from);
+                    return Err(OpenError::NoTrace { path: name.into(), reason });
+                }
+            }
+        }
+    }
+}
+
+fn named(name: &str, damage: &Damage) -> Box<str> {
+    format!("{name}, {damage}").into()
+}
+
+impl<R: Read> Recording<R> {
+    fn new(mut part: Part<R>) -> Self {
+        let mut items = std::mem::take(&mut part.items);
+        let damage = std::mem::take(&mut part.damage);
+        let head =
+            items.iter().find_map(|item| if let Item::Head(head) = item { Some((**head).clone()) } else { None });
+        let clocks = items.iter().find_map(|item| if let Item::Clocks(clocks) = item { Some(clocks) } else { None });
+        let clock = clocks.map(super::Clocks::clock).unwrap_or_default();
+        let first = part.first;
+        if first.block.get() > 0 {
+            // What was before is not there: a file of a longer recording, or damage.
+            items.insert(0, Item::Event(Event::Started { at: first.first_at.get() }));
+        }
+        Self {
+            id: first.recording,
+            head: head.unwrap_or_default(),
+            clock,
+            items,
+            next: 0,
+            block: first.block.get() + 1,
+            at: first.first_at.get(),
+            missing: 0,
+            damage,
+            read: part.reader.offset(),
+            files: VecDeque::from([part]),
+        }
+    }
+
+    fn starts(&self) -> i64 {
+        self.clock.unix_ns(self.at)
+    }
+
+    /// Decodes the next block. `false` at the end.
+    fn fill(&mut self) -> io::Result<bool> {
+        self.items.clear();
+        self.next = 0;
+        while let Some(part) = self.files.front_mut() {
+            let before = part.reader.offset();
+            // The first block of a further file was decoded when it was opened.
+            let content = if part.items.is_empty() {
+                part.reader.next(|_| true, &mut self.items)?
+            } else {
+                self.items.append(&mut part.items);
+                self.damage.append(&mut part.damage);
+                Some(Content::Items { head: part.first, damage: None })
+            };
+            self.read += part.reader.offset() - before;
+            match content {
+                Some(Content::Items { head, damage }) => {
+                    if let Some(damage) = damage {
+                        self.damage.push(named(&part.name, &damage));
+                        let (at, events) = (head.last_at.get(), u64::from(damage.events.unwrap_or(0)));
+                        self.items.push(Item::Event(Event::Lost { at, events }));
+                    }
+                    self.note_gap(&head);
+                    return Ok(true);
+                }
+                Some(Content::Damage(damage)) => {
+                    self.missing += u64::from(damage.events.unwrap_or(0));
+                    self.damage.push(named(&part.name, &damage));
+                }
+                None => {
+                    self.files.pop_front();
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Blocks that are not there hide events.
+    fn note_gap(&mut self, head: &BlockHead) {
+        let (block, at) = (head.block.get(), head.first_at.get());
+        if block != self.block {
+            let blocks = block.abs_diff(self.block);
+            if self.missing == 0 {
+                self.damage.push(format!("{blocks} blocks are missing before block {block}").into());
+            }
+            self.items.insert(0, Item::Event(Event::Lost { at, events: self.missing }));
+        }
+        self.missing = 0;
+        self.block = block + 1;
+    }
+}
+
+/// A recording, and what becomes of it.
+struct Followed<R> {
+    recording: Recording<R>,
+    follower: Follower,
+    /// Everything was told, or what is left is not wanted.
+    is_over: bool,
+    begins: i64,
+}
+
+impl<R: Read> Followed<R> {
+    fn new(number: usize, recording: Recording<R>, config: Config, criteria: &Criteria) -> Self {
+        let head = &recording.head;
+        let config = Config { existing: head.existing, scans: head.knows_cookies, ..config };
+        let mut origin = Origin {
+            number,
+            host: head.host.as_str().into(),
+            kernel: head.kernel.as_str().into(),
+            boot_id: head.boot_id.as_str().into(),
+            ..Origin::default()
+        };
+        origin.context.clock = recording.clock;
+        let follower = Follower::new(config, [head.filter.clone(), criteria.clone()], origin);
+        Self { begins: recording.starts(), recording, follower, is_over: false }
+    }
+
+    /// When what comes next happened.
+    fn next_time(&self) -> Option<i64> {
+        (!self.is_over).then(|| self.recording.clock.unix_ns(self.recording.at))
+    }
+
+    /// Tells what has happened until then, and one thing at least.
+    fn tell<E: From<io::Error>>(&mut self, until: i64, span: Span, audience: &mut impl Audience<E>) -> Result<(), E> {
+        let Self { recording, follower, is_over, .. } = self;
+        if recording.next >= recording.items.len() && !recording.fill()? {
+            *is_over = true;
+            return Ok(());
+        }
+        let rest = &recording.items[recording.next..];
+        let mut clock = recording.clock;
+        let mut taken = 0;
+        for item in rest {
+            match item {
+                Item::Event(event) => {
+                    let time = clock.unix_ns(event.at());
+                    if time > span.to || time > until && taken > 0 {
+                        break;
+                    }
+                    recording.at = recording.at.max(event.at());
+                }
+                Item::Clocks(clocks) => clock = clocks.clock(),
+                _ => {}
+            }
+            taken += 1;
+        }
+        recording.clock = clock;
+        if taken == 0 {
+            // All that is left is too late.
+            *is_over = true;
+            return Ok(());
+        }
+        audience.time(clock.unix_ns(recording.at))?;
+        let items = &rest[..taken];
+        recording.next += taken;
+        follower.take(items, |row, origin| told(row, origin, span, audience))?;
+        if let Some(Item::Event(next)) = recording.items.get(recording.next) {
+            recording.at = recording.at.max(next.at());
+        }
+        Ok(())
+    }
+
+    fn finish<E: From<io::Error>>(
+        mut self,
+        span: Span,
+        open_too: bool,
+        audience: &mut impl Audience<E>,
+        summary: &mut Summary,
+    ) -> Result<(), E> {
+        let ends = self.recording.clock.unix_ns(self.recording.at);
+        if ends > span.to {
+            let at = span.to.saturating_sub(self.recording.clock.boot_to_unix_ns);
+            let passed = Item::Event(Event::Passed { at: u64::try_from(at).unwrap_or(0) });
+            self.follower.take(&[passed], |row, origin| told(row, origin, span, audience))?;
+        }
+        if open_too {
+            self.follower.take_open(|row, origin| audience.row(row, origin))?;
+        }
+        self.follower.finish();
+        let host = &self.recording.head.host;
+        if !summary.hosts.iter().any(|known| **known == **host) {
+            summary.hosts.push(host.as_str().into());
+        }
+        summary.from_unix_ns = summary.from_unix_ns.min(self.begins.max(span.from));
+        summary.to_unix_ns = summary.to_unix_ns.max(ends.min(span.to));
+        summary.events += self.follower.events();
+        summary.transitions += self.follower.stats().transitions;
+        summary.damage.append(&mut self.recording.damage);
+        for (cause, count) in self.follower.causes() {
+            match summary.lost.iter_mut().find(|(known, _)| **known == *cause) {
+                Some((_, known)) => *known += count,
+                None => summary.lost.push((cause.into(), count)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tells a row, if it is of this time.
+fn told<E>(row: &Row, origin: &Origin, span: Span, audience: &mut impl Audience<E>) -> Result<(), E> {
+    let at = match row {
+        Row::Transition(row) => row.boot_ns,
+        Row::Connection(row) => row.closed_ns,
+    };
+    let is_wanted = (span.from..=span.to).contains(&origin.context.clock.unix_ns(at));
+    if is_wanted { audience.row(row, origin) } else { Ok(()) }
+}

@@ -1,0 +1,382 @@
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+use rstest::rstest;
+
+use super::block::{BlockHead, FRAME_HEADER, NoHead, VERSION};
+use super::decode::LONGEST_NS;
+use super::wire::kind;
+use super::*;
+use crate::event::{Birth, Change, EndFacts, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason};
+use crate::lifecycle::Totals;
+use crate::tcp::{Comm, State, Task, Tuple};
+
+const RECORDING: [u8; 16] = *b"a recording's id";
+
+/// A file with one block for each list of items.
+fn file(blocks: &[Vec<Item>]) -> Vec<u8> {
+    let mut encoder = Encoder::new(RECORDING).expect("memory");
+    let mut bytes = Vec::new();
+    for items in blocks {
+        items.iter().for_each(|item| encoder.push(item).expect("it fits"));
+        bytes.extend(encoder.finish(0).expect("it can be packed"));
+    }
+    bytes
+}
+
+/// What is read from a file: items by block, and damage.
+fn read(bytes: &[u8]) -> (Vec<Vec<Item>>, Vec<Damage>) {
+    let mut reader = Reader::new(Trickle(bytes)).expect("memory");
+    let (mut blocks, mut damages) = (Vec::new(), Vec::new());
+    let mut items = Vec::new();
+    while let Some(content) = reader.next(|_| true, &mut items).expect("bytes can be read") {
+        match content {
+            Content::Items { damage, .. } => {
+                blocks.push(std::mem::take(&mut items));
+                damages.extend(damage);
+            }
+            Content::Damage(damage) => damages.push(damage),
+        }
+        assert!(damages.len() <= bytes.len(), "the same damage again and again");
+    }
+    (blocks, damages)
+}
+
+/// Hands out a few bytes at a time, as a pipe may.
+struct Trickle<'b>(&'b [u8]);
+
+impl Read for Trickle<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let few = to.len().min(1000);
+        self.0.read(&mut to[..few])
+    }
+}
+
+/// Three blocks of a few events each.
+fn sample() -> Vec<Vec<Item>> {
+    let block = |n: u64| {
+        let at = 1_000_000 * n;
+        let change = Change {
+            at,
+            id: Id::Cookie(n),
+            address: None,
+            tuple: tuple(4, n),
+            netns: Some(4_026_531_840),
+            uid: Some(1000),
+            cgroup: None,
+            old: State::Closed,
+            new: State::SynSent,
+            flags: Some(Flags { has_socket: true, ..Flags::default() }),
+            task: Some(Task { pid: 7, tid: 7, comm: Comm::from("curl") }),
+            end: None,
+        };
+        let next = Change { at: at + 99, old: State::SynSent, new: State::Established, task: None, ..change };
+        vec![Item::Event(Event::Change(change)), Item::Event(Event::Change(next)), Item::Event(Event::Passed { at })]
+    };
+    (1..=3).map(block).collect()
+}
+
+fn tuple(family: u8, n: u64) -> Tuple {
+    let ip = if family == 4 { Ipv4Addr::LOCALHOST.to_ipv6_mapped() } else { Ipv6Addr::LOCALHOST };
+    Tuple { local_ip: ip, remote_ip: ip, local_port: n as u16, remote_port: 80 }
+}
+
+fn states() -> impl Strategy<Value = State> {
+    prop::sample::select(State::ALL)
+}
+
+fn tasks() -> impl Strategy<Value = Option<Task>> {
+    let comm = prop_oneof![Just([b'x'; 16]), any::<[u8; 16]>()];
+    prop::option::of((0..3_u32, 0..3_u32, comm).prop_map(|(pid, tid, comm)| Task { pid, tid, comm: Comm(comm) }))
+}
+
+prop_compose! {
+    fn tuples()(ips in any::<[u128; 2]>(), few in 0..3_u64, family in 0..3_u8, ports in any::<[u16; 2]>()) -> Tuple {
+        let [local_port, remote_port] = ports;
+        let [local_ip, remote_ip] = ips.map(Ipv6Addr::from);
+        let mixed = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+        match family {
+            0 => tuple(4, few),
+            1 => tuple(6, few),
+            _ => Tuple { local_ip, remote_ip: if few == 0 { mixed } else { remote_ip }, local_port, remote_port },
+        }
+    }
+}
+
+fn ids() -> impl Strategy<Value = Id> {
+    let numbers = || prop_oneof![0..5_u64, any::<u64>()];
+    prop_oneof![4 => numbers().prop_map(Id::Cookie), 1 => numbers().prop_map(Id::Address)]
+}
+
+fn times() -> impl Strategy<Value = u64> {
+    prop_oneof![1_000_000..1_000_100_u64, 0..=LONGEST_NS]
+}
+
+prop_compose! {
+    fn end_facts()(
+        counts in any::<(u64, u64, u32, u32)>(), srtt_us in any::<Option<u32>>(), err in any::<u16>(),
+        bits in any::<[bool; 6]>(), retransmits in any::<u8>(), probes in any::<u8>(),
+        mini in prop_oneof![
+            Just(Birth::NotWatched), Just(Birth::None),
+            (states(), 0..=LONGEST_NS).prop_map(|(substate, due_ns)| Birth::Made { substate, due_ns }),
+        ],
+    ) -> EndFacts {
+        let (bytes_sent, bytes_received, bytes_unread, all) = counts;
+        let [keepalive, linger0, linger2_negative, all_acked, in_flight, user_timeout] = bits;
+        let totals = Totals { bytes_sent, bytes_received, bytes_unread, retransmits: all, srtt_us };
+        EndFacts {
+            totals, err, keepalive, linger0, linger2_negative, all_acked, in_flight, user_timeout, retransmits, probes, mini,
+        }
+    }
+}
+
+prop_compose! {
+    fn changes()(
+        at in times(), id in ids(), address in any::<Option<u64>>(), tuple in tuples(), netns in any::<Option<u32>>(),
+        uid in any::<Option<u32>>(), cgroup in any::<Option<u64>>(), (old, new) in (states(), states()),
+        flags in any::<Option<[bool; 5]>>(), task in tasks(), end in prop::option::of(end_facts()),
+    ) -> Change {
+        let flags = flags.map(|[dead, done, has_socket, rcv_shutdown, send_shutdown]| {
+            Flags { dead, done, has_socket, rcv_shutdown, send_shutdown }
+        });
+        Change { at, id, address, tuple, netns, uid, cgroup, old, new, flags, task, end }
+    }
+}
+
+prop_compose! {
+    fn found()(
+        at in times(), id in ids(), tuple in tuples(), netns in any::<Option<u32>>(), uid in any::<Option<u32>>(),
+        cgroup in any::<Option<u64>>(), state in states(),
+        kept in prop_oneof![
+            Just(Kept::Held), Just(Kept::Queued), Just(Kept::Orphan), (0..=LONGEST_NS).prop_map(|due_ns| Kept::Mini { due_ns }),
+        ],
+    ) -> Found {
+        Found { at, id, tuple, netns, uid, cgroup, state, kept }
+    }
+}
+
+fn minis() -> impl Strategy<Value = Mini> {
+    use KilledBy::{Admin, Connect, Netns, Reset, Segment, Unknown};
+    let killed = prop::sample::select(vec![Admin, Connect, Netns, Reset, Segment, Unknown]).prop_map(MiniEvent::Killed);
+    let what = prop_oneof![Just(MiniEvent::Expired), Just(MiniEvent::Fin), Just(MiniEvent::Rearmed), killed];
+    let netns = any::<Option<u32>>();
+    (times(), ids(), tuples(), netns, states(), -(1 << 60)..=(1_i64 << 60), what).prop_map(
+        |(at, id, tuple, netns, substate, due_ns, what)| Mini { at, id, tuple, netns, substate, due_ns, what },
+    )
+}
+
+fn reasons() -> impl Strategy<Value = ResetReason> {
+    use ResetReason::{AbortOnClose, AbortOnData, AbortOnLinger, AbortOnMemory, KeepaliveTimeout, Other};
+    prop::sample::select(vec![Other, AbortOnData, AbortOnClose, AbortOnLinger, AbortOnMemory, KeepaliveTimeout])
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    let task = || tasks().prop_filter_map("somebody", |task| task);
+    let marks = (times(), 0..=LONGEST_NS, any::<u32>(), 0..9).prop_map(|(at, number, netns, which)| match which {
+        0 => Event::Started { at },
+        1 => Event::SurveyBegun { at },
+        2 => Event::Surveyed { at, netns },
+        3 => Event::SurveyEnded { at },
+        4 => Event::ScanBegun { at },
+        5 => Event::ScanEnded { at },
+        6 => Event::Lost { at, events: number },
+        7 => Event::Suspended { at, ns: number },
+        _ => Event::Passed { at },
+    });
+    prop_oneof![
+        changes().prop_map(Event::Change),
+        (times(), ids(), tasks()).prop_map(|(at, id, task)| Event::Destroyed { at, id, task }),
+        (times(), ids(), task(), any::<u32>()).prop_map(|(at, id, task, fd)| Event::Accepted { at, id, task, fd }),
+        found().prop_map(Event::Found),
+        (found(), task(), any::<u32>()).prop_map(|(found, task, fd)| Event::Holder(Holder { found, task, fd })),
+        (times(), ids(), reasons()).prop_map(|(at, id, reason)| Event::ResetSent { at, id, reason }),
+        (times(), ids()).prop_map(|(at, id)| Event::ResetReceived { at, id }),
+        minis().prop_map(Event::Mini),
+        marks,
+    ]
+}
+
+fn items() -> impl Strategy<Value = Item> {
+    let name = || prop::collection::vec(any::<u8>(), 0..300).prop_map(Into::into);
+    prop_oneof![
+        20 => events().prop_map(Item::Event),
+        1 => (any::<u32>(), name()).prop_map(|(inode, name)| Item::Namespace { inode, name }),
+        1 => (any::<u64>(), name()).prop_map(|(id, path)| Item::Group { id, path }),
+        1 => any::<(u64, u64, i64)>().prop_map(|(boot_ns, monotonic_ns, unix_ns)| {
+            Item::Clocks(Clocks { boot_ns, monotonic_ns, unix_ns })
+        }),
+        1 => any::<[u64; 5]>().prop_map(|[ring_full, ring_full_others, recursion, filtered, unwritten]| {
+            Item::Losses(Losses { ring_full, ring_full_others, recursion, filtered, unwritten })
+        }),
+        1 => any::<(String, i64, bool, u16)>().prop_map(|(host, started_unix_ns, knows_cookies, port)| {
+            let filter = Criteria {
+                ports: vec![port],
+                networks: vec!["10.0.0.0/8".parse().expect("a network")],
+                states: State::ALL.to_vec(),
+                ..Criteria::default()
+            };
+            Item::Head(Box::new(Head { host, started_unix_ns, knows_cookies, filter, ..Head::default() }))
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(blocks in prop::collection::vec(prop::collection::vec(items(), 1..40), 1..4)) {
+        let (read, damage) = read(&file(&blocks));
+        prop_assert_eq!(damage, []);
+        prop_assert_eq!(read, blocks);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        read(&bytes);
+        // The same behind every checksum.
+        for item in decode::Decoder::new(&bytes) {
+            let _ = item;
+        }
+    }
+
+    /// Conclusions are drawn from whatever events there are, in whatever order.
+    #[test]
+    fn no_events_make_it_panic(blocks in prop::collection::vec(prop::collection::vec(items(), 1..60), 1..4)) {
+        check(&file(&blocks)).expect("there are blocks");
+    }
+
+    /// Bytes put in, taken away and changed anywhere cost the blocks they are in, and no other.
+    #[test]
+    fn damage_costs_its_block(
+        place in any::<prop::sample::Index>(), removed in 0..50_usize, put in prop::collection::vec(any::<u8>(), 0..50),
+    ) {
+        let whole = sample();
+        let mut bytes = file(&whole);
+        let (ends, len) = (ends(&bytes), bytes.len());
+        let from = place.index(len);
+        let to = (from + removed).min(len);
+        bytes.splice(from..to, put.clone());
+        let (read, _) = read(&bytes);
+        let begins = |index: usize| if index == 0 { 0 } else { ends[index - 1] };
+        let touched = |index: usize| from < ends[index] && (to > begins(index) || (put.len() + to > from && from > begins(index)));
+        for (index, block) in whole.iter().enumerate() {
+            prop_assert!(touched(index) || read.contains(block), "block {} was not touched", index);
+        }
+        for block in &read {
+            prop_assert!(whole.contains(block), "nobody wrote {:?}", block);
+        }
+    }
+}
+
+/// Where blocks end.
+fn ends(bytes: &[u8]) -> Vec<usize> {
+    let mut blocks = Blocks::new(bytes).expect("memory");
+    let mut ends = Vec::new();
+    while blocks.next(|_| true).expect("bytes can be read").is_some() {
+        ends.push(blocks.offset() as usize);
+    }
+    ends
+}
+
+#[test]
+fn a_file_may_be_cut_anywhere() {
+    let whole = sample();
+    let bytes = file(&whole);
+    let ends = ends(&bytes);
+    for len in 0..bytes.len() {
+        let (read, damage) = read(&bytes[..len]);
+        let complete = ends.iter().filter(|end| **end <= len).count();
+        assert_eq!(read, whole[..complete], "cut at {len}");
+        let is_clean = len == 0 || ends.contains(&len);
+        assert_eq!(damage.is_empty(), is_clean, "cut at {len}: {damage:?}");
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_found_and_costs_its_block() {
+    let whole = sample();
+    let bytes = file(&whole);
+    let ends = ends(&bytes);
+    for bit in 0..bytes.len() * 8 {
+        let mut bytes = bytes.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let hit = ends.iter().position(|end| bit / 8 < *end).expect("it is in a block");
+        let (read, damage) = read(&bytes);
+        let others: Vec<_> =
+            whole.iter().enumerate().filter(|(index, _)| *index != hit).map(|(_, block)| block.clone()).collect();
+        // Zstandard ignores some bits of its own headers.
+        assert!(read == others && damage.len() == 1 || read == whole, "bit {bit}: {} blocks, {damage:?}", read.len());
+    }
+}
+
+#[test]
+fn every_tool_for_zstandard_can_open_it() {
+    let bytes = file(&sample());
+    let unpacked = zstd::stream::decode_all(&bytes[..]).expect("it is whole");
+    let (blocks, _) = read(&bytes);
+    assert!(unpacked.len() > blocks.len() * 20, "{} bytes", unpacked.len());
+}
+
+/// A block with these records.
+fn block(raw: &[u8]) -> Vec<u8> {
+    let data = {
+        let mut compressor = zstd::bulk::Compressor::new(1).expect("memory");
+        compressor.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true)).expect("it is known");
+        compressor.compress(raw).expect("it can be packed")
+    };
+    let bytes = file(&[vec![Item::Event(Event::Passed { at: 5 })]]);
+    let mut head = BlockHead::parse(&bytes[FRAME_HEADER..][..size_of::<BlockHead>()]).expect("a head");
+    head.raw_len.set(raw.len() as u32);
+    head.data_len.set(data.len() as u32);
+    [&head.frame()[..], &data].concat()
+}
+
+#[test]
+fn what_later_versions_add_is_passed_over() {
+    let passed = |after: u8, more: &[u8]| [&[kind::PASSED, 2 + more.len() as u8, after, 0], more].concat();
+    let raw = [&passed(2, b"")[..], &[200, 3, 1, 2, 3], &passed(4, b"more"), &[255, 0]].concat();
+    let (read, damage) = read(&block(&raw));
+    assert_eq!(damage, []);
+    assert_eq!(read, [[1, 3].map(|at| Item::Event(Event::Passed { at }))]);
+}
+
+#[rstest]
+#[case::length_beyond_the_block(&[kind::PASSED, 200])]
+#[case::no_length(&[kind::PASSED])]
+#[case::endless_length(&[kind::PASSED, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255])]
+#[case::body_too_short(&[kind::CHANGE, 1, 0])]
+#[case::unknown_socket(&[kind::DESTROYED, 4, 0, 9, 0, 0])]
+#[case::unknown_state(&[kind::SOCKET, 16, 0, 2, 1, 2, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, kind::CHANGE, 5, 0, 0, 0xff, 0, 0])]
+#[case::time_before_the_beginning(&[kind::PASSED, 2, 3, 0])]
+#[case::time_beyond_all(&[kind::PASSED, 11, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0])]
+#[case::head_that_is_no_json(&[kind::HEAD, 1, b'{'])]
+fn senseless_records_are_damage(#[case] end: &[u8]) {
+    let raw = [&[kind::PASSED, 2, 2, 0], end].concat();
+    let (read, damage) = read(&block(&raw));
+    assert_eq!(read, [[Item::Event(Event::Passed { at: 1 })]], "what is before stands");
+    assert!(matches!(damage[..], [Damage { what: Wrong::Record(_), .. }]), "{damage:?}");
+}
+
+#[test]
+fn a_later_format_is_refused() {
+    let bytes = file(&sample());
+    let mut head = BlockHead::parse(&bytes[FRAME_HEADER..][..size_of::<BlockHead>()]).expect("a head");
+    head.version.set(VERSION + 1);
+    let later = [&head.frame()[..], &bytes[head.frame().len()..]].concat();
+    let (blocks, damage) = read(&later);
+    assert!(blocks.is_empty());
+    assert_eq!(damage[0].what, Wrong::NoBlock(NoHead::Later(VERSION + 1)));
+}
+
+#[rstest]
+#[case::raw(true)]
+#[case::packed(false)]
+fn claims_are_not_believed(#[case] raw: bool) {
+    let bytes = file(&sample()[..1]);
+    let mut head = BlockHead::parse(&bytes[FRAME_HEADER..][..size_of::<BlockHead>()]).expect("a head");
+    let len = if raw { &mut head.raw_len } else { &mut head.data_len };
+    len.set(u32::MAX);
+    let lying = [&head.frame()[..], &bytes[head.frame().len()..]].concat();
+    let (blocks, damage) = read(&lying);
+    assert!(blocks.is_empty());
+    assert_eq!(damage[0].what, Wrong::NoBlock(NoHead::TooLong(u32::MAX)));
+}

@@ -1,0 +1,246 @@
+//! The bodies of records. Their order and types are the format: add at the end of a body only, and never change one.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{EndFacts, Flags, KilledBy, MiniEvent, ResetReason};
+use crate::tcp::State;
+
+/// Declares numbers that stand for variants, both ways.
+macro_rules! numbers {
+    ($to:ident, $from:ident, $type:ty, $($value:pat_param => $number:literal = $make:expr),* $(,)?) => {
+        pub(super) fn $to(value: $type) -> u8 {
+            match value { $($value => $number,)* }
+        }
+        pub(super) fn $from(number: u8) -> Option<$type> {
+            Some(match number { $($number => $make,)* _ => return None })
+        }
+    };
+}
+
+/// Kinds of records.
+pub(super) mod kind {
+    pub(in super::super) const HEAD: u8 = 1;
+    pub(in super::super) const CLOCKS: u8 = 2;
+    pub(in super::super) const NAMESPACE: u8 = 3;
+    pub(in super::super) const GROUP: u8 = 4;
+    pub(in super::super) const LOSSES: u8 = 5;
+    /// Describes a socket, or what has changed of it.
+    pub(in super::super) const SOCKET: u8 = 6;
+    /// Describes a thread.
+    pub(in super::super) const TASK: u8 = 7;
+    pub(in super::super) const STARTED: u8 = 8;
+    pub(in super::super) const CHANGE: u8 = 9;
+    pub(in super::super) const CHANGE_WITH_ADDRESS: u8 = 10;
+    pub(in super::super) const CLOSING: u8 = 11;
+    pub(in super::super) const DESTROYED: u8 = 12;
+    pub(in super::super) const ACCEPTED: u8 = 13;
+    pub(in super::super) const RESET_SENT: u8 = 14;
+    pub(in super::super) const RESET_RECEIVED: u8 = 15;
+    pub(in super::super) const MINI: u8 = 16;
+    pub(in super::super) const FOUND: u8 = 17;
+    pub(in super::super) const HOLDER: u8 = 18;
+    pub(in super::super) const SURVEY_BEGUN: u8 = 19;
+    pub(in super::super) const SURVEYED: u8 = 20;
+    pub(in super::super) const SURVEY_ENDED: u8 = 21;
+    pub(in super::super) const SCAN_BEGUN: u8 = 22;
+    pub(in super::super) const SCAN_ENDED: u8 = 23;
+    pub(in super::super) const LOST: u8 = 24;
+    pub(in super::super) const SUSPENDED: u8 = 25;
+    pub(in super::super) const PASSED: u8 = 26;
+}
+
+/// What the records after it speak of by `index`: known ones are replaced, the next number is a new one.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Socket {
+    pub(super) index: u32,
+    /// From the id of the one before it.
+    pub(super) id: i64,
+    pub(super) ports: [u16; 2],
+    /// Bits of [`socket_bit`].
+    pub(super) bits: u8,
+    pub(super) netns: u32,
+    pub(super) uid: u32,
+    pub(super) cgroup: u64,
+    // Its addresses follow: 4 bytes each, or 16.
+}
+
+/// Bits of [`Socket`].
+pub(super) mod socket_bit {
+    pub(in super::super) const IPV6: u8 = 1;
+    pub(in super::super) const IS_ADDRESS: u8 = 2;
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Task {
+    pub(super) index: u32,
+    pub(super) pid: u32,
+    pub(super) tid: u32,
+    pub(super) comm: [u8; 16],
+}
+
+/// `task` is its index and 1, or 0 for nobody. `states` is the old one and sixteen times the new one.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Change {
+    pub(super) after: i64,
+    pub(super) socket: u32,
+    pub(super) states: u8,
+    /// Bits of [`bit`].
+    pub(super) bits: u16,
+    pub(super) task: u32,
+}
+
+/// What is known of a socket in an event, and its flags.
+pub(super) mod bit {
+    pub(in super::super) const NETNS: u16 = 1;
+    pub(in super::super) const UID: u16 = 2;
+    pub(in super::super) const CGROUP: u16 = 4;
+    pub(in super::super) const FLAGS: u16 = 8;
+    pub(in super::super) const DEAD: u16 = 16;
+    pub(in super::super) const DONE: u16 = 32;
+    pub(in super::super) const HAS_SOCKET: u16 = 64;
+    pub(in super::super) const RCV_SHUTDOWN: u16 = 128;
+    pub(in super::super) const SEND_SHUTDOWN: u16 = 256;
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct End {
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
+    pub(super) bytes_unread: u32,
+    pub(super) all_retransmits: u32,
+    pub(super) srtt_us: Option<u32>,
+    pub(super) err: u16,
+    /// Bits of [`end_bit`].
+    pub(super) bits: u8,
+    pub(super) retransmits: u8,
+    pub(super) probes: u8,
+    /// 0: nobody looked, 1: none, else the state and 16.
+    pub(super) mini: u8,
+    pub(super) due_ns: u64,
+}
+
+/// Bits of [`End`].
+pub(super) mod end_bit {
+    pub(in super::super) const KEEPALIVE: u8 = 1;
+    pub(in super::super) const LINGER0: u8 = 2;
+    pub(in super::super) const LINGER2_NEGATIVE: u8 = 4;
+    pub(in super::super) const ALL_ACKED: u8 = 8;
+    pub(in super::super) const IN_FLIGHT: u8 = 16;
+    pub(in super::super) const USER_TIMEOUT: u8 = 32;
+}
+
+/// An event that concerns a socket, somebody, and a number whose meaning depends on the kind: a descriptor, a reason.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Act {
+    pub(super) after: i64,
+    pub(super) socket: u32,
+    pub(super) task: u32,
+    pub(super) number: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Mini {
+    pub(super) after: i64,
+    pub(super) socket: u32,
+    pub(super) substate: u8,
+    /// Bits of [`bit`].
+    pub(super) bits: u16,
+    pub(super) due_ns: i64,
+    pub(super) what: u8,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Found {
+    pub(super) after: i64,
+    pub(super) socket: u32,
+    pub(super) state: u8,
+    /// Bits of [`bit`].
+    pub(super) bits: u16,
+    /// 0: held, 1: queued, 2: an orphan, 3: a mini-socket.
+    pub(super) kept: u8,
+    pub(super) due_ns: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Holder {
+    pub(super) found: Found,
+    pub(super) task: u32,
+    pub(super) fd: u32,
+}
+
+/// An event that concerns no socket, and a number whose meaning depends on the kind.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Mark {
+    pub(super) after: i64,
+    pub(super) number: u64,
+}
+
+numbers!(state_to, state_from, State,
+    State::Closed => 0 = State::Closed,
+    State::Listen => 1 = State::Listen,
+    State::SynSent => 2 = State::SynSent,
+    State::SynRecv => 3 = State::SynRecv,
+    State::Established => 4 = State::Established,
+    State::FinWait1 => 5 = State::FinWait1,
+    State::FinWait2 => 6 = State::FinWait2,
+    State::CloseWait => 7 = State::CloseWait,
+    State::Closing => 8 = State::Closing,
+    State::LastAck => 9 = State::LastAck,
+    State::TimeWait => 10 = State::TimeWait,
+);
+
+numbers!(reason_to, reason_from, ResetReason,
+    ResetReason::Other => 0 = ResetReason::Other,
+    ResetReason::AbortOnData => 1 = ResetReason::AbortOnData,
+    ResetReason::AbortOnClose => 2 = ResetReason::AbortOnClose,
+    ResetReason::AbortOnLinger => 3 = ResetReason::AbortOnLinger,
+    ResetReason::AbortOnMemory => 4 = ResetReason::AbortOnMemory,
+    ResetReason::KeepaliveTimeout => 5 = ResetReason::KeepaliveTimeout,
+);
+
+numbers!(mini_to, mini_from, MiniEvent,
+    MiniEvent::Expired => 0 = MiniEvent::Expired,
+    MiniEvent::Fin => 1 = MiniEvent::Fin,
+    MiniEvent::Rearmed => 2 = MiniEvent::Rearmed,
+    MiniEvent::Killed(KilledBy::Connect) => 3 = MiniEvent::Killed(KilledBy::Connect),
+    MiniEvent::Killed(KilledBy::Segment) => 4 = MiniEvent::Killed(KilledBy::Segment),
+    MiniEvent::Killed(KilledBy::Reset) => 5 = MiniEvent::Killed(KilledBy::Reset),
+    MiniEvent::Killed(KilledBy::Admin) => 6 = MiniEvent::Killed(KilledBy::Admin),
+    MiniEvent::Killed(KilledBy::Netns) => 7 = MiniEvent::Killed(KilledBy::Netns),
+    MiniEvent::Killed(KilledBy::Unknown) => 8 = MiniEvent::Killed(KilledBy::Unknown),
+);
+
+pub(super) fn flag_bits(flags: Option<Flags>) -> u16 {
+    let Some(flags) = flags else { return 0 };
+    let all = [
+        (flags.dead, bit::DEAD),
+        (flags.done, bit::DONE),
+        (flags.has_socket, bit::HAS_SOCKET),
+        (flags.rcv_shutdown, bit::RCV_SHUTDOWN),
+        (flags.send_shutdown, bit::SEND_SHUTDOWN),
+    ];
+    all.into_iter().filter(|(is_set, _)| *is_set).fold(bit::FLAGS, |bits, (_, bit)| bits | bit)
+}
+
+pub(super) fn flags(bits: u16) -> Option<Flags> {
+    let has = |bit| bits & bit != 0;
+    has(bit::FLAGS).then(|| Flags {
+        dead: has(bit::DEAD),
+        done: has(bit::DONE),
+        has_socket: has(bit::HAS_SOCKET),
+        rcv_shutdown: has(bit::RCV_SHUTDOWN),
+        send_shutdown: has(bit::SEND_SHUTDOWN),
+    })
+}
+
+pub(super) fn end_bits(end: &EndFacts) -> u8 {
+    let all = [
+        (end.keepalive, end_bit::KEEPALIVE),
+        (end.linger0, end_bit::LINGER0),
+        (end.linger2_negative, end_bit::LINGER2_NEGATIVE),
+        (end.all_acked, end_bit::ALL_ACKED),
+        (end.in_flight, end_bit::IN_FLIGHT),
+        (end.user_timeout, end_bit::USER_TIMEOUT),
+    ];
+    all.into_iter().filter(|(is_set, _)| *is_set).fold(0, |bits, (_, bit)| bits | bit)
+}
