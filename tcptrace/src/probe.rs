@@ -180,6 +180,9 @@ impl Probe {
     /// [`Probe::services`] says which, and why.
     pub fn attach(options: &Options) -> Result<Self, ProbeError> {
         let load::Loaded { reader, services } = load::load(options)?;
+        // The kernel's BTF and symbols were here, some 20 MB, and nothing so big is needed again.
+        // SAFETY: it only gives back memory that the allocator has free.
+        unsafe { nix::libc::malloc_trim(0) };
         Ok(Self { reader, services })
     }
 

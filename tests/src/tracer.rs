@@ -169,8 +169,13 @@ impl Tracer {
 
     /// Sends it a Ctrl-C, and waits for its end.
     pub fn interrupt(&self) -> Finished {
-        kill(self.pid, Signal::SIGINT).expect("a tcptrace to interrupt");
+        self.signal(Signal::SIGINT);
         self.finish()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid, signal).expect("a tcptrace that runs");
     }
 
     /// Waits for its end.

@@ -12,6 +12,7 @@ mod names;
 mod opening;
 mod orphans;
 mod owners;
+mod record;
 mod resets;
 mod running;
 mod snapshot;

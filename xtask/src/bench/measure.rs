@@ -36,6 +36,10 @@ pub(super) struct Sample {
 pub(super) struct Cost {
     /// User and system time from being attached to its end.
     pub(super) cpu: Duration,
+    /// User time alone.
+    pub(super) user: Duration,
+    /// Bytes that it wrote, to standard output or its trace.
+    pub(super) written: u64,
     /// Largest resident set, in bytes.
     pub(super) peak_rss: u64,
     /// Lines that it wrote to standard output.
@@ -58,6 +62,20 @@ pub(super) fn measure(subject: &Subject, connections: u32, folder: &Path) -> Res
     Ok(Sample { load, cost: Some(cost) })
 }
 
+/// Time on a CPU.
+#[derive(Clone, Copy)]
+struct Cpu {
+    user: Duration,
+    system: Duration,
+}
+
+impl Cpu {
+    fn less(self, other: Self) -> Self {
+        let less = |ours: Duration, theirs| ours.saturating_sub(theirs);
+        Self { user: less(self.user, other.user), system: less(self.system, other.system) }
+    }
+}
+
 /// A tool that is tracing. It does not outlive this.
 struct Running<'a> {
     tool: &'a Tool,
@@ -70,6 +88,8 @@ impl<'a> Running<'a> {
     fn start(tool: &'a Tool, folder: &Path) -> Result<Self> {
         let create = |path: &Path| File::create(path).with_context(|| format!("cannot create {}", path.display()));
         let (stdout, stderr) = (folder.join("stdout"), folder.join("stderr"));
+        // That of the subject before.
+        let _ = fs::remove_file(folder.join(super::subject::TRACE));
         let mut command = Command::new(&tool.program);
         command.args(tool.arguments).current_dir(folder).stdin(Stdio::null());
         command.stdout(create(&stdout)?).stderr(create(&stderr)?);
@@ -124,11 +144,11 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    fn finish(&mut self, cpu_before: Duration) -> Result<Cost> {
+    fn finish(&mut self, before: Cpu) -> Result<Cost> {
         let peak_rss = self.peak_rss()?;
         let reaped_before = reaped_cpu()?;
         let status = self.interrupt()?;
-        let cpu = (reaped_cpu()?.saturating_sub(reaped_before)).saturating_sub(cpu_before);
+        let spent = reaped_cpu()?.less(reaped_before).less(before);
         let said = self.said();
         // 3 is tcptrace's "done, but events were lost".
         if self.tool.is_tcptrace && !matches!(status.code(), Some(0 | 3)) {
@@ -139,7 +159,8 @@ impl<'a> Running<'a> {
             bail!("it did not say how much it lost: {said}");
         }
         let lines = lines(&self.stdout)?;
-        Ok(Cost { cpu, peak_rss, lines, lost: lost.unwrap_or(0) })
+        let (cpu, user) = (spent.user + spent.system, spent.user);
+        Ok(Cost { cpu, user, written: self.written()?, peak_rss, lines, lost: lost.unwrap_or(0) })
     }
 
     fn interrupt(&mut self) -> Result<ExitStatus> {
@@ -168,15 +189,16 @@ impl<'a> Running<'a> {
     }
 
     /// User and system time so far: fields 14 and 15 of `proc_pid_stat(5)`, in ticks.
-    fn cpu(&self) -> Result<Duration> {
+    fn cpu(&self) -> Result<Cpu> {
         let stat = self.read_proc("stat")?;
         // The second field is the name, in parentheses, which may hold anything.
         let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let ticks =
-            after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum::<u32>();
+        let mut fields = after_name.split_whitespace().skip(11).map(|field| field.parse::<u32>().unwrap_or(0));
+        let mut ticks = || fields.next().unwrap_or(0);
         let hz = sysconf(SysconfVar::CLK_TCK).context("cannot ask for the clock tick")?;
         let hz = hz.and_then(|hz| u64::try_from(hz).ok()).filter(|&hz| hz > 0).context("the clock tick is unknown")?;
-        Ok(Duration::from_micros(1_000_000 / hz) * ticks)
+        let tick = Duration::from_micros(1_000_000 / hz);
+        Ok(Cpu { user: tick * ticks(), system: tick * ticks() })
     }
 
     fn peak_rss(&self) -> Result<u64> {
@@ -186,8 +208,11 @@ impl<'a> Running<'a> {
     }
 
     fn written(&self) -> Result<u64> {
+        // Where the subjects that write a file of their own have it.
+        let trace =
+            fs::metadata(self.stdout.with_file_name(super::subject::TRACE)).map_or(0, |metadata| metadata.len());
         let metadata = fs::metadata(&self.stdout).with_context(|| format!("cannot stat {}", self.stdout.display()))?;
-        Ok(metadata.len())
+        Ok(metadata.len().max(trace))
     }
 
     fn said(&self) -> String {
@@ -204,10 +229,10 @@ impl Drop for Running<'_> {
 }
 
 /// User and system time of every child that has been waited for.
-fn reaped_cpu() -> Result<Duration> {
+fn reaped_cpu() -> Result<Cpu> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("cannot ask for the children's CPU time")?;
-    let micros = |time: TimeVal| u64::try_from(time.num_microseconds()).unwrap_or(0);
-    Ok(Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time())))
+    let time = |time: TimeVal| Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap_or(0));
+    Ok(Cpu { user: time(usage.user_time()), system: time(usage.system_time()) })
 }
 
 fn lines(path: &Path) -> Result<u64> {

@@ -14,8 +14,8 @@ use crate::host;
 /// A table in Markdown, with a line on how it came about. The first series is the baseline.
 pub(super) fn markdown(series: &[Series], args: &Args) -> String {
     let mut table = String::from(
-        "| | connections/s, median (min–max) | of nothing | CPU s per 1 M transitions | peak RSS | lines | lost |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        "| | connections/s, median (min–max) | of nothing | CPU s per 1 M transitions (user) | bytes a transition | peak RSS | lines | lost |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     for each in series {
         let baseline = series.first().map(|first| first.samples.as_slice()).unwrap_or_default();
@@ -26,7 +26,7 @@ pub(super) fn markdown(series: &[Series], args: &Args) -> String {
         table,
         "\nLinux {}, {} CPUs; {} interleaved rounds of {} loopback connections ({} transitions each) by one thread on \
          CPU 0; output to files. CPU is the tool's user + system time; `of nothing` is the median over the rounds; \
-         RSS, lines and lost (as the tool says) are the largest, the median and the sum.",
+         bytes are what it wrote; RSS, lines and lost (as the tool says) are the largest, the median and the sum.",
         host::kernel_release(),
         available_parallelism().map_or(0, usize::from),
         args.rounds,
@@ -47,16 +47,20 @@ fn row(series: &Series, baseline: &[Sample]) -> String {
 fn costs(samples: &[Sample]) -> String {
     let costs: Vec<&Cost> = samples.iter().filter_map(|sample| sample.cost.as_ref()).collect();
     if costs.is_empty() {
-        return "– | – | – | –".to_owned();
+        return "– | – | – | – | –".to_owned();
     }
     let cpu: Duration = costs.iter().map(|cost| cost.cpu).sum();
+    let user: Duration = costs.iter().map(|cost| cost.user).sum();
+    let written: u64 = costs.iter().map(|cost| cost.written).sum();
     let transitions: f64 = samples.iter().map(|sample| f64::from(sample.load.connections * TRANSITIONS)).sum();
     let rss = costs.iter().map(|cost| cost.peak_rss).max().unwrap_or(0);
     let mut lines: Vec<_> = costs.iter().map(|cost| cost.lines).collect();
     lines.sort_unstable();
     let lines = lines.get(lines.len() / 2).copied().unwrap_or(0);
     let lost: u64 = costs.iter().map(|cost| cost.lost).sum();
-    format!("{:.2} | {} MiB | {lines} | {lost}", cpu.as_secs_f64() * 1e6 / transitions, rss.div_ceil(1 << 20))
+    let a_million = |time: Duration| time.as_secs_f64() * 1e6 / transitions;
+    let (cpu, user, bytes) = (a_million(cpu), a_million(user), written as f64 / transitions);
+    format!("{cpu:.2} ({user:.2}) | {bytes:.1} | {} MiB | {lines} | {lost}", rss.div_ceil(1 << 20))
 }
 
 pub(super) fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
@@ -95,6 +99,8 @@ fn sample(sample: &Sample) -> Value {
     let cost = sample.cost.as_ref().map(|cost| {
         json!({
             "cpu_seconds": cost.cpu.as_secs_f64(),
+            "user_seconds": cost.user.as_secs_f64(),
+            "written_bytes": cost.written,
             "peak_rss_bytes": cost.peak_rss,
             "lines": cost.lines,
             "lost": cost.lost,
@@ -110,7 +116,14 @@ mod tests {
     use super::*;
 
     fn sample(seconds: f64, lost: Option<u64>) -> Sample {
-        let cost = |lost| Cost { cpu: Duration::from_millis(40), peak_rss: 5 << 20, lines: 400_000, lost };
+        let cost = |lost| Cost {
+            cpu: Duration::from_millis(40),
+            user: Duration::from_millis(20),
+            written: 800_000,
+            peak_rss: 5 << 20,
+            lines: 400_000,
+            lost,
+        };
         Sample { load: Load { connections: 40_000, seconds }, cost: lost.map(cost) }
     }
 
@@ -119,7 +132,7 @@ mod tests {
         let baseline = [sample(1.0, None), sample(2.0, None)];
         let subject = Subject { name: "tool", tool: None };
         let series = Series { subject, samples: vec![sample(2.0, Some(1)), sample(4.0, Some(2))] };
-        let expected = "| tool | 15000 (10000–20000) | 50.0 % | 0.10 | 5 MiB | 400000 | 3 |\n";
+        let expected = "| tool | 15000 (10000–20000) | 50.0 % | 0.10 (0.05) | 2.0 | 5 MiB | 400000 | 3 |\n";
         assert_eq!(row(&series, &baseline), expected);
     }
 
@@ -127,7 +140,7 @@ mod tests {
     fn the_baseline_has_no_costs() {
         let samples = vec![sample(1.0, None)];
         let series = Series { subject: Subject { name: "nothing", tool: None }, samples };
-        let expected = "| nothing | 40000 (40000–40000) | 100.0 % | – | – | – | – |\n";
+        let expected = "| nothing | 40000 (40000–40000) | 100.0 % | – | – | – | – | – |\n";
         assert_eq!(row(&series, &[sample(1.0, None)]), expected);
     }
 

@@ -22,7 +22,11 @@ pub(super) struct Tool {
     pub(super) is_tcptrace: bool,
 }
 
-const TCPTRACE: [(&str, &[&str]); 3] = [
+/// What those write that write a file, in the folder of the measurement.
+pub(super) const TRACE: &str = "trace";
+
+const TCPTRACE: [(&str, &[&str]); 4] = [
+    ("tcptrace record", &["record", "--output", TRACE]),
     ("tcptrace watch", &["watch"]),
     ("tcptrace watch --format json", &["watch", "--format", "json"]),
     ("tcptrace connections", &["connections"]),

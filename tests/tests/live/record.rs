@@ -1,0 +1,359 @@
+//! Recordings: what is in them, and what is left of them whatever happens.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tcptrace_tests::program::{Finished, binary, run, run_command};
+use tcptrace_tests::{Namespace, Tracer, pair};
+use tempfile::TempDir;
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// What a trace replays to, with these options.
+fn replay(files: &[&Path], options: &[&str]) -> Finished {
+    let files = files.iter().map(|file| path(file));
+    run(&[&["replay", "--format", "json"], options, &files.collect::<Vec<_>>()[..]].concat())
+}
+
+fn rows(finished: &Finished) -> Vec<Value> {
+    finished.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// A few connections that end in different ways.
+fn traffic() {
+    for way in 0..4 {
+        let (mut client, mut server) = pair();
+        match way {
+            0 => {
+                client.close();
+                server.receive_end();
+                server.close();
+            }
+            1 => {
+                server.finish_sending();
+                client.receive_end();
+                client.close();
+                server.receive_end();
+                server.close();
+            }
+            2 => client.reset(),
+            _ => {
+                server.reset();
+                client.receive_reset();
+            }
+        }
+    }
+}
+
+/// What was recorded beside a live command replays to the same bytes.
+fn live_and_replayed(command: &str, options: &[&str], replay_options: &[&str]) {
+    let (net, folder) = (Namespace::enter(), folder());
+    let trace = folder.path().join("trace");
+    let before = pair();
+    let live = [&[command, "--format", "json", "--record", path(&trace)], options].concat();
+    let tracer = Tracer::start_in(&net, &live);
+    traffic();
+    drop(before);
+    traffic();
+    let last = pair();
+    net.transition(&last.0, "SYN_SENT", "ESTABLISHED");
+    let live = tracer.interrupt();
+    assert_eq!(live.code(), 0, "{}", live.stderr);
+    assert!(live.text().lines().count() > 7, "{}", live.text());
+    let replayed = replay(&[&trace], replay_options);
+    assert_eq!(replayed.code(), 0, "{}", replayed.stderr);
+    assert_eq!(replayed.text(), live.text());
+}
+
+#[test]
+fn watch_replays_to_the_same_bytes() {
+    live_and_replayed("watch", &[], &[]);
+}
+
+#[test]
+fn watch_with_reports_replays_to_the_same_bytes() {
+    let stuck = ["--report-stuck", "20ms"];
+    live_and_replayed("watch", &stuck, &stuck);
+}
+
+#[test]
+fn connections_replay_to_the_same_bytes() {
+    live_and_replayed("connections", &["--at-close"], &["--connections", "--at-close"]);
+}
+
+/// Filters of the recording hold for whoever reads it, too.
+#[test]
+fn filters_replay_to_the_same_bytes() {
+    live_and_replayed("watch", &["--closer", "active"], &[]);
+}
+
+/// A recording that is for itself tells the same connections as the shared live tracers.
+#[test]
+fn alone() {
+    let (net, folder) = (Namespace::enter(), folder());
+    let trace = folder.path().join("trace");
+    let tracer = Tracer::start_in(&net, &["record", "--output", path(&trace)]);
+    let (mut client, mut server) = pair();
+    client.close();
+    server.receive_end();
+    server.close();
+    let told = net.transition(&client, "FIN_WAIT2", "TIME_WAIT");
+    tracer.signal(Signal::SIGTERM);
+    let finished = tracer.finish();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    let metadata = fs::metadata(&trace).expect("the trace");
+    assert_eq!(metadata.mode() & 0o777, 0o600);
+
+    let replayed = replay(&[&trace], &[]);
+    let rows = rows(&replayed);
+    let same = |row: &&Value| row["conn"] == told["conn"] && row["new"] == "TIME_WAIT";
+    let row = rows.iter().find(same).expect("a TIME_WAIT");
+    for field in ["old", "closer", "pid", "comm", "uid", "side", "local", "remote", "netns", "owner_source"] {
+        assert_eq!(row[field], told[field], "{field}");
+    }
+    // Filters of the reader.
+    let port = client.local.port().to_string();
+    let ours = replay(&[&trace], &["--lport", &port]);
+    assert!(ours.text().lines().count() > 3, "{}", ours.text());
+    assert!(ours.text().lines().count() < rows.len(), "{}", ours.text());
+}
+
+#[test]
+fn what_was_there_before_is_in_it() {
+    let (net, folder) = (Namespace::enter(), folder());
+    let trace = folder.path().join("trace");
+    let (client, server) = pair();
+    client.finish_sending();
+    net.transition(&server, "ESTABLISHED", "CLOSE_WAIT");
+    let tracer = Tracer::start_in(&net, &["record", "--output", path(&trace)]);
+    net.transition(&client, "FIN_WAIT1", "FIN_WAIT2");
+    drop(server);
+    net.transition(&client, "TIME_WAIT", "CLOSED");
+    assert_eq!(tracer.interrupt().code(), 0);
+    let rows = rows(&replay(&[&trace], &[]));
+    let left = rows.iter().find(|row| row["old"] == "CLOSE_WAIT").expect("it was left");
+    assert_eq!([&left["held_at_least"], &left["pid"]], [&json!(true), &json!(std::process::id())], "{left}");
+}
+
+/// Each file can be read alone, the oldest go, and what is there reads as one.
+#[test]
+fn rotation() {
+    let (net, folder) = (Namespace::enter(), folder());
+    let pattern = folder.path().join("trace.tct");
+    let options = ["record", "--rotate", "6K", "--max-files", "3", "--output", path(&pattern)];
+    let tracer = Tracer::start_in(&net, &options);
+    let _open = pair();
+    let (mut last, mut number) = (0, 0);
+    while number < 6 {
+        traffic();
+        number = files(folder.path()).iter().filter_map(|file| number_of(file)).max().unwrap_or(0);
+        assert!(number - last < 3, "files of one block at least");
+        last = number;
+    }
+    let finished = tracer.interrupt();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    let files = files(folder.path());
+    assert_eq!(files.len(), 3, "{files:?}");
+    let mut sum = 0;
+    for file in &files {
+        let alone = replay(&[file], &[]);
+        assert_eq!(alone.code(), 0, "{file:?}: {}", alone.stderr);
+        sum += alone.text().lines().count();
+    }
+    let paths: Vec<&Path> = files.iter().rev().map(PathBuf::as_path).collect();
+    let together = replay(&paths, &[]);
+    assert_eq!(together.code(), 0, "{}", together.stderr);
+    let count = together.text().lines().count();
+    // What is in two files is told twice when they are read alone.
+    assert!(count > 0 && count <= sum, "{count} of {sum}");
+    // Without the one in the middle there is a gap, and nothing is made up.
+    let gap = replay(&[paths[0], paths[2]], &[]);
+    assert_eq!(gap.code(), 3, "{}", gap.stderr);
+    assert!(gap.stderr.contains("missing"), "{}", gap.stderr);
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> =
+        fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("a file").path()).collect();
+    files.sort();
+    files
+}
+
+fn number_of(file: &Path) -> Option<u32> {
+    path(file).strip_suffix(".tct")?.rsplit_once('.')?.1.parse().ok()
+}
+
+/// The flight recorder writes when it is asked to, and goes on.
+#[test]
+fn last() {
+    let (net, folder) = (Namespace::enter(), folder());
+    let trace = folder.path().join("trace.tct");
+    let tracer = Tracer::start_in(&net, &["record", "--last", "1h", "--output", path(&trace)]);
+    traffic();
+    let (mut client, server) = pair();
+    net.transition(&server, "SYN_RECV", "ESTABLISHED");
+    // Both were recorded when the one was told: give its block the time that it may take.
+    sleep(Duration::from_millis(300));
+    assert!(!trace.exists());
+    tracer.signal(Signal::SIGUSR1);
+    wait_until(|| trace.exists() && replay(&[&trace], &[]).text().contains("\"ESTABLISHED\""));
+    client.reset();
+    net.transition(&client, "ESTABLISHED", "CLOSED");
+    let finished = tracer.interrupt();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    let second = folder.path().join("trace.0002.tct");
+    let port = client.local.port().to_string();
+    let count = |trace: &Path| replay(&[trace], &["--lport", &port]).text().lines().count();
+    assert_eq!([count(&trace), count(&second)], [2, 3], "opened; opened and reset");
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    for _ in 0..600 {
+        if is_so() {
+            return;
+        }
+        sleep(Duration::from_millis(100));
+    }
+    unreachable!("it has not come to that within a minute");
+}
+
+/// A full disk ends the writing, not the counting, and what is there stays.
+#[test]
+fn full_disk() {
+    let (net, folder) = (Namespace::enter(), folder());
+    let disk = Disk::mount(folder.path(), "16k");
+    let trace = disk.0.join("trace");
+    let tracer = Tracer::start_in(&net, &["record", "--output", path(&trace)]);
+    wait_until(|| {
+        traffic();
+        tracer.complaints().contains("nothing more is written")
+    });
+    traffic();
+    let finished = tracer.interrupt();
+    assert_eq!(finished.code(), 3, "{}", finished.stderr);
+    assert_eq!(finished.stderr.matches("No space left").count(), 1, "{}", finished.stderr);
+    assert!(finished.stderr.contains(" not written)"), "{}", finished.stderr);
+    let replayed = replay(&[&trace], &[]);
+    assert_eq!(replayed.code(), 0, "the last block is whole: {}", replayed.stderr);
+    assert!(replayed.text().lines().count() > 10, "{}", replayed.text());
+}
+
+/// A small file system.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: &Path, size: &str) -> Self {
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at);
+        let finished = run_command(command);
+        assert!(finished.status.success(), "{}", finished.stderr);
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let mut command = Command::new("umount");
+        command.arg("--lazy").arg(&self.0);
+        run_command(command);
+    }
+}
+
+#[test]
+fn nothing_is_overwritten() {
+    let (_net, folder) = (Namespace::enter(), folder());
+    let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+    fs::write(&file, "precious").expect("a file");
+    symlink(&file, &link).expect("a link");
+    for (output, force, reason) in [
+        (&file, false, "exists already; --force replaces it"),
+        (&link, false, "exists already"),
+        (&link, true, "symbolic link"),
+        (&folder.path().to_owned(), true, "directory"),
+        (&folder.path().join("none/file"), false, "No such file"),
+    ] {
+        let force: &[&str] = if force { &["--force"] } else { &[] };
+        for options in [&[][..], &["--last", "1m"]] {
+            let finished = run(&[&["record", "--duration", "0s", "--output", path(output)], force, options].concat());
+            assert_eq!(finished.code(), 1, "{output:?} {force:?} {options:?}: {}", finished.stderr);
+            assert!(finished.stderr.contains(reason), "{output:?} {force:?} {options:?}: {}", finished.stderr);
+        }
+    }
+    assert_eq!(fs::read_to_string(&file).expect("the file"), "precious");
+
+    let replaced = run(&["record", "--force", "--duration", "0s", "--output", path(&file)]);
+    assert_eq!(replaced.code(), 0, "{}", replaced.stderr);
+    assert_eq!(fs::metadata(&file).expect("the file").mode() & 0o777, 0o600, "whatever it was before");
+    assert_eq!(replay(&[&file], &[]).code(), 0);
+}
+
+#[test]
+fn two_do_not_write_one_file() {
+    let (net, folder) = (Namespace::enter(), folder());
+    let trace = folder.path().join("trace");
+    let first = Tracer::start_in(&net, &["record", "--output", path(&trace)]);
+    let second = run(&["record", "--force", "--duration", "0s", "--output", path(&trace)]);
+    assert_eq!(second.code(), 1);
+    assert!(second.stderr.contains("another process is writing it"), "{}", second.stderr);
+    assert_eq!(first.interrupt().code(), 0);
+    assert_eq!(replay(&[&trace], &[]).code(), 0);
+}
+
+/// A command is recorded until it ends, and its exit status is ours.
+#[test]
+fn commands() {
+    let (net, folder) = (Namespace::enter(), folder());
+    let trace = folder.path().join("trace");
+    let record = |command: &[&str]| {
+        let netns = net.inode().to_string();
+        run(&[&["record", "--force", "--netns", &netns, "--output", path(&trace), "--"], command].concat())
+    };
+    assert_eq!(record(&["true"]).code(), 0);
+    assert_eq!(record(&["sh", "-c", "exit 7"]).code(), 7);
+    assert_eq!(record(&["sh", "-c", "kill -KILL $$"]).code(), 128 + 9);
+    let missing = record(&["/no/such/command"]);
+    assert_eq!(missing.code(), 1);
+    assert!(missing.stderr.contains("cannot run '/no/such/command'"), "{}", missing.stderr);
+
+    let refused = record(&["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/1"]);
+    assert_ne!(refused.code(), 0);
+    let rows = rows(&replay(&[&trace], &["--connections"]));
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    let row = &rows[0];
+    assert_eq!([&row["end"], &row["comm"]], ["refused", "bash"], "{row}");
+}
+
+/// It ends with its command, and passes on what asks it to end.
+#[test]
+fn a_command_is_ended() {
+    let (net, folder) = (Namespace::enter(), folder());
+    let trace = folder.path().join("trace");
+    let command = ["record", "--output", path(&trace), "--", "sleep", "1000"];
+    let [record, rest @ ..] = command;
+    let netns = net.inode().to_string();
+    let args = [&[record, "--netns", &netns][..], &rest[..]].concat();
+    let tracer = Tracer::start(&args);
+    tracer.signal(Signal::SIGTERM);
+    let finished = tracer.finish();
+    assert_eq!(finished.code(), 128 + 15, "{}", finished.stderr);
+    assert_eq!(replay(&[&trace], &[]).code(), 0);
+}
+
+#[test]
+fn a_trace_is_no_program_output() {
+    let finished = replay(&[binary()], &[]);
+    assert_eq!(finished.code(), 1);
+    assert!(finished.stderr.contains("holds no trace"), "{}", finished.stderr);
+}
