@@ -1,0 +1,97 @@
+//! The axis of time: round numbers at even distances.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::bar::Scale;
+use crate::output::human;
+
+const S: u64 = 1_000_000_000;
+const DAY: u64 = 24 * 60 * 60 * S;
+
+/// Distances of a second and more, in seconds.
+const STEPS: [u64; 17] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200];
+
+/// A mark on the axis, in ns from the left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tick {
+    pub(super) at: u64,
+    pub(super) label: String,
+}
+
+/// What the left end of the axis is.
+#[derive(Clone, Debug)]
+pub(super) enum Start<'z> {
+    /// This time, in ns of Unix time.
+    Clock(i64, &'z TimeZone),
+    /// The beginning of each.
+    Own,
+}
+
+/// Marks that leave each other room.
+pub(super) fn ticks(start: &Start<'_>, scale: Scale) -> Vec<Tick> {
+    let enough = |step: &u64| fits(*step, width(start, *step), scale);
+    let Some(step) = steps().find(enough) else { return Vec::new() };
+    let first = match start {
+        Start::Clock(at, zone) if step >= S => to_next(local(*at, zone), step),
+        _ => 0,
+    };
+    let places =
+        (0..).map_while(|number| first.checked_add(step.checked_mul(number)?)).take_while(|at| *at <= scale.span);
+    places.map(|at| Tick { at, label: label(start, at, step) }).collect()
+}
+
+/// All distances, from small to large.
+fn steps() -> impl Iterator<Item = u64> {
+    let powers = (0..9).flat_map(|power| [1, 2, 5].map(|digit| digit * 10_u64.pow(power)));
+    let days = (0..18).map_while(|power| DAY.checked_mul(1 << power));
+    powers.chain(STEPS.map(|seconds| seconds * S)).chain(days)
+}
+
+fn fits(step: u64, width: usize, scale: Scale) -> bool {
+    let columns = u128::from(step) * scale.cells as u128 / u128::from(scale.span);
+    columns >= width as u128 + 3
+}
+
+/// Columns of the widest label.
+fn width(start: &Start<'_>, step: u64) -> usize {
+    match start {
+        Start::Clock(..) if step >= S => format(step).1,
+        _ => "+1.23ms".len(),
+    }
+}
+
+fn label(start: &Start<'_>, at: u64, step: u64) -> String {
+    match start {
+        Start::Clock(begin, zone) if step >= S => {
+            let time = begin.saturating_add_unsigned(at);
+            timestamp(time).to_zoned((*zone).clone()).strftime(format(step).0).to_string()
+        }
+        _ if at == 0 => "0".to_owned(),
+        _ => format!("+{}", human::Duration(at)),
+    }
+}
+
+/// How times this far apart are told, and how wide that is.
+fn format(step: u64) -> (&'static str, usize) {
+    match step {
+        DAY.. => ("%Y-%m-%d", 10),
+        _ if step >= 3_600 * S => ("%d %H:%M", 8),
+        _ => ("%H:%M:%S", 8),
+    }
+}
+
+/// Ns of local time.
+fn local(unix_ns: i64, zone: &TimeZone) -> i64 {
+    unix_ns.saturating_add(i64::from(zone.to_offset(timestamp(unix_ns)).seconds()).saturating_mul(1_000_000_000))
+}
+
+fn to_next(local: i64, step: u64) -> u64 {
+    let over = i128::from(local).rem_euclid(i128::from(step));
+    u64::try_from((i128::from(step) - over) % i128::from(step)).unwrap_or(0)
+}
+
+/// Every i64 of nanoseconds is within jiff's range.
+pub(super) fn timestamp(unix_ns: i64) -> Timestamp {
+    Timestamp::from_nanosecond(unix_ns.into()).unwrap_or_default()
+}
