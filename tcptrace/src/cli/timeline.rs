@@ -66,9 +66,10 @@ pub(super) fn run(args: &TimelineArgs) -> Result<Outcome> {
         args.each_connection(&args.traces.unfiltered(), &mut |connection, origin| peers.offer(connection, origin))?;
     }
     let groups = peers.into_groups();
-    let shown: usize = groups.iter().map(|group| group.items().count()).sum();
     args.print(&groups)?;
-    say(format_args!("drawn: {shown}, with both ends where both were recorded; to choose from: {offered}"));
+    let ends = groups.iter().filter(|group| group.second.is_some()).count();
+    let drawn = groups.len() + ends;
+    say(format_args!("{drawn} connections drawn, {ends} of them below their other end; {offered} to choose from"));
     Ok(summarise(&summary))
 }
 
@@ -136,4 +137,34 @@ fn is_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
 fn hex(text: &str) -> Result<u64, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     u64::from_str_radix(digits, 16).map_err(|_| format!("'{text}' is not a hexadecimal number such as 3a2f"))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(&[("LANG", "en_GB.UTF-8")], true)]
+    #[case(&[("LANG", "C.utf8")], true)]
+    #[case(&[("LANG", "C")], false)]
+    #[case(&[], false)]
+    #[case::the_first_that_is_set_counts(&[("LC_ALL", "C"), ("LANG", "en_GB.UTF-8")], false)]
+    #[case::an_empty_one_is_not_set(&[("LC_ALL", ""), ("LC_CTYPE", "C.UTF-8"), ("LANG", "C")], true)]
+    fn locales(#[case] variables: &[(&str, &str)], #[case] expected: bool) {
+        let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, to)| (*to).to_owned());
+        assert_eq!(is_utf8(variable), expected);
+    }
+
+    #[rstest]
+    #[case("8840f1", Some(0x88_40f1))]
+    #[case("0xa", Some(10))]
+    #[case("ffffffffffffffff", Some(u64::MAX))]
+    #[case("1ffffffffffffffff", None)]
+    #[case("g", None)]
+    #[case("", None)]
+    fn ids(#[case] text: &str, #[case] expected: Option<u64>) {
+        assert_eq!(hex(text).ok(), expected);
+    }
 }

@@ -30,7 +30,7 @@ pub(super) enum Start<'z> {
 
 /// Marks that leave each other room.
 pub(super) fn ticks(start: &Start<'_>, scale: Scale) -> Vec<Tick> {
-    let enough = |step: &u64| fits(*step, width(start, *step), scale);
+    let enough = |step: &u64| fits(*step, width(start, *step, scale), scale);
     let Some(step) = steps().find(enough) else { return Vec::new() };
     let first = match start {
         Start::Clock(at, zone) if step >= S => to_next(local(*at, zone), step),
@@ -54,10 +54,11 @@ fn fits(step: u64, width: usize, scale: Scale) -> bool {
 }
 
 /// Columns of the widest label.
-fn width(start: &Start<'_>, step: u64) -> usize {
+fn width(start: &Start<'_>, step: u64, scale: Scale) -> usize {
     match start {
         Start::Clock(..) if step >= S => format(step).1,
-        _ => "+1.23ms".len(),
+        // Only days and more make it wider than shorter times are.
+        _ => "+1.23ms".len().max(1 + human::Duration(scale.span).to_string().len()),
     }
 }
 
@@ -94,4 +95,56 @@ fn to_next(local: i64, step: u64) -> u64 {
 /// Every i64 of nanoseconds is within jiff's range.
 pub(super) fn timestamp(unix_ns: i64) -> Timestamp {
     Timestamp::from_nanosecond(unix_ns.into()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    /// 2025-01-02T03:04:05.5Z.
+    const AT: i64 = 1_735_787_045_500_000_000;
+
+    fn labels(start: &Start<'_>, span: u64, cells: usize) -> String {
+        let ticks = ticks(start, Scale { span, cells });
+        ticks.iter().map(|tick| format!("{}@{}", tick.label, tick.at)).collect::<Vec<_>>().join(" ")
+    }
+
+    #[rstest]
+    #[case(50_000, 40, "0@0 +20.0µs@20000 +40.0µs@40000")]
+    #[case(20 * S, 60, "03:04:10@4500000000 03:04:15@9500000000 03:04:20@14500000000 03:04:25@19500000000")]
+    #[case(3_600 * S, 30, "03:30:00@1554500000000 04:00:00@3354500000000")]
+    #[case(30 * 3_600 * S, 30, "02 12:00@32154500000000 03 00:00@75354500000000")]
+    #[case(9 * DAY, 40, "2025-01-04@161754500000000 2025-01-08@507354500000000")]
+    fn by_the_clock(#[case] span: u64, #[case] cells: usize, #[case] expected: &str) {
+        assert_eq!(labels(&Start::Clock(AT, &TimeZone::UTC), span, cells), expected);
+    }
+
+    #[test]
+    fn round_times_are_those_of_the_zone() {
+        let zone = TimeZone::fixed(jiff::tz::Offset::from_seconds(19_800).expect("India"));
+        assert_eq!(labels(&Start::Clock(AT, &zone), 7_200 * S, 30), "02 09:00@1554500000000 02 10:00@5154500000000");
+    }
+
+    #[test]
+    fn from_the_beginning_of_each() {
+        assert_eq!(labels(&Start::Own, 65 * S, 40), "0@0 +30.0s@30000000000 +60.0s@60000000000");
+    }
+
+    proptest! {
+        #[test]
+        fn labels_leave_each_other_room(at in any::<i64>(), span in 1..u64::MAX, cells in 16_usize..500, own in any::<bool>()) {
+            let zone = TimeZone::UTC;
+            let start = if own { Start::Own } else { Start::Clock(at, &zone) };
+            let scale = Scale { span, cells };
+            let ticks = ticks(&start, scale);
+            prop_assert!(ticks.len() <= cells);
+            for pair in ticks.windows(2) {
+                let columns = (scale.half(pair[1].at) - scale.half(pair[0].at)) / 2;
+                prop_assert!(columns > crate::output::width(&pair[0].label), "{pair:?}");
+            }
+        }
+    }
 }

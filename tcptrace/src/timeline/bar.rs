@@ -97,3 +97,75 @@ fn lettered(state: Option<State>) -> Cell {
 pub(super) fn style(state: Option<State>) -> Style {
     state.map_or(Style::new(), state_style)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::timeline::glyphs::{ASCII, UNICODE};
+    use crate::timeline::life::Span;
+
+    #[rstest]
+    #[case::whole_cells(&[(State::Established, 40), (State::TimeWait, 60)], " E▄▄▄T█████")]
+    #[case::halves(&[(State::Established, 35), (State::TimeWait, 50)], " E▄▄▟T███▌")]
+    #[case::half_a_cell_has_no_letter(&[(State::Established, 45), (State::FinWait1, 5), (State::TimeWait, 50)], " E▄▄▄▟T████")]
+    #[case::one_cell_is_its_letter(&[(State::FinWait1, 10), (State::FinWait2, 10), (State::TimeWait, 10)], " 12T")]
+    #[case::too_short(&[(State::SynSent, 1), (State::Established, 99)], " E▄▄▄▄▄▄▄▄▄")]
+    fn bars(#[case] stays: &[(State, u64)], #[case] expected: &str) {
+        assert_eq!(drawn(&life(stays), 0, false), expected);
+    }
+
+    #[test]
+    fn margins_show_what_is_open() {
+        let open = Life { begin_seen: false, is_open: true, ..life(&[(State::CloseWait, 100)]) };
+        assert_eq!(drawn(&open, 0, false), "‹C█████████›");
+        assert_eq!(drawn(&open, 0, true), "<CCCCCCCCCC>");
+        let short = Life { begin_seen: false, is_open: true, ..life(&[(State::CloseWait, 20)]) };
+        assert_eq!(drawn(&short, 30, false), "   ‹C█›");
+        let dot = Life { begin_seen: false, is_open: true, ..life(&[]) };
+        assert_eq!(drawn(&dot, 100, false), "         ‹?›");
+    }
+
+    #[test]
+    fn what_is_not_known_is_dots() {
+        let mut life = life(&[(State::Established, 20), (State::Closed, 50), (State::LastAck, 30)]);
+        life.spans[1].state = None;
+        assert_eq!(drawn(&life, 0, false), " E▄?····L██");
+        assert_eq!(drawn(&life, 0, true), " EE?....LLL");
+    }
+
+    fn life(stays: &[(State, u64)]) -> Life {
+        let mut at = 1000;
+        let spans = stays.iter().map(|(state, ns)| {
+            at += ns;
+            Span { state: Some(*state), from: at - ns, to: at }
+        });
+        let spans = spans.collect();
+        Life { begin: 1000, begin_seen: true, end: at, is_open: false, spans }
+    }
+
+    /// 10 cells for 100 ns.
+    fn drawn(life: &Life, offset: u64, ascii: bool) -> String {
+        let mut line = Line::default();
+        let scale = Scale { span: 100, cells: 10 };
+        draw(&mut line, life, offset, scale, if ascii { ASCII } else { UNICODE }, ascii);
+        line.0.into_iter().map(|part| part.text).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn the_scale_is_monotonic_and_ends_at_its_ends(
+            span in 1..=u64::MAX,
+            cells in 1_usize..1000,
+            one in any::<u64>(),
+            other in any::<u64>(),
+        ) {
+            let scale = Scale { span, cells };
+            prop_assert_eq!((scale.half(0), scale.half(span)), (0, 2 * cells));
+            prop_assert!(scale.half(one.min(other)) <= scale.half(one.max(other)));
+            prop_assert!(scale.half(one) <= 2 * cells);
+        }
+    }
+}

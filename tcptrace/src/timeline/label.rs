@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 
 use anstyle::Style;
+use jiff::tz::TimeZone;
 
+use super::axis::timestamp;
 use super::{Item, Part};
 use crate::lifecycle::{Connection, Held};
 use crate::output::{end_style, fitting, sanitise, state_style};
-use crate::tcp::{State, TimeWaitEnd};
+use crate::tcp::{Closer, State, TimeWaitEnd};
 
 /// The kernel's names are at most 15 bytes; only escaped ones are longer, and those are cut.
 const COMM_WIDTH: usize = 15;
@@ -16,10 +18,11 @@ const COMM_WIDTH: usize = 15;
 const HOST_WIDTH: usize = 24;
 
 /// How many pieces every label has.
-pub(super) const PIECES: usize = 8;
+pub(super) const PIECES: usize = 9;
 
-/// All that is said of a connection; a piece may be empty. The host is named where there are several.
-pub(super) fn pieces(item: &Item, with_host: bool) -> [Part; PIECES] {
+/// All that is said of a connection; a piece may be empty. The host is named where there are several, the beginning where
+/// the axis does not tell.
+pub(super) fn pieces(item: &Item, with_host: bool, zone: Option<&TimeZone>) -> [Part; PIECES] {
     let connection = &item.connection;
     let identity = &connection.identity;
     let host = if with_host { cut(&sanitise(item.host.as_bytes()), HOST_WIDTH) + " " } else { String::new() };
@@ -28,6 +31,7 @@ pub(super) fn pieces(item: &Item, with_host: bool) -> [Part; PIECES] {
         plain(format!("{host}{:x}", identity.conn)),
         plain(owner(connection)),
         plain(ends),
+        plain(zone.map(|zone| begin(item, zone)).unwrap_or_default()),
         plain(format!("life {}", item.life.held())),
         hurt(connection, State::CloseWait, true),
         hurt(connection, State::FinWait2, is_long(connection.held(State::FinWait2), item.life.length())),
@@ -58,6 +62,11 @@ fn address(address: SocketAddr) -> String {
     text.strip_suffix(":0").map_or_else(|| text.clone(), |host| format!("{host}:-"))
 }
 
+fn begin(item: &Item, zone: &TimeZone) -> String {
+    let time = timestamp(item.begin()).to_zoned(zone.clone()).strftime("%m-%d %H:%M:%S%.3f");
+    format!("{} {time}", if item.life.begin_seen { "from" } else { "before" })
+}
+
 /// How long it was in a state, and why that ended, unless it just ran out.
 fn hurt(connection: &Connection, state: State, is_shown: bool) -> Part {
     let held = connection.held(state);
@@ -80,10 +89,11 @@ fn is_long(held: Held, life: u64) -> bool {
 
 /// Who closed, and how it ended.
 fn end(connection: &Connection) -> Part {
-    if connection.is_open() {
-        return plain("open".to_owned());
-    }
     let (closer, end) = (connection.closer, connection.end);
+    if connection.is_open() {
+        let closer = if closer == Closer::Unknown { String::new() } else { format!("{closer}, ") };
+        return Part { text: format!("{closer}not over"), style: Style::new() };
+    }
     let text = if closer.as_str() == end.as_str() { closer.to_string() } else { format!("{closer} {end}") };
     Part { text, style: end_style(closer, end) }
 }

@@ -116,7 +116,8 @@ impl<'o> Drawing<'o> {
         let items = || groups.iter().flat_map(Group::items);
         let first_host = items().next().map(|item| &item.host);
         let with_host = items().any(|item| Some(&item.host) != first_host);
-        let mut labels: Vec<_> = items().map(|item| pieces(item, with_host)).collect();
+        let zone = self.start.is_none().then_some(&self.options.zone);
+        let mut labels: Vec<_> = items().map(|item| pieces(item, with_host, zone)).collect();
         if self.options.ascii {
             labels.iter_mut().flatten().for_each(|part| part.text = ascii(&part.text));
         }
@@ -157,7 +158,7 @@ impl<'o> Drawing<'o> {
         };
         say(spans().any(|span| span.state.is_none()), "? not known".to_owned());
         say(items().any(|item| !item.life.begin_seen), format!("{} began before", self.marks.before));
-        say(items().any(|item| item.life.is_open), format!("{} still open", self.marks.after));
+        say(items().any(|item| item.life.is_open), format!("{} not over", self.marks.after));
         let ends = format!("{}{} both ends of a connection", self.marks.first[0], self.marks.second[2]);
         say(groups.iter().any(|group| group.second.is_some()), ends);
         lines.push(Line::default());

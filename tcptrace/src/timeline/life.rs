@@ -133,3 +133,97 @@ fn follows(before: State, after: State) -> bool {
             | (CloseWait, LastAck)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::lifecycle::Stuck;
+    use crate::timeline::glyphs::letter;
+    use crate::timeline::samples::whole;
+
+    /// A connection from these times on, in these states (`E5` for 5 ns of ESTABLISHED, `C5+` for 5 or more).
+    fn lived(opened: Option<u64>, closed: u64, stays: &str) -> Connection {
+        let stay = |text: &str| {
+            let state = State::ALL.iter().find(|state| text.starts_with(letter(Some(**state))));
+            let ns = |digits: &str| digits.parse().expect("a number");
+            let held = match text[1..].strip_suffix('+') {
+                Some(digits) => Held::AtLeast(ns(digits)),
+                None => Held::Exactly(ns(&text[1..])),
+            };
+            Stay { state: *state.expect("a letter"), held }
+        };
+        let stays = stays.split_whitespace().map(stay).collect();
+        Connection { opened_ns: opened, closed_ns: closed, complete: false, stays, ..whole(1, 0, &[]) }
+    }
+
+    /// `E0-5 ?5-7`, with `<` where it began before and `>` where it is open.
+    fn shown(connection: &Connection) -> String {
+        let life = Life::of(connection);
+        let edges = [life.begin].into_iter().chain(life.spans.iter().map(|span| span.to));
+        let froms = life.spans.iter().map(|span| span.from);
+        assert!(zip(edges, froms).all(|(before, from)| before == from), "gaps: {life:?}");
+        assert_eq!(life.spans.last().map_or(life.begin, |span| span.to), life.end, "{life:?}");
+        let spans: Vec<_> =
+            life.spans.iter().map(|span| format!("{}{}-{}", letter(span.state), span.from, span.to)).collect();
+        let before = if life.begin_seen { "" } else { "<" };
+        let after = if life.is_open { ">" } else { "" };
+        format!("{before}{}{after}", spans.join(" "))
+    }
+
+    #[rstest]
+    #[case::all_of_it(Some(10), 30, "S1 E9 C5 L5", "S10-11 E11-20 C20-25 L25-30")]
+    #[case::it_began_before(None, 30, "E3+ C5 L5", "<E17-20 C20-25 L25-30")]
+    #[case::a_gap_before_what_was_at_least(Some(0), 30, "S1 E3+ C5 L5", "S0-1 ?1-17 E17-20 C20-25 L25-30")]
+    #[case::a_state_is_missing(Some(0), 30, "S1 E4 25 T10", "S0-1 E1-5 ?5-15 215-20 T20-30")]
+    #[case::nothing_is_known(None, 30, "", "<")]
+    #[case::nothing_but_its_length(Some(10), 30, "", "?10-30")]
+    #[case::more_than_there_was_time_for(Some(10), 12, "S5 E5 C5 L5", "S10-10 E10-10 C10-10 L10-12")]
+    #[case::longer_than_time(None, 30, "E18446744073709551615+ C18446744073709551615 L1", "<E0-0 C0-29 L29-30")]
+    fn stays_are_where_they_were(
+        #[case] opened: Option<u64>,
+        #[case] closed: u64,
+        #[case] stays: &str,
+        #[case] expected: &str,
+    ) {
+        assert_eq!(shown(&lived(opened, closed, stays)), expected);
+    }
+
+    #[rstest]
+    #[case::it_vanished(End::Unknown, None, "E3+ C5", "<?22-30")]
+    #[case::its_time_wait_was_not_seen(End::Fin, Some(TimeWaitEnd::Expired), "E3+ 15", "<?22-30")]
+    #[case::it_had_no_time_wait(End::Fin, Some(TimeWaitEnd::Refused), "E3+ 15", "<E22-25 125-30")]
+    #[case::no_fin_from_there(End::Fin, None, "E3+", "<?27-30")]
+    #[case::reset(End::ResetReceived, None, "E3+", "<E27-30")]
+    #[case::no_fin_wait2(End::FinWait2Timeout, None, "E3+ 15", "<?22-30")]
+    fn the_last_state_that_is_known_may_not_be_the_last(
+        #[case] end: End,
+        #[case] time_wait_end: Option<TimeWaitEnd>,
+        #[case] stays: &str,
+        #[case] expected: &str,
+    ) {
+        assert_eq!(shown(&Connection { end, time_wait_end, ..lived(None, 30, stays) }), expected);
+    }
+
+    #[rstest]
+    #[case::since_then(State::CloseWait, Held::Exactly(9), "S1 E10 C9+", "S10-11 E11-21 C21-30>")]
+    #[case::nobody_knows_since_when(State::CloseWait, Held::Unknown, "S1 E10", "S10-11 E11-21 ?21-30>")]
+    fn what_is_open_is_still_in_its_last_state(
+        #[case] state: State,
+        #[case] age: Held,
+        #[case] stays: &str,
+        #[case] expected: &str,
+    ) {
+        let stuck = Stuck { state, age, holder: None, holders: None, accepted: None, listener: None, released: false };
+        assert_eq!(shown(&Connection { stuck: Some(Box::new(stuck)), ..lived(Some(10), 30, stays) }), expected);
+    }
+
+    /// What is complete has no gaps, even between states that are not known to follow each other.
+    #[test]
+    fn nothing_is_missing_from_what_is_complete() {
+        let complete = Connection { complete: true, ..lived(Some(0), 12, "S1 E2 L6") };
+        assert_eq!(shown(&complete), "S0-1 E1-3 L3-9 ?9-12");
+        assert_eq!(shown(&Connection { complete: false, ..complete }), "S0-1 E1-3 ?3-6 L6-12");
+    }
+}

@@ -1,7 +1,7 @@
 //! Connections that tests draw.
 
-use crate::lifecycle::{Connection, Held, Stay, Stuck};
-use crate::output::samples::{connection, identity, task, tuple};
+use crate::lifecycle::{Connection, Held, Identity, Owner, Stay, Stuck};
+use crate::output::samples::{HOSTILE, connection, identity, task, tuple};
 use crate::output::{Clock, Context};
 use crate::tcp::{Closer, Comm, End, Side, State, TimeWaitEnd};
 use crate::trace::Origin;
@@ -15,7 +15,7 @@ pub(super) fn origin() -> Origin {
     Origin { context, host: "web1".into(), ..Origin::default() }
 }
 
-pub(super) fn exactly(stays: &[(State, u64)]) -> Vec<Stay> {
+fn exactly(stays: &[(State, u64)]) -> Vec<Stay> {
     stays.iter().map(|&(state, ns)| Stay { state, held: Held::Exactly(ns) }).collect()
 }
 
@@ -52,8 +52,7 @@ pub(super) fn server() -> Connection {
     let mut server = whole(0x5, S, &stays);
     server.identity.tuple = client().identity.tuple.reversed();
     server.identity.side = Side::Server;
-    server.identity.owner =
-        server.identity.owner.map(|owner| crate::lifecycle::Owner { task: task(80, Comm::from("nginx")), ..owner });
+    server.identity.owner = server.identity.owner.map(|owner| Owner { task: task(80, Comm::from("nginx")), ..owner });
     server.closer = Closer::Passive;
     server
 }
@@ -62,7 +61,7 @@ pub(super) fn server() -> Connection {
 pub(super) fn stuck() -> Connection {
     let held = Held::AtLeast(30 * S);
     Connection {
-        identity: crate::lifecycle::Identity { conn: 0xbad, side: Side::Unknown, ..identity() },
+        identity: Identity { conn: 0xbad, side: Side::Unknown, ..identity() },
         opened_ns: None,
         closed_ns: 30 * S,
         closer: Closer::Passive,
@@ -81,4 +80,11 @@ pub(super) fn stuck() -> Connection {
         })),
         ..connection()
     }
+}
+
+/// Of a process whose name is meant to do harm.
+pub(super) fn hostile() -> Connection {
+    let mut connection = connection();
+    connection.identity.owner = connection.identity.owner.map(|owner| Owner { task: task(13, HOSTILE), ..owner });
+    connection
 }
