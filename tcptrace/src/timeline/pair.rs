@@ -44,12 +44,16 @@ struct Place {
 impl Peers {
     /// Of these, each shown once.
     pub fn of(items: Vec<Item>) -> Self {
+        let mut facing: HashMap<Tuple, Vec<usize>, FixedState> = HashMap::default();
+        for (at, item) in items.iter().enumerate() {
+            facing.entry(item.connection.identity.tuple.reversed()).or_default().push(at);
+        }
         let mut rest: Vec<Option<Item>> = items.into_iter().map(Some).collect();
         let mut peers = Self { places: Vec::with_capacity(rest.len()), wanted: HashMap::default() };
         for index in 0..rest.len() {
             let Some(item) = rest[index].take() else { continue };
-            let later = rest.iter().enumerate().skip(index + 1);
-            let overlaps = later.filter_map(|(at, other)| Some((overlap(&item, other.as_ref()?)?, at)));
+            let others = facing.get(&item.connection.identity.tuple).into_iter().flatten();
+            let overlaps = others.filter_map(|&at| Some((overlap(&item, rest[at].as_ref()?)?, at)));
             let best = overlaps.max_by_key(|(overlap, at)| (*overlap, Reverse(*at)));
             let peer = best.and_then(|(overlap, at)| Some((overlap, rest[at].take()?)));
             peers.add(item, peer);
