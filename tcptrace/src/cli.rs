@@ -5,6 +5,8 @@ mod clock;
 mod inquire;
 mod live;
 mod outlet;
+#[expect(dead_code, reason = "the reader of traces follows")]
+mod progress;
 mod record;
 mod replay;
 mod run;
@@ -13,6 +15,7 @@ mod select;
 mod snapshot;
 mod source;
 mod study;
+mod timeline;
 mod view;
 
 use std::io::{self, Write};
@@ -69,6 +72,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Count the sockets that exist, by state, owner and remote end, or list them. Needs no privileges for what is yours.
     Snapshot(snapshot::SnapshotArgs),
+    /// Draw the lives of a trace's connections to scale, both ends of a connection below each other.
+    Timeline(timeline::TimelineArgs),
     /// Describe every field of every output, with its unit and meaning, as text or as a JSON Schema.
     Schema(schema::SchemaArgs),
     /// Show what this kernel lets tcptrace measure, and why not where it cannot.
@@ -85,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Record(args) => record::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
+        Command::Timeline(args) => timeline::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Check(args) => check::run(&args),
     };

@@ -33,4 +33,5 @@ pub mod output;
 pub mod probe;
 pub mod snapshot;
 pub mod tcp;
+pub mod timeline;
 pub mod trace;

@@ -16,7 +16,7 @@ mod text;
 mod time;
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +34,7 @@ pub use self::json::Json;
 pub use self::sanitise::{sanitise, width};
 pub use self::schema::schema;
 pub use self::text::Text;
+pub(crate) use self::text::{end_style, fitting, state_style};
 pub use self::time::Clock;
 
 /// How rows are written.

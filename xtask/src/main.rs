@@ -4,6 +4,7 @@
 mod bench;
 mod command;
 mod ebpf;
+mod fuzz;
 mod host;
 mod setup;
 mod test;
@@ -28,6 +29,8 @@ enum Task {
     Setup(setup::Args),
     /// Runs every test, the live kernel tests included (as root)
     Test(test::Args),
+    /// Reads traces that were changed at random, for a while: nothing may panic, take long or much memory (as root)
+    Fuzz(fuzz::Args),
     /// Measures what tcptrace costs, next to nothing at all and to other tools (as root)
     Bench(bench::Args),
     /// Measures how long `tcptrace snapshot` takes with many sockets, next to ss (as root)
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Ebpf(args) => ebpf::run(&args),
         Task::Setup(args) => setup::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::BenchSnapshot(args) => bench::snapshot::run(&args),
         Task::Hold(args) => bench::snapshot::hold(&args),

@@ -17,7 +17,7 @@ const LLVM: &str = "22";
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Also the programs that the tests run: nft, ip, ss
+    /// Also the programs that the tests run (nft, ip, ss), and the C++ compiler that fuzzing needs
     #[arg(long)]
     tests: bool,
     /// Also the tools that the benchmark compares with
@@ -49,6 +49,9 @@ pub(crate) const TEST_TOOLS: [Tool; 3] = [
     Tool { file: "ss", package: "iproute2" },
 ];
 
+/// What `cargo xtask fuzz` builds libFuzzer with.
+pub(crate) const FUZZ_TOOLS: [Tool; 1] = [Tool { file: "c++", package: "g++" }];
+
 /// What the benchmark compares with.
 const BENCH_TOOLS: [Tool; 3] = [
     Tool { file: "tcpstates", package: "libbpf-tools" },
@@ -59,7 +62,7 @@ const BENCH_TOOLS: [Tool; 3] = [
 /// Installs what is missing; where it may not, says what is.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut tools = BPF_TOOLCHAIN.to_vec();
-    tools.extend(TEST_TOOLS.iter().filter(|_| args.tests));
+    tools.extend(TEST_TOOLS.iter().chain(&FUZZ_TOOLS).filter(|_| args.tests));
     tools.extend(BENCH_TOOLS.iter().filter(|_| args.bench));
     let commands = [packages(&tools, Tool::is_missing), linker()].concat();
     if commands.is_empty() {

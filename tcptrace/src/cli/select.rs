@@ -18,7 +18,7 @@ use crate::tcp::{Closer, State};
 
 /// Which connections and rows are shown. Different options must all hold; of one option given several times, one
 /// must.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq)]
 #[command(next_help_heading = "Filters (different ones must all hold, of a repeated one any)")]
 pub(super) struct FilterArgs {
     /// Local or remote port

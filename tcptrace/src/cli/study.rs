@@ -74,9 +74,18 @@ impl When {
 }
 
 impl TraceArgs {
+    /// Whether nothing is left out, but what comes after the end that is asked for.
+    pub(super) fn is_unfiltered(&self) -> bool {
+        self.from.is_none() && self.filter == FilterArgs::default()
+    }
+
+    /// The same traces, and nothing else left out.
+    pub(super) fn unfiltered(&self) -> Self {
+        Self { from: None, filter: FilterArgs::default(), ..self.clone() }
+    }
+
     /// Reads the traces, and hands over each row that the live commands would have shown, in the order of time; after
     /// those, if asked for, the connections that were still open in the end ([`Row::stuck`]).
-    #[expect(dead_code, reason = "the other commands that read traces follow")]
     pub(super) fn read(
         &self,
         config: Config,

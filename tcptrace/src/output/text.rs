@@ -14,7 +14,9 @@ use crate::lifecycle::{Connection, Held, Identity, Transition};
 use crate::snapshot::{By, Count, Entry};
 use crate::tcp::{State, Task, TimeWaitEnd};
 
+pub(crate) use self::column::fitting;
 use self::column::{Align, Column, Line};
+pub(crate) use self::style::{end as end_style, state as state_style};
 use super::time::TimeOfDay;
 use super::{Context, Kind, Printer, TextOptions, human, render, sanitise};
 
@@ -182,8 +184,7 @@ impl<W: Write> Text<W> {
 
     /// SIDE, CLOSER and END.
     fn how_it_ended(&mut self, row: &Connection) {
-        let reset = style::is_reset(Some(row.closer), Some(row.end));
-        let style = self.coloured(if reset { style::RESET } else { Style::new() });
+        let style = self.coloured(style::end(row.closer, row.end));
         let Self { columns, line, .. } = self;
         columns.side.cell(line, Style::new(), |to| word(to, row.identity.side.as_str()));
         columns.closer.cell(line, style, |to| word(to, row.closer.as_str()));
@@ -287,7 +288,7 @@ fn or_dash<T>(to: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8
 
 fn comm(to: &mut Vec<u8>, name: &[u8]) {
     let name = sanitise(name);
-    let fitting = column::fitting(&name, COMM_WIDTH);
+    let fitting = fitting(&name, COMM_WIDTH);
     word(to, fitting);
     if fitting.len() < name.len() {
         word(to, "…");

@@ -117,7 +117,7 @@ fn columns(bytes: &[u8]) -> usize {
 }
 
 /// As much of a text as fits into `columns`, with one of them kept for an ellipsis if it is not all.
-pub(super) fn fitting(text: &str, columns: usize) -> &str {
+pub(crate) fn fitting(text: &str, columns: usize) -> &str {
     if width(text) <= columns {
         return text;
     }

@@ -17,13 +17,18 @@ const fn colour(colour: AnsiColor) -> Style {
 }
 
 /// How a state is marked.
-pub(super) fn state(state: State) -> Style {
+pub(crate) fn state(state: State) -> Style {
     match state {
         State::TimeWait => TIME_WAIT,
         State::CloseWait => CLOSE_WAIT,
         State::Closed => CLOSED,
         _ => Style::new(),
     }
+}
+
+/// How the end of a connection is marked.
+pub(crate) fn end(closer: Closer, end: End) -> Style {
+    if is_reset(Some(closer), Some(end)) { RESET } else { Style::new() }
 }
 
 /// How the note of a transition is marked.

@@ -1,0 +1,116 @@
+//! How far a long read is: a bar with rate and time left, on standard error if that is a terminal.
+
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+
+/// What is over sooner needs no bar.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Bytes between two looks at the clock.
+const STRIDE: u64 = 1 << 16;
+
+const TEMPLATE: &str =
+    "tcptrace: reading [{bar:30}] {percent:>3} %, {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+
+/// The progress of a read. It is gone from the terminal when it is dropped.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// `None`: nobody would see it.
+    bar: Option<Bar>,
+}
+
+#[derive(Debug)]
+struct Bar {
+    bar: ProgressBar,
+    began: Instant,
+    /// How far it has to be for the next look at the clock.
+    next: u64,
+    is_drawn: bool,
+}
+
+impl Progress {
+    /// Of a read of so many bytes, whose output comes when it is over.
+    pub(super) fn new(total_bytes: u64) -> Self {
+        Self::shown_if(io::stderr().is_terminal(), total_bytes)
+    }
+
+    /// Of a read whose output comes meanwhile: no bar is drawn in between.
+    pub(super) fn beside_output(total_bytes: u64) -> Self {
+        Self::shown_if(io::stderr().is_terminal() && !io::stdout().is_terminal(), total_bytes)
+    }
+
+    fn shown_if(is_shown: bool, total_bytes: u64) -> Self {
+        // It counts from the beginning, so that its rate is right when it is drawn.
+        let bar = is_shown.then(|| {
+            let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::hidden());
+            Bar { bar: bar.with_finish(ProgressFinish::AndClear), began: Instant::now(), next: 0, is_drawn: false }
+        });
+        Self { bar }
+    }
+
+    /// So many bytes of all are read. Cheap enough for every block.
+    pub(super) fn advanced_to(&mut self, bytes: u64) {
+        if let Some(bar) = self.bar.as_mut().filter(|bar| bytes >= bar.next) {
+            bar.next = bytes.saturating_add(STRIDE);
+            bar.advance(bytes, bar.began.elapsed());
+        }
+    }
+
+    /// All is read, or no more will be: takes the bar away before anything else is written.
+    pub(super) fn finish(self) {}
+}
+
+impl Bar {
+    fn advance(&mut self, bytes: u64, elapsed: Duration) {
+        if !self.is_drawn && elapsed >= PATIENCE {
+            self.is_drawn = true;
+            // The template is a constant; with the default one the bar would be plainer, no more.
+            if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+                self.bar.set_style(style.progress_chars("=> "));
+            }
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        self.bar.set_position(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bar() -> Bar {
+        Progress::shown_if(true, 1 << 20).bar.expect("it is shown")
+    }
+
+    #[test]
+    fn nothing_is_drawn_before_long() {
+        let mut bar = bar();
+        bar.advance(1 << 19, PATIENCE - Duration::from_millis(1));
+        assert!(!bar.is_drawn && bar.bar.is_hidden());
+        bar.advance(1 << 20, PATIENCE);
+        assert!(bar.is_drawn);
+    }
+
+    #[test]
+    fn the_template_is_one() {
+        ProgressStyle::with_template(TEMPLATE).expect("a template");
+    }
+
+    #[test]
+    fn the_clock_is_not_looked_at_for_every_byte() {
+        let mut progress = Progress::shown_if(true, 1 << 30);
+        (1..=STRIDE).for_each(|bytes| progress.advanced_to(bytes));
+        let bar = progress.bar.as_ref().expect("it is shown");
+        assert_eq!((bar.bar.position(), bar.next), (1, STRIDE + 1));
+        progress.finish();
+    }
+
+    #[test]
+    fn nobody_looks_and_nothing_is_done() {
+        let mut progress = Progress::shown_if(false, 1 << 30);
+        progress.advanced_to(1 << 29);
+        assert!(progress.bar.is_none());
+    }
+}

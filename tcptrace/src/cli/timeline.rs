@@ -1,0 +1,170 @@
+//! `timeline`: lives of connections, drawn to scale.
+
+use std::env;
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use jiff::tz::TimeZone;
+
+use super::outlet::Outlet;
+use super::replay::summarise;
+use super::select::OutputArgs;
+use super::study::TraceArgs;
+use super::{Outcome, say};
+use crate::lifecycle::{Config, Connection, Row};
+use crate::output::{Format, Kind, TextOptions};
+use crate::timeline::{self, Axis, Group, Options, Peers, Selection, Sort};
+use crate::trace::{Origin, Summary};
+
+/// Columns where there is no terminal to ask.
+const WIDTH: usize = 100;
+
+/// Nobody reads more.
+const WIDEST: usize = 10_000;
+
+/// Arguments of `timeline`.
+#[derive(Args, Debug)]
+pub(super) struct TimelineArgs {
+    /// Only the connection with this id, as `conn` in JSON and `sk:` of `ss -e` show it
+    #[arg(long, value_name = "ID", value_parser = hex)]
+    conn: Vec<u64>,
+    /// Which connections to draw, if there are more than the limit, and in which order
+    #[arg(long, value_enum, default_value_t)]
+    sort: Sort,
+    /// How many connections to draw; their other ends come on top of that
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+    /// Where bars begin: by the clock, all at the left, or as it fits
+    #[arg(long, value_enum, default_value_t)]
+    axis: Axis,
+    /// Draw with ASCII characters only, as is done where the locale is not UTF-8
+    #[arg(long)]
+    ascii: bool,
+    /// Columns to draw in, instead of those of the terminal
+    #[arg(long, value_name = "COLUMNS")]
+    width: Option<usize>,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    traces: TraceArgs,
+}
+
+pub(super) fn run(args: &TimelineArgs) -> Result<Outcome> {
+    let mut selection = Selection::new(args.sort, args.limit);
+    let summary = args.each_connection(&args.traces, &mut |connection, origin| {
+        if args.conn.is_empty() || args.conn.contains(&connection.identity.conn) {
+            selection.offer(connection, origin);
+        }
+    })?;
+    let offered = selection.offered();
+    // The other end is drawn whatever the filters say, so it may not have come up yet.
+    let is_all_seen = args.conn.is_empty() && args.traces.is_unfiltered();
+    let addresses = selection.addresses();
+    let mut peers = Peers::of(selection.into_items());
+    if peers.are_wanted(|ip| !is_all_seen || addresses.may_have(ip)) {
+        args.each_connection(&args.traces.unfiltered(), &mut |connection, origin| peers.offer(connection, origin))?;
+    }
+    let groups = peers.into_groups();
+    args.print(&groups)?;
+    let ends = groups.iter().filter(|group| group.second.is_some()).count();
+    let drawn = groups.len() + ends;
+    say(format_args!("{drawn} connections drawn, {ends} of them below their other end; {offered} to choose from"));
+    Ok(summarise(&summary))
+}
+
+impl TimelineArgs {
+    /// Reads the connections of traces, those included that have not ended.
+    fn each_connection(&self, traces: &TraceArgs, each: &mut dyn FnMut(&Connection, &Origin)) -> Result<Summary> {
+        let config = Config { transitions: false, connections: true, ..Config::default() };
+        traces.read(config, true, &mut |row, origin| {
+            // One that is over, its descriptor still open, has come up before.
+            if let Row::Connection(connection) = row
+                && (connection.stuck.is_none() || connection.is_open())
+            {
+                each(connection, origin);
+            }
+            Ok(())
+        })
+    }
+
+    fn print(&self, groups: &[Group]) -> Result<()> {
+        match self.output.format {
+            Format::Text => self.draw(groups).context("cannot write the timeline"),
+            Format::Json | Format::Csv => self.list(groups).context("cannot write the connections"),
+        }
+    }
+
+    fn draw(&self, groups: &[Group]) -> io::Result<()> {
+        let options = Options {
+            width: self.width.or_else(columns).unwrap_or(WIDTH).min(WIDEST),
+            ascii: self.ascii || !is_utf8(|name| env::var(name).ok()),
+            axis: self.axis,
+            zone: TimeZone::system(),
+        };
+        let mut out = Outlet::default();
+        timeline::write(&mut out, &timeline::layout(groups, &options), self.output.colour())?;
+        out.flush()
+    }
+
+    fn list(&self, groups: &[Group]) -> io::Result<()> {
+        let text = TextOptions { colour: false, states: false, zone: TimeZone::system() };
+        let mut printer = self.output.format.printer(Outlet::default(), text);
+        printer.header(Kind::Connection)?;
+        for item in groups.iter().flat_map(Group::items) {
+            printer.connection(&item.connection, &item.context)?;
+        }
+        printer.flush()
+    }
+}
+
+/// Columns of the terminal; else what `COLUMNS` says.
+fn columns() -> Option<usize> {
+    let terminal = terminal_size::terminal_size_of(io::stdout()).map(|(columns, _)| columns.0.into());
+    terminal.or_else(|| env::var("COLUMNS").ok()?.parse().ok()).filter(|columns| *columns > 0)
+}
+
+/// Whether text is UTF-8, by the first of these variables that is set, as `setlocale(3)` has it.
+fn is_utf8(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(variable).find(|value| !value.is_empty());
+    locale.is_some_and(|locale| {
+        let codeset = locale.to_ascii_lowercase();
+        codeset.contains("utf-8") || codeset.contains("utf8")
+    })
+}
+
+/// The id of a connection.
+fn hex(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    u64::from_str_radix(digits, 16).map_err(|_| format!("'{text}' is not a hexadecimal number such as 3a2f"))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(&[("LANG", "en_GB.UTF-8")], true)]
+    #[case(&[("LANG", "C.utf8")], true)]
+    #[case(&[("LANG", "C")], false)]
+    #[case(&[], false)]
+    #[case::the_first_that_is_set_counts(&[("LC_ALL", "C"), ("LANG", "en_GB.UTF-8")], false)]
+    #[case::an_empty_one_is_not_set(&[("LC_ALL", ""), ("LC_CTYPE", "C.UTF-8"), ("LANG", "C")], true)]
+    fn locales(#[case] variables: &[(&str, &str)], #[case] expected: bool) {
+        let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, to)| (*to).to_owned());
+        assert_eq!(is_utf8(variable), expected);
+    }
+
+    #[rstest]
+    #[case("8840f1", Some(0x88_40f1))]
+    #[case("0xa", Some(10))]
+    #[case("ffffffffffffffff", Some(u64::MAX))]
+    #[case("1ffffffffffffffff", None)]
+    #[case("g", None)]
+    #[case("", None)]
+    fn ids(#[case] text: &str, #[case] expected: Option<u64>) {
+        assert_eq!(hex(text).ok(), expected);
+    }
+}

@@ -1,0 +1,111 @@
+//! `cargo xtask fuzz`: reads traces that were changed at random, for a while.
+//!
+//! libFuzzer looks for inputs that reach new code, for which the compiler counts what is reached. Stable Rust can do that:
+//! LLVM's pass is asked for by name.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::setup::{self, FUZZ_TOOLS};
+use crate::{command, host, workspace};
+
+/// Options of `cargo xtask fuzz`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How long to go on, in seconds
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Read this input once more, instead of looking for others
+    #[arg(long, value_name = "FILE")]
+    input: Option<PathBuf>,
+}
+
+/// Makes code count what is reached in it, and show libFuzzer what it compares.
+const COVERAGE: [&str; 7] = [
+    "--cfg=fuzzing",
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Cllvm-args=-simplifycfg-branch-fold-threshold=0",
+];
+
+/// Most memory of the process, in MB.
+const MEMORY: u32 = 512;
+
+/// An input that takes longer, in seconds, is a finding.
+const TIMEOUT: u32 = 10;
+
+/// Longest input, in bytes.
+const LONGEST: u32 = 1 << 16;
+
+/// Builds the target and runs it. Fails when it panics, takes too much memory or too long.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::require(&FUZZ_TOOLS)?;
+    let target = build()?;
+    let folder = workspace::target().join("fuzz");
+    let [corpus, findings] = ["corpus", "findings"].map(|name| folder.join(name));
+    for folder in [&corpus, &findings] {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    let mut fuzz = Command::new(target);
+    fuzz.arg(format!("-rss_limit_mb={MEMORY}")).arg(format!("-timeout={TIMEOUT}"));
+    fuzz.arg(format!("-artifact_prefix={}/", findings.display()));
+    if let Some(input) = &args.input {
+        return command::run(fuzz.arg(input));
+    }
+    let seeds = folder.join("seeds");
+    seed(&seeds)?;
+    fuzz.arg(format!("-max_total_time={}", args.seconds))
+        .arg(format!("-max_len={LONGEST}"))
+        .arg("-print_final_stats=1");
+    let found = "what it found is the input named above; read it again with `cargo xtask fuzz --input FILE`";
+    command::run(fuzz.args([&corpus, &seeds])).context(found)
+}
+
+/// Builds the target as an executable, and returns its path.
+fn build() -> Result<PathBuf> {
+    let triple = host_triple()?;
+    let mut cargo = command::cargo();
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", COVERAGE.join("\x1f"));
+    // With a target named, what runs while building is not touched by these flags.
+    cargo.args(["build", "--locked", "--profile", "fuzz", "--target", &triple]);
+    cargo.args(["--package", "tcptrace-tests", "--features", "fuzz", "--bin", "fuzz-trace"]);
+    command::run(&mut cargo)?;
+    Ok(workspace::target().join(triple).join("fuzz/fuzz-trace"))
+}
+
+fn host_triple() -> Result<String> {
+    let about = command::output(Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("-vV"))?;
+    let host = about.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("rustc does not say what it compiles for")
+}
+
+/// Records small traces of this machine, unless that was done before. They are the inputs to begin with.
+fn seed(folder: &Path) -> Result<()> {
+    /// Connections in each.
+    const CONNECTIONS: &str = "25";
+    let kinds: [(&str, &[&str]); 3] =
+        [("existing.tcpt", &[]), ("new.tcpt", &["--no-existing"]), ("classic.tcpt", &["--no-btf"])];
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let missing: Vec<_> = kinds.iter().filter(|(name, _)| !folder.join(name).exists()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !host::is_root() {
+        bail!("the first inputs are traces of the live kernel, and recording them is for root");
+    }
+    command::run(command::cargo().args(["build", "--locked", "--package", "tcptrace"]))?;
+    let generator = env::current_exe().context("cannot tell where this program is")?;
+    for (name, options) in missing {
+        let mut record = Command::new(workspace::target().join("debug/tcptrace"));
+        record.arg("record").arg("--output").arg(folder.join(name)).args(*options).arg("--");
+        command::run(record.arg(&generator).args(["generate", "--connections", CONNECTIONS]))?;
+    }
+    Ok(())
+}
