@@ -2,6 +2,7 @@
 
 mod check;
 mod clock;
+mod export;
 mod inquire;
 mod live;
 mod outlet;
@@ -69,6 +70,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Count the sockets that exist, by state, owner and remote end, or list them. Needs no privileges for what is yours.
     Snapshot(snapshot::SnapshotArgs),
+    /// Make a trace into JSON lines, CSV, Parquet, or a timeline for ui.perfetto.dev.
+    Export(export::ExportArgs),
     /// Describe every field of every output, with its unit and meaning, as text or as a JSON Schema.
     Schema(schema::SchemaArgs),
     /// Show what this kernel lets tcptrace measure, and why not where it cannot.
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Record(args) => record::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Check(args) => check::run(&args),
     };

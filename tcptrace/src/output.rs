@@ -4,19 +4,20 @@
 //! touches nothing but its writer. It writes once a row, so the writer should be buffered; [`Printer::flush`] hands over
 //! what is left.
 
+pub mod columns;
 mod csv;
 mod features;
 pub mod fields;
 pub mod human;
 mod json;
-mod render;
+pub(crate) mod render;
 mod sanitise;
 mod schema;
 mod text;
 mod time;
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 

@@ -13,7 +13,7 @@ use crate::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd,
 use super::{Clock, Context};
 
 /// 2025-01-02T03:04:05Z at boot; with a name for curl's network namespace and control group.
-pub(super) static CONTEXT: LazyLock<Context> = LazyLock::new(|| {
+pub(crate) static CONTEXT: LazyLock<Context> = LazyLock::new(|| {
     let mut names = Names::default();
     names.name_namespace(4_026_532_000, b"blue\x1b[2J");
     let group = Group {
@@ -25,10 +25,10 @@ pub(super) static CONTEXT: LazyLock<Context> = LazyLock::new(|| {
     Context { clock: Clock { boot_to_unix_ns: 1_735_787_045_000_000_000 }, names }
 });
 
-pub(super) const LONG_LOCAL: &str = "[2001:db8:1234:5678:9abc:def0:1234:5678]:45678";
-pub(super) const HOSTILE: Comm = Comm(*b"=\x1b[2J\n\"\\,\xff\xe2\x80\xae;x\0");
+pub(crate) const LONG_LOCAL: &str = "[2001:db8:1234:5678:9abc:def0:1234:5678]:45678";
+pub(crate) const HOSTILE: Comm = Comm(*b"=\x1b[2J\n\"\\,\xff\xe2\x80\xae;x\0");
 
-pub(super) fn tuple(local: &str, remote: &str) -> Tuple {
+pub(crate) fn tuple(local: &str, remote: &str) -> Tuple {
     let end = |text: &str| {
         let address: SocketAddr = text.parse().expect("an address and a port");
         let ip = match address.ip() {
@@ -41,12 +41,12 @@ pub(super) fn tuple(local: &str, remote: &str) -> Tuple {
     Tuple { local_ip, remote_ip, local_port, remote_port }
 }
 
-pub(super) fn task(pid: u32, comm: Comm) -> Task {
+pub(crate) fn task(pid: u32, comm: Comm) -> Task {
     Task { pid, tid: pid + 1, comm }
 }
 
 /// curl, from 10.0.0.1:45678 to 10.0.0.2:443.
-pub(super) fn identity() -> Identity {
+pub(crate) fn identity() -> Identity {
     Identity {
         conn: 0xa1b2,
         tuple: tuple("10.0.0.1:45678", "10.0.0.2:443"),
@@ -59,7 +59,7 @@ pub(super) fn identity() -> Identity {
 }
 
 /// A server's socket whose owner nobody saw, between long IPv6 addresses.
-pub(super) fn strange_identity() -> Identity {
+pub(crate) fn strange_identity() -> Identity {
     Identity {
         conn: 7,
         tuple: tuple(LONG_LOCAL, "[::1]:80"),
@@ -72,7 +72,7 @@ pub(super) fn strange_identity() -> Identity {
 }
 
 /// At 1.234567890 s: curl's ESTABLISHED → FIN_WAIT1 after 12.3 ms.
-pub(super) fn transition() -> Transition {
+pub(crate) fn transition() -> Transition {
     Transition {
         boot_ns: 1_234_567_890,
         identity: identity(),
@@ -88,7 +88,7 @@ pub(super) fn transition() -> Transition {
 }
 
 /// One row of everything that is shown in its own way.
-pub(super) fn transitions() -> Vec<Transition> {
+pub(crate) fn transitions() -> Vec<Transition> {
     let base = transition();
     let closed = Transition { new: State::Closed, ..base };
     let connecting = Identity { tuple: tuple("127.0.0.1:0", "127.0.0.1:80"), ..identity() };
@@ -169,7 +169,7 @@ fn waiting(state: State) -> Transition {
 }
 
 /// In CLOSE_WAIT, because nginx does not close it.
-pub(super) fn held_open() -> Stuck {
+pub(crate) fn held_open() -> Stuck {
     Stuck {
         state: State::CloseWait,
         age: Held::Exactly(31_200_000_000),
@@ -182,18 +182,18 @@ pub(super) fn held_open() -> Stuck {
 }
 
 /// In CLOSE_WAIT, because nginx does not accept it.
-pub(super) fn never_accepted() -> Stuck {
+pub(crate) fn never_accepted() -> Stuck {
     let listener = Some(task(80, Comm::from("nginx")));
     Stuck { holder: None, holders: Some(0), accepted: Some(false), listener, ..held_open() }
 }
 
 /// Over, but nginx has not closed its descriptor.
-pub(super) fn lingering() -> Stuck {
+pub(crate) fn lingering() -> Stuck {
     Stuck { state: State::Closed, ..held_open() }
 }
 
 /// curl's whole life, closed by curl, with a TIME_WAIT that ran out.
-pub(super) fn connection() -> Connection {
+pub(crate) fn connection() -> Connection {
     let stays = [
         (State::SynSent, 400_000),
         (State::Established, 1_200_000_000),
@@ -223,7 +223,7 @@ pub(super) fn connection() -> Connection {
 }
 
 /// One row of everything that is shown in its own way.
-pub(super) fn connections() -> Vec<Connection> {
+pub(crate) fn connections() -> Vec<Connection> {
     let stays = |stays: &[(State, Held)]| stays.iter().map(|&(state, held)| Stay { state, held }).collect();
     let base = Connection { stays: stays(&[(State::Established, Held::Exactly(5_000_000))]), ..connection() };
     let hostile = Owner { task: task(13, HOSTILE), source: OwnerSource::Scan };
@@ -308,7 +308,7 @@ fn socket() -> Entry {
 }
 
 /// One row of everything that is shown in its own way.
-pub(super) fn sockets() -> Vec<Entry> {
+pub(crate) fn sockets() -> Vec<Entry> {
     let nobody = Identity { owner: None, ..identity() };
     let unheld = Stuck { age: Held::Unknown, listener: None, holders: None, ..never_accepted() };
     let base = Entry { identity: nobody, stay: unheld, inode: 0, ..socket() };
@@ -351,7 +351,7 @@ pub(super) fn sockets() -> Vec<Entry> {
 }
 
 /// One row of everything that is shown in its own way.
-pub(super) fn counts() -> Vec<Count> {
+pub(crate) fn counts() -> Vec<Count> {
     let base = Count {
         by: By::State,
         state: State::CloseWait,
