@@ -3,11 +3,13 @@
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
 use super::outlet::Outlet;
+use super::replay::summarise;
 use super::study::TraceArgs;
 use super::{Outcome, say};
 use crate::export::{Dataset, Draft, Exported, Exporter, Perfetto};
@@ -17,13 +19,14 @@ use crate::trace::{Origin, Summary};
 
 /// Arguments of `export`.
 #[derive(Args, Debug)]
+#[command(mut_arg("to", |time| time.long("until")))]
 pub(super) struct ExportArgs {
     /// What to make of the traces
-    #[arg(long, value_enum, value_name = "FORMAT")]
+    #[arg(id = "format", long = "to", value_enum, value_name = "FORMAT")]
     to: Target,
     /// Where to: a file, made readable for its owner only; for parquet a folder, to whose data set files are added.
     /// Without it, standard output
-    #[arg(short, long, value_name = "OUT", required_if_eq("to", "parquet"))]
+    #[arg(short, long, value_name = "OUT", required_if_eq("format", "parquet"))]
     output: Option<PathBuf>,
     /// Which rows: those of `connections` or those of `watch`
     #[arg(long, value_enum, default_value_t)]
@@ -68,15 +71,17 @@ pub(super) fn run(args: &ExportArgs) -> Result<Outcome> {
     let open_too = args.open || args.to == Target::Perfetto;
     let summary = args.trace.read(config, open_too, &mut |row, origin| exporter.row(row, origin))?;
     let exported = exporter.finish(&summary)?;
-    report(args, exported, &summary);
-    Ok(if summary.lost.is_empty() && summary.damage.is_empty() { Outcome::Done } else { Outcome::Lost })
+    report(args, exported);
+    Ok(summarise(&summary))
 }
 
 fn exporter(args: &ExportArgs) -> Result<Box<dyn Exporter>> {
     let out = args.output.as_deref();
     Ok(match (args.to, args.rows) {
         (Target::Perfetto, Rows::Transitions) => {
-            bail!("--to perfetto draws connections: --rows transitions has no use")
+            let message =
+                "--to perfetto draws connections, which hold their transitions: leave out --rows transitions\n";
+            clap::Error::raw(ErrorKind::ArgumentConflict, message).exit()
         }
         (Target::Perfetto, Rows::Connections) => {
             let (draft, out) = open(out, args.force)?;
@@ -150,22 +155,12 @@ impl Exporter for Printed {
     }
 }
 
-fn report(args: &ExportArgs, exported: Exported, summary: &Summary) {
+fn report(args: &ExportArgs, exported: Exported) {
     let plural = |number: u64, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     if args.output.is_some() {
         say(format_args!("{} in {}", plural(exported.rows, "row"), plural(exported.files, "file")));
     }
     if exported.too_large > 0 {
         say(format_args!("{} too large for Parquet: left out, as null", plural(exported.too_large, "number")));
-    }
-    for (cause, events) in &summary.lost {
-        say(format_args!(
-            "{} lost while recording: {}",
-            plural(*events, "event"),
-            crate::output::sanitise(cause.as_bytes())
-        ));
-    }
-    for place in &summary.damage {
-        say(format_args!("damaged: {}", crate::output::sanitise(place.as_bytes())));
     }
 }
