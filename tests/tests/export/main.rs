@@ -24,7 +24,7 @@ impl Exported {
         self.folder.join(name).to_str().expect("UTF-8").to_owned()
     }
 
-    /// What `export` prints of both traces, and what `replay` does.
+    /// What the program prints of both traces, row by row.
     fn printed(&self, args: &[&str]) -> Vec<Value> {
         let finished = run(&[args, &self.traces.each_ref().map(String::as_str)].concat());
         assert_eq!(finished.code(), 0, "{}", finished.stderr);
@@ -36,7 +36,9 @@ impl Exported {
 fn exported() -> &'static Exported {
     static EXPORTED: OnceLock<Exported> = OnceLock::new();
     EXPORTED.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("export-{}", std::process::id()));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("export");
+        // Of the last run.
+        let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).expect("a folder");
         let traces = ["one", "two"].map(|name| folder.join(name).to_str().expect("UTF-8").to_owned());
         let exported = Exported { folder, traces };

@@ -41,6 +41,10 @@ class Spark:
             "spark.sql.shuffle.partitions": "1",
             "spark.local.dir": scratch,
             "spark.sql.warehouse.dir": scratch,
+            # Compiling would take longer than these queries do.
+            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            "spark.sql.codegen.wholeStage": "false",
+            "spark.sql.codegen.factoryMode": "NO_CODEGEN",
         }
         builder = SparkSession.builder
         for name, value in settings.items():
@@ -63,8 +67,8 @@ def main():
     engine, dataset, scratch = sys.argv[1:]
     data = {"duckdb": DuckDB, "spark": Spark}[engine](dataset, scratch)
     closers = data.rows(
-        "select closer, count(*), count(time_wait_ns), sum(time_wait_ns), sum(bytes_sent), sum(case when complete then 1 else 0 end) "
-        "from connections group by closer"
+        "select closer, count(*), count(time_wait_ns), sum(time_wait_ns), sum(bytes_sent), "
+        "sum(case when complete then 1 else 0 end) from connections group by closer"
     )
     states = data.rows(
         "select stay.state, count(*), sum(stay.ns), sum(case when stay.at_least then 1 else 0 end) "
@@ -72,8 +76,8 @@ def main():
     )
     transitions = data.rows("select old, new, count(*), sum(held_ns) from transitions group by old, new")
     places = data.rows(
-        "select distinct kind, cast(date as varchar(10)), host, boot_id from connections "
-        "union select distinct kind, cast(date as varchar(10)), host, boot_id from transitions"
+        "select distinct kind, cast(date as string), host, boot_id from connections "
+        "union select distinct kind, cast(date as string), host, boot_id from transitions"
     )
     # The timestamp and the whole number tell the same time.
     times = data.rows(
