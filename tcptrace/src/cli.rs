@@ -2,6 +2,7 @@
 
 mod check;
 mod clock;
+mod export;
 mod inquire;
 mod live;
 mod outlet;
@@ -74,6 +75,8 @@ enum Command {
     Snapshot(snapshot::SnapshotArgs),
     /// Draw the lives of a trace's connections to scale, both ends of a connection below each other.
     Timeline(timeline::TimelineArgs),
+    /// Make a trace into JSON lines, CSV, Parquet, or a timeline for ui.perfetto.dev.
+    Export(export::ExportArgs),
     /// Describe every field of every output, with its unit and meaning, as text or as a JSON Schema.
     Schema(schema::SchemaArgs),
     /// Show what this kernel lets tcptrace measure, and why not where it cannot.
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
         Command::Timeline(args) => timeline::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Check(args) => check::run(&args),
     };

@@ -25,6 +25,7 @@
 pub mod cli;
 pub mod event;
 pub mod existing;
+pub mod export;
 pub mod filter;
 pub mod follow;
 pub mod lifecycle;

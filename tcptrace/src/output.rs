@@ -4,12 +4,13 @@
 //! touches nothing but its writer. It writes once a row, so the writer should be buffered; [`Printer::flush`] hands over
 //! what is left.
 
+pub mod columns;
 mod csv;
 mod features;
 pub mod fields;
 pub mod human;
 mod json;
-mod render;
+pub(crate) mod render;
 mod sanitise;
 mod schema;
 mod text;

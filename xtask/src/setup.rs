@@ -1,5 +1,7 @@
 //! `cargo xtask setup`: what must be installed, and installing it.
 
+pub(crate) mod python;
+
 use std::fmt;
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +19,8 @@ const LLVM: &str = "22";
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Also the programs that the tests run (nft, ip, ss), and the C++ compiler that fuzzing needs
+    /// Also what the tests run: nft, ip, ss; Java, and an environment of Python with DuckDB and Spark; and the C++ compiler
+    /// that fuzzing needs
     #[arg(long)]
     tests: bool,
     /// Also the tools that the benchmark compares with
@@ -28,7 +31,7 @@ pub(crate) struct Args {
 /// A program, or a part of one, that somebody else makes.
 #[derive(Clone, Copy)]
 pub(crate) struct Tool {
-    /// File in `PATH`, or an absolute path.
+    /// File in `PATH`, an absolute path, or a module of Python.
     file: &'static str,
     /// Debian's package that has it.
     package: &'static str,
@@ -43,10 +46,13 @@ const BPF_TOOLCHAIN: [Tool; 4] = [
 ];
 
 /// What the tests run.
-pub(crate) const TEST_TOOLS: [Tool; 3] = [
+pub(crate) const TEST_TOOLS: [Tool; 6] = [
     Tool { file: "nft", package: "nftables" },
     Tool { file: "ip", package: "iproute2" },
     Tool { file: "ss", package: "iproute2" },
+    Tool { file: "java", package: "default-jre-headless" },
+    Tool { file: "python3", package: "python3" },
+    Tool { file: "python3 -m ensurepip", package: "python3-venv" },
 ];
 
 /// What `cargo xtask fuzz` builds libFuzzer with.
@@ -65,11 +71,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     tools.extend(TEST_TOOLS.iter().chain(&FUZZ_TOOLS).filter(|_| args.tests));
     tools.extend(BENCH_TOOLS.iter().filter(|_| args.bench));
     let commands = [packages(&tools, Tool::is_missing), linker()].concat();
-    if commands.is_empty() {
+    perform(&commands)?;
+    let more = args.tests && python::require()?;
+    if commands.is_empty() && !more {
         println!("Nothing to do: everything is installed.");
-        return Ok(());
     }
-    perform(&commands)
+    Ok(())
 }
 
 /// Makes sure that `tools` are there, installing them where that is possible; says so either way.
@@ -84,7 +91,11 @@ pub(crate) fn require(tools: &[Tool]) -> Result<()> {
 
 impl Tool {
     fn is_missing(&self) -> bool {
-        if self.file.starts_with('/') { !Path::new(self.file).exists() } else { command::find(self.file).is_none() }
+        match self.file.strip_prefix("python3 -m ") {
+            Some(module) => !python::has(module),
+            None if self.file.starts_with('/') => !Path::new(self.file).exists(),
+            None => command::find(self.file).is_none(),
+        }
     }
 }
 
@@ -144,6 +155,9 @@ fn linker() -> Vec<Step> {
 }
 
 fn perform(steps: &[Step]) -> Result<()> {
+    if steps.is_empty() {
+        return Ok(());
+    }
     if !host::is_debian() || !host::is_root() {
         let why = if host::is_debian() { "installing is for root" } else { "this is not Debian" };
         let lines: Vec<_> = steps.iter().map(|step| format!("  {step}")).collect();

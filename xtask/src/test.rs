@@ -21,10 +21,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("the tests trace the live kernel, which is for root: run `cargo xtask test` as root");
     }
     setup::require(&TEST_TOOLS)?;
+    setup::python::require()?;
     let packages = ["--locked", "--workspace", "--exclude", workspace::EBPF_PACKAGE];
     // The tests of whole programs run the binary, which `cargo test` alone would not build.
     command::run(command::cargo().arg("build").args(packages))?;
     let mut tests = command::cargo();
     tests.env("TCPTRACE_BIN", workspace::target().join("debug/tcptrace")).env("RUST_TEST_THREADS", THREADS);
+    tests.env("TCPTRACE_TEST_PYTHON", setup::python::interpreter());
     command::run(tests.args(["test", "--no-fail-fast"]).args(packages).args(&args.filter))
 }

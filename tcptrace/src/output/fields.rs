@@ -98,6 +98,42 @@ impl<'r> Value<'r> {
     }
 }
 
+/// A row of a stream: of `watch` or of `connections`.
+pub trait Streamed: Identified + Sized + 'static {
+    /// What such rows are called.
+    const KIND: &'static str;
+
+    /// Its fields, and those that only a socket has that is stuck.
+    fn fields() -> [&'static [Field<Self>]; 2];
+
+    /// When it happened, in ns of `CLOCK_BOOTTIME`.
+    fn boot_ns(&self) -> u64;
+}
+
+impl Streamed for Transition {
+    const KIND: &'static str = "transitions";
+
+    fn fields() -> [&'static [Field<Self>]; 2] {
+        [TRANSITION_FIELDS, STUCK_TRANSITION_FIELDS]
+    }
+
+    fn boot_ns(&self) -> u64 {
+        self.boot_ns
+    }
+}
+
+impl Streamed for Connection {
+    const KIND: &'static str = "connections";
+
+    fn fields() -> [&'static [Field<Self>]; 2] {
+        [CONNECTION_FIELDS, STUCK_CONNECTION_FIELDS]
+    }
+
+    fn boot_ns(&self) -> u64 {
+        self.closed_ns
+    }
+}
+
 /// The fields of a change of state.
 pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field {

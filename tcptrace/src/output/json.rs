@@ -26,6 +26,11 @@ impl<W: Write> Json<W> {
         Self { out, line: Vec::with_capacity(1024), time: Rfc3339::default() }
     }
 
+    /// What it writes to.
+    pub(crate) fn get_mut(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// Writes rows that are no part of a stream.
     pub(super) fn table<R>(&mut self, fields: &[Field<R>], rows: &[R]) -> io::Result<()> {
         let context = Context::default();

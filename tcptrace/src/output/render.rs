@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 /// Decimal.
-pub(super) fn decimal(to: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn decimal(to: &mut Vec<u8>, mut number: u64) {
     let mut text = [0; 20];
     let mut start = text.len();
     while number >= 10 {
@@ -34,7 +34,7 @@ const PAIRS: [[u8; 2]; 100] = {
 };
 
 /// The last `N` decimal digits, with leading zeros.
-pub(super) fn digits<const N: usize>(to: &mut Vec<u8>, mut number: u64) {
+pub(crate) fn digits<const N: usize>(to: &mut Vec<u8>, mut number: u64) {
     let mut text = [0; N];
     for place in text.iter_mut().rev() {
         *place = digit(number % 10);
@@ -44,13 +44,13 @@ pub(super) fn digits<const N: usize>(to: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Lower-case hexadecimal, without a prefix.
-pub(super) fn hex(to: &mut Vec<u8>, number: u64) {
+pub(crate) fn hex(to: &mut Vec<u8>, number: u64) {
     let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
     to.extend((0..digits).rev().map(|place| digit16((number >> (4 * place)) & 0xf)));
 }
 
 /// `127.0.0.1:80` or `[::1]:80`.
-pub(super) fn address(to: &mut Vec<u8>, address: SocketAddr) {
+pub(crate) fn address(to: &mut Vec<u8>, address: SocketAddr) {
     ip(to, address.ip());
     to.push(b':');
     decimal(to, address.port().into());
@@ -68,12 +68,20 @@ pub(super) fn address_or(to: &mut Vec<u8>, address: SocketAddr, no_port: u8) {
 
 fn ip(to: &mut Vec<u8>, ip: IpAddr) {
     match ip {
-        IpAddr::V4(ip) => ipv4(to, ip),
-        IpAddr::V6(ip) => {
+        IpAddr::V4(_) => bare_ip(to, ip),
+        IpAddr::V6(_) => {
             to.push(b'[');
-            ipv6(to, ip);
+            bare_ip(to, ip);
             to.push(b']');
         }
+    }
+}
+
+/// `127.0.0.1` or `::1`.
+pub(crate) fn bare_ip(to: &mut Vec<u8>, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(ip) => ipv4(to, ip),
+        IpAddr::V6(ip) => ipv6(to, ip),
     }
 }
 

@@ -5,10 +5,12 @@ use std::io::{self, Write};
 use serde_json::{Map, Value, json};
 
 use super::Format;
+use super::columns::{Column, PARTITIONS, columns};
 use super::fields::{
     CONNECTION_FIELDS, COUNT_FIELDS, FEATURE_FIELDS, Field, SOCKET_FIELDS, STUCK_CONNECTION_FIELDS,
-    STUCK_TRANSITION_FIELDS, Shape, TRANSITION_FIELDS,
+    STUCK_TRANSITION_FIELDS, Shape, Streamed, TRANSITION_FIELDS,
 };
+use crate::lifecycle::{Connection, Transition};
 
 /// The rows of one command.
 struct Output {
@@ -51,6 +53,19 @@ fn described<R>(fields: &[Field<R>], is_required: bool) -> Vec<Described> {
     fields.iter().map(describe).collect()
 }
 
+/// The columns of a data set that `export --to parquet` makes, below what its folders are named for.
+struct DataSet {
+    command: String,
+    columns: Vec<Column>,
+}
+
+fn data_sets() -> [DataSet; 2] {
+    fn of<R: Streamed>() -> DataSet {
+        DataSet { command: format!("export --to parquet --rows {}", R::KIND), columns: columns::<R>() }
+    }
+    [of::<Connection>(), of::<Transition>()]
+}
+
 /// Writes the fields of every output.
 ///
 /// # Errors
@@ -75,6 +90,19 @@ fn text(out: &mut impl Write) -> io::Result<()> {
             writeln!(out, "  {:<width$}  {kind:<8}  {:<12}  {}", field.name, field.unit, field.doc)?;
         }
     }
+    data_sets().iter().try_for_each(|set| text_of(out, set, width))
+}
+
+/// All may be null.
+fn text_of(out: &mut impl Write, set: &DataSet, width: usize) -> io::Result<()> {
+    writeln!(out, "\ntcptrace {}", set.command)?;
+    for (name, doc) in PARTITIONS {
+        writeln!(out, "  {name:<width$}  {:<21}  {:<4}  {doc}", "partition", "")?;
+    }
+    for column in &set.columns {
+        let (kind, unit) = (column.kind.as_str(), column.unit);
+        writeln!(out, "  {:<width$}  {kind:<21}  {unit:<4}  {}", column.name, column.doc)?;
+    }
     Ok(())
 }
 
@@ -85,6 +113,15 @@ fn csv(out: &mut impl Write) -> io::Result<()> {
         for field in &output.fields {
             let nullable = if field.is_nullable { "true" } else { "false" };
             table.write_record([output.command, field.name, word(field.shape), nullable, field.unit, field.doc])?;
+        }
+    }
+    for set in data_sets() {
+        let command = set.command.as_str();
+        for (name, doc) in PARTITIONS {
+            table.write_record([command, name, "partition", "true", "", doc])?;
+        }
+        for Column { name, kind, unit, doc, .. } in &set.columns {
+            table.write_record([command, name, kind.as_str(), "true", unit, doc])?;
         }
     }
     table.flush()
@@ -198,6 +235,19 @@ mod tests {
         }
         assert!(checked > 30, "only {checked} rows");
         assert!(jsonschema::meta::is_valid(&schema));
+    }
+
+    #[test]
+    fn every_column_of_parquet_is_described() {
+        for format in [Format::Text, Format::Csv] {
+            let mut out = Vec::new();
+            schema(&mut out, format).expect("written");
+            let out = String::from_utf8(out).expect("UTF-8");
+            for column in data_sets().iter().flat_map(|set| &set.columns) {
+                let described = |line: &str| line.contains(column.name.as_ref()) && line.contains(column.kind.as_str());
+                assert!(out.lines().any(described), "{format:?} has no {}", column.name);
+            }
+        }
     }
 
     #[test]

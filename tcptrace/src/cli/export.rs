@@ -1,0 +1,166 @@
+//! `export`: traces for other programs.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::error::ErrorKind;
+use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
+
+use super::outlet::Outlet;
+use super::replay::summarise;
+use super::study::TraceArgs;
+use super::{Outcome, say};
+use crate::export::{Dataset, Draft, Exported, Exporter, Perfetto};
+use crate::lifecycle::{Config, Connection, Row, Transition};
+use crate::output::{Format, Kind, Printer, TextOptions};
+use crate::trace::{Origin, Summary};
+
+/// Arguments of `export`.
+#[derive(Args, Debug)]
+#[command(mut_arg("to", |time| time.long("until")))]
+pub(super) struct ExportArgs {
+    /// What to make of the traces
+    #[arg(id = "format", long = "to", value_enum, value_name = "FORMAT")]
+    to: Target,
+    /// Where to: a file, made readable for its owner only; for parquet a folder, to whose data set files are added.
+    /// Without it, standard output
+    #[arg(short, long, value_name = "OUT", required_if_eq("format", "parquet"))]
+    output: Option<PathBuf>,
+    /// Which rows: those of `connections` or those of `watch`
+    #[arg(long, value_enum, default_value_t)]
+    rows: Rows,
+    /// After those that ended, also the connections that were still open when a trace ended (event is stuck)
+    #[arg(long)]
+    open: bool,
+    /// Replace files that exist
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    trace: TraceArgs,
+}
+
+/// What traces are exported to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Target {
+    /// One JSON object a line, as --format json prints
+    Jsonl,
+    /// Comma-separated values with a header, as --format csv prints
+    Csv,
+    /// A folder of Parquet files, partitioned by kind of rows, date and host
+    Parquet,
+    /// JSON for ui.perfetto.dev: each connection with its states on a time axis
+    Perfetto,
+}
+
+/// Which rows are exported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Rows {
+    /// One a connection
+    #[default]
+    Connections,
+    /// One a change of state
+    Transitions,
+}
+
+pub(super) fn run(args: &ExportArgs) -> Result<Outcome> {
+    let mut exporter = exporter(args)?;
+    let connections = args.rows == Rows::Connections;
+    let config = Config { transitions: !connections, connections, ..Config::default() };
+    let open_too = args.open || args.to == Target::Perfetto;
+    let summary = args.trace.read(config, open_too, &mut |row, origin| exporter.row(row, origin))?;
+    let exported = exporter.finish(&summary)?;
+    report(args, exported);
+    Ok(summarise(&summary))
+}
+
+fn exporter(args: &ExportArgs) -> Result<Box<dyn Exporter>> {
+    let out = args.output.as_deref();
+    Ok(match (args.to, args.rows) {
+        (Target::Perfetto, Rows::Transitions) => {
+            let message =
+                "--to perfetto draws connections, which hold their transitions: leave out --rows transitions\n";
+            clap::Error::raw(ErrorKind::ArgumentConflict, message).exit()
+        }
+        (Target::Perfetto, Rows::Connections) => {
+            let (draft, out) = open(out, args.force)?;
+            Box::new(Published { exporter: Perfetto::new(out), draft, replace: args.force })
+        }
+        (Target::Jsonl, rows) => printed(Format::Json, rows, out, args.force)?,
+        (Target::Csv, rows) => printed(Format::Csv, rows, out, args.force)?,
+        (Target::Parquet, rows) => {
+            let out = out.context("--to parquet needs --output")?;
+            match rows {
+                Rows::Connections => Box::new(Dataset::<Connection>::new(out, args.force)?),
+                Rows::Transitions => Box::new(Dataset::<Transition>::new(out, args.force)?),
+            }
+        }
+    })
+}
+
+/// What every command prints, from a trace.
+fn printed(format: Format, rows: Rows, out: Option<&Path>, replace: bool) -> Result<Box<dyn Exporter>> {
+    let (draft, out) = open(out, replace)?;
+    let text = TextOptions { colour: false, states: false, zone: TimeZone::UTC };
+    let mut printer = format.printer(out, text);
+    printer.header(match rows {
+        Rows::Connections => Kind::Connection,
+        Rows::Transitions => Kind::Transition,
+    })?;
+    Ok(Box::new(Published { exporter: Printed { printer, rows: 0 }, draft, replace }))
+}
+
+fn open(out: Option<&Path>, replace: bool) -> Result<(Option<Draft>, Box<dyn Write>)> {
+    let Some(path) = out else { return Ok((None, Box::new(Outlet::default()))) };
+    let (draft, file) = Draft::begin_at(path, replace)?;
+    Ok((Some(draft), Box::new(BufWriter::with_capacity(1 << 18, file))))
+}
+
+/// What goes to standard output, or to a file that is named at the end.
+struct Published<E> {
+    exporter: E,
+    draft: Option<Draft>,
+    replace: bool,
+}
+
+impl<E: Exporter> Exporter for Published<E> {
+    fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
+        self.exporter.row(row, origin)
+    }
+
+    fn finish(&mut self, summary: &Summary) -> Result<Exported> {
+        let exported = self.exporter.finish(summary)?;
+        let Some(draft) = self.draft.take() else { return Ok(exported) };
+        draft.publish(self.replace)?;
+        Ok(Exported { files: 1, ..exported })
+    }
+}
+
+/// What a printer prints.
+struct Printed {
+    printer: Box<dyn Printer>,
+    rows: u64,
+}
+
+impl Exporter for Printed {
+    fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
+        self.rows += 1;
+        Ok(self.printer.row(row, &origin.context)?)
+    }
+
+    fn finish(&mut self, _: &Summary) -> Result<Exported> {
+        self.printer.flush()?;
+        Ok(Exported { rows: self.rows, ..Exported::default() })
+    }
+}
+
+fn report(args: &ExportArgs, exported: Exported) {
+    let plural = |number: u64, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    if args.output.is_some() {
+        say(format_args!("{} in {}", plural(exported.rows, "row"), plural(exported.files, "file")));
+    }
+    if exported.too_large > 0 {
+        say(format_args!("{} too large for Parquet: left out, as null", plural(exported.too_large, "number")));
+    }
+}

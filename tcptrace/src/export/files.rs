@@ -1,0 +1,184 @@
+//! Files that are complete or not there at all.
+
+use std::fmt;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+
+/// A folder that files are put into. What is below it is reached through it alone, and never through a symbolic link.
+#[derive(Debug)]
+pub struct Folder {
+    fd: OwnedFd,
+    /// For messages.
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Opens a folder, after making it if it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be made or opened, or is a symbolic link.
+    pub fn make(path: &Path) -> Result<Self> {
+        // A slash at the end would have a link followed.
+        let path: PathBuf = path.components().collect();
+        Self::make_at(AT_FDCWD, &path, path.clone())
+    }
+
+    /// Opens a folder that exists.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let fd = openat(AT_FDCWD, path, flags, Mode::empty());
+        let fd = fd.with_context(|| format!("cannot open the folder {}", path.display()))?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// The folder of this name in it, made if it is missing.
+    fn below(&self, name: &str) -> Result<Self> {
+        Self::make_at(&self.fd, Path::new(name), self.path.join(name))
+    }
+
+    fn make_at(parent: impl std::os::fd::AsFd, name: &Path, path: PathBuf) -> Result<Self> {
+        match mkdirat(&parent, name, Mode::S_IRWXU) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot make the folder {}", path.display())),
+        }
+        let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = openat(&parent, name, flags, Mode::empty());
+        let fd = fd.with_context(|| format!("{} is no folder that can be written to", path.display()))?;
+        Ok(Self { fd, path })
+    }
+
+    fn has(&self, name: &str) -> Result<bool> {
+        match fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("cannot look for {}", self.path.join(name).display())),
+        }
+    }
+
+    fn try_clone(&self) -> Result<Self> {
+        Ok(Self { fd: self.fd.try_clone().context("cannot keep a folder open")?, path: self.path.clone() })
+    }
+}
+
+/// A file that is being written: under a hidden name, until it is published. One that is dropped before is removed.
+#[derive(Debug)]
+pub struct Draft {
+    root: Arc<Folder>,
+    /// Folders below the root, from the outermost.
+    folders: Vec<String>,
+    name: String,
+    hidden: String,
+    published: bool,
+}
+
+impl Draft {
+    /// Begins a file in the folder that is reached by `folders` from `root`.
+    ///
+    /// # Errors
+    /// When it cannot be created; or when there is one of that name, unless it is to be replaced.
+    pub fn begin(root: &Arc<Folder>, folders: &[String], name: &str, replace: bool) -> Result<(Self, File)> {
+        let folder = descend(root, folders)?;
+        if !replace && folder.has(name)? {
+            return Err(exists(&folder, name));
+        }
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let create = |hidden: &str| openat(&folder.fd, hidden, flags, mode);
+        // Somebody with our process id may have left one behind.
+        let names = (0..100).map(|attempt| format!(".{name}.{}-{attempt}.tmp", std::process::id()));
+        let mut attempts = names.map(|hidden| (create(&hidden), hidden));
+        let (file, hidden) = attempts
+            .find(|(file, _)| !matches!(file, Err(Errno::EEXIST)))
+            .with_context(|| format!("{} is full of unfinished files", folder.path.display()))?;
+        let file = file.with_context(|| format!("cannot create a file in {}", folder.path.display()))?;
+        let (root, folders) = (Arc::clone(root), folders.to_vec());
+        Ok((Self { root, folders, name: name.to_owned(), hidden, published: false }, file.into()))
+    }
+
+    /// Begins a file at a path.
+    ///
+    /// # Errors
+    /// As [`Draft::begin`].
+    pub fn begin_at(path: &Path, replace: bool) -> Result<(Self, File)> {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.with_context(|| format!("{} does not name a file", path.display()))?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self::begin(&Arc::new(Folder::open(parent)?), &[], name, replace)
+    }
+
+    /// Gives a file its name, after what was written to it is safe on the disk.
+    ///
+    /// # Errors
+    /// When that fails; or when there is one of that name by now, unless it is to be replaced.
+    pub fn publish(mut self, replace: bool) -> Result<()> {
+        let folder = descend(&self.root, &self.folders)?;
+        let file = openat(&folder.fd, self.hidden.as_str(), OFlag::O_RDONLY | OFlag::O_NOFOLLOW, Mode::empty());
+        let saved = file.map_err(std::io::Error::from).and_then(|file| File::from(file).sync_all());
+        saved.with_context(|| format!("cannot save {}", folder.path.join(&self.name).display()))?;
+        self.name_it(&folder, replace)?;
+        self.published = true;
+        Ok(())
+    }
+
+    fn name_it(&self, folder: &Folder, replace: bool) -> Result<()> {
+        let (hidden, name) = (self.hidden.as_str(), self.name.as_str());
+        let renamed = || {
+            renameat(&folder.fd, hidden, &folder.fd, name)
+                .with_context(|| format!("cannot name {}", folder.path.join(name).display()))
+        };
+        if replace {
+            return renamed();
+        }
+        // Unlike a rename, a link never replaces anything.
+        match linkat(&folder.fd, hidden, &folder.fd, name, AtFlags::empty()) {
+            Ok(()) => unlinkat(&folder.fd, hidden, UnlinkatFlags::NoRemoveDir)
+                .with_context(|| format!("cannot remove {}", folder.path.join(hidden).display())),
+            Err(Errno::EEXIST) => Err(exists(folder, name)),
+            // There are no hard links here.
+            Err(_) if !folder.has(name)? => renamed(),
+            Err(_) => Err(exists(folder, name)),
+        }
+    }
+
+    /// Whether there is a file of that name already.
+    pub(super) fn is_taken(&self) -> Result<bool> {
+        descend(&self.root, &self.folders)?.has(&self.name)
+    }
+}
+
+impl fmt::Display for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let folder = self.folders.iter().fold(self.root.path.clone(), |path, name| path.join(name));
+        write!(f, "{}", folder.join(&self.name).display())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.published
+            && let Ok(folder) = descend(&self.root, &self.folders)
+        {
+            // What cannot be removed stays hidden.
+            let _ = unlinkat(&folder.fd, self.hidden.as_str(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+}
+
+fn descend(root: &Folder, folders: &[String]) -> Result<Folder> {
+    folders.iter().try_fold(root.try_clone()?, |folder, name| folder.below(name))
+}
+
+fn exists(folder: &Folder, name: &str) -> anyhow::Error {
+    anyhow!("{} exists; --force replaces it", folder.path.join(name).display())
+}

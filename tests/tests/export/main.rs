@@ -1,0 +1,273 @@
+//! What other programs make of a trace: `tcptrace export`, read by those it is for.
+//!
+//! Needs root and `ip`; Java, and Python with the packages of `tests/requirements.txt`: `cargo xtask setup --tests`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+use tcptrace_tests::program::{Finished, run, run_command};
+use tcptrace_tests::sockets::{accept, address, bound_to, connect, listen, socket};
+use tcptrace_tests::{End, Namespace, Tracer};
+
+/// What was recorded, and the data set that was made of it.
+struct Exported {
+    folder: PathBuf,
+    traces: [String; 2],
+}
+
+impl Exported {
+    fn path(&self, name: &str) -> String {
+        self.folder.join(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    /// What the program prints of both traces, row by row.
+    fn printed(&self, args: &[&str]) -> Vec<Value> {
+        let finished = run(&[args, &self.traces.each_ref().map(String::as_str)].concat());
+        assert_eq!(finished.code(), 0, "{}", finished.stderr);
+        finished.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+}
+
+/// Two traces, made once; nothing is left open when a trace ends.
+fn exported() -> &'static Exported {
+    static EXPORTED: OnceLock<Exported> = OnceLock::new();
+    EXPORTED.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("export");
+        // Of the last run.
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("a folder");
+        let traces = ["one", "two"].map(|name| folder.join(name).to_str().expect("UTF-8").to_owned());
+        let exported = Exported { folder, traces };
+        for trace in &exported.traces {
+            record(trace);
+            for rows in ["connections", "transitions"] {
+                let finished = export(&[trace, "--to", "parquet", "--rows", rows, "-o", &exported.path("data")]);
+                assert_eq!(finished.code(), 0, "{}", finished.stderr);
+            }
+        }
+        exported
+    })
+}
+
+fn export(args: &[&str]) -> Finished {
+    run(&[&["export"], args].concat())
+}
+
+/// Connections of several kinds: most of their TIME_WAITs are over at once, because their port is wanted again.
+fn record(trace: &str) {
+    let net = Namespace::enter_unwatched();
+    let tracer = Tracer::start_in(&net, &["record", "-o", trace]);
+    let listener = listen("127.0.0.1");
+    let ipv6 = listen("::1");
+    let nobody = address(&listen("127.0.0.1"));
+    let first = bound_to(([127, 0, 0, 1], 0).into());
+    first.connect(&address(&listener).into()).expect("connect");
+    let mut client = End::from(first);
+    let mut server = accept(&listener);
+    for _ in 0..20 {
+        client.send(100);
+        server.receive(100);
+        client.finish_sending();
+        server.receive_end();
+        server.close();
+        client.receive_end();
+        client.close();
+        let again = bound_to(client.local);
+        again.connect(&address(&listener).into()).expect("connect from the same port");
+        client = End::from(again);
+        server = accept(&listener);
+        socket().connect(&nobody.into()).expect_err("nobody listens");
+        let (mut one, mut other) = connect(&ipv6);
+        one.reset();
+        other.receive_reset();
+        other.close();
+    }
+    client.reset();
+    server.receive_reset();
+    server.close();
+    let finished = tracer.interrupt();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+}
+
+/// What the data set should say, by the JSON lines of the same traces.
+fn expected(exported: &Exported) -> Value {
+    let connections = exported.printed(&["export", "--to", "jsonl"]);
+    let transitions = exported.printed(&["export", "--to", "jsonl", "--rows", "transitions"]);
+    assert!(connections.len() > 200 && transitions.len() > 500, "{} {}", connections.len(), transitions.len());
+    let mut closers = BTreeMap::<String, [Option<u64>; 5]>::new();
+    let mut states = BTreeMap::<String, [u64; 3]>::new();
+    let mut ports = BTreeMap::<String, u64>::new();
+    for row in &connections {
+        let sums = closers.entry(text(&row["closer"])).or_default();
+        let counted = [
+            Some(1),
+            Some(row["time_wait_ns"].is_u64().into()),
+            row["time_wait_ns"].as_u64(),
+            row["bytes_sent"].as_u64(),
+            Some((row["complete"] == true).into()),
+        ];
+        for (sum, value) in sums.iter_mut().zip(counted) {
+            *sum = value.map_or(*sum, |value| Some(sum.unwrap_or(0) + value));
+        }
+        for stay in row["states"].as_array().expect("states") {
+            let sums = states.entry(text(&stay["state"])).or_default();
+            let counted = [1, stay["ns"].as_u64().expect("ns"), (stay["at_least"] == true).into()];
+            sums.iter_mut().zip(counted).for_each(|(sum, value)| *sum += value);
+        }
+        let remote: std::net::SocketAddr = text(&row["remote"]).parse().expect("an address");
+        *ports.entry(format!("{} {}", remote.ip(), remote.port())).or_default() += 1;
+    }
+    let mut changes = BTreeMap::<String, [Option<u64>; 2]>::new();
+    for row in &transitions {
+        let [count, sum] = changes.entry(format!("{} {}", text(&row["old"]), text(&row["new"]))).or_default();
+        *count = Some(count.unwrap_or(0) + 1);
+        *sum = row["held_ns"].as_u64().map_or(*sum, |ns| Some(sum.unwrap_or(0) + ns));
+    }
+    assert!(closers["active"][2].is_some_and(|ns| ns > 0), "no TIME_WAIT was seen: {closers:?}");
+    json!({ "closers": closers, "states": states, "transitions": changes, "ports": ports })
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("text").to_owned()
+}
+
+/// What an engine says of the data set.
+fn queried(exported: &Exported, engine: &str) -> Value {
+    let scratch = exported.path(engine);
+    fs::create_dir_all(&scratch).expect("a folder");
+    let mut command = Command::new(python());
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/export/query.py"));
+    command.args([engine, &exported.path("data"), &scratch]);
+    let finished = run_command(command);
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    serde_json::from_str(finished.text().lines().last().expect("a line")).expect("JSON")
+}
+
+fn python() -> PathBuf {
+    let set = std::env::var_os("TCPTRACE_TEST_PYTHON").map(PathBuf::from);
+    let python = set.unwrap_or_else(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("Cargo's target directory");
+        target.join("python/bin/python")
+    });
+    assert!(python.exists(), "{} is missing: run `cargo xtask setup --tests`", python.display());
+    python
+}
+
+fn assert_agrees(engine: &str) {
+    let exported = exported();
+    let mut said = queried(exported, engine);
+    let [places, times] = ["places", "times"].map(|key| said.as_object_mut().expect("an object").remove(key));
+    let expected = expected(exported);
+    for (what, expected) in expected.as_object().expect("an object") {
+        assert_eq!(said[what], *expected, "{engine}: {what}");
+    }
+    let connections = exported.printed(&["export", "--to", "jsonl"]);
+    let mut closed: Vec<i64> = connections.iter().map(|row| unix_ns(&text(&row["closed"]))).collect();
+    closed.sort_unstable();
+    assert_eq!(times, Some(json!([closed.len(), closed.first(), closed.last()])), "{engine}");
+    let [host, boot_id] = ["kernel/hostname", "kernel/random/boot_id"]
+        .map(|name| fs::read_to_string(format!("/proc/sys/{name}")).expect("a name").trim().to_owned());
+    for place in places.expect("places").as_array().expect("places") {
+        let words = text(place);
+        let words: Vec<&str> = words.split(' ').collect();
+        assert!(["connections", "transitions"].contains(&words[0]), "{words:?}");
+        assert_eq!(words[2..], [host.as_str(), boot_id.as_str()]);
+    }
+}
+
+/// RFC 3339 in UTC with 9 digits, of a day between 1970 and 2100.
+fn unix_ns(time: &str) -> i64 {
+    let part = |range: std::ops::Range<usize>| time[range].parse::<i64>().expect("a number");
+    let (year, month, day) = (part(0..4), part(5..7), part(8..10));
+    let leap = |year: i64| i64::from(year % 4 == 0);
+    let lengths = [31, 28 + leap(year), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let before: i64 = lengths.iter().zip(1..month).map(|(days, _)| days).sum();
+    let days = (1970..year).map(|year| 365 + leap(year)).sum::<i64>() + before + day - 1;
+    let seconds = ((days * 24 + part(11..13)) * 60 + part(14..16)) * 60 + part(17..19);
+    seconds * 1_000_000_000 + part(20..29)
+}
+
+#[test]
+fn duckdb_reads_the_data_set() {
+    assert_agrees("duckdb");
+}
+
+#[test]
+fn spark_reads_the_data_set() {
+    assert_agrees("spark");
+}
+
+/// What is exported is what `replay` prints, byte for byte, on standard output and in a file.
+#[test]
+fn lines_are_those_of_replay() {
+    let exported = exported();
+    let trace = exported.traces[0].as_str();
+    for (to, format) in [("jsonl", "json"), ("csv", "csv")] {
+        for (rows, replayed) in [("connections", &["--connections"][..]), ("transitions", &[])] {
+            let replay = run(&[&["replay", trace, "--format", format], replayed].concat());
+            let printed = export(&[trace, "--to", to, "--rows", rows]);
+            assert_eq!((printed.code(), replay.code()), (0, 0), "{}{}", printed.stderr, replay.stderr);
+            assert!(printed.stdout.len() > 1000 && printed.stdout == replay.stdout, "{to} {rows}");
+            let file = exported.path(&format!("{rows}.{to}"));
+            let written = export(&[trace, "--to", to, "--rows", rows, "-o", &file]);
+            assert_eq!((written.code(), written.text()), (0, ""), "{}", written.stderr);
+            assert!(fs::read(&file).expect("a file") == printed.stdout, "{to} {rows} in a file");
+        }
+    }
+}
+
+/// A trace that is already part of a data set is not added a second time.
+#[test]
+fn a_trace_is_not_exported_twice() {
+    let exported = exported();
+    let (trace, data) = (exported.traces[0].as_str(), exported.path("data"));
+    let again = export(&[trace, "--to", "parquet", "-o", &data]);
+    assert_eq!(again.code(), 1);
+    assert!(again.stderr.contains("--force"), "{}", again.stderr);
+    let elsewhere = exported.path("elsewhere");
+    for force in [&[][..], &["--force"]] {
+        let finished = export(&[&[trace, "--to", "parquet", "-o", &elsewhere], force].concat());
+        assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    }
+}
+
+/// The time axis has every connection, and its states where they were.
+#[test]
+fn a_time_axis_for_perfetto() {
+    let exported = exported();
+    let printed = run(&["export", &exported.traces[0], "--to", "perfetto"]);
+    assert_eq!(printed.code(), 0, "{}", printed.stderr);
+    let axis: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
+    let events = axis["traceEvents"].as_array().expect("events");
+    let lines = run(&["export", &exported.traces[0], "--to", "jsonl"]);
+    let rows: Vec<Value> = lines.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let lives = events.iter().filter(|event| event["ph"] == "b" && event["args"]["event"] == "connection");
+    let lives: Vec<&Value> = lives.map(|event| &event["args"]).collect();
+    assert!(lives.len() > 100 && lives == rows.iter().collect::<Vec<_>>(), "{} of {}", lives.len(), rows.len());
+    let state = |phase: &str, state: &str| {
+        let events = events.iter().filter(move |event| event["ph"] == phase && event["name"] == state);
+        events.map(|event| event["ts"].as_f64().expect("a time")).sum::<f64>()
+    };
+    let drawn = state("e", "TIME_WAIT") - state("b", "TIME_WAIT");
+    let told: u64 = rows.iter().filter_map(|row| row["time_wait_ns"].as_u64()).sum();
+    // As far as the numbers of a browser go.
+    assert!(told > 0 && (drawn * 1000.0 - told as f64).abs() < 100.0 * rows.len() as f64, "{drawn} µs, {told} ns");
+}
+
+#[test]
+fn wrong_usage() {
+    for (args, said) in [
+        (&["t", "--to", "parquet"][..], "--output"),
+        (&["t", "--to", "perfetto", "--rows", "transitions"], "transitions"),
+        (&["t"], "--to"),
+        (&["--to", "jsonl"], "FILE"),
+    ] {
+        let finished = export(args);
+        assert_eq!((finished.code(), finished.text()), (2, ""), "{args:?}: {}", finished.stderr);
+        assert!(finished.stderr.contains(said), "{args:?}: {}", finished.stderr);
+    }
+}
