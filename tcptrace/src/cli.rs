@@ -7,6 +7,7 @@ mod live;
 mod outlet;
 mod record;
 mod replay;
+mod report;
 mod run;
 mod schema;
 mod select;
@@ -69,6 +70,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Count the sockets that exist, by state, owner and remote end, or list them. Needs no privileges for what is yours.
     Snapshot(snapshot::SnapshotArgs),
+    /// Tell what happened, from traces: where sockets piled up, whose they were, and how connections ended.
+    Report(report::ReportArgs),
     /// Describe every field of every output, with its unit and meaning, as text or as a JSON Schema.
     Schema(schema::SchemaArgs),
     /// Show what this kernel lets tcptrace measure, and why not where it cannot.
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Record(args) => record::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Check(args) => check::run(&args),
     };

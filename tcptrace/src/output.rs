@@ -10,6 +10,7 @@ pub mod fields;
 pub mod human;
 mod json;
 mod render;
+mod report;
 mod sanitise;
 mod schema;
 mod text;
@@ -31,6 +32,7 @@ use crate::snapshot::{Count, Entry};
 pub use self::csv::Csv;
 pub use self::features::features;
 pub use self::json::Json;
+pub use self::report::report;
 pub use self::sanitise::{sanitise, width};
 pub use self::schema::schema;
 pub use self::text::Text;
@@ -79,6 +81,12 @@ pub struct TextOptions {
     pub states: bool,
     /// The zone that times are shown in.
     pub zone: TimeZone,
+}
+
+impl Default for TextOptions {
+    fn default() -> Self {
+        Self { colour: false, states: false, zone: TimeZone::UTC }
+    }
 }
 
 /// Writes rows in one format.

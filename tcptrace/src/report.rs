@@ -16,7 +16,7 @@ mod slowest;
 mod who;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

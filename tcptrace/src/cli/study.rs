@@ -76,7 +76,6 @@ impl When {
 impl TraceArgs {
     /// Reads the traces, and hands over each row that the live commands would have shown, in the order of time; after
     /// those, if asked for, the connections that were still open in the end ([`Row::stuck`]).
-    #[expect(dead_code, reason = "the other commands that read traces follow")]
     pub(super) fn read(
         &self,
         config: Config,

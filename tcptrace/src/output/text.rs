@@ -2,6 +2,7 @@
 
 mod column;
 mod note;
+pub(super) mod report;
 mod snapshot;
 mod style;
 
@@ -15,6 +16,7 @@ use crate::snapshot::{By, Count, Entry};
 use crate::tcp::{State, Task, TimeWaitEnd};
 
 use self::column::{Align, Column, Line};
+pub(super) use self::report::write_report;
 use super::time::TimeOfDay;
 use super::{Context, Kind, Printer, TextOptions, human, render, sanitise};
 

@@ -1,5 +1,6 @@
 //! From counts to the rows that outputs show.
 
+use std::cmp::Reverse;
 use std::hash::Hash;
 
 use super::analysis::{Analysis, InState};
@@ -244,13 +245,13 @@ fn counted(counts: impl Iterator<Item = (Property, u64)>) -> Vec<Count> {
         .into_iter()
         .map(|(property, connections)| Count { property, connections, share: share(connections, all) })
         .collect();
-    rows.sort_by(|one, other| other.connections.cmp(&one.connections));
+    rows.sort_by_key(|row| Reverse(row.connections));
     rows
 }
 
 fn most_first<T>(counts: impl Iterator<Item = (T, u64)>) -> Vec<T> {
     let mut counts: Vec<_> = counts.filter(|(_, connections)| *connections > 0).collect();
-    counts.sort_by(|one, other| other.1.cmp(&one.1));
+    counts.sort_by_key(|(_, connections)| Reverse(*connections));
     counts.into_iter().map(|(value, _)| value).collect()
 }
 

@@ -136,7 +136,7 @@ pub(super) struct Tally {
 /// How long a group was in something.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Times {
-    pub(super) exact: Histogram<3>,
+    pub(super) exact: Histogram<5>,
     pub(super) at_least: u64,
     longest_part: u64,
 }
@@ -313,7 +313,7 @@ pub(super) struct Pair {
     pub(super) short: u64,
     pub(super) longer: u64,
     pub(super) active: u64,
-    pub(super) established: Histogram<3>,
+    pub(super) established: Histogram<5>,
     bytes_sent: u64,
     bytes_received: u64,
     counted: u64,
