@@ -6,11 +6,12 @@ use anyhow::{Context, Result};
 use clap::Args;
 use jiff::tz::TimeZone;
 
+use super::Outcome;
+use super::replay::summarise;
 use super::select::OutputArgs;
 use super::study::TraceArgs;
-use super::{Outcome, say};
 use crate::lifecycle::{Config, Row};
-use crate::output::{self, Format, TextOptions};
+use crate::output::{self, TextOptions};
 use crate::report::{Analysis, By, Options};
 
 /// Arguments of `report`.
@@ -41,11 +42,5 @@ pub(super) fn run(args: &ReportArgs) -> Result<Outcome> {
     let text = TextOptions { colour: args.output.colour(), states: false, zone: TimeZone::system() };
     let out = io::BufWriter::new(io::stdout().lock());
     output::report(out, args.output.format, &text, &report).context("cannot write the report")?;
-    if args.output.format != Format::Text {
-        for damage in &report.damage {
-            say(format_args!("{}", output::sanitise(damage.as_bytes())));
-        }
-    }
-    let is_whole = report.overview.lost == 0 && report.damage.is_empty();
-    Ok(if is_whole { Outcome::Done } else { Outcome::Lost })
+    Ok(summarise(&summary))
 }
