@@ -13,6 +13,7 @@ use std::io::{self, Write};
 
 use anstyle::{Effects, Style};
 
+pub(in crate::output) use self::screen::longest;
 use self::spark::sparkline;
 use super::style;
 use crate::output::TextOptions;

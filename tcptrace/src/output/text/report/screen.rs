@@ -253,7 +253,7 @@ impl<W: Write> Writer<'_, W> {
 }
 
 /// The longest time in a state, known in part if that is longer than any known exactly.
-pub(super) fn longest(row: &StateRow) -> Held {
+pub(in crate::output) fn longest(row: &StateRow) -> Held {
     match (row.exact.max, row.parts.max) {
         (Some(exact), Some(part)) if exact < part => Held::AtLeast(part),
         (Some(exact), _) => Held::Exactly(exact),

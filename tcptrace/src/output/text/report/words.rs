@@ -115,7 +115,7 @@ pub(in crate::output) fn group(group: &Group, is_fleet: bool) -> String {
         By::Process => process(group),
         By::Remote => remote(group),
         By::Lport => {
-            let port = group.local_port.map_or("clients, or unknown".to_owned(), |port| format!("port {port}"));
+            let port = group.local_port.map_or("no server's port".to_owned(), |port| format!("port {port}"));
             match &group.netns_name {
                 Some(name) => format!("{port} in {}", sanitise(name)),
                 None => port,
@@ -139,7 +139,8 @@ fn process(group: &Group) -> String {
         }
         (None, None) => String::new(),
     };
-    match place(group) {
+    // The root of the hierarchy says nothing.
+    match place(group).filter(|place| place != "/") {
         Some(place) => format!("{comm}{number} in {place}"),
         None => format!("{comm}{number}"),
     }
