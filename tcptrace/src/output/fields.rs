@@ -774,8 +774,8 @@ mod tests {
                        ended_peak_time open incomplete failed reset counted bytes_sent bytes_received retransmits";
         assert_eq!(names(REPORT_FIELDS).join(" "), figures);
         let group = "others partial host pid processes comm container unit cgroup remote local_port";
-        let groups = "event state by connections share open failed at_least never_accepted p50_ns p90_ns longest_ns \
-                      longest_at_least bytes_sent bytes_received";
+        let groups = "event state by connections share total_ns total_share open failed at_least never_accepted p50_ns \
+                      p90_ns longest_ns longest_at_least bytes_sent bytes_received";
         assert_eq!(names(REPORT_GROUP_FIELDS).join(" "), format!("{groups} {group} netns netns_name"));
         let failure = "event end by connections share";
         assert_eq!(names(REPORT_FAILURE_FIELDS).join(" "), format!("{failure} {group} netns netns_name"));

@@ -155,7 +155,13 @@ impl Writer<'_> {
             let first = |by: By| {
                 let mut rows =
                     report.groups.iter().filter(|group| group.state == Some(row.state) && group.group.by == by);
-                rows.next().map(|first| format!("{} {}", percent(first.share), group(&first.group, self.is_fleet())))
+                rows.next().map(|first| {
+                    format!(
+                        "{} {}",
+                        percent(first.total_share.unwrap_or(first.share)),
+                        group(&first.group, self.is_fleet())
+                    )
+                })
             };
             let most = row.peak.map_or(String::new(), |peak| {
                 format!(" at most {} at once, at {};", number(peak.value), self.at(peak.unix_ns))

@@ -105,8 +105,10 @@ impl Analysis {
         let all = maker.rows(groups, |tally| tally.connections);
         report.groups.extend(all.iter().map(|(group, tally, share)| group_row(None, group, tally, *share)));
         for (place, state) in STUDIED.into_iter().enumerate() {
-            let rows = maker.rows(groups, |tally| tally.in_state(place));
-            let row = |(group, tally, share): &(Group, Tally, f64)| state_group_row(state, place, group, tally, *share);
+            let rows = maker.rows(groups, |tally| tally.weight_in_state(place));
+            let all = rows.iter().map(|(_, tally, _)| tally.in_state(place)).sum();
+            let row =
+                |(group, tally, share): &(Group, Tally, f64)| state_group_row(state, place, group, tally, all, *share);
             report.groups.extend(rows.iter().map(row));
         }
         for end in most_first(End::ALL.iter().copied().zip(self.ends)).into_iter().filter(|end| is_failure(*end)) {
@@ -188,6 +190,8 @@ fn group_row(state: Option<State>, group: &Group, tally: &Tally, share: f64) -> 
         group: group.clone(),
         connections: tally.connections,
         share,
+        total: None,
+        total_share: None,
         open: tally.open,
         failed: tally.failed,
         at_least: None,
@@ -200,17 +204,19 @@ fn group_row(state: Option<State>, group: &Group, tally: &Tally, share: f64) -> 
     }
 }
 
-fn state_group_row(state: State, place: usize, group: &Group, tally: &Tally, share: f64) -> GroupRow {
+fn state_group_row(state: State, place: usize, group: &Group, tally: &Tally, all: u64, total_share: f64) -> GroupRow {
     let counted = tally.states[place].as_deref().cloned().unwrap_or_default();
     GroupRow {
         connections: tally.in_state(place),
+        total: Some(counted.times.total_ns),
+        total_share: Some(total_share),
         open: counted.open,
         at_least: Some(counted.times.at_least),
         never_accepted: counted.never_accepted,
         p50: counted.times.exact.percentile(50),
         p90: counted.times.exact.percentile(90),
         longest: counted.times.longest(),
-        ..group_row(Some(state), group, tally, share)
+        ..group_row(Some(state), group, tally, share(tally.in_state(place), all))
     }
 }
 

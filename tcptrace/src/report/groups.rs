@@ -138,6 +138,8 @@ pub(super) struct Tally {
 pub(super) struct Times {
     pub(super) exact: Histogram<5>,
     pub(super) at_least: u64,
+    /// Of all together, as far as it was seen, in ns.
+    pub(super) total_ns: u64,
     longest_part: u64,
 }
 
@@ -159,6 +161,7 @@ pub(super) struct Still {
 
 impl Times {
     fn add(&mut self, held: Held) {
+        self.total_ns = self.total_ns.saturating_add(held.known_ns().unwrap_or(0));
         match held {
             Held::Unknown => {}
             Held::Exactly(ns) => self.exact.add(ns),
@@ -184,6 +187,7 @@ impl Times {
     fn merge(&mut self, other: &Self) {
         self.exact.merge(&other.exact);
         self.at_least += other.at_least;
+        self.total_ns = self.total_ns.saturating_add(other.total_ns);
         self.longest_part = self.longest_part.max(other.longest_part);
     }
 }
@@ -220,6 +224,11 @@ impl Tally {
 
     pub(super) fn in_state(&self, place: usize) -> u64 {
         self.states[place].as_ref().map_or(0, |state| state.times.total())
+    }
+
+    /// How long all of them together were in a state, in ns; and how many, so that none counts for nothing.
+    pub(super) fn weight_in_state(&self, place: usize) -> u64 {
+        self.states[place].as_ref().map_or(0, |state| state.times.total_ns.saturating_add(state.times.total()))
     }
 
     pub(super) fn still(&self, place: usize) -> Still {

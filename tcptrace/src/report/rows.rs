@@ -73,8 +73,8 @@ pub struct Report {
     pub counts: Vec<Count>,
     /// The states in which sockets pile up, in the order of [`STUDIED`].
     pub states: Vec<StateRow>,
-    /// Who and where they are, by each way of grouping: all connections first, then those in each studied state; most
-    /// first.
+    /// Who and where they are, by each way of grouping: all connections first, most first; then those in each studied
+    /// state, those that were there longest together first.
     pub groups: Vec<GroupRow>,
     /// Resets and failures, by kind and by each way of grouping; most first.
     pub failures: Vec<FailureRow>,
@@ -302,6 +302,10 @@ pub struct GroupRow {
     pub connections: u64,
     /// Of all of them, from 0 to 1.
     pub share: f64,
+    /// How long all of them together were in the state, as far as it was seen, in ns; with a state only.
+    pub total: Option<u64>,
+    /// Of that time of all sockets, from 0 to 1: of those that were there at any moment, on average.
+    pub total_share: Option<f64>,
     /// Still open in the end; still in that state.
     pub open: u64,
     /// Ended by a reset, a timeout or in another way that is no orderly close.

@@ -204,6 +204,19 @@ pub static REPORT_GROUP_FIELDS: &[Field<GroupRow>] = &[
     Field::BY,
     number("connections", "", "How many.", |row, _| Value::U64(row.connections)),
     real("share", "", "Of all, or of all that were in state, from 0 to 1.", |row, _| Value::Real(row.share)),
+    number(
+        "total_ns",
+        "ns",
+        "How long all of them together were in state, as far as it was seen; null without state.",
+        |row, _| Value::number(row.total),
+    ),
+    real(
+        "total_share",
+        "",
+        "Of the time of all in state, from 0 to 1: their share of the sockets that were there at any moment, on average. \
+         Groups with the largest come first. Null without state.",
+        |row, _| Value::real(row.total_share),
+    ),
     number("open", "", "How many had not ended when the recording did; with state: still were in it.", |row, _| {
         Value::U64(row.open)
     }),

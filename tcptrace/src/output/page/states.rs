@@ -188,7 +188,7 @@ impl Writer<'_> {
         let rows: Vec<&GroupRow> =
             report.groups.iter().filter(|row| row.state == state && row.group.by == by).collect();
         if state.is_some() {
-            let columns = ["sockets", "share", "still in it", "median", "90 %", "longest"];
+            let columns = ["of all time", "sockets", "share", "still in it", "median", "90 %", "longest"];
             let columns: Vec<_> = [(title(by), true)].into_iter().chain(columns.map(|name| (name, false))).collect();
             self.page.table("", &columns);
         } else {
@@ -209,11 +209,12 @@ impl Writer<'_> {
         for (place, row) in rows.into_iter().enumerate() {
             let class = if row.group.others.is_some() { "others" } else { "" };
             let key = group_key(by, state.map(State::as_str), place);
-            let mut cells = vec![
-                Cell::Name(group(&row.group, self.is_fleet())),
+            let mut cells = vec![Cell::Name(group(&row.group, self.is_fleet()))];
+            cells.extend(row.total_share.map(|share| Cell::Figure(percent(share))));
+            cells.extend([
                 Cell::Exact("connections", row.connections, count(row.connections)),
                 Cell::Figure(percent(row.share)),
-            ];
+            ]);
             if state.is_none() {
                 cells.push(Cell::Figure(report.overview.per_second(row.connections).map_or("-".to_owned(), rate)));
             }

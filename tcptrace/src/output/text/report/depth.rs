@@ -158,6 +158,7 @@ impl<W: Write> Writer<'_, W> {
         let rows = self.report.groups.iter().filter(|row| row.state == Some(state) && row.group.by == by);
         let mut table = Table::new(&[
             (title(by), Align::Left),
+            ("OF TIME", Align::Right),
             ("SOCKETS", Align::Right),
             ("SHARE", Align::Right),
             ("STILL IN", Align::Right),
@@ -168,6 +169,7 @@ impl<W: Write> Writer<'_, W> {
         for row in rows {
             table.row([
                 self.named_group(&row.group),
+                percent(row.total_share.unwrap_or(0.0)),
                 count(row.connections),
                 percent(row.share),
                 count(row.open),

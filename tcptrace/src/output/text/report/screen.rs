@@ -27,6 +27,7 @@ impl<W: Write> Writer<'_, W> {
         self.what_is_missing()?;
         writeln!(self.out)?;
         self.pile_ups()?;
+        writeln!(self.out, "{:11}shares of the sockets that were there at any moment, on average:", "")?;
         for row in report.states.iter().filter(|row| row.sockets > 0) {
             self.pile_up(row)?;
         }
@@ -146,7 +147,8 @@ impl<W: Write> Writer<'_, W> {
     /// The largest groups of those in a state, each with its share; `None` when they are all of one that says nothing.
     pub(super) fn largest(&self, state: State, by: By) -> Option<String> {
         let rows = self.report.groups.iter().filter(|row| row.state == Some(state) && row.group.by == by);
-        let rows: Vec<_> = rows.map(|row| (&row.group, row.connections, row.share)).collect();
+        let rows: Vec<_> =
+            rows.map(|row| (&row.group, row.connections, row.total_share.unwrap_or(row.share))).collect();
         let says_nothing = rows.iter().all(|(group, ..)| by == By::Lport && group.local_port.is_none());
         (!says_nothing).then(|| self.named(&rows, NAMED))
     }

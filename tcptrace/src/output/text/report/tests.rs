@@ -28,15 +28,16 @@ fn an_incident() {
     TIME_WAIT   10,350    2,887 2,888 03:04:59  59.9s  59.9s   60.0s ▁▁▁▂▂▃▃▃▄▄▄▅▅▅▆▆▆▇▇▇████
     CLOSE_WAIT     997      100   100 03:04:59 9.46ms 16.8ms  ≥3m19s ▁▁▁▁▁▁▁▁▁▁▂▂▃▃▄▄▅▅▆▆▇▇██
     FIN_WAIT2   10,356        0  1.01 03:00:56 60.0µs 60.0µs   40.0s ▅██▆▅██▆▅██▆▅██▆▅██▆▅██▆
+               shares of the sockets that were there at any moment, on average:
     TIME_WAIT  of    python3[4242] in web.service 100 %
                with  10.0.0.5:6379 100 %
                ended expired 6,180 (82.8 %), reused 1,283 (17.1 %)
-    CLOSE_WAIT of    nginx ×3 in nginx.service 89.9 %, java[991] in container 0123456789ab 8.0 %, unknown process in container 0123456789ab 2.0 %
-               with  10.1.0.0 22.5 %, 10.1.0.1 22.5 %, 10.1.0.2 22.4 %, others 32.3 %
-               at    port 80 89.9 %, port 8080 10.0 %
+    CLOSE_WAIT of    java[991] in container 0123456789ab 79.1 %, unknown process in container 0123456789ab 20.7 %, nginx ×3 in nginx.service <0.1 %
+               with  10.2.0.7 99.9 %, 10.1.0.1 <0.1 %, 10.1.0.2 <0.1 %, others <0.1 %
+               at    port 8080 99.9 %, port 80 <0.1 %
                20 were never accepted
-    FIN_WAIT2  of    python3[4242] in web.service 99.9 %, unknown process in web.service <0.1 %
-               with  10.0.0.5:6379 99.9 %, 192.0.2.9:443 <0.1 %
+    FIN_WAIT2  of    unknown process in web.service 99.7 %, python3[4242] in web.service 0.2 %
+               with  192.0.2.9:443 99.7 %, 10.0.0.5:6379 0.2 %
 
     CLOSED BY  active 7,469 (88.1 %), passive 897 (10.5 %), never_established 60 (0.7 %), reset_remote 43 (0.5 %)
     ENDED BY   fin 8,360 (98.7 %), refused 60 (0.7 %), reset_received 43 (0.5 %), fin_wait2_timeout 6 (<0.1 %)
@@ -98,8 +99,8 @@ fn an_incident() {
         20s   50s       0 1,420 ████████▋
         50s  100s   6,180   444 ████████████████████████████████████████
 
-      PROCESS                      SOCKETS SHARE STILL IN   P50   P90 LONGEST
-      python3[4242] in web.service  10,350 100 %    2,887 59.5s 59.5s   60.0s
+      PROCESS                      OF TIME SOCKETS SHARE STILL IN   P50   P90 LONGEST
+      python3[4242] in web.service   100 %  10,350 100 %    2,887 59.5s 59.5s   60.0s
 
       by remote: 10.0.0.5:6379 100 %
       by container: web.service 100 %
@@ -125,14 +126,14 @@ fn an_incident() {
         50s  100s       0  25 ██▍
        100s  200s       0  50 ████▊
 
-      PROCESS                                   SOCKETS  SHARE STILL IN    P50    P90 LONGEST
-      nginx ×3 in nginx.service                     897 89.9 %        0 9.56ms 15.3ms  16.9ms
-      java[991] in container 0123456789ab            80  8.0 %       80      -      -  ≥3m17s
-      unknown process in container 0123456789ab      20  2.0 %       20      -      -  ≥3m19s
+      PROCESS                                   OF TIME SOCKETS  SHARE STILL IN    P50    P90 LONGEST
+      java[991] in container 0123456789ab        79.1 %      80  8.0 %       80      -      -  ≥3m17s
+      unknown process in container 0123456789ab  20.7 %      20  2.0 %       20      -      -  ≥3m19s
+      nginx ×3 in nginx.service                  <0.1 %     897 89.9 %        0 9.56ms 15.3ms  16.9ms
 
-      by remote: 10.1.0.0 22.5 %, 10.1.0.1 22.5 %, 10.1.0.2 22.4 %, others 32.3 %
-      by lport:  port 80 89.9 %, port 8080 10.0 %
-      by container: nginx.service 89.9 %, container 0123456789ab 10.0 %
+      by remote: 10.2.0.7 99.9 %, 10.1.0.1 <0.1 %, 10.1.0.2 <0.1 %, others <0.1 %
+      by lport:  port 8080 99.9 %, port 80 <0.1 %
+      by container: container 0123456789ab 99.9 %, nginx.service <0.1 %
       by netns:  netns 4026532000 100 %
 
     FIN_WAIT2: 10,356 sockets
@@ -146,11 +147,11 @@ fn an_incident() {
         10s   20s       0
         20s   50s       6     ▏
 
-      PROCESS                        SOCKETS  SHARE STILL IN    P50    P90 LONGEST
-      python3[4242] in web.service    10,350 99.9 %        0 60.0µs 60.0µs  60.0µs
-      unknown process in web.service       6 <0.1 %        0  40.0s  40.0s   40.0s
+      PROCESS                        OF TIME SOCKETS  SHARE STILL IN    P50    P90 LONGEST
+      unknown process in web.service  99.7 %       6 <0.1 %        0  40.0s  40.0s   40.0s
+      python3[4242] in web.service     0.2 %  10,350 99.9 %        0 60.0µs 60.0µs  60.0µs
 
-      by remote: 10.0.0.5:6379 99.9 %, 192.0.2.9:443 <0.1 %
+      by remote: 192.0.2.9:443 99.7 %, 10.0.0.5:6379 0.2 %
       by container: web.service 100 %
       by netns:  netns 4026532000 100 %
 
@@ -210,6 +211,7 @@ fn nothing_at_all() {
     ended  0 (-)
 
     STATE SOCKETS STILL IN MOST AT P50 P99 LONGEST OVER TIME
+               shares of the sockets that were there at any moment, on average:
 
     CLOSED BY  -
     ENDED BY   -
