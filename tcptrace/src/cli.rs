@@ -6,10 +6,10 @@ mod export;
 mod inquire;
 mod live;
 mod outlet;
-#[expect(dead_code, reason = "the reader of traces follows")]
 mod progress;
 mod record;
 mod replay;
+mod report;
 mod run;
 mod schema;
 mod select;
@@ -77,6 +77,8 @@ enum Command {
     Timeline(timeline::TimelineArgs),
     /// Make a trace into JSON lines, CSV, Parquet, or a timeline for ui.perfetto.dev.
     Export(export::ExportArgs),
+    /// Tell what happened, from traces: where sockets piled up, whose they were, and how connections ended.
+    Report(report::ReportArgs),
     /// Describe every field of every output, with its unit and meaning, as text or as a JSON Schema.
     Schema(schema::SchemaArgs),
     /// Show what this kernel lets tcptrace measure, and why not where it cannot.
@@ -95,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Snapshot(args) => snapshot::run(&args),
         Command::Timeline(args) => timeline::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Check(args) => check::run(&args),
     };

@@ -32,6 +32,7 @@ pub mod lifecycle;
 pub mod names;
 pub mod output;
 pub mod probe;
+pub mod report;
 pub mod snapshot;
 pub mod tcp;
 pub mod timeline;

@@ -10,7 +10,9 @@ mod features;
 pub mod fields;
 pub mod human;
 mod json;
+mod page;
 pub(crate) mod render;
+mod report;
 mod sanitise;
 mod schema;
 mod text;
@@ -32,6 +34,8 @@ use crate::snapshot::{Count, Entry};
 pub use self::csv::Csv;
 pub use self::features::features;
 pub use self::json::Json;
+pub use self::page::page;
+pub use self::report::report;
 pub use self::sanitise::{sanitise, width};
 pub use self::schema::schema;
 pub use self::text::Text;
@@ -81,6 +85,12 @@ pub struct TextOptions {
     pub states: bool,
     /// The zone that times are shown in.
     pub zone: TimeZone,
+}
+
+impl Default for TextOptions {
+    fn default() -> Self {
+        Self { colour: false, states: false, zone: TimeZone::UTC }
+    }
 }
 
 /// Writes rows in one format.

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
 use super::outlet::Outlet;
+use super::progress::Progress;
 use super::replay::summarise;
 use super::study::TraceArgs;
 use super::{Outcome, say};
@@ -69,7 +70,9 @@ pub(super) fn run(args: &ExportArgs) -> Result<Outcome> {
     let connections = args.rows == Rows::Connections;
     let config = Config { transitions: !connections, connections, ..Config::default() };
     let open_too = args.open || args.to == Target::Perfetto;
-    let summary = args.trace.read(config, open_too, &mut |row, origin| exporter.row(row, origin))?;
+    let progress = if args.output.is_some() { Progress::new } else { Progress::beside_output };
+    let mut each = |row: &Row, origin: &Origin| exporter.row(row, origin);
+    let summary = args.trace.tell(config, open_too, progress, &mut each)?;
     let exported = exporter.finish(&summary)?;
     report(args, exported);
     Ok(summarise(&summary))

@@ -57,9 +57,6 @@ impl Progress {
             bar.advance(bytes, bar.began.elapsed());
         }
     }
-
-    /// All is read, or no more will be: takes the bar away before anything else is written.
-    pub(super) fn finish(self) {}
 }
 
 impl Bar {
@@ -104,7 +101,7 @@ mod tests {
         (1..=STRIDE).for_each(|bytes| progress.advanced_to(bytes));
         let bar = progress.bar.as_ref().expect("it is shown");
         assert_eq!((bar.bar.position(), bar.next), (1, STRIDE + 1));
-        progress.finish();
+        drop(progress);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::outlet::Outlet;
+use super::progress::Progress;
 use super::select::{ConnectionRows, EngineArgs, OutputArgs};
 use super::study::TraceArgs;
 use super::{Outcome, say};
@@ -44,7 +45,8 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Outcome> {
     let mut screen =
         Screen { printer: args.output.format.printer(Outlet::default(), text), speed: args.speed, begun: None };
     screen.printer.header(kind)?;
-    let summary = args.trace.tell(args.engine.config(kind, args.rows.at_close), false, &mut screen)?;
+    let summary =
+        args.trace.tell(args.engine.config(kind, args.rows.at_close), false, Progress::beside_output, &mut screen)?;
     screen.printer.flush()?;
     Ok(summarise(&summary))
 }

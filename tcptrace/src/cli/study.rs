@@ -9,6 +9,7 @@ use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
+use super::progress::Progress;
 use super::select::{FilterArgs, duration};
 use crate::existing::Namespaces;
 use crate::lifecycle::{Config, Row};
@@ -92,14 +93,15 @@ impl TraceArgs {
         open_too: bool,
         each: &mut dyn FnMut(&Row, &Origin) -> Result<()>,
     ) -> Result<Summary> {
-        self.tell(config, open_too, &mut |row: &Row, origin: &Origin| each(row, origin))
+        self.tell(config, open_too, Progress::new, &mut |row: &Row, origin: &Origin| each(row, origin))
     }
 
-    /// The same, for an audience that is interested in time as well.
+    /// The same, for an audience that is interested in time as well, or that prints meanwhile.
     pub(super) fn tell(
         &self,
         config: Config,
         open_too: bool,
+        progress: fn(u64) -> Progress,
         audience: &mut impl Audience<anyhow::Error>,
     ) -> Result<Summary> {
         let recordings = Recordings::open(&self.files)?;
@@ -110,7 +112,28 @@ impl TraceArgs {
         let from = self.from.map(|from| from.unix_ns(begins, &zone)).transpose()?;
         let to = self.to.map(|to| to.unix_ns(begins, &zone)).transpose()?;
         let span = Span { from: from.unwrap_or(whole.from), to: to.unwrap_or(whole.to) };
-        recordings.tell(config, &criteria, span, open_too, audience)
+        let progress = progress(recordings.bytes());
+        recordings.tell(config, &criteria, span, open_too, &mut Watched { audience, progress })
+    }
+}
+
+/// An audience, and somebody who waits for it.
+struct Watched<'a, A> {
+    audience: &'a mut A,
+    progress: Progress,
+}
+
+impl<A: Audience<anyhow::Error>> Audience<anyhow::Error> for Watched<'_, A> {
+    fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
+        self.audience.row(row, origin)
+    }
+
+    fn time(&mut self, unix_ns: i64) -> Result<()> {
+        self.audience.time(unix_ns)
+    }
+
+    fn progress(&mut self, bytes: u64) {
+        self.progress.advanced_to(bytes);
     }
 }
 

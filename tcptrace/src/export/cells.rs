@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{
-    ArrayBuilder, BooleanBuilder, Int64Builder, ListBuilder, StringBuilder, StructBuilder, TimestampMicrosecondBuilder,
+    ArrayBuilder, BooleanBuilder, Float64Builder, Int64Builder, ListBuilder, StringBuilder, StructBuilder,
+    TimestampMicrosecondBuilder,
 };
 use arrow_array::{ArrayRef, builder::make_builder};
 use arrow_schema::{DataType, Field, Fields, TimeUnit};
@@ -19,6 +20,7 @@ pub(super) fn data_type(kind: Kind) -> DataType {
     match kind {
         Kind::Bool => DataType::Boolean,
         Kind::Int => DataType::Int64,
+        Kind::Real => DataType::Float64,
         Kind::Text => DataType::Utf8,
         Kind::Time => DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into())),
         Kind::States => DataType::List(Arc::new(Field::new("element", DataType::Struct(stay()), true))),
@@ -34,6 +36,7 @@ fn stay() -> Fields {
 pub(super) enum Cells {
     Bool(BooleanBuilder),
     Int(Int64Builder),
+    Real(Float64Builder),
     Text(StringBuilder),
     Time(TimestampMicrosecondBuilder),
     States(ListBuilder<StructBuilder>),
@@ -44,6 +47,7 @@ impl Cells {
         match kind {
             Kind::Bool => Self::Bool(BooleanBuilder::with_capacity(rows)),
             Kind::Int => Self::Int(Int64Builder::with_capacity(rows)),
+            Kind::Real => Self::Real(Float64Builder::with_capacity(rows)),
             Kind::Text => Self::Text(StringBuilder::with_capacity(rows, rows * 16)),
             Kind::Time => Self::Time(TimestampMicrosecondBuilder::with_capacity(rows).with_timezone(UTC)),
             Kind::States => {
@@ -59,6 +63,7 @@ impl Cells {
         match self {
             Self::Bool(cells) => cells.append_null(),
             Self::Int(cells) => cells.append_null(),
+            Self::Real(cells) => cells.append_null(),
             Self::Text(cells) => cells.append_null(),
             Self::Time(cells) => cells.append_null(),
             Self::States(cells) => cells.append_null(),
@@ -76,6 +81,10 @@ impl Cells {
 
     pub(super) fn int(&mut self, value: i64) {
         if let Self::Int(cells) = self { cells.append_value(value) } else { self.null() }
+    }
+
+    pub(super) fn real(&mut self, value: f64) {
+        if let Self::Real(cells) = self { cells.append_value(value) } else { self.null() }
     }
 
     pub(super) fn micros(&mut self, value: i64) {
@@ -98,6 +107,7 @@ impl Cells {
         match self {
             Self::Bool(cells) => Arc::new(cells.finish()),
             Self::Int(cells) => Arc::new(cells.finish()),
+            Self::Real(cells) => Arc::new(cells.finish()),
             Self::Text(cells) => Arc::new(cells.finish()),
             Self::Time(cells) => Arc::new(cells.finish()),
             Self::States(cells) => Arc::new(cells.finish()),

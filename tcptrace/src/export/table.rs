@@ -144,6 +144,7 @@ fn fill(cells: &mut [Cells], value: Value<'_>, scratch: &mut Vec<u8>) -> u64 {
                 return 1;
             }
         },
+        Value::Real(number) => first.real(number),
         Value::Word(word) => first.text(word),
         Value::Name(name) => first.text(&sanitise(name)),
         Value::Hex(number) => first.text(rendered(scratch, |to| render::hex(to, number))),

@@ -30,6 +30,8 @@ pub enum Kind {
     Bool,
     /// A whole number of 64 bits with a sign, which every reader has.
     Int,
+    /// A number with a fraction, of 64 bits.
+    Real,
     /// UTF-8.
     Text,
     /// Microseconds since the Unix epoch, as a time in UTC.
@@ -55,6 +57,7 @@ impl Kind {
         match self {
             Self::Bool => "BOOLEAN",
             Self::Int => "INT64",
+            Self::Real => "DOUBLE",
             Self::Text => "STRING",
             Self::Time => "TIMESTAMP(MICROS,UTC)",
             Self::States => "LIST<STRUCT<state STRING, ns INT64, at_least BOOLEAN>>",
@@ -99,6 +102,7 @@ pub fn columns_of<R>(field: &Field<R>) -> Vec<Column> {
         Shape::Bool => vec![column(Kind::Bool, Spread::Few)],
         Shape::Number if unit == "ns" => vec![column(Kind::Int, Spread::Near)],
         Shape::Number => vec![column(Kind::Int, Spread::Few)],
+        Shape::Real => vec![column(Kind::Real, Spread::Many)],
         Shape::Word | Shape::Name => vec![column(Kind::Text, Spread::Few)],
         Shape::Hex => vec![column(Kind::Text, Spread::Many)],
         Shape::States => vec![column(Kind::States, Spread::Few)],

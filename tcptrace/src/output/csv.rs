@@ -56,6 +56,30 @@ impl<W: Write> Csv<W> {
         self.out.write_byte_record(&self.record).map_err(io_error)
     }
 
+    /// Writes a header of these columns.
+    pub(super) fn columns(&mut self, columns: &[&str]) -> io::Result<()> {
+        self.out.write_record(columns).map_err(io_error)
+    }
+
+    /// Writes a row that has some of these columns; the others are empty.
+    pub(super) fn sparse<R>(
+        &mut self,
+        columns: &[&str],
+        fields: &[Field<R>],
+        row: &R,
+        context: &Context,
+    ) -> io::Result<()> {
+        self.record.clear();
+        for column in columns {
+            self.field.clear();
+            if let Some(field) = fields.iter().find(|field| field.name == *column) {
+                self.value((field.value)(row, context));
+            }
+            self.record.push_field(&self.field);
+        }
+        self.out.write_byte_record(&self.record).map_err(io_error)
+    }
+
     fn value(&mut self, value: Value<'_>) {
         let to = &mut self.field;
         match value {
@@ -63,6 +87,7 @@ impl<W: Write> Csv<W> {
             Value::Bool(true) => to.extend_from_slice(b"true"),
             Value::Bool(false) => to.extend_from_slice(b"false"),
             Value::U64(number) => render::decimal(to, number),
+            Value::Real(number) => render::real(to, number),
             Value::Word(word) => to.extend_from_slice(word.as_bytes()),
             Value::Name(name) => text(to, &sanitise(name)),
             Value::Time(ns) => self.time.write(to, ns),

@@ -4,6 +4,7 @@
 //! dropped. The fields of a socket that is stuck follow those of its row: always in CSV, in JSON on such rows only.
 
 mod feature;
+mod report;
 mod snapshot;
 
 use std::net::SocketAddr;
@@ -15,6 +16,11 @@ use crate::tcp::{Closer, OwnerSource, State, Task, TimeWaitEnd};
 use super::Context;
 
 pub use self::feature::FEATURE_FIELDS;
+pub use self::report::{
+    REPORT_BUCKET_FIELDS, REPORT_CHURN_FIELDS, REPORT_COUNT_FIELDS, REPORT_DAMAGE_FIELDS, REPORT_FAILURE_FIELDS,
+    REPORT_FIELDS, REPORT_GROUP_FIELDS, REPORT_HOST_FIELDS, REPORT_LOSS_FIELDS, REPORT_OPEN_FIELDS,
+    REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS, REPORT_STATE_FIELDS,
+};
 pub use self::snapshot::{COUNT_FIELDS, SOCKET_FIELDS};
 
 /// One field of a row.
@@ -38,6 +44,8 @@ pub enum Shape {
     Bool,
     /// A whole number, not negative.
     Number,
+    /// A number with at most 4 decimal places, not negative.
+    Real,
     /// One of our own words.
     Word,
     /// A name that somebody else chose, escaped.
@@ -68,6 +76,8 @@ pub enum Value<'r> {
     Bool(bool),
     /// A number.
     U64(u64),
+    /// A number of which 4 decimal places are written.
+    Real(f64),
     /// One of our own words: printable ASCII without quotes, backslashes, commas or semicolons.
     Word(&'static str),
     /// A name that a process chose for itself: any bytes.
@@ -85,6 +95,10 @@ pub enum Value<'r> {
 impl Value<'_> {
     fn number(value: Option<impl Into<u64>>) -> Self {
         value.map_or(Self::Null, |number| Self::U64(number.into()))
+    }
+
+    fn real(value: Option<f64>) -> Self {
+        value.map_or(Self::Null, Self::Real)
     }
 
     fn word(word: Option<&'static str>) -> Self {
@@ -709,6 +723,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::report::TRACKED;
     use crate::tcp::{End, Side};
 
     fn names<R>(fields: &[Field<R>]) -> Vec<&'static str> {
@@ -743,6 +758,19 @@ mod tests {
         assert_documented(COUNT_FIELDS);
         assert_documented(FEATURE_FIELDS);
         assert_documented(STUCK_CONNECTION_FIELDS);
+        assert_documented(REPORT_FIELDS);
+        assert_documented(REPORT_HOST_FIELDS);
+        assert_documented(REPORT_LOSS_FIELDS);
+        assert_documented(REPORT_DAMAGE_FIELDS);
+        assert_documented(REPORT_COUNT_FIELDS);
+        assert_documented(REPORT_STATE_FIELDS);
+        assert_documented(REPORT_BUCKET_FIELDS);
+        assert_documented(REPORT_GROUP_FIELDS);
+        assert_documented(REPORT_FAILURE_FIELDS);
+        assert_documented(REPORT_CHURN_FIELDS);
+        assert_documented(REPORT_OPEN_FIELDS);
+        assert_documented(REPORT_POINT_FIELDS);
+        assert_documented(REPORT_SLOWEST_FIELDS);
     }
 
     #[test]
@@ -777,6 +805,32 @@ mod tests {
         assert_eq!(names(COUNT_FIELDS).join(" "), count);
         assert_eq!(names(FEATURE_FIELDS).join(" "), "event feature purpose available detail");
         let stuck = "holder_pid holder_comm fd holders accepted listener_pid listener_comm";
+        let figures = "event from to duration_ns events transitions lost damaged connections opened opened_per_second \
+                       opened_peak_per_second opened_peak_time ended ended_per_second ended_peak_per_second \
+                       ended_peak_time open incomplete failed reset counted bytes_sent bytes_received retransmits";
+        assert_eq!(names(REPORT_FIELDS).join(" "), figures);
+        let group = "others partial host pid processes comm container unit cgroup remote local_port";
+        let groups = "event state by connections share total_ns total_share open failed at_least never_accepted p50_ns \
+                      p90_ns longest_ns longest_at_least bytes_sent bytes_received";
+        assert_eq!(names(REPORT_GROUP_FIELDS).join(" "), format!("{groups} {group} netns netns_name"));
+        let failure = "event end by connections share";
+        assert_eq!(names(REPORT_FAILURE_FIELDS).join(" "), format!("{failure} {group} netns netns_name"));
+        let open = "event state by connections share never_accepted oldest_ns oldest_at_least";
+        assert_eq!(names(REPORT_OPEN_FIELDS).join(" "), format!("{open} {group} netns netns_name"));
+        let churn = "event side connections per_second longer active p50_ns mean_bytes_sent mean_bytes_received";
+        assert_eq!(names(REPORT_CHURN_FIELDS).join(" "), format!("{churn} {group}"));
+        assert_eq!(names(REPORT_COUNT_FIELDS).join(" "), "event property value connections share");
+        let state = "event state sockets at_least open never_accepted min_ns p50_ns p90_ns p99_ns max_ns at_least_p50_ns \
+                     at_least_max_ns peak_sockets peak_time peak_duration_ns unplaced";
+        assert_eq!(names(REPORT_STATE_FIELDS).join(" "), state);
+        assert_eq!(names(REPORT_BUCKET_FIELDS).join(" "), "event state from_ns to_ns exact at_least");
+        let states = TRACKED.map(|state| state.as_str().to_ascii_lowercase()).join(" ");
+        let point = format!("event time duration_ns opened ended failed {states}");
+        assert_eq!(names(REPORT_POINT_FIELDS).join(" "), point);
+        let slowest = "event slow held_ns held_at_least host opened closed conn family local remote netns netns_name pid \
+                       comm uid cgroup container unit owner_source side closer end states time_wait_end bytes_sent \
+                       bytes_received retransmits complete";
+        assert_eq!(names(REPORT_SLOWEST_FIELDS).join(" "), slowest);
         assert_eq!(names(STUCK_TRANSITION_FIELDS).join(" "), stuck);
         assert_eq!(names(STUCK_CONNECTION_FIELDS).join(" "), format!("state age_ns age_at_least {stuck}"));
     }

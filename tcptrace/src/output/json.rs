@@ -38,7 +38,8 @@ impl<W: Write> Json<W> {
         self.out.flush()
     }
 
-    fn object<R>(&mut self, fields: [&[Field<R>]; 2], row: &R, context: &Context) -> io::Result<()> {
+    /// Writes a row.
+    pub(super) fn object<R>(&mut self, fields: [&[Field<R>]; 2], row: &R, context: &Context) -> io::Result<()> {
         self.line.clear();
         let mut before: &[u8] = b"{\"";
         for field in fields.into_iter().flatten() {
@@ -59,6 +60,7 @@ impl<W: Write> Json<W> {
             Value::Bool(true) => to.extend_from_slice(b"true"),
             Value::Bool(false) => to.extend_from_slice(b"false"),
             Value::U64(number) => render::decimal(to, number),
+            Value::Real(number) => render::real(to, number),
             Value::Word(word) => quoted(to, |to| to.extend_from_slice(word.as_bytes())),
             Value::Name(name) => serde_json::to_writer(to, &sanitise(name))?,
             Value::Time(ns) => quoted(to, |to| self.time.write(to, ns)),

@@ -22,6 +22,17 @@ pub(crate) fn decimal(to: &mut Vec<u8>, mut number: u64) {
     to.extend_from_slice(&text[start..]);
 }
 
+/// Decimal, with 4 places, but for zeros at the end. Not for negative ones; what is not a number is 0.
+pub(super) fn real(to: &mut Vec<u8>, number: f64) {
+    let parts = (number * 10_000.0).round() as u64;
+    decimal(to, parts / 10_000);
+    if !parts.is_multiple_of(10_000) {
+        to.push(b'.');
+        digits::<4>(to, parts % 10_000);
+        while to.pop_if(|last| *last == b'0').is_some() {}
+    }
+}
+
 /// `00` to `99`.
 const PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[0; 2]; 100];
@@ -174,6 +185,13 @@ mod tests {
             let ip = Ipv6Addr::from(segments);
             prop_assert_eq!(text(|to| ipv6(to, ip)), ip.to_string());
         }
+    }
+
+    #[test]
+    fn reals_have_four_places_at_most() {
+        let numbers = [0.0, 1.0, 0.5, 1234.56789, 0.00004, 0.00005, 99.99996, 100.0];
+        let written = numbers.map(|number| text(|to| real(to, number)));
+        assert_eq!(written, ["0", "1", "0.5", "1234.5679", "0", "0.0001", "100", "100"]);
     }
 
     #[test]

@@ -7,8 +7,11 @@ use serde_json::{Map, Value, json};
 use super::Format;
 use super::columns::{Column, PARTITIONS, columns};
 use super::fields::{
-    CONNECTION_FIELDS, COUNT_FIELDS, FEATURE_FIELDS, Field, SOCKET_FIELDS, STUCK_CONNECTION_FIELDS,
-    STUCK_TRANSITION_FIELDS, Shape, Streamed, TRANSITION_FIELDS,
+    CONNECTION_FIELDS, COUNT_FIELDS, FEATURE_FIELDS, Field, REPORT_BUCKET_FIELDS, REPORT_CHURN_FIELDS,
+    REPORT_COUNT_FIELDS, REPORT_DAMAGE_FIELDS, REPORT_FAILURE_FIELDS, REPORT_FIELDS, REPORT_GROUP_FIELDS,
+    REPORT_HOST_FIELDS, REPORT_LOSS_FIELDS, REPORT_OPEN_FIELDS, REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS,
+    REPORT_STATE_FIELDS, SOCKET_FIELDS, STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, Shape, Streamed,
+    TRANSITION_FIELDS,
 };
 use crate::lifecycle::{Connection, Transition};
 
@@ -30,14 +33,27 @@ struct Described {
     is_required: bool,
 }
 
-fn outputs() -> [Output; 5] {
+fn outputs() -> Vec<Output> {
     let of = |command, fields| Output { command, fields };
-    [
+    vec![
         of("watch", [described(TRANSITION_FIELDS, true), described(STUCK_TRANSITION_FIELDS, false)].concat()),
         of("connections", [described(CONNECTION_FIELDS, true), described(STUCK_CONNECTION_FIELDS, false)].concat()),
         of("snapshot", described(COUNT_FIELDS, true)),
         of("snapshot --list", described(SOCKET_FIELDS, true)),
         of("check", described(FEATURE_FIELDS, true)),
+        of("report: report", described(REPORT_FIELDS, true)),
+        of("report: report_host", described(REPORT_HOST_FIELDS, true)),
+        of("report: report_loss", described(REPORT_LOSS_FIELDS, true)),
+        of("report: report_damage", described(REPORT_DAMAGE_FIELDS, true)),
+        of("report: report_count", described(REPORT_COUNT_FIELDS, true)),
+        of("report: report_state", described(REPORT_STATE_FIELDS, true)),
+        of("report: report_bucket", described(REPORT_BUCKET_FIELDS, true)),
+        of("report: report_group", described(REPORT_GROUP_FIELDS, true)),
+        of("report: report_churn", described(REPORT_CHURN_FIELDS, true)),
+        of("report: report_failure", described(REPORT_FAILURE_FIELDS, true)),
+        of("report: report_open", described(REPORT_OPEN_FIELDS, true)),
+        of("report: report_point", described(REPORT_POINT_FIELDS, true)),
+        of("report: report_slowest", described(REPORT_SLOWEST_FIELDS, true)),
     ]
 }
 
@@ -131,6 +147,7 @@ fn word(shape: Shape) -> &'static str {
     match shape {
         Shape::Bool => "bool",
         Shape::Number => "number",
+        Shape::Real => "real",
         Shape::Word => "word",
         Shape::Name => "name",
         Shape::Time => "time",
@@ -167,6 +184,7 @@ fn property(field: &Described) -> Value {
     let mut schema = match field.shape {
         Shape::Bool => json!({ "type": "boolean" }),
         Shape::Number => json!({ "type": "integer", "minimum": 0 }),
+        Shape::Real => json!({ "type": "number", "minimum": 0 }),
         Shape::Word | Shape::Name | Shape::Address => json!({ "type": "string" }),
         Shape::Time => json!({ "type": "string", "format": "date-time" }),
         Shape::Hex => json!({ "type": "string", "pattern": "^[0-9a-f]+$" }),
@@ -199,7 +217,8 @@ mod tests {
 
     use super::*;
     use crate::output::samples::{self, CONTEXT};
-    use crate::output::{Json, Printer};
+    use crate::output::{Json, Printer, TextOptions};
+    use crate::report::{Options, testing};
 
     /// What the printer of JSON makes of every sample is as the schema has it, and the other way round: nothing that is
     /// required is missing.
@@ -211,6 +230,8 @@ mod tests {
         samples::connections().iter().try_for_each(|row| printer.connection(row, &CONTEXT)).expect("written");
         samples::sockets().iter().try_for_each(|row| printer.socket(row, &CONTEXT)).expect("written");
         samples::counts().iter().try_for_each(|row| printer.count(row, &CONTEXT)).expect("written");
+        let report = testing::incident(Options::default());
+        crate::output::report(&mut lines, Format::Json, &TextOptions::default(), &report).expect("written");
         let schema = json_schema();
         let validators = schema["$defs"].as_object().expect("definitions").iter().map(|(command, definition)| {
             let mut definition = definition.clone();
@@ -226,6 +247,7 @@ mod tests {
             let command = match row["event"].as_str().expect("a word") {
                 "socket" => "snapshot --list",
                 "count" => "snapshot",
+                event if event.starts_with("report") => &format!("report: {event}"),
                 _ if row.get("old").is_some() => "watch",
                 _ => "connections",
             };

@@ -2,6 +2,7 @@
 
 mod column;
 mod note;
+pub(super) mod report;
 mod snapshot;
 mod style;
 
@@ -16,6 +17,7 @@ use crate::tcp::{State, Task, TimeWaitEnd};
 
 pub(crate) use self::column::fitting;
 use self::column::{Align, Column, Line};
+pub(super) use self::report::write_report;
 pub(crate) use self::style::{end as end_style, state as state_style};
 use super::time::TimeOfDay;
 use super::{Context, Kind, Printer, TextOptions, human, render, sanitise};

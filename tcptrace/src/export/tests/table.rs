@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int64Type, TimestampMicrosecondType};
+use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, RecordBatch};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -49,6 +49,7 @@ fn value(kind: Kind, cells: &dyn Array, row: usize) -> Value {
     match kind {
         Kind::Bool => json!(cells.as_boolean().value(row)),
         Kind::Int => json!(cells.as_primitive::<Int64Type>().value(row)),
+        Kind::Real => json!(cells.as_primitive::<Float64Type>().value(row)),
         Kind::Text => json!(cells.as_string::<i32>().value(row)),
         Kind::Time => json!(cells.as_primitive::<TimestampMicrosecondType>().value(row)),
         Kind::States => {

@@ -1,0 +1,77 @@
+//! `report`: what happened, from traces.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+use jiff::tz::TimeZone;
+use nix::libc;
+
+use super::Outcome;
+use super::replay::summarise;
+use super::select::OutputArgs;
+use super::study::TraceArgs;
+use crate::lifecycle::{Config, Row};
+use crate::output::{self, TextOptions};
+use crate::report::{Analysis, By, Options};
+
+/// Arguments of `report`.
+#[derive(Args, Debug)]
+pub(super) struct ReportArgs {
+    #[command(flatten)]
+    trace: TraceArgs,
+    /// What the tables group by [default: process; in JSON and CSV: each of them]
+    #[arg(long, value_enum)]
+    by: Option<By>,
+    /// How many rows a table has; what is left is summed up in one more
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    top: usize,
+    /// Write a page for browsers to this file, instead of printing: all in one, without scripts
+    #[arg(long, value_name = "OUT.html", conflicts_with = "format")]
+    html: Option<PathBuf>,
+    /// Replace that file if it exists
+    #[arg(long, requires = "html")]
+    force: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(super) fn run(args: &ReportArgs) -> Result<Outcome> {
+    // Nobody should wait for the reading, and be told then.
+    if let Some(path) = args.html.as_deref().filter(|path| !args.force && path.symlink_metadata().is_ok()) {
+        bail!("cannot write '{}': it exists already; --force replaces it", path.display());
+    }
+    let mut analysis = Analysis::new(Options { by: args.by, top: args.top });
+    let config = Config { transitions: false, connections: true, ..Config::default() };
+    let summary = args.trace.read(config, true, &mut |row, origin| {
+        if let Row::Connection(connection) = row {
+            analysis.add(connection, origin);
+        }
+        Ok(())
+    })?;
+    let report = analysis.finish(&summary);
+    if let Some(path) = &args.html {
+        let written = output::page(io::BufWriter::new(create(path, args.force)?), &TimeZone::system(), &report);
+        written.with_context(|| format!("cannot write '{}'", path.display()))?;
+        return Ok(summarise(&summary));
+    }
+    let text = TextOptions { colour: args.output.colour(), states: false, zone: TimeZone::system() };
+    let out = io::BufWriter::new(io::stdout().lock());
+    output::report(out, args.output.format, &text, &report).context("cannot write the report")?;
+    Ok(summarise(&summary))
+}
+
+/// Makes a file, never through a symbolic link.
+fn create(path: &Path, force: bool) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(libc::O_NOFOLLOW);
+    let options = if force { options.create(true).truncate(true) } else { options.create_new(true) };
+    options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(libc::EEXIST) => anyhow!("cannot write '{}': it exists already; --force replaces it", path.display()),
+        Some(libc::ELOOP) => anyhow!("cannot write '{}': it is a symbolic link", path.display()),
+        _ => anyhow!("cannot write '{}': {error}", path.display()),
+    })
+}

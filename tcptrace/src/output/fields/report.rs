@@ -1,0 +1,631 @@
+//! The fields of a report: one table a kind of row.
+
+use super::{Context, Field, Identified, Shape, Value};
+use crate::lifecycle::Identity;
+use crate::report::{
+    Bin, ChurnRow, Count, FailureRow, Group, GroupRow, OpenRow, Overview, Peak, Point, SlowRow, StateRow,
+};
+use crate::tcp::{Comm, State, TimeWaitEnd};
+
+/// The fields of its head.
+pub static REPORT_FIELDS: &[Field<Overview>] = &[
+    event("Always `report`.", |_, _| Value::Word("report")),
+    Field {
+        name: "from",
+        unit: "RFC 3339",
+        shape: Shape::Time,
+        doc: "When the first recording began: wall-clock time in UTC with 9 digits.",
+        value: |row, _| Value::Time(row.from_unix_ns),
+    },
+    Field {
+        name: "to",
+        unit: "RFC 3339",
+        shape: Shape::Time,
+        doc: "When the last recording ended.",
+        value: |row, _| Value::Time(row.to_unix_ns),
+    },
+    number("duration_ns", "ns", "From the one to the other.", |row, _| Value::U64(row.duration_ns())),
+    number("events", "", "Events read.", |row, _| Value::U64(row.events)),
+    number("transitions", "", "Changes of state that follow from them, whatever the filters.", |row, _| {
+        Value::U64(row.transitions)
+    }),
+    number("lost", "", "Events that were lost while recording: what they would have told is missing.", |row, _| {
+        Value::U64(row.lost)
+    }),
+    number("damaged", "", "Damaged places in the traces: what they held is missing.", |row, _| Value::U64(row.damaged)),
+    number(
+        "connections",
+        "",
+        "Connections that are told of; each end on a machine that was recorded counts.",
+        |row, _| Value::U64(row.connections),
+    ),
+    number("opened", "", "Connections of which the opening was seen.", |row, _| Value::U64(row.opened)),
+    real("opened_per_second", "1/s", "Openings a second, on average; null when the period has no length.", |row, _| {
+        Value::real(row.per_second(row.opened))
+    }),
+    real(
+        "opened_peak_per_second",
+        "1/s",
+        "Openings in the busiest second; null when the period has no length.",
+        |row, _| Value::real(row.opened_peak.map(|peak| peak.value)),
+    ),
+    time("opened_peak_time", "When that second began; null when the period has no length.", |row, _| {
+        peak_time(row.opened_peak)
+    }),
+    number("ended", "", "Connections that have ended, after their TIME_WAIT.", |row, _| Value::U64(row.ended)),
+    real("ended_per_second", "1/s", "Ends a second, on average; null when the period has no length.", |row, _| {
+        Value::real(row.per_second(row.ended))
+    }),
+    real(
+        "ended_peak_per_second",
+        "1/s",
+        "Ends in the busiest second; null when the period has no length.",
+        |row, _| Value::real(row.ended_peak.map(|peak| peak.value)),
+    ),
+    time("ended_peak_time", "When that second began; null when the period has no length.", |row, _| {
+        peak_time(row.ended_peak)
+    }),
+    number("open", "", "Connections that had not ended when the recording did.", |row, _| Value::U64(row.open)),
+    number(
+        "incomplete",
+        "",
+        "Connections that were not seen from their opening on, or of which an event may have been lost.",
+        |row, _| Value::U64(row.incomplete),
+    ),
+    number(
+        "failed",
+        "",
+        "Connections that ended otherwise than by FINs in both directions; those whose end was not seen, or that their \
+         process disconnected, are not counted.",
+        |row, _| Value::U64(row.failed),
+    ),
+    number("reset", "", "Connections that a reset ended, from either side.", |row, _| Value::U64(row.reset)),
+    number("counted", "", "Connections of which bytes and retransmissions are known.", |row, _| {
+        Value::U64(row.counted)
+    }),
+    number("bytes_sent", "bytes", "Payload that those sent, retransmissions included.", |row, _| {
+        Value::U64(row.bytes_sent)
+    }),
+    number("bytes_received", "bytes", "Payload that those received.", |row, _| Value::U64(row.bytes_received)),
+    number("retransmits", "segments", "Segments that those retransmitted.", |row, _| Value::U64(row.retransmits)),
+];
+
+/// The fields of a host.
+pub static REPORT_HOST_FIELDS: &[Field<Box<str>>] = &[
+    event("Always `report_host`.", |_, _| Value::Word("report_host")),
+    text("host", "Name of a host that was recorded, escaped as in comm.", |row, _| Value::Name(row.as_bytes())),
+];
+
+/// The fields of a loss.
+pub static REPORT_LOSS_FIELDS: &[Field<(Box<str>, u64)>] = &[
+    event("Always `report_loss`.", |_, _| Value::Word("report_loss")),
+    text("cause", "Why events were lost while recording.", |(cause, _), _| Value::Name(cause.as_bytes())),
+    number("events", "", "How many.", |(_, events), _| Value::U64(*events)),
+];
+
+/// The fields of a damaged place.
+pub static REPORT_DAMAGE_FIELDS: &[Field<Box<str>>] = &[
+    event("Always `report_damage`.", |_, _| Value::Word("report_damage")),
+    text("detail", "Where in which file, and what is wrong with it.", |row, _| Value::Name(row.as_bytes())),
+];
+
+/// The fields of a count.
+pub static REPORT_COUNT_FIELDS: &[Field<Count>] = &[
+    event("Always `report_count`.", |_, _| Value::Word("report_count")),
+    word(
+        "property",
+        "What connections are counted by: closer, end or time_wait_end (those that have ended), or open (the others: by \
+         the state that they were in when the recording ended).",
+        |row, _| Value::Word(row.property.kind()),
+    ),
+    word("value", "A word of that, as in the rows of connections.", |row, _| Value::Word(row.property.word())),
+    number("connections", "", "How many.", |row, _| Value::U64(row.connections)),
+    real("share", "", "Of all that are counted by this property, from 0 to 1.", |row, _| Value::Real(row.share)),
+];
+
+/// The fields of a state in which sockets pile up.
+pub static REPORT_STATE_FIELDS: &[Field<StateRow>] = &[
+    event("Always `report_state`.", |_, _| Value::Word("report_state")),
+    word("state", "TIME_WAIT, CLOSE_WAIT or FIN_WAIT2.", |row, _| Value::Word(row.state.as_str())),
+    number("sockets", "", "How many sockets were in it, as far as something of that time was seen.", |row, _| {
+        Value::U64(row.sockets)
+    }),
+    number("at_least", "", "How many of them were in it for longer than was seen, or may have been.", |row, _| {
+        Value::U64(row.at_least)
+    }),
+    number("open", "", "How many of them still were in it when the recording ended.", |row, _| Value::U64(row.open)),
+    number("never_accepted", "", "How many of them no process had accepted.", |row, _| Value::U64(row.never_accepted)),
+    number("min_ns", "ns", "Shortest of the times that are known exactly; null when none is.", |row, _| {
+        Value::number(row.exact.min)
+    }),
+    number(
+        "p50_ns",
+        "ns",
+        "Median of the times that are known exactly, as are p90_ns and p99_ns to within 0.4 %; null when none is.",
+        |row, _| Value::number(row.exact.p50),
+    ),
+    number("p90_ns", "ns", "The time that nine of ten do not exceed; null when none is known exactly.", |row, _| {
+        Value::number(row.exact.p90)
+    }),
+    number(
+        "p99_ns",
+        "ns",
+        "The time that 99 of a hundred do not exceed; null when none is known exactly.",
+        |row, _| Value::number(row.exact.p99),
+    ),
+    number("max_ns", "ns", "Longest of the times that are known exactly; null when none is.", |row, _| {
+        Value::number(row.exact.max)
+    }),
+    number("at_least_p50_ns", "ns", "Median of what was seen of the other times; null without such.", |row, _| {
+        Value::number(row.parts.p50)
+    }),
+    number("at_least_max_ns", "ns", "Longest of what was seen of the other times; null without such.", |row, _| {
+        Value::number(row.parts.max)
+    }),
+    real(
+        "peak_sockets",
+        "",
+        "The most sockets that were in it, on average over the short time of peak_duration_ns; null when nothing is known.",
+        |row, _| Value::real(row.peak.map(|peak| peak.value)),
+    ),
+    time("peak_time", "When that short time began; null when nothing is known.", |row, _| peak_time(row.peak)),
+    number("peak_duration_ns", "ns", "How long that short time was; null when nothing is known.", |row, _| {
+        Value::number(row.peak.map(|peak| peak.width_ns))
+    }),
+    number(
+        "unplaced",
+        "",
+        "How many of the sockets are left out of peak_sockets and report_point, since it is not known when they were in it.",
+        |row, _| Value::U64(row.unplaced),
+    ),
+];
+
+/// The fields of a bar of a histogram.
+pub static REPORT_BUCKET_FIELDS: &[Field<(State, Bin)>] = &[
+    event("Always `report_bucket`.", |_, _| Value::Word("report_bucket")),
+    word("state", "The state that the sockets were in.", |(state, _), _| Value::Word(state.as_str())),
+    number("from_ns", "ns", "They were in it for this time or longer.", |(_, bin), _| Value::U64(bin.from_ns)),
+    number("to_ns", "ns", "And for less than this; null without a bound.", |(_, bin), _| Value::number(bin.to_ns)),
+    number("exact", "", "How many of which the time is known exactly.", |(_, bin), _| Value::U64(bin.exact)),
+    number(
+        "at_least",
+        "",
+        "How many of which this much was seen, and which may have been in it for longer.",
+        |(_, bin), _| Value::U64(bin.at_least),
+    ),
+];
+
+/// The fields of a group of connections.
+pub static REPORT_GROUP_FIELDS: &[Field<GroupRow>] = &[
+    event("Always `report_group`.", |_, _| Value::Word("report_group")),
+    word("state", "Counted are those that were in this state; null: all.", |row, _| {
+        Value::word(row.state.map(State::as_str))
+    }),
+    Field::BY,
+    number("connections", "", "How many.", |row, _| Value::U64(row.connections)),
+    real("share", "", "Of all, or of all that were in state, from 0 to 1.", |row, _| Value::Real(row.share)),
+    number(
+        "total_ns",
+        "ns",
+        "How long all of them together were in state, as far as it was seen; null without state.",
+        |row, _| Value::number(row.total),
+    ),
+    real(
+        "total_share",
+        "",
+        "Of the time of all in state, from 0 to 1: their share of the sockets that were there at any moment, on average. \
+         Groups with the largest come first. Null without state.",
+        |row, _| Value::real(row.total_share),
+    ),
+    number("open", "", "How many had not ended when the recording did; with state: still were in it.", |row, _| {
+        Value::U64(row.open)
+    }),
+    number("failed", "", "How many of the group failed, as in the row of the report.", |row, _| Value::U64(row.failed)),
+    number(
+        "at_least",
+        "",
+        "How many were in state for longer than was seen, or may have been; null without state.",
+        |row, _| Value::number(row.at_least),
+    ),
+    number(
+        "never_accepted",
+        "",
+        "How many of those in state no process had accepted; null without state.",
+        |row, _| Value::number(row.state.map(|_| row.never_accepted)),
+    ),
+    number(
+        "p50_ns",
+        "ns",
+        "Median time in state (without state: in ESTABLISHED) of those of which it is known exactly, as is p90_ns to within \
+         2 %; null when it is of none.",
+        |row, _| Value::number(row.p50),
+    ),
+    number("p90_ns", "ns", "The time that nine of ten do not exceed; null when none is known exactly.", |row, _| {
+        Value::number(row.p90)
+    }),
+    number("longest_ns", "ns", "Longest of those times; null when nothing was seen of any.", |row, _| {
+        Value::number(row.longest.known_ns())
+    }),
+    flag(
+        "longest_at_least",
+        "Whether longest_ns is only the known part of a time that may have been longer.",
+        |row, _| Value::Bool(row.longest.is_at_least()),
+    ),
+    number("bytes_sent", "bytes", "Payload that the group sent, as far as that is known.", |row, _| {
+        Value::U64(row.bytes_sent)
+    }),
+    number("bytes_received", "bytes", "Payload that the group received, as far as that is known.", |row, _| {
+        Value::U64(row.bytes_received)
+    }),
+    Field::OTHERS,
+    Field::PARTIAL,
+    Field::GROUP_HOST,
+    Field::GROUP_PID,
+    Field::GROUP_PROCESSES,
+    Field::GROUP_COMM,
+    Field::GROUP_CONTAINER,
+    Field::GROUP_UNIT,
+    Field::GROUP_CGROUP,
+    Field::GROUP_REMOTE,
+    Field::GROUP_LPORT,
+    Field::GROUP_NETNS,
+    Field::GROUP_NETNS_NAME,
+];
+
+/// The fields of failures of a group.
+pub static REPORT_FAILURE_FIELDS: &[Field<FailureRow>] = &[
+    event("Always `report_failure`.", |_, _| Value::Word("report_failure")),
+    word("end", "How the connections ended, in a word as in their own rows.", |row, _| Value::Word(row.end.as_str())),
+    Field::BY,
+    number("connections", "", "How many of the group.", |row, _| Value::U64(row.connections)),
+    real("share", "", "Of all that ended so, from 0 to 1.", |row, _| Value::Real(row.share)),
+    Field::OTHERS,
+    Field::PARTIAL,
+    Field::GROUP_HOST,
+    Field::GROUP_PID,
+    Field::GROUP_PROCESSES,
+    Field::GROUP_COMM,
+    Field::GROUP_CONTAINER,
+    Field::GROUP_UNIT,
+    Field::GROUP_CGROUP,
+    Field::GROUP_REMOTE,
+    Field::GROUP_LPORT,
+    Field::GROUP_NETNS,
+    Field::GROUP_NETNS_NAME,
+];
+
+/// The fields of short-lived connections between the same two.
+pub static REPORT_CHURN_FIELDS: &[Field<(ChurnRow, Option<f64>)>] = &[
+    event("Always `report_churn`: short-lived connections from one process to one end.", |_, _| {
+        Value::Word("report_churn")
+    }),
+    word("side", "Which end the process is: client or server; unknown for the others.", |(row, _), _| {
+        Value::Word(row.side.as_str())
+    }),
+    number("connections", "", "How many were in ESTABLISHED for less than 1 s, and have ended.", |(row, _), _| {
+        Value::U64(row.connections)
+    }),
+    real("per_second", "1/s", "That many a second of the whole period; null when it has no length.", |(_, rate), _| {
+        Value::real(*rate)
+    }),
+    number("longer", "", "How many between the same two were in ESTABLISHED for longer.", |(row, _), _| {
+        Value::U64(row.longer)
+    }),
+    number(
+        "active",
+        "",
+        "How many of the short-lived ones the process closed first: it has their TIME_WAIT.",
+        |(row, _), _| Value::U64(row.active),
+    ),
+    number("p50_ns", "ns", "Median of their times in ESTABLISHED, to within 2 %; null without any.", |(row, _), _| {
+        Value::number(row.p50)
+    }),
+    number(
+        "mean_bytes_sent",
+        "bytes",
+        "Payload that one of them sent, on average; null when unknown.",
+        |(row, _), _| Value::number(row.bytes_sent),
+    ),
+    number(
+        "mean_bytes_received",
+        "bytes",
+        "Payload that one of them received, on average; null when unknown.",
+        |(row, _), _| Value::number(row.bytes_received),
+    ),
+    Field::OTHERS,
+    Field::PARTIAL,
+    Field::GROUP_HOST,
+    Field::GROUP_PID,
+    Field::GROUP_PROCESSES,
+    Field::GROUP_COMM,
+    Field::GROUP_CONTAINER,
+    Field::GROUP_UNIT,
+    Field::GROUP_CGROUP,
+    Field::GROUP_REMOTE,
+    Field::GROUP_LPORT,
+];
+
+/// The fields of connections that had not ended.
+pub static REPORT_OPEN_FIELDS: &[Field<OpenRow>] = &[
+    event("Always `report_open`.", |_, _| Value::Word("report_open")),
+    word("state", "The state that they were in when the recording ended.", |row, _| Value::Word(row.state.as_str())),
+    Field::BY,
+    number("connections", "", "How many of the group.", |row, _| Value::U64(row.connections)),
+    real("share", "", "Of all that were in state then, from 0 to 1.", |row, _| Value::Real(row.share)),
+    number("never_accepted", "", "How many of them no process had accepted.", |row, _| Value::U64(row.never_accepted)),
+    number("oldest_ns", "ns", "For how long the oldest one had been in state; null when unknown.", |row, _| {
+        Value::number(row.oldest.known_ns())
+    }),
+    flag("oldest_at_least", "Whether that is only the known part of a time that may have been longer.", |row, _| {
+        Value::Bool(row.oldest.is_at_least())
+    }),
+    Field::OTHERS,
+    Field::PARTIAL,
+    Field::GROUP_HOST,
+    Field::GROUP_PID,
+    Field::GROUP_PROCESSES,
+    Field::GROUP_COMM,
+    Field::GROUP_CONTAINER,
+    Field::GROUP_UNIT,
+    Field::GROUP_CGROUP,
+    Field::GROUP_REMOTE,
+    Field::GROUP_LPORT,
+    Field::GROUP_NETNS,
+    Field::GROUP_NETNS_NAME,
+];
+
+/// The fields of a part of the time.
+pub static REPORT_POINT_FIELDS: &[Field<Point>] = &[
+    event("Always `report_point`.", |_, _| Value::Word("report_point")),
+    time("time", "When this part of the period begins.", |row, _| Value::Time(row.from_unix_ns)),
+    number("duration_ns", "ns", "How long it is.", |row, _| Value::U64(row.width_ns)),
+    number("opened", "", "Connections that were opened in it.", |row, _| Value::U64(row.opened)),
+    number("ended", "", "Connections that ended in it, after their TIME_WAIT.", |row, _| Value::U64(row.ended)),
+    number("failed", "", "Those of them that failed, as in the row of the report.", |row, _| Value::U64(row.failed)),
+    real("time_wait", "", "How many sockets were in TIME_WAIT, on average.", |row, _| Value::Real(row.sockets[0])),
+    real("close_wait", "", "How many sockets were in CLOSE_WAIT, on average.", |row, _| Value::Real(row.sockets[1])),
+    real("fin_wait2", "", "How many sockets were in FIN_WAIT2, on average.", |row, _| Value::Real(row.sockets[2])),
+    real("established", "", "How many sockets were in ESTABLISHED, on average.", |row, _| Value::Real(row.sockets[3])),
+    real("syn_sent", "", "How many sockets were in SYN_SENT, on average.", |row, _| Value::Real(row.sockets[4])),
+    real("syn_recv", "", "How many sockets were in SYN_RECV, on average.", |row, _| Value::Real(row.sockets[5])),
+    real("fin_wait1", "", "How many sockets were in FIN_WAIT1, on average.", |row, _| Value::Real(row.sockets[6])),
+    real("closing", "", "How many sockets were in CLOSING, on average.", |row, _| Value::Real(row.sockets[7])),
+    real("last_ack", "", "How many sockets were in LAST_ACK, on average.", |row, _| Value::Real(row.sockets[8])),
+];
+
+/// The fields of one of the slowest connections.
+pub static REPORT_SLOWEST_FIELDS: &[Field<SlowRow>] = &[
+    event("Always `report_slowest`.", |_, _| Value::Word("report_slowest")),
+    word(
+        "slow",
+        "What it is among the longest in: time_wait, close_wait or lifetime (from its opening to its end).",
+        |row, _| Value::Word(row.slow.as_str()),
+    ),
+    number("held_ns", "ns", "How long it was.", |row, _| Value::U64(row.held.known_ns().unwrap_or(0))),
+    flag("held_at_least", "Whether held_ns is only the known part of a time that may have been longer.", |row, _| {
+        Value::Bool(row.held.is_at_least())
+    }),
+    text("host", "Name of its host, escaped as in comm; null when unknown.", |row, _| {
+        Value::name(Some(row.host.as_bytes()).filter(|host| !host.is_empty()))
+    }),
+    time("opened", "When it began; null when that was not seen.", |row, context| {
+        row.connection.opened_ns.map_or(Value::Null, |ns| Value::Time(context.clock.unix_ns(ns)))
+    }),
+    time(
+        "closed",
+        "When it ended, after its TIME_WAIT; null when it had not when the recording ended.",
+        |row, context| {
+            if row.connection.is_open() {
+                Value::Null
+            } else {
+                Value::Time(context.clock.unix_ns(row.connection.closed_ns))
+            }
+        },
+    ),
+    Field::CONN,
+    Field::FAMILY,
+    Field::LOCAL,
+    Field::REMOTE,
+    Field::NETNS,
+    Field::NETNS_NAME,
+    Field::PID,
+    Field::COMM,
+    Field::UID,
+    Field::CGROUP,
+    Field::CONTAINER,
+    Field::UNIT,
+    Field::OWNER_SOURCE,
+    Field::SIDE,
+    word("closer", "Who closed, in a word as in the rows of connections.", |row, _| {
+        Value::Word(row.connection.closer.as_str())
+    }),
+    word("end", "How it ended, in a word as in the rows of connections; null while it had not.", |row, _| {
+        Value::word((!row.connection.is_open()).then(|| row.connection.end.as_str()))
+    }),
+    Field {
+        name: "states",
+        unit: "ns",
+        shape: Shape::States,
+        doc: "The states it went through, in order, and how long each lasted; at_least where it may have been longer.",
+        value: |row, _| Value::States(&row.connection.stays),
+    },
+    word(
+        "time_wait_end",
+        "How its TIME_WAIT ended, in a word as in the rows of connections; null when none was due.",
+        |row, _| Value::word(row.connection.time_wait_end.map(TimeWaitEnd::as_str)),
+    ),
+    number("bytes_sent", "bytes", "Payload sent; null when unknown.", |row, _| {
+        Value::number(row.connection.totals.map(|totals| totals.bytes_sent))
+    }),
+    number("bytes_received", "bytes", "Payload received; null when unknown.", |row, _| {
+        Value::number(row.connection.totals.map(|totals| totals.bytes_received))
+    }),
+    number("retransmits", "segments", "Segments retransmitted; null when unknown.", |row, _| {
+        Value::number(row.connection.totals.map(|totals| totals.retransmits))
+    }),
+    flag("complete", "False when its beginning was not seen, or an event of it may have been lost.", |row, _| {
+        Value::Bool(row.connection.complete)
+    }),
+];
+
+impl Identified for SlowRow {
+    fn identity(&self) -> &Identity {
+        &self.connection.identity
+    }
+}
+
+/// A row about a group of connections.
+pub trait Grouped {
+    /// Which.
+    fn group(&self) -> &Group;
+}
+
+impl Grouped for GroupRow {
+    fn group(&self) -> &Group {
+        &self.group
+    }
+}
+
+impl Grouped for FailureRow {
+    fn group(&self) -> &Group {
+        &self.group
+    }
+}
+
+impl Grouped for OpenRow {
+    fn group(&self) -> &Group {
+        &self.group
+    }
+}
+
+impl Grouped for (ChurnRow, Option<f64>) {
+    fn group(&self) -> &Group {
+        &self.0.group
+    }
+}
+
+/// What says which connections a row is about.
+impl<R: Grouped> Field<R> {
+    const BY: Self = word(
+        "by",
+        "What connections are grouped by: process (its name and control group), remote (address and port of a server, \
+         address of a client), lport (local port of a server), container (or unit, or control group) or netns.",
+        |row, _| Value::Word(row.group().by.as_str()),
+    );
+    const OTHERS: Self = number(
+        "others",
+        "",
+        "This row stands for so many groups that have none of their own; null when it stands for one.",
+        |row, _| Value::number(row.group().others),
+    );
+    const PARTIAL: Self = flag(
+        "partial",
+        "Whether there were more groups than are kept: some of this one may be counted among the others; of the others, \
+         that some may be counted twice in others.",
+        |row, _| Value::Bool(row.group().is_partial),
+    );
+    const GROUP_HOST: Self = text(
+        "host",
+        "Name of the host, escaped as in comm; null for groups that have no host, and for the others.",
+        |row, _| Value::name(row.group().host.as_ref().map(|host| host.as_bytes())),
+    );
+    const GROUP_PID: Self = number(
+        "pid",
+        "",
+        "Process id, if it is one process; null when unknown, or when it is not grouped by process.",
+        |row, _| Value::number(row.group().pid),
+    );
+    const GROUP_PROCESSES: Self = number(
+        "processes",
+        "",
+        "How many processes, at most 1024 of which are told apart; null when unknown, or when it is not grouped by process.",
+        |row, _| Value::number(row.group().processes),
+    );
+    const GROUP_COMM: Self = text(
+        "comm",
+        "Name of the process, escaped as in rows of connections; null when unknown, or when it is not grouped by process.",
+        |row, _| name_of(row.group()),
+    );
+    const GROUP_CONTAINER: Self = text(
+        "container",
+        "Id of the container; null when there is none, or when it is not grouped by process or container.",
+        |row, _| Value::name(row.group().container.as_ref().map(|id| id.as_bytes())),
+    );
+    const GROUP_UNIT: Self = text(
+        "unit",
+        "Systemd unit, where there is no container; null otherwise, or when it is not grouped by process or container.",
+        |row, _| Value::name(row.group().unit.as_deref()),
+    );
+    const GROUP_CGROUP: Self = text(
+        "cgroup",
+        "Path of the control group, where there is neither; null otherwise, or when it is not grouped by process or \
+         container.",
+        |row, _| Value::name(row.group().cgroup.as_deref()),
+    );
+    const GROUP_REMOTE: Self = Field {
+        name: "remote",
+        unit: "address:port",
+        shape: Shape::Address,
+        doc: "The remote end, an IPv6 address in brackets; null when it is not grouped by that. Port 0: clients' ports, any, \
+              or unknown which end is the client.",
+        value: |row, _| row.group().remote().map_or(Value::Null, Value::Address),
+    };
+    const GROUP_LPORT: Self = number(
+        "local_port",
+        "",
+        "Local port of servers; null for those of clients, when it is unknown which end is the client, or when it is not \
+         grouped by that.",
+        |row, _| Value::number(row.group().local_port),
+    );
+    const GROUP_NETNS: Self = number(
+        "netns",
+        "",
+        "Inode number of the network namespace; null when unknown, or when it is not grouped by lport or netns.",
+        |row, _| Value::number(row.group().netns),
+    );
+    const GROUP_NETNS_NAME: Self = text(
+        "netns_name",
+        "Name of the network namespace, escaped as in comm; null when it has none, or when it is not grouped by lport or \
+         netns.",
+        |row, _| Value::name(row.group().netns_name.as_deref()),
+    );
+}
+
+fn name_of(group: &Group) -> Value<'_> {
+    Value::name(group.comm.as_ref().map(Comm::bytes).filter(|name| !name.is_empty()))
+}
+
+fn peak_time(peak: Option<Peak>) -> Value<'static> {
+    peak.map_or(Value::Null, |peak| Value::Time(peak.unix_ns))
+}
+
+/// Takes the value of a field from a row.
+type Taker<R> = for<'r> fn(&'r R, &'r Context) -> Value<'r>;
+
+const fn event<R>(doc: &'static str, value: Taker<R>) -> Field<R> {
+    word("event", doc, value)
+}
+
+const fn word<R>(name: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
+    Field { name, unit: "", shape: Shape::Word, doc, value }
+}
+
+const fn text<R>(name: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
+    Field { name, unit: "", shape: Shape::Name, doc, value }
+}
+
+const fn flag<R>(name: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
+    Field { name, unit: "", shape: Shape::Bool, doc, value }
+}
+
+const fn time<R>(name: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
+    Field { name, unit: "RFC 3339", shape: Shape::Time, doc, value }
+}
+
+const fn number<R>(name: &'static str, unit: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
+    Field { name, unit, shape: Shape::Number, doc, value }
+}
+
+const fn real<R>(name: &'static str, unit: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
+    Field { name, unit, shape: Shape::Real, doc, value }
+}

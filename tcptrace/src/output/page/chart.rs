@@ -1,0 +1,150 @@
+//! Drawings: shapes only, stretched to whatever room there is; their texts stand beside them.
+
+use std::fmt::Write;
+
+use super::markup::escaped;
+use crate::lifecycle::Connection;
+use crate::report::{Point, TRACKED};
+use crate::tcp::State;
+
+/// What happened in a part of the time.
+pub(super) type Moments = fn(&Point) -> u64;
+
+/// Units of a drawing's width, and of its height.
+const WIDE: f64 = 1000.0;
+const HIGH: f64 = 100.0;
+
+/// Patterns that lie on top of colours, so that states can be told apart without those.
+pub(super) const PATTERNS: &str = "<svg width=\"0\" height=\"0\" aria-hidden=\"true\"><defs>\
+<pattern id=\"rising\" width=\"7\" height=\"7\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">\
+<rect width=\"2\" height=\"7\" fill=\"#000\" fill-opacity=\".35\"/></pattern>\
+<pattern id=\"falling\" width=\"9\" height=\"9\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(-45)\">\
+<rect width=\"2\" height=\"9\" fill=\"#fff\" fill-opacity=\".55\"/></pattern></defs></svg>";
+
+/// The pattern on top of a state's colour.
+fn pattern(state: State) -> Option<&'static str> {
+    match state {
+        State::CloseWait => Some("rising"),
+        State::FinWait2 => Some("falling"),
+        _ => None,
+    }
+}
+
+/// A patch of a state's colour and pattern.
+pub(super) fn key(state: State) -> String {
+    let rect = |attributes: &str| format!("<rect width=\"22\" height=\"16\" {attributes}/>");
+    let colour = rect(&format!("class=\"{state}\""));
+    let pattern = pattern(state).map_or(String::new(), |id| rect(&format!("fill=\"url(#{id})\"")));
+    format!("<svg class=\"key\" viewBox=\"0 0 22 16\" aria-hidden=\"true\">{colour}{pattern}</svg>")
+}
+
+fn drawing(label: &str, shapes: &str) -> String {
+    format!(
+        "<svg viewBox=\"0 0 {WIDE} {HIGH}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{}\">{shapes}</svg>",
+        escaped(label)
+    )
+}
+
+/// Where each point begins and ends, from left to right.
+fn columns(points: &[Point]) -> Vec<(f64, f64)> {
+    let Some(first) = points.first() else { return Vec::new() };
+    let total: f64 = points.iter().map(|point| point.width_ns as f64).sum();
+    let x = |ns: f64| ns / total * WIDE;
+    let column = |point: &Point| {
+        let start = point.from_unix_ns.saturating_sub(first.from_unix_ns) as f64;
+        (x(start), x(start + point.width_ns as f64))
+    };
+    points.iter().map(column).collect()
+}
+
+/// Sockets in some states, one on top of the other; and how high that is.
+pub(super) fn stacked(points: &[Point], states: &[State], label: &str) -> (String, f64) {
+    let places: Vec<usize> =
+        states.iter().filter_map(|state| TRACKED.iter().position(|tracked| tracked == state)).collect();
+    let sum = |point: &Point| places.iter().map(|place| point.sockets[*place]).sum::<f64>();
+    let highest = points.iter().map(sum).fold(0.0, f64::max);
+    let columns = columns(points);
+    let mut below = vec![0.0; points.len()];
+    let mut shapes = String::new();
+    for place in places {
+        let above: Vec<f64> = below.iter().zip(points).map(|(below, point)| below + point.sockets[place]).collect();
+        let (state, path) = (TRACKED[place], area(&columns, &below, &above, highest));
+        let title = format!("<title>{state}</title>");
+        // Writing into a String cannot fail, here and below.
+        let _ = write!(shapes, "<path class=\"{state}\" d=\"{path}\">{title}</path>");
+        if let Some(id) = pattern(state) {
+            let _ = write!(shapes, "<path fill=\"url(#{id})\" d=\"{path}\">{title}</path>");
+        }
+        below = above;
+    }
+    (drawing(label, &shapes), highest)
+}
+
+/// What lies between two lines of steps.
+fn area(columns: &[(f64, f64)], below: &[f64], above: &[f64], highest: f64) -> String {
+    let y = |value: f64| if highest > 0.0 { HIGH - value / highest * HIGH * 0.98 } else { HIGH };
+    let mut path = String::new();
+    for ((from, to), value) in columns.iter().zip(above) {
+        let command = if path.is_empty() { 'M' } else { 'L' };
+        let _ = write!(path, "{command}{from:.1} {:.2}L{to:.1} {0:.2}", y(*value));
+    }
+    for ((from, to), value) in columns.iter().zip(below).rev() {
+        let _ = write!(path, "L{to:.1} {:.2}L{from:.1} {0:.2}", y(*value));
+    }
+    path.push('Z');
+    path
+}
+
+/// Lines of what happened a second, each with its class; and how high they go.
+pub(super) fn rates(points: &[Point], lines: &[(&str, Moments)], label: &str) -> (String, f64) {
+    let rate = |point: &Point, count: u64| count as f64 * 1e9 / point.width_ns.max(1) as f64;
+    let all = lines.iter().flat_map(|(_, of)| points.iter().map(|point| rate(point, of(point))));
+    let highest = all.fold(0.0, f64::max);
+    let columns = columns(points);
+    let mut shapes = String::new();
+    for (class, of) in lines {
+        let mut path = String::new();
+        for ((from, to), point) in columns.iter().zip(points) {
+            let value = rate(point, of(point));
+            let y = if highest > 0.0 { HIGH - value / highest * HIGH * 0.98 } else { HIGH };
+            let command = if path.is_empty() { 'M' } else { 'L' };
+            let _ = write!(path, "{command}{from:.1} {y:.2}L{to:.1} {y:.2}");
+        }
+        let _ = write!(shapes, "<path class=\"line {class}\" d=\"{path}\"><title>{class}</title></path>");
+    }
+    (drawing(label, &shapes), highest)
+}
+
+/// A bar: the part that is known exactly, then the one known in part; both from 0 to 1.
+pub(super) fn bar(exact: f64, part: f64, class: &str) -> String {
+    let (exact, part) = (exact * WIDE, part * WIDE);
+    format!(
+        "<svg class=\"bars\" viewBox=\"0 0 {WIDE} 10\" preserveAspectRatio=\"none\" aria-hidden=\"true\">\
+         <rect class=\"{class}\" width=\"{exact:.1}\" height=\"10\"/>\
+         <rect class=\"{class} part\" x=\"{exact:.1}\" width=\"{part:.1}\" height=\"10\"/></svg>"
+    )
+}
+
+/// A connection's states, one after the other, to the scale of the longest life.
+pub(super) fn life(connection: &Connection, longest_ns: u64, label: &str) -> String {
+    let mut shapes = String::new();
+    let mut x = 0.0;
+    for stay in &connection.stays {
+        let width = stay.held.known_ns().unwrap_or(0) as f64 / longest_ns.max(1) as f64 * WIDE;
+        let rect = |attributes: &str| {
+            format!(
+                "<rect {attributes} x=\"{x:.2}\" width=\"{width:.2}\" height=\"10\"><title>{} {}</title></rect>",
+                stay.state, stay.held
+            )
+        };
+        shapes.push_str(&rect(&format!("class=\"{}\"", stay.state)));
+        if let Some(id) = pattern(stay.state) {
+            shapes.push_str(&rect(&format!("fill=\"url(#{id})\"")));
+        }
+        x += width;
+    }
+    format!(
+        "<svg class=\"life\" viewBox=\"0 0 {WIDE} 10\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{}\">{shapes}</svg>",
+        escaped(label)
+    )
+}

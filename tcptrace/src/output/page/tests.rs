@@ -1,0 +1,86 @@
+//! What a page holds, and what it must not.
+
+use jiff::tz::TimeZone;
+
+use super::page;
+use crate::output::samples::HOSTILE;
+use crate::report::{Options, Report, testing};
+
+fn written(report: &Report) -> String {
+    let mut out = Vec::new();
+    page(&mut out, &TimeZone::UTC, report).expect("a Vec takes everything");
+    String::from_utf8(out).expect("UTF-8")
+}
+
+/// A name that would be markup wherever it is not escaped.
+const MARKUP: &str = "</script><img src=x onerror='alert(1)'>\"<!--\u{202e}";
+
+#[test]
+fn names_never_become_markup() {
+    let mut report = testing::incident(Options::default());
+    report.hosts = vec![MARKUP.into(), "web-2".into()];
+    report.lost = vec![(MARKUP.into(), 1)];
+    report.damage = vec![MARKUP.into()];
+    for row in &mut report.groups {
+        row.group.host = Some(MARKUP.into());
+        row.group.container = Some(MARKUP.into());
+        row.group.comm = Some(HOSTILE);
+    }
+    for row in &mut report.churn {
+        (row.group.unit, row.group.comm) = (Some(MARKUP.as_bytes().into()), Some(HOSTILE));
+    }
+    for row in &mut report.slowest {
+        row.host = MARKUP.into();
+        row.connection.identity.owner.iter_mut().for_each(|owner| owner.task.comm = HOSTILE);
+    }
+    let page = written(&report);
+    assert!(page.contains("&lt;img src=x onerror=&#39;alert(1)&#39;&gt;"), "it is shown");
+    assert_eq!(page.matches("<img").count(), 0);
+    assert_eq!(page.matches("<!--").count(), 0);
+    assert_eq!(page.matches("<script").count(), 1, "the JSON");
+    assert_eq!(page.matches("</script").count(), 1);
+    assert!(!page.contains(['\u{1b}', '\u{202e}']));
+}
+
+#[test]
+fn json_in_the_page_is_that_of_the_command() {
+    let report = testing::incident(Options::default());
+    let page = written(&report);
+    let (_, rest) = page.split_once("<script type=\"application/json\" id=\"report\">").expect("the JSON");
+    let (json, _) = rest.split_once("</script>").expect("its end");
+    let within: Vec<serde_json::Value> = serde_json::from_str(json).expect("JSON");
+    let mut lines = Vec::new();
+    crate::output::report::json(&mut lines, &report).expect("a Vec takes everything");
+    let lines = String::from_utf8(lines).expect("UTF-8");
+    let rows: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(within, rows);
+}
+
+/// Nothing is loaded, nothing runs: what a browser would do for each of these is forbidden, and none is there.
+#[test]
+fn nothing_is_loaded_or_run() {
+    let page = written(&testing::incident(Options::default()));
+    assert!(page.contains("http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src"));
+    for word in ["http:", "https:", "src=", "url(//", "@import", "<iframe", "<object", "<form", " on"] {
+        let found = page.match_indices(word).map(|(at, _)| &page[at..page.len().min(at + 40)]);
+        let found: Vec<_> =
+            found.filter(|found| word != " on" || found[3..].starts_with(char::is_alphabetic)).collect();
+        let loads = found.iter().any(|found| {
+            word != " on" || found.split('=').next().is_some_and(|name| name.len() < 14 && found.contains("=\""))
+        });
+        assert!(!loads, "{word}: {found:?}");
+    }
+    assert!(!page.contains("http://") && !page.contains("https://"));
+}
+
+#[test]
+fn a_report_of_nothing_is_a_page() {
+    let page = written(&Report::default());
+    assert!(page.contains("The period has no length.") && page.trim_end().ends_with("</html>"));
+}
+
+#[test]
+#[ignore = "temporary"]
+fn temporary() {
+    std::fs::write("/tmp/h1page.html", written(&testing::incident(Options::default()))).expect("written");
+}

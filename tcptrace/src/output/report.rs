@@ -1,0 +1,206 @@
+//! A report as JSON and CSV: rows of several kinds, told apart by `event`.
+
+use std::io::{self, Write};
+
+use super::fields::{
+    Field, REPORT_BUCKET_FIELDS, REPORT_CHURN_FIELDS, REPORT_COUNT_FIELDS, REPORT_DAMAGE_FIELDS, REPORT_FAILURE_FIELDS,
+    REPORT_FIELDS, REPORT_GROUP_FIELDS, REPORT_HOST_FIELDS, REPORT_LOSS_FIELDS, REPORT_OPEN_FIELDS,
+    REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS, REPORT_STATE_FIELDS,
+};
+use super::text::write_report;
+use super::{Context, Csv, Format, Json, TextOptions};
+use crate::report::{Group, Report};
+
+/// Writes a report.
+///
+/// # Errors
+/// What the writer returns.
+pub fn report<W: Write>(mut out: W, format: Format, text: &TextOptions, report: &Report) -> io::Result<()> {
+    match format {
+        Format::Text => write_report(&mut out, text, report)?,
+        Format::Json => json(&mut out, report)?,
+        Format::Csv => {
+            let mut columns = Columns::default();
+            rows(report, &mut columns)?;
+            let mut csv = Csv::new(&mut out);
+            csv.columns(&columns.0)?;
+            rows(report, &mut Sparse { csv: &mut csv, columns: &columns.0 })?;
+            super::Printer::flush(&mut csv)?;
+        }
+    }
+    out.flush()
+}
+
+/// Writes one object a line.
+pub(super) fn json(out: &mut impl Write, report: &Report) -> io::Result<()> {
+    rows(report, &mut Json::new(out))
+}
+
+/// Takes rows of any kind.
+trait Sink {
+    /// Takes the rows of one kind, each with what it leaves open.
+    fn take<'r, R: 'r>(
+        &mut self,
+        fields: &'static [Field<R>],
+        rows: impl Iterator<Item = (&'r R, &'r Context)>,
+    ) -> io::Result<()>;
+}
+
+impl<W: Write> Sink for Json<W> {
+    fn take<'r, R: 'r>(
+        &mut self,
+        fields: &'static [Field<R>],
+        mut rows: impl Iterator<Item = (&'r R, &'r Context)>,
+    ) -> io::Result<()> {
+        rows.try_for_each(|(row, context)| self.object([fields, &[]], row, context))
+    }
+}
+
+/// The columns of all kinds of rows, each once.
+#[derive(Default)]
+struct Columns(Vec<&'static str>);
+
+impl Sink for Columns {
+    fn take<'r, R: 'r>(
+        &mut self,
+        fields: &'static [Field<R>],
+        _: impl Iterator<Item = (&'r R, &'r Context)>,
+    ) -> io::Result<()> {
+        for field in fields {
+            if !self.0.contains(&field.name) {
+                self.0.push(field.name);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// CSV of rows that do not have all columns.
+struct Sparse<'a, W: Write> {
+    csv: &'a mut Csv<W>,
+    columns: &'a [&'static str],
+}
+
+impl<W: Write> Sink for Sparse<'_, W> {
+    fn take<'r, R: 'r>(
+        &mut self,
+        fields: &'static [Field<R>],
+        mut rows: impl Iterator<Item = (&'r R, &'r Context)>,
+    ) -> io::Result<()> {
+        rows.try_for_each(|(row, context)| self.csv.sparse(self.columns, fields, row, context))
+    }
+}
+
+/// Hands over every row, the most important ones first.
+fn rows(report: &Report, sink: &mut impl Sink) -> io::Result<()> {
+    let context = Context::default();
+    fn plain<'r, R>(rows: &'r [R], context: &'r Context) -> impl Iterator<Item = (&'r R, &'r Context)> {
+        rows.iter().map(move |row| (row, context))
+    }
+    let wanted = |group: &Group| report.options.by.is_none_or(|by| by == group.by);
+    let rate = |row: &crate::report::ChurnRow| (row.clone(), report.overview.per_second(row.connections));
+    let churn: Vec<_> = report.churn.iter().map(rate).collect();
+    let bins: Vec<_> = report.states.iter().flat_map(|row| row.bins.iter().map(|bin| (row.state, *bin))).collect();
+    sink.take(REPORT_FIELDS, std::iter::once((&report.overview, &context)))?;
+    sink.take(REPORT_HOST_FIELDS, plain(&report.hosts, &context))?;
+    sink.take(REPORT_LOSS_FIELDS, plain(&report.lost, &context))?;
+    sink.take(REPORT_DAMAGE_FIELDS, plain(&report.damage, &context))?;
+    sink.take(REPORT_COUNT_FIELDS, plain(&report.counts, &context))?;
+    sink.take(REPORT_STATE_FIELDS, plain(&report.states, &context))?;
+    sink.take(REPORT_BUCKET_FIELDS, plain(&bins, &context))?;
+    sink.take(REPORT_GROUP_FIELDS, plain(&report.groups, &context).filter(|(row, _)| wanted(&row.group)))?;
+    sink.take(REPORT_CHURN_FIELDS, plain(&churn, &context))?;
+    sink.take(REPORT_FAILURE_FIELDS, plain(&report.failures, &context).filter(|(row, _)| wanted(&row.group)))?;
+    sink.take(REPORT_OPEN_FIELDS, plain(&report.open, &context).filter(|(row, _)| wanted(&row.group)))?;
+    sink.take(REPORT_POINT_FIELDS, plain(&report.points, &context))?;
+    sink.take(REPORT_SLOWEST_FIELDS, report.slowest.iter().map(|row| (row, &row.context)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::report::{By, Options, testing};
+
+    fn written(format: Format, options: Options) -> String {
+        let mut out = Vec::new();
+        report(&mut out, format, &TextOptions::default(), &testing::incident(options)).expect("a Vec takes everything");
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    fn json(options: Options) -> Vec<serde_json::Value> {
+        written(Format::Json, options).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    #[test]
+    fn every_way_of_grouping_is_told_unless_one_is_asked_for() {
+        let ways = |by| {
+            let rows = json(Options { by, ..Options::default() });
+            let told = rows.iter().filter_map(|row| Some(row.get("by")?.as_str()?.to_owned()));
+            told.collect::<HashSet<_>>()
+        };
+        assert_eq!(ways(None), By::ALL.map(|by| by.as_str().to_owned()).into());
+        assert_eq!(ways(Some(By::Remote)), ["remote".to_owned()].into());
+    }
+
+    #[test]
+    fn parts_add_up() {
+        let rows = json(Options::default());
+        let of = |event: &str| rows.iter().filter(|row| row["event"] == event).collect::<Vec<_>>();
+        let sum =
+            |rows: &[&serde_json::Value], name: &str| rows.iter().filter_map(|row| row[name].as_u64()).sum::<u64>();
+        let report = of("report")[0];
+        for by in By::ALL {
+            let all: Vec<_> = of("report_group").into_iter().filter(|row| row["by"] == by.as_str()).collect();
+            let without: Vec<_> = all.iter().filter(|row| row["state"].is_null()).copied().collect();
+            assert_eq!(sum(&without, "connections"), report["connections"], "{by:?}");
+            for state in of("report_state") {
+                let within: Vec<_> = all.iter().filter(|row| row["state"] == state["state"]).copied().collect();
+                assert_eq!(sum(&within, "connections"), state["sockets"], "{by:?}");
+                assert_eq!(sum(&within, "at_least"), state["at_least"], "{by:?}");
+                assert_eq!(sum(&within, "open"), state["open"], "{by:?}");
+            }
+            let failures: Vec<_> = of("report_failure").into_iter().filter(|row| row["by"] == by.as_str()).collect();
+            assert_eq!(sum(&failures, "connections"), report["failed"], "{by:?}");
+            let open: Vec<_> = of("report_open").into_iter().filter(|row| row["by"] == by.as_str()).collect();
+            assert_eq!(sum(&open, "connections"), report["open"], "{by:?}");
+        }
+        for (property, of_all) in [("closer", "ended"), ("end", "ended"), ("open", "open")] {
+            let counts: Vec<_> = of("report_count").into_iter().filter(|row| row["property"] == property).collect();
+            assert_eq!(sum(&counts, "connections"), report[of_all], "{property}");
+        }
+        for state in of("report_state") {
+            let bins: Vec<_> = of("report_bucket").into_iter().filter(|row| row["state"] == state["state"]).collect();
+            assert_eq!(sum(&bins, "at_least"), state["at_least"]);
+            assert_eq!(sum(&bins, "exact") + sum(&bins, "at_least"), state["sockets"]);
+        }
+        for moment in ["opened", "ended", "failed"] {
+            assert_eq!(sum(&of("report_point"), moment), report[moment], "{moment}");
+        }
+    }
+
+    #[test]
+    fn csv_has_the_rows_of_json_below_one_header() {
+        let (json, csv) = (json(Options::default()), written(Format::Csv, Options::default()));
+        let mut reader = ::csv::Reader::from_reader(csv.as_bytes());
+        let header = reader.headers().expect("a header").clone();
+        assert_eq!(header.iter().collect::<HashSet<_>>().len(), header.len(), "each column once");
+        let mut number = 0;
+        for (record, row) in reader.records().zip(&json) {
+            let record = record.expect("as many cells as the header has");
+            let cell = |name: &str| header.iter().position(|column| column == name).map(|place| &record[place]);
+            for (name, value) in row.as_object().expect("an object") {
+                match value {
+                    serde_json::Value::Null => assert_eq!(cell(name), Some(""), "{name} in {row}"),
+                    serde_json::Value::Number(_) | serde_json::Value::Bool(_) => {
+                        assert_eq!(cell(name), Some(value.to_string().as_str()), "{name} in {row}");
+                    }
+                    _ => assert_ne!(cell(name), Some(""), "{name} in {row}"),
+                }
+            }
+            number += 1;
+        }
+        assert_eq!(number, json.len());
+    }
+}

@@ -1,0 +1,364 @@
+//! Each part of a report in depth.
+
+use std::io::{self, Write};
+
+use super::spark::bar;
+use super::table::Table;
+use super::words::{bound, bytes, count, duration, ends, group, meaning, number, percent, rate, time};
+use super::{Writer, sparkline, style};
+use crate::output::text::column::Align;
+use crate::report::{By, Group, GroupRow, Point, Property, Slow, StateRow, TRACKED, is_failure};
+use crate::tcp::State;
+
+/// What happened in a part of the time.
+type Moments = fn(&Point) -> u64;
+
+/// Columns of what goes over the whole width.
+const WIDE: usize = 60;
+
+impl<W: Write> Writer<'_, W> {
+    /// Everything, part by part.
+    pub(super) fn depth(&mut self) -> io::Result<()> {
+        self.over_time()?;
+        self.counts()?;
+        for row in self.report.states.iter().filter(|row| row.sockets > 0) {
+            self.state(row)?;
+        }
+        self.all_connections()?;
+        self.short_lived()?;
+        self.failed()?;
+        self.open()?;
+        Slow::ALL.into_iter().try_for_each(|slow| self.slowest(slow))
+    }
+
+    fn over_time(&mut self) -> io::Result<()> {
+        let points = &self.report.points;
+        let (Some(first), Some(last)) = (points.first(), points.last()) else { return Ok(()) };
+        let zone = &self.options.zone;
+        let end = last.from_unix_ns.saturating_add_unsigned(last.width_ns);
+        let heading = format!("OVER TIME, {} to {}", time(zone, first.from_unix_ns), time(zone, end));
+        let mut table = Table::new(&[("", Align::Left), ("", Align::Left), ("HIGHEST", Align::Right)]);
+        let rates: [(&str, Moments); 3] =
+            [("opened", |point| point.opened), ("ended", |point| point.ended), ("failed", |point| point.failed)];
+        for (name, of) in rates {
+            let values: Vec<f64> =
+                points.iter().map(|point| of(point) as f64 * 1e9 / point.width_ns.max(1) as f64).collect();
+            let highest = values.iter().copied().fold(0.0, f64::max);
+            table.row([name.to_owned(), sparkline(&values, WIDE), rate(highest)]);
+        }
+        for state in TRACKED {
+            let values = self.sockets(state);
+            let highest = values.iter().copied().fold(0.0, f64::max);
+            // What is always there for some µs only would fill the screen.
+            if highest >= 0.05 {
+                let cells = [state.as_str().to_owned(), sparkline(&values, WIDE), number(highest)];
+                table.styled(cells.into_iter().zip([
+                    style::state(state),
+                    anstyle::Style::new(),
+                    anstyle::Style::new(),
+                ]));
+            }
+        }
+        self.heading(&heading)?;
+        table.write(self.out, 2, self.options.colour)?;
+        for row in self.report.states.iter().filter(|row| row.unplaced > 0) {
+            writeln!(self.out, "  {} in {} left out: not known when", count(row.unplaced), row.state)?;
+        }
+        Ok(())
+    }
+
+    fn counts(&mut self) -> io::Result<()> {
+        let headings = [
+            ("closer", "CLOSER", "WHO CLOSED FIRST"),
+            ("end", "END", "HOW CONNECTIONS ENDED"),
+            ("time_wait_end", "END", "HOW TIME_WAITS ENDED"),
+            ("open", "STATE", "STATES OF CONNECTIONS STILL OPEN"),
+        ];
+        for (property, title, heading) in headings {
+            let mut table = Table::new(&[
+                (title, Align::Left),
+                ("CONNECTIONS", Align::Right),
+                ("SHARE", Align::Right),
+                ("", Align::Left),
+            ]);
+            for row in self.report.counts.iter().filter(|row| row.property.kind() == property) {
+                let note = if let Property::End(end) = row.property { meaning(end) } else { "" };
+                table.row([
+                    row.property.word().to_owned(),
+                    count(row.connections),
+                    percent(row.share),
+                    note.to_owned(),
+                ]);
+            }
+            if !table.is_empty() {
+                self.heading(heading)?;
+                table.write(self.out, 2, self.options.colour)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn state(&mut self, row: &StateRow) -> io::Result<()> {
+        self.heading(&format!("{}: {} sockets", row.state, count(row.sockets)))?;
+        let exact = row.sockets - row.at_least;
+        let mut table = Table::new(&[
+            ("TIME IN IT", Align::Left),
+            ("SOCKETS", Align::Right),
+            ("MIN", Align::Right),
+            ("P50", Align::Right),
+            ("P90", Align::Right),
+            ("P99", Align::Right),
+            ("MAX", Align::Right),
+        ]);
+        for (name, sockets, of, mark) in
+            [("known exactly", exact, row.exact, ""), ("known in part", row.at_least, row.parts, "≥")]
+        {
+            if sockets > 0 {
+                let quantiles = [of.min, of.p50, of.p90, of.p99, of.max].map(|ns| format!("{mark}{}", duration(ns)));
+                table.row([name.to_owned(), count(sockets)].into_iter().chain(quantiles));
+            }
+        }
+        table.write(self.out, 2, self.options.colour)?;
+        self.histogram(row)?;
+        self.groups_in(row.state)
+    }
+
+    fn histogram(&mut self, row: &StateRow) -> io::Result<()> {
+        let highest = row.bins.iter().map(|bin| bin.exact + bin.at_least).max().unwrap_or(0).max(1);
+        let mut table = Table::new(&[
+            ("FROM", Align::Right),
+            ("BELOW", Align::Right),
+            ("SOCKETS", Align::Right),
+            ("≥", Align::Right),
+            ("", Align::Left),
+        ]);
+        let mut empty = 0;
+        for (place, bin) in row.bins.iter().enumerate() {
+            let next = row.bins.get(place + 1).map_or(1, |bin| bin.exact + bin.at_least);
+            empty = if bin.exact + bin.at_least > 0 { 0 } else { empty + 1 };
+            // The first and the last one of some that are empty are enough.
+            if empty > 1 && next == 0 {
+                if empty == 2 {
+                    table.row(["⋮".to_owned()]);
+                }
+                continue;
+            }
+            let share = (bin.exact + bin.at_least) as f64 / highest as f64;
+            let to = bin.to_ns.map_or("-".to_owned(), bound);
+            let part = if bin.at_least > 0 { count(bin.at_least) } else { String::new() };
+            table.row([bound(bin.from_ns), to, count(bin.exact), part, bar(share, 40)]);
+        }
+        writeln!(self.out)?;
+        table.write(self.out, 2, self.options.colour)
+    }
+
+    /// Those in a state, in a table by what was asked for, and in a line by everything else.
+    fn groups_in(&mut self, state: State) -> io::Result<()> {
+        let by = self.by();
+        let rows = self.report.groups.iter().filter(|row| row.state == Some(state) && row.group.by == by);
+        let mut table = Table::new(&[
+            (title(by), Align::Left),
+            ("OF TIME", Align::Right),
+            ("SOCKETS", Align::Right),
+            ("SHARE", Align::Right),
+            ("STILL IN", Align::Right),
+            ("P50", Align::Right),
+            ("P90", Align::Right),
+            ("LONGEST", Align::Right),
+        ]);
+        for row in rows {
+            table.row([
+                self.named_group(&row.group),
+                percent(row.total_share.unwrap_or(0.0)),
+                count(row.connections),
+                percent(row.share),
+                count(row.open),
+                duration(row.p50),
+                duration(row.p90),
+                row.longest.to_string(),
+            ]);
+        }
+        writeln!(self.out)?;
+        table.write(self.out, 2, self.options.colour)?;
+        let mut others = By::ALL.into_iter().filter(|other| *other != by).peekable();
+        if others.peek().is_some() {
+            writeln!(self.out)?;
+        }
+        for other in others {
+            if let Some(named) = self.largest(state, other) {
+                writeln!(self.out, "  {:10} {named}", format!("by {}:", other.as_str()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn named_group(&self, of: &Group) -> String {
+        group(of, self.is_fleet())
+    }
+
+    fn all_connections(&mut self) -> io::Result<()> {
+        let by = self.by();
+        let rows: Vec<&GroupRow> =
+            self.report.groups.iter().filter(|row| row.state.is_none() && row.group.by == by).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut table = Table::new(&[
+            (title(by), Align::Left),
+            ("CONNECTIONS", Align::Right),
+            ("SHARE", Align::Right),
+            ("RATE", Align::Right),
+            ("STILL OPEN", Align::Right),
+            ("FAILED", Align::Right),
+            ("ESTAB P50", Align::Right),
+            ("LONGEST", Align::Right),
+            ("SENT", Align::Right),
+            ("RECV", Align::Right),
+        ]);
+        for row in rows {
+            table.row([
+                self.named_group(&row.group),
+                count(row.connections),
+                percent(row.share),
+                self.report.overview.per_second(row.connections).map_or("-".to_owned(), rate),
+                count(row.open),
+                count(row.failed),
+                duration(row.p50),
+                row.longest.to_string(),
+                bytes(Some(row.bytes_sent)),
+                bytes(Some(row.bytes_received)),
+            ]);
+        }
+        self.heading("ALL CONNECTIONS")?;
+        table.write(self.out, 2, self.options.colour)
+    }
+
+    fn short_lived(&mut self) -> io::Result<()> {
+        let mut table = Table::new(&[
+            ("WHO AND WHERE TO", Align::Left),
+            ("SHORT", Align::Right),
+            ("RATE", Align::Right),
+            ("LONGER", Align::Right),
+            ("CLOSED FIRST", Align::Right),
+            ("ESTAB P50", Align::Right),
+            ("SENT EACH", Align::Right),
+            ("RECV EACH", Align::Right),
+        ]);
+        for row in &self.report.churn {
+            table.row([
+                ends(row, self.is_fleet()),
+                count(row.connections),
+                self.report.overview.per_second(row.connections).map_or("-".to_owned(), rate),
+                count(row.longer),
+                percent(row.active as f64 / row.connections.max(1) as f64),
+                duration(row.p50),
+                bytes(row.bytes_sent),
+                bytes(row.bytes_received),
+            ]);
+        }
+        if table.is_empty() {
+            return Ok(());
+        }
+        self.heading("SHORT-LIVED CONNECTIONS (in ESTABLISHED for less than 1 s)")?;
+        table.write(self.out, 2, self.options.colour)
+    }
+
+    fn failed(&mut self) -> io::Result<()> {
+        let by = self.by();
+        let mut table = Table::new(&[
+            ("END", Align::Left),
+            ("CONNECTIONS", Align::Right),
+            ("SHARE", Align::Right),
+            (title(by), Align::Left),
+        ]);
+        let rows = self.report.failures.iter().filter(|row| row.group.by == by && is_failure(row.end));
+        for row in rows {
+            let style = if crate::report::is_reset(row.end) { style::RESET } else { anstyle::Style::new() };
+            let cells =
+                [row.end.as_str().to_owned(), count(row.connections), percent(row.share), self.named_group(&row.group)];
+            table.styled(cells.into_iter().zip([style].into_iter().chain(std::iter::repeat(anstyle::Style::new()))));
+        }
+        if table.is_empty() {
+            return Ok(());
+        }
+        self.heading("RESETS AND FAILURES")?;
+        table.write(self.out, 2, self.options.colour)
+    }
+
+    fn open(&mut self) -> io::Result<()> {
+        let by = self.by();
+        let mut table = Table::new(&[
+            ("STATE", Align::Left),
+            ("CONNECTIONS", Align::Right),
+            ("SHARE", Align::Right),
+            ("OLDEST", Align::Right),
+            ("NOT ACCEPTED", Align::Right),
+            (title(by), Align::Left),
+        ]);
+        for row in self.report.open.iter().filter(|row| row.group.by == by) {
+            let cells = [
+                row.state.as_str().to_owned(),
+                count(row.connections),
+                percent(row.share),
+                row.oldest.to_string(),
+                count(row.never_accepted),
+                self.named_group(&row.group),
+            ];
+            let styles = [style::state(row.state)].into_iter().chain(std::iter::repeat(anstyle::Style::new()));
+            table.styled(cells.into_iter().zip(styles));
+        }
+        if table.is_empty() {
+            return Ok(());
+        }
+        self.heading("STILL OPEN IN THE END")?;
+        table.write(self.out, 2, self.options.colour)
+    }
+
+    fn slowest(&mut self, slow: Slow) -> io::Result<()> {
+        let mut table = Table::new(&[
+            ("HELD", Align::Right),
+            ("END", Align::Left),
+            ("PROCESS", Align::Left),
+            ("LOCAL", Align::Left),
+            ("REMOTE", Align::Left),
+            ("STATES", Align::Left),
+        ]);
+        for row in self.report.slowest.iter().filter(|row| row.slow == slow) {
+            let connection = &row.connection;
+            let task = connection.identity.owner.map(|owner| owner.task);
+            let process = task
+                .map_or("-".to_owned(), |task| format!("{}[{}]", crate::output::sanitise(task.comm.bytes()), task.pid));
+            let stay = |stay: &crate::lifecycle::Stay| format!("{} {}", stay.state, stay.held);
+            let states: Vec<_> = connection.stays.iter().map(stay).collect();
+            let end = if connection.is_open() { "still open" } else { connection.end.as_str() };
+            table.row([
+                row.held.to_string(),
+                end.to_owned(),
+                process,
+                connection.identity.tuple.local().to_string(),
+                connection.identity.tuple.remote().to_string(),
+                states.join(" › "),
+            ]);
+        }
+        if table.is_empty() {
+            return Ok(());
+        }
+        self.heading(match slow {
+            Slow::TimeWait => "LONGEST IN TIME_WAIT",
+            Slow::CloseWait => "LONGEST IN CLOSE_WAIT",
+            Slow::Lifetime => "LONGEST LIVES, from opening to end",
+        })?;
+        table.write(self.out, 2, self.options.colour)
+    }
+}
+
+/// The heading of what is grouped by.
+fn title(by: By) -> &'static str {
+    match by {
+        By::Process => "PROCESS",
+        By::Remote => "REMOTE",
+        By::Lport => "LOCAL PORT",
+        By::Container => "CONTAINER, UNIT OR CONTROL GROUP",
+        By::Netns => "NETWORK NAMESPACE",
+    }
+}

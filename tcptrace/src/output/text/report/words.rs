@@ -1,0 +1,251 @@
+//! Figures, times and names of a report in words, for text and page alike.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::lifecycle::Held;
+use crate::output::{human, sanitise};
+use crate::report::{By, ChurnRow, Group, Report};
+use crate::tcp::{Comm, End, Side};
+
+/// `1,234,567`.
+pub(in crate::output) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1,234 connections`, `1 connection`.
+pub(in crate::output) fn counted(number: u64, what: &str) -> String {
+    format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// `98.7 %`, cut, not rounded: only what is all is 100 %.
+pub(in crate::output) fn percent(share: f64) -> String {
+    // A share is a quotient of whole numbers, and may be off in its last digit.
+    let thousandths = (share * 1_000.0 + 1e-9).floor() as u64;
+    match thousandths {
+        0 if share > 0.0 => "<0.1 %".to_owned(),
+        0 => "0 %".to_owned(),
+        1_000.. => "100 %".to_owned(),
+        _ => format!("{}.{} %", thousandths / 10, thousandths % 10),
+    }
+}
+
+/// `2,702/s`, `4.2/s`, `0.03/s`.
+pub(in crate::output) fn rate(per_second: f64) -> String {
+    format!("{}/s", number(per_second))
+}
+
+/// A number with about three digits.
+pub(in crate::output) fn number(number: f64) -> String {
+    match number {
+        _ if number >= 99.95 => count(number.round() as u64),
+        _ if number >= 9.995 => format!("{number:.1}"),
+        _ if number == 0.0 => "0".to_owned(),
+        _ if number < 0.005 => "<0.01".to_owned(),
+        _ => format!("{number:.2}"),
+    }
+}
+
+/// `1.23ms`, or `-`.
+pub(in crate::output) fn duration(ns: Option<u64>) -> String {
+    ns.map_or(Held::Unknown, Held::Exactly).to_string()
+}
+
+/// A bound of a histogram: `50ms`, `1s`, `2000s`.
+pub(in crate::output) fn bound(ns: u64) -> String {
+    match ns {
+        0 => "0".to_owned(),
+        _ if ns >= 1_000_000_000 => format!("{}s", ns / 1_000_000_000),
+        _ if ns >= 1_000_000 => format!("{}ms", ns / 1_000_000),
+        _ => format!("{}µs", ns / 1_000),
+    }
+}
+
+/// `1.2K`, or `-`.
+pub(in crate::output) fn bytes(bytes: Option<u64>) -> String {
+    bytes.map_or("-".to_owned(), |bytes| human::Bytes(bytes).to_string())
+}
+
+/// `HH:MM:SS` in a zone.
+pub(in crate::output) fn time(zone: &TimeZone, unix_ns: i64) -> String {
+    formatted(zone, unix_ns, "%H:%M:%S")
+}
+
+/// From when to when, and for how long: `2025-01-02 03:04:05 to 03:05:07 UTC (1m02s)`.
+pub(in crate::output) fn period(zone: &TimeZone, report: &Report) -> String {
+    let (from, to) = (report.overview.from_unix_ns, report.overview.to_unix_ns);
+    let (first, last) = (formatted(zone, from, "%F"), formatted(zone, to, "%F"));
+    let end = if first == last { time(zone, to) } else { format!("{last} {}", time(zone, to)) };
+    let zone_name = formatted(zone, to, "%Z");
+    let duration = human::Duration(report.overview.duration_ns());
+    format!("{first} {} to {end} {zone_name} ({duration})", time(zone, from))
+}
+
+fn formatted(zone: &TimeZone, unix_ns: i64, format: &str) -> String {
+    let time = Timestamp::from_nanosecond(unix_ns.into()).unwrap_or_default();
+    time.to_zoned(zone.clone()).strftime(format).to_string()
+}
+
+/// Names of the hosts: the first three, and how many more.
+pub(in crate::output) fn hosts(report: &Report) -> String {
+    const SHOWN: usize = 3;
+    let mut names: Vec<String> =
+        report.hosts.iter().take(SHOWN).map(|host| sanitise(host.as_bytes()).into_owned()).collect();
+    if report.hosts.len() > SHOWN {
+        names.push(format!("{} more", report.hosts.len() - SHOWN));
+    }
+    if names.is_empty() { "unknown host".to_owned() } else { names.join(", ") }
+}
+
+/// What stands for a group: `curl[42]`, `curl ×12 in web.service`, `10.0.0.2:443`, `port 80`, `3 others`.
+pub(in crate::output) fn group(group: &Group, is_fleet: bool) -> String {
+    if let Some(others) = group.others {
+        let ending = if others == 1 { "" } else { "s" };
+        return format!("{}{} other{ending}", if group.is_partial { "≥" } else { "" }, count(others));
+    }
+    let name = match group.by {
+        By::Process => process(group),
+        By::Remote => remote(group),
+        By::Lport => {
+            let port = group.local_port.map_or("no server's port".to_owned(), |port| format!("port {port}"));
+            match &group.netns_name {
+                Some(name) => format!("{port} in {}", sanitise(name)),
+                None => port,
+            }
+        }
+        By::Container => place(group).unwrap_or_else(|| "unknown".to_owned()),
+        By::Netns => netns(group),
+    };
+    let host = group.host.as_ref().filter(|_| is_fleet);
+    let partial = if group.is_partial { " (in part)" } else { "" };
+    host.map_or(format!("{name}{partial}"), |host| format!("{}: {name}{partial}", sanitise(host.as_bytes())))
+}
+
+fn process(group: &Group) -> String {
+    let comm = group.comm.as_ref().map(Comm::bytes).filter(|comm| !comm.is_empty());
+    let comm = comm.map_or("unknown process".into(), sanitise);
+    let number = match (group.pid, group.processes) {
+        (Some(pid), _) => format!("[{pid}]"),
+        (None, Some(processes)) => {
+            format!(" ×{}{}", if group.processes_at_least { "≥" } else { "" }, count(processes))
+        }
+        (None, None) => String::new(),
+    };
+    // The root of the hierarchy says nothing.
+    match place(group).filter(|place| place != "/") {
+        Some(place) => format!("{comm}{number} in {place}"),
+        None => format!("{comm}{number}"),
+    }
+}
+
+fn remote(group: &Group) -> String {
+    match (group.remote_ip, group.remote()) {
+        (Some(_), Some(remote)) if group.remote_port.is_some() => remote.to_string(),
+        (Some(ip), _) => ip.to_string(),
+        _ => "unknown".to_owned(),
+    }
+}
+
+/// The container, unit or control group.
+fn place(group: &Group) -> Option<String> {
+    /// So many digits of an id are told, as container tools show it.
+    const SHORT_ID: usize = 12;
+    if let Some(container) = &group.container {
+        let is_id = container.len() == 64 && container.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let id = if is_id { &container[..SHORT_ID] } else { container };
+        return Some(format!("container {}", sanitise(id.as_bytes())));
+    }
+    let name = group.unit.as_deref().or(group.cgroup.as_deref())?;
+    Some(sanitise(name).into_owned())
+}
+
+fn netns(group: &Group) -> String {
+    match (group.netns, &group.netns_name) {
+        (_, Some(name)) => sanitise(name).into_owned(),
+        (Some(inode), None) => format!("netns {inode}"),
+        (None, None) => "unknown".to_owned(),
+    }
+}
+
+/// Who talks to whom: `curl[42] → 10.0.0.2:443`, `nginx[80] port 80 ← 10.0.0.1`.
+pub(in crate::output) fn ends(row: &ChurnRow, is_fleet: bool) -> String {
+    let process = group(&row.group, is_fleet);
+    if row.group.others.is_some() {
+        return process;
+    }
+    match (row.side, row.group.local_port) {
+        (Side::Server, Some(port)) => format!("{process} port {port} ← {}", remote(&row.group)),
+        _ => format!("{process} → {}", remote(&row.group)),
+    }
+}
+
+/// What an end means, in a few words; a connection's end by FINs needs none.
+pub(in crate::output) fn meaning(end: End) -> &'static str {
+    match end {
+        End::Fin => "closed by FINs in both directions",
+        End::FinWait2Timeout => "the peer never closed its side",
+        End::Refused => "the peer answered the SYN with a reset",
+        End::ConnectTimeout => "nobody answered the SYN",
+        End::RetransmitTimeout => "the peer stopped acknowledging",
+        End::KeepaliveTimeout => "the peer left keepalive probes unanswered",
+        End::UserTimeout => "TCP_USER_TIMEOUT ran out",
+        End::ResetReceived => "the peer sent a reset",
+        End::ResetUnreadData => "closed here with received data unread, so a reset was sent",
+        End::ResetLinger0 => "closed here with SO_LINGER 0, so a reset was sent",
+        End::ResetDataAfterClose => "data came in after the close, so a reset was sent",
+        End::ResetOther => "a reset was sent for another reason",
+        End::Disconnected => "disconnected by its process",
+        End::NoLocalPort => "no local port was left",
+        End::Unreachable => "the network said that the peer cannot be reached",
+        End::ClosedWhileConnecting => "given up before it was established",
+        End::NeverAccepted => "the listener was closed before it accepted",
+        End::OrphanKilled => "the kernel killed it after its process had closed it",
+        End::Killed => "destroyed by an administrator",
+        End::Unknown => "its end was not seen",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(0, "0")]
+    #[case(999, "999")]
+    #[case(1_000, "1,000")]
+    #[case(1_234_567, "1,234,567")]
+    fn counts(#[case] number: u64, #[case] expected: &str) {
+        assert_eq!(count(number), expected);
+    }
+
+    #[rstest]
+    #[case(0.0, "0 %")]
+    #[case(0.0004, "<0.1 %")]
+    #[case(0.29, "29.0 %")]
+    #[case(0.99996, "99.9 %")]
+    #[case(1.0, "100 %")]
+    fn shares(#[case] share: f64, #[case] expected: &str) {
+        assert_eq!(percent(share), expected);
+    }
+
+    #[rstest]
+    #[case(0.0, "0")]
+    #[case(0.001, "<0.01")]
+    #[case(0.034, "0.03")]
+    #[case(9.999, "10.0")]
+    #[case(99.96, "100")]
+    #[case(2_702.4, "2,702")]
+    fn numbers(#[case] value: f64, #[case] expected: &str) {
+        assert_eq!(number(value), expected);
+    }
+}

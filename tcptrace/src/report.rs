@@ -1,0 +1,29 @@
+//! What happened to the connections of a trace: how many, how they ended, where sockets piled up, whose they were and
+//! where they led. Pure: connections in, a [`Report`] out.
+//!
+//! [`Analysis`] takes in one connection after the other, in memory that does not grow with their number, and finishes
+//! into a [`Report`], which is plain data. Every output renders that and nothing else.
+
+mod analysis;
+mod facts;
+mod finish;
+mod groups;
+mod histogram;
+mod place;
+mod rows;
+mod series;
+mod slowest;
+mod who;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use self::analysis::{Analysis, Options};
+pub use self::facts::{is_failure, is_reset};
+pub use self::place::{Placed, placed};
+pub use self::rows::{
+    Bin, By, ChurnRow, Count, FailureRow, Group, GroupRow, OpenRow, Overview, Peak, Point, Property, Quantiles, Report,
+    SHORT_NS, STUDIED, Slow, SlowRow, StateRow, TRACKED,
+};

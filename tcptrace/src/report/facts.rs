@@ -1,0 +1,75 @@
+//! What a report needs to know of one connection.
+
+use super::rows::STUDIED;
+use crate::lifecycle::{Connection, Held};
+use crate::tcp::{Closer, End, State};
+
+/// Drawn from a connection once, and counted in many places.
+#[derive(Clone, Debug)]
+pub(super) struct Facts<'c> {
+    pub(super) connection: &'c Connection,
+    /// How it ended; `None` when it has not.
+    pub(super) end: Option<End>,
+    /// The state that it is still in; `None` when it has ended.
+    pub(super) open: Option<State>,
+    /// For how long it has been in that.
+    pub(super) age: Held,
+    /// Time in ESTABLISHED.
+    pub(super) established: Held,
+    /// Time in each of [`STUDIED`].
+    pub(super) studied: [Held; STUDIED.len()],
+    /// No process has ever had it, though a listener's queue has.
+    pub(super) never_accepted: bool,
+}
+
+impl<'c> Facts<'c> {
+    pub(super) fn of(connection: &'c Connection) -> Self {
+        let stuck = connection.stuck.as_deref().filter(|_| connection.is_open());
+        Self {
+            connection,
+            end: if stuck.is_none() { Some(connection.end) } else { None },
+            open: stuck.map(|stuck| stuck.state),
+            age: stuck.map_or(Held::Unknown, |stuck| stuck.age),
+            established: connection.held(State::Established),
+            studied: STUDIED.map(|state| connection.held(state)),
+            never_accepted: match stuck {
+                Some(stuck) => stuck.accepted == Some(false),
+                None => connection.end == End::NeverAccepted,
+            },
+        }
+    }
+
+    /// Whether it ended otherwise than by an orderly close.
+    pub(super) fn failed(&self) -> bool {
+        self.end.is_some_and(is_failure)
+    }
+
+    /// Whether this side closed first.
+    pub(super) fn is_active(&self) -> bool {
+        self.connection.closer == Closer::Active
+    }
+
+    /// The time from its opening to its end, or to the end of the recording.
+    pub(super) fn lifetime(&self) -> Held {
+        let seen = self.connection.stays.iter().filter_map(|stay| stay.held.known_ns()).fold(0, u64::saturating_add);
+        match self.connection.opened_ns {
+            Some(opened) if self.open.is_some() => Held::AtLeast(self.connection.closed_ns.saturating_sub(opened)),
+            Some(opened) if self.connection.complete => Held::Exactly(self.connection.closed_ns.saturating_sub(opened)),
+            _ if seen > 0 => Held::AtLeast(seen),
+            _ => Held::Unknown,
+        }
+    }
+}
+
+/// Whether a connection that ended so was not closed in order.
+pub fn is_failure(end: End) -> bool {
+    !matches!(end, End::Fin | End::Disconnected | End::Unknown)
+}
+
+/// Whether a reset ended it, from either side.
+pub fn is_reset(end: End) -> bool {
+    matches!(
+        end,
+        End::ResetReceived | End::ResetUnreadData | End::ResetLinger0 | End::ResetDataAfterClose | End::ResetOther
+    )
+}

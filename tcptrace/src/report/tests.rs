@@ -1,0 +1,180 @@
+//! Connections in, a report out.
+
+use crate::lifecycle::{Connection, Held, Identity};
+use crate::tcp::{End, Side, State, TimeWaitEnd};
+use crate::trace::{Origin, Summary};
+
+use super::testing::{connection, open, origin};
+use super::{Analysis, By, Options, Property, Report};
+
+const S: u64 = 1_000_000_000;
+
+fn summary(to_s: u64) -> Summary {
+    Summary { to_unix_ns: (to_s * S) as i64, hosts: vec!["web-1".into()], ..Summary::default() }
+}
+
+fn report(connections: &[Connection], to_s: u64) -> Report {
+    let mut analysis = Analysis::new(Options::default());
+    connections.iter().for_each(|connection| analysis.add(connection, &origin()));
+    analysis.finish(&summary(to_s))
+}
+
+/// Opened at this second, closed by this side after 10 ms, and in TIME_WAIT for a minute.
+fn short(opened_s: u64) -> Connection {
+    let stays = [(State::Established, Held::Exactly(S / 100)), (State::TimeWait, Held::Exactly(60 * S))];
+    Connection {
+        opened_ns: Some(opened_s * S),
+        closed_ns: opened_s * S + S / 100 + 60 * S,
+        time_wait_end: Some(TimeWaitEnd::Expired),
+        // The FIN_WAITs took no time.
+        stays: [(State::Established, S / 100), (State::FinWait1, 0), (State::FinWait2, 0), (State::TimeWait, 60 * S)]
+            .map(|(state, ns)| crate::lifecycle::Stay { state, held: Held::Exactly(ns) })
+            .into(),
+        ..connection(&stays)
+    }
+}
+
+#[test]
+fn sockets_are_counted_over_time() {
+    let report = report(&(0..100).map(short).collect::<Vec<_>>(), 200);
+    // One is opened each second, and stays for 60.01 s.
+    let time_wait = &report.states[0];
+    let peak = time_wait.peak.expect("there were some");
+    assert!((59.5..=60.5).contains(&peak.value), "{peak:?}");
+    assert_eq!(time_wait.unplaced, 0);
+    let time: f64 = report.points.iter().map(|point| point.sockets[0] * point.width_ns as f64).sum();
+    assert!((time / (100.0 * 60.0 * S as f64) - 1.0).abs() < 0.001, "{time}");
+    assert_eq!(report.points.iter().map(|point| point.opened).sum::<u64>(), 100);
+    assert_eq!(report.points.iter().map(|point| point.ended).sum::<u64>(), 100);
+    assert!(report.points.len() <= 240 && report.points.len() > 100, "{}", report.points.len());
+    let peak = report.overview.opened_peak.expect("a rate");
+    assert_eq!((peak.value, peak.width_ns), (1.0, S));
+    assert_eq!(report.overview.per_second(report.overview.opened), Some(0.5));
+}
+
+#[test]
+fn durations_known_in_part_are_counted_apart() {
+    let known = |ns| connection(&[(State::CloseWait, Held::Exactly(ns)), (State::LastAck, Held::Exactly(1))]);
+    let part = open(connection(&[(State::CloseWait, Held::AtLeast(90 * S))]), State::CloseWait, Held::AtLeast(90 * S));
+    let report = report(&[known(S), known(2 * S), part], 100);
+    let row = &report.states[1];
+    assert_eq!((row.sockets, row.at_least, row.open), (3, 1, 1));
+    assert_eq!((row.exact.min, row.exact.max), (Some(S), Some(2 * S)));
+    assert_eq!((row.parts.min, row.parts.max), (Some(90 * S), Some(90 * S)));
+    let group = report.groups.iter().find(|row| row.state == Some(State::CloseWait)).expect("a row");
+    assert_eq!((group.connections, group.at_least, group.longest), (3, Some(1), Held::AtLeast(90 * S)));
+    let still: Vec<_> = report.open.iter().filter(|row| row.group.by == By::Process).collect();
+    assert_eq!(still.len(), 1);
+    assert_eq!((still[0].state, still[0].connections, still[0].oldest), (State::CloseWait, 1, Held::AtLeast(90 * S)));
+}
+
+#[test]
+fn processes_of_one_name_are_one_group() {
+    let of = |pid: u32| {
+        let mut connection = short(1);
+        connection.identity.owner.as_mut().expect("curl").task.pid = pid;
+        connection
+    };
+    let report = report(&[of(1), of(2), of(2)], 100);
+    let rows: Vec<_> = report.groups.iter().filter(|row| row.group.by == By::Process && row.state.is_none()).collect();
+    assert_eq!(rows.len(), 1);
+    assert_eq!((rows[0].group.pid, rows[0].group.processes, rows[0].connections), (None, Some(2), 3));
+}
+
+#[test]
+fn what_follows_the_top_is_one_row() {
+    let from = |port: u16| {
+        let mut connection = short(1);
+        connection.identity.tuple.remote_port = port;
+        connection
+    };
+    let mut analysis = Analysis::new(Options { top: 2, ..Options::default() });
+    for port in [1, 1, 1, 2, 2, 3, 4] {
+        analysis.add(&from(port), &origin());
+    }
+    let report = analysis.finish(&summary(100));
+    let rows: Vec<_> = report.groups.iter().filter(|row| row.group.by == By::Remote && row.state.is_none()).collect();
+    let shown: Vec<_> = rows.iter().map(|row| (row.group.remote_port, row.group.others, row.connections)).collect();
+    assert_eq!(shown, [(Some(1), None, 3), (Some(2), None, 2), (None, Some(2), 2)]);
+    assert_eq!(report.churn.iter().map(|row| row.connections).collect::<Vec<_>>(), [3, 2, 2]);
+}
+
+/// Any number of groups takes little memory, and nothing is lost from the sums.
+#[test]
+fn many_groups_are_folded() {
+    let from = |number: u32| {
+        let mut connection = short(1);
+        connection.identity.tuple.remote_ip = std::net::Ipv4Addr::from_bits(number).to_ipv6_mapped();
+        connection
+    };
+    let mut analysis = Analysis::new(Options::default());
+    for number in 0..20_000 {
+        analysis.add(&from(number % 10_000 + 1), &origin());
+        analysis.add(&from(0xffff), &origin());
+    }
+    let report = analysis.finish(&summary(100));
+    let rows: Vec<_> = report.groups.iter().filter(|row| row.group.by == By::Remote && row.state.is_none()).collect();
+    assert_eq!(rows.iter().map(|row| row.connections).sum::<u64>(), 40_000);
+    assert_eq!((rows[0].connections, rows[0].group.is_partial), (20_000, false));
+    let others = rows.last().expect("others");
+    assert!(others.group.is_partial && others.group.others > Some(9_000), "{others:?}");
+}
+
+#[test]
+fn which_end_it_is_can_be_told_by_others() {
+    let mut served = short(1);
+    served.identity.side = Side::Server;
+    served.identity.tuple.local_port = 80;
+    let mut unknown = served.clone();
+    unknown.identity.side = Side::Unknown;
+    let report = report(
+        &[served, unknown, Connection { identity: Identity { side: Side::Unknown, ..short(1).identity }, ..short(1) }],
+        100,
+    );
+    let ports: Vec<_> = report.groups.iter().filter(|row| row.group.by == By::Lport && row.state.is_none()).collect();
+    let shown: Vec<_> = ports.iter().map(|row| (row.group.local_port, row.connections)).collect();
+    assert_eq!(shown, [(Some(80), 2), (None, 1)]);
+}
+
+#[test]
+fn failures_are_told_by_kind() {
+    let ended = |end| Connection { end, ..short(1) };
+    let report = report(&[ended(End::Refused), ended(End::ResetReceived), ended(End::ResetReceived), short(1)], 100);
+    let by_process: Vec<_> = report.failures.iter().filter(|row| row.group.by == By::Process).collect();
+    let shown: Vec<_> = by_process.iter().map(|row| (row.end, row.connections, row.share)).collect();
+    assert_eq!(shown, [(End::ResetReceived, 2, 1.0), (End::Refused, 1, 1.0)]);
+    assert_eq!((report.overview.failed, report.overview.reset), (3, 2));
+    let ends: Vec<_> = report.counts.iter().filter(|count| count.property.kind() == "end").collect();
+    assert_eq!(ends[0].property, Property::End(End::ResetReceived));
+}
+
+/// Prints what a connection costs: `cargo test --release -- --ignored --nocapture report_costs`.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stderr, reason = "prints what it measured")]
+fn report_costs() {
+    const CONNECTIONS: u64 = 2_000_000;
+    let mut clients = (short(1), origin());
+    let mut servers = (short(1), origin());
+    servers.0.identity.side = Side::Server;
+    servers.0.identity.tuple = servers.0.identity.tuple.reversed();
+    let mut analysis = Analysis::new(Options::default());
+    let begun = std::time::Instant::now();
+    for number in 0..CONNECTIONS / 2 {
+        let ns = number * 100_000;
+        for (connection, origin) in [&mut clients, &mut servers] {
+            let origin: &Origin = origin;
+            connection.opened_ns = Some(ns);
+            connection.closed_ns = ns + S / 100 + 60 * S;
+            if connection.identity.side == Side::Client {
+                connection.identity.tuple.remote_port = (number % 1_000) as u16;
+            }
+            analysis.add(connection, origin);
+        }
+    }
+    let added = begun.elapsed();
+    let report = analysis.finish(&summary(170));
+    let status = std::fs::read_to_string("/proc/self/status").expect("status");
+    let peak = status.lines().find(|line| line.starts_with("VmHWM")).expect("a peak");
+    eprintln!("{} rows: {added:?}, then {:?}; {peak}", report.groups.len(), begun.elapsed() - added);
+}
