@@ -39,7 +39,7 @@ const COVERAGE: [&str; 7] = [
 const MEMORY: u32 = 512;
 
 /// An input that takes longer, in seconds, is a finding.
-const TIMEOUT: u32 = 10;
+const TIMEOUT: u32 = 20;
 
 /// Longest input, in bytes.
 const LONGEST: u32 = 1 << 16;
