@@ -32,7 +32,7 @@ impl Exported {
     }
 }
 
-/// Two traces, made once; nothing is left open when a trace ends.
+/// Two traces, made once.
 fn exported() -> &'static Exported {
     static EXPORTED: OnceLock<Exported> = OnceLock::new();
     EXPORTED.get_or_init(|| {
@@ -45,7 +45,8 @@ fn exported() -> &'static Exported {
         for trace in &exported.traces {
             record(trace);
             for rows in ["connections", "transitions"] {
-                let finished = export(&[trace, "--to", "parquet", "--rows", rows, "-o", &exported.path("data")]);
+                let finished =
+                    export(&[trace, "--to", "parquet", "--rows", rows, "--open", "-o", &exported.path("data")]);
                 assert_eq!(finished.code(), 0, "{}", finished.stderr);
             }
         }
@@ -89,13 +90,20 @@ fn record(trace: &str) {
     client.reset();
     server.receive_reset();
     server.close();
+    // These are left half closed.
+    let _open = [(); 3].map(|()| {
+        let (mut client, server) = connect(&listener);
+        client.close();
+        server.receive_end();
+        server
+    });
     let finished = tracer.interrupt();
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
 }
 
 /// What the data set should say, by the JSON lines of the same traces.
 fn expected(exported: &Exported) -> Value {
-    let connections = exported.printed(&["export", "--to", "jsonl"]);
+    let connections = exported.printed(&["export", "--to", "jsonl", "--open"]);
     let transitions = exported.printed(&["export", "--to", "jsonl", "--rows", "transitions"]);
     assert!(connections.len() > 200 && transitions.len() > 500, "{} {}", connections.len(), transitions.len());
     let mut closers = BTreeMap::<String, [Option<u64>; 5]>::new();
@@ -160,7 +168,9 @@ fn python() -> PathBuf {
 fn assert_agrees(engine: &str) {
     let exported = exported();
     let mut said = queried(exported, engine);
-    let [places, times] = ["places", "times"].map(|key| said.as_object_mut().expect("an object").remove(key));
+    let [places, times, totals] =
+        ["places", "times", "report"].map(|key| said.as_object_mut().expect("an object").remove(key).expect("a part"));
+    assert_agrees_with_report(exported, engine, &totals);
     let expected = expected(exported);
     for (what, expected) in expected.as_object().expect("an object") {
         assert_eq!(said[what], *expected, "{engine}: {what}");
@@ -168,15 +178,37 @@ fn assert_agrees(engine: &str) {
     let connections = exported.printed(&["export", "--to", "jsonl"]);
     let mut closed: Vec<i64> = connections.iter().map(|row| unix_ns(&text(&row["closed"]))).collect();
     closed.sort_unstable();
-    assert_eq!(times, Some(json!([closed.len(), closed.first(), closed.last()])), "{engine}");
+    assert_eq!(times, json!([closed.len(), closed.first(), closed.last()]), "{engine}");
     let [host, boot_id] = ["kernel/hostname", "kernel/random/boot_id"]
         .map(|name| fs::read_to_string(format!("/proc/sys/{name}")).expect("a name").trim().to_owned());
-    for place in places.expect("places").as_array().expect("places") {
+    for place in places.as_array().expect("places") {
         let words = text(place);
         let words: Vec<&str> = words.split(' ').collect();
         assert!(["connections", "transitions"].contains(&words[0]), "{words:?}");
         assert_eq!(words[2..], [host.as_str(), boot_id.as_str()]);
     }
+}
+
+/// Counts and sums are those of the report of both traces.
+fn assert_agrees_with_report(exported: &Exported, engine: &str, said: &Value) {
+    let rows = exported.printed(&["report", "--format", "json"]);
+    let of = |event: &str| rows.iter().filter(move |row| row["event"] == event).collect::<Vec<_>>();
+    let counts = of("report_count");
+    for property in ["closer", "end"] {
+        let counts = counts.iter().filter(|row| row["property"] == property);
+        let expected: Value = counts.map(|row| (text(&row["value"]), row["connections"].clone())).collect();
+        assert_eq!(said[property], expected, "{engine}: {property}");
+    }
+    let states = of("report_state");
+    assert_eq!(states.len(), 3);
+    for row in states {
+        let state = text(&row["state"]);
+        assert_eq!(said["exact"][&state], json!([row["min_ns"], row["max_ns"]]), "{engine}: {state}");
+    }
+    let report = of("report")[0];
+    assert_eq!([&report["bytes_sent"], &report["open"]], [&said["bytes_sent"], &said["open"]], "{engine}");
+    // Both ends of those that were left, in both traces.
+    assert_eq!(said["open"], 12, "{engine}");
 }
 
 /// RFC 3339 in UTC with 9 digits, of a day between 1970 and 2100.

@@ -12,6 +12,7 @@ import sys
 class DuckDB:
     unnest = "unnest"
     micros = "epoch_us"
+    quote = '"'
 
     def __init__(self, dataset, scratch):
         import duckdb
@@ -28,6 +29,7 @@ class DuckDB:
 class Spark:
     unnest = "explode"
     micros = "unix_micros"
+    quote = "`"
 
     def __init__(self, dataset, scratch):
         from pyspark.sql import SparkSession
@@ -74,6 +76,16 @@ def main():
         "select stay.state, count(*), sum(stay.ns), sum(case when stay.at_least then 1 else 0 end) "
         f"from (select {data.unnest}(states) as stay from connections) as stays group by stay.state"
     )
+    exact = data.rows(
+        "select stay.state, min(stay.ns), max(stay.ns) "
+        f"from (select {data.unnest}(states) as stay from connections) as stays where not stay.at_least group by stay.state"
+    )
+    # `end` is a word of SQL.
+    quote = data.quote
+    ends = data.rows(f"select {quote}end{quote}, count(*) from connections where event = 'connection' group by 1")
+    closed_by = data.rows("select closer, count(*) from connections where event = 'connection' group by closer")
+    open_ones = data.rows("select count(*) from connections where event = 'stuck' and closed is null")
+    sent = data.rows("select sum(bytes_sent) from connections where event = 'connection'")
     transitions = data.rows("select old, new, count(*), sum(held_ns) from transitions group by old, new")
     places = data.rows(
         "select distinct kind, cast(date as string), host, boot_id from connections "
@@ -90,6 +102,13 @@ def main():
             {
                 "closers": {row[0]: [whole(value) for value in row[1:]] for row in closers},
                 "states": {row[0]: [whole(value) for value in row[1:]] for row in states},
+                "report": {
+                    "closer": {row[0]: row[1] for row in closed_by},
+                    "end": {row[0]: row[1] for row in ends},
+                    "exact": {row[0]: [row[1], row[2]] for row in exact},
+                    "open": open_ones[0][0],
+                    "bytes_sent": whole(sent[0][0]),
+                },
                 "transitions": {f"{row[0]} {row[1]}": [whole(value) for value in row[2:]] for row in transitions},
                 "places": sorted(" ".join(row) for row in places),
                 "times": [whole(value) for value in times[0]],
