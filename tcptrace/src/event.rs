@@ -150,6 +150,31 @@ impl Event {
     }
 }
 
+impl Event {
+    /// Which socket it concerns, if it is one.
+    pub fn id(&self) -> Option<Id> {
+        match *self {
+            Self::Destroyed { id, .. }
+            | Self::Accepted { id, .. }
+            | Self::ResetSent { id, .. }
+            | Self::ResetReceived { id, .. } => Some(id),
+            Self::Change(change) => Some(change.id),
+            Self::Mini(mini) => Some(mini.id),
+            Self::Found(found) => Some(found.id),
+            Self::Holder(holder) => Some(holder.found.id),
+            Self::Started { .. }
+            | Self::SurveyBegun { .. }
+            | Self::Surveyed { .. }
+            | Self::SurveyEnded { .. }
+            | Self::ScanBegun { .. }
+            | Self::ScanEnded { .. }
+            | Self::Lost { .. }
+            | Self::Passed { .. }
+            | Self::Suspended { .. } => None,
+        }
+    }
+}
+
 /// A change of state of a full socket, at `inet_sock_set_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {

@@ -1,5 +1,6 @@
 //! From trace files to rows: what `replay`, `report`, `timeline` and `export` share.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::progress::Progress;
 use super::select::{FilterArgs, duration};
 use crate::existing::Namespaces;
 use crate::lifecycle::{Config, Row};
+use crate::tcp::Tuple;
 use crate::trace::{Audience, Origin, Recordings, Span, Summary};
 
 /// Which traces are read, and what of them.
@@ -96,6 +98,24 @@ impl TraceArgs {
         self.tell(config, open_too, Progress::new, &mut |row: &Row, origin: &Origin| each(row, origin))
     }
 
+    /// The same, of the connections with these ids alone, which is faster.
+    pub(super) fn read_only(
+        &self,
+        ids: HashSet<u64>,
+        config: Config,
+        open_too: bool,
+        each: &mut dyn FnMut(&Row, &Origin) -> Result<()>,
+    ) -> Result<Summary> {
+        let recordings = Recordings::open(&self.files)?.only(ids);
+        let mut each = |row: &Row, origin: &Origin| each(row, origin);
+        self.tell_of(recordings, config, open_too, Progress::new, &mut each)
+    }
+
+    /// The ids of all connections with one of these tuples.
+    pub(super) fn ids_of(&self, tuples: &HashSet<Tuple>) -> Result<HashSet<u64>> {
+        Recordings::open(&self.files)?.ids_of(tuples).context("cannot read the traces")
+    }
+
     /// The same, for an audience that is interested in time as well, or that prints meanwhile.
     pub(super) fn tell(
         &self,
@@ -104,7 +124,17 @@ impl TraceArgs {
         progress: fn(u64) -> Progress,
         audience: &mut impl Audience<anyhow::Error>,
     ) -> Result<Summary> {
-        let recordings = Recordings::open(&self.files)?;
+        self.tell_of(Recordings::open(&self.files)?, config, open_too, progress, audience)
+    }
+
+    fn tell_of(
+        &self,
+        recordings: Recordings,
+        config: Config,
+        open_too: bool,
+        progress: fn(u64) -> Progress,
+        audience: &mut impl Audience<anyhow::Error>,
+    ) -> Result<Summary> {
         let namespaces = Namespaces::recorded(recordings.namespaces());
         let criteria = self.filter.criteria(&namespaces)?;
         let (begins, zone) = (recordings.starts(), TimeZone::system());

@@ -1,5 +1,6 @@
 //! `timeline`: lives of connections, drawn to scale.
 
+use std::collections::HashSet;
 use std::env;
 use std::io::{self, Write};
 
@@ -52,18 +53,17 @@ pub(super) struct TimelineArgs {
 
 pub(super) fn run(args: &TimelineArgs) -> Result<Outcome> {
     let mut selection = Selection::new(args.sort, args.limit);
-    let summary = args.each_connection(&args.traces, &mut |connection, origin| {
-        if args.conn.is_empty() || args.conn.contains(&connection.identity.conn) {
-            selection.offer(connection, origin);
-        }
-    })?;
+    let ids = (!args.conn.is_empty()).then(|| args.conn.iter().copied().collect());
+    let summary = each_connection(&args.traces, ids, &mut |connection, origin| selection.offer(connection, origin))?;
     let offered = selection.offered();
     // The other end is drawn whatever the filters say, so it may not have come up yet.
     let is_all_seen = args.conn.is_empty() && args.traces.is_unfiltered();
     let addresses = selection.addresses();
     let mut peers = Peers::of(selection.into_items());
     if peers.are_wanted(|ip| !is_all_seen || addresses.may_have(ip)) {
-        args.each_connection(&args.traces.unfiltered(), &mut |connection, origin| peers.offer(connection, origin))?;
+        let traces = args.traces.unfiltered();
+        let ids = traces.ids_of(&peers.missing())?;
+        each_connection(&traces, Some(ids), &mut |connection, origin| peers.offer(connection, origin))?;
     }
     let groups = peers.into_groups();
     args.print(&groups)?;
@@ -74,20 +74,6 @@ pub(super) fn run(args: &TimelineArgs) -> Result<Outcome> {
 }
 
 impl TimelineArgs {
-    /// Reads the connections of traces, those included that have not ended.
-    fn each_connection(&self, traces: &TraceArgs, each: &mut dyn FnMut(&Connection, &Origin)) -> Result<Summary> {
-        let config = Config { transitions: false, connections: true, ..Config::default() };
-        traces.read(config, true, &mut |row, origin| {
-            // One that is over, its descriptor still open, has come up before.
-            if let Row::Connection(connection) = row
-                && (connection.stuck.is_none() || connection.is_open())
-            {
-                each(connection, origin);
-            }
-            Ok(())
-        })
-    }
-
     fn print(&self, groups: &[Group]) -> Result<()> {
         match self.output.format {
             Format::Text => self.draw(groups).context("cannot write the timeline"),
@@ -115,6 +101,28 @@ impl TimelineArgs {
             printer.connection(&item.connection, &item.context)?;
         }
         printer.flush()
+    }
+}
+
+/// Reads the connections of traces, those with these ids or all, those included that have not ended.
+fn each_connection(
+    traces: &TraceArgs,
+    ids: Option<HashSet<u64>>,
+    each: &mut dyn FnMut(&Connection, &Origin),
+) -> Result<Summary> {
+    let config = Config { transitions: false, connections: true, ..Config::default() };
+    let mut each = |row: &Row, origin: &Origin| {
+        // One that is over, its descriptor still open, has come up before.
+        if let Row::Connection(connection) = row
+            && (connection.stuck.is_none() || connection.is_open())
+        {
+            each(connection, origin);
+        }
+        Ok(())
+    };
+    match ids {
+        Some(ids) => traces.read_only(ids, config, true, &mut each),
+        None => traces.read(config, true, &mut each),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Both ends of one connection, where both were recorded.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv6Addr;
 
 use foldhash::fast::FixedState;
@@ -71,6 +71,11 @@ impl Peers {
     /// Whether an end is missing that may have been recorded, as far as can be told from its address.
     pub fn are_wanted(&self, may_be_local: impl Fn(Ipv6Addr) -> bool) -> bool {
         self.wanted.keys().any(|tuple| tuple.local_port != 0 && may_be_local(tuple.local_ip))
+    }
+
+    /// The tuples of the ends that are missing.
+    pub fn missing(&self) -> HashSet<Tuple> {
+        self.wanted.keys().copied().collect()
     }
 
     /// Looks at a connection.

@@ -29,7 +29,7 @@ pub struct BlockHead {
     pub checksum: U32,
     /// [`VERSION`].
     pub version: U16,
-    /// None so far.
+    /// Bits of [`flag`].
     pub flags: U16,
     /// Made up at random by every recording.
     pub recording: [u8; 16],
@@ -51,6 +51,12 @@ pub struct BlockHead {
     pub raw_len: U32,
     /// Length of the data frame.
     pub data_len: U32,
+}
+
+/// Bits of [`BlockHead::flags`].
+pub mod flag {
+    /// There is more in the block than events of the sockets between `min_id` and `max_id`, and passing time.
+    pub const MORE: u16 = 1;
 }
 
 /// Why something is no head.

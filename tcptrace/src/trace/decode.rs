@@ -38,6 +38,18 @@ impl<'r> Decoder<'r> {
         Self { rest: raw, len: raw.len(), before: 0, id_before: 0, sockets: Vec::new(), tasks: Vec::new() }
     }
 
+    /// Passes over everything but the descriptions of sockets.
+    pub(super) fn each_socket(mut self, mut each: impl FnMut(&Described)) {
+        while let Some((kind, body)) = self.record() {
+            if kind == kind::SOCKET
+                && let Some(index) = self.describe(body)
+                && let Some(socket) = self.sockets.get(index)
+            {
+                each(socket);
+            }
+        }
+    }
+
     /// The next record: a kind and a body.
     fn record(&mut self) -> Option<(u8, &'r [u8])> {
         let (&kind, rest) = self.rest.split_first()?;
@@ -50,8 +62,8 @@ impl<'r> Decoder<'r> {
     /// What a record means: nothing, if it only describes what follows, or is of a kind that is not known yet.
     fn item(&mut self, kind: u8, body: &[u8]) -> Option<Option<Item>> {
         let event = match kind {
-            kind::SOCKET => return self.describe(body).map(|()| None),
-            kind::TASK => return self.introduce(body).map(|()| None),
+            kind::SOCKET => return self.describe(body).map(|_| None),
+            kind::TASK => return self.introduce(body).map(|_| None),
             kind::CHANGE => Event::Change(self.change(&read(body)?, None, None)?),
             kind::CHANGE_WITH_ADDRESS => {
                 let (change, address): (wire::Change, u64) = read(body)?;
@@ -185,7 +197,7 @@ impl<'r> Decoder<'r> {
         }
     }
 
-    fn describe(&mut self, body: &[u8]) -> Option<()> {
+    fn describe(&mut self, body: &[u8]) -> Option<usize> {
         let (socket, rest): (wire::Socket, _) = postcard::take_from_bytes(body).ok()?;
         let (local_ip, remote_ip) = if socket.bits & socket_bit::IPV6 == 0 {
             let [local, remote]: [[u8; 4]; 2] = read(rest)?;
@@ -208,7 +220,7 @@ impl<'r> Decoder<'r> {
         place(&mut self.sockets, socket.index, described)
     }
 
-    fn introduce(&mut self, body: &[u8]) -> Option<()> {
+    fn introduce(&mut self, body: &[u8]) -> Option<usize> {
         let wire::Task { index, pid, tid, comm } = read(body)?;
         place(&mut self.tasks, index, Task { pid, tid, comm: Comm(comm) })
     }
@@ -244,14 +256,14 @@ fn length(ns: u64) -> Option<u64> {
 }
 
 /// In the place of the one before, or as the next one.
-fn place<T>(all: &mut Vec<T>, index: u32, one: T) -> Option<()> {
+fn place<T>(all: &mut Vec<T>, index: u32, one: T) -> Option<usize> {
     let index = usize::try_from(index).ok()?;
     if index == all.len() {
         all.push(one);
     } else {
         *all.get_mut(index)? = one;
     }
-    Some(())
+    Some(index)
 }
 
 fn known(socket: &Described, bits: u16) -> (Option<u32>, Option<u32>, Option<u64>) {

@@ -10,7 +10,7 @@ use zstd::bulk::Compressor;
 use zstd::zstd_safe::CParameter;
 
 use super::Item;
-use super::block::{BlockHead, LONGEST, MAGIC, VERSION};
+use super::block::{BlockHead, LONGEST, MAGIC, VERSION, flag};
 use super::wire::{self, bit, kind, socket_bit};
 use crate::event::{Birth, Change, EndFacts, Event, Found, Id, Kept, Mini};
 use crate::tcp::{Task, Tuple};
@@ -28,6 +28,8 @@ pub struct Encoder {
     block: u64,
     raw: Vec<u8>,
     events: u32,
+    /// There is more than events of sockets.
+    has_more: bool,
     /// Time of the first and last event.
     period: Option<(u64, u64)>,
     before: u64,
@@ -86,6 +88,7 @@ impl Encoder {
             block: 0,
             raw: Vec::with_capacity(LONGEST / 2),
             events: 0,
+            has_more: false,
             period: None,
             before: 0,
             ids: None,
@@ -117,6 +120,8 @@ impl Encoder {
     /// # Errors
     /// When it does not fit into any block, and so was left out.
     pub fn push(&mut self, item: &Item) -> io::Result<()> {
+        self.has_more |=
+            !matches!(item, Item::Event(event) if event.id().is_some() || matches!(event, Event::Passed { .. }));
         match item {
             Item::Event(event) => {
                 self.event(event);
@@ -148,7 +153,7 @@ impl Encoder {
             magic: MAGIC,
             checksum: U32::ZERO,
             version: U16::new(VERSION),
-            flags: U16::ZERO,
+            flags: U16::new(if self.has_more { flag::MORE } else { 0 }),
             recording: self.recording,
             file: U32::new(file),
             events: U32::new(self.events),
@@ -173,6 +178,7 @@ impl Encoder {
     fn clear(&mut self) {
         self.raw.clear();
         self.events = 0;
+        self.has_more = false;
         self.period = None;
         self.before = 0;
         self.ids = None;

@@ -8,6 +8,7 @@ use zstd::bulk::Decompressor;
 use super::Item;
 use super::block::{BlockHead, DATA_FRAME, FRAME, FRAME_HEADER, LONGEST_HEAD, MAGIC, NoHead, SKIPPABLE, frame_header};
 use super::decode::{Decoder, Senseless};
+use super::encode::Described;
 
 /// Read at a time.
 const CHUNK: usize = 1 << 16;
@@ -274,6 +275,19 @@ impl<R: Read> Reader<R> {
     /// How far in the file, in bytes.
     pub fn offset(&self) -> u64 {
         self.blocks.offset()
+    }
+
+    /// Goes through the sockets that the rest of the file speaks of, some of them again and again. Damage is passed over.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(super) fn each_socket(&mut self, mut each: impl FnMut(&Described)) -> io::Result<()> {
+        while let Some(block) = self.blocks.next(|_| true)? {
+            if let Ok((_, raw)) = block {
+                Decoder::new(raw).each_socket(&mut each);
+            }
+        }
+        Ok(())
     }
 
     /// Appends the items of the next block that is wanted to `items`.

@@ -380,3 +380,48 @@ fn claims_are_not_believed(#[case] raw: bool) {
     assert!(blocks.is_empty());
     assert_eq!(damage[0].what, Wrong::NoBlock(NoHead::TooLong(u32::MAX)));
 }
+
+/// Rows of a file, told of some sockets or of all.
+fn rows_of(bytes: &[u8], only: Option<&[u64]>) -> Vec<Row> {
+    let recordings = Recordings::of(vec![("bytes".into(), bytes)]).expect("a trace");
+    let recordings = match only {
+        Some(ids) => recordings.only(ids.iter().copied().collect()),
+        None => recordings,
+    };
+    let mut rows = Vec::new();
+    let mut keep = |row: &Row, _: &Origin| {
+        rows.push(row.clone());
+        Ok(())
+    };
+    let told: io::Result<Summary> =
+        recordings.tell(Config::default(), &Criteria::default(), Span::default(), true, &mut keep);
+    told.expect("bytes can be read");
+    rows
+}
+
+/// Blocks are passed over by their heads; what is told of the rest is the same.
+#[test]
+fn some_sockets_alone_are_told_the_same() {
+    let mut blocks = sample();
+    blocks[0].insert(0, Item::Event(Event::Started { at: 1 }));
+    blocks.push(vec![
+        Item::Event(Event::Lost { at: 4_000_000, events: 3 }),
+        Item::Event(Event::Passed { at: 9_000_000 }),
+    ]);
+    let bytes = file(&blocks);
+    let all = rows_of(&bytes, None);
+    assert_eq!(all.len(), 9, "two transitions and an open connection each: {all:?}");
+    for id in 1..=3 {
+        let expected: Vec<_> = all.iter().filter(|row| row.identity().conn == id).cloned().collect();
+        assert_eq!(rows_of(&bytes, Some(&[id])), expected, "{id}");
+    }
+    assert_eq!(rows_of(&bytes, Some(&[1, 2, 3])), all);
+}
+
+#[test]
+fn sockets_are_found_by_their_tuples() {
+    let bytes = file(&sample());
+    let recordings = Recordings::of(vec![("bytes".into(), &bytes[..])]).expect("a trace");
+    let ids = recordings.ids_of(&[tuple(4, 1), tuple(4, 3), tuple(4, 9)].into()).expect("bytes can be read");
+    assert_eq!(ids, [1, 3].into());
+}
