@@ -8,6 +8,7 @@ mod measure;
 mod report;
 pub(crate) mod snapshot;
 mod subject;
+pub(crate) mod trace;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -35,6 +35,8 @@ enum Task {
     Bench(bench::Args),
     /// Measures how long `tcptrace snapshot` takes with many sockets, next to ss (as root)
     BenchSnapshot(bench::snapshot::Args),
+    /// Measure how long it takes to study a long trace
+    BenchTrace(bench::trace::Args),
     /// Holds connections on loopback: the sockets of `bench-snapshot`
     #[command(hide = true)]
     Hold(bench::snapshot::HoldArgs),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::BenchSnapshot(args) => bench::snapshot::run(&args),
+        Task::BenchTrace(args) => bench::trace::run(&args),
         Task::Hold(args) => bench::snapshot::hold(&args),
         Task::Generate(args) => bench::generator::run(&args),
     };

@@ -96,13 +96,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// What one run took.
 #[derive(Clone, Copy)]
-struct Sample {
-    seconds: f64,
+pub(super) struct Sample {
+    pub(super) seconds: f64,
+    /// User and system time, in seconds.
+    pub(super) cpu: f64,
     /// In bytes.
-    peak_rss: u64,
+    pub(super) peak_rss: u64,
 }
 
-fn measure(command: &mut Command) -> Result<Sample> {
+/// Runs a command to its end.
+pub(super) fn measure(command: &mut Command) -> Result<Sample> {
     let line = command::line(command);
     let nothing = File::create("/dev/null").context("cannot open /dev/null")?;
     let begun = Instant::now();
@@ -117,7 +120,9 @@ fn measure(command: &mut Command) -> Result<Sample> {
     Errno::result(waited).with_context(|| format!("cannot wait for `{line}`"))?;
     let seconds = begun.elapsed().as_secs_f64();
     ensure!(status == 0, "`{line}` failed: wait status {status}");
-    Ok(Sample { seconds, peak_rss: u64::try_from(usage.ru_maxrss)? * 1024 })
+    let time = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    let cpu = time(usage.ru_utime) + time(usage.ru_stime);
+    Ok(Sample { seconds, cpu, peak_rss: u64::try_from(usage.ru_maxrss)? * 1024 })
 }
 
 /// A process that holds sockets; killed on drop.
