@@ -49,7 +49,7 @@ impl Writer<'_> {
         self.page.raw("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">");
         self.page.raw(&format!("<meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">"));
         self.page.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
-        self.page.raw("<meta name=\"referrer\" content=\"no-referrer\">\n<link rel=\"icon\" href=\"data:,\">");
+        self.page.raw("<meta name=\"referrer\" content=\"no-referrer\">");
         self.page.raw(&format!("<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>", escaped(&title)));
         self.page.raw(chart::PATTERNS);
         self.page.raw("<header>");
