@@ -17,7 +17,9 @@ use jiff::tz::TimeZone;
 
 use self::markup::{Page, embedded, escaped};
 use super::text::report::longest;
-use super::text::report::words::{count, counted, duration, ends, group, hosts, number, percent, period, rate, time};
+use super::text::report::words::{
+    Apart, count, counted, duration, ends, group, hosts, number, percent, period, rate, time,
+};
 use crate::report::{By, Peak, Report};
 
 /// What the page may load, and run: nothing. Its style is its own.
@@ -81,8 +83,9 @@ impl Writer<'_> {
         self.report.options.by.unwrap_or_default()
     }
 
-    fn is_fleet(&self) -> bool {
-        self.report.hosts.len() > 1
+    /// What has to be told apart.
+    fn apart(&self) -> Apart {
+        Apart::of(self.report)
     }
 
     fn at(&self, unix_ns: i64) -> String {
@@ -159,7 +162,7 @@ impl Writer<'_> {
                     format!(
                         "{} {}",
                         percent(first.total_share.unwrap_or(first.share)),
-                        group(&first.group, self.is_fleet())
+                        group(&first.group, self.apart())
                     )
                 })
             };
@@ -181,7 +184,7 @@ impl Writer<'_> {
             let text = format!(
                 " {} in ESTABLISHED for less than 1 s; most: {}, {} ({mean}), median {}.",
                 counted(all, "connection"),
-                ends(most, self.is_fleet()),
+                ends(most, self.apart()),
                 count(most.connections),
                 duration(most.p50),
             );

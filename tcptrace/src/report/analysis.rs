@@ -185,7 +185,8 @@ impl Analysis {
             tally.processes.add(task.pid);
         }
         self.remotes.of(remote).add(facts);
-        self.locals.of(Local { machine, netns: identity.netns, port: local_port }).add(facts);
+        let netns = identity.netns.filter(|_| local_port.is_some());
+        self.locals.of(Local { machine, netns, port: local_port }).add(facts);
         self.places.of(Within { machine, place }).add(facts);
         let tally = self.namespaces.of(Netns { machine, inode: identity.netns });
         tally.add(facts);

@@ -580,7 +580,8 @@ impl<R: Grouped> Field<R> {
     const GROUP_NETNS: Self = number(
         "netns",
         "",
-        "Inode number of the network namespace; null when unknown, or when it is not grouped by lport or netns.",
+        "Inode number of the network namespace; null when unknown, for clients' ports, or when it is not grouped by lport or \
+         netns.",
         |row, _| Value::number(row.group().netns),
     );
     const GROUP_NETNS_NAME: Self = text(
