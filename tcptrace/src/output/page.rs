@@ -178,7 +178,7 @@ impl Writer<'_> {
                 escaped(&text)
             ));
         }
-        if let Some(most) = report.churn.iter().find(|row| row.group.others.is_none()) {
+        if let Some(most) = report.busiest_pair() {
             let all: u64 = report.churn.iter().map(|row| row.connections).sum();
             let mean = report.overview.per_second(most.connections).map_or("-".to_owned(), rate);
             let text = format!(

@@ -194,7 +194,7 @@ impl Analysis {
         if tally.connections.is_power_of_two() {
             self.directory.name_netns(machine, identity.netns, origin);
         }
-        if side != Side::Unknown && facts.end.is_some() {
+        if side != Side::Unknown {
             self.pair(Ends { process, remote, local_port }, facts);
         }
     }

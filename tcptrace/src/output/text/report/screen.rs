@@ -208,7 +208,7 @@ impl<W: Write> Writer<'_, W> {
 
     fn churn_in_short(&mut self) -> io::Result<()> {
         let report = self.report;
-        let Some(most) = report.churn.iter().find(|row| row.group.others.is_none()) else {
+        let Some(most) = report.busiest_pair() else {
             return self.fact("SHORT", "no connection was in ESTABLISHED for less than 1 s");
         };
         let all: u64 = report.churn.iter().map(|row| row.connections).sum();
