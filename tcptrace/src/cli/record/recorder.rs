@@ -366,7 +366,6 @@ impl Progress {
             HumanBytes(bytes),
             HumanCount(lost),
         ));
-        self.bar.tick();
         (self.shown_at, self.events) = (now, events);
     }
 }

@@ -302,7 +302,7 @@ pub static REPORT_CHURN_FIELDS: &[Field<(ChurnRow, Option<f64>)>] = &[
     word("side", "Which end the process is: client or server; unknown for the others.", |(row, _), _| {
         Value::Word(row.side.as_str())
     }),
-    number("connections", "", "How many were in ESTABLISHED for less than 1 s, and have ended.", |(row, _), _| {
+    number("connections", "", "How many were in ESTABLISHED for less than 1 s, and have left it.", |(row, _), _| {
         Value::U64(row.connections)
     }),
     real("per_second", "1/s", "That many a second of the whole period; null when it has no length.", |(_, rate), _| {
@@ -580,7 +580,8 @@ impl<R: Grouped> Field<R> {
     const GROUP_NETNS: Self = number(
         "netns",
         "",
-        "Inode number of the network namespace; null when unknown, or when it is not grouped by lport or netns.",
+        "Inode number of the network namespace; null when unknown, for clients' ports, or when it is not grouped by lport or \
+         netns.",
         |row, _| Value::number(row.group().netns),
     );
     const GROUP_NETNS_NAME: Self = text(

@@ -68,7 +68,7 @@ impl Writer<'_> {
         for (place, row) in report.churn.iter().enumerate() {
             let class = if row.group.others.is_some() { "others" } else { "" };
             let cells = [
-                Cell::Name(ends(row, self.is_fleet())),
+                Cell::Name(ends(row, self.apart())),
                 Cell::Exact("connections", row.connections, count(row.connections)),
                 Cell::Figure(report.overview.per_second(row.connections).map_or("-".to_owned(), rate)),
                 Cell::Exact("longer", row.longer, count(row.longer)),
@@ -101,7 +101,7 @@ impl Writer<'_> {
                 Cell::Text(row.end.as_str().to_owned()),
                 Cell::Exact("connections", row.connections, count(row.connections)),
                 Cell::Figure(percent(row.share)),
-                Cell::Name(group(&row.group, self.is_fleet())),
+                Cell::Name(group(&row.group, self.apart())),
             ];
             self.page.row("report_failure", &group_key(by, Some(row.end.as_str()), place), class, cells);
         }
@@ -137,7 +137,7 @@ impl Writer<'_> {
                 Cell::Figure(percent(row.share)),
                 Cell::Figure(row.oldest.to_string()),
                 Cell::Exact("never_accepted", row.never_accepted, count(row.never_accepted)),
-                Cell::Name(group(&row.group, self.is_fleet())),
+                Cell::Name(group(&row.group, self.apart())),
             ];
             self.page.row("report_open", &group_key(by, Some(row.state.as_str()), place), class, cells);
         }
@@ -186,7 +186,7 @@ impl Writer<'_> {
         let task = connection.identity.owner.map(|owner| owner.task);
         let process =
             task.map_or("unknown process".to_owned(), |task| format!("{}[{}]", sanitise(task.comm.bytes()), task.pid));
-        let host = if self.is_fleet() { format!("{}: ", sanitise(row.host.as_bytes())) } else { String::new() };
+        let host = if self.apart().hosts { format!("{}: ", sanitise(row.host.as_bytes())) } else { String::new() };
         let tuple = &connection.identity.tuple;
         let who = format!("{host}{process}, {} to {}", tuple.local(), tuple.remote());
         let stay = |stay: &crate::lifecycle::Stay| format!("{} {}", stay.state, stay.held);

@@ -209,7 +209,7 @@ impl Writer<'_> {
         for (place, row) in rows.into_iter().enumerate() {
             let class = if row.group.others.is_some() { "others" } else { "" };
             let key = group_key(by, state.map(State::as_str), place);
-            let mut cells = vec![Cell::Name(group(&row.group, self.is_fleet()))];
+            let mut cells = vec![Cell::Name(group(&row.group, self.apart()))];
             cells.extend(row.total_share.map(|share| Cell::Figure(percent(share))));
             cells.extend([
                 Cell::Exact("connections", row.connections, count(row.connections)),

@@ -78,9 +78,3 @@ fn a_report_of_nothing_is_a_page() {
     let page = written(&Report::default());
     assert!(page.contains("The period has no length.") && page.trim_end().ends_with("</html>"));
 }
-
-#[test]
-#[ignore = "temporary"]
-fn temporary() {
-    std::fs::write("/tmp/h1page.html", written(&testing::incident(Options::default()))).expect("written");
-}

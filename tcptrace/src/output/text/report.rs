@@ -15,6 +15,7 @@ use anstyle::{Effects, Style};
 
 pub(in crate::output) use self::screen::longest;
 use self::spark::sparkline;
+use self::words::Apart;
 use super::style;
 use crate::output::TextOptions;
 use crate::report::{By, Report};
@@ -41,9 +42,9 @@ impl<W: Write> Writer<'_, W> {
         self.report.options.by.unwrap_or_default()
     }
 
-    /// Whether hosts have to be told apart.
-    fn is_fleet(&self) -> bool {
-        self.report.hosts.len() > 1
+    /// What has to be told apart.
+    fn apart(&self) -> Apart {
+        Apart::of(self.report)
     }
 
     fn line(&mut self, style: Style, text: &str) -> io::Result<()> {

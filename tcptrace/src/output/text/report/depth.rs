@@ -193,7 +193,7 @@ impl<W: Write> Writer<'_, W> {
     }
 
     fn named_group(&self, of: &Group) -> String {
-        group(of, self.is_fleet())
+        group(of, self.apart())
     }
 
     fn all_connections(&mut self) -> io::Result<()> {
@@ -246,7 +246,7 @@ impl<W: Write> Writer<'_, W> {
         ]);
         for row in &self.report.churn {
             table.row([
-                ends(row, self.is_fleet()),
+                ends(row, self.apart()),
                 count(row.connections),
                 self.report.overview.per_second(row.connections).map_or("-".to_owned(), rate),
                 count(row.longer),

@@ -154,7 +154,7 @@ impl<W: Write> Writer<'_, W> {
     }
 
     fn named(&self, rows: &[(&Group, u64, f64)], most: usize) -> String {
-        let named = |(of, _, share): &(&Group, u64, f64)| format!("{} {}", group(of, self.is_fleet()), percent(*share));
+        let named = |(of, _, share): &(&Group, u64, f64)| format!("{} {}", group(of, self.apart()), percent(*share));
         let mut names: Vec<_> = rows.iter().take(most).map(named).collect();
         let rest: f64 = rows.iter().skip(most).map(|(.., share)| share).sum();
         if rest > 0.0 {
@@ -208,7 +208,7 @@ impl<W: Write> Writer<'_, W> {
 
     fn churn_in_short(&mut self) -> io::Result<()> {
         let report = self.report;
-        let Some(most) = report.churn.iter().find(|row| row.group.others.is_none()) else {
+        let Some(most) = report.busiest_pair() else {
             return self.fact("SHORT", "no connection was in ESTABLISHED for less than 1 s");
         };
         let all: u64 = report.churn.iter().map(|row| row.connections).sum();
@@ -221,7 +221,7 @@ impl<W: Write> Writer<'_, W> {
             self.out,
             "{:11}{}: {} ({per_second}), median {}, {} sent and {} received each",
             "",
-            ends(most, self.is_fleet()),
+            ends(most, self.apart()),
             count(most.connections),
             duration(most.p50),
             bytes(most.bytes_sent),
@@ -247,7 +247,7 @@ impl<W: Write> Writer<'_, W> {
             self.out,
             "{:11}CLOSE_WAIT: {} has {}, the oldest for {}{never}",
             "",
-            group(&row.group, self.is_fleet()),
+            group(&row.group, self.apart()),
             count(row.connections),
             row.oldest,
         )

@@ -45,8 +45,8 @@ fn an_incident() {
                refused 60: curl ×60 in web.service 100 %
                reset_received 43: python3[4242] in web.service 100 %
                fin_wait2_timeout 6: unknown process in web.service 100 %
-    SHORT      7,763 connections (67.7 %) in ESTABLISHED for less than 1 s; most:
-               python3[4242] in web.service → 10.0.0.5:6379: 7,463 (24.9/s), median 1.88ms, 210 sent and 1.2K received each
+    SHORT      10,750 connections (93.8 %) in ESTABLISHED for less than 1 s; most:
+               python3[4242] in web.service → 10.0.0.5:6379: 10,350 (34.5/s), median 1.88ms, 210 sent and 1.2K received each
     OPEN       TIME_WAIT 2,887 (96.5 %), CLOSE_WAIT 100 (3.3 %), ESTABLISHED 3 (0.1 %)
                CLOSE_WAIT: java[991] in container 0123456789ab has 80, the oldest for 3m17s
 
@@ -163,11 +163,11 @@ fn an_incident() {
       3 others                                     86  0.7 % 0.29/s         20     66    30.1ms   2.00s 1.2K  7.6K
 
     SHORT-LIVED CONNECTIONS (in ESTABLISHED for less than 1 s)
-      WHO AND WHERE TO                             SHORT   RATE LONGER CLOSED FIRST ESTAB P50 SENT EACH RECV EACH
-      python3[4242] in web.service → 10.0.0.5:6379 7,463 24.9/s     43        100 %    1.88ms       210      1.2K
-      nginx ×3 in nginx.service port 80 ← 10.1.0.0    75 0.25/s    150          0 %     400ms       210      1.2K
-      nginx ×3 in nginx.service port 80 ← 10.1.0.1    75 0.25/s    150          0 %     400ms       210      1.2K
-      2 others                                       150 0.50/s    297          0 %     400ms       210      1.2K
+      WHO AND WHERE TO                                          SHORT   RATE LONGER CLOSED FIRST ESTAB P50 SENT EACH RECV EACH
+      python3[4242] in web.service → 10.0.0.5:6379             10,350 34.5/s     43        100 %    1.88ms       210      1.2K
+      java[991] in container 0123456789ab port 8080 ← 10.2.0.7     80 0.27/s      0          0 %    30.0ms         -         -
+      nginx ×3 in nginx.service port 80 ← 10.1.0.0                 75 0.25/s    150          0 %     400ms       210      1.2K
+      4 others                                                    245 0.82/s    448          0 %     398ms       210      1.2K
 
     RESETS AND FAILURES
       END               CONNECTIONS SHARE PROCESS

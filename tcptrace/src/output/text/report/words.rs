@@ -105,8 +105,25 @@ pub(in crate::output) fn hosts(report: &Report) -> String {
     if names.is_empty() { "unknown host".to_owned() } else { names.join(", ") }
 }
 
+/// What there are several of, so that it has to be said each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::output) struct Apart {
+    /// Hosts.
+    pub(in crate::output) hosts: bool,
+    /// Network namespaces.
+    pub(in crate::output) namespaces: bool,
+}
+
+impl Apart {
+    /// In a report.
+    pub(in crate::output) fn of(report: &Report) -> Self {
+        let namespaces = report.groups.iter().filter(|row| row.group.by == By::Netns && row.state.is_none());
+        Self { hosts: report.hosts.len() > 1, namespaces: namespaces.count() > 1 }
+    }
+}
+
 /// What stands for a group: `curl[42]`, `curl ×12 in web.service`, `10.0.0.2:443`, `port 80`, `3 others`.
-pub(in crate::output) fn group(group: &Group, is_fleet: bool) -> String {
+pub(in crate::output) fn group(group: &Group, apart: Apart) -> String {
     if let Some(others) = group.others {
         let ending = if others == 1 { "" } else { "s" };
         return format!("{}{} other{ending}", if group.is_partial { "≥" } else { "" }, count(others));
@@ -116,15 +133,12 @@ pub(in crate::output) fn group(group: &Group, is_fleet: bool) -> String {
         By::Remote => remote(group),
         By::Lport => {
             let port = group.local_port.map_or("no server's port".to_owned(), |port| format!("port {port}"));
-            match &group.netns_name {
-                Some(name) => format!("{port} in {}", sanitise(name)),
-                None => port,
-            }
+            if apart.namespaces && group.netns.is_some() { format!("{port} in {}", netns(group)) } else { port }
         }
         By::Container => place(group).unwrap_or_else(|| "unknown".to_owned()),
         By::Netns => netns(group),
     };
-    let host = group.host.as_ref().filter(|_| is_fleet);
+    let host = group.host.as_ref().filter(|_| apart.hosts);
     let partial = if group.is_partial { " (in part)" } else { "" };
     host.map_or(format!("{name}{partial}"), |host| format!("{}: {name}{partial}", sanitise(host.as_bytes())))
 }
@@ -176,8 +190,8 @@ fn netns(group: &Group) -> String {
 }
 
 /// Who talks to whom: `curl[42] → 10.0.0.2:443`, `nginx[80] port 80 ← 10.0.0.1`.
-pub(in crate::output) fn ends(row: &ChurnRow, is_fleet: bool) -> String {
-    let process = group(&row.group, is_fleet);
+pub(in crate::output) fn ends(row: &ChurnRow, apart: Apart) -> String {
+    let process = group(&row.group, apart);
     if row.group.others.is_some() {
         return process;
     }
