@@ -26,7 +26,7 @@ fn assert_usage_error(args: &[&str], said: &[&str]) {
 fn help() {
     let finished = run(&["--help"]);
     assert_eq!(finished.code(), 0);
-    for command in ["watch", "connections", "snapshot", "timeline", "schema", "check"] {
+    for command in ["watch", "connections", "snapshot", "report", "timeline", "schema", "check"] {
         assert!(finished.text().contains(command), "{}", finished.text());
         let finished = run(&[command, "--help"]);
         assert_eq!(finished.code(), 0, "{}", finished.stderr);

@@ -437,6 +437,13 @@ pub struct SlowRow {
     pub context: Context,
 }
 
+impl Bin {
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.exact == 0 && self.at_least == 0
+    }
+}
+
 impl Report {
     /// Between which two there were most short-lived connections; of both ends of the same ones, the client.
     pub fn busiest_pair(&self) -> Option<&ChurnRow> {

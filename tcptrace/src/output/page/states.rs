@@ -4,7 +4,7 @@ use super::Writer;
 use super::chart::{Moments, bar, key, rates, stacked};
 use super::markup::{Cell, escaped};
 use super::parts::{group_key, title};
-use crate::output::text::report::words::{bound, count, duration, group, number, percent, rate};
+use crate::output::text::report::words::{bound, count, duration, group, number, percent, rate, shown_bins};
 use crate::report::{By, GroupRow, Quantiles, StateRow, TRACKED};
 use crate::tcp::State;
 
@@ -165,7 +165,11 @@ impl Writer<'_> {
             columns.insert(3, ("≥", false));
         }
         self.page.table("How long", &columns);
-        for bin in &row.bins {
+        for bin in shown_bins(&row.bins) {
+            let Some(bin) = bin else {
+                self.page.raw("<tr><td>⋮</td></tr>");
+                continue;
+            };
             let part = if bin.at_least > 0 { count(bin.at_least) } else { String::new() };
             let mut cells = vec![
                 Cell::Figure(bound(bin.from_ns)),

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::spark::bar;
 use super::table::Table;
-use super::words::{bound, bytes, count, duration, ends, group, meaning, number, percent, rate, time};
+use super::words::{bound, bytes, count, duration, ends, group, meaning, number, percent, rate, shown_bins, time};
 use super::{Writer, sparkline, style};
 use crate::output::text::column::Align;
 use crate::report::{By, Group, GroupRow, Point, Property, Slow, StateRow, TRACKED, is_failure};
@@ -132,17 +132,11 @@ impl<W: Write> Writer<'_, W> {
             ("≥", Align::Right),
             ("", Align::Left),
         ]);
-        let mut empty = 0;
-        for (place, bin) in row.bins.iter().enumerate() {
-            let next = row.bins.get(place + 1).map_or(1, |bin| bin.exact + bin.at_least);
-            empty = if bin.exact + bin.at_least > 0 { 0 } else { empty + 1 };
-            // The first and the last one of some that are empty are enough.
-            if empty > 1 && next == 0 {
-                if empty == 2 {
-                    table.row(["⋮".to_owned()]);
-                }
+        for bin in shown_bins(&row.bins) {
+            let Some(bin) = bin else {
+                table.row(["⋮".to_owned()]);
                 continue;
-            }
+            };
             let share = (bin.exact + bin.at_least) as f64 / highest as f64;
             let to = bin.to_ns.map_or("-".to_owned(), bound);
             let part = if bin.at_least > 0 { count(bin.at_least) } else { String::new() };

@@ -111,20 +111,18 @@ fn an_incident() {
       known exactly     897 2.00ms 9.46ms 15.4ms 16.8ms 16.9ms
       known in part     100 ≥1.96s ≥1m40s ≥2m59s ≥3m18s ≥3m19s
 
-       FROM BELOW SOCKETS   ≥
-        2ms   5ms     180     █████████████████▎
-        5ms  10ms     300     ████████████████████████████▊
-       10ms  20ms     417     ████████████████████████████████████████
-       20ms  50ms       0
-          ⋮
-      500ms    1s       0
-         1s    2s       0   1 ▏
-         2s    5s       0   1 ▏
-         5s   10s       0   3 ▎
-        10s   20s       0   5 ▌
-        20s   50s       0  15 █▌
-        50s  100s       0  25 ██▍
-       100s  200s       0  50 ████▊
+      FROM BELOW SOCKETS   ≥
+       2ms   5ms     180     █████████████████▎
+       5ms  10ms     300     ████████████████████████████▊
+      10ms  20ms     417     ████████████████████████████████████████
+         ⋮
+        1s    2s       0   1 ▏
+        2s    5s       0   1 ▏
+        5s   10s       0   3 ▎
+       10s   20s       0   5 ▌
+       20s   50s       0  15 █▌
+       50s  100s       0  25 ██▍
+      100s  200s       0  50 ████▊
 
       PROCESS                                   OF TIME SOCKETS  SHARE STILL IN    P50    P90 LONGEST
       java[991] in container 0123456789ab        79.1 %      80  8.0 %       80      -      -  ≥3m17s
@@ -140,12 +138,10 @@ fn an_incident() {
       TIME IN IT    SOCKETS    MIN    P50    P90    P99   MAX
       known exactly  10,356 60.0µs 60.0µs 60.0µs 60.0µs 40.0s
 
-       FROM BELOW SOCKETS   ≥
-       50µs 100µs  10,350     ████████████████████████████████████████
-      100µs 200µs       0
-          ⋮
-        10s   20s       0
-        20s   50s       6     ▏
+      FROM BELOW SOCKETS   ≥
+      50µs 100µs  10,350     ████████████████████████████████████████
+         ⋮
+       20s   50s       6     ▏
 
       PROCESS                        OF TIME SOCKETS  SHARE STILL IN    P50    P90 LONGEST
       unknown process in web.service  99.7 %       6 <0.1 %        0  40.0s  40.0s   40.0s

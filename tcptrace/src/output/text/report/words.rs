@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 
 use crate::lifecycle::Held;
 use crate::output::{human, sanitise};
-use crate::report::{By, ChurnRow, Group, Report};
+use crate::report::{Bin, By, ChurnRow, Group, Report};
 use crate::tcp::{Comm, End, Side};
 
 /// `1,234,567`.
@@ -67,6 +67,18 @@ pub(in crate::output) fn bound(ns: u64) -> String {
         _ if ns >= 1_000_000 => format!("{}ms", ns / 1_000_000),
         _ => format!("{}µs", ns / 1_000),
     }
+}
+
+/// Bars of a histogram, with `None` for several in a row that are empty.
+pub(in crate::output) fn shown_bins(bins: &[Bin]) -> Vec<Option<&Bin>> {
+    let mut shown = Vec::new();
+    for part in bins.chunk_by(|one, next| one.is_empty() && next.is_empty()) {
+        match part {
+            [_, _, ..] => shown.push(None),
+            _ => shown.extend(part.iter().map(Some)),
+        }
+    }
+    shown
 }
 
 /// `1.2K`, or `-`.
