@@ -114,7 +114,10 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
         let mut status = None;
         loop {
             match source.follow(&mut recorder, next(&mut stop, &mut dump, &mut child, end)).await? {
-                Some(Next::Dump) => recorder.dump()?,
+                Some(Next::Dump) => {
+                    source.take_in(&mut recorder)?;
+                    recorder.dump()?;
+                }
                 Some(Next::Ended(ended)) => {
                     status = Some(ended);
                     break;

@@ -183,7 +183,7 @@ impl Source {
     }
 
     /// Hands over what the ring buffer holds.
-    fn take_in(&mut self, sink: &mut impl Sink) -> Result<()> {
+    pub(super) fn take_in(&mut self, sink: &mut impl Sink) -> Result<()> {
         if Instant::now() >= self.next_housekeeping {
             self.next_housekeeping = Instant::now() + HOUSEKEEPING;
             self.probe.read_recursion();

@@ -1,6 +1,7 @@
 //! From items to a block.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 
 use foldhash::fast::FixedState;
@@ -35,8 +36,8 @@ pub struct Encoder {
     before: u64,
     ids: Option<(u64, u64)>,
     id_before: u64,
-    sockets: HashMap<Id, u32, FixedState>,
-    described: Vec<Described>,
+    /// By [`place_of`]: the index of each, and what was described of it.
+    sockets: HashMap<u64, (u32, Described), FixedState>,
     tasks: HashMap<Task, u32, FixedState>,
     /// The task before, which most often is the task again.
     task: Option<(Task, u32)>,
@@ -94,7 +95,6 @@ impl Encoder {
             ids: None,
             id_before: 0,
             sockets: HashMap::default(),
-            described: Vec::new(),
             tasks: HashMap::default(),
             task: None,
         })
@@ -184,7 +184,6 @@ impl Encoder {
         self.ids = None;
         self.id_before = 0;
         self.sockets.clear();
-        self.described.clear();
         self.tasks.clear();
         self.task = None;
     }
@@ -296,20 +295,21 @@ impl Encoder {
     /// The index of a socket, described before if the reader does not know it so.
     fn socket(&mut self, mentioned: &Mentioned) -> u32 {
         let id = mentioned.id;
-        let next = u32::try_from(self.described.len()).unwrap_or(u32::MAX);
-        let index = *self.sockets.entry(id).or_insert(next);
-        let known = self.described.get(index as usize).copied();
+        let next = u32::try_from(self.sockets.len()).unwrap_or(u32::MAX);
         let blank = Described { id, tuple: UNSET, netns: 0, uid: 0, cgroup: 0 };
-        let mut described = known.unwrap_or(blank);
-        described.tuple = mentioned.tuple.unwrap_or(described.tuple);
-        described.netns = mentioned.netns.unwrap_or(described.netns);
-        described.uid = mentioned.uid.unwrap_or(described.uid);
-        described.cgroup = mentioned.cgroup.unwrap_or(described.cgroup);
-        if known != Some(described) {
-            match self.described.get_mut(index as usize) {
-                Some(known) => *known = described,
-                None => self.described.push(described),
-            }
+        let entry = self.sockets.entry(place_of(id));
+        let is_new = matches!(entry, Entry::Vacant(_));
+        let (index, known) = entry.or_insert((next, blank));
+        let described = Described {
+            id,
+            tuple: mentioned.tuple.unwrap_or(known.tuple),
+            netns: mentioned.netns.unwrap_or(known.netns),
+            uid: mentioned.uid.unwrap_or(known.uid),
+            cgroup: mentioned.cgroup.unwrap_or(known.cgroup),
+        };
+        let index = *index;
+        if is_new || *known != described {
+            *known = described;
             self.describe(index, &described);
         }
         index
@@ -396,6 +396,14 @@ impl Encoder {
         self.raw.extend_from_slice(number);
         parts.iter().for_each(|part| self.raw.extend_from_slice(part));
         Ok(())
+    }
+}
+
+/// Where a socket is kept. Cookies have all their bits below the highest one; should two ever meet, each is described anew.
+fn place_of(id: Id) -> u64 {
+    match id {
+        Id::Cookie(number) => number,
+        Id::Address(number) => number | 1 << 63,
     }
 }
 
