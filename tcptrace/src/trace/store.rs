@@ -1,8 +1,10 @@
 //! The files of a recording: made with care, written in a thread, and turned over as planned.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +55,26 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Whether a file of this name could be one of the recording.
+    fn has(&self, name: &OsStr) -> bool {
+        let stem = self.path.file_stem().unwrap_or_default().as_bytes();
+        let rest = name.as_bytes().strip_prefix(stem).and_then(|rest| rest.strip_prefix(b"."));
+        let number = match self.path.extension() {
+            Some(extension) => rest.and_then(|rest| rest.strip_suffix(extension.as_bytes())?.strip_suffix(b".")),
+            None => rest,
+        };
+        number.is_some_and(|number| number.len() >= 4 && number.iter().all(u8::is_ascii_digit))
+    }
+
+    /// A file that an earlier recording has left, and that this one would come upon when it is too late.
+    fn left_over(&self) -> Option<PathBuf> {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut entries = fs::read_dir(folder).ok()?.flatten();
+        entries.find(|entry| self.has(&entry.file_name())).map(|entry| entry.path())
+    }
+}
+
 /// Why a trace cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -67,6 +89,13 @@ pub enum StoreError {
     /// The thread that writes cannot be started.
     #[error("cannot start a thread for writing: {0}")]
     Thread(io::Error),
+}
+
+impl StoreError {
+    /// There is a file where one is to be made.
+    pub fn exists(path: &Path) -> Self {
+        Self::Create { path: path.display().to_string(), reason: "it exists already; --force replaces it".into() }
+    }
 }
 
 /// Writes blocks, in a thread.
@@ -98,6 +127,12 @@ impl Store {
     /// # Errors
     /// When it exists and is not to be replaced, when it is no regular file, or when somebody else writes it.
     pub fn create(plan: &Plan) -> Result<Self, StoreError> {
+        if plan.numbered
+            && !plan.force
+            && let Some(path) = plan.left_over()
+        {
+            return Err(StoreError::exists(&path));
+        }
         Self::with_room(plan, 0, WAITING)
     }
 
@@ -278,8 +313,10 @@ fn create(path: &Path, force: bool) -> Result<Flock<File>, StoreError> {
         options.create_new(true)
     };
     let file = options.open(path).map_err(|error| {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            return StoreError::exists(path);
+        }
         failed(match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EEXIST) => "it exists already; --force replaces it".into(),
             Some(Errno::ELOOP) => "it is a symbolic link".into(),
             Some(Errno::ENXIO) => "it is no regular file".into(),
             _ => error.to_string(),
@@ -295,4 +332,27 @@ fn create(path: &Path, force: bool) -> Result<Flock<File>, StoreError> {
     let emptied = file.set_permissions(Permissions::from_mode(0o600)).and_then(|()| file.set_len(0));
     emptied.map_err(|error| failed(error.to_string()))?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("trace.tct", "trace.0001.tct", true)]
+    #[case("trace.tct", "trace.12345.tct", true)]
+    #[case("trace.tct", "trace.tct", false)]
+    #[case("trace.tct", "trace.0001", false)]
+    #[case("trace.tct", "trace.1.tct", false)]
+    #[case("trace.tct", "trace.000x.tct", false)]
+    #[case("trace.tct", "other.0001.tct", false)]
+    #[case("trace", "trace.0001", true)]
+    #[case("trace", "trace.0001.tct", false)]
+    fn files_of_a_recording(#[case] path: &str, #[case] name: &str, #[case] expected: bool) {
+        let plan = Plan { path: path.into(), numbered: true, ..Plan::default() };
+        assert_eq!(plan.has(name.as_ref()), expected);
+        assert!(plan.has(plan.path_of(8).as_os_str()));
+    }
 }

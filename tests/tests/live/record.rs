@@ -175,6 +175,10 @@ fn rotation() {
     let count = together.text().lines().count();
     // What is in two files is told twice when they are read alone.
     assert!(count > 0 && count <= sum, "{count} of {sum}");
+    // The next recording does not begin what it could not go on with.
+    let again = run(&options);
+    assert_eq!(again.code(), 1, "{}", again.stderr);
+    assert!(again.stderr.contains("exists already"), "{}", again.stderr);
     // Without the one in the middle there is a gap, and nothing is made up.
     let gap = replay(&[paths[0], paths[2]], &[]);
     assert_eq!(gap.code(), 3, "{}", gap.stderr);

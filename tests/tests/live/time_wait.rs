@@ -12,6 +12,8 @@ use tcptrace_tests::{End, Life, Namespace, pair};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOLD: Duration = Duration::from_millis(300);
+/// Well before its timer: on a busy machine a test hears late of a TIME_WAIT that it is to end.
+const CUT_SHORT: Duration = Duration::from_secs(50);
 const ACTIVE: &str = "FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSED";
 
 /// One end closes, then the other; returns when the first is in TIME_WAIT.
@@ -43,7 +45,7 @@ fn port_taken_over_by_connect() {
 
     assert_eq!(net.counter("TcpExt", "TWRecycled"), 1);
     let told = net.lives(&client, 2);
-    assert_cut_short(&told[0], "reused", SECOND..10 * SECOND);
+    assert_cut_short(&told[0], "reused", SECOND..CUT_SHORT);
     told[0].ours_by("connect");
     told[1].went("CLOSED").ended("reset_remote", "reset_received").ours_by("connect");
     assert_ne!(told[0].connection["conn"], told[1].connection["conn"]);
@@ -77,7 +79,7 @@ fn port_taken_over_by_a_bound_socket() {
 
     assert_eq!(net.counter("TcpExt", "TWRecycled"), 1);
     let told = net.lives(&client, 2);
-    assert_cut_short(&told[0], "reused", HOLD..10 * SECOND);
+    assert_cut_short(&told[0], "reused", HOLD..CUT_SHORT);
     told[1].went("CLOSED").ended("reset_local", "reset_linger0").ours_by("connect");
 }
 
@@ -95,7 +97,7 @@ fn ended_by_a_new_syn() {
     again.reset();
 
     let told = net.lives(&server, 2);
-    assert_cut_short(&told[0], "new_syn", HOLD..10 * SECOND);
+    assert_cut_short(&told[0], "new_syn", HOLD..CUT_SHORT);
     told[1].went("CLOSED").ended("reset_local", "reset_linger0").ours_by("accept");
     assert_ne!(told[0].connection["conn"], told[1].connection["conn"]);
 }
@@ -110,7 +112,7 @@ fn ended_by_a_reset() {
     let after_the_fin = at_client.expects.wrapping_add(1);
     inject(server.local, client.local, after_the_fin, 0, RST);
 
-    assert_cut_short(&net.life(&client), "reset", HOLD..10 * SECOND);
+    assert_cut_short(&net.life(&client), "reset", HOLD..CUT_SHORT);
 }
 
 #[test]
@@ -122,7 +124,7 @@ fn killed_by_an_administrator() {
     net.run("ss", &["-K", "-tn", "state", "time-wait", "sport", "=", &format!(":{}", client.local.port())]);
 
     let told = net.life(&client);
-    assert_cut_short(&told, "killed", HOLD..10 * SECOND);
+    assert_cut_short(&told, "killed", HOLD..CUT_SHORT);
     told.ours_by("connect");
 }
 

@@ -20,7 +20,7 @@ pub(in super::super) struct Memory {
     parts: VecDeque<Part>,
     /// How often it was written.
     dumps: u32,
-    dumping: Vec<(Store, String)>,
+    dumping: Vec<Store>,
     /// Less than what was asked for is kept, and that was said.
     is_short: bool,
 }
@@ -40,8 +40,7 @@ impl Memory {
     /// When the file that it will be written to exists, unless it may be replaced.
     pub(super) fn new(plan: Plan, last: Duration, most_bytes: u64) -> Result<Self> {
         if !plan.force && plan.path.symlink_metadata().is_ok() {
-            let reason = "it exists already; --force replaces it".into();
-            return Err(StoreError::Create { path: plan.path.display().to_string(), reason }.into());
+            return Err(StoreError::exists(&plan.path).into());
         }
         let last_ns = u64::try_from(last.as_nanos()).unwrap_or(u64::MAX);
         let parts = VecDeque::from([Part::default()]);
@@ -58,7 +57,7 @@ impl Memory {
         part.bytes += block.len() as u64;
         part.until = now;
         part.blocks.push(block);
-        part.bytes > most_bytes / u64::from(PARTS) || now - part.since > last_ns / u64::from(PARTS)
+        part.bytes > most_bytes / u64::from(PARTS) || now.saturating_sub(part.since) > last_ns / u64::from(PARTS)
     }
 
     /// Begins a new part, and forgets those that are too old or too much.
@@ -89,7 +88,7 @@ impl Memory {
         let path = plan.path_of(self.dumps).display().to_string();
         let blocks: Vec<Bytes> = self.parts.iter().flat_map(|part| &part.blocks).cloned().collect();
         say(format_args!("writing the last {} to '{path}'", indicatif::HumanBytes(self.bytes())));
-        self.dumping.push((Store::of_blocks(&plan, self.dumps, &blocks)?, path));
+        self.dumping.push(Store::of_blocks(&plan, self.dumps, &blocks)?);
         self.dumps += 1;
         Ok(())
     }
@@ -97,7 +96,7 @@ impl Memory {
     /// Waits until everything is written. Returns why something was not.
     pub(super) fn finish(&mut self) -> Option<String> {
         let mut failure = None;
-        for (mut store, _) in self.dumping.drain(..) {
+        for mut store in self.dumping.drain(..) {
             store.finish();
             failure = failure.or(store.failure().map(str::to_owned));
         }
