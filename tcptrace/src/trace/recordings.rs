@@ -144,8 +144,18 @@ impl<R: Read> Recordings<R> {
     /// # Errors
     /// When one of them cannot be read, or is no trace.
     pub fn of(inputs: Vec<(Box<str>, R)>) -> Result<Self, OpenError> {
-        let mut parts =
-            inputs.into_iter().map(|(name, input)| Part::open(name, input)).collect::<Result<Vec<_>, _>>()?;
+        let mut parts = Vec::new();
+        let mut empty = None;
+        for (name, input) in inputs {
+            match Part::open(name.clone(), input)? {
+                Some(part) => parts.push(part),
+                // A recorder that is killed can leave one.
+                None => empty = Some(name),
+            }
+        }
+        if let (Some(path), true) = (empty, parts.is_empty()) {
+            return Err(OpenError::NoTrace { path: path.into(), reason: "it is empty".into() });
+        }
         parts.sort_by_key(|part| part.first.block.get());
         let mut all: Vec<Recording<R>> = Vec::new();
         for part in parts {
@@ -249,7 +259,8 @@ impl<R: Read> Recordings<R> {
 }
 
 impl<R: Read> Part<R> {
-    fn open(name: Box<str>, input: R) -> Result<Self, OpenError> {
+    /// Nothing, if there is nothing in it.
+    fn open(name: Box<str>, input: R) -> Result<Option<Self>, OpenError> {
         let unreadable = |reason| OpenError::Unreadable { path: name.to_string(), reason };
         let mut reader = Reader::new(input).map_err(unreadable)?;
         let mut items = Vec::new();
@@ -258,12 +269,12 @@ impl<R: Read> Part<R> {
             match reader.next(|_| true, &mut items).map_err(unreadable)? {
                 Some(Content::Items { head, damage: last }) => {
                     damage.extend(last.map(|last| named(&name, &last)));
-                    return Ok(Self { name, reader, first: head, items, damage });
+                    return Ok(Some(Self { name, reader, first: head, items, damage }));
                 }
                 Some(Content::Damage(found)) => damage.push(named(&name, &found)),
                 None => {
-                    let reason = damage.into_iter().next().map_or_else(|| "it is empty".into(), String::from);
-                    return Err(OpenError::NoTrace { path: name.into(), reason });
+                    let Some(reason) = damage.into_iter().next() else { return Ok(None) };
+                    return Err(OpenError::NoTrace { path: name.into(), reason: reason.into() });
                 }
             }
         }

@@ -196,6 +196,27 @@ fn number_of(file: &Path) -> Option<u32> {
     path(file).strip_suffix(".tct")?.rsplit_once('.')?.1.parse().ok()
 }
 
+/// A file that nothing was written into yet is no reason not to read the others.
+#[test]
+fn size() {
+    let (net, folder) = (Namespace::enter(), folder());
+    let [trace, empty] = ["trace", "empty"].map(|name| folder.path().join(name));
+    fs::write(&empty, "").expect("a file");
+    let tracer = Tracer::start_in(&net, &["record", "--max-size", "4K", "--output", path(&trace)]);
+    wait_until(|| {
+        traffic();
+        tracer.complaints().contains("all that --max-size allows")
+    });
+    let finished = tracer.finish();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    let len = fs::metadata(&trace).expect("the trace").len();
+    assert!((1..=4096).contains(&len), "{len} bytes");
+    let replayed = replay(&[&empty, &trace], &[]);
+    assert_eq!(replayed.code(), 0, "{}", replayed.stderr);
+    assert!(replayed.text().lines().count() > 3, "{}", replayed.text());
+    assert_eq!(replay(&[&empty], &[]).code(), 1);
+}
+
 /// The flight recorder writes when it is asked to, and goes on.
 #[test]
 fn last() {

@@ -70,6 +70,8 @@ pub(in super::super) struct Recorder {
     failure: Option<String>,
     /// There is as much as there may be.
     is_full: bool,
+    /// Nothing more comes, and no other file is begun.
+    is_ending: bool,
     progress: Option<Progress>,
 }
 
@@ -96,6 +98,7 @@ impl Recorder {
             bytes: 0,
             failure: None,
             is_full: false,
+            is_ending: false,
             progress: None,
         };
         recorder.push_head()?;
@@ -123,6 +126,12 @@ impl Recorder {
         let is_turn = match &mut self.target {
             Target::Memory(memory) => memory.keep(block, now),
             Target::Files { store, rotate, most_bytes } => {
+                if most_bytes.is_some_and(|most| self.bytes + len > most) {
+                    // The recording ends before this block.
+                    self.is_full = true;
+                    self.events -= events.min(self.events);
+                    return Ok(());
+                }
                 if !store.write(block) {
                     self.losses.unwritten += events;
                     return self.note_unwritten(events, now);
@@ -130,7 +139,6 @@ impl Recorder {
                 self.bytes += len;
                 self.file_bytes += len;
                 let since = *self.file_since.get_or_insert(now);
-                self.is_full = most_bytes.is_some_and(|most| self.bytes >= most);
                 match *rotate {
                     Some(Rotate::Bytes(most)) => self.file_bytes >= most,
                     Some(Rotate::Ns(longest)) => now.saturating_sub(since) >= longest,
@@ -138,7 +146,7 @@ impl Recorder {
                 }
             }
         };
-        if is_turn { self.turn(now) } else { Ok(()) }
+        if is_turn && !self.is_ending { self.turn(now) } else { Ok(()) }
     }
 
     /// What follows can be read without what was before.
@@ -188,7 +196,10 @@ impl Recorder {
 
     /// Has everything written, and says what there was.
     pub(in super::super) fn finish(mut self) -> Result<Outcome> {
-        self.flush(self.passed_at)?;
+        self.is_ending = true;
+        if !self.is_full {
+            self.flush(self.passed_at)?;
+        }
         drop(self.progress.take());
         let (failure, bytes) = match &mut self.target {
             Target::Memory(memory) => {
