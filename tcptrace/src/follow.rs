@@ -4,7 +4,6 @@ use crate::event::{Event, Losses};
 use crate::filter::{Criteria, Filter};
 use crate::lifecycle::{Config, Engine, Row, Stats};
 use crate::names::Group;
-use crate::output::Context;
 use crate::trace::{Item, Origin};
 
 /// Follows a source.
@@ -90,16 +89,6 @@ impl Follower {
     /// The engine, to ask what it wants.
     pub fn engine(&self) -> &Engine {
         &self.engine
-    }
-
-    /// What rows leave open, as of now.
-    pub fn context(&self) -> &Context {
-        &self.origin.context
-    }
-
-    /// What was lost on the way here, as of now.
-    pub fn losses(&self) -> Losses {
-        self.losses
     }
 
     /// Events that were taken in.

@@ -52,7 +52,7 @@ pub(super) struct RecordArgs {
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_size: Option<u64>,
     /// Keep only what has happened in this time (5m), in memory, and write it on Ctrl-C, and on SIGUSR1 while recording goes
-    /// on: FILE first, then FILE.2 and so on. 256M of memory at most, or --max-size
+    /// on: FILE first, then numbered as with --rotate, from 2. 256M of memory at most, or --max-size
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "rotate")]
     last: Option<Duration>,
     #[command(flatten)]

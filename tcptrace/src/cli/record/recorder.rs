@@ -126,8 +126,8 @@ impl Recorder {
         let is_turn = match &mut self.target {
             Target::Memory(memory) => memory.keep(block, now),
             Target::Files { store, rotate, most_bytes } => {
-                if most_bytes.is_some_and(|most| self.bytes + len > most) {
-                    // The recording ends before this block.
+                if self.is_full || most_bytes.is_some_and(|most| self.bytes + len > most) {
+                    // The recording ends before this block, and before whatever would still fit.
                     self.is_full = true;
                     self.events -= events.min(self.events);
                     return Ok(());
@@ -197,9 +197,7 @@ impl Recorder {
     /// Has everything written, and says what there was.
     pub(in super::super) fn finish(mut self) -> Result<Outcome> {
         self.is_ending = true;
-        if !self.is_full {
-            self.flush(self.passed_at)?;
-        }
+        self.flush(self.passed_at)?;
         drop(self.progress.take());
         let (failure, bytes) = match &mut self.target {
             Target::Memory(memory) => {
