@@ -1,6 +1,6 @@
 //! Items in, rows out: the one way from what a source tells to what is shown, live and from a trace.
 
-use crate::event::{Event, Losses};
+use crate::event::{Cause, Event, Losses};
 use crate::filter::{Criteria, Filter};
 use crate::lifecycle::{Config, Engine, Row, Stats};
 use crate::names::Group;
@@ -69,9 +69,14 @@ impl Follower {
         self.hand_over(&mut each)
     }
 
-    /// Nothing more comes. What filters hold back does not match.
-    pub fn finish(&mut self) {
+    /// Nothing more comes. Hands over what was held back, but for what filters hold back: that does not match.
+    ///
+    /// # Errors
+    /// What `each` returns.
+    pub fn finish<E>(&mut self, mut each: impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
+        self.engine.finish(&mut self.rows);
         self.filters.iter_mut().for_each(Filter::finish);
+        self.hand_over(&mut each)
     }
 
     fn hand_over<E>(&mut self, each: &mut impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
@@ -109,11 +114,10 @@ impl Follower {
     /// What is missing, by cause.
     pub fn causes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let dropped = self.filters.iter().map(Filter::dropped).sum();
-        let ours = [
-            ("sockets forgotten, try --max-sockets", self.stats().evicted),
-            ("rows held back too long for the filter", dropped),
-        ];
-        self.losses.by_cause().chain(ours.into_iter().filter(|(_, count)| *count > 0))
+        let ours =
+            [(Cause::Evicted.words(), self.stats().evicted), ("rows held back too long for the filter", dropped)];
+        let theirs = self.losses.by_cause().map(|(cause, count)| (cause.words(), count));
+        theirs.chain(ours.into_iter().filter(|(_, count)| *count > 0))
     }
 
     /// How much is missing, and why, in words for a closing line.

@@ -12,6 +12,6 @@ mod tests;
 
 pub(crate) use decide::closer_in;
 pub use engine::{Config, Engine, Stats};
-pub use row::{Connection, Held, Identity, Owner, Reason, Row, Stay, Stuck, Totals, Transition};
+pub use row::{Connection, Held, Identity, Loss, Owner, Reason, Row, Stay, Stuck, Totals, Transition};
 pub(crate) use stuck::only_listener;
 pub use survey::TIME_WAIT_NS;

@@ -27,7 +27,7 @@ use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
 
-use crate::lifecycle::{Connection, Row, Transition};
+use crate::lifecycle::{Connection, Loss, Row, Transition};
 use crate::names::Names;
 use crate::snapshot::{Count, Entry};
 
@@ -125,13 +125,19 @@ pub trait Printer {
     /// What the writer returns.
     fn count(&mut self, row: &Count, context: &Context) -> io::Result<()>;
 
+    /// Writes that something is missing; nothing, where the format has no room for that among its rows.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    fn loss(&mut self, row: &Loss, context: &Context) -> io::Result<()>;
+
     /// Writes whatever is kept in buffers, the writer's included.
     ///
     /// # Errors
     /// What the writer returns.
     fn flush(&mut self) -> io::Result<()>;
 
-    /// Writes a row of either kind.
+    /// Writes a row of a stream.
     ///
     /// # Errors
     /// What the writer returns.
@@ -139,6 +145,7 @@ pub trait Printer {
         match row {
             Row::Transition(row) => self.transition(row, context),
             Row::Connection(row) => self.connection(row, context),
+            Row::Loss(row) => self.loss(row, context),
         }
     }
 }

@@ -129,6 +129,10 @@ impl Sink for Both {
         self.recorder.as_ref().and_then(Sink::settles_by)
     }
 
+    fn blocked(&self) -> Duration {
+        self.view.blocked()
+    }
+
     fn wants_scan(&mut self) -> bool {
         self.view.follower.engine().wants_scan()
     }

@@ -10,9 +10,10 @@ use super::outlet::Outlet;
 use super::progress::Progress;
 use super::select::{ConnectionRows, EngineArgs, OutputArgs};
 use super::study::TraceArgs;
+use super::view::print;
 use super::{Outcome, say};
 use crate::lifecycle::Row;
-use crate::output::{Kind, Printer, TextOptions};
+use crate::output::{Format, Kind, Printer, TextOptions};
 use crate::trace::{Audience, Origin};
 
 /// Arguments of `replay`.
@@ -42,8 +43,9 @@ fn speed(text: &str) -> Result<f64> {
 pub(super) fn run(args: &ReplayArgs) -> Result<Outcome> {
     let kind = if args.connections { Kind::Connection } else { Kind::Transition };
     let text = TextOptions { colour: args.output.colour(), states: args.rows.states, zone: TimeZone::system() };
+    let format = args.output.format;
     let mut screen =
-        Screen { printer: args.output.format.printer(Outlet::default(), text), speed: args.speed, begun: None };
+        Screen { printer: format.printer(Outlet::default(), text), format, speed: args.speed, begun: None };
     screen.printer.header(kind)?;
     let summary =
         args.trace.tell(args.engine.config(kind, args.rows.at_close), false, Progress::beside_output, &mut screen)?;
@@ -66,6 +68,7 @@ pub(super) fn summarise(summary: &crate::trace::Summary) -> Outcome {
 /// Rows on standard output, in their time.
 struct Screen {
     printer: Box<dyn Printer>,
+    format: Format,
     speed: Option<f64>,
     /// When it began, here and there.
     begun: Option<(Instant, i64)>,
@@ -73,7 +76,7 @@ struct Screen {
 
 impl Audience<anyhow::Error> for Screen {
     fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
-        Ok(self.printer.row(row, &origin.context)?)
+        Ok(print(&mut *self.printer, self.format, row, origin)?)
     }
 
     fn time(&mut self, unix_ns: i64) -> Result<()> {

@@ -1,23 +1,34 @@
 //! Rows on standard output, as items come in: what `watch`, `connections` and `replay` print.
 
 use std::io;
+use std::time::Duration;
 
 use anyhow::Result;
 use jiff::tz::TimeZone;
 
-use super::outlet::Outlet;
+use super::outlet::{Blocked, Outlet};
 use super::select::OutputArgs;
 use super::{Outcome, say};
 use crate::filter::Criteria;
 use crate::follow::Follower;
-use crate::lifecycle::Config;
-use crate::output::{Kind, Printer, TextOptions};
+use crate::lifecycle::{Config, Row};
+use crate::output::{Format, Kind, Printer, TextOptions};
 use crate::trace::{Item, Origin};
 
 /// Follows a source, and prints what comes out.
 pub(super) struct View {
     pub(super) follower: Follower,
     printer: Box<dyn Printer>,
+    format: Format,
+    blocked: Blocked,
+}
+
+/// Prints a row; on standard error, if the format has no room for it.
+pub(super) fn print(printer: &mut dyn Printer, format: Format, row: &Row, origin: &Origin) -> io::Result<()> {
+    if let (Format::Csv, Row::Loss(loss)) = (format, row) {
+        say(loss);
+    }
+    printer.row(row, &origin.context)
 }
 
 impl View {
@@ -30,15 +41,22 @@ impl View {
         states: bool,
     ) -> Result<Self> {
         let text = TextOptions { colour: output.colour(), states, zone: TimeZone::system() };
-        let mut printer = output.format.printer(Outlet::default(), text);
+        let blocked = Blocked::default();
+        let mut printer = output.format.printer(Outlet::timed(blocked.clone()), text);
         printer.header(kind)?;
         printer.flush()?;
-        Ok(Self { follower: Follower::new(config, criteria, Origin::default()), printer })
+        let follower = Follower::new(config, criteria, Origin::default());
+        Ok(Self { follower, printer, format: output.format, blocked })
     }
 
     pub(super) fn take(&mut self, items: &[Item]) -> io::Result<()> {
-        let Self { follower, printer } = self;
-        follower.take(items, |row, origin| printer.row(row, &origin.context))
+        let Self { follower, printer, format, .. } = self;
+        follower.take(items, |row, origin| print(&mut **printer, *format, row, origin))
+    }
+
+    /// How long it has waited until its output was taken.
+    pub(super) fn blocked(&self) -> Duration {
+        self.blocked.get()
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
@@ -47,7 +65,8 @@ impl View {
 
     /// Says what there was.
     pub(super) fn finish(&mut self) -> Result<Outcome> {
-        self.follower.finish();
+        let Self { follower, printer, format, .. } = self;
+        follower.finish(|row, origin| print(&mut **printer, *format, row, origin))?;
         self.flush()?;
         let stats = self.follower.stats();
         let (lost, causes) = self.follower.missing();

@@ -2,12 +2,12 @@
 
 use std::io::{self, Write};
 
-use crate::lifecycle::{Connection, Stay, Transition};
+use crate::lifecycle::{Connection, Loss, Stay, Transition};
 use crate::snapshot::{Count, Entry};
 
 use super::fields::{
-    CONNECTION_FIELDS, COUNT_FIELDS, Field, SOCKET_FIELDS, STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS,
-    TRANSITION_FIELDS, Value,
+    CONNECTION_FIELDS, COUNT_FIELDS, Field, LOSS_FIELDS, SOCKET_FIELDS, STUCK_CONNECTION_FIELDS,
+    STUCK_TRANSITION_FIELDS, TRANSITION_FIELDS, Value,
 };
 use super::time::Rfc3339;
 use super::{Context, Kind, Printer, render, sanitise};
@@ -92,6 +92,10 @@ impl<W: Write> Printer for Json<W> {
 
     fn count(&mut self, row: &Count, context: &Context) -> io::Result<()> {
         self.object([COUNT_FIELDS, &[]], row, context)
+    }
+
+    fn loss(&mut self, row: &Loss, context: &Context) -> io::Result<()> {
+        self.object([LOSS_FIELDS, &[]], row, context)
     }
 
     fn flush(&mut self) -> io::Result<()> {

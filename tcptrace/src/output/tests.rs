@@ -59,6 +59,50 @@ fn counts(format: Format) -> String {
     })
 }
 
+fn losses(format: Format, options: TextOptions) -> String {
+    rendered(|out| {
+        let mut printer = format.printer(out, options);
+        samples::losses().iter().try_for_each(|row| printer.loss(row, &CONTEXT))?;
+        printer.flush()
+    })
+}
+
+#[test]
+fn losses_as_text() {
+    assert_snapshot!(losses(Format::Text, PLAIN), @"
+    03:04:06.234 10 events lost: cause not recorded
+    03:04:06.234 100 events lost: ring buffer full, try --ring-size
+    03:04:06.234 1000 events lost: output not taken fast enough
+    03:04:06.234 10000 events lost: program was running already
+    03:04:06.234 100000 events lost: not written
+    03:04:06.234 1000000 events lost: trace damaged
+    03:04:06.234 10000000 sockets forgotten, try --max-sockets
+    03:04:06.234 events lost: trace damaged
+    ");
+    let coloured = losses(Format::Text, TextOptions { colour: true, ..PLAIN });
+    assert!(coloured.starts_with("03:04:06.234 \x1b["), "{coloured:?}");
+}
+
+#[test]
+fn losses_as_json() {
+    assert_snapshot!(losses(Format::Json, PLAIN), @r#"
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"unknown","count":10}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"ring_full","count":100}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"output_slow","count":1000}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"recursion","count":10000}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"disk","count":100000}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"damage","count":1000000}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"evicted","count":10000000}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"damage","count":null}
+    "#);
+}
+
+/// They would not fit among the columns of other rows.
+#[test]
+fn losses_are_no_rows_of_csv() {
+    assert_eq!(losses(Format::Csv, PLAIN), "");
+}
+
 #[test]
 fn sockets_as_text() {
     assert_snapshot!(sockets(Format::Text, PLAIN), @r##"

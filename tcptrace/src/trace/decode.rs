@@ -108,6 +108,12 @@ impl<'r> Decoder<'r> {
                 let (id, path) = postcard::take_from_bytes(body).ok()?;
                 return Some(Some(Item::Group { id, path: path.into() }));
             }
+            kind::LOST => {
+                let (mark, rest): (wire::Mark, _) = postcard::take_from_bytes(body).ok()?;
+                // Older traces have none, and causes may be added.
+                let cause = rest.first().copied().and_then(wire::cause_from).unwrap_or_default();
+                Event::Lost { at: self.at(mark.after)?, cause, events: mark.number }
+            }
             kind::STARTED..=kind::PASSED => self.mark(kind, &read(body)?)?,
             _ => return Some(None),
         };
@@ -123,7 +129,6 @@ impl<'r> Decoder<'r> {
             kind::SURVEY_ENDED => Event::SurveyEnded { at },
             kind::SCAN_BEGUN => Event::ScanBegun { at },
             kind::SCAN_ENDED => Event::ScanEnded { at },
-            kind::LOST => Event::Lost { at, events: mark.number },
             kind::SUSPENDED => Event::Suspended { at, ns: length(mark.number)? },
             kind::PASSED => Event::Passed { at },
             _ => return None,

@@ -12,7 +12,7 @@ use super::Rotate;
 use super::memory::Memory;
 use crate::cli::source::Sink;
 use crate::cli::{Outcome, say};
-use crate::event::{Event, Id, Losses};
+use crate::event::{Cause, Event, Id, Losses};
 use crate::filter::Criteria;
 use crate::tcp::State;
 use crate::trace::{Clocks, Encoder, Head, Item, Store};
@@ -134,6 +134,7 @@ impl Recorder {
                 }
                 if !store.write(block) {
                     self.losses.unwritten += events;
+                    self.encoder.take_back();
                     return self.note_unwritten(events, now);
                 }
                 self.bytes += len;
@@ -178,7 +179,7 @@ impl Recorder {
             }
             (None, _) => {
                 // The disk does not keep up: the trace says where it has a gap.
-                self.encoder.push(&Item::Event(Event::Lost { at: now, events }))?;
+                self.encoder.push(&Item::Event(Event::Lost { at: now, cause: Cause::Disk, events }))?;
                 self.encoder.push(&Item::Losses(self.losses))?;
             }
             (Some(_), Some(_)) => {}
@@ -212,7 +213,8 @@ impl Recorder {
         if let (Some(failure), None) = (&failure, &self.failure) {
             say(failure);
         }
-        let causes: Vec<_> = self.losses.by_cause().map(|(cause, count)| format!("{count} {cause}")).collect();
+        let causes: Vec<_> =
+            self.losses.by_cause().map(|(cause, count)| format!("{count} {}", cause.words())).collect();
         let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) };
         say(format_args!(
             "{} events recorded, {} lost{causes}, {}{}",
