@@ -127,7 +127,7 @@ impl Filter {
             Row::Transition(row) => row.new != State::Closed,
             // Without transitions before it, it is the only row of its connection.
             Row::Connection(_) => !held.is_empty() || self.decided.peek(&conn).is_some(),
-            Row::Loss(_) => false,
+            Row::Loss(_) | Row::Audit(_) => false,
         };
         for row in held {
             self.put(row, shown, out);

@@ -4,6 +4,7 @@
 //! touches nothing but its writer. It writes once a row, so the writer should be buffered; [`Printer::flush`] hands over
 //! what is left.
 
+mod audit;
 pub mod columns;
 mod csv;
 mod features;
@@ -27,10 +28,12 @@ use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
 
+use crate::audit::Finding;
 use crate::lifecycle::{Connection, Loss, Row, Transition};
 use crate::names::Names;
 use crate::snapshot::{Count, Entry};
 
+pub use self::audit::audit_lines;
 pub use self::csv::Csv;
 pub use self::features::features;
 pub use self::json::Json;
@@ -131,6 +134,12 @@ pub trait Printer {
     /// What the writer returns.
     fn loss(&mut self, row: &Loss, context: &Context) -> io::Result<()>;
 
+    /// Writes what an audit found; nothing, where the format has no room for that among its rows.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    fn audit(&mut self, row: &Finding, context: &Context) -> io::Result<()>;
+
     /// Writes whatever is kept in buffers, the writer's included.
     ///
     /// # Errors
@@ -146,6 +155,7 @@ pub trait Printer {
             Row::Transition(row) => self.transition(row, context),
             Row::Connection(row) => self.connection(row, context),
             Row::Loss(row) => self.loss(row, context),
+            Row::Audit(row) => self.audit(row, context),
         }
     }
 }

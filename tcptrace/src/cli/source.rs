@@ -15,7 +15,7 @@ use super::clock::{self, boot_ns};
 use super::inquire::{Answer, Inquirer, Question};
 use crate::event::{Cause, Event, Losses};
 use crate::existing::{Groups, Namespaces};
-use crate::probe::{Options, Probe};
+use crate::probe::{Feature, Options, Probe};
 use crate::trace::{Clocks, Head, Item, RecordedFeature};
 
 /// Records taken from the ring buffer at a time.
@@ -112,6 +112,11 @@ impl Source {
     /// Whether sockets are told apart by their cookies.
     pub(super) fn knows_cookies(&self) -> bool {
         self.probe.knows_cookies()
+    }
+
+    /// Whether something can be measured.
+    pub(super) fn has(&self, feature: Feature) -> bool {
+        self.probe.services().iter().any(|(served, service)| *served == feature && service.is_attached())
     }
 
     /// What is known of the source, for a recording of it.

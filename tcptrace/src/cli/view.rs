@@ -9,10 +9,12 @@ use jiff::tz::TimeZone;
 use super::outlet::{Blocked, Outlet};
 use super::select::OutputArgs;
 use super::{Outcome, say};
+use crate::audit::Finding;
 use crate::filter::Criteria;
 use crate::follow::Follower;
 use crate::lifecycle::{Config, Row};
-use crate::output::{Format, Kind, Printer, TextOptions};
+use crate::names::Names;
+use crate::output::{Format, Kind, Printer, TextOptions, audit_lines};
 use crate::trace::{Item, Origin};
 
 /// Follows a source, and prints what comes out.
@@ -21,6 +23,16 @@ pub(super) struct View {
     printer: Box<dyn Printer>,
     format: Format,
     blocked: Blocked,
+    findings: Vec<Finding>,
+}
+
+fn findings(items: &[Item]) -> impl Iterator<Item = Finding> {
+    items.iter().filter_map(|item| if let Item::Audit(finding) = item { Some(*finding) } else { None })
+}
+
+/// Says what an audit found, if there was one.
+pub(super) fn say_audit(findings: &[Finding], names: &Names) {
+    audit_lines(findings, names).iter().for_each(|line| say(format_args!("audit: {line}")));
 }
 
 /// Prints a row; on standard error, if the format has no room for it.
@@ -46,10 +58,11 @@ impl View {
         printer.header(kind)?;
         printer.flush()?;
         let follower = Follower::new(config, criteria, Origin::default());
-        Ok(Self { follower, printer, format: output.format, blocked })
+        Ok(Self { follower, printer, format: output.format, blocked, findings: Vec::new() })
     }
 
     pub(super) fn take(&mut self, items: &[Item]) -> io::Result<()> {
+        findings(items).for_each(|finding| self.findings.push(finding));
         let Self { follower, printer, format, .. } = self;
         follower.take(items, |row, origin| print(&mut **printer, *format, row, origin))
     }
@@ -68,6 +81,7 @@ impl View {
         let Self { follower, printer, format, .. } = self;
         follower.finish(|row, origin| print(&mut **printer, *format, row, origin))?;
         self.flush()?;
+        say_audit(&self.findings, &self.follower.context().names);
         let stats = self.follower.stats();
         let (lost, causes) = self.follower.missing();
         say(format_args!(

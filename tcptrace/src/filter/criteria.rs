@@ -112,7 +112,7 @@ impl Criteria {
         match row {
             Row::Transition(row) => self.passes_transition(row),
             Row::Connection(row) => self.passes_connection(row),
-            Row::Loss(_) => true,
+            Row::Loss(_) | Row::Audit(_) => true,
         }
     }
 
@@ -177,7 +177,7 @@ impl<'r> Facts<'r> {
                 is_listener: false,
                 is_last: true,
             },
-            Row::Loss(_) => return None,
+            Row::Loss(_) | Row::Audit(_) => return None,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::audit::Finding;
 use crate::event::Cause;
 use crate::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
 
@@ -230,6 +231,8 @@ pub enum Row {
     Connection(Connection),
     /// Something is missing here.
     Loss(Loss),
+    /// What an audit found.
+    Audit(Finding),
 }
 
 impl Row {
@@ -238,7 +241,7 @@ impl Row {
         match self {
             Self::Transition(row) => row.stuck.as_ref(),
             Self::Connection(row) => row.stuck.as_deref(),
-            Self::Loss(_) => None,
+            Self::Loss(_) | Self::Audit(_) => None,
         }
     }
 
@@ -247,7 +250,7 @@ impl Row {
         match self {
             Self::Transition(row) => Some(&row.identity),
             Self::Connection(row) => Some(&row.identity),
-            Self::Loss(_) => None,
+            Self::Loss(_) | Self::Audit(_) => None,
         }
     }
 
@@ -257,6 +260,8 @@ impl Row {
             Self::Transition(row) => row.boot_ns,
             Self::Connection(row) => row.closed_ns,
             Self::Loss(row) => row.boot_ns,
+            Self::Audit(Finding::Counter(row)) => row.at,
+            Self::Audit(Finding::Verdict(row)) => row.at,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Write};
 
+use crate::audit::Finding;
 use crate::lifecycle::{Connection, Loss, Stay, Transition};
 use crate::snapshot::{Count, Entry};
 
@@ -129,6 +130,11 @@ impl<W: Write> Printer for Csv<W> {
 
     /// It has other columns than the rows around it: it is for whoever prints to say it elsewhere.
     fn loss(&mut self, _: &Loss, _: &Context) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// It is for standard error, like the closing line ([`audit_lines`](super::audit_lines)).
+    fn audit(&mut self, _: &Finding, _: &Context) -> io::Result<()> {
         Ok(())
     }
 

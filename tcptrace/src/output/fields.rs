@@ -3,6 +3,7 @@
 //! These tables are the only definition of JSON and CSV. Fields may be added; none is ever renamed, moved in meaning or
 //! dropped. The fields of a socket that is stuck follow those of its row: always in CSV, in JSON on such rows only.
 
+mod audit;
 mod feature;
 mod loss;
 mod report;
@@ -16,6 +17,7 @@ use crate::tcp::{Closer, OwnerSource, State, Task, TimeWaitEnd};
 
 use super::Context;
 
+pub use self::audit::{AUDIT_FIELDS, AUDITED_FIELDS};
 pub use self::feature::FEATURE_FIELDS;
 pub use self::loss::LOSS_FIELDS;
 pub use self::report::{
@@ -761,6 +763,8 @@ mod tests {
         assert_documented(COUNT_FIELDS);
         assert_documented(FEATURE_FIELDS);
         assert_documented(LOSS_FIELDS);
+        assert_documented(AUDIT_FIELDS);
+        assert_documented(AUDITED_FIELDS);
         assert_documented(STUCK_CONNECTION_FIELDS);
         assert_documented(REPORT_FIELDS);
         assert_documented(REPORT_HOST_FIELDS);
@@ -810,6 +814,10 @@ mod tests {
         assert_eq!(names(COUNT_FIELDS).join(" "), count);
         assert_eq!(names(FEATURE_FIELDS).join(" "), "event feature purpose available detail");
         assert_eq!(names(LOSS_FIELDS).join(" "), "event time boot_ns cause count");
+        let audit = "event time boot_ns netns netns_name counter seen expected difference within";
+        assert_eq!(names(AUDIT_FIELDS).join(" "), audit);
+        let audited = "event time boot_ns namespaces gone unclear lost unexplained";
+        assert_eq!(names(AUDITED_FIELDS).join(" "), audited);
         let stuck = "holder_pid holder_comm fd holders accepted listener_pid listener_comm";
         let figures = "event from to duration_ns events transitions lost damaged connections opened opened_per_second \
                        opened_peak_per_second opened_peak_time ended ended_per_second ended_peak_per_second \

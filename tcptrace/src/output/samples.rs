@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
+use crate::audit::{Compared, Counter, Finding, Verdict};
 use crate::event::{Cause, Kept};
 use crate::existing::Timer;
 use crate::lifecycle::{Connection, Held, Identity, Loss, Owner, Reason, Stay, Stuck, Totals, Transition};
@@ -381,4 +382,19 @@ pub(crate) fn losses() -> Vec<Loss> {
     let loss = |(cause, count)| Loss { boot_ns: 1_234_567_890, cause, count };
     let unknown = std::iter::once((Cause::Damage, None));
     Cause::ALL.into_iter().zip((1..).map(|power| Some(10_u64.pow(power)))).chain(unknown).map(loss).collect()
+}
+
+/// A counter that agrees in a namespace with a name, one that does not in another, and what that comes to.
+pub(crate) fn findings() -> Vec<Finding> {
+    let one = Compared {
+        at: 1_234_567_890,
+        netns: 4_026_532_000,
+        counter: Counter::ActiveOpens,
+        seen: 1_000_000,
+        expected: 1_000_000,
+        within: 0,
+    };
+    let other = Compared { netns: 1, counter: Counter::TwOverflow, seen: 7, within: 3, ..one };
+    let verdict = Verdict { at: one.at, namespaces: 2, gone: 1, unclear: 0, lost: 12, unexplained: 999_978 };
+    vec![Finding::Counter(one), Finding::Counter(other), Finding::Verdict(verdict)]
 }

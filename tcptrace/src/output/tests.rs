@@ -104,6 +104,35 @@ fn losses_are_no_rows_of_csv() {
 }
 
 #[test]
+fn an_audit_for_people() {
+    let lines = super::audit_lines(&samples::findings(), &CONTEXT.names);
+    assert_snapshot!(lines.join("\n"), @r"
+    NETNS      COUNTER                    SEEN    EXPECTED  DIFFERENCE
+    4026532000 ActiveOpens             1000000     1000000           0 blue\x1b[2J
+    1          TCPTimeWaitOverflow           7     1000000      999993 within ±3
+    2 network namespaces compared, 1 gone before the end, 0 unclear; 12 events lost, 999978 unaccounted for
+    ");
+    assert!(super::audit_lines(&[], &CONTEXT.names).is_empty());
+}
+
+#[test]
+fn an_audit_for_programs() {
+    let print = |format: Format| {
+        rendered(|out| {
+            let mut printer = format.printer(out, PLAIN);
+            samples::findings().iter().try_for_each(|row| printer.audit(row, &CONTEXT))?;
+            printer.flush()
+        })
+    };
+    assert_snapshot!(print(Format::Json), @r#"
+    {"event":"audit","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":4026532000,"netns_name":"blue\\x1b[2J","counter":"ActiveOpens","seen":1000000,"expected":1000000,"difference":0,"within":0}
+    {"event":"audit","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":1,"netns_name":null,"counter":"TCPTimeWaitOverflow","seen":7,"expected":1000000,"difference":999993,"within":3}
+    {"event":"audited","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"namespaces":2,"gone":1,"unclear":0,"lost":12,"unexplained":999978}
+    "#);
+    assert_eq!([print(Format::Text), print(Format::Csv)], ["", ""], "it goes to standard error");
+}
+
+#[test]
 fn sockets_as_text() {
     assert_snapshot!(sockets(Format::Text, PLAIN), @r##"
     STATE           PID COMM            LOCAL                 REMOTE                    AGE  LEFT RECV-Q SEND-Q TIMER            NOTE

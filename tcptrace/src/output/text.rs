@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 
 use anstyle::Style;
 
+use crate::audit::Finding;
 use crate::lifecycle::{Connection, Held, Identity, Loss, Transition};
 use crate::snapshot::{By, Count, Entry};
 use crate::tcp::{State, Task, TimeWaitEnd};
@@ -280,6 +281,11 @@ impl<W: Write> Printer for Text<W> {
             let _ = write!(to, "{row}");
         });
         self.end_of_line()
+    }
+
+    /// It is for standard error, like the closing line ([`audit_lines`](super::audit_lines)).
+    fn audit(&mut self, _: &Finding, _: &Context) -> io::Result<()> {
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -99,6 +99,8 @@ impl<'r> Decoder<'r> {
             }
             kind::HEAD => return Some(Some(Item::Head(Box::new(serde_json::from_slice(body).ok()?)))),
             kind::LOSSES => return Some(Some(Item::Losses(serde_json::from_slice(body).ok()?))),
+            // Counters may be added.
+            kind::AUDIT => return Some(serde_json::from_slice(body).ok().map(Item::Audit)),
             kind::CLOCKS => return Some(Some(Item::Clocks(read(body)?))),
             kind::NAMESPACE => {
                 let (inode, name) = postcard::take_from_bytes(body).ok()?;

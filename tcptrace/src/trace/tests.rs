@@ -8,6 +8,7 @@ use super::block::{BlockHead, FRAME_HEADER, NoHead, VERSION};
 use super::decode::LONGEST_NS;
 use super::wire::kind;
 use super::*;
+use crate::audit::{Compared, Counter, Finding, Verdict};
 use crate::event::{
     Birth, Cause, Change, EndFacts, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
 };
@@ -210,6 +211,13 @@ fn items() -> impl Strategy<Value = Item> {
         }),
         1 => any::<[u64; 4]>().prop_map(|[ring_full, output_slow, recursion, unwritten]| {
             Item::Losses(Losses { ring_full, output_slow, recursion, unwritten, ..Losses::default() })
+        }),
+        1 => (any::<[u64; 4]>(), any::<u32>(), 0..7_usize).prop_map(|([at, seen, expected, within], netns, counter)| {
+            let counter = Counter::ALL[counter];
+            Item::Audit(Finding::Counter(Compared { at, netns, counter, seen, expected, within }))
+        }),
+        1 => any::<[u64; 6]>().prop_map(|[at, namespaces, gone, unclear, lost, unexplained]| {
+            Item::Audit(Finding::Verdict(Verdict { at, namespaces, gone, unclear, lost, unexplained }))
         }),
         1 => any::<(String, i64, bool, u16)>().prop_map(|(host, started_unix_ns, knows_cookies, port)| {
             let filter = Criteria {
