@@ -138,6 +138,27 @@ fn connecting(change: &Change, flags: Flags) -> End {
     }
 }
 
+/// How certain it is that a mini-socket was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Certain,
+    /// If a reset follows, none was due.
+    UnlessReset,
+}
+
+/// Whether a mini-socket was due when a full socket was closed, and none was made.
+pub(crate) fn time_wait_refused(change: &Change) -> Option<Refusal> {
+    if change.new != State::Closed || change.flags.is_none() {
+        return None;
+    }
+    let is_refused = |ending: &Ending| ending.time_wait == Some(TimeWaitEnd::Refused);
+    match closing(change, None) {
+        Verdict::Ended(ending) if is_refused(&ending) => Some(Refusal::Certain),
+        Verdict::AwaitReset(Alternatives { without, .. }) if is_refused(&without) => Some(Refusal::UnlessReset),
+        _ => None,
+    }
+}
+
 /// Both FINs are done, ours first, but no mini-socket was made.
 fn no_time_wait(facts: &EndFacts) -> Verdict {
     let why = if facts.mini == Birth::None { TimeWaitEnd::Refused } else { TimeWaitEnd::Unknown };

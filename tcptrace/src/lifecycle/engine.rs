@@ -8,10 +8,10 @@ use hashlink::LinkedHashMap;
 
 use super::conn::{Conn, progress};
 use super::decide::{self, Alternatives, Ending, Role, Verdict};
-use super::row::{Connection, Held, Reason, Row, Stay, Stuck, Transition};
+use super::row::{Connection, Held, Loss, Reason, Row, Stay, Stuck, Transition};
 use super::stuck::Waiting;
 use super::survey::Inquiry;
-use crate::event::{Change, Event, Id, KilledBy, Mini, MiniEvent, ResetReason};
+use crate::event::{Cause, Change, Event, Id, KilledBy, Mini, MiniEvent, ResetReason};
 use crate::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd};
 
 /// How long to wait for a reset that may follow the closing of a socket. They come in the same soft interrupt, but a
@@ -29,6 +29,9 @@ pub(super) const MINI: u64 = 1 << 63;
 
 /// How long a TIME_WAIT is taken to last, for giving up on it only, while none has been seen to begin.
 const LENGTH_UNKNOWN_NS: u64 = 120_000_000_000;
+
+/// Sockets that are forgotten are told of together, so often at most: there can be one with every event.
+const FORGOTTEN_NS: u64 = 1_000_000_000;
 
 /// What the engine is to do.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +104,8 @@ pub struct Engine {
     pub(super) blind_until: Option<u64>,
     /// When a socket was last forgotten: what is met for the first time may have been followed before.
     forgot_at: Option<u64>,
+    /// How many were forgotten that nothing was told of yet, and since when.
+    forgotten: Option<(u64, u64)>,
     pub(super) gaps: u32,
     pub(super) now: u64,
     asleep_ns: u64,
@@ -132,6 +137,7 @@ impl Engine {
             stats: Stats::default(),
             blind_until: None,
             forgot_at: None,
+            forgotten: None,
             gaps: 0,
             now: 0,
             asleep_ns: 0,
@@ -147,7 +153,8 @@ impl Engine {
     /// When something is to be concluded though nothing happens, in ns of `CLOCK_BOOTTIME`.
     pub fn next_deadline(&self) -> Option<u64> {
         let deadline = self.deadlines.peek().map(|Reverse((awake, _))| awake.saturating_add(self.asleep_ns));
-        deadline.into_iter().chain(self.waiting.next_look()).min()
+        let forgotten = self.forgotten.map(|(since, _)| since.saturating_add(FORGOTTEN_NS));
+        deadline.into_iter().chain(self.waiting.next_look()).chain(forgotten).min()
     }
 
     /// Takes an event in, and puts out what follows from it.
@@ -172,9 +179,10 @@ impl Engine {
             Event::ResetSent { at, id, reason } => self.on_reset_sent(*at, *id, *reason, out),
             Event::ResetReceived { .. } | Event::Suspended { .. } | Event::Passed { .. } => {}
             Event::Mini(mini) => self.on_mini(mini, out),
-            Event::Lost { at, .. } => {
+            Event::Lost { at, cause, events } => {
                 self.blind_until = Some(*at);
                 self.gaps += 1;
+                out.extend(Loss::of(*at, *cause, *events).map(Row::Loss));
             }
         }
     }
@@ -182,6 +190,9 @@ impl Engine {
     /// Lets time pass: every event from before `now` has been fed.
     pub fn advance(&mut self, now: u64, out: &mut Vec<Row>) {
         self.now = self.now.max(now);
+        if self.forgotten.is_some_and(|(since, _)| self.now >= since.saturating_add(FORGOTTEN_NS)) {
+            self.tell_forgotten(out);
+        }
         while let Some(&Reverse((awake, key))) = self.deadlines.peek() {
             let due = awake.saturating_add(self.asleep_ns);
             if due > self.now {
@@ -191,6 +202,17 @@ impl Engine {
             self.on_deadline(key, awake, out);
         }
         self.look_at_waiting(out);
+    }
+
+    /// Nothing more comes: puts out what was held back.
+    pub fn finish(&mut self, out: &mut Vec<Row>) {
+        self.tell_forgotten(out);
+    }
+
+    fn tell_forgotten(&mut self, out: &mut Vec<Row>) {
+        if let Some((boot_ns, count)) = self.forgotten.take() {
+            out.push(Row::Loss(Loss { boot_ns, cause: Cause::Evicted, count: Some(count) }));
+        }
     }
 
     fn on_deadline(&mut self, key: u64, awake: u64, out: &mut Vec<Row>) {
@@ -674,6 +696,7 @@ impl Engine {
         {
             self.stats.evicted += 1;
             self.forgot_at = Some(at);
+            self.forgotten.get_or_insert((at, 0)).1 += 1;
         }
     }
 

@@ -144,7 +144,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
 fn open(options: &Options, around: &Surroundings) -> Result<Ebpf, ProbeError> {
     let mut loader = EbpfLoader::new();
     loader.btf(around.btf.as_ref().ok().map(|(btf, _)| btf));
-    loader.map_max_entries("EVENTS", options.ring_bytes.max(4096).next_power_of_two());
+    loader.map_max_entries("EVENTS", options.ring_size());
     let offsets = around.layout().map(|layout| layout.offsets.as_slice()).unwrap_or_default();
     for (symbol, offset) in offsets {
         loader.override_global(symbol, offset, true);

@@ -99,6 +99,8 @@ impl<'r> Decoder<'r> {
             }
             kind::HEAD => return Some(Some(Item::Head(Box::new(serde_json::from_slice(body).ok()?)))),
             kind::LOSSES => return Some(Some(Item::Losses(serde_json::from_slice(body).ok()?))),
+            // Counters may be added.
+            kind::AUDIT => return Some(serde_json::from_slice(body).ok().map(Item::Audit)),
             kind::CLOCKS => return Some(Some(Item::Clocks(read(body)?))),
             kind::NAMESPACE => {
                 let (inode, name) = postcard::take_from_bytes(body).ok()?;
@@ -107,6 +109,12 @@ impl<'r> Decoder<'r> {
             kind::GROUP => {
                 let (id, path) = postcard::take_from_bytes(body).ok()?;
                 return Some(Some(Item::Group { id, path: path.into() }));
+            }
+            kind::LOST => {
+                let (mark, rest): (wire::Mark, _) = postcard::take_from_bytes(body).ok()?;
+                // Older traces have none, and causes may be added.
+                let cause = rest.first().copied().and_then(wire::cause_from).unwrap_or_default();
+                Event::Lost { at: self.at(mark.after)?, cause, events: mark.number }
             }
             kind::STARTED..=kind::PASSED => self.mark(kind, &read(body)?)?,
             _ => return Some(None),
@@ -123,7 +131,6 @@ impl<'r> Decoder<'r> {
             kind::SURVEY_ENDED => Event::SurveyEnded { at },
             kind::SCAN_BEGUN => Event::ScanBegun { at },
             kind::SCAN_ENDED => Event::ScanEnded { at },
-            kind::LOST => Event::Lost { at, events: mark.number },
             kind::SUSPENDED => Event::Suspended { at, ns: length(mark.number)? },
             kind::PASSED => Event::Passed { at },
             _ => return None,

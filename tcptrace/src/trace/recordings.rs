@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::block::{BlockHead, flag};
 use super::read::{Content, Damage, Reader};
 use super::{Head, Item, Origin, Summary};
-use crate::event::{Event, Id};
+use crate::event::{Cause, Event, Id};
 use crate::filter::Criteria;
 use crate::follow::Follower;
 use crate::lifecycle::{Config, Row};
@@ -350,7 +350,7 @@ impl<R: Read> Recording<R> {
                     if let Some(damage) = damage {
                         self.damage.push(named(&part.name, &damage));
                         let (at, events) = (head.last_at.get(), u64::from(damage.events.unwrap_or(0)));
-                        self.items.push(Item::Event(Event::Lost { at, events }));
+                        self.items.push(Item::Event(Event::Lost { at, cause: Cause::Damage, events }));
                     }
                     self.note_gap(&head);
                     self.keep_wanted();
@@ -389,7 +389,7 @@ impl<R: Read> Recording<R> {
             if self.missing == 0 {
                 self.damage.push(format!("{blocks} blocks are missing before block {block}").into());
             }
-            self.items.insert(0, Item::Event(Event::Lost { at, events: self.missing }));
+            self.items.insert(0, Item::Event(Event::Lost { at, cause: Cause::Damage, events: self.missing }));
         }
         self.missing = 0;
         self.block = block + 1;
@@ -480,7 +480,7 @@ impl<R: Read> Followed<R> {
         if open_too {
             self.follower.take_open(|row, origin| audience.row(row, origin))?;
         }
-        self.follower.finish();
+        self.follower.finish(|row, origin| told(row, origin, span, audience))?;
         let host = &self.recording.head.host;
         if !summary.hosts.iter().any(|known| **known == **host) {
             summary.hosts.push(host.as_str().into());
@@ -502,10 +502,6 @@ impl<R: Read> Followed<R> {
 
 /// Tells a row, if it is of this time.
 fn told<E>(row: &Row, origin: &Origin, span: Span, audience: &mut impl Audience<E>) -> Result<(), E> {
-    let at = match row {
-        Row::Transition(row) => row.boot_ns,
-        Row::Connection(row) => row.closed_ns,
-    };
-    let is_wanted = (span.from..=span.to).contains(&origin.context.clock.unix_ns(at));
+    let is_wanted = (span.from..=span.to).contains(&origin.context.clock.unix_ns(row.boot_ns()));
     if is_wanted { audience.row(row, origin) } else { Ok(()) }
 }

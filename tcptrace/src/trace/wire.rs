@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{EndFacts, Flags, KilledBy, MiniEvent, ResetReason};
+use crate::event::{Cause, EndFacts, Flags, KilledBy, MiniEvent, ResetReason};
 use crate::tcp::State;
 
 /// Declares numbers that stand for variants, both ways.
@@ -44,9 +44,11 @@ pub(super) mod kind {
     pub(in super::super) const SURVEY_ENDED: u8 = 21;
     pub(in super::super) const SCAN_BEGUN: u8 = 22;
     pub(in super::super) const SCAN_ENDED: u8 = 23;
+    /// With the number of the cause behind the mark, but for the first traces.
     pub(in super::super) const LOST: u8 = 24;
     pub(in super::super) const SUSPENDED: u8 = 25;
     pub(in super::super) const PASSED: u8 = 26;
+    pub(in super::super) const AUDIT: u8 = 27;
 }
 
 /// What the records after it speak of by `index`: known ones are replaced, the next number is a new one.
@@ -196,6 +198,16 @@ numbers!(reason_to, reason_from, ResetReason,
     ResetReason::AbortOnLinger => 3 = ResetReason::AbortOnLinger,
     ResetReason::AbortOnMemory => 4 = ResetReason::AbortOnMemory,
     ResetReason::KeepaliveTimeout => 5 = ResetReason::KeepaliveTimeout,
+);
+
+numbers!(cause_to, cause_from, Cause,
+    Cause::Unknown => 0 = Cause::Unknown,
+    Cause::RingFull => 1 = Cause::RingFull,
+    Cause::OutputSlow => 2 = Cause::OutputSlow,
+    Cause::Recursion => 3 = Cause::Recursion,
+    Cause::Disk => 4 = Cause::Disk,
+    Cause::Damage => 5 = Cause::Damage,
+    Cause::Evicted => 6 = Cause::Evicted,
 );
 
 numbers!(mini_to, mini_from, MiniEvent,
