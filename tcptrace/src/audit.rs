@@ -136,8 +136,12 @@ pub struct Verdict {
     pub gone: u64,
     /// Network namespaces that cannot be compared: their number belonged to another one before.
     pub unclear: u64,
+    /// Changes of state of full sockets that were seen in those that were compared.
+    pub transitions: u64,
     /// Events that are known to be lost.
     pub lost: u64,
+    /// Changes of state among those, of any network namespace.
+    pub lost_transitions: u64,
     /// Differences beyond that: the sum over all counters.
     pub unexplained: u64,
 }

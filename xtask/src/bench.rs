@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn release_build() -> Result<PathBuf> {
+pub(crate) fn release_build() -> Result<PathBuf> {
     command::run(command::cargo().args([
         "build",
         "--release",
@@ -75,7 +75,7 @@ fn release_build() -> Result<PathBuf> {
 }
 
 /// Mounts tracefs where it is missing, for this process and its children only. tcptrace does without.
-fn mount_tracefs() -> Result<()> {
+pub(crate) fn mount_tracefs() -> Result<()> {
     let tracefs = Path::new("/sys/kernel/tracing");
     if tracefs.join("events").exists() {
         return Ok(());

@@ -7,6 +7,7 @@ mod ebpf;
 mod fuzz;
 mod host;
 mod setup;
+mod stress;
 mod test;
 mod workspace;
 
@@ -37,12 +38,17 @@ enum Task {
     BenchSnapshot(bench::snapshot::Args),
     /// Measure how long it takes to study a long trace
     BenchTrace(bench::trace::Args),
+    /// Disturbs tcptrace in every way, and checks that it misses nothing in silence (as root)
+    Stress(stress::Args),
     /// Holds connections on loopback: the sockets of `bench-snapshot`
     #[command(hide = true)]
     Hold(bench::snapshot::HoldArgs),
     /// Makes connections on loopback, in a network namespace of its own: the load of `bench`
     #[command(hide = true)]
     Generate(bench::generator::Args),
+    /// Makes connections on loopback, in a network namespace of its own: the load of `stress`
+    #[command(hide = true)]
+    StressLoad(stress::load::Args),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +60,8 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::BenchSnapshot(args) => bench::snapshot::run(&args),
         Task::BenchTrace(args) => bench::trace::run(&args),
+        Task::Stress(args) => stress::run(&args),
+        Task::StressLoad(args) => stress::load::run(&args),
         Task::Hold(args) => bench::snapshot::hold(&args),
         Task::Generate(args) => bench::generator::run(&args),
     };

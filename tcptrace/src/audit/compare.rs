@@ -23,7 +23,8 @@ pub fn compare(tally: &Tally, first: &[Reading], last: &[Reading], scope: &Scope
     let all: BTreeSet<u32> =
         first.keys().chain(last.keys()).chain(tally.counts().keys()).copied().filter(is_wanted).collect();
     let mut findings = Vec::new();
-    let mut verdict = Verdict { at, lost: tally.lost(), ..Verdict::default() };
+    let mut verdict =
+        Verdict { at, lost: tally.lost(), lost_transitions: tally.lost_transitions(), ..Verdict::default() };
     let (mut missing, mut surplus) = (0, 0);
     for netns in all {
         let (begun, ended) = (first.get(&netns).copied(), last.get(&netns).copied());
@@ -41,6 +42,7 @@ pub fn compare(tally: &Tally, first: &[Reading], last: &[Reading], scope: &Scope
             continue;
         }
         verdict.namespaces += 1;
+        verdict.transitions += tally.counts().get(&netns).map_or(0, |counts| counts.transitions);
         surplus += too_many;
         missing += compared.iter().filter(|it| it.seen <= it.expected).map(Compared::certain_difference).sum::<u64>();
         findings.extend(compared.into_iter().filter(|it| it.seen + it.expected > 0).map(Finding::Counter));

@@ -33,6 +33,8 @@ pub struct Counts {
     pub seen: [u64; Counter::ALL.len()],
     /// Events that may or may not be in the kernel's count.
     pub doubtful: [u64; Counter::ALL.len()],
+    /// Changes of state of full sockets.
+    pub transitions: u64,
     /// Mini-sockets whose timer has fired: what [`Counter::Tw`] is before 5.18.
     pub expired: u64,
     /// So many of those may or may not be in the kernel's count.
@@ -75,6 +77,11 @@ impl Tally {
         self.losses.total().saturating_sub(self.losses.unwritten)
     }
 
+    /// Changes of state among those.
+    pub fn lost_transitions(&self) -> u64 {
+        self.losses.ring_full.saturating_add(self.losses.output_slow)
+    }
+
     /// What was seen, by namespace.
     pub fn counts(&self) -> &HashMap<u32, Counts, FixedState> {
         &self.counts
@@ -97,6 +104,8 @@ impl Tally {
 
     fn change(&mut self, change: &Change) {
         let Some(netns) = change.netns else { return };
+        let is_before = self.place(netns, change.at) == Place::Before;
+        self.counts.entry(netns).or_default().transitions += u64::from(!is_before);
         let effect = match (change.old, change.new) {
             (State::Closed, State::SynSent) => Some((Counter::ActiveOpens, Effect::One)),
             (State::Listen, State::SynRecv) => Some((Counter::PassiveOpens, Effect::One)),
@@ -115,6 +124,10 @@ impl Tally {
         }
         if let Some(refusal) = time_wait_refused(change) {
             self.count(netns, change.at, Counter::TwOverflow, Effect::One);
+            if self.lost() > 0 {
+                // A socket that shows for the first time had no cookie by which its mini-socket could have been known.
+                self.count(netns, change.at, Counter::TwOverflow, Effect::Perhaps);
+            }
             if refusal == Refusal::UnlessReset && self.undecided.len() < UNDECIDED {
                 self.undecided.insert(change.id, netns);
             }

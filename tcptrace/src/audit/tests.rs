@@ -127,6 +127,18 @@ fn an_orphan_that_answers_data_with_a_reset_was_not_refused() {
     assert_eq!(counted(&[Event::Change(change), reset, reset]), [], "once only");
 }
 
+/// It may be the first that is seen of that socket.
+#[test]
+fn refusals_are_doubtful_once_events_were_lost() {
+    let mut tally = tally(&[]);
+    tally.take(&Item::Losses(Losses { ring_full: 1, ..Losses::default() }));
+    let change = closed(State::FinWait2, Flags { done: true, ..Flags::default() }, Birth::None);
+    tally.take(&Item::Event(Event::Change(change)));
+    let counts = tally.counts()[&NETNS];
+    let place = Counter::TwOverflow as usize;
+    assert_eq!((counts.seen[place], counts.doubtful[place]), (1, 1));
+}
+
 #[rstest]
 #[case(KilledBy::Connect, &[("TWRecycled", 1, 0)])]
 #[case(KilledBy::Segment, &[])]
@@ -176,7 +188,7 @@ fn what_agrees_is_shown_with_no_difference() {
     let (first, last) = (reading(FIRST, [4, 1, 0, 0, 0, 0, 0]), reading(LAST, [7, 1, 0, 0, 0, 0, 0]));
     let (verdict, compared) = verdict(&tally(&opens(3)), &[first], &[last]);
     assert_eq!(compared, [("ActiveOpens", 3, 3)]);
-    assert_eq!(verdict, Verdict { namespaces: 1, ..Verdict::default() });
+    assert_eq!(verdict, Verdict { namespaces: 1, transitions: 3, ..Verdict::default() });
 }
 
 #[test]
@@ -225,7 +237,7 @@ fn namespaces_come_and_go() {
     let first = reading(FIRST, [0; 7]);
     assert_eq!(
         of(&[], std::slice::from_ref(&two)),
-        Verdict { namespaces: 1, ..Verdict::default() },
+        Verdict { namespaces: 1, transitions: 2, ..Verdict::default() },
         "a new one began with 0"
     );
     assert_eq!(of(std::slice::from_ref(&first), &[]), Verdict { gone: 1, ..Verdict::default() });

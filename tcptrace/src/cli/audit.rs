@@ -58,6 +58,14 @@ impl<S: Sink> Audited<S> {
         Ok(Self { sink, audit: Some(Audit { tally: Tally::new(&first), scope, first }) })
     }
 
+    /// Waits until what happens is certain to be counted, if somebody counts.
+    pub(super) async fn settle_down(&mut self, source: &mut Source) -> Result<()> {
+        if self.audit.is_some() {
+            source.follow(self, tokio::time::sleep(Duration::from_nanos(MARGIN_NS))).await?;
+        }
+        Ok(())
+    }
+
     /// Has everything handed over that is left, and tells the sink what the audit comes to.
     pub(super) async fn finish(mut self, source: &mut Source) -> Result<S> {
         let margin = Duration::from_nanos(MARGIN_NS);

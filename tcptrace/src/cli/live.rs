@@ -91,6 +91,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
         let view = View::new(config, [criteria.clone()], &args.output, kind, rows.states)?;
         let mut sink = Audited::new(Both { view, recorder }, args.audit, &source, &criteria)?;
         source.begin(&namespaces, &mut sink)?;
+        sink.settle_down(&mut source).await?;
         sink.sink.view.flush()?;
         say("ready");
         let end = args.duration.map(|duration| Instant::now() + duration);

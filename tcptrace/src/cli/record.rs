@@ -115,6 +115,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
         let recorder = Recorder::new(target, source.head()?, criteria.clone())?;
         let mut recorder = Audited::new(recorder, args.audit, &source, &criteria)?;
         source.begin(&namespaces, &mut recorder)?;
+        recorder.settle_down(&mut source).await?;
         let mut child = start(&args.command)?;
         say("ready");
         recorder.sink.show_progress();

@@ -138,6 +138,16 @@ fn connecting(change: &Change, flags: Flags) -> End {
     }
 }
 
+/// The closing of a socket of which nothing was seen before. It had no cookie by which its mini-socket could have been
+/// known when that was made: that none was seen says nothing.
+pub(super) fn without_proof(change: &Change) -> Change {
+    let unseen = |end: EndFacts| match end.mini {
+        Birth::None => EndFacts { mini: Birth::NotWatched, ..end },
+        Birth::NotWatched | Birth::Made { .. } => end,
+    };
+    Change { end: change.end.map(unseen), ..*change }
+}
+
 /// How certain it is that a mini-socket was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {

@@ -249,6 +249,7 @@ impl Engine {
         if begins(change) {
             self.end_lost(key, change.at, out);
         }
+        let is_known = self.conns.contains_key(&key);
         let embryo = change.address.and_then(|address| self.embryos.remove(&address));
         let mut conn = match self.conns.remove(&key) {
             Some(conn) if progress(conn.state) > progress(change.old) => {
@@ -269,7 +270,8 @@ impl Engine {
             conn.change_unseen(change.old, None);
         }
         if change.new == State::Closed {
-            self.close(key, conn, change, out);
+            let change = if is_known { *change } else { decide::without_proof(change) };
+            self.close(key, conn, &change, out);
         } else {
             self.step(&mut conn, change, out);
             self.attend(key, &conn);

@@ -364,6 +364,14 @@ fn forgotten_sockets_are_told_of_together() {
     assert_eq!(engine.stats().evicted, 3);
 }
 
+/// It had no cookie before, by which its mini-socket could have been known.
+#[test]
+fn a_socket_first_seen_when_it_closes_may_have_a_time_wait() {
+    assert_eq!(play_rows("5 FIN_WAIT2>CLOSED done mini=none"), ["FIN_WAIT2>CLOSED ≥5 active unknown"]);
+    let seen = play_rows("4 FIN_WAIT1>FIN_WAIT2 snd sock; 5 FIN_WAIT2>CLOSED done mini=none");
+    assert_eq!(seen.last().map(String::as_str), Some("FIN_WAIT2>CLOSED 1 active refused"));
+}
+
 #[test]
 fn a_loss_is_a_row_where_it_happened() {
     let rows = script::rows("0 CLOSED>SYN_SENT; 1 lost; 2 SYN_SENT>ESTABLISHED; 3 lost_to; 4 SYN_SENT>CLOSED err=104");

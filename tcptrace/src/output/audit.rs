@@ -24,8 +24,9 @@ pub fn audit_lines(findings: &[Finding], names: &Names) -> Vec<String> {
                 lines.push(line(cells, &note.join(", ")));
             }
             Finding::Verdict(row) => lines.push(format!(
-                "{} network namespaces compared, {} gone before the end, {} unclear; {} events lost, {} unaccounted for",
-                row.namespaces, row.gone, row.unclear, row.lost, row.unexplained
+                "{} network namespaces compared, {} gone before the end, {} unclear; {} transitions seen in them, {} lost \
+                 ({} events), {} unaccounted for",
+                row.namespaces, row.gone, row.unclear, row.transitions, row.lost_transitions, row.lost, row.unexplained
             )),
         }
     }

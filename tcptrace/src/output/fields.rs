@@ -816,7 +816,7 @@ mod tests {
         assert_eq!(names(LOSS_FIELDS).join(" "), "event time boot_ns cause count");
         let audit = "event time boot_ns netns netns_name counter seen expected difference within";
         assert_eq!(names(AUDIT_FIELDS).join(" "), audit);
-        let audited = "event time boot_ns namespaces gone unclear lost unexplained";
+        let audited = "event time boot_ns namespaces gone unclear transitions lost lost_transitions unexplained";
         assert_eq!(names(AUDITED_FIELDS).join(" "), audited);
         let stuck = "holder_pid holder_comm fd holders accepted listener_pid listener_comm";
         let figures = "event from to duration_ns events transitions lost damaged connections opened opened_per_second \

@@ -395,6 +395,15 @@ pub(crate) fn findings() -> Vec<Finding> {
         within: 0,
     };
     let other = Compared { netns: 1, counter: Counter::TwOverflow, seen: 7, within: 3, ..one };
-    let verdict = Verdict { at: one.at, namespaces: 2, gone: 1, unclear: 0, lost: 12, unexplained: 999_978 };
+    let verdict = Verdict {
+        at: one.at,
+        namespaces: 2,
+        gone: 1,
+        unclear: 0,
+        transitions: 500,
+        lost: 12,
+        lost_transitions: 10,
+        unexplained: 999_978,
+    };
     vec![Finding::Counter(one), Finding::Counter(other), Finding::Verdict(verdict)]
 }

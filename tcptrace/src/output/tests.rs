@@ -110,7 +110,7 @@ fn an_audit_for_people() {
     NETNS      COUNTER                    SEEN    EXPECTED  DIFFERENCE
     4026532000 ActiveOpens             1000000     1000000           0 blue\x1b[2J
     1          TCPTimeWaitOverflow           7     1000000      999993 within ±3
-    2 network namespaces compared, 1 gone before the end, 0 unclear; 12 events lost, 999978 unaccounted for
+    2 network namespaces compared, 1 gone before the end, 0 unclear; 500 transitions seen in them, 10 lost (12 events), 999978 unaccounted for
     ");
     assert!(super::audit_lines(&[], &CONTEXT.names).is_empty());
 }
@@ -127,7 +127,7 @@ fn an_audit_for_programs() {
     assert_snapshot!(print(Format::Json), @r#"
     {"event":"audit","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":4026532000,"netns_name":"blue\\x1b[2J","counter":"ActiveOpens","seen":1000000,"expected":1000000,"difference":0,"within":0}
     {"event":"audit","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":1,"netns_name":null,"counter":"TCPTimeWaitOverflow","seen":7,"expected":1000000,"difference":999993,"within":3}
-    {"event":"audited","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"namespaces":2,"gone":1,"unclear":0,"lost":12,"unexplained":999978}
+    {"event":"audited","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"namespaces":2,"gone":1,"unclear":0,"transitions":500,"lost":12,"lost_transitions":10,"unexplained":999978}
     "#);
     assert_eq!([print(Format::Text), print(Format::Csv)], ["", ""], "it goes to standard error");
 }

@@ -216,8 +216,8 @@ fn items() -> impl Strategy<Value = Item> {
             let counter = Counter::ALL[counter];
             Item::Audit(Finding::Counter(Compared { at, netns, counter, seen, expected, within }))
         }),
-        1 => any::<[u64; 6]>().prop_map(|[at, namespaces, gone, unclear, lost, unexplained]| {
-            Item::Audit(Finding::Verdict(Verdict { at, namespaces, gone, unclear, lost, unexplained }))
+        1 => any::<[u64; 4]>().prop_map(|[at, namespaces, lost, unexplained]| {
+            Item::Audit(Finding::Verdict(Verdict { at, namespaces, lost, unexplained, ..Verdict::default() }))
         }),
         1 => any::<(String, i64, bool, u16)>().prop_map(|(host, started_unix_ns, knows_cookies, port)| {
             let filter = Criteria {

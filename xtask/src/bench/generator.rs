@@ -87,7 +87,7 @@ fn isolate(connections: u32) -> Result<()> {
     first.set(0).and_then(|()| sched_setaffinity(Pid::from_raw(0), &first)).context("cannot stay on CPU 0")
 }
 
-pub(super) fn bring_loopback_up() -> Result<()> {
+pub(crate) fn bring_loopback_up() -> Result<()> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: all zeroes is a valid `ifreq`: it has integers, arrays and pointers only.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

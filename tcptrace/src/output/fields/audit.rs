@@ -91,7 +91,15 @@ pub static AUDITED_FIELDS: &[Field<Verdict>] = &[
         "Network namespaces not compared, because their number belonged to another one before.",
         |row, _| Value::U64(row.unclear),
     ),
+    number(
+        "transitions",
+        "Changes of state of full sockets that were seen in the network namespaces compared.",
+        |row, _| Value::U64(row.transitions),
+    ),
     number("lost", "Events that are known to be lost.", |row, _| Value::U64(row.lost)),
+    number("lost_transitions", "Changes of state among lost, of any network namespace.", |row, _| {
+        Value::U64(row.lost_transitions)
+    }),
     number("unexplained", "The sum of all differences beyond within and lost: events missed unnoticed.", |row, _| {
         Value::U64(row.unexplained)
     }),
