@@ -19,7 +19,7 @@ use crate::probe::{Feature, Options, Probe};
 use crate::trace::{Clocks, Head, Item, RecordedFeature};
 
 /// Records taken from the ring buffer at a time.
-const BATCH: usize = 1024;
+const BATCH: usize = 256;
 /// How often the slower loss counters are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How far boot time must run away from monotonic time to count as sleep, and not as reading them one by one.

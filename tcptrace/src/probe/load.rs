@@ -3,6 +3,7 @@
 use std::fs;
 use std::hash::RandomState;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::thread;
 
 use aya::programs::{BtfTracePoint, Iter, ProgramError, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
@@ -60,7 +61,13 @@ struct Surroundings {
 
 impl Surroundings {
     fn look(options: &Options) -> Self {
-        Self { btf: read_btf(options), symbols: Symbols::read() }
+        // Each takes a good part of the time until the first event.
+        thread::scope(|scope| {
+            let symbols = scope.spawn(Symbols::read);
+            let btf = read_btf(options);
+            let symbols = symbols.join().unwrap_or_else(|_| Err("reading the kernel's symbols has failed".into()));
+            Self { btf, symbols }
+        })
     }
 
     fn layout(&self) -> Option<&Layout> {

@@ -30,7 +30,7 @@ const SETTLE: Duration = Duration::from_millis(5);
 pub(super) struct Reader {
     ring: AsyncFd<RingBuf<MapData>>,
     wake: Array<MapData, u32>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
     programs: Vec<RawFd>,
     recursion: u64,
     /// Bytes taken from the ring buffer.
@@ -148,17 +148,19 @@ impl Reader {
     }
 
     pub(super) fn losses(&mut self) -> Losses {
-        let count = |index| match self.counters.get(&index, 0) {
-            Ok(per_cpu) => per_cpu.iter().sum(),
-            Err(error) => {
-                log::warn!("cannot read the loss counters: {error}");
-                0
+        let mut counted = [0; counter::COUNT];
+        match self.counters.get(&0, 0) {
+            Ok(per_cpu) => {
+                for cpu in per_cpu.iter() {
+                    counted.iter_mut().zip(cpu).for_each(|(sum, count)| *sum += count);
+                }
             }
-        };
+            Err(error) => log::warn!("cannot read the loss counters: {error}"),
+        }
         Losses {
-            ring_full: count(counter::LOST_TRANSITIONS),
-            ring_full_others: count(counter::LOST_OTHERS),
-            filtered: count(counter::FILTERED),
+            ring_full: counted[counter::LOST_TRANSITIONS],
+            ring_full_others: counted[counter::LOST_OTHERS],
+            filtered: counted[counter::FILTERED],
             recursion: self.recursion,
             output_slow: 0,
             output_slow_others: 0,

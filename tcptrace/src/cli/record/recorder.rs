@@ -24,7 +24,7 @@ use crate::trace::{Clocks, Encoder, Head, Item, Store};
 /// What has come is handed to the kernel after this time at the latest, and so survives our own death.
 const FLUSH_NS: u64 = 60_000_000;
 /// Or when there is so much of it.
-const FLUSH_BYTES: usize = 256 << 10;
+const FLUSH_BYTES: usize = 64 << 10;
 /// How often a trace says that time has passed: after something has happened, and while nothing happens.
 const PASSED_NS: u64 = 1_000_000_000;
 const IDLE_NS: u64 = 10_000_000_000;
