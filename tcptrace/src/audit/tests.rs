@@ -175,10 +175,10 @@ fn opens(count: usize) -> Vec<Event> {
 /// The verdict, and the differences that it is drawn from.
 fn verdict(tally: &Tally, first: &[Reading], last: &[Reading]) -> (Verdict, Vec<(&'static str, u64, u64)>) {
     let mut findings = compare(tally, first, last, &scope(), 0);
-    let Some(Finding::Verdict(verdict)) = findings.pop() else { panic!("it comes last") };
+    let Some(Finding::Verdict(verdict)) = findings.pop() else { unreachable!("it comes last") };
     let compared = findings.iter().map(|finding| match finding {
         Finding::Counter(row) => (row.counter.as_str(), row.seen, row.expected),
-        Finding::Verdict(_) => panic!("there is one"),
+        Finding::Verdict(_) => unreachable!("there is one"),
     });
     (verdict, compared.collect())
 }
