@@ -33,6 +33,8 @@ pub(super) struct Said {
     /// Lost, and why.
     pub(super) lost: u64,
     pub(super) causes: String,
+    /// Times that a program was not run because it was running already.
+    pub(super) missed: u64,
     /// Its exit status.
     pub(super) status: Option<i32>,
 }
@@ -134,6 +136,8 @@ impl Said {
             (self.events, self.lost) = (events, lost);
             let causes = line.split_once(" lost (").and_then(|(_, rest)| rest.split_once(')'));
             self.causes = causes.map_or_else(String::new, |(causes, _)| causes.to_owned());
+            let missed = self.causes.split("; ").find_map(|cause| cause.strip_suffix(" program was running already"));
+            self.missed = missed.and_then(|missed| missed.parse().ok()).unwrap_or(0);
         }
     }
 }
@@ -158,7 +162,10 @@ mod tests {
         assert_eq!(said.verdict, Some([9_999_990, 10, 12, 6]));
         assert_eq!((said.events, said.lost), (123, 18));
         assert_eq!(said.causes, "12 ring buffer full, try --ring-size; 6 unaccounted for by the audit");
+        let lost = "tcptrace: 9 events recorded, 5 lost (3 not written; 2 program was running already), 1 KiB\n";
+        assert_eq!(parse(lost).missed, 2);
         let said = parse("tcptrace: 7 transitions seen, 0 lost, 1 sockets followed, 0 filtered out\n");
+        assert_eq!(said.missed, 0);
         assert_eq!((said.events, said.lost, said.causes.as_str(), said.verdict), (7, 0, "", None));
     }
 }

@@ -1,0 +1,73 @@
+//! What a kernel hides from every eBPF program: some sandboxes have kernels that run none while process 1 is on the CPU, not
+//! even for packets that interrupt it, and do not count that anywhere. Ftrace, which is no eBPF, sees those events.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+const TRACEFS: &str = "/sys/kernel/tracing";
+const EVENT: &str = "events/sock/inet_sock_set_state";
+
+/// Counts transitions that happen while process 1 is on the CPU.
+pub(super) struct Hidden {
+    /// A tracing instance of our own.
+    folder: PathBuf,
+}
+
+impl Hidden {
+    /// Counts from now on, of sockets with these ports, or of all. Nothing, where ftrace cannot do that.
+    pub(super) fn count(ports: &[u64]) -> Option<Self> {
+        let folder = PathBuf::from(format!("{TRACEFS}/instances/tcptrace-stress-{}", std::process::id()));
+        fs::create_dir(&folder).ok()?;
+        let hidden = Self { folder };
+        hidden.begin(ports).inspect_err(|error| eprintln!("what the kernel hides is not known: {error:#}")).ok()?;
+        Some(hidden)
+    }
+
+    fn begin(&self, ports: &[u64]) -> Result<()> {
+        let threads = fs::read_dir("/proc/1/task").context("cannot list the threads of process 1")?;
+        let threads: Vec<String> =
+            threads.filter_map(|entry| Some(format!("common_pid == {}", entry.ok()?.file_name().to_str()?))).collect();
+        let mut filter = format!("({})", threads.join(" || "));
+        if !ports.is_empty() {
+            let ports: Vec<String> = ports.iter().map(|port| format!("sport == {port} || dport == {port}")).collect();
+            filter += &format!(" && ({})", ports.join(" || "));
+        }
+        fs::write(self.folder.join(EVENT).join("filter"), filter).context("cannot filter")?;
+        fs::write(self.folder.join(EVENT).join("enable"), "1").context("cannot enable the event")
+    }
+
+    /// How many so far.
+    pub(super) fn so_far(&self) -> u64 {
+        let cpus = fs::read_dir(self.folder.join("per_cpu")).into_iter().flatten().flatten();
+        let stats = cpus.filter_map(|cpu| fs::read_to_string(cpu.path().join("stats")).ok());
+        stats.map(|stats| counted(&stats)).sum()
+    }
+}
+
+/// Those that are in the buffer, and those that others have overwritten.
+fn counted(stats: &str) -> u64 {
+    let numbers = stats.lines().filter_map(|line| {
+        let (name, number) = line.split_once(": ")?;
+        matches!(name, "entries" | "overrun").then(|| number.trim().parse::<u64>().ok()).flatten()
+    });
+    numbers.sum()
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // What remains of it does no harm, and there is nobody to tell.
+        let _ = fs::write(self.folder.join(EVENT).join("enable"), "0");
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_was_overwritten_counts() {
+        let stats = "entries: 12\noverrun: 3\ncommit overrun: 0\nbytes: 700\ndropped events: 0\nread events: 0\n";
+        assert_eq!(super::counted(stats), 15);
+    }
+}
