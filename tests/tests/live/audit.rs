@@ -16,8 +16,8 @@ use tcptrace_tests::tracer::PATIENCE;
 use tcptrace_tests::{End, Namespace, Tracer};
 
 /// Has an audit made of what a test does, and returns the counters that were not 0, with their values. There is no
-/// difference between what was seen and what the kernel counted, at least once in a while: kernels of sandboxes may run no
-/// eBPF program while process 1 is on the CPU, which the audit tells, too.
+/// difference between what was seen and what the kernel counted, at least once in a while: an interrupt may come in the midst
+/// of a program, and kernels of sandboxes may run none while process 1 is on the CPU. Both are told, too.
 fn audited(net: &Namespace, traffic: impl Fn()) -> BTreeMap<String, u64> {
     const TRIES: usize = 4;
     let mut finished = audit(net, &traffic);
@@ -25,7 +25,8 @@ fn audited(net: &Namespace, traffic: impl Fn()) -> BTreeMap<String, u64> {
         if finished.code() == 0 {
             break;
         }
-        assert!(finished.stderr.contains("unaccounted for by the audit)"), "{}", finished.stderr);
+        let is_rare = |cause| finished.stderr.contains(cause);
+        assert!(is_rare("unaccounted for") || is_rare("running already"), "{}", finished.stderr);
         finished = audit(net, &traffic);
     }
     assert_eq!(finished.code(), 0, "{}", finished.stderr);

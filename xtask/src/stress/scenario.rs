@@ -170,7 +170,7 @@ impl Scenario {
             }
             wait_for_rows(&tracer, made.connections * 2, if expire { TIME_WAIT } else { QUIET });
         }
-        let rows = tracer.lines.load(Ordering::Relaxed);
+        let rows = tracer.rows.load(Ordering::Relaxed);
         let said = tracer.finish()?;
         let hidden = hidden.map_or(0, |hidden| hidden.so_far());
         drop(foreign);
@@ -235,7 +235,7 @@ fn wait_for_rows(tracer: &Tracer, wanted: u64, patience: Duration) {
     let (mut seen, mut since) = (0, Instant::now());
     while seen < wanted && since.elapsed() < patience {
         sleep(Duration::from_millis(50));
-        let now = tracer.lines.load(Ordering::Relaxed);
+        let now = tracer.rows.load(Ordering::Relaxed);
         if now != seen {
             (seen, since) = (now, Instant::now());
         }

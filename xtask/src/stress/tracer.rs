@@ -16,8 +16,8 @@ use nix::unistd::Pid;
 pub(super) struct Tracer {
     child: Child,
     stderr: BufReader<ChildStderr>,
-    /// Lines of its output so far.
-    pub(super) lines: Arc<AtomicU64>,
+    /// Connections of which it has printed a row, as JSON.
+    pub(super) rows: Arc<AtomicU64>,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -47,12 +47,13 @@ impl Tracer {
         let mut child = command.spawn().with_context(|| format!("cannot start {}", tcptrace.display()))?;
         let mut stdout = BufReader::new(child.stdout.take().context("tcptrace has no output")?);
         let mut stderr = BufReader::new(child.stderr.take().context("tcptrace has no output")?);
-        let lines = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&lines);
+        let rows = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&rows);
         let reader = std::thread::spawn(move || {
             let mut line = Vec::new();
             while stdout.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-                counter.fetch_add(1, Ordering::Relaxed);
+                let is_row = line.starts_with(br#"{"event":"connection""#);
+                counter.fetch_add(u64::from(is_row), Ordering::Relaxed);
                 line.clear();
             }
         });
@@ -61,7 +62,7 @@ impl Tracer {
             line.clear();
             ensure!(stderr.read_line(&mut line)? > 0, "tcptrace did not get ready");
         }
-        Ok(Self { child, stderr, lines, reader: Some(reader) })
+        Ok(Self { child, stderr, rows, reader: Some(reader) })
     }
 
     pub(super) fn signal(&self, signal: Signal) -> Result<()> {
