@@ -233,9 +233,8 @@ proptest! {
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         read(&bytes);
         // The same behind every checksum.
-        for item in decode::Decoder::new(&bytes) {
-            let _ = item;
-        }
+        let (mut decoder, mut items) = (decode::Decoder::default(), Vec::new());
+        while decoder.next(&bytes, &mut items) == Ok(true) {}
     }
 
     /// Conclusions are drawn from whatever events there are, in whatever order.
@@ -416,6 +415,18 @@ fn some_sockets_alone_are_told_the_same() {
         assert_eq!(rows_of(&bytes, Some(&[id])), expected, "{id}");
     }
     assert_eq!(rows_of(&bytes, Some(&[1, 2, 3])), all);
+}
+
+/// A block of others, older and younger ones, was taken for the end.
+#[test]
+fn reading_goes_on_behind_a_block_of_others() {
+    let mut blocks = sample();
+    let gone = |at, id| Item::Event(Event::Destroyed { at, id: Id::Cookie(id), task: None });
+    blocks.push(vec![gone(4_000_000, 1), gone(4_000_001, 3)]);
+    blocks.push(vec![gone(5_000_000, 2)]);
+    let ends = |row: &Row| matches!(row, Row::Connection(row) if row.stuck.is_none() && row.closed_ns == 5_000_000);
+    let rows = rows_of(&file(&blocks), Some(&[2]));
+    assert_eq!(rows.iter().filter(|row| ends(row)).count(), 1, "{rows:?}");
 }
 
 #[test]
