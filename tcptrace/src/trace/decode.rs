@@ -11,11 +11,11 @@ use crate::event::{Birth, Change, EndFacts, Event, Found, Holder, Id, Kept, Mini
 use crate::lifecycle::Totals;
 use crate::tcp::{Comm, Task, Tuple};
 
-/// Goes through the records of a block.
-#[derive(Debug)]
-pub(super) struct Decoder<'r> {
-    rest: &'r [u8],
-    len: usize,
+/// Goes through the records of a block, which is handed to it again with every call.
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    /// Where the next record begins.
+    at: usize,
     before: u64,
     id_before: u64,
     sockets: Vec<Described>,
@@ -33,14 +33,34 @@ pub struct Senseless {
     pub at: usize,
 }
 
-impl<'r> Decoder<'r> {
-    pub(super) fn new(raw: &'r [u8]) -> Self {
-        Self { rest: raw, len: raw.len(), before: 0, id_before: 0, sockets: Vec::new(), tasks: Vec::new() }
+impl Decoder {
+    /// Another block follows.
+    pub(super) fn restart(&mut self) {
+        (self.at, self.before, self.id_before) = (0, 0, 0);
+        self.sockets.clear();
+        self.tasks.clear();
+    }
+
+    /// Appends the next item to `items`; `false` at the end of the block.
+    pub(super) fn next(&mut self, raw: &[u8], items: &mut Vec<Item>) -> Result<bool, Senseless> {
+        let before = items.len();
+        while self.at < raw.len() {
+            let at = self.at;
+            let meant = self.record(raw).and_then(|(kind, body)| self.put(kind, body, items));
+            if meant.is_none() {
+                self.at = raw.len();
+                return Err(Senseless { at });
+            }
+            if items.len() > before {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Passes over everything but the descriptions of sockets.
-    pub(super) fn each_socket(mut self, mut each: impl FnMut(&Described)) {
-        while let Some((kind, body)) = self.record() {
+    pub(super) fn each_socket(&mut self, raw: &[u8], mut each: impl FnMut(&Described)) {
+        while let Some((kind, body)) = self.record(raw) {
             if kind == kind::SOCKET
                 && let Some(index) = self.describe(body)
                 && let Some(socket) = self.sockets.get(index)
@@ -51,19 +71,19 @@ impl<'r> Decoder<'r> {
     }
 
     /// The next record: a kind and a body.
-    fn record(&mut self) -> Option<(u8, &'r [u8])> {
-        let (&kind, rest) = self.rest.split_first()?;
+    fn record<'r>(&mut self, raw: &'r [u8]) -> Option<(u8, &'r [u8])> {
+        let (&kind, rest) = raw.get(self.at..)?.split_first()?;
         let (len, rest) = postcard::take_from_bytes::<u64>(rest).ok()?;
         let (body, rest) = rest.split_at_checked(usize::try_from(len).ok()?)?;
-        self.rest = rest;
+        self.at = raw.len() - rest.len();
         Some((kind, body))
     }
 
-    /// What a record means: nothing, if it only describes what follows, or is of a kind that is not known yet.
-    fn item(&mut self, kind: u8, body: &[u8]) -> Option<Option<Item>> {
+    /// Appends what a record means: nothing, if it only describes what follows, or is of a kind that is not known yet.
+    fn put(&mut self, kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
         let event = match kind {
-            kind::SOCKET => return self.describe(body).map(|_| None),
-            kind::TASK => return self.introduce(body).map(|_| None),
+            kind::SOCKET => return self.describe(body).map(|_| ()),
+            kind::TASK => return self.introduce(body).map(|_| ()),
             kind::CHANGE => Event::Change(self.change(&read(body)?, None, None)?),
             kind::CHANGE_WITH_ADDRESS => {
                 let (change, address): (wire::Change, u64) = read(body)?;
@@ -97,19 +117,6 @@ impl<'r> Decoder<'r> {
                 let wire::Holder { found, task, fd } = read(body)?;
                 Event::Holder(Holder { found: self.found(&found)?, task: self.task(task)??, fd })
             }
-            kind::HEAD => return Some(Some(Item::Head(Box::new(serde_json::from_slice(body).ok()?)))),
-            kind::LOSSES => return Some(Some(Item::Losses(serde_json::from_slice(body).ok()?))),
-            // Counters may be added.
-            kind::AUDIT => return Some(serde_json::from_slice(body).ok().map(Item::Audit)),
-            kind::CLOCKS => return Some(Some(Item::Clocks(read(body)?))),
-            kind::NAMESPACE => {
-                let (inode, name) = postcard::take_from_bytes(body).ok()?;
-                return Some(Some(Item::Namespace { inode, name: name.into() }));
-            }
-            kind::GROUP => {
-                let (id, path) = postcard::take_from_bytes(body).ok()?;
-                return Some(Some(Item::Group { id, path: path.into() }));
-            }
             kind::LOST => {
                 let (mark, rest): (wire::Mark, _) = postcard::take_from_bytes(body).ok()?;
                 // Older traces have none, and causes may be added.
@@ -117,9 +124,10 @@ impl<'r> Decoder<'r> {
                 Event::Lost { at: self.at(mark.after)?, cause, events: mark.number }
             }
             kind::STARTED..=kind::PASSED => self.mark(kind, &read(body)?)?,
-            _ => return Some(None),
+            _ => return other(kind, body, items),
         };
-        Some(Some(Item::Event(event)))
+        items.push(Item::Event(event));
+        Some(())
     }
 
     fn mark(&mut self, kind: u8, mark: &wire::Mark) -> Option<Event> {
@@ -233,24 +241,28 @@ impl<'r> Decoder<'r> {
     }
 }
 
-impl Iterator for Decoder<'_> {
-    type Item = Result<Item, Senseless>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while !self.rest.is_empty() {
-            let at = self.len - self.rest.len();
-            let record = self.record();
-            match record.and_then(|(kind, body)| self.item(kind, body)) {
-                Some(Some(item)) => return Some(Ok(item)),
-                Some(None) => {}
-                None => {
-                    self.rest = &[];
-                    return Some(Err(Senseless { at }));
-                }
-            }
+/// Appends what a record means that tells no event.
+fn other(kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
+    items.push(match kind {
+        kind::HEAD => Item::Head(Box::new(serde_json::from_slice(body).ok()?)),
+        kind::LOSSES => Item::Losses(serde_json::from_slice(body).ok()?),
+        // Counters may be added.
+        kind::AUDIT => match serde_json::from_slice(body) {
+            Ok(finding) => Item::Audit(finding),
+            Err(_) => return Some(()),
+        },
+        kind::CLOCKS => Item::Clocks(read(body)?),
+        kind::NAMESPACE => {
+            let (inode, name) = postcard::take_from_bytes(body).ok()?;
+            Item::Namespace { inode, name: name.into() }
         }
-        None
-    }
+        kind::GROUP => {
+            let (id, path) = postcard::take_from_bytes(body).ok()?;
+            Item::Group { id, path: path.into() }
+        }
+        _ => return Some(()),
+    });
+    Some(())
 }
 
 /// The beginning of a body; what follows is for later readers.
