@@ -216,10 +216,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn measure(bench: &Bench, args: &Args) -> Report {
     let mut report = Report::default();
     let parts = if args.only.is_empty() { Part::value_variants() } else { &args.only };
-    if host::is_root() && parts.iter().any(|part| part.needs_root()) {
-        if let Err(error) = mount_tracefs() {
-            report.skipped.push(format!("other tools may fail: tracefs cannot be mounted: {error:#}"));
-        }
+    if host::is_root()
+        && parts.iter().any(|part| part.needs_root())
+        && let Err(error) = mount_tracefs()
+    {
+        report.skipped.push(format!("other tools may fail: tracefs cannot be mounted: {error:#}"));
     }
     for &part in parts {
         if part.needs_root() && !host::is_root() {
