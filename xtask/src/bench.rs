@@ -64,6 +64,12 @@ pub(crate) struct Args {
     tcptrace: Option<PathBuf>,
 }
 
+impl Args {
+    fn parts(&self) -> &[Part] {
+        if self.only.is_empty() { Part::value_variants() } else { &self.only }
+    }
+}
+
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -124,6 +130,8 @@ impl Part {
 /// What every part needs to know.
 struct Bench {
     tcptrace: PathBuf,
+    /// What makes synthetic traces.
+    synthesise: PathBuf,
     /// For files that are gone afterwards.
     folder: PathBuf,
     rounds: u32,
@@ -137,33 +145,36 @@ impl Bench {
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let mut bench = Self {
             tcptrace: PathBuf::new(),
+            synthesise: PathBuf::new(),
             folder,
             rounds: if args.quick { 1 } else { args.rounds },
             connections: if args.quick { 2_000 } else { args.connections },
             quick: args.quick,
         };
-        bench.tcptrace = match &args.tcptrace {
-            Some(given) => given.canonicalize().with_context(|| format!("cannot find {}", given.display()))?,
-            None => bench.build()?,
-        };
+        bench.build(args.tcptrace.as_deref(), args.parts().contains(&Part::Analysis))?;
         Ok(bench)
     }
 
-    fn build(&self) -> Result<PathBuf> {
-        command::run(command::cargo().arg("build").arg("--locked").args(self.packages()).args(["--bin", "tcptrace"]))?;
-        Ok(workspace::target().join(self.profile()).join("tcptrace"))
-    }
-
-    /// What to build of the workspace, and how: as the tests do, when that will do, so that it is there already.
-    fn packages(&self) -> &'static [&'static str] {
-        match self.quick {
-            true => &["--workspace", "--exclude", workspace::EBPF_PACKAGE],
+    /// Builds what is not given, all at once: what is built alone is built with other features of what it depends on.
+    fn build(&mut self, given: Option<&Path>, traces: bool) -> Result<()> {
+        let mut build = command::cargo();
+        build.args(["build", "--locked"]).args(match self.quick {
+            // As the tests do, so that it is there already.
+            true => &["--workspace", "--exclude", workspace::EBPF_PACKAGE][..],
             false => &["--release", "--package", "tcptrace"],
+        });
+        build.args(["--bin", "tcptrace"].iter().filter(|_| given.is_none()));
+        build.args(["--example", "synthesise"].iter().filter(|_| traces));
+        if given.is_none() || traces {
+            command::run(&mut build)?;
         }
-    }
-
-    fn profile(&self) -> &'static str {
-        if self.quick { "debug" } else { "release" }
+        let built = workspace::target().join(if self.quick { "debug" } else { "release" });
+        self.tcptrace = match given {
+            Some(given) => given.canonicalize().with_context(|| format!("cannot find {}", given.display()))?,
+            None => built.join("tcptrace"),
+        };
+        self.synthesise = built.join("examples/synthesise");
+        Ok(())
     }
 
     /// How often to measure what is measured so often in a full run.
@@ -215,7 +226,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn measure(bench: &Bench, args: &Args) -> Report {
     let mut report = Report::default();
-    let parts = if args.only.is_empty() { Part::value_variants() } else { &args.only };
+    let parts = args.parts();
     if host::is_root()
         && parts.iter().any(|part| part.needs_root())
         && let Err(error) = mount_tracefs()

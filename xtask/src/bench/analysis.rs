@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::Bench;
 use super::once::{self, Runs};
-use super::table::{Findings, Table};
-use crate::{command, workspace};
+use super::table::{Findings, Table, grouped, interleaved};
+use crate::command;
 
 const ROUNDS: u32 = 3;
 /// Transitions of one connection of a synthetic trace: 10 changes of state, and the end of the TIME_WAIT.
@@ -21,7 +21,7 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
     let path = bench.folder.join("synthetic.tct");
     let trace = path.to_str().context("the path of the workspace is no UTF-8")?;
     let connections = if bench.quick { 10_000 } else { CONNECTIONS };
-    synthesise(bench, trace, connections)?;
+    command::run(Command::new(&bench.synthesise).args([trace, &connections.to_string()]))?;
     let bytes = path.metadata().context("cannot stat the trace")?.len();
     // The client of a connection in the middle, as `synthesise` numbers them.
     let one = format!("timeline --conn {:x}", connections / 2 * 2 + 1);
@@ -35,28 +35,20 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
         }
     }
     std::fs::remove_file(&path).context("cannot remove the trace")?;
-    let mut table =
-        Table::new("Studying ten million transitions", ["", "seconds, median (min–max)", "CPU s, median", "peak RSS"]);
+    let transitions = connections * TRANSITIONS;
+    let title = format!("Studying a trace of {} transitions", grouped(transitions));
+    let mut table = Table::new(&title, ["", "seconds, median (min–max)", "CPU s, median", "peak RSS"]);
     for runs in &series {
         table.row(vec![runs.name.clone(), runs.seconds().spread(2), format!("{:.2}", runs.cpu()), runs.peak_rss()]);
     }
-    let transitions = connections * TRANSITIONS;
     table.caption(format!(
-        "A synthetic trace of {transitions} transitions and {:.1} bytes for each; {} interleaved rounds, output to \
+        "A synthetic trace of {transitions} transitions and {:.1} bytes for each; {}, output to \
          /dev/null.",
         bytes as f64 / f64::from(transitions),
-        bench.times(ROUNDS),
+        interleaved(bench.times(ROUNDS)),
     ));
     findings.tables.push(table);
     let runs: Vec<_> = series.iter().map(Runs::json).collect();
     findings.json = json!({ "transitions": transitions, "trace_bytes": bytes, "subjects": runs });
     Ok(())
-}
-
-fn synthesise(bench: &Bench, trace: &str, connections: u32) -> Result<()> {
-    let mut build = command::cargo();
-    build.args(["build", "--locked"]).args(bench.packages()).args(["--example", "synthesise"]);
-    command::run(&mut build)?;
-    let example = workspace::target().join(bench.profile()).join("examples/synthesise");
-    command::run(Command::new(example).args([trace, &connections.to_string()]))
 }

@@ -8,7 +8,7 @@ use super::generator::Order;
 use super::load::{self, Sample};
 use super::stats::Figures;
 use super::subject::{self, Sink, Subject, What};
-use super::table::{Findings, Table, with_goal};
+use super::table::{Findings, Table, interleaved, with_goal};
 
 const ROUNDS: u32 = 3;
 /// Longer than elsewhere: a million transitions a round.
@@ -52,9 +52,9 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
         table.row([vec![subject.name.clone()], cells(samples, goal)].concat());
     }
     table.caption(format!(
-        "{} interleaved rounds of {connections} connections; median (min–max), from being attached to the end. The \
+        "{} of {connections} connections; median (min–max), from being attached to the end. The \
          terminal is a pseudo-terminal, with colours, whose reader does not count.",
-        bench.times(ROUNDS)
+        interleaved(bench.times(ROUNDS))
     ));
     findings.tables.push(table);
     let json = |(subject, samples): (&Subject, &Vec<Sample>)| -> Value {

@@ -127,10 +127,10 @@ fn table(rounds: &[Round]) -> Table {
     let transition: Figures = rounds.iter().map(|round| round.of_all()[3] / f64::from(TRANSITIONS)).collect();
     table.caption(format!(
         "Time of the programs of `tcptrace record` by the kernel's count (`BPF_ENABLE_STATS`), median (min–max) of {} \
-         rounds of {} connections; net is less the {} ns that an empty program takes by the same count, in the same \
+         of {} connections; net is less the {} ns that an empty program takes by the same count, in the same \
          rounds. All programs together take {} ns net for each transition. Timers and system calls of others run their \
          programs too.",
-        rounds.len(),
+        super::table::rounds(rounds.len() as u32),
         rounds.first().map_or(0, |round| round.connections),
         empty.spread(0),
         transition.spread(0),

@@ -13,7 +13,7 @@ use super::proc::{self, Memory};
 use super::running::Running;
 use super::stats::Figures;
 use super::subject::{self, Sink};
-use super::table::{Findings, Table, grouped, mib, with_goal};
+use super::table::{Findings, Table, grouped, mib, rounds, with_goal};
 
 const ROUNDS: u32 = 3;
 const COMMANDS: [&str; 3] = ["record", "watch", "connections"];
@@ -33,7 +33,7 @@ struct Round {
 
 /// Measures and makes the table.
 pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
-    let steps = if bench.quick { vec![0, 2_000] } else { STEPS.to_vec() };
+    let steps = if bench.quick { vec![0, 1_000, 2_000] } else { STEPS.to_vec() };
     let mut series: Vec<Vec<Round>> = COMMANDS.iter().map(|_| Vec::new()).collect();
     for round in 1..=bench.times(ROUNDS) {
         for (command, rounds) in COMMANDS.iter().zip(&mut series) {
@@ -85,7 +85,7 @@ fn settled(pid: u32) -> Result<Memory> {
     Ok(last)
 }
 
-fn table(series: &[Vec<Round>], steps: &[u32], rounds: u32) -> Table {
+fn table(series: &[Vec<Round>], steps: &[u32], count: u32) -> Table {
     let most = steps.last().copied().unwrap_or(0);
     let mut table = Table::new(
         "Memory",
@@ -102,8 +102,8 @@ fn table(series: &[Vec<Round>], steps: &[u32], rounds: u32) -> Table {
             "peak later",
         ],
     );
-    for (command, rounds) in COMMANDS.iter().zip(series) {
-        let median = |figure: &dyn Fn(&Round) -> Option<f64>| rounds.iter().filter_map(figure).collect::<Figures>();
+    for (command, taken) in COMMANDS.iter().zip(series) {
+        let median = |figure: &dyn Fn(&Round) -> Option<f64>| taken.iter().filter_map(figure).collect::<Figures>();
         let look = |index: usize, part: fn(&Memory) -> u64| {
             median(&|round| Some(part(round.looks.get(index)?) as f64)).median().map_or_else(String::new, mib)
         };
@@ -125,9 +125,10 @@ fn table(series: &[Vec<Round>], steps: &[u32], rounds: u32) -> Table {
     }
     table.caption(format!(
         "Resident memory as the kernel counts it (`/proc/PID/smaps`), when it had not changed for a second; median of \
-         {rounds} rounds, the peaks the largest. What is mapped of the ring twice, so that no record breaks at its end, \
+         {}, the peaks the largest. What is mapped of the ring twice, so that no record breaks at its end, \
          counts twice. Connections are sockets, ESTABLISHED over loopback, made while it ran: both ends of each, {} of a \
          process. `B a connection` is what the heap grew by for each of {}.",
+        rounds(count),
         grouped(2 * super::holder::PAIRS),
         grouped(most),
     ));

@@ -13,10 +13,12 @@ use super::polling::{STATES, Seen};
 use super::running::Cost;
 use super::stats::Figures;
 use super::subject::{self, Sink, Subject, What};
-use super::table::{Findings, Table, mib, with_goal};
+use super::table::{Findings, Table, interleaved, mib, with_goal};
 
 /// Rounds in which the other tools run too: they are slow, and far from each other.
 const PEER_ROUNDS: u32 = 3;
+/// What is measured of tcptrace on one core.
+const TCPTRACES: [&str; 4] = ["record", "watch", "watch --format json", "connections"];
 /// How long a load on two cores lasts.
 const SECONDS: f64 = 1.5;
 /// More connections a second than any generator makes.
@@ -68,7 +70,7 @@ fn tcptraces(bench: &Bench, commands: &[&str]) -> Vec<(Subject, u32)> {
 }
 
 fn one_core(bench: &Bench, skipped: &mut Vec<String>) -> Setting {
-    let mut subjects = tcptraces(bench, &["record", "watch", "watch --format json", "connections"]);
+    let mut subjects = tcptraces(bench, &TCPTRACES);
     if !bench.quick {
         let peers = subject::peers(Sink::File, skipped);
         subjects.extend(peers.into_iter().map(|peer| (peer, PEER_ROUNDS.min(bench.rounds))));
@@ -146,7 +148,7 @@ impl Measured {
     fn rates(&self, series: &Series) -> [String; 2] {
         let rate: Figures = series.samples.iter().map(|(sample, _)| sample.rate()).collect();
         let kept: Figures = series.samples.iter().map(|(_, kept)| 100.0 * kept).collect();
-        let kept = format!("{} %", kept.spread(1));
+        let kept = kept.spread_of(1, " %");
         let is_recording = series.subject.name == "tcptrace record";
         [rate.spread(0), if is_recording { with_goal(&kept, self.setting.goal) } else { kept }]
     }
@@ -172,14 +174,14 @@ fn one_core_table(measured: &Measured, bench: &Bench) -> Table {
         let name = [series.subject.name.clone()];
         table.row([&name[..], &measured.rates(series), &costs(&series.samples)].concat());
     }
+    let with_peers = measured.series.len() > TCPTRACES.len();
     table.caption(format!(
-        "{} interleaved rounds of {} loopback connections ({TRANSITIONS} transitions each), {} of other tools, by one \
-         thread on CPU 0; median (min–max), of the rate between two runs of nothing. Output to files. CPU is the \
-         tool's user + system time, bytes are what it wrote; RSS, lines and lost (as the tool says) are the largest, \
-         the median and the sum.{}",
-        bench.rounds,
+        "{} of {} loopback connections ({TRANSITIONS} transitions each) by one thread on CPU 0{}; median (min–max), \
+         of the rate between two runs of nothing. Output to files. CPU is the tool's user + system time, bytes are \
+         what it wrote; RSS, lines and lost (as the tool says) are the largest, the median and the sum.{}",
+        interleaved(bench.rounds),
         bench.connections,
-        PEER_ROUNDS.min(bench.rounds),
+        if with_peers { format!(", {} of other tools", PEER_ROUNDS.min(bench.rounds)) } else { String::new() },
         polled(&measured.series),
     ));
     table
@@ -238,9 +240,9 @@ fn two_cores_table(measured: &Measured, bench: &Bench) -> Table {
     }
     let seconds = measured.setting.orders.first().and_then(|order| order.seconds).unwrap_or(0.0);
     table.caption(format!(
-        "{} interleaved rounds of {seconds} s, with a generator on CPU 0 and one on CPU 1, each in a network namespace of \
+        "{} of {seconds} s, with a generator on CPU 0 and one on CPU 1, each in a network namespace of \
          its own; on {} CPUs, so that the tool has to take its time from them.",
-        bench.rounds,
+        interleaved(bench.rounds),
         available_parallelism().map_or(0, usize::from),
     ));
     table
@@ -280,7 +282,7 @@ mod tests {
             Measured { setting, series: vec![series], nothing: Vec::new() }
         };
         let rates = |measured: &Measured| measured.rates(&measured.series[0]);
-        let kept = "87.5 (87.5–87.5) %";
+        let kept = "87.5 % (87.5–87.5)";
         assert_eq!(rates(&measured("a tool")), ["20000 (20000–20000)", kept]);
         assert_eq!(rates(&measured("tcptrace record"))[1], format!("{kept}, goal ≥ 95 %"));
     }

@@ -9,7 +9,7 @@ use super::Bench;
 use super::holder::{Holder, PAIRS, in_namespace};
 use super::once::{self, Runs};
 use super::stats::Figures;
-use super::table::{Findings, Table, grouped};
+use super::table::{Findings, Table, grouped, interleaved};
 use crate::command;
 
 const ROUNDS: u32 = 5;
@@ -43,9 +43,9 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings, skipped: &mut Vec<
         table.row(vec![runs.name.clone(), runs.seconds().spread(2), share, runs.peak_rss()]);
     }
     table.caption(format!(
-        "{} processes with both ends of their connections, ESTABLISHED over loopback; {} interleaved rounds, output to /dev/null.",
+        "{} processes with both ends of their connections, ESTABLISHED over loopback; {}, output to /dev/null.",
         sockets.div_ceil(2).div_ceil(PAIRS),
-        bench.times(ROUNDS),
+        interleaved(bench.times(ROUNDS)),
     ));
     findings.tables.push(table);
     findings.json = series.iter().map(Runs::json).collect();

@@ -41,9 +41,14 @@ impl Figures {
 
     /// The median with the least and the most: `12.3 (11.0–15.8)`; `–` of nothing.
     pub(super) fn spread(&self, digits: usize) -> String {
+        self.spread_of(digits, "")
+    }
+
+    /// The same with a unit: `12.3 % (11.0–15.8)`.
+    pub(super) fn spread_of(&self, digits: usize, unit: &str) -> String {
         match (self.median(), self.0.first(), self.0.last()) {
             (Some(median), Some(least), Some(most)) => {
-                format!("{median:.digits$} ({least:.digits$}–{most:.digits$})")
+                format!("{median:.digits$}{unit} ({least:.digits$}–{most:.digits$})")
             }
             _ => "–".to_owned(),
         }
@@ -79,6 +84,7 @@ mod tests {
     fn a_median_is_shown_with_its_spread() {
         assert_eq!(of([2.0, 1.0, 4.25]).spread(1), "2.0 (1.0–4.2)");
         assert_eq!(of([2100.0, 1100.0]).spread(0), "1600 (1100–2100)");
+        assert_eq!(of([95.25, 94.0, 97.0]).spread_of(1, " %"), "95.2 % (94.0–97.0)");
         assert_eq!(of([]).spread(0), "–");
     }
 }

@@ -86,6 +86,16 @@ pub(super) fn with_goal(figure: &str, goal: &str) -> String {
     format!("{figure}, goal {goal}")
 }
 
+/// `1 round`, `7 rounds`.
+pub(super) fn rounds(count: u32) -> String {
+    if count == 1 { "1 round".to_owned() } else { format!("{count} rounds") }
+}
+
+/// `1 round`, `7 interleaved rounds`.
+pub(super) fn interleaved(count: u32) -> String {
+    if count == 1 { rounds(count) } else { format!("{count} interleaved rounds") }
+}
+
 /// In MiB.
 pub(super) fn mib(bytes: f64) -> String {
     format!("{:.1} MiB", bytes / f64::from(1 << 20))
