@@ -226,18 +226,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn measure(bench: &Bench, args: &Args) -> Report {
     let mut report = Report::default();
-    let parts = args.parts();
-    if host::is_root()
-        && parts.iter().any(|part| part.needs_root())
+    let is_root = host::is_root();
+    let (parts, others): (Vec<Part>, Vec<Part>) = args.parts().iter().partition(|part| is_root || !part.needs_root());
+    if !others.is_empty() {
+        let names: Vec<_> = others.iter().map(|part| part.name()).collect();
+        report.skipped.push(format!("what needs root ({})", names.join(", ")));
+    }
+    if bench.quick {
+        report.skipped.push("other tools, in a quick run".to_owned());
+    }
+    if parts.iter().any(|part| part.needs_root())
         && let Err(error) = mount_tracefs()
     {
         report.skipped.push(format!("other tools may fail: tracefs cannot be mounted: {error:#}"));
     }
-    for &part in parts {
-        if part.needs_root() && !host::is_root() {
-            report.skipped.push(format!("{}: needs root", part.name()));
-            continue;
-        }
+    for part in parts {
         let mut findings = Findings::default();
         if let Err(error) = part.measure(bench, &mut findings, &mut report.skipped) {
             findings.faults.push(format!("{} cannot be measured: {error:#}", part.name()));
