@@ -155,20 +155,16 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Builds what is not given, all at once: what is built alone is built with other features of what it depends on.
+    /// Builds what is not given.
     fn build(&mut self, given: Option<&Path>, traces: bool) -> Result<()> {
-        let mut build = command::cargo();
-        build.args(["build", "--locked"]).args(match self.quick {
-            // As the tests do, so that it is there already.
-            true => &["--workspace", "--exclude", workspace::EBPF_PACKAGE][..],
-            false => &["--release", "--package", "tcptrace"],
-        });
-        build.args(["--bin", "tcptrace"].iter().filter(|_| given.is_none()));
-        build.args(["--example", "synthesise"].iter().filter(|_| traces));
-        if given.is_none() || traces {
-            command::run(&mut build)?;
-        }
-        let built = workspace::target().join(if self.quick { "debug" } else { "release" });
+        let (program, example) = (["--bin", "tcptrace"], ["--example", "synthesise"]);
+        let built = match (given, traces) {
+            (None, false) => build(self.quick, &program)?,
+            // At once: what is built alone is built with other features of what it depends on.
+            (None, true) => build(self.quick, &[program, example].concat())?,
+            (Some(_), true) => build(self.quick, &example)?,
+            (Some(_), false) => PathBuf::new(),
+        };
         self.tcptrace = match given {
             Some(given) => given.canonicalize().with_context(|| format!("cannot find {}", given.display()))?,
             None => built.join("tcptrace"),
@@ -188,6 +184,17 @@ impl Bench {
     }
 }
 
+/// Builds parts of tcptrace, as the tests do or for use, and returns the folder where they are.
+pub(crate) fn build(debug: bool, targets: &[&str]) -> Result<PathBuf> {
+    let packages: &[&str] = match debug {
+        // As for the tests, so that it is there already.
+        true => &["--workspace", "--exclude", workspace::EBPF_PACKAGE],
+        false => &["--release", "--package", "tcptrace"],
+    };
+    command::run(command::cargo().args(["build", "--locked"]).args(packages).args(targets))?;
+    Ok(workspace::target().join(if debug { "debug" } else { "release" }))
+}
+
 /// Everything that was found out.
 #[derive(Default)]
 struct Report {
@@ -203,10 +210,11 @@ struct Report {
 ///
 /// When something cannot be measured, and when tcptrace missed something and did not count it. Never for a figure.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    // Before the build, which is a load too.
+    let machine = Machine::look();
     let bench = Bench::new(args)?;
     let report = measure(&bench, args);
     fs::remove_dir_all(&bench.folder).with_context(|| format!("cannot remove {}", bench.folder.display()))?;
-    let machine = Machine::look();
     print!("{}", markdown(&report, &machine, &bench));
     if let Some(path) = &args.json {
         let json = json!({
@@ -268,7 +276,7 @@ fn markdown(report: &Report, machine: &Machine, bench: &Bench) -> String {
 }
 
 /// Mounts tracefs where it is missing, for this process and its children only. tcptrace does without.
-fn mount_tracefs() -> Result<()> {
+pub(crate) fn mount_tracefs() -> Result<()> {
     let tracefs = Path::new("/sys/kernel/tracing");
     if tracefs.join("events").exists() {
         return Ok(());

@@ -212,7 +212,8 @@ fn stay_on(cpu: usize) -> Result<()> {
     stay.with_context(|| format!("cannot stay on CPU {cpu}"))
 }
 
-pub(super) fn bring_loopback_up() -> Result<()> {
+/// Brings up loopback in the network namespace of this thread.
+pub(crate) fn bring_loopback_up() -> Result<()> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: all zeroes is a valid `ifreq`: it has integers, arrays and pointers only.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

@@ -16,6 +16,8 @@ pub(super) struct Machine {
     model: String,
     virtual_machine: bool,
     memory_bytes: Option<u64>,
+    /// Before the measurements: how many others wanted a CPU in the last minute.
+    load: Option<f64>,
     mitigations: Vec<String>,
     peers: Vec<String>,
 }
@@ -35,6 +37,7 @@ impl Machine {
             cpus: available_parallelism().map_or(0, usize::from),
             model: field("model name").unwrap_or("an unknown CPU").to_owned(),
             virtual_machine: field("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor")),
+            load: read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()),
             memory_bytes: memory(&read("/proc/meminfo")),
             mitigations: mitigations(),
             peers: VERSIONS.iter().filter_map(|&(program, option)| version(program, option)).collect(),
@@ -47,11 +50,12 @@ impl Machine {
         let memory = self.memory_bytes.map(|bytes| format!(", {:.0} GiB", bytes as f64 / f64::from(1 << 30)));
         let list = |items: &[String]| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
         format!(
-            "Linux {} on {} CPUs ({}{}){kind}; mitigations: {}; other tools: {}.",
+            "Linux {} on {} CPUs ({}{}){kind}, load average before: {}; mitigations: {}; other tools: {}.",
             self.kernel,
             self.cpus,
             self.model,
             memory.unwrap_or_default(),
+            self.load.map_or_else(|| "unknown".to_owned(), |load| load.to_string()),
             list(&self.mitigations),
             list(&self.peers),
         )
@@ -65,6 +69,7 @@ impl Machine {
             "cpu_model": self.model,
             "virtual_machine": self.virtual_machine,
             "memory_bytes": self.memory_bytes,
+            "load_average_before": self.load,
             "mitigations": self.mitigations,
             "peers": self.peers,
         })
