@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -26,6 +27,9 @@ pub(crate) struct Args {
     /// Threads that do, each on a CPU of its own
     #[arg(long, default_value_t = 1)]
     threads: u32,
+    /// Have any CPU take what arrives, in the midst of whatever it does
+    #[arg(long)]
+    spread: bool,
     /// Change the namespace's settings all the time, and let other namespaces come and go
     #[arg(long)]
     churn: bool,
@@ -102,6 +106,9 @@ fn line(output: &mut impl io::BufRead) -> Result<Value> {
 /// Makes the connections.
 pub(crate) fn run(args: &Args) -> Result<()> {
     enter_new_namespace()?;
+    if args.spread {
+        spread().context("cannot have every CPU take packets")?;
+    }
     let listeners: Vec<TcpListener> = (0..args.threads)
         .map(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen on loopback"))
         .collect::<Result<_>>()?;
@@ -141,6 +148,17 @@ fn say(what: &Value) -> Result<()> {
 fn enter_new_namespace() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
     crate::bench::generator::bring_loopback_up().context("cannot bring up loopback in the new network namespace")
+}
+
+/// Receive packet steering for loopback. Its settings show in a sysfs that was mounted in its network namespace.
+fn spread() -> Result<()> {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)?;
+    let cpus = thread::available_parallelism().map_or(1, usize::from).min(32);
+    fs::write("/sys/class/net/lo/queues/rx-0/rps_cpus", format!("{:x}", (1_u64 << cpus) - 1))?;
+    Ok(())
 }
 
 /// Connects to another address each time, so that no 4-tuple comes twice. The client closes first.

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use super::Outcome;
 use super::load::{Load, Made};
@@ -122,6 +125,10 @@ impl Scenario {
         ];
         if length >= Duration::from_secs(30) {
             all.push(burst("connections, TIME_WAITs expire together", true));
+            let spread = || load(10.0, &["--spread"]);
+            all.push(of("record, packets taken by any CPU", spread(), record, none, Proof::Exact));
+            let name = "record --no-btf, packets taken by any CPU, bpftrace on every CPU";
+            all.push(of(name, spread(), "record --force --no-btf", Disturbance::Bpftrace, Proof::Events));
         }
         all
     }
@@ -230,7 +237,10 @@ fn wait_for_rows(tracer: &Tracer, wanted: u64, patience: Duration) {
 }
 
 /// Somebody else's programs on classic tracepoints that are hit all the time.
-struct Foreign(Child);
+struct Foreign {
+    child: Child,
+    is_over: Arc<AtomicBool>,
+}
 
 impl Foreign {
     fn start() -> Result<Self> {
@@ -250,13 +260,28 @@ impl Foreign {
         }
         // Nobody is interested in its table, but it must have somewhere to go.
         std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-        Ok(Self(child))
+        let is_over = Arc::new(AtomicBool::new(false));
+        // They keep every CPU in those programs, where an interrupt finds it.
+        for cpu in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            let is_over = Arc::clone(&is_over);
+            std::thread::spawn(move || {
+                let mut only = CpuSet::new();
+                // It does its work on any CPU, too.
+                let _ = only.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
+                while !is_over.load(Ordering::Relaxed) {
+                    nix::unistd::getppid();
+                }
+            });
+        }
+        Ok(Self { child, is_over })
     }
 }
 
 impl Drop for Foreign {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.is_over.store(true, Ordering::Relaxed);
+        // It has ended, unless it was killed before.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
