@@ -81,13 +81,13 @@ fn opening(number: u32, ip: Ipv6Addr) -> Vec<Event> {
         task: Some(task),
         end: None,
     };
-    let (first, second) = if number % 2 == 0 {
+    let (first, second) = if number.is_multiple_of(2) {
         (change(0, State::Closed, State::SynSent), change(10, State::SynSent, State::Established))
     } else {
         (change(0, State::Listen, State::SynRecv), change(10, State::SynRecv, State::Established))
     };
     let mut events = vec![Event::Change(first), Event::Change(second)];
-    if number % 2 == 1 {
+    if !number.is_multiple_of(2) {
         events.push(Event::Accepted { at: at + 20, id, task, fd: 9 });
     }
     events

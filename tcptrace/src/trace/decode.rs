@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::Item;
 use super::encode::Described;
-use super::wire::{self, bit, end_bit, kind, socket_bit};
+use super::wire::{self, Body, bit, end_bit, kind, socket_bit};
 use crate::event::{Birth, Change, EndFacts, Event, Found, Holder, Id, Kept, Mini};
 use crate::lifecycle::Totals;
 use crate::tcp::{Comm, Task, Tuple};
@@ -73,8 +73,9 @@ impl Decoder {
     /// The next record: a kind and a body.
     fn record<'r>(&mut self, raw: &'r [u8]) -> Option<(u8, &'r [u8])> {
         let (&kind, rest) = raw.get(self.at..)?.split_first()?;
-        let (len, rest) = postcard::take_from_bytes::<u64>(rest).ok()?;
-        let (body, rest) = rest.split_at_checked(usize::try_from(len).ok()?)?;
+        let mut rest = Body(rest);
+        let len = usize::try_from(rest.u64()?).ok()?;
+        let (body, rest) = rest.0.split_at_checked(len)?;
         self.at = raw.len() - rest.len();
         Some((kind, body))
     }
@@ -84,15 +85,7 @@ impl Decoder {
         let event = match kind {
             kind::SOCKET => return self.describe(body).map(|_| ()),
             kind::TASK => return self.introduce(body).map(|_| ()),
-            kind::CHANGE => Event::Change(self.change(&read(body)?, None, None)?),
-            kind::CHANGE_WITH_ADDRESS => {
-                let (change, address): (wire::Change, u64) = read(body)?;
-                Event::Change(self.change(&change, None, Some(address))?)
-            }
-            kind::CLOSING => {
-                let (change, end, address): (wire::Change, wire::End, Option<u64>) = read(body)?;
-                Event::Change(self.change(&change, Some(end_facts(&end)?), address)?)
-            }
+            kind::CHANGE | kind::CHANGE_WITH_ADDRESS | kind::CLOSING => return self.put_change(kind, body, items),
             kind::DESTROYED => {
                 let (at, id, task, _) = self.act(body)?;
                 Event::Destroyed { at, id, task }
@@ -145,11 +138,24 @@ impl Decoder {
         })
     }
 
-    fn change(&mut self, change: &wire::Change, end: Option<EndFacts>, address: Option<u64>) -> Option<Change> {
+    /// Most events are changes, and long ones: this one is made where it belongs.
+    fn put_change(&mut self, kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
+        let mut body = Body(body);
+        let change = wire::Change::read(&mut body)?;
+        let (end, address) = match kind {
+            kind::CLOSING => {
+                let (end, address): (wire::End, Option<u64>) = read(body.0)?;
+                (Some(end_facts(&end)?), address)
+            }
+            kind::CHANGE_WITH_ADDRESS => (None, Some(body.u64()?)),
+            _ => (None, None),
+        };
         let at = self.at(change.after)?;
         let socket = self.socket(change.socket)?;
+        let task = self.task(change.task)?;
+        let (old, new) = (wire::state_from(change.states & 15)?, wire::state_from(change.states >> 4)?);
         let (netns, uid, cgroup) = known(socket, change.bits);
-        Some(Change {
+        items.push(Item::Event(Event::Change(Change {
             at,
             id: socket.id,
             address,
@@ -157,16 +163,17 @@ impl Decoder {
             netns,
             uid,
             cgroup,
-            old: wire::state_from(change.states & 15)?,
-            new: wire::state_from(change.states >> 4)?,
+            old,
+            new,
             flags: wire::flags(change.bits),
-            task: self.task(change.task)?,
+            task,
             end,
-        })
+        })));
+        Some(())
     }
 
     fn act(&mut self, body: &[u8]) -> Option<(u64, Id, Option<Task>, u32)> {
-        let act: wire::Act = read(body)?;
+        let act = wire::Act::read(&mut Body(body))?;
         let at = self.at(act.after)?;
         Some((at, self.socket(act.socket)?.id, self.task(act.task)?, act.number))
     }
