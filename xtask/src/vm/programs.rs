@@ -32,7 +32,8 @@ fn build_one(arch: Arch, package: &str, what: [&str; 2]) -> Result<PathBuf> {
     let mut cargo = command::cargo();
     cargo.args(["rustc", "--locked", "--package", package]).args(what);
     if Arch::host() != Some(arch) {
-        cargo.args(["--target", arch.target()]);
+        // Nothing else is built for it, and what is stripped in the end is not made first.
+        cargo.args(["--target", arch.target()]).env("CARGO_PROFILE_DEV_DEBUG", "false");
         if arch == Arch::Arm64 {
             cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
         }
