@@ -33,6 +33,6 @@ pub(crate) fn expect_whole_picture() {
     let check = run(&["check", "--format", "json"]);
     let rows = check.text().lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut lacking = rows.filter(|row| row["available"] == false);
-    let why = lacking.find_map(|row| Some(row["reason"].as_str()?.to_owned())).expect("something that it cannot do");
+    let why = lacking.find_map(|row| Some(row["detail"].as_str()?.to_owned())).expect("something that it cannot do");
     panic!("an old kernel\ncannot: {why}");
 }

@@ -67,7 +67,8 @@ impl Machine<'_> {
         qemu
     }
 
-    /// Switches it on, and waits until it is off again, for no longer than `patience`. Returns what its console showed.
+    /// Switches it on, waits until it has done everything, for no longer than `patience`, and switches it off. Returns what
+    /// its console showed.
     pub(super) fn run(&self, patience: Duration) -> Result<String> {
         let mut qemu = self.command();
         eprintln!("+ {}", command::line(&qemu));
@@ -83,20 +84,25 @@ impl Machine<'_> {
         loop {
             let status = qemu.0.try_wait().context("cannot wait for QEMU")?;
             let shown = self.shown()?;
-            let (is_up, is_over) = (shown.contains("tcptrace-vm: kernel "), shown.contains("tcptrace-vm: end"));
+            if shown.contains("tcptrace-vm: end\n") {
+                return Ok(shown);
+            }
+            let is_up = shown.contains("tcptrace-vm: kernel ");
             if let Some(status) = status {
-                if is_over {
-                    return Ok(shown);
-                }
                 let said = std::io::read_to_string(qemu.0.stderr.take().context("a pipe")?).unwrap_or_default();
                 let said = said.trim().lines().next_back().unwrap_or_default();
-                bail!("the machine ended too early ({status}) {said}\n{}", tail(&shown));
+                let ended = format!("the machine ended too early ({status}) {said}\n{}", tail(&shown));
+                if !is_up {
+                    bail!("{}", ended.trim_end());
+                }
+                // What was seen so far says which tests ended; the others failed.
+                eprintln!("{ended}");
+                return Ok(shown);
             }
             if !is_up && begun.elapsed() > boot {
                 bail!("the machine did not start in {} s\n{}", boot.as_secs(), tail(&shown));
             }
             if begun.elapsed() > patience {
-                // What was seen so far still says which tests ended.
                 eprintln!("The machine is switched off: it took longer than {} s.", patience.as_secs());
                 return Ok(shown);
             }
