@@ -9,6 +9,7 @@ mod host;
 mod setup;
 mod stress;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ enum Task {
     Setup(setup::Args),
     /// Runs every test, the live kernel tests included (as root)
     Test(test::Args),
+    /// Runs the live scenarios on other kernels, in virtual machines, and on this one (as root)
+    Vm(vm::Args),
     /// Reads traces that were changed at random, for a while: nothing may panic, take long or much memory (as root)
     Fuzz(fuzz::Args),
     /// Measures what tcptrace costs, next to nothing at all and to other tools (as root; the study of traces as anybody)
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Ebpf(args) => ebpf::run(&args),
         Task::Setup(args) => setup::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Vm(args) => vm::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Stress(args) => stress::run(&args),
