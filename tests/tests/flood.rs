@@ -145,7 +145,8 @@ fn losses_have_their_place() {
 
     let rows: Vec<Value> = finished.text().lines().map(|line| serde_json::from_str(line).expect("a row")).collect();
     let lost: Vec<usize> = (0..rows.len()).filter(|place| rows[*place]["event"] == "lost").collect();
-    let [place] = lost[..] else { panic!("one place: {lost:?}\n{}", finished.stderr) };
+    assert_eq!(lost.len(), 1, "one place: {lost:?}\n{}", finished.stderr);
+    let place = lost[0];
     assert_eq!(rows[place]["cause"], "ring_full");
     let count = rows[place]["count"].as_u64().expect("a number");
     assert!(finished.stderr.contains(&format!("{count} lost ({count} ring buffer full")), "{}", finished.stderr);
