@@ -174,17 +174,13 @@ fn opens(count: usize) -> Vec<Event> {
 
 /// The verdict, and the differences that it is drawn from.
 fn verdict(tally: &Tally, first: &[Reading], last: &[Reading]) -> (Verdict, Vec<(&'static str, u64, u64)>) {
-    let findings = compare(tally, first, last, &scope(), 0);
-    let (mut compared, mut verdicts) = (Vec::new(), Vec::new());
-    for finding in &findings {
-        match finding {
-            Finding::Counter(row) => compared.push((row.counter.as_str(), row.seen, row.expected)),
-            Finding::Verdict(verdict) => verdicts.push(*verdict),
-        }
-    }
-    assert_eq!(verdicts.len(), 1);
-    assert_eq!(findings.last(), Some(&Finding::Verdict(verdicts[0])), "it comes last");
-    (verdicts[0], compared)
+    let mut findings = compare(tally, first, last, &scope(), 0);
+    let Some(Finding::Verdict(verdict)) = findings.pop() else { unreachable!("it comes last") };
+    let compared = findings.iter().map(|finding| match finding {
+        Finding::Counter(row) => (row.counter.as_str(), row.seen, row.expected),
+        Finding::Verdict(_) => unreachable!("there is one"),
+    });
+    (verdict, compared.collect())
 }
 
 #[test]

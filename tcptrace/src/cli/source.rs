@@ -252,7 +252,11 @@ impl Source {
         let read = self.probe.read();
         let (looked_at, blocked_before) = std::mem::replace(&mut self.looked_at, (Instant::now(), blocked));
         let counted = self.probe.losses();
-        let before = std::mem::replace(&mut self.counted, counted);
+        let before = self.counted;
+        // When they cannot be read for once, nothing was lost so far as is known.
+        if counted.ring_full >= before.ring_full && counted.ring_full_others >= before.ring_full_others {
+            self.counted = counted;
+        }
         let transitions = counted.ring_full.saturating_sub(before.ring_full);
         let others = counted.ring_full_others.saturating_sub(before.ring_full_others);
         let missed = counted.recursion.saturating_sub(before.recursion);
