@@ -5,12 +5,13 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput};
 use tcptrace::trace::{Encoder, Item, Reader};
 
+use crate::cpu::CpuTime;
 use crate::life::Connection;
 
 const CONNECTIONS: u64 = 10_000;
 const BLOCK: usize = 256 << 10;
 
-pub(crate) fn bench(criterion: &mut Criterion) {
+pub(crate) fn bench(criterion: &mut Criterion<CpuTime>) {
     let (trace, events) = trace();
     let mut group = criterion.benchmark_group("trace");
     group.throughput(Throughput::Elements(events));

@@ -8,10 +8,12 @@ use tcptrace::event::{Change, EndFacts, Event, Flags, Id};
 use tcptrace::lifecycle::{Config, Engine, Row};
 use tcptrace::tcp::{Comm, State, Task, Tuple};
 
+use crate::cpu::CpuTime;
+
 /// One more size, which takes long to set up.
 const MORE: &str = "TCPTRACE_BENCH_LIVE";
 
-pub(crate) fn bench(criterion: &mut Criterion) {
+pub(crate) fn bench(criterion: &mut Criterion<CpuTime>) {
     let mut sizes = vec![1_000, 100_000, 1_000_000];
     sizes.extend(std::env::var(MORE).ok().and_then(|size| size.parse::<usize>().ok()));
     let mut group = criterion.benchmark_group("engine");

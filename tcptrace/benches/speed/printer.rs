@@ -7,11 +7,12 @@ use jiff::tz::TimeZone;
 use tcptrace::lifecycle::{Config, Engine, Row};
 use tcptrace::output::{Context, Format, TextOptions};
 
+use crate::cpu::CpuTime;
 use crate::life::Connection;
 
 const CONNECTIONS: u64 = 1_000;
 
-pub(crate) fn bench(criterion: &mut Criterion) {
+pub(crate) fn bench(criterion: &mut Criterion<CpuTime>) {
     let rows = rows();
     let transitions: Vec<&Row> = rows.iter().filter(|row| matches!(row, Row::Transition(_))).collect();
     let connections: Vec<&Row> = rows.iter().filter(|row| matches!(row, Row::Connection(_))).collect();
