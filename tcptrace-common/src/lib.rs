@@ -224,16 +224,16 @@ const _: () = {
     assert!(size_of::<EndTail>() == 64, "an end is two cache lines");
 };
 
-/// Indices of the per-CPU counters.
+/// Places in the array of counters that every CPU has.
 pub mod counter {
     /// Transitions that did not fit into the ring buffer.
-    pub const LOST_TRANSITIONS: u32 = 0;
+    pub const LOST_TRANSITIONS: usize = 0;
     /// Other records that did not fit into the ring buffer.
-    pub const LOST_OTHERS: u32 = 1;
+    pub const LOST_OTHERS: usize = 1;
     /// Transitions kept out by a filter in the kernel.
-    pub const FILTERED: u32 = 2;
+    pub const FILTERED: usize = 2;
     /// How many counters there are.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: usize = 3;
 }
 
 /// Largest number of ports in one filter that the kernel side checks.

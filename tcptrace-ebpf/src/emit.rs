@@ -26,11 +26,11 @@ static EVENTS: RingBuf<u8, 4096> = RingBuf::new();
 static WAKE: Array<u32, 1> = Array::new();
 
 #[btf_map]
-static COUNTERS: PerCpuArray<u64, { counter::COUNT as usize }> = PerCpuArray::new();
+static COUNTERS: PerCpuArray<[u64; counter::COUNT], 1> = PerCpuArray::new();
 
 /// Room for a record; counted as lost when there is none.
 #[inline(always)]
-pub(crate) fn reserve<T: 'static>(lost: u32) -> Option<RingBufEntry<T>> {
+pub(crate) fn reserve<T: 'static>(lost: usize) -> Option<RingBufEntry<T>> {
     let entry = EVENTS.reserve_untyped::<T>(0);
     if entry.is_none() {
         count(lost);
@@ -57,11 +57,14 @@ pub(crate) fn submit<T: 'static>(entry: RingBufEntry<T>) {
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]
-pub(crate) fn count(index: u32) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+pub(crate) fn count(index: usize) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
         // SAFETY: this CPU's own element; programs do not preempt each other on a CPU, interrupts aside, where a
-        // lost increment of a statistics counter is the worst that can happen.
-        unsafe { counter.write(counter.read().wrapping_add(1)) }
+        // lost increment of a statistics counter is the worst that can happen. The verifier checks the index.
+        unsafe {
+            let counter = counters.cast::<u64>().add(index);
+            counter.write(counter.read().wrapping_add(1));
+        }
     }
 }
 

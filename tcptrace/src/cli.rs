@@ -1,5 +1,6 @@
 //! The command line: parse, wire, run.
 
+mod audit;
 mod check;
 mod clock;
 mod export;

@@ -106,9 +106,12 @@ pub enum Event {
     Mini(Mini),
     /// Events are missing here.
     Lost {
-        /// When this was noticed.
+        /// When: no event before it is younger.
         at: u64,
-        /// How many.
+        /// Why.
+        cause: Cause,
+        /// How many; 0 where others may be missing up to here that were counted before. For [`Cause::Damage`] 0 is an
+        /// unknown number.
         events: u64,
     },
     /// Nothing else has happened until then.
@@ -379,6 +382,59 @@ pub enum ResetReason {
     KeepaliveTimeout,
 }
 
+/// Why something is missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The trace is of a version that did not say.
+    #[default]
+    Unknown,
+    /// The ring buffer was full: events came faster than they were read.
+    RingFull,
+    /// The ring buffer was full, because nobody took what was to be printed.
+    OutputSlow,
+    /// The kernel did not run a program, because it was running already (`recursion_misses`).
+    Recursion,
+    /// The disk was full or did not keep up.
+    Disk,
+    /// The trace is damaged, or files of it are not there.
+    Damage,
+    /// More sockets than may be followed.
+    Evicted,
+}
+
+impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Unknown, Self::RingFull, Self::OutputSlow, Self::Recursion, Self::Disk, Self::Damage, Self::Evicted];
+
+    /// Its word in data.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::RingFull => "ring_full",
+            Self::OutputSlow => "output_slow",
+            Self::Recursion => "recursion",
+            Self::Disk => "disk",
+            Self::Damage => "damage",
+            Self::Evicted => "evicted",
+        }
+    }
+
+    /// For people, with what helps.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Unknown => "cause not recorded",
+            Self::RingFull => "ring buffer full, try --ring-size",
+            Self::OutputSlow => "output not taken fast enough",
+            Self::Recursion => "program was running already",
+            Self::Disk => "not written",
+            Self::Damage => "trace damaged",
+            Self::Evicted => "sockets forgotten, try --max-sockets",
+        }
+    }
+}
+
 /// What was lost between the kernel and us, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -387,6 +443,10 @@ pub struct Losses {
     pub ring_full: u64,
     /// Other records that did not fit.
     pub ring_full_others: u64,
+    /// Transitions that did not fit, while nobody took the output.
+    pub output_slow: u64,
+    /// Other records that did not fit, likewise.
+    pub output_slow_others: u64,
     /// Times a program was kept from running because it was running already (`recursion_misses`).
     pub recursion: u64,
     /// Transitions kept out by a filter in the kernel: not lost, but not shown.
@@ -396,17 +456,28 @@ pub struct Losses {
 }
 
 impl Losses {
+    /// Counts what did not fit into the ring buffer.
+    pub fn drop(&mut self, cause: Cause, transitions: u64, others: u64) {
+        let (counted, counted_others) = match cause {
+            Cause::OutputSlow => (&mut self.output_slow, &mut self.output_slow_others),
+            _ => (&mut self.ring_full, &mut self.ring_full_others),
+        };
+        *counted += transitions;
+        *counted_others += others;
+    }
+
     /// Everything that is missing.
     pub fn total(&self) -> u64 {
-        self.ring_full + self.ring_full_others + self.recursion + self.unwritten
+        self.by_cause().fold(0, |sum, (_, count)| sum.saturating_add(count))
     }
 
     /// What was lost by which cause, where there was something.
-    pub fn by_cause(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub fn by_cause(&self) -> impl Iterator<Item = (Cause, u64)> {
         let causes = [
-            ("ring buffer full, try --ring-size", self.ring_full.saturating_add(self.ring_full_others)),
-            ("program was running already", self.recursion),
-            ("not written", self.unwritten),
+            (Cause::RingFull, self.ring_full.saturating_add(self.ring_full_others)),
+            (Cause::OutputSlow, self.output_slow.saturating_add(self.output_slow_others)),
+            (Cause::Recursion, self.recursion),
+            (Cause::Disk, self.unwritten),
         ];
         causes.into_iter().filter(|(_, count)| *count > 0)
     }

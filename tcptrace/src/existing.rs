@@ -1,5 +1,6 @@
 //! What exists now, by asking the kernel: sockets, network namespaces, descriptors, control groups. Needs no BPF.
 
+mod counters;
 mod descriptors;
 mod diag;
 mod groups;
@@ -10,6 +11,7 @@ mod survey;
 #[cfg(test)]
 mod testing;
 
+pub use counters::read_counters;
 pub use descriptors::{Holders, Holding, holders};
 pub use diag::{DiagError, Dump, Socket, Timer, dump};
 pub use groups::Groups;

@@ -72,10 +72,14 @@ impl Filter {
 
     /// Takes a row in, and puts out what can be shown now.
     pub fn push(&mut self, row: Row, names: &Names, out: &mut Vec<Row>) {
+        let Some(conn) = row.identity().map(|identity| identity.conn) else {
+            // What is missing may have matched.
+            out.push(row);
+            return;
+        };
         if !self.by_connection {
             return self.put(row, true, out);
         }
-        let conn = row.identity().conn;
         if row.stuck().is_some() {
             // It is of use now or never.
             let shown = self.decided.get(&conn).copied().or_else(|| self.criteria.decide(&row, names));
@@ -123,6 +127,7 @@ impl Filter {
             Row::Transition(row) => row.new != State::Closed,
             // Without transitions before it, it is the only row of its connection.
             Row::Connection(_) => !held.is_empty() || self.decided.peek(&conn).is_some(),
+            Row::Loss(_) | Row::Audit(_) => false,
         };
         for row in held {
             self.put(row, shown, out);

@@ -1,10 +1,15 @@
 //! Items in, rows out: the one way from what a source tells to what is shown, live and from a trace.
 
-use crate::event::{Event, Losses};
+use crate::audit::Finding;
+use crate::event::{Cause, Event, Losses};
 use crate::filter::{Criteria, Filter};
 use crate::lifecycle::{Config, Engine, Row, Stats};
 use crate::names::Group;
+use crate::output::Context;
 use crate::trace::{Item, Origin};
+
+/// What the kernel has counted, nobody has seen, and no loss explains.
+pub const UNACCOUNTED: &str = "unaccounted for by the audit";
 
 /// Follows a source.
 ///
@@ -16,6 +21,8 @@ pub struct Follower {
     filters: Vec<Filter>,
     origin: Origin,
     losses: Losses,
+    /// What audits did not find.
+    unaccounted: u64,
     events: u64,
     rows: Vec<Row>,
     passed: Vec<Row>,
@@ -30,6 +37,7 @@ impl Follower {
             filters: filters.collect(),
             origin,
             losses: Losses::default(),
+            unaccounted: 0,
             events: 0,
             rows: Vec::new(),
             passed: Vec::new(),
@@ -54,6 +62,12 @@ impl Follower {
                 Item::Namespace { inode, name } => self.origin.context.names.name_namespace(*inode, name),
                 Item::Group { id, path } => self.origin.context.names.name_group(*id, Group::at(path)),
                 Item::Losses(losses) => self.losses = *losses,
+                Item::Audit(finding) => {
+                    if let Finding::Verdict(verdict) = finding {
+                        self.unaccounted = self.unaccounted.saturating_add(verdict.unexplained);
+                    }
+                    each(&Row::Audit(*finding), &self.origin)?;
+                }
                 Item::Head(_) | Item::Event(_) => {}
             }
         }
@@ -69,9 +83,14 @@ impl Follower {
         self.hand_over(&mut each)
     }
 
-    /// Nothing more comes. What filters hold back does not match.
-    pub fn finish(&mut self) {
+    /// Nothing more comes. Hands over what was held back, but for what filters hold back: that does not match.
+    ///
+    /// # Errors
+    /// What `each` returns.
+    pub fn finish<E>(&mut self, mut each: impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
+        self.engine.finish(&mut self.rows);
         self.filters.iter_mut().for_each(Filter::finish);
+        self.hand_over(&mut each)
     }
 
     fn hand_over<E>(&mut self, each: &mut impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
@@ -89,6 +108,11 @@ impl Follower {
     /// The engine, to ask what it wants.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// What rows leave open.
+    pub fn context(&self) -> &Context {
+        &self.origin.context
     }
 
     /// Events that were taken in.
@@ -110,10 +134,12 @@ impl Follower {
     pub fn causes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let dropped = self.filters.iter().map(Filter::dropped).sum();
         let ours = [
-            ("sockets forgotten, try --max-sockets", self.stats().evicted),
+            (Cause::Evicted.words(), self.stats().evicted),
+            (UNACCOUNTED, self.unaccounted),
             ("rows held back too long for the filter", dropped),
         ];
-        self.losses.by_cause().chain(ours.into_iter().filter(|(_, count)| *count > 0))
+        let theirs = self.losses.by_cause().map(|(cause, count)| (cause.words(), count));
+        theirs.chain(ours.into_iter().filter(|(_, count)| *count > 0))
     }
 
     /// How much is missing, and why, in words for a closing line.

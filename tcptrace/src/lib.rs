@@ -22,6 +22,7 @@
 //! and at the exit of `accept`, where the new descriptor is looked up in its own table. In a soft interrupt it is whoever
 //! happened to run. What is left is looked up by a walk through all descriptors, later and beside the stream.
 
+pub mod audit;
 pub mod cli;
 pub mod event;
 pub mod existing;

@@ -4,6 +4,7 @@
 //! touches nothing but its writer. It writes once a row, so the writer should be buffered; [`Printer::flush`] hands over
 //! what is left.
 
+mod audit;
 pub mod columns;
 mod csv;
 mod features;
@@ -27,10 +28,12 @@ use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
 
-use crate::lifecycle::{Connection, Row, Transition};
+use crate::audit::Finding;
+use crate::lifecycle::{Connection, Loss, Row, Transition};
 use crate::names::Names;
 use crate::snapshot::{Count, Entry};
 
+pub use self::audit::audit_lines;
 pub use self::csv::Csv;
 pub use self::features::features;
 pub use self::json::Json;
@@ -125,13 +128,25 @@ pub trait Printer {
     /// What the writer returns.
     fn count(&mut self, row: &Count, context: &Context) -> io::Result<()>;
 
+    /// Writes that something is missing; nothing, where the format has no room for that among its rows.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    fn loss(&mut self, row: &Loss, context: &Context) -> io::Result<()>;
+
+    /// Writes what an audit found; nothing, where the format has no room for that among its rows.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    fn audit(&mut self, row: &Finding, context: &Context) -> io::Result<()>;
+
     /// Writes whatever is kept in buffers, the writer's included.
     ///
     /// # Errors
     /// What the writer returns.
     fn flush(&mut self) -> io::Result<()>;
 
-    /// Writes a row of either kind.
+    /// Writes a row of a stream.
     ///
     /// # Errors
     /// What the writer returns.
@@ -139,6 +154,8 @@ pub trait Printer {
         match row {
             Row::Transition(row) => self.transition(row, context),
             Row::Connection(row) => self.connection(row, context),
+            Row::Loss(row) => self.loss(row, context),
+            Row::Audit(row) => self.audit(row, context),
         }
     }
 }

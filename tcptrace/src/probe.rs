@@ -35,6 +35,13 @@ pub struct Options {
     pub object: Option<PathBuf>,
 }
 
+impl Options {
+    /// Size of the ring buffer that is made.
+    pub fn ring_size(&self) -> u32 {
+        self.ring_bytes.max(4096).next_power_of_two()
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self { ring_bytes: DEFAULT_RING_BYTES, filter: tcptrace_common::Filter::default(), no_btf: false, object: None }
@@ -203,10 +210,15 @@ impl Probe {
         self.reader.wait(at_most).await;
     }
 
-    /// Hands over up to `at_most` events. Returns whether nothing is left: then every event from before this call
-    /// has been handed over.
-    pub fn drain(&mut self, at_most: usize, sink: impl FnMut(Event)) -> bool {
-        self.reader.drain(at_most, sink)
+    /// Hands over up to `at_most` events, and none behind a place in the stream ([`Probe::read`]). Returns whether nothing
+    /// is left: then every event from before this call has been handed over.
+    pub fn drain(&mut self, at_most: usize, limit: u64, sink: impl FnMut(Event)) -> bool {
+        self.reader.drain(at_most, limit, sink)
+    }
+
+    /// How far the stream has been read, in bytes of the ring buffer.
+    pub fn read(&self) -> u64 {
+        self.reader.read()
     }
 
     /// What was lost since the programs were attached; the recursion misses as of [`Probe::read_recursion`].

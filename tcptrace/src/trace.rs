@@ -14,7 +14,7 @@
 //! without unpacking any, which makes an index of its own unnecessary.
 //!
 //! Numbers in heads are little-endian; in bodies they are variable-length as postcard writes them, times as differences
-//! in ns. Head and losses are JSON. The records are in the order in which the events were taken in.
+//! in ns. Head, losses and audit are JSON. The records are in the order in which the events were taken in.
 
 pub mod block;
 mod decode;
@@ -32,6 +32,7 @@ use std::io;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::Finding;
 use crate::event::{Event, Losses};
 use crate::filter::Criteria;
 use crate::lifecycle::{Config, Row};
@@ -66,6 +67,8 @@ pub enum Item {
     },
     /// How much was lost since the beginning.
     Losses(Losses),
+    /// What an audit found, in the end.
+    Audit(Finding),
     /// Something happened.
     Event(Event),
 }

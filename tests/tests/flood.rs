@@ -3,15 +3,18 @@
 //! Needs root and `ip`.
 
 use std::collections::{HashMap, HashSet};
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
-use tcptrace_tests::program::run;
+use tcptrace_tests::program::{binary, run};
 use tcptrace_tests::sockets::{address, connect, listen, listen_with};
 use tcptrace_tests::{End, Namespace, Tracer, pair};
 
@@ -109,6 +112,96 @@ fn after_a_loss() {
     assert_eq!(close_wait.expect("its last stay")["at_least"], true, "{told}");
     let finished = tracer.interrupt();
     assert_eq!(finished.code(), 3, "{}", finished.stderr);
+}
+
+/// What is missing is said where it is missing: what came before the reader stood still, and as much as its buffer holds, is
+/// complete. Live and from a trace, byte for byte.
+#[test]
+fn losses_have_their_place() {
+    let _turn = TURN.lock();
+    let net = Namespace::enter_unwatched();
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = folder.path().join("trace");
+    let path = trace.to_str().expect("UTF-8");
+    let options = ["connections", "--format", "json", "--ring-size", "1", "--no-existing", "--record", path];
+    let tracer = Tracer::start_in(&net, &options);
+    tracer.pause();
+    let listener = listen("127.0.0.1");
+    let lives: Vec<String> = (0..4_000)
+        .map(|_| {
+            let (mut client, server) = connect(&listener);
+            client.reset();
+            server.receive_reset();
+            client.local.to_string()
+        })
+        .collect();
+    tracer.resume();
+    let (mut client, server) = connect(&listener);
+    client.reset();
+    server.receive_reset();
+    row(&tracer, &net, &client, |_| true);
+    let finished = tracer.interrupt();
+    assert_eq!(finished.code(), 3, "{}", finished.stderr);
+
+    let rows: Vec<Value> = finished.text().lines().map(|line| serde_json::from_str(line).expect("a row")).collect();
+    let lost: Vec<usize> = (0..rows.len()).filter(|place| rows[*place]["event"] == "lost").collect();
+    assert_eq!(lost.len(), 1, "one place: {lost:?}\n{}", finished.stderr);
+    let place = lost[0];
+    assert_eq!(rows[place]["cause"], "ring_full");
+    let count = rows[place]["count"].as_u64().expect("a number");
+    assert!(finished.stderr.contains(&format!("{count} lost ({count} ring buffer full")), "{}", finished.stderr);
+    let before: Vec<&Value> = rows[..place].iter().filter(|row| row["end"] == "reset_linger0").collect();
+    // Each takes about a thousand bytes.
+    assert!(before.len() > 700, "{} before it", before.len());
+    assert!(before.iter().zip(&lives).all(|(row, life)| row["local"] == **life), "the first ones, in order");
+    assert!(before.iter().all(|row| row["complete"] == true), "nothing was lost before it");
+    assert!(rows[place]["boot_ns"].as_u64() >= before[before.len() - 1]["boot_ns"].as_u64());
+
+    let replayed = run(&["replay", "--connections", "--format", "json", path]);
+    assert_eq!(replayed.code(), 3, "{}", replayed.stderr);
+    assert!(replayed.text() == finished.text(), "{}", replayed.stderr);
+}
+
+/// A reader that stands still because nobody takes what it prints says so.
+#[test]
+fn nobody_takes_the_output() {
+    let _turn = TURN.lock();
+    let net = Namespace::enter_unwatched();
+    let netns = net.inode().to_string();
+    let options = ["watch", "--format", "json", "--ring-size", "1", "--netns", &netns];
+    let mut child = Command::new(binary())
+        .args(options)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start tcptrace");
+    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    while line != "tcptrace: ready\n" {
+        line.clear();
+        stderr.read_line(&mut line).expect("it says when it is ready");
+    }
+    let listener = listen("127.0.0.1");
+    for _ in 0..8_000 {
+        let (mut client, server) = connect(&listener);
+        client.reset();
+        server.receive_reset();
+    }
+    let mut stdout = child.stdout.take().expect("a pipe");
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).expect("a tcptrace to interrupt");
+    let mut rows = String::new();
+    stdout.read_to_string(&mut rows).expect("UTF-8");
+    let mut closing = String::new();
+    stderr.read_to_string(&mut closing).expect("UTF-8");
+    assert_eq!(child.wait().expect("its end").code(), Some(3), "{closing}");
+    let lost: Vec<Value> = rows
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("a row"))
+        .filter(|row| row["event"] == "lost")
+        .collect();
+    let count: u64 = lost.iter().map(|row| row["count"].as_u64().expect("a number")).sum();
+    assert!(lost.iter().all(|row| row["cause"] == "output_slow") && count > 0, "{lost:?}");
+    assert!(closing.contains(&format!("{count} lost ({count} output not taken fast enough)")), "{closing}");
 }
 
 /// Whatever the moment at which a recorder is killed, what it had seen a tenth of a second before is in the file, and the

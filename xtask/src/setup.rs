@@ -77,10 +77,11 @@ pub(crate) const ARM_TOOLS: [Tool; 3] = [
 ];
 
 /// What the benchmark compares with.
-const BENCH_TOOLS: [Tool; 3] = [
+const BENCH_TOOLS: [Tool; 4] = [
     Tool { file: "tcpstates", package: "libbpf-tools" },
     Tool { file: "bpftrace", package: "bpftrace" },
     Tool { file: "perf", package: "linux-perf" },
+    Tool { file: "ss", package: "iproute2" },
 ];
 
 /// Installs what is missing; where it may not, says what is.

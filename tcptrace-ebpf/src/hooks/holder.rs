@@ -3,6 +3,7 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_seq_write, bpf_skc_to_tcp_sock, bpf_sock_from_file,
 };
@@ -37,8 +38,8 @@ fn sys_exit_accept4(ctx: TracePointContext) -> u32 {
 fn accepted(ctx: &TracePointContext) -> u32 {
     /// Of the return value, in `events/syscalls/sys_exit_accept4/format`.
     const RETURNED: usize = 16;
-    // SAFETY: the helper checks the address and copies; it never faults.
-    let returned: i64 = unsafe { ctx.read_at(RETURNED) }.unwrap_or(-1);
+    // SAFETY: the verifier checks that this lies in the context.
+    let returned: i64 = unsafe { load(ctx.as_ptr().cast(), RETURNED) };
     let (Ok(fd), Some(sk)) = (u32::try_from(returned), socket_of(returned)) else { return 0 };
     let cookie: u64 = member(sk, off::SOCK_COMMON_COOKIE());
     // A socket that no hook has reported so far has none, as a rule, and nobody would know which one is meant. That is
@@ -64,13 +65,21 @@ fn accepted(ctx: &TracePointContext) -> u32 {
 /// something else in its place: only what points back to its file is a socket.
 #[inline(always)]
 fn socket_of(fd: i64) -> Option<u64> {
-    // SAFETY: the helper has no preconditions.
-    let task = unsafe { bpf_get_current_task_btf() } as u64;
-    let table: u64 = member(member(task, off::TASK_FILES()), off::FILES_FDT());
-    if fd < 0 || fd >= i64::from(member::<u32>(table, off::FDTABLE_MAX_FDS())) {
+    // SAFETY: the verifier checks each load. One through a pointer that leads nowhere is zero.
+    let (slots, files) = unsafe {
+        let files: *const u8 = load(bpf_get_current_task_btf().cast(), off::TASK_FILES());
+        if files.is_null() {
+            return None;
+        }
+        let table: *const u8 = load(files, off::FILES_FDT());
+        if table.is_null() {
+            return None;
+        }
+        (load::<u32>(table, off::FDTABLE_MAX_FDS()), load::<u64>(table, off::FDTABLE_FD()))
+    };
+    if fd < 0 || fd >= i64::from(slots) {
         return None;
     }
-    let files: u64 = member(table, off::FDTABLE_FD());
     let file: u64 = read(files.wrapping_add(fd as u64 * 8));
     if file == 0 {
         return None;

@@ -111,7 +111,7 @@ fn printed(format: Format, rows: Rows, out: Option<&Path>, replace: bool) -> Res
         Rows::Connections => Kind::Connection,
         Rows::Transitions => Kind::Transition,
     })?;
-    Ok(Box::new(Published { exporter: Printed { printer, rows: 0 }, draft, replace }))
+    Ok(Box::new(Published { exporter: Printed { printer, format, rows: 0 }, draft, replace }))
 }
 
 fn open(out: Option<&Path>, replace: bool) -> Result<(Option<Draft>, Box<dyn Write>)> {
@@ -143,12 +143,14 @@ impl<E: Exporter> Exporter for Published<E> {
 /// What a printer prints.
 struct Printed {
     printer: Box<dyn Printer>,
+    format: Format,
     rows: u64,
 }
 
 impl Exporter for Printed {
     fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
-        self.rows += 1;
+        // CSV has no place for a loss; the closing line tells it.
+        self.rows += u64::from(!(self.format == Format::Csv && matches!(row, Row::Loss(_))));
         Ok(self.printer.row(row, &origin.context)?)
     }
 

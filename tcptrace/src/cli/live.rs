@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use tokio::time::Instant;
 
+use super::audit::{Audited, refuse_filters};
 use super::record::{Recorder, Target};
 use super::run::{Stop, reached, runtime};
 use super::select::{ConnectionRows, EngineArgs, FilterArgs, OutputArgs, ProbeArgs, duration};
@@ -25,6 +26,10 @@ struct LiveArgs {
     duration: Option<Duration>,
     #[command(flatten)]
     output: OutputArgs,
+    /// In the end, compare what was seen with what the kernel has counted in every network namespace, on standard error, and
+    /// with --format json as rows as well
+    #[arg(long)]
+    audit: bool,
     /// Record a trace at the same time, for `replay` and the like: what is filtered here is in it, but for what the kernel
     /// side can leave out
     #[arg(long, value_name = "FILE")]
@@ -64,6 +69,9 @@ pub(super) fn connections(args: &ConnectionsArgs) -> Result<Outcome> {
 fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     let namespaces = Namespaces::find();
     let criteria = args.filter.criteria(&namespaces)?;
+    if args.audit {
+        refuse_filters(&criteria);
+    }
     let options = args.probe.options(criteria.kernel());
     let existing = !args.probe.no_existing;
     let plan = args.record.clone().map(|path| Plan { path, ..Plan::default() });
@@ -80,9 +88,11 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
             Some(target) => Some(Recorder::new(target, source.head()?, criteria.clone())?),
             None => None,
         };
-        let mut sink = Both { view: View::new(config, [criteria], &args.output, kind, rows.states)?, recorder };
+        let view = View::new(config, [criteria.clone()], &args.output, kind, rows.states)?;
+        let mut sink = Audited::new(Both { view, recorder }, args.audit, &source, &criteria)?;
         source.begin(&namespaces, &mut sink)?;
-        sink.view.flush()?;
+        sink.settle_down(&mut source).await?;
+        sink.sink.view.flush()?;
         say("ready");
         let end = args.duration.map(|duration| Instant::now() + duration);
         source
@@ -90,8 +100,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
                 tokio::select! { () = stop.asked() => {}, () = reached(end) => {} }
             })
             .await?;
-        source.finish(&mut sink)?;
-        sink.finish()
+        sink.finish(&mut source).await?.finish()
     })
 }
 
@@ -127,6 +136,10 @@ impl Sink for Both {
 
     fn settles_by(&self) -> Option<u64> {
         self.recorder.as_ref().and_then(Sink::settles_by)
+    }
+
+    fn blocked(&self) -> Duration {
+        self.view.blocked()
     }
 
     fn wants_scan(&mut self) -> bool {

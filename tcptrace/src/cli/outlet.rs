@@ -1,6 +1,9 @@
 //! Where rows go.
 
+use std::cell::Cell;
 use std::io::{self, Write};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
 
@@ -8,6 +11,25 @@ use bytes::{BufMut, BytesMut};
 #[derive(Default)]
 pub(super) struct Outlet {
     pending: BytesMut,
+    blocked: Blocked,
+}
+
+/// How long output was waited for until it was taken.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Blocked(Rc<Cell<Duration>>);
+
+impl Blocked {
+    /// So far.
+    pub(super) fn get(&self) -> Duration {
+        self.0.get()
+    }
+}
+
+impl Outlet {
+    /// One that notes how long it waits.
+    pub(super) fn timed(blocked: Blocked) -> Self {
+        Self { pending: BytesMut::default(), blocked }
+    }
 }
 
 impl Write for Outlet {
@@ -21,8 +43,10 @@ impl Write for Outlet {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        let begun = Instant::now();
         let mut stdout = io::stdout().lock();
-        stdout.write_all(&self.pending.split())?;
-        stdout.flush()
+        let written = stdout.write_all(&self.pending.split()).and_then(|()| stdout.flush());
+        self.blocked.0.set(self.blocked.get() + begun.elapsed());
+        written
     }
 }

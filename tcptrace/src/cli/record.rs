@@ -19,6 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind};
 use tokio::time::Instant;
 
 use self::memory::Memory;
+use super::audit::{Audited, refuse_filters};
 use super::run::{Stop, handler, reached, runtime};
 use super::select::{FilterArgs, ProbeArgs, bytes, duration};
 use super::source::Source;
@@ -55,6 +56,9 @@ pub(super) struct RecordArgs {
     /// on: FILE first, then numbered as with --rotate, from 2. 256M of memory at most, or --max-size
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "rotate")]
     last: Option<Duration>,
+    /// In the end, compare what was seen with what the kernel has counted in every network namespace; the trace says it, too
+    #[arg(long)]
+    audit: bool,
     #[command(flatten)]
     probe: ProbeArgs,
     /// Run this command, and record until it ends; its exit status is passed on
@@ -84,6 +88,9 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
     const MOST_IN_MEMORY: u64 = 256 << 20;
     let namespaces = Namespaces::find();
     let criteria = args.filter.criteria(&namespaces)?;
+    if args.audit {
+        refuse_filters(&criteria);
+    }
     let options = args.probe.options(criteria.kernel());
     let plan = Plan {
         path: args.output.clone(),
@@ -105,18 +112,20 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
         let mut stop = Stop::new()?;
         let mut dump = handler(SignalKind::user_defined1())?;
         let mut source = Source::attach(&options, !args.probe.no_existing, true)?;
-        let mut recorder = Recorder::new(target, source.head()?, criteria)?;
+        let recorder = Recorder::new(target, source.head()?, criteria.clone())?;
+        let mut recorder = Audited::new(recorder, args.audit, &source, &criteria)?;
         source.begin(&namespaces, &mut recorder)?;
+        recorder.settle_down(&mut source).await?;
         let mut child = start(&args.command)?;
         say("ready");
-        recorder.show_progress();
+        recorder.sink.show_progress();
         let end = args.duration.map(|duration| Instant::now() + duration);
         let mut status = None;
         loop {
             match source.follow(&mut recorder, next(&mut stop, &mut dump, &mut child, end)).await? {
                 Some(Next::Dump) => {
                     source.take_in(&mut recorder)?;
-                    recorder.dump()?;
+                    recorder.sink.dump()?;
                 }
                 Some(Next::Ended(ended)) => {
                     status = Some(ended);
@@ -125,7 +134,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
                 Some(Next::Stop) | None => break,
             }
         }
-        source.finish(&mut recorder)?;
+        let recorder = recorder.finish(&mut source).await?;
+        recorder.audit_lines().iter().for_each(|line| say(format_args!("audit: {line}")));
         let outcome = recorder.finish()?;
         if let (Some(child), None) = (&mut child, &status) {
             status = Some(child.wait().await);

@@ -10,9 +10,12 @@ use super::outlet::Outlet;
 use super::progress::Progress;
 use super::select::{ConnectionRows, EngineArgs, OutputArgs};
 use super::study::TraceArgs;
+use super::view::{print, say_audit};
 use super::{Outcome, say};
+use crate::audit::Finding;
 use crate::lifecycle::Row;
-use crate::output::{Kind, Printer, TextOptions};
+use crate::names::Names;
+use crate::output::{Format, Kind, Printer, TextOptions};
 use crate::trace::{Audience, Origin};
 
 /// Arguments of `replay`.
@@ -42,12 +45,20 @@ fn speed(text: &str) -> Result<f64> {
 pub(super) fn run(args: &ReplayArgs) -> Result<Outcome> {
     let kind = if args.connections { Kind::Connection } else { Kind::Transition };
     let text = TextOptions { colour: args.output.colour(), states: args.rows.states, zone: TimeZone::system() };
-    let mut screen =
-        Screen { printer: args.output.format.printer(Outlet::default(), text), speed: args.speed, begun: None };
+    let format = args.output.format;
+    let mut screen = Screen {
+        printer: format.printer(Outlet::default(), text),
+        format,
+        speed: args.speed,
+        begun: None,
+        findings: Vec::new(),
+        names: Names::default(),
+    };
     screen.printer.header(kind)?;
     let summary =
         args.trace.tell(args.engine.config(kind, args.rows.at_close), false, Progress::beside_output, &mut screen)?;
     screen.printer.flush()?;
+    say_audit(&screen.findings, &screen.names);
     Ok(summarise(&summary))
 }
 
@@ -66,14 +77,22 @@ pub(super) fn summarise(summary: &crate::trace::Summary) -> Outcome {
 /// Rows on standard output, in their time.
 struct Screen {
     printer: Box<dyn Printer>,
+    format: Format,
     speed: Option<f64>,
     /// When it began, here and there.
     begun: Option<(Instant, i64)>,
+    /// What audits found, and names for it.
+    findings: Vec<Finding>,
+    names: Names,
 }
 
 impl Audience<anyhow::Error> for Screen {
     fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
-        Ok(self.printer.row(row, &origin.context)?)
+        if let Row::Audit(finding) = row {
+            self.findings.push(*finding);
+            self.names = origin.context.names.clone();
+        }
+        Ok(print(&mut *self.printer, self.format, row, origin)?)
     }
 
     fn time(&mut self, unix_ns: i64) -> Result<()> {

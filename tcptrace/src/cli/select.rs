@@ -88,8 +88,8 @@ impl FilterArgs {
 /// How the live kernel is watched.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ProbeArgs {
-    /// Size of the ring buffer in MiB, rounded up to a power of two
-    #[arg(long, value_name = "MIB", default_value_t = probe::DEFAULT_RING_BYTES >> 20, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    /// Size of the ring buffer, rounded up to a power of two: in MiB, or with its unit (256K)
+    #[arg(long, value_name = "SIZE", default_value = "16", value_parser = ring_bytes)]
     ring_size: u32,
     /// Do not ask which sockets there are already: those show from their next change on
     #[arg(long)]
@@ -105,7 +105,7 @@ pub(super) struct ProbeArgs {
 impl ProbeArgs {
     pub(super) fn options(&self, filter: tcptrace_common::Filter) -> probe::Options {
         let (no_btf, object) = (self.no_btf, self.object.clone());
-        probe::Options { ring_bytes: self.ring_size << 20, filter, no_btf, object }
+        probe::Options { ring_bytes: self.ring_size, filter, no_btf, object }
     }
 }
 
@@ -189,6 +189,15 @@ pub(super) fn bytes(text: &str) -> Result<u64> {
     number.checked_mul(1 << shift).filter(|size| *size > 0).with_context(wrong)
 }
 
+/// The size of a ring buffer: a bare number counts MiB.
+fn ring_bytes(text: &str) -> Result<u32> {
+    const MOST: u64 = 1 << 30;
+    let size = if text.bytes().all(|byte| byte.is_ascii_digit()) { bytes(&format!("{text}M")) } else { bytes(text) };
+    let size = size?;
+    anyhow::ensure!((4096..=MOST).contains(&size), "'{text}' is not between 4K and 1024M");
+    Ok(u32::try_from(size)?)
+}
+
 /// An address or a network; one of IPv4-mapped IPv6 addresses is taken as the IPv4 one that rows show.
 fn network(text: &str) -> Result<IpNet, String> {
     let given = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
@@ -237,6 +246,19 @@ mod tests {
     #[case("1kB", 1024)]
     fn sizes(#[case] text: &str, #[case] expected: u64) {
         assert_eq!(bytes(text).expect("it is a size"), expected);
+    }
+
+    #[rstest]
+    #[case("16", Some(probe::DEFAULT_RING_BYTES))]
+    #[case("1024", Some(1 << 30))]
+    #[case("256K", Some(256 << 10))]
+    #[case("4096B", Some(4096))]
+    #[case("1025", None)]
+    #[case("2K", None)]
+    #[case("0", None)]
+    #[case("", None)]
+    fn sizes_of_ring_buffers(#[case] text: &str, #[case] expected: Option<u32>) {
+        assert_eq!(ring_bytes(text).ok(), expected);
     }
 
     #[rstest]

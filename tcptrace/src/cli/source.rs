@@ -1,5 +1,7 @@
 //! The live kernel as a source of items: what its ring buffer holds, what it answers, names, clocks and losses.
 
+mod gaps;
+
 use std::collections::HashMap;
 use std::pin::pin;
 use std::time::Duration;
@@ -8,15 +10,16 @@ use anyhow::Result;
 use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
+use self::gaps::{Gaps, Marker};
 use super::clock::{self, boot_ns};
 use super::inquire::{Answer, Inquirer, Question};
-use crate::event::{Event, Losses};
+use crate::event::{Cause, Event, Losses};
 use crate::existing::{Groups, Namespaces};
-use crate::probe::{Options, Probe};
+use crate::probe::{Feature, Options, Probe};
 use crate::trace::{Clocks, Head, Item, RecordedFeature};
 
 /// Records taken from the ring buffer at a time.
-const BATCH: usize = 1024;
+const BATCH: usize = 256;
 /// How often the slower loss counters are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// How far boot time must run away from monotonic time to count as sleep, and not as reading them one by one.
@@ -50,6 +53,11 @@ pub(super) trait Sink {
     /// Whether it wants to know who holds which socket.
     fn wants_scan(&mut self) -> bool;
 
+    /// How long it has waited until its output was taken.
+    fn blocked(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Whether it takes no more.
     fn is_over(&self) -> bool {
         false
@@ -70,6 +78,12 @@ pub(super) struct Source {
     /// How long the machine had slept when last looked at.
     slept_ns: u64,
     losses: Losses,
+    /// The same, as the kernel side counts.
+    counted: Losses,
+    /// Where they belong.
+    gaps: Gaps,
+    /// When they were last looked at, and how long the sink had waited until its output was taken.
+    looked_at: (Instant, Duration),
     next_housekeeping: Instant,
     items: Vec<Item>,
 }
@@ -86,6 +100,9 @@ impl Source {
             clocks: Clocks::default(),
             slept_ns: 0,
             losses: Losses::default(),
+            counted: Losses::default(),
+            gaps: Gaps::new(options.ring_size().into()),
+            looked_at: (Instant::now(), Duration::ZERO),
             next_housekeeping: Instant::now(),
             items: Vec::new(),
             probe,
@@ -95,6 +112,11 @@ impl Source {
     /// Whether sockets are told apart by their cookies.
     pub(super) fn knows_cookies(&self) -> bool {
         self.probe.knows_cookies()
+    }
+
+    /// Whether something can be measured.
+    pub(super) fn has(&self, feature: Feature) -> bool {
+        self.probe.services().iter().any(|(served, service)| *served == feature && service.is_attached())
     }
 
     /// What is known of the source, for a recording of it.
@@ -191,7 +213,7 @@ impl Source {
         self.read_clocks()?;
         loop {
             let before = boot_ns()?;
-            let is_empty = self.take_batch(before)?;
+            let is_empty = self.take_batch(sink.blocked())?;
             self.hand_over(sink)?;
             if is_empty {
                 if sink.next_deadline().is_some_and(|deadline| deadline <= before) {
@@ -203,31 +225,70 @@ impl Source {
     }
 
     /// Takes one batch from the ring buffer. Returns whether that is empty.
-    fn take_batch(&mut self, now: u64) -> Result<bool> {
+    fn take_batch(&mut self, blocked: Duration) -> Result<bool> {
         let first = self.items.len();
+        let markers = self.gaps.pass(false);
+        let limit = self.gaps.limit();
         let Self { probe, items, groups, namespaces, inquirer, .. } = self;
-        let is_empty = probe.drain(BATCH, |event| {
+        let is_empty = probe.drain(BATCH, limit, |event| {
             learn(&event, groups, namespaces, inquirer, items);
             items.push(Item::Event(event));
         });
-        let before = self.losses;
-        self.losses = self.probe.losses();
-        // What was lost was lost between two of these events, nobody knows which: mark the connections that end
-        // among them, and those that go on.
-        let events = self.losses.total().saturating_sub(before.total());
-        if events > 0 {
-            let at = self.items[first..].iter().find_map(|item| match item {
-                Item::Event(event) => Some(event.at()),
-                _ => None,
-            });
-            self.items.insert(first, Item::Event(Event::Lost { at: at.unwrap_or(now), events }));
-            self.items.push(Item::Event(Event::Lost { at: boot_ns()?, events: 0 }));
-            self.items.push(Item::Losses(self.losses));
-            if self.knows_cookies() {
-                self.inquirer.want(Question::Survey);
-            }
+        let now = boot_ns()?;
+        let event = |item: &Item| if let Item::Event(event) = item { Some(event.at()) } else { None };
+        let before = self.items[first..].iter().find_map(event).unwrap_or(now);
+        self.mark(markers, before, first);
+        self.look_at_losses(blocked, before, first);
+        if is_empty {
+            let markers = self.gaps.pass(true);
+            self.mark(markers, now, self.items.len());
         }
         Ok(is_empty)
+    }
+
+    /// Notes what was lost since the last look. What was not dropped by the ring buffer was lost among the events from
+    /// `first` on.
+    fn look_at_losses(&mut self, blocked: Duration, at: u64, first: usize) {
+        let read = self.probe.read();
+        let (looked_at, blocked_before) = std::mem::replace(&mut self.looked_at, (Instant::now(), blocked));
+        let counted = self.probe.losses();
+        let before = std::mem::replace(&mut self.counted, counted);
+        let transitions = counted.ring_full.saturating_sub(before.ring_full);
+        let others = counted.ring_full_others.saturating_sub(before.ring_full_others);
+        let missed = counted.recursion.saturating_sub(before.recursion);
+        // For most of the time nothing was read, because something was to be written.
+        let is_output_slow = blocked.saturating_sub(blocked_before) * 2 >= looked_at.elapsed();
+        let cause = if is_output_slow { Cause::OutputSlow } else { Cause::RingFull };
+        self.losses.drop(cause, transitions, others);
+        (self.losses.recursion, self.losses.filtered) = (counted.recursion, counted.filtered);
+        if missed > 0 {
+            self.gaps.begin_here();
+            self.mark([Marker::From(Cause::Recursion, missed, self.losses)], at, first);
+        }
+        if transitions + others > 0 {
+            self.gaps.note_dropped(cause, transitions + others, self.losses, read);
+        }
+        self.gaps.looked_at(read);
+    }
+
+    /// Tells of losses, before the item in this place.
+    fn mark(&mut self, markers: impl IntoIterator<Item = Marker>, at: u64, place: usize) {
+        let mut items = Vec::new();
+        for marker in markers {
+            match marker {
+                Marker::From(cause, events, losses) => {
+                    items.push(Item::Event(Event::Lost { at, cause, events }));
+                    items.push(Item::Losses(losses));
+                }
+                Marker::To => {
+                    items.push(Item::Event(Event::Lost { at, cause: Cause::Unknown, events: 0 }));
+                    if self.knows_cookies() {
+                        self.inquirer.want(Question::Survey);
+                    }
+                }
+            }
+        }
+        self.items.splice(place..place, items);
     }
 
     fn push(&mut self, event: Event) {

@@ -1,23 +1,46 @@
 //! Rows on standard output, as items come in: what `watch`, `connections` and `replay` print.
 
 use std::io;
+use std::time::Duration;
 
 use anyhow::Result;
 use jiff::tz::TimeZone;
 
-use super::outlet::Outlet;
+use super::outlet::{Blocked, Outlet};
 use super::select::OutputArgs;
 use super::{Outcome, say};
+use crate::audit::Finding;
 use crate::filter::Criteria;
 use crate::follow::Follower;
-use crate::lifecycle::Config;
-use crate::output::{Kind, Printer, TextOptions};
+use crate::lifecycle::{Config, Row};
+use crate::names::Names;
+use crate::output::{Format, Kind, Printer, TextOptions, audit_lines};
 use crate::trace::{Item, Origin};
 
 /// Follows a source, and prints what comes out.
 pub(super) struct View {
     pub(super) follower: Follower,
     printer: Box<dyn Printer>,
+    format: Format,
+    blocked: Blocked,
+    findings: Vec<Finding>,
+}
+
+fn findings(items: &[Item]) -> impl Iterator<Item = Finding> {
+    items.iter().filter_map(|item| if let Item::Audit(finding) = item { Some(*finding) } else { None })
+}
+
+/// Says what an audit found, if there was one.
+pub(super) fn say_audit(findings: &[Finding], names: &Names) {
+    audit_lines(findings, names).iter().for_each(|line| say(format_args!("audit: {line}")));
+}
+
+/// Prints a row; on standard error, if the format has no room for it.
+pub(super) fn print(printer: &mut dyn Printer, format: Format, row: &Row, origin: &Origin) -> io::Result<()> {
+    if let (Format::Csv, Row::Loss(loss)) = (format, row) {
+        say(loss);
+    }
+    printer.row(row, &origin.context)
 }
 
 impl View {
@@ -30,15 +53,23 @@ impl View {
         states: bool,
     ) -> Result<Self> {
         let text = TextOptions { colour: output.colour(), states, zone: TimeZone::system() };
-        let mut printer = output.format.printer(Outlet::default(), text);
+        let blocked = Blocked::default();
+        let mut printer = output.format.printer(Outlet::timed(blocked.clone()), text);
         printer.header(kind)?;
         printer.flush()?;
-        Ok(Self { follower: Follower::new(config, criteria, Origin::default()), printer })
+        let follower = Follower::new(config, criteria, Origin::default());
+        Ok(Self { follower, printer, format: output.format, blocked, findings: Vec::new() })
     }
 
     pub(super) fn take(&mut self, items: &[Item]) -> io::Result<()> {
-        let Self { follower, printer } = self;
-        follower.take(items, |row, origin| printer.row(row, &origin.context))
+        findings(items).for_each(|finding| self.findings.push(finding));
+        let Self { follower, printer, format, .. } = self;
+        follower.take(items, |row, origin| print(&mut **printer, *format, row, origin))
+    }
+
+    /// How long it has waited until its output was taken.
+    pub(super) fn blocked(&self) -> Duration {
+        self.blocked.get()
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
@@ -47,8 +78,10 @@ impl View {
 
     /// Says what there was.
     pub(super) fn finish(&mut self) -> Result<Outcome> {
-        self.follower.finish();
+        let Self { follower, printer, format, .. } = self;
+        follower.finish(|row, origin| print(&mut **printer, *format, row, origin))?;
         self.flush()?;
+        say_audit(&self.findings, &self.follower.context().names);
         let stats = self.follower.stats();
         let (lost, causes) = self.follower.missing();
         say(format_args!(

@@ -77,7 +77,7 @@ impl Criteria {
     /// Whether the connection of a row matches; `None` while that depends on what is not known yet. The last row of a
     /// connection always decides: what is unknown then does not match.
     pub(super) fn decide(&self, row: &Row, names: &Names) -> Option<bool> {
-        let facts = Facts::of(row);
+        let Some(facts) = Facts::of(row) else { return Some(true) };
         let answer = self.ask(&facts, names);
         if facts.is_last { Some(answer == Some(true)) } else { answer }
     }
@@ -112,6 +112,7 @@ impl Criteria {
         match row {
             Row::Transition(row) => self.passes_transition(row),
             Row::Connection(row) => self.passes_connection(row),
+            Row::Loss(_) | Row::Audit(_) => true,
         }
     }
 
@@ -160,8 +161,8 @@ struct Facts<'r> {
 }
 
 impl<'r> Facts<'r> {
-    fn of(row: &'r Row) -> Self {
-        match row {
+    fn of(row: &'r Row) -> Option<Self> {
+        Some(match row {
             Row::Transition(row) => Self {
                 identity: &row.identity,
                 closer: row.closer,
@@ -176,7 +177,8 @@ impl<'r> Facts<'r> {
                 is_listener: false,
                 is_last: true,
             },
-        }
+            Row::Loss(_) | Row::Audit(_) => return None,
+        })
     }
 
     fn of_socket(socket: &'r Entry) -> Self {

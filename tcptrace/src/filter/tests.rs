@@ -385,10 +385,7 @@ fn any_criteria() -> impl Strategy<Value = Criteria> {
 
 /// The place of a row in its stream.
 fn place(row: &Row) -> u64 {
-    match row {
-        Row::Transition(row) => row.boot_ns,
-        Row::Connection(row) => row.closed_ns,
-    }
+    row.boot_ns()
 }
 
 /// The rows of every life of every socket.
@@ -396,7 +393,7 @@ fn lives(stream: &[Row]) -> Vec<Vec<Row>> {
     let mut lives: Vec<Vec<Row>> = Vec::new();
     let mut current: HashMap<u64, usize> = HashMap::new();
     for row in stream {
-        let conn = row.identity().conn;
+        let conn = row.identity().expect("no loss").conn;
         let life = current.get(&conn).copied();
         let is_over = life.is_some_and(|life| {
             let closed = |row: &Row| matches!(row, Row::Transition(row) if row.new == State::Closed);
@@ -433,7 +430,7 @@ proptest! {
         prop_assert_eq!(out.len() as u64 + filter.filtered_out() + filter.dropped(), stream.len() as u64);
         prop_assert!(out.iter().all(|row| stream.contains(row)));
         for conn in 0..4 {
-            let places: Vec<u64> = out.iter().filter(|row| row.identity().conn == conn).map(place).collect();
+            let places: Vec<u64> = out.iter().filter(|row| row.identity().expect("no loss").conn == conn).map(place).collect();
             prop_assert!(places.is_sorted_by(|before, after| before < after), "{places:?}");
         }
     }

@@ -138,6 +138,37 @@ fn connecting(change: &Change, flags: Flags) -> End {
     }
 }
 
+/// The closing of a socket of which nothing was seen before. It had no cookie by which its mini-socket could have been
+/// known when that was made: that none was seen says nothing.
+pub(super) fn without_proof(change: &Change) -> Change {
+    let unseen = |end: EndFacts| match end.mini {
+        Birth::None => EndFacts { mini: Birth::NotWatched, ..end },
+        Birth::NotWatched | Birth::Made { .. } => end,
+    };
+    Change { end: change.end.map(unseen), ..*change }
+}
+
+/// How certain it is that a mini-socket was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Certain,
+    /// If a reset follows, none was due.
+    UnlessReset,
+}
+
+/// Whether a mini-socket was due when a full socket was closed, and none was made.
+pub(crate) fn time_wait_refused(change: &Change) -> Option<Refusal> {
+    if change.new != State::Closed || change.flags.is_none() {
+        return None;
+    }
+    let is_refused = |ending: &Ending| ending.time_wait == Some(TimeWaitEnd::Refused);
+    match closing(change, None) {
+        Verdict::Ended(ending) if is_refused(&ending) => Some(Refusal::Certain),
+        Verdict::AwaitReset(Alternatives { without, .. }) if is_refused(&without) => Some(Refusal::UnlessReset),
+        _ => None,
+    }
+}
+
 /// Both FINs are done, ours first, but no mini-socket was made.
 fn no_time_wait(facts: &EndFacts) -> Verdict {
     let why = if facts.mini == Birth::None { TimeWaitEnd::Refused } else { TimeWaitEnd::Unknown };

@@ -1,5 +1,9 @@
 //! What the engine concludes: the rows that every output renders.
 
+use std::fmt;
+
+use crate::audit::Finding;
+use crate::event::Cause;
 use crate::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
 
 /// A duration in ns that says how much of it was seen.
@@ -184,6 +188,40 @@ impl Connection {
     }
 }
 
+/// Something is missing here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// When, in ns of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// Why.
+    pub cause: Cause,
+    /// How many events, or sockets where they were forgotten; `None` when unknown.
+    pub count: Option<u64>,
+}
+
+impl Loss {
+    /// What an event says of a loss; `None` when it only says how far one goes that was told before.
+    pub fn of(at: u64, cause: Cause, events: u64) -> Option<Self> {
+        match (cause, events) {
+            (Cause::Damage, 0) => Some(Self { boot_ns: at, cause, count: None }),
+            (_, 0) => None,
+            _ => Some(Self { boot_ns: at, cause, count: Some(events) }),
+        }
+    }
+}
+
+/// For people.
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = self.cause.words();
+        match (self.count, self.cause) {
+            (Some(count), Cause::Evicted) => write!(f, "{count} {words}"),
+            (Some(count), _) => write!(f, "{count} events lost: {words}"),
+            (None, _) => write!(f, "events lost: {words}"),
+        }
+    }
+}
+
 /// What the engine puts out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
@@ -191,6 +229,10 @@ pub enum Row {
     Transition(Transition),
     /// The end of a connection.
     Connection(Connection),
+    /// Something is missing here.
+    Loss(Loss),
+    /// What an audit found.
+    Audit(Finding),
 }
 
 impl Row {
@@ -199,14 +241,27 @@ impl Row {
         match self {
             Self::Transition(row) => row.stuck.as_ref(),
             Self::Connection(row) => row.stuck.as_deref(),
+            Self::Loss(_) | Self::Audit(_) => None,
         }
     }
 
-    /// Which connection it is about.
-    pub fn identity(&self) -> &Identity {
+    /// Which connection it is about, if it is about one.
+    pub fn identity(&self) -> Option<&Identity> {
         match self {
-            Self::Transition(row) => &row.identity,
-            Self::Connection(row) => &row.identity,
+            Self::Transition(row) => Some(&row.identity),
+            Self::Connection(row) => Some(&row.identity),
+            Self::Loss(_) | Self::Audit(_) => None,
+        }
+    }
+
+    /// When it happened, in ns of `CLOCK_BOOTTIME`.
+    pub fn boot_ns(&self) -> u64 {
+        match self {
+            Self::Transition(row) => row.boot_ns,
+            Self::Connection(row) => row.closed_ns,
+            Self::Loss(row) => row.boot_ns,
+            Self::Audit(Finding::Counter(row)) => row.at,
+            Self::Audit(Finding::Verdict(row)) => row.at,
         }
     }
 }

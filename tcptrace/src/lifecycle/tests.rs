@@ -339,6 +339,46 @@ fn the_socket_that_was_idle_longest_is_forgotten_first() {
         Some("SYN_SENT>ESTABLISHED ≥3"),
         "what is certain of the forgotten one"
     );
+    for event in script::parse("8 other ESTABLISHED>CLOSED err=104") {
+        engine.feed(&event, &mut rows);
+    }
+    let lives = script::connections(&rows);
+    let other = lives.last().expect("the forgotten one");
+    assert!(other.contains("incomplete"), "{other}");
+}
+
+/// With many of them, one loss a second tells of all; what is left is told in the end.
+#[test]
+fn forgotten_sockets_are_told_of_together() {
+    let mut engine = super::Engine::new(super::Config { sockets: 1, ..super::Config::default() });
+    let mut rows = Vec::new();
+    for event in script::parse(
+        "0 CLOSED>SYN_SENT; 1 other CLOSED>SYN_SENT; 900 CLOSED>SYN_SENT; 1001 SYN_SENT>ESTABLISHED; 1500 other CLOSED>SYN_SENT",
+    ) {
+        engine.feed(&event, &mut rows);
+    }
+    assert_eq!(script::losses(&rows), ["1 evicted Some(2)"]);
+    assert_eq!(engine.next_deadline(), Some(1_002_500_000_000), "when the rest is told");
+    engine.finish(&mut rows);
+    assert_eq!(script::losses(&rows), ["1 evicted Some(2)", "1500 evicted Some(1)"]);
+    assert_eq!(engine.stats().evicted, 3);
+}
+
+/// It had no cookie before, by which its mini-socket could have been known.
+#[test]
+fn a_socket_first_seen_when_it_closes_may_have_a_time_wait() {
+    assert_eq!(play_rows("5 FIN_WAIT2>CLOSED done mini=none"), ["FIN_WAIT2>CLOSED ≥5 active unknown"]);
+    let seen = play_rows("4 FIN_WAIT1>FIN_WAIT2 snd sock; 5 FIN_WAIT2>CLOSED done mini=none");
+    assert_eq!(seen.last().map(String::as_str), Some("FIN_WAIT2>CLOSED 1 active refused"));
+}
+
+#[test]
+fn a_loss_is_a_row_where_it_happened() {
+    let rows = script::rows("0 CLOSED>SYN_SENT; 1 lost; 2 SYN_SENT>ESTABLISHED; 3 lost_to; 4 SYN_SENT>CLOSED err=104");
+    assert_eq!(script::losses(&rows), ["1 ring_full Some(1)"], "and none where it ends");
+    let place = rows.iter().position(|row| matches!(row, super::Row::Loss(_)));
+    assert_eq!(place, Some(1), "between the transitions");
+    assert!(script::connections(&rows).iter().all(|life| life.contains("incomplete")));
 }
 
 #[test]

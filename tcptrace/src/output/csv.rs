@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use crate::lifecycle::{Connection, Stay, Transition};
+use crate::audit::Finding;
+use crate::lifecycle::{Connection, Loss, Stay, Transition};
 use crate::snapshot::{Count, Entry};
 
 use super::fields::{
@@ -125,6 +126,16 @@ impl<W: Write> Printer for Csv<W> {
 
     fn count(&mut self, row: &Count, context: &Context) -> io::Result<()> {
         self.write([COUNT_FIELDS, &[]], row, context)
+    }
+
+    /// It has other columns than the rows around it: it is for whoever prints to say it elsewhere.
+    fn loss(&mut self, _: &Loss, _: &Context) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// It is for standard error, like the closing line ([`audit_lines`](super::audit_lines)).
+    fn audit(&mut self, _: &Finding, _: &Context) -> io::Result<()> {
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

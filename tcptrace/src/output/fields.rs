@@ -3,7 +3,9 @@
 //! These tables are the only definition of JSON and CSV. Fields may be added; none is ever renamed, moved in meaning or
 //! dropped. The fields of a socket that is stuck follow those of its row: always in CSV, in JSON on such rows only.
 
+mod audit;
 mod feature;
+mod loss;
 mod report;
 mod snapshot;
 
@@ -15,7 +17,9 @@ use crate::tcp::{Closer, OwnerSource, State, Task, TimeWaitEnd};
 
 use super::Context;
 
+pub use self::audit::{AUDIT_FIELDS, AUDITED_FIELDS};
 pub use self::feature::FEATURE_FIELDS;
+pub use self::loss::LOSS_FIELDS;
 pub use self::report::{
     REPORT_BUCKET_FIELDS, REPORT_CHURN_FIELDS, REPORT_COUNT_FIELDS, REPORT_DAMAGE_FIELDS, REPORT_FAILURE_FIELDS,
     REPORT_FIELDS, REPORT_GROUP_FIELDS, REPORT_HOST_FIELDS, REPORT_LOSS_FIELDS, REPORT_OPEN_FIELDS,
@@ -723,6 +727,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::event::Cause;
     use crate::report::TRACKED;
     use crate::tcp::{End, Side};
 
@@ -757,6 +762,9 @@ mod tests {
         assert_documented(SOCKET_FIELDS);
         assert_documented(COUNT_FIELDS);
         assert_documented(FEATURE_FIELDS);
+        assert_documented(LOSS_FIELDS);
+        assert_documented(AUDIT_FIELDS);
+        assert_documented(AUDITED_FIELDS);
         assert_documented(STUCK_CONNECTION_FIELDS);
         assert_documented(REPORT_FIELDS);
         assert_documented(REPORT_HOST_FIELDS);
@@ -781,6 +789,7 @@ mod tests {
         assert_words(TRANSITION_FIELDS, "side", Side::ALL.iter().map(|word| word.as_str()));
         assert_words(TRANSITION_FIELDS, "owner_source", OwnerSource::ALL.iter().map(|word| word.as_str()));
         assert_words(CONNECTION_FIELDS, "closer", closers());
+        assert_words(LOSS_FIELDS, "cause", Cause::ALL.iter().map(|cause| cause.as_str()));
         assert_words(CONNECTION_FIELDS, "end", End::ALL.iter().map(|word| word.as_str()));
         assert_words(CONNECTION_FIELDS, "time_wait_end", TimeWaitEnd::ALL.iter().map(|word| word.as_str()));
     }
@@ -804,6 +813,11 @@ mod tests {
             "event by state total held queued orphan mini pid comm listener_pid listener_comm local remote netns";
         assert_eq!(names(COUNT_FIELDS).join(" "), count);
         assert_eq!(names(FEATURE_FIELDS).join(" "), "event feature purpose available detail");
+        assert_eq!(names(LOSS_FIELDS).join(" "), "event time boot_ns cause count");
+        let audit = "event time boot_ns netns netns_name counter seen expected difference within";
+        assert_eq!(names(AUDIT_FIELDS).join(" "), audit);
+        let audited = "event time boot_ns namespaces gone unclear transitions lost lost_transitions unexplained";
+        assert_eq!(names(AUDITED_FIELDS).join(" "), audited);
         let stuck = "holder_pid holder_comm fd holders accepted listener_pid listener_comm";
         let figures = "event from to duration_ns events transitions lost damaged connections opened opened_per_second \
                        opened_peak_per_second opened_peak_time ended ended_per_second ended_peak_per_second \

@@ -2,12 +2,13 @@
 
 use std::io::{self, Write};
 
-use crate::lifecycle::{Connection, Stay, Transition};
+use crate::audit::Finding;
+use crate::lifecycle::{Connection, Loss, Stay, Transition};
 use crate::snapshot::{Count, Entry};
 
 use super::fields::{
-    CONNECTION_FIELDS, COUNT_FIELDS, Field, SOCKET_FIELDS, STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS,
-    TRANSITION_FIELDS, Value,
+    AUDIT_FIELDS, AUDITED_FIELDS, CONNECTION_FIELDS, COUNT_FIELDS, Field, LOSS_FIELDS, SOCKET_FIELDS,
+    STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, TRANSITION_FIELDS, Value,
 };
 use super::time::Rfc3339;
 use super::{Context, Kind, Printer, render, sanitise};
@@ -92,6 +93,17 @@ impl<W: Write> Printer for Json<W> {
 
     fn count(&mut self, row: &Count, context: &Context) -> io::Result<()> {
         self.object([COUNT_FIELDS, &[]], row, context)
+    }
+
+    fn loss(&mut self, row: &Loss, context: &Context) -> io::Result<()> {
+        self.object([LOSS_FIELDS, &[]], row, context)
+    }
+
+    fn audit(&mut self, row: &Finding, context: &Context) -> io::Result<()> {
+        match row {
+            Finding::Counter(row) => self.object([AUDIT_FIELDS, &[]], row, context),
+            Finding::Verdict(row) => self.object([AUDITED_FIELDS, &[]], row, context),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

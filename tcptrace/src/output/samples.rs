@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
-use crate::event::Kept;
+use crate::audit::{Compared, Counter, Finding, Verdict};
+use crate::event::{Cause, Kept};
 use crate::existing::Timer;
-use crate::lifecycle::{Connection, Held, Identity, Owner, Reason, Stay, Stuck, Totals, Transition};
+use crate::lifecycle::{Connection, Held, Identity, Loss, Owner, Reason, Stay, Stuck, Totals, Transition};
 use crate::names::{Group, Names};
 use crate::snapshot::{By, Count, Entry, Shares};
 use crate::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
@@ -374,4 +375,35 @@ pub(crate) fn counts() -> Vec<Count> {
         Count { ends: Some(tuple("10.0.0.1:80", "10.0.0.2:0")), ..remote },
         Count { ends: Some(tuple("[::1]:0", "[::1]:443")), ..remote },
     ]
+}
+
+/// One for each cause, and one of which the number is unknown.
+pub(crate) fn losses() -> Vec<Loss> {
+    let loss = |(cause, count)| Loss { boot_ns: 1_234_567_890, cause, count };
+    let unknown = std::iter::once((Cause::Damage, None));
+    Cause::ALL.into_iter().zip((1..).map(|power| Some(10_u64.pow(power)))).chain(unknown).map(loss).collect()
+}
+
+/// A counter that agrees in a namespace with a name, one that does not in another, and what that comes to.
+pub(crate) fn findings() -> Vec<Finding> {
+    let one = Compared {
+        at: 1_234_567_890,
+        netns: 4_026_532_000,
+        counter: Counter::ActiveOpens,
+        seen: 1_000_000,
+        expected: 1_000_000,
+        within: 0,
+    };
+    let other = Compared { netns: 1, counter: Counter::TwOverflow, seen: 7, within: 3, ..one };
+    let verdict = Verdict {
+        at: one.at,
+        namespaces: 2,
+        gone: 1,
+        unclear: 0,
+        transitions: 500,
+        lost: 12,
+        lost_transitions: 10,
+        unexplained: 999_978,
+    };
+    vec![Finding::Counter(one), Finding::Counter(other), Finding::Verdict(verdict)]
 }

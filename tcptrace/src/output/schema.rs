@@ -7,11 +7,11 @@ use serde_json::{Map, Value, json};
 use super::Format;
 use super::columns::{Column, PARTITIONS, columns};
 use super::fields::{
-    CONNECTION_FIELDS, COUNT_FIELDS, FEATURE_FIELDS, Field, REPORT_BUCKET_FIELDS, REPORT_CHURN_FIELDS,
-    REPORT_COUNT_FIELDS, REPORT_DAMAGE_FIELDS, REPORT_FAILURE_FIELDS, REPORT_FIELDS, REPORT_GROUP_FIELDS,
-    REPORT_HOST_FIELDS, REPORT_LOSS_FIELDS, REPORT_OPEN_FIELDS, REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS,
-    REPORT_STATE_FIELDS, SOCKET_FIELDS, STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, Shape, Streamed,
-    TRANSITION_FIELDS,
+    AUDIT_FIELDS, AUDITED_FIELDS, CONNECTION_FIELDS, COUNT_FIELDS, FEATURE_FIELDS, Field, LOSS_FIELDS,
+    REPORT_BUCKET_FIELDS, REPORT_CHURN_FIELDS, REPORT_COUNT_FIELDS, REPORT_DAMAGE_FIELDS, REPORT_FAILURE_FIELDS,
+    REPORT_FIELDS, REPORT_GROUP_FIELDS, REPORT_HOST_FIELDS, REPORT_LOSS_FIELDS, REPORT_OPEN_FIELDS,
+    REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS, REPORT_STATE_FIELDS, SOCKET_FIELDS, STUCK_CONNECTION_FIELDS,
+    STUCK_TRANSITION_FIELDS, Shape, Streamed, TRANSITION_FIELDS,
 };
 use crate::lifecycle::{Connection, Transition};
 
@@ -38,6 +38,9 @@ fn outputs() -> Vec<Output> {
     vec![
         of("watch", [described(TRANSITION_FIELDS, true), described(STUCK_TRANSITION_FIELDS, false)].concat()),
         of("connections", [described(CONNECTION_FIELDS, true), described(STUCK_CONNECTION_FIELDS, false)].concat()),
+        of("watch, connections: lost", described(LOSS_FIELDS, true)),
+        of("watch, connections: audit", described(AUDIT_FIELDS, true)),
+        of("watch, connections: audited", described(AUDITED_FIELDS, true)),
         of("snapshot", described(COUNT_FIELDS, true)),
         of("snapshot --list", described(SOCKET_FIELDS, true)),
         of("check", described(FEATURE_FIELDS, true)),
@@ -229,6 +232,8 @@ mod tests {
         samples::transitions().iter().try_for_each(|row| printer.transition(row, &CONTEXT)).expect("written");
         samples::connections().iter().try_for_each(|row| printer.connection(row, &CONTEXT)).expect("written");
         samples::sockets().iter().try_for_each(|row| printer.socket(row, &CONTEXT)).expect("written");
+        samples::losses().iter().try_for_each(|row| printer.loss(row, &CONTEXT)).expect("written");
+        samples::findings().iter().try_for_each(|row| printer.audit(row, &CONTEXT)).expect("written");
         samples::counts().iter().try_for_each(|row| printer.count(row, &CONTEXT)).expect("written");
         let report = testing::incident(Options::default());
         crate::output::report(&mut lines, Format::Json, &TextOptions::default(), &report).expect("written");
@@ -247,6 +252,7 @@ mod tests {
             let command = match row["event"].as_str().expect("a word") {
                 "socket" => "snapshot --list",
                 "count" => "snapshot",
+                event @ ("lost" | "audit" | "audited") => &format!("watch, connections: {event}"),
                 event if event.starts_with("report") => &format!("report: {event}"),
                 _ if row.get("old").is_some() => "watch",
                 _ => "connections",

@@ -59,6 +59,79 @@ fn counts(format: Format) -> String {
     })
 }
 
+fn losses(format: Format, options: TextOptions) -> String {
+    rendered(|out| {
+        let mut printer = format.printer(out, options);
+        samples::losses().iter().try_for_each(|row| printer.loss(row, &CONTEXT))?;
+        printer.flush()
+    })
+}
+
+#[test]
+fn losses_as_text() {
+    assert_snapshot!(losses(Format::Text, PLAIN), @"
+    03:04:06.234 10 events lost: cause not recorded
+    03:04:06.234 100 events lost: ring buffer full, try --ring-size
+    03:04:06.234 1000 events lost: output not taken fast enough
+    03:04:06.234 10000 events lost: program was running already
+    03:04:06.234 100000 events lost: not written
+    03:04:06.234 1000000 events lost: trace damaged
+    03:04:06.234 10000000 sockets forgotten, try --max-sockets
+    03:04:06.234 events lost: trace damaged
+    ");
+    let coloured = losses(Format::Text, TextOptions { colour: true, ..PLAIN });
+    assert!(coloured.starts_with("03:04:06.234 \x1b["), "{coloured:?}");
+}
+
+#[test]
+fn losses_as_json() {
+    assert_snapshot!(losses(Format::Json, PLAIN), @r#"
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"unknown","count":10}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"ring_full","count":100}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"output_slow","count":1000}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"recursion","count":10000}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"disk","count":100000}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"damage","count":1000000}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"evicted","count":10000000}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"damage","count":null}
+    "#);
+}
+
+/// They would not fit among the columns of other rows.
+#[test]
+fn losses_are_no_rows_of_csv() {
+    assert_eq!(losses(Format::Csv, PLAIN), "");
+}
+
+#[test]
+fn an_audit_for_people() {
+    let lines = super::audit_lines(&samples::findings(), &CONTEXT.names);
+    assert_snapshot!(lines.join("\n"), @r"
+    NETNS      COUNTER                    SEEN    EXPECTED  DIFFERENCE
+    4026532000 ActiveOpens             1000000     1000000           0 blue\x1b[2J
+    1          TCPTimeWaitOverflow           7     1000000      999993 within ±3
+    2 network namespaces compared, 1 gone before the end, 0 unclear; 500 transitions seen in them, 10 lost (12 events), 999978 unaccounted for
+    ");
+    assert!(super::audit_lines(&[], &CONTEXT.names).is_empty());
+}
+
+#[test]
+fn an_audit_for_programs() {
+    let print = |format: Format| {
+        rendered(|out| {
+            let mut printer = format.printer(out, PLAIN);
+            samples::findings().iter().try_for_each(|row| printer.audit(row, &CONTEXT))?;
+            printer.flush()
+        })
+    };
+    assert_snapshot!(print(Format::Json), @r#"
+    {"event":"audit","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":4026532000,"netns_name":"blue\\x1b[2J","counter":"ActiveOpens","seen":1000000,"expected":1000000,"difference":0,"within":0}
+    {"event":"audit","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":1,"netns_name":null,"counter":"TCPTimeWaitOverflow","seen":7,"expected":1000000,"difference":999993,"within":3}
+    {"event":"audited","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"namespaces":2,"gone":1,"unclear":0,"transitions":500,"lost":12,"lost_transitions":10,"unexplained":999978}
+    "#);
+    assert_eq!([print(Format::Text), print(Format::Csv)], ["", ""], "it goes to standard error");
+}
+
 #[test]
 fn sockets_as_text() {
     assert_snapshot!(sockets(Format::Text, PLAIN), @r##"

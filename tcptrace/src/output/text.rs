@@ -11,7 +11,8 @@ use std::net::SocketAddr;
 
 use anstyle::Style;
 
-use crate::lifecycle::{Connection, Held, Identity, Transition};
+use crate::audit::Finding;
+use crate::lifecycle::{Connection, Held, Identity, Loss, Transition};
 use crate::snapshot::{By, Count, Entry};
 use crate::tcp::{State, Task, TimeWaitEnd};
 
@@ -270,6 +271,21 @@ impl<W: Write> Printer for Text<W> {
 
     fn count(&mut self, row: &Count, _: &Context) -> io::Result<()> {
         self.write_count(row)
+    }
+
+    /// The time, and then words across the columns.
+    fn loss(&mut self, row: &Loss, context: &Context) -> io::Result<()> {
+        self.time(context.clock.unix_ns(row.boot_ns));
+        self.line.raw(b" ");
+        self.line.styled(self.coloured(style::RESET), |to| {
+            let _ = write!(to, "{row}");
+        });
+        self.end_of_line()
+    }
+
+    /// It is for standard error, like the closing line ([`audit_lines`](super::audit_lines)).
+    fn audit(&mut self, _: &Finding, _: &Context) -> io::Result<()> {
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

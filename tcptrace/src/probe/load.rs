@@ -3,6 +3,7 @@
 use std::fs;
 use std::hash::RandomState;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::thread;
 
 use aya::programs::{BtfTracePoint, Iter, ProgramError, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
@@ -60,7 +61,13 @@ struct Surroundings {
 
 impl Surroundings {
     fn look(options: &Options) -> Self {
-        Self { btf: read_btf(options), symbols: Symbols::read() }
+        // Each takes a good part of the time until the first event.
+        thread::scope(|scope| {
+            let symbols = scope.spawn(Symbols::read);
+            let btf = read_btf(options);
+            let symbols = symbols.join().unwrap_or_else(|_| Err("reading the kernel's symbols has failed".into()));
+            Self { btf, symbols }
+        })
     }
 
     fn layout(&self) -> Option<&Layout> {
@@ -144,7 +151,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
 fn open(options: &Options, around: &Surroundings) -> Result<Ebpf, ProbeError> {
     let mut loader = EbpfLoader::new();
     loader.btf(around.btf.as_ref().ok().map(|(btf, _)| btf));
-    loader.map_max_entries("EVENTS", options.ring_bytes.max(4096).next_power_of_two());
+    loader.map_max_entries("EVENTS", options.ring_size());
     let offsets = around.layout().map(|layout| layout.offsets.as_slice()).unwrap_or_default();
     for (symbol, offset) in offsets {
         loader.override_global(symbol, offset, true);

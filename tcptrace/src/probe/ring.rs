@@ -30,9 +30,11 @@ const SETTLE: Duration = Duration::from_millis(5);
 pub(super) struct Reader {
     ring: AsyncFd<RingBuf<MapData>>,
     wake: Array<MapData, u32>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
     programs: Vec<RawFd>,
     recursion: u64,
+    /// Bytes taken from the ring buffer.
+    read: u64,
     decoder: Arc<Decoder>,
     mood: Mood,
     #[cfg(feature = "bpf-log")]
@@ -81,6 +83,7 @@ impl Reader {
             counters,
             programs,
             recursion: 0,
+            read: 0,
             decoder: Arc::new(decoder),
             mood: Mood::Busy,
             #[cfg(feature = "bpf-log")]
@@ -102,26 +105,36 @@ impl Reader {
         }
     }
 
-    pub(super) fn drain(&mut self, at_most: usize, mut sink: impl FnMut(Event)) -> bool {
+    pub(super) fn drain(&mut self, at_most: usize, limit: u64, mut sink: impl FnMut(Event)) -> bool {
         #[cfg(feature = "bpf-log")]
         self.messages.iter_mut().for_each(aya_log::EbpfLogger::flush);
         let ring = self.ring.get_mut();
-        let mut records = 0;
-        while records < at_most {
-            let Some(record) = ring.next() else { break };
+        let (mut records, mut is_empty) = (0, false);
+        while records < at_most && self.read < limit {
+            let Some(record) = ring.next() else {
+                is_empty = true;
+                break;
+            };
             records += 1;
+            self.read += taken_by(record.len());
             match self.decoder.decode(&record) {
                 Some(event) => sink(event),
                 None => log::warn!("a record of {} bytes is not understood", record.len()),
             }
         }
         self.mood = match (records, self.mood) {
+            (0, _) if !is_empty => Mood::Busy,
             (0, Mood::Busy) => self.ask_to_be_woken(),
             (0, Mood::Settling(since)) if since.elapsed() < SETTLE => self.mood,
             (0, _) => Mood::Asleep,
             _ => Mood::Busy,
         };
-        records < at_most
+        is_empty
+    }
+
+    /// Bytes taken from the ring buffer so far.
+    pub(super) fn read(&self) -> u64 {
+        self.read
     }
 
     fn ask_to_be_woken(&mut self) -> Mood {
@@ -135,18 +148,22 @@ impl Reader {
     }
 
     pub(super) fn losses(&mut self) -> Losses {
-        let count = |index| match self.counters.get(&index, 0) {
-            Ok(per_cpu) => per_cpu.iter().sum(),
-            Err(error) => {
-                log::warn!("cannot read the loss counters: {error}");
-                0
+        let mut counted = [0; counter::COUNT];
+        match self.counters.get(&0, 0) {
+            Ok(per_cpu) => {
+                for cpu in per_cpu.iter() {
+                    counted.iter_mut().zip(cpu).for_each(|(sum, count)| *sum += count);
+                }
             }
-        };
+            Err(error) => log::warn!("cannot read the loss counters: {error}"),
+        }
         Losses {
-            ring_full: count(counter::LOST_TRANSITIONS),
-            ring_full_others: count(counter::LOST_OTHERS),
-            filtered: count(counter::FILTERED),
+            ring_full: counted[counter::LOST_TRANSITIONS],
+            ring_full_others: counted[counter::LOST_OTHERS],
+            filtered: counted[counter::FILTERED],
             recursion: self.recursion,
+            output_slow: 0,
+            output_slow_others: 0,
             unwritten: 0,
         }
     }
@@ -178,6 +195,11 @@ impl Scan {
         records.chunks_exact(HOLDER_RECORD).filter_map(|record| self.decoder.decode(record)).for_each(&mut sink);
         Ok(())
     }
+}
+
+/// What a record takes of the ring buffer: a header, and padding (`__bpf_ringbuf_reserve` in `kernel/bpf/ringbuf.c`).
+fn taken_by(record: usize) -> u64 {
+    (record as u64 + 8).next_multiple_of(8)
 }
 
 /// Length of a record of the walk.

@@ -129,6 +129,7 @@ impl Encoder {
             }
             Item::Head(head) => self.json(kind::HEAD, &**head),
             Item::Losses(losses) => self.json(kind::LOSSES, losses),
+            Item::Audit(finding) => self.json(kind::AUDIT, finding),
             Item::Clocks(clocks) => {
                 self.record(kind::CLOCKS, clocks);
                 Ok(())
@@ -175,6 +176,11 @@ impl Encoder {
         Ok(block)
     }
 
+    /// The last block will not be written: the next one takes its place.
+    pub fn take_back(&mut self) {
+        self.block = self.block.saturating_sub(1);
+    }
+
     fn clear(&mut self) {
         self.raw.clear();
         self.events = 0;
@@ -217,7 +223,10 @@ impl Encoder {
             Event::SurveyEnded { .. } => self.mark(kind::SURVEY_ENDED, at, 0),
             Event::ScanBegun { .. } => self.mark(kind::SCAN_BEGUN, at, 0),
             Event::ScanEnded { .. } => self.mark(kind::SCAN_ENDED, at, 0),
-            Event::Lost { events, .. } => self.mark(kind::LOST, at, events),
+            Event::Lost { cause, events, .. } => {
+                let after = self.after(at);
+                self.record(kind::LOST, &(wire::Mark { after, number: events }, wire::cause_to(cause)));
+            }
             Event::Suspended { ns, .. } => self.mark(kind::SUSPENDED, at, ns),
             Event::Passed { .. } => self.mark(kind::PASSED, at, 0),
         }

@@ -8,7 +8,10 @@ use super::block::{BlockHead, FRAME_HEADER, NoHead, VERSION};
 use super::decode::LONGEST_NS;
 use super::wire::kind;
 use super::*;
-use crate::event::{Birth, Change, EndFacts, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason};
+use crate::audit::{Compared, Counter, Finding, Verdict};
+use crate::event::{
+    Birth, Cause, Change, EndFacts, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
+};
 use crate::lifecycle::Totals;
 use crate::tcp::{Comm, State, Task, Tuple};
 
@@ -180,7 +183,7 @@ fn events() -> impl Strategy<Value = Event> {
         3 => Event::SurveyEnded { at },
         4 => Event::ScanBegun { at },
         5 => Event::ScanEnded { at },
-        6 => Event::Lost { at, events: number },
+        6 => Event::Lost { at, cause: Cause::ALL[netns as usize % Cause::ALL.len()], events: number },
         7 => Event::Suspended { at, ns: number },
         _ => Event::Passed { at },
     });
@@ -206,8 +209,15 @@ fn items() -> impl Strategy<Value = Item> {
         1 => any::<(u64, u64, i64)>().prop_map(|(boot_ns, monotonic_ns, unix_ns)| {
             Item::Clocks(Clocks { boot_ns, monotonic_ns, unix_ns })
         }),
-        1 => any::<[u64; 5]>().prop_map(|[ring_full, ring_full_others, recursion, filtered, unwritten]| {
-            Item::Losses(Losses { ring_full, ring_full_others, recursion, filtered, unwritten })
+        1 => any::<[u64; 4]>().prop_map(|[ring_full, output_slow, recursion, unwritten]| {
+            Item::Losses(Losses { ring_full, output_slow, recursion, unwritten, ..Losses::default() })
+        }),
+        1 => (any::<[u64; 4]>(), any::<u32>(), 0..7_usize).prop_map(|([at, seen, expected, within], netns, counter)| {
+            let counter = Counter::ALL[counter];
+            Item::Audit(Finding::Counter(Compared { at, netns, counter, seen, expected, within }))
+        }),
+        1 => any::<[u64; 4]>().prop_map(|[at, namespaces, lost, unexplained]| {
+            Item::Audit(Finding::Verdict(Verdict { at, namespaces, lost, unexplained, ..Verdict::default() }))
         }),
         1 => any::<(String, i64, bool, u16)>().prop_map(|(host, started_unix_ns, knows_cookies, port)| {
             let filter = Criteria {
@@ -233,9 +243,8 @@ proptest! {
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         read(&bytes);
         // The same behind every checksum.
-        for item in decode::Decoder::new(&bytes) {
-            let _ = item;
-        }
+        let (mut decoder, mut items) = (decode::Decoder::default(), Vec::new());
+        while decoder.next(&bytes, &mut items) == Ok(true) {}
     }
 
     /// Conclusions are drawn from whatever events there are, in whatever order.
@@ -405,17 +414,66 @@ fn some_sockets_alone_are_told_the_same() {
     let mut blocks = sample();
     blocks[0].insert(0, Item::Event(Event::Started { at: 1 }));
     blocks.push(vec![
-        Item::Event(Event::Lost { at: 4_000_000, events: 3 }),
+        Item::Event(Event::Lost { at: 4_000_000, cause: Cause::RingFull, events: 3 }),
         Item::Event(Event::Passed { at: 9_000_000 }),
     ]);
     let bytes = file(&blocks);
     let all = rows_of(&bytes, None);
-    assert_eq!(all.len(), 9, "two transitions and an open connection each: {all:?}");
+    assert_eq!(all.len(), 10, "two transitions and an open connection each, and a loss: {all:?}");
     for id in 1..=3 {
-        let expected: Vec<_> = all.iter().filter(|row| row.identity().conn == id).cloned().collect();
+        let expected: Vec<_> =
+            all.iter().filter(|row| row.identity().is_none_or(|identity| identity.conn == id)).cloned().collect();
         assert_eq!(rows_of(&bytes, Some(&[id])), expected, "{id}");
     }
     assert_eq!(rows_of(&bytes, Some(&[1, 2, 3])), all);
+}
+
+/// The first traces did not say why events were lost, and a later one may say what is not known yet.
+#[rstest]
+#[case::none(&[kind::LOST, 2, 10, 7], Cause::Unknown)]
+#[case::one(&[kind::LOST, 3, 10, 7, 1], Cause::RingFull)]
+#[case::another(&[kind::LOST, 4, 10, 7, 200, 99], Cause::Unknown)]
+fn losses_of_other_versions(#[case] raw: &[u8], #[case] cause: Cause) {
+    let mut items = Vec::new();
+    assert_eq!(decode::Decoder::default().next(raw, &mut items), Ok(true));
+    assert_eq!(items, [Item::Event(Event::Lost { at: 5, cause, events: 7 })]);
+    let losses = r#"{"ring_full":3,"ring_full_others":4,"recursion":5,"filtered":6,"unwritten":7}"#;
+    let losses: Losses = serde_json::from_str(losses).expect("losses as they were written at first");
+    assert_eq!((losses.total(), losses.output_slow), (19, 0));
+}
+
+/// A block that was made and could not be written is no damage: the losses tell of it.
+#[test]
+fn a_block_that_is_taken_back_leaves_no_gap() {
+    let mut encoder = Encoder::new(RECORDING).expect("memory");
+    let mut bytes = Vec::new();
+    for (number, items) in sample().iter().enumerate() {
+        items.iter().for_each(|item| encoder.push(item).expect("it fits"));
+        let block = encoder.finish(0).expect("it can be packed");
+        if number == 1 {
+            encoder.take_back();
+        } else {
+            bytes.extend(block);
+        }
+    }
+    let recordings = Recordings::of(vec![("bytes".into(), &bytes[..])]).expect("a trace");
+    let mut none = |_: &Row, _: &Origin| Ok(());
+    let told: io::Result<Summary> =
+        recordings.tell(Config::default(), &Criteria::default(), Span::default(), false, &mut none);
+    let summary = told.expect("bytes can be read");
+    assert_eq!(summary.damage, [], "{summary:?}");
+}
+
+/// A block of others, older and younger ones, was taken for the end.
+#[test]
+fn reading_goes_on_behind_a_block_of_others() {
+    let mut blocks = sample();
+    let gone = |at, id| Item::Event(Event::Destroyed { at, id: Id::Cookie(id), task: None });
+    blocks.push(vec![gone(4_000_000, 1), gone(4_000_001, 3)]);
+    blocks.push(vec![gone(5_000_000, 2)]);
+    let ends = |row: &Row| matches!(row, Row::Connection(row) if row.stuck.is_none() && row.closed_ns == 5_000_000);
+    let rows = rows_of(&file(&blocks), Some(&[2]));
+    assert_eq!(rows.iter().filter(|row| ends(row)).count(), 1, "{rows:?}");
 }
 
 #[test]

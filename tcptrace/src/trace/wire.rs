@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{EndFacts, Flags, KilledBy, MiniEvent, ResetReason};
+use crate::event::{Cause, EndFacts, Flags, KilledBy, MiniEvent, ResetReason};
 use crate::tcp::State;
 
 /// Declares numbers that stand for variants, both ways.
@@ -15,6 +15,52 @@ macro_rules! numbers {
             Some(match number { $($number => $make,)* _ => return None })
         }
     };
+}
+
+/// The rest of a body. What is read most often is read here number by number, which is faster than by way of serde: the
+/// bytes and what is taken for wrong are the same.
+pub(super) struct Body<'r>(pub(super) &'r [u8]);
+
+impl Body<'_> {
+    fn u8(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(byte)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        u16::try_from(self.number(u16::BITS)?).ok()
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        u32::try_from(self.number(u32::BITS)?).ok()
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.number(u64::BITS)
+    }
+
+    /// The sign is the lowest bit.
+    fn i64(&mut self) -> Option<i64> {
+        let zigzag = self.u64()?;
+        Some((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
+    }
+
+    /// Seven bits a byte, the lowest ones first; the highest bit of a byte says that more follow.
+    fn number(&mut self, bits: u32) -> Option<u64> {
+        let (mut number, mut shift) = (0, 0);
+        while shift < bits {
+            let byte = self.u8()?;
+            let part = u64::from(byte & 0x7f);
+            number |= part << shift;
+            if byte < 0x80 {
+                let room = bits - shift;
+                return (room >= 7 || part >> room == 0).then_some(number);
+            }
+            shift += 7;
+        }
+        None
+    }
 }
 
 /// Kinds of records.
@@ -44,9 +90,11 @@ pub(super) mod kind {
     pub(in super::super) const SURVEY_ENDED: u8 = 21;
     pub(in super::super) const SCAN_BEGUN: u8 = 22;
     pub(in super::super) const SCAN_ENDED: u8 = 23;
+    /// With the number of the cause behind the mark, but for the first traces.
     pub(in super::super) const LOST: u8 = 24;
     pub(in super::super) const SUSPENDED: u8 = 25;
     pub(in super::super) const PASSED: u8 = 26;
+    pub(in super::super) const AUDIT: u8 = 27;
 }
 
 /// What the records after it speak of by `index`: known ones are replaced, the next number is a new one.
@@ -87,6 +135,13 @@ pub(super) struct Change {
     /// Bits of [`bit`].
     pub(super) bits: u16,
     pub(super) task: u32,
+}
+
+impl Change {
+    pub(super) fn read(body: &mut Body<'_>) -> Option<Self> {
+        let (after, socket) = (body.i64()?, body.u32()?);
+        Some(Self { after, socket, states: body.u8()?, bits: body.u16()?, task: body.u32()? })
+    }
 }
 
 /// What is known of a socket in an event, and its flags.
@@ -136,6 +191,12 @@ pub(super) struct Act {
     pub(super) socket: u32,
     pub(super) task: u32,
     pub(super) number: u32,
+}
+
+impl Act {
+    pub(super) fn read(body: &mut Body<'_>) -> Option<Self> {
+        Some(Self { after: body.i64()?, socket: body.u32()?, task: body.u32()?, number: body.u32()? })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -198,6 +259,16 @@ numbers!(reason_to, reason_from, ResetReason,
     ResetReason::KeepaliveTimeout => 5 = ResetReason::KeepaliveTimeout,
 );
 
+numbers!(cause_to, cause_from, Cause,
+    Cause::Unknown => 0 = Cause::Unknown,
+    Cause::RingFull => 1 = Cause::RingFull,
+    Cause::OutputSlow => 2 = Cause::OutputSlow,
+    Cause::Recursion => 3 = Cause::Recursion,
+    Cause::Disk => 4 = Cause::Disk,
+    Cause::Damage => 5 = Cause::Damage,
+    Cause::Evicted => 6 = Cause::Evicted,
+);
+
 numbers!(mini_to, mini_from, MiniEvent,
     MiniEvent::Expired => 0 = MiniEvent::Expired,
     MiniEvent::Fin => 1 = MiniEvent::Fin,
@@ -243,4 +314,35 @@ pub(super) fn end_bits(end: &EndFacts) -> u8 {
         (end.user_timeout, end_bit::USER_TIMEOUT),
     ];
     all.into_iter().filter(|(is_set, _)| *is_set).fold(0, |bits, (_, bit)| bits | bit)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes that often are numbers of many bytes.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![any::<u8>(), 0x80..=0xff_u8, Just(0xff), 0..4_u8];
+        proptest::collection::vec(byte, 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_read_as_postcard_would(bytes in bytes()) {
+            let expected = postcard::take_from_bytes::<Change>(&bytes).ok();
+            let mut body = Body(&bytes);
+            let read = Change::read(&mut body);
+            let numbers = |it: &Change| (it.after, it.socket, it.states, it.bits, it.task);
+            prop_assert_eq!(read.as_ref().map(numbers), expected.as_ref().map(|(it, _)| numbers(it)));
+            if let Some((_, rest)) = expected {
+                prop_assert_eq!(body.0, rest);
+            }
+            let expected = postcard::take_from_bytes::<Act>(&bytes).ok();
+            let numbers = |it: &Act| (it.after, it.socket, it.task, it.number);
+            let read = Act::read(&mut Body(&bytes));
+            prop_assert_eq!(read.as_ref().map(numbers), expected.as_ref().map(|(it, _)| numbers(it)));
+        }
+    }
 }

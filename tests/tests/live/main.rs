@@ -3,6 +3,7 @@
 //! Needs root, `ip`, `nft` and `ss`. All tests run at the same time and most wait for a TIME_WAIT of a minute:
 //! `cargo test -p tcptrace-tests --test live -- --test-threads 64`.
 
+mod audit;
 mod basic;
 mod closing;
 mod families;

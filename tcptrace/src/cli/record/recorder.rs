@@ -10,17 +10,21 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 
 use super::Rotate;
 use super::memory::Memory;
+use crate::audit::Finding;
 use crate::cli::source::Sink;
 use crate::cli::{Outcome, say};
-use crate::event::{Event, Id, Losses};
+use crate::event::{Cause, Event, Id, Losses};
 use crate::filter::Criteria;
+use crate::follow::UNACCOUNTED;
+use crate::names::Names;
+use crate::output::audit_lines;
 use crate::tcp::State;
 use crate::trace::{Clocks, Encoder, Head, Item, Store};
 
 /// What has come is handed to the kernel after this time at the latest, and so survives our own death.
 const FLUSH_NS: u64 = 60_000_000;
 /// Or when there is so much of it.
-const FLUSH_BYTES: usize = 256 << 10;
+const FLUSH_BYTES: usize = 64 << 10;
 /// How often a trace says that time has passed: after something has happened, and while nothing happens.
 const PASSED_NS: u64 = 1_000_000_000;
 const IDLE_NS: u64 = 10_000_000_000;
@@ -68,6 +72,7 @@ pub(in super::super) struct Recorder {
     bytes: u64,
     /// Said once.
     failure: Option<String>,
+    findings: Vec<Finding>,
     /// There is as much as there may be.
     is_full: bool,
     /// Nothing more comes, and no other file is begun.
@@ -97,6 +102,7 @@ impl Recorder {
             events: 0,
             bytes: 0,
             failure: None,
+            findings: Vec::new(),
             is_full: false,
             is_ending: false,
             progress: None,
@@ -134,6 +140,7 @@ impl Recorder {
                 }
                 if !store.write(block) {
                     self.losses.unwritten += events;
+                    self.encoder.take_back();
                     return self.note_unwritten(events, now);
                 }
                 self.bytes += len;
@@ -178,12 +185,23 @@ impl Recorder {
             }
             (None, _) => {
                 // The disk does not keep up: the trace says where it has a gap.
-                self.encoder.push(&Item::Event(Event::Lost { at: now, events }))?;
+                self.encoder.push(&Item::Event(Event::Lost { at: now, cause: Cause::Disk, events }))?;
                 self.encoder.push(&Item::Losses(self.losses))?;
             }
             (Some(_), Some(_)) => {}
         }
         Ok(())
+    }
+
+    /// What the audit found, in words.
+    pub(super) fn audit_lines(&self) -> Vec<String> {
+        let mut names = Names::default();
+        for item in self.names.values() {
+            if let Item::Namespace { inode, name } = item {
+                names.name_namespace(*inode, name);
+            }
+        }
+        audit_lines(&self.findings, &names)
     }
 
     /// Writes what is kept in memory, if it is.
@@ -212,17 +230,24 @@ impl Recorder {
         if let (Some(failure), None) = (&failure, &self.failure) {
             say(failure);
         }
-        let causes: Vec<_> = self.losses.by_cause().map(|(cause, count)| format!("{count} {cause}")).collect();
+        let unaccounted: u64 = self.findings.iter().map(unexplained).sum();
+        let causes = self.losses.by_cause().map(|(cause, count)| (cause.words(), count));
+        let causes = causes.chain((unaccounted > 0).then_some((UNACCOUNTED, unaccounted)));
+        let causes: Vec<_> = causes.map(|(cause, count)| format!("{count} {cause}")).collect();
+        let lost = self.losses.total() + unaccounted;
         let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) };
         say(format_args!(
-            "{} events recorded, {} lost{causes}, {}{}",
+            "{} events recorded, {lost} lost{causes}, {}{}",
             self.events - self.losses.unwritten.min(self.events),
-            self.losses.total(),
             HumanBytes(bytes),
             if self.is_full { ", all that --max-size allows" } else { "" },
         ));
-        Ok(if failure.is_some() || self.losses.total() > 0 { Outcome::Lost } else { Outcome::Done })
+        Ok(if failure.is_some() || lost > 0 { Outcome::Lost } else { Outcome::Done })
     }
+}
+
+fn unexplained(finding: &Finding) -> u64 {
+    if let Finding::Verdict(verdict) = finding { verdict.unexplained } else { 0 }
 }
 
 impl Sink for Recorder {
@@ -253,6 +278,7 @@ impl Sink for Recorder {
                 Item::Group { id, .. } => {
                     self.names.insert((true, *id), item.clone());
                 }
+                Item::Audit(finding) => self.findings.push(*finding),
                 Item::Head(_) => {}
             }
             if self.failure.is_none() {

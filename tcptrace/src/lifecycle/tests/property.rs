@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::script::{task, tuple};
-use crate::event::{Birth, Change, EndFacts, Event, Flags, Found, Id, Kept, Mini, MiniEvent};
+use crate::event::{Birth, Cause, Change, EndFacts, Event, Flags, Found, Id, Kept, Mini, MiniEvent};
 use crate::lifecycle::{Config, Connection, Engine, Held, Row, Transition};
 use crate::tcp::{Closer, State};
 
@@ -159,14 +159,14 @@ fn run(events: &[Event], config: Config) -> Vec<Row> {
 fn transitions(rows: &[Row]) -> impl Iterator<Item = &Transition> {
     rows.iter().filter_map(|row| match row {
         Row::Transition(row) => Some(row),
-        Row::Connection(_) => None,
+        Row::Connection(_) | Row::Loss(_) | Row::Audit(_) => None,
     })
 }
 
 fn connections(rows: &[Row]) -> impl Iterator<Item = &Connection> {
     rows.iter().filter_map(|row| match row {
         Row::Connection(row) => Some(row),
-        Row::Transition(_) => None,
+        Row::Transition(_) | Row::Loss(_) | Row::Audit(_) => None,
     })
 }
 
@@ -235,7 +235,7 @@ proptest! {
         for (event, keep) in stream(&lives).into_iter().zip(keep) {
             // A loss is noticed before the next event and again after it, as by the reader.
             if keep && missing {
-                events.push(Event::Lost { at: event.at(), events: 1 });
+                events.push(Event::Lost { at: event.at(), cause: Cause::RingFull, events: 1 });
                 missing = false;
             }
             if keep { events.push(event) } else { missing = true }
@@ -273,21 +273,21 @@ proptest! {
         let (mut events, mut missing) = (vec![Event::Started { at: first }], false);
         for (index, at) in asked.iter().enumerate() {
             if missing {
-                events.push(Event::Lost { at: *at, events: 1 });
+                events.push(Event::Lost { at: *at, cause: Cause::RingFull, events: 1 });
                 missing = false;
             }
             events.extend(survey(&lives, *at));
             let until = asked.get(index + 1).copied().unwrap_or(u64::MAX);
             while let Some((event, keep)) = rest.next_if(|(event, _)| event.at() <= until) {
                 if keep && missing {
-                    events.push(Event::Lost { at: event.at(), events: 1 });
+                    events.push(Event::Lost { at: event.at(), cause: Cause::RingFull, events: 1 });
                     missing = false;
                 }
                 if keep { events.push(event) } else { missing = true }
             }
         }
         let end = START + 1_000_000_000;
-        events.push(Event::Lost { at: end, events: 1 });
+        events.push(Event::Lost { at: end, cause: Cause::RingFull, events: 1 });
         events.extend(survey(&lives, end));
         let rows = run(&events, Config::default());
         let by_number = by_number(&lives);

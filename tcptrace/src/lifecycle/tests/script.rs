@@ -11,7 +11,7 @@
 use std::net::Ipv6Addr;
 
 use crate::event::{
-    Birth, Change, EndFacts, Event, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
+    Birth, Cause, Change, EndFacts, Event, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
 };
 use crate::lifecycle::{Config, Connection, Engine, Held, Row, Stuck, Transition};
 use crate::tcp::{Comm, State, Task, Tuple};
@@ -52,6 +52,11 @@ pub(super) fn open(script: &str) -> Vec<String> {
     rows.clear();
     engine.put_open(&mut rows);
     connections(&rows)
+}
+
+/// All rows of a script.
+pub(super) fn rows(script: &str) -> Vec<Row> {
+    run(script, Config::default())
 }
 
 fn run(script: &str, config: Config) -> Vec<Row> {
@@ -104,7 +109,8 @@ fn event(line: &str) -> Event {
             Event::Holder(Holder { found: found(at, id, &words), task: pid(&words), fd })
         }
         "scan_end" => Event::ScanEnded { at },
-        "lost" => Event::Lost { at, events: 1 },
+        "lost" => Event::Lost { at, cause: Cause::RingFull, events: 1 },
+        "lost_to" => Event::Lost { at, cause: Cause::Unknown, events: 0 },
         "suspended" => Event::Suspended { at, ns: words[0].parse::<u64>().expect("ms") * MS },
         "advance" => Event::ResetReceived { at, id: Id::Cookie(99) },
         "embryo" => {
@@ -223,7 +229,7 @@ pub(super) fn tuple() -> Tuple {
 pub(super) fn transitions(rows: &[Row]) -> Vec<String> {
     let transitions = rows.iter().filter_map(|row| match row {
         Row::Transition(row) => Some(row),
-        Row::Connection(_) => None,
+        Row::Connection(_) | Row::Loss(_) | Row::Audit(_) => None,
     });
     let line = |row: &Transition| {
         if let Some(stuck) = &row.stuck {
@@ -249,12 +255,18 @@ fn stuck_line(row: &Transition, stuck: &Stuck) -> String {
     words.join(" ")
 }
 
+/// The losses among rows, one a line: time, cause, count.
+pub(super) fn losses(rows: &[Row]) -> Vec<String> {
+    let losses = rows.iter().filter_map(|row| if let Row::Loss(row) = row { Some(row) } else { None });
+    losses.map(|row| format!("{} {} {:?}", (row.boot_ns - START) / MS, row.cause.as_str(), row.count)).collect()
+}
+
 /// The connections among rows, one a line.
 pub(super) fn connections(rows: &[Row]) -> Vec<String> {
     rows.iter()
         .filter_map(|row| match row {
             Row::Connection(row) => Some(connection(row)),
-            Row::Transition(_) => None,
+            Row::Transition(_) | Row::Loss(_) | Row::Audit(_) => None,
         })
         .collect()
 }

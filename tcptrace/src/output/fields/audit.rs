@@ -1,0 +1,106 @@
+//! The fields of what `--audit` finds.
+
+use crate::audit::{Compared, Verdict};
+
+use super::{Context, Field, Shape, Value};
+
+const fn number<R>(
+    name: &'static str,
+    doc: &'static str,
+    value: for<'r> fn(&'r R, &'r Context) -> Value<'r>,
+) -> Field<R> {
+    Field { name, unit: "", shape: Shape::Number, doc, value }
+}
+
+/// The fields of a counter.
+pub static AUDIT_FIELDS: &[Field<Compared>] = &[
+    Field { name: "event", unit: "", shape: Shape::Word, doc: "Always `audit`.", value: |_, _| Value::Word("audit") },
+    Field {
+        name: "time",
+        unit: "RFC 3339",
+        shape: Shape::Time,
+        doc: "When the counter was read: wall-clock time in UTC with 9 digits, converted from boot_ns.",
+        value: |row, context| Value::Time(context.clock.unix_ns(row.at)),
+    },
+    Field {
+        name: "boot_ns",
+        unit: "ns",
+        shape: Shape::Number,
+        doc: "When the counter was read, as CLOCK_BOOTTIME, which never steps.",
+        value: |row, _| Value::U64(row.at),
+    },
+    number("netns", "Inode number of the network namespace, as in /proc/PID/ns/net.", |row, _| {
+        Value::U64(row.netns.into())
+    }),
+    Field {
+        name: "netns_name",
+        unit: "",
+        shape: Shape::Name,
+        doc: "Name of the network namespace, as `ip netns` or a container runtime gave it, escaped as in comm; null when it \
+              has none.",
+        value: |row, context| Value::name(context.names.namespace(row.netns)),
+    },
+    Field {
+        name: "counter",
+        unit: "",
+        shape: Shape::Word,
+        doc: "The kernel's counter: ActiveOpens, PassiveOpens, AttemptFails, EstabResets (/proc/net/snmp), TW+TWKilled, \
+              TWRecycled or TCPTimeWaitOverflow (/proc/net/netstat).",
+        value: |row, _| Value::Word(row.counter.as_str()),
+    },
+    number("seen", "Events seen that it counts.", |row, _| Value::U64(row.seen)),
+    number("expected", "By how much it has grown while tracing.", |row, _| Value::U64(row.expected)),
+    number("difference", "How far seen and expected are apart.", |row, _| Value::U64(row.difference())),
+    number(
+        "within",
+        "So much of difference says nothing: events at the moment of reading, and such as the kernel may count in another \
+         way.",
+        |row, _| Value::U64(row.within),
+    ),
+];
+
+/// The fields of the verdict.
+pub static AUDITED_FIELDS: &[Field<Verdict>] = &[
+    Field {
+        name: "event",
+        unit: "",
+        shape: Shape::Word,
+        doc: "Always `audited`.",
+        value: |_, _| Value::Word("audited"),
+    },
+    Field {
+        name: "time",
+        unit: "RFC 3339",
+        shape: Shape::Time,
+        doc: "When the audit ended: wall-clock time in UTC with 9 digits, converted from boot_ns.",
+        value: |row, context| Value::Time(context.clock.unix_ns(row.at)),
+    },
+    Field {
+        name: "boot_ns",
+        unit: "ns",
+        shape: Shape::Number,
+        doc: "When the audit ended, as CLOCK_BOOTTIME, which never steps.",
+        value: |row, _| Value::U64(row.at),
+    },
+    number("namespaces", "Network namespaces that were compared.", |row, _| Value::U64(row.namespaces)),
+    number("gone", "Network namespaces that were gone before the end, or could not be entered.", |row, _| {
+        Value::U64(row.gone)
+    }),
+    number(
+        "unclear",
+        "Network namespaces not compared, because their number belonged to another one before.",
+        |row, _| Value::U64(row.unclear),
+    ),
+    number(
+        "transitions",
+        "Changes of state of full sockets that were seen in the network namespaces compared.",
+        |row, _| Value::U64(row.transitions),
+    ),
+    number("lost", "Events that are known to be lost.", |row, _| Value::U64(row.lost)),
+    number("lost_transitions", "Changes of state among lost, of any network namespace.", |row, _| {
+        Value::U64(row.lost_transitions)
+    }),
+    number("unexplained", "The sum of all differences beyond within and lost: events missed unnoticed.", |row, _| {
+        Value::U64(row.unexplained)
+    }),
+];

@@ -1,0 +1,42 @@
+//! The fields of a loss, which is a row of its own among those of `watch` and `connections`.
+
+use crate::lifecycle::Loss;
+
+use super::{Field, Shape, Value};
+
+/// The fields of a place where something is missing.
+pub static LOSS_FIELDS: &[Field<Loss>] = &[
+    Field { name: "event", unit: "", shape: Shape::Word, doc: "Always `lost`.", value: |_, _| Value::Word("lost") },
+    Field {
+        name: "time",
+        unit: "RFC 3339",
+        shape: Shape::Time,
+        doc: "Where it belongs among the other rows: wall-clock time in UTC with 9 digits, converted from boot_ns.",
+        value: |row, context| Value::Time(context.clock.unix_ns(row.boot_ns)),
+    },
+    Field {
+        name: "boot_ns",
+        unit: "ns",
+        shape: Shape::Number,
+        doc: "Where it belongs among the other rows, as CLOCK_BOOTTIME, which never steps. Of recursion it is where it was \
+              noticed, up to a second later.",
+        value: |row, _| Value::U64(row.boot_ns),
+    },
+    Field {
+        name: "cause",
+        unit: "",
+        shape: Shape::Word,
+        doc: "Why: ring_full (events came faster than they were read), output_slow (the same, because nobody took the \
+              output), recursion (the kernel did not run a program that was running already on that CPU), disk (full or \
+              slow), damage (the trace is damaged, or files of it are missing), evicted (more sockets than --max-sockets) \
+              or unknown (the trace is of a version that did not say).",
+        value: |row, _| Value::Word(row.cause.as_str()),
+    },
+    Field {
+        name: "count",
+        unit: "",
+        shape: Shape::Number,
+        doc: "How many events are missing; of evicted, how many sockets were forgotten in a second. Null when unknown.",
+        value: |row, _| Value::number(row.count),
+    },
+];

@@ -1,0 +1,300 @@
+//! `--audit`: everything that the kernel counts was seen, to the last event.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tcptrace_tests::process::close;
+use tcptrace_tests::program::run;
+use tcptrace_tests::sockets::{
+    accept, address, bound_to, connect, disconnect, listen, listen_with, socket, start_connecting,
+};
+use tcptrace_tests::tracer::PATIENCE;
+use tcptrace_tests::{End, Namespace, Tracer};
+
+/// Has an audit made of what a test does, and returns the counters that were not 0, with their values. There is no
+/// difference between what was seen and what the kernel counted.
+fn audited(net: &Namespace, traffic: impl FnOnce()) -> BTreeMap<String, u64> {
+    let tracer = Tracer::start_in(net, &["connections", "--format", "json", "--no-existing", "--audit"]);
+    traffic();
+    let finished = tracer.interrupt();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    let rows: Vec<Value> = finished.text().lines().map(|line| serde_json::from_str(line).expect("a row")).collect();
+    let (verdict, rows) = rows.split_last().expect("a verdict");
+    assert_eq!(
+        [&verdict["event"], &verdict["namespaces"], &verdict["unexplained"]],
+        ["audited", "1", "0"].map(word).each_ref(),
+        "{}",
+        finished.stderr
+    );
+    let counted = rows.iter().filter(|row| row["event"] == "audit").map(|row| {
+        assert_eq!((&row["difference"], &row["within"]), (&0.into(), &0.into()), "{row}");
+        assert_eq!((&row["netns"], &row["seen"]), (&net.inode().into(), &row["expected"]), "{row}");
+        (row["counter"].as_str().expect("a name").to_owned(), row["expected"].as_u64().expect("a number"))
+    });
+    let counted = counted.collect();
+    assert!(finished.stderr.contains("audit: 1 network namespaces compared, 0 gone"), "{}", finished.stderr);
+    counted
+}
+
+fn word(text: &str) -> Value {
+    text.parse::<u64>().map_or_else(|_| text.into(), Into::into)
+}
+
+fn expected<const N: usize>(counters: [(&str, u64); N]) -> BTreeMap<String, u64> {
+    counters.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
+}
+
+/// One end closes, then the other; the first is in TIME_WAIT when the second is gone.
+fn close_in_turn(first: &mut End, second: &mut End) {
+    first.finish_sending();
+    second.receive_end();
+    second.close();
+    first.receive_end();
+    first.close();
+}
+
+#[test]
+fn thousands_of_connections() {
+    let net = Namespace::enter_unwatched();
+    let counted = audited(&net, || {
+        let (v4, v6) = (listen("127.0.0.1"), listen("::1"));
+        for _ in 0..2_000 {
+            let (mut client, mut server) = connect(&v4);
+            close_in_turn(&mut client, &mut server);
+            let (mut client, mut server) = connect(&v6);
+            close_in_turn(&mut server, &mut client);
+        }
+    });
+    assert_eq!(counted, expected([("ActiveOpens", 4_000), ("PassiveOpens", 4_000), ("TW+TWKilled", 4_000)]));
+}
+
+#[test]
+fn connections_that_do_not_come_about() {
+    let net = Namespace::enter_unwatched();
+    net.sysctl("ipv4/tcp_syn_retries", "1");
+    let counted = audited(&net, || {
+        let listener = listen("127.0.0.1");
+        let nobody = address(&listen("127.0.0.1"));
+        for _ in 0..10 {
+            TcpStream::connect(nobody).expect_err("nobody listens");
+        }
+        net.drop_arriving(&format!("tcp flags syn tcp dport {}", address(&listener).port()));
+        // Closed while connecting; dissolved; killed; and one that nobody answers.
+        close(start_connecting(address(&listener)).0);
+        let (connecting, _) = start_connecting(address(&listener));
+        let (waiting, client) = start_connecting(address(&listener));
+        net.run("ss", &["-K", "-tn", "sport", "=", &format!(":{}", client.local.port())]);
+        let unanswered = socket().connect(&address(&listener).into());
+        unanswered.expect_err("nobody answers");
+        close(waiting);
+        close(connecting);
+        net.heal();
+        net.sysctl("ipv4/ip_local_port_range", "50000 50000");
+        let (_only, _server) = connect(&listener);
+        for _ in 0..10 {
+            socket().connect(&address(&listener).into()).expect_err("the only port is taken");
+        }
+    });
+    // Nobody answered two of them: the second was waited for that long.
+    assert_eq!(counted["ActiveOpens"], 10 + 4 + 1);
+    assert!((12..=13).contains(&counted["AttemptFails"]), "{counted:?}");
+}
+
+#[test]
+fn resets() {
+    let net = Namespace::enter_unwatched();
+    let counted = audited(&net, || {
+        let listener = listen("127.0.0.1");
+        for _ in 0..100 {
+            let (mut client, server) = connect(&listener);
+            client.reset();
+            server.receive_reset();
+            let (client, mut server) = connect(&listener);
+            client.finish_sending();
+            server.receive_end();
+            server.reset();
+            client.receive_reset();
+            let (client, server) = connect(&listener);
+            disconnect(&client);
+            server.receive_reset();
+            let (client, mut server) = connect(&listener);
+            client.send(1);
+            server.leave_unread();
+            server.close();
+            client.receive_reset();
+        }
+        let never_accepted = listen_with("127.0.0.1", 10);
+        let clients: Vec<End> =
+            (0..10).map(|_| TcpStream::connect(address(&never_accepted)).expect("connect").into()).collect();
+        drop(never_accepted);
+        clients.iter().for_each(End::receive_reset);
+    });
+    // Both ends each time, but for the one that had sent its FIN.
+    let expected = expected([("ActiveOpens", 410), ("EstabResets", 100 * 7 + 20), ("PassiveOpens", 410)]);
+    assert_eq!(counted, expected);
+}
+
+#[test]
+fn time_waits() {
+    const EACH: u64 = 20;
+    let net = Namespace::enter_unwatched();
+    net.sysctl("ipv4/tcp_fin_timeout", "1");
+    let counted = audited(&net, || {
+        let listener = listen("127.0.0.1");
+        for _ in 0..EACH {
+            // Taken over by a socket that is bound to the same port, which resets.
+            let socket = bound_to(SocketAddr::from(([127, 0, 0, 1], 0)));
+            socket.connect(&address(&listener).into()).expect("connect");
+            let (mut client, mut server) = (End::from(socket), accept(&listener));
+            close_in_turn(&mut client, &mut server);
+            let socket = bound_to(client.local);
+            socket.connect(&address(&listener).into()).expect("connect from the same port");
+            accept(&listener).reset();
+            // An orphan whose peer does not close: a mini-socket for a second.
+            let (mut client, server) = connect(&listener);
+            client.close();
+            server.receive_end();
+            // Data that nobody wants any more: the mini-socket answers with a reset.
+            let (mut client, server) = connect(&listener);
+            client.close();
+            server.receive_end();
+            server.send(1);
+            server.receive_reset();
+        }
+        // Both, while there is room for none.
+        net.sysctl("ipv4/tcp_max_tw_buckets", "0");
+        for _ in 0..EACH {
+            let (mut client, mut server) = connect(&listener);
+            close_in_turn(&mut client, &mut server);
+            let (mut client, server) = connect(&listener);
+            client.close();
+            server.receive_end();
+        }
+    });
+    assert_eq!(counted["TWRecycled"], EACH, "{counted:?}");
+    assert_eq!(counted["TCPTimeWaitOverflow"], 2 * EACH, "{counted:?}");
+    // Those that were to answer data had none if it came with the acknowledgement of their FIN.
+    assert!((2 * EACH..=3 * EACH).contains(&counted["TW+TWKilled"]), "{counted:?}");
+}
+
+/// Connections of which the kernel kept nothing before they were complete, and connections that began with data.
+#[test]
+fn cookies_and_fast_open() {
+    let net = Namespace::enter_unwatched();
+    net.sysctl("ipv4/tcp_syncookies", "2");
+    net.sysctl("ipv4/tcp_fastopen", "1543");
+    let counted = audited(&net, || {
+        let listener = listen("127.0.0.1");
+        for _ in 0..100 {
+            let (mut client, mut server) = connect(&listener);
+            close_in_turn(&mut client, &mut server);
+            let socket = socket();
+            nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::TcpFastOpenConnect, &true)
+                .expect("fast open");
+            socket.connect(&address(&listener).into()).expect("connect");
+            socket.send(b"early").expect("send the SYN with data");
+            let (mut client, mut server) = (End::from(socket), accept(&listener));
+            server.receive(5);
+            close_in_turn(&mut client, &mut server);
+        }
+    });
+    assert_eq!(counted, expected([("ActiveOpens", 200), ("PassiveOpens", 200), ("TW+TWKilled", 200)]));
+}
+
+/// Requests that are reset before they become sockets are attempts that fail, and no event tells of them.
+#[test]
+fn requests_that_are_reset() {
+    let net = Namespace::enter_unwatched();
+    let listener = listen("127.0.0.1");
+    let tracer = Tracer::start_in(&net, &["connections", "--format", "json", "--no-existing", "--audit"]);
+    net.drop_arriving(&format!("tcp sport {}", address(&listener).port()));
+    close(start_connecting(address(&listener)).0);
+    net.heal();
+    // The answer is sent again, and nobody is there any more whom it is for.
+    let begun = Instant::now();
+    while net.counter("TcpExt", "EmbryonicRsts") == 0 {
+        assert!(begun.elapsed() < PATIENCE, "no request was reset");
+        sleep(Duration::from_millis(10));
+    }
+    let finished = tracer.interrupt();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    let rows: Vec<Value> = finished.text().lines().map(|line| serde_json::from_str(line).expect("a row")).collect();
+    let row = rows.iter().find(|row| row["counter"] == "AttemptFails").expect("it is among them");
+    assert_eq!(["seen", "expected", "within"].map(|field| row[field].as_u64()), [0, 1, 1].map(Some));
+}
+
+/// What was there before does not count, whatever becomes of it; and a recording says what it found, to whoever reads it.
+#[test]
+fn recorded() {
+    let net = Namespace::enter_unwatched();
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = folder.path().join("trace");
+    let listener = listen("127.0.0.1");
+    let (mut client, mut server) = connect(&listener);
+    let (mut other, mut stays) = connect(&listener);
+    close_in_turn(&mut client, &mut server);
+    let tracer = Tracer::start_in(&net, &["record", "--audit", "--output", text(&trace)]);
+    other.reset();
+    stays.receive_reset();
+    stays.close();
+    let (mut client, mut server) = connect(&listener);
+    close_in_turn(&mut client, &mut server);
+    let finished = tracer.interrupt();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    let audit = |stderr: &str| -> Vec<String> {
+        stderr.lines().filter(|line| line.contains("audit: ")).map(str::to_owned).collect()
+    };
+    let lines = audit(&finished.stderr);
+    let counts = |name: &str| lines.iter().find(|line| line.contains(name)).map(|line| numbers(line));
+    assert_eq!(counts(" ActiveOpens "), Some(vec![1, 1, 0]), "{lines:?}");
+    assert_eq!(counts(" EstabResets "), Some(vec![2, 2, 0]), "{lines:?}");
+
+    let replayed = run(&["replay", "--connections", "--format", "json", text(&trace)]);
+    assert_eq!(replayed.code(), 0, "{}", replayed.stderr);
+    assert_eq!(audit(&replayed.stderr), lines);
+    assert!(replayed.text().lines().last().is_some_and(|row| row.contains(r#""event":"audited""#)));
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// Behind the name of the counter.
+fn numbers(line: &str) -> Vec<u64> {
+    line.split_whitespace().skip(4).map_while(|word| word.parse().ok()).collect()
+}
+
+#[test]
+fn other_filters_make_no_sense() {
+    for command in [&["watch"][..], &["connections"], &["record", "--output", "/dev/null/none"]] {
+        let finished = run(&[command, &["--audit", "--port", "80", "--netns", "1"]].concat());
+        assert_eq!(finished.code(), 2, "{}", finished.stderr);
+        assert!(finished.stderr.contains("goes with --netns alone"), "{}", finished.stderr);
+    }
+}
+
+/// A namespace that is gone has no counters left.
+#[test]
+fn a_namespace_that_goes() {
+    let net = Namespace::enter_unwatched();
+    let tracer = Tracer::start_in(&net, &["watch", "--format", "json", "--no-existing", "--audit"]);
+    let (mut client, server) = connect(&listen("127.0.0.1"));
+    client.reset();
+    server.receive_reset();
+    let closed = |row: &Value| row["new"] == "CLOSED" && row["old"] == "ESTABLISHED";
+    tracer.rows(&net, "both ends to close", |rows| (rows.iter().filter(|row| closed(row)).count() == 2).then_some(()));
+    drop(server);
+    net.leave();
+    // Its sockets go first, then its name in /proc goes with the last process in it.
+    let finished = tracer.interrupt();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    let verdict: Value = serde_json::from_str(finished.text().lines().last().expect("a row")).expect("JSON");
+    assert_eq!(
+        [&verdict["event"], &verdict["namespaces"], &verdict["gone"]],
+        ["audited", "0", "1"].map(word).each_ref()
+    );
+}

@@ -1,0 +1,210 @@
+//! The load of a scenario: a process in a network namespace of its own, which stays until it is told to go.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+/// Options of the hidden subcommand.
+#[derive(clap::Args, Clone, Copy)]
+pub(crate) struct Args {
+    /// How long to make connections
+    #[arg(long)]
+    seconds: f64,
+    /// Or until there are so many of each thread
+    #[arg(long, default_value_t = u32::MAX)]
+    connections: u32,
+    /// Threads that do, each on a CPU of its own
+    #[arg(long, default_value_t = 1)]
+    threads: u32,
+    /// Have any CPU take what arrives, in the midst of whatever it does
+    #[arg(long)]
+    spread: bool,
+    /// Change the namespace's settings all the time, and let other namespaces come and go
+    #[arg(long)]
+    churn: bool,
+}
+
+/// A load that was started.
+pub(super) struct Load {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    /// Inode number of its network namespace.
+    pub(super) netns: u64,
+    /// Ports that it listens on.
+    pub(super) ports: Vec<u64>,
+}
+
+/// What a load has made.
+pub(super) struct Made {
+    pub(super) connections: u64,
+    pub(super) seconds: f64,
+}
+
+impl Load {
+    /// Starts one, which waits.
+    pub(super) fn start(arguments: &[String]) -> Result<Self> {
+        // This very program, even if its file has been built anew since.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("stress-load").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("cannot start the load")?;
+        let input = child.stdin.take();
+        let mut output = BufReader::new(child.stdout.take().context("the load has no output")?);
+        let said = line(&mut output)?;
+        let netns = said["netns"].as_u64().context("the load does not say where it is")?;
+        let ports = said["ports"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+        Ok(Self { child, input, output, netns, ports })
+    }
+
+    /// Lets it begin.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        self.input.as_mut().context("the load is gone")?.write_all(b"go\n").context("the load does not listen")
+    }
+
+    /// Waits until it has made its connections. Its network namespace stays.
+    pub(super) fn wait(&mut self) -> Result<Made> {
+        let said = line(&mut self.output)?;
+        let connections = said["connections"].as_u64().context("the load does not say what it made")?;
+        Ok(Made { connections, seconds: said["seconds"].as_f64().unwrap_or(0.0) })
+    }
+
+    /// Lets it go, and its network namespace with it; the second time, nothing.
+    pub(super) fn end(&mut self) -> Result<()> {
+        let Some(input) = self.input.take() else { return Ok(()) };
+        drop(input);
+        let status = self.child.wait().context("cannot wait for the load")?;
+        ensure!(status.success(), "the load failed: {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // It has ended, unless something failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn line(output: &mut impl io::BufRead) -> Result<Value> {
+    let mut said = String::new();
+    output.read_line(&mut said).context("cannot hear the load")?;
+    serde_json::from_str(&said).with_context(|| format!("the load said `{}`", said.trim()))
+}
+
+/// Makes the connections.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    enter_new_namespace()?;
+    if args.spread {
+        spread().context("cannot have every CPU take packets")?;
+    }
+    let listeners: Vec<TcpListener> = (0..args.threads)
+        .map(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen on loopback"))
+        .collect::<Result<_>>()?;
+    let ports: Vec<u16> =
+        listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<io::Result<_>>()?;
+    let netns = fs::metadata("/proc/thread-self/ns/net").context("cannot look at the network namespace")?.ino();
+    say(&json!({ "netns": netns, "ports": ports }))?;
+    let mut input = BufReader::new(io::stdin());
+    input.read_line(&mut String::new()).context("nobody says when to begin")?;
+    let begun = Instant::now();
+    let is_over = AtomicBool::new(false);
+    let made: Result<Vec<u32>> = thread::scope(|scope| {
+        let churn = args.churn.then(|| scope.spawn(|| churn(&is_over)));
+        let threads: Vec<_> = listeners
+            .iter()
+            .zip(0..)
+            .map(|(listener, cpu)| scope.spawn(move || connect(listener, cpu, *args)))
+            .collect();
+        let made = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Ok(0))).collect();
+        is_over.store(true, Ordering::Relaxed);
+        if let Some(churn) = churn {
+            churn.join().unwrap_or(Ok(()))?;
+        }
+        made
+    });
+    let made: u64 = made?.into_iter().map(u64::from).sum();
+    say(&json!({ "connections": made, "seconds": begun.elapsed().as_secs_f64() }))?;
+    input.read_to_end(&mut Vec::new()).context("nobody says when to go")?;
+    Ok(())
+}
+
+fn say(what: &Value) -> Result<()> {
+    println!("{what}");
+    io::stdout().flush().context("nobody listens")
+}
+
+fn enter_new_namespace() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
+    crate::bench::generator::bring_loopback_up().context("cannot bring up loopback in the new network namespace")
+}
+
+/// Receive packet steering for loopback. Its settings show in a sysfs that was mounted in its network namespace.
+fn spread() -> Result<()> {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)?;
+    let cpus = thread::available_parallelism().map_or(1, usize::from).min(32);
+    fs::write("/sys/class/net/lo/queues/rx-0/rps_cpus", format!("{:x}", (1_u64 << cpus) - 1))?;
+    Ok(())
+}
+
+/// Connects to another address each time, so that no 4-tuple comes twice. The client closes first.
+fn connect(listener: &TcpListener, cpu: u32, args: Args) -> Result<u32> {
+    let mut only = CpuSet::new();
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    only.set(usize::try_from(cpu)? % cpus).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only))?;
+    let port = listener.local_addr()?.port();
+    let first = u32::from(Ipv4Addr::new(127, 1, 0, 0)) + cpu * 4_000_000;
+    let begun = Instant::now();
+    let mut made = 0;
+    while made < args.connections && (made % 256 != 0 || begun.elapsed().as_secs_f64() < args.seconds) {
+        let to = SocketAddrV4::new(Ipv4Addr::from(first + made % 4_000_000), port);
+        let client = TcpStream::connect(to).with_context(|| format!("cannot connect to {to}"))?;
+        let (mut server, _) = listener.accept().context("cannot accept")?;
+        drop(client);
+        server.read(&mut [0; 1]).context("cannot read")?;
+        made += 1;
+    }
+    Ok(made)
+}
+
+fn churn(is_over: &AtomicBool) -> Result<()> {
+    let settings =
+        [("tcp_max_tw_buckets", ["0", "262144"]), ("tcp_fin_timeout", ["1", "60"]), ("tcp_tw_reuse", ["0", "1"])];
+    let mut round = 0_usize;
+    while !is_over.load(Ordering::Relaxed) {
+        for (name, values) in settings {
+            let path = format!("/proc/sys/net/ipv4/{name}");
+            fs::write(&path, values[round % 2]).with_context(|| format!("cannot write {path}"))?;
+        }
+        thread::scope(|scope| scope.spawn(passing_namespace).join().unwrap_or(Ok(())))?;
+        round += 1;
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// A network namespace that is gone when this thread is, with connections that are not over.
+fn passing_namespace() -> Result<()> {
+    enter_new_namespace()?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    for _ in 0..10 {
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        let (server, _) = listener.accept()?;
+        drop((client, server));
+    }
+    Ok(())
+}
