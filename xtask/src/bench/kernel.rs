@@ -106,16 +106,22 @@ fn table(rounds: &[Round]) -> Table {
     let mut hooks: Vec<&str> = rounds.iter().flat_map(|round| &round.uses).map(|used| used.hook.as_str()).collect();
     hooks.sort_unstable();
     hooks.dedup();
+    let median = |hook: &str, index: usize| {
+        rounds.iter().map(|round| round.figures(hook)[index]).collect::<Figures>().median().unwrap_or(0.0)
+    };
+    // What others do, now and then, and not this load.
+    hooks.retain(|hook| median(hook, 0) >= 0.005);
     let cells = |figures: &dyn Fn(&Round) -> [f64; 4]| {
-        let column = |index: usize| rounds.iter().map(|round| figures(round)[index]).collect::<Figures>();
+        // Where something has not run, it has not taken 0 ns a run.
+        let ran = || rounds.iter().map(figures).filter(|[runs, ..]| *runs > 0.0);
+        let column = |index: usize| ran().map(|figures| figures[index]).collect::<Figures>();
         [column(0).median().map_or_else(String::new, |runs| format!("{runs:.2}")), column(1).spread(0)]
             .into_iter()
             .chain([column(2).spread(0), column(3).spread(0)])
             .collect::<Vec<_>>()
     };
     let mut rows: Vec<_> = hooks.iter().map(|hook| (*hook, cells(&|round| round.figures(hook)))).collect();
-    let cost = |hook: &str| rounds.iter().map(|round| round.figures(hook)[3]).collect::<Figures>().median();
-    rows.sort_by(|(one, _), (other, _)| f64::total_cmp(&cost(other).unwrap_or(0.0), &cost(one).unwrap_or(0.0)));
+    rows.sort_by(|(one, _), (other, _)| f64::total_cmp(&median(other, 3), &median(one, 3)));
     for (hook, mut cells) in rows {
         if hook == "inet_sock_set_state" {
             cells[2] = with_goal(&cells[2], "≤ 150");
