@@ -1,17 +1,23 @@
 //! The lifecycle engine: events in, transitions and connections out. Pure: no clock, no I/O.
 
+mod config;
 mod conn;
+mod deadlines;
 mod decide;
 mod engine;
 pub mod row;
+mod stays;
+mod store;
 mod stuck;
 mod survey;
+mod tell;
 
 #[cfg(test)]
 mod tests;
 
+pub use config::{Config, Stats};
 pub(crate) use decide::{Refusal, closer_in, time_wait_refused};
-pub use engine::{Config, Engine, Stats};
+pub use engine::Engine;
 pub use row::{Connection, Held, Identity, Loss, Owner, Reason, Row, Stay, Stuck, Totals, Transition};
 pub(crate) use stuck::only_listener;
 pub use survey::TIME_WAIT_NS;

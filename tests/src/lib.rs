@@ -8,6 +8,7 @@
 //! A test waits for events, never for a guessed time. Where it sleeps, the sleep is the length that is to be measured.
 #![expect(clippy::panic, reason = "a panic is how a test fails")]
 
+pub mod ability;
 pub mod actor;
 pub mod clock;
 pub mod faults;
@@ -17,6 +18,7 @@ pub mod process;
 pub mod program;
 pub mod sockets;
 pub mod tracer;
+pub mod witness;
 pub mod zoo;
 
 pub use actor::Actor;
@@ -25,3 +27,4 @@ pub use life::Life;
 pub use namespace::Namespace;
 pub use sockets::{End, pair};
 pub use tracer::Tracer;
+pub use witness::Witness;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::tracer::brief;
-use crate::{End, Namespace, TimeWaitClock, Tracer};
+use crate::{End, Namespace, TimeWaitClock, Tracer, Witness};
 
 /// What may lie between the same event in two running tracers, and between an event and the test that caused it.
 const SLACK: Duration = Duration::from_millis(100);
@@ -242,8 +242,26 @@ impl Life {
             }
         }
         self.assert_states_agree();
+        self.assert_confirmed();
         let [received, unread] = ["bytes_received", "bytes_unread"].map(|field| self.connection[field].as_u64());
         assert!(unread <= received, "unread bytes that were never received: {self}");
+    }
+
+    /// Whoever else saw its mini-socket end says the same about when.
+    fn assert_confirmed(&self) {
+        let Ok(witness) = Witness::get() else { return };
+        let time = |row: &Value| Duration::from_nanos(row["boot_ns"].as_u64().expect("a time"));
+        let port = |row: &Value, end: &str| {
+            row[end].as_str().and_then(|end| end.rsplit_once(':')?.1.parse().ok()).expect("a port")
+        };
+        for pair in self.transitions.windows(2) {
+            if let [begin, end] = pair
+                && [&end["old"], &end["new"]] == ["TIME_WAIT", "CLOSED"]
+                && begin["new"] == "TIME_WAIT"
+            {
+                witness.confirm(port(end, "local"), port(end, "remote"), time(begin), time(end));
+            }
+        }
     }
 
     /// `states` of `connections` says what the transitions of `watch` say.

@@ -11,8 +11,8 @@ use std::sync::{LazyLock, Mutex};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::time::{ClockId, clock_gettime};
 
-use crate::Tracer;
 use crate::process::{self, output};
+use crate::{Tracer, ability};
 
 /// The namespace that this process was started in.
 static HOME: LazyLock<File> = LazyLock::new(current);
@@ -47,6 +47,7 @@ impl Namespace {
     /// Enters a new one, which the shared tracers already watch.
     pub fn enter() -> Self {
         process::prepare();
+        ability::expect_whole_picture();
         Tracer::start_shared();
         Self::enter_unwatched()
     }

@@ -84,7 +84,13 @@ impl Tracer {
     /// Starts one that does without BTF, with tracefs where it looks for it. It does not know of namespaces.
     pub fn start_without_btf(args: &[&str]) -> Self {
         let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", "mount -t tracefs tracefs /sys/kernel/tracing && exec \"$@\"", "sh"]);
+        command.args([
+            "--mount",
+            "sh",
+            "-c",
+            "[ -e /sys/kernel/tracing/trace ] || mount -t tracefs tracefs /sys/kernel/tracing && exec \"$@\"",
+            "sh",
+        ]);
         command.arg(binary()).args(args).arg("--no-btf");
         Self::follow(command, Keep::Everything)
     }

@@ -1,35 +1,61 @@
-//! `cargo xtask bench`: what tcptrace costs, next to nothing at all and to other tools, all in one run.
+//! `cargo xtask bench`: what tcptrace costs, next to nothing at all and to other tools, and that it misses nothing in
+//! silence, all in one run.
 //!
-//! Every round runs every subject once, each under a fresh load, beginning with another subject each time, so that a
-//! machine that slows down or speeds up does so for all of them.
+//! Every round runs every subject once, beginning with another subject each time, so that a machine that slows down or
+//! speeds up does so for all of them.
 
+mod analysis;
+mod bpf;
+mod completeness;
+mod cpu;
 pub(crate) mod generator;
-mod measure;
-mod report;
-pub(crate) mod snapshot;
+pub(crate) mod holder;
+mod kernel;
+mod latency;
+mod load;
+mod machine;
+mod memory;
+mod once;
+mod polling;
+mod proc;
+mod rate;
+mod running;
+mod snapshot;
+mod start;
+mod stats;
 mod subject;
-pub(crate) mod trace;
+mod table;
+mod terminal;
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use serde_json::{Map, Value, json};
 
 use crate::{command, host, workspace};
-use measure::Sample;
-use subject::Subject;
+use machine::Machine;
+use table::{Findings, wrapped};
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How often each subject is measured
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Only these parts
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,…")]
+    only: Vec<Part>,
+    /// How often each subject is measured where rates are compared
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Connections in each measurement
-    #[arg(long, default_value_t = 40_000, value_parser = clap::value_parser!(u32).range(1..=generator::MAX_CONNECTIONS))]
+    /// Connections in each measurement of a rate
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=generator::MAX_CONNECTIONS))]
     connections: u32,
+    /// Everything once and small, of a debug build, and no other tools: whether it works, not how well
+    #[arg(long, conflicts_with_all = ["rounds", "connections"])]
+    quick: bool,
     /// Also write every measurement to this file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -38,40 +64,215 @@ pub(crate) struct Args {
     tcptrace: Option<PathBuf>,
 }
 
-/// A subject with its samples, one a round.
-struct Series {
-    subject: Subject,
-    samples: Vec<Sample>,
+impl Args {
+    fn parts(&self) -> &[Part] {
+        if self.only.is_empty() { Part::value_variants() } else { &self.only }
+    }
 }
 
-/// Measures and prints the table.
-pub(crate) fn run(args: &Args) -> Result<()> {
-    if !host::is_root() {
-        bail!("the benchmark traces the live kernel, which is for root: run `cargo xtask bench` as root");
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Whether all that happened was told or counted as lost
+    Completeness,
+    /// Which rate of connections is kept with one and with two cores saturated
+    Rate,
+    /// What the programs in the kernel cost
+    Kernel,
+    /// CPU time in userspace
+    Cpu,
+    /// Memory with few and with many connections
+    Memory,
+    /// Time from an event to the screen
+    Latency,
+    /// Time from the start to the first event
+    Start,
+    /// Time to look at many sockets
+    Snapshot,
+    /// Time to study a long trace
+    Analysis,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Completeness => "completeness",
+            Self::Rate => "rate",
+            Self::Kernel => "kernel",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Latency => "latency",
+            Self::Start => "start",
+            Self::Snapshot => "snapshot",
+            Self::Analysis => "analysis",
+        }
     }
-    let tcptrace = args.tcptrace.clone().map_or_else(release_build, Ok)?;
-    mount_tracefs().context("cannot mount tracefs, which the other tools need")?;
-    let subjects = subject::installed(&tcptrace);
-    let series = measure_all(subjects, args)?;
-    print!("{}", report::markdown(&series, args));
+
+    fn needs_root(self) -> bool {
+        self != Self::Analysis
+    }
+
+    fn measure(self, bench: &Bench, findings: &mut Findings, skipped: &mut Vec<String>) -> Result<()> {
+        match self {
+            Self::Completeness => completeness::measure(bench, findings),
+            Self::Rate => rate::measure(bench, findings, skipped),
+            Self::Kernel => kernel::measure(bench, findings),
+            Self::Cpu => cpu::measure(bench, findings),
+            Self::Memory => memory::measure(bench, findings),
+            Self::Latency => latency::measure(bench, findings),
+            Self::Start => start::measure(bench, findings),
+            Self::Snapshot => snapshot::measure(bench, findings, skipped),
+            Self::Analysis => analysis::measure(bench, findings),
+        }
+    }
+}
+
+/// What every part needs to know.
+struct Bench {
+    tcptrace: PathBuf,
+    /// What makes synthetic traces.
+    synthesise: PathBuf,
+    /// For files that are gone afterwards.
+    folder: PathBuf,
+    rounds: u32,
+    connections: u32,
+    quick: bool,
+}
+
+impl Bench {
+    fn new(args: &Args) -> Result<Self> {
+        let folder = workspace::target().join("bench");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let mut bench = Self {
+            tcptrace: PathBuf::new(),
+            synthesise: PathBuf::new(),
+            folder,
+            rounds: if args.quick { 1 } else { args.rounds },
+            connections: if args.quick { 2_000 } else { args.connections },
+            quick: args.quick,
+        };
+        bench.build(args.tcptrace.as_deref(), args.parts().contains(&Part::Analysis))?;
+        Ok(bench)
+    }
+
+    /// Builds what is not given.
+    fn build(&mut self, given: Option<&Path>, traces: bool) -> Result<()> {
+        let (program, example) = (["--bin", "tcptrace"], ["--example", "synthesise"]);
+        let built = match (given, traces) {
+            (None, false) => build(self.quick, &program)?,
+            // At once: what is built alone is built with other features of what it depends on.
+            (None, true) => build(self.quick, &[program, example].concat())?,
+            (Some(_), true) => build(self.quick, &example)?,
+            (Some(_), false) => PathBuf::new(),
+        };
+        self.tcptrace = match given {
+            Some(given) => given.canonicalize().with_context(|| format!("cannot find {}", given.display()))?,
+            None => built.join("tcptrace"),
+        };
+        self.synthesise = built.join("examples/synthesise");
+        Ok(())
+    }
+
+    /// How often to measure what is measured so often in a full run.
+    fn times(&self, rounds: u32) -> u32 {
+        if self.quick { 1 } else { rounds }
+    }
+
+    /// Says how far it is.
+    fn tell(&self, what: fmt::Arguments<'_>) {
+        eprintln!("{what}");
+    }
+}
+
+/// Builds parts of tcptrace, as the tests do or for use, and returns the folder where they are.
+pub(crate) fn build(debug: bool, targets: &[&str]) -> Result<PathBuf> {
+    let packages: &[&str] = match debug {
+        // As for the tests, so that it is there already.
+        true => &["--workspace", "--exclude", workspace::EBPF_PACKAGE],
+        false => &["--release", "--package", "tcptrace"],
+    };
+    command::run(command::cargo().args(["build", "--locked"]).args(packages).args(targets))?;
+    Ok(workspace::target().join(if debug { "debug" } else { "release" }))
+}
+
+/// Everything that was found out.
+#[derive(Default)]
+struct Report {
+    tables: Vec<table::Table>,
+    json: Map<String, Value>,
+    skipped: Vec<String>,
+    faults: Vec<String>,
+}
+
+/// Measures and prints the tables.
+///
+/// # Errors
+///
+/// When something cannot be measured, and when tcptrace missed something and did not count it. Never for a figure.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    // Before the build, which is a load too.
+    let machine = Machine::look();
+    let bench = Bench::new(args)?;
+    let report = measure(&bench, args);
+    fs::remove_dir_all(&bench.folder).with_context(|| format!("cannot remove {}", bench.folder.display()))?;
+    print!("{}", markdown(&report, &machine, &bench));
     if let Some(path) = &args.json {
-        let json = report::json(&series, args);
-        fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+        let json = json!({
+            "machine": machine.json(),
+            "quick": bench.quick,
+            "parts": report.json,
+            "skipped": report.skipped,
+            "faults": report.faults,
+        });
+        fs::write(path, format!("{json:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if !report.faults.is_empty() {
+        bail!("{}", report.faults.join("; "));
     }
     Ok(())
 }
 
-pub(crate) fn release_build() -> Result<PathBuf> {
-    command::run(command::cargo().args([
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "tcptrace",
-        "--bin",
-        "tcptrace",
-    ]))?;
-    Ok(workspace::target().join("release/tcptrace"))
+fn measure(bench: &Bench, args: &Args) -> Report {
+    let mut report = Report::default();
+    let is_root = host::is_root();
+    let (parts, others): (Vec<Part>, Vec<Part>) = args.parts().iter().partition(|part| is_root || !part.needs_root());
+    if !others.is_empty() {
+        let names: Vec<_> = others.iter().map(|part| part.name()).collect();
+        report.skipped.push(format!("what needs root ({})", names.join(", ")));
+    }
+    if bench.quick {
+        report.skipped.push("other tools, in a quick run".to_owned());
+    }
+    if parts.iter().any(|part| part.needs_root())
+        && let Err(error) = mount_tracefs()
+    {
+        report.skipped.push(format!("other tools may fail: tracefs cannot be mounted: {error:#}"));
+    }
+    for part in parts {
+        let mut findings = Findings::default();
+        if let Err(error) = part.measure(bench, &mut findings, &mut report.skipped) {
+            findings.faults.push(format!("{} cannot be measured: {error:#}", part.name()));
+        }
+        report.tables.extend(findings.tables);
+        report.json.insert(part.name().to_owned(), findings.json);
+        report.faults.extend(findings.faults);
+    }
+    report
+}
+
+fn markdown(report: &Report, machine: &Machine, bench: &Bench) -> String {
+    let mut texts = vec![wrapped(&machine.caption(), 120) + "\n"];
+    if bench.quick {
+        texts.push(
+            "A quick run, of a debug build: it shows that everything works, and no figure is worth quoting.\n"
+                .to_owned(),
+        );
+    }
+    texts.extend(report.tables.iter().map(table::Table::markdown));
+    if !report.skipped.is_empty() {
+        texts.push(wrapped(&format!("Not measured: {}.", report.skipped.join("; ")), 120) + "\n");
+    }
+    texts.join("\n")
 }
 
 /// Mounts tracefs where it is missing, for this process and its children only. tcptrace does without.
@@ -84,23 +285,4 @@ pub(crate) fn mount_tracefs() -> Result<()> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("cannot make mounts private")?;
     mount(Some("tracefs"), tracefs, Some("tracefs"), MsFlags::empty(), none).context("cannot mount it")
-}
-
-fn measure_all(subjects: Vec<Subject>, args: &Args) -> Result<Vec<Series>> {
-    let folder = workspace::target().join("bench");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let mut series: Vec<_> = subjects.into_iter().map(|subject| Series { subject, samples: Vec::new() }).collect();
-    let count = series.len();
-    for (round, first) in (1..=args.rounds).zip((0..count).cycle()) {
-        for index in (first..count).chain(0..first) {
-            let Series { subject, samples } = &mut series[index];
-            let sample = measure::measure(subject, args.connections, &folder)
-                .with_context(|| format!("cannot measure `{}`", subject.name))?;
-            let rate = sample.load.rate();
-            eprintln!("round {round}/{}: {}: {rate:.0} connections/s", args.rounds, subject.name);
-            samples.push(sample);
-        }
-    }
-    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
-    Ok(series)
 }

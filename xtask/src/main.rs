@@ -9,6 +9,7 @@ mod host;
 mod setup;
 mod stress;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -30,19 +31,17 @@ enum Task {
     Setup(setup::Args),
     /// Runs every test, the live kernel tests included (as root)
     Test(test::Args),
+    /// Runs the live scenarios on other kernels, in virtual machines, and on this one (as root)
+    Vm(vm::Args),
     /// Reads traces that were changed at random, for a while: nothing may panic, take long or much memory (as root)
     Fuzz(fuzz::Args),
-    /// Measures what tcptrace costs, next to nothing at all and to other tools (as root)
+    /// Measures what tcptrace costs, next to nothing at all and to other tools (as root; the study of traces as anybody)
     Bench(bench::Args),
-    /// Measures how long `tcptrace snapshot` takes with many sockets, next to ss (as root)
-    BenchSnapshot(bench::snapshot::Args),
-    /// Measure how long it takes to study a long trace
-    BenchTrace(bench::trace::Args),
     /// Disturbs tcptrace in every way, and checks that it misses nothing in silence (as root)
     Stress(stress::Args),
-    /// Holds connections on loopback: the sockets of `bench-snapshot`
+    /// Holds connections on loopback, for `bench`
     #[command(hide = true)]
-    Hold(bench::snapshot::HoldArgs),
+    Hold(bench::holder::HoldArgs),
     /// Makes connections on loopback, in a network namespace of its own: the load of `bench`
     #[command(hide = true)]
     Generate(bench::generator::Args),
@@ -56,13 +55,12 @@ fn main() -> ExitCode {
         Task::Ebpf(args) => ebpf::run(&args),
         Task::Setup(args) => setup::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Vm(args) => vm::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),
-        Task::BenchSnapshot(args) => bench::snapshot::run(&args),
-        Task::BenchTrace(args) => bench::trace::run(&args),
         Task::Stress(args) => stress::run(&args),
         Task::StressLoad(args) => stress::load::run(&args),
-        Task::Hold(args) => bench::snapshot::hold(&args),
+        Task::Hold(args) => bench::holder::hold(&args),
         Task::Generate(args) => bench::generator::run(&args),
     };
     match result {

@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// compiler that fuzzing needs
     #[arg(long)]
     tests: bool,
+    /// Also what tests on other kernels run in: QEMU
+    #[arg(long)]
+    vm: bool,
     /// Also the tools that the benchmark compares with
     #[arg(long)]
     bench: bool,
@@ -59,17 +62,33 @@ pub(crate) const TEST_TOOLS: [Tool; 7] = [
 /// What `cargo xtask fuzz` builds libFuzzer with.
 pub(crate) const FUZZ_TOOLS: [Tool; 1] = [Tool { file: "c++", package: "g++" }];
 
+/// What `cargo xtask vm` makes machines with.
+pub(crate) const VM_TOOLS: [Tool; 3] = [
+    Tool { file: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Tool { file: "cpio", package: "cpio" },
+    Tool { file: "/usr/share/keyrings/debian-archive-keyring.gpg", package: "debian-archive-keyring" },
+];
+
+/// The same for machines of 64-bit ARM, and what compiles for them.
+pub(crate) const ARM_TOOLS: [Tool; 3] = [
+    Tool { file: "qemu-system-aarch64", package: "qemu-system-arm" },
+    Tool { file: "aarch64-linux-gnu-gcc", package: "gcc-aarch64-linux-gnu" },
+    Tool { file: "/usr/aarch64-linux-gnu/lib/libc.a", package: "libc6-dev-arm64-cross" },
+];
+
 /// What the benchmark compares with.
-const BENCH_TOOLS: [Tool; 3] = [
+const BENCH_TOOLS: [Tool; 4] = [
     Tool { file: "tcpstates", package: "libbpf-tools" },
     Tool { file: "bpftrace", package: "bpftrace" },
     Tool { file: "perf", package: "linux-perf" },
+    Tool { file: "ss", package: "iproute2" },
 ];
 
 /// Installs what is missing; where it may not, says what is.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut tools = BPF_TOOLCHAIN.to_vec();
     tools.extend(TEST_TOOLS.iter().chain(&FUZZ_TOOLS).filter(|_| args.tests));
+    tools.extend(VM_TOOLS.iter().filter(|_| args.vm));
     tools.extend(BENCH_TOOLS.iter().filter(|_| args.bench));
     let commands = [packages(&tools, Tool::is_missing), linker()].concat();
     perform(&commands)?;
@@ -88,6 +107,15 @@ pub(crate) fn require(tools: &[Tool]) -> Result<()> {
     }
     eprintln!("Not installed, but needed: {}", missing.join(", "));
     perform(&packages(tools, Tool::is_missing))
+}
+
+/// Makes sure that Rust's standard library for `target` is there.
+pub(crate) fn require_target(target: &str) -> Result<()> {
+    let sysroot = command::output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(target).exists() {
+        return Ok(());
+    }
+    command::run(Command::new("rustup").args(["target", "add", target]))
 }
 
 impl Tool {

@@ -52,7 +52,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !host::is_root() {
         bail!("tracing the live kernel is for root: run `cargo xtask stress` as root");
     }
-    let tcptrace = args.tcptrace.clone().map_or_else(bench::release_build, Ok)?;
+    let tcptrace = args
+        .tcptrace
+        .clone()
+        .map_or_else(|| Ok(bench::build(false, &["--bin", "tcptrace"])?.join("tcptrace")), Ok::<_, anyhow::Error>)?;
     bench::mount_tracefs().context("cannot mount tracefs, which the basic mode and bpftrace need")?;
     let folder = workspace::target().join("stress");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;

@@ -1,111 +1,270 @@
 //! What is kept of a connection that lives.
 
-use super::decide::{Ending, closer_in};
+use std::net::Ipv6Addr;
+
+use super::decide::{self, Ending, Role, closer_in};
 use super::row::{Held, Identity, Owner, Stay, Totals};
+use super::stays::Stays;
 use crate::event::{Change, ResetReason};
-use crate::tcp::{Closer, OwnerSource, Side, State, Task, Tuple};
+use crate::tcp::{Closer, Comm, OwnerSource, Side, State, Task, Tuple};
+
+/// For the sockets whose cookie is shared: the mini-socket of an earlier connection may live beside a new one.
+pub(super) const MINI: u64 = 1 << 63;
 
 /// One socket that is followed, full or mini-socket.
+///
+/// There can be millions of them. So what few have, or have for a short time only, is in [`More`]; and numbers that may
+/// be unknown are a value and a [`Mark`], behind accessors.
 #[derive(Clone, Debug)]
 pub(super) struct Conn {
     /// The number that rows show.
     pub(super) number: u64,
     pub(super) tuple: Tuple,
-    pub(super) netns: Option<u32>,
-    pub(super) uid: Option<u32>,
-    pub(super) cgroup: Option<u64>,
     pub(super) side: Side,
-    pub(super) owner: Option<Owner>,
-    pub(super) closed_by: Option<Task>,
     pub(super) closer: Option<Closer>,
     pub(super) state: State,
-    /// When it entered that state; `None` when that was not seen.
-    pub(super) since: Option<u64>,
-    /// When it began; `None` when that was not seen.
-    pub(super) opened: Option<u64>,
-    pub(super) stays: Stays,
-    /// Nothing of it was missed so far, gaps in the stream aside.
-    pub(super) whole: bool,
     /// How many gaps the stream had when it was last certain that nothing of it was missed.
     pub(super) gaps: u32,
     /// The last survey or scan that found it.
     pub(super) found_in: u32,
     /// Whether a process has ever had it; `None` when unknown.
     pub(super) accepted: Option<bool>,
-    /// Its descriptor was still open when it was closed.
-    pub(super) lingers: bool,
     /// How its connection ended: it is over, and its descriptor is still open.
     pub(super) over: Option<Ending>,
-    /// That was reported.
-    pub(super) reported: bool,
-    /// A mini-socket that no process holds.
-    pub(super) orphan: bool,
-    /// It was shut down before it was established: the FIN that follows is not the current task's.
-    pub(super) shut_early: bool,
-    /// The last reset that it sent, and when.
-    pub(super) reset: Option<(u64, ResetReason)>,
-    pub(super) totals: Option<Totals>,
-    /// A mini-socket took over from its full socket.
-    pub(super) is_mini: bool,
-    /// When it entered its state at the latest, where that was not seen.
-    pub(super) at_least_since: Option<u64>,
-    /// Of a mini-socket: when it ended, unless it was given more time then.
+    marks: Marks,
+    netns: u32,
+    uid: u32,
+    cgroup: u64,
+    owner: Task,
+    owner_source: Option<OwnerSource>,
+    opened: u64,
+    /// When it entered its state, or the latest time that it can have done so, or nothing.
+    since: u64,
+    /// How long the state lasted that its opening began with, once that is over.
+    opening_ns: u64,
+    opening: Option<State>,
+    more: Option<Box<More>>,
+}
+
+/// What few connections have, or have for a short time only.
+#[derive(Clone, Debug, Default)]
+struct More {
+    /// All but the first one.
+    stays: Stays,
+    closed_by: Option<Task>,
+    reset: Option<(u64, ResetReason)>,
+    totals: Option<Totals>,
+    mini: MiniTimes,
+}
+
+/// When a mini-socket ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct MiniTimes {
+    /// When it ended, unless it was given more time then.
     pub(super) maybe_ended_at: Option<u64>,
-    /// Of a mini-socket: when its timer is due, in ns without those that the machine slept.
+    /// When its timer is due, in ns without those that the machine slept.
     pub(super) due_at: Option<u64>,
-    /// Of a mini-socket: when it is given up, likewise.
+    /// When it is given up, likewise.
     pub(super) gives_up_at: Option<u64>,
 }
 
+/// Something that is so or is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// Nothing of it was missed so far, gaps in the stream aside.
+    Whole,
+    /// Its descriptor was still open when it was closed.
+    Lingers,
+    /// That it is over, and its descriptor open, was reported.
+    Reported,
+    /// A mini-socket that no process holds.
+    Orphan,
+    /// It was shut down before it was established: the FIN that follows is not the current task's.
+    ShutEarly,
+    /// A mini-socket took over from its full socket.
+    Mini,
+    HasNetns,
+    HasUid,
+    HasCgroup,
+    HasOpened,
+    /// It is known when it entered its state.
+    Since,
+    /// It is known when it entered its state at the latest.
+    SinceAtLeast,
+    OpeningAtLeast,
+}
+
+/// All that is so.
+#[derive(Clone, Copy, Debug)]
+struct Marks(u16);
+
 impl Conn {
+    /// None at all.
+    pub(super) const VACANT: Self = Self {
+        number: 0,
+        tuple: Tuple {
+            local_ip: Ipv6Addr::UNSPECIFIED,
+            remote_ip: Ipv6Addr::UNSPECIFIED,
+            local_port: 0,
+            remote_port: 0,
+        },
+        side: Side::Unknown,
+        closer: None,
+        state: State::Closed,
+        gaps: 0,
+        found_in: 0,
+        accepted: None,
+        over: None,
+        marks: Marks(0),
+        netns: 0,
+        uid: 0,
+        cgroup: 0,
+        owner: Task { pid: 0, tid: 0, comm: Comm([0; 16]) },
+        owner_source: None,
+        opened: 0,
+        since: 0,
+        opening_ns: 0,
+        opening: None,
+        more: None,
+    };
+
     /// A connection first seen in this change, in the state that it leaves.
     pub(super) fn new(number: u64, change: &Change, gaps: u32) -> Self {
-        Self {
-            number,
-            tuple: change.tuple,
-            netns: change.netns,
-            uid: change.uid,
-            cgroup: change.cgroup,
-            side: Side::Unknown,
-            owner: None,
-            closed_by: None,
-            closer: None,
-            state: change.old,
-            since: None,
-            opened: None,
-            stays: Stays::default(),
-            whole: false,
-            gaps,
-            found_in: 0,
-            accepted: None,
-            lingers: false,
-            over: None,
-            reported: false,
-            orphan: false,
-            shut_early: false,
-            reset: None,
-            totals: None,
-            is_mini: false,
-            at_least_since: None,
-            maybe_ended_at: None,
-            due_at: None,
-            gives_up_at: None,
+        let mut conn = Self { number, tuple: change.tuple, state: change.old, gaps, ..Self::VACANT };
+        conn.complete_place(change.netns, change.uid, change.cgroup);
+        conn
+    }
+
+    /// What it is found by.
+    pub(super) fn key(&self) -> u64 {
+        if self.is(Mark::Mini) { self.number | MINI } else { self.number & !MINI }
+    }
+
+    pub(super) fn is(&self, mark: Mark) -> bool {
+        self.marks.0 & 1 << mark as u16 != 0
+    }
+
+    pub(super) fn mark(&mut self, mark: Mark, is_so: bool) {
+        let bit = 1 << mark as u16;
+        self.marks.0 = if is_so { self.marks.0 | bit } else { self.marks.0 & !bit };
+    }
+
+    pub(super) fn netns(&self) -> Option<u32> {
+        self.is(Mark::HasNetns).then_some(self.netns)
+    }
+
+    fn uid(&self) -> Option<u32> {
+        self.is(Mark::HasUid).then_some(self.uid)
+    }
+
+    fn cgroup(&self) -> Option<u64> {
+        self.is(Mark::HasCgroup).then_some(self.cgroup)
+    }
+
+    pub(super) fn owner(&self) -> Option<Owner> {
+        self.owner_source.map(|source| Owner { task: self.owner, source })
+    }
+
+    /// When it began; `None` when that was not seen.
+    pub(super) fn opened(&self) -> Option<u64> {
+        self.is(Mark::HasOpened).then_some(self.opened)
+    }
+
+    /// When it entered its state; `None` when that was not seen.
+    pub(super) fn since(&self) -> Option<u64> {
+        self.is(Mark::Since).then_some(self.since)
+    }
+
+    /// When it entered its state at the latest, where that was not seen.
+    pub(super) fn at_least_since(&self) -> Option<u64> {
+        self.is(Mark::SinceAtLeast).then_some(self.since)
+    }
+
+    pub(super) fn set_since(&mut self, at: u64) {
+        self.since = at;
+        self.mark(Mark::Since, true);
+        self.mark(Mark::SinceAtLeast, false);
+    }
+
+    /// Nobody saw when it entered its state; but it did by then, if that is known.
+    pub(super) fn set_at_least_since(&mut self, at: Option<u64>) {
+        self.since = at.unwrap_or(0);
+        self.mark(Mark::Since, false);
+        self.mark(Mark::SinceAtLeast, at.is_some());
+    }
+
+    pub(super) fn closed_by(&self) -> Option<Task> {
+        self.more.as_ref()?.closed_by
+    }
+
+    /// The last reset that it sent, and when.
+    pub(super) fn reset(&self) -> Option<(u64, ResetReason)> {
+        self.more.as_ref()?.reset
+    }
+
+    pub(super) fn set_reset(&mut self, at: u64, reason: ResetReason) {
+        self.more().reset = Some((at, reason));
+    }
+
+    /// What it had counted, once it is closed.
+    pub(super) fn totals(&self) -> Option<Totals> {
+        self.more.as_ref()?.totals
+    }
+
+    pub(super) fn set_totals(&mut self, totals: Option<Totals>) {
+        if totals.is_some() || self.more.is_some() {
+            self.more().totals = totals;
         }
+    }
+
+    pub(super) fn mini(&self) -> MiniTimes {
+        self.more.as_ref().map_or(MiniTimes::default(), |more| more.mini)
+    }
+
+    pub(super) fn mini_mut(&mut self) -> &mut MiniTimes {
+        &mut self.more().mini
+    }
+
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    /// Notes a stay that is over.
+    pub(super) fn record(&mut self, state: State, held: Held) {
+        let Some(ns) = held.known_ns() else { return };
+        let is_opening = matches!(state, State::SynSent | State::SynRecv);
+        if is_opening && self.opening.is_none_or(|opening| opening == state) {
+            (self.opening, self.opening_ns) = (Some(state), ns);
+            self.mark(Mark::OpeningAtLeast, held.is_at_least());
+        } else if state != State::Closed && state != State::Listen {
+            self.more().stays.record(state, held);
+        }
+    }
+
+    /// Its stays that are over, in order.
+    pub(super) fn stays(&self) -> Vec<Stay> {
+        let mut all = self.more.as_ref().map_or(Stays::default(), |more| more.stays);
+        if let Some(opening) = self.opening {
+            let ns = self.opening_ns;
+            let is_part = self.is(Mark::OpeningAtLeast);
+            all.record(opening, if is_part { Held::AtLeast(ns) } else { Held::Exactly(ns) });
+        }
+        all.to_vec()
     }
 
     /// Its beginning was seen.
     pub(super) fn begin(&mut self, side: Side, at: u64) {
         self.side = side;
-        self.opened = Some(at);
-        self.whole = true;
+        self.opened = at;
+        self.mark(Mark::HasOpened, true);
+        self.mark(Mark::Whole, true);
     }
 
     /// It turns out to be in another state, since when nobody knows but for the latest time that can be.
     pub(super) fn change_unseen(&mut self, state: State, at_least_since: Option<u64>) {
         self.state = state;
-        self.since = None;
-        self.at_least_since = at_least_since;
-        self.whole = false;
+        self.set_at_least_since(at_least_since);
+        self.mark(Mark::Whole, false);
         self.closer = self.closer.or(closer_in(state));
     }
 
@@ -113,22 +272,39 @@ impl Conn {
         Identity {
             conn: self.number,
             tuple: self.tuple,
-            netns: self.netns,
-            uid: self.uid,
-            cgroup: self.cgroup,
+            netns: self.netns(),
+            uid: self.uid(),
+            cgroup: self.cgroup(),
             side: self.side,
-            owner: self.owner,
+            owner: self.owner(),
         }
     }
 
     /// Fills in what was not set yet: ports are 0 at both ends of a connection's life.
     pub(super) fn complete_identity(&mut self, change: &Change) {
         self.complete_tuple(&change.tuple);
-        self.netns = self.netns.or(change.netns);
-        self.uid = change.uid.or(self.uid);
-        self.cgroup = self.cgroup.or(change.cgroup);
+        if change.uid.is_some() {
+            self.mark(Mark::HasUid, false);
+        }
+        self.complete_place(change.netns, change.uid, change.cgroup);
         if let Some(flags) = change.flags.filter(|flags| !flags.dead) {
             self.accepted = Some(flags.has_socket);
+        }
+    }
+
+    /// Fills in what was not known yet.
+    pub(super) fn complete_place(&mut self, netns: Option<u32>, uid: Option<u32>, cgroup: Option<u64>) {
+        if let (Some(netns), false) = (netns, self.is(Mark::HasNetns)) {
+            self.netns = netns;
+            self.mark(Mark::HasNetns, true);
+        }
+        if let (Some(uid), false) = (uid, self.is(Mark::HasUid)) {
+            self.uid = uid;
+            self.mark(Mark::HasUid, true);
+        }
+        if let (Some(cgroup), false) = (cgroup, self.is(Mark::HasCgroup)) {
+            self.cgroup = cgroup;
+            self.mark(Mark::HasCgroup, true);
         }
     }
 
@@ -148,27 +324,38 @@ impl Conn {
         }
     }
 
-    /// Notes who closed it. Where nobody else is known, that is its owner.
-    pub(super) fn closed_by(&mut self, task: Task) {
-        self.closed_by = Some(task);
-        self.own(task, OwnerSource::Close);
+    /// Notes what the current task of a change has to do with it.
+    pub(super) fn note_task(&mut self, change: &Change) {
+        if change.new == State::Established {
+            self.mark(Mark::ShutEarly, change.flags.is_some_and(|flags| flags.send_shutdown));
+        }
+        let Some(task) = change.task else { return };
+        match decide::role(change, self.is(Mark::ShutEarly)) {
+            Role::Connects => self.own(task, OwnerSource::Connect),
+            Role::Listens => self.own(task, OwnerSource::Listen),
+            Role::Closes => {
+                self.more().closed_by = Some(task);
+                // Where nobody else is known, that is its owner.
+                self.own(task, OwnerSource::Close);
+            }
+            Role::Kills => self.more().closed_by = Some(task),
+            Role::Bystander => {}
+        }
     }
 
     /// Notes an owner, unless a better one is known: who closes it or has it now need not be whose it was.
     pub(super) fn own(&mut self, task: Task, source: OwnerSource) {
-        let is_better = |owner: &Owner| {
-            matches!(source, OwnerSource::Connect | OwnerSource::Accept)
-                && matches!(owner.source, OwnerSource::Close | OwnerSource::Scan)
-        };
-        if self.owner.as_ref().is_none_or(is_better) {
-            self.owner = Some(Owner { task, source });
+        let is_better = matches!(source, OwnerSource::Connect | OwnerSource::Accept)
+            && matches!(self.owner_source, Some(OwnerSource::Close | OwnerSource::Scan));
+        if self.owner_source.is_none() || is_better {
+            (self.owner, self.owner_source) = (task, Some(source));
         }
     }
 
     /// How long it has been in its state. Where something may have been missed, only the time since `blind_until` is
     /// certain; what was not met before `unmet_until` has had no change since.
     pub(super) fn held(&self, now: u64, gaps: u32, blind_until: Option<u64>, unmet_until: Option<u64>) -> Held {
-        match (self.since, self.at_least_since) {
+        match (self.since(), self.at_least_since()) {
             (Some(since), _) => match blind_until.filter(|blind| since < *blind && self.gaps != gaps) {
                 Some(blind) => at_least(now, blind),
                 None => Held::Exactly(now.saturating_sub(since)),
@@ -181,7 +368,8 @@ impl Conn {
 
     /// Whether nothing was seen of it before.
     fn is_new(&self) -> bool {
-        self.stays.is_empty() && self.opened.is_none() && !self.whole
+        let has_stayed = self.opening.is_some() || self.more.as_ref().is_some_and(|more| !more.stays.is_empty());
+        !has_stayed && !self.is(Mark::HasOpened) && !self.is(Mark::Whole)
     }
 }
 
@@ -190,67 +378,8 @@ fn at_least(now: u64, since: u64) -> Held {
     if now > since { Held::AtLeast(now - since) } else { Held::Unknown }
 }
 
-pub(super) fn is_unset(ip: std::net::Ipv6Addr) -> bool {
+pub(super) fn is_unset(ip: Ipv6Addr) -> bool {
     ip.is_unspecified() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_unspecified())
-}
-
-/// How long a connection was in each of its states. A life has at most six: those that exclude each other share a
-/// slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stays {
-    ns: [u64; 6],
-    seen: u16,
-    at_least: u16,
-}
-
-/// In the order in which a connection can go through them.
-const ORDER: [State; 9] = [
-    State::SynSent,
-    State::SynRecv,
-    State::Established,
-    State::FinWait1,
-    State::CloseWait,
-    State::FinWait2,
-    State::Closing,
-    State::LastAck,
-    State::TimeWait,
-];
-
-impl Stays {
-    fn is_empty(&self) -> bool {
-        self.seen == 0
-    }
-
-    /// Notes a stay that is over.
-    pub(super) fn record(&mut self, state: State, held: Held) {
-        let (Some(slot), Some(ns)) = (slot(state), held.known_ns()) else { return };
-        let bit = 1 << state as u16;
-        self.ns[slot] = ns;
-        self.seen |= bit;
-        self.at_least = if held.is_at_least() { self.at_least | bit } else { self.at_least & !bit };
-    }
-
-    pub(super) fn to_vec(self) -> Vec<Stay> {
-        let seen = ORDER.into_iter().filter(|state| self.seen & (1 << *state as u16) != 0);
-        seen.filter_map(|state| {
-            let ns = self.ns[slot(state)?];
-            let at_least = self.at_least & (1 << state as u16) != 0;
-            Some(Stay { state, held: if at_least { Held::AtLeast(ns) } else { Held::Exactly(ns) } })
-        })
-        .collect()
-    }
-}
-
-fn slot(state: State) -> Option<usize> {
-    Some(match state {
-        State::SynSent => 0,
-        State::SynRecv => 1,
-        State::Established => 2,
-        State::FinWait1 | State::CloseWait => 3,
-        State::FinWait2 | State::Closing | State::LastAck => 4,
-        State::TimeWait => 5,
-        State::Closed | State::Listen => return None,
-    })
 }
 
 /// How far along its life a connection in this state is. It never goes back: a smaller number means another life.
@@ -263,5 +392,13 @@ pub(super) fn progress(state: State) -> u8 {
         State::FinWait1 | State::CloseWait => 4,
         State::FinWait2 | State::Closing | State::LastAck => 5,
         State::TimeWait => 6,
+    }
+}
+
+#[cfg(test)]
+impl Conn {
+    /// One of which nothing is known but its number.
+    pub(super) fn numbered(number: u64) -> Self {
+        Self { number, ..Self::VACANT }
     }
 }

@@ -8,7 +8,8 @@ use std::net::Ipv6Addr;
 
 use foldhash::fast::FixedState;
 
-use super::conn::{Conn, is_unset};
+use super::config::Config;
+use super::conn::{Conn, Mark, is_unset};
 use super::engine::Engine;
 use super::row::{Row, Stuck};
 use crate::event::Holder;
@@ -72,6 +73,35 @@ impl Waiting {
             (pending.first, pending.holders) = (None, 0);
         }
     }
+
+    /// Notes a socket that has just entered its state, if there may be something to say when it stays there.
+    pub(super) fn attend(&mut self, conn: &Conn, config: &Config, now: u64) {
+        if conn.state == State::Listen {
+            self.listeners.entry((conn.netns(), conn.tuple.local_port)).or_default().push(conn.key());
+        }
+        let is_unowned = config.scans && conn.owner().is_none() && conn.state == State::Established;
+        if is_unowned {
+            self.unowned.push(conn.key());
+        }
+        let waits = config.stuck_after.is_some() && waits(conn);
+        if waits {
+            self.recent.push(conn.key());
+        }
+        if is_unowned || waits {
+            let period = config.stuck_after.map_or(SETTLE_NS, |after| SETTLE_NS.min(after / 2));
+            self.sift_at.get_or_insert(now + period);
+        }
+    }
+
+    pub(super) fn forget_listener(&mut self, key: u64, conn: &Conn) {
+        let place = (conn.netns(), conn.tuple.local_port);
+        if let Some(keys) = self.listeners.get_mut(&place) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.listeners.remove(&place);
+            }
+        }
+    }
 }
 
 impl Engine {
@@ -79,35 +109,6 @@ impl Engine {
     /// not done so just before, and feeds what it found.
     pub fn wants_scan(&self) -> bool {
         self.waiting.scan_wanted
-    }
-
-    /// Notes a socket that has just entered its state, if there may be something to say when it stays there.
-    pub(super) fn attend(&mut self, key: u64, conn: &Conn) {
-        if conn.state == State::Listen {
-            self.waiting.listeners.entry((conn.netns, conn.tuple.local_port)).or_default().push(key);
-        }
-        let is_unowned = self.config.scans && conn.owner.is_none() && conn.state == State::Established;
-        if is_unowned {
-            self.waiting.unowned.push(key);
-        }
-        let waits = self.config.stuck_after.is_some() && waits(conn);
-        if waits {
-            self.waiting.recent.push(key);
-        }
-        if is_unowned || waits {
-            let period = self.config.stuck_after.map_or(SETTLE_NS, |after| SETTLE_NS.min(after / 2));
-            self.waiting.sift_at.get_or_insert(self.now + period);
-        }
-    }
-
-    pub(super) fn forget_listener(&mut self, key: u64, conn: &Conn) {
-        let place = (conn.netns, conn.tuple.local_port);
-        if let Some(keys) = self.waiting.listeners.get_mut(&place) {
-            keys.retain(|other| *other != key);
-            if keys.is_empty() {
-                self.waiting.listeners.remove(&place);
-            }
-        }
     }
 
     /// Looks at those whose time has come.
@@ -131,9 +132,9 @@ impl Engine {
     fn sift(&mut self) {
         self.waiting.sift_at = None;
         for key in take(&mut self.waiting.unowned) {
-            match self.conns.get(&key) {
-                Some(conn) if conn.owner.is_some() || conn.over.is_some() => {}
-                Some(conn) if conn.since.is_some_and(|since| self.now < since + SETTLE_NS) => {
+            match self.conns.get(key) {
+                Some(conn) if conn.owner().is_some() || conn.over.is_some() => {}
+                Some(conn) if conn.since().is_some_and(|since| self.now < since + SETTLE_NS) => {
                     self.waiting.unowned.push(key);
                     self.waiting.sift_at = Some(self.now + SETTLE_NS);
                 }
@@ -141,10 +142,10 @@ impl Engine {
                 None => {}
             }
         }
-        let Some(after) = self.config.stuck_after else { return };
+        let Some(after) = self.teller.config.stuck_after else { return };
         for key in take(&mut self.waiting.recent) {
-            if let Some(conn) = self.conns.get(&key).filter(|conn| waits(conn)) {
-                let age = self.held(conn, self.now).known_ns().unwrap_or(0);
+            if let Some(conn) = self.conns.get(key).filter(|conn| waits(conn)) {
+                let age = self.teller.held(conn, self.now).known_ns().unwrap_or(0);
                 let due = (self.now - age.min(self.now)).saturating_add(after);
                 self.waiting.due.push(Reverse((due, key, stay(conn))));
             }
@@ -156,8 +157,8 @@ impl Engine {
             return;
         }
         let pending = Pending { asked_at: self.now, stay, first: None, holders: 0 };
-        let is_mini = self.conns.get(&key).is_some_and(|conn| conn.is_mini);
-        if self.config.scans && !is_mini {
+        let is_mini = self.conns.get(key).is_some_and(|conn| conn.is(Mark::Mini));
+        if self.teller.config.scans && !is_mini {
             self.waiting.pending.insert(key, pending);
             self.waiting.oldest_pending.get_or_insert(self.now);
             self.waiting.scan_wanted = true;
@@ -167,7 +168,7 @@ impl Engine {
     }
 
     fn still_waits(&self, key: u64, since: u64) -> bool {
-        self.conns.get(&key).is_some_and(|conn| waits(conn) && stay(conn) == since)
+        self.conns.get(key).is_some_and(|conn| waits(conn) && stay(conn) == since)
     }
 
     /// Reports those that were pending by then.
@@ -186,10 +187,10 @@ impl Engine {
         if !self.still_waits(key, pending.stay) {
             return;
         }
-        let Some(conn) = self.conns.get_mut(&key) else { return };
-        conn.reported = true;
-        let Some(conn) = self.conns.get(&key) else { return };
-        let age = self.held(conn, self.now);
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        conn.mark(Mark::Reported, true);
+        let Some(conn) = self.conns.get(key) else { return };
+        let age = self.teller.held(conn, self.now);
         let accepted = conn.accepted.filter(|_| conn.side != Side::Client);
         let stuck = Stuck {
             state: conn.state,
@@ -200,15 +201,15 @@ impl Engine {
             listener: if accepted == Some(false) { self.listener_of(conn) } else { None },
             released: false,
         };
-        self.put_stuck(conn, self.now, stuck, out);
-        let again = age.known_ns().unwrap_or(0).max(self.config.stuck_after.unwrap_or(0)).max(RESOLUTION_NS);
+        self.teller.put_stuck(conn, self.now, stuck, out);
+        let again = age.known_ns().unwrap_or(0).max(self.teller.config.stuck_after.unwrap_or(0)).max(RESOLUTION_NS);
         self.waiting.due.push(Reverse((self.now.saturating_add(again), key, pending.stay)));
     }
 
     /// The descriptor of a connection that is over was closed.
     pub(super) fn release(&self, conn: &Conn, at: u64, out: &mut Vec<Row>) {
-        if conn.reported {
-            let age = self.held(conn, at);
+        if conn.is(Mark::Reported) {
+            let age = self.teller.held(conn, at);
             let released = Stuck {
                 state: conn.state,
                 age,
@@ -218,14 +219,14 @@ impl Engine {
                 listener: None,
                 released: true,
             };
-            self.put_stuck(conn, at, released, out);
+            self.teller.put_stuck(conn, at, released, out);
         }
     }
 
     fn listener_of(&self, conn: &Conn) -> Option<Task> {
-        let keys = self.waiting.listeners.get(&(conn.netns, conn.tuple.local_port))?;
-        let listeners = keys.iter().filter_map(|key| self.conns.get(key));
-        let places = listeners.map(|it| (it.tuple.local_ip, it.owner.map(|owner| owner.task)));
+        let keys = self.waiting.listeners.get(&(conn.netns(), conn.tuple.local_port))?;
+        let listeners = keys.iter().filter_map(|key| self.conns.get(*key));
+        let places = listeners.map(|it| (it.tuple.local_ip, it.owner().map(|owner| owner.task)));
         only_listener(conn.tuple.local_ip, &places.collect::<Vec<_>>())
     }
 }
@@ -248,5 +249,5 @@ fn waits(conn: &Conn) -> bool {
 
 /// What tells a stay in a state from others of the same socket.
 fn stay(conn: &Conn) -> u64 {
-    conn.since.or(conn.at_least_since).unwrap_or(conn.state as u64)
+    conn.since().or(conn.at_least_since()).unwrap_or(conn.state as u64)
 }

@@ -8,10 +8,11 @@ use std::collections::HashSet;
 
 use foldhash::fast::FixedState;
 
-use super::conn::{Conn, progress};
+use super::conn::{Conn, MINI, Mark, progress};
 use super::decide::closer_in;
-use super::engine::{Engine, MINI, key};
+use super::engine::{Engine, key};
 use super::row::Row;
+use super::tell::Teller;
 use crate::event::{Change, Found, Holder, Kept};
 use crate::tcp::{End, OwnerSource, State};
 
@@ -81,51 +82,49 @@ impl Engine {
         if self.inquiry.ended.contains(&key) {
             return;
         }
-        if self.conns.contains_key(&key) {
+        if self.conns.contains(key) {
             self.compare(key, found);
         } else if key != full
-            && self.conns.get(&full).is_some_and(|conn| conn.over.is_none())
-            && let Some(conn) = self.conns.remove(&full)
+            && self.conns.get(full).is_some_and(|conn| conn.over.is_none())
+            && let Some(conn) = self.conns.remove_key(full)
         {
-            self.adopt_mini(key, conn, found);
-        } else if self.config.existing {
-            let conn = Box::new(Conn::found(found.id.number(), found, self.gaps));
-            self.take_up(key, conn, found);
+            self.adopt_mini(conn, found);
+        } else if self.teller.config.existing {
+            self.take_up(Conn::found(found.id.number(), found, self.teller.gaps), found);
         }
     }
 
     /// Begins to follow a socket in the middle of its life.
-    fn take_up(&mut self, key: u64, mut conn: Box<Conn>, found: &Found) {
+    fn take_up(&mut self, mut conn: Conn, found: &Found) {
         conn.found_in = self.inquiry.number;
         if let Kept::Mini { due_ns } = found.kept {
             if found.state == State::TimeWait {
                 // It may have been given more time, and have begun earlier.
-                conn.at_least_since = (found.at + due_ns).checked_sub(TIME_WAIT_NS);
+                conn.set_at_least_since((found.at + due_ns).checked_sub(TIME_WAIT_NS));
             }
-            self.expect_end(&mut conn, key, found.at, due_ns);
+            self.deadlines.expect_end(&mut conn, found.at, due_ns);
         }
-        self.attend(key, &conn);
-        let at = found.at;
-        self.keep(key, conn, at);
+        self.waiting.attend(&conn, &self.teller.config, self.now);
+        self.keep(conn, found.at);
     }
 
     /// A full socket has become a mini-socket, unseen.
-    fn adopt_mini(&mut self, key: u64, mut conn: Box<Conn>, found: &Found) {
+    fn adopt_mini(&mut self, mut conn: Conn, found: &Found) {
         conn.change_unseen(found.state, Some(found.at));
-        conn.is_mini = true;
-        conn.orphan = true;
-        self.take_up(key, conn, found);
+        conn.mark(Mark::Mini, true);
+        conn.mark(Mark::Orphan, true);
+        self.take_up(conn, found);
     }
 
     /// A socket that is followed was found.
     fn compare(&mut self, key: u64, found: &Found) {
-        let (gaps, number, blind_until) = (self.gaps, self.inquiry.number, self.blind_until);
+        let Teller { gaps, blind_until, .. } = self.teller;
+        let number = self.inquiry.number;
         let Some(asked) = self.inquiry.survey.or(self.inquiry.scan) else { return };
-        let Some(conn) = self.conns.get_mut(&key) else { return };
+        let Some(conn) = self.conns.get_mut(key) else { return };
         conn.found_in = number;
         conn.complete_tuple(&found.tuple);
-        conn.cgroup = conn.cgroup.or(found.cgroup);
-        conn.uid = conn.uid.or(found.uid);
+        conn.complete_place(None, found.uid, found.cgroup);
         if conn.gaps == gaps || blind_until.is_some_and(|blind| blind > asked.at) {
             return;
         }
@@ -139,15 +138,15 @@ impl Engine {
     /// Whatever may have been missed, and was not found, is gone.
     pub(super) fn on_survey_ended(&mut self, out: &mut Vec<Row>) {
         let Some(asked) = self.inquiry.survey.take() else { return };
-        if self.gaps > 0 && self.blind_until.is_none_or(|blind| blind <= asked.at) {
-            let is_gone = |conn: &Conn| {
+        if self.teller.gaps > 0 && self.teller.blind_until.is_none_or(|blind| blind <= asked.at) {
+            let is_gone = |conn: &&Conn| {
                 conn.over.is_none()
-                    && conn.gaps != self.gaps
+                    && conn.gaps != self.teller.gaps
                     && conn.found_in < asked.number
-                    && conn.netns.is_some_and(|netns| self.inquiry.namespaces.contains(&netns))
-                    && conn.since.is_none_or(|since| since + UNSETTLED_NS < asked.at)
+                    && conn.netns().is_some_and(|netns| self.inquiry.namespaces.contains(&netns))
+                    && conn.since().is_none_or(|since| since + UNSETTLED_NS < asked.at)
             };
-            let gone: Vec<u64> = self.conns.iter().filter(|(_, conn)| is_gone(conn)).map(|(key, _)| *key).collect();
+            let gone: Vec<u64> = self.conns.iter().filter(is_gone).map(Conn::key).collect();
             for key in gone {
                 self.end_lost(key, asked.at, out);
             }
@@ -164,28 +163,30 @@ impl Engine {
     pub(super) fn on_holder(&mut self, holder: &Holder) {
         let found = &holder.found;
         let key = key(found.id);
-        if self.inquiry.ended.contains(&key) && !self.conns.contains_key(&key) {
+        if self.inquiry.ended.contains(&key) && !self.conns.contains(key) {
             return;
         }
-        if !self.conns.contains_key(&key) {
+        if !self.conns.contains(key) {
             match found.state {
                 // Never connected.
-                State::Closed if found.tuple.remote_port == 0 || !self.config.existing => return,
+                State::Closed if found.tuple.remote_port == 0 || !self.teller.config.existing => return,
                 State::Closed => {
-                    let mut conn = Box::new(Conn::found(found.id.number(), found, self.gaps));
+                    let mut conn = Conn::found(found.id.number(), found, self.teller.gaps);
                     conn.over = Some(End::Unknown.into());
-                    if self.conns.contains_key(&(key | MINI)) {
+                    // Only a full socket has a descriptor.
+                    conn.mark(Mark::Mini, false);
+                    if self.conns.contains(key | MINI) {
                         // It was met before, as its mini-socket.
-                        conn.at_least_since = Some(found.at);
+                        conn.set_at_least_since(Some(found.at));
                     }
-                    self.take_up(key, conn, found);
+                    self.take_up(conn, found);
                 }
                 _ => self.on_found(found),
             }
         }
         self.waiting.note_holder(key, holder);
         let number = self.inquiry.number;
-        if let Some(conn) = self.conns.get_mut(&key) {
+        if let Some(conn) = self.conns.get_mut(key) {
             conn.found_in = number;
             conn.complete_tuple(&found.tuple);
             conn.accepted = Some(true);
@@ -196,12 +197,13 @@ impl Engine {
     pub(super) fn on_scan_ended(&mut self, out: &mut Vec<Row>) {
         let Some(asked) = self.inquiry.scan.take() else { return };
         self.report_pending(asked.at, true, out);
-        if self.gaps > 0 {
-            let is_gone = |conn: &Conn| {
-                let closed_before = conn.since.is_none_or(|since| since < asked.at);
-                conn.over.is_some() && conn.gaps != self.gaps && conn.found_in < asked.number && closed_before
+        if self.teller.gaps > 0 {
+            let is_gone = |conn: &&Conn| {
+                let closed_before = conn.since().is_none_or(|since| since < asked.at);
+                let is_unsure = conn.gaps != self.teller.gaps && conn.found_in < asked.number;
+                conn.over.is_some() && is_unsure && closed_before
             };
-            let gone: Vec<u64> = self.conns.iter().filter(|(_, conn)| is_gone(conn)).map(|(key, _)| *key).collect();
+            let gone: Vec<u64> = self.conns.iter().filter(is_gone).map(Conn::key).collect();
             for key in gone {
                 self.end_lost(key, asked.at, out);
             }
@@ -229,8 +231,8 @@ impl Conn {
         };
         let mut conn = Self::new(number, &change, gaps);
         conn.closer = closer_in(found.state);
-        conn.orphan = matches!(found.kept, Kept::Orphan | Kept::Mini { .. });
-        conn.is_mini = matches!(found.kept, Kept::Mini { .. });
+        conn.mark(Mark::Orphan, matches!(found.kept, Kept::Orphan | Kept::Mini { .. }));
+        conn.mark(Mark::Mini, matches!(found.kept, Kept::Mini { .. }));
         conn.accepted = match found.kept {
             Kept::Held => Some(true),
             Kept::Queued => Some(false),

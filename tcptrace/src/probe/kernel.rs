@@ -35,7 +35,9 @@ pub(super) fn btf() -> Result<Vec<u8>, String> {
 /// Why loading or attaching was refused, with what to do about it where that is known.
 pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = chain(error);
-    if is_refusal(error) {
+    if let Some(helper) = missing_helper(&text) {
+        text = format!("this kernel is too old: its programs of this kind have no {helper}");
+    } else if is_refusal(error) {
         text = match (missing_capabilities(), is_locked_down()) {
             (Some(missing), _) => format!("needs {missing}; run as root"),
             (None, true) => format!("{text}: the kernel is locked down (/sys/kernel/security/lockdown says so)"),
@@ -45,6 +47,23 @@ pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
         };
     }
     text
+}
+
+/// The function that a program calls and this kernel does not have, by the end of the verifier's log.
+fn missing_helper(log: &str) -> Option<String> {
+    /// Those that are younger than 5.8, by their numbers (include/uapi/linux/bpf.h), and since when programs have them.
+    const YOUNG: [(u32, &str); 3] = [
+        (46, "bpf_get_socket_cookie (5.12 and newer do)"),
+        (158, "bpf_get_current_task_btf (5.11 and newer do)"),
+        (162, "bpf_sock_from_file (5.11 and newer do)"),
+    ];
+    const COMPLAINTS: [&str; 3] = ["unknown func ", "invalid func ", "program of this type cannot use helper "];
+    let complaint =
+        log.lines().rev().find_map(|line| COMPLAINTS.iter().find_map(|begin| line.trim().strip_prefix(begin)))?;
+    let (name, number) = complaint.split_once('#')?;
+    let number: u32 = number.parse().ok()?;
+    let young = YOUNG.iter().find(|(young, _)| *young == number);
+    Some(young.map_or_else(|| format!("helper {name} ({number})"), |(_, name)| (*name).to_owned()))
 }
 
 fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -107,4 +126,29 @@ pub(super) fn own_pid() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ids = status.lines().find_map(|line| line.strip_prefix("NStgid:"));
     ids.and_then(|ids| ids.split_whitespace().next()?.parse().ok()).unwrap_or_else(std::process::id)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::not_for_such_programs(
+        "203: (85) call bpf_get_socket_cookie#46\nunknown func bpf_get_socket_cookie#46\nverification time 7301 usec\n",
+        Some("bpf_get_socket_cookie (5.12 and newer do)")
+    )]
+    #[case::not_known_at_all(
+        "7: (85) call unknown#162\ninvalid func unknown#162\nprocessed 8 insns\n",
+        Some("bpf_sock_from_file (5.11 and newer do)")
+    )]
+    #[case::named_since_6_8(
+        "program of this type cannot use helper bpf_probe_write#7\nprocessed 8 insns\n",
+        Some("helper bpf_probe_write (7)")
+    )]
+    #[case::something_else("R1 invalid mem access 'inv'\nprocessed 8 insns\n", None)]
+    fn a_missing_function_is_found_in_the_verifiers_log(#[case] log: &str, #[case] expected: Option<&str>) {
+        assert_eq!(missing_helper(log).as_deref(), expected);
+    }
 }

@@ -6,16 +6,16 @@ use serde::de::DeserializeOwned;
 
 use super::Item;
 use super::encode::Described;
-use super::wire::{self, bit, end_bit, kind, socket_bit};
+use super::wire::{self, Body, bit, end_bit, kind, socket_bit};
 use crate::event::{Birth, Change, EndFacts, Event, Found, Holder, Id, Kept, Mini};
 use crate::lifecycle::Totals;
 use crate::tcp::{Comm, Task, Tuple};
 
-/// Goes through the records of a block.
-#[derive(Debug)]
-pub(super) struct Decoder<'r> {
-    rest: &'r [u8],
-    len: usize,
+/// Goes through the records of a block, which is handed to it again with every call.
+#[derive(Debug, Default)]
+pub(super) struct Decoder {
+    /// Where the next record begins.
+    at: usize,
     before: u64,
     id_before: u64,
     sockets: Vec<Described>,
@@ -33,14 +33,34 @@ pub struct Senseless {
     pub at: usize,
 }
 
-impl<'r> Decoder<'r> {
-    pub(super) fn new(raw: &'r [u8]) -> Self {
-        Self { rest: raw, len: raw.len(), before: 0, id_before: 0, sockets: Vec::new(), tasks: Vec::new() }
+impl Decoder {
+    /// Another block follows.
+    pub(super) fn restart(&mut self) {
+        (self.at, self.before, self.id_before) = (0, 0, 0);
+        self.sockets.clear();
+        self.tasks.clear();
+    }
+
+    /// Appends the next item to `items`; `false` at the end of the block.
+    pub(super) fn next(&mut self, raw: &[u8], items: &mut Vec<Item>) -> Result<bool, Senseless> {
+        let before = items.len();
+        while self.at < raw.len() {
+            let at = self.at;
+            let meant = self.record(raw).and_then(|(kind, body)| self.put(kind, body, items));
+            if meant.is_none() {
+                self.at = raw.len();
+                return Err(Senseless { at });
+            }
+            if items.len() > before {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Passes over everything but the descriptions of sockets.
-    pub(super) fn each_socket(mut self, mut each: impl FnMut(&Described)) {
-        while let Some((kind, body)) = self.record() {
+    pub(super) fn each_socket(&mut self, raw: &[u8], mut each: impl FnMut(&Described)) {
+        while let Some((kind, body)) = self.record(raw) {
             if kind == kind::SOCKET
                 && let Some(index) = self.describe(body)
                 && let Some(socket) = self.sockets.get(index)
@@ -51,28 +71,21 @@ impl<'r> Decoder<'r> {
     }
 
     /// The next record: a kind and a body.
-    fn record(&mut self) -> Option<(u8, &'r [u8])> {
-        let (&kind, rest) = self.rest.split_first()?;
-        let (len, rest) = postcard::take_from_bytes::<u64>(rest).ok()?;
-        let (body, rest) = rest.split_at_checked(usize::try_from(len).ok()?)?;
-        self.rest = rest;
+    fn record<'r>(&mut self, raw: &'r [u8]) -> Option<(u8, &'r [u8])> {
+        let (&kind, rest) = raw.get(self.at..)?.split_first()?;
+        let mut rest = Body(rest);
+        let len = usize::try_from(rest.u64()?).ok()?;
+        let (body, rest) = rest.0.split_at_checked(len)?;
+        self.at = raw.len() - rest.len();
         Some((kind, body))
     }
 
-    /// What a record means: nothing, if it only describes what follows, or is of a kind that is not known yet.
-    fn item(&mut self, kind: u8, body: &[u8]) -> Option<Option<Item>> {
+    /// Appends what a record means: nothing, if it only describes what follows, or is of a kind that is not known yet.
+    fn put(&mut self, kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
         let event = match kind {
-            kind::SOCKET => return self.describe(body).map(|_| None),
-            kind::TASK => return self.introduce(body).map(|_| None),
-            kind::CHANGE => Event::Change(self.change(&read(body)?, None, None)?),
-            kind::CHANGE_WITH_ADDRESS => {
-                let (change, address): (wire::Change, u64) = read(body)?;
-                Event::Change(self.change(&change, None, Some(address))?)
-            }
-            kind::CLOSING => {
-                let (change, end, address): (wire::Change, wire::End, Option<u64>) = read(body)?;
-                Event::Change(self.change(&change, Some(end_facts(&end)?), address)?)
-            }
+            kind::SOCKET => return self.describe(body).map(|_| ()),
+            kind::TASK => return self.introduce(body).map(|_| ()),
+            kind::CHANGE | kind::CHANGE_WITH_ADDRESS | kind::CLOSING => return self.put_change(kind, body, items),
             kind::DESTROYED => {
                 let (at, id, task, _) = self.act(body)?;
                 Event::Destroyed { at, id, task }
@@ -97,19 +110,6 @@ impl<'r> Decoder<'r> {
                 let wire::Holder { found, task, fd } = read(body)?;
                 Event::Holder(Holder { found: self.found(&found)?, task: self.task(task)??, fd })
             }
-            kind::HEAD => return Some(Some(Item::Head(Box::new(serde_json::from_slice(body).ok()?)))),
-            kind::LOSSES => return Some(Some(Item::Losses(serde_json::from_slice(body).ok()?))),
-            // Counters may be added.
-            kind::AUDIT => return Some(serde_json::from_slice(body).ok().map(Item::Audit)),
-            kind::CLOCKS => return Some(Some(Item::Clocks(read(body)?))),
-            kind::NAMESPACE => {
-                let (inode, name) = postcard::take_from_bytes(body).ok()?;
-                return Some(Some(Item::Namespace { inode, name: name.into() }));
-            }
-            kind::GROUP => {
-                let (id, path) = postcard::take_from_bytes(body).ok()?;
-                return Some(Some(Item::Group { id, path: path.into() }));
-            }
             kind::LOST => {
                 let (mark, rest): (wire::Mark, _) = postcard::take_from_bytes(body).ok()?;
                 // Older traces have none, and causes may be added.
@@ -117,9 +117,10 @@ impl<'r> Decoder<'r> {
                 Event::Lost { at: self.at(mark.after)?, cause, events: mark.number }
             }
             kind::STARTED..=kind::PASSED => self.mark(kind, &read(body)?)?,
-            _ => return Some(None),
+            _ => return other(kind, body, items),
         };
-        Some(Some(Item::Event(event)))
+        items.push(Item::Event(event));
+        Some(())
     }
 
     fn mark(&mut self, kind: u8, mark: &wire::Mark) -> Option<Event> {
@@ -137,11 +138,24 @@ impl<'r> Decoder<'r> {
         })
     }
 
-    fn change(&mut self, change: &wire::Change, end: Option<EndFacts>, address: Option<u64>) -> Option<Change> {
+    /// Most events are changes, and long ones: this one is made where it belongs.
+    fn put_change(&mut self, kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
+        let mut body = Body(body);
+        let change = wire::Change::read(&mut body)?;
+        let (end, address) = match kind {
+            kind::CLOSING => {
+                let (end, address): (wire::End, Option<u64>) = read(body.0)?;
+                (Some(end_facts(&end)?), address)
+            }
+            kind::CHANGE_WITH_ADDRESS => (None, Some(body.u64()?)),
+            _ => (None, None),
+        };
         let at = self.at(change.after)?;
         let socket = self.socket(change.socket)?;
+        let task = self.task(change.task)?;
+        let (old, new) = (wire::state_from(change.states & 15)?, wire::state_from(change.states >> 4)?);
         let (netns, uid, cgroup) = known(socket, change.bits);
-        Some(Change {
+        items.push(Item::Event(Event::Change(Change {
             at,
             id: socket.id,
             address,
@@ -149,16 +163,17 @@ impl<'r> Decoder<'r> {
             netns,
             uid,
             cgroup,
-            old: wire::state_from(change.states & 15)?,
-            new: wire::state_from(change.states >> 4)?,
+            old,
+            new,
             flags: wire::flags(change.bits),
-            task: self.task(change.task)?,
+            task,
             end,
-        })
+        })));
+        Some(())
     }
 
     fn act(&mut self, body: &[u8]) -> Option<(u64, Id, Option<Task>, u32)> {
-        let act: wire::Act = read(body)?;
+        let act = wire::Act::read(&mut Body(body))?;
         let at = self.at(act.after)?;
         Some((at, self.socket(act.socket)?.id, self.task(act.task)?, act.number))
     }
@@ -233,24 +248,28 @@ impl<'r> Decoder<'r> {
     }
 }
 
-impl Iterator for Decoder<'_> {
-    type Item = Result<Item, Senseless>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while !self.rest.is_empty() {
-            let at = self.len - self.rest.len();
-            let record = self.record();
-            match record.and_then(|(kind, body)| self.item(kind, body)) {
-                Some(Some(item)) => return Some(Ok(item)),
-                Some(None) => {}
-                None => {
-                    self.rest = &[];
-                    return Some(Err(Senseless { at }));
-                }
-            }
+/// Appends what a record means that tells no event.
+fn other(kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
+    items.push(match kind {
+        kind::HEAD => Item::Head(Box::new(serde_json::from_slice(body).ok()?)),
+        kind::LOSSES => Item::Losses(serde_json::from_slice(body).ok()?),
+        // Counters may be added.
+        kind::AUDIT => match serde_json::from_slice(body) {
+            Ok(finding) => Item::Audit(finding),
+            Err(_) => return Some(()),
+        },
+        kind::CLOCKS => Item::Clocks(read(body)?),
+        kind::NAMESPACE => {
+            let (inode, name) = postcard::take_from_bytes(body).ok()?;
+            Item::Namespace { inode, name: name.into() }
         }
-        None
-    }
+        kind::GROUP => {
+            let (id, path) = postcard::take_from_bytes(body).ok()?;
+            Item::Group { id, path: path.into() }
+        }
+        _ => return Some(()),
+    });
+    Some(())
 }
 
 /// The beginning of a body; what follows is for later readers.

@@ -96,6 +96,11 @@ impl<R: Read> Blocks<R> {
         self.base + self.start as u64
     }
 
+    /// What was unpacked last.
+    fn raw(&self) -> &[u8] {
+        &self.raw
+    }
+
     /// The next block that `wanted` says yes to, unpacked. Damage is told once for each place; damage of a block that
     /// is not wanted is not noticed.
     ///
@@ -247,6 +252,17 @@ fn damage(offset: u64, len: u64, what: Wrong, head: Option<&BlockHead>) -> Damag
 /// Hands over the items of a file.
 pub struct Reader<R> {
     blocks: Blocks<R>,
+    decoder: Decoder,
+    /// The block that was read in part.
+    open: Option<Open>,
+}
+
+/// A block that is being read.
+struct Open {
+    head: BlockHead,
+    offset: u64,
+    /// Events so far.
+    events: u32,
 }
 
 /// What a block holds.
@@ -256,6 +272,8 @@ pub enum Content {
     Items {
         /// The head of their block.
         head: BlockHead,
+        /// They are the first ones of it.
+        begins: bool,
         /// What is wrong with the last of its records.
         damage: Option<Damage>,
     },
@@ -269,7 +287,7 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// When there is no memory for unpacking.
     pub fn new(input: R) -> io::Result<Self> {
-        Ok(Self { blocks: Blocks::new(input)? })
+        Ok(Self { blocks: Blocks::new(input)?, decoder: Decoder::default(), open: None })
     }
 
     /// How far in the file, in bytes.
@@ -284,7 +302,8 @@ impl<R: Read> Reader<R> {
     pub(super) fn each_socket(&mut self, mut each: impl FnMut(&Described)) -> io::Result<()> {
         while let Some(block) = self.blocks.next(|_| true)? {
             if let Ok((_, raw)) = block {
-                Decoder::new(raw).each_socket(&mut each);
+                self.decoder.restart();
+                self.decoder.each_socket(raw, &mut each);
             }
         }
         Ok(())
@@ -299,31 +318,52 @@ impl<R: Read> Reader<R> {
         wanted: impl FnMut(&BlockHead) -> bool,
         items: &mut Vec<Item>,
     ) -> io::Result<Option<Content>> {
-        let offset = self.blocks.offset();
-        Ok(match self.blocks.next(wanted)? {
-            None => None,
-            Some(Err(damage)) => Some(Content::Damage(damage)),
-            Some(Ok((head, raw))) => {
-                let mut wrong = None;
-                let mut events = 0;
-                for item in Decoder::new(raw) {
-                    match item {
-                        Ok(item) => {
-                            events += u32::from(matches!(item, Item::Event(_)));
-                            items.push(item);
-                        }
-                        Err(senseless) => wrong = Some(senseless),
-                    }
+        self.next_part(wanted, usize::MAX, items)
+    }
+
+    /// The same, but at most so many items: the next call goes on with the same block.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(super) fn next_part(
+        &mut self,
+        wanted: impl FnMut(&BlockHead) -> bool,
+        most: usize,
+        items: &mut Vec<Item>,
+    ) -> io::Result<Option<Content>> {
+        let begins = self.open.is_none();
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => {
+                let offset = self.blocks.offset();
+                match self.blocks.next(wanted)? {
+                    None => return Ok(None),
+                    Some(Err(damage)) => return Ok(Some(Content::Damage(damage))),
+                    Some(Ok((head, _))) => Open { head, offset, events: 0 },
                 }
-                let damage = wrong.map(|senseless| Damage {
-                    offset,
-                    len: 0,
-                    what: senseless.into(),
-                    events: head.events.get().checked_sub(events),
-                    until: Some(head.last_at.get()),
-                });
-                Some(Content::Items { head, damage })
             }
-        })
+        };
+        if begins {
+            self.decoder.restart();
+        }
+        let before = items.len();
+        let mut last = Ok(true);
+        while last == Ok(true) && items.len() - before < most {
+            last = self.decoder.next(self.blocks.raw(), items);
+        }
+        let head = open.head;
+        let events = items[before..].iter().filter(|item| matches!(item, Item::Event(_))).count();
+        open.events = open.events.saturating_add(u32::try_from(events).unwrap_or(u32::MAX));
+        let damage = last.err().map(|senseless| Damage {
+            offset: open.offset,
+            len: 0,
+            what: senseless.into(),
+            events: head.events.get().checked_sub(open.events),
+            until: Some(head.last_at.get()),
+        });
+        if last == Ok(true) {
+            self.open = Some(open);
+        }
+        Ok(Some(Content::Items { head, begins, damage }))
     }
 }

@@ -78,6 +78,9 @@ impl<E, F: FnMut(&Row, &Origin) -> Result<(), E>> Audience<E> for F {
     }
 }
 
+/// Items that are decoded at a time: few enough to be still at hand when they are looked at.
+const AT_A_TIME: usize = 512;
+
 /// Files that are read together.
 pub struct Recordings<R = File> {
     all: Vec<Recording<R>>,
@@ -267,7 +270,7 @@ impl<R: Read> Part<R> {
         let mut damage = Vec::new();
         loop {
             match reader.next(|_| true, &mut items).map_err(unreadable)? {
-                Some(Content::Items { head, damage: last }) => {
+                Some(Content::Items { head, damage: last, .. }) => {
                     damage.extend(last.map(|last| named(&name, &last)));
                     return Ok(Some(Self { name, reader, first: head, items, damage }));
                 }
@@ -318,7 +321,7 @@ impl<R: Read> Recording<R> {
         self.clock.unix_ns(self.at)
     }
 
-    /// Decodes the next block. `false` at the end.
+    /// Decodes more. `false` at the end.
     fn fill(&mut self) -> io::Result<bool> {
         self.items.clear();
         self.next = 0;
@@ -338,23 +341,27 @@ impl<R: Read> Recording<R> {
                     // What is missing before it has to be noticed.
                     is_wanted || *block != head.block.get() + 1
                 };
-                part.reader.next(is_wanted, &mut self.items)?
+                part.reader.next_part(is_wanted, AT_A_TIME, &mut self.items)?
             } else {
                 self.items.append(&mut part.items);
                 self.damage.append(&mut part.damage);
-                Some(Content::Items { head: part.first, damage: None })
+                Some(Content::Items { head: part.first, begins: true, damage: None })
             };
             self.read += part.reader.offset() - before;
             match content {
-                Some(Content::Items { head, damage }) => {
+                Some(Content::Items { head, begins, damage }) => {
                     if let Some(damage) = damage {
                         self.damage.push(named(&part.name, &damage));
                         let (at, events) = (head.last_at.get(), u64::from(damage.events.unwrap_or(0)));
                         self.items.push(Item::Event(Event::Lost { at, cause: Cause::Damage, events }));
                     }
-                    self.note_gap(&head);
+                    if begins {
+                        self.note_gap(&head);
+                    }
                     self.keep_wanted();
-                    return Ok(true);
+                    if !self.items.is_empty() {
+                        return Ok(true);
+                    }
                 }
                 Some(Content::Damage(damage)) => {
                     self.missing += u64::from(damage.events.unwrap_or(0));
@@ -371,6 +378,8 @@ impl<R: Read> Recording<R> {
     /// Of what was decoded, keeps what is wanted.
     fn keep_wanted(&mut self) {
         let Some(ids) = &self.only else { return };
+        let last =
+            self.items.iter().rev().find_map(|item| if let Item::Event(it) = item { Some(it.at()) } else { None });
         self.items.retain(|item| match item {
             Item::Event(event) => match event.id() {
                 Some(Id::Cookie(id)) => ids.contains(&id),
@@ -379,6 +388,9 @@ impl<R: Read> Recording<R> {
             },
             _ => true,
         });
+        if self.items.is_empty() {
+            self.at = self.at.max(last.unwrap_or(0));
+        }
     }
 
     /// Blocks that are not there hide events.

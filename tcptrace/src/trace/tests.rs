@@ -243,9 +243,8 @@ proptest! {
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         read(&bytes);
         // The same behind every checksum.
-        for item in decode::Decoder::new(&bytes) {
-            let _ = item;
-        }
+        let (mut decoder, mut items) = (decode::Decoder::default(), Vec::new());
+        while decoder.next(&bytes, &mut items) == Ok(true) {}
     }
 
     /// Conclusions are drawn from whatever events there are, in whatever order.
@@ -435,8 +434,9 @@ fn some_sockets_alone_are_told_the_same() {
 #[case::one(&[kind::LOST, 3, 10, 7, 1], Cause::RingFull)]
 #[case::another(&[kind::LOST, 4, 10, 7, 200, 99], Cause::Unknown)]
 fn losses_of_other_versions(#[case] raw: &[u8], #[case] cause: Cause) {
-    let items: Result<Vec<Item>, _> = decode::Decoder::new(raw).collect();
-    assert_eq!(items, Ok(vec![Item::Event(Event::Lost { at: 5, cause, events: 7 })]));
+    let mut items = Vec::new();
+    assert_eq!(decode::Decoder::default().next(raw, &mut items), Ok(true));
+    assert_eq!(items, [Item::Event(Event::Lost { at: 5, cause, events: 7 })]);
     let losses = r#"{"ring_full":3,"ring_full_others":4,"recursion":5,"filtered":6,"unwritten":7}"#;
     let losses: Losses = serde_json::from_str(losses).expect("losses as they were written at first");
     assert_eq!((losses.total(), losses.output_slow), (19, 0));
@@ -462,6 +462,18 @@ fn a_block_that_is_taken_back_leaves_no_gap() {
         recordings.tell(Config::default(), &Criteria::default(), Span::default(), false, &mut none);
     let summary = told.expect("bytes can be read");
     assert_eq!(summary.damage, [], "{summary:?}");
+}
+
+/// A block of others, older and younger ones, was taken for the end.
+#[test]
+fn reading_goes_on_behind_a_block_of_others() {
+    let mut blocks = sample();
+    let gone = |at, id| Item::Event(Event::Destroyed { at, id: Id::Cookie(id), task: None });
+    blocks.push(vec![gone(4_000_000, 1), gone(4_000_001, 3)]);
+    blocks.push(vec![gone(5_000_000, 2)]);
+    let ends = |row: &Row| matches!(row, Row::Connection(row) if row.stuck.is_none() && row.closed_ns == 5_000_000);
+    let rows = rows_of(&file(&blocks), Some(&[2]));
+    assert_eq!(rows.iter().filter(|row| ends(row)).count(), 1, "{rows:?}");
 }
 
 #[test]

@@ -17,6 +17,52 @@ macro_rules! numbers {
     };
 }
 
+/// The rest of a body. What is read most often is read here number by number, which is faster than by way of serde: the
+/// bytes and what is taken for wrong are the same.
+pub(super) struct Body<'r>(pub(super) &'r [u8]);
+
+impl Body<'_> {
+    fn u8(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(byte)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        u16::try_from(self.number(u16::BITS)?).ok()
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        u32::try_from(self.number(u32::BITS)?).ok()
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.number(u64::BITS)
+    }
+
+    /// The sign is the lowest bit.
+    fn i64(&mut self) -> Option<i64> {
+        let zigzag = self.u64()?;
+        Some((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
+    }
+
+    /// Seven bits a byte, the lowest ones first; the highest bit of a byte says that more follow.
+    fn number(&mut self, bits: u32) -> Option<u64> {
+        let (mut number, mut shift) = (0, 0);
+        while shift < bits {
+            let byte = self.u8()?;
+            let part = u64::from(byte & 0x7f);
+            number |= part << shift;
+            if byte < 0x80 {
+                let room = bits - shift;
+                return (room >= 7 || part >> room == 0).then_some(number);
+            }
+            shift += 7;
+        }
+        None
+    }
+}
+
 /// Kinds of records.
 pub(super) mod kind {
     pub(in super::super) const HEAD: u8 = 1;
@@ -91,6 +137,13 @@ pub(super) struct Change {
     pub(super) task: u32,
 }
 
+impl Change {
+    pub(super) fn read(body: &mut Body<'_>) -> Option<Self> {
+        let (after, socket) = (body.i64()?, body.u32()?);
+        Some(Self { after, socket, states: body.u8()?, bits: body.u16()?, task: body.u32()? })
+    }
+}
+
 /// What is known of a socket in an event, and its flags.
 pub(super) mod bit {
     pub(in super::super) const NETNS: u16 = 1;
@@ -138,6 +191,12 @@ pub(super) struct Act {
     pub(super) socket: u32,
     pub(super) task: u32,
     pub(super) number: u32,
+}
+
+impl Act {
+    pub(super) fn read(body: &mut Body<'_>) -> Option<Self> {
+        Some(Self { after: body.i64()?, socket: body.u32()?, task: body.u32()?, number: body.u32()? })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -255,4 +314,35 @@ pub(super) fn end_bits(end: &EndFacts) -> u8 {
         (end.user_timeout, end_bit::USER_TIMEOUT),
     ];
     all.into_iter().filter(|(is_set, _)| *is_set).fold(0, |bits, (_, bit)| bits | bit)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes that often are numbers of many bytes.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![any::<u8>(), 0x80..=0xff_u8, Just(0xff), 0..4_u8];
+        proptest::collection::vec(byte, 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_read_as_postcard_would(bytes in bytes()) {
+            let expected = postcard::take_from_bytes::<Change>(&bytes).ok();
+            let mut body = Body(&bytes);
+            let read = Change::read(&mut body);
+            let numbers = |it: &Change| (it.after, it.socket, it.states, it.bits, it.task);
+            prop_assert_eq!(read.as_ref().map(numbers), expected.as_ref().map(|(it, _)| numbers(it)));
+            if let Some((_, rest)) = expected {
+                prop_assert_eq!(body.0, rest);
+            }
+            let expected = postcard::take_from_bytes::<Act>(&bytes).ok();
+            let numbers = |it: &Act| (it.after, it.socket, it.task, it.number);
+            let read = Act::read(&mut Body(&bytes));
+            prop_assert_eq!(read.as_ref().map(numbers), expected.as_ref().map(|(it, _)| numbers(it)));
+        }
+    }
 }

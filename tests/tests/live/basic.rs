@@ -1,4 +1,4 @@
-//! Without BTF, the classic tracepoint still tells the transitions.
+//! Whatever a kernel lacks, the transitions are told: without BTF, by the classic tracepoint.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -24,10 +24,20 @@ fn path(tracer: &Tracer, net: &Namespace, end: &End) -> String {
     })
 }
 
+/// The same as any user of this kernel has it: less on an old one, and nothing wrong.
 #[test]
 fn transitions() {
-    let net = Namespace::enter();
-    let tracer = Tracer::start_without_btf(&["watch", "--format", "json"]);
+    assert_transitions(Tracer::start);
+}
+
+#[test]
+fn transitions_without_btf() {
+    assert_transitions(Tracer::start_without_btf);
+}
+
+fn assert_transitions(start: fn(&[&str]) -> Tracer) {
+    let net = Namespace::enter_unwatched();
+    let tracer = start(&["watch", "--format", "json"]);
     let (mut client, mut server) = connect(&listen(SERVER));
     let begun = Instant::now();
     client.finish_sending();
@@ -55,8 +65,17 @@ fn transitions() {
 
 #[test]
 fn connection() {
-    let net = Namespace::enter();
-    let tracer = Tracer::start_without_btf(&["connections", "--format", "json"]);
+    assert_connection(Tracer::start);
+}
+
+#[test]
+fn connection_without_btf() {
+    assert_connection(Tracer::start_without_btf);
+}
+
+fn assert_connection(start: fn(&[&str]) -> Tracer) {
+    let net = Namespace::enter_unwatched();
+    let tracer = start(&["connections", "--format", "json"]);
     let (mut client, mut server) = connect(&listen(SERVER));
     let begun = Instant::now();
     client.finish_sending();

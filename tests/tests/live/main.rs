@@ -20,8 +20,10 @@ mod snapshot;
 mod stuck;
 mod time_wait;
 mod timeouts;
+mod witness;
 
-/// Starts a process that plays a part in a test.
+/// Starts a process that plays a part in a test: `TCPTRACE_TEST_ACTOR`, or what cargo built beside the test.
 fn actor(name: impl AsRef<std::ffi::OsStr>, role: &[&str]) -> tcptrace_tests::Actor {
-    tcptrace_tests::Actor::start(env!("CARGO_BIN_EXE_actor"), name, role)
+    let program = std::env::var("TCPTRACE_TEST_ACTOR").unwrap_or_else(|_| env!("CARGO_BIN_EXE_actor").to_owned());
+    tcptrace_tests::Actor::start(&program, name, role)
 }

@@ -5,9 +5,11 @@
 //! adds to the path of a transition shows as fewer connections a second.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
-use std::process::Command;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -18,16 +20,16 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::os::fd::AsRawFd as _;
 
-use crate::command;
-
-/// Transitions in the life of one connection.
+/// Transitions in the life of one connection, as the kernel tells them; the end of its TIME_WAIT is not one of them.
 pub(super) const TRANSITIONS: u32 = 10;
+/// Transitions of the listener.
+pub(super) const LISTENER_TRANSITIONS: u32 = 2;
 /// So many connections have a destination address each.
 pub(super) const MAX_CONNECTIONS: i64 = 8_000_000;
 /// The load ends after this, however many connections it has made.
 const LIMIT: Duration = Duration::from_secs(120);
 /// How often the time is looked at.
-const CONNECTIONS_A_LOOK: u32 = 1024;
+const CONNECTIONS_A_LOOK: u32 = 64;
 
 /// Options of the hidden subcommand.
 #[derive(clap::Args)]
@@ -35,6 +37,107 @@ pub(crate) struct Args {
     /// How many connections to make
     #[arg(long)]
     connections: u32,
+    /// Which CPU to stay on
+    #[arg(long, default_value_t = 0)]
+    cpu: usize,
+    /// End after so many seconds in any case
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Make so many connections a second, instead of as many as possible
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Say in which network namespace, and begin when told to
+    #[arg(long)]
+    wait: bool,
+}
+
+/// What a generator is to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order {
+    /// How many connections to make, at most.
+    pub(super) connections: u32,
+    /// Which CPU to stay on.
+    pub(super) cpu: usize,
+    /// After how many seconds to end in any case.
+    pub(super) seconds: Option<f64>,
+    /// How many connections to make a second, if not as many as possible.
+    pub(super) rate: Option<f64>,
+}
+
+impl Order {
+    /// So many connections as fast as possible.
+    pub(super) fn connections(connections: u32) -> Self {
+        Self { connections, cpu: 0, seconds: None, rate: None }
+    }
+}
+
+/// A generator in another process, in a network namespace that ends with it. It does not outlive this.
+pub(super) struct Generator {
+    child: Child,
+    said: BufReader<ChildStdout>,
+    netns: u32,
+}
+
+impl Generator {
+    /// Starts one that is ready to begin.
+    pub(super) fn start(order: &Order) -> Result<Self> {
+        // This very program, even if its file has been built anew since.
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["generate", "--wait", "--connections", &order.connections.to_string()]);
+        command.args(["--cpu", &order.cpu.to_string()]);
+        command.args(order.seconds.map(|seconds| format!("--seconds={seconds}")));
+        command.args(order.rate.map(|rate| format!("--rate={rate}")));
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start a generator")?;
+        let said = BufReader::new(child.stdout.take().context("a generator has no output")?);
+        let mut generator = Self { child, said, netns: 0 };
+        generator.netns = generator.line()?.parse().context("a generator did not say its namespace")?;
+        Ok(generator)
+    }
+
+    /// Its process.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The inode number of its network namespace.
+    pub(super) fn netns(&self) -> u32 {
+        self.netns
+    }
+
+    /// Lets it begin.
+    pub(super) fn go(&mut self) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().context("a generator has no input")?;
+        stdin.write_all(b"go\n").context("a generator does not listen")
+    }
+
+    /// Waits until it has done what it was to do. Its process is still there.
+    pub(super) fn wait(&mut self) -> Result<Load> {
+        let said = self.line()?;
+        parse(&said).with_context(|| format!("the generator said `{said}`"))
+    }
+
+    /// Waits until it has ended.
+    pub(super) fn finish(mut self) -> Result<()> {
+        drop(self.child.stdin.take());
+        let status = self.child.wait().context("cannot wait for a generator")?;
+        ensure!(status.success(), "a generator failed: {status}");
+        Ok(())
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.said.read_line(&mut line).context("cannot read what a generator says")?;
+        Ok(line.trim().to_owned())
+    }
+}
+
+impl Drop for Generator {
+    fn drop(&mut self) {
+        // Both fail for a process that has been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// What a generator did.
@@ -55,11 +158,11 @@ impl Load {
 
 /// Runs a generator as another process, so that its network namespace ends with it.
 pub(super) fn spawn(connections: u32) -> Result<Load> {
-    // This very program, even if its file has been built anew since.
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["generate", "--connections", &connections.to_string()]);
-    let said = command::output(&mut command)?;
-    parse(&said).with_context(|| format!("the generator said `{}`", said.trim()))
+    let mut generator = Generator::start(&Order::connections(connections))?;
+    generator.go()?;
+    let load = generator.wait()?;
+    generator.finish()?;
+    Ok(load)
 }
 
 fn parse(said: &str) -> Result<Load> {
@@ -72,8 +175,26 @@ fn parse(said: &str) -> Result<Load> {
 /// Makes the connections and prints how long that took.
 pub(crate) fn run(args: &Args) -> Result<()> {
     isolate(args.connections)?;
-    let load = generate(args.connections)?;
+    stay_on(args.cpu)?;
+    if args.wait {
+        println!("{}", fs::metadata("/proc/self/ns/net").context("cannot look at the network namespace")?.ino());
+        read_line()?;
+    }
+    let limit = args.seconds.map(Duration::from_secs_f64);
+    let load = match (args.rate, limit) {
+        (None, None) => generate(args.connections)?,
+        (None, Some(limit)) => generate_for(args.connections, limit)?,
+        (Some(rate), limit) => generate_at(rate, args.connections, limit.unwrap_or(LIMIT))?,
+    };
     println!("{}", json!({ "connections": load.connections, "seconds": load.seconds }));
+    if args.wait {
+        read_line()?;
+    }
+    Ok(())
+}
+
+fn read_line() -> Result<()> {
+    std::io::stdin().read_line(&mut String::new()).context("cannot wait for a word")?;
     Ok(())
 }
 
@@ -82,11 +203,16 @@ fn isolate(connections: u32) -> Result<()> {
     bring_loopback_up().context("cannot bring up loopback in the new network namespace")?;
     // Every connection stays in TIME_WAIT; beyond this many the kernel would skip it and the load be another one.
     let buckets = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
-    fs::write(buckets, (connections + 65_536).to_string()).with_context(|| format!("cannot write {buckets}"))?;
-    let mut first = CpuSet::new();
-    first.set(0).and_then(|()| sched_setaffinity(Pid::from_raw(0), &first)).context("cannot stay on CPU 0")
+    fs::write(buckets, (connections + 65_536).to_string()).with_context(|| format!("cannot write {buckets}"))
 }
 
+fn stay_on(cpu: usize) -> Result<()> {
+    let mut only = CpuSet::new();
+    let stay = only.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
+    stay.with_context(|| format!("cannot stay on CPU {cpu}"))
+}
+
+/// Brings up loopback in the network namespace of this thread.
 pub(crate) fn bring_loopback_up() -> Result<()> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: all zeroes is a valid `ifreq`: it has integers, arrays and pointers only.
@@ -101,17 +227,51 @@ pub(crate) fn bring_loopback_up() -> Result<()> {
     Ok(())
 }
 
+/// So many connections, as fast as possible.
 fn generate(connections: u32) -> Result<Load> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen on loopback")?;
-    let port = listener.local_addr().context("cannot ask for the listening port")?.port();
+    generate_for(connections, LIMIT)
+}
+
+/// As many connections as can be made until `limit`, at most so many.
+fn generate_for(connections: u32, limit: Duration) -> Result<Load> {
+    let (listener, port) = listen()?;
     let begun = Instant::now();
     let mut made = 0;
-    while made < connections && (made % CONNECTIONS_A_LOOK != 0 || begun.elapsed() < LIMIT) {
+    while made < connections && (made % CONNECTIONS_A_LOOK != 0 || begun.elapsed() < limit) {
         let to = destination(made, port);
         connect_and_close(&listener, to).with_context(|| format!("connection {made} to {to} failed"))?;
         made += 1;
     }
     Ok(Load { connections: made, seconds: begun.elapsed().as_secs_f64() })
+}
+
+/// So many connections a second, until `limit` or the end. Each is open for half of the time until the next, so that
+/// opening and closing are two events far apart.
+fn generate_at(rate: f64, connections: u32, limit: Duration) -> Result<Load> {
+    ensure!(rate > 0.0, "no connections a second is no load");
+    let (listener, port) = listen()?;
+    let begun = Instant::now();
+    let sleep_until =
+        |connections: f64| sleep(Duration::from_secs_f64(connections / rate).saturating_sub(begun.elapsed()));
+    let mut made = 0;
+    while made < connections && begun.elapsed() < limit {
+        let to = destination(made, port);
+        // Not in step with any timer.
+        let jitter = f64::from(made.wrapping_mul(0x9e37_79b9) >> 16) / 65_536.0 - 0.5;
+        sleep_until(f64::from(made) + 0.4 * jitter + 0.2);
+        let client = TcpStream::connect(to).with_context(|| format!("cannot connect to {to}"))?;
+        let server = listener.accept().context("cannot accept")?.0;
+        sleep_until(f64::from(made) + 0.4 * jitter + 0.7);
+        close(client, server)?;
+        made += 1;
+    }
+    Ok(Load { connections: made, seconds: begun.elapsed().as_secs_f64() })
+}
+
+fn listen() -> Result<(TcpListener, u16)> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen on loopback")?;
+    let port = listener.local_addr().context("cannot ask for the listening port")?.port();
+    Ok((listener, port))
 }
 
 /// Another address of 127.0.0.0/8 for each connection, so that no 4-tuple comes twice.
@@ -122,8 +282,13 @@ fn destination(connection: u32, port: u16) -> SocketAddrV4 {
 
 fn connect_and_close(listener: &TcpListener, to: SocketAddrV4) -> Result<()> {
     let client = TcpStream::connect(to).context("cannot connect")?;
-    let (mut server, from) = listener.accept().context("cannot accept")?;
+    let (server, from) = listener.accept().context("cannot accept")?;
     ensure!(client.local_addr()? == from, "somebody else connected: {from}");
+    close(client, server)
+}
+
+/// First the client's end, then the server's.
+fn close(client: TcpStream, mut server: TcpStream) -> Result<()> {
     drop(client);
     if server.read(&mut [0; 1]).context("cannot read")? != 0 {
         bail!("there is data, but none was sent");

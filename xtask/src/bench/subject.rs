@@ -7,9 +7,17 @@ use crate::command;
 /// Something to run beside the load.
 pub(super) struct Subject {
     /// How the table names it.
-    pub(super) name: &'static str,
-    /// What to run; nothing, for the baseline.
-    pub(super) tool: Option<Tool>,
+    pub(super) name: String,
+    /// What it is.
+    pub(super) what: What,
+}
+
+/// What is run.
+pub(super) enum What {
+    /// A tracer.
+    Tool(Tool),
+    /// This `ss`, every now and then.
+    Polling(PathBuf),
 }
 
 /// A tracer.
@@ -17,20 +25,36 @@ pub(super) struct Tool {
     /// Its file.
     pub(super) program: PathBuf,
     /// Its arguments.
-    pub(super) arguments: &'static [&'static str],
+    pub(super) arguments: Vec<String>,
     /// Whether it is tcptrace, which says when it is ready and what it lost.
     pub(super) is_tcptrace: bool,
+    /// Where its output goes.
+    pub(super) sink: Sink,
+}
+
+/// Where output goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sink {
+    /// To a file on the disk.
+    File,
+    /// To a terminal; whether what arrives there is kept, with the time when it did.
+    Terminal {
+        /// See above.
+        keep: bool,
+    },
 }
 
 /// What those write that write a file, in the folder of the measurement.
 pub(super) const TRACE: &str = "trace";
 
-const TCPTRACE: [(&str, &[&str]); 4] = [
-    ("tcptrace record", &["record", "--output", TRACE]),
-    ("tcptrace watch", &["watch"]),
-    ("tcptrace watch --format json", &["watch", "--format", "json"]),
-    ("tcptrace connections", &["connections"]),
-];
+/// A tcptrace command line: its words, `record` with the file that it writes.
+pub(super) fn tcptrace(program: &Path, words: &str, sink: Sink) -> Tool {
+    let mut arguments: Vec<_> = words.split_whitespace().map(str::to_owned).collect();
+    if words == "record" {
+        arguments.extend(["--output", TRACE].map(str::to_owned));
+    }
+    Tool { program: program.to_owned(), arguments, is_tcptrace: true, sink }
+}
 
 const BPFTRACE: &str = "tracepoint:sock:inet_sock_set_state \
     { printf(\"%d %s %d %d %d %d\\n\", pid, comm, args->sport, args->dport, args->oldstate, args->newstate); }";
@@ -40,23 +64,30 @@ const PEERS: [(&str, &str, &[&str]); 4] = [
     ("tcpstates (libbpf-tools)", "tcpstates", &[]),
     ("tcplife (libbpf-tools)", "tcplife", &[]),
     ("bpftrace, printf a transition", "bpftrace", &["-e", BPFTRACE]),
-    ("perf record, not read", "perf", &["record", "-q", "-a", "-o", "perf.data", "-e", "sock:inet_sock_set_state"]),
+    ("perf record, not read", "perf", &["record", "-q", "-a", "-o", TRACE, "-e", "sock:inet_sock_set_state"]),
 ];
 
-/// Everything that can be measured here, the baseline first; says what is left out.
-pub(super) fn installed(tcptrace: &Path) -> Vec<Subject> {
-    let mut subjects = vec![Subject { name: "nothing", tool: None }];
-    for (name, arguments) in TCPTRACE {
-        let tool = Tool { program: tcptrace.to_owned(), arguments, is_tcptrace: true };
-        subjects.push(Subject { name, tool: Some(tool) });
-    }
+/// How the tables name the polling of `ss`.
+const POLLING: &str = "ss -tan every 100 ms";
+
+/// The other tools that are installed, writing to `sink`; says what is left out.
+pub(super) fn peers(sink: Sink, skipped: &mut Vec<String>) -> Vec<Subject> {
+    let mut subjects = Vec::new();
+    let mut missing = |name: &str| {
+        skipped.push(format!("{name}: not installed (`cargo xtask setup --bench` installs it on Debian)"));
+    };
     for (name, program, arguments) in PEERS {
-        match command::find(program) {
-            Some(program) => {
-                subjects.push(Subject { name, tool: Some(Tool { program, arguments, is_tcptrace: false }) });
-            }
-            None => eprintln!("{name}: not installed, skipped (`cargo xtask setup --bench` installs it)"),
-        }
+        let Some(program) = command::find(program) else {
+            missing(name);
+            continue;
+        };
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let tool = Tool { program, arguments, is_tcptrace: false, sink };
+        subjects.push(Subject { name: name.to_owned(), what: What::Tool(tool) });
+    }
+    match command::find("ss") {
+        Some(ss) => subjects.push(Subject { name: POLLING.to_owned(), what: What::Polling(ss) }),
+        None => missing(POLLING),
     }
     subjects
 }

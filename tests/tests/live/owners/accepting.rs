@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
+use tcptrace_tests::ability::cannot;
 use tcptrace_tests::{Actor, End, Life, Namespace, Tracer};
 
 use crate::actor;
@@ -189,12 +190,11 @@ fn after_its_end() {
 }
 
 /// A process that accepts through a ring (io_uring), and where it listens; none where the machine forbids that.
-#[expect(clippy::print_stderr, reason = "a test that cannot be made says why")]
 fn ring(count: usize, how: &str) -> Option<(Actor, SocketAddr)> {
     let actor = actor("ring", &["uring", &count.to_string(), how]);
     let words = actor.says();
     if words[0] == "unavailable" {
-        eprintln!("not tested: {words:?}");
+        cannot(&format!("io_uring is {}", words.join(" ")));
         return None;
     }
     Some((actor, words[1].parse().expect("an address")))

@@ -1,4 +1,4 @@
-//! One measurement: a tool, under one load.
+//! A tool that is tracing: starting it, waiting for it, and what it cost when it has ended.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -11,10 +11,11 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::time::{TimeVal, TimeValLike as _};
-use nix::unistd::{Pid, SysconfVar, sysconf};
+use nix::unistd::Pid;
 
-use super::generator::{self, Load};
-use super::subject::{Subject, Tool};
+use super::proc::{self, Cpu};
+use super::subject::{Sink, TRACE, Tool};
+use super::terminal::{Taken, Terminal, Watched};
 use crate::command;
 
 /// How long a tool may take to attach, or to end after an interrupt.
@@ -24,15 +25,8 @@ const QUIET: Duration = Duration::from_millis(600);
 /// How often something is looked at that is waited for.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What one measurement gave.
-pub(super) struct Sample {
-    /// What the generator did.
-    pub(super) load: Load,
-    /// What it cost the tool; nothing, without one.
-    pub(super) cost: Option<Cost>,
-}
-
 /// What a tool spent and said.
+#[derive(Debug, Default)]
 pub(super) struct Cost {
     /// User and system time from being attached to its end.
     pub(super) cpu: Duration,
@@ -44,61 +38,67 @@ pub(super) struct Cost {
     pub(super) peak_rss: u64,
     /// Lines that it wrote to standard output.
     pub(super) lines: u64,
+    /// Transitions that it says it saw.
+    pub(super) seen: Option<u64>,
     /// Events that it says it lost.
     pub(super) lost: u64,
-}
-
-/// Runs the load, beside the tool if the subject has one; output goes to files in `folder`.
-pub(super) fn measure(subject: &Subject, connections: u32, folder: &Path) -> Result<Sample> {
-    let Some(tool) = &subject.tool else {
-        return Ok(Sample { load: generator::spawn(connections)?, cost: None });
-    };
-    let mut running = Running::start(tool, folder)?;
-    running.wait_until_attached()?;
-    let cpu_before = running.cpu()?;
-    let load = generator::spawn(connections)?;
-    running.wait_until_quiet()?;
-    let cost = running.finish(cpu_before)?;
-    Ok(Sample { load, cost: Some(cost) })
-}
-
-/// Time on a CPU.
-#[derive(Clone, Copy)]
-struct Cpu {
-    user: Duration,
-    system: Duration,
-}
-
-impl Cpu {
-    fn less(self, other: Self) -> Self {
-        let less = |ours: Duration, theirs| ours.saturating_sub(theirs);
-        Self { user: less(self.user, other.user), system: less(self.system, other.system) }
-    }
+    /// What a terminal took, if it was to keep it.
+    pub(super) taken: Taken,
 }
 
 /// A tool that is tracing. It does not outlive this.
-struct Running<'a> {
+pub(super) struct Running<'a> {
     tool: &'a Tool,
     child: Child,
     stdout: PathBuf,
     stderr: PathBuf,
+    terminal: Option<Watched>,
+    attached: Option<Cpu>,
 }
 
 impl<'a> Running<'a> {
-    fn start(tool: &'a Tool, folder: &Path) -> Result<Self> {
+    /// Starts it and waits until it sees what happens; files that it writes go to `folder`.
+    pub(super) fn attach(tool: &'a Tool, folder: &Path) -> Result<Self> {
+        let mut running = Self::start(tool, folder)?;
+        running.wait_until_attached(POLL)?;
+        if !tool.is_tcptrace {
+            sleep(QUIET);
+        }
+        running.attached = Some(proc::cpu(running.pid())?);
+        Ok(running)
+    }
+
+    /// Starts it.
+    pub(super) fn start(tool: &'a Tool, folder: &Path) -> Result<Self> {
         let create = |path: &Path| File::create(path).with_context(|| format!("cannot create {}", path.display()));
         let (stdout, stderr) = (folder.join("stdout"), folder.join("stderr"));
         // That of the subject before.
-        let _ = fs::remove_file(folder.join(super::subject::TRACE));
+        let _ = fs::remove_file(folder.join(TRACE));
         let mut command = Command::new(&tool.program);
-        command.args(tool.arguments).current_dir(folder).stdin(Stdio::null());
-        command.stdout(create(&stdout)?).stderr(create(&stderr)?);
+        command.args(&tool.arguments).current_dir(folder).stdin(Stdio::null()).env("TERM", "xterm-256color");
+        let terminal = match tool.sink {
+            Sink::File => None,
+            Sink::Terminal { keep } => Some(Terminal::open(keep)?),
+        };
+        let file = create(&stdout)?;
+        command.stdout(match &terminal {
+            None => Stdio::from(file),
+            Some(terminal) => terminal.stdout()?,
+        });
+        command.stderr(create(&stderr)?);
         let child = command.spawn().with_context(|| format!("cannot run `{}`", command::line(&command)))?;
-        Ok(Self { tool, child, stdout, stderr })
+        let terminal = terminal.map(Terminal::read);
+        Ok(Self { tool, child, stdout, stderr, terminal, attached: None })
     }
 
-    /// tcptrace says when it is ready. The others do not, but what attaches them is a file descriptor.
-    fn wait_until_attached(&mut self) -> Result<()> {
+    /// Its process.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it sees what happens. tcptrace says when it is ready. The others do not, but what attaches them is a
+    /// file descriptor.
+    pub(super) fn wait_until_attached(&mut self, poll: Duration) -> Result<()> {
         let begun = Instant::now();
         while !self.is_attached()? {
             if let Some(status) = self.child.try_wait().context("cannot wait for it")? {
@@ -107,19 +107,21 @@ impl<'a> Running<'a> {
             if begun.elapsed() > PATIENCE {
                 bail!("it has not attached within {} s: {}", PATIENCE.as_secs(), self.said());
             }
-            sleep(POLL);
-        }
-        if !self.tool.is_tcptrace {
-            sleep(QUIET);
+            sleep(poll);
         }
         Ok(())
+    }
+
+    /// Whether its terminal has shown a line like that.
+    pub(super) fn has_shown(&self, is_wanted: &dyn Fn(&str) -> bool) -> bool {
+        self.terminal.as_ref().is_some_and(|terminal| terminal.has_shown(is_wanted))
     }
 
     fn is_attached(&self) -> Result<bool> {
         if self.tool.is_tcptrace {
             return Ok(self.said().lines().any(|line| line == "tcptrace: ready"));
         }
-        let fds = self.proc("fd");
+        let fds = PathBuf::from(format!("/proc/{}/fd", self.pid()));
         // A process that has ended has none; whoever waits notices that.
         let Ok(entries) = fs::read_dir(fds) else { return Ok(false) };
         let targets = entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
@@ -130,7 +132,8 @@ impl<'a> Running<'a> {
         Ok(targets.into_iter().any(attached))
     }
 
-    fn wait_until_quiet(&self) -> Result<()> {
+    /// Waits until its output has stood still for a while.
+    pub(super) fn wait_until_quiet(&self) -> Result<()> {
         let begun = Instant::now();
         let mut size = self.written()?;
         let mut since = Instant::now();
@@ -144,11 +147,15 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    fn finish(&mut self, before: Cpu) -> Result<Cost> {
-        let peak_rss = self.peak_rss()?;
+    /// Ends it.
+    pub(super) fn finish(mut self) -> Result<Cost> {
+        let peak_rss = proc::peak_rss(self.pid())?;
         let reaped_before = reaped_cpu()?;
         let status = self.interrupt()?;
-        let spent = reaped_cpu()?.less(reaped_before).less(before);
+        let mut spent = reaped_cpu()?.less(reaped_before);
+        if let Some(before) = self.attached {
+            spent = spent.less(before);
+        }
         let said = self.said();
         // 3 is tcptrace's "done, but events were lost".
         if self.tool.is_tcptrace && !matches!(status.code(), Some(0 | 3)) {
@@ -158,13 +165,30 @@ impl<'a> Running<'a> {
         if self.tool.is_tcptrace && lost.is_none() {
             bail!("it did not say how much it lost: {said}");
         }
-        let lines = lines(&self.stdout)?;
         let (cpu, user) = (spent.user + spent.system, spent.user);
-        Ok(Cost { cpu, user, written: self.written()?, peak_rss, lines, lost: lost.unwrap_or(0) })
+        let mut cost = Cost {
+            cpu,
+            user,
+            written: self.written()?,
+            peak_rss,
+            lines: 0,
+            seen: seen(&said),
+            lost: lost.unwrap_or(0),
+            taken: Taken::default(),
+        };
+        match self.terminal.take() {
+            None => cost.lines = lines(&self.stdout)?,
+            Some(terminal) => {
+                cost.taken = terminal.close()?;
+                (cost.written, cost.lines) = (cost.taken.written, cost.taken.lines);
+            }
+        }
+        Ok(cost)
     }
 
     fn interrupt(&mut self) -> Result<ExitStatus> {
-        kill(self.pid()?, Signal::SIGINT).context("cannot interrupt it")?;
+        let pid = Pid::from_raw(self.pid().try_into().context("its process id is out of range")?);
+        kill(pid, Signal::SIGINT).context("cannot interrupt it")?;
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait().context("cannot wait for it")? {
@@ -175,42 +199,12 @@ impl<'a> Running<'a> {
         bail!("it has not ended {} s after an interrupt: {}", PATIENCE.as_secs(), self.said())
     }
 
-    fn pid(&self) -> Result<Pid> {
-        Ok(Pid::from_raw(self.child.id().try_into().context("its process id is out of range")?))
-    }
-
-    fn proc(&self, file: &str) -> PathBuf {
-        Path::new("/proc").join(self.child.id().to_string()).join(file)
-    }
-
-    fn read_proc(&self, file: &str) -> Result<String> {
-        let path = self.proc(file);
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
-    }
-
-    /// User and system time so far: fields 14 and 15 of `proc_pid_stat(5)`, in ticks.
-    fn cpu(&self) -> Result<Cpu> {
-        let stat = self.read_proc("stat")?;
-        // The second field is the name, in parentheses, which may hold anything.
-        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let mut fields = after_name.split_whitespace().skip(11).map(|field| field.parse::<u32>().unwrap_or(0));
-        let mut ticks = || fields.next().unwrap_or(0);
-        let hz = sysconf(SysconfVar::CLK_TCK).context("cannot ask for the clock tick")?;
-        let hz = hz.and_then(|hz| u64::try_from(hz).ok()).filter(|&hz| hz > 0).context("the clock tick is unknown")?;
-        let tick = Duration::from_micros(1_000_000 / hz);
-        Ok(Cpu { user: tick * ticks(), system: tick * ticks() })
-    }
-
-    fn peak_rss(&self) -> Result<u64> {
-        let status = self.read_proc("status")?;
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
-        Ok(1024 * kib.unwrap_or(0_u64))
-    }
-
     fn written(&self) -> Result<u64> {
+        if let Some(terminal) = &self.terminal {
+            return Ok(terminal.written());
+        }
         // Where the subjects that write a file of their own have it.
-        let trace =
-            fs::metadata(self.stdout.with_file_name(super::subject::TRACE)).map_or(0, |metadata| metadata.len());
+        let trace = fs::metadata(self.stdout.with_file_name(TRACE)).map_or(0, |metadata| metadata.len());
         let metadata = fs::metadata(&self.stdout).with_context(|| format!("cannot stat {}", self.stdout.display()))?;
         Ok(metadata.len().max(trace))
     }
@@ -250,6 +244,13 @@ fn lines(path: &Path) -> Result<u64> {
     }
 }
 
+/// `12 transitions seen`, as tcptrace has it.
+fn seen(said: &str) -> Option<u64> {
+    let words: Vec<_> = said.split_whitespace().collect();
+    let at = words.windows(2).position(|pair| matches!(pair, ["transitions", seen] if seen.starts_with("seen")))?;
+    words.get(at.checked_sub(1)?)?.parse().ok()
+}
+
 /// The sum of what is said to be lost: `12 lost` as tcptrace has it, `lost 12 events` as others do.
 fn lost(said: &str) -> Option<u64> {
     said.split(['\n', ',']).filter_map(lost_in).reduce(|sum, count| sum + count)
@@ -271,6 +272,13 @@ mod tests {
         assert_eq!(lost("tcptrace: 300123 transitions seen, 5 lost, 12 sockets followed"), Some(5));
         assert_eq!(lost("lost 12 events on CPU #1!\nlost 3 events on CPU #0!"), Some(15));
         assert_eq!(lost("Lost 7 events"), Some(7));
+        assert_eq!(lost("tcptrace: 9 transitions seen, 7 lost (4 the buffer was full, 3 recursion), 1"), Some(7));
         assert_eq!(lost("all is well"), None);
+    }
+
+    #[test]
+    fn what_was_seen_is_read() {
+        assert_eq!(seen("tcptrace: ready\ntcptrace: 300123 transitions seen, 5 lost"), Some(300_123));
+        assert_eq!(seen("tcptrace: 7 events recorded, 0 lost, 1.04 KiB"), None);
     }
 }

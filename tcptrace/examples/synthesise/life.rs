@@ -1,80 +1,23 @@
-//! Makes a trace of any length out of nothing, for benchmarks: `synthesise FILE CONNECTIONS`.
-//!
-//! Each connection is a short one on loopback, with both ends, their owners and a TIME_WAIT of 60 s: 11 transitions. They
-//! come evenly, 2,000 a second, by a few processes, to a few ports, and from a few thousand ephemeral ports.
+//! Connections that never were: short ones on loopback, each with both ends, their owners and a TIME_WAIT of 60 s, which
+//! makes 11 transitions; by a few processes, to a few ports, and from a few thousand ephemeral ports.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
 use std::net::Ipv4Addr;
 
 use tcptrace::event::{Birth, Change, EndFacts, Event, Flags, Id, Mini, MiniEvent};
 use tcptrace::lifecycle::Totals;
 use tcptrace::tcp::{Comm, State, Task, Tuple};
-use tcptrace::trace::{Clocks, Encoder, Head, Item};
 
-const MS: u64 = 1_000_000;
-const BLOCK: usize = 256 << 10;
-const APART_NS: u64 = 500_000;
+/// In ns.
+pub(crate) const MS: u64 = 1_000_000;
 const TIME_WAIT_NS: u64 = 60_000 * MS;
 
-fn main() -> io::Result<()> {
-    let mut args = std::env::args().skip(1);
-    let (Some(path), Some(Ok(connections))) = (args.next(), args.next().map(|count| count.parse::<u64>())) else {
-        return Err(io::Error::other("usage: synthesise FILE CONNECTIONS"));
-    };
-    let mut out = Out { file: BufWriter::new(File::create(path)?), encoder: Encoder::new([7; 16])? };
-    let head = Head { program: "synthesise".into(), host: "nowhere".into(), knows_cookies: true, ..Head::default() };
-    out.put(&Item::Head(Box::new(head)))?;
-    let begin = 1_000_000 * MS;
-    out.put(&Item::Clocks(Clocks { boot_ns: begin, monotonic_ns: begin, unix_ns: 1_800_000_000_000_000_000 }))?;
-    out.event(Event::Started { at: begin })?;
-    let mut waiting: VecDeque<Connection> = VecDeque::new();
-    for number in 0..connections {
-        let at = begin + number * APART_NS;
-        while waiting.front().is_some_and(|oldest| oldest.expires() <= at)
-            && let Some(oldest) = waiting.pop_front()
-        {
-            out.event(oldest.expiry())?;
-        }
-        let connection = Connection { number, at };
-        for event in connection.life() {
-            out.event(event)?;
-        }
-        waiting.push_back(connection);
-    }
-    for connection in waiting {
-        out.event(connection.expiry())?;
-    }
-    out.finish_block()?;
-    out.file.flush()
-}
-
-struct Out {
-    file: BufWriter<File>,
-    encoder: Encoder,
-}
-
-impl Out {
-    fn event(&mut self, event: Event) -> io::Result<()> {
-        self.put(&Item::Event(event))
-    }
-
-    fn put(&mut self, item: &Item) -> io::Result<()> {
-        self.encoder.push(item)?;
-        if self.encoder.len() >= BLOCK { self.finish_block() } else { Ok(()) }
-    }
-
-    fn finish_block(&mut self) -> io::Result<()> {
-        let block = self.encoder.finish(0)?;
-        self.file.write_all(&block)
-    }
-}
-
+/// One of them.
 #[derive(Clone, Copy)]
-struct Connection {
-    number: u64,
-    at: u64,
+pub(crate) struct Connection {
+    /// Which, from 0.
+    pub(crate) number: u64,
+    /// When it begins.
+    pub(crate) at: u64,
 }
 
 impl Connection {
@@ -132,7 +75,8 @@ impl Connection {
         EndFacts { totals, all_acked: true, mini, ..EndFacts::default() }
     }
 
-    fn life(self) -> Vec<Event> {
+    /// What happens up to its TIME_WAIT, in order.
+    pub(crate) fn life(self) -> Vec<Event> {
         use State::{CloseWait, Closed, Established, FinWait1, FinWait2, LastAck, Listen, SynRecv, SynSent};
         let (client, server) = (Some(self.client()), Some(self.server()));
         let held = 200_000 + self.noise(100_000);
@@ -168,11 +112,13 @@ impl Connection {
         events
     }
 
-    fn expires(self) -> u64 {
+    /// When its TIME_WAIT is over.
+    pub(crate) fn expires(self) -> u64 {
         self.at + TIME_WAIT_NS + 300_000 + self.noise(4 * MS)
     }
 
-    fn expiry(self) -> Event {
+    /// The end of its TIME_WAIT.
+    pub(crate) fn expiry(self) -> Event {
         let client = self.change(true, 0, State::Closed, State::Closed);
         let (id, tuple, netns) = (client.id, client.tuple, client.netns);
         let (substate, what) = (State::TimeWait, MiniEvent::Expired);

@@ -1,0 +1,122 @@
+//! Whether all that happened was told, or counted as lost. This, and only this, can fail.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::available_parallelism;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+
+use super::Bench;
+use super::generator::Order;
+use super::latency::number;
+use super::load::{self, Sample};
+use super::subject::{self, Sink, TRACE, What};
+use super::table::{Findings, Table};
+use crate::command;
+
+/// What is run, and whether it tells of connections instead of transitions.
+const COMMANDS: [(&str, bool); 3] =
+    [("watch --format json", false), ("record", false), ("connections --at-close --format json", true)];
+
+/// Counts, and makes the table.
+pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
+    let cpus = available_parallelism().map_or(1, |cpus| cpus.get().min(2));
+    let orders: Vec<_> = (0..cpus).map(|cpu| Order { cpu, ..Order::connections(bench.connections) }).collect();
+    let mut table = Table::new("Nothing missed in silence", ["", "happened", "told", "lost, counted", "missing"]);
+    let mut json = Vec::new();
+    for (words, tells_connections) in COMMANDS {
+        let name = format!("tcptrace {words}");
+        bench.tell(format_args!("completeness: {name}"));
+        let what = What::Tool(subject::tcptrace(&bench.tcptrace, words, Sink::File));
+        let sample = load::measure(Some(&what), &orders, &bench.folder).with_context(|| format!("`{name}` failed"))?;
+        let rows = rows(bench, words, &sample)?;
+        let lost = sample.cost.as_ref().map_or(0, |cost| cost.lost);
+        // Both ends of a connection are sockets.
+        let happened = if tells_connections { 2 * u64::from(sample.connections()) } else { sample.transitions() };
+        findings.faults.extend(fault(&name, happened, rows, lost));
+        let missing = happened.saturating_sub(rows + lost);
+        table.row(
+            [vec![name.clone()], [happened, rows, lost, missing].map(|count| count.to_string()).to_vec()].concat(),
+        );
+        json.push(json!({ "name": name, "happened": happened, "told": rows, "lost": lost }));
+    }
+    table.caption(format!(
+        "{} connections of each of {cpus} generators, as fast as they go. What happened is known from the load: {} \
+         transitions of each connection, and two of each listener; two connections, one at each end. Only what is in the \
+         load's own network namespaces counts, in what the command printed, or `replay` did.",
+        bench.connections,
+        super::generator::TRANSITIONS,
+    ));
+    findings.tables.push(table);
+    findings.json = json.into();
+    Ok(())
+}
+
+/// Rows of the load's sockets; the ends of TIME_WAITs, which no state of the kernel's tells, are none.
+fn rows(bench: &Bench, words: &str, sample: &Sample) -> Result<u64> {
+    let printed = bench.folder.join("stdout");
+    if words == "record" {
+        let output = File::create(&printed).context("cannot create a file")?;
+        let mut replay = Command::new(&bench.tcptrace);
+        replay.args(["replay", "--format", "json", TRACE]).current_dir(&bench.folder);
+        let line = command::line(&replay);
+        let replay = replay.stdout(output).stderr(Stdio::piped()).spawn();
+        let replayed = replay.and_then(Child::wait_with_output).with_context(|| format!("cannot run `{line}`"))?;
+        let said = String::from_utf8_lossy(&replayed.stderr);
+        // 3: the trace says that events were lost.
+        ensure!(matches!(replayed.status.code(), Some(0 | 3)), "`{line}` failed: {}: {said}", replayed.status);
+    }
+    count(&printed, &sample.netns)
+}
+
+fn count(path: &Path, netns: &[u32]) -> Result<u64> {
+    let failed = || format!("cannot read {}", path.display());
+    let reader = BufReader::with_capacity(1 << 20, File::open(path).with_context(failed)?);
+    let mut count = 0;
+    for line in reader.lines() {
+        count += u64::from(is_of_load(&line.with_context(failed)?, netns));
+    }
+    Ok(count)
+}
+
+fn is_of_load(row: &str, netns: &[u32]) -> bool {
+    let is_theirs = number(row, "netns").is_some_and(|inode| netns.iter().any(|&ours| u64::from(ours) == inode));
+    let is_kind = row.contains("\"event\":\"transition\"") || row.contains("\"event\":\"connection\"");
+    is_theirs && is_kind && !row.contains("\"old\":\"TIME_WAIT\"")
+}
+
+/// What is wrong with these counts: something is missing and not counted, or there is more than there was.
+fn fault(name: &str, happened: u64, told: u64, lost: u64) -> Option<String> {
+    // After a loss, rows tell what the kernel was found to have instead.
+    let too_many = lost == 0 && told > happened;
+    let wrong = told + lost < happened || too_many;
+    wrong.then(|| format!("{name}: of {happened} that happened {told} were told and {lost} counted as lost"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_uncounted_losses_and_inventions_are_faults() {
+        assert_eq!(fault("watch", 100, 100, 0), None);
+        assert_eq!(fault("watch", 100, 90, 10), None);
+        assert_eq!(fault("watch", 100, 95, 10), None, "others lost something too, or it was told later");
+        let said = "watch: of 100 that happened 99 were told and 0 counted as lost";
+        assert_eq!(fault("watch", 100, 99, 0).as_deref(), Some(said));
+        assert!(fault("watch", 100, 101, 0).is_some());
+    }
+
+    #[test]
+    fn rows_of_others_and_ends_of_time_waits_do_not_count() {
+        let row = r#"{"event":"transition","netns":7,"old":"CLOSED","new":"SYN_SENT"}"#;
+        assert!(is_of_load(row, &[6, 7]));
+        assert!(!is_of_load(row, &[6]));
+        assert!(!is_of_load(&row.replace("CLOSED", "TIME_WAIT"), &[7]));
+        assert!(!is_of_load(&row.replace("transition", "stuck"), &[7]));
+        assert!(is_of_load(&row.replace("transition", "connection"), &[7]));
+    }
+}

@@ -1,0 +1,175 @@
+//! Memory of the process with nothing, some and many live connections, which real sockets hold.
+
+use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use super::Bench;
+use super::holder::{Holder, in_namespace};
+use super::proc::{self, Memory};
+use super::running::Running;
+use super::stats::Figures;
+use super::subject::{self, Sink};
+use super::table::{Findings, Table, grouped, mib, rounds, with_goal};
+
+const ROUNDS: u32 = 3;
+const COMMANDS: [&str; 3] = ["record", "watch", "connections"];
+/// How many sockets there are at each look.
+const STEPS: [u32; 3] = [0, 10_000, 100_000];
+/// How long memory must stay as it is to count as settled.
+const STILL: Duration = Duration::from_secs(1);
+/// How long to wait for that at most.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// One process through all steps.
+struct Round {
+    looks: Vec<Memory>,
+    /// Before the first connection, and from then on.
+    peaks: [u64; 2],
+}
+
+/// Measures and makes the table.
+pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
+    let steps = if bench.quick { vec![0, 1_000, 2_000] } else { STEPS.to_vec() };
+    let mut series: Vec<Vec<Round>> = COMMANDS.iter().map(|_| Vec::new()).collect();
+    for round in 1..=bench.times(ROUNDS) {
+        for (command, rounds) in COMMANDS.iter().zip(&mut series) {
+            bench.tell(format_args!("memory, round {round}/{}: {command}", bench.times(ROUNDS)));
+            rounds.push(in_namespace(|| one_round(bench, command, &steps))?);
+        }
+    }
+    findings.tables.push(table(&series, &steps, bench.times(ROUNDS)));
+    findings.json = COMMANDS.iter().zip(&series).map(|(command, rounds)| json(command, rounds, &steps)).collect();
+    Ok(())
+}
+
+fn one_round(bench: &Bench, command: &str, steps: &[u32]) -> Result<Round> {
+    let tool = subject::tcptrace(&bench.tcptrace, command, Sink::File);
+    let running = Running::attach(&tool, &bench.folder)?;
+    let pid = running.pid();
+    let mut holders = Vec::new();
+    let mut looks = Vec::new();
+    let mut peak_before = 0;
+    let mut there = 0;
+    for &sockets in steps {
+        if sockets > there {
+            holders.extend(Holder::start((sockets - there) / 2)?);
+            there = sockets;
+        }
+        looks.push(settled(pid)?);
+        if sockets == 0 {
+            peak_before = proc::peak_rss(pid)?;
+            // proc_pid_clear_refs(5): 5 sets the peak to what is resident now.
+            fs::write(format!("/proc/{pid}/clear_refs"), "5").context("cannot reset the peak")?;
+        }
+    }
+    let peak_after = proc::peak_rss(pid)?;
+    running.finish()?;
+    Ok(Round { looks, peaks: [peak_before, peak_after] })
+}
+
+fn settled(pid: u32) -> Result<Memory> {
+    let begun = Instant::now();
+    let mut last = proc::memory(pid)?;
+    let mut since = Instant::now();
+    while since.elapsed() < STILL && begun.elapsed() < PATIENCE {
+        sleep(STILL / 10);
+        let now = proc::memory(pid)?;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    Ok(last)
+}
+
+fn table(series: &[Vec<Round>], steps: &[u32], count: u32) -> Table {
+    let most = steps.last().copied().unwrap_or(0);
+    let mut table = Table::new(
+        "Memory",
+        [
+            "",
+            "RSS, idle",
+            "of it the ring",
+            "program and libraries",
+            "heap and stacks",
+            &format!("heap with {}", steps.get(1).map_or_else(String::new, |step| grouped(*step))),
+            &format!("heap with {}", grouped(most)),
+            "B a connection",
+            "peak at start",
+            "peak later",
+        ],
+    );
+    for (command, taken) in COMMANDS.iter().zip(series) {
+        let median = |figure: &dyn Fn(&Round) -> Option<f64>| taken.iter().filter_map(figure).collect::<Figures>();
+        let look = |index: usize, part: fn(&Memory) -> u64| {
+            median(&|round| Some(part(round.looks.get(index)?) as f64)).median().map_or_else(String::new, mib)
+        };
+        let each =
+            median(&|round| each(&round.looks, most)).median().map_or_else(String::new, |each| format!("{each:.0}"));
+        let peak = |index: usize| mib(median(&|round| Some(round.peaks[index] as f64)).max().unwrap_or(0.0));
+        table.row(vec![
+            format!("tcptrace {command}"),
+            with_goal(&look(0, |memory| memory.rss), "≤ 12 MB"),
+            look(0, |memory| memory.maps),
+            look(0, |memory| memory.files),
+            look(0, |memory| memory.own),
+            look(1, |memory| memory.own),
+            look(steps.len() - 1, |memory| memory.own),
+            with_goal(&each, "≤ 160"),
+            peak(0),
+            peak(1),
+        ]);
+    }
+    table.caption(format!(
+        "Resident memory as the kernel counts it (`/proc/PID/smaps`), when it had not changed for a second; median of \
+         {}, the peaks the largest. What is mapped of the ring twice, so that no record breaks at its end, \
+         counts twice. Connections are sockets, ESTABLISHED over loopback, made while it ran: both ends of each, {} of a \
+         process. `B a connection` is what the heap grew by for each of {}.",
+        rounds(count),
+        grouped(2 * super::holder::PAIRS),
+        grouped(most),
+    ));
+    table
+}
+
+/// What the heap grew by, for each socket.
+fn each(looks: &[Memory], sockets: u32) -> Option<f64> {
+    let (first, last) = (looks.first()?, looks.last()?);
+    Some((last.own as f64 - first.own as f64) / f64::from(sockets))
+}
+
+fn json(command: &str, rounds: &[Round], steps: &[u32]) -> Value {
+    let look = |(sockets, memory): (&u32, &Memory)| {
+        json!({
+            "sockets": sockets,
+            "rss_bytes": memory.rss,
+            "ring_bytes": memory.maps,
+            "file_bytes": memory.files,
+            "own_bytes": memory.own,
+        })
+    };
+    let round = |round: &Round| {
+        json!({
+            "looks": steps.iter().zip(&round.looks).map(look).collect::<Vec<_>>(),
+            "peak_at_start_bytes": round.peaks[0],
+            "peak_later_bytes": round.peaks[1],
+        })
+    };
+    json!({ "name": format!("tcptrace {command}"), "rounds": rounds.iter().map(round).collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_is_shared_out() {
+        let look = |own| Memory { own, ..Memory::default() };
+        assert_eq!(each(&[look(1_000), look(9_999), look(17_000)], 100), Some(160.0));
+        assert_eq!(each(&[look(1_000), look(500)], 100), Some(-5.0));
+        assert_eq!(each(&[], 100), None);
+    }
+}

@@ -1,0 +1,196 @@
+//! What `/proc` says of a process: time, memory, and its BPF programs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::unistd::{SysconfVar, sysconf};
+
+/// Time on a CPU.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Cpu {
+    /// In its own code.
+    pub(super) user: Duration,
+    /// In the kernel's.
+    pub(super) system: Duration,
+}
+
+impl Cpu {
+    /// The time between two looks.
+    pub(super) fn less(self, other: Self) -> Self {
+        let less = |ours: Duration, theirs| ours.saturating_sub(theirs);
+        Self { user: less(self.user, other.user), system: less(self.system, other.system) }
+    }
+}
+
+/// Resident memory in bytes, by what it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Memory {
+    /// All of it, as `ps` and `top` show it.
+    pub(super) rss: u64,
+    /// Maps shared with BPF programs; what is mapped twice counts twice.
+    pub(super) maps: u64,
+    /// Pages of files: the program and its libraries.
+    pub(super) files: u64,
+    /// Heap and stacks.
+    pub(super) own: u64,
+}
+
+/// A BPF program, and how often and how long it has run.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Program {
+    /// The kernel's number of it.
+    pub(super) id: u32,
+    /// The tracepoint that it is attached to, where the kernel says so.
+    pub(super) hook: Option<String>,
+    /// How often it has run while the kernel counted.
+    pub(super) runs: u64,
+    /// For how long, in ns.
+    pub(super) ns: u64,
+}
+
+fn read(pid: u32, file: &str) -> Result<String> {
+    let path = PathBuf::from(format!("/proc/{pid}/{file}"));
+    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// User and system time so far.
+pub(super) fn cpu(pid: u32) -> Result<Cpu> {
+    let hz = sysconf(SysconfVar::CLK_TCK).context("cannot ask for the clock tick")?;
+    let hz = hz.and_then(|hz| u64::try_from(hz).ok()).filter(|&hz| hz > 0).context("the clock tick is unknown")?;
+    let [user, system] = ticks(&read(pid, "stat")?);
+    let tick = Duration::from_micros(1_000_000 / hz);
+    Ok(Cpu { user: tick * user, system: tick * system })
+}
+
+/// Fields 14 and 15 of `proc_pid_stat(5)`.
+fn ticks(stat: &str) -> [u32; 2] {
+    // The second field is the name, in parentheses, which may hold anything.
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut fields = after_name.split_whitespace().skip(11).map(|field| field.parse().unwrap_or(0));
+    [fields.next().unwrap_or(0), fields.next().unwrap_or(0)]
+}
+
+/// The largest resident set so far, in bytes.
+pub(super) fn peak_rss(pid: u32) -> Result<u64> {
+    let status = read(pid, "status")?;
+    let kib = status.lines().find_map(|line| kib(line.strip_prefix("VmHWM:")?));
+    Ok(1024 * kib.unwrap_or(0))
+}
+
+/// The resident memory at this moment.
+pub(super) fn memory(pid: u32) -> Result<Memory> {
+    Ok(memory_in(&read(pid, "smaps")?))
+}
+
+fn memory_in(smaps: &str) -> Memory {
+    let mut memory = Memory::default();
+    let mut name = "";
+    for line in smaps.lines() {
+        if let Some(kib) = line.strip_prefix("Rss:").and_then(kib) {
+            let bytes = 1024 * kib;
+            memory.rss += bytes;
+            match name {
+                "anon_inode:bpf-map" => memory.maps += bytes,
+                name if name.starts_with('/') => memory.files += bytes,
+                _ => memory.own += bytes,
+            }
+        } else if line.split_once(' ').is_some_and(|(range, _)| range.contains('-')) {
+            // Address, permissions, offset, device, inode, and a name if it has one.
+            name = line.split_whitespace().nth(5).unwrap_or("");
+        }
+    }
+    memory
+}
+
+fn kib(value: &str) -> Option<u64> {
+    value.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// The BPF programs that a process has descriptors of.
+pub(super) fn programs(pid: u32) -> Result<Vec<Program>> {
+    let folder = PathBuf::from(format!("/proc/{pid}/fdinfo"));
+    let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    // A descriptor that has been closed meanwhile is none of a program that is attached.
+    Ok(programs_in(entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok())))
+}
+
+/// From the text of one `/proc/PID/fdinfo/*`.
+pub(super) fn program_in(info: String) -> Option<Program> {
+    programs_in([info].into_iter()).pop()
+}
+
+/// From the texts of `/proc/PID/fdinfo/*`: those of programs count the runs, those of links name the tracepoints.
+fn programs_in(infos: impl Iterator<Item = String>) -> Vec<Program> {
+    let (mut programs, mut hooks) = (Vec::new(), Vec::new());
+    for info in infos {
+        let value = |key: &str| {
+            let fields = info.lines().filter_map(|line| line.split_once(':'));
+            fields.into_iter().find(|(name, _)| *name == key).map(|(_, value)| value.trim())
+        };
+        let Some(id) = value("prog_id").and_then(|id| id.parse().ok()) else { continue };
+        let number = |key| value(key).and_then(|number| number.parse().ok());
+        match (number("run_cnt"), number("run_time_ns")) {
+            (Some(runs), Some(ns)) => programs.push(Program { id, hook: None, runs, ns }),
+            _ => hooks.extend(value("tp_name").map(|name| (id, name.to_owned()))),
+        }
+    }
+    for program in &mut programs {
+        program.hook = hooks.iter().find(|(id, _)| *id == program.id).map(|(_, hook)| hook.clone());
+    }
+    programs.sort_by_key(|program| program.id);
+    programs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        let stat = "7 (a) 1 2 (b) S 1 7 7 0 -1 4194560 1 0 0 0 123 45 0 0 20 0 1 0 5 6 7";
+        assert_eq!(ticks(stat), [123, 45]);
+        assert_eq!(ticks(""), [0, 0]);
+    }
+
+    #[test]
+    fn memory_is_told_apart_by_what_is_mapped() {
+        let smaps = "\
+            55d0c0000000-55d0c1000000 r-xp 00000000 fe:01 99    /usr/bin/tcptrace\n\
+            Size:              16384 kB\nRss:                7000 kB\nPss:                7000 kB\n\
+            55d0c2000000-55d0c3000000 rw-p 00000000 00:00 0     [heap]\n\
+            Rss:                1000 kB\n\
+            7f656caf9000-7f656eafa000 r--s 00001000 00:10 1038                       anon_inode:bpf-map\n\
+            Rss:               32772 kB\nVmFlags: rd sh mr mw me ms\n\
+            7f6574a00000-7f6574b00000 rw-p 00000000 00:00 0\n\
+            Rss:                  24 kB\n";
+        let kib = |kib: u64| 1024 * kib;
+        let expected = Memory { rss: kib(40_796), maps: kib(32_772), files: kib(7_000), own: kib(1_024) };
+        assert_eq!(memory_in(smaps), expected);
+    }
+
+    #[test]
+    fn programs_get_the_names_of_what_they_are_attached_to() {
+        let infos = [
+            "pos:\t0\nlink_type:\traw_tracepoint\nlink_id:\t9\nprog_id:\t71\ntp_name:\ttimer_start\ncookie:\t0\n",
+            "pos:\t0\nprog_type:\t26\nprog_id:\t71\nrun_time_ns:\t4200\nrun_cnt:\t42\nrecursion_misses:\t0\n",
+            "pos:\t0\nflags:\t02\n",
+            "prog_type:\t26\nprog_id:\t70\nrun_time_ns:\t0\nrun_cnt:\t0\n",
+        ];
+        let expected = [
+            Program { id: 70, hook: None, runs: 0, ns: 0 },
+            Program { id: 71, hook: Some("timer_start".to_owned()), runs: 42, ns: 4200 },
+        ];
+        assert_eq!(programs_in(infos.map(str::to_owned).into_iter()), expected);
+    }
+
+    #[test]
+    fn this_process_has_memory_and_no_programs() {
+        let pid = std::process::id();
+        let memory = memory(pid).expect("readable");
+        assert!(memory.files > 0 && memory.own > 0 && memory.rss >= memory.files + memory.own, "{memory:?}");
+        assert!(peak_rss(pid).expect("readable") > 0);
+        assert_eq!(programs(pid).expect("readable"), []);
+    }
+}

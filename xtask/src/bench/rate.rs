@@ -1,0 +1,289 @@
+//! Which connection rate is kept: each tool in turn against the same load, each between two runs of nothing at all.
+
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use super::Bench;
+use super::generator::{Order, TRANSITIONS};
+use super::load::{self, Sample};
+use super::polling::{STATES, Seen};
+use super::running::Cost;
+use super::stats::Figures;
+use super::subject::{self, Sink, Subject, What};
+use super::table::{Findings, Table, interleaved, mib, with_goal};
+
+/// Rounds in which the other tools run too: they are slow, and far from each other.
+const PEER_ROUNDS: u32 = 3;
+/// What is measured of tcptrace on one core.
+const TCPTRACES: [&str; 4] = ["record", "watch", "watch --format json", "connections"];
+/// How long a load on two cores lasts.
+const SECONDS: f64 = 1.5;
+/// More connections a second than any generator makes.
+const MOST_A_SECOND: f64 = 100_000.0;
+
+/// A subject with its samples, and which rate of nothing each was between.
+struct Series {
+    subject: Subject,
+    samples: Vec<(Sample, f64)>,
+}
+
+/// What a table is of.
+struct Setting {
+    name: &'static str,
+    orders: Vec<Order>,
+    subjects: Vec<(Subject, u32)>,
+    goal: &'static str,
+}
+
+/// All series of one table, and the samples of nothing.
+struct Measured {
+    setting: Setting,
+    series: Vec<Series>,
+    nothing: Vec<Sample>,
+}
+
+/// Both tables.
+pub(super) fn measure(bench: &Bench, findings: &mut Findings, skipped: &mut Vec<String>) -> Result<()> {
+    let one = measure_setting(one_core(bench, skipped), bench, findings)?;
+    findings.tables.push(one_core_table(&one, bench));
+    let mut json = vec![one.json()];
+    if available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
+        let two = measure_setting(two_cores(bench), bench, findings)?;
+        findings.tables.push(two_cores_table(&two, bench));
+        json.push(two.json());
+    } else {
+        skipped.push("the rate with two cores saturated: there is one CPU only".to_owned());
+    }
+    findings.json = json.into();
+    Ok(())
+}
+
+fn tcptraces(bench: &Bench, commands: &[&str]) -> Vec<(Subject, u32)> {
+    let subject = |&words: &&str| Subject {
+        name: format!("tcptrace {words}"),
+        what: What::Tool(subject::tcptrace(&bench.tcptrace, words, Sink::File)),
+    };
+    commands.iter().map(subject).map(|subject| (subject, bench.rounds)).collect()
+}
+
+fn one_core(bench: &Bench, skipped: &mut Vec<String>) -> Setting {
+    let mut subjects = tcptraces(bench, &TCPTRACES);
+    if !bench.quick {
+        let peers = subject::peers(Sink::File, skipped);
+        subjects.extend(peers.into_iter().map(|peer| (peer, PEER_ROUNDS.min(bench.rounds))));
+    }
+    let orders = vec![Order::connections(bench.connections)];
+    Setting { name: "one core", orders, subjects, goal: "≥ 95 %" }
+}
+
+fn two_cores(bench: &Bench) -> Setting {
+    let seconds = if bench.quick { 0.2 } else { SECONDS };
+    // Never reached: the time is over before.
+    let connections = (seconds * MOST_A_SECOND) as u32;
+    let orders = [0, 1].map(|cpu| Order { connections, cpu, seconds: Some(seconds), rate: None }).to_vec();
+    let subjects = tcptraces(bench, &["record", "watch", "connections"]);
+    Setting { name: "two cores", orders, subjects, goal: "≥ 92 %" }
+}
+
+fn measure_setting(mut setting: Setting, bench: &Bench, findings: &mut Findings) -> Result<Measured> {
+    let rounds: Vec<_> = setting.subjects.iter().map(|(_, rounds)| *rounds).collect();
+    let subjects = std::mem::take(&mut setting.subjects);
+    let mut series: Vec<_> = subjects.into_iter().map(|(subject, _)| Series { subject, samples: Vec::new() }).collect();
+    let nothing = || load::measure(None, &setting.orders, &bench.folder).context("cannot measure nothing");
+    let mut nothings = Vec::new();
+    for (round, first) in (0..bench.rounds).zip((0..series.len()).cycle()) {
+        let mut before = nothing()?;
+        for index in (first..series.len()).chain(0..first).filter(|&index| round < rounds[index]) {
+            let Series { subject, samples } = &mut series[index];
+            let sample = load::measure(Some(&subject.what), &setting.orders, &bench.folder)
+                .with_context(|| format!("cannot measure `{}`", subject.name))?;
+            let after = nothing()?;
+            let kept = sample.rate() / f64::midpoint(before.rate(), after.rate());
+            bench.tell(format_args!(
+                "{}, round {}/{}: {}: {:.1} % of the connections",
+                setting.name,
+                round + 1,
+                rounds[index],
+                subject.name,
+                100.0 * kept
+            ));
+            if sample.missing() > 0 {
+                findings.faults.push(format!(
+                    "{}: {} transitions missing, not counted",
+                    subject.name,
+                    sample.missing()
+                ));
+            }
+            samples.push((sample, kept));
+            nothings.push(std::mem::replace(&mut before, after));
+        }
+        nothings.push(before);
+    }
+    Ok(Measured { setting, series, nothing: nothings })
+}
+
+impl Measured {
+    fn json(&self) -> Value {
+        let sample = |(sample, kept): &(Sample, f64)| {
+            let mut json = sample.json();
+            json["rate_kept"] = (*kept).into();
+            json
+        };
+        let series = |series: &Series| json!({ "name": series.subject.name, "rounds": series.samples.iter().map(sample).collect::<Vec<_>>() });
+        json!({
+            "name": self.setting.name,
+            "nothing": self.nothing.iter().map(Sample::json).collect::<Vec<_>>(),
+            "subjects": self.series.iter().map(series).collect::<Vec<_>>(),
+        })
+    }
+
+    fn nothing_rate(&self) -> String {
+        self.nothing.iter().map(Sample::rate).collect::<Figures>().spread(0)
+    }
+
+    /// Rate and share of it that was kept.
+    fn rates(&self, series: &Series) -> [String; 2] {
+        let rate: Figures = series.samples.iter().map(|(sample, _)| sample.rate()).collect();
+        let kept: Figures = series.samples.iter().map(|(_, kept)| 100.0 * kept).collect();
+        let kept = kept.spread_of(1, " %");
+        let is_recording = series.subject.name == "tcptrace record";
+        [rate.spread(0), if is_recording { with_goal(&kept, self.setting.goal) } else { kept }]
+    }
+}
+
+fn one_core_table(measured: &Measured, bench: &Bench) -> Table {
+    let mut table = Table::new(
+        "Rate kept, one core saturated",
+        [
+            "",
+            "connections/s",
+            "rate kept",
+            "CPU s per 1 M transitions (user)",
+            "bytes a transition",
+            "peak RSS",
+            "lines",
+            "lost",
+        ],
+    );
+    let none = ["–"; 5].map(str::to_owned);
+    table.row([vec!["nothing".to_owned(), measured.nothing_rate(), "100 %".to_owned()], none.to_vec()].concat());
+    for series in &measured.series {
+        let name = [series.subject.name.clone()];
+        table.row([&name[..], &measured.rates(series), &costs(&series.samples)].concat());
+    }
+    let with_peers = measured.series.len() > TCPTRACES.len();
+    table.caption(format!(
+        "{} of {} loopback connections ({TRANSITIONS} transitions each) by one thread on CPU 0{}; median (min–max), \
+         of the rate between two runs of nothing. Output to files. CPU is the tool's user + system time, bytes are \
+         what it wrote; RSS, lines and lost (as the tool says) are the largest, the median and the sum.{}",
+        interleaved(bench.rounds),
+        bench.connections,
+        if with_peers { format!(", {} of other tools", PEER_ROUNDS.min(bench.rounds)) } else { String::new() },
+        polled(&measured.series),
+    ));
+    table
+}
+
+/// CPU time, bytes, memory, lines and losses.
+fn costs(samples: &[(Sample, f64)]) -> [String; 5] {
+    let costs: Vec<&Cost> = samples.iter().filter_map(|(sample, _)| sample.cost.as_ref()).collect();
+    let transitions = samples.iter().map(|(sample, _)| sample.transitions()).sum::<u64>() as f64;
+    let a_million = |time: Duration| time.as_secs_f64() * 1e6 / transitions;
+    let written = costs.iter().map(|cost| cost.written).sum::<u64>() as f64;
+    let lines: Figures = costs.iter().map(|cost| cost.lines as f64).collect();
+    let peak = costs.iter().map(|cost| cost.peak_rss).max().unwrap_or(0);
+    [
+        format!(
+            "{:.2} ({:.2})",
+            a_million(costs.iter().map(|cost| cost.cpu).sum()),
+            a_million(costs.iter().map(|cost| cost.user).sum())
+        ),
+        format!("{:.1}", written / transitions),
+        mib(peak as f64),
+        format!("{:.0}", lines.median().unwrap_or(0.0)),
+        costs.iter().map(|cost| cost.lost).sum::<u64>().to_string(),
+    ]
+}
+
+/// What polling saw of all that there was.
+fn polled(series: &[Series]) -> String {
+    let samples = series.iter().flat_map(|series| &series.samples);
+    let all: Vec<_> = samples.filter_map(|(sample, _)| Some((sample.polled.as_ref()?, sample.connections()))).collect();
+    let connections: f64 = all.iter().map(|(_, connections)| f64::from(*connections)).sum();
+    if connections == 0.0 {
+        return String::new();
+    }
+    let sum = |count: fn(&Seen) -> usize| all.iter().map(|(seen, _)| count(seen)).sum::<usize>() as f64;
+    let (states, time_waits) = (sum(Seen::states), sum(Seen::time_waits));
+    let others = connections * f64::from(STATES - 1);
+    format!(
+        " Polling `ss` saw {:.1} % of the TIME_WAITs, {:.3} % of all other states that sockets were in, and no owner \
+         (it looked {:.0} times a round, in {:.0} ms each).",
+        100.0 * time_waits / connections,
+        100.0 * (states - time_waits) / others,
+        sum(|seen| seen.looks.len()) / all.len() as f64,
+        1000.0 * all.iter().flat_map(|(seen, _)| &seen.looks).map(|look| look.seconds).sum::<f64>()
+            / sum(|seen| seen.looks.len()),
+    )
+}
+
+fn two_cores_table(measured: &Measured, bench: &Bench) -> Table {
+    let mut table = Table::new("Rate kept, two cores saturated", ["", "connections/s", "rate kept", "lost"]);
+    table.row(vec!["nothing".to_owned(), measured.nothing_rate(), "100 %".to_owned(), "–".to_owned()]);
+    for series in &measured.series {
+        let [.., lost] = costs(&series.samples);
+        let [rate, kept] = measured.rates(series);
+        table.row(vec![series.subject.name.clone(), rate, kept, lost]);
+    }
+    let seconds = measured.setting.orders.first().and_then(|order| order.seconds).unwrap_or(0.0);
+    table.caption(format!(
+        "{} of {seconds} s, with a generator on CPU 0 and one on CPU 1, each in a network namespace of \
+         its own; on {} CPUs, so that the tool has to take its time from them.",
+        interleaved(bench.rounds),
+        available_parallelism().map_or(0, usize::from),
+    ));
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::generator::Load;
+    use super::*;
+
+    fn sample(seconds: f64, lost: u64) -> Sample {
+        let cost = Cost {
+            cpu: Duration::from_millis(40),
+            user: Duration::from_millis(20),
+            written: 800_004,
+            peak_rss: 5 << 20,
+            lines: 400_000,
+            lost,
+            ..Cost::default()
+        };
+        Sample { loads: vec![Load { connections: 40_000, seconds }], netns: Vec::new(), cost: Some(cost), polled: None }
+    }
+
+    #[test]
+    fn costs_are_a_transition() {
+        let samples = [(sample(2.0, 1), 0.5), (sample(4.0, 2), 0.5)];
+        assert_eq!(costs(&samples), ["0.10 (0.05)", "2.0", "5.0 MiB", "400000", "3"]);
+    }
+
+    #[test]
+    fn a_goal_is_beside_the_rate_of_recording() {
+        let measured = |name: &str| {
+            let what = What::Polling("ss".into());
+            let subject = Subject { name: name.to_owned(), what };
+            let series = Series { subject, samples: vec![(sample(2.0, 0), 0.875)] };
+            let setting = Setting { name: "one core", orders: Vec::new(), subjects: Vec::new(), goal: "≥ 95 %" };
+            Measured { setting, series: vec![series], nothing: Vec::new() }
+        };
+        let rates = |measured: &Measured| measured.rates(&measured.series[0]);
+        let kept = "87.5 % (87.5–87.5)";
+        assert_eq!(rates(&measured("a tool")), ["20000 (20000–20000)", kept]);
+        assert_eq!(rates(&measured("tcptrace record"))[1], format!("{kept}, goal ≥ 95 %"));
+    }
+}

@@ -1,0 +1,90 @@
+//! Figures that were measured several times.
+
+/// Measurements, in order of size.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Figures(Vec<f64>);
+
+impl FromIterator<f64> for Figures {
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
+        let mut values: Vec<_> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        Self(values)
+    }
+}
+
+impl Figures {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The middle one; of two middles, their mean. Nothing of nothing.
+    pub(super) fn median(&self) -> Option<f64> {
+        let half = self.0.len() / 2;
+        match (self.0.get(half.wrapping_sub(1)), self.0.get(half)) {
+            (Some(below), Some(above)) if self.0.len().is_multiple_of(2) => Some(f64::midpoint(*below, *above)),
+            (_, middle) => middle.copied(),
+        }
+    }
+
+    /// The smallest that so many per cent of all do not exceed.
+    pub(super) fn percentile(&self, percent: f64) -> Option<f64> {
+        // Between 0 and the length, which no vector has too many for.
+        let rank = (percent / 100.0 * self.0.len() as f64).ceil() as usize;
+        self.0.get(rank.saturating_sub(1)).copied()
+    }
+
+    /// The largest.
+    pub(super) fn max(&self) -> Option<f64> {
+        self.0.last().copied()
+    }
+
+    /// The median with the least and the most: `12.3 (11.0–15.8)`; `–` of nothing.
+    pub(super) fn spread(&self, digits: usize) -> String {
+        self.spread_of(digits, "")
+    }
+
+    /// The same with a unit: `12.3 % (11.0–15.8)`.
+    pub(super) fn spread_of(&self, digits: usize, unit: &str) -> String {
+        match (self.median(), self.0.first(), self.0.last()) {
+            (Some(median), Some(least), Some(most)) => {
+                format!("{median:.digits$}{unit} ({least:.digits$}–{most:.digits$})")
+            }
+            _ => "–".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of<const N: usize>(values: [f64; N]) -> Figures {
+        Figures::from_iter(values)
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(of([9.0, 1.0, 2.0]).median(), Some(2.0));
+        assert_eq!(of([9.0, 1.0, 4.0, 2.0]).median(), Some(3.0));
+        assert_eq!(of([]).median(), None);
+    }
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let hundred: Figures = (1..=100).map(f64::from).collect();
+        assert_eq!(hundred.percentile(50.0), Some(50.0));
+        assert_eq!(hundred.percentile(99.0), Some(99.0));
+        assert_eq!(hundred.percentile(100.0), Some(100.0));
+        assert_eq!(of([7.0]).percentile(99.0), Some(7.0));
+        assert_eq!(of([]).percentile(99.0), None);
+    }
+
+    #[test]
+    fn a_median_is_shown_with_its_spread() {
+        assert_eq!(of([2.0, 1.0, 4.25]).spread(1), "2.0 (1.0–4.2)");
+        assert_eq!(of([2100.0, 1100.0]).spread(0), "1600 (1100–2100)");
+        assert_eq!(of([95.25, 94.0, 97.0]).spread_of(1, " %"), "95.2 % (94.0–97.0)");
+        assert_eq!(of([]).spread(0), "–");
+    }
+}

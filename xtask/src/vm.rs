@@ -1,0 +1,248 @@
+//! `cargo xtask vm`: the live scenarios on other kernels than the one that runs here.
+//!
+//! Debian's kernels boot in QEMU, each with a tree of files that has the same tests in it as `cargo xtask test` runs. What
+//! they print on the console is read, and makes a table of kernels and scenarios. The machine has no network and no disk.
+
+mod apt;
+mod image;
+mod kernel;
+mod libtest;
+mod machine;
+mod programs;
+mod table;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use self::apt::{Apt, Mirrors};
+use self::image::Kernel;
+use self::kernel::{Arch, Wanted};
+use self::machine::{Acceleration, Machine};
+use self::table::Column;
+use crate::setup::{self, ARM_TOOLS, VM_TOOLS};
+use crate::{command, host, workspace};
+
+/// Options of `cargo xtask vm`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Kernels: `host`, a series of Debian's such as `6.1`, `newest`; or host, 5.10, 6.1, 6.12 and newest
+    kernels: Vec<Wanted>,
+    /// Only scenarios with one of these in their names
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
+    scenarios: Vec<String>,
+    /// Architecture of the machines, this one's if none is given
+    #[arg(long)]
+    arch: Option<Arch>,
+    /// How many scenarios run at the same time in a machine
+    #[arg(long, default_value_t = 16)]
+    threads: u16,
+    /// Switch a machine off after this many minutes
+    #[arg(long, default_value_t = 30)]
+    minutes: u32,
+    /// Also write the table to this file
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
+    /// Also write every scenario's outcome to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// What runs when no kernel is named.
+const ALL: [&str; 5] = ["host", "5.10", "6.1", "6.12", "newest"];
+
+/// How many scenarios run at the same time where the processor is no emulated one: they mostly wait.
+const THREADS_OF_HOST: u16 = 96;
+
+/// Runs the scenarios on each kernel. Fails when one failed, or when a kernel could not be tested.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if !host::is_root() {
+        bail!("fetching packages, and the scenarios on this kernel, are for root: run `cargo xtask vm` as root");
+    }
+    let native = Arch::host();
+    let arch = args.arch.or(native).context("this architecture is not known: choose one with --arch")?;
+    let is_foreign = native != Some(arch);
+    let kernels = kernels(args, is_foreign)?;
+    setup::require(&VM_TOOLS)?;
+    if arch == Arch::Arm64 {
+        setup::require(&ARM_TOOLS)?;
+        setup::require_target(arch.target())?;
+    }
+    let folder = workspace::target().join("vm").join(arch.debian());
+    let programs = folder.join("tests/tests");
+    programs::build(arch, &programs)?;
+    let bench =
+        Bench { args, arch, scenarios: programs::scenarios(arch, &programs, &args.scenarios)?, folder, programs };
+    let (mut columns, mut failures) = (Vec::new(), Vec::new());
+    for wanted in kernels {
+        match bench.test(&wanted) {
+            Ok(column) => columns.push(column),
+            Err(error) => failures.push(format!("{wanted}: {error:#}")),
+        }
+    }
+    publish(args, &columns)?;
+    if !failures.is_empty() {
+        bail!("not every kernel could be tested:\n{}", failures.join("\n"));
+    }
+    if !columns.iter().all(Column::is_good) {
+        bail!("scenarios failed");
+    }
+    Ok(())
+}
+
+fn kernels(args: &Args, is_foreign: bool) -> Result<Vec<Wanted>> {
+    if is_foreign && args.kernels.contains(&Wanted::Host) {
+        bail!("this machine's kernel is of another architecture");
+    }
+    if !args.kernels.is_empty() {
+        return Ok(args.kernels.clone());
+    }
+    let all = ALL.iter().map(|name| name.parse()).collect::<Result<Vec<_>>>()?;
+    Ok(all.into_iter().filter(|wanted| !is_foreign || *wanted != Wanted::Host).collect())
+}
+
+fn publish(args: &Args, columns: &[Column]) -> Result<()> {
+    let text = table::markdown(columns);
+    println!("\n{text}");
+    if let Some(path) = &args.table {
+        fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &args.json {
+        let text = format!("{:#}\n", table::json(columns));
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What is the same for every kernel.
+struct Bench<'a> {
+    args: &'a Args,
+    arch: Arch,
+    scenarios: Vec<String>,
+    /// Everything that is fetched or made is below it.
+    folder: PathBuf,
+    /// Where tcptrace and the tests are.
+    programs: PathBuf,
+}
+
+impl Bench<'_> {
+    fn test(&self, wanted: &Wanted) -> Result<Column> {
+        eprintln!("\n== {wanted}: {} scenarios", self.scenarios.len());
+        let column = if *wanted == Wanted::Host { self.test_here()? } else { self.test_there(wanted)? };
+        for (name, outcome) in &column.outcomes {
+            eprintln!("{wanted} {name}: {}", outcome.word());
+        }
+        Ok(column)
+    }
+
+    fn test_here(&self) -> Result<Column> {
+        let tcptrace = self.programs.join("tcptrace");
+        let check = Command::new(&tcptrace).arg("check").output().context("cannot run tcptrace")?;
+        let mut tests = Command::new(self.programs.join("live"));
+        tests.env("TCPTRACE_BIN", &tcptrace).env("TCPTRACE_TEST_ACTOR", self.programs.join("actor"));
+        tests.args(["--show-output", "--test-threads", &THREADS_OF_HOST.to_string()]).args(&self.args.scenarios);
+        eprintln!("+ {}", command::line(&tests));
+        let output = tests.output().context("cannot run the tests")?;
+        Ok(Column {
+            kernel: host::kernel_release(),
+            version: None,
+            machine: "this machine".to_owned(),
+            check: String::from_utf8_lossy(&check.stdout).into_owned(),
+            outcomes: self.outcomes(&String::from_utf8_lossy(&output.stdout)),
+        })
+    }
+
+    fn test_there(&self, wanted: &Wanted) -> Result<Column> {
+        let mirrors = Mirrors::of_this_machine()?;
+        let tree = self.tree(&mirrors)?;
+        let kernel = self.kernel(wanted, &mirrors)?;
+        let modules = self.folder.join("modules");
+        image::fresh(&modules)?;
+        image::take_modules(&kernel, &modules)?;
+        let initramfs = self.folder.join(format!("{}.cpio", kernel.release.0));
+        let (console, how) = self.boot(&kernel, &[&tree, &modules, &self.folder.join("tests")], &initramfs)?;
+        let (check, tests) = console.split_once("tcptrace-vm: tests\n").context("the tests did not start")?;
+        let (release, check) = check
+            .split_once("tcptrace-vm: kernel ")
+            .and_then(|(_, rest)| rest.split_once('\n'))
+            .context("the machine does not tell its kernel")?;
+        Ok(Column {
+            kernel: release.to_owned(),
+            version: Some(kernel.version),
+            machine: format!("QEMU with {how}, {}", self.arch.debian()),
+            check: check.to_owned(),
+            outcomes: self.outcomes(tests),
+        })
+    }
+
+    fn outcomes(&self, output: &str) -> BTreeMap<String, libtest::Outcome> {
+        libtest::outcomes(self.scenarios.iter().map(String::as_str), output)
+    }
+
+    /// Runs it, by the processor if that works. Returns what the console showed.
+    fn boot(&self, kernel: &Kernel, trees: &[&Path], initramfs: &Path) -> Result<(String, Acceleration)> {
+        let image = kernel.image()?;
+        let console = initramfs.with_extension("log");
+        let run = |acceleration, threads| {
+            let script = self.script(threads);
+            image::executable(&self.programs.join("run"), script.as_bytes())?;
+            image::pack(trees, initramfs)?;
+            let arch = self.arch;
+            let machine = Machine { arch, acceleration, kernel: &image, initramfs, console: &console };
+            machine.run(Duration::from_secs(u64::from(self.args.minutes) * 60))
+        };
+        if Arch::host() == Some(self.arch) && Path::new("/dev/kvm").exists() {
+            match run(Acceleration::Kvm, THREADS_OF_HOST) {
+                Ok(shown) => return Ok((shown, Acceleration::Kvm)),
+                Err(error) => eprintln!("KVM does not work here ({error:#}); TCG takes longer."),
+            }
+        }
+        Ok((run(Acceleration::Tcg, self.args.threads)?, Acceleration::Tcg))
+    }
+
+    /// What the machine does once it is ready, in its folder of tests.
+    fn script(&self, threads: u16) -> String {
+        let filters: String = self.args.scenarios.iter().map(|name| format!(" '{name}'")).collect();
+        format!(
+            "./tcptrace check\necho 'tcptrace-vm: tests'\nTCPTRACE_BIN=$PWD/tcptrace TCPTRACE_TEST_ACTOR=$PWD/actor \
+             ./live --show-output --test-threads {threads}{filters}\n"
+        )
+    }
+
+    /// The programs that tests run, as a tree of files.
+    fn tree(&self, mirrors: &Mirrors) -> Result<PathBuf> {
+        let tree = self.folder.join("tree");
+        if !tree.join("init").exists() {
+            let apt = Apt::new(self.folder.join("apt/programs"), self.arch, mirrors, kernel::PROGRAMS)?;
+            image::fresh(&tree)?;
+            apt.unpack(&image::PROGRAMS, true, &tree)?;
+        }
+        image::furnish(&tree)?;
+        Ok(tree)
+    }
+
+    /// Fetches a kernel.
+    fn kernel(&self, wanted: &Wanted, mirrors: &Mirrors) -> Result<Kernel> {
+        let suites = wanted.suites();
+        let apt = Apt::new(self.folder.join("apt").join(suites[0].name), self.arch, mirrors, suites)?;
+        let names = apt.names("linux-")?;
+        let release = wanted.choose(self.arch, &names).with_context(|| {
+            let suites: Vec<_> = suites.iter().map(|suite| suite.name).collect();
+            format!("Debian has no such kernel for {} in {}", self.arch.debian(), suites.join(", "))
+        })?;
+        let packages = release.packages(&names);
+        let version = apt.version(&format!("linux-image-{}", release.0))?;
+        let folder = self.folder.join("kernels").join(&version);
+        if !folder.exists() {
+            let partial = folder.with_extension("partial");
+            image::fresh(&partial)?;
+            apt.unpack(&packages, false, &partial)?;
+            fs::rename(&partial, &folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        Ok(Kernel { release, version, folder })
+    }
+}

@@ -1,0 +1,166 @@
+//! A machine that QEMU makes up, which boots a kernel and runs the tests.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::kernel::Arch;
+use crate::command;
+
+/// How often the console is looked at.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// A machine that has not come to its first program after this long does not work.
+const BOOT: Duration = Duration::from_secs(300);
+
+/// The same where the processor runs it: that takes a second.
+const BOOT_BY_KVM: Duration = Duration::from_secs(20);
+
+/// How instructions are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Acceleration {
+    /// By the processor.
+    Kvm,
+    /// By QEMU, ten times as slowly or worse.
+    Tcg,
+}
+
+impl fmt::Display for Acceleration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "KVM",
+            Self::Tcg => "TCG",
+        })
+    }
+}
+
+/// A machine, switched off.
+pub(super) struct Machine<'a> {
+    pub(super) arch: Arch,
+    pub(super) acceleration: Acceleration,
+    pub(super) kernel: &'a Path,
+    pub(super) initramfs: &'a Path,
+    pub(super) console: &'a Path,
+}
+
+impl Machine<'_> {
+    fn command(&self) -> Command {
+        let (program, board, serial) = match self.arch {
+            Arch::Amd64 => ("qemu-system-x86_64", "q35", "ttyS0"),
+            Arch::Arm64 => ("qemu-system-aarch64", "virt", "ttyAMA0"),
+        };
+        let (acceleration, processor) = match (self.acceleration, self.arch) {
+            (Acceleration::Kvm, _) => ("kvm", "host"),
+            (Acceleration::Tcg, Arch::Amd64) => ("tcg,thread=multi", "max"),
+            // ARM's own way to authenticate pointers takes half of an emulated processor's time.
+            (Acceleration::Tcg, Arch::Arm64) => ("tcg,thread=multi", "max,pauth-impdef=on"),
+        };
+        let mut qemu = Command::new(program);
+        qemu.args(["-machine", board, "-accel", acceleration, "-cpu", processor, "-smp", "2", "-m", "2048"]);
+        qemu.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial"]);
+        qemu.arg(format!("file:{}", self.console.display()));
+        qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
+        qemu.args(["-append", &format!("console={serial} panic=-1 quiet loglevel=1")]);
+        qemu
+    }
+
+    /// Switches it on, waits until it has done everything, for no longer than `patience`, and switches it off. Returns what
+    /// its console showed.
+    pub(super) fn run(&self, patience: Duration) -> Result<String> {
+        let mut qemu = self.command();
+        eprintln!("+ {}", command::line(&qemu));
+        File::create(self.console).with_context(|| format!("cannot create {}", self.console.display()))?;
+        let process = qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let process = process.with_context(|| format!("cannot run `{}`", command::line(&qemu)))?;
+        self.follow(Running(process), patience)
+    }
+
+    fn follow(&self, mut qemu: Running, patience: Duration) -> Result<String> {
+        let begun = Instant::now();
+        let boot = if self.acceleration == Acceleration::Kvm { BOOT_BY_KVM } else { BOOT };
+        loop {
+            let status = qemu.0.try_wait().context("cannot wait for QEMU")?;
+            let shown = self.shown()?;
+            if shown.contains("tcptrace-vm: end\n") {
+                return Ok(shown);
+            }
+            let is_up = shown.contains("tcptrace-vm: kernel ");
+            if let Some(status) = status {
+                let said = std::io::read_to_string(qemu.0.stderr.take().context("a pipe")?).unwrap_or_default();
+                let said = said.trim().lines().next_back().unwrap_or_default();
+                let ended = format!("the machine ended too early ({status}) {said}\n{}", tail(&shown));
+                if !is_up {
+                    bail!("{}", ended.trim_end());
+                }
+                // What was seen so far says which tests ended; the others failed.
+                eprintln!("{ended}");
+                return Ok(shown);
+            }
+            if !is_up && begun.elapsed() > boot {
+                bail!("the machine did not start in {} s\n{}", boot.as_secs(), tail(&shown));
+            }
+            if begun.elapsed() > patience {
+                eprintln!("The machine is switched off: it took longer than {} s.", patience.as_secs());
+                return Ok(shown);
+            }
+            sleep(INTERVAL);
+        }
+    }
+
+    fn shown(&self) -> Result<String> {
+        let bytes = fs::read(self.console).with_context(|| format!("cannot read {}", self.console.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).replace('\r', ""))
+    }
+}
+
+/// A QEMU that does not outlive this program's interest in it.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The last lines of a console.
+fn tail(console: &str) -> String {
+    const LINES: usize = 20;
+    let lines: Vec<_> = console.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_of_both_architectures_have_no_network() {
+        let paths = ["k", "i", "c"].map(Path::new);
+        let line = |arch, acceleration| {
+            let [kernel, initramfs, console] = paths;
+            command::line(&Machine { arch, acceleration, kernel, initramfs, console }.command())
+        };
+        assert_eq!(
+            line(Arch::Arm64, Acceleration::Tcg),
+            "qemu-system-aarch64 -machine virt -accel tcg,thread=multi -cpu max,pauth-impdef=on -smp 2 -m 2048 -nodefaults \
+             -display none -no-reboot -serial file:c -kernel k -initrd i -append 'console=ttyAMA0 panic=-1 quiet loglevel=1'"
+        );
+        assert!(
+            line(Arch::Amd64, Acceleration::Kvm).starts_with("qemu-system-x86_64 -machine q35 -accel kvm -cpu host ")
+        );
+    }
+
+    #[test]
+    fn only_the_end_of_a_console_is_told() {
+        let console: String = (0..100).map(|number| format!("{number}\n")).collect();
+        assert_eq!(tail(&console).lines().next(), Some("80"));
+        assert_eq!(tail("one\ntwo\n"), "one\ntwo");
+    }
+}

@@ -1,0 +1,101 @@
+//! The programs that run in a machine: tcptrace, the tests, and their actor, without anything shared.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::image;
+use super::kernel::Arch;
+use crate::{command, workspace};
+
+/// Builds them for `arch` and copies them into the folder `into`, under their names.
+pub(super) fn build(arch: Arch, into: &Path) -> Result<()> {
+    fs::create_dir_all(into).with_context(|| format!("cannot create {}", into.display()))?;
+    let wanted = [
+        ("tcptrace", "tcptrace", ["--bin", "tcptrace"]),
+        ("live", "tcptrace-tests", ["--test", "live"]),
+        ("actor", "tcptrace-tests", ["--bin", "actor"]),
+    ];
+    for (name, package, what) in wanted {
+        let built = build_one(arch, package, what)?;
+        let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+        image::executable(&into.join(name), &bytes)?;
+    }
+    Ok(())
+}
+
+/// Every start of a tracer costs a second or more of an emulated processor; unoptimised, three times as much.
+const OPTIMISED: [&str; 2] = ["--config", "profile.dev.package.tcptrace.opt-level=2"];
+
+/// Builds one in the profile of `cargo xtask test`, so that what it depends on is not built again.
+fn build_one(arch: Arch, package: &str, what: [&str; 2]) -> Result<PathBuf> {
+    let mut cargo = command::cargo();
+    cargo.args(["rustc", "--locked", "--package", package]).args(what).args(OPTIMISED);
+    if Arch::host() != Some(arch) {
+        // Nothing else is built for it, and what is stripped in the end is not made first.
+        cargo.args(["--target", arch.target()]).env("CARGO_PROFILE_DEV_DEBUG", "false");
+        if arch == Arch::Arm64 {
+            cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
+        }
+    }
+    cargo.args([
+        "--message-format",
+        "json-render-diagnostics",
+        "--",
+        "-Ctarget-feature=+crt-static",
+        "-Cstrip=symbols",
+    ]);
+    eprintln!("+ {}", command::line(&cargo));
+    let output = cargo.stderr(std::process::Stdio::inherit()).output();
+    let output = output.with_context(|| format!("cannot run `{}`", command::line(&cargo)))?;
+    if !output.status.success() {
+        bail!("`{}` failed: {}", command::line(&cargo), output.status);
+    }
+    let said = String::from_utf8_lossy(&output.stdout);
+    executable(&said, what[1]).with_context(|| format!("cargo does not tell where it put {}", what[1]))
+}
+
+/// Where cargo says that it put the program of that name.
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
+    messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|message| {
+        let is_it = message["reason"] == "compiler-artifact" && message["target"]["name"] == name;
+        Some(PathBuf::from(message["executable"].as_str().filter(|_| is_it)?))
+    })
+}
+
+/// The tests in a test program whose names contain one of `filters`, or all of them, in their order.
+pub(super) fn scenarios(arch: Arch, programs: &Path, filters: &[String]) -> Result<Vec<String>> {
+    let mut list = if Arch::host() == Some(arch) {
+        Command::new(programs.join("live"))
+    } else {
+        // One of another architecture does not run here; but its tests are the same.
+        let mut cargo = command::cargo();
+        cargo.args(["test", "--locked", "--package", "tcptrace-tests", "--test", "live", "--"]);
+        cargo
+    };
+    let names = super::libtest::listed(&command::output(list.current_dir(workspace::root()).arg("--list"))?);
+    let is_wanted = |name: &String| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
+    let names: Vec<_> = names.into_iter().filter(is_wanted).collect();
+    if names.is_empty() {
+        bail!("no scenario has {} in its name", filters.join(" or "));
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_tells_where_a_program_is() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"other"},"executable":"/t/other"}
+{"reason":"compiler-artifact","target":{"name":"live"},"executable":null}
+{"reason":"compiler-artifact","target":{"name":"live"},"executable":"/t/live-1"}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(executable(messages, "live"), Some(PathBuf::from("/t/live-1")));
+        assert_eq!(executable(messages, "none"), None);
+    }
+}

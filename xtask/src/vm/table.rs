@@ -1,0 +1,207 @@
+//! The table of kernels and scenarios.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::libtest::Outcome;
+
+/// What was found out about one kernel.
+#[derive(Debug)]
+pub(super) struct Column {
+    /// As its machine calls it.
+    pub(super) kernel: String,
+    /// Debian's version of the package, where it is Debian's.
+    pub(super) version: Option<String>,
+    /// What ran it: `QEMU, TCG`.
+    pub(super) machine: String,
+    /// What `tcptrace check` said there.
+    pub(super) check: String,
+    /// How each scenario went.
+    pub(super) outcomes: BTreeMap<String, Outcome>,
+}
+
+impl Column {
+    /// Whether there is nothing to mend.
+    pub(super) fn is_good(&self) -> bool {
+        !self.outcomes.values().any(|outcome| matches!(outcome, Outcome::Fail(_)))
+    }
+
+    fn of_group(&self, group: &str) -> impl Iterator<Item = &Outcome> {
+        let is_in = move |name: &str| group_of(name) == group;
+        self.outcomes.iter().filter(move |(name, _)| is_in(name)).map(|(_, outcome)| outcome)
+    }
+}
+
+/// Scenarios are grouped by what they are about: `time_wait::ended_by_a_reset` is in `time_wait`.
+fn group_of(scenario: &str) -> &str {
+    scenario.split_once("::").map_or(scenario, |(group, _)| group)
+}
+
+/// All of it in Markdown: how many scenarios of each group passed, what could not be tested and why, and what failed.
+pub(super) fn markdown(columns: &[Column]) -> String {
+    let mut text = summary(columns);
+    for column in columns {
+        let version = column.version.as_ref().map(|version| format!(" (Debian {version})")).unwrap_or_default();
+        let _ = write!(text, "\n{}{version}, {}.\n", column.kernel, column.machine);
+    }
+    text += &exceptions("Cannot be tested there:", columns, |outcome| match outcome {
+        Outcome::Cannot(why) => Some(why),
+        _ => None,
+    });
+    text += &exceptions("Failed:", columns, |outcome| match outcome {
+        Outcome::Fail(why) => Some(why),
+        _ => None,
+    });
+    text
+}
+
+fn summary(columns: &[Column]) -> String {
+    let groups: BTreeSet<&str> =
+        columns.iter().flat_map(|column| column.outcomes.keys()).map(|name| group_of(name)).collect();
+    let heads: String = columns.iter().map(|column| format!(" {} |", short(&column.kernel))).collect();
+    let mut text = format!("| scenarios |{heads}\n| --- |{}\n", " --- |".repeat(columns.len()));
+    for group in groups {
+        let cells: String = columns.iter().map(|column| format!(" {} |", cell(column.of_group(group)))).collect();
+        let _ = writeln!(text, "| {group} |{cells}");
+    }
+    let cells: String = columns.iter().map(|column| format!(" {} |", cell(column.outcomes.values()))).collect();
+    text + &format!("| all |{cells}\n")
+}
+
+/// The numbers of a release: `6.1.0-56` of `6.1.0-56-cloud-amd64`.
+fn short(kernel: &str) -> &str {
+    kernel.split("-cloud-").next().unwrap_or(kernel)
+}
+
+fn cell<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
+    let (mut passed, mut failed, mut cannot) = (0, 0, 0);
+    for outcome in outcomes {
+        match outcome {
+            Outcome::Pass => passed += 1,
+            Outcome::Fail(_) => failed += 1,
+            Outcome::Cannot(_) => cannot += 1,
+        }
+    }
+    let parts = [(passed, "pass"), (failed, "**FAIL**"), (cannot, "cannot")];
+    let parts: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+    if parts.is_empty() { "–".to_owned() } else { parts.join(", ") }
+}
+
+/// A list of scenarios by kernel and reason.
+fn exceptions<'a>(title: &str, columns: &'a [Column], why: impl Fn(&'a Outcome) -> Option<&'a String>) -> String {
+    let mut text = String::new();
+    for column in columns {
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (name, outcome) in &column.outcomes {
+            if let Some(why) = why(outcome) {
+                by_reason.entry(why).or_default().push(name);
+            }
+        }
+        for (why, names) in by_reason {
+            let all = if names.len() == column.outcomes.len() { vec!["everything"] } else { names };
+            let _ = writeln!(text, "- {}: {} – {}", short(&column.kernel), all.join(", "), indented(why));
+        }
+    }
+    if text.is_empty() { text } else { format!("\n{title}\n\n{text}") }
+}
+
+fn indented(text: &str) -> String {
+    text.trim().replace('\n', "\n  ")
+}
+
+/// All of it for programs.
+pub(super) fn json(columns: &[Column]) -> Value {
+    let column = |column: &Column| {
+        let scenarios: serde_json::Map<String, Value> = column
+            .outcomes
+            .iter()
+            .map(|(name, outcome)| {
+                let told = match outcome {
+                    Outcome::Pass => json!({"outcome": "pass"}),
+                    Outcome::Fail(why) => json!({"outcome": "fail", "why": why}),
+                    Outcome::Cannot(why) => json!({"outcome": "cannot", "why": why}),
+                };
+                (name.clone(), told)
+            })
+            .collect();
+        json!({
+            "kernel": column.kernel,
+            "version": column.version,
+            "machine": column.machine,
+            "check": column.check,
+            "scenarios": scenarios,
+        })
+    };
+    Value::Array(columns.iter().map(column).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns() -> Vec<Column> {
+        let outcomes = |of_two: Outcome| {
+            BTreeMap::from([
+                ("time_wait::one".to_owned(), Outcome::Pass),
+                ("time_wait::two".to_owned(), of_two),
+                ("witness".to_owned(), Outcome::Cannot("no kprobes".to_owned())),
+            ])
+        };
+        let debian = Column {
+            kernel: "6.1.0-56-cloud-amd64".to_owned(),
+            version: Some("6.1.192-2".to_owned()),
+            machine: "QEMU, TCG".to_owned(),
+            check: String::new(),
+            outcomes: outcomes(Outcome::Fail("first\nsecond\n".to_owned())),
+        };
+        let host = Column {
+            kernel: "6.18".to_owned(),
+            version: None,
+            machine: "this machine".to_owned(),
+            check: String::new(),
+            outcomes: outcomes(Outcome::Pass),
+        };
+        vec![debian, host]
+    }
+
+    #[test]
+    fn a_table_has_a_column_for_each_kernel_and_tells_every_exception() {
+        let expected = "\
+| scenarios | 6.1.0-56 | 6.18 |
+| --- | --- | --- |
+| time_wait | 1 pass, 1 **FAIL** | 2 pass |
+| witness | 1 cannot | 1 cannot |
+| all | 1 pass, 1 **FAIL**, 1 cannot | 2 pass, 1 cannot |
+
+6.1.0-56-cloud-amd64 (Debian 6.1.192-2), QEMU, TCG.
+
+6.18, this machine.
+
+Cannot be tested there:
+
+- 6.1.0-56: witness – no kprobes
+- 6.18: witness – no kprobes
+
+Failed:
+
+- 6.1.0-56: time_wait::two – first
+  second
+";
+        assert_eq!(markdown(&columns()), expected);
+    }
+
+    #[test]
+    fn a_kernel_is_good_unless_something_failed() {
+        assert_eq!(columns().iter().map(Column::is_good).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
+    fn programs_get_every_outcome_with_its_reason() {
+        let told = json(&columns());
+        assert_eq!(told[0]["scenarios"]["time_wait::two"], json!({"outcome": "fail", "why": "first\nsecond\n"}));
+        assert_eq!(told[1]["scenarios"]["witness"], json!({"outcome": "cannot", "why": "no kprobes"}));
+        assert_eq!(told[1]["version"], Value::Null);
+    }
+}
