@@ -227,7 +227,8 @@ impl Life {
 
     /// What is true of every connection whose whole life was seen.
     fn assert_consistent(&self) {
-        assert_eq!(self.connection["complete"], true, "events were lost? {self}");
+        let complaints = Tracer::connections().complaints();
+        assert_eq!(self.connection["complete"], true, "events were lost? {complaints}{self}");
         for pair in self.transitions.windows(2) {
             let [before, after] = pair else { unreachable!("windows of two") };
             assert_eq!(before["new"], after["old"], "a transition is missing: {self}");

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::process::{self, output};
-use crate::{Tracer, ability};
+use crate::{Tracer, Witness, ability};
 
 /// The namespace that this process was started in.
 static HOME: LazyLock<File> = LazyLock::new(current);
@@ -49,6 +49,8 @@ impl Namespace {
         process::prepare();
         ability::expect_whole_picture();
         Tracer::start_shared();
+        // It sees what happens from now on, if there can be one.
+        let _witness = Witness::get();
         Self::enter_unwatched()
     }
 

@@ -28,6 +28,22 @@ impl Column {
         !self.outcomes.values().any(|outcome| matches!(outcome, Outcome::Fail(_)))
     }
 
+    /// The scenarios that failed.
+    pub(super) fn failed(&self) -> Vec<String> {
+        let failed = self.outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Fail(_)));
+        failed.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Takes over how scenarios went at a second try, and says which did well only then.
+    pub(super) fn take_second(&mut self, again: BTreeMap<String, Outcome>) {
+        let passed: Vec<_> =
+            again.iter().filter(|(_, outcome)| **outcome == Outcome::Pass).map(|(name, _)| name.as_str()).collect();
+        if !passed.is_empty() {
+            self.machine += &format!("; passed at a second try only: {}", passed.join(", "));
+        }
+        self.outcomes.extend(again);
+    }
+
     fn of_group(&self, group: &str) -> impl Iterator<Item = &Outcome> {
         let is_in = move |name: &str| group_of(name) == group;
         self.outcomes.iter().filter(move |(name, _)| is_in(name)).map(|(_, outcome)| outcome)
@@ -190,6 +206,15 @@ Failed:
   second
 ";
         assert_eq!(markdown(&columns()), expected);
+    }
+
+    #[test]
+    fn a_second_try_is_told() {
+        let mut column = columns().remove(0);
+        assert_eq!(column.failed(), ["time_wait::two"]);
+        column.take_second(BTreeMap::from([("time_wait::two".to_owned(), Outcome::Pass)]));
+        assert!(column.is_good());
+        assert_eq!(column.machine, "QEMU, TCG; passed at a second try only: time_wait::two");
     }
 
     #[test]
