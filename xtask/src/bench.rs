@@ -141,7 +141,8 @@ struct Bench {
 
 impl Bench {
     fn new(args: &Args) -> Result<Self> {
-        let folder = workspace::target().join("bench");
+        // Of this run alone: there may be another.
+        let folder = workspace::target().join(format!("bench.{}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let mut bench = Self {
             tcptrace: PathBuf::new(),

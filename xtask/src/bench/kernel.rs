@@ -28,7 +28,11 @@ struct Use {
 
 /// One round.
 struct Round {
-    connections: u32,
+    /// Connections that the load made.
+    made: u32,
+    /// Transitions of all sockets of the machine, a [`TRANSITIONS`]th of which are the connections that costs are shared out
+    /// to: others may have made some, too.
+    transitions: u64,
     /// Of the empty program, ns a run.
     empty: f64,
     uses: Vec<Use>,
@@ -53,7 +57,7 @@ impl Round {
     }
 
     fn each(&self, runs: f64, ns: f64) -> [f64; 4] {
-        let connections = f64::from(self.connections);
+        let connections = self.transitions as f64 / f64::from(TRANSITIONS);
         let net = ns - runs * self.empty;
         let per_run = |ns: f64| if runs > 0.0 { ns / runs } else { 0.0 };
         [runs / connections, per_run(ns), per_run(net), net / connections]
@@ -86,7 +90,12 @@ fn one_round(pid: u32, connections: u32) -> Result<Round> {
     let runs = empty_after.runs.saturating_sub(empty_before.runs);
     let ns = empty_after.ns.saturating_sub(empty_before.ns);
     anyhow::ensure!(runs >= u64::from(load.connections), "the kernel does not count the runs of programs");
-    Ok(Round { connections: load.connections, empty: ns as f64 / runs as f64, uses: uses(&before, &after)? })
+    Ok(Round {
+        made: load.connections,
+        transitions: runs,
+        empty: ns as f64 / runs as f64,
+        uses: uses(&before, &after)?,
+    })
 }
 
 /// What each program did between two looks, where it did something.
@@ -133,11 +142,11 @@ fn table(rounds: &[Round]) -> Table {
     let transition: Figures = rounds.iter().map(|round| round.of_all()[3] / f64::from(TRANSITIONS)).collect();
     table.caption(format!(
         "Time of the programs of `tcptrace record` by the kernel's count (`BPF_ENABLE_STATS`), median (min–max) of {} \
-         of {} connections; net is less the {} ns that an empty program takes by the same count, in the same \
+         of {} connections; a connection is {TRANSITIONS} transitions, whoever made them; net is less the {} ns that an empty program takes by the same count, in the same \
          rounds. All programs together take {} ns net for each transition. Timers and system calls of others run their \
          programs too.",
         super::table::rounds(rounds.len() as u32),
-        rounds.first().map_or(0, |round| round.connections),
+        rounds.first().map_or(0, |round| round.made),
         empty.spread(0),
         transition.spread(0),
     ));
@@ -147,7 +156,8 @@ fn table(rounds: &[Round]) -> Table {
 fn json(round: &Round) -> Value {
     let used = |used: &Use| json!({ "tracepoint": used.hook, "runs": used.runs, "ns": used.ns });
     json!({
-        "connections": round.connections,
+        "connections": round.made,
+        "transitions_of_all": round.transitions,
         "empty_program_ns": round.empty,
         "programs": round.uses.iter().map(used).collect::<Vec<_>>(),
     })
@@ -173,9 +183,10 @@ mod tests {
     #[test]
     fn net_is_less_the_empty_program() {
         let used = Use { hook: "timer_start".to_owned(), runs: 40, ns: 8_000 };
-        let round = Round { connections: 10, empty: 50.0, uses: vec![used.clone(), used] };
+        let round = Round { made: 9, transitions: 100, empty: 50.0, uses: vec![used.clone(), used] };
         assert_eq!(round.figures("timer_start"), [8.0, 200.0, 150.0, 1200.0]);
         assert_eq!(round.figures("timer_start"), round.of_all());
         assert_eq!(round.figures("another"), [0.0; 4]);
+        assert_eq!(json(&round)["connections"], 9);
     }
 }
