@@ -39,6 +39,9 @@ struct Change {
     old: u8,
     new: u8,
     key: Key,
+    /// Its cookie, or its address while it has none of its own.
+    id: u64,
+    unborn: bool,
 }
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -57,7 +60,13 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         count(counter::FILTERED);
         return 0;
     }
-    let change = Change { sk, tcp, old, new, key };
+    // Up to 6.14 a child that is being made still shows the listener's cookie, and no remote port: it is known by
+    // its address until it is ESTABLISHED (`inet_csk_clone_lock`; since 6.15 all is set before).
+    let unborn = old == LISTEN && new == SYN_RECV && key.remote_port == 0;
+    // Even if there is no room for the record, it has a cookie from now on, by which a mini-socket can be known.
+    // SAFETY: as above.
+    let id = if unborn { sk as u64 } else { unsafe { cookie(sk) } };
+    let change = Change { sk, tcp, old, new, key, id, unborn };
     #[cfg(feature = "bpf-log")]
     aya_log_ebpf::debug!(&ctx, "state {} to {}, port {}", change.old, change.new, key.local_port);
     // SAFETY: the pointers in `change` are trusted by the verifier.
@@ -118,14 +127,11 @@ unsafe fn report(change: Change) {
 /// `head` points into a reserved record; the pointers in `change` are trusted by the verifier.
 #[inline(always)]
 unsafe fn fill_head(head: *mut Head, change: Change, kind: u8) {
-    let Change { sk, old, new, key, .. } = change;
-    // Up to 6.14 a child that is being made still shows the listener's cookie, and no remote port: it is known by
-    // its address until it is ESTABLISHED (`inet_csk_clone_lock`; since 6.15 all is set before).
-    let unborn = old == LISTEN && new == SYN_RECV && key.remote_port == 0;
+    let Change { sk, old, new, key, id, unborn, .. } = change;
     // SAFETY: the writes stay inside the record; the verifier checks the loads.
     unsafe {
         (&raw mut (*head).boot_ns).write(boot_ns());
-        (&raw mut (*head).id).write(if unborn { sk as u64 } else { cookie(sk) });
+        (&raw mut (*head).id).write(id);
         fill_addresses(head, sk);
         (&raw mut (*head).local_port).write(key.local_port);
         (&raw mut (*head).remote_port).write(key.remote_port);
@@ -143,7 +149,7 @@ unsafe fn fill_head(head: *mut Head, change: Change, kind: u8) {
 /// As for [`fill_head`].
 #[inline(always)]
 unsafe fn fill_end(end: *mut EndTail, change: Change) {
-    let Change { sk, tcp, .. } = change;
+    let Change { sk, tcp, id, .. } = change;
     // SAFETY: the writes stay inside the record; the verifier checks the loads.
     unsafe {
         fill_task(&raw mut (*end).task);
@@ -155,7 +161,7 @@ unsafe fn fill_end(end: *mut EndTail, change: Change) {
         (&raw mut (*end).unread).write(unread(tcp, sock_flags));
         (&raw mut (*end).err).write(load::<i32>(sk, off::SOCK_ERR()) as u16);
         (&raw mut (*end).flags).write(end_flags(sk, tcp, sock_flags));
-        let (substate, ticks) = recent::take_created(cookie(sk));
+        let (substate, ticks) = recent::take_created(id);
         (&raw mut (*end).mini).write(substate);
         (&raw mut (*end).mini_ticks).write(ticks);
         (&raw mut (*end).in_flight_retransmits).write(load(tcp, off::ICSK_RETRANSMITS()));
