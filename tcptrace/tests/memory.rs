@@ -21,7 +21,7 @@ fn a_connection_that_lives_takes_little_memory() {
 
 /// The same, for as many as take long.
 #[test]
-#[ignore = "takes a minute, and a gigabyte"]
+#[ignore = "takes minutes, and a gigabyte"]
 fn five_million_connections_take_little_memory_each() {
     is_kept([5_000_000]);
 }
