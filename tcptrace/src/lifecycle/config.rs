@@ -15,7 +15,7 @@ pub struct Config {
     pub stuck_after: Option<u64>,
     /// Begin to follow sockets that are found and not followed.
     pub existing: bool,
-    /// Whether there are scans when [`Engine::wants_scan`] asks for them.
+    /// Whether there are scans when [`Engine::wants_scan`](super::Engine::wants_scan) asks for them.
     pub scans: bool,
 }
 
