@@ -6,7 +6,7 @@ use crate::setup::{self, TEST_TOOLS};
 use crate::{command, host, workspace};
 
 /// How many tests run at once. Those of the live kernel mostly wait for TIME_WAITs of 60 s, each in its own namespace.
-const THREADS: &str = "96";
+const THREADS: &str = "48";
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]

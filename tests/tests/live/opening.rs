@@ -86,7 +86,8 @@ fn answered_late() {
     close(connecting);
 
     let told = net.life(&client);
-    told.went("CLOSED").ended("reset_remote", "reset_received").held("SYN_SENT", SECOND * 9 / 10..10 * SECOND);
+    // On a busy machine more of them are lost before the drop is lifted.
+    told.went("CLOSED").ended("reset_remote", "reset_received").held("SYN_SENT", SECOND * 9 / 10..130 * SECOND);
     assert!(told.connection["retransmits"].as_u64().expect("a count") >= 1, "{told}");
 }
 

@@ -253,7 +253,7 @@ fn wait_until(is_so: impl Fn() -> bool) {
 #[test]
 fn full_disk() {
     let (net, folder) = (Namespace::enter(), folder());
-    let disk = Disk::mount(folder.path(), "16k");
+    let disk = Disk::mount(folder.path(), "64k");
     let trace = disk.0.join("trace");
     let tracer = Tracer::start_in(&net, &["record", "--output", path(&trace)]);
     wait_until(|| {
