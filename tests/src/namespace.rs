@@ -1,12 +1,12 @@
 //! A network namespace for each test.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::marker::PhantomData;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::time::{ClockId, clock_gettime};
@@ -18,7 +18,7 @@ use crate::{Tracer, Witness, ability};
 static HOME: LazyLock<File> = LazyLock::new(current);
 
 /// Those that tests made.
-static OURS: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+static OURS: Mutex<BTreeMap<u64, u64>> = Mutex::new(BTreeMap::new());
 
 fn current() -> File {
     File::open("/proc/thread-self/ns/net").expect("open this thread's network namespace")
@@ -51,7 +51,10 @@ impl Namespace {
         Tracer::start_shared();
         // It sees what happens from now on, if there can be one.
         let _witness = Witness::get();
-        Self::enter_unwatched()
+        let net = Self::enter_unwatched();
+        Tracer::forget(net.inode);
+        OURS.lock().expect("no panic with it").insert(net.inode, net.since_ns);
+        net
     }
 
     /// Enters a new one, without the shared tracers.
@@ -60,14 +63,13 @@ impl Namespace {
         unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace: these tests need root");
         let inode = current().metadata().expect("look at the network namespace").ino();
         let net = Self { inode, since_ns: boot_ns(), not_send: PhantomData };
-        OURS.lock().expect("no panic with it").insert(inode);
         net.run("ip", &["link", "set", "lo", "up"]);
         net
     }
 
-    /// Whether a namespace was made by a test of this process.
-    pub(crate) fn is_ours(inode: u64) -> bool {
-        OURS.lock().expect("no panic with it").contains(&inode)
+    /// Whether a namespace was made by a test of this process that has the shared tracers watch it, and before that time.
+    pub(crate) fn is_ours(inode: u64, boot_ns: u64) -> bool {
+        OURS.lock().expect("no panic with it").get(&inode).is_some_and(|since_ns| boot_ns >= *since_ns)
     }
 
     /// Its inode number, by which rows name it.
@@ -114,6 +116,8 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        // Its number may become that of one that is not watched.
+        OURS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.inode);
         go_home();
     }
 }

@@ -76,6 +76,13 @@ impl Tracer {
         Self::connections();
     }
 
+    /// Drops what the shared tracers told of an earlier namespace with the same number.
+    pub(crate) fn forget(inode: u64) {
+        for tracer in [&WATCH, &CONNECTIONS] {
+            tracer.feed.lock().rows.remove(&inode);
+        }
+    }
+
     /// Starts one, and waits until it is ready.
     pub fn start(args: &[&str]) -> Self {
         Self::launch(args, Keep::Everything)
@@ -148,7 +155,13 @@ impl Tracer {
     }
 
     fn find<T>(&self, net: &Namespace, mut find: impl FnMut(&[Value]) -> Option<T>) -> Result<T, String> {
-        self.wait(|output| find(output.rows_of(net)))
+        // Every row of every test wakes all that wait; most are about other namespaces.
+        let mut looked_at = None;
+        self.wait(|output| {
+            let rows = output.rows_of(net);
+            let is_news = looked_at.replace(rows.len()) != Some(rows.len());
+            if is_news { find(rows) } else { None }
+        })
     }
 
     fn told(&self, net: &Namespace) -> String {
@@ -250,7 +263,12 @@ impl Feed {
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = Vec::new();
         while stdout.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-            self.change(|output| output.take(&line, keep));
+            // Whoever waits is not woken for what concerns nobody: there can be a lot of it.
+            let concerns = |row: &Value, inode| Namespace::is_ours(inode, row["boot_ns"].as_u64().unwrap_or(0));
+            let row = parse(&line).filter(|(inode, row)| keep == Keep::Everything || concerns(row, *inode));
+            if keep == Keep::Everything || row.is_some() {
+                self.change(|output| output.take(&line, row, keep));
+            }
             line.clear();
         }
         complaints.join().expect("read stderr");
@@ -265,10 +283,8 @@ impl Output {
         self.rows.get(&net.inode()).or_else(|| self.rows.get(&NOWHERE)).map_or(&[], Vec::as_slice)
     }
 
-    fn take(&mut self, line: &[u8], keep: Keep) {
-        if let Some((inode, row)) = parse(line)
-            && (keep == Keep::Everything || Namespace::is_ours(inode))
-        {
+    fn take(&mut self, line: &[u8], row: Option<(u64, Value)>, keep: Keep) {
+        if let Some((inode, row)) = row {
             self.rows.entry(inode).or_default().push(row);
         }
         if keep == Keep::Everything {

@@ -70,7 +70,7 @@ fn close_in_turn(first: &mut End, second: &mut End) {
 #[test]
 fn thousands_of_connections() {
     let net = Namespace::enter_unwatched();
-    let counted = audited(&net, || {
+    let mut counted = audited(&net, || {
         let (v4, v6) = (listen("127.0.0.1"), listen("::1"));
         for _ in 0..2_000 {
             let (mut client, mut server) = connect(&v4);
@@ -79,6 +79,8 @@ fn thousands_of_connections() {
             close_in_turn(&mut server, &mut client);
         }
     });
+    // Where that takes more than a second, a port may come twice.
+    counted.remove("TWRecycled");
     assert_eq!(counted, expected([("ActiveOpens", 4_000), ("PassiveOpens", 4_000), ("TW+TWKilled", 4_000)]));
 }
 

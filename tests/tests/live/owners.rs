@@ -4,7 +4,7 @@ mod accepting;
 mod passing;
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -167,10 +167,12 @@ fn twins_in_two_namespaces() {
         let client = actor(names[1], &["dial", "1", SERVER, CLIENT]);
         client.did("connected");
         server.did("accepted");
-        (net, server, client)
+        // As long as somebody has it, no other one is given its number.
+        let held = File::open("/proc/thread-self/ns/net").expect("the namespace of this thread");
+        (net, server, client, held)
     };
-    let (first, first_server, first_client) = play(["server0", "client0"]);
-    let (second, second_server, second_client) = play(["server1", "client1"]);
+    let (first, first_server, first_client, _first_held) = play(["server0", "client0"]);
+    let (second, second_server, second_client, _second_held) = play(["server1", "client1"]);
     let pids = [&first_server, &first_client, &second_server, &second_client].map(tcptrace_tests::Actor::pid);
     first_client.finish();
     second_server.finish();
