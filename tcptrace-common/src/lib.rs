@@ -232,8 +232,13 @@ pub mod counter {
     pub const LOST_OTHERS: usize = 1;
     /// Transitions kept out by a filter in the kernel.
     pub const FILTERED: usize = 2;
+    /// Add this for what programs count that stand in for others while those are interrupted: these may be just about to
+    /// count.
+    pub const STAND_IN: usize = 3;
+    /// How often one has stood in.
+    pub const STOOD_IN: usize = 6;
     /// How many counters there are.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 7;
 }
 
 /// Largest number of ports in one filter that the kernel side checks.

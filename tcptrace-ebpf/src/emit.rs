@@ -59,8 +59,9 @@ pub(crate) fn submit<T: 'static>(entry: RingBufEntry<T>) {
 #[inline(always)]
 pub(crate) fn count(index: usize) {
     if let Some(counters) = COUNTERS.get_ptr_mut(0) {
-        // SAFETY: this CPU's own element; programs do not preempt each other on a CPU, interrupts aside, where a
-        // lost increment of a statistics counter is the worst that can happen. The verifier checks the index.
+        // SAFETY: this CPU's own element. A program does not interrupt itself, and those that count transitions have a
+        // place each; of other records one may go uncounted where a program that counts is interrupted by another that
+        // does. The verifier checks the index.
         unsafe {
             let counter = counters.cast::<u64>().add(index);
             counter.write(counter.read().wrapping_add(1));

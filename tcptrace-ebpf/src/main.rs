@@ -11,6 +11,7 @@ mod hooks;
 mod kernel;
 mod layout;
 mod recent;
+mod reported;
 mod socket;
 
 #[cfg(not(test))]

@@ -43,7 +43,7 @@ impl Key {
     pub(crate) unsafe fn of_socket(sk: *const u8, tcp: *const u8, connects: bool) -> Self {
         // SAFETY: the verifier checks each access.
         unsafe {
-            let net: *const u8 = load(sk, off::SOCK_COMMON_NET());
+            let net: *const u8 = load(tcp, off::SOCK_COMMON_NET());
             Self {
                 local_port: if connects {
                     load(sk, off::SOCK_COMMON_NUM())

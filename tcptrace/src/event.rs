@@ -393,7 +393,8 @@ pub enum Cause {
     RingFull,
     /// The ring buffer was full, because nobody took what was to be printed.
     OutputSlow,
-    /// The kernel did not run a program, because it was running already (`recursion_misses`).
+    /// The kernel did not run a program, because it was running already (`recursion_misses`), nor the one that stands in
+    /// for it.
     Recursion,
     /// The disk was full or did not keep up.
     Disk,
@@ -447,7 +448,7 @@ pub struct Losses {
     pub output_slow: u64,
     /// Other records that did not fit, likewise.
     pub output_slow_others: u64,
-    /// Times a program was kept from running because it was running already (`recursion_misses`).
+    /// Times a program was kept from running because it was running already (`recursion_misses`), and none stood in.
     pub recursion: u64,
     /// Transitions kept out by a filter in the kernel: not lost, but not shown.
     pub filtered: u64,

@@ -7,6 +7,7 @@ mod kernel;
 mod layout;
 mod load;
 mod ring;
+mod stand_in;
 mod symbols;
 mod tracefs;
 
@@ -232,7 +233,8 @@ impl Probe {
         scan.inspect_err(|error| log::warn!("cannot look who holds which socket: {}", kernel::explain(error))).ok()
     }
 
-    /// Looks how often a program was kept from running because it was running already. That takes a file a program.
+    /// Looks how often a program was kept from running because it was running already, and lets others stand in. That
+    /// takes a file a program.
     pub fn read_recursion(&mut self) {
         self.reader.read_recursion();
     }

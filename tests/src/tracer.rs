@@ -139,6 +139,11 @@ impl Tracer {
         Self { pid: Pid::from_raw(pid.cast_signed()), feed }
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Waits for a row about a namespace.
     pub fn row(&self, net: &Namespace, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         self.rows(net, what, |rows| rows.iter().find(|row| wanted(row)).cloned())

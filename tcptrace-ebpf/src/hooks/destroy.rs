@@ -5,22 +5,46 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tcptrace_common::{Head, counter, kind};
 
-use crate::emit::{TaskRecord, boot_ns, fill_task, reserve, submit};
+use crate::emit::{TaskRecord, boot_ns, count, fill_task, reserve, submit};
 use crate::kernel::load;
 use crate::layout::off;
 use crate::recent;
+use crate::reported::{self, Seen};
 use crate::socket::flags;
 
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
+    reported::note(&reported::ENDS, seen(&ctx));
+    look(&ctx, counter::LOST_OTHERS);
+    0
+}
+
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+fn tcp_destroy_sock_stand_in(ctx: BtfTracePointContext) -> i32 {
+    if !reported::take(&reported::ENDS, seen(&ctx)) {
+        count(counter::STOOD_IN);
+        look(&ctx, counter::STAND_IN + counter::LOST_OTHERS);
+    }
+    0
+}
+
+#[inline(always)]
+fn seen(ctx: &BtfTracePointContext) -> Seen {
     let sk: *const u8 = ctx.arg(0);
     // SAFETY: the verifier knows the argument as a `struct sock`, and checks the load.
+    Seen { address: sk as u64, what: unsafe { load(sk, off::SOCK_COMMON_COOKIE()) } }
+}
+
+#[inline(always)]
+fn look(ctx: &BtfTracePointContext, lost: usize) {
+    let sk: *const u8 = ctx.arg(0);
+    // SAFETY: as above.
     let cookie: u64 = unsafe { load(sk, off::SOCK_COMMON_COOKIE()) };
     // Never seen in any transition, or just reported: nobody waits for its end.
     if cookie == 0 || recent::was_closed(cookie) {
-        return 0;
+        return;
     }
-    let Some(mut entry) = reserve::<TaskRecord>(counter::LOST_OTHERS) else { return 0 };
+    let Some(mut entry) = reserve::<TaskRecord>(lost) else { return };
     let record = entry.as_mut_ptr();
     // SAFETY: the record is reserved and filled completely.
     unsafe {
@@ -28,7 +52,6 @@ fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
         fill_task(&raw mut (*record).task);
     }
     submit(entry);
-    0
 }
 
 /// Fills the head of a record that says nothing of addresses.

@@ -23,19 +23,9 @@ struct HolderRecord {
     holder: HolderTail,
 }
 
-#[tracepoint(category = "syscalls", name = "sys_exit_accept")]
-fn sys_exit_accept(ctx: TracePointContext) -> u32 {
-    accepted(&ctx)
-}
-
-#[tracepoint(category = "syscalls", name = "sys_exit_accept4")]
-fn sys_exit_accept4(ctx: TracePointContext) -> u32 {
-    accepted(&ctx)
-}
-
-/// Reports whose the socket is that a system call has just returned.
-#[inline(always)]
-fn accepted(ctx: &TracePointContext) -> u32 {
+/// Reports whose the socket is that `accept` or `accept4` has just returned.
+#[tracepoint]
+fn accepted(ctx: TracePointContext) -> u32 {
     /// Of the return value, in `events/syscalls/sys_exit_accept4/format`.
     const RETURNED: usize = 16;
     // SAFETY: the verifier checks that this lies in the context.

@@ -11,6 +11,7 @@ use crate::emit::{TaskRecord, boot_ns, count, fill_task, reserve, submit};
 use crate::kernel::load;
 use crate::layout::off;
 use crate::recent;
+use crate::reported::{self, Seen};
 use crate::socket::{Key, bit, cgroup, cookie, fill_addresses, flags, sock_flag};
 
 #[repr(C)]
@@ -32,6 +33,9 @@ struct EndRecord {
 }
 
 /// One change of state, and where to read about it.
+///
+/// Pointers are better read through `tcp`: for each that is read through the argument of a tracepoint, the verifier of
+/// kernels up to 6.18 goes through the names of all types, which takes it half a millisecond.
 #[derive(Clone, Copy)]
 struct Change {
     sk: *const u8,
@@ -46,19 +50,46 @@ struct Change {
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    look(&ctx, 0);
+    // It has a cookie by now, if it was reported.
+    reported::note(&reported::CHANGES, seen(&ctx));
+    0
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn inet_sock_set_state_stand_in(ctx: BtfTracePointContext) -> i32 {
+    if !reported::take(&reported::CHANGES, seen(&ctx)) {
+        count(counter::STOOD_IN);
+        look(&ctx, counter::STAND_IN);
+    }
+    0
+}
+
+#[inline(always)]
+fn seen(ctx: &BtfTracePointContext) -> Seen {
+    let sk: *const u8 = ctx.arg(0);
+    // SAFETY: the verifier knows the argument as a `struct sock`, and checks the load.
+    let cookie: u64 = unsafe { load(sk, off::SOCK_COMMON_COOKIE()) };
+    let states = (ctx.arg::<u64>(1) & 0xff) << 8 | (ctx.arg::<u64>(2) & 0xff);
+    Seen { address: sk as u64, what: cookie << 16 | states }
+}
+
+/// Reports a change of state; `counters` is where to count what is not reported.
+#[inline(always)]
+fn look(ctx: &BtfTracePointContext, counters: usize) {
     let sk: *const u8 = ctx.arg(0);
     // SAFETY: the verifier knows the argument as a `struct sock`. The helper gives NULL for what is not TCP, so that
     // MPTCP's own sockets, SCTP and DCCP end here.
     let tcp: *const u8 = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) }.cast();
     if tcp.is_null() {
-        return 0;
+        return;
     }
     let (old, new) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
     // SAFETY: as above.
     let key = unsafe { Key::of_socket(sk, tcp, new == SYN_SENT) };
     if !key.is_wanted() {
-        count(counter::FILTERED);
-        return 0;
+        count(counters + counter::FILTERED);
+        return;
     }
     // Up to 6.14 a child that is being made still shows the listener's cookie, and no remote port: it is known by
     // its address until it is ESTABLISHED (`inet_csk_clone_lock`; since 6.15 all is set before).
@@ -68,22 +99,21 @@ fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let id = if unborn { sk as u64 } else { unsafe { cookie(sk) } };
     let change = Change { sk, tcp, old, new, key, id, unborn };
     #[cfg(feature = "bpf-log")]
-    aya_log_ebpf::debug!(&ctx, "state {} to {}, port {}", change.old, change.new, key.local_port);
+    aya_log_ebpf::debug!(ctx, "state {} to {}, port {}", change.old, change.new, key.local_port);
     // SAFETY: the pointers in `change` are trusted by the verifier.
-    unsafe { report(change) };
-    0
+    unsafe { report(change, counters + counter::LOST_TRANSITIONS) };
 }
 
 /// # Safety
 ///
 /// The pointers in `change` are trusted by the verifier.
 #[inline(always)]
-unsafe fn report(change: Change) {
+unsafe fn report(change: Change, lost: usize) {
     let Change { old, new, .. } = change;
     // SAFETY: each record is reserved, and filled completely before it is handed over.
     unsafe {
         if new == CLOSED {
-            if let Some(mut entry) = reserve::<EndRecord>(counter::LOST_TRANSITIONS) {
+            if let Some(mut entry) = reserve::<EndRecord>(lost) {
                 let record = entry.as_mut_ptr();
                 fill_head(&raw mut (*record).head, change, kind::STATE_END);
                 fill_end(&raw mut (*record).end, change);
@@ -93,29 +123,29 @@ unsafe fn report(change: Change) {
                 submit(entry);
             }
         } else if old == SYN_RECV || (old == LISTEN && new == SYN_RECV) {
-            if let Some(mut entry) = reserve::<ChildRecord>(counter::LOST_TRANSITIONS) {
+            if let Some(mut entry) = reserve::<ChildRecord>(lost) {
                 let record = entry.as_mut_ptr();
                 fill_head(&raw mut (*record).head, change, kind::STATE_CHILD);
                 (&raw mut (*record).child.address).write(change.sk as u64);
-                (&raw mut (*record).child.cgroup).write(cgroup(change.sk));
+                (&raw mut (*record).child.cgroup).write(cgroup(change.tcp));
                 submit(entry);
             }
         } else if old == CLOSED && matches!(new, SYN_SENT | LISTEN) {
-            if let Some(mut entry) = reserve::<OpenRecord>(counter::LOST_TRANSITIONS) {
+            if let Some(mut entry) = reserve::<OpenRecord>(lost) {
                 let record = entry.as_mut_ptr();
                 fill_head(&raw mut (*record).head, change, kind::STATE_OPEN);
                 fill_task(&raw mut (*record).open.task);
-                (&raw mut (*record).open.cgroup).write(cgroup(change.sk));
+                (&raw mut (*record).open.cgroup).write(cgroup(change.tcp));
                 submit(entry);
             }
         } else if old == new || matches!(new, FIN_WAIT1 | LAST_ACK) {
-            if let Some(mut entry) = reserve::<TaskRecord>(counter::LOST_TRANSITIONS) {
+            if let Some(mut entry) = reserve::<TaskRecord>(lost) {
                 let record = entry.as_mut_ptr();
                 fill_head(&raw mut (*record).head, change, kind::STATE_TASK);
                 fill_task(&raw mut (*record).task);
                 submit(entry);
             }
-        } else if let Some(mut entry) = reserve::<Head>(counter::LOST_TRANSITIONS) {
+        } else if let Some(mut entry) = reserve::<Head>(lost) {
             fill_head(entry.as_mut_ptr(), change, kind::STATE);
             submit(entry);
         }
@@ -127,7 +157,7 @@ unsafe fn report(change: Change) {
 /// `head` points into a reserved record; the pointers in `change` are trusted by the verifier.
 #[inline(always)]
 unsafe fn fill_head(head: *mut Head, change: Change, kind: u8) {
-    let Change { sk, old, new, key, id, unborn, .. } = change;
+    let Change { sk, tcp, old, new, key, id, unborn } = change;
     // SAFETY: the writes stay inside the record; the verifier checks the loads.
     unsafe {
         (&raw mut (*head).boot_ns).write(boot_ns());
@@ -140,7 +170,7 @@ unsafe fn fill_head(head: *mut Head, change: Change, kind: u8) {
         (&raw mut (*head).kind).write(kind);
         (&raw mut (*head).old).write(old);
         (&raw mut (*head).new).write(new);
-        (&raw mut (*head).flags).write(flags(sk) | bit(unborn, flag::ID_IS_ADDRESS));
+        (&raw mut (*head).flags).write(flags(tcp) | bit(unborn, flag::ID_IS_ADDRESS));
     }
 }
 

@@ -22,6 +22,9 @@ use crate::trace::{Clocks, Head, Item, RecordedFeature};
 const BATCH: usize = 256;
 /// How often the slower loss counters are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// And while so many bytes a time come from the kernel.
+const BUSY_HOUSEKEEPING: Duration = Duration::from_millis(100);
+const BUSY_BYTES: u64 = 64 << 10;
 /// How far boot time must run away from monotonic time to count as sleep, and not as reading them one by one.
 const SLEEP_NS: u64 = 10_000_000;
 /// How far wall-clock time must be off for the clocks to be told at once.
@@ -84,7 +87,8 @@ pub(super) struct Source {
     gaps: Gaps,
     /// When they were last looked at, and how long the sink had waited until its output was taken.
     looked_at: (Instant, Duration),
-    next_housekeeping: Instant,
+    /// When the slower loss counters were looked at, and how far had been read.
+    housekept: (Instant, u64),
     items: Vec<Item>,
 }
 
@@ -103,7 +107,7 @@ impl Source {
             counted: Losses::default(),
             gaps: Gaps::new(options.ring_size().into()),
             looked_at: (Instant::now(), Duration::ZERO),
-            next_housekeeping: Instant::now(),
+            housekept: (Instant::now(), 0),
             items: Vec::new(),
             probe,
         })
@@ -206,8 +210,10 @@ impl Source {
 
     /// Hands over what the ring buffer holds.
     pub(super) fn take_in(&mut self, sink: &mut impl Sink) -> Result<()> {
-        if Instant::now() >= self.next_housekeeping {
-            self.next_housekeeping = Instant::now() + HOUSEKEEPING;
+        let (kept_at, kept_read) = self.housekept;
+        let is_busy = self.probe.read() - kept_read >= BUSY_BYTES;
+        if kept_at.elapsed() >= if is_busy { BUSY_HOUSEKEEPING } else { HOUSEKEEPING } {
+            self.housekept = (Instant::now(), self.probe.read());
             self.probe.read_recursion();
         }
         self.read_clocks()?;

@@ -11,6 +11,7 @@ use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use super::decode::Decoder;
 use super::layout::{Layout, Need};
 use super::ring::Reader;
+use super::stand_in::{self, StandIns};
 use super::symbols::Symbols;
 use super::{Feature, Options, ProbeError, Service, kernel, tracefs};
 
@@ -47,7 +48,8 @@ const CLASSIC: &[(Feature, &str, &str, &str)] = &[
     (Feature::Transitions, "sock", "inet_sock_set_state", "classic_inet_sock_set_state"),
 ];
 
-/// Program and tracepoint of the system calls that accept a connection.
+/// The program that sees what a system call has accepted, and the tracepoints of these.
+const ACCEPTED: &str = "accepted";
 const ACCEPT: [&str; 2] = ["sys_exit_accept", "sys_exit_accept4"];
 
 /// The program that walks through the descriptors of all processes.
@@ -59,17 +61,19 @@ struct Surroundings {
     symbols: Result<Symbols, String>,
 }
 
-impl Surroundings {
-    fn look(options: &Options) -> Self {
-        // Each takes a good part of the time until the first event.
-        thread::scope(|scope| {
-            let symbols = scope.spawn(Symbols::read);
-            let btf = read_btf(options);
-            let symbols = symbols.join().unwrap_or_else(|_| Err("reading the kernel's symbols has failed".into()));
-            Self { btf, symbols }
-        })
-    }
+/// Finds out about the kernel. Each part takes a good part of the time until the first event.
+fn look_around(options: &Options) -> (Surroundings, EbpfLoader<'static>) {
+    thread::scope(|scope| {
+        let symbols = scope.spawn(Symbols::read);
+        // It reads the kernel's BTF, too, and has no way to be given it.
+        let loader = scope.spawn(EbpfLoader::new);
+        let btf = read_btf(options);
+        let symbols = symbols.join().unwrap_or_else(|_| Err("reading the kernel's symbols has failed".into()));
+        (Surroundings { btf, symbols }, loader.join().unwrap_or_default())
+    })
+}
 
+impl Surroundings {
     fn layout(&self) -> Option<&Layout> {
         self.btf.as_ref().ok().map(|(_, layout)| layout)
     }
@@ -117,13 +121,14 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
             services: Vec::new(),
         });
     }
-    let around = Surroundings::look(options);
-    let mut ebpf = open(options, &around)?;
+    let (around, loader) = look_around(options);
+    let mut ebpf = open(loader, options, &around)?;
     let mut services = Vec::new();
     let mut programs = Vec::new();
     for hook in HOOKS {
         services.push((hook.feature, serve(hook, &around, &mut ebpf, &mut programs)));
     }
+    let stand_ins = serve_stand_ins(&around, &services, &mut ebpf);
     services.push((Feature::Accept, serve_accept(&around, &mut ebpf, &mut programs)));
     services.push((Feature::Holders, serve_holders(&around, &mut ebpf)));
     for classic in CLASSIC {
@@ -135,29 +140,32 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
     {
         return Err(ProbeError::NoTransitions { reason: reason.clone(), services });
     }
-    let is_attached = |feature| services.iter().any(|(served, service)| *served == feature && service.is_attached());
     let decoder = Decoder {
         own_pid: kernel::own_pid(),
         tick_ns: kernel::tick_ns(),
-        minis_watched: is_attached(Feature::MiniCreated),
+        minis_watched: is_attached(&services, Feature::MiniCreated),
         reset_reasons: around.layout().map(|layout| layout.reset_reasons.clone()).unwrap_or_default(),
         symbols: around.symbols.unwrap_or_default(),
         scrambler: RandomState::new(),
     };
-    let can_scan = is_attached(Feature::Holders);
-    Ok(Loaded { reader: Reader::new(ebpf, programs, decoder, can_scan)?, services })
+    let can_scan = is_attached(&services, Feature::Holders);
+    Ok(Loaded { reader: Reader::new(ebpf, programs, stand_ins, decoder, can_scan)?, services })
 }
 
-fn open(options: &Options, around: &Surroundings) -> Result<Ebpf, ProbeError> {
-    let mut loader = EbpfLoader::new();
+fn is_attached(services: &[(Feature, Service)], feature: Feature) -> bool {
+    services.iter().any(|(served, service)| *served == feature && service.is_attached())
+}
+
+fn open(loader: EbpfLoader<'static>, options: &Options, around: &Surroundings) -> Result<Ebpf, ProbeError> {
+    let handler = around.symbols.as_ref().map_or(0, |symbols| symbols.timer_handler);
+    let has_reason = u8::from(has_reset_reason(around.layout()));
+    let mut loader: EbpfLoader<'_> = loader;
     loader.btf(around.btf.as_ref().ok().map(|(btf, _)| btf));
     loader.map_max_entries("EVENTS", options.ring_size());
     let offsets = around.layout().map(|layout| layout.offsets.as_slice()).unwrap_or_default();
     for (symbol, offset) in offsets {
         loader.override_global(symbol, offset, true);
     }
-    let handler = around.symbols.as_ref().map_or(0, |symbols| symbols.timer_handler);
-    let has_reason = u8::from(has_reset_reason(around.layout()));
     let filter = zerocopy::IntoBytes::as_bytes(&options.filter);
     loader.override_global("TW_TIMER_HANDLER", &handler, true);
     loader.override_global("RESET_HAS_REASON", &has_reason, true);
@@ -196,6 +204,24 @@ fn serve(hook: &Hook, around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec
     }
 }
 
+/// Loads those programs that stand in for one that is attached. Without one there is only more that the other misses, which
+/// is counted; what it misses itself the other has seen.
+fn serve_stand_ins(around: &Surroundings, services: &[(Feature, Service)], ebpf: &mut Ebpf) -> StandIns {
+    let Ok((btf, _)) = &around.btf else { return StandIns::default() };
+    let mut loaded = Vec::new();
+    for (feature, name, program_name) in stand_in::PROGRAMS {
+        if !is_attached(services, feature) {
+            continue;
+        }
+        let load = |program: &mut BtfTracePoint| program.load(name, btf);
+        match program(ebpf, program_name).and_then(load) {
+            Ok(()) => loaded.push(program_name),
+            Err(error) => log::warn!("cannot load a second program for {name}: {}", kernel::explain(&error)),
+        }
+    }
+    StandIns::attach(loaded, ebpf)
+}
+
 /// Why a hook that looks up descriptors cannot work.
 fn objection_to_files(around: &Surroundings) -> Option<String> {
     match &around.btf {
@@ -208,13 +234,13 @@ fn serve_accept(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd
     if let Some(reason) = objection_to_files(around) {
         return Service::Unavailable { reason };
     }
-    for name in ACCEPT {
-        match attach_classic(ebpf, "syscalls", name, name) {
-            Ok(fd) => programs.push(fd),
-            Err(error) => return Service::Unavailable { reason: kernel::explain(&error) },
+    match attach_classic(ebpf, "syscalls", &ACCEPT, ACCEPTED) {
+        Ok(fd) => {
+            programs.push(fd);
+            Service::Attached { hook: "tracepoint/syscalls/sys_exit_accept, …accept4".into() }
         }
+        Err(error) => Service::Unavailable { reason: kernel::explain(&error) },
     }
-    Service::Attached { hook: "tracepoint/syscalls/sys_exit_accept, …accept4".into() }
 }
 
 fn serve_holders(around: &Surroundings, ebpf: &mut Ebpf) -> Service {
@@ -238,8 +264,7 @@ fn fall_back(
     programs: &mut Vec<RawFd>,
 ) {
     // Sockets have no cookies here: mixed with hooks that know them, nothing would fit together.
-    let transitions_by_btf =
-        services.iter().any(|(feature, service)| *feature == Feature::Transitions && service.is_attached());
+    let transitions_by_btf = is_attached(services, Feature::Transitions);
     let Some((_, service)) = services.iter_mut().find(|(served, _)| *served == feature) else { return };
     let Service::Unavailable { reason } = service else { return };
     if transitions_by_btf {
@@ -249,7 +274,7 @@ fn fall_back(
         *reason = format!("{reason}; the classic tracepoint does not show the namespace that --netns asks for");
         return;
     }
-    *service = match attach_classic(ebpf, category, name, program) {
+    *service = match attach_classic(ebpf, category, &[name], program) {
         Ok(fd) => {
             programs.push(fd);
             Service::Attached { hook: format!("tracepoint/{category}/{name} ({reason})") }
@@ -265,10 +290,12 @@ fn attach_btf(ebpf: &mut Ebpf, name: &str, btf: &Btf) -> Result<RawFd, ProgramEr
     Ok(program.fd()?.as_fd().as_raw_fd())
 }
 
-fn attach_classic(ebpf: &mut Ebpf, category: &str, name: &str, program_name: &str) -> Result<RawFd, ProgramError> {
+fn attach_classic(ebpf: &mut Ebpf, category: &str, names: &[&str], program_name: &str) -> Result<RawFd, ProgramError> {
     let program: &mut TracePoint = program(ebpf, program_name)?;
     program.load()?;
-    tracefs::with(|| program.attach(category, name))?;
+    for name in names {
+        tracefs::with(|| program.attach(category, name))?;
+    }
     Ok(program.fd()?.as_fd().as_raw_fd())
 }
 

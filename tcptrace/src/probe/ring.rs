@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use super::ProbeError;
 use super::decode::Decoder;
 use super::load::{HOLDERS, program};
+use super::stand_in::StandIns;
 use crate::event::Event;
 use crate::event::Losses;
 
@@ -32,7 +33,10 @@ pub(super) struct Reader {
     wake: Array<MapData, u32>,
     counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
     programs: Vec<RawFd>,
+    stand_ins: StandIns,
     recursion: u64,
+    /// Records taken from the ring buffer.
+    records: u64,
     /// Bytes taken from the ring buffer.
     read: u64,
     decoder: Arc<Decoder>,
@@ -67,6 +71,7 @@ impl Reader {
     pub(super) fn new(
         mut ebpf: Ebpf,
         programs: Vec<RawFd>,
+        stand_ins: StandIns,
         decoder: Decoder,
         can_scan: bool,
     ) -> Result<Self, ProbeError> {
@@ -82,7 +87,9 @@ impl Reader {
             wake,
             counters,
             programs,
+            stand_ins,
             recursion: 0,
+            records: 0,
             read: 0,
             decoder: Arc::new(decoder),
             mood: Mood::Busy,
@@ -122,6 +129,7 @@ impl Reader {
                 None => log::warn!("a record of {} bytes is not understood", record.len()),
             }
         }
+        self.records += records as u64;
         self.mood = match (records, self.mood) {
             (0, _) if !is_empty => Mood::Busy,
             (0, Mood::Busy) => self.ask_to_be_woken(),
@@ -148,6 +156,21 @@ impl Reader {
     }
 
     pub(super) fn losses(&mut self) -> Losses {
+        let counted = self.counted();
+        let by_any = |counter: usize| counted[counter] + counted[counter::STAND_IN + counter];
+        Losses {
+            ring_full: by_any(counter::LOST_TRANSITIONS),
+            ring_full_others: by_any(counter::LOST_OTHERS),
+            filtered: by_any(counter::FILTERED),
+            recursion: self.recursion,
+            output_slow: 0,
+            output_slow_others: 0,
+            unwritten: 0,
+        }
+    }
+
+    /// The counters, over all CPUs.
+    fn counted(&self) -> [u64; counter::COUNT] {
         let mut counted = [0; counter::COUNT];
         match self.counters.get(&0, 0) {
             Ok(per_cpu) => {
@@ -157,15 +180,7 @@ impl Reader {
             }
             Err(error) => log::warn!("cannot read the loss counters: {error}"),
         }
-        Losses {
-            ring_full: counted[counter::LOST_TRANSITIONS],
-            ring_full_others: counted[counter::LOST_OTHERS],
-            filtered: counted[counter::FILTERED],
-            recursion: self.recursion,
-            output_slow: 0,
-            output_slow_others: 0,
-            unwritten: 0,
-        }
+        counted
     }
 
     /// Prepares a walk, which costs next to nothing.
@@ -179,7 +194,11 @@ impl Reader {
     }
 
     pub(super) fn read_recursion(&mut self) {
-        self.recursion = self.programs.iter().map(|fd| recursion_misses(*fd)).sum();
+        // In this order: what is missed in between is told of the next time.
+        let misses: u64 = self.programs.iter().map(|fd| recursion_misses(*fd)).sum();
+        let stood_in = self.counted()[counter::STOOD_IN];
+        self.recursion = self.recursion.max(misses.saturating_sub(stood_in));
+        self.stand_ins.look(self.records, misses, &mut self.ebpf);
     }
 }
 

@@ -72,6 +72,10 @@ impl Symbols {
         while lines.read_until(b'\n', &mut line)? > 0 {
             if let Some((address, name)) = split(&line) {
                 starts.push(address);
+                // The end of the kernel's code: there is nothing after it but data, and modules.
+                if name == b"_etext" {
+                    break;
+                }
                 if let Some(known) = wanted(name) {
                     found.entry(known).or_insert(address);
                 }

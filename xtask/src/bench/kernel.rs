@@ -102,7 +102,12 @@ fn one_round(pid: u32, connections: u32) -> Result<Round> {
 fn uses(before: &[Program], after: &[Program]) -> Result<Vec<Use>> {
     let used = |now: &Program| {
         let was = before.iter().find(|program| program.id == now.id).context("a program was loaded meanwhile")?;
-        let hook = now.hook.clone().unwrap_or_else(|| ON_DEMAND.to_owned());
+        let is_second = |other: &Program| now.hook.is_some() && other.hook == now.hook && other.id < now.id;
+        let hook = match &now.hook {
+            Some(hook) if after.iter().any(is_second) => format!("{hook}, standing in"),
+            Some(hook) => hook.clone(),
+            None => ON_DEMAND.to_owned(),
+        };
         Ok(Use { hook, runs: now.runs.saturating_sub(was.runs), ns: now.ns.saturating_sub(was.ns) })
     };
     let all = after.iter().map(used).collect::<Result<Vec<_>>>()?;
@@ -178,6 +183,10 @@ mod tests {
         let used = |hook: &str, runs, ns| Use { hook: hook.to_owned(), runs, ns };
         assert_eq!(uses(&before, &after).expect("fine"), [used("timer_start", 3, 420), used(ON_DEMAND, 1, 9)]);
         uses(&[], &after).expect_err("loaded meanwhile");
+        let twice = Program { hook: Some("timer_start".to_owned()), ..program(4, 2, 8) };
+        let seconds =
+            uses(&[twice.clone(), program(1, 0, 0)], &[Program { runs: 3, ns: 9, ..twice }, program(1, 1, 5)]);
+        assert_eq!(seconds.expect("fine"), [used("timer_start, standing in", 1, 1), used("timer_start", 1, 5)]);
     }
 
     #[test]

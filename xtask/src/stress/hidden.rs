@@ -7,20 +7,25 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 const TRACEFS: &str = "/sys/kernel/tracing";
-const EVENT: &str = "events/sock/inet_sock_set_state";
 
-/// Counts transitions that happen while process 1 is on the CPU.
+/// Changes of state.
+pub(super) const TRANSITIONS: &str = "events/sock/inet_sock_set_state";
+/// The end of a socket.
+pub(super) const ENDS: &str = "events/tcp/tcp_destroy_sock";
+
+/// Counts events that happen while process 1 is on the CPU.
 pub(super) struct Hidden {
     /// A tracing instance of our own.
     folder: PathBuf,
+    events: &'static [&'static str],
 }
 
 impl Hidden {
     /// Counts from now on, of sockets with these ports, or of all. Nothing, where ftrace cannot do that.
-    pub(super) fn count(ports: &[u64]) -> Option<Self> {
+    pub(super) fn count(events: &'static [&'static str], ports: &[u64]) -> Option<Self> {
         let folder = PathBuf::from(format!("{TRACEFS}/instances/tcptrace-stress-{}", std::process::id()));
         fs::create_dir(&folder).ok()?;
-        let hidden = Self { folder };
+        let hidden = Self { folder, events };
         hidden.begin(ports).inspect_err(|error| eprintln!("what the kernel hides is not known: {error:#}")).ok()?;
         Some(hidden)
     }
@@ -34,8 +39,11 @@ impl Hidden {
             let ports: Vec<String> = ports.iter().map(|port| format!("sport == {port} || dport == {port}")).collect();
             filter += &format!(" && ({})", ports.join(" || "));
         }
-        fs::write(self.folder.join(EVENT).join("filter"), filter).context("cannot filter")?;
-        fs::write(self.folder.join(EVENT).join("enable"), "1").context("cannot enable the event")
+        for event in self.events {
+            fs::write(self.folder.join(event).join("filter"), &filter).context("cannot filter")?;
+            fs::write(self.folder.join(event).join("enable"), "1").context("cannot enable the event")?;
+        }
+        Ok(())
     }
 
     /// How many so far.
@@ -58,7 +66,9 @@ fn counted(stats: &str) -> u64 {
 impl Drop for Hidden {
     fn drop(&mut self) {
         // What remains of it does no harm, and there is nobody to tell.
-        let _ = fs::write(self.folder.join(EVENT).join("enable"), "0");
+        for event in self.events {
+            let _ = fs::write(self.folder.join(event).join("enable"), "0");
+        }
         let _ = fs::remove_dir(&self.folder);
     }
 }

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::Outcome;
-use super::hidden::Hidden;
+use super::hidden::{self, Hidden};
 use super::load::{Load, Made};
 use super::tracer::{Said, Tracer};
 use crate::command;
@@ -124,10 +124,10 @@ impl Scenario {
             ),
             burst("connections, TIME_WAITs gone with their namespace", false),
         ];
+        let spread = || load(seconds.min(10.0), &["--threads", "2", "--spread"]);
+        all.push(of("record, packets taken by any CPU", spread(), record, none, Proof::Exact));
         if length >= Duration::from_secs(30) {
             all.push(burst("connections, TIME_WAITs expire together", true));
-            let spread = || load(10.0, &["--spread"]);
-            all.push(of("record, packets taken by any CPU", spread(), record, none, Proof::Exact));
             let name = "record --no-btf, packets taken by any CPU, bpftrace on every CPU";
             all.push(of(name, spread(), "record --force --no-btf", Disturbance::Bpftrace, Proof::Events));
         }
@@ -155,7 +155,9 @@ impl Scenario {
         }
         let foreign = if self.disturbance == Disturbance::Bpftrace { Some(Foreign::start()?) } else { None };
         let tracer = Tracer::start(tcptrace, &arguments)?;
-        let hidden = Hidden::count(if self.proof == Proof::Counters { &[] } else { &load.ports });
+        let events: &[&str] =
+            if self.proof == Proof::Events { &[hidden::TRANSITIONS, hidden::ENDS] } else { &[hidden::TRANSITIONS] };
+        let hidden = Hidden::count(events, if self.proof == Proof::Counters { &[] } else { &load.ports });
         load.begin()?;
         if let Disturbance::Stop(length) = self.disturbance {
             sleep(Duration::from_millis(300));

@@ -1,0 +1,71 @@
+//! Standing in for a program that is interrupted.
+//!
+//! The kernel does not run a program while it is running already on that CPU, and a process that closes a socket may be
+//! interrupted in the midst of it by packets that make other sockets change. So there are two programs on a tracepoint:
+//! the first notes what it sees, the second runs right after it, and looks at what was not noted.
+
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::macros::btf_map;
+
+/// As many events as may come between the two programs, when the CPU is interrupted just there: more than a network
+/// card's queue brings in a round of 64 packets.
+const MOST: u64 = 128;
+
+/// One event, as it is told from others on that CPU.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Seen {
+    /// Of the socket.
+    pub(crate) address: u64,
+    /// Its cookie, if it has one, and what happens to it.
+    pub(crate) what: u64,
+}
+
+#[repr(C)]
+pub(crate) struct Reported {
+    next: u64,
+    events: [Seen; MOST as usize],
+}
+
+pub(crate) type Map = PerCpuArray<Reported, 1>;
+
+#[btf_map]
+pub(crate) static CHANGES: Map = PerCpuArray::new();
+
+#[btf_map]
+pub(crate) static ENDS: Map = PerCpuArray::new();
+
+/// Notes an event that the first program has seen.
+#[inline(always)]
+pub(crate) fn note(map: &Map, seen: Seen) {
+    if let Some(reported) = map.get_ptr_mut(0) {
+        // SAFETY: this CPU's own element. The first program does not interrupt itself, the second writes to what was
+        // noted before only, and the index stays within bounds.
+        unsafe {
+            let next = (*reported).next;
+            (&raw mut (*reported).events).cast::<Seen>().add((next % MOST) as usize).write(seen);
+            (*reported).next = next.wrapping_add(1);
+        }
+    }
+}
+
+/// Whether an event was noted; it is forgotten. Where the second program was not run, as it was running already, the
+/// first one's note stays.
+#[inline(always)]
+pub(crate) fn take(map: &Map, seen: Seen) -> bool {
+    let Some(reported) = map.get_ptr_mut(0) else { return false };
+    // SAFETY: as above.
+    unsafe {
+        let next = (*reported).next;
+        let mut back = 1;
+        while back <= MOST {
+            let noted = (&raw mut (*reported).events).cast::<Seen>().add((next.wrapping_sub(back) % MOST) as usize);
+            if (*noted).address == seen.address && (*noted).what == seen.what {
+                (*noted).address = 0;
+                return true;
+            }
+            back += 1;
+        }
+    }
+    false
+}
