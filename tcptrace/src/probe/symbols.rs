@@ -1,6 +1,5 @@
 //! Addresses of kernel functions, from `/proc/kallsyms`: which timer is a mini-socket's, and who cancelled it.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::ops::Range;
@@ -66,32 +65,28 @@ impl Symbols {
     }
 
     fn parse(mut lines: impl BufRead) -> io::Result<Self> {
-        let mut starts = Vec::new();
-        let mut found = HashMap::new();
+        let (mut starts, mut found, mut timer_handler) = (Vec::new(), Vec::new(), 0);
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line)? > 0 {
             if let Some((address, name)) = split(&line) {
-                starts.push(address);
                 // The end of the kernel's code: there is nothing after it but data, and modules.
                 if name == b"_etext" {
                     break;
                 }
-                if let Some(known) = wanted(name) {
-                    found.entry(known).or_insert(address);
+                starts.push(address);
+                found.extend(meaning_of(name).map(|meaning| (address, meaning)));
+                if is_timer_handler(name) {
+                    timer_handler = address;
                 }
             }
             line.clear();
         }
         starts.sort_unstable();
-        let callers = CALLERS
-            .iter()
-            .filter_map(|&(name, meaning)| {
-                let start = *found.get(name)?;
-                let end = starts.get(starts.partition_point(|&other| other <= start))?;
-                Some((start..*end, meaning))
-            })
-            .collect();
-        Ok(Self { timer_handler: found.get(TIMER_HANDLER).copied().unwrap_or(0), callers })
+        let range = |(start, meaning): (u64, Cancelled)| {
+            let end = starts.get(starts.partition_point(|&other| other <= start))?;
+            Some((start..*end, meaning))
+        };
+        Ok(Self { timer_handler, callers: found.into_iter().filter_map(range).collect() })
     }
 
     /// What the call stack says about a cancelled timer.
@@ -117,10 +112,18 @@ fn split(line: &[u8]) -> Option<(u64, &[u8])> {
     (is_function && address != 0 && words.next().is_none()).then_some((address, name))
 }
 
-fn wanted(name: &[u8]) -> Option<&'static str> {
-    // Compilers add a suffix to functions they have changed: `tcp_abort.part.0`.
+fn is_timer_handler(name: &[u8]) -> bool {
+    // Clang's link-time optimisation adds a suffix to what is not visible outside its file.
+    let suffix = name.strip_prefix(TIMER_HANDLER.as_bytes());
+    suffix.is_some_and(|suffix| suffix.is_empty() || suffix.starts_with(b".llvm."))
+}
+
+/// What a function says about a cancelled timer.
+fn meaning_of(name: &[u8]) -> Option<Cancelled> {
+    // Compilers add a suffix to parts that they take out of a function, and put some of them before all others:
+    // `tcp_abort.cold`.
     let name = name.split(|&byte| byte == b'.').next()?;
-    CALLERS.iter().map(|(known, _)| *known).chain([TIMER_HANDLER]).find(|known| known.as_bytes() == name)
+    CALLERS.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, meaning)| *meaning)
 }
 
 #[cfg(test)]
@@ -129,6 +132,8 @@ mod tests {
 
     const KALLSYMS: &str = "\
 ffffffff81000000 T _text
+ffffffff81000040 t tcp_abort.cold
+ffffffff81000080 t another.cold
 ffffffff81000100 t tw_timer_handler
 ffffffff81000200 T inet_twsk_deschedule_put
 ffffffff81000300 T __inet_twsk_schedule
@@ -136,7 +141,9 @@ ffffffff81000400 T tcp_v4_rcv
 ffffffff81000500 T tcp_timewait_state_process
 ffffffff81000580 T mod_timer_pending
 ffffffff81000600 d some_data
-ffffffff81000700 T next_function
+ffffffff81000700 T tcp_abort
+ffffffff81000800 T next_function
+ffffffff81000900 T _etext
 ffffffffc0000000 t tcp_abort\t[module]
 ";
 
@@ -160,9 +167,17 @@ ffffffffc0000000 t tcp_abort\t[module]
     }
 
     #[test]
+    fn a_function_has_several_parts() {
+        let symbols = symbols();
+        for address in [0xffff_ffff_8100_0050, 0xffff_ffff_8100_0710] {
+            assert_eq!(symbols.cancelled_by(&[address]), Cancelled::Killed(KilledBy::Admin), "{address:#x}");
+        }
+    }
+
+    #[test]
     fn what_is_not_known_is_not_guessed() {
         let symbols = symbols();
-        for address in [0, 1, 0xffff_ffff_8100_0710, 0xffff_ffff_c000_0010] {
+        for address in [0, 1, 0xffff_ffff_8100_0090, 0xffff_ffff_8100_0810, 0xffff_ffff_c000_0010] {
             assert_eq!(symbols.cancelled_by(&[address]), Cancelled::Killed(KilledBy::Unknown), "{address:#x}");
         }
     }
