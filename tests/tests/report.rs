@@ -244,13 +244,14 @@ fn a_page_replaces_nothing() {
     let (trace, page, link) = (trace(&folder), folder.path().join("report.html"), folder.path().join("link"));
     fs::write(&page, "mine").expect("write a file");
     symlink(&page, &link).expect("link to it");
-    for (place, force) in [(&page, None), (&link, None), (&link, Some("--force"))] {
-        let mut options = vec!["report", "--html", path(place), &trace];
-        options.extend(force);
-        let finished = run(&options);
+    for place in [&page, &link] {
+        let finished = run(&["report", "--html", path(place), &trace]);
         assert_eq!(finished.code(), 1, "{}", finished.stderr);
         assert_eq!(fs::read_to_string(&page).expect("the file"), "mine");
     }
+    report(&trace, &["--force", "--html", path(&link)]);
+    assert!(fs::read_to_string(&link).expect("the page").starts_with("<!DOCTYPE html>"));
+    assert_eq!(fs::read_to_string(&page).expect("the file"), "mine", "the link itself was replaced");
     report(&trace, &["--force", "--html", path(&page)]);
     assert!(fs::read_to_string(&page).expect("the page").starts_with("<!DOCTYPE html>"));
 }

@@ -5,6 +5,7 @@ mod bench;
 mod command;
 mod ebpf;
 mod fuzz;
+mod hidden;
 mod host;
 mod setup;
 mod stress;

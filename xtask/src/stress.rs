@@ -4,7 +4,6 @@
 //! the kernel counted, and that with what tcptrace saw and what it says it lost. How much is lost fails no scenario, that
 //! depends on the machine; a loss that nobody counted does.
 
-mod hidden;
 pub(crate) mod load;
 mod scenario;
 mod tracer;

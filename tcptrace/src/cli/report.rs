@@ -1,19 +1,17 @@
 //! `report`: what happened, from traces.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use jiff::tz::TimeZone;
-use nix::libc;
 
 use super::Outcome;
 use super::replay::summarise;
 use super::select::OutputArgs;
 use super::study::TraceArgs;
+use crate::export::Draft;
 use crate::lifecycle::{Config, Row};
 use crate::output::{self, TextOptions};
 use crate::report::{Analysis, By, Options};
@@ -40,10 +38,8 @@ pub(super) struct ReportArgs {
 }
 
 pub(super) fn run(args: &ReportArgs) -> Result<Outcome> {
-    // Nobody should wait for the reading, and be told then.
-    if let Some(path) = args.html.as_deref().filter(|path| !args.force && path.symlink_metadata().is_ok()) {
-        bail!("cannot write '{}': it exists already; --force replaces it", path.display());
-    }
+    // Nobody should wait for the reading, and be told then that there is no place for the page.
+    let page = args.html.as_deref().map(|path| Draft::begin_at(path, args.force)).transpose()?;
     let mut analysis = Analysis::new(Options { by: args.by, top: args.top });
     let config = Config { transitions: false, connections: true, ..Config::default() };
     let summary = args.trace.read(config, true, &mut |row, origin| {
@@ -53,25 +49,14 @@ pub(super) fn run(args: &ReportArgs) -> Result<Outcome> {
         Ok(())
     })?;
     let report = analysis.finish(&summary);
-    if let Some(path) = &args.html {
-        let written = output::page(io::BufWriter::new(create(path, args.force)?), &TimeZone::system(), &report);
-        written.with_context(|| format!("cannot write '{}'", path.display()))?;
+    if let Some((draft, file)) = page {
+        let written = output::page(io::BufWriter::new(file), &TimeZone::system(), &report);
+        written.with_context(|| format!("cannot write {draft}"))?;
+        draft.publish(args.force)?;
         return Ok(summarise(&summary));
     }
     let text = TextOptions { colour: args.output.colour(), states: false, zone: TimeZone::system() };
     let out = io::BufWriter::new(io::stdout().lock());
     output::report(out, args.output.format, &text, &report).context("cannot write the report")?;
     Ok(summarise(&summary))
-}
-
-/// Makes a file, never through a symbolic link.
-fn create(path: &Path, force: bool) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).custom_flags(libc::O_NOFOLLOW);
-    let options = if force { options.create(true).truncate(true) } else { options.create_new(true) };
-    options.open(path).map_err(|error| match error.raw_os_error() {
-        Some(libc::EEXIST) => anyhow!("cannot write '{}': it exists already; --force replaces it", path.display()),
-        Some(libc::ELOOP) => anyhow!("cannot write '{}': it is a symbolic link", path.display()),
-        _ => anyhow!("cannot write '{}': {error}", path.display()),
-    })
 }

@@ -24,8 +24,6 @@ pub struct Damage {
     pub what: Wrong,
     /// Events that are missing, where that is known.
     pub events: Option<u32>,
-    /// Time of the last event before which all is well again, where that is known.
-    pub until: Option<u64>,
 }
 
 /// What is wrong with a part of a file.
@@ -245,8 +243,7 @@ fn is_head(bytes: &[u8]) -> bool {
 }
 
 fn damage(offset: u64, len: u64, what: Wrong, head: Option<&BlockHead>) -> Damage {
-    let events = head.map(|head| head.events.get());
-    Damage { offset, len, what, events, until: head.map(|head| head.last_at.get()) }
+    Damage { offset, len, what, events: head.map(|head| head.events.get()) }
 }
 
 /// Hands over the items of a file.
@@ -359,7 +356,6 @@ impl<R: Read> Reader<R> {
             len: 0,
             what: senseless.into(),
             events: head.events.get().checked_sub(open.events),
-            until: Some(head.last_at.get()),
         });
         if last == Ok(true) {
             self.open = Some(open);

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,10 +10,13 @@ use nix::errno::Errno;
 use nix::libc;
 use serde_json::{Value, json};
 
-use super::proc::Cpu;
+use super::proc::{self, Cpu};
 use super::stats::Figures;
 use super::table::mib;
 use crate::command;
+
+/// How often a program that runs is looked at.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What one run took.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +25,7 @@ pub(super) struct Run {
     pub(super) seconds: f64,
     /// On a CPU.
     pub(super) cpu: Cpu,
-    /// Largest resident set, in bytes.
+    /// Largest resident set, in bytes, as of a millisecond before its end.
     pub(super) peak_rss: u64,
 }
 
@@ -48,9 +52,17 @@ pub(super) fn reap(child: &Child, begun: Instant) -> Result<Run> {
     let mut status = 0;
     // SAFETY: all zeroes is a valid `rusage`: it has integers only.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to variables that live until the call returns. Nobody else waits for this child.
-    let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
-    Errno::result(waited).context("cannot wait for it")?;
+    let mut peak_rss = 0;
+    loop {
+        // SAFETY: both pointers are to variables that live until the call returns. Nobody else waits for this child.
+        let waited = unsafe { libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage) };
+        if Errno::result(waited).context("cannot wait for it")? == pid {
+            break;
+        }
+        // What `wait4` says of memory begins with that of the process which has started it: this one's.
+        peak_rss = proc::peak_rss(child.id()).unwrap_or(0).max(peak_rss);
+        sleep(LOOK);
+    }
     let seconds = begun.elapsed().as_secs_f64();
     ensure!(status == 0, "wait status {status}");
     let time = |time: libc::timeval| {
@@ -58,7 +70,7 @@ pub(super) fn reap(child: &Child, begun: Instant) -> Result<Run> {
             + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
     };
     let cpu = Cpu { user: time(usage.ru_utime), system: time(usage.ru_stime) };
-    Ok(Run { seconds, cpu, peak_rss: u64::try_from(usage.ru_maxrss)? * 1024 })
+    Ok(Run { seconds, cpu, peak_rss })
 }
 
 /// Several runs of one program.

@@ -13,10 +13,10 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::Outcome;
-use super::hidden::{self, Hidden};
 use super::load::{Load, Made};
 use super::tracer::{Said, Tracer};
 use crate::command;
+use crate::hidden::{self, Hidden};
 
 /// Transitions in the life of a connection: 5 of each socket.
 const TRANSITIONS: u64 = 10;

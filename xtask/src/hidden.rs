@@ -9,12 +9,12 @@ use anyhow::{Context as _, Result};
 const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// Changes of state.
-pub(super) const TRANSITIONS: &str = "events/sock/inet_sock_set_state";
+pub(crate) const TRANSITIONS: &str = "events/sock/inet_sock_set_state";
 /// The end of a socket.
-pub(super) const ENDS: &str = "events/tcp/tcp_destroy_sock";
+pub(crate) const ENDS: &str = "events/tcp/tcp_destroy_sock";
 
 /// Counts events that happen while process 1 is on the CPU.
-pub(super) struct Hidden {
+pub(crate) struct Hidden {
     /// A tracing instance of our own.
     folder: PathBuf,
     events: &'static [&'static str],
@@ -22,8 +22,8 @@ pub(super) struct Hidden {
 
 impl Hidden {
     /// Counts from now on, of sockets with these ports, or of all. Nothing, where ftrace cannot do that.
-    pub(super) fn count(events: &'static [&'static str], ports: &[u64]) -> Option<Self> {
-        let folder = PathBuf::from(format!("{TRACEFS}/instances/tcptrace-stress-{}", std::process::id()));
+    pub(crate) fn count(events: &'static [&'static str], ports: &[u64]) -> Option<Self> {
+        let folder = PathBuf::from(format!("{TRACEFS}/instances/tcptrace-hidden-{}", std::process::id()));
         fs::create_dir(&folder).ok()?;
         let hidden = Self { folder, events };
         hidden.begin(ports).inspect_err(|error| eprintln!("what the kernel hides is not known: {error:#}")).ok()?;
@@ -47,7 +47,7 @@ impl Hidden {
     }
 
     /// How many so far.
-    pub(super) fn so_far(&self) -> u64 {
+    pub(crate) fn so_far(&self) -> u64 {
         let cpus = fs::read_dir(self.folder.join("per_cpu")).into_iter().flatten().flatten();
         let stats = cpus.filter_map(|cpu| fs::read_to_string(cpu.path().join("stats")).ok());
         stats.map(|stats| counted(&stats)).sum()
