@@ -17,7 +17,7 @@ use crate::{Tracer, Witness, ability};
 /// The namespace that this process was started in.
 static HOME: LazyLock<File> = LazyLock::new(current);
 
-/// Those that tests made.
+/// Those that the shared tracers watch for tests, by inode number, and since when.
 static OURS: Mutex<BTreeMap<u64, u64>> = Mutex::new(BTreeMap::new());
 
 fn current() -> File {

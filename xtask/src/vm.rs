@@ -180,8 +180,8 @@ impl Bench<'_> {
         Ok(column)
     }
 
-    /// An emulated processor is so slow that an interrupt in the middle of an eBPF program, which costs an event, is no rare
-    /// thing, and that a test can wait in vain: what failed runs once more, a few at a time, and that is said.
+    /// An emulated processor is so slow that a test can wait in vain: what failed runs once more, a few at a time, and that
+    /// is said.
     fn try_again(&self, column: &mut Column, kernel: &Kernel, trees: &[&Path], initramfs: &Path) -> Result<()> {
         const THREADS: u16 = 3;
         let failed = column.failed();

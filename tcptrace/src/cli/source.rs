@@ -22,7 +22,7 @@ use crate::trace::{Clocks, Head, Item, RecordedFeature};
 const BATCH: usize = 256;
 /// How often the slower loss counters are looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// And while so many bytes a time come from the kernel.
+/// And where so many bytes have come from the kernel since.
 const BUSY_HOUSEKEEPING: Duration = Duration::from_millis(100);
 const BUSY_BYTES: u64 = 64 << 10;
 /// How far boot time must run away from monotonic time to count as sleep, and not as reading them one by one.

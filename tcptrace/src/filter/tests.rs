@@ -456,27 +456,3 @@ fn reports_do_not_wait(#[case] options: &str, #[case] row: Transition, #[case] s
     assert_eq!(filtered(&mut filter, [report]).len(), usize::from(shown));
     assert_eq!((filter.held_rows, filter.decided.len()), (0, 0));
 }
-
-/// Prints what a row costs: `cargo test --release -- --ignored --nocapture costs`.
-#[test]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stderr, reason = "prints what it measured")]
-fn costs() {
-    for options in ["", "port 443", "pid 7", "pid 8"] {
-        let mut filter = Filter::new(criteria(options));
-        let mut out = Vec::new();
-        let mut batch = |start: u64| {
-            let before = std::time::Instant::now();
-            for conn in start..start + 20_000 {
-                for row in [bare(), known(), last(known())] {
-                    let identity = Identity { conn, ..row.identity };
-                    filter.push(Row::Transition(Transition { identity, ..row }), &names(), &mut out);
-                }
-                out.clear();
-            }
-            before.elapsed().as_nanos() / 60_000
-        };
-        let best = (0..20).map(|n| batch(n * 20_000)).min().unwrap_or_default();
-        eprintln!("filter '{options}': {best} ns a row");
-    }
-}

@@ -516,32 +516,3 @@ fn json_says_null_for_what_is_unknown() {
     }
     assert_eq!(row["owner_source"], "unknown");
 }
-
-/// Prints what a row costs: `cargo test --release -- --ignored --nocapture costs`.
-#[test]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stderr, reason = "prints what it measured")]
-fn costs() {
-    for format in [Format::Text, Format::Json, Format::Csv] {
-        let (transition, connection) = (samples::transition(), samples::connection());
-        let v6 = Transition { identity: samples::strange_identity(), ..transition };
-        let transition = cost(format, |printer, n| {
-            printer.transition(&Transition { boot_ns: transition.boot_ns + n * 3_333, ..transition }, &CONTEXT)
-        });
-        let v6 = cost(format, |printer, n| printer.transition(&Transition { boot_ns: n * 3_333, ..v6 }, &CONTEXT));
-        let connection = cost(format, |printer, _| printer.connection(&connection, &CONTEXT));
-        eprintln!("{format:?}: transition {transition} ns, with IPv6 {v6} ns, connection {connection} ns");
-    }
-}
-
-/// In ns a row: the best of several batches, since the machine does other things too.
-fn cost(format: Format, write: impl Fn(&mut dyn Printer, u64) -> io::Result<()>) -> u128 {
-    const ROWS: u64 = 50_000;
-    let mut printer = format.printer(io::BufWriter::new(io::sink()), PLAIN);
-    let mut batch = || {
-        let start = std::time::Instant::now();
-        (0..ROWS).try_for_each(|n| write(&mut *printer, n)).expect("a sink takes everything");
-        start.elapsed().as_nanos() / u128::from(ROWS)
-    };
-    (0..30).map(|_| batch()).min().unwrap_or_default()
-}

@@ -37,7 +37,7 @@ impl StandIns {
         stand_ins
     }
 
-    /// Comes or goes as needed, after so many records and so many interruptions of the programs that they stand in for.
+    /// Comes or goes as needed, after so many records and so many interruptions of any program.
     pub(super) fn look(&mut self, records: u64, interruptions: u64, ebpf: &mut Ebpf) {
         if interruptions > 0 {
             self.is_trial = false;
@@ -71,6 +71,7 @@ impl StandIns {
             }
         }
         // The kernel waits until no CPU runs them, a tenth of a second or so.
-        thread::spawn(move || drop(links));
+        // Where there can be no other thread, this one waits.
+        let _ = thread::Builder::new().spawn(move || drop(links));
     }
 }

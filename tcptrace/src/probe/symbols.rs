@@ -69,11 +69,11 @@ impl Symbols {
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line)? > 0 {
             if let Some((address, name)) = split(&line) {
+                starts.push(address);
                 // The end of the kernel's code: there is nothing after it but data, and modules.
                 if name == b"_etext" {
                     break;
                 }
-                starts.push(address);
                 found.extend(meaning_of(name).map(|meaning| (address, meaning)));
                 if is_timer_handler(name) {
                     timer_handler = address;
@@ -143,7 +143,8 @@ ffffffff81000580 T mod_timer_pending
 ffffffff81000600 d some_data
 ffffffff81000700 T tcp_abort
 ffffffff81000800 T next_function
-ffffffff81000900 T _etext
+ffffffff81000900 T tcp_v6_rcv
+ffffffff81000a00 T _etext
 ffffffffc0000000 t tcp_abort\t[module]
 ";
 
@@ -172,6 +173,13 @@ ffffffffc0000000 t tcp_abort\t[module]
         for address in [0xffff_ffff_8100_0050, 0xffff_ffff_8100_0710] {
             assert_eq!(symbols.cancelled_by(&[address]), Cancelled::Killed(KilledBy::Admin), "{address:#x}");
         }
+    }
+
+    #[test]
+    fn the_last_function_ends_with_the_code() {
+        let symbols = symbols();
+        assert_eq!(symbols.cancelled_by(&[0xffff_ffff_8100_0910]), Cancelled::Killed(KilledBy::Segment));
+        assert_eq!(symbols.cancelled_by(&[0xffff_ffff_8100_0a10]), Cancelled::Killed(KilledBy::Unknown));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::lifecycle::{Connection, Held, Identity};
 use crate::tcp::{End, Side, State, TimeWaitEnd};
-use crate::trace::{Origin, Summary};
+use crate::trace::Summary;
 
 use super::testing::{connection, open, origin};
 use super::{Analysis, By, Options, Property, Report};
@@ -146,35 +146,4 @@ fn failures_are_told_by_kind() {
     assert_eq!((report.overview.failed, report.overview.reset), (3, 2));
     let ends: Vec<_> = report.counts.iter().filter(|count| count.property.kind() == "end").collect();
     assert_eq!(ends[0].property, Property::End(End::ResetReceived));
-}
-
-/// Prints what a connection costs: `cargo test --release -- --ignored --nocapture report_costs`.
-#[test]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stderr, reason = "prints what it measured")]
-fn report_costs() {
-    const CONNECTIONS: u64 = 2_000_000;
-    let mut clients = (short(1), origin());
-    let mut servers = (short(1), origin());
-    servers.0.identity.side = Side::Server;
-    servers.0.identity.tuple = servers.0.identity.tuple.reversed();
-    let mut analysis = Analysis::new(Options::default());
-    let begun = std::time::Instant::now();
-    for number in 0..CONNECTIONS / 2 {
-        let ns = number * 100_000;
-        for (connection, origin) in [&mut clients, &mut servers] {
-            let origin: &Origin = origin;
-            connection.opened_ns = Some(ns);
-            connection.closed_ns = ns + S / 100 + 60 * S;
-            if connection.identity.side == Side::Client {
-                connection.identity.tuple.remote_port = (number % 1_000) as u16;
-            }
-            analysis.add(connection, origin);
-        }
-    }
-    let added = begun.elapsed();
-    let report = analysis.finish(&summary(170));
-    let status = std::fs::read_to_string("/proc/self/status").expect("status");
-    let peak = status.lines().find(|line| line.starts_with("VmHWM")).expect("a peak");
-    eprintln!("{} rows: {added:?}, then {:?}; {peak}", report.groups.len(), begun.elapsed() - added);
 }

@@ -102,9 +102,11 @@ fn one_round(pid: u32, connections: u32) -> Result<Round> {
 fn uses(before: &[Program], after: &[Program]) -> Result<Vec<Use>> {
     let used = |now: &Program| {
         let was = before.iter().find(|program| program.id == now.id).context("a program was loaded meanwhile")?;
-        let is_second = |other: &Program| now.hook.is_some() && other.hook == now.hook && other.id < now.id;
-        let hook = match &now.hook {
-            Some(hook) if after.iter().any(is_second) => format!("{hook}, standing in"),
+        // It may have been attached or detached meanwhile.
+        let attached = now.hook.as_ref().or(was.hook.as_ref());
+        let is_first = |other: &Program| other.id < now.id && other.hook.as_ref() == attached;
+        let hook = match attached {
+            Some(hook) if after.iter().any(is_first) => format!("{hook}, standing in"),
             Some(hook) => hook.clone(),
             None => ON_DEMAND.to_owned(),
         };
@@ -183,10 +185,10 @@ mod tests {
         let used = |hook: &str, runs, ns| Use { hook: hook.to_owned(), runs, ns };
         assert_eq!(uses(&before, &after).expect("fine"), [used("timer_start", 3, 420), used(ON_DEMAND, 1, 9)]);
         uses(&[], &after).expect_err("loaded meanwhile");
-        let twice = Program { hook: Some("timer_start".to_owned()), ..program(4, 2, 8) };
-        let seconds =
-            uses(&[twice.clone(), program(1, 0, 0)], &[Program { runs: 3, ns: 9, ..twice }, program(1, 1, 5)]);
-        assert_eq!(seconds.expect("fine"), [used("timer_start, standing in", 1, 1), used("timer_start", 1, 5)]);
+        let second = Program { hook: Some("timer_start".to_owned()), ..program(4, 2, 8) };
+        let detached = Program { hook: None, runs: 3, ns: 9, ..second.clone() };
+        let both = uses(&[second, program(1, 0, 0)], &[detached, program(1, 1, 5)]).expect("fine");
+        assert_eq!(both, [used("timer_start, standing in", 1, 1), used("timer_start", 1, 5)]);
     }
 
     #[test]
