@@ -207,8 +207,9 @@ fn assert_agrees_with_report(exported: &Exported, engine: &str, said: &Value) {
     }
     let report = of("report")[0];
     assert_eq!([&report["bytes_sent"], &report["open"]], [&said["bytes_sent"], &said["open"]], "{engine}");
-    // Both ends of those that were left, in both traces.
-    assert_eq!(said["open"], 12, "{engine}");
+    // Both ends of those that were left, in both traces; and any other whose end had not been seen by then.
+    let open = said["open"].as_u64().expect("a number");
+    assert!((12..24).contains(&open), "{engine}: {open}");
 }
 
 /// RFC 3339 in UTC with 9 digits, of a day between 1970 and 2100.
