@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -265,6 +265,40 @@ fn skipped(tracer: &Tracer) -> u64 {
     infos.filter_map(count).sum()
 }
 
+/// A namespace where what is sent on one CPU arrives on another, if there is another.
+fn with_steered_packets() -> Option<Namespace> {
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    if cpus < 2 {
+        return None;
+    }
+    let net = Namespace::enter_unwatched();
+    // The setting shows in a sysfs that is mounted in the namespace.
+    let steer = format!(
+        "mount -t sysfs none /sys && echo {:x} > /sys/class/net/lo/queues/rx-0/rps_cpus",
+        (1_u64 << cpus.min(32)) - 1
+    );
+    net.run("unshare", &["--mount", "sh", "-c", &steer]);
+    Some(net)
+}
+
+/// Runs on each of two CPUs, until enough programs of a tracer were interrupted. Returns how often they were.
+fn on_two_cpus_until_skipped(tracer: &Tracer, enough: u64, traffic: impl Fn() + Sync) -> u64 {
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        for cpu in 0..2 {
+            let traffic = &traffic;
+            scope.spawn(move || {
+                let mut only = CpuSet::new();
+                only.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only)).expect("stay on a CPU");
+                while skipped(tracer) < enough && begun.elapsed() < Duration::from_secs(60) {
+                    traffic();
+                }
+            });
+        }
+    });
+    skipped(tracer)
+}
+
 /// A process that closes a socket is interrupted, in the midst of the program that tells of it, by packets that make other
 /// sockets change. Those are told, too.
 #[test]
@@ -272,44 +306,57 @@ fn interrupted_by_packets() {
     /// More than could all be of other programs than the one that tells of changes.
     const ENOUGH: u64 = 20;
     let _turn = TURN.lock();
-    let cpus = thread::available_parallelism().map_or(1, usize::from);
-    if cpus < 2 {
+    let Some(net) = with_steered_packets() else {
         return cannot("with one CPU, packets come when nothing is to be interrupted");
-    }
-    let net = Namespace::enter_unwatched();
-    // What is sent on one CPU arrives on another. The setting shows in a sysfs that is mounted in the namespace.
-    let steer = format!(
-        "mount -t sysfs none /sys && echo {:x} > /sys/class/net/lo/queues/rx-0/rps_cpus",
-        (1_u64 << cpus.min(32)) - 1
-    );
-    net.run("unshare", &["--mount", "sh", "-c", &steer]);
+    };
     let folder = tempfile::tempdir().expect("a folder");
     let trace = folder.path().join("trace");
     let tracer = Tracer::start_in(&net, &["record", "--no-existing", "--output", trace.to_str().expect("UTF-8")]);
-    let begun = Instant::now();
-    thread::scope(|scope| {
-        for cpu in 0..2 {
-            let tracer = &tracer;
-            scope.spawn(move || {
-                let mut only = CpuSet::new();
-                only.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only)).expect("stay on a CPU");
-                let listener = listen("127.0.0.1");
-                while skipped(tracer) < ENOUGH && begun.elapsed() < Duration::from_secs(60) {
-                    for _ in 0..500 {
-                        let (mut client, mut server) = connect(&listener);
-                        client.close();
-                        server.receive_end();
-                        server.close();
-                    }
-                }
-            });
+    let skipped = on_two_cpus_until_skipped(&tracer, ENOUGH, || {
+        let listener = listen("127.0.0.1");
+        for _ in 0..500 {
+            let (mut client, mut server) = connect(&listener);
+            client.close();
+            server.receive_end();
+            server.close();
         }
     });
-    let skipped = skipped(&tracer);
     let finished = tracer.interrupt();
     if skipped < ENOUGH {
         return cannot("packets do not interrupt programs here");
     }
     assert!(finished.stderr.contains(" events recorded, 0 lost"), "{skipped} skipped: {}", finished.stderr);
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+}
+
+/// A firewall drops packets on their way out, and is interrupted by others that it drops on their way in. None of them is a
+/// transition.
+#[test]
+fn interrupted_by_dropped_packets() {
+    const ENOUGH: u64 = 20;
+    let _turn = TURN.lock();
+    let Some(net) = with_steered_packets() else {
+        return cannot("with one CPU, packets come when nothing is to be interrupted");
+    };
+    let rules = "add table inet t; \
+                 add chain inet t out { type filter hook output priority 0; }; \
+                 add chain inet t in { type filter hook input priority 0; }; \
+                 add rule inet t out udp dport 9 drop; add rule inet t in udp dport 10 drop";
+    net.run("nft", &[rules]);
+    let tracer = Tracer::start_in(&net, &["connections"]);
+    let skipped = on_two_cpus_until_skipped(&tracer, ENOUGH, || {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+        for low in 1..=200_u8 {
+            // The kernel may say at once that it was dropped; where it steers a packet depends on the address.
+            for port in [9, 10] {
+                let _ = socket.send_to(&[low], (Ipv4Addr::new(127, 0, 0, low), port));
+            }
+        }
+    });
+    let finished = tracer.interrupt();
+    if skipped < ENOUGH {
+        return cannot("packets do not interrupt programs here");
+    }
+    assert!(finished.stderr.contains(" transitions seen, 0 lost"), "{skipped} skipped: {}", finished.stderr);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
 }

@@ -7,6 +7,7 @@ mod ebpf;
 mod fuzz;
 mod hidden;
 mod host;
+mod libtest;
 mod setup;
 mod stress;
 mod test;

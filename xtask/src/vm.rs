@@ -6,7 +6,7 @@
 mod apt;
 mod image;
 mod kernel;
-mod libtest;
+
 mod machine;
 mod programs;
 mod table;
@@ -25,7 +25,7 @@ use self::kernel::{Arch, Wanted};
 use self::machine::{Acceleration, Machine};
 use self::table::Column;
 use crate::setup::{self, ARM_TOOLS, VM_TOOLS};
-use crate::{command, host, workspace};
+use crate::{command, host, libtest, workspace};
 
 /// Options of `cargo xtask vm`.
 #[derive(clap::Args)]

@@ -11,7 +11,7 @@ use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use super::decode::Decoder;
 use super::layout::{Layout, Need};
 use super::ring::Reader;
-use super::stand_in::{self, StandIns};
+use super::stand_in::StandIns;
 use super::symbols::Symbols;
 use super::{Feature, Options, ProbeError, Service, kernel, tracefs};
 
@@ -28,18 +28,30 @@ struct Hook {
     /// Of the tracepoint, and of the program.
     name: &'static str,
     need: Need,
+    /// The program that stands in for it while it is interrupted.
+    stand_in: Option<&'static str>,
+}
+
+impl Hook {
+    const fn new(feature: Feature, name: &'static str, need: Need) -> Self {
+        Self { feature, name, need, stand_in: None }
+    }
+
+    const fn with_stand_in(self, name: &'static str) -> Self {
+        Self { stand_in: Some(name), ..self }
+    }
 }
 
 /// Transitions come last: what depends on them is attached by then.
 const HOOKS: &[Hook] = &[
-    Hook { feature: Feature::MiniCreated, name: "timer_start", need: Need::Mini },
-    Hook { feature: Feature::MiniExpired, name: "timer_expire_entry", need: Need::Mini },
-    Hook { feature: Feature::MiniKilled, name: "timer_cancel", need: Need::Mini },
-    Hook { feature: Feature::MiniFin, name: "kfree_skb", need: Need::Packet },
-    Hook { feature: Feature::ResetSent, name: "tcp_send_reset", need: Need::Socket },
-    Hook { feature: Feature::ResetReceived, name: "tcp_receive_reset", need: Need::Socket },
-    Hook { feature: Feature::Destroy, name: "tcp_destroy_sock", need: Need::Socket },
-    Hook { feature: Feature::Transitions, name: "inet_sock_set_state", need: Need::Socket },
+    Hook::new(Feature::MiniCreated, "timer_start", Need::Mini),
+    Hook::new(Feature::MiniExpired, "timer_expire_entry", Need::Mini),
+    Hook::new(Feature::MiniKilled, "timer_cancel", Need::Mini),
+    Hook::new(Feature::MiniFin, "kfree_skb", Need::Packet),
+    Hook::new(Feature::ResetSent, "tcp_send_reset", Need::Socket),
+    Hook::new(Feature::ResetReceived, "tcp_receive_reset", Need::Socket),
+    Hook::new(Feature::Destroy, "tcp_destroy_sock", Need::Socket).with_stand_in("tcp_destroy_sock_stand_in"),
+    Hook::new(Feature::Transitions, "inet_sock_set_state", Need::Socket).with_stand_in("inet_sock_set_state_stand_in"),
 ];
 
 /// The classic tracepoint, the name of the program for it, and what it serves.
@@ -125,10 +137,10 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
     let mut ebpf = open(loader, options, &around)?;
     let mut services = Vec::new();
     let mut programs = Vec::new();
+    let mut stand_ins = StandIns::default();
     for hook in HOOKS {
-        services.push((hook.feature, serve(hook, &around, &mut ebpf, &mut programs)));
+        services.push((hook.feature, serve(hook, &around, &mut ebpf, &mut programs, &mut stand_ins)));
     }
-    let stand_ins = serve_stand_ins(&around, &services, &mut ebpf);
     services.push((Feature::Accept, serve_accept(&around, &mut ebpf, &mut programs)));
     services.push((Feature::Holders, serve_holders(&around, &mut ebpf)));
     for classic in CLASSIC {
@@ -190,36 +202,43 @@ fn object_error(options: &Options, reason: String) -> ProbeError {
     ProbeError::Object { object, reason }
 }
 
-fn serve(hook: &Hook, around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) -> Service {
+fn serve(
+    hook: &Hook,
+    around: &Surroundings,
+    ebpf: &mut Ebpf,
+    programs: &mut Vec<RawFd>,
+    stand_ins: &mut StandIns,
+) -> Service {
     if let Some(reason) = around.objection(hook) {
         return Service::Unavailable { reason };
     }
     let Ok((btf, _)) = &around.btf else { return Service::Unavailable { reason: "no BTF".into() } };
+    // Loaded before, to be attached right after the other: meanwhile that misses what it is interrupted by.
+    let stand_in = hook.stand_in.filter(|name| can_load(ebpf, name, hook.name, btf));
     match attach_btf(ebpf, hook.name, btf) {
         Ok(fd) => {
-            programs.push(fd);
+            if let Some(name) = stand_in {
+                stand_ins.attach(name, ebpf);
+            }
+            // Every packet that a firewall drops comes to this one. If it misses the one in a million that it waits for, the
+            // least that the TIME_WAIT lasted is told afterwards, as on kernels that do not have it.
+            if hook.feature != Feature::MiniFin {
+                programs.push(fd);
+            }
             Service::Attached { hook: format!("tp_btf/{}", hook.name) }
         }
         Err(error) => Service::Unavailable { reason: kernel::explain(&error) },
     }
 }
 
-/// Loads those programs that stand in for one that is attached. Without one there is only more that the other misses, which
-/// is counted; what it misses itself the other has seen.
-fn serve_stand_ins(around: &Surroundings, services: &[(Feature, Service)], ebpf: &mut Ebpf) -> StandIns {
-    let Ok((btf, _)) = &around.btf else { return StandIns::default() };
-    let mut loaded = Vec::new();
-    for (feature, name, program_name) in stand_in::PROGRAMS {
-        if !is_attached(services, feature) {
-            continue;
-        }
-        let load = |program: &mut BtfTracePoint| program.load(name, btf);
-        match program(ebpf, program_name).and_then(load) {
-            Ok(()) => loaded.push(program_name),
-            Err(error) => log::warn!("cannot load a second program for {name}: {}", kernel::explain(&error)),
-        }
-    }
-    StandIns::attach(loaded, ebpf)
+/// Loads a program that stands in for another. Without it there is only more that the other misses, which is counted; what
+/// it misses itself the other has seen.
+fn can_load(ebpf: &mut Ebpf, program_name: &str, tracepoint: &str, btf: &Btf) -> bool {
+    let load = |program: &mut BtfTracePoint| program.load(tracepoint, btf);
+    program(ebpf, program_name)
+        .and_then(load)
+        .inspect_err(|error| log::warn!("cannot load {program_name}: {}", kernel::explain(error)))
+        .is_ok()
 }
 
 /// Why a hook that looks up descriptors cannot work.

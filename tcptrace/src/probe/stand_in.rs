@@ -10,14 +10,8 @@ use aya::Ebpf;
 use aya::programs::BtfTracePoint;
 use aya::programs::tp_btf::BtfTracePointLinkId;
 
+use super::kernel;
 use super::load::program;
-use super::{Feature, kernel};
-
-/// What is served by a program that may need another, its tracepoint, and the program that stands in for it.
-pub(super) const PROGRAMS: [(Feature, &str, &str); 2] = [
-    (Feature::Destroy, "tcp_destroy_sock", "tcp_destroy_sock_stand_in"),
-    (Feature::Transitions, "inet_sock_set_state", "inet_sock_set_state_stand_in"),
-];
 
 /// After so many records without an interruption they seem needless.
 const TRIAL: u64 = 50_000;
@@ -26,38 +20,40 @@ const TRIAL: u64 = 50_000;
 pub(super) struct StandIns {
     loaded: Vec<&'static str>,
     attached: Vec<(&'static str, BtfTracePointLinkId)>,
-    is_trial: bool,
+    is_decided: bool,
 }
 
 impl StandIns {
-    /// Attaches those that were loaded.
-    pub(super) fn attach(loaded: Vec<&'static str>, ebpf: &mut Ebpf) -> Self {
-        let mut stand_ins = Self { loaded, attached: Vec::new(), is_trial: true };
-        stand_ins.come(ebpf);
-        stand_ins
+    /// Attaches one that was loaded, to be tried.
+    pub(super) fn attach(&mut self, name: &'static str, ebpf: &mut Ebpf) {
+        self.loaded.push(name);
+        self.attach_one(name, ebpf);
     }
 
-    /// Comes or goes as needed, after so many records and so many interruptions of any program.
+    /// They come or go as needed, after so many records and so many interruptions of any program.
     pub(super) fn look(&mut self, records: u64, interruptions: u64, ebpf: &mut Ebpf) {
         if interruptions > 0 {
-            self.is_trial = false;
+            self.is_decided = true;
             self.come(ebpf);
-        } else if self.is_trial && records >= TRIAL {
-            self.is_trial = false;
+        } else if !self.is_decided && records >= TRIAL {
+            self.is_decided = true;
             self.go(ebpf);
         }
     }
 
     fn come(&mut self, ebpf: &mut Ebpf) {
-        if !self.attached.is_empty() {
-            return;
-        }
-        for name in &self.loaded {
-            let attach = |program: &mut BtfTracePoint| program.attach();
-            match program(ebpf, name).and_then(attach) {
-                Ok(link) => self.attached.push((name, link)),
-                Err(error) => log::warn!("cannot attach {name}: {}", kernel::explain(&error)),
+        if self.attached.is_empty() {
+            for name in self.loaded.clone() {
+                self.attach_one(name, ebpf);
             }
+        }
+    }
+
+    fn attach_one(&mut self, name: &'static str, ebpf: &mut Ebpf) {
+        let attach = |program: &mut BtfTracePoint| program.attach();
+        match program(ebpf, name).and_then(attach) {
+            Ok(link) => self.attached.push((name, link)),
+            Err(error) => log::warn!("cannot attach {name}: {}", kernel::explain(&error)),
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::image;
 use super::kernel::Arch;
-use crate::{command, workspace};
+use crate::{command, libtest, workspace};
 
 /// Builds them for `arch` and copies them into the folder `into`, under their names.
 pub(super) fn build(arch: Arch, into: &Path) -> Result<()> {
@@ -76,7 +76,7 @@ pub(super) fn scenarios(arch: Arch, programs: &Path, filters: &[String]) -> Resu
         cargo.args(["test", "--locked", "--package", "tcptrace-tests", "--test", "live", "--"]);
         cargo
     };
-    let names = super::libtest::listed(&command::output(list.current_dir(workspace::root()).arg("--list"))?);
+    let names = libtest::listed(&command::output(list.current_dir(workspace::root()).arg("--list"))?);
     let is_wanted = |name: &String| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
     let names: Vec<_> = names.into_iter().filter(is_wanted).collect();
     if names.is_empty() {

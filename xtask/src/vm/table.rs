@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::libtest::Outcome;
+use crate::libtest::Outcome;
 
 /// What was found out about one kernel.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// How a scenario went.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// As it should.
     Pass,
     /// Not, with what it said.
@@ -15,7 +15,7 @@ pub(super) enum Outcome {
 
 impl Outcome {
     /// It in a word.
-    pub(super) fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Pass => "pass",
             Self::Fail(_) => "FAIL",
@@ -29,7 +29,7 @@ const CANNOT: &str = "cannot: ";
 
 /// How the tests went that `expected` names, out of what their program printed with `--show-output`. One that it does not
 /// tell of has failed: the machine or the program ended before.
-pub(super) fn outcomes<'a>(expected: impl IntoIterator<Item = &'a str>, output: &str) -> BTreeMap<String, Outcome> {
+pub(crate) fn outcomes<'a>(expected: impl IntoIterator<Item = &'a str>, output: &str) -> BTreeMap<String, Outcome> {
     let said = sections(output);
     let results = results(output);
     let outcome = |name: &str| {
@@ -61,6 +61,15 @@ fn results(output: &str) -> BTreeMap<&str, bool> {
         .collect()
 }
 
+/// The names of the tests that failed, in what programs printed one after the other; nothing if one of these did not come to
+/// its end.
+pub(crate) fn failed(output: &str) -> Option<Vec<String>> {
+    let begun = output.lines().filter(|line| line.starts_with("running ") && line.contains(" test")).count();
+    let ended = output.lines().filter(|line| line.starts_with("test result: ")).count();
+    let names = results(output).into_iter().filter(|(_, is_good)| !is_good).map(|(name, _)| name.to_owned());
+    (begun == ended).then(|| names.collect())
+}
+
 /// What each test said: `---- a::b stdout ----` and what follows.
 fn sections(output: &str) -> BTreeMap<String, String> {
     let mut sections: BTreeMap<String, String> = BTreeMap::new();
@@ -82,7 +91,7 @@ fn sections(output: &str) -> BTreeMap<String, String> {
 }
 
 /// The names in what a test program prints with `--list`.
-pub(super) fn listed(output: &str) -> Vec<String> {
+pub(crate) fn listed(output: &str) -> Vec<String> {
     output.lines().filter_map(|line| line.trim_end().strip_suffix(": test")).map(str::to_owned).collect()
 }
 
@@ -139,6 +148,14 @@ test result: FAILED. 2 passed; 2 failed
             ("ring::three", Outcome::Cannot("io_uring is not there".into())),
         ];
         assert_eq!(found, expected.map(|(name, outcome)| (name.to_owned(), outcome)).into());
+    }
+
+    #[test]
+    fn failures_are_known_where_every_program_ends() {
+        let failed = |output: &str| failed(output).map(|names| names.join(" "));
+        assert_eq!(failed(OUTPUT).as_deref(), Some("basic::four basic::two"));
+        assert_eq!(failed(&OUTPUT.replace("FAILED", "ok")).as_deref(), Some(""));
+        assert_eq!(failed(&format!("{OUTPUT}running 1 test\ntest aborts ... \n")), None);
     }
 
     #[test]
