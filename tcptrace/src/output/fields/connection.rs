@@ -1,0 +1,235 @@
+//! The fields of `connections`.
+
+use crate::lifecycle::{Connection, Identity, Stuck};
+use crate::tcp::{State, TimeWaitEnd};
+
+use super::stuck::event;
+use super::{Field, Identified, MayBeStuck, Shape, Streamed, Value, name};
+
+impl Streamed for Connection {
+    const KIND: &'static str = "connections";
+
+    fn fields() -> [&'static [Field<Self>]; 2] {
+        [CONNECTION_FIELDS, STUCK_CONNECTION_FIELDS]
+    }
+
+    fn boot_ns(&self) -> u64 {
+        self.closed_ns
+    }
+}
+
+impl Identified for Connection {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+impl MayBeStuck for Connection {
+    fn stuck(&self) -> Option<&Stuck> {
+        self.stuck.as_deref()
+    }
+}
+
+/// The fields of a connection that has ended.
+pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
+    Field {
+        name: "event",
+        unit: "",
+        shape: Shape::Word,
+        doc: "connection; or, with --report-stuck, stuck (it has not ended, or its descriptor is still open) or released \
+              (its last descriptor is closed).",
+        value: |row, _| Value::Word(event(row.stuck.as_deref(), "connection")),
+    },
+    Field {
+        name: "opened",
+        unit: "RFC 3339",
+        shape: Shape::Time,
+        doc: "When it began: wall-clock time in UTC with 9 digits; null when that was not seen.",
+        value: |row, context| row.opened_ns.map_or(Value::Null, |ns| Value::Time(context.clock.unix_ns(ns))),
+    },
+    Field {
+        name: "closed",
+        unit: "RFC 3339",
+        shape: Shape::Time,
+        doc: "When it ended, after its TIME_WAIT: wall-clock time in UTC with 9 digits, converted from boot_ns; null for \
+              stuck and released.",
+        value: |row, context| match row.stuck {
+            Some(_) => Value::Null,
+            None => Value::Time(context.clock.unix_ns(row.closed_ns)),
+        },
+    },
+    Field {
+        name: "boot_ns",
+        unit: "ns",
+        shape: Shape::Number,
+        doc: "When it ended or was reported, as CLOCK_BOOTTIME, which never steps.",
+        value: |row, _| Value::U64(row.closed_ns),
+    },
+    Field::CONN,
+    Field::PROTOCOL,
+    Field::FAMILY,
+    Field::LOCAL,
+    Field::REMOTE,
+    Field::NETNS,
+    Field::PID,
+    Field::TID,
+    Field::COMM,
+    Field::UID,
+    Field::CGROUP,
+    Field::OWNER_SOURCE,
+    Field::SIDE,
+    Field {
+        name: "closer",
+        unit: "",
+        shape: Shape::Word,
+        doc: "Who closed: active (our FIN first), passive (the peer's FIN first), simultaneous, reset_local, \
+              reset_remote, timeout, killed, never_established or unknown.",
+        value: |row, _| Value::Word(row.closer.as_str()),
+    },
+    Field {
+        name: "end",
+        unit: "",
+        shape: Shape::Word,
+        doc: "How it ended: fin, fin_wait2_timeout, refused, connect_timeout, retransmit_timeout, keepalive_timeout, \
+              user_timeout, reset_received, reset_unread_data, reset_linger0, reset_data_after_close, reset_other, \
+              disconnected, no_local_port, unreachable, closed_while_connecting, never_accepted, orphan_killed, killed \
+              or unknown; null while it has not.",
+        value: |row, _| Value::word((!row.is_open()).then(|| row.end.as_str())),
+    },
+    Field {
+        name: "states",
+        unit: "ns",
+        shape: Shape::States,
+        doc: "The states it went through, in order, and how long each lasted; at_least where it may have been longer. \
+              JSON: objects of state, ns, at_least. CSV: STATE:ns joined by semicolons, a plus sign for at_least.",
+        value: |row, _| Value::States(&row.stays),
+    },
+    Field {
+        name: "established_ns",
+        unit: "ns",
+        shape: Shape::Number,
+        doc: "Time in ESTABLISHED; null when it never was, or nothing of it was seen.",
+        value: |row, _| Value::number(row.held(State::Established).known_ns()),
+    },
+    Field {
+        name: "close_wait_ns",
+        unit: "ns",
+        shape: Shape::Number,
+        doc: "Time in CLOSE_WAIT; null when it never was, or nothing of it was seen.",
+        value: |row, _| Value::number(row.held(State::CloseWait).known_ns()),
+    },
+    Field {
+        name: "time_wait_ns",
+        unit: "ns",
+        shape: Shape::Number,
+        doc: "Time in TIME_WAIT; null when it never was, or nothing of it was seen.",
+        value: |row, _| Value::number(row.held(State::TimeWait).known_ns()),
+    },
+    Field {
+        name: "time_wait_end",
+        unit: "",
+        shape: Shape::Word,
+        doc: "How its TIME_WAIT ended: expired, reused, new_syn, reset, killed, netns_gone, refused (none was created: \
+              tcp_max_tw_buckets, or no memory) or unknown; null when none was due.",
+        value: |row, _| Value::word(row.time_wait_end.map(TimeWaitEnd::as_str)),
+    },
+    Field {
+        name: "bytes_sent",
+        unit: "bytes",
+        shape: Shape::Number,
+        doc: "Payload sent, retransmissions included; null when unknown.",
+        value: |row, _| Value::number(row.totals.map(|totals| totals.bytes_sent)),
+    },
+    Field {
+        name: "bytes_received",
+        unit: "bytes",
+        shape: Shape::Number,
+        doc: "Payload received; null when unknown.",
+        value: |row, _| Value::number(row.totals.map(|totals| totals.bytes_received)),
+    },
+    Field {
+        name: "bytes_unread",
+        unit: "bytes",
+        shape: Shape::Number,
+        doc: "Payload received that the process had not read when it closed; null when unknown.",
+        value: |row, _| Value::number(row.totals.map(|totals| totals.bytes_unread)),
+    },
+    Field {
+        name: "retransmits",
+        unit: "segments",
+        shape: Shape::Number,
+        doc: "Segments retransmitted; null when unknown.",
+        value: |row, _| Value::number(row.totals.map(|totals| totals.retransmits)),
+    },
+    Field {
+        name: "srtt_us",
+        unit: "us",
+        shape: Shape::Number,
+        doc: "Smoothed round-trip time when it closed; null when none was measured or it is unknown.",
+        value: |row, _| Value::number(row.totals.and_then(|totals| totals.srtt_us)),
+    },
+    Field {
+        name: "close_pid",
+        unit: "",
+        shape: Shape::Number,
+        doc: "Process id of who closed the socket, who need not be its owner; null when unknown.",
+        value: |row, _| Value::number(row.closed_by.map(|task| task.pid)),
+    },
+    Field {
+        name: "close_tid",
+        unit: "",
+        shape: Shape::Number,
+        doc: "Thread id of who closed the socket; null when unknown.",
+        value: |row, _| Value::number(row.closed_by.map(|task| task.tid)),
+    },
+    Field {
+        name: "close_comm",
+        unit: "",
+        shape: Shape::Name,
+        doc: "Name of the process that closed the socket, escaped as in comm; null when unknown.",
+        value: |row, _| name(row.closed_by.as_ref()),
+    },
+    Field {
+        name: "complete",
+        unit: "",
+        shape: Shape::Bool,
+        doc: "False when its beginning was not seen, or an event of it may have been lost.",
+        value: |row, _| Value::Bool(row.complete),
+    },
+    Field::NETNS_NAME,
+    Field::CGROUP_ID,
+    Field::CONTAINER,
+    Field::UNIT,
+];
+
+/// The fields that only a connection that is stuck has.
+pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
+    Field {
+        name: "state",
+        unit: "",
+        shape: Shape::Word,
+        doc: "The state that it is in, in the words of states; CLOSED when only its descriptor is left.",
+        value: |row, _| Value::word(row.stuck.as_ref().map(|stuck| stuck.state.as_str())),
+    },
+    Field {
+        name: "age_ns",
+        unit: "ns",
+        shape: Shape::Number,
+        doc: "How long it has been in state; null when unknown.",
+        value: |row, _| Value::number(row.stuck.as_ref().and_then(|stuck| stuck.age.known_ns())),
+    },
+    Field {
+        name: "age_at_least",
+        unit: "",
+        shape: Shape::Bool,
+        doc: "Whether age_ns is only the known part of a time that may be longer.",
+        value: |row, _| row.stuck.as_ref().map_or(Value::Null, |stuck| Value::Bool(stuck.age.is_at_least())),
+    },
+    Field::HOLDER_PID,
+    Field::HOLDER_COMM,
+    Field::FD,
+    Field::HOLDERS,
+    Field::ACCEPTED,
+    Field::LISTENER_PID,
+    Field::LISTENER_COMM,
+];

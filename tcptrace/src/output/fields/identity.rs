@@ -1,0 +1,149 @@
+//! The fields that say which connection a row is about, and whose it is.
+
+use crate::lifecycle::{Identity, Owner};
+use crate::names::Group;
+use crate::tcp::OwnerSource;
+
+use super::{Context, Field, Shape, Value, name};
+
+/// A row about a connection.
+pub trait Identified {
+    /// Which connection.
+    fn identity(&self) -> &Identity;
+
+    /// Whose it is.
+    fn owner(&self) -> Option<&Owner> {
+        self.identity().owner.as_ref()
+    }
+}
+
+/// What says which connection a row is about.
+impl<R: Identified> Field<R> {
+    pub(super) const CONN: Self = Self {
+        name: "conn",
+        unit: "hex",
+        shape: Shape::Hex,
+        doc: "The connection: its socket's cookie, which `ss -e` shows as sk:.",
+        value: |row, _| Value::Hex(row.identity().conn),
+    };
+    pub(super) const PROTOCOL: Self =
+        Self { name: "protocol", unit: "", shape: Shape::Word, doc: "Always `tcp`.", value: |_, _| Value::Word("tcp") };
+    pub(super) const FAMILY: Self = Self {
+        name: "family",
+        unit: "",
+        shape: Shape::Word,
+        doc: "ipv4 or ipv6. IPv4-mapped IPv6 addresses count as, and are printed as, IPv4.",
+        value: |row, _| Value::Word(row.identity().tuple.family()),
+    };
+    pub(super) const LOCAL: Self = Self {
+        name: "local",
+        unit: "address:port",
+        shape: Shape::Address,
+        doc: "The local end, an IPv6 address in brackets. Port 0: the kernel has not chosen one yet.",
+        value: |row, _| Value::Address(row.identity().tuple.local()),
+    };
+    pub(super) const REMOTE: Self = Self {
+        name: "remote",
+        unit: "address:port",
+        shape: Shape::Address,
+        doc: "The remote end, an IPv6 address in brackets. Port 0: a listener, which has none.",
+        value: |row, _| Value::Address(row.identity().tuple.remote()),
+    };
+    pub(super) const NETNS: Self = Self {
+        name: "netns",
+        unit: "",
+        shape: Shape::Number,
+        doc: "Inode number of its network namespace, as in /proc/PID/ns/net; null when unknown.",
+        value: |row, _| Value::number(row.identity().netns),
+    };
+    pub(super) const PID: Self = Self {
+        name: "pid",
+        unit: "",
+        shape: Shape::Number,
+        doc: "Process id of its owner, in the initial pid namespace (snapshot: in that of the mounted /proc); null when \
+              unknown.",
+        value: |row, _| Value::number(row.owner().map(|owner| owner.task.pid)),
+    };
+    pub(super) const TID: Self = Self {
+        name: "tid",
+        unit: "",
+        shape: Shape::Number,
+        doc: "Id of the thread of its owner that connected, accepted, listened or closed, in the initial pid namespace; \
+              null when unknown.",
+        value: |row, _| Value::number(row.owner().map(|owner| owner.task.tid)),
+    };
+    pub(super) const COMM: Self = Self {
+        name: "comm",
+        unit: "",
+        shape: Shape::Name,
+        doc: "Name of the process that owns it, chosen by itself. What is not printable is escaped: \\x1b for a byte, \\u{202e} \
+              for a character, \\\\ for the backslash. In CSV a name that begins like a formula begins with a single \
+              quote. Null when unknown.",
+        value: |row, _| name(row.owner().map(|owner| &owner.task)),
+    };
+    pub(super) const UID: Self = Self {
+        name: "uid",
+        unit: "",
+        shape: Shape::Number,
+        doc: "User id of the socket; null when unknown.",
+        value: |row, _| Value::number(row.identity().uid),
+    };
+    pub(super) const CGROUP: Self = Self {
+        name: "cgroup",
+        unit: "",
+        shape: Shape::Name,
+        doc: "Path of the socket's control group below the root of the unified hierarchy, escaped as in comm; null when \
+              unknown.",
+        value: |row, context| Value::name(group(row, context).map(|group| group.path.as_ref())),
+    };
+    pub(super) const CGROUP_ID: Self = Self {
+        name: "cgroup_id",
+        unit: "",
+        shape: Shape::Number,
+        doc: "Id of the socket's control group, which is the inode number of its directory; null when unknown.",
+        value: |row, _| Value::number(row.identity().cgroup),
+    };
+    pub(super) const CONTAINER: Self = Self {
+        name: "container",
+        unit: "",
+        shape: Shape::Name,
+        doc: "Id of the container that the socket belongs to, where the path of its control group tells; null otherwise.",
+        value: |row, context| {
+            Value::name(group(row, context).and_then(|group| group.container.as_ref()).map(|id| id.as_bytes()))
+        },
+    };
+    pub(super) const UNIT: Self = Self {
+        name: "unit",
+        unit: "",
+        shape: Shape::Name,
+        doc: "The systemd unit that the socket belongs to, where the path of its control group tells; null otherwise.",
+        value: |row, context| Value::name(group(row, context).and_then(|group| group.unit.as_deref())),
+    };
+    pub(super) const NETNS_NAME: Self = Self {
+        name: "netns_name",
+        unit: "",
+        shape: Shape::Name,
+        doc: "Name of its network namespace, as `ip netns` or a container runtime gave it, escaped as in comm; null when \
+              it has none.",
+        value: |row, context| Value::name(row.identity().netns.and_then(|netns| context.names.namespace(netns))),
+    };
+    pub(super) const OWNER_SOURCE: Self = Self {
+        name: "owner_source",
+        unit: "",
+        shape: Shape::Word,
+        doc: "Where its owner is known from: connect, accept, listen, close (it closed it, and nobody is known to have \
+              opened it), scan (it was found to hold a descriptor of it) or unknown.",
+        value: |row, _| Value::Word(row.owner().map_or(OwnerSource::Unknown, |owner| owner.source).as_str()),
+    };
+    pub(super) const SIDE: Self = Self {
+        name: "side",
+        unit: "",
+        shape: Shape::Word,
+        doc: "client (it connected), server (a listener made it) or unknown (its opening was not seen).",
+        value: |row, _| Value::Word(row.identity().side.as_str()),
+    };
+}
+
+fn group<'r>(row: &impl Identified, context: &'r Context) -> Option<&'r Group> {
+    context.names.group(row.identity().cgroup?)
+}

@@ -1,0 +1,82 @@
+//! The fields that say what is known of a socket that is stuck.
+
+use crate::lifecycle::Stuck;
+use crate::tcp::Task;
+
+use super::{Field, Shape, Value, name};
+
+/// A row about a connection that may be stuck.
+pub trait MayBeStuck {
+    /// How, if it is.
+    fn stuck(&self) -> Option<&Stuck>;
+}
+
+/// What happened to a row's socket, or `otherwise`.
+pub(super) fn event(stuck: Option<&Stuck>, otherwise: &'static str) -> &'static str {
+    match stuck {
+        Some(Stuck { released: true, .. }) => "released",
+        Some(_) => "stuck",
+        None => otherwise,
+    }
+}
+
+/// What is known of a socket that is stuck.
+impl<R: MayBeStuck> Field<R> {
+    pub(super) const HOLDER_PID: Self = Self {
+        name: "holder_pid",
+        unit: "",
+        shape: Shape::Number,
+        doc: "Process id of who has a descriptor of it now; the lowest, if there are several; null when nobody was found.",
+        value: |row, _| Value::number(holder(row).map(|(task, _)| task.pid)),
+    };
+    pub(super) const HOLDER_COMM: Self = Self {
+        name: "holder_comm",
+        unit: "",
+        shape: Shape::Name,
+        doc: "Name of who has a descriptor of it now, escaped as in comm; null when nobody was found.",
+        value: |row, _| name(holder(row).map(|(task, _)| task)),
+    };
+    pub(super) const FD: Self = Self {
+        name: "fd",
+        unit: "",
+        shape: Shape::Number,
+        doc: "The descriptor by which the holder has it; null when nobody was found.",
+        value: |row, _| Value::number(holder(row).map(|(_, fd)| *fd)),
+    };
+    pub(super) const HOLDERS: Self = Self {
+        name: "holders",
+        unit: "",
+        shape: Shape::Number,
+        doc: "How many descriptors of it there are; null when nobody looked.",
+        value: |row, _| Value::number(row.stuck().and_then(|stuck| stuck.holders)),
+    };
+    pub(super) const ACCEPTED: Self = Self {
+        name: "accepted",
+        unit: "",
+        shape: Shape::Bool,
+        doc: "False when no process has accepted it: it waits in its listener's queue. Null for a client, or when unknown.",
+        value: |row, _| row.stuck().and_then(|stuck| stuck.accepted).map_or(Value::Null, Value::Bool),
+    };
+    pub(super) const LISTENER_PID: Self = Self {
+        name: "listener_pid",
+        unit: "",
+        shape: Shape::Number,
+        doc: "Process id of who listens for it, if it was not accepted; null when unknown, or when there are several.",
+        value: |row, _| Value::number(listener(row).map(|task| task.pid)),
+    };
+    pub(super) const LISTENER_COMM: Self = Self {
+        name: "listener_comm",
+        unit: "",
+        shape: Shape::Name,
+        doc: "Name of who listens for it, if it was not accepted, escaped as in comm; null when unknown.",
+        value: |row, _| name(listener(row)),
+    };
+}
+
+fn holder(row: &impl MayBeStuck) -> Option<&(Task, u32)> {
+    row.stuck()?.holder.as_ref()
+}
+
+fn listener(row: &impl MayBeStuck) -> Option<&Task> {
+    row.stuck()?.listener.as_ref()
+}

@@ -1,0 +1,151 @@
+//! The fields of `watch`.
+
+use crate::lifecycle::{Identity, Reason, Stuck, Transition};
+use crate::tcp::Closer;
+
+use super::stuck::event;
+use super::{Field, Identified, MayBeStuck, Shape, Streamed, Value, name};
+
+impl Streamed for Transition {
+    const KIND: &'static str = "transitions";
+
+    fn fields() -> [&'static [Field<Self>]; 2] {
+        [TRANSITION_FIELDS, STUCK_TRANSITION_FIELDS]
+    }
+
+    fn boot_ns(&self) -> u64 {
+        self.boot_ns
+    }
+}
+
+impl Identified for Transition {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+impl MayBeStuck for Transition {
+    fn stuck(&self) -> Option<&Stuck> {
+        self.stuck.as_ref()
+    }
+}
+
+/// The fields of a change of state.
+pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
+    Field {
+        name: "event",
+        unit: "",
+        shape: Shape::Word,
+        doc: "transition; or, with --report-stuck, stuck (it is still in old) or released (it was, and its last \
+              descriptor is closed).",
+        value: |row, _| Value::Word(event(row.stuck.as_ref(), "transition")),
+    },
+    Field {
+        name: "time",
+        unit: "RFC 3339",
+        shape: Shape::Time,
+        doc: "When it happened: wall-clock time in UTC with 9 digits, converted from boot_ns.",
+        value: |row, context| Value::Time(context.clock.unix_ns(row.boot_ns)),
+    },
+    Field {
+        name: "boot_ns",
+        unit: "ns",
+        shape: Shape::Number,
+        doc: "When it happened, as CLOCK_BOOTTIME, which never steps.",
+        value: |row, _| Value::U64(row.boot_ns),
+    },
+    Field::CONN,
+    Field::PROTOCOL,
+    Field::FAMILY,
+    Field::LOCAL,
+    Field::REMOTE,
+    Field::NETNS,
+    Field {
+        name: "old",
+        unit: "",
+        shape: Shape::Word,
+        doc: "The state it leaves: CLOSED, LISTEN, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, \
+              CLOSING, LAST_ACK or TIME_WAIT.",
+        value: |row, _| Value::Word(row.old.as_str()),
+    },
+    Field {
+        name: "new",
+        unit: "",
+        shape: Shape::Word,
+        doc: "The state it enters, in the words of old.",
+        value: |row, _| Value::Word(row.new.as_str()),
+    },
+    Field {
+        name: "held_ns",
+        unit: "ns",
+        shape: Shape::Number,
+        doc: "Time spent in old; null when nothing of it was seen.",
+        value: |row, _| Value::number(row.held.known_ns()),
+    },
+    Field {
+        name: "held_at_least",
+        unit: "",
+        shape: Shape::Bool,
+        doc: "Whether held_ns is only the known part of a time that may have been longer.",
+        value: |row, _| Value::Bool(row.held.is_at_least()),
+    },
+    Field::PID,
+    Field::TID,
+    Field::COMM,
+    Field::UID,
+    Field::CGROUP,
+    Field::OWNER_SOURCE,
+    Field::SIDE,
+    Field {
+        name: "closer",
+        unit: "",
+        shape: Shape::Word,
+        doc: "Who closed: active (our FIN first), passive (the peer's FIN first), simultaneous, reset_local, \
+              reset_remote, timeout, killed, never_established or unknown; null until it is decided.",
+        value: |row, _| Value::word(row.closer.map(Closer::as_str)),
+    },
+    Field {
+        name: "reason",
+        unit: "",
+        shape: Shape::Word,
+        doc: "Why it happened, where there is something to say: a word of a connection's end, or of its \
+              time_wait_end; null otherwise.",
+        value: |row, _| Value::word(row.reason.map(Reason::as_str)),
+    },
+    Field {
+        name: "orphan",
+        unit: "",
+        shape: Shape::Bool,
+        doc: "Whether no process holds the socket any more while its connection lives on.",
+        value: |row, _| Value::Bool(row.orphan),
+    },
+    Field::NETNS_NAME,
+    Field::CGROUP_ID,
+    Field::CONTAINER,
+    Field::UNIT,
+    Field {
+        name: "close_pid",
+        unit: "",
+        shape: Shape::Number,
+        doc: "Process id of who closed the socket, who need not be its owner; null when unknown.",
+        value: |row, _| Value::number(row.closed_by.map(|task| task.pid)),
+    },
+    Field {
+        name: "close_comm",
+        unit: "",
+        shape: Shape::Name,
+        doc: "Name of the process that closed the socket, escaped as in comm; null when unknown.",
+        value: |row, _| name(row.closed_by.as_ref()),
+    },
+];
+
+/// The fields that only a socket that is stuck has.
+pub static STUCK_TRANSITION_FIELDS: &[Field<Transition>] = &[
+    Field::HOLDER_PID,
+    Field::HOLDER_COMM,
+    Field::FD,
+    Field::HOLDERS,
+    Field::ACCEPTED,
+    Field::LISTENER_PID,
+    Field::LISTENER_COMM,
+];
