@@ -134,11 +134,17 @@ impl<W: Write> Perfetto<W> {
     /// `name` needs no escaping, `arguments` are JSON.
     fn event(&mut self, track: &Track, phase: u8, name: &str, boot_ns: u64, arguments: &[u8]) {
         let to = &mut self.text;
-        let parts: [&[u8]; 6] =
-            [self.before, b"{\"name\":\"", name.as_bytes(), b"\",\"cat\":\"tcp\",\"ph\":\"", &[phase], b"\",\"id\":\""];
+        let parts: [&[u8]; 6] = [
+            self.before,
+            b"{\"name\":\"",
+            name.as_bytes(),
+            b"\",\"cat\":\"tcp\",\"ph\":\"",
+            &[phase],
+            b"\",\"id2\":{\"local\":\"",
+        ];
         parts.into_iter().for_each(|part| to.extend_from_slice(part));
         to.extend_from_slice(track.id.as_bytes());
-        for key in ["\",\"pid\":", ",\"tid\":"] {
+        for key in ["\"},\"pid\":", ",\"tid\":"] {
             to.extend_from_slice(key.as_bytes());
             render::decimal(to, track.process.into());
         }

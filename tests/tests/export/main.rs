@@ -1,6 +1,6 @@
 //! What other programs make of a trace: `tcptrace export`, read by those it is for.
 //!
-//! Needs root and `ip`; Java, and Python with the packages of `tests/requirements.txt`: `cargo xtask setup --tests`.
+//! Needs root and `ip`; Java, a browser, and Python with the packages of `tests/requirements.txt`: `cargo xtask setup --tests`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -147,15 +147,19 @@ fn text(value: &Value) -> String {
 fn queried(exported: &Exported, engine: &str) -> Value {
     let scratch = exported.path(engine);
     fs::create_dir_all(&scratch).expect("a folder");
-    let mut command = Command::new(python());
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/export/query.py"));
-    command.args([engine, &exported.path("data"), &scratch]);
+    python("query.py", &[engine, &exported.path("data"), &scratch])
+}
+
+/// What a script of these tests says.
+fn python(script: &str, args: &[&str]) -> Value {
+    let mut command = Command::new(interpreter());
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/export").join(script)).args(args);
     let finished = run_command(command);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     serde_json::from_str(finished.text().lines().last().expect("a line")).expect("JSON")
 }
 
-fn python() -> PathBuf {
+fn interpreter() -> PathBuf {
     let set = std::env::var_os("TCPTRACE_TEST_PYTHON").map(PathBuf::from);
     let python = set.unwrap_or_else(|| {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("Cargo's target directory");
@@ -289,6 +293,57 @@ fn a_time_axis_for_perfetto() {
     let told: u64 = rows.iter().filter_map(|row| row["time_wait_ns"].as_u64()).sum();
     // As far as the numbers of a browser go.
     assert!(told > 0 && (drawn * 1000.0 - told as f64).abs() < 100.0 * rows.len() as f64, "{drawn} µs, {told} ns");
+}
+
+/// Perfetto's UI finds every connection below the process that owns it, and every state in its connection.
+#[test]
+fn perfetto_opens_the_time_axis() {
+    let exported = exported();
+    let axis = exported.path("axis.json");
+    let written = export(&[&exported.traces[0], "--to", "perfetto", "-o", &axis]);
+    assert_eq!(written.code(), 0, "{}", written.stderr);
+    let found = python(
+        "perfetto.py",
+        &[
+            &axis,
+            "select process.name, track.name, count(*) from slice join process_track track on slice.track_id = track.id \
+         join process using (upid) where depth = 0 group by 1, 2",
+            "select state.name, count(*), sum(state.dur) from slice state join slice life on state.parent_id = life.id \
+         where life.depth = 0 group by 1",
+            "select name, value from stats where value > 0 and severity != 'info'",
+        ],
+    );
+    let lines = run(&["export", &exported.traces[0], "--to", "jsonl", "--open"]);
+    let rows = lines.text().lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let (mut lives, mut states) = (BTreeMap::<[String; 2], u64>::new(), BTreeMap::<String, (u64, u64)>::new());
+    for row in rows {
+        let process = format!("{}[{}]", text(&row["comm"]), row["pid"]);
+        let (kind, end) = if row["side"] == "client" { ("client of", "remote") } else { ("server at", "local") };
+        *lives.entry([process, format!("{kind} {}", text(&row[end]))]).or_default() += 1;
+        for stay in row["states"].as_array().expect("states") {
+            let (count, ns) = states.entry(text(&stay["state"])).or_default();
+            *count += 1;
+            *ns += stay["ns"].as_u64().unwrap_or(0);
+        }
+    }
+    let answers = |index: usize| found[index].as_array().expect("rows").iter();
+    let drawn = answers(0).map(|row| {
+        let process = text(&row[0]);
+        let (process, _host) = process.split_once(" on ").expect("a process on a host");
+        ([process.to_owned(), text(&row[1])], row[2].as_u64().expect("a number"))
+    });
+    assert_eq!(drawn.collect::<BTreeMap<_, _>>(), lives);
+    let drawn = answers(1).map(|row| (text(&row[0]), [1, 2].map(|field| row[field].as_u64().expect("a number"))));
+    let drawn: BTreeMap<_, _> = drawn.collect();
+    for (state, (count, ns)) in states {
+        // The UI's times are of whole nanoseconds, read from floating-point numbers.
+        let [drawn, drawn_ns] = drawn[&state];
+        assert!(
+            drawn == count && drawn_ns.abs_diff(ns) <= 200 * count,
+            "{state}: {drawn} {drawn_ns}, not {count} {ns}"
+        );
+    }
+    assert_eq!(found[2], json!([]), "what Perfetto found fault with");
 }
 
 #[test]

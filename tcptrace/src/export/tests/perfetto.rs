@@ -44,7 +44,7 @@ fn assert_sound(trace: &Value) {
         assert_eq!(event["cat"], "tcp");
         let ts = event["ts"].as_f64().expect("a time");
         assert!(ts >= 0.0);
-        let stack = stacks.entry((pid, event["id"].as_str().expect("an id").to_owned())).or_default();
+        let stack = stacks.entry((pid, event["id2"]["local"].as_str().expect("an id").to_owned())).or_default();
         match phase {
             "b" => {
                 assert!(stack.last().is_none_or(|(_, begin)| *begin <= ts));
@@ -76,18 +76,18 @@ fn a_connection_is_a_stack_of_slices() {
     insta::assert_snapshot!(text, @r#"
     {"traceEvents":[
     {"name":"process_name","ph":"M","pid":1,"args":{"name":"curl[4242] on web-1"}},
-    {"name":"client of 10.0.0.2:443","cat":"tcp","ph":"b","id":"0-a1b2","pid":1,"tid":1,"ts":8651046000000.000,"args":{…}},
-    {"name":"SYN_SENT","cat":"tcp","ph":"b","id":"0-a1b2","pid":1,"tid":1,"ts":8651046000000.000,"args":{"at_least":false,"ns":400000}},
-    {"name":"SYN_SENT","cat":"tcp","ph":"e","id":"0-a1b2","pid":1,"tid":1,"ts":8651046000400.000,"args":{}},
-    {"name":"ESTABLISHED","cat":"tcp","ph":"b","id":"0-a1b2","pid":1,"tid":1,"ts":8651046000400.000,"args":{"at_least":false,"ns":1200000000}},
-    {"name":"ESTABLISHED","cat":"tcp","ph":"e","id":"0-a1b2","pid":1,"tid":1,"ts":8651047200400.000,"args":{}},
-    {"name":"FIN_WAIT1","cat":"tcp","ph":"b","id":"0-a1b2","pid":1,"tid":1,"ts":8651047200400.000,"args":{"at_least":false,"ns":100000}},
-    {"name":"FIN_WAIT1","cat":"tcp","ph":"e","id":"0-a1b2","pid":1,"tid":1,"ts":8651047200500.000,"args":{}},
-    {"name":"FIN_WAIT2","cat":"tcp","ph":"b","id":"0-a1b2","pid":1,"tid":1,"ts":8651047200500.000,"args":{"at_least":false,"ns":2000000000}},
-    {"name":"FIN_WAIT2","cat":"tcp","ph":"e","id":"0-a1b2","pid":1,"tid":1,"ts":8651049200500.000,"args":{}},
-    {"name":"TIME_WAIT","cat":"tcp","ph":"b","id":"0-a1b2","pid":1,"tid":1,"ts":8651049200500.000,"args":{"at_least":false,"ns":61300000000}},
-    {"name":"TIME_WAIT","cat":"tcp","ph":"e","id":"0-a1b2","pid":1,"tid":1,"ts":8651110500500.000,"args":{}},
-    {"name":"client of 10.0.0.2:443","cat":"tcp","ph":"e","id":"0-a1b2","pid":1,"tid":1,"ts":8651110500500.000,"args":{}}
+    {"name":"client of 10.0.0.2:443","cat":"tcp","ph":"b","id2":{"local":"0-a1b2"},"pid":1,"tid":1,"ts":8651046000000.000,"args":{…}},
+    {"name":"SYN_SENT","cat":"tcp","ph":"b","id2":{"local":"0-a1b2"},"pid":1,"tid":1,"ts":8651046000000.000,"args":{"at_least":false,"ns":400000}},
+    {"name":"SYN_SENT","cat":"tcp","ph":"e","id2":{"local":"0-a1b2"},"pid":1,"tid":1,"ts":8651046000400.000,"args":{}},
+    {"name":"ESTABLISHED","cat":"tcp","ph":"b","id2":{"local":"0-a1b2"},"pid":1,"tid":1,"ts":8651046000400.000,"args":{"at_least":false,"ns":1200000000}},
+    {"name":"ESTABLISHED","cat":"tcp","ph":"e","id2":{"local":"0-a1b2"},"pid":1,"tid":1,"ts":8651047200400.000,"args":{}},
+    {"name":"FIN_WAIT1","cat":"tcp","ph":"b","id2":{"local":"0-a1b2"},"pid":1,"tid":1,"ts":8651047200400.000,"args":{"at_least":false,"ns":100000}},
+    {"name":"FIN_WAIT1","cat":"tcp","ph":"e","id2":{"local":"0-a1b2"},"pid":1,"tid":1,"ts":8651047200500.000,"args":{}},
+    {"name":"FIN_WAIT2","cat":"tcp","ph":"b","id2":{"local":"0-a1b2"},"pid":1,"tid":1,"ts":8651047200500.000,"args":{"at_least":false,"ns":2000000000}},
+    {"name":"FIN_WAIT2","cat":"tcp","ph":"e","id2":{"local":"0-a1b2"},"pid":1,"tid":1,"ts":8651049200500.000,"args":{}},
+    {"name":"TIME_WAIT","cat":"tcp","ph":"b","id2":{"local":"0-a1b2"},"pid":1,"tid":1,"ts":8651049200500.000,"args":{"at_least":false,"ns":61300000000}},
+    {"name":"TIME_WAIT","cat":"tcp","ph":"e","id2":{"local":"0-a1b2"},"pid":1,"tid":1,"ts":8651110500500.000,"args":{}},
+    {"name":"client of 10.0.0.2:443","cat":"tcp","ph":"e","id2":{"local":"0-a1b2"},"pid":1,"tid":1,"ts":8651110500500.000,"args":{}}
     ],"otherData":{"damaged_places":0,"events_lost":{"ring full":3},"hosts":["web-1"],"version":"tcptrace 0.1.0","zero_unix_ns":1727136000000000000}}
     "#);
 }
