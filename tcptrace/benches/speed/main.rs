@@ -7,9 +7,9 @@
 mod life;
 
 mod cpu;
-mod decoder;
 mod engine;
 mod printer;
+mod trace;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -18,6 +18,6 @@ use cpu::CpuTime;
 criterion_group! {
     name = benches;
     config = Criterion::default().with_measurement(CpuTime);
-    targets = engine::bench, decoder::bench, printer::bench
+    targets = engine::bench, trace::bench, printer::bench
 }
 criterion_main!(benches);

@@ -1,10 +1,13 @@
 //! From items to a block.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::hash::BuildHasher as _;
 use std::io;
 
 use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zstd::bulk::Compressor;
@@ -28,6 +31,8 @@ pub struct Encoder {
     recording: [u8; 16],
     block: u64,
     raw: Vec<u8>,
+    /// Of the record that is being written.
+    body: [u8; LONGEST_BODY],
     events: u32,
     /// There is more than events of sockets.
     has_more: bool,
@@ -36,11 +41,33 @@ pub struct Encoder {
     before: u64,
     ids: Option<(u64, u64)>,
     id_before: u64,
-    /// By [`place_of`]: the index of each, and what was described of it.
-    sockets: HashMap<u64, (u32, Described), FixedState>,
+    /// What was described of each.
+    sockets: Vec<Described>,
+    /// Where each is in there. No more than that, so that it fits into the processor's cache.
+    index: HashTable<u32>,
     tasks: HashMap<Task, u32, FixedState>,
     /// The task before, which most often is the task again.
     task: Option<(Task, u32)>,
+}
+
+/// Where the body of a record is written, byte by byte: there are too few at once to have them copied.
+struct Body<'b> {
+    bytes: &'b mut [u8; LONGEST_BODY],
+    len: usize,
+}
+
+impl Flavor for Body<'_> {
+    type Output = usize;
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        *self.bytes.get_mut(self.len).ok_or(postcard::Error::SerializeBufferFull)? = byte;
+        self.len += 1;
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<usize> {
+        Ok(self.len)
+    }
 }
 
 /// What a reader knows of a socket.
@@ -88,13 +115,15 @@ impl Encoder {
             recording,
             block: 0,
             raw: Vec::with_capacity(LONGEST / 2),
+            body: [0; LONGEST_BODY],
             events: 0,
             has_more: false,
             period: None,
             before: 0,
             ids: None,
             id_before: 0,
-            sockets: HashMap::default(),
+            sockets: Vec::new(),
+            index: HashTable::new(),
             tasks: HashMap::default(),
             task: None,
         })
@@ -190,6 +219,7 @@ impl Encoder {
         self.ids = None;
         self.id_before = 0;
         self.sockets.clear();
+        self.index.clear();
         self.tasks.clear();
         self.task = None;
     }
@@ -304,21 +334,26 @@ impl Encoder {
     /// The index of a socket, described before if the reader does not know it so.
     fn socket(&mut self, mentioned: &Mentioned) -> u32 {
         let id = mentioned.id;
-        let next = u32::try_from(self.sockets.len()).unwrap_or(u32::MAX);
-        let blank = Described { id, tuple: UNSET, netns: 0, uid: 0, cgroup: 0 };
-        let entry = self.sockets.entry(place_of(id));
-        let is_new = matches!(entry, Entry::Vacant(_));
-        let (index, known) = entry.or_insert((next, blank));
+        let next = self.sockets.len() as u32;
+        let is_it = |index: &u32| self.sockets[*index as usize].id == id;
+        let index = match self.index.entry(hash(id), is_it, |index| hash(self.sockets[*index as usize].id)) {
+            Entry::Occupied(entry) => *entry.get(),
+            Entry::Vacant(entry) => *entry.insert(next).get(),
+        };
+        let known = self.sockets.get(index as usize).copied();
+        let before = known.unwrap_or(Described { id, tuple: UNSET, netns: 0, uid: 0, cgroup: 0 });
         let described = Described {
             id,
-            tuple: mentioned.tuple.unwrap_or(known.tuple),
-            netns: mentioned.netns.unwrap_or(known.netns),
-            uid: mentioned.uid.unwrap_or(known.uid),
-            cgroup: mentioned.cgroup.unwrap_or(known.cgroup),
+            tuple: mentioned.tuple.unwrap_or(before.tuple),
+            netns: mentioned.netns.unwrap_or(before.netns),
+            uid: mentioned.uid.unwrap_or(before.uid),
+            cgroup: mentioned.cgroup.unwrap_or(before.cgroup),
         };
-        let index = *index;
-        if is_new || *known != described {
-            *known = described;
+        if known != Some(described) {
+            match self.sockets.get_mut(index as usize) {
+                Some(known) => *known = described,
+                None => self.sockets.push(described),
+            }
             self.describe(index, &described);
         }
         index
@@ -365,18 +400,16 @@ impl Encoder {
     }
 
     fn record(&mut self, kind: u8, body: &impl Serialize) {
-        let mut buffer = [0; LONGEST_BODY];
-        match postcard::to_slice(body, &mut buffer) {
-            Ok(body) => {
-                // Never longer than `LONGEST_BODY`, so one or two bytes.
-                let len = body.len();
+        match postcard::serialize_with_flavor(body, Body { bytes: &mut self.body, len: 0 }) {
+            // Never longer than `LONGEST_BODY`, so one or two bytes.
+            Ok(len) => {
                 self.raw.push(kind);
                 if len < 0x80 {
                     self.raw.push(len as u8);
                 } else {
                     self.raw.extend_from_slice(&[len as u8 | 0x80, (len >> 7) as u8]);
                 }
-                self.raw.extend_from_slice(body);
+                self.raw.extend_from_slice(&self.body[..len]);
             }
             // All types are of fixed form, and the longest has room.
             Err(error) => debug_assert!(false, "a record does not fit: {error}"),
@@ -408,12 +441,8 @@ impl Encoder {
     }
 }
 
-/// Where a socket is kept. Cookies have all their bits below the highest one; should two ever meet, each is described anew.
-fn place_of(id: Id) -> u64 {
-    match id {
-        Id::Cookie(number) => number,
-        Id::Address(number) => number | 1 << 63,
-    }
+fn hash(id: Id) -> u64 {
+    FixedState::default().hash_one(id.number())
 }
 
 /// Nothing of it is known.

@@ -1,8 +1,9 @@
-//! From a trace in memory to events.
+//! From events to a trace in memory, and back.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
+use tcptrace::event::Event;
 use tcptrace::trace::{Encoder, Item, Reader};
 
 use crate::cpu::CpuTime;
@@ -12,26 +13,26 @@ const CONNECTIONS: u64 = 10_000;
 const BLOCK: usize = 256 << 10;
 
 pub(crate) fn bench(criterion: &mut Criterion<CpuTime>) {
-    let (trace, events) = trace();
+    let connections = (0..CONNECTIONS).map(|number| Connection { number, at: number * 500_000 });
+    let events: Vec<Event> = connections.flat_map(Connection::life).collect();
+    let trace = encode(&events);
     let mut group = criterion.benchmark_group("trace");
-    group.throughput(Throughput::Elements(events));
-    group.bench_function("decode", |bencher| bencher.iter(|| assert_eq!(decode(&trace), events)));
+    group.throughput(Throughput::Elements(events.len() as u64));
+    group.bench_function("encode", |bencher| bencher.iter(|| black_box(encode(&events))));
+    group.bench_function("decode", |bencher| bencher.iter(|| assert_eq!(decode(&trace), events.len() as u64)));
 }
 
-/// A trace, and how many events are in it.
-fn trace() -> (Vec<u8>, u64) {
+fn encode(events: &[Event]) -> Vec<u8> {
     let mut encoder = Encoder::new([7; 16]).expect("memory for packing");
-    let (mut trace, mut events) = (Vec::new(), 0);
-    for number in 0..CONNECTIONS {
-        for event in (Connection { number, at: number * 500_000 }).life() {
-            encoder.push(&Item::Event(event)).expect("it can be packed");
-            events += 1;
-        }
-        if encoder.len() >= BLOCK || number + 1 == CONNECTIONS {
+    let mut trace = Vec::new();
+    for event in events {
+        encoder.push(&Item::Event(*event)).expect("it can be packed");
+        if encoder.len() >= BLOCK {
             trace.extend_from_slice(&encoder.finish(0).expect("it can be packed"));
         }
     }
-    (trace, events)
+    trace.extend_from_slice(&encoder.finish(0).expect("it can be packed"));
+    trace
 }
 
 fn decode(trace: &[u8]) -> u64 {
