@@ -213,13 +213,8 @@ fn serve(
         return Service::Unavailable { reason };
     }
     let Ok((btf, _)) = &around.btf else { return Service::Unavailable { reason: "no BTF".into() } };
-    // Loaded before, to be attached right after the other: meanwhile that misses what it is interrupted by.
-    let stand_in = hook.stand_in.filter(|name| can_load(ebpf, name, hook.name, btf));
-    match attach_btf(ebpf, hook.name, btf) {
+    match attach(hook, ebpf, btf, stand_ins) {
         Ok(fd) => {
-            if let Some(name) = stand_in {
-                stand_ins.attach(name, ebpf);
-            }
             // Every packet that a firewall drops comes to this one. If it misses the one in a million that it waits for, the
             // least that the TIME_WAIT lasted is told afterwards, as on kernels that do not have it.
             if hook.feature != Feature::MiniFin {
@@ -229,6 +224,19 @@ fn serve(
         }
         Err(error) => Service::Unavailable { reason: kernel::explain(&error) },
     }
+}
+
+fn attach(hook: &Hook, ebpf: &mut Ebpf, btf: &Btf, stand_ins: &mut StandIns) -> Result<RawFd, ProgramError> {
+    program::<BtfTracePoint>(ebpf, hook.name)?.load(hook.name, btf)?;
+    // Loaded before, to be attached right after the other: meanwhile that misses what it is interrupted by.
+    let stand_in = hook.stand_in.filter(|name| can_load(ebpf, name, hook.name, btf));
+    let first: &mut BtfTracePoint = program(ebpf, hook.name)?;
+    first.attach()?;
+    let fd = first.fd()?.as_fd().as_raw_fd();
+    if let Some(name) = stand_in {
+        stand_ins.attach(name, ebpf);
+    }
+    Ok(fd)
 }
 
 /// Loads a program that stands in for another. Without it there is only more that the other misses, which is counted; what
@@ -300,13 +308,6 @@ fn fall_back(
         }
         Err(error) => Service::Unavailable { reason: format!("{reason}; {}", kernel::explain(&error)) },
     };
-}
-
-fn attach_btf(ebpf: &mut Ebpf, name: &str, btf: &Btf) -> Result<RawFd, ProgramError> {
-    let program: &mut BtfTracePoint = program(ebpf, name)?;
-    program.load(name, btf)?;
-    program.attach()?;
-    Ok(program.fd()?.as_fd().as_raw_fd())
 }
 
 fn attach_classic(ebpf: &mut Ebpf, category: &str, names: &[&str], program_name: &str) -> Result<RawFd, ProgramError> {
