@@ -202,7 +202,8 @@ fn costs(samples: &[(Sample, f64)]) -> [String; 5] {
             a_million(costs.iter().map(|cost| cost.user).sum())
         ),
         format!("{:.1}", written / transitions),
-        mib(peak as f64),
+        // One that ends at once may be gone before it can be looked at.
+        if peak > 0 { mib(peak as f64) } else { "–".to_owned() },
         format!("{:.0}", lines.median().unwrap_or(0.0)),
         costs.iter().map(|cost| cost.lost).sum::<u64>().to_string(),
     ]
