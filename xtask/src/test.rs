@@ -34,8 +34,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::require(&TEST_TOOLS)?;
     setup::python::require()?;
     let packages = ["--locked", "--workspace", "--exclude", workspace::EBPF_PACKAGE];
-    // The tests of whole programs run the binary, which `cargo test` alone would not build.
-    command::run(command::cargo().arg("build").args(packages))?;
+    // The tests of whole programs run the binary, which `cargo test` alone might not build. With the examples, libraries have
+    // the features that tests need, and are not built twice.
+    command::run(command::cargo().args(["build", "--bins", "--examples"]).args(packages))?;
     let tests = |of: &[&str]| {
         let mut tests = command::cargo();
         tests.env("TCPTRACE_BIN", workspace::target().join("debug/tcptrace"));

@@ -317,7 +317,8 @@ fn perfetto_opens_the_time_axis() {
     let rows = lines.text().lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     let (mut lives, mut states) = (BTreeMap::<[String; 2], u64>::new(), BTreeMap::<String, (u64, u64)>::new());
     for row in rows {
-        let process = format!("{}[{}]", text(&row["comm"]), row["pid"]);
+        let owner = row["comm"].as_str();
+        let process = owner.map_or_else(|| "no owner".to_owned(), |comm| format!("{comm}[{}]", row["pid"]));
         let (kind, end) = if row["side"] == "client" { ("client of", "remote") } else { ("server at", "local") };
         *lives.entry([process, format!("{kind} {}", text(&row[end]))]).or_default() += 1;
         for stay in row["states"].as_array().expect("states") {
