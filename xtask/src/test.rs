@@ -57,9 +57,11 @@ fn run_twice(tests: impl Fn() -> Command, filter: Option<&str>) -> Result<()> {
     if is_good {
         return Ok(());
     }
-    let failed = libtest::failed(&printed).context("a test program did not come to its end, or could not be built")?;
-    if !(1..=MOST_ACCIDENTS).contains(&failed.len()) {
-        bail!("{} tests have failed", failed.len());
+    let failed = libtest::failed(&printed).context("a test program did not come to its end")?;
+    match failed.len() {
+        0 => bail!("the tests could not be built, or not be run"),
+        1..=MOST_ACCIDENTS => {}
+        many => bail!("{many} tests have failed"),
     }
     let again = ["--", "--exact"].into_iter().chain(failed.iter().map(String::as_str));
     command::run(tests().env(AT_ONCE, THREADS_AGAIN).args(again)).context("at the second try, too")?;
