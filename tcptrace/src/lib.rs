@@ -12,7 +12,8 @@
 //!   none is the proof that `tcp_max_tw_buckets` refused one. `timer_expire_entry` is its natural end.
 //! - **the kernel's own call stack** at `timer_cancel`: whether it was killed or given more time, and by whom.
 //! - **its FIN**, which turns the FIN_WAIT2 of an orphan into TIME_WAIT and is seen at `kfree_skb`, since 6.11. Before,
-//!   the timer tells afterwards when it was set for the last time, and so the least that the TIME_WAIT lasted.
+//!   the timer tells afterwards when it was set for the last time, and so the least that the TIME_WAIT lasted, once
+//!   another one has shown how long they are set for.
 //!
 //! All of them carry the cookie of the full socket, which makes the two one connection. No duration is assumed anywhere.
 //!

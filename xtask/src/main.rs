@@ -31,7 +31,7 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Installs what building the eBPF object needs (Debian, as root)
     Setup(setup::Args),
-    /// Runs every test, the live kernel tests included (as root)
+    /// Runs every test, the live kernel tests included (as root); a few of these that fail run once more, and are named
     Test(test::Args),
     /// Runs the live scenarios on other kernels, in virtual machines, and on this one (as root)
     Vm(vm::Args),

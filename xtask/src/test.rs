@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test, in one run.
+//! `cargo xtask test`: every test.
 
 use std::process::Command;
 

@@ -131,7 +131,8 @@ impl<W: Write> Perfetto<W> {
         *self.arguments.get_mut() = arguments;
     }
 
-    /// `name` needs no escaping, `arguments` are JSON.
+    /// `name` needs no escaping, `arguments` are JSON. The id is one of its process: what has a plain `id` stands beside all
+    /// processes.
     fn event(&mut self, track: &Track, phase: u8, name: &str, boot_ns: u64, arguments: &[u8]) {
         let to = &mut self.text;
         let parts: [&[u8]; 6] = [

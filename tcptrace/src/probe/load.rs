@@ -215,8 +215,8 @@ fn serve(
     let Ok((btf, _)) = &around.btf else { return Service::Unavailable { reason: "no BTF".into() } };
     match attach(hook, ebpf, btf, stand_ins) {
         Ok(fd) => {
-            // Every packet that a firewall drops comes to this one. If it misses the one in a million that it waits for, the
-            // least that the TIME_WAIT lasted is told afterwards, as on kernels that do not have it.
+            // Every packet that a firewall drops comes to this one. Should it miss a FIN that it waits for, that connection is
+            // told as on kernels that do not have it: nothing is claimed that was not seen.
             if hook.feature != Feature::MiniFin {
                 programs.push(fd);
             }
