@@ -88,6 +88,7 @@ enum Command {
 
 /// Runs the command that the arguments ask for.
 pub fn main() -> ExitCode {
+    run::survive_file_size_limit();
     let cli = Cli::parse();
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("TCPTRACE_LOG", "warn")).init();
     let result = match cli.command {

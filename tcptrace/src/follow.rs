@@ -1,7 +1,7 @@
 //! Items in, rows out: the one way from what a source tells to what is shown, live and from a trace.
 
 use crate::audit::Finding;
-use crate::event::{Cause, Event, Losses};
+use crate::event::{Cause, Losses};
 use crate::filter::{Criteria, Filter};
 use crate::lifecycle::{Config, Engine, Row, Stats};
 use crate::names::Group;
@@ -51,7 +51,7 @@ impl Follower {
     pub fn take<E>(&mut self, items: &[Item], mut each: impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
         for item in items {
             if let Item::Event(event) = item {
-                self.events += u64::from(!matches!(event, Event::Passed { .. }));
+                self.events += u64::from(event.id().is_some());
                 self.engine.feed(event, &mut self.rows);
                 continue;
             }
@@ -68,7 +68,7 @@ impl Follower {
                     }
                     each(&Row::Audit(*finding), &self.origin)?;
                 }
-                Item::Head(_) | Item::Event(_) => {}
+                Item::Head(_) | Item::Ended(_) | Item::Event(_) => {}
             }
         }
         self.hand_over(&mut each)
@@ -115,7 +115,7 @@ impl Follower {
         &self.origin.context
     }
 
-    /// Events that were taken in.
+    /// Events of sockets that were taken in.
     pub fn events(&self) -> u64 {
         self.events
     }

@@ -42,7 +42,7 @@ pub use self::decode::Senseless;
 pub use self::encode::Encoder;
 pub use self::read::{Block, Blocks, Content, Damage, Reader, Wrong};
 pub use self::recordings::{Audience, OpenError, Recordings, Span};
-pub use self::store::{Plan, Store, StoreError};
+pub use self::store::{End, Missing, Packed, Plan, Store, StoreError};
 
 /// One thing after the other, as a source tells it: the live kernel or a trace.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +69,8 @@ pub enum Item {
     Losses(Losses),
     /// What an audit found, in the end.
     Audit(Finding),
+    /// The file ends here, as it should.
+    Ended(Ended),
     /// Something happened.
     Event(Event),
 }
@@ -93,6 +95,9 @@ pub struct Head {
     pub knows_cookies: bool,
     /// Whether it asked which sockets there were already.
     pub existing: bool,
+    /// Whether each of its files ends with an [`Ended`]: one without was cut off. Traces from before there were any do not
+    /// say how they ended.
+    pub says_end: bool,
     /// What could be measured.
     pub features: Vec<RecordedFeature>,
     /// What whoever reads the trace is to be shown of it. The recording itself only leaves out what the kernel side
@@ -109,6 +114,34 @@ pub struct RecordedFeature {
     pub available: bool,
     /// The hook, or why there was none.
     pub detail: String,
+}
+
+/// The end of a file of a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// When, in ns of `CLOCK_BOOTTIME`.
+    pub at: u64,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a file of a recording ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Recording was to end: by a signal, after some time, or with its command.
+    Stopped,
+    /// It is as large as it may be.
+    Full,
+    /// The next file goes on.
+    Turned,
+    /// The flight recorder has written what it kept, and goes on.
+    Dumped,
+    /// It could not be written any further.
+    Failed,
+    /// What later versions know.
+    #[serde(other)]
+    Other,
 }
 
 /// What the clocks showed at one moment, in ns.
@@ -166,6 +199,9 @@ pub struct Summary {
     pub lost: Vec<(Box<str>, u64)>,
     /// Damaged places: where in which file, and what is wrong with it.
     pub damage: Vec<Box<str>>,
+    /// Files that end where nobody meant them to, as those of a recorder that was killed: which, and when the last event
+    /// before that happened, in ns of Unix time.
+    pub cut_off: Vec<(Box<str>, i64)>,
 }
 
 /// Reads these bytes as a trace, draws all conclusions, prints them nowhere: whatever they are, that ends well.

@@ -1,19 +1,20 @@
 //! `watch` and `connections`: from the kernel to the terminal.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use tokio::time::Instant;
 
+use super::Outcome;
 use super::audit::{Audited, refuse_filters};
 use super::record::{Recorder, Target};
 use super::run::{Stop, reached, runtime};
 use super::select::{ConnectionRows, EngineArgs, FilterArgs, OutputArgs, ProbeArgs, duration};
 use super::source::{Sink, Source};
 use super::view::View;
-use super::{Outcome, say};
 use crate::existing::Namespaces;
 use crate::lifecycle::Config;
 use crate::output::{Format, Kind};
@@ -89,11 +90,12 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
             None => None,
         };
         let view = View::new(config, [criteria.clone()], &args.output, kind, rows.states)?;
-        let mut sink = Audited::new(Both { view, recorder }, args.audit, &source, &criteria)?;
+        let both = Both { view, recorder, broken: None };
+        let mut sink = Audited::new(both, args.audit, &source, &criteria)?;
         source.begin(&namespaces, &mut sink)?;
         sink.settle_down(&mut source).await?;
         sink.sink.view.flush()?;
-        say("ready");
+        source.say_ready();
         let end = args.duration.map(|duration| Instant::now() + duration);
         source
             .follow(&mut sink, async {
@@ -108,25 +110,49 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
 struct Both {
     view: View,
     recorder: Option<Recorder>,
+    /// Why nothing is printed any more.
+    broken: Option<io::Error>,
 }
 
 impl Both {
     fn finish(mut self) -> Result<Outcome> {
-        let recorded = self.recorder.map_or(Ok(Outcome::Done), Recorder::finish)?;
+        let recorded = match self.recorder {
+            Some(mut recorder) => {
+                recorder.write_all()?;
+                recorder.finish()
+            }
+            None => Outcome::Done,
+        };
+        if let Some(broken) = self.broken {
+            return Err(broken).context("cannot write to standard output");
+        }
         let viewed = self.view.finish()?;
         Ok(if recorded == Outcome::Done { viewed } else { recorded })
+    }
+
+    /// Whoever does not take rows any more does not keep them from being recorded.
+    fn print(&mut self, print: impl FnOnce(&mut View) -> io::Result<()>) {
+        if self.broken.is_none() {
+            self.broken = print(&mut self.view).err();
+        }
     }
 }
 
 impl Sink for Both {
     fn take(&mut self, items: &[Item]) -> Result<()> {
-        self.view.take(items)?;
-        self.recorder.as_mut().map_or(Ok(()), |recorder| recorder.take(items))
+        if let Some(recorder) = &mut self.recorder {
+            recorder.take(items)?;
+        }
+        self.print(|view| view.take(items));
+        Ok(())
     }
 
     fn settle(&mut self, now: u64) -> Result<()> {
-        self.view.flush()?;
-        self.recorder.as_mut().map_or(Ok(()), |recorder| recorder.settle(now))
+        if let Some(recorder) = &mut self.recorder {
+            recorder.settle(now)?;
+        }
+        self.print(View::flush);
+        Ok(())
     }
 
     fn next_deadline(&self) -> Option<u64> {
@@ -142,7 +168,15 @@ impl Sink for Both {
         self.view.blocked()
     }
 
+    fn wants_survey(&mut self) -> bool {
+        self.recorder.as_mut().is_some_and(Sink::wants_survey)
+    }
+
     fn wants_scan(&mut self) -> bool {
         self.view.follower.engine().wants_scan()
+    }
+
+    fn is_over(&self) -> bool {
+        self.broken.is_some()
     }
 }

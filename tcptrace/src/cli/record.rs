@@ -1,23 +1,24 @@
 //! `record`: from the kernel into a trace.
 
+mod child;
 mod memory;
+mod names;
+mod progress;
 mod recorder;
+mod unowned;
 
 use std::ffi::OsString;
-use std::io;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
-use nix::sys::signal;
-use nix::unistd::Pid;
-use tokio::process::{Child, Command};
+use clap::error::ErrorKind;
 use tokio::signal::unix::{Signal, SignalKind};
 use tokio::time::Instant;
 
+use self::child::Running;
 use self::memory::Memory;
 use super::audit::{Audited, refuse_filters};
 use super::run::{Stop, handler, reached, runtime};
@@ -32,7 +33,7 @@ pub(super) use self::recorder::{Recorder, Target};
 /// Arguments of `record`.
 #[derive(Args, Debug)]
 pub(super) struct RecordArgs {
-    /// The trace to write; it is made readable for its owner only
+    /// The trace to write, readable for its owner only; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Replace the file if it exists
@@ -61,7 +62,8 @@ pub(super) struct RecordArgs {
     audit: bool,
     #[command(flatten)]
     probe: ProbeArgs,
-    /// Run this command, and record until it ends; its exit status is passed on
+    /// Run this command, and record until it ends. Its exit status is passed on, but for 0 where events were lost; 126 or
+    /// 127 if it cannot be run. Asked to end, it has 5 seconds for that
     #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
     #[command(flatten)]
@@ -85,29 +87,18 @@ fn rotate(text: &str) -> Result<Rotate> {
 }
 
 pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
-    const MOST_IN_MEMORY: u64 = 256 << 20;
+    if let Err(error) = child::look_for(&args.command) {
+        say(&error);
+        return Ok(Outcome::Of(error.status));
+    }
     let namespaces = Namespaces::find();
     let criteria = args.filter.criteria(&namespaces)?;
     if args.audit {
         refuse_filters(&criteria);
     }
     let options = args.probe.options(criteria.kernel());
-    let plan = Plan {
-        path: args.output.clone(),
-        force: args.force,
-        numbered: args.rotate.is_some(),
-        most_files: args.max_files.and_then(|files| usize::try_from(files).ok()),
-        most_bytes: args.max_size.filter(|_| args.rotate.is_some()),
-    };
     // Whatever is wrong with the file is said before anything is attached.
-    let target = match args.last {
-        Some(last) => Target::Memory(Memory::new(plan, last, args.max_size.unwrap_or(MOST_IN_MEMORY))?),
-        None => Target::Files {
-            store: Store::create(&plan)?,
-            rotate: args.rotate,
-            most_bytes: args.max_size.filter(|_| args.rotate.is_none()),
-        },
-    };
+    let target = args.target()?;
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
         let mut dump = handler(SignalKind::user_defined1())?;
@@ -116,52 +107,110 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
         let mut recorder = Audited::new(recorder, args.audit, &source, &criteria)?;
         source.begin(&namespaces, &mut recorder)?;
         recorder.settle_down(&mut source).await?;
-        let mut child = start(&args.command)?;
-        say("ready");
+        let mut child = match Running::start(&args.command, args.is_to_stdout()) {
+            Ok(child) => child,
+            Err(error) => {
+                say(&error);
+                return Ok(Outcome::Of(error.status));
+            }
+        };
+        source.say_ready();
         recorder.sink.show_progress();
         let end = args.duration.map(|duration| Instant::now() + duration);
         let mut status = None;
         loop {
-            match source.follow(&mut recorder, next(&mut stop, &mut dump, &mut child, end)).await? {
+            match source.follow(&mut recorder, next(&mut stop, &mut dump, child.as_mut(), end)).await? {
                 Some(Next::Dump) => {
                     source.take_in(&mut recorder)?;
                     recorder.sink.dump()?;
                 }
                 Some(Next::Ended(ended)) => {
-                    status = Some(ended);
+                    status = Some(ended?);
                     break;
                 }
                 Some(Next::Stop) | None => break,
             }
         }
-        let recorder = recorder.finish(&mut source).await?;
+        let mut recorder = recorder.finish(&mut source).await?;
         recorder.audit_lines().iter().for_each(|line| say(format_args!("audit: {line}")));
-        let outcome = recorder.finish()?;
+        let is_written = write_all(&mut recorder, &mut stop).await;
+        let outcome = if is_written { recorder.finish() } else { Outcome::Failed };
+        // All that may be recorded is recorded, and the command goes on.
         if let (Some(child), None) = (&mut child, &status) {
-            status = Some(child.wait().await);
+            status = Some(child.ended(&mut stop, end).await?);
         }
-        let status = status.transpose().context("cannot wait for the command")?;
-        Ok(status.map_or(outcome, |status| Outcome::Of(exit_code(status))))
+        Ok(match status.map(child::exit_code) {
+            None | Some(0) => outcome,
+            Some(code) => Outcome::Of(code),
+        })
     })
+}
+
+impl RecordArgs {
+    fn target(&self) -> Result<Target> {
+        const MOST_IN_MEMORY: u64 = 256 << 20;
+        let plan = Plan {
+            path: self.output.clone(),
+            force: self.force,
+            numbered: self.rotate.is_some(),
+            most_files: self.max_files.and_then(|files| usize::try_from(files).ok()),
+            most_bytes: self.max_size.filter(|_| self.rotate.is_some()),
+        };
+        if let Some(last) = self.last {
+            self.refuse_stdout("--last");
+            return Ok(Target::Memory(Memory::new(plan, last, self.max_size.unwrap_or(MOST_IN_MEMORY))?));
+        }
+        if self.rotate.is_some() {
+            self.refuse_stdout("--rotate");
+        }
+        let store = if self.is_to_stdout() { Store::stdout()? } else { Store::create(&plan)? };
+        let most_bytes = self.max_size.filter(|_| self.rotate.is_none());
+        Ok(Target::Files { store, rotate: self.rotate, most_bytes })
+    }
+
+    fn is_to_stdout(&self) -> bool {
+        self.output.as_os_str() == "-"
+    }
+
+    fn refuse_stdout(&self, option: &str) {
+        if self.is_to_stdout() {
+            let message = format!("{option} writes files, and -o - is standard output\n");
+            clap::Error::raw(ErrorKind::ArgumentConflict, message).exit()
+        }
+    }
+}
+
+/// Has everything written, and tries again as long as that cannot be and nobody asks to end. `false` if it was not.
+async fn write_all(recorder: &mut Recorder, stop: &mut Stop) -> bool {
+    const AGAIN: Duration = Duration::from_secs(1);
+    let mut is_said = false;
+    while let Err(error) = recorder.write_all() {
+        if !std::mem::replace(&mut is_said, true) {
+            say(format_args!("{error:#}; tried again every second until it can be written, or until a second signal"));
+        }
+        tokio::select! {
+            () = stop.asked() => {
+                say(format_args!("nothing was written: {error:#}"));
+                return false;
+            }
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
+    true
 }
 
 /// What makes the recording do something else.
 enum Next {
     Stop,
     Dump,
-    Ended(io::Result<ExitStatus>),
+    Ended(Result<ExitStatus>),
 }
 
-async fn next(stop: &mut Stop, dump: &mut Signal, child: &mut Option<Child>, end: Option<Instant>) -> Next {
+async fn next(stop: &mut Stop, dump: &mut Signal, child: Option<&mut Running>, end: Option<Instant>) -> Next {
     match child {
-        Some(child) => loop {
-            let pid = child.id();
-            tokio::select! {
-                ended = child.wait() => return Next::Ended(ended),
-                () = stop.terminated() => forward(pid),
-                () = reached(end) => { forward(pid); return Next::Ended(child.wait().await) }
-                _ = dump.recv() => return Next::Dump,
-            }
+        Some(child) => tokio::select! {
+            ended = child.ended(stop, end) => Next::Ended(ended),
+            _ = dump.recv() => Next::Dump,
         },
         None => tokio::select! {
             () = stop.asked() => Next::Stop,
@@ -169,23 +218,4 @@ async fn next(stop: &mut Stop, dump: &mut Signal, child: &mut Option<Child>, end
             _ = dump.recv() => Next::Dump,
         },
     }
-}
-
-fn forward(pid: Option<u32>) {
-    if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()) {
-        // It may have ended just now.
-        let _ = signal::kill(Pid::from_raw(pid), signal::Signal::SIGTERM);
-    }
-}
-
-fn start(command: &[OsString]) -> Result<Option<Child>> {
-    let Some((program, args)) = command.split_first() else { return Ok(None) };
-    let spawned = Command::new(program).args(args).spawn();
-    spawned.map(Some).with_context(|| format!("cannot run '{}'", program.to_string_lossy()))
-}
-
-/// As shells pass it on.
-fn exit_code(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-    u8::try_from(code).unwrap_or(1)
 }

@@ -1,5 +1,6 @@
 //! `replay`: what `watch` and `connections` would have printed, from a trace.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
@@ -49,6 +50,8 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Outcome> {
     let mut screen = Screen {
         printer: format.printer(Outlet::default(), text),
         format,
+        is_live: args.trace.is_stream(),
+        failure: None,
         speed: args.speed,
         begun: None,
         findings: Vec::new(),
@@ -57,6 +60,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Outcome> {
     screen.printer.header(kind)?;
     let summary =
         args.trace.tell(args.engine.config(kind, args.rows.at_close), false, Progress::beside_output, &mut screen)?;
+    screen.check()?;
     screen.printer.flush()?;
     say_audit(&screen.findings, &screen.names);
     Ok(summarise(&summary))
@@ -65,7 +69,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Outcome> {
 /// Says what there was in the traces.
 pub(super) fn summarise(summary: &crate::trace::Summary) -> Outcome {
     for place in &summary.damage {
-        say(format_args!("damage in {}", crate::output::sanitise(place.as_bytes())));
+        say(crate::output::sanitise(place.as_bytes()));
     }
     let causes: Vec<_> = summary.lost.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
     let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) };
@@ -78,6 +82,10 @@ pub(super) fn summarise(summary: &crate::trace::Summary) -> Outcome {
 struct Screen {
     printer: Box<dyn Printer>,
     format: Format,
+    /// Somebody may wait for rows while no more is read.
+    is_live: bool,
+    /// Why what was to be printed meanwhile was not.
+    failure: Option<io::Error>,
     speed: Option<f64>,
     /// When it began, here and there.
     begun: Option<(Instant, i64)>,
@@ -86,13 +94,26 @@ struct Screen {
     names: Names,
 }
 
+impl Screen {
+    fn check(&mut self) -> io::Result<()> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+}
+
 impl Audience<anyhow::Error> for Screen {
     fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
+        self.check()?;
         if let Row::Audit(finding) = row {
             self.findings.push(*finding);
             self.names = origin.context.names.clone();
         }
         Ok(print(&mut *self.printer, self.format, row, origin)?)
+    }
+
+    fn progress(&mut self, _bytes: u64) {
+        if self.is_live {
+            self.failure = self.failure.take().or(self.printer.flush().err());
+        }
     }
 
     fn time(&mut self, unix_ns: i64) -> Result<()> {

@@ -1,6 +1,12 @@
 //! What the commands share that follow the live kernel until something ends them.
 
+use std::mem::MaybeUninit;
+use std::ptr;
+
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::Signal as Number;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
@@ -13,12 +19,21 @@ pub(super) fn runtime() -> Result<Runtime> {
 pub(super) struct Stop {
     interrupt: Signal,
     terminate: Signal,
+    /// The terminal is gone; ignored where it was at the start, as `nohup` does.
+    hang_up: Option<Signal>,
+    quit: Option<Signal>,
 }
 
 impl Stop {
     /// From now on the signals do not kill the process.
     pub(super) fn new() -> Result<Self> {
-        Ok(Self { interrupt: handler(SignalKind::interrupt())?, terminate: handler(SignalKind::terminate())? })
+        let unless_ignored = |number: Number, kind| (!is_ignored(number)).then(|| handler(kind)).transpose();
+        Ok(Self {
+            hang_up: unless_ignored(Number::SIGHUP, SignalKind::hangup())?,
+            quit: unless_ignored(Number::SIGQUIT, SignalKind::quit())?,
+            interrupt: handler(SignalKind::interrupt())?,
+            terminate: handler(SignalKind::terminate())?,
+        })
     }
 
     /// Waits for any of them.
@@ -26,18 +41,29 @@ impl Stop {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            () = received(&mut self.hang_up) => {}
+            () = received(&mut self.quit) => {}
         }
     }
 
-    /// Waits for the one that is for us alone. The other one, Ctrl-C, passes by: the terminal sends it to the processes that
-    /// we have started as well.
-    pub(super) async fn terminated(&mut self) {
+    /// Waits for one that the processes that we have started need to be told of. Those from the keyboard pass by: the
+    /// terminal sends them to all.
+    pub(super) async fn forwarded(&mut self) -> Number {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => {}
-                _ = self.terminate.recv() => return,
+                () = received(&mut self.quit) => {}
+                _ = self.terminate.recv() => return Number::SIGTERM,
+                () = received(&mut self.hang_up) => return Number::SIGHUP,
             }
         }
+    }
+}
+
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -45,10 +71,39 @@ pub(super) fn handler(kind: SignalKind) -> Result<Signal> {
     signal(kind).with_context(|| format!("cannot handle signal {}", kind.as_raw_value()))
 }
 
+/// Whether whoever has started this process wants a signal to be ignored.
+fn is_ignored(signal: Number) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is set, and the kernel fills in what is read, or fails.
+    let asked = unsafe { libc::sigaction(signal as i32, ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: every bit pattern is a value of it, and it was zeroed.
+    Errno::result(asked).is_ok() && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+/// A file that grows beyond `ulimit -f` is an error to whoever writes it, as a full disk is, and not the end of the
+/// process. What this process starts is not changed by that.
+pub(super) fn survive_file_size_limit() {
+    extern "C" fn nothing(_: i32) {}
+    let handler: extern "C" fn(i32) = nothing;
+    // SAFETY: the handler does nothing, which it may do at any moment.
+    unsafe { libc::signal(libc::SIGXFSZ, handler as libc::sighandler_t) };
+}
+
 /// Waits for this moment; forever, if there is none.
 pub(super) async fn reached(end: Option<Instant>) {
     match end {
         Some(end) => tokio::time::sleep_until(end).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ignored() {
+        assert!(is_ignored(Number::SIGPIPE), "by every Rust program");
+        assert!(!is_ignored(Number::SIGWINCH));
     }
 }

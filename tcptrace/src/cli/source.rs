@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use self::gaps::{Gaps, Marker};
 use super::clock::{self, boot_ns};
 use super::inquire::{Answer, Inquirer, Question};
+use super::say;
 use crate::event::{Cause, Event, Losses};
 use crate::existing::{Groups, Namespaces};
 use crate::probe::{Feature, Options, Probe};
@@ -123,6 +124,17 @@ impl Source {
         self.probe.services().iter().any(|(served, service)| *served == feature && service.is_attached())
     }
 
+    /// Says that everything is attached that can be, and what cannot.
+    pub(super) fn say_ready(&self) {
+        say("ready");
+        let services = self.probe.services().iter();
+        let missing: Vec<_> =
+            services.filter(|(_, service)| !service.is_attached()).map(|(feature, _)| feature.purpose()).collect();
+        if !missing.is_empty() {
+            say(format_args!("not seen here: {} (tcptrace check says why)", missing.join("; ")));
+        }
+    }
+
     /// What is known of the source, for a recording of it.
     pub(super) fn head(&self) -> Result<Head> {
         let system = nix::sys::utsname::uname()?;
@@ -141,6 +153,7 @@ impl Source {
             started_unix_ns: clock::read_all()?.unix_ns,
             knows_cookies: self.knows_cookies(),
             existing: self.existing,
+            says_end: false,
             features: features.collect(),
             filter: crate::filter::Criteria::default(),
         })

@@ -1,7 +1,11 @@
 //! From trace files to rows: what `replay`, `report`, `timeline` and `export` share.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -9,6 +13,7 @@ use clap::Args;
 use jiff::civil::{DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
+use nix::libc;
 
 use super::progress::Progress;
 use super::select::{FilterArgs, duration};
@@ -20,7 +25,7 @@ use crate::trace::{Audience, Origin, Recordings, Span, Summary};
 /// Which traces are read, and what of them.
 #[derive(Args, Clone, Debug)]
 pub(super) struct TraceArgs {
-    /// Traces to read, as `record` wrote them; several are read as one, by time
+    /// Traces to read, as `record` wrote them; several are read as one, by time. `-` is standard input
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// Leave out what happened before: a time (2026-01-31T03:00:00Z, or local as '2026-01-31 03:00' or 03:00), or how long
@@ -87,6 +92,24 @@ impl TraceArgs {
         Self { from: None, filter: FilterArgs::default(), ..self.clone() }
     }
 
+    /// Whether rows may be wanted before the traces end.
+    pub(super) fn is_stream(&self) -> bool {
+        self.files.iter().any(|file| is_stdin(file))
+    }
+
+    /// Puts a file in the place of standard input, for a command that reads it several times. That file has no name, and is
+    /// gone when it is dropped.
+    pub(super) fn keep_stdin(&mut self) -> Result<Option<File>> {
+        let Some(place) = self.files.iter_mut().find(|file| is_stdin(file)) else { return Ok(None) };
+        let folder = std::env::temp_dir();
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(&folder);
+        let mut file = file.with_context(|| format!("cannot create a temporary file in '{}'", folder.display()))?;
+        io::copy(&mut io::stdin().lock(), &mut file).context("cannot copy standard input to a temporary file")?;
+        *place = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
+        Ok(Some(file))
+    }
+
     /// Reads the traces, and hands over each row that the live commands would have shown, in the order of time; after
     /// those, if asked for, the connections that were still open in the end ([`Row::stuck`]).
     pub(super) fn read(
@@ -143,8 +166,17 @@ impl TraceArgs {
         let to = self.to.map(|to| to.unix_ns(begins, &zone)).transpose()?;
         let span = Span { from: from.unwrap_or(whole.from), to: to.unwrap_or(whole.to) };
         let progress = progress(recordings.bytes());
-        recordings.tell(config, &criteria, span, open_too, &mut Watched { audience, progress })
+        let mut summary = recordings.tell(config, &criteria, span, open_too, &mut Watched { audience, progress })?;
+        for (name, unix_ns) in summary.cut_off.drain(..) {
+            let time = Timestamp::from_nanosecond(unix_ns.into())?.to_zoned(zone.clone()).strftime("%H:%M:%S%.3f");
+            summary.damage.push(format!("{name}: the recording ended abruptly after {time}").into());
+        }
+        Ok(summary)
     }
+}
+
+fn is_stdin(file: &Path) -> bool {
+    file.as_os_str() == "-"
 }
 
 /// An audience, and somebody who waits for it.
@@ -164,6 +196,7 @@ impl<A: Audience<anyhow::Error>> Audience<anyhow::Error> for Watched<'_, A> {
 
     fn progress(&mut self, bytes: u64) {
         self.progress.advanced_to(bytes);
+        self.audience.progress(bytes);
     }
 }
 

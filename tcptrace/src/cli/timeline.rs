@@ -52,16 +52,18 @@ pub(super) struct TimelineArgs {
 }
 
 pub(super) fn run(args: &TimelineArgs) -> Result<Outcome> {
+    let mut traces = args.traces.clone();
+    let _kept = traces.keep_stdin()?;
     let mut selection = Selection::new(args.sort, args.limit);
     let ids = (!args.conn.is_empty()).then(|| args.conn.iter().copied().collect());
-    let summary = each_connection(&args.traces, ids, &mut |connection, origin| selection.offer(connection, origin))?;
+    let summary = each_connection(&traces, ids, &mut |connection, origin| selection.offer(connection, origin))?;
     let offered = selection.offered();
     // The other end is drawn whatever the filters say, so it may not have come up yet.
-    let is_all_seen = args.conn.is_empty() && args.traces.is_unfiltered();
+    let is_all_seen = args.conn.is_empty() && traces.is_unfiltered();
     let addresses = selection.addresses();
     let mut peers = Peers::of(selection.into_items());
     if peers.are_wanted(|ip| !is_all_seen || addresses.may_have(ip)) {
-        let traces = args.traces.unfiltered();
+        let traces = traces.unfiltered();
         let ids = traces.ids_of(&peers.missing())?;
         each_connection(&traces, Some(ids), &mut |connection, origin| peers.offer(connection, origin))?;
     }

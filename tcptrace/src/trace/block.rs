@@ -35,7 +35,7 @@ pub struct BlockHead {
     pub recording: [u8; 16],
     /// Which file of the recording, from 0.
     pub file: U32,
-    /// Events in this block.
+    /// Events of sockets in this block.
     pub events: U32,
     /// Which block of the recording, from 0.
     pub block: U64,
@@ -57,6 +57,8 @@ pub struct BlockHead {
 pub mod flag {
     /// There is more in the block than events of the sockets between `min_id` and `max_id`, and passing time.
     pub const MORE: u16 = 1;
+    /// The block ends a file that was written beside the recording: another one with its number goes on with that.
+    pub const BESIDE: u16 = 2;
 }
 
 /// Why something is no head.

@@ -259,6 +259,7 @@ fn other(kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
             Err(_) => return Some(()),
         },
         kind::CLOCKS => Item::Clocks(read(body)?),
+        kind::ENDED => Item::Ended(serde_json::from_slice(body).ok()?),
         kind::NAMESPACE => {
             let (inode, name) = postcard::take_from_bytes(body).ok()?;
             Item::Namespace { inode, name: name.into() }

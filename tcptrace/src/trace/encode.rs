@@ -30,6 +30,8 @@ pub struct Encoder {
     compressor: Compressor<'static>,
     recording: [u8; 16],
     block: u64,
+    /// Its blocks are in one file alone.
+    is_beside: bool,
     raw: Vec<u8>,
     /// Of the record that is being written.
     body: [u8; LONGEST_BODY],
@@ -114,6 +116,7 @@ impl Encoder {
             compressor,
             recording,
             block: 0,
+            is_beside: false,
             raw: Vec::with_capacity(LONGEST / 2),
             body: [0; LONGEST_BODY],
             events: 0,
@@ -129,6 +132,25 @@ impl Encoder {
         })
     }
 
+    /// Goes on with a recording, at the block with this number.
+    ///
+    /// # Errors
+    /// When there is no memory for packing.
+    pub fn resume(recording: [u8; 16], block: u64) -> io::Result<Self> {
+        Ok(Self { block, ..Self::new(recording)? })
+    }
+
+    /// What it makes from here on belongs to one file alone, and takes no number away from the recording.
+    #[must_use]
+    pub fn beside(self) -> Self {
+        Self { is_beside: true, ..self }
+    }
+
+    /// The id of the recording, and the number of the block that is being made.
+    pub fn place(&self) -> ([u8; 16], u64) {
+        (self.recording, self.block)
+    }
+
     /// Length of what the block holds so far, unpacked.
     pub fn len(&self) -> usize {
         self.raw.len()
@@ -139,7 +161,7 @@ impl Encoder {
         self.raw.is_empty()
     }
 
-    /// Events in the block so far.
+    /// Events of sockets in the block so far.
     pub fn events(&self) -> u32 {
         self.events
     }
@@ -159,6 +181,7 @@ impl Encoder {
             Item::Head(head) => self.json(kind::HEAD, &**head),
             Item::Losses(losses) => self.json(kind::LOSSES, losses),
             Item::Audit(finding) => self.json(kind::AUDIT, finding),
+            Item::Ended(ended) => self.json(kind::ENDED, ended),
             Item::Clocks(clocks) => {
                 self.record(kind::CLOCKS, clocks);
                 Ok(())
@@ -183,7 +206,7 @@ impl Encoder {
             magic: MAGIC,
             checksum: U32::ZERO,
             version: U16::new(VERSION),
-            flags: U16::new(if self.has_more { flag::MORE } else { 0 }),
+            flags: U16::new(if self.has_more { flag::MORE } else { 0 } | if self.is_beside { flag::BESIDE } else { 0 }),
             recording: self.recording,
             file: U32::new(file),
             events: U32::new(self.events),
@@ -205,9 +228,9 @@ impl Encoder {
         Ok(block)
     }
 
-    /// The last block will not be written: the next one takes its place.
-    pub fn take_back(&mut self) {
-        self.block = self.block.saturating_sub(1);
+    /// So many of the last blocks will not be written: the next one takes the place of the first of them.
+    pub fn take_back(&mut self, blocks: u64) {
+        self.block = self.block.saturating_sub(blocks);
     }
 
     fn clear(&mut self) {
@@ -226,7 +249,7 @@ impl Encoder {
 
     fn event(&mut self, event: &Event) {
         let at = event.at();
-        self.events = self.events.saturating_add(1);
+        self.events = self.events.saturating_add(u32::from(event.id().is_some()));
         let (first, last) = self.period.unwrap_or((at, at));
         self.period = Some((first.min(at), last.max(at)));
         match *event {

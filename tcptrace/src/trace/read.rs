@@ -292,6 +292,11 @@ impl<R: Read> Reader<R> {
         self.blocks.offset()
     }
 
+    /// What is read from.
+    pub(super) fn input(&self) -> &R {
+        &self.blocks.input
+    }
+
     /// Goes through the sockets that the rest of the file speaks of, some of them again and again. Damage is passed over.
     ///
     /// # Errors
@@ -349,7 +354,8 @@ impl<R: Read> Reader<R> {
             last = self.decoder.next(self.blocks.raw(), items);
         }
         let head = open.head;
-        let events = items[before..].iter().filter(|item| matches!(item, Item::Event(_))).count();
+        let is_counted = |item: &&Item| matches!(item, Item::Event(event) if event.id().is_some());
+        let events = items[before..].iter().filter(is_counted).count();
         open.events = open.events.saturating_add(u32::try_from(events).unwrap_or(u32::MAX));
         let damage = last.err().map(|senseless| Damage {
             offset: open.offset,

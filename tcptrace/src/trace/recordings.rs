@@ -3,8 +3,12 @@
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 use super::block::{BlockHead, flag};
 use super::read::{Content, Damage, Reader};
@@ -106,20 +110,57 @@ struct Recording<R> {
     /// Events that are missing before the next block.
     missing: u64,
     damage: Vec<Box<str>>,
+    /// Files that end where nobody meant them to, and the time of the last event before, in ns of Unix time.
+    cut_off: Vec<(Box<str>, i64)>,
     read: u64,
 }
 
 struct Part<R> {
     name: Box<str>,
     reader: Reader<R>,
+    /// Whether somebody writes it still.
+    is_written: fn(&R) -> bool,
+    ending: Ending,
     /// Its first block.
     first: BlockHead,
     items: Vec<Item>,
     damage: Vec<Box<str>>,
 }
 
+/// How a file ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Ending {
+    /// It does not tell: it is older than that.
+    #[default]
+    Untold,
+    /// It has not ended so far, and will say so when it does.
+    Due,
+    /// There is nothing more in it; one last look will tell whether it has ended since.
+    Overdue,
+    /// As it should.
+    Told,
+}
+
+impl Ending {
+    fn note(&mut self, items: &[Item]) {
+        for item in items {
+            match item {
+                Item::Head(head) if head.says_end => *self = Self::Due,
+                Item::Ended(_) => *self = Self::Told,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Whether another process has the lock that recorders have on what they write.
+fn is_locked(file: &File) -> bool {
+    let lock = |file| Flock::lock(file, FlockArg::LockSharedNonblock);
+    file.try_clone().is_ok_and(|file| matches!(lock(file), Err((_, Errno::EWOULDBLOCK))))
+}
+
 impl Recordings<File> {
-    /// Opens files.
+    /// Opens files. `-` is standard input.
     ///
     /// # Errors
     /// When one of them cannot be read, or is no trace.
@@ -129,7 +170,8 @@ impl Recordings<File> {
         for path in paths {
             let path = path.as_ref();
             let failed = |reason| OpenError::Unreadable { path: path.display().to_string(), reason };
-            let file = File::open(path).map_err(failed)?;
+            let file = if path.as_os_str() == "-" { stdin() } else { File::open(path) };
+            let file = file.map_err(failed)?;
             let metadata = file.metadata().map_err(failed)?;
             if metadata.is_dir() {
                 return Err(failed(io::ErrorKind::IsADirectory.into()));
@@ -137,8 +179,12 @@ impl Recordings<File> {
             bytes += metadata.len();
             inputs.push((path.display().to_string().into(), file));
         }
-        Ok(Self { bytes, ..Self::of(inputs)? })
+        Ok(Self { bytes, ..Self::of_written(inputs, is_locked)? })
     }
+}
+
+fn stdin() -> io::Result<File> {
+    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
 }
 
 impl<R: Read> Recordings<R> {
@@ -147,10 +193,14 @@ impl<R: Read> Recordings<R> {
     /// # Errors
     /// When one of them cannot be read, or is no trace.
     pub fn of(inputs: Vec<(Box<str>, R)>) -> Result<Self, OpenError> {
+        Self::of_written(inputs, |_| false)
+    }
+
+    fn of_written(inputs: Vec<(Box<str>, R)>, is_written: fn(&R) -> bool) -> Result<Self, OpenError> {
         let mut parts = Vec::new();
         let mut empty = None;
         for (name, input) in inputs {
-            match Part::open(name.clone(), input)? {
+            match Part::open(name.clone(), input, is_written)? {
                 Some(part) => parts.push(part),
                 // A recorder that is killed can leave one.
                 None => empty = Some(name),
@@ -263,7 +313,7 @@ impl<R: Read> Recordings<R> {
 
 impl<R: Read> Part<R> {
     /// Nothing, if there is nothing in it.
-    fn open(name: Box<str>, input: R) -> Result<Option<Self>, OpenError> {
+    fn open(name: Box<str>, input: R, is_written: fn(&R) -> bool) -> Result<Option<Self>, OpenError> {
         let unreadable = |reason| OpenError::Unreadable { path: name.to_string(), reason };
         let mut reader = Reader::new(input).map_err(unreadable)?;
         let mut items = Vec::new();
@@ -272,7 +322,9 @@ impl<R: Read> Part<R> {
             match reader.next(|_| true, &mut items).map_err(unreadable)? {
                 Some(Content::Items { head, damage: last, .. }) => {
                     damage.extend(last.map(|last| named(&name, &last)));
-                    return Ok(Some(Self { name, reader, first: head, items, damage }));
+                    let mut ending = Ending::default();
+                    ending.note(&items);
+                    return Ok(Some(Self { name, reader, is_written, ending, first: head, items, damage }));
                 }
                 Some(Content::Damage(found)) => damage.push(named(&name, &found)),
                 None => {
@@ -312,6 +364,7 @@ impl<R: Read> Recording<R> {
             only: None,
             missing: 0,
             damage,
+            cut_off: Vec::new(),
             read: part.reader.offset(),
             files: VecDeque::from([part]),
         }
@@ -355,6 +408,9 @@ impl<R: Read> Recording<R> {
                         let (at, events) = (head.last_at.get(), u64::from(damage.events.unwrap_or(0)));
                         self.items.push(Item::Event(Event::Lost { at, cause: Cause::Damage, events }));
                     }
+                    if head.flags.get() & flag::MORE != 0 {
+                        part.ending.note(&self.items);
+                    }
                     if begins {
                         self.note_gap(&head);
                     }
@@ -367,9 +423,16 @@ impl<R: Read> Recording<R> {
                     self.missing += u64::from(damage.events.unwrap_or(0));
                     self.damage.push(named(&part.name, &damage));
                 }
-                None => {
-                    self.files.pop_front();
-                }
+                None => match part.ending {
+                    Ending::Due if !(part.is_written)(part.reader.input()) => part.ending = Ending::Overdue,
+                    Ending::Overdue => {
+                        self.cut_off.push((part.name.clone(), self.clock.unix_ns(self.at)));
+                        self.files.pop_front();
+                    }
+                    Ending::Untold | Ending::Due | Ending::Told => {
+                        self.files.pop_front();
+                    }
+                },
             }
         }
         Ok(false)
@@ -396,6 +459,9 @@ impl<R: Read> Recording<R> {
     /// Blocks that are not there hide events.
     fn note_gap(&mut self, head: &BlockHead) {
         let (block, at) = (head.block.get(), head.first_at.get());
+        if head.flags.get() & flag::BESIDE != 0 {
+            return;
+        }
         if block != self.block {
             let blocks = block.abs_diff(self.block);
             if self.missing == 0 {
@@ -502,6 +568,7 @@ impl<R: Read> Followed<R> {
         summary.events += self.follower.events();
         summary.transitions += self.follower.stats().transitions;
         summary.damage.append(&mut self.recording.damage);
+        summary.cut_off.append(&mut self.recording.cut_off);
         for (cause, count) in self.follower.causes() {
             match summary.lost.iter_mut().find(|(known, _)| **known == *cause) {
                 Some((_, known)) => *known += count,

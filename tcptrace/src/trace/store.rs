@@ -1,25 +1,22 @@
 //! The files of a recording: made with care, written in a thread, and turned over as planned.
 
-use std::collections::VecDeque;
+mod file;
+mod writer;
+
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-use nix::libc;
 
-/// How often what was written is made to last a loss of power.
-const SYNC: Duration = Duration::from_secs(1);
+use self::writer::{Output, Writer, next_free};
 
 /// Blocks that wait to be written at most: some seconds of them, when the disk stands still.
 const WAITING: usize = 96;
@@ -67,11 +64,11 @@ impl Plan {
         number.is_some_and(|number| number.len() >= 4 && number.iter().all(u8::is_ascii_digit))
     }
 
-    /// A file that an earlier recording has left, and that this one would come upon when it is too late.
-    fn left_over(&self) -> Option<PathBuf> {
+    /// The files that earlier recordings have left, and those of one that is running.
+    fn left_over(&self) -> Vec<PathBuf> {
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut entries = fs::read_dir(folder).ok()?.flatten();
-        entries.find(|entry| self.has(&entry.file_name())).map(|entry| entry.path())
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.filter(|entry| self.has(&entry.file_name())).map(|entry| entry.path()).collect()
     }
 }
 
@@ -94,9 +91,34 @@ pub enum StoreError {
 impl StoreError {
     /// There is a file where one is to be made.
     pub fn exists(path: &Path) -> Self {
-        Self::Create { path: path.display().to_string(), reason: "it exists already; --force replaces it".into() }
+        Self::refused(path, &"it exists already; --force replaces it")
+    }
+
+    fn refused(path: &Path, reason: &dyn std::fmt::Display) -> Self {
+        Self::Create { path: path.display().to_string(), reason: reason.to_string() }
     }
 }
+
+/// A block as it is written.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// The block.
+    pub bytes: Bytes,
+    /// How many events of sockets are in it.
+    pub events: u64,
+}
+
+/// What was taken for writing, and could not be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Blocks that have a number.
+    pub blocks: u64,
+    /// Events of sockets.
+    pub events: u64,
+}
+
+/// Makes the last block of a recording, in which it says what is missing.
+pub type End = Box<dyn FnMut(Missing) -> io::Result<Vec<u8>> + Send>;
 
 /// Writes blocks, in a thread.
 #[derive(Debug)]
@@ -104,75 +126,119 @@ pub struct Store {
     orders: Option<SyncSender<Order>>,
     thread: Option<JoinHandle<()>>,
     state: Arc<State>,
+    path: PathBuf,
 }
 
-#[derive(Debug)]
 enum Order {
-    Write(Bytes),
-    /// What comes next goes into another file, with this number.
-    Turn(u32),
+    Write(Packed),
+    /// This is the last block of the file: what comes next goes into another one.
+    Turn(Packed),
+    /// Nothing more comes but this.
+    End(End),
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// Why nothing is written any more.
     failure: OnceLock<String>,
+    /// Whoever read what is written has gone away.
+    is_closed: AtomicBool,
+    /// What goes on being written ends up nowhere.
+    wants_turn: AtomicBool,
+    /// What else is to be said.
+    notices: Mutex<Vec<String>>,
     /// Bytes in the files that are there.
     bytes: AtomicU64,
+    /// Events that were written.
+    events: AtomicU64,
+    /// Events that could not be written.
+    missing: AtomicU64,
+}
+
+impl State {
+    fn notice(&self, text: String) {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    }
 }
 
 impl Store {
     /// Makes the first file.
     ///
     /// # Errors
-    /// When it exists and is not to be replaced, when it is no regular file, or when somebody else writes it.
+    /// When it exists and is not to be replaced, when it is no regular file, or when another process writes it or, where
+    /// files are numbered, any of them.
     pub fn create(plan: &Plan) -> Result<Self, StoreError> {
-        if plan.numbered
-            && !plan.force
-            && let Some(path) = plan.left_over()
-        {
-            return Err(StoreError::exists(&path));
+        if plan.numbered {
+            let others = plan.left_over();
+            if let Some(path) = others.iter().find(|path| file::is_locked(path)) {
+                return Err(file::Refused::Locked.at(path));
+            }
+            if let Some(path) = others.first().filter(|_| !plan.force) {
+                return Err(StoreError::exists(path));
+            }
         }
-        Self::with_room(plan, 0, WAITING)
+        let file = file::Owned::create(&plan.path_of(0), plan.force).map_err(|refused| refused.at(&plan.path_of(0)))?;
+        Self::start(plan, Output::File(file), 0, WAITING)
     }
 
-    /// Writes these blocks into the file with this number.
+    /// Writes to standard output.
+    ///
+    /// # Errors
+    /// When that is a terminal, or closed.
+    pub fn stdout() -> Result<Self, StoreError> {
+        let path = Path::new("-");
+        let stdout = io::stdout();
+        if stdout.is_terminal() {
+            return Err(StoreError::refused(path, &"standard output is a terminal; redirect it, or give -o a file"));
+        }
+        let pipe = stdout.as_fd().try_clone_to_owned().map_err(|error| StoreError::refused(path, &error))?;
+        Self::start(&Plan { path: path.into(), ..Plan::default() }, Output::Pipe(File::from(pipe)), 0, WAITING)
+    }
+
+    /// Writes these blocks, and what `end` makes, into the first file from this number on whose name is not taken. Returns
+    /// its number as well.
     ///
     /// # Errors
     /// As [`Store::create`].
-    pub fn of_blocks(plan: &Plan, number: u32, blocks: &[Bytes]) -> Result<Self, StoreError> {
-        let store = Self::with_room(plan, number, blocks.len())?;
-        for block in blocks {
-            // There is room for all, and a failure is asked for later.
-            let _ = store.write(block.clone());
+    pub fn of_blocks(plan: &Plan, number: u32, blocks: Vec<Packed>, end: End) -> Result<(Self, u32), StoreError> {
+        let (file, number) = next_free(plan, number)?;
+        let mut store = Self::start(plan, Output::File(file), number, blocks.len() + 1)?;
+        // There is room for all, and a failure is asked for later.
+        for order in blocks.into_iter().map(Order::Write).chain([Order::End(end)]) {
+            let _ = store.order(order);
         }
-        Ok(store)
+        store.orders = None;
+        Ok((store, number))
     }
 
-    fn with_room(plan: &Plan, number: u32, room: usize) -> Result<Self, StoreError> {
-        let path = plan.path_of(number);
-        let file = create(&path, plan.force)?;
+    fn start(plan: &Plan, output: Output, number: u32, room: usize) -> Result<Self, StoreError> {
         let state = Arc::new(State::default());
-        let writer = Writer {
-            files: VecDeque::from([Kept { path, len: 0 }]),
-            file,
-            plan: plan.clone(),
-            state: Arc::clone(&state),
-            unsynced_since: None,
-        };
+        let writer = Writer::new(plan, output, number, Arc::clone(&state));
         let (sender, receiver) = sync_channel(room);
         let thread = std::thread::Builder::new().name("writer".into()).spawn(move || writer.run(&receiver));
-        Ok(Self { orders: Some(sender), thread: Some(thread.map_err(StoreError::Thread)?), state })
+        let thread = Some(thread.map_err(StoreError::Thread)?);
+        Ok(Self { orders: Some(sender), thread, state, path: plan.path_of(number) })
+    }
+
+    /// The first file that is written.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Has a block written. `false` if it will not be: the disk is full, or so slow that too many blocks wait already.
-    pub fn write(&self, block: Bytes) -> bool {
+    pub fn write(&self, block: Packed) -> bool {
         self.order(Order::Write(block))
     }
 
-    /// Goes on to another file. `false` if that is not possible now.
-    pub fn turn(&self, number: u32) -> bool {
-        self.order(Order::Turn(number))
+    /// The same, however long it takes.
+    pub fn write_last(&self, block: Packed) -> bool {
+        let orders = self.orders.as_ref().filter(|_| self.failure().is_none());
+        orders.is_some_and(|orders| orders.send(Order::Write(block)).is_ok())
+    }
+
+    /// Ends a file with this block, and goes on to another one. `false` if that is not possible now.
+    pub fn turn(&self, end: Packed) -> bool {
+        self.order(Order::Turn(end))
     }
 
     fn order(&self, order: Order) -> bool {
@@ -190,9 +256,48 @@ impl Store {
         self.state.failure.get().map(String::as_str)
     }
 
+    /// Whether whoever read what is written has gone away.
+    pub fn is_closed(&self) -> bool {
+        self.state.is_closed.load(Ordering::Relaxed)
+    }
+
+    /// Whether another file should be begun: the one that is being written was deleted.
+    pub fn wants_turn(&self) -> bool {
+        self.state.wants_turn.load(Ordering::Relaxed)
+    }
+
+    /// What has happened since this was asked last that somebody should know.
+    pub fn notices(&self) -> Vec<String> {
+        std::mem::take(&mut *self.state.notices.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Bytes in the files that are there.
     pub fn bytes(&self) -> u64 {
         self.state.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Events of sockets that were written.
+    pub fn events(&self) -> u64 {
+        self.state.events.load(Ordering::Relaxed)
+    }
+
+    /// Events of sockets that were taken for writing, and could not be written.
+    pub fn missing(&self) -> u64 {
+        self.state.missing.load(Ordering::Relaxed)
+    }
+
+    /// Whether everything is written.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits until everything is written, and at last what `end` makes.
+    pub fn end(&mut self, end: End) {
+        if let Some(orders) = &self.orders {
+            // A thread that is gone has said why.
+            let _ = orders.send(Order::End(end));
+        }
+        self.finish();
     }
 
     /// Waits until everything is written.
@@ -209,129 +314,6 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.finish();
     }
-}
-
-struct Kept {
-    path: PathBuf,
-    len: u64,
-}
-
-/// What writes.
-struct Writer {
-    plan: Plan,
-    file: Flock<File>,
-    /// The files that are there, the one that is being written last.
-    files: VecDeque<Kept>,
-    state: Arc<State>,
-    unsynced_since: Option<Instant>,
-}
-
-impl Writer {
-    fn run(mut self, orders: &Receiver<Order>) {
-        loop {
-            let wait = self.unsynced_since.map_or(Duration::MAX, |since| SYNC.saturating_sub(since.elapsed()));
-            let order = match orders.recv_timeout(wait) {
-                Ok(order) => Some(order),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            if self.state.failure.get().is_some() {
-                continue;
-            }
-            let done = match order {
-                Some(Order::Write(block)) => self.write(&block),
-                Some(Order::Turn(number)) => self.turn(number),
-                None => Ok(()),
-            };
-            let due = self.unsynced_since.is_some_and(|since| since.elapsed() >= SYNC);
-            if let Err(failure) = done.and_then(|()| if due { self.sync() } else { Ok(()) }) {
-                // Said once, by whoever asks.
-                let _ = self.state.failure.set(failure);
-            }
-        }
-        if self.state.failure.get().is_none()
-            && let Err(failure) = self.sync()
-        {
-            let _ = self.state.failure.set(failure);
-        }
-    }
-
-    fn write(&mut self, block: &[u8]) -> Result<(), String> {
-        let Some(kept) = self.files.back_mut() else { return Ok(()) };
-        if let Err(error) = self.file.write_all(block) {
-            // What was written last stays as it is: the part of a block that is there goes.
-            let _ = self.file.set_len(kept.len);
-            return Err(format!("cannot write '{}': {error}", kept.path.display()));
-        }
-        kept.len += block.len() as u64;
-        self.unsynced_since.get_or_insert_with(Instant::now);
-        self.remove_oldest();
-        Ok(())
-    }
-
-    fn turn(&mut self, number: u32) -> Result<(), String> {
-        self.sync()?;
-        let path = self.plan.path_of(number);
-        self.file = create(&path, self.plan.force).map_err(|error| error.to_string())?;
-        self.files.push_back(Kept { path, len: 0 });
-        self.remove_oldest();
-        Ok(())
-    }
-
-    /// Keeps as many files as planned, and as many bytes.
-    fn remove_oldest(&mut self) {
-        let mut bytes: u64 = self.files.iter().map(|kept| kept.len).sum();
-        let (most_files, most_bytes) =
-            (self.plan.most_files.unwrap_or(usize::MAX), self.plan.most_bytes.unwrap_or(u64::MAX));
-        while self.files.len() > 1
-            && (self.files.len() > most_files || bytes > most_bytes)
-            && let Some(oldest) = self.files.pop_front()
-        {
-            bytes -= oldest.len;
-            if let Err(error) = fs::remove_file(&oldest.path) {
-                log::warn!("cannot remove the old trace '{}': {error}", oldest.path.display());
-            }
-        }
-        self.state.bytes.store(bytes, Ordering::Relaxed);
-    }
-
-    fn sync(&mut self) -> Result<(), String> {
-        let Some(_) = self.unsynced_since.take() else { return Ok(()) };
-        let path = self.files.back().map(|kept| kept.path.display().to_string());
-        self.file.sync_data().map_err(|error| format!("cannot write '{}': {error}", path.unwrap_or_default()))
-    }
-}
-
-/// Makes a file that only its owner can read, and that nobody else writes.
-fn create(path: &Path, force: bool) -> Result<Flock<File>, StoreError> {
-    let failed = |reason: String| StoreError::Create { path: path.display().to_string(), reason };
-    let mut options = OpenOptions::new();
-    options.write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    if force {
-        options.create(true)
-    } else {
-        options.create_new(true)
-    };
-    let file = options.open(path).map_err(|error| {
-        if error.kind() == io::ErrorKind::AlreadyExists {
-            return StoreError::exists(path);
-        }
-        failed(match error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ELOOP) => "it is a symbolic link".into(),
-            Some(Errno::ENXIO) => "it is no regular file".into(),
-            _ => error.to_string(),
-        })
-    })?;
-    let metadata = file.metadata().map_err(|error| failed(error.to_string()))?;
-    if !metadata.is_file() {
-        return Err(failed("it is no regular file".into()));
-    }
-    let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-        failed(if errno == Errno::EWOULDBLOCK { "another process is writing it".into() } else { errno.to_string() })
-    })?;
-    let emptied = file.set_permissions(Permissions::from_mode(0o600)).and_then(|()| file.set_len(0));
-    emptied.map_err(|error| failed(error.to_string()))?;
-    Ok(file)
 }
 
 #[cfg(test)]

@@ -451,7 +451,7 @@ fn a_block_that_is_taken_back_leaves_no_gap() {
         items.iter().for_each(|item| encoder.push(item).expect("it fits"));
         let block = encoder.finish(0).expect("it can be packed");
         if number == 1 {
-            encoder.take_back();
+            encoder.take_back(1);
         } else {
             bytes.extend(block);
         }

@@ -1,16 +1,19 @@
 //! The newest part of a recording, in memory until somebody asks for it.
 
 use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
-use bytes::Bytes;
+use indicatif::HumanBytes;
 
-use crate::cli::say;
-use crate::trace::{Plan, Store, StoreError};
+use super::super::say;
+use crate::trace::{End, Packed, Plan, Store, StoreError};
 
 /// What is kept is forgotten by a quarter at a time: each part begins with what it takes to read it alone.
 const PARTS: u32 = 4;
+/// How often to look whether what is being written is written.
+const LOOK_NS: u64 = 20_000_000;
 
 /// Blocks of the newest past.
 pub(in super::super) struct Memory {
@@ -18,43 +21,56 @@ pub(in super::super) struct Memory {
     last_ns: u64,
     most_bytes: u64,
     parts: VecDeque<Part>,
-    /// How often it was written.
-    dumps: u32,
-    dumping: Vec<Store>,
+    /// Number of the file that comes next: 0 is the one that was asked for.
+    number: u32,
+    /// What is being written, and when that was last looked at.
+    dump: Option<Store>,
+    looked_at: u64,
+    /// Somebody has asked meanwhile.
+    is_asked_again: bool,
     /// Less than what was asked for is kept, and that was said.
     is_short: bool,
 }
 
 #[derive(Default)]
 struct Part {
-    blocks: Vec<Bytes>,
+    blocks: Vec<Packed>,
     bytes: u64,
     since: u64,
     until: u64,
+}
+
+/// What was written in the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+    /// Not where it was asked for.
+    pub(super) is_elsewhere: bool,
 }
 
 impl Memory {
     /// Keeps this time, and this many bytes at most.
     ///
     /// # Errors
-    /// When the file that it will be written to exists, unless it may be replaced.
-    pub(super) fn new(plan: Plan, last: Duration, most_bytes: u64) -> Result<Self> {
-        if !plan.force && plan.path.symlink_metadata().is_ok() {
-            return Err(StoreError::exists(&plan.path).into());
-        }
+    /// When the file that it will be written to cannot be made.
+    pub(super) fn new(plan: Plan, last: Duration, most_bytes: u64) -> Result<Self, StoreError> {
+        // What is wrong with the file is said now; nothing is left of this one.
+        drop(Store::create(&plan)?);
         let last_ns = u64::try_from(last.as_nanos()).unwrap_or(u64::MAX);
         let parts = VecDeque::from([Part::default()]);
-        Ok(Self { plan, last_ns, most_bytes, parts, dumps: 0, dumping: Vec::new(), is_short: false })
+        let (number, looked_at, is_asked_again, is_short) = (0, 0, false, false);
+        Ok(Self { plan, last_ns, most_bytes, parts, number, dump: None, looked_at, is_asked_again, is_short })
     }
 
     /// Takes a block in. Returns whether a new part is to begin.
-    pub(super) fn keep(&mut self, block: Bytes, now: u64) -> bool {
+    pub(super) fn keep(&mut self, block: Packed, now: u64) -> bool {
         let (most_bytes, last_ns) = (self.most_bytes, self.last_ns);
         let Some(part) = self.parts.back_mut() else { return true };
         if part.blocks.is_empty() {
             part.since = now;
         }
-        part.bytes += block.len() as u64;
+        part.bytes += block.bytes.len() as u64;
         part.until = now;
         part.blocks.push(block);
         part.bytes > most_bytes / u64::from(PARTS) || now.saturating_sub(part.since) > last_ns / u64::from(PARTS)
@@ -82,24 +98,107 @@ impl Memory {
         self.parts.iter().map(|part| part.bytes).sum()
     }
 
-    /// Has everything written that is kept, the first time into the file itself, then into numbered ones.
-    pub(super) fn dump(&mut self) -> Result<()> {
-        let plan = Plan { numbered: self.dumps > 0, ..self.plan.clone() };
-        let path = plan.path_of(self.dumps).display().to_string();
-        let blocks: Vec<Bytes> = self.parts.iter().flat_map(|part| &part.blocks).cloned().collect();
-        say(format_args!("writing the last {} to '{path}'", indicatif::HumanBytes(self.bytes())));
-        self.dumping.push(Store::of_blocks(&plan, self.dumps, &blocks)?);
-        self.dumps += 1;
-        Ok(())
+    fn blocks(&self) -> Vec<Packed> {
+        self.parts.iter().flat_map(|part| &part.blocks).cloned().collect()
     }
 
-    /// Waits until everything is written. Returns why something was not.
-    pub(super) fn finish(&mut self) -> Option<String> {
-        let mut failure = None;
-        for mut store in self.dumping.drain(..) {
-            store.finish();
-            failure = failure.or(store.failure().map(str::to_owned));
+    /// Has everything written that is kept, and `end` behind it: the first time into the file itself, then into numbered
+    /// ones. Where one is being written still, that comes first.
+    pub(super) fn dump(&mut self, end: End) {
+        if self.dump.is_some() {
+            self.is_asked_again = true;
+            return;
         }
-        failure
+        match self.begin(end) {
+            Ok(store) => {
+                let (bytes, path) = (HumanBytes(self.bytes()), store.path().display());
+                say(format_args!("writing the last {bytes} to '{path}'"));
+                self.dump = Some(store);
+            }
+            Err(error) => say(format_args!("{error}; recording goes on, and nothing is forgotten for this")),
+        }
+    }
+
+    fn begin(&mut self, end: End) -> Result<Store, StoreError> {
+        let (store, number) = begin(&self.plan, self.number, self.blocks(), end)?;
+        self.number = number + 1;
+        Ok(store)
+    }
+
+    /// Looks whether what is being written is written. Returns whether to begin again, since somebody has asked meanwhile.
+    pub(super) fn look(&mut self, now: u64) -> bool {
+        self.looked_at = now;
+        if self.dump.as_ref().is_some_and(Store::is_finished)
+            && let Some(store) = self.dump.take()
+            && let Err(failure) = outcome(store)
+        {
+            say(format_args!("{failure}; recording goes on, and nothing is forgotten for this"));
+        }
+        self.dump.is_none() && std::mem::take(&mut self.is_asked_again)
+    }
+
+    /// When to look again, in ns of `CLOCK_BOOTTIME`.
+    pub(super) fn look_at(&self) -> Option<u64> {
+        self.dump.as_ref().map(|_| self.looked_at + LOOK_NS)
+    }
+
+    /// Writes everything that is kept, and waits until that is done: to where it was asked for, else into the working
+    /// folder, else into that for temporary files.
+    ///
+    /// # Errors
+    /// When there is no place for it: all that went wrong.
+    pub(super) fn write(&mut self, end: &dyn Fn() -> End) -> Result<Written, String> {
+        self.finish_dump();
+        let mut failures = Vec::new();
+        match self.begin(end()).map_err(|error| error.to_string()).and_then(outcome) {
+            Ok(written) => return Ok(written),
+            Err(failure) => failures.push(failure),
+        }
+        let name = self.plan.path.file_name().map(PathBuf::from).unwrap_or_default();
+        for folder in [PathBuf::from("."), std::env::temp_dir()] {
+            let plan = Plan { path: folder.join(&name), ..Plan::default() };
+            let written = begin(&plan, 0, self.blocks(), end()).map_err(|error| error.to_string());
+            match written.and_then(|(store, _)| Ok((store.path().display().to_string(), outcome(store)?))) {
+                Ok((path, written)) => {
+                    say(format_args!("{}: wrote it to '{path}' instead", failures.join("; ")));
+                    return Ok(Written { is_elsewhere: true, ..written });
+                }
+                Err(failure) => failures.push(failure),
+            }
+        }
+        Err(failures.join("; "))
+    }
+
+    /// Waits for what is being written, and forgets who has asked.
+    fn finish_dump(&mut self) {
+        if let Some(mut store) = self.dump.take() {
+            store.finish();
+            self.dump = Some(store);
+            self.look(0);
+        }
+    }
+}
+
+/// Begins with the file itself, where that is the first one and its name is free, or else with the first free number.
+fn begin(plan: &Plan, number: u32, blocks: Vec<Packed>, end: End) -> Result<(Store, u32), StoreError> {
+    let is_first = number == 0 && (plan.force || !is_taken(&plan.path));
+    let plan = Plan { numbered: !is_first, ..plan.clone() };
+    Store::of_blocks(&plan, if is_first { 0 } else { number.max(1) }, blocks, end)
+}
+
+fn is_taken(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|there| !there.is_file() || there.len() > 0)
+}
+
+/// Waits until everything is written. What could be written in part only is removed.
+fn outcome(mut store: Store) -> Result<Written, String> {
+    store.finish();
+    match store.failure().map(str::to_owned) {
+        None => Ok(Written { events: store.events(), bytes: store.bytes(), is_elsewhere: false }),
+        Some(failure) => {
+            // It would take the room that the next try needs.
+            let _ = fs::remove_file(store.path());
+            Err(failure)
+        }
     }
 }

@@ -1,25 +1,24 @@
 //! Items in, blocks out, to wherever they are kept.
 
-use std::collections::HashMap;
-use std::io::{self, IsTerminal};
+use std::io::{self, ErrorKind, IsTerminal};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bytes::Bytes;
-use foldhash::fast::FixedState;
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 
 use super::Rotate;
-use super::memory::Memory;
+use super::memory::{Memory, Written};
+use super::names::Names;
+use super::progress::Progress;
+use super::unowned::Unowned;
 use crate::audit::Finding;
 use crate::cli::source::Sink;
 use crate::cli::{Outcome, say};
-use crate::event::{Cause, Event, Id, Losses};
+use crate::event::{Cause, Event, Losses};
 use crate::filter::Criteria;
 use crate::follow::UNACCOUNTED;
-use crate::names::Names;
 use crate::output::audit_lines;
-use crate::tcp::State;
-use crate::trace::{Clocks, Encoder, Head, Item, Store};
+use crate::trace::{Clocks, Encoder, End, Ended, Head, Item, Packed, Reason, Store};
 
 /// What has come is handed to the kernel after this time at the latest, and so survives our own death.
 const FLUSH_NS: u64 = 60_000_000;
@@ -28,14 +27,12 @@ const FLUSH_BYTES: usize = 64 << 10;
 /// How often a trace says that time has passed: after something has happened, and while nothing happens.
 const PASSED_NS: u64 = 1_000_000_000;
 const IDLE_NS: u64 = 10_000_000_000;
-/// After this time somebody looks who has the connection of a server that nobody is known to have accepted.
-const UNOWNED_NS: u64 = 1_000_000_000;
-/// How often progress is shown.
-const PROGRESS_NS: u64 = 1_000_000_000;
+/// The last block of a file, which says that it ends, takes no more.
+const END_BYTES: u64 = 1024;
 
 /// Where blocks go.
 pub(in super::super) enum Target {
-    /// Into files.
+    /// Into files, or to standard output.
     Files {
         /// Writes them.
         store: Store,
@@ -54,9 +51,11 @@ pub(in super::super) struct Recorder {
     encoder: Encoder,
     head: Head,
     clocks: Clocks,
+    /// With `unwritten`: events that the disk did not take, but for those of which the [`Store`] alone knows.
     losses: Losses,
-    /// Every name that was told.
-    names: HashMap<(bool, u64), Item, FixedState>,
+    names: Names,
+    /// Every socket there is has been named since the file began.
+    is_surveyed: bool,
     /// Which file, from 0.
     file: u32,
     file_bytes: u64,
@@ -68,29 +67,34 @@ pub(in super::super) struct Recorder {
     is_stirred: bool,
     wants_survey: bool,
     unowned: Unowned,
+    /// Events of sockets that were taken in, and those of them that came when the trace had ended already.
     events: u64,
+    late: u64,
     bytes: u64,
-    /// Said once.
-    failure: Option<String>,
+    /// Events that the disk has not taken since it last took any.
+    gap: Option<u64>,
+    /// The failure was said.
+    has_failed: bool,
     findings: Vec<Finding>,
     /// There is as much as there may be.
     is_full: bool,
     /// Nothing more comes, and no other file is begun.
     is_ending: bool,
+    written: Written,
     progress: Option<Progress>,
 }
 
 impl Recorder {
     /// Records into `target` what matches, as far as the kernel side leaves out the rest; readers do the rest.
     pub(in super::super) fn new(target: Target, head: Head, filter: Criteria) -> Result<Self> {
-        let recording = random()?;
         let mut recorder = Self {
             target,
-            encoder: Encoder::new(recording)?,
-            head: Head { filter, ..head },
+            encoder: Encoder::new(random()?)?,
+            head: Head { filter, says_end: true, ..head },
             clocks: Clocks::default(),
             losses: Losses::default(),
-            names: HashMap::default(),
+            names: Names::default(),
+            is_surveyed: false,
             file: 0,
             file_bytes: 0,
             file_since: None,
@@ -100,14 +104,17 @@ impl Recorder {
             wants_survey: false,
             unowned: Unowned::default(),
             events: 0,
+            late: 0,
             bytes: 0,
-            failure: None,
+            gap: None,
+            has_failed: false,
             findings: Vec::new(),
             is_full: false,
             is_ending: false,
+            written: Written::default(),
             progress: None,
         };
-        recorder.push_head()?;
+        recorder.push_head().context("cannot write the head of the trace")?;
         Ok(recorder)
     }
 
@@ -124,33 +131,36 @@ impl Recorder {
     fn flush(&mut self, now: u64) -> Result<()> {
         self.waiting_since = None;
         let events = u64::from(self.encoder.events());
-        let block = Bytes::from(self.encoder.finish(self.file)?);
-        let len = block.len() as u64;
+        let bytes = Bytes::from(self.encoder.finish(self.file)?);
+        let len = bytes.len() as u64;
         if len == 0 {
             return Ok(());
         }
+        let block = Packed { bytes, events };
         let is_turn = match &mut self.target {
             Target::Memory(memory) => memory.keep(block, now),
             Target::Files { store, rotate, most_bytes } => {
-                if self.is_full || most_bytes.is_some_and(|most| self.bytes + len > most) {
+                self.is_full |= most_bytes.is_some_and(|most| self.bytes + len + END_BYTES > most);
+                if self.is_full || store.is_closed() {
                     // The recording ends before this block, and before whatever would still fit.
-                    self.is_full = true;
-                    self.events -= events.min(self.events);
+                    self.late += events;
+                    self.encoder.take_back(1);
                     return Ok(());
                 }
-                if !store.write(block) {
-                    self.losses.unwritten += events;
-                    self.encoder.take_back();
+                if !(if self.is_ending { store.write_last(block) } else { store.write(block) }) {
+                    self.encoder.take_back(1);
                     return self.note_unwritten(events, now);
                 }
+                self.wants_survey |= self.gap.take().is_some();
                 self.bytes += len;
                 self.file_bytes += len;
                 let since = *self.file_since.get_or_insert(now);
-                match *rotate {
+                let is_due = match *rotate {
                     Some(Rotate::Bytes(most)) => self.file_bytes >= most,
                     Some(Rotate::Ns(longest)) => now.saturating_sub(since) >= longest,
                     None => false,
-                }
+                };
+                is_due || store.wants_turn()
             }
         };
         if is_turn && !self.is_ending { self.turn(now) } else { Ok(()) }
@@ -161,88 +171,195 @@ impl Recorder {
         match &mut self.target {
             Target::Memory(memory) => memory.begin_part(now),
             Target::Files { store, .. } => {
-                if !store.turn(self.file + 1) {
+                self.encoder.push(&Item::Losses(self.losses))?;
+                self.encoder.push(&Item::Ended(Ended { at: now, reason: Reason::Turned }))?;
+                let end = Packed { bytes: self.encoder.finish(self.file)?.into(), events: 0 };
+                if !store.turn(end) {
+                    self.encoder.take_back(1);
                     return Ok(());
                 }
                 self.file += 1;
                 (self.file_bytes, self.file_since) = (0, None);
             }
         }
+        self.wants_survey = true;
+        self.begin_anew(now)
+    }
+
+    /// Says again what readers of what follows have to know.
+    fn begin_anew(&mut self, now: u64) -> Result<()> {
         self.push_head()?;
         self.encoder.push(&Item::Clocks(self.clocks))?;
+        if let Some(events) = self.gap {
+            self.encoder.push(&Item::Event(Event::Lost { at: now, cause: Cause::Disk, events }))?;
+        }
         self.encoder.push(&Item::Losses(self.losses))?;
-        self.names.values().try_for_each(|name| self.encoder.push(name))?;
-        self.wants_survey = true;
+        // Where nobody asks which sockets there are, names that are needed are looked for again.
+        let forgets = std::mem::take(&mut self.is_surveyed) || !self.head.existing;
+        self.names.turn(forgets && self.gap.is_none());
         Ok(())
     }
 
+    /// The disk is full, or does not keep up: what it takes next says where the trace has a gap, and how much is missing.
     fn note_unwritten(&mut self, events: u64, now: u64) -> Result<()> {
-        let Target::Files { store, .. } = &self.target else { return Ok(()) };
-        match (store.failure(), &self.failure) {
-            (Some(failure), None) => {
-                say(format_args!("{failure}; nothing more is written, what is there stays"));
-                self.failure = Some(failure.to_owned());
-            }
-            (None, _) => {
-                // The disk does not keep up: the trace says where it has a gap.
-                self.encoder.push(&Item::Event(Event::Lost { at: now, cause: Cause::Disk, events }))?;
-                self.encoder.push(&Item::Losses(self.losses))?;
-            }
-            (Some(_), Some(_)) => {}
+        self.losses.unwritten += events;
+        *self.gap.get_or_insert(0) += events;
+        if self.say_failure() { Ok(()) } else { self.begin_anew(now) }
+    }
+
+    /// Whether nothing is written any more, which is said once.
+    fn say_failure(&mut self) -> bool {
+        let Target::Files { store, .. } = &self.target else { return false };
+        let Some(failure) = store.failure() else { return false };
+        if !std::mem::replace(&mut self.has_failed, true) {
+            say(format_args!("{failure}; nothing more is written"));
         }
-        Ok(())
+        true
     }
 
     /// What the audit found, in words.
     pub(super) fn audit_lines(&self) -> Vec<String> {
-        let mut names = Names::default();
-        for item in self.names.values() {
-            if let Item::Namespace { inode, name } = item {
-                names.name_namespace(*inode, name);
-            }
-        }
+        let mut names = crate::names::Names::default();
+        self.names.namespaces().for_each(|(inode, name)| names.name_namespace(inode, name));
         audit_lines(&self.findings, &names)
     }
 
-    /// Writes what is kept in memory, if it is.
+    /// Has everything written that is kept in memory, if it is.
     pub(super) fn dump(&mut self) -> Result<()> {
         if let Target::Memory(_) = self.target {
             self.flush(self.passed_at)?;
         }
-        if let Target::Memory(memory) = &mut self.target { memory.dump() } else { Ok(()) }
+        let ending = self.ending(Reason::Dumped);
+        if let Target::Memory(memory) = &mut self.target {
+            memory.dump(ending.make());
+        }
+        Ok(())
     }
 
-    /// Has everything written, and says what there was.
-    pub(in super::super) fn finish(mut self) -> Result<Outcome> {
-        self.is_ending = true;
-        self.flush(self.passed_at)?;
-        drop(self.progress.take());
-        let (failure, bytes) = match &mut self.target {
+    fn ending(&self, reason: Reason) -> Ending {
+        let (recording, block) = self.encoder.place();
+        let (losses, gap, file) = (self.losses, self.gap.unwrap_or(0), self.file);
+        Ending { recording, block, file, losses, gap, ended: Ended { at: self.passed_at, reason } }
+    }
+
+    /// Nothing more comes: has everything written.
+    ///
+    /// # Errors
+    /// When what was kept in memory cannot be written anywhere. It is there still, for another try.
+    pub(in super::super) fn write_all(&mut self) -> Result<()> {
+        if !std::mem::replace(&mut self.is_ending, true) {
+            self.flush(self.passed_at)?;
+            drop(self.progress.take());
+        }
+        let ending = self.ending(if self.is_full { Reason::Full } else { Reason::Stopped });
+        match &mut self.target {
             Target::Memory(memory) => {
-                memory.dump()?;
-                (memory.finish(), memory.bytes())
+                self.written = memory.write(&|| ending.make()).map_err(anyhow::Error::msg)?;
             }
             Target::Files { store, .. } => {
-                store.finish();
-                (store.failure().map(str::to_owned), store.bytes())
+                store.end(ending.make());
+                self.losses.unwritten += store.missing();
+                self.written = Written { events: store.events(), bytes: store.bytes(), is_elsewhere: false };
+                self.say_notices();
+                self.say_failure();
             }
-        };
-        if let (Some(failure), None) = (&failure, &self.failure) {
-            say(failure);
         }
+        Ok(())
+    }
+
+    fn say_notices(&self) {
+        if let Target::Files { store, .. } = &self.target {
+            store.notices().iter().for_each(say);
+        }
+    }
+
+    /// Says what there was.
+    pub(in super::super) fn finish(self) -> Outcome {
         let unaccounted: u64 = self.findings.iter().map(unexplained).sum();
         let causes = self.losses.by_cause().map(|(cause, count)| (cause.words(), count));
         let causes = causes.chain((unaccounted > 0).then_some((UNACCOUNTED, unaccounted)));
         let causes: Vec<_> = causes.map(|(cause, count)| format!("{count} {cause}")).collect();
         let lost = self.losses.total() + unaccounted;
         let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) };
-        say(format_args!(
-            "{} events recorded, {lost} lost{causes}, {}{}",
-            self.events - self.losses.unwritten.min(self.events),
-            HumanBytes(bytes),
-            if self.is_full { ", all that --max-size allows" } else { "" },
-        ));
-        Ok(if failure.is_some() || lost > 0 { Outcome::Lost } else { Outcome::Done })
+        let Written { events, bytes, is_elsewhere } = self.written;
+        let more = match &self.target {
+            Target::Memory(_) if events < self.events => format!(", the last of {} seen", self.events),
+            _ if self.is_full => ", all that --max-size allows".into(),
+            _ => String::new(),
+        };
+        say(format_args!("{events} events recorded, {lost} lost{causes}, {}{more}", HumanBytes(bytes)));
+        match () {
+            () if is_elsewhere => Outcome::Failed,
+            () if self.has_failed || lost > 0 => Outcome::Lost,
+            () => Outcome::Done,
+        }
+    }
+
+    fn take_event(&mut self, event: &Event) -> Result<()> {
+        if let Event::Passed { at } = event {
+            (self.passed_at, self.is_stirred) = (*at, false);
+        } else {
+            self.events += u64::from(event.id().is_some());
+            self.is_stirred = true;
+            self.is_surveyed |= matches!(event, Event::SurveyEnded { .. });
+            self.unowned.note(event);
+        }
+        if self.has_failed {
+            let events = u64::from(event.id().is_some());
+            self.losses.unwritten += events;
+            *self.gap.get_or_insert(0) += events;
+            return Ok(());
+        }
+        for name in self.names.missing(event).into_iter().flatten() {
+            self.push(&name)?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, item: &Item) -> Result<()> {
+        if self.has_failed {
+            return Ok(());
+        }
+        match self.encoder.push(item) {
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => log::warn!("left out of the trace: {error}"),
+            pushed => pushed?,
+        }
+        if self.encoder.len() >= FLUSH_BYTES {
+            let at = if let Item::Event(event) = item { event.at() } else { self.passed_at };
+            self.flush(at)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the last block of a file says.
+#[derive(Clone, Copy)]
+struct Ending {
+    recording: [u8; 16],
+    block: u64,
+    file: u32,
+    losses: Losses,
+    /// Events of which the trace does not say yet that they are not in it.
+    gap: u64,
+    ended: Ended,
+}
+
+impl Ending {
+    fn make(mut self) -> End {
+        Box::new(move |missing| {
+            let encoder = Encoder::resume(self.recording, self.block.saturating_sub(missing.blocks))?;
+            let mut encoder = if self.ended.reason == Reason::Dumped { encoder.beside() } else { encoder };
+            let events = self.gap + missing.events;
+            if events > 0 {
+                let at = self.ended.at;
+                encoder.push(&Item::Event(Event::Lost { at, cause: Cause::Disk, events }))?;
+                self.ended.reason = Reason::Failed;
+            }
+            let unwritten = self.losses.unwritten + missing.events;
+            encoder.push(&Item::Losses(Losses { unwritten, ..self.losses }))?;
+            encoder.push(&Item::Ended(self.ended))?;
+            encoder.finish(self.file)
+        })
     }
 }
 
@@ -254,40 +371,23 @@ impl Sink for Recorder {
     fn take(&mut self, items: &[Item]) -> Result<()> {
         for item in items {
             match item {
-                Item::Event(event) => {
-                    if let Event::Passed { at } = event {
-                        (self.passed_at, self.is_stirred) = (*at, false);
-                    } else {
-                        self.events += 1;
-                        self.is_stirred = true;
-                        self.unowned.note(event);
-                    }
-                    if self.failure.is_some() {
-                        self.losses.unwritten += 1;
-                        continue;
-                    }
-                }
+                Item::Event(event) => self.take_event(event)?,
                 Item::Clocks(clocks) => {
                     self.clocks = *clocks;
-                    self.push_head()?;
+                    let head = Item::Head(Box::new(self.head.clone()));
+                    self.push(&head)?;
                 }
-                Item::Losses(losses) => self.losses = Losses { unwritten: self.losses.unwritten, ..*losses },
-                Item::Namespace { inode, .. } => {
-                    self.names.insert((false, u64::from(*inode)), item.clone());
+                Item::Losses(losses) => {
+                    // The source does not know of those.
+                    self.losses = Losses { unwritten: self.losses.unwritten, ..*losses };
+                    self.push(&Item::Losses(self.losses))?;
+                    continue;
                 }
-                Item::Group { id, .. } => {
-                    self.names.insert((true, *id), item.clone());
-                }
+                Item::Namespace { .. } | Item::Group { .. } => self.names.learn(item),
                 Item::Audit(finding) => self.findings.push(*finding),
-                Item::Head(_) => {}
+                Item::Head(_) | Item::Ended(_) => {}
             }
-            if self.failure.is_none() {
-                self.encoder.push(item)?;
-                if self.encoder.len() >= FLUSH_BYTES {
-                    let at = if let Item::Event(event) = item { event.at() } else { self.passed_at };
-                    self.flush(at)?;
-                }
-            }
+            self.push(item)?;
         }
         Ok(())
     }
@@ -300,6 +400,12 @@ impl Sink for Recorder {
             }
         }
         self.unowned.sift(now);
+        self.say_notices();
+        if let Target::Memory(memory) = &mut self.target
+            && memory.look(now)
+        {
+            self.dump()?;
+        }
         if let Some(progress) = &mut self.progress {
             let bytes = match &self.target {
                 Target::Memory(memory) => memory.bytes(),
@@ -316,8 +422,9 @@ impl Sink for Recorder {
 
     fn settles_by(&self) -> Option<u64> {
         let flush = self.waiting_since.map(|since| since + FLUSH_NS);
-        let progress = self.progress.as_ref().map(|progress| progress.shown_at + PROGRESS_NS);
-        [flush, progress, self.unowned.sift_at].into_iter().flatten().min()
+        let progress = self.progress.as_ref().map(Progress::due_at);
+        let look = if let Target::Memory(memory) = &self.target { memory.look_at() } else { None };
+        [flush, progress, look, self.unowned.sift_at].into_iter().flatten().min()
     }
 
     fn wants_survey(&mut self) -> bool {
@@ -325,95 +432,19 @@ impl Sink for Recorder {
     }
 
     fn wants_scan(&mut self) -> bool {
-        std::mem::take(&mut self.unowned.scan_wanted)
+        self.unowned.wants_scan()
     }
 
     fn is_over(&self) -> bool {
-        self.is_full
-    }
-}
-
-/// Connections of servers that nobody is known to have accepted.
-#[derive(Default)]
-struct Unowned {
-    since: HashMap<Id, u64, FixedState>,
-    sift_at: Option<u64>,
-    scan_wanted: bool,
-}
-
-impl Unowned {
-    fn note(&mut self, event: &Event) {
-        match event {
-            Event::Change(change) if (change.old, change.new) == (State::SynRecv, State::Established) => {
-                self.since.insert(change.id, change.at);
-                self.sift_at.get_or_insert(change.at + UNOWNED_NS);
-            }
-            Event::Change(change) if change.old == State::Established => {
-                self.since.remove(&change.id);
-            }
-            Event::Accepted { id, .. } => {
-                self.since.remove(id);
-            }
-            _ => {}
-        }
-    }
-
-    /// Those that are there for some time are worth a look, one.
-    fn sift(&mut self, now: u64) {
-        if self.sift_at.is_some_and(|at| at <= now) {
-            let before = self.since.len();
-            self.since.retain(|_, since| now < *since + UNOWNED_NS);
-            self.scan_wanted |= self.since.len() < before;
-            self.sift_at = (!self.since.is_empty()).then_some(now + UNOWNED_NS);
-        }
-    }
-}
-
-/// One line that says how it goes.
-struct Progress {
-    bar: ProgressBar,
-    begun_at: Option<u64>,
-    shown_at: u64,
-    events: u64,
-}
-
-impl Progress {
-    fn new() -> Self {
-        let bar = ProgressBar::new_spinner()
-            .with_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
-        Self { bar, begun_at: None, shown_at: 0, events: 0 }
-    }
-
-    fn show(&mut self, now: u64, events: u64, bytes: u64, lost: u64) {
-        let elapsed_ns = now.saturating_sub(self.shown_at);
-        if elapsed_ns < PROGRESS_NS {
-            return;
-        }
-        let begun_at = *self.begun_at.get_or_insert(now);
-        let rate = u128::from(events - self.events) * 1_000_000_000 / u128::from(elapsed_ns);
-        let rate = HumanCount(u64::try_from(rate).unwrap_or(u64::MAX));
-        let seconds = (now - begun_at) / 1_000_000_000;
-        self.bar.set_message(format!(
-            "{:02}:{:02}:{:02}  {rate} events/s  {}  {} lost",
-            seconds / 3600,
-            seconds / 60 % 60,
-            seconds % 60,
-            HumanBytes(bytes),
-            HumanCount(lost),
-        ));
-        (self.shown_at, self.events) = (now, events);
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        let is_closed = matches!(&self.target, Target::Files { store, .. } if store.is_closed());
+        self.is_full || is_closed
     }
 }
 
 /// From the kernel.
-fn random() -> io::Result<[u8; 16]> {
+fn random() -> Result<[u8; 16]> {
     let mut bytes = [0; 16];
-    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    let file = std::fs::File::open("/dev/urandom");
+    file.and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes)).context("cannot read /dev/urandom")?;
     Ok(bytes)
 }

@@ -1,0 +1,274 @@
+//! The thread that writes.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use super::file::{Owned, Refused};
+use super::{Missing, Order, Packed, Plan, State, StoreError};
+
+/// How often what was written is made to last a loss of power.
+const SYNC: Duration = Duration::from_secs(1);
+
+/// How many names in a row may be taken before a file is not begun.
+const TAKEN: u32 = 10_000;
+
+/// So many of the last blocks can make room for the end.
+const RECENT: usize = 16;
+
+/// What writes.
+pub(super) struct Writer {
+    plan: Plan,
+    output: Output,
+    /// The files that are there, the one that is being written last.
+    files: VecDeque<Kept>,
+    /// Length and events of the last blocks of that one.
+    recent: VecDeque<(u64, u64)>,
+    /// Of the file that is being written.
+    number: u32,
+    missing: Missing,
+    state: Arc<State>,
+    unsynced_since: Option<Instant>,
+}
+
+/// Where blocks go.
+#[derive(Debug)]
+pub(super) enum Output {
+    File(Owned),
+    /// Whoever reads it can go away.
+    Pipe(File),
+}
+
+struct Kept {
+    path: PathBuf,
+    len: u64,
+    events: u64,
+}
+
+impl Writer {
+    pub(super) fn new(plan: &Plan, output: Output, number: u32, state: Arc<State>) -> Self {
+        let path = match &output {
+            Output::File(file) => file.path.clone(),
+            Output::Pipe(_) => "standard output".into(),
+        };
+        Self {
+            plan: plan.clone(),
+            output,
+            files: VecDeque::from([Kept { path, len: 0, events: 0 }]),
+            recent: VecDeque::new(),
+            number,
+            missing: Missing::default(),
+            state,
+            unsynced_since: None,
+        }
+    }
+
+    pub(super) fn run(mut self, orders: &Receiver<Order>) {
+        loop {
+            let wait = self.unsynced_since.map_or(Duration::MAX, |since| SYNC.saturating_sub(since.elapsed()));
+            let order = match orders.recv_timeout(wait) {
+                Ok(order) => Some(order),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let done = match order {
+                Some(Order::Write(block)) => self.write(&block),
+                Some(Order::Turn(end)) => self.write(&end).and_then(|()| self.turn()),
+                Some(Order::End(end)) => self.end(end),
+                None => Ok(()),
+            };
+            let due = self.unsynced_since.is_some_and(|since| since.elapsed() >= SYNC);
+            self.note(done);
+            if due {
+                let synced = self.sync();
+                self.note(synced);
+            }
+        }
+        let synced = self.sync();
+        self.note(synced);
+    }
+
+    /// A failure is said once, by whoever asks.
+    fn note(&mut self, done: Result<(), String>) {
+        if let Err(failure) = done {
+            let _ = self.state.failure.set(failure);
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.state.failure.get().is_some() || self.state.is_closed.load(Ordering::Relaxed)
+    }
+
+    fn miss(&mut self, blocks: u64, events: u64) {
+        self.missing.blocks += blocks;
+        self.missing.events += events;
+        self.state.missing.store(self.missing.events, Ordering::Relaxed);
+    }
+
+    fn write(&mut self, block: &Packed) -> Result<(), String> {
+        if self.has_failed() {
+            self.miss(1, block.events);
+            return Ok(());
+        }
+        let written = self.append(block);
+        if written.is_err() {
+            self.miss(1, block.events);
+        }
+        let path = self.path();
+        match written {
+            Err(error) if matches!(self.output, Output::Pipe(_)) && error.kind() == ErrorKind::BrokenPipe => {
+                self.state.is_closed.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            written => written.map_err(|error| format!("cannot write '{}': {error}", path.display())),
+        }
+    }
+
+    /// What could be written of a block in part is taken back.
+    fn append(&mut self, block: &Packed) -> io::Result<()> {
+        let Some(kept) = self.files.back_mut() else { return Ok(()) };
+        match &mut self.output {
+            Output::File(file) => {
+                let file = file.begin()?;
+                file.write_all(&block.bytes).inspect_err(|_| drop(file.set_len(kept.len)))?;
+            }
+            Output::Pipe(pipe) => pipe.write_all(&block.bytes)?,
+        }
+        kept.len += block.bytes.len() as u64;
+        kept.events += block.events;
+        self.state.events.fetch_add(block.events, Ordering::Relaxed);
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((block.bytes.len() as u64, block.events));
+        self.unsynced_since.get_or_insert_with(Instant::now);
+        self.remove_oldest();
+        Ok(())
+    }
+
+    /// Ends the last file. Where the disk is full, the last blocks make room for what says so.
+    fn end(&mut self, mut end: super::End) -> Result<(), String> {
+        if self.look_for_file() {
+            return Ok(());
+        }
+        while !self.state.is_closed.load(Ordering::Relaxed) {
+            let last = end(self.missing).map_err(|error| format!("cannot pack the end of the trace: {error}"))?;
+            let Err(error) = self.append(&Packed { bytes: last.into(), events: 0 }) else { break };
+            let failure = Err(format!("cannot write '{}': {error}", self.path().display()));
+            if !self.take_back() {
+                return failure;
+            }
+            self.note(failure);
+        }
+        Ok(())
+    }
+
+    /// Removes the last block from the file.
+    fn take_back(&mut self) -> bool {
+        let (Output::File(file), Some(kept)) = (&mut self.output, self.files.back_mut()) else { return false };
+        let Some((len, events)) = self.recent.pop_back() else { return false };
+        let (shorter, fewer) = (kept.len - len, kept.events - events);
+        if file.begin().and_then(|file| file.set_len(shorter)).is_err() {
+            return false;
+        }
+        (kept.len, kept.events) = (shorter, fewer);
+        self.state.events.fetch_sub(events, Ordering::Relaxed);
+        self.miss(1, events);
+        true
+    }
+
+    /// Goes on to another file. Where that cannot be made, recording goes on in the one that is there.
+    fn turn(&mut self) -> Result<(), String> {
+        if self.has_failed() {
+            return Ok(());
+        }
+        self.sync()?;
+        self.state.wants_turn.store(false, Ordering::Relaxed);
+        match next_free(&self.plan, self.number + 1) {
+            Ok((file, number)) => {
+                let path = file.path.clone();
+                self.output = Output::File(file);
+                self.files.push_back(Kept { path, len: 0, events: 0 });
+                self.recent.clear();
+                self.number = number;
+                self.remove_oldest();
+            }
+            Err(error) => self.state.notice(format!("{error}; '{}' goes on", self.path().display())),
+        }
+        Ok(())
+    }
+
+    /// Keeps as many files as planned, and as many bytes.
+    fn remove_oldest(&mut self) {
+        let mut bytes: u64 = self.files.iter().map(|kept| kept.len).sum();
+        let (most_files, most_bytes) =
+            (self.plan.most_files.unwrap_or(usize::MAX), self.plan.most_bytes.unwrap_or(u64::MAX));
+        while self.files.len() > 1
+            && (self.files.len() > most_files || bytes > most_bytes)
+            && let Some(oldest) = self.files.pop_front()
+        {
+            bytes -= oldest.len;
+            if let Err(error) = fs::remove_file(&oldest.path)
+                && error.kind() != ErrorKind::NotFound
+            {
+                self.state.notice(format!("cannot remove the old trace '{}': {error}", oldest.path.display()));
+            }
+        }
+        self.state.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn sync(&mut self) -> Result<(), String> {
+        let Some(_) = self.unsynced_since.take() else { return Ok(()) };
+        self.look_for_file();
+        let Output::File(file) = &mut self.output else { return Ok(()) };
+        let synced = file.begin().and_then(|file| file.sync_data());
+        synced.map_err(|error| format!("cannot write '{}': {error}", self.path().display()))
+    }
+
+    /// What is written into a file that was deleted is lost. Returns whether that is so.
+    fn look_for_file(&mut self) -> bool {
+        let (Output::File(file), Some(kept)) = (&self.output, self.files.back_mut()) else { return false };
+        if !file.is_deleted() {
+            return false;
+        }
+        if kept.len == 0 {
+            return true;
+        }
+        let events = std::mem::take(&mut kept.events);
+        kept.len = 0;
+        let failure = format!("'{}' was deleted while it was being written", kept.path.display());
+        self.recent.clear();
+        self.state.events.fetch_sub(events, Ordering::Relaxed);
+        self.miss(0, events);
+        if self.plan.numbered {
+            self.state.wants_turn.store(true, Ordering::Relaxed);
+            self.state.notice(format!("{failure}: {events} events are lost"));
+        } else {
+            let _ = self.state.failure.set(failure);
+        }
+        self.state.bytes.store(self.files.iter().map(|kept| kept.len).sum(), Ordering::Relaxed);
+        true
+    }
+
+    fn path(&self) -> &Path {
+        self.files.back().map_or(Path::new(""), |kept| &kept.path)
+    }
+}
+
+/// The first file of a plan from this number on whose name is not taken, and its number.
+pub(super) fn next_free(plan: &Plan, first: u32) -> Result<(Owned, u32), StoreError> {
+    let mut number = first;
+    loop {
+        let path = plan.path_of(number);
+        match Owned::create(&path, plan.force) {
+            Ok(file) => return Ok((file, number)),
+            Err(Refused::Exists | Refused::Locked) if plan.numbered && number - first < TAKEN => number += 1,
+            Err(refused) => return Err(refused.at(&path)),
+        }
+    }
+}
