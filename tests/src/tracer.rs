@@ -99,16 +99,21 @@ impl Tracer {
             "sh",
         ]);
         command.arg(binary()).args(args).arg("--no-btf");
-        Self::follow(command, Keep::Everything)
+        Self::follow(command)
     }
 
     fn launch(args: &[&str], keep: Keep) -> Self {
         let mut command = Command::new(binary());
         command.args(args);
-        Self::follow(command, keep)
+        Self::wait_for(command, keep)
     }
 
-    fn follow(command: Command, keep: Keep) -> Self {
+    /// Runs a command that starts one, and waits until that is ready.
+    pub fn follow(command: Command) -> Self {
+        Self::wait_for(command, Keep::Everything)
+    }
+
+    fn wait_for(command: Command, keep: Keep) -> Self {
         let what = format!("{command:?} to be ready");
         let tracer = Self::spawn(command, keep);
         tracer.expect(&what, |output| output.stderr.lines().any(|line| line == READY).then_some(()));
@@ -208,6 +213,11 @@ impl Tracer {
             let status = output.status?;
             Some(Finished { status, stdout: output.stdout.clone(), stderr: output.stderr.clone() })
         })
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.feed.lock().status.is_some()
     }
 
     /// What it printed on stderr so far.

@@ -73,7 +73,8 @@ pub(in super::super) struct Recorder {
     bytes: u64,
     /// Events that the disk has not taken since it last took any.
     gap: Option<u64>,
-    /// The failure was said.
+    /// That the disk does not keep up was said, and the failure.
+    was_slow: bool,
     has_failed: bool,
     findings: Vec<Finding>,
     /// There is as much as there may be.
@@ -107,6 +108,7 @@ impl Recorder {
             late: 0,
             bytes: 0,
             gap: None,
+            was_slow: false,
             has_failed: false,
             findings: Vec::new(),
             is_full: false,
@@ -204,7 +206,18 @@ impl Recorder {
     fn note_unwritten(&mut self, events: u64, now: u64) -> Result<()> {
         self.losses.unwritten += events;
         *self.gap.get_or_insert(0) += events;
-        if self.say_failure() { Ok(()) } else { self.begin_anew(now) }
+        if self.say_failure() {
+            return Ok(());
+        }
+        if !std::mem::replace(&mut self.was_slow, true)
+            && let Target::Files { store, .. } = &self.target
+        {
+            let path = store.path().display();
+            say(format_args!(
+                "'{path}' cannot be written fast enough: events are lost; the trace says where, and how many"
+            ));
+        }
+        self.begin_anew(now)
     }
 
     /// Whether nothing is written any more, which is said once.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -135,7 +135,7 @@ impl Writer {
         match &mut self.output {
             Output::File(file) => {
                 let file = file.begin()?;
-                file.write_all(&block.bytes).inspect_err(|_| drop(file.set_len(kept.len)))?;
+                file.write_all(&block.bytes).inspect_err(|_| drop(cut(file, kept.len)))?;
             }
             Output::Pipe(pipe) => pipe.write_all(&block.bytes)?,
         }
@@ -173,7 +173,7 @@ impl Writer {
         let (Output::File(file), Some(kept)) = (&mut self.output, self.files.back_mut()) else { return false };
         let Some((len, events)) = self.recent.pop_back() else { return false };
         let (shorter, fewer) = (kept.len - len, kept.events - events);
-        if file.begin().and_then(|file| file.set_len(shorter)).is_err() {
+        if file.begin().and_then(|file| cut(file, shorter)).is_err() {
             return false;
         }
         (kept.len, kept.events) = (shorter, fewer);
@@ -258,6 +258,12 @@ impl Writer {
     fn path(&self) -> &Path {
         self.files.back().map_or(Path::new(""), |kept| &kept.path)
     }
+}
+
+/// What is written next begins there.
+fn cut(mut file: &File, len: u64) -> io::Result<()> {
+    file.set_len(len)?;
+    file.seek(SeekFrom::Start(len)).map(|_| ())
 }
 
 /// The first file of a plan from this number on whose name is not taken, and its number.
