@@ -23,8 +23,8 @@ pub(in super::super) struct Memory {
     parts: VecDeque<Part>,
     /// Number of the file that comes next: 0 is the one that was asked for.
     number: u32,
-    /// What is being written, and when that was last looked at.
-    dump: Option<Store>,
+    /// What is being written, with its number, and when that was last looked at.
+    dump: Option<(Store, u32)>,
     looked_at: u64,
     /// Somebody has asked meanwhile.
     is_asked_again: bool,
@@ -110,27 +110,32 @@ impl Memory {
             return;
         }
         match self.begin(end) {
-            Ok(store) => {
+            Ok((store, number)) => {
                 let (bytes, path) = (HumanBytes(self.bytes()), store.path().display());
                 say(format_args!("writing the last {bytes} to '{path}'"));
-                self.dump = Some(store);
+                self.dump = Some((store, number));
             }
             Err(error) => say(format_args!("{error}; recording goes on, and nothing is forgotten for this")),
         }
     }
 
-    fn begin(&mut self, end: End) -> Result<Store, StoreError> {
-        let (store, number) = begin(&self.plan, self.number, self.blocks(), end)?;
+    fn begin(&self, end: End) -> Result<(Store, u32), StoreError> {
+        begin(&self.plan, self.number, self.blocks(), end)
+    }
+
+    /// Waits until it is written. The number of what was not is used again.
+    fn outcome(&mut self, (store, number): (Store, u32)) -> Result<Written, String> {
+        let written = outcome(store)?;
         self.number = number + 1;
-        Ok(store)
+        Ok(written)
     }
 
     /// Looks whether what is being written is written. Returns whether to begin again, since somebody has asked meanwhile.
     pub(super) fn look(&mut self, now: u64) -> bool {
         self.looked_at = now;
-        if self.dump.as_ref().is_some_and(Store::is_finished)
-            && let Some(store) = self.dump.take()
-            && let Err(failure) = outcome(store)
+        if self.dump.as_ref().is_some_and(|(store, _)| store.is_finished())
+            && let Some(dump) = self.dump.take()
+            && let Err(failure) = self.outcome(dump)
         {
             say(format_args!("{failure}; recording goes on, and nothing is forgotten for this"));
         }
@@ -150,7 +155,7 @@ impl Memory {
     pub(super) fn write(&mut self, end: &dyn Fn() -> End) -> Result<Written, String> {
         self.finish_dump();
         let mut failures = Vec::new();
-        match self.begin(end()).map_err(|error| error.to_string()).and_then(outcome) {
+        match self.begin(end()).map_err(|error| error.to_string()).and_then(|begun| self.outcome(begun)) {
             Ok(written) => return Ok(written),
             Err(failure) => failures.push(failure),
         }
@@ -171,9 +176,8 @@ impl Memory {
 
     /// Waits for what is being written, and forgets who has asked.
     fn finish_dump(&mut self) {
-        if let Some(mut store) = self.dump.take() {
+        if let Some((store, _)) = &mut self.dump {
             store.finish();
-            self.dump = Some(store);
             self.look(0);
         }
     }
