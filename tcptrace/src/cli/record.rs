@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use self::memory::Memory;
 use super::audit::{Audited, refuse_filters};
 use super::run::{Stop, handler, reached, runtime};
-use super::select::{FilterArgs, ProbeArgs, bytes, duration};
+use super::select::{FilterArgs, ProbeArgs, bytes, duration, warn_of_missing_groups};
 use super::source::Source;
 use super::{Outcome, say};
 use crate::existing::Namespaces;
@@ -91,6 +91,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
     if args.audit {
         refuse_filters(&criteria);
     }
+    warn_of_missing_groups(&criteria, true);
     let options = args.probe.options(criteria.kernel());
     let plan = Plan {
         path: args.output.clone(),

@@ -501,6 +501,7 @@ impl<R: Read> Followed<R> {
         summary.to_unix_ns = summary.to_unix_ns.max(ends.min(span.to));
         summary.events += self.follower.events();
         summary.transitions += self.follower.stats().transitions;
+        summary.undecided += self.follower.undecided();
         summary.damage.append(&mut self.recording.damage);
         for (cause, count) in self.follower.causes() {
             match summary.lost.iter_mut().find(|(known, _)| **known == *cause) {
