@@ -14,7 +14,7 @@ mod testing;
 pub use counters::read_counters;
 pub use descriptors::{Holders, Holding, holders};
 pub use diag::{DiagError, Dump, Socket, Timer, dump};
-pub use groups::Groups;
+pub use groups::{Groups, LookUp};
 pub use namespaces::{Namespace, Namespaces, ResolveError};
 pub use sockstat::allocated;
 pub use survey::{Answer, Coverage, survey};

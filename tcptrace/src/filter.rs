@@ -12,7 +12,7 @@ mod tests;
 use foldhash::fast::FixedState;
 use hashlink::{LinkedHashMap, LruCache};
 
-use crate::lifecycle::{Row, Transition};
+use crate::lifecycle::{Identity, Row, Transition};
 use crate::names::Names;
 use crate::tcp::State;
 
@@ -33,15 +33,26 @@ const DECIDED_CONNECTIONS: usize = 1 << 20;
 pub struct Filter {
     criteria: Criteria,
     by_connection: bool,
-    decided: LruCache<u64, bool, FixedState>,
+    decided: LruCache<u64, Verdict, FixedState>,
     /// Rows of connections that are not decided, by how long they have been waiting.
     held: LinkedHashMap<u64, Vec<Row>, FixedState>,
     held_rows: usize,
     held_rows_max: usize,
     /// The connection that the row before closed, and whether it was shown: what the engine concludes of it comes next.
-    closed: Option<(u64, bool)>,
+    closed: Option<(u64, Verdict)>,
     filtered_out: u64,
+    undecided: u64,
     dropped: u64,
+}
+
+/// What becomes of the rows of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Shown,
+    /// It does not match.
+    Hidden,
+    /// It would match, but for its control group, whose name is unknown.
+    Undecided,
 }
 
 impl Filter {
@@ -61,6 +72,7 @@ impl Filter {
             held_rows_max: rows,
             closed: None,
             filtered_out: 0,
+            undecided: 0,
             dropped: 0,
         }
     }
@@ -78,35 +90,47 @@ impl Filter {
             return;
         };
         if !self.by_connection {
-            return self.put(row, true, out);
+            return self.put(row, Verdict::Shown, out);
         }
         if row.stuck().is_some() {
             // It is of use now or never.
-            let shown = self.decided.get(&conn).copied().or_else(|| self.criteria.decide(&row, names));
-            return self.put(row, shown == Some(true), out);
+            let known = self.decided.get(&conn).copied().or_else(|| self.decide(&row, names));
+            let verdict = known.unwrap_or_else(|| self.give_up_on(&row, names));
+            return self.put(row, verdict, out);
         }
         if begins(&row) {
-            self.give_up(conn);
+            self.give_up(conn, names);
         }
-        match self.known(conn, &row).or_else(|| self.criteria.decide(&row, names)) {
-            Some(shown) => {
-                self.settle(conn, &row, shown, out);
-                self.put(row, shown, out);
+        match self.known(conn, &row).or_else(|| self.decide(&row, names)) {
+            Some(verdict) => {
+                self.settle(conn, &row, verdict, out);
+                self.put(row, verdict, out);
             }
-            None => self.hold(conn, row),
+            None => self.hold(conn, row, names),
         }
     }
 
-    /// The stream has ended. What is still undecided does not match, so nothing more is put out.
-    pub fn finish(&mut self) {
-        self.filtered_out += self.held_rows as u64;
-        self.held.clear();
+    /// The stream has ended. What is still held back is not known to match, so nothing more is put out.
+    pub fn finish(&mut self, names: &Names) {
+        for (_, rows) in std::mem::take(&mut self.held) {
+            self.leave_out(&rows, names);
+        }
         self.held_rows = 0;
+    }
+
+    /// What rows that are held back say of their sockets.
+    pub fn held(&self) -> impl Iterator<Item = &Identity> {
+        self.held.values().flatten().filter_map(Row::identity)
     }
 
     /// Rows that did not match, so far.
     pub fn filtered_out(&self) -> u64 {
         self.filtered_out
+    }
+
+    /// Rows that were left out because their control group has no known name, so that nobody can say whether they match.
+    pub fn undecided(&self) -> u64 {
+        self.undecided
     }
 
     /// Rows dropped because too many had to be held back: some of them may have matched.
@@ -115,13 +139,24 @@ impl Filter {
     }
 
     /// What was decided of this connection before.
-    fn known(&mut self, conn: u64, row: &Row) -> Option<bool> {
+    fn known(&mut self, conn: u64, row: &Row) -> Option<Verdict> {
         let closed = self.closed.take().filter(|(closed, _)| *closed == conn && matches!(row, Row::Connection(_)));
-        closed.map(|(_, shown)| shown).or_else(|| self.decided.get(&conn).copied())
+        closed.map(|(_, verdict)| verdict).or_else(|| self.decided.get(&conn).copied())
+    }
+
+    /// What the criteria say; `None` while that depends on what is not known yet.
+    fn decide(&self, row: &Row, names: &Names) -> Option<Verdict> {
+        let is_wanted = self.criteria.decide(row, names)?;
+        Some(if is_wanted { Verdict::Shown } else { self.give_up_on(row, names) })
+    }
+
+    /// Nothing more will be known of it than what this row says, which is not that it matches.
+    fn give_up_on(&self, row: &Row, names: &Names) -> Verdict {
+        if self.criteria.hangs_on_name(row, names) { Verdict::Undecided } else { Verdict::Hidden }
     }
 
     /// Applies a decision to the rows held back, and remembers it while more may come.
-    fn settle(&mut self, conn: u64, row: &Row, shown: bool, out: &mut Vec<Row>) {
+    fn settle(&mut self, conn: u64, row: &Row, verdict: Verdict, out: &mut Vec<Row>) {
         let held = self.take_held(conn);
         let goes_on = match row {
             Row::Transition(row) => row.new != State::Closed,
@@ -130,26 +165,26 @@ impl Filter {
             Row::Loss(_) | Row::Audit(_) => false,
         };
         for row in held {
-            self.put(row, shown, out);
+            self.put(row, verdict, out);
         }
         if goes_on {
-            self.decided.insert(conn, shown);
+            self.decided.insert(conn, verdict);
         } else {
             self.decided.remove(&conn);
-            self.closed = Some((conn, shown));
+            self.closed = Some((conn, verdict));
         }
     }
 
     /// Puts a row out, if its connection is shown and it matches itself.
-    fn put(&mut self, row: Row, shown: bool, out: &mut Vec<Row>) {
-        if shown && self.criteria.passes(&row) {
-            out.push(row);
-        } else {
-            self.filtered_out += 1;
+    fn put(&mut self, row: Row, verdict: Verdict, out: &mut Vec<Row>) {
+        match verdict {
+            Verdict::Shown if self.criteria.passes(&row) => out.push(row),
+            Verdict::Undecided if self.criteria.passes(&row) => self.undecided += 1,
+            _ => self.filtered_out += 1,
         }
     }
 
-    fn hold(&mut self, conn: u64, row: Row) {
+    fn hold(&mut self, conn: u64, row: Row, names: &Names) {
         // Not through `entry`, which would put it behind those that have not waited as long.
         if let Some(rows) = self.held.get_mut(&conn) {
             rows.push(row);
@@ -160,7 +195,10 @@ impl Filter {
         while self.held_rows > self.held_rows_max {
             let Some((_, rows)) = self.held.pop_front() else { break };
             self.held_rows -= rows.len();
-            self.dropped += rows.len() as u64;
+            match rows.last().map(|row| self.give_up_on(row, names)) {
+                Some(Verdict::Undecided) => self.leave_out(&rows, names),
+                _ => self.dropped += rows.len() as u64,
+            }
         }
     }
 
@@ -171,9 +209,19 @@ impl Filter {
     }
 
     /// Another life of the same socket begins: the end of the one before was not seen.
-    fn give_up(&mut self, conn: u64) {
+    fn give_up(&mut self, conn: u64, names: &Names) {
         self.decided.remove(&conn);
-        self.filtered_out += self.take_held(conn).len() as u64;
+        let rows = self.take_held(conn);
+        self.leave_out(&rows, names);
+    }
+
+    /// Counts rows of a connection of which no more will be known than its last row says.
+    fn leave_out(&mut self, rows: &[Row], names: &Names) {
+        let Some(last) = rows.last() else { return };
+        let is_undecided = self.give_up_on(last, names) == Verdict::Undecided;
+        let undecided = rows.iter().filter(|row| is_undecided && self.criteria.passes(row)).count();
+        self.undecided += undecided as u64;
+        self.filtered_out += (rows.len() - undecided) as u64;
     }
 }
 

@@ -1,5 +1,9 @@
 //! Items in, rows out: the one way from what a source tells to what is shown, live and from a trace.
 
+use std::collections::HashSet;
+
+use foldhash::fast::FixedState;
+
 use crate::audit::Finding;
 use crate::event::{Cause, Losses};
 use crate::filter::{Criteria, Filter};
@@ -61,6 +65,7 @@ impl Follower {
                 Item::Clocks(clocks) => self.origin.context.clock = clocks.clock(),
                 Item::Namespace { inode, name } => self.origin.context.names.name_namespace(*inode, name),
                 Item::Group { id, path } => self.origin.context.names.name_group(*id, Group::at(path)),
+                Item::NamesAnew => self.forget_names(),
                 Item::Losses(losses) => self.losses = *losses,
                 Item::Audit(finding) => {
                     if let Finding::Verdict(verdict) = finding {
@@ -89,8 +94,19 @@ impl Follower {
     /// What `each` returns.
     pub fn finish<E>(&mut self, mut each: impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
         self.engine.finish(&mut self.rows);
-        self.filters.iter_mut().for_each(Filter::finish);
+        self.filters.iter_mut().for_each(|filter| filter.finish(&self.origin.context.names));
         self.hand_over(&mut each)
+    }
+
+    /// Keeps the names that rows can still show without being told them again.
+    fn forget_names(&mut self) {
+        let (mut namespaces, mut groups) = (HashSet::<_, FixedState>::default(), HashSet::<_, FixedState>::default());
+        let held = self.filters.iter().flat_map(Filter::held).map(|identity| (identity.netns, identity.cgroup));
+        for (netns, cgroup) in self.engine.places().chain(held) {
+            namespaces.extend(netns);
+            groups.extend(cgroup);
+        }
+        self.origin.context.names.retain(&namespaces, &groups);
     }
 
     fn hand_over<E>(&mut self, each: &mut impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
@@ -130,6 +146,11 @@ impl Follower {
         self.losses.filtered + self.filters.iter().map(Filter::filtered_out).sum::<u64>()
     }
 
+    /// Rows that filters left out because the name of their control group is unknown.
+    pub fn undecided(&self) -> u64 {
+        self.filters.iter().map(Filter::undecided).sum()
+    }
+
     /// What is missing, by cause.
     pub fn causes(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let dropped = self.filters.iter().map(Filter::dropped).sum();
@@ -147,5 +168,132 @@ impl Follower {
         let named: Vec<_> = self.causes().map(|(cause, count)| format!("{count} {cause}")).collect();
         let all = self.causes().map(|(_, count)| count).sum();
         (all, if named.is_empty() { String::new() } else { format!(" ({})", named.join("; ")) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::net::Ipv6Addr;
+
+    use super::*;
+    use crate::event::{Birth, Change, EndFacts, Event, Flags, Id};
+    use crate::lifecycle::Totals;
+    use crate::tcp::{State, Tuple};
+
+    /// A change of the connection with this number, which is that of its control group and its namespace as well.
+    fn change(number: u32, old: State, new: State) -> Change {
+        let ip = Ipv6Addr::LOCALHOST;
+        Change {
+            at: 1,
+            id: Id::Cookie(number.into()),
+            address: None,
+            tuple: Tuple { local_ip: ip, remote_ip: ip, local_port: 1, remote_port: 2 },
+            netns: Some(number),
+            uid: None,
+            cgroup: Some(number.into()),
+            old,
+            new,
+            flags: None,
+            task: None,
+            end: None,
+        }
+    }
+
+    /// By a reset or by data that came too late: a reset of ours would tell.
+    fn reset(number: u32) -> Change {
+        const ECONNRESET: u16 = 104;
+        let end = EndFacts {
+            totals: Totals { bytes_sent: 0, bytes_received: 0, bytes_unread: 0, retransmits: 0, srtt_us: None },
+            err: ECONNRESET,
+            keepalive: false,
+            linger0: false,
+            linger2_negative: false,
+            all_acked: true,
+            in_flight: false,
+            user_timeout: false,
+            retransmits: 0,
+            probes: 0,
+            mini: Birth::None,
+        };
+        let flags = Some(Flags { dead: true, ..Flags::default() });
+        Change { flags, end: Some(end), ..change(number, State::FinWait2, State::Closed) }
+    }
+
+    fn item(change: Change) -> Item {
+        Item::Event(Event::Change(change))
+    }
+
+    fn named(number: u32) -> [Item; 2] {
+        let name: Box<[u8]> = format!("/{number}").into_bytes().into();
+        [Item::Group { id: number.into(), path: name.clone() }, Item::Namespace { inode: number, name }]
+    }
+
+    fn opened(number: u32) -> Vec<Item> {
+        let opening = change(number, State::Closed, State::SynSent);
+        named(number).into_iter().chain([item(opening)]).collect()
+    }
+
+    /// For each row, its connection and the path of its control group.
+    fn take(follower: &mut Follower, items: &[Item]) -> Vec<(u64, Option<String>)> {
+        let mut rows = Vec::new();
+        let mut each = |row: &Row, origin: &Origin| -> Result<(), Infallible> {
+            let identity = row.identity().expect("no loss");
+            let group = identity.cgroup.and_then(|id| origin.context.names.group(id));
+            let path = group.map(|group| String::from_utf8_lossy(&group.path).into_owned());
+            rows.push((identity.conn, path));
+            Ok(())
+        };
+        let Ok(()) = follower.take(items, &mut each);
+        rows
+    }
+
+    /// The groups from 1 to 4, and the namespaces from 1 to 4, that have names.
+    fn known(follower: &Follower) -> (Vec<u32>, Vec<u32>) {
+        let names = &follower.context().names;
+        let groups = (1..5).filter(|number| names.group((*number).into()).is_some());
+        let namespaces = (1..5).filter(|number| names.namespace(*number).is_some());
+        (groups.collect(), namespaces.collect())
+    }
+
+    fn path(number: u64) -> (u64, Option<String>) {
+        (number, Some(format!("/{number}")))
+    }
+
+    #[test]
+    fn names_are_kept_as_long_as_their_sockets_live() {
+        let mut follower = Follower::new(Config::default(), [], Origin::default());
+        let begun = [opened(1), opened(2), vec![item(reset(2))], named(3).to_vec()].concat();
+        take(&mut follower, &begun);
+        assert_eq!(known(&follower).0, [1, 2, 3]);
+        // The second one has not ended before it is certain that no reset follows.
+        take(&mut follower, &[Item::NamesAnew]);
+        assert_eq!(known(&follower), (vec![1, 2], vec![1, 2]));
+        let later = Item::Event(Event::Passed { at: 60_000_000_000 });
+        assert_eq!(take(&mut follower, &[later, Item::NamesAnew]), [path(2), path(2)]);
+        assert_eq!(known(&follower), (vec![1], vec![1]));
+        let established = item(change(1, State::SynSent, State::Established));
+        assert_eq!(take(&mut follower, &[established]), [path(1)]);
+    }
+
+    /// Rows that come before are shown with their names.
+    #[test]
+    fn forgotten_names_come_back() {
+        let mut follower = Follower::new(Config::default(), [], Origin::default());
+        let closed = item(change(2, State::LastAck, State::Closed));
+        let once = [named(2).to_vec(), vec![closed]].concat();
+        let anew = [once.clone(), vec![Item::NamesAnew], once].concat();
+        let rows = take(&mut follower, &anew);
+        assert!(rows.len() >= 2 && rows.iter().all(|row| *row == path(2)), "{rows:?}");
+    }
+
+    #[test]
+    fn names_of_rows_that_a_filter_holds_back_are_kept() {
+        let criteria = Criteria { pids: vec![7], ..Criteria::default() };
+        // The engine forgets a socket for each new one.
+        let config = Config { sockets: 1, ..Config::default() };
+        let mut follower = Follower::new(config, [criteria], Origin::default());
+        take(&mut follower, &[opened(1), opened(2), named(3).to_vec(), vec![Item::NamesAnew]].concat());
+        assert_eq!(known(&follower), (vec![1, 2], vec![1, 2]));
     }
 }

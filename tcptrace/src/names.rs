@@ -1,6 +1,6 @@
 //! Names for what the kernel only numbers: network namespaces and control groups.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::FixedState;
 
@@ -31,6 +31,12 @@ impl Names {
     /// Notes what is known of a control group, by its id.
     pub fn name_group(&mut self, id: u64, group: Group) {
         self.groups.insert(id, group);
+    }
+
+    /// Forgets all names but those of these namespaces and groups.
+    pub fn retain(&mut self, namespaces: &HashSet<u32, FixedState>, groups: &HashSet<u64, FixedState>) {
+        self.namespaces.retain(|inode, _| namespaces.contains(inode));
+        self.groups.retain(|id, _| groups.contains(id));
     }
 
     /// The name of a network namespace.

@@ -65,6 +65,8 @@ pub enum Item {
         /// Its path.
         path: Box<[u8]>,
     },
+    /// Names told before this hold for sockets that live now. Every other name is told again when it is mentioned.
+    NamesAnew,
     /// How much was lost since the beginning.
     Losses(Losses),
     /// What an audit found, in the end.
@@ -197,6 +199,8 @@ pub struct Summary {
     pub transitions: u64,
     /// Events that were lost while recording, by cause: the cause in words, and how many.
     pub lost: Vec<(Box<str>, u64)>,
+    /// Rows that were left out because their control group has no known name, so that a filter could not decide.
+    pub undecided: u64,
     /// Damaged places: where in which file, and what is wrong with it.
     pub damage: Vec<Box<str>>,
     /// Files that end where nobody meant them to, as those of a recorder that was killed: which, and when the last event

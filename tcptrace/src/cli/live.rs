@@ -12,7 +12,7 @@ use super::Outcome;
 use super::audit::{Audited, refuse_filters};
 use super::record::{Recorder, Target};
 use super::run::{Stop, reached, runtime};
-use super::select::{ConnectionRows, EngineArgs, FilterArgs, OutputArgs, ProbeArgs, duration};
+use super::select::{ConnectionRows, EngineArgs, FilterArgs, OutputArgs, ProbeArgs, duration, warn_of_missing_groups};
 use super::source::{Sink, Source};
 use super::view::View;
 use crate::existing::Namespaces;
@@ -73,6 +73,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     if args.audit {
         refuse_filters(&criteria);
     }
+    warn_of_missing_groups(&criteria, true);
     let options = args.probe.options(criteria.kernel());
     let existing = !args.probe.no_existing;
     let plan = args.record.clone().map(|path| Plan { path, ..Plan::default() });

@@ -11,7 +11,7 @@ use super::outlet::Outlet;
 use super::progress::Progress;
 use super::select::{ConnectionRows, EngineArgs, OutputArgs};
 use super::study::TraceArgs;
-use super::view::{print, say_audit};
+use super::view::{print, say_audit, undecided};
 use super::{Outcome, say};
 use crate::audit::Finding;
 use crate::lifecycle::Row;
@@ -74,7 +74,11 @@ pub(super) fn summarise(summary: &crate::trace::Summary) -> Outcome {
     let causes: Vec<_> = summary.lost.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
     let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) };
     let lost: u64 = summary.lost.iter().map(|(_, count)| count).sum();
-    say(format_args!("{} events read, {} transitions, {lost} lost{causes}", summary.events, summary.transitions));
+    let undecided = undecided(summary.undecided, "row");
+    say(format_args!(
+        "{} events read, {} transitions, {lost} lost{causes}{undecided}",
+        summary.events, summary.transitions
+    ));
     if lost > 0 || !summary.damage.is_empty() { Outcome::Lost } else { Outcome::Done }
 }
 

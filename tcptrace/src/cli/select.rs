@@ -9,10 +9,11 @@ use anyhow::{Context, Result};
 use clap::Args;
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::existing::Namespaces;
+use super::say;
+use crate::existing::{Groups, Namespaces};
 use crate::filter::Criteria;
 use crate::lifecycle::Config;
-use crate::output::{Format, Kind};
+use crate::output::{Format, Kind, sanitise};
 use crate::probe;
 use crate::tcp::{Closer, State};
 
@@ -82,6 +83,23 @@ impl FilterArgs {
             ipv4: self.ipv4,
             ipv6: self.ipv6,
         })
+    }
+}
+
+/// Warns of control groups that are asked for and do not exist now. Unlike a network namespace, they match by name
+/// whenever they are made, if the program runs long enough to see it.
+pub(super) fn warn_of_missing_groups(criteria: &Criteria, goes_on: bool) {
+    if criteria.cgroups.is_empty() {
+        return;
+    }
+    let Some(missing) = Groups::new().missing(&criteria.cgroups) else {
+        return say(
+            "no control group has a known name, because cgroup2 is not mounted here: --cgroup matches no socket",
+        );
+    };
+    let later = if goes_on { "; its sockets are shown if it is made later" } else { "" };
+    for wanted in missing {
+        say(format_args!("no control group matches '{}' now{later}", sanitise(wanted.as_bytes())));
     }
 }
 

@@ -6,7 +6,8 @@ use jiff::tz::TimeZone;
 
 use super::clock;
 use super::outlet::Outlet;
-use super::select::{FilterArgs, OutputArgs};
+use super::select::{FilterArgs, OutputArgs, warn_of_missing_groups};
+use super::view::undecided;
 use super::{Outcome, say};
 use crate::existing::{self, Answer, Coverage, Groups, Holders, Holding, Namespaces, Socket};
 use crate::filter::Criteria;
@@ -31,6 +32,7 @@ pub(super) struct SnapshotArgs {
 pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let namespaces = Namespaces::find();
     let criteria = args.filter.criteria(&namespaces)?;
+    warn_of_missing_groups(&criteria, false);
     // Asking changes the network namespace of the thread.
     let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria)).join());
     let Found { sockets, coverage, allocated } = asked.map_err(|_| anyhow!("cannot list TCP sockets: a bug"))??;
@@ -42,7 +44,8 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let shown = if args.list { report.list(&snapshot)? } else { report.counts(&snapshot, args.top, allocated)? };
     let places = coverage.namespaces.len() + coverage.interrupted.len();
     let (sockets, places) = (counted(shown, "socket"), counted(places as u64, "network namespace"));
-    say(format_args!("{sockets} in {places}{}", unseen(&coverage, &holders)));
+    let undecided = undecided(report.undecided, "socket");
+    say(format_args!("{sockets} in {places}{undecided}{}", unseen(&coverage, &holders)));
     Ok(Outcome::Done)
 }
 
@@ -81,6 +84,8 @@ struct Report {
     printer: Box<dyn Printer>,
     context: output::Context,
     groups: Option<Groups>,
+    /// Sockets left out because their control group has no known name.
+    undecided: u64,
 }
 
 impl Report {
@@ -90,7 +95,7 @@ impl Report {
         // A line of text has no room for them.
         let groups = output.format != Format::Text || !criteria.cgroups.is_empty();
         let printer = output.format.printer(Outlet::default(), text);
-        Ok(Self { criteria, printer, context, groups: groups.then(Groups::new) })
+        Ok(Self { criteria, printer, context, groups: groups.then(Groups::new), undecided: 0 })
     }
 
     fn list(&mut self, snapshot: &Snapshot<impl Fn(u32) -> Option<Holding>>) -> Result<u64> {
@@ -132,7 +137,9 @@ impl Report {
         if let (Some(groups), Some(id)) = (&mut self.groups, socket.identity.cgroup) {
             groups.learn(id, &mut self.context.names);
         }
-        self.criteria.is_empty() || self.criteria.match_socket(socket, &self.context.names)
+        let names = &self.context.names;
+        self.undecided += u64::from(self.criteria.socket_hangs_on_name(socket, names));
+        self.criteria.is_empty() || self.criteria.match_socket(socket, names)
     }
 }
 

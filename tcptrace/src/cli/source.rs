@@ -1,21 +1,22 @@
 //! The live kernel as a source of items: what its ring buffer holds, what it answers, names, clocks and losses.
 
 mod gaps;
+mod naming;
+mod told;
 
-use std::collections::HashMap;
 use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Result;
-use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
 use self::gaps::{Gaps, Marker};
+use self::naming::Naming;
 use super::clock::{self, boot_ns};
 use super::inquire::{Answer, Inquirer, Question};
 use super::say;
 use crate::event::{Cause, Event, Losses};
-use crate::existing::{Groups, Namespaces};
+use crate::existing::Namespaces;
 use crate::probe::{Feature, Options, Probe};
 use crate::trace::{Clocks, Head, Item, RecordedFeature};
 
@@ -72,10 +73,7 @@ pub(super) trait Sink {
 pub(super) struct Source {
     probe: Probe,
     inquirer: Inquirer,
-    /// What finds the paths of control groups, if those are wanted.
-    groups: Option<Groups>,
-    /// Network namespaces that were asked about, with their names.
-    namespaces: HashMap<u32, Option<Box<[u8]>>, FixedState>,
+    naming: Naming,
     existing: bool,
     /// As told last.
     clocks: Clocks,
@@ -99,8 +97,7 @@ impl Source {
         let probe = Probe::attach(options)?;
         Ok(Self {
             inquirer: Inquirer::new(options.filter),
-            groups: names.then(Groups::new),
-            namespaces: HashMap::default(),
+            naming: Naming::new(names),
             existing: existing && probe.knows_cookies(),
             clocks: Clocks::default(),
             slept_ns: 0,
@@ -162,7 +159,7 @@ impl Source {
     /// Tells what there is to tell first. From here on nothing goes unseen.
     pub(super) fn begin(&mut self, namespaces: &Namespaces, sink: &mut impl Sink) -> Result<()> {
         self.read_clocks()?;
-        self.name_namespaces(namespaces);
+        self.naming.name_namespaces(namespaces, &mut self.items);
         self.items.push(Item::Event(Event::Started { at: boot_ns()? }));
         if self.existing {
             self.inquirer.want(Question::Survey);
@@ -190,7 +187,7 @@ impl Source {
             // What is answered is older than whatever comes next, and younger than what has just come.
             match answer {
                 Some(Answer::Events(events)) => events.into_iter().for_each(|event| self.push(event)),
-                Some(Answer::Namespaces(namespaces)) => self.name_namespaces(&namespaces),
+                Some(Answer::Namespaces(namespaces)) => self.naming.name_namespaces(&namespaces, &mut self.items),
                 None => {}
             }
             self.inquire(sink)?;
@@ -248,9 +245,9 @@ impl Source {
         let first = self.items.len();
         let markers = self.gaps.pass(false);
         let limit = self.gaps.limit();
-        let Self { probe, items, groups, namespaces, inquirer, .. } = self;
+        let Self { probe, items, naming, inquirer, .. } = self;
         let is_empty = probe.drain(BATCH, limit, |event| {
-            learn(&event, groups, namespaces, inquirer, items);
+            naming.learn(&event, inquirer, items);
             items.push(Item::Event(event));
         });
         let now = boot_ns()?;
@@ -315,9 +312,8 @@ impl Source {
     }
 
     fn push(&mut self, event: Event) {
-        let Self { items, groups, namespaces, inquirer, .. } = self;
-        learn(&event, groups, namespaces, inquirer, items);
-        items.push(Item::Event(event));
+        self.naming.learn(&event, &mut self.inquirer, &mut self.items);
+        self.items.push(Item::Event(event));
     }
 
     fn hand_over(&mut self, sink: &mut impl Sink) -> Result<()> {
@@ -343,16 +339,6 @@ impl Source {
         Ok(())
     }
 
-    fn name_namespaces(&mut self, found: &Namespaces) {
-        for namespace in found.iter() {
-            let known = self.namespaces.entry(namespace.inode).or_default();
-            if let Some(name) = namespace.name.as_ref().filter(|name| known.as_ref() != Some(name)) {
-                *known = Some(name.clone());
-                self.items.push(Item::Namespace { inode: namespace.inode, name: name.clone() });
-            }
-        }
-    }
-
     fn read_clocks(&mut self) -> Result<()> {
         let now = clock::read_all()?;
         if self.clocks != Clocks::default() && now.slept_ns() > self.slept_ns + SLEEP_NS {
@@ -366,33 +352,5 @@ impl Source {
             self.items.push(Item::Clocks(now));
         }
         Ok(())
-    }
-}
-
-/// Finds the names that an event needs.
-fn learn(
-    event: &Event,
-    groups: &mut Option<Groups>,
-    namespaces: &mut HashMap<u32, Option<Box<[u8]>>, FixedState>,
-    inquirer: &mut Inquirer,
-    items: &mut Vec<Item>,
-) {
-    let Some(groups) = groups else { return };
-    let (netns, cgroup) = match event {
-        Event::Change(change) => (change.netns, change.cgroup),
-        Event::Found(found) => (found.netns, found.cgroup),
-        Event::Holder(holder) => (holder.found.netns, holder.found.cgroup),
-        _ => return,
-    };
-    if let Some(id) = cgroup
-        && let Some(path) = groups.look_up(id)
-    {
-        items.push(Item::Group { id, path: path.into() });
-    }
-    if let Some(netns) = netns
-        && !namespaces.contains_key(&netns)
-    {
-        namespaces.insert(netns, None);
-        inquirer.want(Question::Namespaces);
     }
 }

@@ -35,6 +35,15 @@ pub(super) fn say_audit(findings: &[Finding], names: &Names) {
     audit_lines(findings, names).iter().for_each(|line| say(format_args!("audit: {line}")));
 }
 
+/// How much `--cgroup` could not decide, for a closing line; nothing if it could decide everything.
+pub(super) fn undecided(count: u64, what: &str) -> String {
+    match count {
+        0 => String::new(),
+        1 => format!(", 1 {what} not decided by --cgroup: its control group has no known name"),
+        _ => format!(", {count} {what}s not decided by --cgroup: their control groups have no known name"),
+    }
+}
+
 /// Prints a row; on standard error, if the format has no room for it.
 pub(super) fn print(printer: &mut dyn Printer, format: Format, row: &Row, origin: &Origin) -> io::Result<()> {
     if let (Format::Csv, Row::Loss(loss)) = (format, row) {
@@ -85,10 +94,11 @@ impl View {
         let stats = self.follower.stats();
         let (lost, causes) = self.follower.missing();
         say(format_args!(
-            "{} transitions seen, {lost} lost{causes}, {} sockets followed, {} filtered out",
+            "{} transitions seen, {lost} lost{causes}, {} sockets followed, {} filtered out{}",
             stats.transitions,
             stats.followed,
             self.follower.filtered_out(),
+            undecided(self.follower.undecided(), "row"),
         ));
         Ok(if lost > 0 { Outcome::Lost } else { Outcome::Done })
     }

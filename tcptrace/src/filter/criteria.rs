@@ -82,14 +82,38 @@ impl Criteria {
         if facts.is_last { Some(answer == Some(true)) } else { answer }
     }
 
+    /// Whether the connection of a row would match, but for its control group, whose name is unknown.
+    pub(super) fn hangs_on_name(&self, row: &Row, names: &Names) -> bool {
+        Facts::of(row).is_some_and(|facts| self.misses_name(&facts, names))
+    }
+
+    /// The same for a socket that exists.
+    pub fn socket_hangs_on_name(&self, socket: &Entry, names: &Names) -> bool {
+        self.socket_passes(socket) && self.misses_name(&Facts::of_socket(socket), names)
+    }
+
+    fn misses_name(&self, facts: &Facts<'_>, names: &Names) -> bool {
+        let is_unnamed = facts.identity.cgroup.is_some_and(|id| names.group(id).is_none());
+        !self.cgroups.is_empty() && is_unnamed && self.ask_others(facts) == Some(true)
+    }
+
     /// Whether a socket that exists matches, by what is known of it now.
     pub fn match_socket(&self, socket: &Entry, names: &Names) -> bool {
+        self.socket_passes(socket) && self.ask(&Facts::of_socket(socket), names) == Some(true)
+    }
+
+    fn socket_passes(&self, socket: &Entry) -> bool {
         let in_state = self.states.is_empty() || self.states.contains(&socket.state);
-        let answer = self.ask(&Facts::of_socket(socket), names);
-        in_state && self.long_enough(socket.stay.age.known_ns()) && answer == Some(true)
+        in_state && self.long_enough(socket.stay.age.known_ns())
     }
 
     fn ask(&self, facts: &Facts<'_>, names: &Names) -> Option<bool> {
+        let group = facts.identity.cgroup.and_then(|id| names.group(id));
+        all([self.ask_others(facts), any_of(&self.cgroups, |wanted| group.map(|group| group.is(wanted)))])
+    }
+
+    /// All but the control group.
+    fn ask_others(&self, facts: &Facts<'_>) -> Option<bool> {
         all([
             self.family(facts.identity),
             any_of(&self.netns, |netns| facts.identity.netns.map(|known| known == *netns)),
@@ -98,10 +122,6 @@ impl Criteria {
             any_of(&self.pids, |pid| facts.owner(|owner| owner.task.pid == *pid)),
             any_of(&self.comms, |comm| {
                 facts.owner(|owner| owner.task.comm.bytes() == Comm::from(comm.as_str()).bytes())
-            }),
-            any_of(&self.cgroups, |wanted| {
-                let id = facts.identity.cgroup?;
-                Some(names.group(id).is_some_and(|group| group.is(wanted)))
             }),
             any_of(&self.closers, |closer| facts.closer(*closer)),
         ])

@@ -52,6 +52,12 @@ fn known() -> Transition {
     Transition { old: State::SynSent, new: State::Established, ..row }
 }
 
+/// In a control group that has no known name.
+fn unnamed(mut row: Transition) -> Transition {
+    row.identity.cgroup = Some(6);
+    row
+}
+
 fn last(row: Transition) -> Transition {
     Transition { old: State::Established, new: State::Closed, ..row }
 }
@@ -156,6 +162,9 @@ fn filtered(filter: &mut Filter, rows: impl IntoIterator<Item = Row>) -> Vec<Row
 #[case::unit("cgroup web", known(), Some(true))]
 #[case::other_cgroup("cgroup /system.slice/db.service", known(), Some(false))]
 #[case::no_cgroup_yet("cgroup web", bare(), None)]
+#[case::cgroup_without_a_name("cgroup web", unnamed(known()), None)]
+#[case::cgroup_that_never_got_a_name("cgroup web", last(unnamed(known())), Some(false))]
+#[case::cgroup_without_a_name_does_not_matter("cgroup web port 80", unnamed(known()), Some(false))]
 #[case::no_owner_yet("pid 7", bare(), None)]
 #[case::pid("pid 7", known(), Some(true))]
 #[case::other_pid("pid 8", known(), Some(false))]
@@ -236,8 +245,60 @@ fn a_beginning_is_never_hidden(#[case] options: &str, #[case] shown: usize, #[ca
 fn what_is_undecided_at_the_end_does_not_match() {
     let mut filter = Filter::new(criteria("pid 7"));
     assert_eq!(filtered(&mut filter, [Row::Transition(bare())]), []);
-    filter.finish();
+    filter.finish(&names());
     assert_eq!((filter.filtered_out(), filter.dropped()), (1, 0));
+}
+
+/// Once, such rows counted as filtered out, and whoever hid the name of his control group was hidden too.
+#[rstest]
+#[case::undecided("cgroup web", [0, 3])]
+#[case::otherwise_wanted("cgroup web lport 5000 pid 7", [0, 3])]
+#[case::unwanted_for_something_else("cgroup web pid 8", [3, 0])]
+#[case::not_all_in_these_states("cgroup web state CLOSED", [1, 2])]
+#[case::not_asked_for("pid 8", [3, 0])]
+fn a_group_without_a_name_is_not_simply_another(#[case] options: &str, #[case] counts: [u64; 2]) {
+    let conclusion = Connection { identity: unnamed(known()).identity, ..connection() };
+    let conclusion = Connection { stays: vec![Stay { state: State::Closed, held: Held::Exactly(1) }], ..conclusion };
+    let rows =
+        [Row::Transition(unnamed(known())), Row::Transition(last(unnamed(known()))), Row::Connection(conclusion)];
+    let mut filter = Filter::new(criteria(options));
+    assert_eq!(filtered(&mut filter, rows), []);
+    assert_eq!([filter.filtered_out(), filter.undecided()], counts);
+}
+
+/// The end of the stream and another life of the socket decide as the last row of a connection does.
+#[rstest]
+#[case::undecided("cgroup web", [0, 2])]
+#[case::unwanted_for_something_else("cgroup web closer active", [2, 0])]
+fn a_group_without_a_name_may_never_get_one(#[case] options: &str, #[case] counts: [u64; 2]) {
+    let mut filter = Filter::new(criteria(options));
+    let rows = [unnamed(bare()), unnamed(bare())].map(Row::Transition);
+    assert_eq!(filtered(&mut filter, rows), []);
+    assert_eq!(filter.held().count(), 1);
+    filter.finish(&names());
+    assert_eq!([filter.filtered_out(), filter.undecided()], counts);
+}
+
+#[test]
+fn a_name_that_comes_late_shows_the_whole_connection() {
+    let mut filter = Filter::new(criteria("cgroup db"));
+    let rows = [unnamed(known()), last(unnamed(known()))].map(Row::Transition);
+    assert_eq!(filtered(&mut filter, rows[..1].to_vec()), []);
+    assert_eq!(filter.held().count(), 1);
+    let mut names = names();
+    names.name_group(6, Group::at(b"/system.slice/db.service"));
+    let mut out = Vec::new();
+    filter.push(rows[1].clone(), &names, &mut out);
+    assert_eq!(out, rows);
+    assert_eq!([filter.filtered_out(), filter.undecided()], [0, 0]);
+}
+
+/// They may have matched, and it is known why nobody can say.
+#[test]
+fn rows_without_a_named_group_that_must_go_are_undecided() {
+    let mut filter = Filter::with_capacity(criteria("cgroup web"), 1);
+    assert_eq!(filtered(&mut filter, [known(), known()].map(|row| Row::Transition(unnamed(row)))), []);
+    assert_eq!((filter.undecided(), filter.dropped()), (2, 0));
 }
 
 #[test]
@@ -352,11 +413,13 @@ fn any_transition() -> impl Strategy<Value = Transition> {
     ]);
     let closers = prop::option::of(prop::sample::select(Closer::ALL));
     let held = prop_oneof![Just(Held::Unknown), (0..4_u64).prop_map(Held::Exactly)];
-    (0..4_u64, states.clone(), states, ports.clone(), ports, owners, closers, held).prop_map(
-        |(conn, old, new, local_port, remote_port, owner, closer, held)| {
+    let cgroups = prop::sample::select(vec![None, Some(5), Some(6)]);
+    (0..4_u64, states.clone(), states, ports.clone(), ports, owners, closers, held, cgroups).prop_map(
+        |(conn, old, new, local_port, remote_port, owner, closer, held, cgroup)| {
             let row = bare();
             let tuple = Tuple { local_port, remote_port, ..row.identity.tuple };
-            Transition { identity: Identity { conn, tuple, owner, ..row.identity }, old, new, closer, held, ..row }
+            let identity = Identity { conn, tuple, owner, cgroup, ..row.identity };
+            Transition { identity, old, new, closer, held, ..row }
         },
     )
 }
@@ -378,8 +441,17 @@ fn any_stream() -> impl Strategy<Value = Vec<Row>> {
 }
 
 fn any_criteria() -> impl Strategy<Value = Criteria> {
-    let options =
-        ["port 80", "lport 443", "rport 80", "pid 7", "pid 9", "comm nginx", "closer active", "closer unknown"];
+    let options = [
+        "port 80",
+        "lport 443",
+        "rport 80",
+        "pid 7",
+        "pid 9",
+        "comm nginx",
+        "cgroup web",
+        "closer active",
+        "closer unknown",
+    ];
     prop::sample::subsequence(options.to_vec(), 0..4).prop_map(|options| criteria(&options.join(" ")))
 }
 
@@ -426,8 +498,8 @@ proptest! {
         let criteria = Criteria { min_duration_ns: Some(2), states: vec![State::Established], ..criteria };
         let mut filter = Filter::with_capacity(criteria, held);
         let out = filtered(&mut filter, stream.clone());
-        filter.finish();
-        prop_assert_eq!(out.len() as u64 + filter.filtered_out() + filter.dropped(), stream.len() as u64);
+        filter.finish(&names());
+        prop_assert_eq!(out.len() as u64 + filter.filtered_out() + filter.undecided() + filter.dropped(), stream.len() as u64);
         prop_assert!(out.iter().all(|row| stream.contains(row)));
         for conn in 0..4 {
             let places: Vec<u64> = out.iter().filter(|row| row.identity().expect("no loss").conn == conn).map(place).collect();

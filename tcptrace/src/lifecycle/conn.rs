@@ -157,7 +157,7 @@ impl Conn {
         self.is(Mark::HasUid).then_some(self.uid)
     }
 
-    fn cgroup(&self) -> Option<u64> {
+    pub(super) fn cgroup(&self) -> Option<u64> {
         self.is(Mark::HasCgroup).then_some(self.cgroup)
     }
 

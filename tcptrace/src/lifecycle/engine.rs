@@ -83,6 +83,12 @@ impl Engine {
         Stats { followed: self.conns.len(), ..self.teller.stats }
     }
 
+    /// The network namespace and the control group of every connection that it follows: rows to come can show them.
+    pub fn places(&self) -> impl Iterator<Item = (Option<u32>, Option<u64>)> {
+        let awaiting = self.awaiting.values().map(|awaiting| &*awaiting.conn);
+        self.conns.iter().chain(awaiting).map(|conn| (conn.netns(), conn.cgroup()))
+    }
+
     /// When something is to be concluded though nothing happens, in ns of `CLOCK_BOOTTIME`.
     pub fn next_deadline(&self) -> Option<u64> {
         let deadline = self.deadlines.next().map(|deadline| self.deadlines.in_boot_time(deadline.awake));

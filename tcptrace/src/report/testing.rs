@@ -189,6 +189,7 @@ pub(crate) fn incident(options: Options) -> Report {
         events: 123_456,
         transitions: 98_765,
         lost: vec![("the ring buffer was full".into(), 17), ("another program ran".into(), 0)],
+        undecided: 0,
         damage: vec!["t.tct: block 7 at byte 40960: checksum does not match".into()],
         cut_off: Vec::new(),
     })

@@ -268,6 +268,7 @@ fn other(kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
             let (id, path) = postcard::take_from_bytes(body).ok()?;
             Item::Group { id, path: path.into() }
         }
+        kind::NAMES_ANEW => Item::NamesAnew,
         _ => return Some(()),
     });
     Some(())

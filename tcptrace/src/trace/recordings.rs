@@ -567,6 +567,7 @@ impl<R: Read> Followed<R> {
         summary.to_unix_ns = summary.to_unix_ns.max(ends.min(span.to));
         summary.events += self.follower.events();
         summary.transitions += self.follower.stats().transitions;
+        summary.undecided += self.follower.undecided();
         summary.damage.append(&mut self.recording.damage);
         summary.cut_off.append(&mut self.recording.cut_off);
         for (cause, count) in self.follower.causes() {

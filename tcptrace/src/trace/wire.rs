@@ -96,6 +96,8 @@ pub(super) mod kind {
     pub(in super::super) const PASSED: u8 = 26;
     pub(in super::super) const AUDIT: u8 = 27;
     pub(in super::super) const ENDED: u8 = 33;
+    /// Without a body.
+    pub(in super::super) const NAMES_ANEW: u8 = 34;
 }
 
 /// What the records after it speak of by `index`: known ones are replaced, the next number is a new one.

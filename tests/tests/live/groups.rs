@@ -1,7 +1,8 @@
 //! Control groups, and the containers and units that they stand for.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -24,7 +25,7 @@ impl Group {
         let mut unified = mounts.lines().filter(|line| line.split(' ').nth(2) == Some("cgroup2"));
         let root = unified.next().and_then(|line| line.split(' ').nth(1)).expect("cgroup v2 is mounted");
         // Its path is shown from the root of the hierarchy, which is where this process's paths begin, too.
-        let path = format!("/tcptrace-{}/docker-{name}.scope", std::process::id());
+        let path = format!("/tcptrace-{}-{name}/docker-{name}.scope", std::process::id());
         let directory = PathBuf::from(format!("{root}{path}"));
         fs::create_dir_all(&directory).expect("make a control group");
         Self { directory, path }
@@ -32,11 +33,16 @@ impl Group {
 
     /// Starts a program in it that connects, and waits for a line on its standard input before it ends.
     fn connect(&self, to: &End) -> Child {
-        let (procs, remote) = (self.directory.join("cgroup.procs"), to.remote);
-        let connect = format!("exec 3<>/dev/tcp/{}/{}", remote.ip(), remote.port());
-        let script = format!("echo $$ > {} && {connect} && read", procs.display());
-        spawn(Command::new("bash").args(["-c", &script]).stdin(Stdio::piped()))
+        connect_in(&self.directory, to)
     }
+}
+
+/// Starts a program in a control group that connects, and waits for a line on its standard input before it ends.
+fn connect_in(directory: &Path, to: &End) -> Child {
+    let (procs, remote) = (directory.join("cgroup.procs"), to.remote);
+    let connect = format!("exec 3<>/dev/tcp/{}/{}", remote.ip(), remote.port());
+    let script = format!("echo $$ > {} && {connect} && read", procs.display());
+    spawn(Command::new("bash").args(["-c", &script]).stdin(Stdio::piped()))
 }
 
 impl Drop for Group {
@@ -44,6 +50,86 @@ impl Drop for Group {
         let _gone = fs::remove_dir(&self.directory);
         let _gone = self.directory.parent().map(fs::remove_dir);
     }
+}
+
+/// A control group below another one, so deep that the kernel writes no path for it. It is removed when nothing is left
+/// in it.
+struct Deep {
+    /// Each within the one before it.
+    groups: Vec<File>,
+    name: String,
+}
+
+impl Deep {
+    fn below(group: &Group) -> Self {
+        let mut deep = Self { groups: vec![open(&group.directory)], name: "deep".repeat(60) };
+        for _ in 0..=4096 / deep.name.len() {
+            let next = deep.last().join(&deep.name);
+            fs::create_dir(&next).expect("make a control group");
+            deep.groups.push(open(&next));
+        }
+        deep
+    }
+
+    /// The only path that leads there.
+    fn last(&self) -> PathBuf {
+        let last = self.groups.last().expect("one group at least").as_raw_fd();
+        format!("/proc/{}/fd/{last}", std::process::id()).into()
+    }
+}
+
+impl Drop for Deep {
+    fn drop(&mut self) {
+        while self.groups.len() > 1 {
+            self.groups.pop();
+            let _gone = fs::remove_dir(self.last().join(&self.name));
+        }
+    }
+}
+
+fn open(directory: &Path) -> File {
+    File::open(directory).expect("open a control group")
+}
+
+/// Once, no control group had a name any more after one that cannot have any, and `--cgroup` left out their sockets
+/// without a word.
+#[test]
+fn nobody_hides_behind_a_path_that_is_too_long() {
+    let net = Namespace::enter();
+    let listener = listen("127.0.0.1");
+    let to = End::named(([0, 0, 0, 0], 0).into(), address(&listener));
+    let wanted = Group::new("wanted");
+    let hidden = Group::new("hidden");
+    let deep = Deep::below(&hidden);
+    let tracer = Tracer::start_in(&net, &["watch", "--format", "json", "--cgroup", &wanted.path]);
+    let end = |mut bash: Child, mut server: End| {
+        drop(bash.stdin.take());
+        bash.wait().expect("wait for bash");
+        server.receive_end();
+        server.reset();
+    };
+
+    let bash = connect_in(&deep.last(), &to);
+    end(bash, accept(&listener));
+    let bash = wanted.connect(&to);
+    let server = accept(&listener);
+    let client = End::named(server.remote, server.local);
+    let is_established = |row: &Value| net.is_about(row, &client) && row["new"] == "ESTABLISHED";
+    let row = tracer.row(&net, "the client in the wanted group", is_established);
+    assert_eq!(row["cgroup"], wanted.path, "{row}");
+    end(bash, server);
+    let finished = tracer.interrupt();
+    assert!(finished.stderr.contains("rows not decided by --cgroup"), "{}", finished.stderr);
+    drop(deep);
+}
+
+#[test]
+fn a_group_that_is_not_there_is_reported() {
+    let net = Namespace::enter();
+    let tracer = Tracer::start_in(&net, &["watch", "--cgroup", "/no\u{1b}such-group"]);
+    let complaint =
+        "tcptrace: no control group matches '/no\\x1bsuch-group' now; its sockets are shown if it is made later";
+    assert!(tracer.complaints().lines().any(|line| line == complaint), "{}", tracer.complaints());
 }
 
 #[test]

@@ -44,13 +44,8 @@ impl<K: Copy + Eq + Hash> Known<K> {
         Some(item)
     }
 
-    fn turn(&mut self, forgets: bool) {
-        let written = std::mem::take(&mut self.written);
-        if forgets {
-            self.before = written;
-        } else {
-            self.before.extend(written);
-        }
+    fn turn(&mut self) {
+        self.before.extend(self.written.drain());
     }
 }
 
@@ -82,12 +77,16 @@ impl Names {
         [self.namespaces.missing(needed.0), self.groups.missing(needed.1)]
     }
 
-    /// Another file begins, that has none of them. Those of which the last one did not speak are forgotten, if it spoke of
-    /// every socket there is.
-    pub(super) fn turn(&mut self, forgets: bool) {
-        self.namespaces.turn(forgets);
-        self.groups.turn(forgets);
+    /// Another file begins, that has none of them.
+    pub(super) fn turn(&mut self) {
+        self.namespaces.turn();
+        self.groups.turn();
         self.asked = (None, None);
+    }
+
+    /// Each that is needed from here on is told again, so that only those of a time are kept.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
     }
 
     /// Names of network namespaces.
@@ -128,32 +127,23 @@ mod tests {
         let mut names = Names::default();
         (1..=3).for_each(|id| names.learn(&group(id)));
         assert_eq!(missing(&mut names, 1), None, "it is in this file");
-        names.turn(false);
+        names.turn();
         assert_eq!(missing(&mut names, 1), Some(group(1)));
         assert_eq!([missing(&mut names, 1), missing(&mut names, 4)], [None, None]);
-        assert_eq!(missing(&mut names, 2), Some(group(2)));
+        names.turn();
+        assert_eq!([missing(&mut names, 1), missing(&mut names, 2)], [Some(group(1)), Some(group(2))]);
+        names.learn(&group(3));
+        assert_eq!(missing(&mut names, 3), None, "it was told again");
     }
 
     #[test]
-    fn what_no_live_socket_has_is_forgotten() {
-        let mut names = Names::default();
-        (1..=3).for_each(|id| names.learn(&group(id)));
-        names.turn(false);
-        assert_eq!(missing(&mut names, 1), Some(group(1)));
-        names.turn(true);
-        assert_eq!(missing(&mut names, 1), Some(group(1)));
-        assert_eq!([missing(&mut names, 2), missing(&mut names, 3)], [None, None]);
-        names.turn(true);
-        names.turn(true);
-        assert!(names.groups.before.is_empty() && names.groups.written.is_empty());
-    }
-
-    /// Nobody knows which sockets are silent.
-    #[test]
-    fn nothing_is_forgotten_before_all_sockets_were_named() {
+    fn what_is_told_anew_is_forgotten() {
         let mut names = Names::default();
         names.learn(&group(1));
-        (0..5).for_each(|_| names.turn(false));
-        assert_eq!(missing(&mut names, 1), Some(group(1)));
+        names.turn();
+        names.learn(&group(2));
+        names.forget();
+        names.turn();
+        assert_eq!([missing(&mut names, 1), missing(&mut names, 2)], [None, None]);
     }
 }

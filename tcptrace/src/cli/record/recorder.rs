@@ -54,8 +54,6 @@ pub(in super::super) struct Recorder {
     /// With `unwritten`: events that the disk did not take, but for those of which the [`Store`] alone knows.
     losses: Losses,
     names: Names,
-    /// Every socket there is has been named since the file began.
-    is_surveyed: bool,
     /// Which file, from 0.
     file: u32,
     file_bytes: u64,
@@ -95,7 +93,6 @@ impl Recorder {
             clocks: Clocks::default(),
             losses: Losses::default(),
             names: Names::default(),
-            is_surveyed: false,
             file: 0,
             file_bytes: 0,
             file_since: None,
@@ -196,9 +193,7 @@ impl Recorder {
             self.encoder.push(&Item::Event(Event::Lost { at: now, cause: Cause::Disk, events }))?;
         }
         self.encoder.push(&Item::Losses(self.losses))?;
-        // Where nobody asks which sockets there are, names that are needed are looked for again.
-        let forgets = std::mem::take(&mut self.is_surveyed) || !self.head.existing;
-        self.names.turn(forgets && self.gap.is_none());
+        self.names.turn();
         Ok(())
     }
 
@@ -314,7 +309,6 @@ impl Recorder {
         } else {
             self.events += u64::from(event.id().is_some());
             self.is_stirred = true;
-            self.is_surveyed |= matches!(event, Event::SurveyEnded { .. });
             self.unowned.note(event);
         }
         if self.has_failed {
@@ -398,6 +392,7 @@ impl Sink for Recorder {
                 }
                 Item::Namespace { .. } | Item::Group { .. } => self.names.learn(item),
                 Item::Audit(finding) => self.findings.push(*finding),
+                Item::NamesAnew => self.names.forget(),
                 Item::Head(_) | Item::Ended(_) => {}
             }
             self.push(item)?;
