@@ -68,6 +68,7 @@ impl Follower {
                     }
                     each(&Row::Audit(*finding), &self.origin)?;
                 }
+                Item::Counters(sample) => self.rows.extend(sample.increases().map(Row::Counter)),
                 Item::Head(_) | Item::Event(_) => {}
             }
         }

@@ -159,6 +159,7 @@ impl Encoder {
             Item::Head(head) => self.json(kind::HEAD, &**head),
             Item::Losses(losses) => self.json(kind::LOSSES, losses),
             Item::Audit(finding) => self.json(kind::AUDIT, finding),
+            Item::Counters(sample) => self.json(kind::COUNTERS, &**sample),
             Item::Clocks(clocks) => {
                 self.record(kind::CLOCKS, clocks);
                 Ok(())

@@ -95,6 +95,7 @@ pub(super) mod kind {
     pub(in super::super) const SUSPENDED: u8 = 25;
     pub(in super::super) const PASSED: u8 = 26;
     pub(in super::super) const AUDIT: u8 = 27;
+    pub(in super::super) const COUNTERS: u8 = 31;
 }
 
 /// What the records after it speak of by `index`: known ones are replaced, the next number is a new one.

@@ -279,7 +279,7 @@ impl Sink for Recorder {
                     self.names.insert((true, *id), item.clone());
                 }
                 Item::Audit(finding) => self.findings.push(*finding),
-                Item::Head(_) => {}
+                Item::Counters(_) | Item::Head(_) => {}
             }
             if self.failure.is_none() {
                 self.encoder.push(item)?;
