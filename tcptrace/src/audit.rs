@@ -2,7 +2,7 @@
 //!
 //! The counters are those that one event stands behind, no more and no less (`net/ipv4`, 5.8 to 6.18). Left out are those
 //! that also count what shows in no event (`OutRsts`, `ListenDrops`, most of `TcpExt`), and `CurrEstab`, which stable
-//! kernels count in two ways that their version does not tell apart.
+//! kernels count in two ways that their version does not tell apart. Those of [`Unseen`] are told beside, uncompared.
 
 mod compare;
 mod tally;
@@ -11,6 +11,8 @@ mod tally;
 mod tests;
 
 use serde::{Deserialize, Serialize};
+
+use crate::counters::{Increase, Unseen};
 
 pub use self::compare::{Scope, compare};
 pub use self::tally::Tally;
@@ -84,6 +86,8 @@ pub struct Reading {
     pub values: [Option<u64>; Counter::ALL.len()],
     /// Requests that were reset before they became a socket (`EmbryonicRsts`).
     pub embryonic_resets: u64,
+    /// The value of each counter of what no event tells.
+    pub unseen: [u64; Unseen::ALL.len()],
 }
 
 /// What an audit finds.
@@ -91,6 +95,8 @@ pub struct Reading {
 pub enum Finding {
     /// Of one counter.
     Counter(Compared),
+    /// Of one whose events cannot be seen, and are not lost.
+    Unseen(Increase),
     /// Of all of them, at last.
     Verdict(Verdict),
 }

@@ -11,7 +11,7 @@ mod survey;
 #[cfg(test)]
 mod testing;
 
-pub use counters::read_counters;
+pub use counters::{Counting, read_counters};
 pub use descriptors::{Holders, Holding, holders};
 pub use diag::{DiagError, Dump, Socket, Timer, dump};
 pub use groups::{Groups, LookUp};

@@ -85,9 +85,8 @@ impl Filter {
     /// Takes a row in, and puts out what can be shown now.
     pub fn push(&mut self, row: Row, names: &Names, out: &mut Vec<Row>) {
         let Some(conn) = row.identity().map(|identity| identity.conn) else {
-            // What is missing may have matched.
-            out.push(row);
-            return;
+            // What is missing may have matched, and what never became a socket, too.
+            return self.put(row, Verdict::Shown, out);
         };
         if !self.by_connection {
             return self.put(row, Verdict::Shown, out);
@@ -162,7 +161,7 @@ impl Filter {
             Row::Transition(row) => row.new != State::Closed,
             // Without transitions before it, it is the only row of its connection.
             Row::Connection(_) => !held.is_empty() || self.decided.peek(&conn).is_some(),
-            Row::Loss(_) | Row::Audit(_) => false,
+            Row::Loss(_) | Row::Audit(_) | Row::Counter(_) => false,
         };
         for row in held {
             self.put(row, verdict, out);

@@ -73,6 +73,7 @@ impl Follower {
                     }
                     each(&Row::Audit(*finding), &self.origin)?;
                 }
+                Item::Counters(sample) => self.rows.extend(sample.increases().map(Row::Counter)),
                 Item::Head(_) | Item::Ended(_) | Item::Event(_) => {}
             }
         }

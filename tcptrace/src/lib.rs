@@ -25,6 +25,7 @@
 
 pub mod audit;
 pub mod cli;
+pub mod counters;
 pub mod event;
 pub mod existing;
 pub mod export;

@@ -6,6 +6,7 @@
 
 mod audit;
 pub mod columns;
+mod counter;
 mod csv;
 mod features;
 pub mod fields;
@@ -29,11 +30,13 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 
 use crate::audit::Finding;
+use crate::counters::Increase;
 use crate::lifecycle::{Connection, Loss, Row, Transition};
 use crate::names::Names;
 use crate::snapshot::{Count, Entry};
 
 pub use self::audit::audit_lines;
+pub use self::counter::counter_words;
 pub use self::csv::Csv;
 pub use self::features::features;
 pub use self::json::Json;
@@ -140,6 +143,13 @@ pub trait Printer {
     /// What the writer returns.
     fn audit(&mut self, row: &Finding, context: &Context) -> io::Result<()>;
 
+    /// Writes that the kernel has counted what no event tells; nothing, where the format has no room for that among its
+    /// rows.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    fn counter(&mut self, row: &Increase, context: &Context) -> io::Result<()>;
+
     /// Writes whatever is kept in buffers, the writer's included.
     ///
     /// # Errors
@@ -156,6 +166,7 @@ pub trait Printer {
             Row::Connection(row) => self.connection(row, context),
             Row::Loss(row) => self.loss(row, context),
             Row::Audit(row) => self.audit(row, context),
+            Row::Counter(row) => self.counter(row, context),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! into a [`Report`], which is plain data. Every output renders that and nothing else.
 
 mod analysis;
+mod counters;
 mod facts;
 mod finish;
 mod groups;
@@ -24,6 +25,6 @@ pub use self::analysis::{Analysis, Options};
 pub use self::facts::{is_failure, is_reset};
 pub use self::place::{Placed, placed};
 pub use self::rows::{
-    Bin, By, ChurnRow, Count, FailureRow, Group, GroupRow, OpenRow, Overview, Peak, Point, Property, Quantiles, Report,
-    SHORT_NS, STUDIED, Slow, SlowRow, StateRow, TRACKED,
+    Bin, By, ChurnRow, Count, CounterRow, FailureRow, Group, GroupRow, OpenRow, Overview, Peak, Point, Property,
+    Quantiles, Report, SHORT_NS, STUDIED, Slow, SlowRow, StateRow, TRACKED,
 };

@@ -14,7 +14,7 @@
 //! without unpacking any, which makes an index of its own unnecessary.
 //!
 //! Numbers in heads are little-endian; in bodies they are variable-length as postcard writes them, times as differences
-//! in ns. Head, losses and audit are JSON. The records are in the order in which the events were taken in.
+//! in ns. Head, losses, audit and counters are JSON. The records are in the order in which the events were taken in.
 
 pub mod block;
 mod decode;
@@ -33,6 +33,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Finding;
+use crate::counters::Sample;
 use crate::event::{Event, Losses};
 use crate::filter::Criteria;
 use crate::lifecycle::{Config, Row};
@@ -73,6 +74,8 @@ pub enum Item {
     Audit(Finding),
     /// The file ends here, as it should.
     Ended(Ended),
+    /// What the kernel has counted in a network namespace.
+    Counters(Box<Sample>),
     /// Something happened.
     Event(Event),
 }

@@ -14,6 +14,8 @@ const INJECTED_TTL: u8 = 77;
 
 /// FIN, as a flag of [`inject`].
 pub const FIN: u8 = 0x01;
+/// SYN, as a flag of [`inject`].
+pub const SYN: u8 = 0x02;
 /// RST, as a flag of [`inject`].
 pub const RST: u8 = 0x04;
 /// ACK, as a flag of [`inject`].

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Compared, Counter, Finding, Reading, Tally, Verdict};
+use crate::counters::{Increase, Unseen};
 
 /// What is compared.
 #[derive(Clone, Debug, Default)]
@@ -46,10 +47,21 @@ pub fn compare(tally: &Tally, first: &[Reading], last: &[Reading], scope: &Scope
         surplus += too_many;
         missing += compared.iter().filter(|it| it.seen <= it.expected).map(Compared::certain_difference).sum::<u64>();
         findings.extend(compared.into_iter().filter(|it| it.seen + it.expected > 0).map(Finding::Counter));
+        findings.extend(unseen(begun, ended).map(Finding::Unseen));
     }
     verdict.unexplained = missing.saturating_sub(verdict.lost) + surplus;
     findings.push(Finding::Verdict(verdict));
     findings
+}
+
+/// What has grown of whose events none can be seen.
+fn unseen<'r>(begun: Option<&'r Reading>, ended: &'r Reading) -> impl Iterator<Item = Increase> + 'r {
+    Unseen::ALL.into_iter().filter_map(move |counter| {
+        let before = begun.map_or(0, |reading| reading.unseen[counter as usize]);
+        let increase = ended.unseen[counter as usize].saturating_sub(before);
+        let over_ns = begun.map(|reading| ended.to.saturating_sub(reading.from));
+        (increase > 0).then_some(Increase { at: ended.to, netns: ended.netns, counter, increase, over_ns })
+    })
 }
 
 fn one(tally: &Tally, begun: Option<&Reading>, ended: &Reading, scope: &Scope, counter: Counter) -> Option<Compared> {

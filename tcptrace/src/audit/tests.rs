@@ -53,7 +53,7 @@ fn mini(at: u64, what: MiniEvent) -> Event {
 }
 
 fn reading(at: u64, values: [u64; 7]) -> Reading {
-    Reading { netns: NETNS, cookie: Some(1), from: at, to: at, values: values.map(Some), embryonic_resets: 0 }
+    Reading { netns: NETNS, cookie: Some(1), from: at, to: at, values: values.map(Some), ..Reading::default() }
 }
 
 fn tally(events: &[Event]) -> Tally {
@@ -178,6 +178,7 @@ fn verdict(tally: &Tally, first: &[Reading], last: &[Reading]) -> (Verdict, Vec<
     let Some(Finding::Verdict(verdict)) = findings.pop() else { unreachable!("it comes last") };
     let compared = findings.iter().map(|finding| match finding {
         Finding::Counter(row) => (row.counter.as_str(), row.seen, row.expected),
+        Finding::Unseen(row) => (row.counter.as_str(), 0, row.increase),
         Finding::Verdict(_) => unreachable!("there is one"),
     });
     (verdict, compared.collect())
@@ -189,6 +190,22 @@ fn what_agrees_is_shown_with_no_difference() {
     let (verdict, compared) = verdict(&tally(&opens(3)), &[first], &[last]);
     assert_eq!(compared, [("ActiveOpens", 3, 3)]);
     assert_eq!(verdict, Verdict { namespaces: 1, transitions: 3, ..Verdict::default() });
+}
+
+#[test]
+fn what_no_event_tells_is_shown_and_not_missing() {
+    let mut readings = [reading(FIRST, [0; 7]), reading(LAST, [0; 7])];
+    readings[0].unseen[Unseen::ListenDrops as usize] = 5;
+    readings[1].unseen[Unseen::ListenDrops as usize] = 12;
+    let [first, last] = readings;
+    let (found, compared) = verdict(&tally(&[]), &[first], std::slice::from_ref(&last));
+    assert_eq!(compared, [("ListenDrops", 0, 7)]);
+    assert_eq!(found, Verdict { namespaces: 1, ..Verdict::default() });
+    let (_, compared) = verdict(&tally(&[]), &[], std::slice::from_ref(&last));
+    assert_eq!(compared, [("ListenDrops", 0, 12)], "the namespace is new");
+    let another = Reading { cookie: Some(2), ..reading(FIRST, [0; 7]) };
+    let (found, compared) = verdict(&tally(&[]), &[another], &[last]);
+    assert_eq!((found.unclear, compared.len()), (1, 0), "the number was another's");
 }
 
 #[test]

@@ -149,8 +149,8 @@ struct Printed {
 
 impl Exporter for Printed {
     fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
-        // CSV has no place for a loss; the closing line tells it.
-        self.rows += u64::from(!(self.format == Format::Csv && matches!(row, Row::Loss(_))));
+        // CSV has no place for a loss, which the closing line tells, nor for counters.
+        self.rows += u64::from(!(self.format == Format::Csv && matches!(row, Row::Loss(_) | Row::Counter(_))));
         Ok(self.printer.row(row, &origin.context)?)
     }
 

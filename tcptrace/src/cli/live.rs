@@ -82,7 +82,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     let names = store.is_some() || args.output.format != Format::Text || !criteria.cgroups.is_empty();
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
-        let mut source = Source::attach(&options, existing, names)?;
+        let mut source = Source::attach(&options, existing, names, true)?;
         let config = args.engine.config(kind, rows.at_close);
         let config = Config { existing, scans: source.knows_cookies(), ..config };
         let target = store.map(|store| Target::Files { store, rotate: None, most_bytes: None });

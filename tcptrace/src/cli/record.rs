@@ -60,6 +60,9 @@ pub(super) struct RecordArgs {
     /// In the end, compare what was seen with what the kernel has counted in every network namespace; the trace says it, too
     #[arg(long)]
     audit: bool,
+    /// Leave out the kernel's counters, which are recorded once a second where they have changed
+    #[arg(long)]
+    no_facts: bool,
     #[command(flatten)]
     probe: ProbeArgs,
     /// Run this command, and record until it ends. Its exit status is passed on, but for 0 where events were lost; 126 or
@@ -103,7 +106,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
         let mut dump = handler(SignalKind::user_defined1())?;
-        let mut source = Source::attach(&options, !args.probe.no_existing, true)?;
+        let mut source = Source::attach(&options, !args.probe.no_existing, true, !args.no_facts)?;
         let recorder = Recorder::new(target, source.head()?, criteria.clone())?;
         let mut recorder = Audited::new(recorder, args.audit, &source, &criteria)?;
         source.begin(&namespaces, &mut recorder)?;

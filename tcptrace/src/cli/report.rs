@@ -43,8 +43,10 @@ pub(super) fn run(args: &ReportArgs) -> Result<Outcome> {
     let mut analysis = Analysis::new(Options { by: args.by, top: args.top });
     let config = Config { transitions: false, connections: true, ..Config::default() };
     let summary = args.trace.read(config, true, &mut |row, origin| {
-        if let Row::Connection(connection) = row {
-            analysis.add(connection, origin);
+        match row {
+            Row::Connection(connection) => analysis.add(connection, origin),
+            Row::Counter(increase) => analysis.add_counter(increase, origin),
+            _ => {}
         }
         Ok(())
     })?;

@@ -1,5 +1,6 @@
 //! The live kernel as a source of items: what its ring buffer holds, what it answers, names, clocks and losses.
 
+mod counting;
 mod gaps;
 mod naming;
 mod told;
@@ -10,12 +11,13 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::Instant;
 
+use self::counting::{Counting, Look};
 use self::gaps::{Gaps, Marker};
 use self::naming::Naming;
 use super::clock::{self, boot_ns};
 use super::inquire::{Answer, Inquirer, Question};
 use super::say;
-use crate::event::{Cause, Event, Losses};
+use crate::event::{Cause, Change, Event, Losses};
 use crate::existing::Namespaces;
 use crate::probe::{Feature, Options, Probe};
 use crate::trace::{Clocks, Head, Item, RecordedFeature};
@@ -50,7 +52,7 @@ pub(super) trait Sink {
         None
     }
 
-    /// Whether it wants to know which sockets there are; asked once.
+    /// Whether it wants to know which sockets there are, and everything that the kernel has counted; asked once.
     fn wants_survey(&mut self) -> bool {
         false
     }
@@ -75,6 +77,10 @@ pub(super) struct Source {
     inquirer: Inquirer,
     naming: Naming,
     existing: bool,
+    /// Whether the kernel's counters are to be looked at; in which network namespace only, if it is not 0; and what looks.
+    facts: bool,
+    only: u32,
+    counting: Option<Counting>,
     /// As told last.
     clocks: Clocks,
     /// How long the machine had slept when last looked at.
@@ -92,13 +98,16 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Attaches the programs.
-    pub(super) fn attach(options: &Options, existing: bool, names: bool) -> Result<Self> {
+    /// Attaches the programs. `facts`: the kernel's counters are told, too.
+    pub(super) fn attach(options: &Options, existing: bool, names: bool, facts: bool) -> Result<Self> {
         let probe = Probe::attach(options)?;
         Ok(Self {
             inquirer: Inquirer::new(options.filter),
             naming: Naming::new(names),
             existing: existing && probe.knows_cookies(),
+            facts,
+            only: options.filter.netns,
+            counting: None,
             clocks: Clocks::default(),
             slept_ns: 0,
             losses: Losses::default(),
@@ -161,6 +170,12 @@ impl Source {
         self.read_clocks()?;
         self.naming.name_namespaces(namespaces, &mut self.items);
         self.items.push(Item::Event(Event::Started { at: boot_ns()? }));
+        if self.facts
+            && let Some((counting, look)) = Counting::begin(namespaces, self.only)
+        {
+            self.counting = Some(counting);
+            self.push_look(look);
+        }
         if self.existing {
             self.inquirer.want(Question::Survey);
             self.inquirer.want(Question::Scan);
@@ -177,11 +192,12 @@ impl Source {
         let mut until = pin!(until);
         loop {
             let wait = self.longest_wait(sink)?;
-            let answer = tokio::select! {
+            let (answer, look) = tokio::select! {
                 biased;
                 result = &mut until => return Ok(Some(result)),
-                () = self.probe.wait(wait) => None,
-                answer = self.inquirer.answer() => answer,
+                () = self.probe.wait(wait) => (None, None),
+                answer = self.inquirer.answer() => (answer, None),
+                look = next_look(&mut self.counting) => (None, Some(look)),
             };
             self.take_in(sink)?;
             // What is answered is older than whatever comes next, and younger than what has just come.
@@ -189,6 +205,9 @@ impl Source {
                 Some(Answer::Events(events)) => events.into_iter().for_each(|event| self.push(event)),
                 Some(Answer::Namespaces(namespaces)) => self.naming.name_namespaces(&namespaces, &mut self.items),
                 None => {}
+            }
+            if let Some(look) = look {
+                self.push_look(look);
             }
             self.inquire(sink)?;
             if !self.items.is_empty() {
@@ -205,6 +224,9 @@ impl Source {
     pub(super) fn finish(&mut self, sink: &mut impl Sink) -> Result<()> {
         self.probe.read_recursion();
         self.take_in(sink)?;
+        for look in self.counting.take().map(Counting::finish).into_iter().flatten() {
+            self.push_look(look);
+        }
         self.items.push(Item::Losses(self.losses));
         self.items.push(Item::Event(Event::Passed { at: boot_ns()? }));
         self.hand_over(sink)?;
@@ -214,7 +236,8 @@ impl Source {
     /// How long nothing needs to be done unless something happens.
     fn longest_wait(&self, sink: &impl Sink) -> Result<Duration> {
         let deadline = sink.next_deadline().into_iter().chain(sink.settles_by()).min().unwrap_or(u64::MAX);
-        let wait = Duration::from_nanos(deadline.saturating_sub(boot_ns()?)).min(self.inquirer.rest());
+        let look = self.counting.as_ref().map_or(Duration::MAX, Counting::rest);
+        let wait = Duration::from_nanos(deadline.saturating_sub(boot_ns()?)).min(self.inquirer.rest()).min(look);
         Ok(wait.clamp(Duration::from_millis(1), HOUSEKEEPING))
     }
 
@@ -245,8 +268,11 @@ impl Source {
         let first = self.items.len();
         let markers = self.gaps.pass(false);
         let limit = self.gaps.limit();
-        let Self { probe, items, naming, inquirer, .. } = self;
+        let Self { probe, items, naming, inquirer, counting, .. } = self;
         let is_empty = probe.drain(BATCH, limit, |event| {
+            if let (Some(counting), Event::Change(Change { netns: Some(netns), .. })) = (&mut *counting, &event) {
+                counting.note(*netns);
+            }
             naming.learn(&event, inquirer, items);
             items.push(Item::Event(event));
         });
@@ -326,9 +352,16 @@ impl Source {
 
     /// Asks what the sink would like to know, now or later.
     fn inquire(&mut self, sink: &mut impl Sink) -> Result<()> {
-        if self.existing && sink.wants_survey() {
+        let wants_survey = sink.wants_survey();
+        if self.existing && wants_survey {
             self.inquirer.want(Question::Survey);
             self.inquirer.want(Question::Scan);
+        }
+        if let Some(counting) = &mut self.counting {
+            if wants_survey {
+                counting.want_whole();
+            }
+            counting.ask();
         }
         if sink.wants_scan() {
             self.inquirer.want(Question::Scan);
@@ -337,6 +370,13 @@ impl Source {
             self.items.push(Item::Event(begun));
         }
         Ok(())
+    }
+
+    fn push_look(&mut self, look: Look) {
+        if let Some(namespaces) = &look.namespaces {
+            self.naming.name_namespaces(namespaces, &mut self.items);
+        }
+        self.items.extend(look.samples.into_iter().map(|sample| Item::Counters(Box::new(sample))));
     }
 
     fn read_clocks(&mut self) -> Result<()> {
@@ -352,5 +392,13 @@ impl Source {
             self.items.push(Item::Clocks(now));
         }
         Ok(())
+    }
+}
+
+/// Waits for what a look brings; forever, if nothing looks.
+async fn next_look(counting: &mut Option<Counting>) -> Look {
+    match counting {
+        Some(counting) => counting.look().await,
+        None => std::future::pending().await,
     }
 }

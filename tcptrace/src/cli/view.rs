@@ -14,7 +14,7 @@ use crate::filter::Criteria;
 use crate::follow::Follower;
 use crate::lifecycle::{Config, Row};
 use crate::names::Names;
-use crate::output::{Format, Kind, Printer, TextOptions, audit_lines};
+use crate::output::{Format, Kind, Printer, TextOptions, audit_lines, counter_words};
 use crate::trace::{Item, Origin};
 
 /// Follows a source, and prints what comes out.
@@ -46,8 +46,10 @@ pub(super) fn undecided(count: u64, what: &str) -> String {
 
 /// Prints a row; on standard error, if the format has no room for it.
 pub(super) fn print(printer: &mut dyn Printer, format: Format, row: &Row, origin: &Origin) -> io::Result<()> {
-    if let (Format::Csv, Row::Loss(loss)) = (format, row) {
-        say(loss);
+    match row {
+        Row::Loss(loss) if format == Format::Csv => say(loss),
+        Row::Counter(row) if format == Format::Csv => say(counter_words(row, &origin.context.names)),
+        _ => {}
     }
     printer.row(row, &origin.context)
 }

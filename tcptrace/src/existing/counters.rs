@@ -1,5 +1,7 @@
 //! What the kernel counts in each network namespace.
 
+mod all;
+
 use std::fs;
 use std::io;
 
@@ -8,6 +10,9 @@ use nix::{getsockopt_impl, libc, sockopt_impl};
 
 use super::namespaces::{Namespace, Namespaces};
 use crate::audit::{Counter, Reading};
+use crate::counters::Unseen;
+
+pub use self::all::Counting;
 
 sockopt_impl!(
     /// What tells a network namespace from all that ever were (`SO_NETNS_COOKIE`, 5.14 and newer).
@@ -29,16 +34,22 @@ pub fn read_counters(namespaces: &Namespaces, only: &[u32], now: &dyn Fn() -> u6
 }
 
 fn read_here(netns: u32, now: &dyn Fn() -> u64) -> io::Result<Reading> {
-    let cookie = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-        .and_then(|socket| getsockopt(&socket, NetnsCookie))
-        .ok();
+    let cookie = cookie();
     let from = now();
     let snmp = fs::read_to_string("/proc/thread-self/net/snmp")?;
     let netstat = fs::read_to_string("/proc/thread-self/net/netstat")?;
     let to = now();
     let values = Counter::ALL.map(|counter| value(&snmp, &netstat, counter));
+    let all = all::read_here(netns, now)?;
+    let unseen = Unseen::ALL.map(|counter| all.counts.get(counter.key()).copied().unwrap_or(0));
     let embryonic_resets = find(&netstat, "TcpExt", "EmbryonicRsts").unwrap_or(0);
-    Ok(Reading { netns, cookie, from, to, values, embryonic_resets })
+    Ok(Reading { netns, cookie, from, to, values, embryonic_resets, unseen })
+}
+
+/// That of the network namespace that the calling thread is in.
+fn cookie() -> Option<u64> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    socket.and_then(|socket| getsockopt(&socket, NetnsCookie)).ok()
 }
 
 fn value(snmp: &str, netstat: &str, counter: Counter) -> Option<u64> {

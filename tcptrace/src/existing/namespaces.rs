@@ -158,6 +158,19 @@ impl Namespace {
         Ok(true)
     }
 
+    /// The same, only by the way that is known. Looks nowhere else, which takes long.
+    pub(super) fn enter_directly(&self) -> io::Result<bool> {
+        match open(&self.path) {
+            Ok(Some((file, inode))) if inode == self.inode => {
+                setns(file, CloneFlags::CLONE_NEWNET)?;
+                Ok(true)
+            }
+            Ok(_) => Ok(false),
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn open(&self) -> io::Result<Option<File>> {
         match open(&self.path) {
             Ok(Some((file, inode))) if inode == self.inode => Ok(Some(file)),

@@ -133,6 +133,7 @@ impl Criteria {
             Row::Transition(row) => self.passes_transition(row),
             Row::Connection(row) => self.passes_connection(row),
             Row::Loss(_) | Row::Audit(_) => true,
+            Row::Counter(row) => self.netns.is_empty() || self.netns.contains(&row.netns),
         }
     }
 
@@ -197,7 +198,7 @@ impl<'r> Facts<'r> {
                 is_listener: false,
                 is_last: true,
             },
-            Row::Loss(_) | Row::Audit(_) => return None,
+            Row::Loss(_) | Row::Audit(_) | Row::Counter(_) => return None,
         })
     }
 

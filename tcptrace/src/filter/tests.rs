@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::{Criteria, Filter, begins};
+use crate::counters::{Increase, Unseen};
 use crate::lifecycle::{Connection, Held, Identity, Owner, Row, Stay, Stuck, Transition};
 use crate::names::{Group, Names};
 use crate::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, Tuple};
@@ -368,6 +369,20 @@ fn nothing_asked_lets_everything_through() {
     let rows = [Row::Transition(bare()), Row::Transition(bare_established()), Row::Connection(connection())];
     assert!(Criteria::default().is_empty());
     assert_eq!(filtered(&mut filter, rows.clone()), rows);
+}
+
+/// It may have become a connection of any kind, but not in another network namespace.
+#[rstest]
+#[case("port 1 pid 2 comm a state LISTEN closer active min 5 6", true)]
+#[case("netns 9", true)]
+#[case("netns 9 netns 10", true)]
+#[case("netns 10", false)]
+fn counters_of_what_no_event_tells_pass_but_for_the_namespace(#[case] options: &str, #[case] shown: bool) {
+    let mut filter = Filter::new(criteria(options));
+    let (counter, over_ns) = (Unseen::ListenDrops, None);
+    let row = Row::Counter(Increase { at: 1, netns: 9, counter, increase: 1, over_ns });
+    assert_eq!(filtered(&mut filter, [row]).len(), usize::from(shown));
+    assert_eq!(filter.filtered_out(), u64::from(!shown));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::audit::Finding;
+use crate::counters::Increase;
 use crate::event::Cause;
 use crate::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
 
@@ -233,6 +234,8 @@ pub enum Row {
     Loss(Loss),
     /// What an audit found.
     Audit(Finding),
+    /// The kernel has counted what no event tells.
+    Counter(Increase),
 }
 
 impl Row {
@@ -241,7 +244,7 @@ impl Row {
         match self {
             Self::Transition(row) => row.stuck.as_ref(),
             Self::Connection(row) => row.stuck.as_deref(),
-            Self::Loss(_) | Self::Audit(_) => None,
+            Self::Loss(_) | Self::Audit(_) | Self::Counter(_) => None,
         }
     }
 
@@ -250,7 +253,7 @@ impl Row {
         match self {
             Self::Transition(row) => Some(&row.identity),
             Self::Connection(row) => Some(&row.identity),
-            Self::Loss(_) | Self::Audit(_) => None,
+            Self::Loss(_) | Self::Audit(_) | Self::Counter(_) => None,
         }
     }
 
@@ -262,6 +265,7 @@ impl Row {
             Self::Loss(row) => row.boot_ns,
             Self::Audit(Finding::Counter(row)) => row.at,
             Self::Audit(Finding::Verdict(row)) => row.at,
+            Self::Audit(Finding::Unseen(row)) | Self::Counter(row) => row.at,
         }
     }
 }

@@ -10,9 +10,7 @@ pub fn audit_lines(findings: &[Finding], names: &Names) -> Vec<String> {
     for finding in findings {
         match finding {
             Finding::Counter(row) => {
-                if lines.is_empty() {
-                    lines.push(line(["NETNS", "COUNTER", "SEEN", "EXPECTED", "DIFFERENCE"].map(str::to_owned), ""));
-                }
+                begin(&mut lines);
                 let numbers = [row.seen, row.expected, row.difference()].map(|number| number.to_string());
                 let [seen, expected, difference] = numbers;
                 let cells = [row.netns.to_string(), row.counter.as_str().to_owned(), seen, expected, difference];
@@ -20,6 +18,14 @@ pub fn audit_lines(findings: &[Finding], names: &Names) -> Vec<String> {
                 if row.within > 0 {
                     note.push(format!("within ±{}", row.within));
                 }
+                note.extend(names.namespace(row.netns).map(|name| sanitise(name).into_owned()));
+                lines.push(line(cells, &note.join(", ")));
+            }
+            Finding::Unseen(row) => {
+                begin(&mut lines);
+                let (netns, name) = (row.netns.to_string(), row.counter.as_str().to_owned());
+                let cells = [netns, name, "-".to_owned(), row.increase.to_string(), "-".to_owned()];
+                let mut note = vec![format!("not visible in events ({})", row.counter.what())];
                 note.extend(names.namespace(row.netns).map(|name| sanitise(name).into_owned()));
                 lines.push(line(cells, &note.join(", ")));
             }
@@ -31,6 +37,13 @@ pub fn audit_lines(findings: &[Finding], names: &Names) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Writes the heading, once.
+fn begin(lines: &mut Vec<String>) {
+    if lines.is_empty() {
+        lines.push(line(["NETNS", "COUNTER", "SEEN", "EXPECTED", "DIFFERENCE"].map(str::to_owned), ""));
+    }
 }
 
 fn line([netns, counter, seen, expected, difference]: [String; 5], note: &str) -> String {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 
 use crate::audit::Finding;
+use crate::counters::Increase;
 use crate::lifecycle::{Connection, Loss, Stay, Transition};
 use crate::snapshot::{Count, Entry};
 
@@ -135,6 +136,11 @@ impl<W: Write> Printer for Csv<W> {
 
     /// It is for standard error, like the closing line ([`audit_lines`](super::audit_lines)).
     fn audit(&mut self, _: &Finding, _: &Context) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Like a loss: whoever prints says it elsewhere ([`counter_words`](super::counter_words)).
+    fn counter(&mut self, _: &Increase, _: &Context) -> io::Result<()> {
         Ok(())
     }
 

@@ -3,12 +3,13 @@
 use std::io::{self, Write};
 
 use crate::audit::Finding;
+use crate::counters::Increase;
 use crate::lifecycle::{Connection, Loss, Stay, Transition};
 use crate::snapshot::{Count, Entry};
 
 use super::fields::{
-    AUDIT_FIELDS, AUDITED_FIELDS, CONNECTION_FIELDS, COUNT_FIELDS, Field, LOSS_FIELDS, SOCKET_FIELDS,
-    STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, TRANSITION_FIELDS, Value,
+    AUDIT_FIELDS, AUDITED_FIELDS, CONNECTION_FIELDS, COUNT_FIELDS, COUNTER_FIELDS, Field, LOSS_FIELDS, SOCKET_FIELDS,
+    STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, TRANSITION_FIELDS, UNSEEN_FIELDS, Value,
 };
 use super::time::Rfc3339;
 use super::{Context, Kind, Printer, render, sanitise};
@@ -102,8 +103,13 @@ impl<W: Write> Printer for Json<W> {
     fn audit(&mut self, row: &Finding, context: &Context) -> io::Result<()> {
         match row {
             Finding::Counter(row) => self.object([AUDIT_FIELDS, &[]], row, context),
+            Finding::Unseen(row) => self.object([UNSEEN_FIELDS, &[]], row, context),
             Finding::Verdict(row) => self.object([AUDITED_FIELDS, &[]], row, context),
         }
+    }
+
+    fn counter(&mut self, row: &Increase, context: &Context) -> io::Result<()> {
+        self.object([COUNTER_FIELDS, &[]], row, context)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -69,6 +69,7 @@ impl Writer<'_> {
         self.ends();
         self.short_lived();
         self.failures();
+        self.dropped();
         self.open();
         self.all_connections();
         self.slowest();
@@ -199,12 +200,14 @@ impl Writer<'_> {
             ("ends", "How they ended"),
             ("short", "Short-lived"),
             ("failures", "Failures"),
+            ("dropped", "Dropped"),
             ("open", "Still open"),
             ("all", "All connections"),
             ("slowest", "Longest"),
         ];
         let links: Vec<_> =
             [("time", "Over time")].into_iter().chain(states.map(|name| (name, name))).chain(parts).collect();
+        let links = links.into_iter().filter(|(id, _)| *id != "dropped" || !self.report.counters.is_empty());
         self.page.raw("<nav aria-label=\"Contents\">");
         for (id, name) in links {
             self.page.raw(&format!("<a href=\"#{id}\">{name}</a>"));

@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 
 use super::fields::{
-    Field, REPORT_BUCKET_FIELDS, REPORT_CHURN_FIELDS, REPORT_COUNT_FIELDS, REPORT_DAMAGE_FIELDS, REPORT_FAILURE_FIELDS,
-    REPORT_FIELDS, REPORT_GROUP_FIELDS, REPORT_HOST_FIELDS, REPORT_LOSS_FIELDS, REPORT_OPEN_FIELDS,
-    REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS, REPORT_STATE_FIELDS,
+    Field, REPORT_BUCKET_FIELDS, REPORT_CHURN_FIELDS, REPORT_COUNT_FIELDS, REPORT_COUNTER_FIELDS, REPORT_DAMAGE_FIELDS,
+    REPORT_FAILURE_FIELDS, REPORT_FIELDS, REPORT_GROUP_FIELDS, REPORT_HOST_FIELDS, REPORT_LOSS_FIELDS,
+    REPORT_OPEN_FIELDS, REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS, REPORT_STATE_FIELDS,
 };
 use super::text::write_report;
 use super::{Context, Csv, Format, Json, TextOptions};
@@ -105,6 +105,7 @@ fn rows(report: &Report, sink: &mut impl Sink) -> io::Result<()> {
     sink.take(REPORT_HOST_FIELDS, plain(&report.hosts, &context))?;
     sink.take(REPORT_LOSS_FIELDS, plain(&report.lost, &context))?;
     sink.take(REPORT_DAMAGE_FIELDS, plain(&report.damage, &context))?;
+    sink.take(REPORT_COUNTER_FIELDS, plain(&report.counters, &context))?;
     sink.take(REPORT_COUNT_FIELDS, plain(&report.counts, &context))?;
     sink.take(REPORT_STATE_FIELDS, plain(&report.states, &context))?;
     sink.take(REPORT_BUCKET_FIELDS, plain(&bins, &context))?;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
 use crate::audit::{Compared, Counter, Finding, Verdict};
+use crate::counters::{Increase, Unseen};
 use crate::event::{Cause, Kept};
 use crate::existing::Timer;
 use crate::lifecycle::{Connection, Held, Identity, Loss, Owner, Reason, Stay, Stuck, Totals, Transition};
@@ -405,5 +406,19 @@ pub(crate) fn findings() -> Vec<Finding> {
         lost_transitions: 10,
         unexplained: 999_978,
     };
-    vec![Finding::Counter(one), Finding::Counter(other), Finding::Verdict(verdict)]
+    let unseen = Increase { increase: 19_982, ..increases()[0] };
+    vec![Finding::Counter(one), Finding::Counter(other), Finding::Unseen(unseen), Finding::Verdict(verdict)]
+}
+
+/// Every counter, in a namespace with a name; one of a namespace without, and that was made since the look before.
+pub(crate) fn increases() -> Vec<Increase> {
+    let one = |counter| Increase {
+        at: 1_234_567_890,
+        netns: 4_026_532_000,
+        counter,
+        increase: 10_u64.pow(counter as u32 + 1),
+        over_ns: Some(1_000_000_000),
+    };
+    let other = Increase { netns: 1, increase: 1, over_ns: None, ..one(Unseen::ListenOverflows) };
+    Unseen::ALL.map(one).into_iter().chain([other]).collect()
 }

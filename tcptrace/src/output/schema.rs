@@ -7,11 +7,11 @@ use serde_json::{Map, Value, json};
 use super::Format;
 use super::columns::{Column, PARTITIONS, columns};
 use super::fields::{
-    AUDIT_FIELDS, AUDITED_FIELDS, CONNECTION_FIELDS, COUNT_FIELDS, FEATURE_FIELDS, Field, LOSS_FIELDS,
-    REPORT_BUCKET_FIELDS, REPORT_CHURN_FIELDS, REPORT_COUNT_FIELDS, REPORT_DAMAGE_FIELDS, REPORT_FAILURE_FIELDS,
-    REPORT_FIELDS, REPORT_GROUP_FIELDS, REPORT_HOST_FIELDS, REPORT_LOSS_FIELDS, REPORT_OPEN_FIELDS,
-    REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS, REPORT_STATE_FIELDS, SOCKET_FIELDS, STUCK_CONNECTION_FIELDS,
-    STUCK_TRANSITION_FIELDS, Shape, Streamed, TRANSITION_FIELDS,
+    AUDIT_FIELDS, AUDITED_FIELDS, CONNECTION_FIELDS, COUNT_FIELDS, COUNTER_FIELDS, FEATURE_FIELDS, Field, LOSS_FIELDS,
+    REPORT_BUCKET_FIELDS, REPORT_CHURN_FIELDS, REPORT_COUNT_FIELDS, REPORT_COUNTER_FIELDS, REPORT_DAMAGE_FIELDS,
+    REPORT_FAILURE_FIELDS, REPORT_FIELDS, REPORT_GROUP_FIELDS, REPORT_HOST_FIELDS, REPORT_LOSS_FIELDS,
+    REPORT_OPEN_FIELDS, REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS, REPORT_STATE_FIELDS, SOCKET_FIELDS,
+    STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, Shape, Streamed, TRANSITION_FIELDS, UNSEEN_FIELDS,
 };
 use crate::lifecycle::{Connection, Transition};
 
@@ -39,7 +39,9 @@ fn outputs() -> Vec<Output> {
         of("watch", [described(TRANSITION_FIELDS, true), described(STUCK_TRANSITION_FIELDS, false)].concat()),
         of("connections", [described(CONNECTION_FIELDS, true), described(STUCK_CONNECTION_FIELDS, false)].concat()),
         of("watch, connections: lost", described(LOSS_FIELDS, true)),
+        of("watch, connections: counter", described(COUNTER_FIELDS, true)),
         of("watch, connections: audit", described(AUDIT_FIELDS, true)),
+        of("watch, connections: unseen", described(UNSEEN_FIELDS, true)),
         of("watch, connections: audited", described(AUDITED_FIELDS, true)),
         of("snapshot", described(COUNT_FIELDS, true)),
         of("snapshot --list", described(SOCKET_FIELDS, true)),
@@ -48,6 +50,7 @@ fn outputs() -> Vec<Output> {
         of("report: report_host", described(REPORT_HOST_FIELDS, true)),
         of("report: report_loss", described(REPORT_LOSS_FIELDS, true)),
         of("report: report_damage", described(REPORT_DAMAGE_FIELDS, true)),
+        of("report: report_counter", described(REPORT_COUNTER_FIELDS, true)),
         of("report: report_count", described(REPORT_COUNT_FIELDS, true)),
         of("report: report_state", described(REPORT_STATE_FIELDS, true)),
         of("report: report_bucket", described(REPORT_BUCKET_FIELDS, true)),
@@ -234,6 +237,7 @@ mod tests {
         samples::sockets().iter().try_for_each(|row| printer.socket(row, &CONTEXT)).expect("written");
         samples::losses().iter().try_for_each(|row| printer.loss(row, &CONTEXT)).expect("written");
         samples::findings().iter().try_for_each(|row| printer.audit(row, &CONTEXT)).expect("written");
+        samples::increases().iter().try_for_each(|row| printer.counter(row, &CONTEXT)).expect("written");
         samples::counts().iter().try_for_each(|row| printer.count(row, &CONTEXT)).expect("written");
         let report = testing::incident(Options::default());
         crate::output::report(&mut lines, Format::Json, &TextOptions::default(), &report).expect("written");
@@ -252,7 +256,9 @@ mod tests {
             let command = match row["event"].as_str().expect("a word") {
                 "socket" => "snapshot --list",
                 "count" => "snapshot",
-                event @ ("lost" | "audit" | "audited") => &format!("watch, connections: {event}"),
+                event @ ("lost" | "counter" | "audit" | "unseen" | "audited") => {
+                    &format!("watch, connections: {event}")
+                }
                 event if event.starts_with("report") => &format!("report: {event}"),
                 _ if row.get("old").is_some() => "watch",
                 _ => "connections",

@@ -103,6 +103,45 @@ fn losses_are_no_rows_of_csv() {
     assert_eq!(losses(Format::Csv, PLAIN), "");
 }
 
+fn increases(format: Format) -> String {
+    rendered(|out| {
+        let mut printer = format.printer(out, PLAIN);
+        samples::increases().iter().try_for_each(|row| printer.counter(row, &CONTEXT))?;
+        printer.flush()
+    })
+}
+
+#[test]
+fn counters_as_text() {
+    assert_snapshot!(increases(Format::Text), @r"
+    03:04:06.234 netns blue\x1b[2J: 10 SYN cookies sent (SyncookiesSent): the SYN queue is full or tcp_syncookies is 2
+    03:04:06.234 netns blue\x1b[2J: 100 ACKs without a valid SYN cookie (SyncookiesFailed): the kernel answers them with a reset
+    03:04:06.234 netns blue\x1b[2J: 1,000 SYNs dropped (TCPReqQFullDrop): the SYN queue is full and SYN cookies are off
+    03:04:06.234 netns blue\x1b[2J: 10,000 SYNs and ACKs dropped (ListenOverflows): the accept queue is full
+    03:04:06.234 netns blue\x1b[2J: 100,000 SYNs and ACKs dropped by listeners (ListenDrops): for any reason (full queues included)
+    03:04:06.234 netns blue\x1b[2J: 1,000,000 half-open connections reset (EmbryonicRsts): by clients or by tcp_abort_on_overflow
+    03:04:06.234 netns blue\x1b[2J: 10,000,000 packets dropped by connection tracking (conntrack.drop): its table is full or a helper refused them
+    03:04:06.234 netns blue\x1b[2J: 100,000,000 tracked connections removed early (conntrack.early_drop): the connection tracking table is full
+    03:04:06.234 netns 1: 1 SYN or ACK dropped (ListenOverflows, since the namespace was made): the accept queue is full
+    ");
+}
+
+#[test]
+fn counters_as_json() {
+    assert_snapshot!(increases(Format::Json), @r#"
+    {"event":"counter","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":4026532000,"netns_name":"blue\\x1b[2J","counter":"SyncookiesSent","increase":10,"over_ns":1000000000,"what":"SYN cookies sent","meaning":"the SYN queue is full or tcp_syncookies is 2"}
+    {"event":"counter","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":4026532000,"netns_name":"blue\\x1b[2J","counter":"SyncookiesFailed","increase":100,"over_ns":1000000000,"what":"ACKs without a valid SYN cookie","meaning":"the kernel answers them with a reset"}
+    {"event":"counter","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":4026532000,"netns_name":"blue\\x1b[2J","counter":"TCPReqQFullDrop","increase":1000,"over_ns":1000000000,"what":"SYNs dropped","meaning":"the SYN queue is full and SYN cookies are off"}
+    {"event":"counter","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":4026532000,"netns_name":"blue\\x1b[2J","counter":"ListenOverflows","increase":10000,"over_ns":1000000000,"what":"SYNs and ACKs dropped","meaning":"the accept queue is full"}
+    {"event":"counter","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":4026532000,"netns_name":"blue\\x1b[2J","counter":"ListenDrops","increase":100000,"over_ns":1000000000,"what":"SYNs and ACKs dropped by listeners","meaning":"for any reason (full queues included)"}
+    {"event":"counter","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":4026532000,"netns_name":"blue\\x1b[2J","counter":"EmbryonicRsts","increase":1000000,"over_ns":1000000000,"what":"half-open connections reset","meaning":"by clients or by tcp_abort_on_overflow"}
+    {"event":"counter","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":4026532000,"netns_name":"blue\\x1b[2J","counter":"conntrack.drop","increase":10000000,"over_ns":1000000000,"what":"packets dropped by connection tracking","meaning":"its table is full or a helper refused them"}
+    {"event":"counter","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":4026532000,"netns_name":"blue\\x1b[2J","counter":"conntrack.early_drop","increase":100000000,"over_ns":1000000000,"what":"tracked connections removed early","meaning":"the connection tracking table is full"}
+    {"event":"counter","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":1,"netns_name":null,"counter":"ListenOverflows","increase":1,"over_ns":null,"what":"SYNs and ACKs dropped","meaning":"the accept queue is full"}
+    "#);
+    assert_eq!(increases(Format::Csv), "", "they would not fit among the columns of other rows");
+}
+
 #[test]
 fn an_audit_for_people() {
     let lines = super::audit_lines(&samples::findings(), &CONTEXT.names);
@@ -110,6 +149,7 @@ fn an_audit_for_people() {
     NETNS      COUNTER                    SEEN    EXPECTED  DIFFERENCE
     4026532000 ActiveOpens             1000000     1000000           0 blue\x1b[2J
     1          TCPTimeWaitOverflow           7     1000000      999993 within ±3
+    4026532000 SyncookiesSent                -       19982           - not visible in events (SYN cookies sent), blue\x1b[2J
     2 network namespaces compared, 1 gone before the end, 0 unclear; 500 transitions seen in them, 10 lost (12 events), 999978 unaccounted for
     ");
     assert!(super::audit_lines(&[], &CONTEXT.names).is_empty());
@@ -127,6 +167,7 @@ fn an_audit_for_programs() {
     assert_snapshot!(print(Format::Json), @r#"
     {"event":"audit","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":4026532000,"netns_name":"blue\\x1b[2J","counter":"ActiveOpens","seen":1000000,"expected":1000000,"difference":0,"within":0}
     {"event":"audit","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":1,"netns_name":null,"counter":"TCPTimeWaitOverflow","seen":7,"expected":1000000,"difference":999993,"within":3}
+    {"event":"unseen","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"netns":4026532000,"netns_name":"blue\\x1b[2J","counter":"SyncookiesSent","increase":19982,"over_ns":1000000000,"what":"SYN cookies sent","meaning":"the SYN queue is full or tcp_syncookies is 2"}
     {"event":"audited","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"namespaces":2,"gone":1,"unclear":0,"transitions":500,"lost":12,"lost_transitions":10,"unexplained":999978}
     "#);
     assert_eq!([print(Format::Text), print(Format::Csv)], ["", ""], "it goes to standard error");

@@ -12,16 +12,18 @@ use std::net::SocketAddr;
 use anstyle::Style;
 
 use crate::audit::Finding;
+use crate::counters::Increase;
 use crate::lifecycle::{Connection, Held, Identity, Loss, Transition};
 use crate::snapshot::{By, Count, Entry};
 use crate::tcp::{State, Task, TimeWaitEnd};
 
 pub(crate) use self::column::fitting;
 use self::column::{Align, Column, Line};
+pub(super) use self::report::words::count;
 pub(super) use self::report::write_report;
 pub(crate) use self::style::{end as end_style, state as state_style};
 use super::time::TimeOfDay;
-use super::{Context, Kind, Printer, TextOptions, human, render, sanitise};
+use super::{Context, Kind, Printer, TextOptions, counter_words, human, render, sanitise};
 
 /// The kernel's names are at most 15 bytes; only escaped ones are longer, and those are cut.
 const COMM_WIDTH: usize = 15;
@@ -286,6 +288,15 @@ impl<W: Write> Printer for Text<W> {
     /// It is for standard error, like the closing line ([`audit_lines`](super::audit_lines)).
     fn audit(&mut self, _: &Finding, _: &Context) -> io::Result<()> {
         Ok(())
+    }
+
+    /// The time, and then words across the columns.
+    fn counter(&mut self, row: &Increase, context: &Context) -> io::Result<()> {
+        self.time(context.clock.unix_ns(row.at));
+        self.line.raw(b" ");
+        let words = counter_words(row, &context.names);
+        self.line.styled(self.coloured(style::RESET), |to| to.extend_from_slice(words.as_bytes()));
+        self.end_of_line()
     }
 
     fn flush(&mut self) -> io::Result<()> {

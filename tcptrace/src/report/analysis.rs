@@ -1,5 +1,6 @@
 //! Counting connections one by one, in memory that does not grow with their number.
 
+use super::counters::Counters;
 use super::facts::{Facts, is_reset};
 use super::groups::{Groups, Pair, Tally};
 use super::histogram::{Bins, Histogram};
@@ -47,6 +48,7 @@ pub struct Analysis {
     pub(super) pairs: Groups<Ends, Pair>,
     pub(super) series: Series,
     pub(super) slowest: [Slowest; Slow::ALL.len()],
+    pub(super) counters: Counters,
 }
 
 /// All sockets that were in a state.
@@ -80,6 +82,7 @@ impl Analysis {
             pairs: Groups::default(),
             series: Series::default(),
             slowest: std::array::from_fn(|_| Slowest::new(options.top)),
+            counters: Counters::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::analysis::Options;
+use crate::counters::Unseen;
 use crate::lifecycle::{Connection, Held};
 use crate::output::Context;
 use crate::tcp::{Closer, Comm, End, Side, State, TimeWaitEnd};
@@ -68,6 +69,8 @@ pub struct Report {
     pub lost: Vec<(Box<str>, u64)>,
     /// Damaged places in the traces.
     pub damage: Vec<Box<str>>,
+    /// What the kernel has counted and no connection shows, by counter and network namespace; highest first.
+    pub counters: Vec<CounterRow>,
     /// How many connections have which property: by closer, end, end of TIME_WAIT, and state of those still open; only
     /// those that there are, most first.
     pub counts: Vec<Count>,
@@ -378,6 +381,21 @@ pub struct OpenRow {
     pub never_accepted: u64,
     /// For how long the oldest one had been in the state.
     pub oldest: Held,
+}
+
+/// What the kernel has counted in a network namespace, and no connection shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CounterRow {
+    /// Which counter.
+    pub counter: Unseen,
+    /// Which namespace, or how many others.
+    pub group: Group,
+    /// By how much it has grown.
+    pub increase: u64,
+    /// When that was seen first, in ns of Unix time.
+    pub first_unix_ns: i64,
+    /// And last.
+    pub last_unix_ns: i64,
 }
 
 /// What there was in a part of the time.

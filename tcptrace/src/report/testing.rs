@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::{Analysis, Options, Report};
+use crate::counters::{Increase, Unseen};
 use crate::lifecycle::{Connection, Held, Identity, Owner, Stay, Stuck, Totals};
 use crate::names::Group;
 use crate::output::{Clock, Context};
@@ -182,6 +183,15 @@ pub(crate) fn incident(options: Options) -> Report {
     }
     let mut analysis = Analysis::new(options);
     connections.iter().for_each(|connection| analysis.add(connection, &origin));
+    origin.context.names.name_namespace(4_026_532_001, b"web\x1b[2J");
+    for (second, netns, counter, increase) in [
+        (40, 4_026_532_001, Unseen::SyncookiesSent, 12_345),
+        (41, 4_026_532_001, Unseen::SyncookiesSent, 7_637),
+        (200, 4_026_532_000, Unseen::ListenOverflows, 15),
+        (200, 4_026_532_000, Unseen::ListenDrops, 15),
+    ] {
+        analysis.add_counter(&Increase { at: second * S, netns, counter, increase, over_ns: Some(S) }, &origin);
+    }
     analysis.finish(&Summary {
         hosts: vec!["web-1".into()],
         from_unix_ns: origin.context.clock.unix_ns(0),

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use super::Item;
 use super::encode::Described;
 use super::wire::{self, Body, bit, end_bit, kind, socket_bit};
+use crate::counters::Sample;
 use crate::event::{Birth, Change, EndFacts, Event, Found, Holder, Id, Kept, Mini};
 use crate::lifecycle::Totals;
 use crate::tcp::{Comm, Task, Tuple};
@@ -258,6 +259,11 @@ fn other(kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
             Ok(finding) => Item::Audit(finding),
             Err(_) => return Some(()),
         },
+        kind::COUNTERS => {
+            let sample: Box<Sample> = serde_json::from_slice(body).ok()?;
+            length(sample.at.max(sample.since.unwrap_or(0)).max(sample.quiet_until.unwrap_or(0)))?;
+            Item::Counters(sample)
+        }
         kind::CLOCKS => Item::Clocks(read(body)?),
         kind::ENDED => Item::Ended(serde_json::from_slice(body).ok()?),
         kind::NAMESPACE => {

@@ -182,6 +182,7 @@ impl Encoder {
             Item::Losses(losses) => self.json(kind::LOSSES, losses),
             Item::Audit(finding) => self.json(kind::AUDIT, finding),
             Item::Ended(ended) => self.json(kind::ENDED, ended),
+            Item::Counters(sample) => self.json(kind::COUNTERS, &**sample),
             Item::Clocks(clocks) => {
                 self.record(kind::CLOCKS, clocks);
                 Ok(())

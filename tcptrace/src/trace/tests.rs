@@ -9,6 +9,7 @@ use super::decode::LONGEST_NS;
 use super::wire::kind;
 use super::*;
 use crate::audit::{Compared, Counter, Finding, Verdict};
+use crate::counters::Sample;
 use crate::event::{
     Birth, Cause, Change, EndFacts, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
 };
@@ -200,6 +201,23 @@ fn events() -> impl Strategy<Value = Event> {
     ]
 }
 
+fn samples() -> impl Strategy<Value = Sample> {
+    let values = || prop::collection::btree_map("[!-~]{1,64}".prop_map(Into::into), any::<u64>(), 0..9);
+    let times = (times(), any::<Option<bool>>().prop_map(|known| known.map(u64::from)), any::<Option<u64>>());
+    (times, any::<u32>(), any::<bool>(), values(), values()).prop_map(
+        |((at, since, cookie), netns, whole, counts, levels)| Sample {
+            at,
+            netns,
+            cookie,
+            whole,
+            since,
+            quiet_until: since,
+            counts,
+            levels,
+        },
+    )
+}
+
 fn items() -> impl Strategy<Value = Item> {
     let name = || prop::collection::vec(any::<u8>(), 0..300).prop_map(Into::into);
     prop_oneof![
@@ -220,6 +238,7 @@ fn items() -> impl Strategy<Value = Item> {
         1 => any::<[u64; 4]>().prop_map(|[at, namespaces, lost, unexplained]| {
             Item::Audit(Finding::Verdict(Verdict { at, namespaces, lost, unexplained, ..Verdict::default() }))
         }),
+        1 => samples().prop_map(|sample| Item::Counters(Box::new(sample))),
         1 => any::<(String, i64, bool, u16)>().prop_map(|(host, started_unix_ns, knows_cookies, port)| {
             let filter = Criteria {
                 ports: vec![port],

@@ -8,6 +8,7 @@ mod basic;
 mod closing;
 mod families;
 mod filters;
+mod floods;
 mod groups;
 mod names;
 mod opening;

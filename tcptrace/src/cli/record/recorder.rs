@@ -393,7 +393,7 @@ impl Sink for Recorder {
                 Item::Namespace { .. } | Item::Group { .. } => self.names.learn(item),
                 Item::Audit(finding) => self.findings.push(*finding),
                 Item::NamesAnew => self.names.forget(),
-                Item::Head(_) | Item::Ended(_) => {}
+                Item::Counters(_) | Item::Head(_) | Item::Ended(_) => {}
             }
             self.push(item)?;
         }

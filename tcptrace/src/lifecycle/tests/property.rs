@@ -159,14 +159,14 @@ fn run(events: &[Event], config: Config) -> Vec<Row> {
 fn transitions(rows: &[Row]) -> impl Iterator<Item = &Transition> {
     rows.iter().filter_map(|row| match row {
         Row::Transition(row) => Some(row),
-        Row::Connection(_) | Row::Loss(_) | Row::Audit(_) => None,
+        Row::Connection(_) | Row::Loss(_) | Row::Audit(_) | Row::Counter(_) => None,
     })
 }
 
 fn connections(rows: &[Row]) -> impl Iterator<Item = &Connection> {
     rows.iter().filter_map(|row| match row {
         Row::Connection(row) => Some(row),
-        Row::Transition(_) | Row::Loss(_) | Row::Audit(_) => None,
+        Row::Transition(_) | Row::Loss(_) | Row::Audit(_) | Row::Counter(_) => None,
     })
 }
 

@@ -229,7 +229,7 @@ pub(super) fn tuple() -> Tuple {
 pub(super) fn transitions(rows: &[Row]) -> Vec<String> {
     let transitions = rows.iter().filter_map(|row| match row {
         Row::Transition(row) => Some(row),
-        Row::Connection(_) | Row::Loss(_) | Row::Audit(_) => None,
+        Row::Connection(_) | Row::Loss(_) | Row::Audit(_) | Row::Counter(_) => None,
     });
     let line = |row: &Transition| {
         if let Some(stuck) = &row.stuck {
@@ -266,7 +266,7 @@ pub(super) fn connections(rows: &[Row]) -> Vec<String> {
     rows.iter()
         .filter_map(|row| match row {
             Row::Connection(row) => Some(connection(row)),
-            Row::Transition(_) | Row::Loss(_) | Row::Audit(_) => None,
+            Row::Transition(_) | Row::Loss(_) | Row::Audit(_) | Row::Counter(_) => None,
         })
         .collect()
 }

@@ -3,7 +3,7 @@
 use super::{Context, Field, Identified, Shape, Value};
 use crate::lifecycle::Identity;
 use crate::report::{
-    Bin, ChurnRow, Count, FailureRow, Group, GroupRow, OpenRow, Overview, Peak, Point, SlowRow, StateRow,
+    Bin, ChurnRow, Count, CounterRow, FailureRow, Group, GroupRow, OpenRow, Overview, Peak, Point, SlowRow, StateRow,
 };
 use crate::tcp::{Comm, State, TimeWaitEnd};
 
@@ -107,6 +107,22 @@ pub static REPORT_LOSS_FIELDS: &[Field<(Box<str>, u64)>] = &[
 pub static REPORT_DAMAGE_FIELDS: &[Field<Box<str>>] = &[
     event("Always `report_damage`.", |_, _| Value::Word("report_damage")),
     text("detail", "Where in which file, and what is wrong with it.", |row, _| Value::Name(row.as_bytes())),
+];
+
+/// The fields of a counter of what no connection shows.
+pub static REPORT_COUNTER_FIELDS: &[Field<CounterRow>] = &[
+    event("Always `report_counter`.", |_, _| Value::Word("report_counter")),
+    word("counter", "A counter of the kernel, as in rows of `watch`.", |row, _| Value::Word(row.counter.as_str())),
+    number("increase", "", "By how much it has grown. No connection shows these.", |row, _| Value::U64(row.increase)),
+    time("first", "When it was first seen to have grown.", |row, _| Value::Time(row.first_unix_ns)),
+    time("last", "When it was last seen to have grown.", |row, _| Value::Time(row.last_unix_ns)),
+    word("what", "What it counts.", |row, _| Value::Word(row.counter.what())),
+    word("meaning", "Why it grows.", |row, _| Value::Word(row.counter.why())),
+    Field::OTHERS,
+    Field::PARTIAL,
+    Field::GROUP_HOST,
+    Field::GROUP_NETNS,
+    Field::GROUP_NETNS_NAME,
 ];
 
 /// The fields of a count.
@@ -487,6 +503,12 @@ impl Grouped for GroupRow {
 }
 
 impl Grouped for FailureRow {
+    fn group(&self) -> &Group {
+        &self.group
+    }
+}
+
+impl Grouped for CounterRow {
     fn group(&self) -> &Group {
         &self.group
     }

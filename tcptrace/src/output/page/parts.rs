@@ -82,6 +82,33 @@ impl Writer<'_> {
         self.page.end_table();
     }
 
+    /// What no connection shows.
+    pub(super) fn dropped(&mut self) {
+        let report = self.report;
+        if report.counters.is_empty() {
+            return;
+        }
+        self.page.heading("dropped", "Dropped before there was a socket");
+        let text = "By the kernel's counters. No connection shows these.";
+        self.page.element("p", "", text);
+        let columns = [("Counter", true), ("increase", false), ("first", false), ("last", false)];
+        let columns: Vec<_> = columns.into_iter().chain([("network namespace", true), ("meaning", true)]).collect();
+        self.page.table("", &columns);
+        for (place, row) in report.counters.iter().enumerate() {
+            let class = if row.group.others.is_some() { "others" } else { "" };
+            let cells = [
+                Cell::Text(row.counter.as_str().to_owned()),
+                Cell::Exact("increase", row.increase, count(row.increase)),
+                Cell::Figure(self.at(row.first_unix_ns)),
+                Cell::Figure(self.at(row.last_unix_ns)),
+                Cell::Name(group(&row.group, self.apart())),
+                Cell::Text(format!("{}: {}", row.counter.what(), row.counter.why())),
+            ];
+            self.page.row("report_counter", &place.to_string(), class, cells);
+        }
+        self.page.end_table();
+    }
+
     /// Resets and failures, by kind.
     pub(super) fn failures(&mut self) {
         let report = self.report;

@@ -27,6 +27,7 @@ impl<W: Write> Writer<'_, W> {
         self.all_connections()?;
         self.short_lived()?;
         self.failed()?;
+        self.dropped()?;
         self.open()?;
         Slow::ALL.into_iter().try_for_each(|slow| self.slowest(slow))
     }
@@ -276,6 +277,31 @@ impl<W: Write> Writer<'_, W> {
             return Ok(());
         }
         self.heading("RESETS AND FAILURES")?;
+        table.write(self.out, 2, self.options.colour)
+    }
+
+    fn dropped(&mut self) -> io::Result<()> {
+        let mut table = Table::new(&[
+            ("COUNTER", Align::Left),
+            ("INCREASE", Align::Right),
+            ("FIRST", Align::Left),
+            ("LAST", Align::Left),
+            (title(By::Netns), Align::Left),
+        ]);
+        for row in &self.report.counters {
+            let zone = &self.options.zone;
+            table.row([
+                row.counter.as_str().to_owned(),
+                count(row.increase),
+                time(zone, row.first_unix_ns),
+                time(zone, row.last_unix_ns),
+                self.named_group(&row.group),
+            ]);
+        }
+        if table.is_empty() {
+            return Ok(());
+        }
+        self.heading("DROPPED BEFORE THERE WAS A SOCKET (the kernel's counters)")?;
         table.write(self.out, 2, self.options.colour)
     }
 

@@ -7,6 +7,7 @@ use anstyle::Style;
 use super::table::Table;
 use super::words::{bytes, count, counted, duration, ends, group, hosts, number, percent, period, rate, time};
 use super::{HEADING, Writer, sparkline, style, words};
+use crate::counters::Unseen;
 use crate::lifecycle::Held;
 use crate::output::text::column::Align;
 use crate::report::{By, Count, Group, Property, StateRow, TRACKED};
@@ -35,6 +36,7 @@ impl<W: Write> Writer<'_, W> {
         self.fact("CLOSED BY", &self.words_of("closer", 5))?;
         self.fact("ENDED BY", &self.words_of("end", 5))?;
         self.failures()?;
+        self.dropped_in_short()?;
         self.churn_in_short()?;
         self.still_open()
     }
@@ -202,6 +204,21 @@ impl<W: Write> Writer<'_, W> {
             let rows: Vec<_> = rows.map(|row| (&row.group, row.connections, row.share)).collect();
             let named = self.named(&rows, 2);
             writeln!(self.out, "{:11}{} {}: {named}", "", end.as_str(), count(connections))?;
+        }
+        Ok(())
+    }
+
+    /// What no connection shows, if anything: a line for each counter.
+    fn dropped_in_short(&mut self) -> io::Result<()> {
+        let mut title = "DROPPED";
+        for counter in Unseen::ALL {
+            let rows = self.report.counters.iter().filter(|row| row.counter == counter);
+            let sum = rows.map(|row| row.increase).fold(0, u64::saturating_add);
+            if sum > 0 {
+                let (what, name, why) = (counter.what_of(sum), counter.as_str(), counter.why());
+                self.fact(title, &format!("{} {what} ({name}): {why}", count(sum)))?;
+                title = "";
+            }
         }
         Ok(())
     }

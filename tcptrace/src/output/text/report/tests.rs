@@ -16,7 +16,7 @@ fn text(of: &Report) -> String {
 #[test]
 fn an_incident() {
     let report = testing::incident(Options { top: 3, ..Options::default() });
-    assert_snapshot!(text(&report), @"
+    assert_snapshot!(text(&report), @r"
     web-1, 2025-01-02 03:00:00 to 03:05:00 UTC (5m00s)
     11,459 connections, 2,990 still open
     opened 11,459 (38.2/s, most 64.0/s at 03:04:54)
@@ -45,6 +45,9 @@ fn an_incident() {
                refused 60: curl ×60 in web.service 100 %
                reset_received 43: python3[4242] in web.service 100 %
                fin_wait2_timeout 6: unknown process in web.service 100 %
+    DROPPED    19,982 SYN cookies sent (SyncookiesSent): the SYN queue is full or tcp_syncookies is 2
+               15 SYNs and ACKs dropped (ListenOverflows): the accept queue is full
+               15 SYNs and ACKs dropped by listeners (ListenDrops): for any reason (full queues included)
     SHORT      10,750 connections (93.8 %) in ESTABLISHED for less than 1 s; most:
                python3[4242] in web.service → 10.0.0.5:6379: 10,350 (34.5/s), median 1.88ms, 210 sent and 1.2K received each
     OPEN       TIME_WAIT 2,887 (96.5 %), CLOSE_WAIT 100 (3.3 %), ESTABLISHED 3 (0.1 %)
@@ -170,6 +173,12 @@ fn an_incident() {
       refused                    60 100 % curl ×60 in web.service
       reset_received             43 100 % python3[4242] in web.service
       fin_wait2_timeout           6 100 % unknown process in web.service
+
+    DROPPED BEFORE THERE WAS A SOCKET (the kernel's counters)
+      COUNTER         INCREASE FIRST    LAST     NETWORK NAMESPACE
+      SyncookiesSent    19,982 03:00:40 03:00:41 web\x1b[2J
+      ListenOverflows       15 03:03:20 03:03:20 netns 4026532000
+      ListenDrops           15 03:03:20 03:03:20 netns 4026532000
 
     STILL OPEN IN THE END
       STATE       CONNECTIONS  SHARE OLDEST NOT ACCEPTED PROCESS

@@ -1,0 +1,15 @@
+//! What no event tells, in words.
+
+use super::sanitise;
+use super::text::count;
+use crate::counters::Increase;
+use crate::names::Names;
+
+/// `netns web: 15 SYNs and ACKs dropped (ListenOverflows): the accept queue is full`.
+pub fn counter_words(row: &Increase, names: &Names) -> String {
+    let netns = names.namespace(row.netns).map_or(row.netns.to_string(), |name| sanitise(name).into_owned());
+    let Increase { increase, counter, .. } = *row;
+    let since = if row.over_ns.is_some() { "" } else { ", since the namespace was made" };
+    let (name, what, why) = (counter.as_str(), counter.what_of(increase), counter.why());
+    format!("netns {netns}: {} {what} ({name}{since}): {why}", count(increase))
+}
