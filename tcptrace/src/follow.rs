@@ -135,6 +135,7 @@ impl Follower {
         let dropped = self.filters.iter().map(Filter::dropped).sum();
         let ours = [
             (Cause::Evicted.words(), self.stats().evicted),
+            (Cause::Unreported.words(), self.stats().unreported),
             (UNACCOUNTED, self.unaccounted),
             ("rows held back too long for the filter", dropped),
         ];

@@ -267,6 +267,7 @@ numbers!(cause_to, cause_from, Cause,
     Cause::Disk => 4 = Cause::Disk,
     Cause::Damage => 5 = Cause::Damage,
     Cause::Evicted => 6 = Cause::Evicted,
+    Cause::Unreported => 7 = Cause::Unreported,
 );
 
 numbers!(mini_to, mini_from, MiniEvent,
