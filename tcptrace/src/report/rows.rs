@@ -6,6 +6,7 @@ use super::analysis::Options;
 use crate::lifecycle::{Connection, Held};
 use crate::output::Context;
 use crate::tcp::{Closer, Comm, End, Side, State, TimeWaitEnd};
+use crate::trace::Lost;
 
 /// States whose sockets are counted over time, in the order in which they are stacked.
 pub const TRACKED: [State; 9] = [
@@ -64,8 +65,8 @@ pub struct Report {
     pub overview: Overview,
     /// Names of the hosts.
     pub hosts: Vec<Box<str>>,
-    /// Events that were lost while recording: why, and how many.
-    pub lost: Vec<(Box<str>, u64)>,
+    /// Events that were lost: why, and how many.
+    pub lost: Vec<Lost>,
     /// Damaged places in the traces.
     pub damage: Vec<Box<str>>,
     /// How many connections have which property: by closer, end, end of TIME_WAIT, and state of those still open; only
@@ -99,8 +100,10 @@ pub struct Overview {
     pub events: u64,
     /// Changes of state that follow from them, whatever the filters.
     pub transitions: u64,
-    /// Events that were lost.
+    /// Events that were lost, as far as their number is known.
     pub lost: u64,
+    /// Whether more may be lost than that.
+    pub lost_at_least: bool,
     /// Damaged places.
     pub damaged: u64,
     /// Connections: each end on a machine that was recorded counts.

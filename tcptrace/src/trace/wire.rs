@@ -65,6 +65,8 @@ impl Body<'_> {
 
 /// Kinds of records.
 pub(super) mod kind {
+    /// Of no record: zeros are damage.
+    pub(in super::super) const NONE: u8 = 0;
     pub(in super::super) const HEAD: u8 = 1;
     pub(in super::super) const CLOCKS: u8 = 2;
     pub(in super::super) const NAMESPACE: u8 = 3;
@@ -95,6 +97,11 @@ pub(super) mod kind {
     pub(in super::super) const SUSPENDED: u8 = 25;
     pub(in super::super) const PASSED: u8 = 26;
     pub(in super::super) const AUDIT: u8 = 27;
+
+    /// Whether a record of this kind is more than a description of what follows, or one of a later version.
+    pub(in super::super) fn yields_item(kind: u8) -> bool {
+        matches!(kind, HEAD..=LOSSES | STARTED..=AUDIT)
+    }
 }
 
 /// What the records after it speak of by `index`: known ones are replaced, the next number is a new one.
