@@ -41,7 +41,7 @@ pub use self::json::Json;
 pub use self::lost::lost;
 pub use self::page::page;
 pub use self::report::report;
-pub use self::sanitise::{sanitise, width};
+pub use self::sanitise::{sanitise, sanitise_message, width};
 pub use self::schema::schema;
 pub use self::text::Text;
 pub(crate) use self::text::{end_style, fitting, state_style};

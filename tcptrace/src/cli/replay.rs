@@ -65,7 +65,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Outcome> {
 /// Says what there was in the traces.
 pub(super) fn summarise(summary: &crate::trace::Summary) -> Outcome {
     for place in &summary.damage {
-        say(format_args!("damage in {}", crate::output::sanitise(place.as_bytes())));
+        say(format_args!("damage in {place}"));
     }
     let missing = lost(&summary.lost);
     say(format_args!("{} events read, {} transitions, {missing}", summary.events, summary.transitions));

@@ -89,6 +89,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     // A verifier log can be megabytes long; its end says what is wrong.
     const LONGEST: usize = 600;
+    let text = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
     match text.char_indices().nth_back(LONGEST) {
         Some((start, _)) => format!("…{}", &text[start..]),
         None => text,
