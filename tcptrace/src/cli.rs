@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod clock;
+mod descriptors;
 mod export;
 mod inquire;
 mod interrupted;
@@ -104,6 +105,11 @@ impl Command {
         }
     }
 
+    /// Whether it follows the kernel, which takes an event loop.
+    fn is_live(&self) -> bool {
+        matches!(self, Self::Watch(_) | Self::Connections(_) | Self::Record(_) | Self::Check(_))
+    }
+
     fn run(&self) -> Result<Outcome> {
         match self {
             Self::Watch(args) => live::watch(args),
@@ -137,6 +143,9 @@ pub fn main() -> ExitCode {
 fn run(command: &Command) -> Result<Outcome> {
     if command.prints() {
         stdout::expect_open()?;
+    }
+    if command.is_live() {
+        descriptors::expect_room()?;
     }
     let outcome = command.run()?;
     io::stdout().flush().context("cannot write to standard output")?;

@@ -54,11 +54,7 @@ impl Follower {
     pub fn take<E>(&mut self, items: &[Item], mut each: impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
         for item in items {
             if let Item::Event(event) = item {
-                self.events += u64::from(!matches!(event, Event::Passed { .. }));
-                if let Event::Lost { cause: Cause::Damage, events, .. } = *event {
-                    self.damaged.0 = self.damaged.0.saturating_add(events);
-                    self.damaged.1 |= events == 0;
-                }
+                self.count(event);
                 self.engine.feed(event, &mut self.rows);
                 continue;
             }
@@ -79,6 +75,18 @@ impl Follower {
             }
         }
         self.hand_over(&mut each)
+    }
+
+    fn count(&mut self, event: &Event) {
+        match *event {
+            Event::Passed { .. } => {}
+            // Readers of a trace say so, not the trace.
+            Event::Lost { cause: Cause::Damage, events, .. } => {
+                self.damaged.0 = self.damaged.0.saturating_add(events);
+                self.damaged.1 |= events == 0;
+            }
+            _ => self.events += 1,
+        }
     }
 
     /// Hands over the connections that are open now.

@@ -60,7 +60,7 @@ mod tests {
 
     fn refused(args: &[&str]) -> clap::Error {
         let args: Vec<_> = ["tcptrace"].iter().chain(args).map(OsString::from).collect();
-        parse::<Cli>(&args).err().expect("they make no sense")
+        parse::<Cli>(&args).map(drop).expect_err("they make no sense")
     }
 
     #[rstest]

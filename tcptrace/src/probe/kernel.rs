@@ -46,7 +46,12 @@ pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
             ),
         };
     }
-    text
+    one_line(&text)
+}
+
+/// Messages are lines, and the verifier's log has many.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// The function that a program calls and this kernel does not have, by the end of the verifier's log.
@@ -89,7 +94,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     // A verifier log can be megabytes long; its end says what is wrong.
     const LONGEST: usize = 600;
-    let text = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
     match text.char_indices().nth_back(LONGEST) {
         Some((start, _)) => format!("…{}", &text[start..]),
         None => text,
@@ -134,6 +138,14 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    #[test]
+    fn a_message_is_a_line() {
+        assert_eq!(
+            one_line("refused. Verifier output: 0: R1=ctx\n1: exit \n\n"),
+            "refused. Verifier output: 0: R1=ctx; 1: exit"
+        );
+    }
 
     #[rstest]
     #[case::not_for_such_programs(

@@ -113,6 +113,8 @@ struct Recording<R> {
     missing: Missing,
     damage: Vec<Box<str>>,
     read: u64,
+    /// Events that nobody has recorded.
+    made_up: u64,
 }
 
 /// Events that damage has cost.
@@ -184,7 +186,7 @@ impl<R: Read> Recordings<R> {
                 Err(error) => failures.push(error),
             }
         }
-        let damage = failures.iter().map(|failure| failure.as_damage()).collect();
+        let damage = failures.iter().map(OpenError::as_damage).collect();
         if let (Some(error), true) = (failures.into_iter().next().or(empty), parts.is_empty()) {
             return Err(error);
         }
@@ -412,6 +414,7 @@ impl<R: Read> Recording<R> {
             missing: Missing::default(),
             damage: damage.iter().map(|damage| named(&part.name, damage)).collect(),
             read: part.reader.offset(),
+            made_up: u64::from(block > 0),
             files: VecDeque::from([part]),
         }
     }
@@ -633,7 +636,7 @@ impl<R: Read> Followed<R> {
         }
         summary.from_unix_ns = summary.from_unix_ns.min(self.begins.max(span.from));
         summary.to_unix_ns = summary.to_unix_ns.max(ends.min(span.to));
-        summary.events += self.follower.events();
+        summary.events += self.follower.events().saturating_sub(self.recording.made_up);
         summary.transitions += self.follower.stats().transitions;
         summary.damage.append(&mut self.recording.damage);
         for lost in self.follower.lost() {
