@@ -67,7 +67,7 @@ struct Cli {
 }
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done; 1 failed; 2 wrong usage; 3 done, but events were lost.
+Exit status: 0 done; 1 failed; 2 wrong usage; 3 done, but events were lost, or a trace is damaged.
 Set TCPTRACE_LOG=debug to see what the program does.";
 
 #[derive(Debug, Subcommand)]

@@ -25,6 +25,9 @@ pub(super) fn is_realtime() -> bool {
 /// Says why there is none, and what to do.
 pub(super) fn btf() -> Result<Vec<u8>, String> {
     std::fs::read(BTF).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound if !Path::new("/sys/kernel").exists() => {
+            format!("cannot read the kernel's BTF ({BTF}): /sys is not mounted here")
+        }
         std::io::ErrorKind::NotFound => {
             format!("this kernel has no BTF ({BTF}); it needs one built with CONFIG_DEBUG_INFO_BTF")
         }
