@@ -3,9 +3,12 @@
 mod audit;
 mod check;
 mod clock;
+mod descriptors;
 mod export;
 mod inquire;
+mod interrupted;
 mod live;
+mod messages;
 mod outlet;
 mod progress;
 mod record;
@@ -16,14 +19,19 @@ mod schema;
 mod select;
 mod snapshot;
 mod source;
+mod stdout;
 mod study;
 mod timeline;
+mod usage;
 mod view;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+
+use self::messages::say;
 
 /// What every successful run comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +67,7 @@ struct Cli {
 }
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 done; 1 failed; 2 wrong usage; 3 done, but events were lost.
+Exit status: 0 done; 1 failed; 2 wrong usage; 3 done, but events were lost, or a trace is damaged.
 Set TCPTRACE_LOG=debug to see what the program does.";
 
 #[derive(Debug, Subcommand)]
@@ -86,23 +94,66 @@ enum Command {
     Check(check::CheckArgs),
 }
 
+impl Command {
+    /// Whether what it is for goes to standard output.
+    fn prints(&self) -> bool {
+        match self {
+            Self::Record(_) => false,
+            Self::Export(args) => args.prints(),
+            Self::Report(args) => args.prints(),
+            _ => true,
+        }
+    }
+
+    /// Whether it follows the kernel, which takes an event loop.
+    fn is_live(&self) -> bool {
+        matches!(self, Self::Watch(_) | Self::Connections(_) | Self::Record(_) | Self::Check(_))
+    }
+
+    fn run(&self) -> Result<Outcome> {
+        match self {
+            Self::Watch(args) => live::watch(args),
+            Self::Connections(args) => live::connections(args),
+            Self::Record(args) => record::run(args),
+            Self::Replay(args) => replay::run(args),
+            Self::Snapshot(args) => snapshot::run(args),
+            Self::Timeline(args) => timeline::run(args),
+            Self::Export(args) => export::run(args),
+            Self::Report(args) => report::run(args),
+            Self::Schema(args) => schema::run(args),
+            Self::Check(args) => check::run(args),
+        }
+    }
+}
+
 /// Runs the command that the arguments ask for.
 pub fn main() -> ExitCode {
     run::survive_file_size_limit();
-    let cli = Cli::parse();
-    env_logger::Builder::from_env(env_logger::Env::new().filter_or("TCPTRACE_LOG", "warn")).init();
-    let result = match cli.command {
-        Command::Watch(args) => live::watch(&args),
-        Command::Connections(args) => live::connections(&args),
-        Command::Record(args) => record::run(&args),
-        Command::Replay(args) => replay::run(&args),
-        Command::Snapshot(args) => snapshot::run(&args),
-        Command::Timeline(args) => timeline::run(&args),
-        Command::Export(args) => export::run(&args),
-        Command::Report(args) => report::run(&args),
-        Command::Schema(args) => schema::run(&args),
-        Command::Check(args) => check::run(&args),
+    let args: Vec<_> = std::env::args_os().collect();
+    let cli: Cli = match usage::parse(&args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let status = error.exit_code();
+            return exit(usage::print(&error).map(|()| Outcome::Of(u8::try_from(status).unwrap_or(1))));
+        }
     };
+    messages::show_log();
+    exit(run(&cli.command))
+}
+
+fn run(command: &Command) -> Result<Outcome> {
+    if command.prints() {
+        stdout::expect_open()?;
+    }
+    if command.is_live() {
+        descriptors::expect_room()?;
+    }
+    let outcome = command.run()?;
+    io::stdout().flush().context("cannot write to standard output")?;
+    Ok(outcome)
+}
+
+fn exit(result: Result<Outcome>) -> ExitCode {
     match result {
         Ok(outcome) => outcome.into(),
         Err(error) if is_broken_pipe(&error) => Outcome::Done.into(),
@@ -111,12 +162,6 @@ pub fn main() -> ExitCode {
             Outcome::Failed.into()
         }
     }
-}
-
-/// Says something to the person at the terminal, beside the data.
-fn say(message: impl std::fmt::Display) {
-    // Nobody is left to tell when this fails.
-    let _ = writeln!(io::stderr(), "tcptrace: {message}");
 }
 
 /// Whether the reader of our output has gone, as `head` does: that is no failure.

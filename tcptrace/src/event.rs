@@ -402,12 +402,22 @@ pub enum Cause {
     Damage,
     /// More sockets than may be followed.
     Evicted,
+    /// The kernel did not report the closing of a socket, nor that it missed one: later events of the socket prove it.
+    Unreported,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Unknown, Self::RingFull, Self::OutputSlow, Self::Recursion, Self::Disk, Self::Damage, Self::Evicted];
+    pub const ALL: [Self; 8] = [
+        Self::Unknown,
+        Self::RingFull,
+        Self::OutputSlow,
+        Self::Recursion,
+        Self::Disk,
+        Self::Damage,
+        Self::Evicted,
+        Self::Unreported,
+    ];
 
     /// Its word in data.
     pub fn as_str(self) -> &'static str {
@@ -419,6 +429,7 @@ impl Cause {
             Self::Disk => "disk",
             Self::Damage => "damage",
             Self::Evicted => "evicted",
+            Self::Unreported => "unreported",
         }
     }
 
@@ -432,6 +443,7 @@ impl Cause {
             Self::Disk => "not written",
             Self::Damage => "trace damaged",
             Self::Evicted => "sockets forgotten, try --max-sockets",
+            Self::Unreported => "not reported by the kernel",
         }
     }
 }

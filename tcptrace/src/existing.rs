@@ -11,6 +11,9 @@ mod survey;
 #[cfg(test)]
 mod testing;
 
+use std::fmt::Display;
+use std::io;
+
 pub use counters::{Counting, read_counters};
 pub use descriptors::{Holders, Holding, holders};
 pub use diag::{DiagError, Dump, Socket, Timer, dump};
@@ -18,3 +21,8 @@ pub use groups::{Groups, LookUp};
 pub use namespaces::{Namespace, Namespaces, ResolveError};
 pub use sockstat::allocated;
 pub use survey::{Answer, Coverage, survey};
+
+/// Has an error say which file it is about.
+fn about(path: impl Display) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{path}: {error}"))
+}

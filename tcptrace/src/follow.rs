@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use foldhash::fast::FixedState;
 
 use crate::audit::Finding;
-use crate::event::{Cause, Losses};
+use crate::event::{Cause, Event, Losses};
 use crate::filter::{Criteria, Filter};
 use crate::lifecycle::{Config, Engine, Row, Stats};
 use crate::names::Group;
 use crate::output::Context;
-use crate::trace::{Item, Origin};
+use crate::trace::{Item, Lost, Origin};
 
 /// What the kernel has counted, nobody has seen, and no loss explains.
 pub const UNACCOUNTED: &str = "unaccounted for by the audit";
@@ -27,6 +27,8 @@ pub struct Follower {
     losses: Losses,
     /// What audits did not find.
     unaccounted: u64,
+    /// What damage of a trace has cost, and whether that may be more.
+    damaged: (u64, bool),
     events: u64,
     rows: Vec<Row>,
     passed: Vec<Row>,
@@ -42,6 +44,7 @@ impl Follower {
             origin,
             losses: Losses::default(),
             unaccounted: 0,
+            damaged: (0, false),
             events: 0,
             rows: Vec::new(),
             passed: Vec::new(),
@@ -55,7 +58,7 @@ impl Follower {
     pub fn take<E>(&mut self, items: &[Item], mut each: impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
         for item in items {
             if let Item::Event(event) = item {
-                self.events += u64::from(event.id().is_some());
+                self.count(event);
                 self.engine.feed(event, &mut self.rows);
                 continue;
             }
@@ -78,6 +81,15 @@ impl Follower {
             }
         }
         self.hand_over(&mut each)
+    }
+
+    fn count(&mut self, event: &Event) {
+        self.events += u64::from(event.id().is_some());
+        // Readers of a trace say so, not the trace.
+        if let Event::Lost { cause: Cause::Damage, events, .. } = *event {
+            self.damaged.0 = self.damaged.0.saturating_add(events);
+            self.damaged.1 |= events == 0;
+        }
     }
 
     /// Hands over the connections that are open now.
@@ -153,22 +165,20 @@ impl Follower {
     }
 
     /// What is missing, by cause.
-    pub fn causes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub fn lost(&self) -> Vec<Lost> {
         let dropped = self.filters.iter().map(Filter::dropped).sum();
+        let (damaged, at_least) = self.damaged;
+        let stats = self.stats();
+        let theirs = self.losses.by_cause().map(|(cause, count)| (cause.words(), count, false));
         let ours = [
-            (Cause::Evicted.words(), self.stats().evicted),
-            (UNACCOUNTED, self.unaccounted),
-            ("rows held back too long for the filter", dropped),
+            (Cause::Damage.words(), damaged, at_least),
+            (Cause::Evicted.words(), stats.evicted, false),
+            (Cause::Unreported.words(), stats.unreported, false),
+            (UNACCOUNTED, self.unaccounted, false),
+            ("rows held back too long for the filter", dropped, false),
         ];
-        let theirs = self.losses.by_cause().map(|(cause, count)| (cause.words(), count));
-        theirs.chain(ours.into_iter().filter(|(_, count)| *count > 0))
-    }
-
-    /// How much is missing, and why, in words for a closing line.
-    pub fn missing(&self) -> (u64, String) {
-        let named: Vec<_> = self.causes().map(|(cause, count)| format!("{count} {cause}")).collect();
-        let all = self.causes().map(|(_, count)| count).sum();
-        (all, if named.is_empty() { String::new() } else { format!(" ({})", named.join("; ")) })
+        let all = theirs.chain(ours).filter(|(_, events, at_least)| *events > 0 || *at_least);
+        all.map(|(cause, events, at_least)| Lost { cause: cause.into(), events, at_least }).collect()
     }
 }
 
@@ -178,7 +188,7 @@ mod tests {
     use std::net::Ipv6Addr;
 
     use super::*;
-    use crate::event::{Birth, Change, EndFacts, Event, Flags, Id};
+    use crate::event::{Birth, Change, EndFacts, Flags, Id};
     use crate::lifecycle::Totals;
     use crate::tcp::{State, Tuple};
 

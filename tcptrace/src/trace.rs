@@ -200,8 +200,8 @@ pub struct Summary {
     pub events: u64,
     /// Transitions that follow from them, whatever is shown of them.
     pub transitions: u64,
-    /// Events that were lost while recording, by cause: the cause in words, and how many.
-    pub lost: Vec<(Box<str>, u64)>,
+    /// Events that were lost while recording, or with a part of a trace, by cause.
+    pub lost: Vec<Lost>,
     /// Rows that were left out because their control group has no known name, so that a filter could not decide.
     pub undecided: u64,
     /// Damaged places: where in which file, and what is wrong with it.
@@ -209,6 +209,17 @@ pub struct Summary {
     /// Files that end where nobody meant them to, as those of a recorder that was killed: which, and when the last event
     /// before that happened, in ns of Unix time.
     pub cut_off: Vec<(Box<str>, i64)>,
+}
+
+/// Events that were lost by one cause.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// The cause in words.
+    pub cause: Box<str>,
+    /// How many, as far as that is known.
+    pub events: u64,
+    /// Whether there may be more.
+    pub at_least: bool,
 }
 
 /// Reads these bytes as a trace, draws all conclusions, prints them nowhere: whatever they are, that ends well.

@@ -184,3 +184,59 @@ fn csv_has_a_header() {
         assert!(header.lines().next().expect("a line").split(',').any(|name| name == field), "{header}");
     }
 }
+
+/// A shell that runs the program as `"$T"`, with what it prints and its exit status on standard error.
+fn shell(script: &str) -> String {
+    let mut bash = Command::new("bash");
+    bash.args(["-c", script]).env("T", binary());
+    let finished = run_command(bash);
+    assert_eq!(finished.text(), "", "{script}");
+    finished.stderr
+}
+
+/// What could not be printed was not printed: `&&` must not go on.
+#[test]
+fn output_that_goes_nowhere_is_a_failure() {
+    for args in ["--help", "--version", "watch --help", "schema", "schema --format json", "check"] {
+        let full = shell(&format!("\"$T\" {args} >/dev/full; echo \" status $?\" >&2"));
+        assert!(full.contains("No space left on device") && full.ends_with(" status 1\n"), "{args}: {full}");
+        let closed = shell(&format!("\"$T\" {args} >&-; echo \" status $?\" >&2"));
+        assert!(closed.contains("it is closed") && closed.ends_with(" status 1\n"), "{args}: {closed}");
+        let nobody = shell(&format!("\"$T\" {args} | true; echo \"status ${{PIPESTATUS[0]}}\" >&2"));
+        assert_eq!(nobody, "status 0\n", "{args}");
+        let unwanted = shell(&format!("\"$T\" {args} >/dev/null; echo \"status $?\" >&2"));
+        assert_eq!(unwanted, "status 0\n", "{args}");
+    }
+}
+
+/// Names of files come from archives and from other people.
+#[test]
+fn what_is_typed_does_not_steer_the_terminal() {
+    const NAME: &str = "x\x1b[31m\u{202e}\ny";
+    // A folder that is not there.
+    let path = format!("{NAME}/out");
+    let commands: [&[&str]; 7] = [
+        &[NAME],
+        &["replay", NAME],
+        &["replay", "--from", NAME, "f"],
+        &["watch", "--netns", NAME],
+        &["watch", NAME],
+        &["export", "--to", "csv", "-o", &path, "f"],
+        &["report", "--html", &path, "f"],
+    ];
+    for args in commands {
+        let finished = run(args);
+        assert_ne!(finished.code(), 0, "{args:?}");
+        assert!(finished.stderr.contains("\\x1b[31m\\u{202e}"), "{args:?}: {}", finished.stderr);
+        let is_raw = |character: char| character.is_control() && character != '\n' || character == '\u{202e}';
+        assert!(!finished.stderr.contains(is_raw) && !finished.stderr.contains("\ny"), "{args:?}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn too_few_descriptors_are_said() {
+    for command in ["watch", "record -o /dev/null", "check"] {
+        let said = shell(&format!("ulimit -n 8; \"$T\" {command}; echo \" status $?\" >&2"));
+        assert!(said.contains("ulimit -n") && said.ends_with(" status 1\n"), "{command}: {said}");
+    }
+}

@@ -12,7 +12,7 @@ use super::outlet::Outlet;
 use super::progress::Progress;
 use super::replay::summarise;
 use super::study::TraceArgs;
-use super::{Outcome, say};
+use super::{Outcome, interrupted, say};
 use crate::export::{Dataset, Draft, Exported, Exporter, Perfetto};
 use crate::lifecycle::{Config, Connection, Row, Transition};
 use crate::output::{Format, Kind, Printer, TextOptions};
@@ -65,7 +65,17 @@ enum Rows {
     Transitions,
 }
 
+impl ExportArgs {
+    /// Whether it goes to standard output.
+    pub(super) fn prints(&self) -> bool {
+        self.output.is_none()
+    }
+}
+
 pub(super) fn run(args: &ExportArgs) -> Result<Outcome> {
+    if !args.prints() {
+        interrupted::remove_drafts()?;
+    }
     let mut exporter = exporter(args)?;
     let connections = args.rows == Rows::Connections;
     let config = Config { transitions: !connections, connections, ..Config::default() };

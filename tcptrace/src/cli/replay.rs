@@ -16,7 +16,7 @@ use super::{Outcome, say};
 use crate::audit::Finding;
 use crate::lifecycle::Row;
 use crate::names::Names;
-use crate::output::{Format, Kind, Printer, TextOptions};
+use crate::output::{Format, Kind, Printer, TextOptions, lost};
 use crate::trace::{Audience, Origin};
 
 /// Arguments of `replay`.
@@ -69,17 +69,12 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Outcome> {
 /// Says what there was in the traces.
 pub(super) fn summarise(summary: &crate::trace::Summary) -> Outcome {
     for place in &summary.damage {
-        say(crate::output::sanitise(place.as_bytes()));
+        say(place);
     }
-    let causes: Vec<_> = summary.lost.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
-    let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) };
-    let lost: u64 = summary.lost.iter().map(|(_, count)| count).sum();
     let undecided = undecided(summary.undecided, "row");
-    say(format_args!(
-        "{} events read, {} transitions, {lost} lost{causes}{undecided}",
-        summary.events, summary.transitions
-    ));
-    if lost > 0 || !summary.damage.is_empty() { Outcome::Lost } else { Outcome::Done }
+    let missing = lost(&summary.lost);
+    say(format_args!("{} events read, {} transitions, {missing}{undecided}", summary.events, summary.transitions));
+    if summary.lost.is_empty() && summary.damage.is_empty() { Outcome::Done } else { Outcome::Lost }
 }
 
 /// Rows on standard output, in their time.

@@ -7,10 +7,10 @@ use anyhow::{Context, Result};
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use super::Outcome;
 use super::replay::summarise;
 use super::select::OutputArgs;
 use super::study::TraceArgs;
+use super::{Outcome, interrupted};
 use crate::export::Draft;
 use crate::lifecycle::{Config, Row};
 use crate::output::{self, TextOptions};
@@ -37,7 +37,17 @@ pub(super) struct ReportArgs {
     output: OutputArgs,
 }
 
+impl ReportArgs {
+    /// Whether it goes to standard output.
+    pub(super) fn prints(&self) -> bool {
+        self.html.is_none()
+    }
+}
+
 pub(super) fn run(args: &ReportArgs) -> Result<Outcome> {
+    if !args.prints() {
+        interrupted::remove_drafts()?;
+    }
     // Nobody should wait for the reading, and be told then that there is no place for the page.
     let page = args.html.as_deref().map(|path| Draft::begin_at(path, args.force)).transpose()?;
     let mut analysis = Analysis::new(Options { by: args.by, top: args.top });

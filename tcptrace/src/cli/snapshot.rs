@@ -75,7 +75,7 @@ impl Found {
 fn holders(sockets: &[Socket]) -> Result<Holders> {
     let mut inodes: Vec<u32> = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
     inodes.sort_unstable();
-    existing::holders(|inode| inodes.binary_search(&inode).is_ok()).context("cannot look who has which socket in /proc")
+    existing::holders(|inode| inodes.binary_search(&inode).is_ok()).context("cannot look who has which socket")
 }
 
 /// What is shown of it, and how.

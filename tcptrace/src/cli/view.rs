@@ -14,7 +14,7 @@ use crate::filter::Criteria;
 use crate::follow::Follower;
 use crate::lifecycle::{Config, Row};
 use crate::names::Names;
-use crate::output::{Format, Kind, Printer, TextOptions, audit_lines, counter_words};
+use crate::output::{Format, Kind, Printer, TextOptions, audit_lines, counter_words, lost};
 use crate::trace::{Item, Origin};
 
 /// Follows a source, and prints what comes out.
@@ -94,14 +94,15 @@ impl View {
         self.flush()?;
         say_audit(&self.findings, &self.follower.context().names);
         let stats = self.follower.stats();
-        let (lost, causes) = self.follower.missing();
+        let missing = self.follower.lost();
         say(format_args!(
-            "{} transitions seen, {lost} lost{causes}, {} sockets followed, {} filtered out{}",
+            "{} transitions seen, {}, {} sockets followed, {} filtered out{}",
             stats.transitions,
+            lost(&missing),
             stats.followed,
             self.follower.filtered_out(),
             undecided(self.follower.undecided(), "row"),
         ));
-        Ok(if lost > 0 { Outcome::Lost } else { Outcome::Done })
+        Ok(if missing.is_empty() { Outcome::Done } else { Outcome::Lost })
     }
 }

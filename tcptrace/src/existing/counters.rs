@@ -8,6 +8,7 @@ use std::io;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use nix::{getsockopt_impl, libc, sockopt_impl};
 
+use super::about;
 use super::namespaces::{Namespace, Namespaces};
 use crate::audit::{Counter, Reading};
 use crate::counters::Unseen;
@@ -36,8 +37,9 @@ pub fn read_counters(namespaces: &Namespaces, only: &[u32], now: &dyn Fn() -> u6
 fn read_here(netns: u32, now: &dyn Fn() -> u64) -> io::Result<Reading> {
     let cookie = cookie();
     let from = now();
-    let snmp = fs::read_to_string("/proc/thread-self/net/snmp")?;
-    let netstat = fs::read_to_string("/proc/thread-self/net/netstat")?;
+    let read = |path| fs::read_to_string(path).map_err(about(path));
+    let snmp = read("/proc/thread-self/net/snmp")?;
+    let netstat = read("/proc/thread-self/net/netstat")?;
     let to = now();
     let values = Counter::ALL.map(|counter| value(&snmp, &netstat, counter));
     let all = all::read_here(netns, now)?;

@@ -13,7 +13,7 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::stat::Mode;
 
-use super::processes;
+use super::{about, processes};
 use crate::tcp::{Comm, Task};
 
 /// Longer than `socket:[4294967295]`. Other links are cut, and not understood anyway.
@@ -57,13 +57,17 @@ pub struct Holding {
 ///
 /// # Errors
 ///
-/// If `/proc` cannot be read.
+/// If `/proc` cannot be read, or there is no descriptor or memory left for it.
 pub fn holders(wanted: impl Fn(u32) -> bool) -> io::Result<Holders> {
     let mut holders = Holders::default();
     for pid in processes::ids()? {
-        // Any other error means that the process has ended.
-        if let Err(Errno::EACCES | Errno::EPERM) = holders.look_into(pid, &wanted) {
-            holders.unseen_processes += 1;
+        match holders.look_into(pid, &wanted) {
+            Err(Errno::EACCES | Errno::EPERM) => holders.unseen_processes += 1,
+            Err(error @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
+                return Err(about(format_args!("/proc/{pid}/fd"))(error.into()));
+            }
+            // The process has ended.
+            Ok(()) | Err(_) => {}
         }
     }
     Ok(holders)

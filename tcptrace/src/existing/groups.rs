@@ -13,7 +13,11 @@ use foldhash::fast::FixedState;
 use nix::errno::Errno;
 use nix::libc;
 
+use super::about;
 use crate::names::{Group, Names};
+
+/// What is mounted where.
+const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// `FILEID_KERNFS`: a handle is the id of a control group.
 const KERNFS: i32 = 0xfe;
@@ -123,9 +127,9 @@ impl Groups {
 
 impl Hierarchy {
     fn find() -> io::Result<Self> {
-        let table = fs::read("/proc/self/mountinfo")?;
+        let table = fs::read(MOUNTS).map_err(about(MOUNTS))?;
         let mount = Mount::among(&table).ok_or(io::ErrorKind::NotFound)?;
-        let directory = File::open(&mount.point)?;
+        let directory = File::open(&mount.point).map_err(about(mount.point.display()))?;
         Ok(Self { mount, directory, walked: None, reported: HashSet::default(), has_missed: false })
     }
 

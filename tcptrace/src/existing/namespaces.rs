@@ -13,7 +13,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 
-use super::processes;
+use super::{about, processes};
 use crate::names::Names;
 
 /// That of the calling thread.
@@ -177,7 +177,7 @@ impl Namespace {
             // The process has ended, and its id may be another's by now: perhaps it was not the last one.
             Ok(_) => Ok(self.search()),
             Err(error) if is_gone(&error) => Ok(self.search()),
-            Err(error) => Err(error),
+            Err(error) => Err(about(self.path.display())(error)),
         }
     }
 

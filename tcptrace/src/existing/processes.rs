@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
+use super::about;
+
 /// Their ids, in ascending order, as the pid namespace of the mounted `/proc` numbers them.
 pub(super) fn ids() -> io::Result<Vec<u32>> {
     numbers("/proc")
@@ -20,8 +22,10 @@ pub(super) fn threads(pid: u32) -> Vec<u32> {
 }
 
 fn numbers(directory: &str) -> io::Result<Vec<u32>> {
-    let mut ids: Vec<u32> =
-        fs::read_dir(directory)?.filter_map(|entry| number(entry.ok()?.file_name().as_os_str())).collect();
+    let mut ids: Vec<u32> = fs::read_dir(directory)
+        .map_err(about(directory))?
+        .filter_map(|entry| number(entry.ok()?.file_name().as_os_str()))
+        .collect();
     ids.sort_unstable();
     Ok(ids)
 }
@@ -68,6 +72,12 @@ mod tests {
             thread.join().expect("no panic")
         });
         assert!(threads.contains(&tid) && threads.contains(&std::process::id()), "{tid} in {threads:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_has_its_name_in_the_error() {
+        let error = numbers("/proc/no-such-process/task").expect_err("it is not there");
+        assert_eq!(error.to_string(), "/proc/no-such-process/task: No such file or directory (os error 2)");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
@@ -71,14 +71,40 @@ impl Folder {
     }
 }
 
-/// A file that is being written: under a hidden name, until it is published. One that is dropped before is removed.
-#[derive(Debug)]
-pub struct Draft {
+/// Those that are being written.
+static DRAFTS: Mutex<Vec<Hidden>> = Mutex::new(Vec::new());
+
+fn drafts() -> MutexGuard<'static, Vec<Hidden>> {
+    DRAFTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A file under a hidden name.
+#[derive(Clone, Debug)]
+struct Hidden {
     root: Arc<Folder>,
     /// Folders below the root, from the outermost.
     folders: Vec<String>,
     name: String,
-    hidden: String,
+}
+
+impl Hidden {
+    fn remove(&self) {
+        // What cannot be removed stays hidden.
+        if let Ok(folder) = descend(&self.root, &self.folders) {
+            let _ = unlinkat(&folder.fd, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.root, &other.root) && self.folders == other.folders && self.name == other.name
+    }
+}
+
+/// A file that is being written: under a hidden name, until it is published. One that is dropped before is removed.
+#[derive(Debug)]
+pub struct Draft {
+    name: String,
+    hidden: Hidden,
     published: bool,
 }
 
@@ -97,13 +123,16 @@ impl Draft {
         let create = |hidden: &str| openat(&folder.fd, hidden, flags, mode);
         // Somebody with our process id may have left one behind.
         let names = (0..100).map(|attempt| format!(".{name}.{}-{attempt}.tmp", std::process::id()));
+        // Whoever removes all of them does not miss this one.
+        let mut drafts = drafts();
         let mut attempts = names.map(|hidden| (create(&hidden), hidden));
         let (file, hidden) = attempts
             .find(|(file, _)| !matches!(file, Err(Errno::EEXIST)))
             .with_context(|| format!("{} is full of unfinished files", folder.path.display()))?;
         let file = file.with_context(|| format!("cannot create a file in {}", folder.path.display()))?;
-        let (root, folders) = (Arc::clone(root), folders.to_vec());
-        Ok((Self { root, folders, name: name.to_owned(), hidden, published: false }, file.into()))
+        let hidden = Hidden { root: Arc::clone(root), folders: folders.to_vec(), name: hidden };
+        drafts.push(hidden.clone());
+        Ok((Self { name: name.to_owned(), hidden, published: false }, file.into()))
     }
 
     /// Begins a file at a path.
@@ -122,8 +151,8 @@ impl Draft {
     /// # Errors
     /// When that fails; or when there is one of that name by now, unless it is to be replaced.
     pub fn publish(mut self, replace: bool) -> Result<()> {
-        let folder = descend(&self.root, &self.folders)?;
-        let file = openat(&folder.fd, self.hidden.as_str(), OFlag::O_RDONLY | OFlag::O_NOFOLLOW, Mode::empty());
+        let folder = self.folder()?;
+        let file = openat(&folder.fd, self.hidden.name.as_str(), OFlag::O_RDONLY | OFlag::O_NOFOLLOW, Mode::empty());
         let saved = file.map_err(std::io::Error::from).and_then(|file| File::from(file).sync_all());
         saved.with_context(|| format!("cannot save {}", folder.path.join(&self.name).display()))?;
         self.name_it(&folder, replace)?;
@@ -132,7 +161,7 @@ impl Draft {
     }
 
     fn name_it(&self, folder: &Folder, replace: bool) -> Result<()> {
-        let (hidden, name) = (self.hidden.as_str(), self.name.as_str());
+        let (hidden, name) = (self.hidden.name.as_str(), self.name.as_str());
         let renamed = || {
             renameat(&folder.fd, hidden, &folder.fd, name)
                 .with_context(|| format!("cannot name {}", folder.path.join(name).display()))
@@ -153,25 +182,35 @@ impl Draft {
 
     /// Whether there is a file of that name already.
     pub(super) fn is_taken(&self) -> Result<bool> {
-        descend(&self.root, &self.folders)?.has(&self.name)
+        self.folder()?.has(&self.name)
+    }
+
+    fn folder(&self) -> Result<Folder> {
+        descend(&self.hidden.root, &self.hidden.folders)
+    }
+
+    /// Removes all that are being written by now, then does what comes last. No other one begins meanwhile.
+    pub fn remove_all(last: impl FnOnce()) {
+        let drafts = drafts();
+        drafts.iter().for_each(Hidden::remove);
+        last();
     }
 }
 
 impl fmt::Display for Draft {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let folder = self.folders.iter().fold(self.root.path.clone(), |path, name| path.join(name));
+        let Hidden { root, folders, .. } = &self.hidden;
+        let folder = folders.iter().fold(root.path.clone(), |path, name| path.join(name));
         write!(f, "{}", folder.join(&self.name).display())
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.published
-            && let Ok(folder) = descend(&self.root, &self.folders)
-        {
-            // What cannot be removed stays hidden.
-            let _ = unlinkat(&folder.fd, self.hidden.as_str(), UnlinkatFlags::NoRemoveDir);
+        if !self.published {
+            self.hidden.remove();
         }
+        drafts().retain(|hidden| !hidden.is(&self.hidden));
     }
 }
 

@@ -10,6 +10,11 @@ use crate::trace::Origin;
 /// What Hive and those who follow it read as null.
 const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
+/// No file of Linux has a longer name (`NAME_MAX`), `host=` included.
+const LONGEST: usize = 255 - "host=".len();
+/// The hash of a name that is longer.
+const HASH_LEN: usize = 33;
+
 const NS_PER_S: i64 = 1_000_000_000;
 const S_PER_DAY: i64 = 86_400;
 
@@ -39,20 +44,37 @@ pub(super) fn file(origin: &Origin, boot_ns: u64, conn: u64) -> String {
     format!("part-{boot}-{boot_ns}-{conn:x}.parquet")
 }
 
-/// A value as part of a path: what is not harmless there is percent-encoded, as Hive and Spark do and undo it.
+/// A value as part of a path: what is not harmless there is percent-encoded, as Hive and Spark do and undo it. One that no
+/// folder can be called is cut, and told from others that begin so by a hash; the whole one is in the file.
 fn value(name: &str) -> String {
     if name.is_empty() {
         return NULL.to_owned();
     }
     let mut safe = String::with_capacity(name.len());
+    let mut cut = 0;
     for character in sanitise(name.as_bytes()).chars() {
         if character.is_alphanumeric() || matches!(character, '-' | '_' | '.') {
             safe.push(character);
         } else {
             encode(&mut safe, character);
         }
+        if safe.len() + HASH_LEN <= LONGEST {
+            cut = safe.len();
+        }
+    }
+    if safe.len() > LONGEST {
+        safe.truncate(cut);
+        // What is encoded has no tilde of its own.
+        let _ = write!(safe, "~{:032x}", hash(name.as_bytes()));
     }
     safe
+}
+
+/// The same for ever, unlike those of the standard library: FNV-1a of 128 bits.
+fn hash(bytes: &[u8]) -> u128 {
+    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    bytes.iter().fold(BASIS, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
 }
 
 /// Readers take the two digits for a character below U+0100, not for a byte; those beyond are harmless as they are.
@@ -82,6 +104,26 @@ mod tests {
     #[case::escaped_first("a\nb\u{202e}", "a%5Cx0ab%5Cu%7B202e%7D")]
     fn hosts_become_folders(#[case] host: &str, #[case] expected: &str) {
         assert_eq!(value(host), expected);
+    }
+
+    #[rstest]
+    #[case::as_long_as_can_be(&"x".repeat(250), &"x".repeat(250))]
+    #[case::longer(&"x".repeat(251), &format!("{}~", "x".repeat(217)))]
+    #[case::not_within_an_escape(&"\u{1b}".repeat(60), &format!("{}~", "%5Cx1b".repeat(36)))]
+    #[case::not_within_a_character(&"ö".repeat(200), &format!("{}~", "ö".repeat(108)))]
+    fn long_hosts_are_cut(#[case] host: &str, #[case] begins: &str) {
+        let folder = value(host);
+        assert!(folder.len() <= LONGEST && folder.starts_with(begins), "{folder}");
+        assert_ne!(value(&format!("{host}x")), folder, "others have another one");
+        assert_eq!(value(host), folder);
+    }
+
+    /// It must not change: a data set would have a host twice.
+    #[test]
+    fn hashes_are_those_of_the_specification() {
+        assert_eq!(hash(b""), 0x6c62272e07bb014262b821756295c58d);
+        assert_eq!(hash(b"a"), 0xd228cb696f1a8caf78912b704e4a8964);
+        assert_eq!(hash(b"foobar"), 0x343e1662793c64bf6f0d3597ba446f18);
     }
 
     #[test]

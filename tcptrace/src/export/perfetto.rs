@@ -21,7 +21,7 @@ use super::{Exported, Exporter};
 use crate::lifecycle::{Connection, Row};
 use crate::output::{Clock, Json, Printer, render, sanitise};
 use crate::tcp::{Comm, End, Side, TimeWaitEnd};
-use crate::trace::{Origin, Summary};
+use crate::trace::{Lost, Origin, Summary};
 
 const DAY_NS: i64 = 86_400 * 1_000_000_000;
 
@@ -95,12 +95,14 @@ impl<W: Write> Perfetto<W> {
         if self.rows == 0 {
             self.text.extend_from_slice(self.before);
         }
-        let lost = summary.lost.iter().map(|(cause, events)| (sanitise(cause.as_bytes()).into_owned(), json!(events)));
+        let name = |lost: &Lost| sanitise(lost.cause.as_bytes()).into_owned();
+        let lost = summary.lost.iter().map(|lost| (name(lost), json!(lost.events)));
         let other = json!({
             "version": concat!("tcptrace ", env!("CARGO_PKG_VERSION")),
             "hosts": summary.hosts.iter().map(|host| sanitise(host.as_bytes())).collect::<Vec<_>>(),
             "zero_unix_ns": self.zero_unix_ns,
             "events_lost": serde_json::Value::Object(lost.collect()),
+            "events_lost_at_least": summary.lost.iter().any(|lost| lost.at_least),
             "damaged_places": summary.damage.len(),
         });
         writeln!(self.text, "\n],\"otherData\":{other}}}")?;

@@ -44,4 +44,6 @@ pub struct Stats {
     pub followed: usize,
     /// Sockets forgotten because there were too many.
     pub evicted: u64,
+    /// Sockets whose closing was not reported, and not counted as lost either, as what came after it proves.
+    pub unreported: u64,
 }

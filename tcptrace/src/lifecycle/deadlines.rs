@@ -40,8 +40,9 @@ impl Deadlines {
         awake.saturating_add(self.asleep_ns)
     }
 
-    /// Sets one, so many ns after a time of `CLOCK_BOOTTIME`.
-    pub(super) fn push(&mut self, at: u64, after: u64, key: u64) {
+    /// Sets one, so many ns after a time of `CLOCK_BOOTTIME`, and returns when it is due, in ns without those that the
+    /// machine slept.
+    pub(super) fn push(&mut self, at: u64, after: u64, key: u64) -> u64 {
         let awake = at.saturating_sub(self.asleep_ns).saturating_add(after);
         let deadline = Deadline { awake, key };
         if self.queue.back().is_none_or(|last| *last <= deadline) {
@@ -49,6 +50,7 @@ impl Deadlines {
         } else {
             self.others.push(Reverse(deadline));
         }
+        awake
     }
 
     /// Sets the one at which a mini-socket is given up whose timer is due in so many ns.

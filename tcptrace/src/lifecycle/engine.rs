@@ -20,6 +20,10 @@ use crate::tcp::{End, OwnerSource, Side, State, Task, TimeWaitEnd};
 /// virtual CPU can stand still in the midst of it.
 const RESET_FOLLOWS_NS: u64 = 200_000_000;
 
+/// How long an event of a mini-socket may be ahead of the closing of its full socket. Both are reported within one soft
+/// interrupt, but a virtual CPU can stand still between them. After that the closing is known to be lost.
+const OVERTAKES_NS: u64 = 1_000_000_000;
+
 /// How long a TIME_WAIT is taken to last, for giving up on it only, while none has been seen to begin.
 const LENGTH_UNKNOWN_NS: u64 = 120_000_000_000;
 
@@ -39,7 +43,7 @@ pub struct Engine {
     /// Ends that depend on a reset that may follow.
     awaiting: HashMap<u64, Awaiting, FixedState>,
     /// Events of mini-sockets that overtook the closing of the full socket on another CPU.
-    early: HashMap<u64, Mini, FixedState>,
+    early: HashMap<u64, Early, FixedState>,
     pub(super) deadlines: Deadlines,
     /// Sockets to look at again, if they stay.
     pub(super) waiting: Waiting,
@@ -58,6 +62,21 @@ struct Awaiting {
     conn: Box<Conn>,
     at: u64,
     alternatives: Alternatives,
+}
+
+/// Events of a mini-socket whose full socket is still to be closed: the first one and the latest.
+#[derive(Clone, Copy, Debug)]
+struct Early {
+    first: Mini,
+    latest: Option<Mini>,
+    /// When the closing is given up, in ns without those that the machine slept.
+    gives_up_at: u64,
+}
+
+impl Early {
+    fn events(&self) -> impl Iterator<Item = Mini> {
+        std::iter::once(self.first).chain(self.latest)
+    }
 }
 
 impl Engine {
@@ -152,6 +171,8 @@ impl Engine {
     fn on_deadline(&mut self, Deadline { awake, key }: Deadline, out: &mut Vec<Row>) {
         if let Some(waiting) = self.awaiting.remove(&key) {
             self.end_awaited(waiting, None, out);
+        } else if self.early.get(&key).is_some_and(|early| early.gives_up_at == awake) {
+            self.give_up_closing(key, self.deadlines.in_boot_time(awake), out);
         } else if key & MINI != 0
             && let Some(place) = self.conns.find(key)
             && self.conns[place].mini().gives_up_at == Some(awake)
@@ -189,6 +210,7 @@ impl Engine {
         let place = match found {
             Some(place) if begins(change) || progress(self.conns[place].state) > progress(change.old) => {
                 let before = self.conns.remove(place);
+                self.early.remove(&(key | MINI));
                 self.end_unseen(before, change.at, out);
                 self.meet(change, embryo, out)
             }
@@ -307,9 +329,16 @@ impl Engine {
             full.mark(Mark::Mini, false);
             self.linger(full, End::Fin.into());
         }
+        // An older answer of the kernel does not bring the full socket back.
+        self.inquiry.note_end(key);
         self.keep(conn, change.at);
-        if let Some(early) = self.early.remove(&(key | MINI)) {
-            self.on_mini(&early, out);
+        self.catch_up(key | MINI, out);
+    }
+
+    /// Events that came too early for a mini-socket take effect, now that it is followed.
+    fn catch_up(&mut self, key: u64, out: &mut Vec<Row>) {
+        if let Some(early) = self.early.remove(&key) {
+            early.events().for_each(|mini| self.on_mini(&mini, out));
         }
     }
 
@@ -357,15 +386,15 @@ impl Engine {
     /// unseen.
     fn on_unknown_mini(&mut self, key: u64, mini: &Mini, out: &mut Vec<Row>) {
         if self.conns.get(key & !MINI).is_some_and(|conn| conn.over.is_none()) {
-            if mini.what == MiniEvent::Expired {
-                self.end_unseen_full(key, mini, out);
-            } else {
-                self.early.insert(key, *mini);
+            // It has run its whole time, which is longer than any CPU stands still.
+            let is_proof = mini.what == MiniEvent::Expired;
+            self.wait_for_closing(key, mini);
+            if is_proof {
+                self.give_up_closing(key, mini.at, out);
             }
             return;
         }
-        let ends = !matches!(mini.what, MiniEvent::Fin | MiniEvent::Rearmed | MiniEvent::Killed(KilledBy::Unknown));
-        if !ends {
+        if !ends(mini) {
             return;
         }
         let change = Change {
@@ -387,15 +416,60 @@ impl Engine {
         self.end_mini(conn, mini, out);
     }
 
-    /// A full socket whose closing was lost: its mini-socket has run its whole time.
-    fn end_unseen_full(&mut self, key: u64, mini: &Mini, out: &mut Vec<Row>) {
-        self.early.remove(&key);
-        let Some(mut conn) = self.conns.remove_key(key & !MINI) else { return };
-        conn.mark(Mark::Whole, false);
-        if conn.state != mini.substate {
-            conn.change_unseen(mini.substate, None);
+    fn wait_for_closing(&mut self, key: u64, mini: &Mini) {
+        if let Some(early) = self.early.get_mut(&key) {
+            early.latest = Some(*mini);
+            return;
         }
-        self.end_mini(conn, mini, out);
+        let gives_up_at = self.deadlines.push(mini.at, OVERTAKES_NS, key);
+        self.early.insert(key, Early { first: *mini, latest: None, gives_up_at });
+    }
+
+    /// The closing of a full socket was lost, as its mini-socket proves: the connection goes on with that.
+    fn give_up_closing(&mut self, key: u64, at: u64, out: &mut Vec<Row>) {
+        let Some(early) = self.early.remove(&key) else { return };
+        let Some(mut conn) = self.conns.remove_key(key & !MINI) else {
+            // A survey may have found the mini-socket meanwhile.
+            if self.conns.contains(key) {
+                early.events().for_each(|mini| self.on_mini(&mini, out));
+            }
+            return;
+        };
+        if conn.over.is_some() {
+            self.conns.insert_first(conn);
+            return;
+        }
+        // Where the stream has a gap, the closing is one of the events that were counted as lost there.
+        if conn.gaps == self.teller.gaps {
+            self.teller.stats.unreported += 1;
+            out.push(Row::Loss(Loss { boot_ns: at, cause: Cause::Unreported, count: Some(1) }));
+        }
+        conn.mark(Mark::Whole, false);
+        let Early { first, .. } = early;
+        if ends(&first) {
+            if conn.state != first.substate {
+                conn.change_unseen(first.substate, None);
+            }
+            return self.end_mini(conn, &first, out);
+        }
+        self.adopt_early(conn, &first, out);
+        early.events().for_each(|mini| self.on_mini(&mini, out));
+    }
+
+    /// A full socket has become a mini-socket unseen, by the time of this event.
+    fn adopt_early(&mut self, mut conn: Conn, mini: &Mini, out: &mut Vec<Row>) {
+        self.inquiry.note_end(conn.key());
+        if conn.state != mini.substate {
+            conn.change_unseen(mini.substate, Some(mini.at));
+        }
+        conn.mark(Mark::Mini, true);
+        conn.mark(Mark::Orphan, true);
+        self.deadlines.expect_end(&mut conn, mini.at, u64::try_from(mini.due_ns).unwrap_or(0));
+        self.waiting.attend(&conn, &self.teller.config, self.now);
+        if self.teller.config.at_close {
+            self.teller.conclude(&conn, mini.at, End::Fin.into(), out);
+        }
+        self.keep(conn, mini.at);
     }
 
     fn on_reset_sent(&mut self, at: u64, id: Id, reason: ResetReason, out: &mut Vec<Row>) {
@@ -423,6 +497,8 @@ impl Engine {
 
     fn on_destroyed(&mut self, at: u64, id: Id, out: &mut Vec<Row>) {
         self.inquiry.note_end(key(id));
+        // A full socket is gone after it was closed: what overtook the closing has not overtaken this.
+        self.give_up_closing(key(id) | MINI, at, out);
         self.end_lost(key(id), at, out);
     }
 
@@ -517,6 +593,11 @@ fn begins(change: &Change) -> bool {
 /// A change that changes nothing, of a socket without a connection.
 fn is_noise(change: &Change) -> bool {
     matches!((change.old, change.new), (State::Closed, State::Closed) | (State::Listen, State::Listen))
+}
+
+/// Whether a mini-socket is certain to end with it.
+fn ends(mini: &Mini) -> bool {
+    !matches!(mini.what, MiniEvent::Fin | MiniEvent::Rearmed | MiniEvent::Killed(KilledBy::Unknown))
 }
 
 /// A TIME_WAIT is only entered when both FINs are done.

@@ -395,3 +395,70 @@ fn at_close_a_connection_is_put_out_before_its_time_wait() {
     }
     assert_eq!(script::connections(&rows).len(), 1, "once only");
 }
+
+const UP_TO_FIN_WAIT1: &str = "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7;";
+
+/// Connections stood in FIN_WAIT1 for ever whose closing was missing, unless their TIME_WAIT expired.
+#[rstest]
+#[case::expired("60005 expired TIME_WAIT", "tw=expired owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4")]
+#[case::a_new_syn("50005 killed TIME_WAIT connect", "tw=reused owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4")]
+#[case::segment("50005 killed TIME_WAIT segment", "tw=new_syn owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4")]
+#[case::reset("50005 killed TIME_WAIT reset", "tw=reset owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4")]
+#[case::admin("50005 killed TIME_WAIT admin", "tw=killed owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4")]
+#[case::netns("50005 killed TIME_WAIT netns", "tw=netns_gone owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4")]
+#[case::fin_before(
+    "6 fin; 50006 killed TIME_WAIT connect",
+    "tw=reused owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4 TIME_WAIT ≥50000"
+)]
+#[case::both_before_it_is_certain(
+    "6 fin; 206 killed TIME_WAIT netns",
+    "tw=netns_gone owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4 TIME_WAIT ≥200"
+)]
+#[case::fin_and_the_full_socket_gone(
+    "6 fin; 6 destroy; 60006 expired TIME_WAIT",
+    "tw=expired owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4 TIME_WAIT ≥60000"
+)]
+#[case::perhaps_ended(
+    "6 rearmed TIME_WAIT; 1006 killed TIME_WAIT unknown; 300000 advance",
+    "tw=unknown owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4"
+)]
+fn a_closing_that_is_missing_is_proved_by_what_comes_after_it(#[case] rest: &str, #[case] expected: &str) {
+    let rows = script::rows(&format!("{UP_TO_FIN_WAIT1} {rest}; 400000 advance"));
+    assert_eq!(script::connections(&rows), [format!("client active fin {expected}")]);
+    assert_eq!(script::losses(&rows).len(), 1, "{:?}", script::losses(&rows));
+}
+
+#[rstest]
+#[case::where_it_is_certain("6 fin; 1005 advance; 1006 advance", &["1006 unreported Some(1)"])]
+#[case::not_before("6 fin; 1005 advance", &[])]
+#[case::it_comes_late("6 fin; 1005 FIN_WAIT1>FIN_WAIT2; 1005 FIN_WAIT2>CLOSED dead mini=FIN_WAIT2; 9000 advance", &[])]
+#[case::at_once("60005 expired TIME_WAIT", &["60005 unreported Some(1)"])]
+#[case::a_loss_explains_it("6 lost; 7 fin; 9000 advance", &["6 ring_full Some(1)"])]
+#[case::another_life("6 fin; 7 CLOSED>SYN_SENT; 9000 advance", &[])]
+fn a_missing_closing_is_a_loss(#[case] rest: &str, #[case] expected: &[&str]) {
+    assert_eq!(script::losses(&script::rows(&format!("{UP_TO_FIN_WAIT1} {rest}"))), expected);
+}
+
+#[test]
+fn what_overtakes_the_closing_takes_effect_after_it_in_order() {
+    let lives = play(&format!(
+        "{UP_TO_FIN_WAIT1} 6 FIN_WAIT1>FIN_WAIT2 dead; 7 fin; 9 killed TIME_WAIT connect; 6 FIN_WAIT2>CLOSED dead mini=FIN_WAIT2;
+         9000 advance"
+    ));
+    let expected =
+        "client active fin tw=reused owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 1 TIME_WAIT 2";
+    assert_eq!(lives, [expected]);
+}
+
+#[test]
+fn at_close_a_connection_whose_closing_is_missing_is_put_out_once() {
+    let mut engine = super::Engine::new(super::Config { at_close: true, ..super::Config::default() });
+    let mut rows = Vec::new();
+    for event in script::parse(&format!("{UP_TO_FIN_WAIT1} 6 fin; 2000 advance; 60006 expired TIME_WAIT")) {
+        engine.feed(&event, &mut rows);
+    }
+    let lives = script::connections(&rows);
+    assert!(lives.len() == 1 && lives[0].contains("incomplete"), "{lives:?}");
+    assert_eq!(engine.stats().unreported, 1);
+    assert_eq!(engine.stats().followed, 0);
+}

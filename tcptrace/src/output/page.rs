@@ -16,6 +16,7 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 
 use self::markup::{Page, embedded, escaped};
+use super::lost::bound;
 use super::text::report::longest;
 use super::text::report::words::{
     Apart, count, counted, duration, ends, group, hosts, number, percent, period, rate, time,
@@ -96,11 +97,11 @@ impl Writer<'_> {
     /// What is not in the figures.
     fn missing(&mut self) {
         let report = self.report;
-        for (cause, events) in report.lost.iter().filter(|(_, events)| *events > 0) {
-            let cause = super::sanitise(cause.as_bytes());
+        for lost in report.lost.iter().filter(|lost| lost.events > 0 || lost.at_least) {
+            let cause = super::sanitise(lost.cause.as_bytes());
             let text = format!(
                 "{} lost ({cause}). The figures leave out what they would have told.",
-                counted(*events, "event")
+                bound(counted(lost.events, "event"), lost.at_least)
             );
             self.page.raw(&format!("<p class=\"alarm\" role=\"alert\">{}</p>", escaped(&text)));
         }

@@ -17,6 +17,19 @@ pub fn sanitise(bytes: &[u8]) -> Cow<'_, str> {
     }
 }
 
+/// The same for a whole message of ours: names in it may be escaped before, so the backslash stays as it is.
+pub fn sanitise_message(text: &str) -> Cow<'_, str> {
+    let is_harmless = |character| character == '\\' || is_safe(character);
+    if text.chars().all(is_harmless) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if is_harmless(character) { safe.push(character) } else { escape_character(&mut safe, character) }
+    }
+    Cow::Owned(safe)
+}
+
 fn escape(bytes: &[u8]) -> String {
     let mut safe = String::with_capacity(bytes.len() * 4);
     for chunk in bytes.utf8_chunks() {
@@ -92,6 +105,13 @@ mod tests {
     #[case::backslash(b"\\x1b", "\\\\x1b")]
     fn names_become_safe(#[case] name: &[u8], #[case] expected: &str) {
         assert_eq!(sanitise(name), expected);
+    }
+
+    #[rstest]
+    #[case("cannot read 'a b\\x1b': größe ≥ 1…", "cannot read 'a b\\x1b': größe ≥ 1…")]
+    #[case("'\u{1b}[31m\u{202e}'\nforged", "'\\x1b[31m\\u{202e}'\\x0aforged")]
+    fn messages_become_safe(#[case] message: &str, #[case] expected: &str) {
+        assert_eq!(sanitise_message(message), expected);
     }
 
     #[test]

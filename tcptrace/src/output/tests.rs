@@ -77,6 +77,7 @@ fn losses_as_text() {
     03:04:06.234 100000 events lost: not written
     03:04:06.234 1000000 events lost: trace damaged
     03:04:06.234 10000000 sockets forgotten, try --max-sockets
+    03:04:06.234 100000000 events lost: not reported by the kernel
     03:04:06.234 events lost: trace damaged
     ");
     let coloured = losses(Format::Text, TextOptions { colour: true, ..PLAIN });
@@ -93,6 +94,7 @@ fn losses_as_json() {
     {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"disk","count":100000}
     {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"damage","count":1000000}
     {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"evicted","count":10000000}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"unreported","count":100000000}
     {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"damage","count":null}
     "#);
 }

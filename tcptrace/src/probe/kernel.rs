@@ -25,6 +25,9 @@ pub(super) fn is_realtime() -> bool {
 /// Says why there is none, and what to do.
 pub(super) fn btf() -> Result<Vec<u8>, String> {
     std::fs::read(BTF).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound if !Path::new("/sys/kernel").exists() => {
+            format!("cannot read the kernel's BTF ({BTF}): /sys is not mounted here")
+        }
         std::io::ErrorKind::NotFound => {
             format!("this kernel has no BTF ({BTF}); it needs one built with CONFIG_DEBUG_INFO_BTF")
         }
@@ -46,7 +49,12 @@ pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
             ),
         };
     }
-    text
+    one_line(&text)
+}
+
+/// Messages are lines, and the verifier's log has many.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// The function that a program calls and this kernel does not have, by the end of the verifier's log.
@@ -133,6 +141,14 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    #[test]
+    fn a_message_is_a_line() {
+        assert_eq!(
+            one_line("refused. Verifier output: 0: R1=ctx\n1: exit \n\n"),
+            "refused. Verifier output: 0: R1=ctx; 1: exit"
+        );
+    }
 
     #[rstest]
     #[case::not_for_such_programs(

@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::ProbeError;
 use super::decode::Decoder;
+use super::kernel;
 use super::load::{HOLDERS, program};
 use super::stand_in::StandIns;
 use crate::event::Event;
@@ -178,7 +179,7 @@ impl Reader {
                     counted.iter_mut().zip(cpu).for_each(|(sum, count)| *sum += count);
                 }
             }
-            Err(error) => log::warn!("cannot read the loss counters: {error}"),
+            Err(error) => log::warn!("cannot read the loss counters: {}", kernel::explain(&error)),
         }
         counted
     }

@@ -7,6 +7,7 @@ use crate::counters::Unseen;
 use crate::lifecycle::{Connection, Held};
 use crate::output::Context;
 use crate::tcp::{Closer, Comm, End, Side, State, TimeWaitEnd};
+use crate::trace::Lost;
 
 /// States whose sockets are counted over time, in the order in which they are stacked.
 pub const TRACKED: [State; 9] = [
@@ -65,8 +66,8 @@ pub struct Report {
     pub overview: Overview,
     /// Names of the hosts.
     pub hosts: Vec<Box<str>>,
-    /// Events that were lost while recording: why, and how many.
-    pub lost: Vec<(Box<str>, u64)>,
+    /// Events that were lost: why, and how many.
+    pub lost: Vec<Lost>,
     /// Damaged places in the traces.
     pub damage: Vec<Box<str>>,
     /// What the kernel has counted and no connection shows, by counter and network namespace; highest first.
@@ -102,8 +103,10 @@ pub struct Overview {
     pub events: u64,
     /// Changes of state that follow from them, whatever the filters.
     pub transitions: u64,
-    /// Events that were lost.
+    /// Events that were lost, as far as their number is known.
     pub lost: u64,
+    /// Whether more may be lost than that.
+    pub lost_at_least: bool,
     /// Damaged places.
     pub damaged: u64,
     /// Connections: each end on a machine that was recorded counts.

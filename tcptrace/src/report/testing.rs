@@ -8,7 +8,7 @@ use crate::lifecycle::{Connection, Held, Identity, Owner, Stay, Stuck, Totals};
 use crate::names::Group;
 use crate::output::{Clock, Context};
 use crate::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
-use crate::trace::{Origin, Summary};
+use crate::trace::{Lost, Origin, Summary};
 
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000 * MS;
@@ -198,7 +198,10 @@ pub(crate) fn incident(options: Options) -> Report {
         to_unix_ns: origin.context.clock.unix_ns(END),
         events: 123_456,
         transitions: 98_765,
-        lost: vec![("the ring buffer was full".into(), 17), ("another program ran".into(), 0)],
+        lost: vec![
+            Lost { cause: "the ring buffer was full".into(), events: 17, at_least: false },
+            Lost { cause: "another program ran".into(), events: 0, at_least: false },
+        ],
         undecided: 0,
         damage: vec!["t.tct: block 7 at byte 40960: checksum does not match".into()],
         cut_off: Vec::new(),

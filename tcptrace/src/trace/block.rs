@@ -16,8 +16,10 @@ pub const MAGIC: [u8; 8] = *b"tcptrace";
 pub const VERSION: u16 = 1;
 /// Longest frame of a head that is believed: later heads may be longer than [`BlockHead`].
 pub const LONGEST_HEAD: usize = 1024;
-/// Longest block that is written or believed, unpacked.
+/// Longest block that is written, unpacked.
 pub const LONGEST: usize = 1 << 20;
+/// Longest block that is believed: earlier recorders wrote longer ones when they had many names to tell.
+pub const LONGEST_READ: usize = 4 << 20;
 
 /// What a block says of itself, in a skippable frame before its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -35,7 +37,7 @@ pub struct BlockHead {
     pub recording: [u8; 16],
     /// Which file of the recording, from 0.
     pub file: U32,
-    /// Events of sockets in this block.
+    /// Events of sockets in this block; the first traces count others, too.
     pub events: U32,
     /// Which block of the recording, from 0.
     pub block: U64,
@@ -71,7 +73,7 @@ pub enum NoHead {
     #[error("it was written in format {0} by a later tcptrace; this one reads formats up to {VERSION}")]
     Later(u16),
     /// It says what cannot be.
-    #[error("a block claims {0} bytes, and none has more than {LONGEST}")]
+    #[error("a block claims {0} bytes, and none has more than {LONGEST_READ}")]
     TooLong(u32),
 }
 
@@ -92,7 +94,7 @@ impl BlockHead {
     /// Reads what is in the frame.
     ///
     /// # Errors
-    /// When it is no head, or one that cannot be believed.
+    /// When it is no head, or a later one. Whether its lengths can be believed is for [`BlockHead::check_length`].
     pub fn parse(content: &[u8]) -> Result<Self, NoHead> {
         let (head, _) = Self::read_from_prefix(content).map_err(|_| NoHead::SomethingElse)?;
         if head.magic != MAGIC || head.checksum.get() != crc32fast::hash(&content[CHECKED_FROM..]) {
@@ -101,9 +103,17 @@ impl BlockHead {
         if head.version.get() > VERSION {
             return Err(NoHead::Later(head.version.get()));
         }
-        let longest = head.raw_len.get().max(head.data_len.get());
+        Ok(head)
+    }
+
+    /// Whether there can be a block as long as it says.
+    ///
+    /// # Errors
+    /// When there can be none.
+    pub fn check_length(&self) -> Result<(), NoHead> {
+        let longest = self.raw_len.get().max(self.data_len.get());
         // What cannot be packed grows a little.
-        if longest as usize > LONGEST + LONGEST / 64 { Err(NoHead::TooLong(longest)) } else { Ok(head) }
+        if longest as usize > LONGEST_READ + LONGEST_READ / 64 { Err(NoHead::TooLong(longest)) } else { Ok(()) }
     }
 }
 

@@ -26,6 +26,9 @@ pub(super) struct Decoder {
 /// No time and no length of time is longer, in ns: 36 years.
 pub(super) const LONGEST_NS: u64 = 1 << 60;
 
+/// So many records in a row that yield no item are no trace: a block of them is small as a file, and takes long to read.
+const MOST_IN_A_ROW: usize = 1 << 14;
+
 /// A record that makes no sense, although its block is as it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the record at byte {at} of the block makes no sense")]
@@ -45,35 +48,46 @@ impl Decoder {
     /// Appends the next item to `items`; `false` at the end of the block.
     pub(super) fn next(&mut self, raw: &[u8], items: &mut Vec<Item>) -> Result<bool, Senseless> {
         let before = items.len();
-        while self.at < raw.len() {
+        for _ in 0..MOST_IN_A_ROW {
+            if self.at >= raw.len() {
+                return Ok(false);
+            }
             let at = self.at;
             let meant = self.record(raw).and_then(|(kind, body)| self.put(kind, body, items));
             if meant.is_none() {
-                self.at = raw.len();
-                return Err(Senseless { at });
+                return Err(self.give_up(raw, at));
             }
             if items.len() > before {
                 return Ok(true);
             }
         }
-        Ok(false)
+        Err(self.give_up(raw, self.at))
     }
 
-    /// Passes over everything but the descriptions of sockets.
+    /// Passes over the rest of a block.
+    fn give_up(&mut self, raw: &[u8], at: usize) -> Senseless {
+        self.at = raw.len();
+        Senseless { at }
+    }
+
+    /// Passes over everything but the descriptions of sockets, as far as [`Decoder::next`] would read.
     pub(super) fn each_socket(&mut self, raw: &[u8], mut each: impl FnMut(&Described)) {
-        while let Some((kind, body)) = self.record(raw) {
-            if kind == kind::SOCKET
-                && let Some(index) = self.describe(body)
-                && let Some(socket) = self.sockets.get(index)
-            {
+        let mut in_a_row = 0;
+        while in_a_row < MOST_IN_A_ROW
+            && let Some((kind, body)) = self.record(raw)
+        {
+            in_a_row = if kind::yields_item(kind) { 0 } else { in_a_row + 1 };
+            if kind == kind::SOCKET {
+                let Some(socket) = self.describe(body).and_then(|index| self.sockets.get(index)) else { break };
                 each(socket);
             }
         }
+        self.at = raw.len();
     }
 
     /// The next record: a kind and a body.
     fn record<'r>(&mut self, raw: &'r [u8]) -> Option<(u8, &'r [u8])> {
-        let (&kind, rest) = raw.get(self.at..)?.split_first()?;
+        let (&kind, rest) = raw.get(self.at..)?.split_first().filter(|(kind, _)| **kind != kind::NONE)?;
         let mut rest = Body(rest);
         let len = usize::try_from(rest.u64()?).ok()?;
         let (body, rest) = rest.0.split_at_checked(len)?;

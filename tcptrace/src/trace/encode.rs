@@ -25,6 +25,9 @@ const LEVEL: i32 = 1;
 /// Longest body of a record of fixed form.
 const LONGEST_BODY: usize = 160;
 
+/// No event takes more: its socket and task, described before it, and itself, each with its kind and length.
+const LONGEST_EVENT: usize = 3 * (LONGEST_BODY + 3);
+
 /// Packs items into blocks.
 pub struct Encoder {
     compressor: Compressor<'static>,
@@ -166,11 +169,16 @@ impl Encoder {
         self.events
     }
 
-    /// Takes an item in. Blocks of more than half of [`LONGEST`] are to be [finished](Encoder::finish) before.
+    /// Takes an item in. The smaller a block is, the less is lost with it: it is to be [finished](Encoder::finish) long
+    /// before it has [`LONGEST`] bytes.
     ///
     /// # Errors
-    /// When it does not fit into any block, and so was left out.
+    /// When it does not fit: into no block ([`FileTooLarge`](io::ErrorKind::FileTooLarge)), or into this one
+    /// ([`StorageFull`](io::ErrorKind::StorageFull)), which is to be finished first. Then it was left out.
     pub fn push(&mut self, item: &Item) -> io::Result<()> {
+        if self.raw.len() + LONGEST_EVENT > LONGEST {
+            return Err(full());
+        }
         self.has_more |=
             !matches!(item, Item::Event(event) if event.id().is_some() || matches!(event, Event::Passed { .. }));
         match item {
@@ -196,12 +204,12 @@ impl Encoder {
     /// The block, ready to be written; nothing, if there is nothing in it. The next one begins.
     ///
     /// # Errors
-    /// When it cannot be packed. Then it is lost.
+    /// When it cannot be packed, or no reader would take it. Then it is lost.
     pub fn finish(&mut self, file: u32) -> io::Result<Vec<u8>> {
         if self.raw.is_empty() {
             return Ok(Vec::new());
         }
-        let packed = self.compressor.compress(&self.raw);
+        let packed = if self.raw.len() > LONGEST { Err(full()) } else { self.compressor.compress(&self.raw) };
         let (first_at, last_at) = self.period.unwrap_or_default();
         let (min_id, max_id) = self.ids.unwrap_or((u64::MAX, 0));
         let mut head = BlockHead {
@@ -459,11 +467,18 @@ impl Encoder {
         }
         let mut buffer = [0; 10];
         let number = postcard::to_slice(&(len as u64), &mut buffer).map_err(io::Error::other)?;
+        if self.raw.len() + 1 + number.len() + len > LONGEST {
+            return Err(full());
+        }
         self.raw.push(kind);
         self.raw.extend_from_slice(number);
         parts.iter().for_each(|part| self.raw.extend_from_slice(part));
         Ok(())
     }
+}
+
+fn full() -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, format!("a block has no room for more than {LONGEST} bytes"))
 }
 
 fn hash(id: Id) -> u64 {
@@ -496,5 +511,44 @@ fn end_body(end: &EndFacts) -> wire::End {
         probes: end.probes,
         mini,
         due_ns,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::block::FRAME_HEADER;
+    use crate::trace::{Content, Reader};
+
+    fn group(id: u64) -> Item {
+        Item::Group { id, path: vec![b'x'; 250].into() }
+    }
+
+    /// Names alone made blocks that no reader takes.
+    #[test]
+    fn a_full_block_takes_nothing_more_and_can_be_read() {
+        let mut encoder = Encoder::new([7; 16]).expect("memory");
+        let mut ids = 0..;
+        let error = ids.by_ref().find_map(|id| encoder.push(&group(id)).err()).expect("it gets full");
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        let passed = Item::Event(Event::Passed { at: 1 });
+        while encoder.push(&passed).is_ok() {}
+        assert!(encoder.len() <= LONGEST, "{}", encoder.len());
+        let block = encoder.finish(0).expect("it is not too long");
+        let (mut reader, mut items) = (Reader::new(&block[..]).expect("memory"), Vec::new());
+        let read = reader.next(|_| true, &mut items).expect("bytes can be read");
+        assert!(matches!(read, Some(Content::Items { damage: None, .. })), "{read:?}");
+        encoder.push(&group(0)).expect("the next block has room");
+    }
+
+    #[test]
+    fn a_block_that_no_reader_takes_is_not_made() {
+        let mut encoder = Encoder::new([7; 16]).expect("memory");
+        encoder.raw.resize(LONGEST + 1, 200);
+        assert!(encoder.finish(0).is_err());
+        encoder.push(&group(0)).expect("the next block has room");
+        let block = encoder.finish(0).expect("it is not too long");
+        let head = BlockHead::parse(&block[FRAME_HEADER..][..size_of::<BlockHead>()]).expect("a head");
+        assert_eq!(head.block.get(), 1, "readers notice that one is missing");
     }
 }

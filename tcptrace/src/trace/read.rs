@@ -24,6 +24,8 @@ pub struct Damage {
     pub what: Wrong,
     /// Events that are missing, where that is known.
     pub events: Option<u32>,
+    /// Which block of the recording it is, where that is known.
+    pub block: Option<u64>,
 }
 
 /// What is wrong with a part of a file.
@@ -113,6 +115,11 @@ impl<R: Read> Blocks<R> {
             let wrong = match self.head()? {
                 Ok(Some((head, head_len))) => {
                     self.begun = true;
+                    if let Err(wrong) = head.check_length() {
+                        self.start += head_len;
+                        self.search()?;
+                        return Ok(Some(Err(damage(at, self.offset() - at, wrong.into(), Some(&head)))));
+                    }
                     let data_len = head.data_len.get() as usize;
                     if self.fill(head_len + data_len)? < head_len + data_len {
                         let len = self.rest().len() as u64;
@@ -142,7 +149,7 @@ impl<R: Read> Blocks<R> {
                 self.start = (self.start + 1).min(self.window.len());
                 self.search()?;
             } else {
-                // Whole, but not for us: nothing behind it is either.
+                // Of a later version, as is everything behind it.
                 self.start = self.window.len();
                 while self.fill(1)? > 0 {
                     self.start = self.window.len();
@@ -243,7 +250,8 @@ fn is_head(bytes: &[u8]) -> bool {
 }
 
 fn damage(offset: u64, len: u64, what: Wrong, head: Option<&BlockHead>) -> Damage {
-    Damage { offset, len, what, events: head.map(|head| head.events.get()) }
+    let (events, block) = (head.map(|head| head.events.get()), head.map(|head| head.block.get()));
+    Damage { offset, len, what, events, block }
 }
 
 /// Hands over the items of a file.
@@ -302,6 +310,9 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// When the file cannot be read.
     pub(super) fn each_socket(&mut self, mut each: impl FnMut(&Described)) -> io::Result<()> {
+        if self.open.take().is_some() {
+            self.decoder.each_socket(self.blocks.raw(), &mut each);
+        }
         while let Some(block) = self.blocks.next(|_| true)? {
             if let Ok((_, raw)) = block {
                 self.decoder.restart();
@@ -309,6 +320,16 @@ impl<R: Read> Reader<R> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a block was read in part.
+    pub(super) fn is_within_block(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Passes over the rest of a block that was read in part.
+    pub(super) fn leave_block(&mut self) {
+        self.open = None;
     }
 
     /// Appends the items of the next block that is wanted to `items`.
@@ -362,6 +383,7 @@ impl<R: Read> Reader<R> {
             len: 0,
             what: senseless.into(),
             events: head.events.get().checked_sub(open.events),
+            block: Some(head.block.get()),
         });
         if last == Ok(true) {
             self.open = Some(open);

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::block::{BlockHead, flag};
-use super::read::{Content, Damage, Reader};
+use super::read::{Content, Damage, Reader, Wrong};
 use super::{Head, Item, Origin, Summary};
 use crate::event::{Cause, Event, Id};
 use crate::filter::Criteria;
@@ -85,9 +85,15 @@ impl<E, F: FnMut(&Row, &Origin) -> Result<(), E>> Audience<E> for F {
 /// Items that are decoded at a time: few enough to be still at hand when they are looked at.
 const AT_A_TIME: usize = 512;
 
+/// Items of its first block that a recording is known by, for the names that are among them. More would take memory that
+/// a damaged file can ask for.
+const MOST_AT_FIRST: usize = 1 << 16;
+
 /// Files that are read together.
 pub struct Recordings<R = File> {
     all: Vec<Recording<R>>,
+    /// Files that cannot be read.
+    damage: Vec<Box<str>>,
     /// Length of the files, where that is known.
     bytes: u64,
 }
@@ -107,12 +113,23 @@ struct Recording<R> {
     at: u64,
     /// Events of other sockets are passed over.
     only: Option<Arc<HashSet<u64>>>,
-    /// Events that are missing before the next block.
-    missing: u64,
+    /// What is missing before the next block.
+    missing: Missing,
     damage: Vec<Box<str>>,
     /// Files that end where nobody meant them to, and the time of the last event before, in ns of Unix time.
     cut_off: Vec<(Box<str>, i64)>,
     read: u64,
+}
+
+/// Events that damage has cost.
+#[derive(Clone, Copy, Debug, Default)]
+struct Missing {
+    /// Those of damaged blocks whose heads say how many.
+    events: u64,
+    /// Those blocks.
+    blocks: u64,
+    /// Damage of which nothing is known.
+    unknown: bool,
 }
 
 struct Part<R> {
@@ -123,8 +140,12 @@ struct Part<R> {
     ending: Ending,
     /// Its first block.
     first: BlockHead,
+    /// The first items of that, until they are taken.
     items: Vec<Item>,
-    damage: Vec<Box<str>>,
+    is_begun: bool,
+    damage: Vec<Damage>,
+    /// It has blocks of another recording.
+    is_mixed: bool,
 }
 
 /// How a file ends.
@@ -160,27 +181,27 @@ fn is_locked(file: &File) -> bool {
 }
 
 impl Recordings<File> {
-    /// Opens files. `-` is standard input.
+    /// Opens files. Those that cannot be read are damage, as long as one of them can. `-` is standard input.
     ///
     /// # Errors
-    /// When one of them cannot be read, or is no trace.
+    /// When none of them can be read, or is a trace.
     pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self, OpenError> {
         let mut bytes = 0;
-        let mut inputs = Vec::new();
-        for path in paths {
+        let inputs = paths.iter().map(|path| {
             let path = path.as_ref();
-            let failed = |reason| OpenError::Unreadable { path: path.display().to_string(), reason };
-            let file = if path.as_os_str() == "-" { stdin() } else { File::open(path) };
-            let file = file.map_err(failed)?;
-            let metadata = file.metadata().map_err(failed)?;
-            if metadata.is_dir() {
-                return Err(failed(io::ErrorKind::IsADirectory.into()));
-            }
-            bytes += metadata.len();
-            inputs.push((path.display().to_string().into(), file));
-        }
-        Ok(Self { bytes, ..Self::of_written(inputs, is_locked)? })
+            let opened = open(path).inspect(|(_, len)| bytes += len);
+            (path.display().to_string().into(), opened.map(|(file, _)| file))
+        });
+        let inputs = inputs.collect();
+        Ok(Self { bytes, ..Self::of_opened(inputs, is_locked)? })
     }
+}
+
+/// A file, and its length.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let file = if path.as_os_str() == "-" { stdin() } else { File::open(path) }?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok((file, metadata.len())) }
 }
 
 fn stdin() -> io::Result<File> {
@@ -188,26 +209,29 @@ fn stdin() -> io::Result<File> {
 }
 
 impl<R: Read> Recordings<R> {
-    /// Reads from these, each with its name.
+    /// Reads from these, each with its name. Those that cannot be read are damage, as long as one of them can.
     ///
     /// # Errors
-    /// When one of them cannot be read, or is no trace.
+    /// When none of them can be read, or is a trace.
     pub fn of(inputs: Vec<(Box<str>, R)>) -> Result<Self, OpenError> {
-        Self::of_written(inputs, |_| false)
+        Self::of_opened(inputs.into_iter().map(|(name, input)| (name, Ok(input))).collect(), |_| false)
     }
 
-    fn of_written(inputs: Vec<(Box<str>, R)>, is_written: fn(&R) -> bool) -> Result<Self, OpenError> {
-        let mut parts = Vec::new();
+    fn of_opened(inputs: Vec<(Box<str>, io::Result<R>)>, is_written: fn(&R) -> bool) -> Result<Self, OpenError> {
+        let (mut parts, mut failures) = (Vec::new(), Vec::new());
         let mut empty = None;
         for (name, input) in inputs {
-            match Part::open(name.clone(), input, is_written)? {
-                Some(part) => parts.push(part),
+            let unreadable = |reason| OpenError::Unreadable { path: name.to_string(), reason };
+            match input.map_err(unreadable).and_then(|input| Part::open(name.clone(), input, is_written)) {
+                Ok(Some(part)) => parts.push(part),
                 // A recorder that is killed can leave one.
-                None => empty = Some(name),
+                Ok(None) => empty = Some(OpenError::NoTrace { path: name.into(), reason: "it is empty".into() }),
+                Err(error) => failures.push(error),
             }
         }
-        if let (Some(path), true) = (empty, parts.is_empty()) {
-            return Err(OpenError::NoTrace { path: path.into(), reason: "it is empty".into() });
+        let damage = failures.iter().map(OpenError::as_damage).collect();
+        if let (Some(error), true) = (failures.into_iter().next().or(empty), parts.is_empty()) {
+            return Err(error);
         }
         parts.sort_by_key(|part| part.first.block.get());
         let mut all: Vec<Recording<R>> = Vec::new();
@@ -218,7 +242,7 @@ impl<R: Read> Recordings<R> {
             }
         }
         all.sort_by_key(Recording::starts);
-        Ok(Self { all, bytes: 0 })
+        Ok(Self { all, damage, bytes: 0 })
     }
 
     /// Passes over the events of sockets with other cookies than these: faster than a filter, where there are few.
@@ -302,7 +326,8 @@ impl<R: Read> Recordings<R> {
             followed[index].tell(until, span, audience)?;
             audience.progress(followed.iter().map(|one| one.recording.read).sum());
         }
-        let mut summary = Summary { from_unix_ns: i64::MAX, to_unix_ns: i64::MIN, ..Summary::default() };
+        let (from_unix_ns, to_unix_ns) = (i64::MAX, i64::MIN);
+        let mut summary = Summary { from_unix_ns, to_unix_ns, damage: self.damage, ..Summary::default() };
         for one in followed {
             one.finish(span, open_too, audience, &mut summary)?;
         }
@@ -319,20 +344,49 @@ impl<R: Read> Part<R> {
         let mut items = Vec::new();
         let mut damage = Vec::new();
         loop {
-            match reader.next(|_| true, &mut items).map_err(unreadable)? {
+            match reader.next_part(|_| true, AT_A_TIME, &mut items).map_err(unreadable)? {
                 Some(Content::Items { head, damage: last, .. }) => {
-                    damage.extend(last.map(|last| named(&name, &last)));
-                    let mut ending = Ending::default();
-                    ending.note(&items);
-                    return Ok(Some(Self { name, reader, is_written, ending, first: head, items, damage }));
+                    note_senseless(&last, head.last_at.get(), &mut items);
+                    damage.extend(last);
+                    return Ok(Some(Self {
+                        name,
+                        reader,
+                        is_written,
+                        ending: Ending::default(),
+                        first: head,
+                        items,
+                        is_begun: false,
+                        damage,
+                        is_mixed: false,
+                    }));
                 }
-                Some(Content::Damage(found)) => damage.push(named(&name, &found)),
+                Some(Content::Damage(found)) => damage.push(found),
                 None => {
                     let Some(reason) = damage.into_iter().next() else { return Ok(None) };
-                    return Err(OpenError::NoTrace { path: name.into(), reason: reason.into() });
+                    let reason = named(&name, &reason).into();
+                    return Err(OpenError::NoTrace { path: name.into(), reason });
                 }
             }
         }
+    }
+
+    /// Decodes more of the first block.
+    fn decode_first(&mut self, most: usize) -> io::Result<()> {
+        while self.reader.is_within_block() && self.items.len() < most {
+            let part = self.reader.next_part(|_| true, AT_A_TIME, &mut self.items)?;
+            if let Some(Content::Items { head, damage, .. }) = part {
+                note_senseless(&damage, head.last_at.get(), &mut self.items);
+                self.damage.extend(damage);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Says after the items before it what a record that makes no sense has cost.
+fn note_senseless(damage: &Option<Damage>, at: u64, items: &mut Vec<Item>) {
+    if let Some(events) = damage.as_ref().map(|damage| damage.events.map(u64::from)).filter(|it| *it != Some(0)) {
+        items.push(Item::Event(Event::Lost { at, cause: Cause::Damage, events: events.unwrap_or(0) }));
     }
 }
 
@@ -340,18 +394,59 @@ fn named(name: &str, damage: &Damage) -> Box<str> {
     format!("{name}, {damage}").into()
 }
 
+impl OpenError {
+    /// What it says of a file, beside others that can be read.
+    fn as_damage(&self) -> Box<str> {
+        match self {
+            Self::Unreadable { path, reason } => format!("{path}, which cannot be read: {reason}").into(),
+            Self::NoTrace { path, reason } => format!("{path}, which holds no trace: {reason}").into(),
+        }
+    }
+}
+
+impl Missing {
+    /// Something is damaged; blocks before the `next` one have been read elsewhere.
+    fn note(&mut self, damage: &Damage, next: u64) {
+        match (damage.block, damage.events) {
+            // The block was read up to there.
+            _ if matches!(damage.what, Wrong::Record(_)) => {}
+            (Some(block), _) if block < next => {}
+            (Some(_), Some(events)) => {
+                self.events = self.events.saturating_add(events.into());
+                self.blocks += 1;
+            }
+            _ => self.unknown = true,
+        }
+    }
+
+    /// What is told of it.
+    fn events(self, at: u64) -> impl DoubleEndedIterator<Item = Item> {
+        let lost = move |events| Item::Event(Event::Lost { at, cause: Cause::Damage, events });
+        let known = (self.events > 0).then(|| lost(self.events));
+        known.into_iter().chain(self.unknown.then(|| lost(0)))
+    }
+}
+
 impl<R: Read> Recording<R> {
     fn new(mut part: Part<R>) -> Self {
+        // The block is in memory: nothing can fail.
+        let _ = part.decode_first(MOST_AT_FIRST);
+        part.is_begun = true;
+        part.ending.note(&part.items);
         let mut items = std::mem::take(&mut part.items);
-        let damage = std::mem::take(&mut part.damage);
         let head =
             items.iter().find_map(|item| if let Item::Head(head) = item { Some((**head).clone()) } else { None });
         let clocks = items.iter().find_map(|item| if let Item::Clocks(clocks) = item { Some(clocks) } else { None });
         let clock = clocks.map(super::Clocks::clock).unwrap_or_default();
         let first = part.first;
-        if first.block.get() > 0 {
+        let (block, at) = (first.block.get(), first.first_at.get());
+        let damage = std::mem::take(&mut part.damage);
+        if block > 0 {
+            let mut missing = Missing::default();
+            damage.iter().for_each(|damage| missing.note(damage, 0));
             // What was before is not there: a file of a longer recording, or damage.
-            items.insert(0, Item::Event(Event::Started { at: first.first_at.get() }));
+            let begins = std::iter::once(Item::Event(Event::Started { at })).chain(missing.events(at));
+            items.splice(0..0, begins);
         }
         Self {
             id: first.recording,
@@ -359,13 +454,13 @@ impl<R: Read> Recording<R> {
             clock,
             items,
             next: 0,
-            block: first.block.get() + 1,
-            at: first.first_at.get(),
+            block: block + 1,
+            at,
             only: None,
-            missing: 0,
-            damage,
-            cut_off: Vec::new(),
+            missing: Missing::default(),
+            damage: damage.iter().map(|damage| named(&part.name, damage)).collect(),
             read: part.reader.offset(),
+            cut_off: Vec::new(),
             files: VecDeque::from([part]),
         }
     }
@@ -378,12 +473,25 @@ impl<R: Read> Recording<R> {
     fn fill(&mut self) -> io::Result<bool> {
         self.items.clear();
         self.next = 0;
-        while let Some(part) = self.files.front_mut() {
+        while self.items.is_empty() {
+            let Some(part) = self.files.front_mut() else { return Ok(false) };
+            if !part.is_begun {
+                self.begin_file();
+                continue;
+            }
             let before = part.reader.offset();
-            // The first block of a further file was decoded when it was opened.
-            let content = if part.items.is_empty() {
-                let (only, block, at) = (&self.only, &mut self.block, &mut self.at);
+            let content = {
+                let (only, block, at, id) = (&self.only, &mut self.block, &mut self.at, &self.id);
+                let is_mixed = &mut part.is_mixed;
                 let is_wanted = |head: &BlockHead| {
+                    if head.recording != *id {
+                        *is_mixed = true;
+                        return false;
+                    }
+                    // It was read from another file.
+                    if head.block.get() < *block && head.flags.get() & flag::BESIDE == 0 {
+                        return false;
+                    }
                     let Some(ids) = only else { return true };
                     let between = head.min_id.get()..=head.max_id.get();
                     let is_wanted = head.flags.get() & flag::MORE != 0 || ids.iter().any(|id| between.contains(id));
@@ -395,19 +503,12 @@ impl<R: Read> Recording<R> {
                     is_wanted || *block != head.block.get() + 1
                 };
                 part.reader.next_part(is_wanted, AT_A_TIME, &mut self.items)?
-            } else {
-                self.items.append(&mut part.items);
-                self.damage.append(&mut part.damage);
-                Some(Content::Items { head: part.first, begins: true, damage: None })
             };
             self.read += part.reader.offset() - before;
             match content {
                 Some(Content::Items { head, begins, damage }) => {
-                    if let Some(damage) = damage {
-                        self.damage.push(named(&part.name, &damage));
-                        let (at, events) = (head.last_at.get(), u64::from(damage.events.unwrap_or(0)));
-                        self.items.push(Item::Event(Event::Lost { at, cause: Cause::Damage, events }));
-                    }
+                    note_senseless(&damage, head.last_at.get(), &mut self.items);
+                    self.damage.extend(damage.map(|damage| named(&part.name, &damage)));
                     if head.flags.get() & flag::MORE != 0 {
                         part.ending.note(&self.items);
                     }
@@ -415,27 +516,58 @@ impl<R: Read> Recording<R> {
                         self.note_gap(&head);
                     }
                     self.keep_wanted();
-                    if !self.items.is_empty() {
-                        return Ok(true);
-                    }
                 }
                 Some(Content::Damage(damage)) => {
-                    self.missing += u64::from(damage.events.unwrap_or(0));
+                    self.missing.note(&damage, self.block);
                     self.damage.push(named(&part.name, &damage));
                 }
-                None => match part.ending {
-                    Ending::Due if !(part.is_written)(part.reader.input()) => part.ending = Ending::Overdue,
-                    Ending::Overdue => {
-                        self.cut_off.push((part.name.clone(), self.clock.unix_ns(self.at)));
-                        self.files.pop_front();
-                    }
-                    Ending::Untold | Ending::Due | Ending::Told => {
-                        self.files.pop_front();
-                    }
-                },
+                None => self.end_file(),
             }
         }
-        Ok(false)
+        Ok(true)
+    }
+
+    /// Turns to a further file, whose first items were decoded when it was opened.
+    fn begin_file(&mut self) {
+        let Some(part) = self.files.front_mut() else { return };
+        part.is_begun = true;
+        self.read += part.reader.offset();
+        for damage in std::mem::take(&mut part.damage) {
+            self.missing.note(&damage, self.block);
+            self.damage.push(named(&part.name, &damage));
+        }
+        let (first, items) = (part.first, std::mem::take(&mut part.items));
+        part.ending.note(&items);
+        if first.block.get() < self.block {
+            // It was read from another file.
+            part.reader.leave_block();
+            return;
+        }
+        self.items = items;
+        self.note_gap(&first);
+        self.keep_wanted();
+    }
+
+    /// A file is read. What is missing at its end is known when the next one has begun, unless there is none.
+    fn end_file(&mut self) {
+        if let Some(part) = self.files.front_mut()
+            && part.ending == Ending::Due
+            && !(part.is_written)(part.reader.input())
+        {
+            part.ending = Ending::Overdue;
+            return;
+        }
+        let Some(part) = self.files.pop_front() else { return };
+        if part.ending == Ending::Overdue {
+            self.cut_off.push((part.name.clone(), self.clock.unix_ns(self.at)));
+        }
+        if part.is_mixed {
+            self.damage
+                .push(format!("{}: it holds blocks of another recording, which were passed over", part.name).into());
+        }
+        if self.files.is_empty() {
+            self.items.extend(std::mem::take(&mut self.missing).events(self.at));
+        }
     }
 
     /// Of what was decoded, keeps what is wanted.
@@ -458,19 +590,21 @@ impl<R: Read> Recording<R> {
 
     /// Blocks that are not there hide events.
     fn note_gap(&mut self, head: &BlockHead) {
-        let (block, at) = (head.block.get(), head.first_at.get());
         if head.flags.get() & flag::BESIDE != 0 {
             return;
         }
-        if block != self.block {
-            let blocks = block.abs_diff(self.block);
-            if self.missing == 0 {
-                self.damage.push(format!("{blocks} blocks are missing before block {block}").into());
+        let (block, at) = (head.block.get(), head.first_at.get());
+        let mut missing = std::mem::take(&mut self.missing);
+        if let Some(blocks) = block.checked_sub(self.block).filter(|blocks| *blocks > 0) {
+            let untold = blocks.saturating_sub(missing.blocks);
+            if untold > 0 && !missing.unknown {
+                let are = if untold == 1 { "block is" } else { "blocks are" };
+                self.damage.push(format!("{untold} {are} missing before block {block}").into());
             }
-            self.items.insert(0, Item::Event(Event::Lost { at, cause: Cause::Damage, events: self.missing }));
+            missing.unknown = untold > 0;
+            self.items.splice(0..0, missing.events(at));
         }
-        self.missing = 0;
-        self.block = block + 1;
+        self.block = self.block.max(block + 1);
     }
 }
 
@@ -566,14 +700,17 @@ impl<R: Read> Followed<R> {
         summary.from_unix_ns = summary.from_unix_ns.min(self.begins.max(span.from));
         summary.to_unix_ns = summary.to_unix_ns.max(ends.min(span.to));
         summary.events += self.follower.events();
-        summary.transitions += self.follower.stats().transitions;
         summary.undecided += self.follower.undecided();
+        summary.transitions += self.follower.stats().transitions;
         summary.damage.append(&mut self.recording.damage);
         summary.cut_off.append(&mut self.recording.cut_off);
-        for (cause, count) in self.follower.causes() {
-            match summary.lost.iter_mut().find(|(known, _)| **known == *cause) {
-                Some((_, known)) => *known += count,
-                None => summary.lost.push((cause.into(), count)),
+        for lost in self.follower.lost() {
+            match summary.lost.iter_mut().find(|known| known.cause == lost.cause) {
+                Some(known) => {
+                    known.events = known.events.saturating_add(lost.events);
+                    known.at_least |= lost.at_least;
+                }
+                None => summary.lost.push(lost),
             }
         }
         Ok(())

@@ -1,3 +1,5 @@
+mod damage;
+
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -377,6 +379,7 @@ fn what_later_versions_add_is_passed_over() {
 #[case::unknown_state(&[kind::SOCKET, 16, 0, 2, 1, 2, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, kind::CHANGE, 5, 0, 0, 0xff, 0, 0])]
 #[case::time_before_the_beginning(&[kind::PASSED, 2, 3, 0])]
 #[case::time_beyond_all(&[kind::PASSED, 11, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0])]
+#[case::zeros(&[0, 0, 0, 0])]
 #[case::head_that_is_no_json(&[kind::HEAD, 1, b'{'])]
 fn senseless_records_are_damage(#[case] end: &[u8]) {
     let raw = [&[kind::PASSED, 2, 2, 0], end].concat();

@@ -65,6 +65,8 @@ impl Body<'_> {
 
 /// Kinds of records.
 pub(super) mod kind {
+    /// Of no record: zeros are damage.
+    pub(in super::super) const NONE: u8 = 0;
     pub(in super::super) const HEAD: u8 = 1;
     pub(in super::super) const CLOCKS: u8 = 2;
     pub(in super::super) const NAMESPACE: u8 = 3;
@@ -99,6 +101,11 @@ pub(super) mod kind {
     pub(in super::super) const ENDED: u8 = 33;
     /// Without a body.
     pub(in super::super) const NAMES_ANEW: u8 = 34;
+
+    /// Whether a record of this kind is more than a description of what follows, or one of a later version.
+    pub(in super::super) fn yields_item(kind: u8) -> bool {
+        matches!(kind, HEAD..=LOSSES | STARTED..=AUDIT | COUNTERS | ENDED | NAMES_ANEW)
+    }
 }
 
 /// What the records after it speak of by `index`: known ones are replaced, the next number is a new one.
@@ -271,6 +278,7 @@ numbers!(cause_to, cause_from, Cause,
     Cause::Disk => 4 = Cause::Disk,
     Cause::Damage => 5 = Cause::Damage,
     Cause::Evicted => 6 = Cause::Evicted,
+    Cause::Unreported => 7 = Cause::Unreported,
 );
 
 numbers!(mini_to, mini_from, MiniEvent,

@@ -4,12 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 use serde_json::{Value, json};
-use tcptrace_tests::program::{Finished, run, run_command};
+use tcptrace_tests::program::{Finished, binary, run, run_command};
 use tcptrace_tests::sockets::{accept, address, bound_to, connect, listen, socket};
 use tcptrace_tests::{End, Namespace, Tracer};
 
@@ -358,5 +363,34 @@ fn wrong_usage() {
         let finished = export(args);
         assert_eq!((finished.code(), finished.text()), (2, ""), "{args:?}: {}", finished.stderr);
         assert!(finished.stderr.contains(said), "{args:?}: {}", finished.stderr);
+    }
+}
+
+/// Every file below a folder.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+/// The trace comes through a pipe that stays open, so the export is never over.
+#[test]
+fn a_signal_leaves_no_unfinished_file() {
+    let trace = fs::read(&exported().traces[0]).expect("it was recorded");
+    for (signal, format) in [(Signal::SIGTERM, "csv"), (Signal::SIGHUP, "parquet"), (Signal::SIGINT, "perfetto")] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("pipe");
+        mkfifo(&pipe, Mode::S_IRWXU).expect("make a pipe");
+        let mut command = Command::new(binary());
+        command.args(["export", "--to", format, "-o"]).arg(folder.path().join("out")).arg(&pipe);
+        let mut child = command.stderr(Stdio::null()).spawn().expect("run it");
+        let mut writer = fs::OpenOptions::new().write(true).open(&pipe).expect("it reads the pipe");
+        writer.write_all(&trace).expect("it goes on reading");
+        while !files_below(folder.path()).iter().any(|path| path.extension().is_some_and(|end| end == "tmp")) {
+            assert!(child.try_wait().expect("it is ours").is_none(), "{format}: it has ended");
+            std::thread::yield_now();
+        }
+        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it runs");
+        assert_eq!(child.wait().expect("it is ours").signal(), Some(signal as i32), "{format}");
+        assert_eq!(files_below(folder.path()), [pipe], "{format}");
     }
 }

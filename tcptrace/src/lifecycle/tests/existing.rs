@@ -259,3 +259,12 @@ fn nothing_is_reported_without_end() {
     }
     assert!(transitions(&rows).iter().filter(|row| row.starts_with("stuck")).count() <= 1);
 }
+
+#[test]
+fn an_answer_does_not_bring_back_a_full_socket_that_its_mini_socket_has_replaced() {
+    let left = open(
+        "0 survey; 5 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT; 10 found FIN_WAIT2; 11 surveyed; 11 survey_end;
+         60005 expired TIME_WAIT; 60006 advance",
+    );
+    assert!(left.is_empty(), "{left:?}");
+}

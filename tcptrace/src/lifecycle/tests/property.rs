@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::script::{task, tuple};
-use crate::event::{Birth, Cause, Change, EndFacts, Event, Flags, Found, Id, Kept, Mini, MiniEvent};
+use crate::event::{Birth, Cause, Change, EndFacts, Event, Flags, Found, Id, Kept, KilledBy, Mini, MiniEvent};
 use crate::lifecycle::{Config, Connection, Engine, Held, Row, Transition};
 use crate::tcp::{Closer, State};
 
@@ -204,6 +204,14 @@ fn assert_nothing_invented(rows: &[Row], by_number: &HashMap<u64, &Life>) -> Res
     Ok(())
 }
 
+/// How a TIME_WAIT ends.
+const MINI_ENDS: &[MiniEvent] = &[
+    MiniEvent::Expired,
+    MiniEvent::Killed(KilledBy::Connect),
+    MiniEvent::Killed(KilledBy::Reset),
+    MiniEvent::Killed(KilledBy::Netns),
+];
+
 proptest! {
     #[test]
     fn with_nothing_missing_everything_is_told(lives in lives()) {
@@ -257,6 +265,53 @@ proptest! {
         if max_sockets > lives.len() {
             prop_assert_eq!(ended.len(), connections(&rows).count(), "each life ends once");
         }
+    }
+
+    /// Whatever a mini-socket does first, and whether that overtakes the closing or the closing is missing.
+    #[test]
+    fn closings_that_are_missing_are_noticed_and_counted(
+        lives in lives(),
+        missing in prop::collection::vec(any::<bool>(), 12),
+        ends in prop::collection::vec(prop::sample::select(MINI_ENDS), 12),
+        rearmed in prop::collection::vec(any::<bool>(), 12),
+        shuffle in prop::collection::vec(any::<bool>(), 12),
+    ) {
+        let (mut events, mut lost) = (Vec::new(), Vec::new());
+        for (index, life) in lives.iter().enumerate() {
+            let mut own = life.events();
+            if let Some(Event::Mini(end)) = own.pop_if(|last| matches!(last, Event::Mini(_)))
+                && let Some(closing) = own.pop()
+            {
+                let early = Event::Mini(Mini { at: closing.at(), what: MiniEvent::Rearmed, ..end });
+                let end = Event::Mini(Mini { what: ends[index], ..end });
+                let mut rest = if rearmed[index] { vec![closing, early, end] } else { vec![closing, end] };
+                if missing[index] {
+                    rest.remove(0);
+                    lost.push(number(life));
+                } else if shuffle[index] {
+                    // Whatever the clock says. A timer never overtakes it.
+                    let overtaking = rest.len() - 1 - usize::from(ends[index] == MiniEvent::Expired);
+                    rest[..=overtaking].rotate_left(1);
+                }
+                own.extend(rest);
+            }
+            events.push(own);
+        }
+        // In turn, each in its own order.
+        let mut stream = Vec::new();
+        let mut queues: Vec<_> = events.into_iter().map(std::collections::VecDeque::from).collect();
+        while let Some(queue) = queues.iter_mut().filter(|queue| !queue.is_empty()).min_by_key(|queue| queue[0].at()) {
+            stream.extend(queue.pop_front());
+        }
+        let rows = run(&stream, Config::default());
+        let by_number = by_number(&lives);
+        assert_nothing_invented(&rows, &by_number)?;
+        prop_assert_eq!(connections(&rows).count(), lives.len(), "each life ends once");
+        for connection in connections(&rows) {
+            prop_assert_eq!(connection.complete, !lost.contains(&connection.identity.conn), "{:?}", connection);
+        }
+        let losses = rows.iter().filter(|row| matches!(row, Row::Loss(loss) if loss.cause == Cause::Unreported));
+        prop_assert_eq!(losses.count(), lost.len());
     }
 
     #[test]

@@ -28,8 +28,9 @@ pub static LOSS_FIELDS: &[Field<Loss>] = &[
         shape: Shape::Word,
         doc: "Why: ring_full (events came faster than they were read), output_slow (the same, because nobody took the \
               output), recursion (the kernel did not run a program that was running already on that CPU), disk (full or \
-              slow), damage (the trace is damaged, or files of it are missing), evicted (more sockets than --max-sockets) \
-              or unknown (the trace is of a version that did not say).",
+              slow), damage (the trace is damaged, or files of it are missing), evicted (more sockets than --max-sockets), \
+              unreported (the kernel did not report the closing of a socket, as later events of the socket prove) or \
+              unknown (the trace is of a version that did not say).",
         value: |row, _| Value::Word(row.cause.as_str()),
     },
     Field {

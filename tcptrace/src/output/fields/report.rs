@@ -6,6 +6,7 @@ use crate::report::{
     Bin, ChurnRow, Count, CounterRow, FailureRow, Group, GroupRow, OpenRow, Overview, Peak, Point, SlowRow, StateRow,
 };
 use crate::tcp::{Comm, State, TimeWaitEnd};
+use crate::trace::Lost;
 
 /// The fields of its head.
 pub static REPORT_FIELDS: &[Field<Overview>] = &[
@@ -29,9 +30,14 @@ pub static REPORT_FIELDS: &[Field<Overview>] = &[
     number("transitions", "", "Changes of state that follow from them, whatever the filters.", |row, _| {
         Value::U64(row.transitions)
     }),
-    number("lost", "", "Events that were lost while recording: what they would have told is missing.", |row, _| {
-        Value::U64(row.lost)
-    }),
+    number(
+        "lost",
+        "",
+        "Events that were lost while recording, or with damaged parts of traces, as far as their number is known: what \
+         they would have told is missing.",
+        |row, _| Value::U64(row.lost),
+    ),
+    flag("lost_at_least", "Whether more may be lost than that.", |row, _| Value::Bool(row.lost_at_least)),
     number("damaged", "", "Damaged places in the traces: what they held is missing.", |row, _| Value::U64(row.damaged)),
     number(
         "connections",
@@ -97,10 +103,11 @@ pub static REPORT_HOST_FIELDS: &[Field<Box<str>>] = &[
 ];
 
 /// The fields of a loss.
-pub static REPORT_LOSS_FIELDS: &[Field<(Box<str>, u64)>] = &[
+pub static REPORT_LOSS_FIELDS: &[Field<Lost>] = &[
     event("Always `report_loss`.", |_, _| Value::Word("report_loss")),
-    text("cause", "Why events were lost while recording.", |(cause, _), _| Value::Name(cause.as_bytes())),
-    number("events", "", "How many.", |(_, events), _| Value::U64(*events)),
+    text("cause", "Why events were lost.", |row, _| Value::Name(row.cause.as_bytes())),
+    number("events", "", "How many, as far as that is known.", |row, _| Value::U64(row.events)),
+    flag("lost_at_least", "Whether more may be lost than that.", |row, _| Value::Bool(row.at_least)),
 ];
 
 /// The fields of a damaged place.

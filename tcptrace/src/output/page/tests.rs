@@ -5,6 +5,7 @@ use jiff::tz::TimeZone;
 use super::page;
 use crate::output::samples::HOSTILE;
 use crate::report::{Options, Report, testing};
+use crate::trace::Lost;
 
 fn written(report: &Report) -> String {
     let mut out = Vec::new();
@@ -19,7 +20,7 @@ const MARKUP: &str = "</script><img src=x onerror='alert(1)'>\"<!--\u{202e}";
 fn names_never_become_markup() {
     let mut report = testing::incident(Options::default());
     report.hosts = vec![MARKUP.into(), "web-2".into()];
-    report.lost = vec![(MARKUP.into(), 1)];
+    report.lost = vec![Lost { cause: MARKUP.into(), events: 1, at_least: true }];
     report.damage = vec![MARKUP.into()];
     for row in &mut report.groups {
         row.group.host = Some(MARKUP.into());

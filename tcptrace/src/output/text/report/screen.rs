@@ -9,9 +9,11 @@ use super::words::{bytes, count, counted, duration, ends, group, hosts, number, 
 use super::{HEADING, Writer, sparkline, style, words};
 use crate::counters::Unseen;
 use crate::lifecycle::Held;
+use crate::output::lost::bound;
 use crate::output::text::column::Align;
 use crate::report::{By, Count, Group, Property, StateRow, TRACKED};
 use crate::tcp::State;
+use crate::trace::Lost;
 
 /// How many are named where there is a table of all further down.
 const NAMED: usize = 3;
@@ -61,12 +63,13 @@ impl<W: Write> Writer<'_, W> {
     /// What is not in the figures, if anything.
     fn what_is_missing(&mut self) -> io::Result<()> {
         let report = self.report;
-        if report.overview.lost > 0 {
-            let causes: Vec<_> = report.lost.iter().filter(|(_, events)| *events > 0).collect();
-            let cause = |(cause, events): &&(Box<str>, u64)| {
-                format!("{} ({})", count(*events), crate::output::sanitise(cause.as_bytes()))
+        if report.overview.lost > 0 || report.overview.lost_at_least {
+            let causes = report.lost.iter().filter(|lost| lost.events > 0 || lost.at_least);
+            let cause = |lost: &Lost| {
+                let cause = crate::output::sanitise(lost.cause.as_bytes());
+                format!("{} ({cause})", bound(count(lost.events), lost.at_least))
             };
-            let causes = causes.iter().map(cause).collect::<Vec<_>>().join(", ");
+            let causes = causes.map(cause).collect::<Vec<_>>().join(", ");
             self.line(
                 style::RESET,
                 &format!("LOST EVENTS: {causes}. Figures below leave out what they would have told."),
