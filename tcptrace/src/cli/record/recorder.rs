@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, IsTerminal};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use indicatif::HumanBytes;
+use nix::errno::Errno;
+use nix::libc;
 
 use super::Rotate;
 use super::memory::{Memory, Written};
@@ -451,8 +453,9 @@ impl Sink for Recorder {
 
 /// From the kernel.
 fn random() -> Result<[u8; 16]> {
-    let mut bytes = [0; 16];
-    let file = std::fs::File::open("/dev/urandom");
-    file.and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes)).context("cannot read /dev/urandom")?;
+    let mut bytes = [0_u8; 16];
+    // SAFETY: there is room for as many bytes as the kernel may write.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    Errno::result(got).context("cannot get random bytes from the kernel (getrandom)")?;
     Ok(bytes)
 }
