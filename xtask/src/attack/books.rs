@@ -53,7 +53,7 @@ impl Rows {
         } else if line.starts_with(br#"{"event":"lost""#) {
             let row: Value = serde_json::from_slice(line).unwrap_or_default();
             self.losses += 1;
-            self.lost += row["count"].as_u64().unwrap_or(0);
+            self.lost = self.lost.saturating_add(row["count"].as_u64().unwrap_or(0));
         }
     }
 }
@@ -81,7 +81,7 @@ impl Books {
         })?;
         let figures = closing(&replay)?;
         let row: Value = serde_json::from_slice(&first)
-            .with_context(|| format!("`report` prints no JSON (status {}): {}", report.status, report.said))?;
+            .with_context(|| format!("`report` prints no JSON (status {}): {}", report.status, words::tail(&report.said)))?;
         let number = |name: &str| row[name].as_u64().with_context(|| format!("`report` has no `{name}`"));
         Ok(Self {
             recorder: recorder.map(|ended| Ok::<_, anyhow::Error>((ended.figures()?, ended.status))).transpose()?,
@@ -161,5 +161,5 @@ impl Books {
 /// What the closing line of a reader says.
 pub(super) fn closing(read: &Read) -> Result<Figures> {
     words::closing(&read.said)
-        .with_context(|| format!("`{}` has no closing line (status {}): {}", read.line, read.status, read.said))
+        .with_context(|| format!("`{}` has no closing line (status {}): {}", read.line, read.status, words::tail(&read.said)))
 }

@@ -105,7 +105,10 @@ impl Look {
         verdict.must(report == replay, || format!("{file}: replay counts {replay:?}, report {report:?}"));
         let rows = [self.rows.transitions, self.rows.lost];
         let said = [figures.transitions, figures.lost];
-        verdict.must(rows == said, || format!("{file}: rows are {rows:?} transitions and lost, the closing line says {said:?}"));
+        // The filter of a forged recording may leave some out.
+        verdict.must(rows[0] <= said[0] && rows[1] == said[1], || {
+            format!("{file}: rows are {rows:?} transitions and lost, the closing line says {said:?}")
+        });
     }
 }
 
@@ -201,10 +204,10 @@ pub(super) fn damaged(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
         let look = look_at(ground, &file, &bytes, ground.either(2, OUTPUTS.len() - 2), &mut random, verdict)?;
         most.add(&look);
         let is_same = look.replay.digest == honest.digest;
-        verdict.must(is_same || look.replay.status != 0, || format!("{file}: damaged, and status 0: {}", look.replay.said));
+        verdict.must(is_same || look.replay.status != 0, || format!("{file}: damaged, and status 0: {}", words::tail(&look.replay.said)));
         let Some(figures) = look.figures else { continue };
         // Blocks that come twice are no events that happened twice.
-        let all = figures.events + figures.lost;
+        let all = figures.events.saturating_add(figures.lost);
         verdict.must(all <= honest.events && (figures.is_lower_bound || all == honest.events), || {
             let sign = if figures.is_lower_bound { "≥" } else { "" };
             format!("{file}: {} read and {sign}{} lost of {}", figures.events, figures.lost, honest.events)
@@ -266,7 +269,7 @@ pub(super) fn forged(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     for (number, bytes) in deceivers(ground)?.into_iter().enumerate() {
         let look = look_at(ground, &format!("name-{number}.tct"), &bytes, others, &mut random, verdict)?;
         verdict.must(look.replay.status == 0 || look.replay.status == 3, || {
-            format!("name-{number}.tct cannot be read: {}", look.replay.said)
+            format!("name-{number}.tct cannot be read: {}", words::tail(&look.replay.said))
         });
         most.add(&look);
     }

@@ -122,7 +122,7 @@ fn must_be_readable(read: &Read, files: &[std::path::PathBuf], number: usize, ve
     }
     verdict.must(read.status == 3, || format!("kill {number}: status {}: {last}", read.status));
     verdict.must(words::is_abrupt(&read.said), || format!("kill {number}: replay does not say that it ended abruptly"));
-    verdict.must(words::is_cut_at_most(&read.said), || format!("kill {number}: damage: {}", read.said));
+    verdict.must(words::is_cut_at_most(&read.said), || format!("kill {number}: damage: {}", words::tail(&read.said)));
     Ok(())
 }
 

@@ -1,10 +1,11 @@
 //! File systems to attack.
 
 use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
@@ -45,13 +46,30 @@ impl Mount {
         &self.0
     }
 
-    /// Has it stand still for so many seconds. Another process sees to its going on, whatever becomes of this one.
-    pub(super) fn freeze(&self, seconds: u64) -> Result<Child> {
+    /// Has it stand still, until what this returns goes.
+    pub(super) fn freeze(&self) -> Result<Frozen> {
         let fsfreeze = program("fsfreeze")?;
-        let script = r#""$1" -f "$2" && echo frozen && sleep "$3"; "$1" -u "$2""#;
         let mut shell = Command::new("sh");
-        shell.args(["-c", script, "freeze"]).arg(fsfreeze).arg(&self.0).arg(seconds.to_string());
-        shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("cannot freeze it")
+        // Its input ends when this process does, however that ends.
+        shell.args(["-c", r#""$1" -f "$2" && echo frozen; read -r _; "$1" -u "$2""#, "freeze"]);
+        shell.arg(fsfreeze).arg(&self.0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut frozen = Frozen(shell.spawn().context("cannot start a shell")?);
+        let mut said = String::new();
+        let stdout = frozen.0.stdout.take().context("the shell has no output")?;
+        BufReader::new(stdout).read_line(&mut said).context("cannot hear the shell")?;
+        ensure!(said == "frozen\n", "fsfreeze failed");
+        Ok(frozen)
+    }
+}
+
+/// A file system stands still for as long as this lives.
+pub(super) struct Frozen(Child);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        // Nothing can be done about it if that fails.
+        let _ = self.0.wait();
     }
 }
 

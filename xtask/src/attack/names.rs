@@ -167,7 +167,7 @@ pub(super) fn hostile(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
         let read = reader::read(command, super::process::PATIENCE, |line| {
             has_formula |= is_csv && escapes::has_formula(line);
         })?;
-        verdict.must(read.status == books.status, || format!("`{}`: status {}: {}", read.line, read.status, read.said));
+        verdict.must(read.status == books.status, || format!("`{}`: status {}: {}", read.line, read.status, words::tail(&read.said)));
         verdict.must(!has_formula, || format!("`{}` prints a formula", read.line));
         read.must_not_deceive(verdict);
     }

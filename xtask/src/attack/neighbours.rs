@@ -165,7 +165,7 @@ pub(super) fn slow_output(ground: &Ground, verdict: &mut Verdict) -> Result<()> 
     let ended = watch.wait(PATIENCE)?;
     let hidden = hidden.map_or(0, |hidden| hidden.so_far());
     load.end()?;
-    let said = words::closing(&ended.said).with_context(|| format!("no closing line: {}", ended.said))?;
+    let said = words::closing(&ended.said).with_context(|| format!("no closing line: {}", words::tail(&ended.said)))?;
     let (seen, truth) = (rows.transitions - rows.time_wait_ends, made.connections * 10);
     verdict.must(said.lost > 0 && ended.status == 3, || format!("{} lost, status {}", said.lost, ended.status));
     verdict.must(rows.lost == said.lost, || format!("rows of loss add up to {}, the closing line says {}", rows.lost, said.lost));

@@ -39,7 +39,7 @@ pub(super) struct Ended {
 impl Ended {
     /// What its closing line says.
     pub(super) fn figures(&self) -> Result<Figures> {
-        words::closing(&self.said).with_context(|| format!("no closing line (status {}): {}", self.status, self.said))
+        words::closing(&self.said).with_context(|| format!("no closing line (status {}): {}", self.status, words::tail(&self.said)))
     }
 }
 
@@ -73,7 +73,7 @@ impl Process {
             if let Some(status) = self.child.try_wait().context("cannot wait for it")? {
                 // It may have said it just before.
                 if !is_so(&self.said()) {
-                    bail!("it ended ({status}) before {what}: {}", self.said());
+                    bail!("it ended ({status}) before {what}: {}", words::tail(&self.said()));
                 }
             }
             Ok(false)
@@ -115,7 +115,7 @@ impl Process {
                 return Ok(Ended { status: code(status), said: self.said(), took: begun.elapsed() });
             }
             if begun.elapsed() > limit {
-                bail!("it has not ended within {} s: {}", limit.as_secs(), self.said());
+                bail!("it has not ended within {} s: {}", limit.as_secs(), words::tail(&self.said()));
             }
             sleep(POLL);
         }

@@ -73,7 +73,7 @@ pub(super) fn many_dumps(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     for number in 1..=DUMPS {
         let dumped = recorder.signal(Signal::SIGUSR1).and_then(|()| {
             wait_until("a dump is there", || {
-                anyhow::ensure!(recorder.is_running()?, "it ended: {}", recorder.said());
+                anyhow::ensure!(recorder.is_running()?, "it ended: {}", words::tail(&recorder.said()));
                 Ok(files(&ground.folder, "d.")?.len() >= number)
             })
         });
@@ -112,12 +112,12 @@ pub(super) fn dump_name_taken(ground: &Ground, verdict: &mut Verdict) -> Result<
     for wanted in [2, 3] {
         recorder.signal(Signal::SIGUSR1)?;
         wait_until("a dump is there", || {
-            anyhow::ensure!(recorder.is_running()?, "it ended: {}", recorder.said());
+            anyhow::ensure!(recorder.is_running()?, "it ended: {}", words::tail(&recorder.said()));
             Ok(files(&ground.folder, "a.")?.len() >= wanted)
         })?;
     }
     let ended = recorder.end(Signal::SIGINT)?;
-    verdict.must(ended.status == 0, || format!("status {}: {}", ended.status, ended.said));
+    verdict.must(ended.status == 0, || format!("status {}: {}", ended.status, words::tail(&ended.said)));
     let mut dumps = files(&ground.folder, "a.")?;
     dumps.retain(|file| *file != taken);
     verdict.must(dumps.len() == 3, || format!("{} dumps", dumps.len()));
@@ -149,7 +149,7 @@ pub(super) fn dump_folder_gone(ground: &Ground, verdict: &mut Verdict) -> Result
     let hidden = hidden.map_or(0, |hidden| hidden.so_far());
     load.end()?;
     let dumps = files(&folder, "a.")?;
-    verdict.must(dumps.len() == 1, || format!("{} dumps (status {}): {}", dumps.len(), ended.status, ended.said));
+    verdict.must(dumps.len() == 1, || format!("{} dumps (status {}): {}", dumps.len(), ended.status, words::tail(&ended.said)));
     if let Some(dump) = dumps.first() {
         let books = Books::open(ground, &[dump], None)?;
         books.must_agree(verdict);
@@ -231,7 +231,7 @@ pub(super) fn piped(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     load.end()?;
     let (said, recorded) = (books::closing(&read)?, ended.figures()?);
     verdict.must(read.status == ended.status && !words::is_abrupt(&read.said), || {
-        format!("record: status {}, replay: {}: {}", ended.status, read.status, read.said)
+        format!("record: status {}, replay: {}: {}", ended.status, read.status, words::tail(&read.said))
     });
     verdict.must(said.events == recorded.events && said.lost == recorded.lost, || {
         format!("{} events recorded and {} read", recorded.events, said.events)
@@ -254,7 +254,7 @@ pub(super) fn reader_gone(ground: &Ground, verdict: &mut Verdict) -> Result<()> 
     let made = load.wait()?;
     let ended = watch.wait(PATIENCE)?;
     load.end()?;
-    verdict.must(ended.status == 0, || format!("status {}: {}", ended.status, ended.said));
+    verdict.must(ended.status == 0, || format!("status {}: {}", ended.status, words::tail(&ended.said)));
     let books = Books::open(ground, &["w.tct"], None)?;
     books.must_agree(verdict);
     verdict.must(!books.is_abrupt(), || "the trace ends abruptly".to_owned());

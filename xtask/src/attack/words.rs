@@ -92,11 +92,18 @@ pub(super) fn times(said: &str, what: &str) -> usize {
     said.lines().filter(|line| line.contains(what)).count()
 }
 
+/// The end of what was said, for a complaint.
+pub(super) fn tail(said: &str) -> String {
+    let lines: Vec<_> = said.lines().collect();
+    lines[lines.len().saturating_sub(3)..].join(" / ")
+}
+
 /// Lines that are neither the first nor the closing one.
 pub(super) fn complaints(said: &str) -> Vec<&str> {
     let of_note = |line: &&str| {
         let line = line.strip_prefix("tcptrace: ").unwrap_or(line);
-        line != "ready" && closing_line(line).is_none() && !line.starts_with("audit: ") && !line.starts_with("without: ")
+        let is_usual = ["audit: ", "without: ", "writing "].iter().any(|begins| line.starts_with(begins));
+        line != "ready" && closing_line(line).is_none() && !is_usual
     };
     said.lines().filter(of_note).collect()
 }
