@@ -223,7 +223,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let ground = Ground { tcptrace: tcptrace.clone(), folder, is_short: args.short, seed, minutes: args.minutes };
         let (took, verdict) = ground.run(scenario)?;
         let measured = if verdict.measured.is_empty() { "–".to_owned() } else { verdict.measured.join(", ") };
-        println!("| {} | {:.1} | {measured} | {} |", scenario.name.replace('|', "\\|"), took.as_secs_f64(), verdict.words());
+        println!(
+            "| {} | {:.1} | {measured} | {} |",
+            scenario.name.replace('|', "\\|"),
+            took.as_secs_f64(),
+            verdict.words()
+        );
         if !verdict.complaints.is_empty() {
             broken.push(scenario.name);
         }

@@ -80,8 +80,9 @@ impl Books {
             }
         })?;
         let figures = closing(&replay)?;
-        let row: Value = serde_json::from_slice(&first)
-            .with_context(|| format!("`report` prints no JSON (status {}): {}", report.status, words::tail(&report.said)))?;
+        let row: Value = serde_json::from_slice(&first).with_context(|| {
+            format!("`report` prints no JSON (status {}): {}", report.status, words::tail(&report.said))
+        })?;
         let number = |name: &str| row[name].as_u64().with_context(|| format!("`report` has no `{name}`"));
         Ok(Self {
             recorder: recorder.map(|ended| Ok::<_, anyhow::Error>((ended.figures()?, ended.status))).transpose()?,
@@ -111,9 +112,11 @@ impl Books {
         verdict.must(rows.lost == replay.lost, || {
             format!("rows of loss add up to {}, the closing line says {}", rows.lost, replay.lost)
         });
-        let is_whole = replay.lost == 0 && !replay.is_lower_bound && !self.is_abrupt() && !words::is_damaged(&self.said);
+        let is_whole =
+            replay.lost == 0 && !replay.is_lower_bound && !self.is_abrupt() && !words::is_damaged(&self.said);
         verdict.must(*status == if is_whole { 0 } else { 3 }, || format!("replay: status {status}: {}", self.last()));
-        verdict.must(self.report_status == *status, || format!("report: status {}, replay: {status}", self.report_status));
+        verdict
+            .must(self.report_status == *status, || format!("report: status {}, replay: {status}", self.report_status));
         if let Some((recorder, status)) = self.recorder {
             self.must_agree_with(recorder, status, verdict);
         }
@@ -127,7 +130,9 @@ impl Books {
         // A trace that could not be written to its end cannot say what was lost then.
         let agrees = if self.is_abrupt() { replay.lost <= recorder.lost } else { replay.lost == recorder.lost };
         verdict.must(agrees, || format!("the recorder says {} lost, replay {}", recorder.lost, replay.lost));
-        verdict.must(status == 0 || self.status == 3, || format!("the recorder: status {status}, replay: {}", self.status));
+        verdict.must(status == 0 || self.status == 3, || {
+            format!("the recorder: status {status}, replay: {}", self.status)
+        });
         verdict.must(recorder.lost == 0 || status == 3, || format!("{} lost, and status {status}", recorder.lost));
     }
 
@@ -160,6 +165,7 @@ impl Books {
 
 /// What the closing line of a reader says.
 pub(super) fn closing(read: &Read) -> Result<Figures> {
-    words::closing(&read.said)
-        .with_context(|| format!("`{}` has no closing line (status {}): {}", read.line, read.status, words::tail(&read.said)))
+    words::closing(&read.said).with_context(|| {
+        format!("`{}` has no closing line (status {}): {}", read.line, read.status, words::tail(&read.said))
+    })
 }

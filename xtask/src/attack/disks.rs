@@ -50,7 +50,8 @@ fn must_be_told(recorded: &Recorded, books: &Books, why: &str, verdict: &mut Ver
     verdict.must(ended.status == 3, || format!("the recorder: status {}", ended.status));
     verdict.must(lost > 0, || "nothing was lost".to_owned());
     let times = words::times(&ended.said, why);
-    verdict.must(times == 1, || format!("'{why}' is said {times} times: {}", words::complaints(&ended.said).join(" / ")));
+    verdict
+        .must(times == 1, || format!("'{why}' is said {times} times: {}", words::complaints(&ended.said).join(" / ")));
     books.must_agree(verdict);
     books.must_be_true(*connections, *hidden, verdict);
     verdict.note(format!("{connections} connections, {}", books.summary()));
@@ -147,7 +148,8 @@ fn gone(ground: &Ground, verdict: &mut Verdict, remove: impl FnOnce(&Path) -> st
     let figures = ended.figures()?;
     let complaints = words::complaints(&ended.said);
     verdict.must(ended.status == 3 || ended.status == 1, || format!("the recorder: status {}", ended.status));
-    verdict.must(complaints.len() == 1, || format!("it is said {} times: {}", complaints.len(), complaints.join(" / ")));
+    verdict
+        .must(complaints.len() == 1, || format!("it is said {} times: {}", complaints.len(), complaints.join(" / ")));
     verdict.must(figures.events + figures.lost >= connections * 10, || {
         format!("{} recorded and {} lost, of {connections} connections", figures.events, figures.lost)
     });
@@ -166,19 +168,24 @@ pub(super) fn folder_removed(ground: &Ground, verdict: &mut Verdict) -> Result<(
 
 /// Another number will do.
 pub(super) fn name_taken(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
-    let taken = ground.folder.join("t.0002.tct");
-    fs::write(&taken, "somebody else's").context("cannot take a name")?;
-    let load = ground.load(2.0, Some(2000.0))?;
+    // It is a second until that number is reached.
+    let taken = ground.folder.join("t.0009.tct");
+    let load = ground.load(2.5, Some(2000.0))?;
     let command = ground.record(&load, "t.tct", &["--rotate", "20K"]);
-    let recorded = record(ground, load, command, |_| Ok(()))?;
+    let recorded =
+        record(ground, load, command, |_| fs::write(&taken, "somebody else's").context("cannot take a name"))?;
     let mut files = files(&ground.folder, "t.")?;
     files.retain(|file| *file != taken);
     let kept = fs::read(&taken).context("cannot read it again")?;
     verdict.must(kept == b"somebody else's", || "somebody else's file was changed".to_owned());
     verdict.must(recorded.ended.status == 0, || {
-        format!("the recorder: status {}: {}", recorded.ended.status, words::complaints(&recorded.ended.said).join(" / "))
+        format!(
+            "the recorder: status {}: {}",
+            recorded.ended.status,
+            words::complaints(&recorded.ended.said).join(" / ")
+        )
     });
-    verdict.must(files.len() > 2, || format!("{} files", files.len()));
+    verdict.must(files.len() > 9, || format!("{} files", files.len()));
     let books = Books::open(ground, &files, Some(&recorded.ended))?;
     books.must_agree(verdict);
     books.must_be_true(recorded.connections, recorded.hidden, verdict);

@@ -20,7 +20,7 @@ pub(super) fn has_formula(line: &[u8]) -> bool {
         let cell = cell.strip_prefix(b"\"").unwrap_or(cell);
         matches!(cell.first(), Some(b'=' | b'@' | b'+')) || (cell.first() == Some(&b'-') && cell.len() > 1)
     };
-    line.split(|byte| *byte == b',').any(begins)
+    line.trim_ascii_end().split(|byte| *byte == b',').any(begins)
 }
 
 #[cfg(test)]

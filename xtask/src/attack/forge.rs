@@ -247,8 +247,12 @@ pub(super) fn record(kind: u8, body: &[&[u8]]) -> Vec<u8> {
 /// The first records of a trace: its head, which a JSON object is, and the clocks.
 pub(super) fn beginning(head: &serde_json::Value) -> Vec<u8> {
     let clocks = [number(SECOND), number(SECOND), signed(1_735_786_245 * SECOND)].concat();
-    [record(kind::HEAD, &[head.to_string().as_bytes()]), record(kind::CLOCKS, &[&clocks]), timed(kind::STARTED, SECOND, 0)]
-        .concat()
+    [
+        record(kind::HEAD, &[head.to_string().as_bytes()]),
+        record(kind::CLOCKS, &[&clocks]),
+        timed(kind::STARTED, SECOND, 0),
+    ]
+    .concat()
 }
 
 /// A head as tcptrace writes one, with a name in place of one.

@@ -104,10 +104,10 @@ impl Maker {
 
     fn make(&mut self, args: &LoadArgs) -> Result<()> {
         if let Some(base) = &args.base {
-            self.from_depth(base, args.depth)?;
-            self.from_groups(base, args)?;
+            self.connect_deep(base, args.depth)?;
+            self.connect_in_groups(base, args)?;
             if args.hostile {
-                self.with_hostile_names(base)?;
+                self.connect_with_hostile_names(base)?;
             }
         }
         let begun = Instant::now();
@@ -118,7 +118,7 @@ impl Maker {
         Ok(())
     }
 
-    fn from_depth(&mut self, base: &Path, depth: u32) -> Result<()> {
+    fn connect_deep(&mut self, base: &Path, depth: u32) -> Result<()> {
         let name = "d".repeat(250);
         // The way there is longer than a path may be.
         env::set_current_dir(base).context("cannot enter the control group")?;
@@ -133,7 +133,7 @@ impl Maker {
         env::set_current_dir("/").context("cannot go back")
     }
 
-    fn from_groups(&mut self, base: &Path, args: &LoadArgs) -> Result<()> {
+    fn connect_in_groups(&mut self, base: &Path, args: &LoadArgs) -> Result<()> {
         let group = |number: u32| base.join(format!("{number:c<length$}", length = args.length));
         for number in 0..args.groups {
             let own = group(number);
@@ -147,7 +147,7 @@ impl Maker {
         self.go_home()
     }
 
-    fn with_hostile_names(&mut self, base: &Path) -> Result<()> {
+    fn connect_with_hostile_names(&mut self, base: &Path) -> Result<()> {
         for name in HOSTILE {
             let group = base.join(name);
             fs::create_dir(&group).with_context(|| format!("cannot create the control group {name:?}"))?;

@@ -1,12 +1,12 @@
 //! Recorders that are killed, whatever they are doing.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
-use std::fs;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
@@ -102,7 +102,8 @@ fn kill(
     let ends = times(ends)?;
     let (first, last) = (seen.first().copied(), seen.last().copied());
     let holes = first.zip(last).map_or(0, |(first, last)| last - first + 1 - seen.len());
-    verdict.must(u64::try_from(holes)? <= hidden, || format!("kill {number}: {holes} connections missing in the midst"));
+    verdict
+        .must(u64::try_from(holes)? <= hidden, || format!("kill {number}: {holes} connections missing in the midst"));
     // Without any, the first that was over while it recorded is not known.
     let missing = last.and_then(|last| ends.get(last + 1)).copied().filter(|end| *end < killed_at);
     let lost = missing.map_or(Duration::ZERO, |end| Duration::from_nanos(killed_at - end));
@@ -134,7 +135,11 @@ fn closed(line: &[u8], port: u64) -> Option<usize> {
     let row: Value = serde_json::from_slice(line).ok()?;
     let local: SocketAddrV4 = row["local"].as_str()?.parse().ok()?;
     let number = u32::from(*local.ip()).checked_sub(u32::from(FIRST))?;
-    if u64::from(local.port()) == port && *local.ip() != Ipv4Addr::LOCALHOST { usize::try_from(number).ok() } else { None }
+    if u64::from(local.port()) == port && *local.ip() != Ipv4Addr::LOCALHOST {
+        usize::try_from(number).ok()
+    } else {
+        None
+    }
 }
 
 /// When each connection was over.

@@ -1,5 +1,6 @@
 //! Names of control groups, processes and network namespaces: many, long, deep, and made to deceive.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
@@ -8,9 +9,11 @@ use std::process;
 use anyhow::{Context as _, Result};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use super::books::{Books, Rows};
 use super::cleanup::Base;
+use super::groups::HOSTILE;
 use super::mounts::Mount;
 use super::process::Process;
 use super::{Ground, Verdict, escapes, groups, reader, words};
@@ -56,7 +59,7 @@ pub(super) fn many_groups(ground: &Ground, verdict: &mut Verdict) -> Result<()> 
         verdict.skip("there is no unified hierarchy of control groups");
         return Ok(());
     };
-    let mut load = load(&path, &["--groups=5500", "--length=250", "--after=4.5"])?;
+    let mut load = load(&path, &["--groups=5500", "--length=250", "--keep=6000", "--after=4.5"])?;
     let stderr = |name: &str| ground.folder.join(name);
     let rotated = Process::ready(&mut ground.record(&load, "r.tct", &["--rotate", "2s"]), &stderr("r.err"))?;
     let last = Process::ready(&mut ground.record(&load, "l.tct", &["--last", "4s"]), &stderr("l.err"))?;
@@ -124,9 +127,10 @@ pub(super) fn deep_group(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let nameless = books.rows.groupless;
     verdict.must(nameless <= 6, || format!("{nameless} rows without control group"));
     let mut rows = Rows::default();
-    let read = reader::read(ground.tcptrace(&["replay", "--format", "json", "some.tct"]), super::process::PATIENCE, |line| {
-        rows.add(line);
-    })?;
+    let read =
+        reader::read(ground.tcptrace(&["replay", "--format", "json", "some.tct"]), super::process::PATIENCE, |line| {
+            rows.add(line);
+        })?;
     let wanted = GROUPS * 5;
     verdict.must(rows.transitions + hidden >= wanted, || {
         format!("--cgroup keeps {} of {wanted} transitions (status {}, {})", rows.transitions, some.status, read.status)
@@ -154,6 +158,7 @@ pub(super) fn hostile(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     load.end()?;
     let books = Books::open(ground, &["t.tct"], Some(&recorder))?;
     books.must_agree(verdict);
+    must_have_arrived(ground, verdict)?;
     for said in [&recorder.said, &watch.said] {
         let escape = said.split_inclusive('\n').find_map(|line| escapes::raw(line.as_bytes()));
         verdict.must(escape.is_none(), || format!("a live command says {}", escape.unwrap_or_default()));
@@ -167,15 +172,33 @@ pub(super) fn hostile(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
         let read = reader::read(command, super::process::PATIENCE, |line| {
             has_formula |= is_csv && escapes::has_formula(line);
         })?;
-        verdict.must(read.status == books.status, || format!("`{}`: status {}: {}", read.line, read.status, words::tail(&read.said)));
+        verdict.must(read.status == books.status, || {
+            format!("`{}`: status {}: {}", read.line, read.status, words::tail(&read.said))
+        });
         verdict.must(!has_formula, || format!("`{}` prints a formula", read.line));
         read.must_not_deceive(verdict);
     }
-    let html = reader::read(ground.tcptrace(&["report", "t.tct", "--html", "t.html"]), super::process::PATIENCE, |_| {})?;
+    let html =
+        reader::read(ground.tcptrace(&["report", "t.tct", "--html", "t.html"]), super::process::PATIENCE, |_| {})?;
     html.must_not_deceive(verdict);
     let page = must_be_plain(&ground.folder.join("t.html"), "report --html", verdict)?;
     verdict.must(!page.contains("<b>&\""), || "report --html prints markup that a name is".to_owned());
     verdict.note(format!("{} names, {} outputs", made.connections, OUTPUTS.len() + 2));
+    Ok(())
+}
+
+/// Every name is in the trace, or nothing would be shown.
+fn must_have_arrived(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
+    let mut names = ["comm", "cgroup", "netns_name"].map(|field| (field, BTreeSet::new()));
+    reader::read(ground.tcptrace(&["replay", "--format", "json", "t.tct"]), super::process::PATIENCE, |line| {
+        let row: Value = serde_json::from_slice(line).unwrap_or_default();
+        for (field, names) in &mut names {
+            names.extend(row[*field].as_str().map(str::to_owned));
+        }
+    })?;
+    for ((field, names), wanted) in names.iter().zip([HOSTILE.len(), HOSTILE.len(), 1]) {
+        verdict.must(names.len() >= wanted, || format!("{} of {wanted} hostile names in `{field}`", names.len()));
+    }
     Ok(())
 }
 

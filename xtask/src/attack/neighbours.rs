@@ -1,11 +1,10 @@
 //! Other tracers, and readers that stand still: nothing is taken from anybody, and what is lost is reported.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::{self, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
-use std::time::Duration;
-use std::fs;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
@@ -124,24 +123,23 @@ pub(super) fn frozen(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
 
 /// As a batch job, while everybody else is busy.
 pub(super) fn nice(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
-    let load = ground.load(ground.either(2.0, 5.0), None)?;
+    let busy = Duration::from_secs(ground.either(2, 5));
+    let load = ground.load(busy.as_secs_f64(), None)?;
     let record = ground.record(&load, "t.tct", &[]);
     let mut command = Command::new("nice");
     command.args(["-n", "19"]).arg(record.get_program()).args(record.get_args()).current_dir(&ground.folder);
-    let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let result = disturb(ground, verdict, load, command, |_| {
+        disturb(ground, verdict, load, command, |_| {
             for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
                 scope.spawn(|| {
-                    while !is_over.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    while begun.elapsed() < busy {
                         std::hint::spin_loop();
                     }
                 });
             }
             Ok(())
-        });
-        is_over.store(true, Ordering::Relaxed);
-        result
+        })
     })?;
     Ok(())
 }
@@ -168,7 +166,9 @@ pub(super) fn slow_output(ground: &Ground, verdict: &mut Verdict) -> Result<()> 
     let said = words::closing(&ended.said).with_context(|| format!("no closing line: {}", words::tail(&ended.said)))?;
     let (seen, truth) = (rows.transitions - rows.time_wait_ends, made.connections * 10);
     verdict.must(said.lost > 0 && ended.status == 3, || format!("{} lost, status {}", said.lost, ended.status));
-    verdict.must(rows.lost == said.lost, || format!("rows of loss add up to {}, the closing line says {}", rows.lost, said.lost));
+    verdict.must(rows.lost == said.lost, || {
+        format!("rows of loss add up to {}, the closing line says {}", rows.lost, said.lost)
+    });
     verdict.must(rows.transitions == said.events, || format!("{} rows, {} are said", rows.transitions, said.events));
     verdict.must(seen <= truth && seen + said.lost + hidden >= truth, || {
         format!("{seen} transitions seen and {} events lost, of {truth} transitions", said.lost)

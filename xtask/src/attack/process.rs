@@ -39,7 +39,8 @@ pub(super) struct Ended {
 impl Ended {
     /// What its closing line says.
     pub(super) fn figures(&self) -> Result<Figures> {
-        words::closing(&self.said).with_context(|| format!("no closing line (status {}): {}", self.status, words::tail(&self.said)))
+        words::closing(&self.said)
+            .with_context(|| format!("no closing line (status {}): {}", self.status, words::tail(&self.said)))
     }
 }
 
@@ -103,7 +104,9 @@ impl Process {
 
     /// How many descriptors and threads it has.
     pub(super) fn descriptors_and_threads(&self) -> Result<[usize; 2]> {
-        let count = |what| Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{}/{what}", self.pid())).context("it is gone")?.count());
+        let count = |what| {
+            Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{}/{what}", self.pid())).context("it is gone")?.count())
+        };
         Ok([count("fd")?, count("task")?])
     }
 

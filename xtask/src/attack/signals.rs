@@ -21,7 +21,8 @@ pub(super) fn in_order(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
         let mut load = ground.load(0.3, Some(1000.0))?;
         let file = format!("{signal}.tct");
-        let recorder = Process::ready(&mut ground.record(&load, &file, &[]), &ground.folder.join(format!("{signal}.err")))?;
+        let recorder =
+            Process::ready(&mut ground.record(&load, &file, &[]), &ground.folder.join(format!("{signal}.err")))?;
         let hidden = Hidden::count(&[hidden::TRANSITIONS], &load.ports);
         load.begin()?;
         let made = load.wait()?;
@@ -149,7 +150,9 @@ pub(super) fn dump_folder_gone(ground: &Ground, verdict: &mut Verdict) -> Result
     let hidden = hidden.map_or(0, |hidden| hidden.so_far());
     load.end()?;
     let dumps = files(&folder, "a.")?;
-    verdict.must(dumps.len() == 1, || format!("{} dumps (status {}): {}", dumps.len(), ended.status, words::tail(&ended.said)));
+    verdict.must(dumps.len() == 1, || {
+        format!("{} dumps (status {}): {}", dumps.len(), ended.status, words::tail(&ended.said))
+    });
     if let Some(dump) = dumps.first() {
         let books = Books::open(ground, &[dump], None)?;
         books.must_agree(verdict);
@@ -162,7 +165,8 @@ pub(super) fn dump_folder_gone(ground: &Ground, verdict: &mut Verdict) -> Result
 /// TERM and `--duration` end it all the same.
 pub(super) fn stubborn_command(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     /// It goes by itself after half a minute, should tcptrace leave it behind.
-    const STUBBORN: [&str; 4] = ["--", "sh", "-c", "trap '' TERM; i=0; while [ $i -lt 300 ]; do sleep 0.1; i=$((i+1)); done"];
+    const STUBBORN: [&str; 4] =
+        ["--", "sh", "-c", "trap '' TERM; i=0; while [ $i -lt 300 ]; do sleep 0.1; i=$((i+1)); done"];
     const LIMIT: Duration = Duration::from_secs(40);
     let start = |name: &str, options: &[&str]| {
         let mut command = ground.tcptrace(&["record", "--no-existing", "-o", &format!("{name}.tct")]);

@@ -88,7 +88,9 @@ fn must_not_drift(whose: &str, samples: &[Sample], verdict: &mut Verdict) -> Res
     });
     let [before_fds, after_fds] =
         [first, last].map(|samples| most(|sample| (sample.descriptors + sample.threads) as u64, samples));
-    verdict.must(after_fds <= before_fds + 2, || format!("{whose}: {before_fds} descriptors and threads become {after_fds}"));
+    verdict.must(after_fds <= before_fds + 2, || {
+        format!("{whose}: {before_fds} descriptors and threads become {after_fds}")
+    });
     let [cpu_before, cpu_after] = [first, last].map(|samples| {
         let (begin, end) = (samples[0], samples[samples.len() - 1]);
         (end.cpu - begin.cpu).as_secs_f64() / (end.at - begin.at).as_secs_f64()
