@@ -12,7 +12,7 @@ use super::words::{self, Figures};
 use super::{Ground, Verdict};
 
 /// How long reading an honest trace may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Transitions in the life of a connection: 5 of each socket.
 const TRANSITIONS: u64 = 10;
 
