@@ -5,9 +5,8 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
@@ -203,56 +202,6 @@ fn nobody_takes_the_output() {
     let count: u64 = slow.map(|row| row["count"].as_u64().expect("a number")).sum();
     assert!(lost.iter().all(|row| row["cause"] != "ring_full") && count > 0, "{lost:?}");
     assert!(closing.contains(&format!("{count} output not taken fast enough")), "{closing}");
-}
-
-/// Whatever the moment at which a recorder is killed, what it had seen a tenth of a second before is in the file, and the
-/// file can be read.
-#[test]
-fn recorders_killed() {
-    const KILLS: u64 = 50;
-    const BOUND: Duration = Duration::from_millis(100);
-    let _turn = TURN.lock();
-    let net = Namespace::enter_unwatched();
-    let folder = tempfile::tempdir().expect("a folder");
-    let listener = listen("127.0.0.1");
-    let mut losses: Vec<Duration> =
-        (0..KILLS).map(|number| kill_recorder(&net, &listener, folder.path(), number)).collect();
-    losses.sort();
-    // A machine that stands still keeps the recorder from writing, too: not every kill is held to it.
-    assert!(losses[losses.len() * 3 / 4] <= BOUND, "{losses:?}");
-    assert!(losses.iter().all(|loss| *loss < Duration::from_secs(3)), "{losses:?}");
-}
-
-/// Kills a recorder while connections come and go. Returns how long before its end the first one ended that is not in the
-/// file.
-fn kill_recorder(net: &Namespace, listener: &TcpListener, folder: &Path, number: u64) -> Duration {
-    let trace = folder.join(number.to_string());
-    let path = trace.to_str().expect("UTF-8");
-    let recorder = Tracer::start_in(net, &["record", "--output", path]);
-    // Anywhere between two flushes, and between two blocks.
-    let lifetime = Duration::from_millis(30 + number * 7_919 % 400);
-    let begun = Instant::now();
-    let mut ended = Vec::new();
-    while begun.elapsed() < lifetime {
-        let (mut client, server) = connect(listener);
-        client.reset();
-        server.receive_reset();
-        ended.push((client.local.to_string(), Instant::now()));
-    }
-    recorder.signal(Signal::SIGKILL);
-    let killed = Instant::now();
-    recorder.finish();
-
-    let replayed = run(&["replay", "--format", "json", path]);
-    let is_empty = replayed.stderr.contains("it is empty");
-    assert!(is_empty || matches!(replayed.code(), 0 | 3), "{}", replayed.stderr);
-    let damage = replayed.stderr.lines().filter(|line| line.contains("damage"));
-    assert!(damage.clone().all(|line| line.contains("the file ends within a block")), "{}", replayed.stderr);
-    let rows = replayed.text().lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    let seen: HashSet<String> =
-        rows.filter(|row| row["new"] == "CLOSED").filter_map(|row| Some(row["local"].as_str()?.to_owned())).collect();
-    let missing = ended.iter().find(|(local, _)| !seen.contains(local));
-    missing.map_or(Duration::ZERO, |(_, ended)| killed.duration_since(*ended))
 }
 
 /// How often the kernel has skipped one of a tracer's programs, because it was running on that CPU already.

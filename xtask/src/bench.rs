@@ -17,7 +17,7 @@ mod machine;
 mod memory;
 mod once;
 mod polling;
-mod proc;
+pub(crate) mod proc;
 mod rate;
 mod running;
 mod snapshot;

@@ -2,10 +2,13 @@
 
 use std::env;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 
 use crate::{host, workspace};
 
@@ -65,6 +68,17 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .chain(cargo_bin)
         .map(|folder| folder.join(program))
         .find(|file| file.is_file())
+}
+
+/// Has the kernel kill what `command` starts when the thread that starts it is gone. No signal is blocked in it, even if
+/// this process blocks some.
+pub(crate) fn dies_with_us(command: &mut Command) {
+    let prepare = || {
+        set_pdeathsig(Signal::SIGKILL)?;
+        Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
+    };
+    // SAFETY: between fork and exec this makes two system calls, and touches no memory but its own stack.
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// `command` as one would type it, without its environment except for what it sets.

@@ -1,6 +1,7 @@
 //! The project's own chores, run as `cargo xtask …`: building the eBPF object, set-up, tests and the benchmark.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a development tool talks to the person who runs it")]
 
+mod attack;
 mod bench;
 mod command;
 mod ebpf;
@@ -41,6 +42,8 @@ enum Task {
     Bench(bench::Args),
     /// Disturbs tcptrace in every way, and checks that it misses nothing in silence (as root)
     Stress(stress::Args),
+    /// Attacks tcptrace as hostile users and bad days do, and checks that it keeps its promises (as root)
+    Attack(attack::Args),
     /// Holds connections on loopback, for `bench`
     #[command(hide = true)]
     Hold(bench::holder::HoldArgs),
@@ -50,6 +53,9 @@ enum Task {
     /// Makes connections on loopback, in a network namespace of its own: the load of `stress`
     #[command(hide = true)]
     StressLoad(stress::load::Args),
+    /// Makes connections from processes and control groups with hostile names: the load of `attack`
+    #[command(hide = true)]
+    AttackLoad(attack::groups::LoadArgs),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +67,8 @@ fn main() -> ExitCode {
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Stress(args) => stress::run(&args),
+        Task::Attack(args) => attack::run(&args),
+        Task::AttackLoad(args) => attack::groups::run(&args),
         Task::StressLoad(args) => stress::load::run(&args),
         Task::Hold(args) => bench::holder::hold(&args),
         Task::Generate(args) => bench::generator::run(&args),

@@ -9,11 +9,11 @@ use nix::unistd::{SysconfVar, sysconf};
 
 /// Time on a CPU.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Cpu {
+pub(crate) struct Cpu {
     /// In its own code.
-    pub(super) user: Duration,
+    pub(crate) user: Duration,
     /// In the kernel's.
-    pub(super) system: Duration,
+    pub(crate) system: Duration,
 }
 
 impl Cpu {
@@ -26,15 +26,15 @@ impl Cpu {
 
 /// Resident memory in bytes, by what it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// All of it, as `ps` and `top` show it.
-    pub(super) rss: u64,
+    pub(crate) rss: u64,
     /// Maps shared with BPF programs; what is mapped twice counts twice.
-    pub(super) maps: u64,
+    pub(crate) maps: u64,
     /// Pages of files: the program and its libraries.
-    pub(super) files: u64,
+    pub(crate) files: u64,
     /// Heap and stacks.
-    pub(super) own: u64,
+    pub(crate) own: u64,
 }
 
 /// A BPF program, and how often and how long it has run.
@@ -56,7 +56,7 @@ fn read(pid: u32, file: &str) -> Result<String> {
 }
 
 /// User and system time so far.
-pub(super) fn cpu(pid: u32) -> Result<Cpu> {
+pub(crate) fn cpu(pid: u32) -> Result<Cpu> {
     let hz = sysconf(SysconfVar::CLK_TCK).context("cannot ask for the clock tick")?;
     let hz = hz.and_then(|hz| u64::try_from(hz).ok()).filter(|&hz| hz > 0).context("the clock tick is unknown")?;
     let [user, system] = ticks(&read(pid, "stat")?);
@@ -80,7 +80,7 @@ pub(super) fn peak_rss(pid: u32) -> Result<u64> {
 }
 
 /// The resident memory at this moment.
-pub(super) fn memory(pid: u32) -> Result<Memory> {
+pub(crate) fn memory(pid: u32) -> Result<Memory> {
     Ok(memory_in(&read(pid, "smaps")?))
 }
 

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,11 +13,15 @@ use std::{fs, io};
 use anyhow::{Context as _, Result, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+/// Where the first connection leads; each leads to the next address.
+pub(crate) const FIRST: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 0);
+
 /// Options of the hidden subcommand.
-#[derive(clap::Args, Clone, Copy)]
+#[derive(clap::Args)]
 pub(crate) struct Args {
     /// How long to make connections
     #[arg(long)]
@@ -33,31 +38,43 @@ pub(crate) struct Args {
     /// Change the namespace's settings all the time, and let other namespaces come and go
     #[arg(long)]
     churn: bool,
+    /// Make so many connections a second in each thread, instead of as many as possible
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Write to this file when each connection of the first thread was over: ns of `CLOCK_MONOTONIC`, as u64
+    #[arg(long)]
+    ends: Option<PathBuf>,
 }
 
 /// A load that was started.
-pub(super) struct Load {
+pub(crate) struct Load {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
     /// Inode number of its network namespace.
-    pub(super) netns: u64,
+    pub(crate) netns: u64,
     /// Ports that it listens on.
-    pub(super) ports: Vec<u64>,
+    pub(crate) ports: Vec<u64>,
 }
 
 /// What a load has made.
-pub(super) struct Made {
-    pub(super) connections: u64,
-    pub(super) seconds: f64,
+pub(crate) struct Made {
+    pub(crate) connections: u64,
+    pub(crate) seconds: f64,
 }
 
 impl Load {
     /// Starts one, which waits.
-    pub(super) fn start(arguments: &[String]) -> Result<Self> {
+    pub(crate) fn start(arguments: &[String]) -> Result<Self> {
+        Self::start_as("stress-load", arguments)
+    }
+
+    /// Starts one that another hidden subcommand makes, and that speaks as this one does.
+    pub(crate) fn start_as(subcommand: &str, arguments: &[String]) -> Result<Self> {
         // This very program, even if its file has been built anew since.
         let mut command = Command::new("/proc/self/exe");
-        command.arg("stress-load").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(subcommand).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        crate::command::dies_with_us(&mut command);
         let mut child = command.spawn().context("cannot start the load")?;
         let input = child.stdin.take();
         let mut output = BufReader::new(child.stdout.take().context("the load has no output")?);
@@ -67,20 +84,25 @@ impl Load {
         Ok(Self { child, input, output, netns, ports })
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Lets it begin.
-    pub(super) fn begin(&mut self) -> Result<()> {
+    pub(crate) fn begin(&mut self) -> Result<()> {
         self.input.as_mut().context("the load is gone")?.write_all(b"go\n").context("the load does not listen")
     }
 
     /// Waits until it has made its connections. Its network namespace stays.
-    pub(super) fn wait(&mut self) -> Result<Made> {
+    pub(crate) fn wait(&mut self) -> Result<Made> {
         let said = line(&mut self.output)?;
         let connections = said["connections"].as_u64().context("the load does not say what it made")?;
         Ok(Made { connections, seconds: said["seconds"].as_f64().unwrap_or(0.0) })
     }
 
     /// Lets it go, and its network namespace with it; the second time, nothing.
-    pub(super) fn end(&mut self) -> Result<()> {
+    pub(crate) fn end(&mut self) -> Result<()> {
         let Some(input) = self.input.take() else { return Ok(()) };
         drop(input);
         let status = self.child.wait().context("cannot wait for the load")?;
@@ -125,7 +147,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let threads: Vec<_> = listeners
             .iter()
             .zip(0..)
-            .map(|(listener, cpu)| scope.spawn(move || connect(listener, cpu, *args)))
+            .map(|(listener, cpu)| scope.spawn(move || connect(listener, cpu, args)))
             .collect();
         let made = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Ok(0))).collect();
         is_over.store(true, Ordering::Relaxed);
@@ -140,12 +162,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn say(what: &Value) -> Result<()> {
+pub(crate) fn say(what: &Value) -> Result<()> {
     println!("{what}");
     io::stdout().flush().context("nobody listens")
 }
 
-fn enter_new_namespace() -> Result<()> {
+pub(crate) fn enter_new_namespace() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
     crate::bench::generator::bring_loopback_up().context("cannot bring up loopback in the new network namespace")
 }
@@ -162,23 +184,38 @@ fn spread() -> Result<()> {
 }
 
 /// Connects to another address each time, so that no 4-tuple comes twice. The client closes first.
-fn connect(listener: &TcpListener, cpu: u32, args: Args) -> Result<u32> {
+fn connect(listener: &TcpListener, cpu: u32, args: &Args) -> Result<u32> {
     let mut only = CpuSet::new();
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     only.set(usize::try_from(cpu)? % cpus).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only))?;
     let port = listener.local_addr()?.port();
-    let first = u32::from(Ipv4Addr::new(127, 1, 0, 0)) + cpu * 4_000_000;
+    let first = u32::from(FIRST) + cpu * 4_000_000;
+    let mut ends = args.ends.as_ref().filter(|_| cpu == 0).map(fs::File::create).transpose()?;
+    let look = if args.rate.is_some() { 1 } else { 256 };
     let begun = Instant::now();
     let mut made = 0;
-    while made < args.connections && (made % 256 != 0 || begun.elapsed().as_secs_f64() < args.seconds) {
+    while made < args.connections && (made % look != 0 || begun.elapsed().as_secs_f64() < args.seconds) {
+        if let Some(rate) = args.rate {
+            thread::sleep(Duration::from_secs_f64(f64::from(made) / rate).saturating_sub(begun.elapsed()));
+        }
         let to = SocketAddrV4::new(Ipv4Addr::from(first + made % 4_000_000), port);
         let client = TcpStream::connect(to).with_context(|| format!("cannot connect to {to}"))?;
         let (mut server, _) = listener.accept().context("cannot accept")?;
         drop(client);
         server.read(&mut [0; 1]).context("cannot read")?;
+        drop(server);
         made += 1;
+        if let Some(ends) = &mut ends {
+            ends.write_all(&now()?.to_ne_bytes()).context("cannot write when a connection was over")?;
+        }
     }
     Ok(made)
+}
+
+/// In ns of `CLOCK_MONOTONIC`.
+pub(crate) fn now() -> Result<u64> {
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?);
+    Ok(u64::try_from(now.as_nanos())?)
 }
 
 fn churn(is_over: &AtomicBool) -> Result<()> {

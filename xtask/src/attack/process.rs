@@ -1,0 +1,176 @@
+//! A tcptrace that is attacked.
+
+use std::fs::{self, File};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
+use nix::unistd::Pid;
+
+use super::words::{self, Figures};
+use crate::command;
+
+/// How long something may take to be ready, or to end in order.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// How often something is looked at that is waited for.
+const POLL: Duration = Duration::from_millis(5);
+
+/// One that runs. What it says on stderr is in a file.
+pub(super) struct Process {
+    child: Child,
+    stderr: PathBuf,
+}
+
+/// One that has ended.
+pub(super) struct Ended {
+    /// Its exit status, or 128 and the signal.
+    pub(super) status: i32,
+    /// What it said.
+    pub(super) said: String,
+    /// From when it was asked to end.
+    pub(super) took: Duration,
+}
+
+impl Ended {
+    /// What its closing line says.
+    pub(super) fn figures(&self) -> Result<Figures> {
+        words::closing(&self.said)
+            .with_context(|| format!("no closing line (status {}): {}", self.status, words::tail(&self.said)))
+    }
+}
+
+impl Process {
+    /// Starts it.
+    pub(super) fn start(command: &mut Command, stderr: &Path) -> Result<Self> {
+        let file = File::create(stderr).with_context(|| format!("cannot create {}", stderr.display()))?;
+        command.stderr(file);
+        command::dies_with_us(command);
+        let child = command.spawn().with_context(|| format!("cannot run `{}`", command::line(command)))?;
+        Ok(Self { child, stderr: stderr.to_owned() })
+    }
+
+    /// Starts it, and waits until it is ready.
+    pub(super) fn ready(command: &mut Command, stderr: &Path) -> Result<Self> {
+        let mut process = Self::start(command, stderr)?;
+        process.wait_until_ready()?;
+        Ok(process)
+    }
+
+    pub(super) fn wait_until_ready(&mut self) -> Result<()> {
+        self.wait_until("it is ready", |said| said.contains(words::READY))
+    }
+
+    /// Waits until it has said something that satisfies this.
+    pub(super) fn wait_until(&mut self, what: &str, is_so: impl Fn(&str) -> bool) -> Result<()> {
+        wait_until(what, || {
+            if is_so(&self.said()) {
+                return Ok(true);
+            }
+            if let Some(status) = self.child.try_wait().context("cannot wait for it")? {
+                // It may have said it just before.
+                if !is_so(&self.said()) {
+                    bail!("it ended ({status}) before {what}: {}", words::tail(&self.said()));
+                }
+            }
+            Ok(false)
+        })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
+    }
+
+    /// What it has said so far.
+    pub(super) fn said(&self) -> String {
+        fs::read(&self.stderr).map_or_else(|_| String::new(), |said| String::from_utf8_lossy(&said).into_owned())
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).context("it is gone")
+    }
+
+    pub(super) fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait().context("cannot wait for it")?.is_none())
+    }
+
+    /// How many descriptors and threads it has.
+    pub(super) fn descriptors_and_threads(&self) -> Result<[usize; 2]> {
+        let count = |what| {
+            Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{}/{what}", self.pid())).context("it is gone")?.count())
+        };
+        Ok([count("fd")?, count("task")?])
+    }
+
+    /// Waits for its end, which has to come within this time.
+    pub(super) fn wait(mut self, limit: Duration) -> Result<Ended> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().context("cannot wait for it")? {
+                return Ok(Ended { status: code(status), said: self.said(), took: begun.elapsed() });
+            }
+            if begun.elapsed() > limit {
+                bail!("it has not ended within {} s: {}", limit.as_secs(), words::tail(&self.said()));
+            }
+            sleep(POLL);
+        }
+    }
+
+    /// Sends it a signal, and waits for its end.
+    pub(super) fn end(self, with: Signal) -> Result<Ended> {
+        self.signal(with)?;
+        self.wait(PATIENCE)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has ended, unless something failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until it is so.
+pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let begun = Instant::now();
+    while !is_so()? {
+        if begun.elapsed() > PATIENCE {
+            bail!("{} s have passed before {what}", PATIENCE.as_secs());
+        }
+        sleep(POLL);
+    }
+    Ok(())
+}
+
+/// As shells have it.
+pub(super) fn code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// Limits what the process may have of a resource.
+pub(super) fn limited(mut command: Command, resource: Resource, most: u64) -> Command {
+    // SAFETY: between fork and exec this makes one system call, and touches no memory but its own stack.
+    unsafe { command.pre_exec(move || Ok(setrlimit(resource, most, most)?)) };
+    command
+}
+
+/// Has the process ignore a signal from its beginning, as `nohup` does.
+pub(super) fn ignoring(mut command: Command, which: Signal) -> Command {
+    let ignore = move || {
+        // SAFETY: ignoring a signal runs no code of ours when it comes.
+        unsafe { signal(which, SigHandler::SigIgn) }?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec this makes one system call, and touches no memory but its own stack.
+    unsafe { command.pre_exec(ignore) };
+    command
+}
