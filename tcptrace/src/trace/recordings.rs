@@ -12,7 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::block::{BlockHead, flag};
 use super::read::{Content, Damage, Reader, Wrong};
-use super::{Head, Item, Origin, Summary};
+use super::{Ended, Head, Item, Origin, Reason, Summary};
 use crate::event::{Cause, Event, Id};
 use crate::filter::Criteria;
 use crate::follow::Follower;
@@ -118,6 +118,8 @@ struct Recording<R> {
     damage: Vec<Box<str>>,
     /// Files that end where nobody meant them to, and the time of the last event before, in ns of Unix time.
     cut_off: Vec<(Box<str>, i64)>,
+    /// There is a file in which nothing is, as a recorder leaves it that was killed when it had just begun another one.
+    is_begun_only: bool,
     read: u64,
 }
 
@@ -160,6 +162,8 @@ enum Ending {
     Overdue,
     /// As it should.
     Told,
+    /// As it should, and another file goes on.
+    Turned,
 }
 
 impl Ending {
@@ -167,6 +171,7 @@ impl Ending {
         for item in items {
             match item {
                 Item::Head(head) if head.says_end => *self = Self::Due,
+                Item::Ended(Ended { reason: Reason::Turned, .. }) => *self = Self::Turned,
                 Item::Ended(_) => *self = Self::Told,
                 _ => {}
             }
@@ -219,13 +224,17 @@ impl<R: Read> Recordings<R> {
 
     fn of_opened(inputs: Vec<(Box<str>, io::Result<R>)>, is_written: fn(&R) -> bool) -> Result<Self, OpenError> {
         let (mut parts, mut failures) = (Vec::new(), Vec::new());
-        let mut empty = None;
+        let (mut empty, mut is_begun_only) = (None, false);
         for (name, input) in inputs {
             let unreadable = |reason| OpenError::Unreadable { path: name.to_string(), reason };
+            let is_abandoned = input.as_ref().is_ok_and(|input| !is_written(input));
             match input.map_err(unreadable).and_then(|input| Part::open(name.clone(), input, is_written)) {
                 Ok(Some(part)) => parts.push(part),
                 // A recorder that is killed can leave one.
-                Ok(None) => empty = Some(OpenError::NoTrace { path: name.into(), reason: "it is empty".into() }),
+                Ok(None) => {
+                    is_begun_only |= is_abandoned;
+                    empty = Some(OpenError::NoTrace { path: name.into(), reason: "it is empty".into() });
+                }
                 Err(error) => failures.push(error),
             }
         }
@@ -242,6 +251,7 @@ impl<R: Read> Recordings<R> {
             }
         }
         all.sort_by_key(Recording::starts);
+        all.iter_mut().for_each(|recording| recording.is_begun_only = is_begun_only);
         Ok(Self { all, damage, bytes: 0 })
     }
 
@@ -363,7 +373,7 @@ impl<R: Read> Part<R> {
                 Some(Content::Damage(found)) => damage.push(found),
                 None => {
                     let Some(reason) = damage.into_iter().next() else { return Ok(None) };
-                    let reason = named(&name, &reason).into();
+                    let reason = format!("damaged {reason}");
                     return Err(OpenError::NoTrace { path: name.into(), reason });
                 }
             }
@@ -391,15 +401,20 @@ fn note_senseless(damage: &Option<Damage>, at: u64, items: &mut Vec<Item>) {
 }
 
 fn named(name: &str, damage: &Damage) -> Box<str> {
-    format!("{name}, {damage}").into()
+    format!("{name} is damaged {damage}").into()
+}
+
+fn missing_blocks(blocks: u64, before: u64) -> Box<str> {
+    let are = if blocks == 1 { "block is" } else { "blocks are" };
+    format!("the recording is damaged: {blocks} {are} missing before block {before}").into()
 }
 
 impl OpenError {
     /// What it says of a file, beside others that can be read.
     fn as_damage(&self) -> Box<str> {
         match self {
-            Self::Unreadable { path, reason } => format!("{path}, which cannot be read: {reason}").into(),
-            Self::NoTrace { path, reason } => format!("{path}, which holds no trace: {reason}").into(),
+            Self::Unreadable { path, reason } => format!("{path} cannot be read: {reason}").into(),
+            Self::NoTrace { path, reason } => format!("{path} is not a trace: {reason}").into(),
         }
     }
 }
@@ -440,10 +455,15 @@ impl<R: Read> Recording<R> {
         let clock = clocks.map(super::Clocks::clock).unwrap_or_default();
         let first = part.first;
         let (block, at) = (first.block.get(), first.first_at.get());
-        let damage = std::mem::take(&mut part.damage);
+        let mut damage: Vec<_> = part.damage.iter().map(|damage| named(&part.name, damage)).collect();
         if block > 0 {
             let mut missing = Missing::default();
-            damage.iter().for_each(|damage| missing.note(damage, 0));
+            part.damage.iter().for_each(|damage| missing.note(damage, 0));
+            // Its first file has its first block, unless that is from before it said how it ends.
+            if first.file.get() == 0 && head.as_ref().is_none_or(|head| head.says_end) && damage.is_empty() {
+                damage.push(missing_blocks(block, block));
+                missing.unknown = true;
+            }
             // What was before is not there: a file of a longer recording, or damage.
             let begins = std::iter::once(Item::Event(Event::Started { at })).chain(missing.events(at));
             items.splice(0..0, begins);
@@ -458,9 +478,10 @@ impl<R: Read> Recording<R> {
             at,
             only: None,
             missing: Missing::default(),
-            damage: damage.iter().map(|damage| named(&part.name, damage)).collect(),
+            damage,
             read: part.reader.offset(),
             cut_off: Vec::new(),
+            is_begun_only: false,
             files: VecDeque::from([part]),
         }
     }
@@ -558,14 +579,16 @@ impl<R: Read> Recording<R> {
             return;
         }
         let Some(part) = self.files.pop_front() else { return };
-        if part.ending == Ending::Overdue {
+        let is_last = self.files.is_empty();
+        if part.ending == Ending::Overdue || part.ending == Ending::Turned && is_last && self.is_begun_only {
             self.cut_off.push((part.name.clone(), self.clock.unix_ns(self.at)));
         }
         if part.is_mixed {
-            self.damage
-                .push(format!("{}: it holds blocks of another recording, which were passed over", part.name).into());
+            self.damage.push(
+                format!("{} is damaged: it holds blocks of another recording, which were skipped", part.name).into(),
+            );
         }
-        if self.files.is_empty() {
+        if is_last {
             self.items.extend(std::mem::take(&mut self.missing).events(self.at));
         }
     }
@@ -598,8 +621,7 @@ impl<R: Read> Recording<R> {
         if let Some(blocks) = block.checked_sub(self.block).filter(|blocks| *blocks > 0) {
             let untold = blocks.saturating_sub(missing.blocks);
             if untold > 0 && !missing.unknown {
-                let are = if untold == 1 { "block is" } else { "blocks are" };
-                self.damage.push(format!("{untold} {are} missing before block {block}").into());
+                self.damage.push(missing_blocks(untold, block));
             }
             missing.unknown = untold > 0;
             self.items.splice(0..0, missing.events(at));

@@ -1,4 +1,5 @@
 mod damage;
+mod ending;
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr};

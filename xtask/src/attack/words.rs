@@ -4,8 +4,8 @@
 pub(super) const READY: &str = "tcptrace: ready\n";
 /// The record is missing that ends a trace.
 const ABRUPT: &str = "ended abruptly";
-/// A part of a trace cannot be read.
-const DAMAGE: &str = "damage";
+/// A part of a trace, or all of it, cannot be read.
+const DAMAGE: [&str; 3] = ["damaged", "cannot be read", "is not a trace"];
 /// The only damage that a kill can make.
 const CUT: &str = "the file ends within a block";
 /// There is nothing in a file yet.
@@ -74,7 +74,8 @@ pub(super) fn is_cut_at_most(said: &str) -> bool {
 
 /// Lines that name damage, but not those that count it.
 fn damage(said: &str) -> impl Iterator<Item = &str> {
-    said.lines().filter(|line| line.contains(DAMAGE) && !line.contains(" events read, "))
+    let is_named = |line: &&str| DAMAGE.iter().any(|words| line.contains(words));
+    said.lines().filter(move |line| is_named(line) && !line.contains(" events read, "))
 }
 
 /// Whether a reader says that there is nothing in a file.
@@ -102,7 +103,7 @@ pub(super) fn tail(said: &str) -> String {
 pub(super) fn complaints(said: &str) -> Vec<&str> {
     let of_note = |line: &&str| {
         let line = line.strip_prefix("tcptrace: ").unwrap_or(line);
-        let is_usual = ["audit: ", "without: ", "writing "].iter().any(|begins| line.starts_with(begins));
+        let is_usual = ["audit: ", "not seen here: ", "writing "].iter().any(|begins| line.starts_with(begins));
         line != "ready" && closing_line(line).is_none() && !is_usual
     };
     said.lines().filter(of_note).collect()

@@ -56,7 +56,7 @@ pub(in super::super) struct Recorder {
     /// With `unwritten`: events that the disk did not take, but for those of which the [`Store`] alone knows.
     losses: Losses,
     names: Names,
-    /// Which file, from 0.
+    /// Which file, from 0, or which part of what is kept in memory.
     file: u32,
     file_bytes: u64,
     file_since: Option<u64>,
@@ -170,7 +170,10 @@ impl Recorder {
     /// What follows can be read without what was before.
     fn turn(&mut self, now: u64) -> Result<()> {
         match &mut self.target {
-            Target::Memory(memory) => memory.begin_part(now),
+            Target::Memory(memory) => {
+                memory.begin_part(now);
+                self.file += 1;
+            }
             Target::Files { store, .. } => {
                 self.encoder.push(&Item::Losses(self.losses))?;
                 self.encoder.push(&Item::Ended(Ended { at: now, reason: Reason::Turned }))?;

@@ -9,9 +9,14 @@ use crate::lifecycle::Loss;
 use crate::trace::block::{LONGEST, LONGEST_READ};
 
 /// The rows of files, and what was in them.
-fn told(files: &[&[u8]]) -> (Vec<Row>, Summary) {
+pub(super) fn told(files: &[&[u8]]) -> (Vec<Row>, Summary) {
     let names = ["a.tct", "b.tct", "c.tct"].map(Box::from);
     tell(Recordings::of(names.into_iter().zip(files.iter().copied()).collect()).expect("traces"))
+}
+
+/// The rows of a file with one block for each list of items.
+pub(super) fn whole_rows(blocks: &[Vec<Item>]) -> Vec<Row> {
+    told(&[&file(blocks)]).0
 }
 
 fn tell<R: Read>(recordings: Recordings<R>) -> (Vec<Row>, Summary) {
@@ -167,15 +172,15 @@ fn a_block_of_another_recording_is_not_taken_for_one_that_was_read() {
 fn a_file_that_cannot_be_read_is_damage_beside_one_that_can() {
     let (rows, summary) = told(&[b"no trace at all, however long it may be", &blocks().concat(), b""]);
     assert_eq!(rows, whole());
-    assert!(matches!(&summary.damage[..], [place] if place.starts_with("a.tct, which holds no trace")), "{summary:?}");
+    assert!(matches!(&summary.damage[..], [place] if place.starts_with("a.tct is not a trace: ")), "{summary:?}");
     let folder = tempfolder();
     let good = folder.join("good.tct");
     fs::write(&good, blocks().concat()).expect("there is room");
     let all = [folder.join("missing.tct"), good, folder.clone()];
     let (rows, summary) = tell(Recordings::open(&all).expect("one of them is a trace"));
     assert_eq!(rows, whole());
-    assert!(summary.damage[0].contains("missing.tct, which cannot be read: No such file"), "{summary:?}");
-    assert!(summary.damage[1].contains("which cannot be read: is a directory"), "{summary:?}");
+    assert!(summary.damage[0].contains("missing.tct cannot be read: No such file"), "{summary:?}");
+    assert!(summary.damage[1].contains("cannot be read: is a directory"), "{summary:?}");
     let error = Recordings::open(&all[..1]).err().expect("there is no other one");
     assert!(error.to_string().contains("cannot read the trace"), "{error}");
     fs::remove_dir_all(folder).expect("it is ours");
