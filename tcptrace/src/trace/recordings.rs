@@ -460,8 +460,12 @@ impl<R: Read> Recording<R> {
             let mut missing = Missing::default();
             part.damage.iter().for_each(|damage| missing.note(damage, 0));
             // Its first file has its first block, unless that is from before it said how it ends.
-            if first.file.get() == 0 && head.as_ref().is_none_or(|head| head.says_end) && damage.is_empty() {
-                damage.push(missing_blocks(block, block));
+            let is_whole = first.file.get() == 0 && head.as_ref().is_none_or(|head| head.says_end);
+            let untold = block.saturating_sub(missing.blocks);
+            if is_whole && untold > 0 {
+                if !missing.unknown {
+                    damage.push(missing_blocks(untold, block));
+                }
                 missing.unknown = true;
             }
             // What was before is not there: a file of a longer recording, or damage.

@@ -114,3 +114,15 @@ fn the_first_block_is_missing(#[case] says_end: bool, #[case] file: u32, #[case]
     assert_eq!(summary.damage.len(), expected, "{summary:?}");
     assert_eq!(summary.lost.len(), expected, "{summary:?}");
 }
+
+/// One of several that are missing is damaged, and says how much was in it.
+#[test]
+fn the_first_block_is_damaged_and_others_are_missing() {
+    let whole = file(&sample());
+    let mut encoder = Encoder::resume(RECORDING, 5).expect("memory");
+    encoder.push(&ended(Reason::Stopped)).expect("it fits");
+    let end = encoder.finish(0).expect("it can be packed");
+    let first = ends(&whole)[0];
+    let (_, summary) = told(&[&[&whole[..first - 1], &end].concat()]);
+    assert!(matches!(&summary.lost[..], [lost] if (lost.events, lost.at_least) == (2, true)), "{summary:?}");
+}
