@@ -14,7 +14,18 @@
 //! without unpacking any, which makes an index of its own unnecessary.
 //!
 //! Numbers in heads are little-endian; in bodies they are variable-length as postcard writes them, times as differences
-//! in ns. Head, losses, audit and counters are JSON. The records are in the order in which the events were taken in.
+//! in ns. Head, losses, audit, counters and end are JSON. The records are in the order in which the events were taken in.
+//!
+//! The last record of a file says that it ends, and why ([`Ended`]); the head announces that ([`Head::says_end`]). A file
+//! has the names of all network namespaces and control groups that its sockets have, told before they are needed; once
+//! many were told, each is told again when it is needed ([`Item::NamesAnew`]), so that readers keep those of live sockets
+//! only.
+//!
+//! # Compatibility
+//!
+//! Readers read every trace that an earlier version wrote. What later versions add are kinds of records, fields at the end
+//! of bodies, fields of JSON and bits of heads, which readers of this version skip: they tell what they know. Only where
+//! they would misread a block, [`block::VERSION`] changes, and they refuse it by name.
 
 pub mod block;
 mod decode;
