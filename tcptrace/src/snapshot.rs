@@ -180,6 +180,7 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
             accepted,
             listener: accepted.and_then(|_| self.listener(found.netns, &found.tuple)),
             released: false,
+            merely_open: false,
         };
         Entry {
             boot_ns: found.at,

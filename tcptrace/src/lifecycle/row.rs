@@ -124,6 +124,8 @@ pub struct Stuck {
     pub listener: Option<Task>,
     /// It is over now: the descriptor was closed.
     pub released: bool,
+    /// It does not wait for long: it was only still open when the recording ended.
+    pub merely_open: bool,
 }
 
 /// One state of a connection's life.

@@ -200,6 +200,7 @@ impl Engine {
             accepted,
             listener: if accepted == Some(false) { self.listener_of(conn) } else { None },
             released: false,
+            merely_open: false,
         };
         self.teller.put_stuck(conn, self.now, stuck, out);
         let again = age.known_ns().unwrap_or(0).max(self.teller.config.stuck_after.unwrap_or(0)).max(RESOLUTION_NS);
@@ -218,6 +219,7 @@ impl Engine {
                 accepted: conn.accepted.filter(|_| conn.side != Side::Client),
                 listener: None,
                 released: true,
+                merely_open: false,
             };
             self.teller.put_stuck(conn, at, released, out);
         }

@@ -143,6 +143,7 @@ impl Teller {
             accepted,
             listener: None,
             released: false,
+            merely_open: true,
         }));
         out.push(Row::Connection(row));
     }

@@ -180,6 +180,7 @@ pub(crate) fn held_open() -> Stuck {
         accepted: Some(true),
         listener: None,
         released: false,
+        merely_open: false,
     }
 }
 

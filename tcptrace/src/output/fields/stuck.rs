@@ -15,6 +15,7 @@ pub trait MayBeStuck {
 pub(super) fn event(stuck: Option<&Stuck>, otherwise: &'static str) -> &'static str {
     match stuck {
         Some(Stuck { released: true, .. }) => "released",
+        Some(Stuck { merely_open: true, .. }) => "open",
         Some(_) => "stuck",
         None => otherwise,
     }
