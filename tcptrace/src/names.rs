@@ -18,7 +18,7 @@ pub struct Group {
     pub path: Box<[u8]>,
     /// The id of the container that it belongs to, where the path tells.
     pub container: Option<Box<str>>,
-    /// The systemd unit that it belongs to, where the path tells.
+    /// The innermost systemd unit that it belongs to, where the path tells; a slice only where there is no other.
     pub unit: Option<Box<[u8]>>,
 }
 
@@ -50,8 +50,12 @@ impl Names {
     }
 }
 
-/// What systemd appends to the names of units that can have processes.
-const UNITS: [&[u8]; 2] = [b".service", b".scope"];
+/// What systemd appends to the names of units that can have processes. Those of a socket unit prepare its sockets, which
+/// keep that control group whichever service accepts from them.
+const UNITS: [&[u8]; 5] = [b".service", b".scope", b".socket", b".mount", b".swap"];
+
+/// Groups units.
+const SLICE: &[u8] = b".slice";
 
 /// Digits of the id of a container.
 const ID: usize = 64;
@@ -67,7 +71,8 @@ impl Group {
     }
 
     /// Whether it is the wanted one: at this path or below, in the container with this name or id (or the beginning of
-    /// it, 12 digits at least), or in this unit (`nginx` stands for `nginx.service`).
+    /// it, 12 digits at least), or in this unit (`nginx` stands for `nginx.service`). A unit can be in slices, and in
+    /// units whose managers are nested: that of a user (`user@1000.service`), that of a container. Each of them counts.
     pub fn is(&self, wanted: &str) -> bool {
         self.is_below(wanted.as_bytes()) || self.is_in_container(wanted) || self.is_in_unit(wanted.as_bytes())
     }
@@ -85,12 +90,13 @@ impl Group {
     }
 
     fn is_in_unit(&self, wanted: &[u8]) -> bool {
-        let Some(unit) = self.unit.as_deref() else { return false };
-        !wanted.is_empty() && (unit == wanted || unit.strip_suffix(b".service") == Some(wanted))
+        let is_wanted = |unit: &[u8]| unit == wanted || unit.strip_suffix(b".service") == Some(wanted);
+        let mut units = components(&self.path).map(unescaped).filter(|name| is_one_of(name, &UNITS) || is_slice(name));
+        !wanted.is_empty() && units.any(is_wanted)
     }
 }
 
-fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> + Clone {
     path.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
 }
 
@@ -124,11 +130,23 @@ fn is_hex(text: &[u8]) -> bool {
 
 /// A slice only groups units, and stands for them where there is none.
 fn unit(path: &[u8]) -> Option<&[u8]> {
-    let innermost = |suffixes: &[&[u8]]| {
-        let is_one = |name: &&[u8]| suffixes.iter().any(|suffix| name.len() > suffix.len() && name.ends_with(suffix));
-        components(path).rfind(is_one)
-    };
-    innermost(&UNITS).or_else(|| innermost(&[b".slice"]))
+    let mut names = components(path).map(unescaped);
+    let innermost = names.clone().rfind(|name| is_one_of(name, &UNITS));
+    innermost.or_else(|| names.rfind(|name| is_slice(name)))
+}
+
+/// The name of a unit. systemd puts `_` before those that the kernel or it itself could take for something else, such as
+/// `memory.service`, and before those that begin with `_` (`cg_escape` in its `cgroup-util.c`).
+fn unescaped(component: &[u8]) -> &[u8] {
+    component.strip_prefix(b"_").unwrap_or(component)
+}
+
+fn is_one_of(name: &[u8], suffixes: &[&[u8]]) -> bool {
+    suffixes.iter().any(|suffix| name.len() > suffix.len() && name.ends_with(suffix))
+}
+
+fn is_slice(name: &[u8]) -> bool {
+    is_one_of(name, &[SLICE])
 }
 
 #[cfg(test)]
@@ -169,6 +187,16 @@ mod tests {
     #[case("/user.slice/user-0.slice/session-1.scope", None, Some("session-1.scope"))]
     #[case("/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service", None, Some("foo.service"))]
     #[case("/user.slice/user-1000.slice", None, Some("user-1000.slice"))]
+    #[case("/system.slice/web.socket", None, Some("web.socket"))]
+    #[case("/system.slice/srv-data.mount", None, Some("srv-data.mount"))]
+    #[case("/system.slice/dev-sda2.swap", None, Some("dev-sda2.swap"))]
+    #[case("/user.slice/user-1000.slice/user@1000.service/app.slice/web.socket", None, Some("web.socket"))]
+    #[case("/user.slice/user-1000.slice/user@1000.service/init.scope", None, Some("init.scope"))]
+    #[case("/machine.slice/systemd-nspawn@web.service/payload/system.slice/a.socket", Some("web"), Some("a.socket"))]
+    #[case("/system.slice/_memory.service", None, Some("memory.service"))]
+    #[case("/system.slice/__x.service", None, Some("_x.service"))]
+    #[case("/system.slice/a.target", None, Some("system.slice"))]
+    #[case("/x/.socket", None, None)]
     #[case("/x/.service", None, None)]
     #[case("/xHEX", None, None)]
     #[case("/HEX0", None, None)]
@@ -202,7 +230,21 @@ mod tests {
     #[case("/system.slice/nginx.service", "nginx.service", true)]
     #[case("/system.slice/nginx.service", "nginx", true)]
     #[case("/system.slice/nginx.service", "ngin", false)]
-    #[case("/system.slice/nginx.service", "system.slice", false)]
+    #[case("/system.slice/nginx.service", "system.slice", true)]
+    #[case("/system.slice/nginx.service", "system", false)]
+    #[case("/system.slice/web.socket", "web.socket", true)]
+    #[case("/system.slice/web.socket", "web", false)]
+    #[case("/system.slice/srv-data.mount", "srv-data.mount", true)]
+    #[case("/system.slice/dev-sda2.swap", "dev-sda2.swap", true)]
+    #[case("/system.slice/_memory.service", "memory", true)]
+    #[case("/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service", "user@1000.service", true)]
+    #[case("/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service", "user@1000", true)]
+    #[case("/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service", "user-1000.slice", true)]
+    #[case("/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service", "foo", true)]
+    #[case("/machine.slice/systemd-nspawn@web.service/payload/system.slice/a.service", "systemd-nspawn@web", true)]
+    #[case("/machine.slice/systemd-nspawn@web.service/payload/system.slice/a.service", "a.service", true)]
+    #[case("/docker/HEX/system.slice/nginx.service", "nginx", true)]
+    #[case("/docker/nginx", "nginx", false)]
     #[case("/system.slice/nginx.service", "", false)]
     #[case("/user.slice/session-1.scope", "session-1", false)]
     #[case("/user.slice/session-1.scope", "session-1.scope", true)]

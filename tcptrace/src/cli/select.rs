@@ -43,7 +43,7 @@ pub(super) struct FilterArgs {
     /// Network namespace, by name (`ip netns`), inode number (`readlink /proc/PID/ns/net`) or path (/proc/PID/ns/net)
     #[arg(long, value_name = "NETNS")]
     netns: Vec<String>,
-    /// Control group of the socket: its path or that of one above it, a container's id, or a systemd unit
+    /// Control group of the socket: its path or that of one above it, a container's id, or any systemd unit on the path
     #[arg(long, value_name = "CGROUP")]
     cgroup: Vec<String>,
     /// State that is left or entered; for connections: that they were in; for sockets: that they are in

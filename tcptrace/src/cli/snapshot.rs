@@ -20,7 +20,7 @@ pub(super) struct SnapshotArgs {
     /// Print every socket, instead of how many there are
     #[arg(long)]
     list: bool,
-    /// How many owners and how many remote ends to print, those with the most sockets first
+    /// How many owners and how many ends to print, those with the most sockets first; the others are summed up
     #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "list")]
     top: usize,
     #[command(flatten)]

@@ -29,8 +29,8 @@ pub struct Criteria {
     pub comms: Vec<String>,
     /// Inode number of the network namespace.
     pub netns: Vec<u32>,
-    /// Control group: its path or that of one above it, the id of its container, or its systemd unit
-    /// ([`Group::is`](crate::names::Group::is)).
+    /// Control group: its path or that of one above it, the id of its container, or a systemd unit on its
+    /// path ([`Group::is`](crate::names::Group::is)).
     pub cgroups: Vec<String>,
     /// Of a transition: the state left or entered. Of a connection: a state that it was in.
     pub states: Vec<State>,

@@ -357,12 +357,14 @@ pub(crate) fn sockets() -> Vec<Entry> {
 pub(crate) fn counts() -> Vec<Count> {
     let base = Count {
         by: By::State,
-        state: State::CloseWait,
+        state: Some(State::CloseWait),
         total: Some(10),
         shares: Some(Shares { held: 1, queued: 2, orphan: 3, mini: 4 }),
         owner: None,
         accepted: None,
         listener: None,
+        several_owners: false,
+        groups: None,
         ends: None,
         netns: None,
     };
@@ -370,12 +372,14 @@ pub(crate) fn counts() -> Vec<Count> {
     let remote = Count { by: By::Remote, netns: Some(4_026_532_000), ..base };
     vec![
         base,
-        Count { state: State::Closed, total: None, shares: None, ..base },
+        Count { state: Some(State::Closed), total: None, shares: None, ..base },
         Count { owner: Some(task(13, HOSTILE)), ..owner },
         Count { listener: Some(task(80, Comm::from("nginx"))), accepted: Some(false), ..owner },
         Count { shares: Some(Shares { held: 1, orphan: 2, ..Shares::default() }), ..owner },
-        Count { ends: Some(tuple("10.0.0.1:80", "10.0.0.2:0")), ..remote },
-        Count { ends: Some(tuple("[::1]:0", "[::1]:443")), ..remote },
+        Count { state: None, total: Some(7), groups: Some(3), ..owner },
+        Count { ends: Some(tuple("10.0.0.1:80", "10.0.0.2:0")), several_owners: true, ..remote },
+        Count { ends: Some(tuple("[::1]:0", "[::1]:443")), owner: Some(task(4242, Comm::from("curl"))), ..remote },
+        Count { groups: Some(1), netns: None, ..remote },
     ]
 }
 

@@ -230,37 +230,43 @@ fn counts_as_text() {
     CLOSE_WAIT       10      13 =\x1b[2J\x0a"\…
     CLOSE_WAIT       10       - -               never accepted, listener nginx[80]
     CLOSE_WAIT       10       - -               holder not found, orphans
+    -                 7       - -               the sum of 3 more owners
 
-    STATE         TOTAL LOCAL                 REMOTE
-    CLOSE_WAIT       10 10.0.0.1:80           10.0.0.2:*
-    CLOSE_WAIT       10 [::1]:*               [::1]:443
+    STATE         TOTAL     PID COMM            LOCAL                 REMOTE                NOTE
+    CLOSE_WAIT       10       - -               10.0.0.1:80           10.0.0.2:*            several owners
+    CLOSE_WAIT       10    4242 curl            [::1]:*               [::1]:443
+    CLOSE_WAIT       10       - -               -                     -                     the sum of 1 more end
     "##);
 }
 
 #[test]
 fn counts_as_json() {
     assert_snapshot!(counts(Format::Json), @r##"
-    {"event":"count","by":"state","state":"CLOSE_WAIT","total":10,"held":1,"queued":2,"orphan":3,"mini":4,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":null,"remote":null,"netns":null}
-    {"event":"count","by":"state","state":"CLOSED","total":null,"held":null,"queued":null,"orphan":null,"mini":null,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":null,"remote":null,"netns":null}
-    {"event":"count","by":"owner","state":"CLOSE_WAIT","total":10,"held":0,"queued":0,"orphan":0,"mini":0,"pid":13,"comm":"=\\x1b[2J\\x0a\"\\\\,\\xff\\u{202e};x","listener_pid":null,"listener_comm":null,"local":null,"remote":null,"netns":null}
-    {"event":"count","by":"owner","state":"CLOSE_WAIT","total":10,"held":0,"queued":0,"orphan":0,"mini":0,"pid":null,"comm":null,"listener_pid":80,"listener_comm":"nginx","local":null,"remote":null,"netns":null}
-    {"event":"count","by":"owner","state":"CLOSE_WAIT","total":10,"held":1,"queued":0,"orphan":2,"mini":0,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":null,"remote":null,"netns":null}
-    {"event":"count","by":"remote","state":"CLOSE_WAIT","total":10,"held":1,"queued":2,"orphan":3,"mini":4,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":"10.0.0.1:80","remote":"10.0.0.2:0","netns":4026532000}
-    {"event":"count","by":"remote","state":"CLOSE_WAIT","total":10,"held":1,"queued":2,"orphan":3,"mini":4,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":"[::1]:0","remote":"[::1]:443","netns":4026532000}
+    {"event":"count","by":"state","state":"CLOSE_WAIT","total":10,"held":1,"queued":2,"orphan":3,"mini":4,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":null,"remote":null,"netns":null,"several_owners":false,"groups":null}
+    {"event":"count","by":"state","state":"CLOSED","total":null,"held":null,"queued":null,"orphan":null,"mini":null,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":null,"remote":null,"netns":null,"several_owners":false,"groups":null}
+    {"event":"count","by":"owner","state":"CLOSE_WAIT","total":10,"held":0,"queued":0,"orphan":0,"mini":0,"pid":13,"comm":"=\\x1b[2J\\x0a\"\\\\,\\xff\\u{202e};x","listener_pid":null,"listener_comm":null,"local":null,"remote":null,"netns":null,"several_owners":false,"groups":null}
+    {"event":"count","by":"owner","state":"CLOSE_WAIT","total":10,"held":0,"queued":0,"orphan":0,"mini":0,"pid":null,"comm":null,"listener_pid":80,"listener_comm":"nginx","local":null,"remote":null,"netns":null,"several_owners":false,"groups":null}
+    {"event":"count","by":"owner","state":"CLOSE_WAIT","total":10,"held":1,"queued":0,"orphan":2,"mini":0,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":null,"remote":null,"netns":null,"several_owners":false,"groups":null}
+    {"event":"count","by":"owner","state":null,"total":7,"held":0,"queued":0,"orphan":0,"mini":0,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":null,"remote":null,"netns":null,"several_owners":false,"groups":3}
+    {"event":"count","by":"remote","state":"CLOSE_WAIT","total":10,"held":1,"queued":2,"orphan":3,"mini":4,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":"10.0.0.1:80","remote":"10.0.0.2:0","netns":4026532000,"several_owners":true,"groups":null}
+    {"event":"count","by":"remote","state":"CLOSE_WAIT","total":10,"held":1,"queued":2,"orphan":3,"mini":4,"pid":4242,"comm":"curl","listener_pid":null,"listener_comm":null,"local":"[::1]:0","remote":"[::1]:443","netns":4026532000,"several_owners":false,"groups":null}
+    {"event":"count","by":"remote","state":"CLOSE_WAIT","total":10,"held":1,"queued":2,"orphan":3,"mini":4,"pid":null,"comm":null,"listener_pid":null,"listener_comm":null,"local":null,"remote":null,"netns":null,"several_owners":false,"groups":1}
     "##);
 }
 
 #[test]
 fn counts_as_csv() {
     assert_snapshot!(counts(Format::Csv), @r##"
-    event,by,state,total,held,queued,orphan,mini,pid,comm,listener_pid,listener_comm,local,remote,netns
-    count,state,CLOSE_WAIT,10,1,2,3,4,,,,,,,
-    count,state,CLOSED,,,,,,,,,,,,
-    count,owner,CLOSE_WAIT,10,0,0,0,0,13,"'=\x1b[2J\x0a""\\,\xff\u{202e};x",,,,,
-    count,owner,CLOSE_WAIT,10,0,0,0,0,,,80,nginx,,,
-    count,owner,CLOSE_WAIT,10,1,0,2,0,,,,,,,
-    count,remote,CLOSE_WAIT,10,1,2,3,4,,,,,10.0.0.1:80,10.0.0.2:0,4026532000
-    count,remote,CLOSE_WAIT,10,1,2,3,4,,,,,[::1]:0,[::1]:443,4026532000
+    event,by,state,total,held,queued,orphan,mini,pid,comm,listener_pid,listener_comm,local,remote,netns,several_owners,groups
+    count,state,CLOSE_WAIT,10,1,2,3,4,,,,,,,,false,
+    count,state,CLOSED,,,,,,,,,,,,,false,
+    count,owner,CLOSE_WAIT,10,0,0,0,0,13,"'=\x1b[2J\x0a""\\,\xff\u{202e};x",,,,,,false,
+    count,owner,CLOSE_WAIT,10,0,0,0,0,,,80,nginx,,,,false,
+    count,owner,CLOSE_WAIT,10,1,0,2,0,,,,,,,,false,
+    count,owner,,7,0,0,0,0,,,,,,,,false,3
+    count,remote,CLOSE_WAIT,10,1,2,3,4,,,,,10.0.0.1:80,10.0.0.2:0,4026532000,true,
+    count,remote,CLOSE_WAIT,10,1,2,3,4,4242,curl,,,[::1]:0,[::1]:443,4026532000,false,
+    count,remote,CLOSE_WAIT,10,1,2,3,4,,,,,,,,false,1
     "##);
 }
 
@@ -289,36 +295,36 @@ fn transitions_as_text() {
 #[test]
 fn connections_as_text() {
     assert_snapshot!(connections(Format::Text, PLAIN), @r##"
-    TIME         SIDE    CLOSER       END                PID COMM            LOCAL                 REMOTE                  ESTAB CLOSE_WAIT TIME_WAIT      SENT  RECV NOTE
-    03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678        10.0.0.2:443            1.20s          - 61.3s          1.2K  3.4M
-    03:05:10.500 unknown passive      fin                  - -               [2001:db8:1234:5678:9abc:def0:1234:5678]:45678 [::1]:80              ≥12.0ms      1h00m -                 -     -
-    03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -          - 1.20s reused   1.2K  3.4M
-    03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - refused        1.2K  3.4M
-    03:05:10.500 client  reset_local  reset_unread_data      13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -              1.2K  3.4M
-    03:05:10.500 client  never_established no_local_port        4242 curl            127.0.0.1:-                                    127.0.0.1:80                -          - -                 0     0
-    03:05:10.500 client  passive           -                    4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -     ≥31.2s -                 -     - held by nginx[80] fd 12
-    03:05:10.500 client  reset_remote      reset_received       4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -              1.2K  3.4M still held by nginx[80] fd 12
+    TIME         SIDE    CLOSER            END                         PID COMM            LOCAL                 REMOTE                  ESTAB CLOSE_WAIT TIME_WAIT           SENT  RECV NOTE
+    03:05:10.500 client  active            fin                        4242 curl            10.0.0.1:45678        10.0.0.2:443            1.20s          - 61.3s               1.2K  3.4M
+    03:05:10.500 unknown passive           fin                           - -               [2001:db8:1234:5678:9abc:def0:1234:5678]:45678 [::1]:80              ≥12.0ms      1h00m -                      -     -
+    03:05:10.500 client  active            fin                        4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -          - 1.20s reused        1.2K  3.4M
+    03:05:10.500 client  active            fin                        4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - refused             1.2K  3.4M
+    03:05:10.500 client  reset_local       reset_unread_data            13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -                   1.2K  3.4M
+    03:05:10.500 client  never_established no_local_port              4242 curl            127.0.0.1:-                                    127.0.0.1:80                -          - -                      0     0
+    03:05:10.500 client  passive           -                          4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -     ≥31.2s -                      -     - held by nginx[80] fd 12
+    03:05:10.500 client  reset_remote      reset_received             4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -                   1.2K  3.4M still held by nginx[80] fd 12
     "##);
 }
 
 #[test]
 fn connections_as_text_with_states() {
     assert_snapshot!(connections(Format::Text, TextOptions { states: true, ..PLAIN }), @r##"
-    TIME         SIDE    CLOSER       END                PID COMM            LOCAL                 REMOTE                  ESTAB CLOSE_WAIT TIME_WAIT      SENT  RECV NOTE
-    03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678        10.0.0.2:443            1.20s          - 61.3s          1.2K  3.4M
+    TIME         SIDE    CLOSER            END                         PID COMM            LOCAL                 REMOTE                  ESTAB CLOSE_WAIT TIME_WAIT           SENT  RECV NOTE
+    03:05:10.500 client  active            fin                        4242 curl            10.0.0.1:45678        10.0.0.2:443            1.20s          - 61.3s               1.2K  3.4M
                  SYN_SENT 400µs › ESTABLISHED 1.20s › FIN_WAIT1 100µs › FIN_WAIT2 2.00s › TIME_WAIT 61.3s
-    03:05:10.500 unknown passive      fin                  - -               [2001:db8:1234:5678:9abc:def0:1234:5678]:45678 [::1]:80              ≥12.0ms      1h00m -                 -     -
+    03:05:10.500 unknown passive           fin                           - -               [2001:db8:1234:5678:9abc:def0:1234:5678]:45678 [::1]:80              ≥12.0ms      1h00m -                      -     -
                  ESTABLISHED ≥12.0ms › CLOSE_WAIT 1h00m › LAST_ACK 50.0µs
-    03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -          - 1.20s reused   1.2K  3.4M
+    03:05:10.500 client  active            fin                        4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -          - 1.20s reused        1.2K  3.4M
                  TIME_WAIT 1.20s
-    03:05:10.500 client  active       fin               4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - refused        1.2K  3.4M
+    03:05:10.500 client  active            fin                        4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - refused             1.2K  3.4M
                  ESTABLISHED 5.00ms
-    03:05:10.500 client  reset_local  reset_unread_data      13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -              1.2K  3.4M
+    03:05:10.500 client  reset_local       reset_unread_data            13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -                   1.2K  3.4M
                  ESTABLISHED 5.00ms
-    03:05:10.500 client  never_established no_local_port        4242 curl            127.0.0.1:-                                    127.0.0.1:80                -          - -                 0     0
-    03:05:10.500 client  passive           -                    4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -     ≥31.2s -                 -     - held by nginx[80] fd 12
+    03:05:10.500 client  never_established no_local_port              4242 curl            127.0.0.1:-                                    127.0.0.1:80                -          - -                      0     0
+    03:05:10.500 client  passive           -                          4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -     ≥31.2s -                      -     - held by nginx[80] fd 12
                  CLOSE_WAIT ≥31.2s
-    03:05:10.500 client  reset_remote      reset_received       4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -              1.2K  3.4M still held by nginx[80] fd 12
+    03:05:10.500 client  reset_remote      reset_received             4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -                   1.2K  3.4M still held by nginx[80] fd 12
                  ESTABLISHED 5.00ms
     "##);
 }

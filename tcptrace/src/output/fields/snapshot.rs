@@ -4,6 +4,7 @@ use super::{Field, Identified, MayBeStuck, Shape, Value, name};
 use crate::event::Kept;
 use crate::lifecycle::{Identity, Stuck};
 use crate::snapshot::{Count, Entry, Shares};
+use crate::tcp::State;
 
 /// The fields of a socket that exists.
 pub static SOCKET_FIELDS: &[Field<Entry>] = &[
@@ -130,7 +131,8 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
         name: "by",
         unit: "",
         shape: Shape::Word,
-        doc: "What is counted: sockets by state; or, of the states that are a sign of trouble, by owner, or by remote end.",
+        doc: "What is counted: sockets by state; or, of the states that are a sign of trouble, by owner, or (remote) by \
+              the end that most of them have in common, which is a local port, or a remote address and port.",
         value: |row, _| Value::Word(row.by.as_str()),
     },
     Field {
@@ -138,8 +140,8 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
         unit: "",
         shape: Shape::Word,
         doc: "Their state: CLOSED, LISTEN, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSING, TIME_WAIT, \
-              CLOSE_WAIT or LAST_ACK.",
-        value: |row, _| Value::Word(row.state.as_str()),
+              CLOSE_WAIT or LAST_ACK; null for a sum of several states.",
+        value: |row, _| Value::word(row.state.map(State::as_str)),
     },
     Field {
         name: "total",
@@ -180,43 +182,45 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
         name: "pid",
         unit: "",
         shape: Shape::Number,
-        doc: "By owner: process id of who holds them; null when nobody is known to.",
+        doc: "Process id of who holds all of them; null when nobody is known to, and by state.",
         value: |row, _| Value::number(row.owner.map(|task| task.pid)),
     },
     Field {
         name: "comm",
         unit: "",
         shape: Shape::Name,
-        doc: "By owner: name of who holds them, chosen by the process and escaped as in rows of sockets; null when nobody \
-              is known to.",
+        doc: "Name of who holds all of them, chosen by the process and escaped as in rows of sockets; null when nobody \
+              is known to, and by state.",
         value: |row, _| name(row.owner.as_ref()),
     },
     Field {
         name: "listener_pid",
         unit: "",
         shape: Shape::Number,
-        doc: "By owner: process id of who listens for those that wait to be accepted; null when unknown.",
+        doc: "Process id of who listens for those that wait to be accepted; null when unknown.",
         value: |row, _| Value::number(row.listener.map(|task| task.pid)),
     },
     Field {
         name: "listener_comm",
         unit: "",
         shape: Shape::Name,
-        doc: "By owner: name of who listens for those that wait to be accepted, escaped as in comm; null when unknown.",
+        doc: "Name of who listens for those that wait to be accepted, escaped as in comm; null when unknown.",
         value: |row, _| name(row.listener.as_ref()),
     },
     Field {
         name: "local",
         unit: "address:port",
         shape: Shape::Address,
-        doc: "By remote: the local end, an IPv6 address in brackets; otherwise null. Port 0: clients' ports, any.",
+        doc: "By remote: the local end, an IPv6 address in brackets; otherwise null. A port of 0 or an unspecified \
+              address differs among them.",
         value: |row, _| row.ends.map_or(Value::Null, |ends| Value::Address(ends.local())),
     },
     Field {
         name: "remote",
         unit: "address:port",
         shape: Shape::Address,
-        doc: "By remote: the remote end, an IPv6 address in brackets; otherwise null. Port 0: clients' ports, any.",
+        doc: "By remote: the remote end, an IPv6 address in brackets; otherwise null. A port of 0 or an unspecified \
+              address differs among them.",
         value: |row, _| row.ends.map_or(Value::Null, |ends| Value::Address(ends.remote())),
     },
     Field {
@@ -225,6 +229,20 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
         shape: Shape::Number,
         doc: "By remote: inode number of their network namespace; otherwise null.",
         value: |row, _| Value::number(row.netns),
+    },
+    Field {
+        name: "several_owners",
+        unit: "",
+        shape: Shape::Bool,
+        doc: "By remote: whether they do not all have the same owner, so that pid is null.",
+        value: |row, _| Value::Bool(row.several_owners),
+    },
+    Field {
+        name: "groups",
+        unit: "",
+        shape: Shape::Number,
+        doc: "By owner and by remote: how many groups this row sums up, which are those beyond --top; null in other rows.",
+        value: |row, _| Value::number(row.groups),
     },
 ];
 

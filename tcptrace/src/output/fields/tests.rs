@@ -83,7 +83,8 @@ fn names_are_a_contract() {
                   time_wait_left_ns recv_queue send_queue timer timer_left_ns retransmits pid comm fd holders \
                   owner_source inode uid cgroup cgroup_id container unit listener_pid listener_comm";
     assert_eq!(names(SOCKET_FIELDS).join(" "), socket);
-    let count = "event by state total held queued orphan mini pid comm listener_pid listener_comm local remote netns";
+    let count = "event by state total held queued orphan mini pid comm listener_pid listener_comm local remote netns \
+                 several_owners groups";
     assert_eq!(names(COUNT_FIELDS).join(" "), count);
     assert_eq!(names(FEATURE_FIELDS).join(" "), "event feature purpose available detail");
     assert_eq!(names(LOSS_FIELDS).join(" "), "event time boot_ns cause count");

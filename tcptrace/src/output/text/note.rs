@@ -6,7 +6,7 @@ use std::io::Write;
 use crate::event::Kept;
 use crate::lifecycle::{Connection, Owner, Reason, Stuck, Transition};
 use crate::output::sanitise;
-use crate::snapshot::{Count, Entry, Shares};
+use crate::snapshot::{By, Count, Entry, Shares};
 use crate::tcp::{Closer, End, State, Task, TimeWaitEnd};
 
 /// Writes the note of a change of state.
@@ -50,10 +50,16 @@ pub(super) fn socket(to: &mut Vec<u8>, row: &Entry) {
     }
 }
 
-/// Writes the note of a count by owner.
+/// Writes the note of a count by owner or by end.
 pub(super) fn count(to: &mut Vec<u8>, row: &Count) {
     let Shares { held, orphan, mini, .. } = row.shares.unwrap_or_default();
-    if row.accepted == Some(false) {
+    if let Some(groups) = row.groups {
+        let what = if row.by == By::Owner { "owner" } else { "end" };
+        // Writing into a Vec cannot fail.
+        let _ = write!(to, "the sum of {groups} more {what}{}", if groups == 1 { "" } else { "s" });
+    } else if row.several_owners {
+        add(to, "several owners");
+    } else if row.accepted == Some(false) {
         never_accepted(to, row.listener.as_ref());
     } else if row.owner.is_none() {
         let parts = [(held, "holder not found"), (orphan, "orphans"), (mini, "mini-sockets")];

@@ -69,8 +69,8 @@ impl<W: Write> Text<W> {
             self.count_heading(row.by);
             self.end_of_line()?;
         }
-        self.state(row.state);
-        let Self { columns, snapshot, line, .. } = self;
+        self.state_or_dash(row.state);
+        let Self { snapshot, line, .. } = self;
         snapshot.total.cell(line, Style::new(), |to| or_dash(to, row.total, render::decimal));
         match row.by {
             By::State => {
@@ -86,10 +86,13 @@ impl<W: Write> Text<W> {
                 columns.note.cell(line, Style::new(), |to| note::count(to, row));
             }
             By::Remote => {
+                self.who(row.owner.as_ref());
+                let Self { columns, line, .. } = self;
                 columns.local.cell(line, Style::new(), |to| or_dash(to, row.ends, |to, ends| remote(to, ends.local())));
                 columns
                     .remote
                     .cell(line, Style::new(), |to| or_dash(to, row.ends, |to, ends| remote(to, ends.remote())));
+                columns.note.cell(line, Style::new(), |to| note::count(to, row));
             }
         }
         self.end_of_line()
@@ -101,12 +104,19 @@ impl<W: Write> Text<W> {
         snapshot.state.cell(line, style, |to| word(to, state.as_str()));
     }
 
+    fn state_or_dash(&mut self, state: Option<State>) {
+        match state {
+            Some(state) => self.state(state),
+            None => self.snapshot.state.cell(&mut self.line, Style::new(), |to| word(to, "-")),
+        }
+    }
+
     fn count_heading(&mut self, by: By) {
         let Self { columns: c, snapshot: s, line, colour, .. } = self;
         let rest: Vec<&Column> = match by {
             By::State => s.shares.iter().map(|(column, _)| column).collect(),
             By::Owner => vec![&c.pid, &c.comm, &c.note],
-            By::Remote => vec![&c.local, &c.remote],
+            By::Remote => vec![&c.pid, &c.comm, &c.local, &c.remote, &c.note],
         };
         for column in [&s.state, &s.total].into_iter().chain(rest) {
             column.heading(line, *colour);
