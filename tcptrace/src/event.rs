@@ -268,6 +268,9 @@ pub struct Flags {
     pub rcv_shutdown: bool,
     /// Nothing more is sent.
     pub send_shutdown: bool,
+    /// Whether it has ever sent a segment, were it only a SYN; `None` where the hook does not say, which it does when a
+    /// socket leaves SYN_SENT.
+    pub has_sent: Option<bool>,
 }
 
 /// What a socket shows when it is closed.

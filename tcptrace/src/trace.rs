@@ -49,6 +49,7 @@ use crate::event::{Event, Losses};
 use crate::filter::Criteria;
 use crate::lifecycle::{Config, Row};
 use crate::output::{Clock, Context, Format, TextOptions};
+use crate::probe::Feature;
 
 pub use self::decode::Senseless;
 pub use self::encode::Encoder;
@@ -119,6 +120,14 @@ pub struct Head {
     /// What whoever reads the trace is to be shown of it. The recording itself only leaves out what the kernel side
     /// can filter.
     pub filter: Criteria,
+}
+
+impl Head {
+    /// Whether the resets that sockets send are in it.
+    pub fn sees_resets(&self) -> bool {
+        let of_resets = |it: &&RecordedFeature| it.feature == Feature::ResetSent.as_str();
+        self.features.iter().find(of_resets).is_none_or(|it| it.available)
+    }
 }
 
 /// Whether something could be measured.

@@ -18,6 +18,7 @@ use super::view::View;
 use crate::existing::Namespaces;
 use crate::lifecycle::Config;
 use crate::output::{Format, Kind};
+use crate::probe::Feature;
 use crate::trace::{Item, Plan, Store};
 
 #[derive(Args, Debug)]
@@ -84,7 +85,8 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
         let mut stop = Stop::new()?;
         let mut source = Source::attach(&options, existing, names, true)?;
         let config = args.engine.config(kind, rows.at_close);
-        let config = Config { existing, scans: source.knows_cookies(), ..config };
+        let config =
+            Config { existing, scans: source.knows_cookies(), resets: source.has(Feature::ResetSent), ..config };
         let target = store.map(|store| Target::Files { store, rotate: None, most_bytes: None });
         let recorder = match target {
             Some(target) => Some(Recorder::new(target, source.head()?, criteria.clone())?),

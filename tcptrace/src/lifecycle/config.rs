@@ -17,6 +17,8 @@ pub struct Config {
     pub existing: bool,
     /// Whether there are scans when [`Engine::wants_scan`](super::Engine::wants_scan) asks for them.
     pub scans: bool,
+    /// Whether the resets that sockets send are seen: without, an end that depends on one stays unknown.
+    pub resets: bool,
 }
 
 impl Default for Config {
@@ -29,6 +31,7 @@ impl Default for Config {
             stuck_after: None,
             existing: true,
             scans: false,
+            resets: true,
         }
     }
 }

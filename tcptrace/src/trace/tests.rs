@@ -142,10 +142,10 @@ prop_compose! {
     fn changes()(
         at in times(), id in ids(), address in any::<Option<u64>>(), tuple in tuples(), netns in any::<Option<u32>>(),
         uid in any::<Option<u32>>(), cgroup in any::<Option<u64>>(), (old, new) in (states(), states()),
-        flags in any::<Option<[bool; 5]>>(), task in tasks(), end in prop::option::of(end_facts()),
+        flags in any::<Option<([bool; 5], Option<bool>)>>(), task in tasks(), end in prop::option::of(end_facts()),
     ) -> Change {
-        let flags = flags.map(|[dead, done, has_socket, rcv_shutdown, send_shutdown]| {
-            Flags { dead, done, has_socket, rcv_shutdown, send_shutdown }
+        let flags = flags.map(|([dead, done, has_socket, rcv_shutdown, send_shutdown], has_sent)| {
+            Flags { dead, done, has_socket, rcv_shutdown, send_shutdown, has_sent }
         });
         Change { at, id, address, tuple, netns, uid, cgroup, old, new, flags, task, end }
     }

@@ -166,6 +166,9 @@ pub(super) mod bit {
     pub(in super::super) const HAS_SOCKET: u16 = 64;
     pub(in super::super) const RCV_SHUTDOWN: u16 = 128;
     pub(in super::super) const SEND_SHUTDOWN: u16 = 256;
+    /// Whether it has sent anything is known.
+    pub(in super::super) const KNOWS_SENT: u16 = 512;
+    pub(in super::super) const HAS_SENT: u16 = 1024;
 }
 
 #[derive(Serialize, Deserialize)]
@@ -301,6 +304,8 @@ pub(super) fn flag_bits(flags: Option<Flags>) -> u16 {
         (flags.has_socket, bit::HAS_SOCKET),
         (flags.rcv_shutdown, bit::RCV_SHUTDOWN),
         (flags.send_shutdown, bit::SEND_SHUTDOWN),
+        (flags.has_sent.is_some(), bit::KNOWS_SENT),
+        (flags.has_sent == Some(true), bit::HAS_SENT),
     ];
     all.into_iter().filter(|(is_set, _)| *is_set).fold(bit::FLAGS, |bits, (_, bit)| bits | bit)
 }
@@ -313,6 +318,7 @@ pub(super) fn flags(bits: u16) -> Option<Flags> {
         has_socket: has(bit::HAS_SOCKET),
         rcv_shutdown: has(bit::RCV_SHUTDOWN),
         send_shutdown: has(bit::SEND_SHUTDOWN),
+        has_sent: has(bit::KNOWS_SENT).then_some(has(bit::HAS_SENT)),
     })
 }
 

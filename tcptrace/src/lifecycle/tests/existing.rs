@@ -25,7 +25,7 @@ use crate::lifecycle::{Config, Engine};
 )]
 #[case::listener_is_no_connection("0 survey; 10 found LISTEN; 11 survey_end; 50 LISTEN>CLOSED task=9", "")]
 #[case::an_answer_does_not_bring_back_what_has_ended(
-    "0 survey; 5 ESTABLISHED>CLOSED task=9 snd rcv sock linger0; 5 destroy; 10 found ESTABLISHED; 11 survey_end; 12 destroy",
+    "0 survey; 5 ESTABLISHED>CLOSED task=9 snd rcv sock linger0 rst; 5 destroy; 10 found ESTABLISHED; 11 survey_end; 12 destroy",
     "unknown reset_local reset_linger0 owner=9/close incomplete | ESTABLISHED ≥5"
 )]
 #[case::an_answer_does_not_undo_what_events_have_told(
@@ -39,7 +39,7 @@ use crate::lifecycle::{Config, Engine};
 )]
 #[case::after_a_gap_what_is_unchanged_goes_on_as_whole(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 500 lost; 600 survey; 610 found ESTABLISHED; 611 surveyed;
-     611 survey_end; 900 ESTABLISHED>CLOSED task=7 snd rcv sock linger0",
+     611 survey_end; 900 ESTABLISHED>CLOSED task=7 snd rcv sock linger0 rst",
     "client reset_local reset_linger0 owner=7/connect | SYN_SENT 1 ESTABLISHED 899"
 )]
 #[case::after_a_gap_what_has_gone_on_is_less_certain(
@@ -58,7 +58,7 @@ use crate::lifecycle::{Config, Engine};
 )]
 #[case::nothing_is_gone_that_came_during_the_survey(
     "0 lost; 600 survey; 601 CLOSED>SYN_SENT task=7; 602 SYN_SENT>ESTABLISHED; 611 surveyed; 611 survey_end;
-     700 ESTABLISHED>CLOSED task=7 snd rcv sock linger0",
+     700 ESTABLISHED>CLOSED task=7 snd rcv sock linger0 rst",
     "client reset_local reset_linger0 owner=7/connect | SYN_SENT 1 ESTABLISHED 98"
 )]
 #[case::nothing_is_gone_from_a_namespace_that_was_not_surveyed(
@@ -81,22 +81,22 @@ fn merging(#[case] script: &str, #[case] expected: &str) {
 
 #[rstest]
 #[case::accept_beats_close(
-    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 accepted task=8; 9 ESTABLISHED>CLOSED task=9 snd rcv sock linger0",
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 accepted task=8; 9 ESTABLISHED>CLOSED task=9 snd rcv sock linger0 rst",
     "server reset_local reset_linger0 owner=8/accept closed_by=9 | SYN_RECV 0 ESTABLISHED 9"
 )]
 #[case::accept_beats_a_scan(
     "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 scan; 2 holder ESTABLISHED task=6; 3 scan_end; 4 accepted task=8;
-     9 ESTABLISHED>CLOSED task=9 snd rcv sock linger0",
+     9 ESTABLISHED>CLOSED task=9 snd rcv sock linger0 rst",
     "server reset_local reset_linger0 owner=8/accept closed_by=9 | SYN_RECV 0 ESTABLISHED 9"
 )]
 #[case::a_scan_does_not_replace_who_connected(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 scan; 3 holder ESTABLISHED task=6; 4 scan_end;
-     9 ESTABLISHED>CLOSED task=6 snd rcv sock linger0",
+     9 ESTABLISHED>CLOSED task=6 snd rcv sock linger0 rst",
     "client reset_local reset_linger0 owner=7/connect closed_by=6 | SYN_SENT 1 ESTABLISHED 8"
 )]
 #[case::the_first_of_several_holders(
     "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 scan; 2 holder ESTABLISHED task=5; 2 holder ESTABLISHED task=6; 3 scan_end;
-     9 ESTABLISHED>CLOSED task=6 snd rcv sock linger0",
+     9 ESTABLISHED>CLOSED task=6 snd rcv sock linger0 rst",
     "server reset_local reset_linger0 owner=5/scan closed_by=6 | SYN_RECV 0 ESTABLISHED 9"
 )]
 #[case::accepted_when_it_was_over_already(
@@ -127,7 +127,7 @@ const CLOSE_WAIT: &str = "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 ESTABLISH
 #[case::not_yet("900 advance", &[])]
 #[case::moved_on_in_time("900 CLOSE_WAIT>LAST_ACK task=8 sock; 901 LAST_ACK>CLOSED dead acked; 1100 scan; 1102 scan_end", &[])]
 #[case::moved_on_before_the_answer(
-    "1100 scan; 1101 CLOSE_WAIT>CLOSED task=8 snd rcv sock linger0; 1102 holder CLOSE_WAIT task=8; 1103 destroy; 1104 scan_end", &[]
+    "1100 scan; 1101 CLOSE_WAIT>CLOSED task=8 snd rcv sock linger0 rst; 1102 holder CLOSE_WAIT task=8; 1103 destroy; 1104 scan_end", &[]
 )]
 #[case::once_per_doubling(
     "1100 scan; 1101 scan_end; 2100 advance; 2300 scan; 2301 scan_end; 4000 advance; 4700 scan; 4701 scan_end",
@@ -218,7 +218,7 @@ fn stuck(script: &str) -> Vec<String> {
 #[case::young("0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 500 advance", false)]
 #[case::asked("0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5000 advance; 5001 scan", false)]
 #[case::short(
-    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED task=7 snd rcv sock linger0; 5000 advance",
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED task=7 snd rcv sock linger0 rst; 5000 advance",
     false
 )]
 fn scans_are_wanted_for_what_nobody_is_known_to_own(#[case] script: &str, #[case] expected: bool) {

@@ -5,8 +5,9 @@
 //! `killed SUBSTATE WHO`, `embryo`, `accepted task=PID`, `lost`, `suspended MS`, `advance`; for what is asked of the kernel
 //! `survey`, `found STATE [queued|orphan|mini=MS]`, `surveyed`, `survey_end`, `scan`, `holder STATE task=PID fd=N`,
 //! `scan_end`. The words of a change set what the kernel
-//! shows: `dead done sock rcv snd`, `task=PID`, and at the end `err= unread= retr= probes=`, `linger0 linger2 acked
-//! inflight ka ut`, `mini=FIN_WAIT2|TIME_WAIT|none`.
+//! shows: `dead done sock rcv snd`, `syn|silent` (it has sent something, or nothing), `task=PID`, and at the end
+//! `err= unread= retr= probes=`, `linger0 linger2 acked inflight ka ut`, `mini=FIN_WAIT2|TIME_WAIT|none`. With `rst` a
+//! reset follows at once.
 
 use std::net::Ipv6Addr;
 
@@ -71,7 +72,15 @@ fn run(script: &str, config: Config) -> Vec<Row> {
 
 /// The events of a script.
 pub(super) fn parse(script: &str) -> Vec<Event> {
-    script.split(';').map(str::trim).filter(|line| !line.is_empty()).map(event).collect()
+    let lines = script.split(';').map(str::trim).filter(|line| !line.is_empty());
+    lines.flat_map(|line| std::iter::once(event(line)).chain(reset_after(line))).collect()
+}
+
+/// The reset that a process sends when it drops a connection.
+fn reset_after(line: &str) -> Option<Event> {
+    let Event::Change(Change { at, id, .. }) = event(line) else { return None };
+    let is_sent = line.split_whitespace().any(|word| word == "rst");
+    is_sent.then_some(Event::ResetSent { at, id, reason: ResetReason::Other })
 }
 
 fn event(line: &str) -> Event {
@@ -147,6 +156,7 @@ fn change(at: u64, id: Id, states: &str, words: &[&str]) -> Change {
         has_socket: has("sock"),
         rcv_shutdown: has("rcv"),
         send_shutdown: has("snd"),
+        has_sent: has("syn").then_some(true).or(has("silent").then_some(false)),
     };
     Change {
         at,
