@@ -17,12 +17,12 @@ mod kills;
 mod mounts;
 mod names;
 mod neighbours;
-mod process;
-mod random;
+pub(crate) mod process;
+pub(crate) mod random;
 mod reader;
 mod signals;
 mod soak;
-mod words;
+pub(crate) mod words;
 
 use std::fs;
 use std::path::PathBuf;

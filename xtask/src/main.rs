@@ -9,6 +9,7 @@ mod fuzz;
 mod hidden;
 mod host;
 mod libtest;
+mod oracle;
 mod setup;
 mod stress;
 mod test;
@@ -44,6 +45,8 @@ enum Task {
     Stress(stress::Args),
     /// Attacks tcptrace as hostile users and bad days do, and checks that it keeps its promises (as root)
     Attack(attack::Args),
+    /// Makes random lives on the live kernel, and compares every row with what other witnesses say (as root)
+    Oracle(oracle::Args),
     /// Holds connections on loopback, for `bench`
     #[command(hide = true)]
     Hold(bench::holder::HoldArgs),
@@ -56,6 +59,9 @@ enum Task {
     /// Makes connections from processes and control groups with hostile names: the load of `attack`
     #[command(hide = true)]
     AttackLoad(attack::groups::LoadArgs),
+    /// Makes lives from scripts, in a network namespace of its own: the load of `oracle`
+    #[command(hide = true)]
+    OraclePlay(oracle::play::Args),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +74,8 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Stress(args) => stress::run(&args),
         Task::Attack(args) => attack::run(&args),
+        Task::Oracle(args) => oracle::run(&args),
+        Task::OraclePlay(args) => oracle::play::run(&args),
         Task::AttackLoad(args) => attack::groups::run(&args),
         Task::StressLoad(args) => stress::load::run(&args),
         Task::Hold(args) => bench::holder::hold(&args),

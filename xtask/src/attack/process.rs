@@ -21,17 +21,17 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
 
 /// One that runs. What it says on stderr is in a file.
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     stderr: PathBuf,
 }
 
 /// One that has ended.
-pub(super) struct Ended {
+pub(crate) struct Ended {
     /// Its exit status, or 128 and the signal.
-    pub(super) status: i32,
+    pub(crate) status: i32,
     /// What it said.
-    pub(super) said: String,
+    pub(crate) said: String,
     /// From when it was asked to end.
     pub(super) took: Duration,
 }
@@ -46,7 +46,7 @@ impl Ended {
 
 impl Process {
     /// Starts it.
-    pub(super) fn start(command: &mut Command, stderr: &Path) -> Result<Self> {
+    pub(crate) fn start(command: &mut Command, stderr: &Path) -> Result<Self> {
         let file = File::create(stderr).with_context(|| format!("cannot create {}", stderr.display()))?;
         command.stderr(file);
         command::dies_with_us(command);
@@ -55,7 +55,7 @@ impl Process {
     }
 
     /// Starts it, and waits until it is ready.
-    pub(super) fn ready(command: &mut Command, stderr: &Path) -> Result<Self> {
+    pub(crate) fn ready(command: &mut Command, stderr: &Path) -> Result<Self> {
         let mut process = Self::start(command, stderr)?;
         process.wait_until_ready()?;
         Ok(process)
@@ -81,7 +81,7 @@ impl Process {
         })
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
@@ -125,7 +125,7 @@ impl Process {
     }
 
     /// Sends it a signal, and waits for its end.
-    pub(super) fn end(self, with: Signal) -> Result<Ended> {
+    pub(crate) fn end(self, with: Signal) -> Result<Ended> {
         self.signal(with)?;
         self.wait(PATIENCE)
     }

@@ -1,14 +1,14 @@
 //! Numbers that look random and come again with the same seed.
 
 /// SplitMix64.
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) fn number(&mut self) -> u64 {
+    pub(crate) fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -16,13 +16,13 @@ impl Random {
     }
 
     /// Less than `limit`, and 0 where nothing is less.
-    pub(super) fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         let limit = u64::try_from(limit).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.number() % limit).unwrap_or(0)
     }
 
     /// One of them.
-    pub(super) fn of<'t, T>(&mut self, things: &'t [T]) -> Option<&'t T> {
+    pub(crate) fn of<'t, T>(&mut self, things: &'t [T]) -> Option<&'t T> {
         let at = self.below(things.len());
         things.get(at)
     }

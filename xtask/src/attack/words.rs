@@ -18,7 +18,7 @@ pub(super) const TOO_LARGE: &str = "File too large";
 
 /// What a closing line says.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Figures {
+pub(crate) struct Figures {
     /// Events recorded or read; of a live command transitions seen.
     pub(super) events: u64,
     /// Transitions read.
@@ -94,7 +94,7 @@ pub(super) fn times(said: &str, what: &str) -> usize {
 }
 
 /// The end of what was said, for a complaint.
-pub(super) fn tail(said: &str) -> String {
+pub(crate) fn tail(said: &str) -> String {
     let lines: Vec<_> = said.lines().collect();
     lines[lines.len().saturating_sub(3)..].join(" / ")
 }

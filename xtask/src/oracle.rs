@@ -1,0 +1,184 @@
+//! `cargo xtask oracle`: random lives on the live kernel, and every row of tcptrace beside what witnesses say of them.
+//!
+//! The witnesses share no code with tcptrace: the actors' own logs, a packet socket, and the kernel's counters. A value
+//! that differs from what they say fails; one that is unknown is counted, and so is one that the witnesses are unsure
+//! of. A life that fails is made again with less in it, until it is as short as it can be.
+
+mod actor;
+mod compare;
+mod conversation;
+mod log;
+mod packets;
+pub(crate) mod play;
+mod round;
+mod row;
+mod script;
+mod truth;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::attack::random::Random;
+use crate::{bench, host, workspace};
+use compare::{Compared, Finding, Kind};
+use round::{Ground, Outcome};
+use script::Life;
+
+/// Lives in one round.
+const ROUND: usize = 4 * round::GROUP;
+
+/// Options of `cargo xtask oracle`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How many lives to make
+    #[arg(long, default_value_t = 10_000)]
+    lives: usize,
+    /// Repeat the lives of another run
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Make this life so many times, instead of random ones
+    #[arg(long, value_name = "TEXT")]
+    script: Option<String>,
+    /// Shrink this many kinds of failures
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    shrink: usize,
+    /// Do not wait for any TIME_WAIT to expire
+    #[arg(long)]
+    no_expiry: bool,
+    /// Use this tcptrace instead of a release build of the workspace
+    #[arg(long, value_name = "FILE")]
+    tcptrace: Option<PathBuf>,
+}
+
+/// What was found so far.
+#[derive(Default)]
+struct Found {
+    lives: u64,
+    rows: u64,
+    values: u64,
+    packets: usize,
+    /// How often, and one life that shows it.
+    kinds: BTreeMap<(Kind, String), (u64, Life, String)>,
+    complaints: Vec<String>,
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self { family: script::Family::V4, steps: Vec::new() }
+    }
+}
+
+/// Makes the lives, compares, and prints what was found.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if !host::is_root() {
+        bail!("tracing the live kernel is for root: run `cargo xtask oracle` as root");
+    }
+    let built = || Ok(bench::build(false, &["--bin", "tcptrace"])?.join("tcptrace"));
+    let tcptrace = args.tcptrace.clone().map_or_else(built, Ok::<_, anyhow::Error>)?;
+    let tcptrace = tcptrace.canonicalize().with_context(|| format!("cannot find {}", tcptrace.display()))?;
+    bench::mount_tracefs().context("cannot mount tracefs")?;
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    let seed = args.seed.unwrap_or_else(|| u64::from(since_1970.subsec_nanos()));
+    println!("Seed: {seed}");
+    let mut random = Random::new(seed);
+    let lives: Vec<Life> = match &args.script {
+        Some(script) => vec![script.parse()?; args.lives],
+        None => (0..args.lives).map(|_| Life::random(&mut random)).collect(),
+    };
+    let folder = workspace::target().join("oracle");
+    let begun = Instant::now();
+    let mut found = Found::default();
+    for (number, lives) in lives.chunks(ROUND).enumerate() {
+        let expire = number == 0 && !args.no_expiry;
+        let ground = Ground { tcptrace: &tcptrace, folder: &folder, spread: Duration::from_secs(12), expire };
+        found.add(lives, round::run(&ground, lives)?);
+    }
+    found.print(begun.elapsed());
+    let wrong: Vec<_> = found.kinds.iter().filter(|((kind, _), _)| *kind == Kind::Wrong).collect();
+    for ((_, what), (_, life, _)) in wrong.iter().take(args.shrink) {
+        let ground = Ground { tcptrace: &tcptrace, folder: &folder, spread: Duration::from_secs(2), expire: false };
+        match shrink(&ground, life, what)? {
+            Some((life, detail)) => println!("\nThe shortest life for `{what}`:\n  {life}\n  {detail}"),
+            None => println!("\n`{what}` was not seen again in:\n  {life}"),
+        }
+    }
+    println!("\nSeed {seed}, {:.0} s.", begun.elapsed().as_secs_f64());
+    if !wrong.is_empty() || !found.complaints.is_empty() {
+        bail!("tcptrace and the witnesses disagree (--seed {seed})");
+    }
+    Ok(())
+}
+
+impl Found {
+    fn add(&mut self, lives: &[Life], outcome: Outcome) {
+        let Outcome { compared, complaints, unseen, packets } = outcome;
+        self.complaints.extend(complaints);
+        self.packets += packets;
+        if unseen > 0 {
+            self.complaints.push(format!("the witness of packets missed {unseen}"));
+        }
+        self.lives += lives.len() as u64;
+        for (life, Compared { findings, values, rows }) in lives.iter().zip(compared) {
+            self.values += values;
+            self.rows += rows;
+            for Finding { kind, what, detail } in findings {
+                let entry = self.kinds.entry((kind, what)).or_insert_with(|| (0, life.clone(), detail.clone()));
+                entry.0 += 1;
+                // The shorter, the clearer.
+                if life.steps.len() < entry.1.steps.len() {
+                    (entry.1, entry.2) = (life.clone(), detail);
+                }
+            }
+        }
+    }
+
+    fn count(&self, kind: Kind) -> u64 {
+        self.kinds.iter().filter(|((of, _), _)| *of == kind).map(|(_, (count, ..))| count).sum()
+    }
+
+    fn print(&self, took: Duration) {
+        let unknown = self.count(Kind::Unknown);
+        let of_values = unknown as f64 * 100.0 / self.values.max(1) as f64;
+        println!(
+            "{} lives in {:.0} s: {} rows compared, {} values, {} packets; {} wrong, {unknown} unknown ({of_values:.2} %), {} \
+             abstentions.",
+            self.lives,
+            took.as_secs_f64(),
+            self.rows,
+            self.values,
+            self.packets,
+            self.count(Kind::Wrong),
+            self.count(Kind::Abstained),
+        );
+        for ((kind, what), (count, life, detail)) in &self.kinds {
+            println!("- {kind:?}: {what}: {count}\n    {life}\n    {detail}");
+        }
+        for complaint in &self.complaints {
+            println!("- {complaint}");
+        }
+    }
+}
+
+/// The shortest life that fails in this way, and how.
+fn shrink(ground: &Ground, life: &Life, what: &str) -> Result<Option<(Life, String)>> {
+    /// Each is tried so often: what depends on a race does not show every time.
+    const TIMES: usize = 4;
+    let mut shortest = None;
+    let mut candidates = vec![life.clone()];
+    while !candidates.is_empty() {
+        let lives: Vec<Life> = candidates.iter().flat_map(|life| vec![life.clone(); TIMES]).collect();
+        let Outcome { compared, .. } = round::run(ground, &lives)?;
+        let fails = |compared: &Compared| {
+            let is_it = |finding: &&Finding| finding.kind == Kind::Wrong && finding.what == what;
+            compared.findings.iter().find(is_it).map(|finding| finding.detail.clone())
+        };
+        let first = lives.into_iter().zip(&compared).find_map(|(life, compared)| Some((life, fails(compared)?)));
+        let Some((life, detail)) = first else { break };
+        candidates = life.simpler();
+        shortest = Some((life, detail));
+    }
+    Ok(shortest)
+}

@@ -1,0 +1,182 @@
+//! Rows beside what the witnesses say.
+
+use serde_json::Value;
+
+use super::row::Row;
+use super::script::Who;
+use super::truth::{Expected, Range};
+
+/// How far a length may be from what the witnesses say, in ns.
+const TOLERANCE: u64 = 5_000_000;
+
+/// What a comparison came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// The row says what is not so.
+    Wrong,
+    /// The row does not say what the witnesses know.
+    Unknown,
+    /// The witnesses cannot tell.
+    Abstained,
+}
+
+/// One value that is not as the witnesses say.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Finding {
+    pub(super) kind: Kind,
+    /// Which field, or why.
+    pub(super) what: String,
+    pub(super) detail: String,
+}
+
+/// What comparing the rows of a life came to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Compared {
+    pub(super) findings: Vec<Finding>,
+    /// Values that were compared.
+    pub(super) values: u64,
+    /// Rows that were.
+    pub(super) rows: u64,
+}
+
+impl Compared {
+    fn note(&mut self, kind: Kind, what: impl Into<String>, detail: impl Into<String>) {
+        self.findings.push(Finding { kind, what: what.into(), detail: detail.into() });
+    }
+
+    fn value(&mut self, is_so: bool, what: &str, detail: impl FnOnce() -> String) {
+        self.values += 1;
+        if !is_so {
+            self.note(Kind::Wrong, what, detail());
+        }
+    }
+
+    fn unknown(&mut self, what: &str, detail: impl Into<String>) {
+        self.values += 1;
+        self.note(Kind::Unknown, what, detail);
+    }
+}
+
+/// Compares the rows of a life with its ends.
+pub(super) fn life(expected: &[Expected], rows: &[Row]) -> Compared {
+    let mut compared = Compared::default();
+    let mut left: Vec<&Row> = rows.iter().collect();
+    for end in expected {
+        let best = left
+            .iter()
+            .enumerate()
+            .filter(|(_, row)| may_be(end, row))
+            .min_by_key(|(_, row)| (!has_cookie(end, row), row.begun.abs_diff(end.opened.0)))
+            .map(|(at, _)| at);
+        match (best.map(|at| left.remove(at)), end.unsure) {
+            (Some(_), Some(why)) => compared.note(Kind::Abstained, why, format!("{end:?}")),
+            (None, Some(why)) => compared.note(Kind::Abstained, why, format!("no row: {end:?}")),
+            (Some(row), None) => compare(end, row, &mut compared),
+            (None, None) => {
+                compared.values += 1;
+                compared.note(Kind::Wrong, format!("{} missing", side(end.who)), format!("{end:?}"));
+            }
+        }
+    }
+    for row in left {
+        compared.note(Kind::Wrong, "row invented", row.value.to_string());
+    }
+    compared
+}
+
+fn side(who: Who) -> &'static str {
+    match who {
+        Who::Client => "client",
+        Who::Server => "server",
+    }
+}
+
+fn has_cookie(end: &Expected, row: &Row) -> bool {
+    end.cookie.is_some_and(|cookie| row.value["conn"] == format!("{cookie:x}"))
+}
+
+fn may_be(end: &Expected, row: &Row) -> bool {
+    match end.local {
+        Some(local) => row.local == local && row.remote == end.remote,
+        None => has_cookie(end, row),
+    }
+}
+
+fn compare(end: &Expected, row: &Row, compared: &mut Compared) {
+    compared.rows += 1;
+    let side = side(end.who);
+    let field = |name: &str| &row.value[name];
+    let words: [(&str, Vec<Option<&str>>); 4] = [
+        ("side", vec![Some(side)]),
+        ("closer", end.closer.iter().copied().map(Some).collect()),
+        ("end", end.end.iter().copied().map(Some).collect()),
+        ("time_wait_end", end.time_wait_end.clone()),
+    ];
+    for (name, allowed) in words {
+        let said = field(name);
+        if said == "unknown" {
+            compared.unknown(name, format!("{side}, expected {allowed:?}"));
+            continue;
+        }
+        compared.value(allowed.contains(&said.as_str()), name, || format!("{side} expected {allowed:?}, got {said}"));
+    }
+    states(end, row, compared);
+    if let Some(cookie) = end.cookie {
+        compared.value(has_cookie(end, row), "conn", || format!("{side} expected {cookie:x}, got {}", field("conn")));
+    }
+    match field("pid").as_u64() {
+        None => compared.unknown("pid", format!("{side}, expected {:?}", end.owner)),
+        Some(pid) => {
+            let is_so = end.owner.iter().any(|owner| u64::from(*owner) == pid);
+            compared.value(is_so, "pid", || format!("{side} expected {:?}, got {pid}", end.owner));
+        }
+    }
+    match field("close_pid").as_u64() {
+        None if end.is_closed => compared.unknown("close_pid", format!("{side}, expected {:?}", end.closers)),
+        None => compared.values += 1,
+        Some(pid) => {
+            let is_so = end.closers.iter().any(|closer| u64::from(*closer) == pid);
+            compared.value(is_so, "close_pid", || format!("{side} expected {:?}, got {pid}", end.closers));
+        }
+    }
+    number(side, "bytes_sent", field("bytes_sent"), end.sent, compared);
+    number(side, "bytes_received", field("bytes_received"), end.received, compared);
+    if !end.is_retransmitted {
+        number(side, "retransmits", field("retransmits"), (0, 0), compared);
+    }
+    if field("complete") == false {
+        compared.unknown("complete", format!("{side} is said to be incomplete"));
+    }
+}
+
+fn number(side: &str, name: &str, said: &Value, (least, most): Range, compared: &mut Compared) {
+    match said.as_u64() {
+        None => compared.unknown(name, format!("{side}, expected {least}..={most}")),
+        Some(said) => {
+            let is_so = (least..=most).contains(&said);
+            compared.value(is_so, name, || format!("{side} expected {least}..={most}, got {said}"));
+        }
+    }
+}
+
+fn states(end: &Expected, row: &Row, compared: &mut Compared) {
+    let side = side(end.who);
+    let expected: Vec<_> = end.states.iter().map(|stay| stay.state).collect();
+    let said: Vec<_> = row.states().map(|(state, ..)| state).collect();
+    compared.value(expected == said, "states", || format!("{side} expected {expected:?}, got {said:?}"));
+    if expected != said {
+        return;
+    }
+    for (stay, (state, ns, at_least)) in end.states.iter().zip(row.states()) {
+        let least = stay.end.0.saturating_sub(stay.begin.1).saturating_sub(TOLERANCE);
+        let most = stay.end.1.saturating_sub(stay.begin.0) + TOLERANCE;
+        if at_least {
+            compared.unknown(&format!("{state} at least"), format!("{side} {ns}, expected {least}..={most}"));
+            continue;
+        }
+        let ms = |ns: u64| std::time::Duration::from_nanos(ns).as_secs_f64() * 1e3;
+        compared.value((least..=most).contains(&ns), &format!("{state} length"), || {
+            format!("{side} expected {:.3}..={:.3} ms, got {:.3}", ms(least), ms(most), ms(ns))
+        });
+    }
+}

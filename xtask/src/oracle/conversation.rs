@@ -1,0 +1,116 @@
+//! Packets, put in order: one conversation for each connection that was begun, with when each segment left and came.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use super::packets::{ACK, FIN, Packet, RST, SYN};
+use super::script::Who;
+
+/// A segment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Segment {
+    pub(super) from: Who,
+    pub(super) sent: u64,
+    pub(super) received: Option<u64>,
+    pub(super) seq: u32,
+    pub(super) ack: u32,
+    pub(super) flags: u8,
+    pub(super) len: u32,
+}
+
+impl Segment {
+    pub(super) fn is(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// How much of the sequence space it takes.
+    pub(super) fn space(&self) -> u32 {
+        self.len + u32::from(self.is(SYN)) + u32::from(self.is(FIN))
+    }
+}
+
+/// All segments of a connection, from its SYN.
+#[derive(Clone, Debug)]
+pub(super) struct Conversation {
+    pub(super) client: SocketAddr,
+    pub(super) server: SocketAddr,
+    pub(super) segments: Vec<Segment>,
+    /// When the next one between the same ends began.
+    pub(super) next: Option<u64>,
+}
+
+impl Conversation {
+    pub(super) fn begun(&self) -> u64 {
+        self.segments.first().map_or(0, |segment| segment.sent)
+    }
+
+    pub(super) fn of(&self, who: Who) -> impl Iterator<Item = &Segment> {
+        self.segments.iter().filter(move |segment| segment.from == who)
+    }
+
+    /// Its initial sequence number, once it has one.
+    pub(super) fn initial(&self, who: Who) -> Option<u32> {
+        self.of(who).find(|segment| segment.is(SYN)).map(|segment| segment.seq)
+    }
+
+    /// When the server got what makes it a connection.
+    pub(super) fn accepted_by_server(&self) -> Option<u64> {
+        let server = self.initial(Who::Server)?;
+        let confirms = |segment: &&Segment| {
+            segment.is(ACK) && !segment.is(SYN) && segment.ack.wrapping_sub(server) >= 1 && segment.received.is_some()
+        };
+        let first = self.of(Who::Client).find(confirms)?;
+        if first.is(RST) { None } else { first.received }
+    }
+}
+
+/// The conversations with each server.
+pub(super) fn sort(packets: &[Packet]) -> HashMap<SocketAddr, Vec<Conversation>> {
+    let mut servers: HashMap<SocketAddr, Vec<Conversation>> = HashMap::new();
+    for packet in packets {
+        let Some((who, client, server)) = ends(packet) else { continue };
+        let conversations = servers.entry(server).or_default();
+        let current = conversations.iter().rposition(|other| other.client == client);
+        if !packet.is_outgoing {
+            if let Some(at) = current {
+                note_received(&mut conversations[at], who, packet);
+            }
+            continue;
+        }
+        let is_syn = packet.flags & (SYN | ACK) == SYN && who == Who::Client;
+        let is_new = is_syn && current.is_none_or(|at| conversations[at].initial(Who::Client) != Some(packet.seq));
+        if is_new {
+            if let Some(at) = current {
+                conversations[at].next = Some(packet.at);
+            }
+            conversations.push(Conversation { client, server, segments: Vec::new(), next: None });
+        }
+        let at = if is_new { Some(conversations.len() - 1) } else { current };
+        if let Some(at) = at {
+            let Packet { at: sent, seq, ack, flags, len, .. } = *packet;
+            conversations[at].segments.push(Segment { from: who, sent, received: None, seq, ack, flags, len });
+        }
+    }
+    servers
+}
+
+/// Who sent it, and the client's and the server's addresses: servers have a port that no client has.
+fn ends(packet: &Packet) -> Option<(Who, SocketAddr, SocketAddr)> {
+    match (packet.from.port(), packet.to.port()) {
+        (_, super::actor::PORT) => Some((Who::Client, packet.from, packet.to)),
+        (super::actor::PORT, _) => Some((Who::Server, packet.to, packet.from)),
+        _ => None,
+    }
+}
+
+fn note_received(conversation: &mut Conversation, who: Who, packet: &Packet) {
+    let of_packet = (packet.seq, packet.ack, packet.flags, packet.len);
+    let is_it = |segment: &&mut Segment| {
+        segment.from == who
+            && segment.received.is_none()
+            && (segment.seq, segment.ack, segment.flags, segment.len) == of_packet
+    };
+    if let Some(segment) = conversation.segments.iter_mut().find(is_it) {
+        segment.received = Some(packet.at);
+    }
+}

@@ -1,0 +1,258 @@
+//! A round: lives in several network namespaces at once, beside one tcptrace and the witnesses.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+
+use super::actor::{canonical, server_address};
+use super::compare::{self, Compared};
+use super::packets::Capture;
+use super::row::{self, Row};
+use super::script::Life;
+use super::truth::{self, Expected};
+use super::{conversation, log};
+use crate::attack::process::Process;
+use crate::attack::words;
+use crate::stress::load::Load;
+
+/// Lives in one network namespace.
+pub(super) const GROUP: usize = 500;
+/// How long the last life may go on by itself when its actors are gone: an orphan's time, and some.
+const SETTLE: Duration = Duration::from_millis(4_500);
+/// Long enough for every TIME_WAIT to expire.
+const TIME_WAIT: Duration = Duration::from_secs(63);
+/// How long a network namespace may take to go.
+const CLEANUP: Duration = Duration::from_secs(15);
+
+/// What a round needs.
+pub(super) struct Ground<'a> {
+    pub(super) tcptrace: &'a Path,
+    pub(super) folder: &'a Path,
+    /// How long beginning all lives takes.
+    pub(super) spread: Duration,
+    /// Whether the first network namespace stays until every TIME_WAIT has expired.
+    pub(super) expire: bool,
+}
+
+/// What a round came to.
+pub(super) struct Outcome {
+    /// Of each life.
+    pub(super) compared: Vec<Compared>,
+    /// Complaints about all of it.
+    pub(super) complaints: Vec<String>,
+    /// Packets that the witness missed.
+    pub(super) unseen: u32,
+    pub(super) packets: usize,
+}
+
+/// Some lives in one network namespace.
+struct Group<'a> {
+    lives: &'a [Life],
+    load: Load,
+    log: PathBuf,
+    capture: Option<Capture>,
+    packets: Vec<super::packets::Packet>,
+    unseen: u32,
+    gone: truth::Range,
+    /// What the kernel counted: connections that were begun, and those that were accepted.
+    opens: [u64; 2],
+}
+
+/// Makes the lives, and compares.
+pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
+    if ground.folder.exists() {
+        fs::remove_dir_all(ground.folder).context("cannot remove the folder of an earlier run")?;
+    }
+    fs::create_dir_all(ground.folder).context("cannot create a folder")?;
+    let mut groups: Vec<Group> = lives
+        .chunks(GROUP)
+        .enumerate()
+        .map(|(number, lives)| Group::prepare(ground, number, lives))
+        .collect::<Result<_>>()?;
+    let tcptrace = start(ground, &groups)?;
+    for group in &mut groups {
+        group.capture = Some(Capture::start(group.load.pid())?);
+    }
+    for group in &mut groups {
+        group.load.begin()?;
+    }
+    for group in &mut groups {
+        group.load.wait()?;
+    }
+    sleep(SETTLE);
+    for group in &mut groups {
+        group.settle()?;
+    }
+    let since = Instant::now();
+    let first = usize::from(ground.expire);
+    let rows = ground.folder.join("rows");
+    groups.iter_mut().skip(first).try_for_each(Group::end)?;
+    if ground.expire {
+        sleep(TIME_WAIT.saturating_sub(since.elapsed()));
+        groups[0].end()?;
+    }
+    wait_for_rows(&groups, &rows)?;
+    let ended = tcptrace.end(Signal::SIGINT)?;
+    let mut complaints = Vec::new();
+    if ended.status != 0 {
+        complaints.push(format!("tcptrace ended with {}: {}", ended.status, words::tail(&ended.said)));
+    }
+    let (live, lines) = (row::read(&rows)?, fs::read_to_string(&rows).context("cannot read the rows")?);
+    complaints.extend(replay(ground, &lines)?);
+    let compared = groups.iter().flat_map(|group| group.compare(live.get(&group.load.netns))).collect();
+    complaints.extend(groups.iter().filter_map(Group::counters));
+    Ok(Outcome {
+        compared,
+        complaints,
+        unseen: groups.iter().map(|group| group.unseen).sum(),
+        packets: groups.iter().map(|group| group.packets.len()).sum(),
+    })
+}
+
+fn start(ground: &Ground, groups: &[Group]) -> Result<Process> {
+    let mut command = Command::new(ground.tcptrace);
+    command.args(["connections", "--format", "json", "--no-existing", "--record"]);
+    command.arg(ground.folder.join("trace")).stdin(Stdio::null());
+    for group in groups {
+        command.arg("--netns").arg(group.load.netns.to_string());
+    }
+    command.stdout(File::create(ground.folder.join("rows")).context("cannot create a file for the rows")?);
+    Process::ready(&mut command, &ground.folder.join("said"))
+}
+
+/// The rows of the trace that was recorded at the same time have to be the same.
+fn replay(ground: &Ground, live: &str) -> Result<Option<String>> {
+    let output = Command::new(ground.tcptrace)
+        .args(["replay", "--connections", "--format", "json"])
+        .arg(ground.folder.join("trace"))
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot replay the trace")?;
+    let replayed = String::from_utf8_lossy(&output.stdout);
+    let sorted = |text: &str| {
+        let mut rows: Vec<String> =
+            text.lines().filter(|line| line.contains(r#""event":"connection""#)).map(str::to_owned).collect();
+        rows.sort();
+        rows
+    };
+    let (live, replayed) = (sorted(live), sorted(&replayed));
+    let other = |ours: &[String], theirs: &[String]| {
+        ours.iter().filter(|row| theirs.binary_search(row).is_err()).map(String::clone).collect::<Vec<_>>()
+    };
+    let (only_live, only_replayed) = (other(&live, &replayed), other(&replayed, &live));
+    if live.len() == replayed.len() && only_live.is_empty() && only_replayed.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "{} rows live, {} replayed ({}); {} differ: {} / {}",
+        live.len(),
+        replayed.len(),
+        output.status,
+        only_live.len().max(only_replayed.len()),
+        only_live.first().map_or("-", String::as_str),
+        only_replayed.first().map_or("-", String::as_str),
+    )))
+}
+
+/// Waits until there are as many rows as there will be, or nothing comes for long.
+fn wait_for_rows(groups: &[Group], rows: &Path) -> Result<()> {
+    let expected: usize = groups.iter().map(Group::rows_at_least).sum();
+    let begun = Instant::now();
+    let mut size = 0;
+    let mut quiet = Instant::now();
+    while begun.elapsed() < CLEANUP {
+        let text = fs::read(rows).context("cannot read the rows")?;
+        let count = text.iter().filter(|byte| **byte == b'\n').count();
+        if text.len() != size {
+            (size, quiet) = (text.len(), Instant::now());
+        }
+        if count >= expected && quiet.elapsed() > Duration::from_secs(1) {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+impl<'a> Group<'a> {
+    fn prepare(ground: &Ground, number: usize, lives: &'a [Life]) -> Result<Self> {
+        let scripts = ground.folder.join(format!("scripts-{number}"));
+        let log = ground.folder.join(format!("log-{number}"));
+        let lines: String = lives.iter().map(|life| format!("{life}\n")).collect();
+        fs::write(&scripts, lines).context("cannot write the scripts")?;
+        let count = f64::from(u32::try_from(lives.len())?);
+        let rate = (count / ground.spread.as_secs_f64()).max(1.0);
+        let argument = |name: &str, value: &Path| format!("--{name}={}", value.display());
+        let arguments = [argument("scripts", &scripts), argument("log", &log), format!("--rate={rate}")];
+        let load = Load::start_as("oracle-play", &arguments)?;
+        let (capture, packets, unseen, gone, opens) = (None, Vec::new(), 0, (0, 0), [0; 2]);
+        Ok(Self { lives, load, log, capture, packets, unseen, gone, opens })
+    }
+
+    /// All lives are over, but for their TIME_WAITs.
+    fn settle(&mut self) -> Result<()> {
+        let seen = self.capture.take().context("nobody watches packets")?.stop()?;
+        self.packets = seen.packets;
+        self.unseen = seen.dropped;
+        let snmp = fs::read_to_string(format!("/proc/{}/net/snmp", self.load.pid())).context("cannot read counters")?;
+        let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:"));
+        let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let of = |name: &str| {
+            let at = names.split(' ').position(|word| word == name)?;
+            values.split(' ').nth(at)?.parse().ok()
+        };
+        self.opens = [of("ActiveOpens").unwrap_or(0), of("PassiveOpens").unwrap_or(0)];
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let begun = log::now();
+        self.load.end()?;
+        self.gone = (begun, log::now() + u64::try_from(CLEANUP.as_nanos())?);
+        Ok(())
+    }
+
+    /// One of the client's, and one of the server's.
+    fn rows_at_least(&self) -> usize {
+        usize::try_from(self.opens[0] + self.opens[1]).unwrap_or(0)
+    }
+
+    fn expected(&self) -> Result<Vec<Vec<Expected>>> {
+        let calls = log::read(&self.log, self.lives.len())?;
+        let conversations = conversation::sort(&self.packets);
+        let of = |(index, life): (usize, &Life)| {
+            let server = canonical(server_address(life.family, index));
+            let conversations = conversations.get(&server).map_or(&[][..], Vec::as_slice);
+            truth::of_life(&calls[index], conversations, self.gone)
+        };
+        Ok(self.lives.iter().enumerate().map(of).collect())
+    }
+
+    fn compare(&self, rows: Option<&Vec<Row>>) -> Vec<Compared> {
+        let mut of_life: HashMap<usize, Vec<Row>> = HashMap::new();
+        for row in rows.into_iter().flatten() {
+            of_life.entry(row.life().unwrap_or(usize::MAX)).or_default().push(row.clone());
+        }
+        let expected = self.expected().unwrap_or_default();
+        let of = |(index, ends): (usize, &Vec<Expected>)| {
+            compare::life(ends, of_life.get(&index).map_or(&[][..], Vec::as_slice))
+        };
+        expected.iter().enumerate().map(of).collect()
+    }
+
+    /// What the witnesses say has to be what the kernel counted.
+    fn counters(&self) -> Option<String> {
+        let expected = self.expected().ok()?;
+        let count = |who| expected.iter().flatten().filter(|end| end.who == who).count() as u64;
+        let counted = [count(super::script::Who::Client), count(super::script::Who::Server)];
+        (counted != self.opens).then(|| {
+            format!("the witnesses are unsure: {counted:?} clients and servers, the kernel counts {:?}", self.opens)
+        })
+    }
+}

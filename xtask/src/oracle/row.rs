@@ -1,0 +1,75 @@
+//! Rows of tcptrace, as far as they are compared.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::actor::PORT;
+
+/// A row of `connections --format json`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Row {
+    pub(super) netns: u64,
+    pub(super) value: Value,
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    /// When it began, in ns of `CLOCK_BOOTTIME`.
+    pub(super) begun: u64,
+}
+
+impl Row {
+    fn parse(line: &str) -> Result<Option<Self>> {
+        let value: Value = serde_json::from_str(line).with_context(|| format!("tcptrace printed `{line}`"))?;
+        if value["event"] != "connection" {
+            return Ok(None);
+        }
+        let address = |name: &str| {
+            let text = value[name].as_str().unwrap_or_default();
+            text.parse().with_context(|| format!("`{text}` is no address"))
+        };
+        let lasted: u64 = states(&value).map(|(_, ns, _)| ns).sum();
+        let (local, remote) = (address("local")?, address("remote")?);
+        let begun = value["boot_ns"].as_u64().context("a row without a time")?.saturating_sub(lasted);
+        let netns = value["netns"].as_u64().context("a row without a network namespace")?;
+        Ok(Some(Self { netns, local, remote, begun, value }))
+    }
+
+    /// Which life it is of.
+    pub(super) fn life(&self) -> Option<usize> {
+        let server = [self.local, self.remote].into_iter().find(|end| end.port() == PORT)?;
+        usize::try_from(match server.ip() {
+            IpAddr::V4(v4) => u32::from(v4).checked_sub(0x7f01_0000)?,
+            IpAddr::V6(v6) => u32::try_from(u128::from(v6) & 0xffff_ffff).ok()?,
+        })
+        .ok()
+    }
+
+    /// Its states, how long each lasted, and whether that is a lower bound.
+    pub(super) fn states(&self) -> impl Iterator<Item = (&str, u64, bool)> {
+        states(&self.value)
+    }
+}
+
+fn states(value: &Value) -> impl Iterator<Item = (&str, u64, bool)> {
+    value["states"].as_array().into_iter().flatten().map(|stay| {
+        let name = stay["state"].as_str().unwrap_or("?");
+        (name, stay["ns"].as_u64().unwrap_or(0), stay["at_least"].as_bool().unwrap_or(true))
+    })
+}
+
+/// All rows of a file, by network namespace, and the lines as they are.
+pub(super) fn read(file: &Path) -> Result<HashMap<u64, Vec<Row>>> {
+    let opened = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut rows: HashMap<u64, Vec<Row>> = HashMap::new();
+    for line in BufReader::new(opened).lines() {
+        if let Some(row) = Row::parse(&line.context("cannot read a row")?)? {
+            rows.entry(row.netns).or_default().push(row);
+        }
+    }
+    Ok(rows)
+}

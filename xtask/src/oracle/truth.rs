@@ -1,0 +1,639 @@
+//! What the witnesses say of each end of a connection: its states and when they began, how it ended, and whose it was.
+//!
+//! This is another reading of RFC 9293 and of the kernel than tcptrace's: from segments and system calls alone. Every time
+//! is a range, every word one of several; where the witnesses cannot tell, they say why.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::conversation::{Conversation, Segment};
+use super::log::Call;
+use super::packets::{ACK, FIN, RST, SYN};
+use super::play::FIN_TIMEOUT;
+use super::script::Who;
+
+/// In ns of `CLOCK_BOOTTIME`: not earlier, and not later.
+pub(super) type Range = (u64, u64);
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+/// What the kernel makes of a segment is made so soon after it came.
+const SOON: u64 = 2 * MS;
+/// `TCP_TIMEWAIT_LEN`, and one step of the timer wheel at the slowest rate of its clock.
+const TIME_WAIT: Range = (60 * SECOND, 65_200 * MS);
+
+/// One end of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Expected {
+    pub(super) who: Who,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) remote: SocketAddr,
+    pub(super) cookie: Option<u64>,
+    pub(super) opened: Range,
+    pub(super) states: Vec<Stay>,
+    pub(super) closer: Vec<&'static str>,
+    pub(super) end: Vec<&'static str>,
+    pub(super) time_wait_end: Vec<Option<&'static str>>,
+    pub(super) owner: Vec<u32>,
+    /// Who may have closed it, and whether somebody has for certain.
+    pub(super) closers: Vec<u32>,
+    pub(super) is_closed: bool,
+    pub(super) sent: Range,
+    pub(super) received: Range,
+    pub(super) is_retransmitted: bool,
+    /// Why the witnesses cannot tell.
+    pub(super) unsure: Option<&'static str>,
+}
+
+/// A state, when it began and when it was over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Stay {
+    pub(super) state: &'static str,
+    pub(super) begin: Range,
+    pub(super) end: Range,
+}
+
+/// What happened to an end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum What {
+    Established,
+    OwnFin,
+    FinAcked,
+    PeerFin,
+    OwnReset,
+    PeerReset,
+    /// Nobody holds its socket any more.
+    Orphaned,
+}
+
+/// All that the witnesses know of one end.
+struct Witness<'a> {
+    who: Who,
+    conversation: &'a Conversation,
+    /// Calls on this socket, or on the listener of one that nobody accepted.
+    calls: Vec<&'a Call>,
+    is_accepted: bool,
+    /// When the network namespace went.
+    gone: Range,
+}
+
+/// The ends that a life had.
+pub(super) fn of_life(calls: &[Call], conversations: &[Conversation], gone: Range) -> Vec<Expected> {
+    let mut ends = Vec::new();
+    let mut claimed = vec![false; calls.len()];
+    for conversation in conversations {
+        let begun = conversation.begun();
+        let connects = |call: &&Call| {
+            matches!(call.name.as_str(), "connect" | "reconnect")
+                && call.from <= begun
+                && call.to.is_none_or(|to| begun <= to)
+        };
+        if let Some(connect) = calls.iter().find(connects) {
+            let own = calls.iter().filter(|call| call.who == Who::Client && call.cookie == connect.cookie).collect();
+            let client = Witness { who: Who::Client, conversation, calls: own, is_accepted: true, gone };
+            ends.push(client.expected(Some(connect)));
+        }
+        let Some(confirmed) = conversation.accepted_by_server() else { continue };
+        let accepts = |(at, call): &(usize, &Call)| {
+            call.name == "accept"
+                && call.errno == 0
+                && call.remote == Some(conversation.client)
+                && call.to.is_some_and(|to| to >= confirmed)
+                && !claimed[*at]
+        };
+        let accept = calls.iter().enumerate().find(accepts);
+        if let Some((at, _)) = accept {
+            claimed[at] = true;
+        }
+        let accept = accept.map(|(_, call)| call);
+        let is_own = |call: &&Call| {
+            call.who == Who::Server
+                && match accept {
+                    Some(accept) => call.cookie == accept.cookie && call.name != "unlisten",
+                    None => matches!(call.name.as_str(), "unlisten" | "exit" | "kill") && call.errno == 0,
+                }
+        };
+        let own = calls.iter().filter(is_own).collect();
+        let server = Witness { who: Who::Server, conversation, calls: own, is_accepted: accept.is_some(), gone };
+        ends.push(server.expected(accept.or_else(|| calls.iter().find(|call| call.name == "listen"))));
+    }
+    ends.extend(calls.iter().filter_map(|call| without_segments(call, conversations)));
+    ends
+}
+
+/// A connect that never sent a SYN.
+fn without_segments(call: &Call, conversations: &[Conversation]) -> Option<Expected> {
+    let is_connect = matches!(call.name.as_str(), "connect" | "reconnect");
+    let to = call.to?;
+    if !is_connect || conversations.iter().any(|other| (call.from..=to).contains(&other.begun())) {
+        return None;
+    }
+    Some(Expected {
+        who: Who::Client,
+        local: None,
+        remote: call.remote?,
+        cookie: Some(call.cookie),
+        opened: (call.from, to),
+        states: vec![Stay { state: "SYN_SENT", begin: (call.from, to), end: (call.from, to) }],
+        closer: vec!["never_established"],
+        end: vec!["no_local_port"],
+        time_wait_end: vec![None],
+        owner: vec![call.pid],
+        closers: vec![call.pid],
+        is_closed: false,
+        sent: (0, 0),
+        received: (0, 0),
+        is_retransmitted: false,
+        unsure: (call.errno != nix::libc::EADDRNOTAVAIL).then_some("a connect without a SYN"),
+    })
+}
+
+impl Witness<'_> {
+    fn mine(&self) -> impl Iterator<Item = &Segment> {
+        self.conversation.of(self.who)
+    }
+
+    /// Those that came, and when.
+    fn theirs(&self) -> impl Iterator<Item = (u64, &Segment)> {
+        self.conversation.of(self.who.peer()).filter_map(|segment| Some((segment.received?, segment)))
+    }
+
+    fn expected(&self, opener: Option<&Call>) -> Expected {
+        let life = self.lead();
+        let (local, remote) = match self.who {
+            Who::Client => (self.conversation.client, self.conversation.server),
+            Who::Server => (self.conversation.server, self.conversation.client),
+        };
+        let ended = life.states.last().map_or((0, 0), |stay| stay.end);
+        let closing = self.closing_calls();
+        let is_before = |call: &&&Call| call.from <= ended.1 + SOON;
+        Expected {
+            who: self.who,
+            local: Some(local),
+            remote,
+            cookie: opener.filter(|_| self.is_accepted).map(|call| call.cookie),
+            opened: life.opened,
+            closer: life.closer,
+            end: life.end,
+            time_wait_end: life.time_wait_end,
+            owner: opener.map(|call| call.pid).into_iter().collect(),
+            closers: closing.iter().filter(is_before).map(|call| call.pid).collect(),
+            is_closed: self.is_accepted && closing.iter().any(|call| call.to.unwrap_or(call.from) + SOON < ended.0),
+            sent: self.sent(ended),
+            received: self.received(ended),
+            is_retransmitted: self.is_retransmitted(),
+            states: life.states,
+            unsure: life.unsure.or_else(|| opener.is_none().then_some("nobody says who opened it")),
+        }
+    }
+
+    fn closing_calls(&self) -> Vec<&Call> {
+        let closes = |call: &&&Call| {
+            call.errno == 0
+                && match call.name.as_str() {
+                    "shutwr" | "shutrdwr" | "disconnect" | "close" | "exit" | "kill" => true,
+                    "unlisten" => !self.is_accepted,
+                    _ => false,
+                }
+        };
+        let mut calls = Vec::new();
+        for call in self.calls.iter().filter(closes) {
+            calls.push(*call);
+            // After this, the process has the socket no more.
+            if matches!(call.name.as_str(), "close" | "exit" | "kill" | "unlisten") {
+                break;
+            }
+        }
+        calls
+    }
+
+    /// The call by which nobody holds the socket any more.
+    fn last_close(&self) -> Option<&Call> {
+        let calls = self.closing_calls();
+        calls.into_iter().find(|call| matches!(call.name.as_str(), "close" | "exit" | "kill" | "unlisten"))
+    }
+
+    /// The latest moment at which the kernel has done what a segment that came then makes it do: it waits while a call has
+    /// the socket.
+    fn done_by(&self, at: u64) -> u64 {
+        let has_it = |call: &&&Call| call.from <= at + SOON;
+        self.calls.iter().filter(has_it).filter_map(|call| call.to).filter(|to| *to >= at).max().unwrap_or(at)
+    }
+
+    fn on_arrival(&self, at: u64) -> Range {
+        (at, self.done_by(at))
+    }
+
+    /// When a closing call had its effect.
+    fn effect(&self, call: &Call) -> Range {
+        // A process that exits closes its descriptors soon; what it sends shows when.
+        let sent = self.mine().map(|segment| segment.sent).find(|sent| *sent >= call.from);
+        let back = call.to.or(sent).unwrap_or(call.from + 50 * MS);
+        (call.from, back)
+    }
+
+    fn own_fin(&self) -> Option<(Range, Option<Segment>)> {
+        let segment = self.mine().find(|segment| segment.is(FIN)).copied();
+        let call = self.closing_calls().into_iter().find(|call| call.name != "disconnect");
+        match (segment, call) {
+            (Some(segment), Some(call)) if call.from <= segment.sent => {
+                let (from, to) = self.effect(call);
+                Some(((from, to.min(segment.sent)), Some(segment)))
+            }
+            (Some(segment), _) => Some(((segment.sent, segment.sent), Some(segment))),
+            // Behind data that the peer has no room for.
+            (None, Some(call)) if !self.resets_within(self.effect(call)) && self.is_accepted => {
+                Some((self.effect(call), None))
+            }
+            _ => None,
+        }
+    }
+
+    fn resets_within(&self, (from, to): Range) -> bool {
+        self.mine().any(|segment| segment.is(RST) && segment.sent >= from && segment.sent <= to + SOON)
+    }
+
+    fn peer_fin(&self) -> Option<(u64, Segment)> {
+        self.theirs().find(|(_, segment)| segment.is(FIN)).map(|(at, segment)| (at, *segment))
+    }
+
+    /// How much of what the peer sent had come, in order, by some time.
+    fn next_expected(&self, by: u64) -> Option<u32> {
+        let initial = self.conversation.initial(self.who.peer())?;
+        let mut next = 0;
+        for (at, segment) in self.theirs() {
+            let begin = segment.seq.wrapping_sub(initial);
+            let end = begin.wrapping_add(segment.space());
+            if at <= by && begin <= next && end > next && !segment.is(RST) {
+                next = end;
+            }
+        }
+        Some(next)
+    }
+
+    fn happened(&self) -> Vec<(Range, What)> {
+        let mut all = Vec::new();
+        let established = match self.who {
+            Who::Client => self.theirs().find(|(_, segment)| segment.is(SYN)).map(|(at, _)| at),
+            Who::Server => self.conversation.accepted_by_server(),
+        };
+        all.extend(established.map(|at| (self.on_arrival(at), What::Established)));
+        let own = self.own_fin();
+        let peer = self.peer_fin();
+        if let Some((at, Some(fin))) = own {
+            let end = fin.seq.wrapping_add(fin.space());
+            let acks = |(_, segment): &(u64, &Segment)| {
+                segment.is(ACK) && !segment.is(RST) && segment.ack.wrapping_sub(end).cast_signed() >= 0
+            };
+            let acked = self.theirs().filter(|(received, _)| *received >= at.0).find(acks);
+            all.extend(acked.map(|(at, _)| (self.on_arrival(at), What::FinAcked)));
+        }
+        if let Some((at, _)) = own {
+            all.push((at, What::OwnFin));
+        }
+        if let Some((at, _)) = peer {
+            all.push((self.on_arrival(at), What::PeerFin));
+        }
+        if let Some(call) = self.last_close() {
+            all.push((self.effect(call), What::Orphaned));
+        }
+        all.extend(
+            self.mine().filter(|segment| segment.is(RST)).map(|segment| (self.own_reset(segment), What::OwnReset)),
+        );
+        let resets = self.theirs().filter(|(_, segment)| segment.is(RST));
+        all.extend(resets.map(|(at, _)| (self.on_arrival(at), What::PeerReset)));
+        all.sort_by_key(|(at, what)| (at.0, *what == What::PeerFin));
+        self.order_fins(&mut all, own.and_then(|(_, fin)| fin), peer);
+        all
+    }
+
+    /// What each FIN acknowledges says which was first.
+    fn order_fins(&self, all: &mut [(Range, What)], own: Option<Segment>, peer: Option<(u64, Segment)>) {
+        let (Some(own), Some((_, peer))) = (own, peer) else { return };
+        let is_covered = own.ack.wrapping_sub(peer.seq.wrapping_add(peer.space())).cast_signed() >= 0;
+        let at = |what| all.iter().position(|(_, other)| *other == what);
+        let (Some(own_at), Some(peer_at)) = (at(What::OwnFin), at(What::PeerFin)) else { return };
+        if is_covered == (own_at < peer_at) && self.is_prompt(&own) {
+            // Between them, only what depends on neither.
+            all.swap(own_at, peer_at);
+        }
+    }
+
+    /// Whether it left when the call was made.
+    fn is_prompt(&self, fin: &Segment) -> bool {
+        let first = self.closing_calls().into_iter().find(|call| call.name != "disconnect");
+        first.is_some_and(|call| fin.sent >= call.from && fin.sent <= self.effect(call).1)
+    }
+
+    fn own_reset(&self, reset: &Segment) -> Range {
+        if let Some(call) = self.closing_calls().into_iter().find(|call| {
+            let (from, to) = self.effect(call);
+            reset.sent >= from && reset.sent <= to
+        }) {
+            return (call.from, reset.sent);
+        }
+        let drawn_by = self.theirs().map(|(at, _)| at).filter(|at| *at <= reset.sent).last();
+        (drawn_by.unwrap_or(reset.sent), reset.sent)
+    }
+}
+
+/// What a life came to.
+struct Led {
+    opened: Range,
+    states: Vec<Stay>,
+    closer: Vec<&'static str>,
+    end: Vec<&'static str>,
+    time_wait_end: Vec<Option<&'static str>>,
+    unsure: Option<&'static str>,
+}
+
+impl Led {
+    fn new(opened: Range, state: &'static str) -> Self {
+        Self {
+            opened,
+            states: vec![Stay { state, begin: opened, end: opened }],
+            closer: Vec::new(),
+            end: Vec::new(),
+            time_wait_end: vec![None],
+            unsure: None,
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        self.states.last().map_or("", |stay| stay.state)
+    }
+
+    fn close_stay(&mut self, at: Range) {
+        if let Some(stay) = self.states.last_mut() {
+            stay.end = (at.0.max(stay.begin.0), at.1.max(stay.begin.1));
+        }
+    }
+
+    fn enter(&mut self, state: &'static str, at: Range) {
+        self.close_stay(at);
+        let begin = self.states.last().map_or(at, |stay| stay.end);
+        self.states.push(Stay { state, begin, end: begin });
+    }
+
+    fn is_over(&self) -> bool {
+        !self.end.is_empty()
+    }
+
+    fn finish(&mut self, end: &[&'static str], otherwise: &'static str, at: Range) {
+        self.close_stay(at);
+        self.end = end.to_vec();
+        if self.closer.is_empty() {
+            self.closer = vec![otherwise];
+        }
+    }
+
+    fn unsure(&mut self, why: &'static str) {
+        self.unsure.get_or_insert(why);
+    }
+}
+
+impl Witness<'_> {
+    /// Goes through what happened, in order.
+    fn lead(&self) -> Led {
+        let begun = self.conversation.begun();
+        let mut led = match self.who {
+            Who::Client => {
+                let call = self.calls.iter().find(|call| call.from <= begun).map_or(begun, |call| call.from);
+                Led::new((call, begun), "SYN_SENT")
+            }
+            Who::Server => {
+                let at = self.conversation.accepted_by_server().unwrap_or(begun);
+                Led::new(self.on_arrival(at), "SYN_RECV")
+            }
+        };
+        let happened = self.happened();
+        for (at, what) in &happened {
+            self.time_out(&mut led, *at);
+            self.step(&mut led, *at, *what, &happened);
+        }
+        self.time_out(&mut led, (u64::MAX, u64::MAX));
+        self.end_time_wait(&mut led);
+        if !led.is_over() {
+            led.unsure("it has not ended");
+        }
+        led
+    }
+
+    fn step(&self, led: &mut Led, at: Range, what: What, happened: &[(Range, What)]) {
+        if led.is_over() {
+            return;
+        }
+        let state = led.state();
+        match (what, state) {
+            (What::Established, "SYN_SENT" | "SYN_RECV") => led.enter("ESTABLISHED", at),
+            (What::OwnFin, "ESTABLISHED") => {
+                led.closer = vec!["active"];
+                led.enter("FIN_WAIT1", at);
+            }
+            (What::OwnFin, "CLOSE_WAIT") => led.enter("LAST_ACK", at),
+            (What::PeerFin, "ESTABLISHED") => {
+                led.closer = vec!["passive"];
+                led.enter("CLOSE_WAIT", at);
+            }
+            (What::FinAcked, "FIN_WAIT1") => led.enter("FIN_WAIT2", at),
+            (What::PeerFin, "FIN_WAIT1") => {
+                led.closer = vec!["simultaneous"];
+                led.enter("CLOSING", at);
+            }
+            (What::FinAcked, "CLOSING") | (What::PeerFin, "FIN_WAIT2") => led.enter("TIME_WAIT", at),
+            (What::FinAcked, "LAST_ACK") => led.finish(&["fin"], "passive", at),
+            (What::PeerReset, _) => self.peer_reset(led, at, happened),
+            (What::OwnReset, _) => self.own_reset_ends(led, at, happened),
+            _ => {}
+        }
+    }
+
+    fn peer_reset(&self, led: &mut Led, at: Range, happened: &[(Range, What)]) {
+        let reset =
+            self.theirs().find(|(received, segment)| *received == at.0 && segment.is(RST)).map(|(_, reset)| *reset);
+        if led.state() == "SYN_SENT" {
+            return led.finish(&["refused"], "never_established", at);
+        }
+        if let (Some(reset), Some(next), Some(initial)) =
+            (reset, self.next_expected(at.0), self.conversation.initial(self.who.peer()))
+            && reset.seq.wrapping_sub(initial) != next
+        {
+            led.unsure("a reset that is not the next segment");
+        }
+        if led.state() == "TIME_WAIT" {
+            led.finish(&["fin"], "active", at);
+            led.time_wait_end = vec![Some("reset")];
+            return;
+        }
+        let own = happened
+            .iter()
+            .any(|(other, what)| *what == What::OwnReset && other.0 <= at.1 + SOON && other.1 + SOON >= at.0);
+        if own {
+            led.unsure("resets that cross");
+        }
+        led.finish(&["reset_received"], "reset_remote", at);
+    }
+
+    fn own_reset_ends(&self, led: &mut Led, at: Range, happened: &[(Range, What)]) {
+        if matches!(led.state(), "SYN_SENT" | "SYN_RECV") {
+            led.unsure("a reset while it is being opened");
+        }
+        let crosses = happened
+            .iter()
+            .any(|(other, what)| *what == What::PeerReset && other.0 <= at.1 + SOON && other.1 + SOON >= at.0);
+        if crosses {
+            led.unsure("resets that cross");
+        }
+        if led.state() == "TIME_WAIT" {
+            led.unsure("a reset from TIME_WAIT");
+        }
+        let ends = self.why_reset(at);
+        if ends.is_empty() {
+            led.unsure("a reset that no call explains");
+        }
+        led.finish(&ends, "reset_local", at);
+        if led.end.is_empty() {
+            led.end.push("unknown");
+        }
+    }
+
+    /// Why it sent a reset, at that time.
+    fn why_reset(&self, at: Range) -> Vec<&'static str> {
+        let closing = self.closing_calls();
+        let call = closing.iter().find(|call| {
+            let (from, to) = self.effect(call);
+            from <= at.1 && at.1 <= to + SOON
+        });
+        let is_closed = |call: &&&Call| matches!(call.name.as_str(), "close" | "exit" | "kill" | "shutrdwr");
+        let is_after_close = closing.iter().any(|call| is_closed(&call) && call.from <= at.1);
+        let mut ends = Vec::new();
+        if let Some(call) = call {
+            match call.name.as_str() {
+                "disconnect" => return vec!["disconnected"],
+                _ if !self.is_accepted => return vec!["never_accepted"],
+                "shutwr" | "shutrdwr" => {}
+                _ => {
+                    let (least, most) = self.unread(call);
+                    if most > 0 {
+                        ends.push("reset_unread_data");
+                    }
+                    if least == 0 && self.option("linger") == Some(0) {
+                        ends.push("reset_linger0");
+                    }
+                    if least == 0 && self.option("linger2").is_some() {
+                        ends.push("reset_other");
+                    }
+                }
+            }
+        }
+        let brings =
+            |(received, segment): &(u64, &Segment)| segment.len > 0 && *received <= at.1 && at.1 - *received < 50 * MS;
+        if is_after_close && self.theirs().any(|(at, segment)| brings(&(at, segment))) {
+            ends.push("reset_data_after_close");
+        }
+        if is_after_close && ends.is_empty() && self.option("linger2").is_some() {
+            ends.push("reset_other");
+        }
+        ends
+    }
+
+    /// The option of its socket that was set last.
+    fn option(&self, name: &str) -> Option<u64> {
+        self.calls.iter().rev().find(|call| call.name == name && call.errno == 0).map(|call| call.number)
+    }
+
+    /// How many bytes had come that nobody had read when it was closed.
+    fn unread(&self, call: &Call) -> Range {
+        let bytes = |by| u64::from(self.next_expected(by).unwrap_or(1).saturating_sub(1 + self.fin_by(by)));
+        let read: u64 = self
+            .calls
+            .iter()
+            .filter(|other| matches!(other.name.as_str(), "recv" | "eof") && other.from <= call.from)
+            .map(|other| other.number)
+            .sum();
+        (bytes(call.from).saturating_sub(read), bytes(self.effect(call).1).saturating_sub(read))
+    }
+
+    fn fin_by(&self, by: u64) -> u32 {
+        u32::from(self.peer_fin().is_some_and(|(at, _)| at <= by))
+    }
+
+    /// An orphan does not wait in `FIN_WAIT2` for ever.
+    fn time_out(&self, led: &mut Led, next: Range) {
+        let (Some(stay), Some(close)) = (led.states.last().copied(), self.last_close()) else { return };
+        if led.is_over() || stay.state != "FIN_WAIT2" {
+            return;
+        }
+        let orphaned = self.effect(close);
+        let begin = (stay.begin.0.max(orphaned.0), stay.begin.1.max(orphaned.1));
+        let timeout = match self.option("linger2") {
+            Some(0) => return led.unsure("a negative TCP_LINGER2"),
+            Some(seconds) => seconds * SECOND,
+            None => u64::try_from(FIN_TIMEOUT.as_nanos()).unwrap_or(u64::MAX),
+        };
+        // 3.5 retransmission timeouts are the least.
+        let longest = timeout.max(u64::try_from(Duration::from_millis(2_500).as_nanos()).unwrap_or(0));
+        let due = (begin.0 + timeout, begin.1 + longest + longest / 8 + 10 * MS);
+        if next.0 < due.0 {
+            return;
+        }
+        if next.0 <= due.1 + SOON {
+            led.unsure("a FIN_WAIT2 whose time was over just then");
+        }
+        led.finish(&["fin_wait2_timeout"], "active", due);
+    }
+
+    fn end_time_wait(&self, led: &mut Led) {
+        let Some(stay) = led.states.last().copied().filter(|stay| stay.state == "TIME_WAIT" && !led.is_over()) else {
+            return;
+        };
+        let last = self.theirs().map(|(at, _)| at).filter(|at| *at >= stay.begin.0).last().unwrap_or(stay.begin.0);
+        let due = (stay.begin.0 + TIME_WAIT.0, last.max(stay.begin.1) + TIME_WAIT.1);
+        let (how, at): (&[_], _) = match self.conversation.next {
+            Some(next) if next < due.0 => {
+                let how: &[_] = if self.who == Who::Client { &[Some("reused")] } else { &[Some("new_syn")] };
+                (how, (next.saturating_sub(5 * MS), next + SOON))
+            }
+            _ if self.gone.1 < due.0 => (&[Some("netns_gone")], self.gone),
+            _ if due.1 < self.gone.0 => (&[Some("expired")], due),
+            _ => (&[Some("expired"), Some("netns_gone")], (due.0.min(self.gone.0), due.1)),
+        };
+        let closer = led.closer.clone();
+        led.finish(&["fin"], "active", at);
+        led.closer = closer;
+        led.time_wait_end = how.to_vec();
+    }
+
+    fn sent(&self, ended: Range) -> Range {
+        let by = |at: u64| self.mine().filter(|segment| segment.sent <= at).map(|segment| u64::from(segment.len)).sum();
+        (by(ended.0.saturating_sub(SOON)), by(ended.1 + SOON))
+    }
+
+    /// What it acknowledged has been received, and what never came has not.
+    fn received(&self, ended: Range) -> Range {
+        let Some(initial) = self.conversation.initial(self.who.peer()) else { return (0, 0) };
+        let fin = self.fin_by(u64::MAX);
+        let acked = self
+            .mine()
+            .filter(|segment| segment.is(ACK) && !segment.is(RST) && segment.sent <= ended.0)
+            .map(|segment| segment.ack.wrapping_sub(initial))
+            .max();
+        let most = self.next_expected(ended.1 + SOON).unwrap_or(1);
+        (u64::from(acked.unwrap_or(1).saturating_sub(1 + fin)), u64::from(most.saturating_sub(1)))
+    }
+
+    fn is_retransmitted(&self) -> bool {
+        let Some(initial) = self.conversation.initial(self.who) else { return false };
+        let mut next = 0;
+        for segment in self.mine().filter(|segment| !segment.is(RST)) {
+            let begin = segment.seq.wrapping_sub(initial);
+            let is_again = segment.space() > 0 && begin < next;
+            // A zero window is probed with the byte before.
+            if is_again || (segment.space() == 0 && begin.wrapping_add(1) == next && next > 1) {
+                return true;
+            }
+            next = next.max(begin.wrapping_add(segment.space()));
+        }
+        false
+    }
+}
