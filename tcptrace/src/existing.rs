@@ -19,8 +19,9 @@ pub use descriptors::{Holders, Holding, holders};
 pub use diag::{DiagError, Dump, Socket, Timer, dump};
 pub use groups::{Groups, LookUp};
 pub use namespaces::{Namespace, Namespaces, ResolveError};
+pub use processes::are_hidden as are_processes_hidden;
 pub use sockstat::allocated;
-pub use survey::{Answer, Coverage, survey};
+pub use survey::{Answer, Coverage, Interface, survey};
 
 /// Has an error say which file it is about.
 fn about(path: impl Display) -> impl FnOnce(io::Error) -> io::Error {
