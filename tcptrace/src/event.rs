@@ -86,6 +86,13 @@ pub enum Event {
         /// When.
         at: u64,
     },
+    /// A socket was found in a map of sockets, where its bytes can bypass TCP.
+    Bypassing {
+        /// When.
+        at: u64,
+        /// Which.
+        id: Id,
+    },
     /// A reset was sent.
     ResetSent {
         /// When.
@@ -142,6 +149,7 @@ impl Event {
             | Self::ScanEnded { at }
             | Self::ResetSent { at, .. }
             | Self::ResetReceived { at, .. }
+            | Self::Bypassing { at, .. }
             | Self::Lost { at, .. }
             | Self::Passed { at }
             | Self::Suspended { at, .. } => at,
@@ -160,7 +168,8 @@ impl Event {
             Self::Destroyed { id, .. }
             | Self::Accepted { id, .. }
             | Self::ResetSent { id, .. }
-            | Self::ResetReceived { id, .. } => Some(id),
+            | Self::ResetReceived { id, .. }
+            | Self::Bypassing { id, .. } => Some(id),
             Self::Change(change) => Some(change.id),
             Self::Mini(mini) => Some(mini.id),
             Self::Found(found) => Some(found.id),

@@ -1,4 +1,4 @@
-//! What exists now, by asking the kernel: sockets, network namespaces, descriptors, control groups. Needs no BPF.
+//! What exists now, by asking the kernel: sockets, network namespaces, descriptors, control groups. Loads no BPF.
 
 mod counters;
 mod descriptors;
@@ -6,6 +6,7 @@ mod diag;
 mod groups;
 mod namespaces;
 mod processes;
+mod sockmaps;
 mod sockstat;
 mod survey;
 #[cfg(test)]
@@ -19,8 +20,10 @@ pub use descriptors::{Holders, Holding, holders};
 pub use diag::{DiagError, Dump, Socket, Timer, dump};
 pub use groups::{Groups, LookUp};
 pub use namespaces::{Namespace, Namespaces, ResolveError};
+pub use processes::are_hidden as are_processes_hidden;
+pub use sockmaps::in_sockmaps;
 pub use sockstat::allocated;
-pub use survey::{Answer, Coverage, survey};
+pub use survey::{Answer, Coverage, Interface, survey};
 
 /// Has an error say which file it is about.
 fn about(path: impl Display) -> impl FnOnce(io::Error) -> io::Error {

@@ -9,6 +9,8 @@ use foldhash::fast::FixedState;
 pub struct Names {
     namespaces: HashMap<u32, Box<[u8]>, FixedState>,
     groups: HashMap<u64, Group, FixedState>,
+    /// By namespace and index.
+    interfaces: HashMap<(Option<u32>, u32), Box<str>, FixedState>,
 }
 
 /// A control group of the unified hierarchy.
@@ -28,6 +30,14 @@ impl Names {
         self.namespaces.insert(inode, name.into());
     }
 
+    /// Notes the name of an interface, by its network namespace and index. A name that would need escaping is not used:
+    /// its index says the same (RFC 4007).
+    pub fn name_interface(&mut self, netns: Option<u32>, index: u32, name: &[u8]) {
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.@:".contains(byte);
+        let plain = str::from_utf8(name).ok().filter(|name| !name.is_empty() && name.bytes().all(|it| is_plain(&it)));
+        self.interfaces.insert((netns, index), plain.map_or_else(|| index.to_string().into(), Into::into));
+    }
+
     /// Notes what is known of a control group, by its id.
     pub fn name_group(&mut self, id: u64, group: Group) {
         self.groups.insert(id, group);
@@ -42,6 +52,11 @@ impl Names {
     /// The name of a network namespace.
     pub fn namespace(&self, inode: u32) -> Option<&[u8]> {
         self.namespaces.get(&inode).map(AsRef::as_ref)
+    }
+
+    /// What stands for an interface in an address, after the `%`: ASCII that needs no escaping anywhere.
+    pub fn interface(&self, netns: Option<u32>, index: u32) -> Option<&str> {
+        self.interfaces.get(&(netns, index)).map(AsRef::as_ref)
     }
 
     /// What is known of a control group.
@@ -209,6 +224,20 @@ mod tests {
         let group = Group::at(spelt(path).as_bytes());
         assert_eq!(group.container.as_deref(), container.map(spelt).as_deref());
         assert_eq!(group.unit.as_deref(), unit.map(spelt).as_deref().map(str::as_bytes));
+    }
+
+    #[rstest]
+    #[case(b"eth0.7", "eth0.7")]
+    #[case(b"veth1@if2", "veth1@if2")]
+    #[case(b"a\"b", "5")]
+    #[case(b"a,b", "5")]
+    #[case(b"\x1b[2J", "5")]
+    #[case(b"\xff", "5")]
+    #[case(b"", "5")]
+    fn an_interface_has_a_harmless_name(#[case] name: &[u8], #[case] expected: &str) {
+        let mut names = Names::default();
+        names.name_interface(Some(1), 5, name);
+        assert_eq!((names.interface(Some(1), 5), names.interface(Some(2), 5)), (Some(expected), None));
     }
 
     #[test]

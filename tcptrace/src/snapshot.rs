@@ -43,6 +43,8 @@ pub struct Entry {
     pub retransmits: u8,
     /// Its number in `/proc/PID/fd`; 0 when it has none.
     pub inode: u32,
+    /// Index of the only interface that it uses; 0 if it may use any.
+    pub interface: u32,
 }
 
 /// What sockets are counted by.
@@ -220,6 +222,7 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
             timer_left_ns: socket.timer_left_ns,
             retransmits: socket.retransmits,
             inode: socket.inode,
+            interface: socket.interface,
         }
     }
 
@@ -386,6 +389,7 @@ mod tests {
             timer_left_ns: 0,
             retransmits: 0,
             is_request: false,
+            interface: 0,
         }
     }
 

@@ -306,6 +306,11 @@ impl Tuple {
         if self.is_ipv4() { "ipv4" } else { "ipv6" }
     }
 
+    /// Whether an address is link-local, so that it means nothing without an interface.
+    pub fn is_link_local(&self) -> bool {
+        self.local_ip.is_unicast_link_local() || self.remote_ip.is_unicast_link_local()
+    }
+
     /// The same connection, seen from its other end.
     #[must_use]
     pub fn reversed(&self) -> Self {

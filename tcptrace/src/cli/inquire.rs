@@ -1,6 +1,6 @@
 //! Asks the kernel which sockets there are, and who has them, beside the stream: in a thread, one question at a time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -25,6 +25,8 @@ pub(super) enum Answer {
     Events(Vec<Event>),
     /// The network namespaces there are.
     Namespaces(Namespaces),
+    /// The sockets whose bytes can bypass TCP.
+    InSockmaps(BTreeSet<u64>),
 }
 
 /// What can be asked.
@@ -36,15 +38,20 @@ pub(super) enum Question {
     Scan,
     /// Which network namespaces are there?
     Namespaces,
+    /// Of which sockets can bytes bypass TCP?
+    Sockmaps,
 }
+
+/// In the order in which they are asked.
+const QUESTIONS: [Question; 4] = [Question::Survey, Question::Scan, Question::Namespaces, Question::Sockmaps];
 
 /// Asks one question after the other.
 pub(super) struct Inquirer {
     /// Sockets that it keeps out are not followed.
     filter: tcptrace_common::Filter,
-    wanted: [bool; 3],
+    wanted: [bool; 4],
     /// Not to be asked before.
-    rested: [Instant; 3],
+    rested: [Instant; 4],
     running: Option<Running>,
 }
 
@@ -57,7 +64,7 @@ struct Running {
 
 impl Inquirer {
     pub(super) fn new(filter: tcptrace_common::Filter) -> Self {
-        Self { filter, wanted: [false; 3], rested: [Instant::now(); 3], running: None }
+        Self { filter, wanted: [false; 4], rested: [Instant::now(); 4], running: None }
     }
 
     /// Asks as soon as may be.
@@ -83,7 +90,7 @@ impl Inquirer {
         }
         let since = Instant::now();
         let is_time = |question: &Question| self.wanted[*question as usize] && self.rested[*question as usize] <= since;
-        let question = [Question::Survey, Question::Scan, Question::Namespaces].into_iter().find(is_time)?;
+        let question = QUESTIONS.into_iter().find(is_time)?;
         self.wanted[question as usize] = false;
         let scan = if question == Question::Scan { probe.scan() } else { None };
         let (sender, receiver) = channel(CHUNKS);
@@ -97,7 +104,7 @@ impl Inquirer {
         match question {
             Question::Survey => Some(Event::SurveyBegun { at: now }),
             Question::Scan => Some(Event::ScanBegun { at: now }),
-            Question::Namespaces => None,
+            Question::Namespaces | Question::Sockmaps => None,
         }
     }
 
@@ -130,6 +137,10 @@ impl Voice {
             (Question::Scan, Some(scan)) => self.walk(scan),
             (Question::Scan, None) => self.read_proc(),
             (Question::Namespaces, _) => self.send(Answer::Namespaces(Namespaces::find())),
+            (Question::Sockmaps, _) => match existing::in_sockmaps() {
+                Ok(cookies) => self.send(Answer::InSockmaps(cookies)),
+                Err(error) => log::debug!("cannot look which sockets are in sockmaps: {error}"),
+            },
         }
     }
 

@@ -40,12 +40,16 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let snapshot = Snapshot::new(sockets, |inode| holders.of(inode));
     let mut report = Report::new(&args.output, criteria)?;
     namespaces.teach(&mut report.context.names);
-    let allocated = allocated.filter(|_| coverage.is_complete());
+    for existing::Interface { netns, index, name } in &coverage.interfaces {
+        report.context.names.name_interface(*netns, *index, name);
+    }
+    let are_hidden = existing::are_processes_hidden();
+    let allocated = allocated.filter(|_| coverage.is_complete() && !are_hidden);
     let shown = if args.list { report.list(&snapshot)? } else { report.counts(&snapshot, args.top, allocated)? };
     let places = coverage.namespaces.len() + coverage.interrupted.len();
     let (sockets, places) = (counted(shown, "socket"), counted(places as u64, "network namespace"));
     let undecided = undecided(report.undecided, "socket");
-    say(format_args!("{sockets} in {places}{undecided}{}", unseen(&coverage, &holders)));
+    say(format_args!("{sockets} in {places}{undecided}{}", unseen(&coverage, &holders, are_hidden)));
     Ok(Outcome::Done)
 }
 
@@ -144,14 +148,10 @@ impl Report {
 }
 
 /// What could not be seen, in words for the closing line.
-fn unseen(coverage: &Coverage, holders: &Holders) -> String {
+fn unseen(coverage: &Coverage, holders: &Holders, are_hidden: bool) -> String {
     let mut parts = Vec::new();
-    if holders.unseen_processes > 0 {
-        parts.push(format!("the descriptors of {}", counted(holders.unseen_processes as u64, "process")));
-    }
-    if coverage.unseen_processes > 0 {
-        parts.push(format!("the network namespaces of {}", counted(coverage.unseen_processes as u64, "process")));
-    }
+    parts.extend(of_processes("descriptors", holders.unseen_processes, are_hidden));
+    parts.extend(of_processes("network namespaces", coverage.unseen_processes, are_hidden));
     parts.extend(coverage.unreadable.iter().map(|(netns, reason)| format!("network namespace {netns} ({reason})")));
     if !coverage.interrupted.is_empty() {
         let places = counted(coverage.interrupted.len() as u64, "network namespace");
@@ -159,6 +159,17 @@ fn unseen(coverage: &Coverage, holders: &Holders) -> String {
     }
     let advice = if nix::unistd::geteuid().is_root() { "" } else { "; run as root to see all" };
     if parts.is_empty() { String::new() } else { format!("; not seen: {}{advice}", parts.join(", ")) }
+}
+
+/// What processes do not show, or `/proc` does not show of them.
+fn of_processes(what: &str, unseen: usize, are_hidden: bool) -> Option<String> {
+    let of = match (unseen, are_hidden) {
+        (0, false) => return None,
+        (0, true) => "the processes that /proc hides (hidepid)".to_owned(),
+        (_, false) => counted(unseen as u64, "process"),
+        (_, true) => format!("{} and of those that /proc hides (hidepid)", counted(unseen as u64, "process")),
+    };
+    Some(format!("the {what} of {of}"))
 }
 
 fn counted(number: u64, what: &str) -> String {

@@ -5,6 +5,7 @@ mod gaps;
 mod naming;
 mod told;
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use self::naming::Naming;
 use super::clock::{self, boot_ns};
 use super::inquire::{Answer, Inquirer, Question};
 use super::say;
-use crate::event::{Cause, Change, Event, Losses};
+use crate::event::{Cause, Change, Event, Id, Losses};
 use crate::existing::Namespaces;
 use crate::probe::{Feature, Options, Probe};
 use crate::trace::{Clocks, Head, Item, RecordedFeature};
@@ -76,6 +77,8 @@ pub(super) struct Source {
     probe: Probe,
     inquirer: Inquirer,
     naming: Naming,
+    /// The sockets whose bytes could bypass TCP when last looked at.
+    in_sockmaps: BTreeSet<u64>,
     existing: bool,
     /// Whether the kernel's counters are to be looked at; in which network namespace only, if it is not 0; and what looks.
     facts: bool,
@@ -104,6 +107,7 @@ impl Source {
         Ok(Self {
             inquirer: Inquirer::new(options.filter),
             naming: Naming::new(names),
+            in_sockmaps: BTreeSet::new(),
             existing: existing && probe.knows_cookies(),
             facts,
             only: options.filter.netns,
@@ -203,6 +207,7 @@ impl Source {
             // What is answered is older than whatever comes next, and younger than what has just come.
             match answer {
                 Some(Answer::Events(events)) => events.into_iter().for_each(|event| self.push(event)),
+                Some(Answer::InSockmaps(cookies)) => self.note_sockmaps(cookies)?,
                 Some(Answer::Namespaces(namespaces)) => self.naming.name_namespaces(&namespaces, &mut self.items),
                 None => {}
             }
@@ -350,6 +355,16 @@ impl Source {
         Ok(())
     }
 
+    /// What was there before is known.
+    fn note_sockmaps(&mut self, cookies: BTreeSet<u64>) -> Result<()> {
+        let at = boot_ns()?;
+        for cookie in cookies.difference(&std::mem::take(&mut self.in_sockmaps)) {
+            self.push(Event::Bypassing { at, id: Id::Cookie(*cookie) });
+        }
+        self.in_sockmaps = cookies;
+        Ok(())
+    }
+
     /// Asks what the sink would like to know, now or later.
     fn inquire(&mut self, sink: &mut impl Sink) -> Result<()> {
         let wants_survey = sink.wants_survey();
@@ -362,6 +377,9 @@ impl Source {
                 counting.want_whole();
             }
             counting.ask();
+        }
+        if self.knows_cookies() {
+            self.inquirer.want(Question::Sockmaps);
         }
         if sink.wants_scan() {
             self.inquirer.want(Question::Scan);

@@ -38,6 +38,8 @@ pub struct Socket {
     pub retransmits: u8,
     /// It is not a socket yet, but a SYN that was answered.
     pub is_request: bool,
+    /// Index of the only interface that it uses, which a link-local address needs; 0 if it may use any.
+    pub interface: u32,
 }
 
 const _: () = assert!(size_of::<Socket>() <= 160, "there can be a million of them");

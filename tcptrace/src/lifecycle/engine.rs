@@ -139,6 +139,7 @@ impl Engine {
             Event::Holder(holder) => self.on_holder(holder),
             Event::ScanEnded { .. } => self.on_scan_ended(out),
             Event::ResetSent { at, id, reason } => self.on_reset_sent(*at, *id, *reason, out),
+            Event::Bypassing { id, .. } => self.on_bypassing(*id),
             Event::ResetReceived { .. } | Event::Suspended { .. } | Event::Passed { .. } => {}
             Event::Mini(mini) => self.on_mini(mini, out),
             Event::Lost { at, cause, events } => {
@@ -281,7 +282,7 @@ impl Engine {
 
     /// A full socket is closed.
     fn close(&mut self, key: u64, mut conn: Conn, change: &Change, out: &mut Vec<Row>) {
-        conn.set_totals(change.end.map(|end| end.totals));
+        conn.set_totals(change.end.map(|end| end.totals).filter(|_| !conn.is(Mark::Bypassing)));
         if change.old == State::Listen {
             let held = self.teller.held(&conn, change.at);
             self.waiting.forget_listener(key, &conn);
@@ -531,6 +532,12 @@ impl Engine {
                 conn.accepted = Some(true);
                 conn.own(task, OwnerSource::Accept);
             }
+        }
+    }
+
+    fn on_bypassing(&mut self, id: Id) {
+        if let Some(conn) = self.conns.get_mut(key(id)) {
+            conn.mark(Mark::Bypassing, true);
         }
     }
 

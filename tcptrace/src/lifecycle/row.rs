@@ -156,7 +156,7 @@ pub struct Connection {
     pub stays: Vec<Stay>,
     /// How its TIME_WAIT ended; `None` when none was due or it is not over.
     pub time_wait_end: Option<TimeWaitEnd>,
-    /// What the socket had counted when it was closed.
+    /// What the socket had counted when it was closed; `None` where nobody saw it, or bytes may have bypassed TCP.
     pub totals: Option<Totals>,
     /// Whether everything of it was seen.
     pub complete: bool,

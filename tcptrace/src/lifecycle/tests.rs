@@ -461,6 +461,21 @@ fn a_socket_first_seen_when_it_closes_may_have_a_time_wait() {
     assert_eq!(seen.last().map(String::as_str), Some("FIN_WAIT2>CLOSED 1 active refused"));
 }
 
+/// What TCP has counted of it is not all.
+#[test]
+fn bytes_that_may_bypass_tcp_are_unknown() {
+    let totals = |between: &str| {
+        let script = format!("0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; {between} 5 ESTABLISHED>CLOSED err=104");
+        let rows = script::rows(&script);
+        let connections =
+            rows.iter().filter_map(|row| if let super::Row::Connection(row) = row { Some(row) } else { None });
+        connections.map(|connection| connection.totals.is_some()).collect::<Vec<_>>()
+    };
+    assert_eq!(totals(""), [true]);
+    assert_eq!(totals("2 bypass;"), [false]);
+    assert_eq!(totals("2 other bypass;"), [true]);
+}
+
 #[test]
 fn a_loss_is_a_row_where_it_happened() {
     let rows = script::rows("0 CLOSED>SYN_SENT; 1 lost; 2 SYN_SENT>ESTABLISHED; 3 lost_to; 4 SYN_SENT>CLOSED err=104");

@@ -18,6 +18,7 @@ use super::{Clock, Context};
 pub(crate) static CONTEXT: LazyLock<Context> = LazyLock::new(|| {
     let mut names = Names::default();
     names.name_namespace(4_026_532_000, b"blue\x1b[2J");
+    names.name_interface(Some(4_026_532_000), 2, b"eth0");
     let group = Group {
         path: (*b"/system.slice/docker-0123abcd.scope").into(),
         container: Some("0123abcd".into()),
@@ -307,6 +308,7 @@ fn socket() -> Entry {
         timer_left_ns: 0,
         retransmits: 0,
         inode: 4711,
+        interface: 0,
     }
 }
 
@@ -350,6 +352,11 @@ pub(crate) fn sockets() -> Vec<Entry> {
         },
         Entry { kept: Kept::Queued, state: State::CloseWait, stay: never_accepted(), ..base },
         Entry { kept: Kept::Queued, state: State::SynRecv, ..base },
+        Entry {
+            identity: Identity { tuple: tuple("[fe80::1]:45678", "[fe80::2]:443"), ..identity() },
+            interface: 2,
+            ..socket()
+        },
     ]
 }
 

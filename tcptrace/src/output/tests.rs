@@ -187,6 +187,7 @@ fn sockets_as_text() {
     TIME_WAIT         - -               10.0.0.1:45678                                 10.0.0.2:443           ≥14.3s 45.6s     17 1048576 -
     CLOSE_WAIT        - -               10.0.0.1:45678                                 10.0.0.2:443            31.2s     -     17 1048576 -                never accepted, listener nginx[80]
     SYN_RECV          - -               10.0.0.1:45678                                 10.0.0.2:443                -     -     17 1048576 -
+    ESTABLISHED    4242 curl            [fe80::1%eth0]:45678                           [fe80::2%eth0]:443          -     -     17 1048576 -                fd 12
     "##);
 }
 
@@ -201,6 +202,7 @@ fn sockets_as_json() {
     {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"TIME_WAIT","kept":"mini","age_ns":14322000000,"age_at_least":true,"time_wait_left_ns":45678000000,"recv_queue":17,"send_queue":1048576,"timer":"timewait","timer_left_ns":45678000000,"retransmits":0,"pid":null,"comm":null,"fd":null,"holders":null,"owner_source":"unknown","inode":null,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":null,"listener_comm":null}
     {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"CLOSE_WAIT","kept":"queued","age_ns":31200000000,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":null,"timer_left_ns":null,"retransmits":0,"pid":null,"comm":null,"fd":null,"holders":0,"owner_source":"unknown","inode":null,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":80,"listener_comm":"nginx"}
     {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"SYN_RECV","kept":"queued","age_ns":null,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":null,"timer_left_ns":null,"retransmits":0,"pid":null,"comm":null,"fd":null,"holders":null,"owner_source":"unknown","inode":null,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":null,"listener_comm":null}
+    {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv6","local":"[fe80::1%eth0]:45678","remote":"[fe80::2%eth0]:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"ESTABLISHED","kept":"held","age_ns":null,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":null,"timer_left_ns":null,"retransmits":0,"pid":4242,"comm":"curl","fd":12,"holders":1,"owner_source":"connect","inode":4711,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":null,"listener_comm":null}
     "##);
 }
 
@@ -216,6 +218,7 @@ fn sockets_as_csv() {
     socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,blue\x1b[2J,TIME_WAIT,mini,14322000000,true,45678000000,17,1048576,timewait,45678000000,0,,,,,unknown,,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,,
     socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,blue\x1b[2J,CLOSE_WAIT,queued,31200000000,false,,17,1048576,,,0,,,,0,unknown,,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,80,nginx
     socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,blue\x1b[2J,SYN_RECV,queued,,false,,17,1048576,,,0,,,,,unknown,,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,,
+    socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv6,[fe80::1%eth0]:45678,[fe80::2%eth0]:443,4026532000,blue\x1b[2J,ESTABLISHED,held,,false,,17,1048576,,,0,4242,curl,12,1,connect,4711,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,,
     "##);
 }
 

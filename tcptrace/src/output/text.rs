@@ -171,7 +171,7 @@ impl<W: Write> Text<W> {
     fn who_and_where(&mut self, identity: &Identity) {
         self.who(identity.owner.as_ref().map(|owner| &owner.task));
         let Self { columns, line, .. } = self;
-        columns.local.cell(line, Style::new(), |to| render::address_or(to, identity.tuple.local(), b'-'));
+        columns.local.cell(line, Style::new(), |to| render::address_or(to, identity.tuple.local(), None, b'-'));
         columns.remote.cell(line, Style::new(), |to| remote(to, identity.tuple.remote()));
     }
 
@@ -273,8 +273,8 @@ impl<W: Write> Printer for Text<W> {
         if self.states && !row.stays.is_empty() { self.path(row) } else { Ok(()) }
     }
 
-    fn socket(&mut self, row: &Entry, _: &Context) -> io::Result<()> {
-        self.write_socket(row)
+    fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
+        self.write_socket(row, context)
     }
 
     fn count(&mut self, row: &Count, _: &Context) -> io::Result<()> {
@@ -332,7 +332,7 @@ fn comm(to: &mut Vec<u8>, name: &[u8]) {
 
 /// A listener has no remote port: `*`, as in `ss`.
 fn remote(to: &mut Vec<u8>, address: SocketAddr) {
-    render::address_or(to, address, b'*');
+    render::address_or(to, address, None, b'*');
 }
 
 fn held(to: &mut Vec<u8>, held: Held) {

@@ -119,6 +119,10 @@ impl Decoder {
                 let (at, id, ..) = self.act(body)?;
                 Event::ResetReceived { at, id }
             }
+            kind::BYPASSING => {
+                let (at, id, ..) = self.act(body)?;
+                Event::Bypassing { at, id }
+            }
             kind::MINI => Event::Mini(self.mini(&read(body)?)?),
             kind::FOUND => Event::Found(self.found(&read(body)?)?),
             kind::HOLDER => {

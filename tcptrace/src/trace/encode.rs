@@ -270,6 +270,7 @@ impl Encoder {
                 self.act(kind::RESET_SENT, at, id, None, u32::from(wire::reason_to(reason)));
             }
             Event::ResetReceived { id, .. } => self.act(kind::RESET_RECEIVED, at, id, None, 0),
+            Event::Bypassing { id, .. } => self.act(kind::BYPASSING, at, id, None, 0),
             Event::Mini(ref mini) => self.mini(mini),
             Event::Found(ref found) => {
                 let body = self.found(found);

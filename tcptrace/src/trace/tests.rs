@@ -199,6 +199,7 @@ fn events() -> impl Strategy<Value = Event> {
         (found(), task(), any::<u32>()).prop_map(|(found, task, fd)| Event::Holder(Holder { found, task, fd })),
         (times(), ids(), reasons()).prop_map(|(at, id, reason)| Event::ResetSent { at, id, reason }),
         (times(), ids()).prop_map(|(at, id)| Event::ResetReceived { at, id }),
+        (times(), ids()).prop_map(|(at, id)| Event::Bypassing { at, id }),
         minis().prop_map(Event::Mini),
         marks,
     ]

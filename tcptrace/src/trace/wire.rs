@@ -98,6 +98,7 @@ pub(super) mod kind {
     pub(in super::super) const PASSED: u8 = 26;
     pub(in super::super) const AUDIT: u8 = 27;
     pub(in super::super) const COUNTERS: u8 = 31;
+    pub(in super::super) const BYPASSING: u8 = 40;
     pub(in super::super) const ENDED: u8 = 33;
     /// Without a body.
     pub(in super::super) const NAMES_ANEW: u8 = 34;

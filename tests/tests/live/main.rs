@@ -18,6 +18,7 @@ mod record;
 mod resets;
 mod running;
 mod snapshot;
+mod sockmap;
 mod stuck;
 mod time_wait;
 mod timeouts;

@@ -220,6 +220,7 @@ fn socket(message: &Message, attributes: &[u8], about: &Circumstances) -> Option
         timer_left_ns,
         retransmits: message.retransmits,
         is_request,
+        interface: message.id.interface,
     })
 }
 
@@ -313,7 +314,7 @@ mod tests {
             remote_port: 40_000.into(),
             local_ip: [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             remote_ip: [127, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            interface: 0,
+            interface: 6,
             cookie: [5, 1],
         };
         let (expires_ms, recv_queue, send_queue) = (250, 3, 4);
@@ -380,6 +381,7 @@ mod tests {
             timer_left_ns: 250_000_000,
             retransmits: 2,
             is_request: false,
+            interface: 6,
         };
         assert_eq!(socket, expected);
     }

@@ -102,6 +102,7 @@ fn event(line: &str) -> Event {
     match what {
         "destroy" => Event::Destroyed { at, id, task: Some(task(1)) },
         "reset" => Event::ResetSent { at, id, reason: reason(words[0]) },
+        "bypass" => Event::Bypassing { at, id },
         "receive_reset" => Event::ResetReceived { at, id },
         "fin" => mini(State::TimeWait, MiniEvent::Fin),
         "rearmed" => mini(substate(), MiniEvent::Rearmed),

@@ -138,7 +138,8 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
         name: "bytes_sent",
         unit: "bytes",
         shape: Shape::Number,
-        doc: "Payload sent, retransmissions included; null when unknown.",
+        doc: "Payload sent, retransmissions included; null when unknown. It is unknown, as the following are, where the socket was \
+              found in a sockmap (a BPF map of sockets), through which bytes bypass TCP.",
         value: |row, _| Value::number(row.totals.map(|totals| totals.bytes_sent)),
     },
     Field {

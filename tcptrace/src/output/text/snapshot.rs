@@ -6,7 +6,8 @@ use anstyle::Style;
 
 use super::column::{Align, Column};
 use super::{Text, note, or_dash, remote, style, word};
-use crate::output::{human, render};
+use crate::output::fields::zone;
+use crate::output::{Context, human, render};
 use crate::snapshot::{By, Count, Entry, Shares};
 use crate::tcp::State;
 
@@ -47,9 +48,17 @@ impl Columns {
 }
 
 impl<W: Write> Text<W> {
-    pub(super) fn write_socket(&mut self, row: &Entry) -> io::Result<()> {
+    pub(super) fn write_socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
         self.state(row.state);
-        self.who_and_where(&row.identity);
+        self.who(row.identity.owner.as_ref().map(|owner| &owner.task));
+        let Self { columns, line, .. } = self;
+        for (column, address, no_port) in [
+            (&mut columns.local, row.identity.tuple.local(), b'-'),
+            (&mut columns.remote, row.identity.tuple.remote(), b'*'),
+        ] {
+            let zone = zone(row, context, address);
+            column.cell(line, Style::new(), |to| render::address_or(to, address, zone, no_port));
+        }
         let Self { columns, snapshot, line, .. } = self;
         snapshot.age.cell(line, Style::new(), |to| super::held(to, row.stay.age));
         snapshot.left.cell(line, Style::new(), |to| or_dash(to, row.time_wait_left_ns, duration));
