@@ -1,6 +1,6 @@
 //! Every TCP socket of every network namespace.
 
-use super::diag::{DiagError, Dump, Socket, dump};
+use super::diag::{DiagError, Dump, Socket, Wanted, dump};
 use super::namespaces::{Namespace, Namespaces};
 
 /// What was seen and what was not.
@@ -32,7 +32,7 @@ pub enum Answer {
     Namespace(u32),
 }
 
-/// Asks for every TCP socket of all these network namespaces (or of those in `only`, if it is not empty), of `AF_INET`, of
+/// Asks for the wanted TCP sockets of all these network namespaces (or of those in `only`, if it is not empty), of `AF_INET`, of
 /// `AF_INET6`, or both. The calling thread's own comes first, which takes no privileges. Changes the network namespace
 /// of the calling thread: call it in a thread of its own.
 ///
@@ -42,12 +42,13 @@ pub enum Answer {
 pub fn survey(
     namespaces: &Namespaces,
     only: &[u32],
+    wanted: Wanted,
     ipv4: bool,
     ipv6: bool,
     sink: &mut dyn FnMut(Answer),
 ) -> Result<Coverage, DiagError> {
     let coverage = Coverage { unseen_processes: namespaces.unseen_processes, ..Coverage::default() };
-    let mut survey = Survey { only, ipv4, ipv6, coverage, sink };
+    let mut survey = Survey { only, wanted, ipv4, ipv6, coverage, sink };
     let own = Namespaces::own_namespace();
     survey.here(own)?;
     namespaces.iter().filter(|namespace| Some(namespace.inode) != own).for_each(|other| survey.elsewhere(other));
@@ -57,6 +58,7 @@ pub fn survey(
 
 struct Survey<'a> {
     only: &'a [u32],
+    wanted: Wanted,
     ipv4: bool,
     ipv6: bool,
     coverage: Coverage,
@@ -97,8 +99,8 @@ impl Survey<'_> {
     }
 
     fn dump(&mut self, inode: Option<u32>) -> Result<Dump, DiagError> {
-        let Self { ipv4, ipv6, sink, .. } = self;
-        dump(inode, *ipv4, *ipv6, &mut |socket| sink(Answer::Socket(socket)))
+        let Self { wanted, ipv4, ipv6, sink, .. } = self;
+        dump(inode, *wanted, *ipv4, *ipv6, &mut |socket| sink(Answer::Socket(socket)))
     }
 
     fn finish(&mut self, inode: u32, dump: Dump) {
@@ -138,7 +140,8 @@ mod tests {
         let inside = || {
             let mut answers = Vec::new();
             let coverage =
-                survey(&Namespaces::find(), only, true, true, &mut |answer| answers.push(answer)).expect("a survey");
+                survey(&Namespaces::find(), only, Wanted::All, true, true, &mut |answer| answers.push(answer))
+                    .expect("a survey");
             (coverage, answers)
         };
         thread::scope(|scope| scope.spawn(inside).join().expect("no panic"))

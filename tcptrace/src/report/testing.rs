@@ -50,7 +50,16 @@ fn identity(comm: &str, pid: u32, local_port: u16, remote: [u8; 4], remote_port:
 
 /// One that is still in a state.
 pub(super) fn open(connection: Connection, state: State, age: Held) -> Connection {
-    let stuck = Stuck { state, age, holder: None, holders: None, accepted: None, listener: None, released: false };
+    let stuck = Stuck {
+        state,
+        age,
+        holder: None,
+        holders: None,
+        accepted: None,
+        listener: None,
+        released: false,
+        stalled: None,
+    };
     Connection { end: End::Unknown, stuck: Some(Box::new(stuck)), ..connection }
 }
 

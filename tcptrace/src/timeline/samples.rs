@@ -77,6 +77,7 @@ pub(super) fn stuck() -> Connection {
             accepted: None,
             listener: None,
             released: false,
+            stalled: None,
         })),
         ..connection()
     }
