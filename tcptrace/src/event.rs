@@ -81,6 +81,8 @@ pub enum Event {
     },
     /// A process was found to have a descriptor of a socket.
     Holder(Holder),
+    /// How far the data of a connection has come.
+    Flow(Flow),
     /// The scan is over.
     ScanEnded {
         /// When.
@@ -157,6 +159,7 @@ impl Event {
             Self::Mini(mini) => mini.at,
             Self::Found(found) => found.at,
             Self::Holder(holder) => holder.found.at,
+            Self::Flow(flow) => flow.at,
         }
     }
 }
@@ -174,6 +177,7 @@ impl Event {
             Self::Mini(mini) => Some(mini.id),
             Self::Found(found) => Some(found.id),
             Self::Holder(holder) => Some(holder.found.id),
+            Self::Flow(flow) => Some(flow.id),
             Self::Started { .. }
             | Self::SurveyBegun { .. }
             | Self::Surveyed { .. }
@@ -251,6 +255,21 @@ pub enum Kept {
         /// In how many ns its timer is due.
         due_ns: u64,
     },
+}
+
+/// How far the data of a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// When.
+    pub at: u64,
+    /// Which.
+    pub id: Id,
+    /// Bytes that the peer has acknowledged, SYN and FIN among them.
+    pub acked: u64,
+    /// Bytes received, the peer's FIN among them.
+    pub received: u64,
+    /// Bytes that its process has written, and the peer not acknowledged; a FIN among them.
+    pub unacked: u32,
 }
 
 /// A process that has a descriptor of a socket.
@@ -414,7 +433,8 @@ pub enum Cause {
     Damage,
     /// More sockets than may be followed.
     Evicted,
-    /// The kernel did not report the closing of a socket, nor that it missed one: later events of the socket prove it.
+    /// The kernel did not report the closing of a socket, or the FIN that came to an orphan, nor that it missed one: later
+    /// events of the socket prove it.
     Unreported,
 }
 

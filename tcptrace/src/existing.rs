@@ -17,7 +17,7 @@ use std::io;
 
 pub use counters::{Counting, read_counters};
 pub use descriptors::{Holders, Holding, holders};
-pub use diag::{DiagError, Dump, Socket, Timer, dump};
+pub use diag::{DiagError, Dump, Progress, Socket, Timer, Wanted, dump};
 pub use groups::{Groups, LookUp};
 pub use namespaces::{Namespace, Namespaces, ResolveError};
 pub use processes::are_hidden as are_processes_hidden;

@@ -18,6 +18,6 @@ mod tests;
 pub use config::{Config, Stats};
 pub(crate) use decide::{Refusal, closer_in, time_wait_refused};
 pub use engine::Engine;
-pub use row::{Connection, Held, Identity, Loss, Owner, Reason, Row, Stay, Stuck, Totals, Transition};
+pub use row::{Connection, Held, Identity, Loss, Owner, Reason, Row, Stalled, Stay, Stuck, Totals, Transition};
 pub(crate) use stuck::only_listener;
 pub use survey::TIME_WAIT_NS;

@@ -189,7 +189,10 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
             _ => None,
         };
         // It may have been given more time, and have begun earlier.
-        let age = time_wait_left_ns.and_then(|left| TIME_WAIT_NS.checked_sub(left)).filter(|age| *age > 0);
+        let of_timer = time_wait_left_ns.and_then(|left| TIME_WAIT_NS.checked_sub(left));
+        // The segment that brought it into its state is the last one, or one before that.
+        let quiet = socket.progress.filter(|_| is_waiting(socket)).map(|it| u64::from(it.quiet_ms) * 1_000_000);
+        let age = of_timer.or(quiet).filter(|age| *age > 0);
         let stay = Stuck {
             state: found.state,
             age: age.map_or(Held::Unknown, Held::AtLeast),
@@ -199,6 +202,7 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
             listener: accepted.and_then(|_| self.listener(found.netns, &found.tuple)),
             released: false,
             merely_open: false,
+            stalled: None,
         };
         Entry {
             boot_ns: found.at,
@@ -229,6 +233,12 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
     fn listener(&self, netns: Option<u32>, tuple: &Tuple) -> Option<Task> {
         only_listener(tuple.local_ip, self.listeners.get(&(netns, tuple.local_port))?)
     }
+}
+
+/// Whether it is a full socket in a state into which only a received segment brings it.
+pub fn is_waiting(socket: &Socket) -> bool {
+    let is_mini = matches!(socket.found.kept, Kept::Mini { .. });
+    !is_mini && matches!(socket.found.state, State::CloseWait | State::FinWait2 | State::Closing)
 }
 
 /// States as they follow each other in a connection's life, then namespaces and addresses.
@@ -367,6 +377,7 @@ mod tests {
 
     use super::*;
     use crate::event::{Found, Id};
+    use crate::existing::Progress;
     use crate::tcp::Comm;
 
     const NETNS: Option<u32> = Some(9);
@@ -390,6 +401,7 @@ mod tests {
             retransmits: 0,
             is_request: false,
             interface: 0,
+            progress: None,
         }
     }
 
@@ -458,6 +470,18 @@ mod tests {
         let young = server(7, State::TimeWait, Kept::Mini { due_ns: TIME_WAIT_NS });
         let entry = Snapshot::new(vec![young], holding).entries().next().expect("it is there");
         assert_eq!(entry.stay.age, Held::Unknown);
+    }
+
+    /// The last segment may have come after the one that brought it into its state.
+    #[rstest]
+    #[case::brought_there_by_a_segment(State::CloseWait, Kept::Held, Held::AtLeast(1_500_000_000))]
+    #[case::orphan(State::FinWait2, Kept::Orphan, Held::AtLeast(1_500_000_000))]
+    #[case::brought_there_by_its_process(State::LastAck, Kept::Orphan, Held::Unknown)]
+    fn the_last_segment_tells_the_least_age(#[case] state: State, #[case] kept: Kept, #[case] expected: Held) {
+        let progress = Some(Progress { acked: 1, received: 1, quiet_ms: 1_500 });
+        let socket = Socket { progress, ..server(7, state, kept) };
+        let entry = Snapshot::new(vec![socket], holding).entries().next().expect("it is there");
+        assert_eq!(entry.stay.age, expected);
     }
 
     #[test]

@@ -125,8 +125,17 @@ pub struct Head {
 impl Head {
     /// Whether the resets that sockets send are in it.
     pub fn sees_resets(&self) -> bool {
-        let of_resets = |it: &&RecordedFeature| it.feature == Feature::ResetSent.as_str();
-        self.features.iter().find(of_resets).is_none_or(|it| it.available)
+        self.sees(Feature::ResetSent).unwrap_or(true)
+    }
+
+    /// Whether the FINs that come to orphans are in it.
+    pub fn sees_fins(&self) -> bool {
+        self.sees(Feature::MiniFin).unwrap_or(false)
+    }
+
+    /// `None` where it does not say.
+    fn sees(&self, feature: Feature) -> Option<bool> {
+        self.features.iter().find(|it| it.feature == feature.as_str()).map(|it| it.available)
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::clock::boot_ns;
-use crate::event::{Event, Found, Holder};
-use crate::existing::{self, Namespaces, Socket};
+use crate::event::{Event, Flow, Found, Holder};
+use crate::existing::{self, Namespaces, Progress, Socket, Wanted};
 use crate::probe::{Probe, Scan};
 
 /// Events handed over at a time.
@@ -16,8 +16,9 @@ const CHUNK: usize = 1024;
 const CHUNKS: usize = 16;
 /// Before the same is asked again, so many times what it took: at most a twentieth of one CPU goes into each question.
 const REST: u32 = 20;
-/// And this at least.
+/// And this at least; less before who has which socket is asked again: a report of one waits for that.
 const REST_AT_LEAST: Duration = Duration::from_secs(1);
+const REST_BEFORE_SCAN: Duration = Duration::from_millis(250);
 
 /// What a question brings.
 pub(super) enum Answer {
@@ -49,6 +50,8 @@ const QUESTIONS: [Question; 4] = [Question::Survey, Question::Scan, Question::Na
 pub(super) struct Inquirer {
     /// Sockets that it keeps out are not followed.
     filter: tcptrace_common::Filter,
+    /// Whether a scan says how far the data of connections has come.
+    flows: bool,
     wanted: [bool; 4],
     /// Not to be asked before.
     rested: [Instant; 4],
@@ -64,7 +67,12 @@ struct Running {
 
 impl Inquirer {
     pub(super) fn new(filter: tcptrace_common::Filter) -> Self {
-        Self { filter, wanted: [false; 4], rested: [Instant::now(); 4], running: None }
+        Self { filter, flows: false, wanted: [false; 4], rested: [Instant::now(); 4], running: None }
+    }
+
+    /// Has every scan say how far the data of connections has come.
+    pub(super) fn want_flows(&mut self) {
+        self.flows = true;
     }
 
     /// Asks as soon as may be.
@@ -94,7 +102,7 @@ impl Inquirer {
         self.wanted[question as usize] = false;
         let scan = if question == Question::Scan { probe.scan() } else { None };
         let (sender, receiver) = channel(CHUNKS);
-        let voice = Voice { to: sender, chunk: Vec::new(), filter: self.filter };
+        let voice = Voice { to: sender, chunk: Vec::new(), filter: self.filter, flows: self.flows };
         let spawned = std::thread::Builder::new().name("inquiry".into()).spawn(move || voice.answer(question, scan));
         if let Err(error) = spawned {
             log::warn!("cannot ask the kernel which sockets there are: no thread: {error}");
@@ -116,7 +124,8 @@ impl Inquirer {
         };
         let answer = answers.recv().await;
         if answer.is_none() {
-            self.rested[*question as usize] = Instant::now() + (since.elapsed() * REST).max(REST_AT_LEAST);
+            let least = if *question == Question::Scan { REST_BEFORE_SCAN } else { REST_AT_LEAST };
+            self.rested[*question as usize] = Instant::now() + (since.elapsed() * REST).max(least);
             self.running = None;
         }
         answer
@@ -128,6 +137,7 @@ struct Voice {
     to: Sender<Answer>,
     chunk: Vec<Event>,
     filter: tcptrace_common::Filter,
+    flows: bool,
 }
 
 impl Voice {
@@ -145,7 +155,7 @@ impl Voice {
     }
 
     fn survey(&mut self) {
-        self.sockets(|voice, answer| match answer {
+        self.sockets(Wanted::All, |voice, answer| match answer {
             // Its child inherits the cookie of a request that has become a connection in the meantime.
             existing::Answer::Socket(socket) if !socket.is_request => voice.say(Event::Found(socket.found)),
             existing::Answer::Socket(_) => {}
@@ -158,13 +168,14 @@ impl Voice {
         if let Err(error) = scan.run(|event| self.say(event)) {
             log::warn!("cannot look who has which socket: {error}");
         }
+        self.tell_flows();
         self.end(|at| Event::ScanEnded { at });
     }
 
     /// The same as a walk, by inode numbers, where the kernel cannot walk.
     fn read_proc(&mut self) {
         let mut by_inode: HashMap<u32, Found> = HashMap::new();
-        self.sockets(|_, answer| {
+        self.sockets(Wanted::All, |_, answer| {
             if let existing::Answer::Socket(Socket { found, inode, .. }) = answer
                 && inode != 0
             {
@@ -181,24 +192,39 @@ impl Voice {
             }
             Err(error) => log::warn!("cannot look who has which socket: {error}"),
         }
+        self.tell_flows();
         self.end(|at| Event::ScanEnded { at });
     }
 
-    /// Goes through the sockets that the filter lets through.
-    fn sockets(&mut self, mut each: impl FnMut(&mut Self, existing::Answer)) {
+    fn tell_flows(&mut self) {
+        if !self.flows {
+            return;
+        }
+        self.sockets(Wanted::Flowing, |voice, answer| {
+            if let existing::Answer::Socket(Socket { found, send_queue: unacked, progress: Some(progress), .. }) =
+                answer
+            {
+                let Progress { acked, received, .. } = progress;
+                voice.say(Event::Flow(Flow { at: found.at, id: found.id, acked, received, unacked }));
+            }
+        });
+    }
+
+    /// Goes through the wanted sockets that the filter lets through.
+    fn sockets(&mut self, wanted: Wanted, mut each: impl FnMut(&mut Self, existing::Answer)) {
         let filter = self.filter;
         let only: &[u32] = if filter.netns == 0 { &[] } else { &[filter.netns] };
         // IPv4-mapped addresses are in the dump of IPv6.
         let namespaces = Namespaces::find();
-        let surveyed = existing::survey(&namespaces, only, filter.family != 6, true, &mut |answer| {
-            let wanted = match &answer {
+        let surveyed = existing::survey(&namespaces, only, wanted, filter.family != 6, true, &mut |answer| {
+            let passes = match &answer {
                 existing::Answer::Socket(socket) => {
                     let (tuple, netns) = (&socket.found.tuple, socket.found.netns.unwrap_or(0));
                     filter.wants(netns, tuple.is_ipv4(), tuple.local_port, tuple.remote_port)
                 }
                 existing::Answer::Namespace(_) => true,
             };
-            if wanted {
+            if passes {
                 each(self, answer);
             }
         });

@@ -85,9 +85,12 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
         let mut stop = Stop::new()?;
         let mut source = Source::attach(&options, existing, names, true)?;
         let config = args.engine.config(kind, rows.at_close);
-        let config =
-            Config { existing, scans: source.knows_cookies(), resets: source.has(Feature::ResetSent), ..config };
+        let (resets, fins) = (source.has(Feature::ResetSent), source.has(Feature::MiniFin));
+        let config = Config { existing, scans: source.knows_cookies(), resets, fins, ..config };
         let target = store.map(|store| Target::Files { store, rotate: None, most_bytes: None });
+        if config.stuck_after.is_some() {
+            source.want_flows();
+        }
         let recorder = match target {
             Some(target) => Some(Recorder::new(target, source.head()?, criteria.clone())?),
             None => None,

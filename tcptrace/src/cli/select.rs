@@ -133,8 +133,9 @@ pub(super) struct EngineArgs {
     /// Follow at most this many sockets, and forget the one that has been idle longest beyond that
     #[arg(long, value_name = "N", default_value_t = Config::default().sockets)]
     pub(super) max_sockets: usize,
-    /// Report a socket that stays in CLOSE_WAIT, FIN_WAIT2, LAST_ACK or SYN_SENT for so long, or whose connection is over
-    /// while its descriptor is still open; and again whenever that time has doubled (30s, 5m)
+    /// Report a socket that stays for so long in a state that should pass (all but ESTABLISHED, LISTEN and TIME_WAIT), an
+    /// established connection whose peer acknowledges nothing of what was written, and a descriptor whose connection is
+    /// over; and again whenever that time has doubled (30s, 5m). A half-closed connection on which data flows is not stuck
     #[arg(long, value_name = "TIME", value_parser = duration)]
     report_stuck: Option<Duration>,
 }

@@ -9,10 +9,10 @@ use super::outlet::Outlet;
 use super::select::{FilterArgs, OutputArgs, warn_of_missing_groups};
 use super::view::undecided;
 use super::{Outcome, say};
-use crate::existing::{self, Answer, Coverage, Groups, Holders, Holding, Namespaces, Socket};
+use crate::existing::{self, Answer, Coverage, Groups, Holders, Holding, Namespaces, Socket, Wanted};
 use crate::filter::Criteria;
 use crate::output::{self, Format, Kind, Printer, TextOptions};
-use crate::snapshot::{Counts, Entry, Snapshot};
+use crate::snapshot::{self, Counts, Entry, Snapshot};
 
 /// Arguments of `snapshot`.
 #[derive(Args, Debug)]
@@ -34,7 +34,7 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let criteria = args.filter.criteria(&namespaces)?;
     warn_of_missing_groups(&criteria, false);
     // Asking changes the network namespace of the thread.
-    let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria)).join());
+    let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria, args.list)).join());
     let Found { sockets, coverage, allocated } = asked.map_err(|_| anyhow!("cannot list TCP sockets: a bug"))??;
     let holders = holders(&sockets)?;
     let snapshot = Snapshot::new(sockets, |inode| holders.of(inode));
@@ -61,7 +61,8 @@ struct Found {
 }
 
 impl Found {
-    fn ask(namespaces: &Namespaces, criteria: &Criteria) -> Result<Self> {
+    /// `ages`: ask again for those whose age the kernel can tell.
+    fn ask(namespaces: &Namespaces, criteria: &Criteria, ages: bool) -> Result<Self> {
         let mut sockets = Vec::new();
         let mut keep = |answer| {
             if let Answer::Socket(socket) = answer {
@@ -71,7 +72,16 @@ impl Found {
         // IPv4-mapped addresses are among those of IPv6.
         let ipv4 = criteria.ipv4 || !criteria.ipv6;
         let allocated = existing::allocated();
-        let coverage = existing::survey(namespaces, &criteria.netns, ipv4, true, &mut keep)?;
+        let coverage = existing::survey(namespaces, &criteria.netns, Wanted::All, ipv4, true, &mut keep)?;
+        if ages && sockets.iter().any(snapshot::is_waiting) {
+            let mut keep = |answer| {
+                if let Answer::Socket(socket) = answer {
+                    sockets.push(socket);
+                }
+            };
+            // What it cannot list now is known from before, but for the age.
+            existing::survey(namespaces, &criteria.netns, Wanted::Waiting, ipv4, true, &mut keep)?;
+        }
         Ok(Self { sockets, coverage, allocated })
     }
 }

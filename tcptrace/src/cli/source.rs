@@ -124,6 +124,11 @@ impl Source {
         })
     }
 
+    /// Has whoever looks who holds which socket look how far their data has come, too.
+    pub(super) fn want_flows(&mut self) {
+        self.inquirer.want_flows();
+    }
+
     /// Whether sockets are told apart by their cookies.
     pub(super) fn knows_cookies(&self) -> bool {
         self.probe.knows_cookies()

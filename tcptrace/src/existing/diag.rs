@@ -14,7 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes;
 
 use crate::event::Found;
-use wire::{Circumstances, Progress, Request};
+use wire::{Circumstances, Request, Step};
 
 /// The kernel answers in pieces of up to 32 KiB, however large this is.
 const BUFFER: usize = 64 * 1024;
@@ -40,9 +40,34 @@ pub struct Socket {
     pub is_request: bool,
     /// Index of the only interface that it uses, which a link-local address needs; 0 if it may use any.
     pub interface: u32,
+    /// How far its data has come, if that was asked for and it is a full socket.
+    pub progress: Option<Progress>,
 }
 
-const _: () = assert!(size_of::<Socket>() <= 160, "there can be a million of them");
+/// How far the data of a connection has come (`struct tcp_info`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that the peer has acknowledged, SYN and FIN among them.
+    pub acked: u64,
+    /// Bytes received, the peer's FIN among them.
+    pub received: u64,
+    /// How long ago the last segment came that acknowledged anything, in ms.
+    pub quiet_ms: u32,
+}
+
+/// Which sockets to ask for, and how much of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All of them, as little as the kernel gives.
+    All,
+    /// Those that a received segment has brought into a state that waits for somebody, with their [`Progress`]: the kernel
+    /// locks each of them for that.
+    Waiting,
+    /// Those that have data to send, or may have, with their [`Progress`].
+    Flowing,
+}
+
+const _: () = assert!(size_of::<Socket>() <= 176, "there can be a million of them");
 
 /// The timer of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +144,7 @@ impl From<Errno> for Reason {
     }
 }
 
-/// Hands over every TCP socket of the calling thread's network namespace, whose inode number is `netns`: those of
+/// Hands over the wanted TCP sockets of the calling thread's network namespace, whose inode number is `netns`: those of
 /// `AF_INET`, of `AF_INET6`, or both. The latter can have IPv4-mapped addresses.
 ///
 /// A socket can come twice, and one whose state changes meanwhile can be missed: the kernel walks through a table that
@@ -128,11 +153,17 @@ impl From<Errno> for Reason {
 /// # Errors
 ///
 /// What the kernel says. What was handed over until then is true, but not everything.
-pub fn dump(netns: Option<u32>, ipv4: bool, ipv6: bool, sink: &mut dyn FnMut(Socket)) -> Result<Dump, DiagError> {
+pub fn dump(
+    netns: Option<u32>,
+    wanted: Wanted,
+    ipv4: bool,
+    ipv6: bool,
+    sink: &mut dyn FnMut(Socket),
+) -> Result<Dump, DiagError> {
     let mut dump = Dump::default();
     let families = [(ipv4, "IPv4", libc::AF_INET), (ipv6, "IPv6", libc::AF_INET6)];
     for (_, family, number) in families.into_iter().filter(|(wanted, ..)| *wanted) {
-        let question = Question { netns, family: number as u8 };
+        let question = Question { netns, wanted, family: number as u8 };
         dump.interrupted |= question.ask(sink).map_err(|reason| DiagError { family, reason })?;
     }
     Ok(dump)
@@ -140,6 +171,7 @@ pub fn dump(netns: Option<u32>, ipv4: bool, ipv6: bool, sink: &mut dyn FnMut(Soc
 
 struct Question {
     netns: Option<u32>,
+    wanted: Wanted,
     family: u8,
 }
 
@@ -147,9 +179,9 @@ impl Question {
     /// Whether the answer was interrupted.
     fn ask(&self, sink: &mut dyn FnMut(Socket)) -> Result<bool, Reason> {
         let kernel = open()?;
-        send(kernel.as_raw_fd(), Request::new(self.family).as_bytes(), MsgFlags::empty())?;
+        send(kernel.as_raw_fd(), Request::new(self.family, self.wanted).as_bytes(), MsgFlags::empty())?;
         let mut buffer = vec![0; BUFFER];
-        let mut progress = Progress::default();
+        let mut progress = Step::default();
         while !progress.done {
             let piece = receive(&kernel, &mut buffer)?;
             wire::parse(piece, &Circumstances { at: boot_ns()?, netns: self.netns }, &mut progress, sink)?;

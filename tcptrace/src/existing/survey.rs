@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use nix::libc;
 
-use super::diag::{DiagError, Dump, Socket, dump};
+use super::diag::{DiagError, Dump, Socket, Wanted, dump};
 use super::namespaces::{Namespace, Namespaces};
 
 /// What was seen and what was not.
@@ -49,7 +49,7 @@ pub enum Answer {
     Namespace(u32),
 }
 
-/// Asks for every TCP socket of all these network namespaces (or of those in `only`, if it is not empty), of `AF_INET`, of
+/// Asks for the wanted TCP sockets of all these network namespaces (or of those in `only`, if it is not empty), of `AF_INET`, of
 /// `AF_INET6`, or both. The calling thread's own comes first, which takes no privileges. Changes the network namespace
 /// of the calling thread: call it in a thread of its own.
 ///
@@ -59,12 +59,13 @@ pub enum Answer {
 pub fn survey(
     namespaces: &Namespaces,
     only: &[u32],
+    wanted: Wanted,
     ipv4: bool,
     ipv6: bool,
     sink: &mut dyn FnMut(Answer),
 ) -> Result<Coverage, DiagError> {
     let coverage = Coverage { unseen_processes: namespaces.unseen_processes, ..Coverage::default() };
-    let mut survey = Survey { only, ipv4, ipv6, coverage, sink };
+    let mut survey = Survey { only, wanted, ipv4, ipv6, coverage, sink };
     let own = Namespaces::own_namespace();
     survey.here(own)?;
     namespaces.iter().filter(|namespace| Some(namespace.inode) != own).for_each(|other| survey.elsewhere(other));
@@ -74,6 +75,7 @@ pub fn survey(
 
 struct Survey<'a> {
     only: &'a [u32],
+    wanted: Wanted,
     ipv4: bool,
     ipv6: bool,
     coverage: Coverage,
@@ -114,9 +116,9 @@ impl Survey<'_> {
     }
 
     fn dump(&mut self, inode: Option<u32>) -> Result<Dump, DiagError> {
-        let Self { ipv4, ipv6, sink, coverage, .. } = self;
+        let Self { wanted, ipv4, ipv6, sink, coverage, .. } = self;
         let mut indexes = BTreeSet::new();
-        let result = dump(inode, *ipv4, *ipv6, &mut |socket| {
+        let result = dump(inode, *wanted, *ipv4, *ipv6, &mut |socket| {
             if socket.interface != 0 && socket.found.tuple.is_link_local() {
                 indexes.insert(socket.interface);
             }
@@ -174,7 +176,8 @@ mod tests {
         let inside = || {
             let mut answers = Vec::new();
             let coverage =
-                survey(&Namespaces::find(), only, true, true, &mut |answer| answers.push(answer)).expect("a survey");
+                survey(&Namespaces::find(), only, Wanted::All, true, true, &mut |answer| answers.push(answer))
+                    .expect("a survey");
             (coverage, answers)
         };
         thread::scope(|scope| scope.spawn(inside).join().expect("no panic"))

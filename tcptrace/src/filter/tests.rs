@@ -538,6 +538,7 @@ fn reports_do_not_wait(#[case] options: &str, #[case] row: Transition, #[case] s
         listener: None,
         released: false,
         merely_open: false,
+        stalled: None,
     };
     let mut filter = Filter::new(criteria(options));
     let report = Row::Transition(Transition { old: row.new, stuck: Some(stuck), ..row });

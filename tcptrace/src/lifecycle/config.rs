@@ -19,6 +19,8 @@ pub struct Config {
     pub scans: bool,
     /// Whether the resets that sockets send are seen: without, an end that depends on one stays unknown.
     pub resets: bool,
+    /// Whether the FIN that turns an orphan's FIN_WAIT2 into TIME_WAIT is seen when it comes: one that was not is a loss.
+    pub fins: bool,
 }
 
 impl Default for Config {
@@ -32,6 +34,7 @@ impl Default for Config {
             existing: true,
             scans: false,
             resets: true,
+            fins: false,
         }
     }
 }
@@ -47,6 +50,6 @@ pub struct Stats {
     pub followed: usize,
     /// Sockets forgotten because there were too many.
     pub evicted: u64,
-    /// Sockets whose closing was not reported, and not counted as lost either, as what came after it proves.
+    /// Closings of sockets and FINs that were not reported, and not counted as lost either, as what came after them proves.
     pub unreported: u64,
 }

@@ -218,8 +218,11 @@ fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> V
             by_process: false,
         });
     }
-    if reset_before.is_some() {
-        return ended(End::OrphanKilled);
+    // Before it gives up what is no mini-socket, the timer sends a reset (`tcp_keepalive_timer` in `net/ipv4/tcp_timer.c`).
+    match reset_before {
+        Some(ResetReason::AbortOnMemory) => return ended(End::OrphanKilled),
+        Some(_) => return ended(End::FinWait2Timeout),
+        None => {}
     }
     if facts.mini == Birth::NotWatched {
         return Verdict::Ended(Ending { end: End::Unknown, time_wait: Some(TimeWaitEnd::Unknown) });

@@ -137,6 +137,7 @@ impl Engine {
             Event::SurveyEnded { .. } => self.on_survey_ended(out),
             Event::ScanBegun { at } => self.on_scan_begun(*at),
             Event::Holder(holder) => self.on_holder(holder),
+            Event::Flow(flow) => self.on_flow(flow),
             Event::ScanEnded { .. } => self.on_scan_ended(out),
             Event::ResetSent { at, id, reason } => self.on_reset_sent(*at, *id, *reason, out),
             Event::Bypassing { id, .. } => self.on_bypassing(*id),

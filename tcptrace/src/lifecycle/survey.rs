@@ -184,7 +184,9 @@ impl Engine {
                 _ => self.on_found(found),
             }
         }
-        self.waiting.note_holder(key, holder);
+        if let Some(conn) = self.conns.get(key) {
+            self.waiting.note_holder(key, conn, holder);
+        }
         let number = self.inquiry.number;
         if let Some(conn) = self.conns.get_mut(key) {
             conn.found_in = number;
@@ -196,7 +198,9 @@ impl Engine {
 
     pub(super) fn on_scan_ended(&mut self, out: &mut Vec<Row>) {
         let Some(asked) = self.inquiry.scan.take() else { return };
-        self.report_pending(asked.at, true, out);
+        self.waiting.scan_ends(asked.at);
+        self.report_answered(asked.at, out);
+        self.report_unacked(out);
         if self.teller.gaps > 0 {
             let is_gone = |conn: &&Conn| {
                 let closed_before = conn.since().is_none_or(|since| since < asked.at);

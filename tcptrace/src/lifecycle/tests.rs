@@ -189,6 +189,11 @@ use script::{play, play_rows};
      10 LAST_ACK>CLOSED dead done err=104; 10 destroy; 10 reset ABORT_ON_DATA",
     "server passive reset_data_after_close owner=9/close | SYN_RECV 0 ESTABLISHED 5 CLOSE_WAIT 4 LAST_ACK 1"
 )]
+#[case::orphan_that_is_no_mini_socket_times_out(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     2006 reset OTHER; 2006 FIN_WAIT2>CLOSED dead mini=none",
+    "client active fin_wait2_timeout owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 2000"
+)]
 #[case::negative_linger2(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 6 FIN_WAIT1>FIN_WAIT2 dead;
      6 FIN_WAIT2>CLOSED dead linger2 mini=none; 6 reset ABORT_ON_DATA",
@@ -373,6 +378,25 @@ fn unseen_entry_into_time_wait_is_reckoned_from_the_timer() {
     );
     let own: Vec<_> = rows.iter().rev().take(2).collect();
     assert_eq!(own, ["TIME_WAIT>CLOSED ≥60047 active expired orphan", "FIN_WAIT2>TIME_WAIT - active orphan"]);
+}
+
+/// Where the kernel shows such FINs, one that it did not show is missing, and that is told.
+#[rstest]
+#[case::seen(true, "3 fin; 60003 expired TIME_WAIT", 0)]
+#[case::given_more_time(true, "3 rearmed TIME_WAIT; 60003 expired TIME_WAIT", 0)]
+#[case::unseen(true, "60003 expired TIME_WAIT", 1)]
+#[case::not_watched(false, "60003 expired TIME_WAIT", 0)]
+#[case::lost(true, "2 lost; 60003 expired TIME_WAIT", 0)]
+fn a_fin_that_nobody_saw_is_a_loss(#[case] fins: bool, #[case] rest: &str, #[case] expected: u64) {
+    let mut engine = super::Engine::new(super::Config { fins, ..super::Config::default() });
+    let mut rows = Vec::new();
+    let closing = "0 ESTABLISHED>FIN_WAIT1; 1 FIN_WAIT1>FIN_WAIT2; 1 FIN_WAIT2>CLOSED dead mini=FIN_WAIT2";
+    for event in script::parse(&format!("{closing}; {rest}")) {
+        engine.feed(&event, &mut rows);
+    }
+    assert_eq!(engine.stats().unreported, expected);
+    let losses = script::losses(&rows);
+    assert_eq!(losses.iter().filter(|loss| loss.contains("unreported")).count() as u64, expected, "{losses:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::audit::{Compared, Counter, Finding, Verdict};
 use crate::counters::{Increase, Unseen};
 use crate::event::{Cause, Kept};
 use crate::existing::Timer;
-use crate::lifecycle::{Connection, Held, Identity, Loss, Owner, Reason, Stay, Stuck, Totals, Transition};
+use crate::lifecycle::{Connection, Held, Identity, Loss, Owner, Reason, Stalled, Stay, Stuck, Totals, Transition};
 use crate::names::{Group, Names};
 use crate::snapshot::{By, Count, Entry, Shares};
 use crate::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
@@ -182,6 +182,7 @@ pub(crate) fn held_open() -> Stuck {
         listener: None,
         released: false,
         merely_open: false,
+        stalled: Some(Stalled { unacked: 4_321, bytes_since: 0 }),
     }
 }
 
@@ -193,7 +194,7 @@ pub(crate) fn never_accepted() -> Stuck {
 
 /// Over, but nginx has not closed its descriptor.
 pub(crate) fn lingering() -> Stuck {
-    Stuck { state: State::Closed, ..held_open() }
+    Stuck { state: State::Closed, stalled: None, ..held_open() }
 }
 
 /// curl's whole life, closed by curl, with a TIME_WAIT that ran out.

@@ -59,6 +59,7 @@ pub(super) fn open(connection: Connection, state: State, age: Held) -> Connectio
         listener: None,
         released: false,
         merely_open: true,
+        stalled: None,
     };
     Connection { end: End::Unknown, stuck: Some(Box::new(stuck)), ..connection }
 }

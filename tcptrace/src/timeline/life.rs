@@ -224,6 +224,7 @@ mod tests {
             listener: None,
             released: false,
             merely_open: true,
+            stalled: None,
         };
         assert_eq!(shown(&Connection { stuck: Some(Box::new(stuck)), ..lived(Some(10), 30, stays) }), expected);
     }

@@ -78,6 +78,7 @@ pub(super) fn stuck() -> Connection {
             listener: None,
             released: false,
             merely_open: false,
+            stalled: None,
         })),
         ..connection()
     }

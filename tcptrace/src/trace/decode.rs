@@ -8,7 +8,7 @@ use super::Item;
 use super::encode::Described;
 use super::wire::{self, Body, bit, end_bit, kind, socket_bit};
 use crate::counters::Sample;
-use crate::event::{Birth, Change, EndFacts, Event, Found, Holder, Id, Kept, Mini};
+use crate::event::{Birth, Change, EndFacts, Event, Flow, Found, Holder, Id, Kept, Mini};
 use crate::lifecycle::Totals;
 use crate::tcp::{Comm, Task, Tuple};
 
@@ -128,6 +128,11 @@ impl Decoder {
             kind::HOLDER => {
                 let wire::Holder { found, task, fd } = read(body)?;
                 Event::Holder(Holder { found: self.found(&found)?, task: self.task(task)??, fd })
+            }
+            kind::FLOW => {
+                let wire::Flow { after, socket, acked, received, unacked } = read(body)?;
+                let (at, id) = (self.at(after)?, self.socket(socket)?.id);
+                Event::Flow(Flow { at, id, acked, received, unacked })
             }
             kind::LOST => {
                 let (mark, rest): (wire::Mark, _) = postcard::take_from_bytes(body).ok()?;

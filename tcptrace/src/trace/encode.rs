@@ -16,7 +16,7 @@ use zstd::zstd_safe::CParameter;
 use super::Item;
 use super::block::{BlockHead, LONGEST, MAGIC, VERSION, flag};
 use super::wire::{self, bit, kind, socket_bit};
-use crate::event::{Birth, Change, EndFacts, Event, Found, Id, Kept, Mini};
+use crate::event::{Birth, Change, EndFacts, Event, Flow, Found, Id, Kept, Mini};
 use crate::tcp::{Task, Tuple};
 
 /// How hard to pack. More costs several times the CPU for a few percent.
@@ -280,6 +280,11 @@ impl Encoder {
                 let found = self.found(&holder.found);
                 let task = self.task(Some(holder.task));
                 self.record(kind::HOLDER, &wire::Holder { found, task, fd: holder.fd });
+            }
+            Event::Flow(Flow { id, acked, received, unacked, .. }) => {
+                let socket = self.socket(&Mentioned::only(id));
+                let after = self.after(at);
+                self.record(kind::FLOW, &wire::Flow { after, socket, acked, received, unacked });
             }
             Event::Started { .. } => self.mark(kind::STARTED, at, 0),
             Event::SurveyBegun { .. } => self.mark(kind::SURVEY_BEGUN, at, 0),

@@ -14,7 +14,7 @@ use super::*;
 use crate::audit::{Compared, Counter, Finding, Verdict};
 use crate::counters::Sample;
 use crate::event::{
-    Birth, Cause, Change, EndFacts, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
+    Birth, Cause, Change, EndFacts, Flags, Flow, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
 };
 use crate::lifecycle::Totals;
 use crate::tcp::{Comm, State, Task, Tuple};
@@ -197,6 +197,9 @@ fn events() -> impl Strategy<Value = Event> {
         (times(), ids(), task(), any::<u32>()).prop_map(|(at, id, task, fd)| Event::Accepted { at, id, task, fd }),
         found().prop_map(Event::Found),
         (found(), task(), any::<u32>()).prop_map(|(found, task, fd)| Event::Holder(Holder { found, task, fd })),
+        (times(), ids(), any::<(u64, u64, u32)>()).prop_map(|(at, id, (acked, received, unacked))| {
+            Event::Flow(Flow { at, id, acked, received, unacked })
+        }),
         (times(), ids(), reasons()).prop_map(|(at, id, reason)| Event::ResetSent { at, id, reason }),
         (times(), ids()).prop_map(|(at, id)| Event::ResetReceived { at, id }),
         (times(), ids()).prop_map(|(at, id)| Event::Bypassing { at, id }),

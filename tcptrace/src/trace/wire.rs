@@ -98,14 +98,15 @@ pub(super) mod kind {
     pub(in super::super) const PASSED: u8 = 26;
     pub(in super::super) const AUDIT: u8 = 27;
     pub(in super::super) const COUNTERS: u8 = 31;
-    pub(in super::super) const BYPASSING: u8 = 40;
     pub(in super::super) const ENDED: u8 = 33;
     /// Without a body.
     pub(in super::super) const NAMES_ANEW: u8 = 34;
+    pub(in super::super) const BYPASSING: u8 = 40;
+    pub(in super::super) const FLOW: u8 = 41;
 
     /// Whether a record of this kind is more than a description of what follows, or one of a later version.
     pub(in super::super) fn yields_item(kind: u8) -> bool {
-        matches!(kind, HEAD..=LOSSES | STARTED..=AUDIT | COUNTERS | ENDED | NAMES_ANEW)
+        matches!(kind, HEAD..=LOSSES | STARTED..=AUDIT | COUNTERS | ENDED | NAMES_ANEW | BYPASSING | FLOW)
     }
 }
 
@@ -242,6 +243,15 @@ pub(super) struct Holder {
     pub(super) found: Found,
     pub(super) task: u32,
     pub(super) fd: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Flow {
+    pub(super) after: i64,
+    pub(super) socket: u32,
+    pub(super) acked: u64,
+    pub(super) received: u64,
+    pub(super) unacked: u32,
 }
 
 /// An event that concerns no socket, and a number whose meaning depends on the kind.

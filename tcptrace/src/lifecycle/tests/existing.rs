@@ -139,6 +139,70 @@ fn waiting(#[case] script: &str, #[case] expected: &[&str]) {
     assert_eq!(stuck(&format!("{CLOSE_WAIT} {script}")), expected);
 }
 
+/// Data that goes on in one direction is no reason to complain; when it stops for as long as was asked for, it is.
+#[rstest]
+#[case::flows(
+    "500 scan; 501 flow acked=10; 502 scan_end; 1050 scan; 1051 flow acked=90; 1052 scan_end; 1900 scan;
+     1901 flow acked=95 unacked=3; 1902 scan_end; 2060 scan; 2061 flow acked=99; 2062 scan_end",
+    &[]
+)]
+#[case::has_stopped(
+    "500 scan; 501 flow acked=10; 502 scan_end; 1050 scan; 1051 flow acked=90 unacked=7; 1052 scan_end; 2055 scan;
+     2056 flow acked=90 unacked=7; 2057 scan_end",
+    &["stuck CLOSE_WAIT 2056 holders=0 accepted=true unacked=7 since=80"]
+)]
+#[case::never_flowed(
+    "500 scan; 501 flow acked=10 received=1; 502 scan_end; 1050 scan; 1051 flow acked=10 received=1; 1052 scan_end",
+    &["stuck CLOSE_WAIT 1051 holders=0 accepted=true unacked=0 since=0"]
+)]
+#[case::on_time_when_it_has_been_looked_at_before(
+    "500 scan; 501 holder CLOSE_WAIT task=8 fd=12; 502 scan_end; 700 scan; 701 holder CLOSE_WAIT task=8 fd=12; 702 scan_end;
+     1001 advance; 1081 advance; 1500 advance",
+    &["stuck CLOSE_WAIT 1080 held_by=8:12 holders=1 accepted=true"]
+)]
+fn half_closed(#[case] script: &str, #[case] expected: &[&str]) {
+    assert_eq!(stuck(&format!("{CLOSE_WAIT} {script}")), expected);
+}
+
+/// No event says so.
+#[rstest]
+#[case::acknowledged(
+    "500 scan; 501 flow acked=1 unacked=5; 502 scan_end; 1600 scan; 1601 flow acked=6 unacked=5; 1602 scan_end; 2500 scan;
+     2501 flow acked=11; 2502 scan_end; 4000 scan; 4001 flow acked=11; 4002 scan_end",
+    &[]
+)]
+#[case::not_acknowledged(
+    "500 scan; 501 holder ESTABLISHED task=7 fd=4; 502 flow acked=1 unacked=5; 503 scan_end; 1000 scan;
+     1001 holder ESTABLISHED task=7 fd=4; 1002 flow acked=1 received=9 unacked=5; 1003 scan_end; 1600 scan;
+     1601 holder ESTABLISHED task=7 fd=4; 1602 flow acked=1 received=20 unacked=8; 1603 scan_end; 2000 scan;
+     2001 flow acked=1 unacked=8; 2002 scan_end; 2800 scan; 2801 holder ESTABLISHED task=7 fd=4; 2802 flow acked=1 unacked=8;
+     2803 scan_end",
+    &["stuck ESTABLISHED ≥1101 held_by=7:4 holders=1 unacked=8 since=20",
+      "stuck ESTABLISHED ≥2301 held_by=7:4 holders=1 unacked=8 since=0"]
+)]
+fn data_that_the_peer_does_not_take(#[case] script: &str, #[case] expected: &[&str]) {
+    assert_eq!(stuck(&format!("0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED sock; {script}")), expected);
+}
+
+#[rstest]
+#[case::fin_wait1(
+    "5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 500 scan; 501 flow acked=1 unacked=900; 502 scan_end; 1100 scan;
+     1101 flow acked=1 unacked=900; 1102 scan_end",
+    &["stuck FIN_WAIT1 1097 holders=0 unacked=900 since=0"]
+)]
+#[case::closing("5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 6 FIN_WAIT1>CLOSING dead; 1100 scan; 1101 scan_end",
+    &["stuck CLOSING 1095 holders=0"]
+)]
+fn orphans(#[case] script: &str, #[case] expected: &[&str]) {
+    assert_eq!(stuck(&format!("0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; {script}")), expected);
+}
+
+#[test]
+fn a_handshake_that_does_not_end() {
+    let expected = ["stuck SYN_RECV 1101 holders=0 accepted=true"];
+    assert_eq!(stuck("0 LISTEN>SYN_RECV sock; 1100 scan; 1101 scan_end"), expected);
+}
+
 #[rstest]
 #[case::never_accepted(
     "0 other CLOSED>LISTEN task=5; 1 LISTEN>SYN_RECV; 1 SYN_RECV>ESTABLISHED; 2 ESTABLISHED>CLOSE_WAIT done;
@@ -193,7 +257,8 @@ fn waiting(#[case] script: &str, #[case] expected: &[&str]) {
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd sock; 3 FIN_WAIT1>FIN_WAIT2 snd sock;
      800 FIN_WAIT2>CLOSED done snd rcv sock mini=TIME_WAIT; 1900 scan; 1901 holder CLOSED task=7 fd=4; 1902 scan_end;
      60800 expired TIME_WAIT; 61000 destroy",
-    &["stuck CLOSED 1102 fin held_by=7:4 holders=1", "released CLOSED 60200 fin"]
+    &["stuck CLOSED 1102 fin held_by=7:4 holders=1", "stuck CLOSED 60200 fin held_by=7:4 holders=1",
+      "released CLOSED 60200 fin"]
 )]
 #[case::a_descriptor_whose_connection_ended_before(
     "0 scan; 1 holder CLOSED task=7 fd=4; 2 scan_end; 1100 scan; 1101 holder CLOSED task=7 fd=4; 1102 scan_end",

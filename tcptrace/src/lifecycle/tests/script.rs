@@ -4,7 +4,7 @@
 //! `OLD>NEW`, or `destroy`, `reset REASON`, `receive_reset`, `fin`, `rearmed SUBSTATE`, `expired SUBSTATE`,
 //! `killed SUBSTATE WHO`, `embryo`, `accepted task=PID`, `lost`, `suspended MS`, `advance`; for what is asked of the kernel
 //! `survey`, `found STATE [queued|orphan|mini=MS]`, `surveyed`, `survey_end`, `scan`, `holder STATE task=PID fd=N`,
-//! `scan_end`. The words of a change set what the kernel
+//! `flow acked=N received=N unacked=N`, `scan_end`. The words of a change set what the kernel
 //! shows: `dead done sock rcv snd`, `syn|silent` (it has sent something, or nothing), `task=PID`, and at the end
 //! `err= unread= retr= probes=`, `linger0 linger2 acked inflight ka ut`, `mini=FIN_WAIT2|TIME_WAIT|none`. With `rst` a
 //! reset follows at once.
@@ -12,7 +12,7 @@
 use std::net::Ipv6Addr;
 
 use crate::event::{
-    Birth, Cause, Change, EndFacts, Event, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
+    Birth, Cause, Change, EndFacts, Event, Flags, Flow, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
 };
 use crate::lifecycle::{Config, Connection, Engine, Held, Row, Stuck, Transition};
 use crate::tcp::{Comm, State, Task, Tuple};
@@ -119,6 +119,11 @@ fn event(line: &str) -> Event {
             Event::Holder(Holder { found: found(at, id, &words), task: pid(&words), fd })
         }
         "scan_end" => Event::ScanEnded { at },
+        "flow" => {
+            let bytes = |word| number(&words, word).map_or(0, i64::unsigned_abs);
+            let unacked = u32::try_from(bytes("unacked=")).expect("bytes");
+            Event::Flow(Flow { at, id, acked: bytes("acked="), received: bytes("received="), unacked })
+        }
         "lost" => Event::Lost { at, cause: Cause::RingFull, events: 1 },
         "lost_to" => Event::Lost { at, cause: Cause::Unknown, events: 0 },
         "suspended" => Event::Suspended { at, ns: words[0].parse::<u64>().expect("ms") * MS },
@@ -263,6 +268,7 @@ fn stuck_line(row: &Transition, stuck: &Stuck) -> String {
     words.extend(stuck.holders.map(|holders| format!("holders={holders}")));
     words.extend(stuck.accepted.map(|accepted| format!("accepted={accepted}")));
     words.extend(stuck.listener.map(|task| format!("listener={}", task.pid)));
+    words.extend(stuck.stalled.map(|it| format!("unacked={} since={}", it.unacked, it.bytes_since)));
     words.join(" ")
 }
 

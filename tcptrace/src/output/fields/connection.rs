@@ -217,7 +217,8 @@ pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
         name: "age_ns",
         unit: "ns",
         shape: Shape::Number,
-        doc: "How long it has been in state; null when unknown.",
+        doc: "How long it has been in state; in ESTABLISHED, for how long its peer has acknowledged nothing of what was \
+              written; null when unknown.",
         value: |row, _| Value::number(row.stuck.as_ref().and_then(|stuck| stuck.age.known_ns())),
     },
     Field {
@@ -234,4 +235,6 @@ pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field::ACCEPTED,
     Field::LISTENER_PID,
     Field::LISTENER_COMM,
+    Field::BYTES_UNACKED,
+    Field::BYTES_SINCE,
 ];

@@ -62,8 +62,9 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
         name: "age_ns",
         unit: "ns",
         shape: Shape::Number,
-        doc: "How long it has been in state, as far as the kernel tells: for a TIME_WAIT, what of 60 s has passed; null \
-              when unknown.",
+        doc: "How long it has been in state, as far as the kernel tells: for a TIME_WAIT, what of 60 s has passed; for \
+              CLOSE_WAIT, CLOSING and a FIN_WAIT2 that is no mini-socket, the time since its last segment came; null when \
+              unknown.",
         value: |row, _| Value::number(row.stay.age.known_ns()),
     },
     Field {

@@ -72,6 +72,21 @@ impl<R: MayBeStuck> Field<R> {
         doc: "Name of who listens for it, if it was not accepted, escaped as in comm; null when unknown.",
         value: |row, _| name(listener(row)),
     };
+    pub(super) const BYTES_UNACKED: Self = Self {
+        name: "bytes_unacked",
+        unit: "bytes",
+        shape: Shape::Number,
+        doc: "Bytes that its process has written and the peer has not acknowledged, a FIN among them; null when nobody looked.",
+        value: |row, _| Value::number(row.stuck().and_then(|stuck| Some(stuck.stalled?.unacked))),
+    };
+    pub(super) const BYTES_SINCE: Self = Self {
+        name: "bytes_since",
+        unit: "bytes",
+        shape: Shape::Number,
+        doc: "Bytes that were received, or acknowledged by the peer, since the first look at it in this state; null when \
+              nobody looked.",
+        value: |row, _| Value::number(row.stuck().and_then(|stuck| Some(stuck.stalled?.bytes_since))),
+    };
 }
 
 fn holder(row: &impl MayBeStuck) -> Option<&(Task, u32)> {

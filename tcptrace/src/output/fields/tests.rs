@@ -92,7 +92,7 @@ fn names_are_a_contract() {
     assert_eq!(names(AUDIT_FIELDS).join(" "), audit);
     let audited = "event time boot_ns namespaces gone unclear transitions lost lost_transitions unexplained";
     assert_eq!(names(AUDITED_FIELDS).join(" "), audited);
-    let stuck = "holder_pid holder_comm fd holders accepted listener_pid listener_comm";
+    let stuck = "holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since";
     let figures = "event from to duration_ns events transitions lost lost_at_least damaged connections opened opened_per_second \
                    opened_peak_per_second opened_peak_time ended ended_per_second ended_peak_per_second \
                    ended_peak_time open incomplete failed reset counted bytes_sent bytes_received retransmits \

@@ -22,8 +22,11 @@ pub(super) fn transition(to: &mut Vec<u8>, row: &Transition) {
         add(to, "orphan");
     }
     closed_by(to, row.identity.owner.as_ref(), row.closed_by.as_ref());
-    if let Some(stuck) = row.stuck.as_ref().filter(|_| !row.orphan) {
-        who_has_it(to, stuck);
+    if let Some(stuck) = row.stuck.as_ref() {
+        match row.orphan {
+            true => unacknowledged(to, stuck),
+            false => who_has_it(to, stuck),
+        }
     }
 }
 
@@ -89,6 +92,14 @@ fn who_has_it(to: &mut Vec<u8>, stuck: &Stuck) {
         (None, _) if stuck.accepted == Some(false) => never_accepted(to, stuck.listener.as_ref()),
         (None, Some(_)) => add(to, "no holder found"),
         (None, None) => add(to, "holder unknown"),
+    }
+    unacknowledged(to, stuck);
+}
+
+fn unacknowledged(to: &mut Vec<u8>, stuck: &Stuck) {
+    if let Some(bytes) = stuck.stalled.map(|stalled| stalled.unacked).filter(|bytes| *bytes > 0) {
+        comma(to);
+        let _ = write!(to, "{bytes} bytes not acknowledged");
     }
 }
 

@@ -22,8 +22,8 @@ pub(super) struct Followed<R> {
 impl<R: Read> Followed<R> {
     pub(super) fn new(number: usize, recording: Recording<R>, config: Config, criteria: &Criteria) -> Self {
         let head = &recording.head;
-        let config =
-            Config { existing: head.existing, scans: head.knows_cookies, resets: head.sees_resets(), ..config };
+        let (resets, fins) = (head.sees_resets(), head.sees_fins());
+        let config = Config { existing: head.existing, scans: head.knows_cookies, resets, fins, ..config };
         let mut origin = Origin {
             number,
             host: head.host.as_str().into(),
