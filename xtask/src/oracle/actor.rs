@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::process;
+use std::process::{self, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -157,6 +157,7 @@ impl<'life> Actor<'life> {
             Action::Pass => self.pass(),
             Action::Disconnect => self.call(action.name(), Self::disconnect),
             Action::Unlisten => self.call(action.name(), |actor| actor.listener.take().map(|_| 0).ok_or(Errno::EBADF)),
+            Action::Destroy => self.call(action.name(), Self::destroy),
             Action::Exit => {
                 self.vanish(action.name());
                 process::exit(0);
@@ -334,6 +335,23 @@ impl<'life> Actor<'life> {
         let result = unsafe { libc::connect(self.socket()?.as_raw_fd(), &raw const nowhere, length) };
         Errno::result(result)?;
         Ok(0)
+    }
+
+    /// Returns the process that did it.
+    fn destroy(&mut self) -> Result<u64, Errno> {
+        let (Some(local), Some(remote)) = (self.local, self.remote) else { return Err(Errno::ENOTCONN) };
+        let ends = |name: &str, end: SocketAddr| match end {
+            SocketAddr::V4(v4) => format!("{name} {v4}"),
+            SocketAddr::V6(v6) => format!("{name} [{}]:{}", v6.ip(), v6.port()),
+        };
+        let filter = format!("{} and {}", ends("src", local), ends("dst", remote));
+        let mut command = Command::new("ss");
+        command.args(["-KtnaH", &filter]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let child = command.spawn().map_err(|_| Errno::ENOENT)?;
+        let pid = child.id();
+        let output = child.wait_with_output().map_err(|_| Errno::ECHILD)?;
+        // It prints what it has destroyed.
+        if output.stdout.is_empty() { Err(Errno::ENOENT) } else { Ok(pid.into()) }
     }
 
     /// The child goes on when its parent has let go of everything.

@@ -100,7 +100,9 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
     wait_for_rows(&groups, &rows)?;
     let ended = tcptrace.end(Signal::SIGINT)?;
     let mut complaints = Vec::new();
-    if ended.status != 0 {
+    // A loss that is said shows in rows that are incomplete.
+    let is_loss = ended.status == 3 && ended.figures().is_ok_and(|figures| figures.lost > 0);
+    if ended.status != 0 && !is_loss {
         complaints.push(format!("tcptrace ended with {}: {}", ended.status, words::tail(&ended.said)));
     }
     let (live, lines) = (row::read(&rows)?, fs::read_to_string(&rows).context("cannot read the rows")?);

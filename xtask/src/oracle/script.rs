@@ -91,6 +91,8 @@ pub(super) enum Action {
     Unlisten,
     Exit,
     Kill,
+    /// Has `ss -K` destroy its socket, or what is left of it.
+    Destroy,
 }
 
 impl Action {
@@ -116,6 +118,7 @@ impl Action {
             Self::Unlisten => ("unlisten", None),
             Self::Exit => ("exit", None),
             Self::Kill => ("kill", None),
+            Self::Destroy => ("ssk", None),
         }
     }
 
@@ -146,6 +149,7 @@ impl Action {
             "unlisten" => Self::Unlisten,
             "exit" => Self::Exit,
             "kill" => Self::Kill,
+            "ssk" => Self::Destroy,
             _ => bail!("no action is called `{name}`"),
         })
     }
@@ -317,8 +321,9 @@ fn random_action(random: &mut Random) -> Action {
         88..=90 => Action::Pass,
         91..=92 => Action::Disconnect,
         93..=95 => Action::Unlisten,
-        96..=97 => Action::Exit,
-        _ => Action::Kill,
+        96 => Action::Exit,
+        97..=98 => Action::Kill,
+        _ => Action::Destroy,
     }
 }
 

@@ -34,7 +34,9 @@ pub(super) struct Expected {
     pub(super) closer: Vec<&'static str>,
     pub(super) end: Vec<&'static str>,
     pub(super) time_wait_end: Vec<Option<&'static str>>,
+    /// Whose it is; nobody's, if nobody accepted it.
     pub(super) owner: Vec<u32>,
+    pub(super) is_owned: bool,
     /// Who may have closed it, and whether somebody has for certain.
     pub(super) closers: Vec<u32>,
     pub(super) is_closed: bool,
@@ -64,12 +66,16 @@ enum What {
     PeerReset,
     /// Nobody holds its socket any more.
     Orphaned,
+    /// An administrator destroyed it.
+    Killed,
 }
 
 /// All that the witnesses know of one end.
 struct Witness<'a> {
     who: Who,
     conversation: &'a Conversation,
+    /// The next one between the same ends.
+    next: Option<&'a Conversation>,
     /// Calls on this socket, or on the listener of one that nobody accepted.
     calls: Vec<&'a Call>,
     is_accepted: bool,
@@ -88,9 +94,12 @@ pub(super) fn of_life(calls: &[Call], conversations: &[Conversation], gone: Rang
                 && call.from <= begun
                 && call.to.is_none_or(|to| begun <= to)
         };
+        let next = conversation.next.and_then(|begun| {
+            conversations.iter().find(|other| other.client == conversation.client && other.begun() == begun)
+        });
         if let Some(connect) = calls.iter().find(connects) {
             let own = calls.iter().filter(|call| call.who == Who::Client && call.cookie == connect.cookie).collect();
-            let client = Witness { who: Who::Client, conversation, calls: own, is_accepted: true, gone };
+            let client = Witness { who: Who::Client, conversation, next, calls: own, is_accepted: true, gone };
             ends.push(client.expected(Some(connect)));
         }
         let Some(confirmed) = conversation.accepted_by_server() else { continue };
@@ -114,7 +123,7 @@ pub(super) fn of_life(calls: &[Call], conversations: &[Conversation], gone: Rang
                 }
         };
         let own = calls.iter().filter(is_own).collect();
-        let server = Witness { who: Who::Server, conversation, calls: own, is_accepted: accept.is_some(), gone };
+        let server = Witness { who: Who::Server, conversation, next, calls: own, is_accepted: accept.is_some(), gone };
         ends.push(server.expected(accept.or_else(|| calls.iter().find(|call| call.name == "listen"))));
     }
     ends.extend(calls.iter().filter_map(|call| without_segments(call, conversations)));
@@ -139,6 +148,7 @@ fn without_segments(call: &Call, conversations: &[Conversation]) -> Option<Expec
         end: vec!["no_local_port"],
         time_wait_end: vec![None],
         owner: vec![call.pid],
+        is_owned: true,
         closers: vec![call.pid],
         is_closed: false,
         sent: (0, 0),
@@ -166,6 +176,8 @@ impl Witness<'_> {
         };
         let ended = life.states.last().map_or((0, 0), |stay| stay.end);
         let closing = self.closing_calls();
+        let killer = self.calls.iter().find(|call| call.name == "ssk" && call.errno == 0);
+        let killer = killer.and_then(|call| u32::try_from(call.number).ok());
         let is_before = |call: &&&Call| call.from <= ended.1 + SOON;
         Expected {
             who: self.who,
@@ -177,7 +189,8 @@ impl Witness<'_> {
             end: life.end,
             time_wait_end: life.time_wait_end,
             owner: opener.map(|call| call.pid).into_iter().collect(),
-            closers: closing.iter().filter(is_before).map(|call| call.pid).collect(),
+            is_owned: self.is_accepted,
+            closers: closing.iter().filter(is_before).map(|call| call.pid).chain(killer).collect(),
             is_closed: self.is_accepted && closing.iter().any(|call| call.to.unwrap_or(call.from) + SOON < ended.0),
             sent: self.sent(ended),
             received: self.received(ended),
@@ -200,7 +213,7 @@ impl Witness<'_> {
         for call in self.calls.iter().filter(closes) {
             calls.push(*call);
             // After this, the process has the socket no more.
-            if matches!(call.name.as_str(), "close" | "exit" | "kill" | "unlisten") {
+            if matches!(call.name.as_str(), "close" | "exit" | "kill" | "unlisten" | "disconnect") {
                 break;
             }
         }
@@ -297,14 +310,32 @@ impl Witness<'_> {
         if let Some(call) = self.last_close() {
             all.push((self.effect(call), What::Orphaned));
         }
+        all.extend(self.killed().map(|at| (at, What::Killed)));
         all.extend(
             self.mine().filter(|segment| segment.is(RST)).map(|segment| (self.own_reset(segment), What::OwnReset)),
         );
         let resets = self.theirs().filter(|(_, segment)| segment.is(RST));
         all.extend(resets.map(|(at, _)| (self.on_arrival(at), What::PeerReset)));
-        all.sort_by_key(|(at, what)| (at.0, *what == What::PeerFin));
+        // What it does itself is done when it shows; what comes is done when it comes.
+        all.sort_by_key(|(at, what)| match what {
+            What::OwnFin | What::OwnReset | What::Killed => (at.1, *what == What::OwnReset),
+            _ => (at.0, *what == What::PeerFin),
+        });
         self.order_fins(&mut all, own.and_then(|(_, fin)| fin), peer);
+        self.order_reset(&mut all, peer);
         all
+    }
+
+    /// A reset that acknowledges something says whether the peer's FIN was there.
+    fn order_reset(&self, all: &mut [(Range, What)], peer: Option<(u64, Segment)>) {
+        let Some(reset) = self.mine().find(|segment| segment.is(RST) && segment.is(ACK)) else { return };
+        let Some((_, peer)) = peer else { return };
+        let is_covered = reset.ack.wrapping_sub(peer.seq.wrapping_add(peer.space())).cast_signed() >= 0;
+        let at = |what| all.iter().position(|(_, other)| *other == what);
+        let (Some(reset_at), Some(peer_at)) = (at(What::OwnReset), at(What::PeerFin)) else { return };
+        if is_covered == (reset_at < peer_at) {
+            all.swap(reset_at, peer_at);
+        }
     }
 
     /// What each FIN acknowledges says which was first.
@@ -325,8 +356,16 @@ impl Witness<'_> {
         first.is_some_and(|call| fin.sent >= call.from && fin.sent <= self.effect(call).1)
     }
 
+    /// When `ss -K` destroyed it: when its reset left, if one did.
+    fn killed(&self) -> Option<Range> {
+        let call = self.calls.iter().find(|call| call.name == "ssk" && call.errno == 0)?;
+        let (from, to) = (call.from, call.to?);
+        let reset = self.mine().find(|segment| segment.is(RST) && (from..=to).contains(&segment.sent));
+        Some((from, reset.map_or(to, |reset| reset.sent)))
+    }
+
     fn own_reset(&self, reset: &Segment) -> Range {
-        if let Some(call) = self.closing_calls().into_iter().find(|call| {
+        if let Some(call) = self.closing_calls().into_iter().rev().find(|call| {
             let (from, to) = self.effect(call);
             reset.sent >= from && reset.sent <= to
         }) {
@@ -442,6 +481,11 @@ impl Witness<'_> {
             }
             (What::FinAcked, "CLOSING") | (What::PeerFin, "FIN_WAIT2") => led.enter("TIME_WAIT", at),
             (What::FinAcked, "LAST_ACK") => led.finish(&["fin"], "passive", at),
+            (What::Killed, "TIME_WAIT") => {
+                led.finish(&["fin"], "active", at);
+                led.time_wait_end = vec![Some("killed")];
+            }
+            (What::Killed, _) => led.finish(&["killed"], "killed", at),
             (What::PeerReset, _) => self.peer_reset(led, at, happened),
             (What::OwnReset, _) => self.own_reset_ends(led, at, happened),
             _ => {}
@@ -475,7 +519,11 @@ impl Witness<'_> {
     }
 
     fn own_reset_ends(&self, led: &mut Led, at: Range, happened: &[(Range, What)]) {
-        if matches!(led.state(), "SYN_SENT" | "SYN_RECV") {
+        if led.state() == "SYN_SENT" {
+            // Of an acknowledgement of something else, which changes nothing.
+            return;
+        }
+        if led.state() == "SYN_RECV" {
             led.unsure("a reset while it is being opened");
         }
         let crosses = happened
@@ -500,7 +548,7 @@ impl Witness<'_> {
     /// Why it sent a reset, at that time.
     fn why_reset(&self, at: Range) -> Vec<&'static str> {
         let closing = self.closing_calls();
-        let call = closing.iter().find(|call| {
+        let call = closing.iter().rev().find(|call| {
             let (from, to) = self.effect(call);
             from <= at.1 && at.1 <= to + SOON
         });
@@ -520,7 +568,7 @@ impl Witness<'_> {
                     if least == 0 && self.option("linger") == Some(0) {
                         ends.push("reset_linger0");
                     }
-                    if least == 0 && self.option("linger2").is_some() {
+                    if least == 0 && self.option("linger2") == Some(0) {
                         ends.push("reset_other");
                     }
                 }
@@ -531,7 +579,7 @@ impl Witness<'_> {
         if is_after_close && self.theirs().any(|(at, segment)| brings(&(at, segment))) {
             ends.push("reset_data_after_close");
         }
-        if is_after_close && ends.is_empty() && self.option("linger2").is_some() {
+        if is_after_close && ends.is_empty() && self.option("linger2") == Some(0) {
             ends.push("reset_other");
         }
         ends
@@ -567,7 +615,8 @@ impl Witness<'_> {
         let orphaned = self.effect(close);
         let begin = (stay.begin.0.max(orphaned.0), stay.begin.1.max(orphaned.1));
         let timeout = match self.option("linger2") {
-            Some(0) => return led.unsure("a negative TCP_LINGER2"),
+            // It does not wait at all, and the reset that follows ends it.
+            Some(0) => return,
             Some(seconds) => seconds * SECOND,
             None => u64::try_from(FIN_TIMEOUT.as_nanos()).unwrap_or(u64::MAX),
         };
@@ -590,10 +639,10 @@ impl Witness<'_> {
         let last = self.theirs().map(|(at, _)| at).filter(|at| *at >= stay.begin.0).last().unwrap_or(stay.begin.0);
         let due = (stay.begin.0 + TIME_WAIT.0, last.max(stay.begin.1) + TIME_WAIT.1);
         let (how, at): (&[_], _) = match self.conversation.next {
-            Some(next) if next < due.0 => {
-                let how: &[_] = if self.who == Who::Client { &[Some("reused")] } else { &[Some("new_syn")] };
-                (how, (next.saturating_sub(5 * MS), next + SOON))
+            Some(next) if next < due.0 && self.who == Who::Client => {
+                (&[Some("reused")], (next.saturating_sub(20 * MS), next + SOON))
             }
+            Some(next) if next < due.0 => self.overtaken(next),
             _ if self.gone.1 < due.0 => (&[Some("netns_gone")], self.gone),
             _ if due.1 < self.gone.0 => (&[Some("expired")], due),
             _ => (&[Some("expired"), Some("netns_gone")], (due.0.min(self.gone.0), due.1)),
@@ -602,6 +651,21 @@ impl Witness<'_> {
         led.finish(&["fin"], "active", at);
         led.closer = closer;
         led.time_wait_end = how.to_vec();
+    }
+
+    /// How a server's TIME_WAIT ends that a client connects to again. Where nobody listens any more, it answers the SYN with
+    /// an acknowledgement, which the client resets.
+    fn overtaken(&self, next: u64) -> (&'static [Option<&'static str>], Range) {
+        let segments = self.next.map_or(&[][..], |next| &next.segments);
+        let answers = |segment: &&Segment| segment.from == Who::Server && segment.is(SYN);
+        if segments.iter().any(|segment| answers(&segment)) {
+            return (&[Some("new_syn")], (next, next + SOON));
+        }
+        let reset = segments.iter().find(|segment| segment.from == Who::Client && segment.is(RST));
+        match reset.and_then(|reset| reset.received) {
+            Some(at) => (&[Some("reset")], (at, at + SOON)),
+            None => (&[Some("new_syn"), Some("reset"), Some("expired"), Some("netns_gone")], (next, self.gone.1)),
+        }
     }
 
     fn sent(&self, ended: Range) -> Range {
