@@ -93,6 +93,12 @@ pub(super) enum Action {
     Kill,
     /// Has `ss -K` destroy its socket, or what is left of it.
     Destroy,
+    /// Makes a socket, and connects with a SYN that brings data.
+    FastOpen(u32),
+    /// Drops segments that come to it: 1 with FIN, 2 with SYN, 4 with RST, 8 all others, or several of them.
+    Drop(u32),
+    /// Drops them no more.
+    Undrop,
 }
 
 impl Action {
@@ -119,6 +125,9 @@ impl Action {
             Self::Exit => ("exit", None),
             Self::Kill => ("kill", None),
             Self::Destroy => ("ssk", None),
+            Self::FastOpen(bytes) => ("fastopen", Some(bytes)),
+            Self::Drop(kinds) => ("drop", Some(kinds)),
+            Self::Undrop => ("undrop", None),
         }
     }
 
@@ -150,6 +159,9 @@ impl Action {
             "exit" => Self::Exit,
             "kill" => Self::Kill,
             "ssk" => Self::Destroy,
+            "fastopen" => Self::FastOpen(given()?),
+            "drop" => Self::Drop(given()?),
+            "undrop" => Self::Undrop,
             _ => bail!("no action is called `{name}`"),
         })
     }
@@ -227,7 +239,8 @@ impl Life {
     /// A random one.
     pub(super) fn random(random: &mut Random) -> Self {
         let family = pick(random, &[Family::V4, Family::V4, Family::V6, Family::Mapped], Family::V4);
-        let mut steps = vec![random_step(random, Who::Client, Action::Connect)];
+        let first = if chance(random, 6) { Action::FastOpen(100) } else { Action::Connect };
+        let mut steps = vec![random_step(random, Who::Client, first)];
         let mut accepts = !chance(random, 8);
         if accepts && chance(random, 70) {
             steps.push(random_step(random, Who::Server, Action::Accept));
@@ -245,6 +258,9 @@ impl Life {
         }
         if chance(random, 12) {
             again(random, &mut steps);
+        }
+        if chance(random, 15) {
+            interfere(random, &mut steps);
         }
         let first = pick(random, &[Who::Client, Who::Server], Who::Client);
         for who in [first, first.peer()] {
@@ -292,6 +308,18 @@ fn again(random: &mut Random, steps: &mut Vec<Step>) {
     steps.push(random_step(random, Who::Client, Action::Send(10)));
 }
 
+/// Has some segments dropped, for some time or to the end.
+fn interfere(random: &mut Random, steps: &mut Vec<Step>) {
+    let who = pick(random, &[Who::Client, Who::Server], Who::Client);
+    let kinds = pick(random, &[1, 1, 2, 4, 8, 9, 15], 1);
+    let from = random.below(steps.len() + 1);
+    steps.insert(from, random_step(random, who, Action::Drop(kinds)));
+    if chance(random, 50) {
+        let to = from + 1 + random.below(steps.len() - from);
+        steps.insert(to, random_step(random, who, Action::Undrop));
+    }
+}
+
 fn random_step(random: &mut Random, who: Who, action: Action) -> Step {
     let wait_ms = match random.below(10) {
         0..=3 => 0,
@@ -300,7 +328,9 @@ fn random_step(random: &mut Random, who: Who, action: Action) -> Step {
         _ => random.below(600),
     };
     // Whoever accepts has to have something to accept.
-    let awaited = matches!(action, Action::Connect | Action::Accept | Action::Reconnect) || chance(random, 75);
+    let awaited =
+        matches!(action, Action::Connect | Action::Accept | Action::Reconnect | Action::FastOpen(_) | Action::Drop(_))
+            || chance(random, 75);
     Step { who, action, wait_ms: u32::try_from(wait_ms).unwrap_or(0), awaited }
 }
 
@@ -316,7 +346,8 @@ fn random_action(random: &mut Random) -> Action {
         65..=70 => Action::Close,
         71..=76 => Action::Linger(pick(random, &[0, 0, 1], 0)),
         77..=78 => Action::Linger2(pick(random, &[0, 1, 3], 1)),
-        79..=83 => Action::Duplicate,
+        79 => Action::UserTimeout(700),
+        80..=83 => Action::Duplicate,
         84..=87 => Action::Fork,
         88..=90 => Action::Pass,
         91..=92 => Action::Disconnect,

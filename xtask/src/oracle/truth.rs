@@ -19,6 +19,8 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 /// What the kernel makes of a segment is made so soon after it came.
 const SOON: u64 = 2 * MS;
+/// The kernel gives up so long after the last segment, with as few retries as there are here.
+const GIVING_UP: u64 = 4 * SECOND;
 /// `TCP_TIMEWAIT_LEN`, and one step of the timer wheel at the slowest rate of its clock.
 const TIME_WAIT: Range = (60 * SECOND, 65_200 * MS);
 
@@ -66,6 +68,8 @@ enum What {
     PeerReset,
     /// Nobody holds its socket any more.
     Orphaned,
+    /// The first call that ends a connect.
+    LetGo,
     /// An administrator destroyed it.
     Killed,
 }
@@ -86,11 +90,11 @@ struct Witness<'a> {
 /// The ends that a life had.
 pub(super) fn of_life(calls: &[Call], conversations: &[Conversation], gone: Range) -> Vec<Expected> {
     let mut ends = Vec::new();
-    let mut claimed = vec![false; calls.len()];
+    let mut accepts = calls.iter().filter(|call| call.name == "accept" && call.errno == 0).peekable();
     for conversation in conversations {
         let begun = conversation.begun();
         let connects = |call: &&Call| {
-            matches!(call.name.as_str(), "connect" | "reconnect")
+            matches!(call.name.as_str(), "connect" | "reconnect" | "fastopen")
                 && call.from <= begun
                 && call.to.is_none_or(|to| begun <= to)
         };
@@ -102,19 +106,10 @@ pub(super) fn of_life(calls: &[Call], conversations: &[Conversation], gone: Rang
             let client = Witness { who: Who::Client, conversation, next, calls: own, is_accepted: true, gone };
             ends.push(client.expected(Some(connect)));
         }
-        let Some(confirmed) = conversation.accepted_by_server() else { continue };
-        let accepts = |(at, call): &(usize, &Call)| {
-            call.name == "accept"
-                && call.errno == 0
-                && call.remote == Some(conversation.client)
-                && call.to.is_some_and(|to| to >= confirmed)
-                && !claimed[*at]
-        };
-        let accept = calls.iter().enumerate().find(accepts);
-        if let Some((at, _)) = accept {
-            claimed[at] = true;
-        }
-        let accept = accept.map(|(_, call)| call);
+        let Some(born) = conversation.born() else { continue };
+        // The queue is in order: the first that was accepted is the first that was made.
+        let accept = accepts.next_if(|call| call.to.is_some_and(|to| to >= born));
+        let is_another = accept.and_then(|accept| accept.remote).is_some_and(|remote| remote != conversation.client);
         let is_own = |call: &&Call| {
             call.who == Who::Server
                 && match accept {
@@ -124,7 +119,16 @@ pub(super) fn of_life(calls: &[Call], conversations: &[Conversation], gone: Rang
         };
         let own = calls.iter().filter(is_own).collect();
         let server = Witness { who: Who::Server, conversation, next, calls: own, is_accepted: accept.is_some(), gone };
-        ends.push(server.expected(accept.or_else(|| calls.iter().find(|call| call.name == "listen"))));
+        let mut end = server.expected(accept.or_else(|| calls.iter().find(|call| call.name == "listen")));
+        let unlistens = |call: &Call| {
+            call.who == Who::Server && matches!(call.name.as_str(), "unlisten" | "exit" | "kill") && call.from <= born
+        };
+        if is_another {
+            end.unsure = Some("accepted in another order");
+        } else if accept.is_none() && calls.iter().any(unlistens) {
+            end.unsure = Some("the listener was closed just then");
+        }
+        ends.push(end);
     }
     ends.extend(calls.iter().filter_map(|call| without_segments(call, conversations)));
     ends
@@ -132,7 +136,7 @@ pub(super) fn of_life(calls: &[Call], conversations: &[Conversation], gone: Rang
 
 /// A connect that never sent a SYN.
 fn without_segments(call: &Call, conversations: &[Conversation]) -> Option<Expected> {
-    let is_connect = matches!(call.name.as_str(), "connect" | "reconnect");
+    let is_connect = matches!(call.name.as_str(), "connect" | "reconnect" | "fastopen");
     let to = call.to?;
     if !is_connect || conversations.iter().any(|other| (call.from..=to).contains(&other.begun())) {
         return None;
@@ -267,20 +271,28 @@ impl Witness<'_> {
     }
 
     fn peer_fin(&self) -> Option<(u64, Segment)> {
-        self.theirs().find(|(_, segment)| segment.is(FIN)).map(|(at, segment)| (at, *segment))
+        let (_, fin) = self.theirs().find(|(_, segment)| segment.is(FIN))?;
+        let end = fin.seq.wrapping_add(fin.space()).wrapping_sub(self.conversation.initial(self.who.peer())?);
+        // It counts when nothing before it is missing.
+        let at = self.theirs().map(|(at, _)| at).find(|at| self.next_expected(*at).is_some_and(|next| next >= end))?;
+        Some((at, *fin))
     }
 
     /// How much of what the peer sent had come, in order, by some time.
     fn next_expected(&self, by: u64) -> Option<u32> {
         let initial = self.conversation.initial(self.who.peer())?;
-        let mut next = 0;
-        for (at, segment) in self.theirs() {
-            let begin = segment.seq.wrapping_sub(initial);
-            let end = begin.wrapping_add(segment.space());
-            if at <= by && begin <= next && end > next && !segment.is(RST) {
-                next = end;
-            }
-        }
+        let mut parts: Vec<(u32, u32)> = self
+            .theirs()
+            .filter(|(at, segment)| *at <= by && !segment.is(RST))
+            .map(|(_, segment)| (segment.seq.wrapping_sub(initial), segment.space()))
+            .collect();
+        parts.sort_unstable();
+        let next = parts.into_iter().fold(
+            0,
+            |next: u32, (begin, space)| {
+                if begin <= next { next.max(begin.saturating_add(space)) } else { next }
+            },
+        );
         Some(next)
     }
 
@@ -307,9 +319,8 @@ impl Witness<'_> {
         if let Some((at, _)) = peer {
             all.push((self.on_arrival(at), What::PeerFin));
         }
-        if let Some(call) = self.last_close() {
-            all.push((self.effect(call), What::Orphaned));
-        }
+        all.extend(self.last_close().map(|call| (self.effect(call), What::Orphaned)));
+        all.extend(self.closing_calls().first().map(|call| (self.effect(call), What::LetGo)));
         all.extend(self.killed().map(|at| (at, What::Killed)));
         all.extend(
             self.mine().filter(|segment| segment.is(RST)).map(|segment| (self.own_reset(segment), What::OwnReset)),
@@ -441,7 +452,7 @@ impl Witness<'_> {
                 Led::new((call, begun), "SYN_SENT")
             }
             Who::Server => {
-                let at = self.conversation.accepted_by_server().unwrap_or(begun);
+                let at = self.conversation.born().unwrap_or(begun);
                 Led::new(self.on_arrival(at), "SYN_RECV")
             }
         };
@@ -452,10 +463,35 @@ impl Witness<'_> {
         }
         self.time_out(&mut led, (u64::MAX, u64::MAX));
         self.end_time_wait(&mut led);
-        if !led.is_over() {
-            led.unsure("it has not ended");
+        self.give_up(&mut led);
+        if self.conversation.is_ambiguous {
+            led.unsure("a segment that came while a rule was set");
         }
         led
+    }
+
+    /// Nothing more came, and what it sent in vain shows since when.
+    fn give_up(&self, led: &mut Led) {
+        if led.is_over() {
+            return;
+        }
+        let last = self.mine().map(|segment| segment.sent).max().unwrap_or(0);
+        let at = (last, last + GIVING_UP);
+        if at.1 > self.gone.0 || !self.is_retransmitted() {
+            led.unsure("it has not ended");
+        }
+        match led.state() {
+            "SYN_SENT" => led.finish(&["connect_timeout"], "never_established", at),
+            "ESTABLISHED" | "CLOSE_WAIT" | "FIN_WAIT1" | "CLOSING" | "LAST_ACK" => {
+                let ends: &[_] = if self.option("usertimeout").is_some() {
+                    &["user_timeout", "retransmit_timeout"]
+                } else {
+                    &["retransmit_timeout"]
+                };
+                led.finish(ends, "timeout", at);
+            }
+            _ => led.unsure("it has not ended"),
+        }
     }
 
     fn step(&self, led: &mut Led, at: Range, what: What, happened: &[(Range, What)]) {
@@ -465,6 +501,8 @@ impl Witness<'_> {
         let state = led.state();
         match (what, state) {
             (What::Established, "SYN_SENT" | "SYN_RECV") => led.enter("ESTABLISHED", at),
+            (What::LetGo, "SYN_SENT") => led.finish(&["closed_while_connecting"], "never_established", at),
+            (What::OwnFin, "SYN_RECV") => led.unsure("closed while it is being opened"),
             (What::OwnFin, "ESTABLISHED") => {
                 led.closer = vec!["active"];
                 led.enter("FIN_WAIT1", at);
@@ -474,7 +512,13 @@ impl Witness<'_> {
                 led.closer = vec!["passive"];
                 led.enter("CLOSE_WAIT", at);
             }
-            (What::FinAcked, "FIN_WAIT1") => led.enter("FIN_WAIT2", at),
+            (What::FinAcked, "FIN_WAIT1") => {
+                led.enter("FIN_WAIT2", at);
+                let is_orphan = self.last_close().is_some_and(|call| call.from <= at.0);
+                if is_orphan && self.option("linger2") == Some(0) {
+                    led.finish(&["reset_other"], "reset_local", at);
+                }
+            }
             (What::PeerFin, "FIN_WAIT1") => {
                 led.closer = vec!["simultaneous"];
                 led.enter("CLOSING", at);
@@ -497,6 +541,12 @@ impl Witness<'_> {
             self.theirs().find(|(received, segment)| *received == at.0 && segment.is(RST)).map(|(_, reset)| *reset);
         if led.state() == "SYN_SENT" {
             return led.finish(&["refused"], "never_established", at);
+        }
+        let closes = |(other, what): &(Range, What)| {
+            matches!(what, What::OwnFin | What::LetGo) && other.0 <= at.0 && at.0 <= other.1 + SOON
+        };
+        if happened.iter().any(|other| closes(other)) {
+            led.unsure("a reset that comes while it is closed");
         }
         if let (Some(reset), Some(next), Some(initial)) =
             (reset, self.next_expected(at.0), self.conversation.initial(self.who.peer()))
@@ -535,6 +585,9 @@ impl Witness<'_> {
         if led.state() == "TIME_WAIT" {
             led.unsure("a reset from TIME_WAIT");
         }
+        if led.states.last().is_some_and(|stay| stay.begin.0 + SOON >= at.1 && stay.state != "ESTABLISHED") {
+            led.unsure("a reset just after another change");
+        }
         let ends = self.why_reset(at);
         if ends.is_empty() {
             led.unsure("a reset that no call explains");
@@ -552,8 +605,9 @@ impl Witness<'_> {
             let (from, to) = self.effect(call);
             from <= at.1 && at.1 <= to + SOON
         });
-        let is_closed = |call: &&&Call| matches!(call.name.as_str(), "close" | "exit" | "kill" | "shutrdwr");
-        let is_after_close = closing.iter().any(|call| is_closed(&call) && call.from <= at.1);
+        let takes_no_more = |name: &str| matches!(name, "close" | "exit" | "kill" | "shutrd" | "shutrdwr");
+        let is_after_close =
+            self.calls.iter().any(|call| takes_no_more(&call.name) && call.errno == 0 && call.from <= at.1);
         let mut ends = Vec::new();
         if let Some(call) = call {
             match call.name.as_str() {
@@ -602,6 +656,7 @@ impl Witness<'_> {
         (bytes(call.from).saturating_sub(read), bytes(self.effect(call).1).saturating_sub(read))
     }
 
+    /// Whether the peer's FIN had come.
     fn fin_by(&self, by: u64) -> u32 {
         u32::from(self.peer_fin().is_some_and(|(at, _)| at <= by))
     }
