@@ -193,7 +193,7 @@ impl Witness<'_> {
             end: life.end,
             time_wait_end: life.time_wait_end,
             owner: opener.map(|call| call.pid).into_iter().collect(),
-            is_owned: self.is_accepted,
+            is_owned: self.is_accepted && opener.is_some_and(|call| call.to.is_some_and(|to| to + SOON < ended.0)),
             closers: closing.iter().filter(is_before).map(|call| call.pid).chain(killer).collect(),
             is_closed: self.is_accepted && closing.iter().any(|call| call.to.unwrap_or(call.from) + SOON < ended.0),
             sent: self.sent(ended),
@@ -254,12 +254,13 @@ impl Witness<'_> {
         let call = self.closing_calls().into_iter().find(|call| call.name != "disconnect");
         match (segment, call) {
             (Some(segment), Some(call)) if call.from <= segment.sent => {
-                let (from, to) = self.effect(call);
-                Some(((from, to.min(segment.sent)), Some(segment)))
+                Some(((call.from, call.to.unwrap_or(segment.sent).min(segment.sent)), Some(segment)))
             }
             (Some(segment), _) => Some(((segment.sent, segment.sent), Some(segment))),
             // Behind data that the peer has no room for.
-            (None, Some(call)) if !self.resets_within(self.effect(call)) && self.is_accepted => {
+            (None, Some(call))
+                if self.is_accepted && (call.name.starts_with("shut") || !self.resets_within(self.effect(call))) =>
+            {
                 Some((self.effect(call), None))
             }
             _ => None,
@@ -270,12 +271,19 @@ impl Witness<'_> {
         self.mine().any(|segment| segment.is(RST) && segment.sent >= from && segment.sent <= to + SOON)
     }
 
-    fn peer_fin(&self) -> Option<(u64, Segment)> {
+    fn peer_fin(&self) -> Option<(Range, Segment)> {
         let (_, fin) = self.theirs().find(|(_, segment)| segment.is(FIN))?;
         let end = fin.seq.wrapping_add(fin.space()).wrapping_sub(self.conversation.initial(self.who.peer())?);
         // It counts when nothing before it is missing.
         let at = self.theirs().map(|(at, _)| at).find(|at| self.next_expected(*at).is_some_and(|next| next >= end))?;
-        Some((at, *fin))
+        // A FIN that comes while the socket gives way to its mini-socket is lost, and comes again before it is acknowledged.
+        let acks = |segment: &&Segment| {
+            let initial = self.conversation.initial(self.who.peer()).unwrap_or(0);
+            segment.is(ACK) && segment.sent >= at && segment.ack.wrapping_sub(initial) >= end
+        };
+        let acked = self.mine().find(acks).map_or(at, |segment| segment.sent);
+        let again = self.theirs().filter(|(other, segment)| segment.is(FIN) && (at..=acked).contains(other)).last();
+        Some(((at, again.map_or(at, |(at, _)| at)), *fin))
     }
 
     /// How much of what the peer sent had come, in order, by some time.
@@ -316,11 +324,14 @@ impl Witness<'_> {
         if let Some((at, _)) = own {
             all.push((at, What::OwnFin));
         }
-        if let Some((at, _)) = peer {
-            all.push((self.on_arrival(at), What::PeerFin));
+        if let Some(((first, last), _)) = peer {
+            all.push(((first, self.done_by(last)), What::PeerFin));
         }
         all.extend(self.last_close().map(|call| (self.effect(call), What::Orphaned)));
-        all.extend(self.closing_calls().first().map(|call| (self.effect(call), What::LetGo)));
+        // While it connects, to shut down either way is to give up.
+        let gives_up = |call: &&&Call| call.name == "shutrd" && call.errno == 0;
+        let first = self.closing_calls().into_iter().chain(self.calls.iter().find(gives_up).copied());
+        all.extend(first.min_by_key(|call| call.from).map(|call| (self.effect(call), What::LetGo)));
         all.extend(self.killed().map(|at| (at, What::Killed)));
         all.extend(
             self.mine().filter(|segment| segment.is(RST)).map(|segment| (self.own_reset(segment), What::OwnReset)),
@@ -338,7 +349,7 @@ impl Witness<'_> {
     }
 
     /// A reset that acknowledges something says whether the peer's FIN was there.
-    fn order_reset(&self, all: &mut [(Range, What)], peer: Option<(u64, Segment)>) {
+    fn order_reset(&self, all: &mut [(Range, What)], peer: Option<(Range, Segment)>) {
         let Some(reset) = self.mine().find(|segment| segment.is(RST) && segment.is(ACK)) else { return };
         let Some((_, peer)) = peer else { return };
         let is_covered = reset.ack.wrapping_sub(peer.seq.wrapping_add(peer.space())).cast_signed() >= 0;
@@ -350,7 +361,7 @@ impl Witness<'_> {
     }
 
     /// What each FIN acknowledges says which was first.
-    fn order_fins(&self, all: &mut [(Range, What)], own: Option<Segment>, peer: Option<(u64, Segment)>) {
+    fn order_fins(&self, all: &mut [(Range, What)], own: Option<Segment>, peer: Option<(Range, Segment)>) {
         let (Some(own), Some((_, peer))) = (own, peer) else { return };
         let is_covered = own.ack.wrapping_sub(peer.seq.wrapping_add(peer.space())).cast_signed() >= 0;
         let at = |what| all.iter().position(|(_, other)| *other == what);
@@ -542,10 +553,8 @@ impl Witness<'_> {
         if led.state() == "SYN_SENT" {
             return led.finish(&["refused"], "never_established", at);
         }
-        let closes = |(other, what): &(Range, What)| {
-            matches!(what, What::OwnFin | What::LetGo) && other.0 <= at.0 && at.0 <= other.1 + SOON
-        };
-        if happened.iter().any(|other| closes(other)) {
+        let unseen = self.own_fin().filter(|(_, fin)| fin.is_none());
+        if unseen.is_some_and(|(call, _)| call.0 <= at.0 && at.0 <= call.1 + SOON) {
             led.unsure("a reset that comes while it is closed");
         }
         if let (Some(reset), Some(next), Some(initial)) =
@@ -585,8 +594,11 @@ impl Witness<'_> {
         if led.state() == "TIME_WAIT" {
             led.unsure("a reset from TIME_WAIT");
         }
-        if led.states.last().is_some_and(|stay| stay.begin.0 + SOON >= at.1 && stay.state != "ESTABLISHED") {
-            led.unsure("a reset just after another change");
+        // Who closes does not say whether the acknowledgement of its FIN was there.
+        let is_just_acked =
+            led.states.last().is_some_and(|stay| stay.state == "FIN_WAIT2" && stay.begin.1 + SOON >= at.1);
+        if is_just_acked && self.closing_calls().iter().any(|call| call.from <= at.1 && at.1 <= self.effect(call).1) {
+            led.unsure("a reset just after its FIN was acknowledged");
         }
         let ends = self.why_reset(at);
         if ends.is_empty() {
@@ -658,7 +670,7 @@ impl Witness<'_> {
 
     /// Whether the peer's FIN had come.
     fn fin_by(&self, by: u64) -> u32 {
-        u32::from(self.peer_fin().is_some_and(|(at, _)| at <= by))
+        u32::from(self.peer_fin().is_some_and(|(at, _)| at.0 <= by))
     }
 
     /// An orphan does not wait in `FIN_WAIT2` for ever.
