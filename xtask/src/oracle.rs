@@ -56,6 +56,13 @@ pub(crate) struct Args {
     tcptrace: Option<PathBuf>,
 }
 
+/// How often something was found, and the shortest lives that show it.
+#[derive(Default)]
+struct Shown {
+    count: u64,
+    examples: Vec<(Life, String)>,
+}
+
 /// What was found so far.
 #[derive(Default)]
 struct Found {
@@ -63,8 +70,7 @@ struct Found {
     rows: u64,
     values: u64,
     packets: usize,
-    /// How often, and the shortest lives that show it.
-    kinds: BTreeMap<(Kind, String), (u64, Vec<(Life, String)>)>,
+    kinds: BTreeMap<(Kind, String), Shown>,
     complaints: Vec<String>,
 }
 
@@ -95,7 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     found.print(begun.elapsed());
     let wrong: Vec<_> = found.kinds.iter().filter(|((kind, _), _)| *kind == Kind::Wrong).collect();
-    for ((_, what), (_, examples)) in wrong.iter().take(args.shrink) {
+    for ((_, what), Shown { examples, .. }) in wrong.iter().take(args.shrink) {
         let Some((life, _)) = examples.first() else { continue };
         let ground = Ground { tcptrace: &tcptrace, folder: &folder, spread: Duration::from_secs(2), expire: false };
         match shrink(&ground, life, what)? {
@@ -123,7 +129,7 @@ impl Found {
             self.values += values;
             self.rows += rows;
             for Finding { kind, what, detail } in findings {
-                let (count, examples) = self.kinds.entry((kind, what)).or_default();
+                let Shown { count, examples } = self.kinds.entry((kind, what)).or_default();
                 *count += 1;
                 examples.push((life.clone(), detail));
                 // The shorter, the clearer.
@@ -134,7 +140,7 @@ impl Found {
     }
 
     fn count(&self, kind: Kind) -> u64 {
-        self.kinds.iter().filter(|((of, _), _)| *of == kind).map(|(_, (count, _))| count).sum()
+        self.kinds.iter().filter(|((of, _), _)| *of == kind).map(|(_, shown)| shown.count).sum()
     }
 
     fn print(&self, took: Duration) {
@@ -151,7 +157,7 @@ impl Found {
             self.count(Kind::Wrong),
             self.count(Kind::Abstained),
         );
-        for ((kind, what), (count, examples)) in &self.kinds {
+        for ((kind, what), Shown { count, examples }) in &self.kinds {
             println!("- {kind:?}: {what}: {count}");
             examples.iter().for_each(|(life, detail)| println!("    {life}\n      {detail}"));
         }

@@ -157,6 +157,12 @@ impl<'life> Actor<'life> {
             Action::UserTimeout(ms) => self.call(action.name(), |actor| {
                 actor.option(libc::TCP_USER_TIMEOUT, i32::try_from(ms).unwrap_or(i32::MAX))
             }),
+            Action::Keepalive => self.call(action.name(), |actor| {
+                setsockopt(actor.socket()?, sockopt::KeepAlive, &true)?;
+                [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT]
+                    .into_iter()
+                    .try_fold(0, |_, option| actor.option(option, 1))
+            }),
             Action::Duplicate => self.call(action.name(), |actor| {
                 let copy = actor.socket()?.try_clone().map_err(|_| Errno::EMFILE)?;
                 actor.sockets.push(copy);

@@ -130,6 +130,7 @@ fn compare(end: &Expected, row: &Row, compared: &mut Compared) {
         compared.value(allowed.contains(&said.as_str()), name, || format!("{side} expected {allowed:?}, got {said}"));
     }
     states(end, row, compared);
+    times(end, row, compared);
     if let Some(cookie) = end.cookie {
         compared.value(has_cookie(end, row), "conn", || format!("{side} expected {cookie:x}, got {}", field("conn")));
     }
@@ -171,6 +172,21 @@ fn number(side: &str, name: &str, said: &Value, (least, most): Range, compared: 
             let is_so = (least..=most).contains(&said);
             compared.value(is_so, name, || format!("{side} expected {least}..={most}, got {said}"));
         }
+    }
+}
+
+/// When it began, and when it was over.
+fn times(end: &Expected, row: &Row, compared: &mut Compared) {
+    if row.states().any(|(_, _, at_least)| at_least) {
+        return;
+    }
+    let side = side(end.who);
+    let ended = end.states.last().map_or(end.opened, |stay| stay.end);
+    for (name, (least, most), said) in
+        [("opened", end.opened, row.begun), ("closed", ended, row.value["boot_ns"].as_u64().unwrap_or(0))]
+    {
+        let is_so = (least.saturating_sub(TOLERANCE)..=most + TOLERANCE).contains(&said);
+        compared.value(is_so, name, || format!("{side} expected {least}..={most}, got {said}"));
     }
 }
 

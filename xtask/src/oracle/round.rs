@@ -189,6 +189,13 @@ fn wait_for_rows(groups: &[Group], rows: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What there is to know of a life: what the actors did, what was said between them, and what has to come of it.
+struct Witnessed {
+    calls: Vec<Call>,
+    conversations: Vec<Conversation>,
+    expected: Vec<Expected>,
+}
+
 impl<'a> Group<'a> {
     fn prepare(ground: &Ground, number: usize, lives: &'a [Life]) -> Result<Self> {
         let scripts = ground.folder.join(format!("scripts-{number}"));
@@ -232,8 +239,7 @@ impl<'a> Group<'a> {
         usize::try_from(self.opens[0] + self.opens[1]).unwrap_or(0)
     }
 
-    /// Of each life, what the actors did, what was said between them, and what has to come of it.
-    fn witnessed(&self) -> Result<Vec<(Vec<Call>, Vec<Conversation>, Vec<Expected>)>> {
+    fn witnessed(&self) -> Result<Vec<Witnessed>> {
         let calls = log::read(&self.log, self.lives.len())?;
         let mut sorted = conversation::sort(&self.packets);
         let of = |((index, life), calls): ((usize, &Life), Vec<Call>)| {
@@ -241,7 +247,7 @@ impl<'a> Group<'a> {
             let mut conversations = sorted.remove(&server).unwrap_or_default();
             conversations.iter_mut().for_each(|conversation| conversation.drop_by_rules(&calls));
             let expected = truth::of_life(&calls, &conversations, self.gone);
-            (calls, conversations, expected)
+            Witnessed { calls, conversations, expected }
         };
         Ok(self.lives.iter().enumerate().zip(calls).map(of).collect())
     }
@@ -252,7 +258,7 @@ impl<'a> Group<'a> {
             of_life.entry(row.life().unwrap_or(usize::MAX)).or_default().push(row.clone());
         }
         let mut all = Vec::new();
-        for (index, (calls, conversations, expected)) in self.witnessed()?.iter().enumerate() {
+        for (index, Witnessed { calls, conversations, expected }) in self.witnessed()?.iter().enumerate() {
             let rows = of_life.get(&index).map_or(&[][..], Vec::as_slice);
             let compared = compare::life(expected, rows);
             if compared.findings.iter().any(|finding| finding.kind == Kind::Wrong) {
@@ -270,7 +276,7 @@ impl<'a> Group<'a> {
     /// What the witnesses say has to be what the kernel counted.
     fn counters(&self) -> Option<String> {
         let witnessed = self.witnessed().ok()?;
-        let ends = || witnessed.iter().flat_map(|(_, _, expected)| expected);
+        let ends = || witnessed.iter().flat_map(|life| &life.expected);
         let is_counted = |end: &&Expected| end.end != ["no_local_port"];
         let count = |who| ends().filter(|end| end.who == who).filter(is_counted).count() as u64;
         let counted = [count(Who::Client), count(Who::Server)];

@@ -79,6 +79,8 @@ pub(super) enum Action {
     Linger2(u32),
     /// `TCP_USER_TIMEOUT`, in ms.
     UserTimeout(u32),
+    /// Keepalive with one probe, after a second.
+    Keepalive,
     /// Duplicates the descriptor, so that the next close is none.
     Duplicate,
     /// A child goes on, and its parent exits.
@@ -117,6 +119,7 @@ impl Action {
             Self::Linger(seconds) => ("linger", Some(seconds)),
             Self::Linger2(seconds) => ("linger2", Some(seconds)),
             Self::UserTimeout(ms) => ("usertimeout", Some(ms)),
+            Self::Keepalive => ("keepalive", None),
             Self::Duplicate => ("dup", None),
             Self::Fork => ("fork", None),
             Self::Pass => ("pass", None),
@@ -151,6 +154,7 @@ impl Action {
             "linger" => Self::Linger(given()?),
             "linger2" => Self::Linger2(given()?),
             "usertimeout" => Self::UserTimeout(given()?),
+            "keepalive" => Self::Keepalive,
             "dup" => Self::Duplicate,
             "fork" => Self::Fork,
             "pass" => Self::Pass,
@@ -259,6 +263,9 @@ impl Life {
         if chance(random, 12) {
             again(random, &mut steps);
         }
+        if chance(random, 2) {
+            fall_silent(random, &mut steps);
+        }
         if chance(random, 15) {
             interfere(random, &mut steps);
         }
@@ -306,6 +313,14 @@ fn again(random: &mut Random, steps: &mut Vec<Step>) {
     steps.push(random_step(random, Who::Client, Action::Reconnect));
     steps.push(random_step(random, Who::Server, Action::Accept));
     steps.push(random_step(random, Who::Client, Action::Send(10)));
+}
+
+/// Hears nothing for longer than keepalive waits.
+fn fall_silent(random: &mut Random, steps: &mut Vec<Step>) {
+    let who = pick(random, &[Who::Client, Who::Server], Who::Client);
+    steps.push(random_step(random, who, Action::Keepalive));
+    steps.push(random_step(random, who, Action::Drop(15)));
+    steps.push(Step { wait_ms: 2_700, ..random_step(random, who, Action::Receive(1)) });
 }
 
 /// Has some segments dropped, for some time or to the end.
