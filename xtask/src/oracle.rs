@@ -30,6 +30,9 @@ use script::Life;
 /// Lives in one round.
 const ROUND: usize = 4 * round::GROUP;
 
+/// Lives that are shown for each kind of finding.
+const EXAMPLES: usize = 3;
+
 /// Options of `cargo xtask oracle`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -53,6 +56,13 @@ pub(crate) struct Args {
     tcptrace: Option<PathBuf>,
 }
 
+/// How often something was found, and the shortest lives that show it.
+#[derive(Default)]
+struct Shown {
+    count: u64,
+    examples: Vec<(Life, String)>,
+}
+
 /// What was found so far.
 #[derive(Default)]
 struct Found {
@@ -60,15 +70,8 @@ struct Found {
     rows: u64,
     values: u64,
     packets: usize,
-    /// How often, and one life that shows it.
-    kinds: BTreeMap<(Kind, String), (u64, Life, String)>,
+    kinds: BTreeMap<(Kind, String), Shown>,
     complaints: Vec<String>,
-}
-
-impl Default for Life {
-    fn default() -> Self {
-        Self { family: script::Family::V4, steps: Vec::new() }
-    }
 }
 
 /// Makes the lives, compares, and prints what was found.
@@ -98,7 +101,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     found.print(begun.elapsed());
     let wrong: Vec<_> = found.kinds.iter().filter(|((kind, _), _)| *kind == Kind::Wrong).collect();
-    for ((_, what), (_, life, _)) in wrong.iter().take(args.shrink) {
+    for ((_, what), Shown { examples, .. }) in wrong.iter().take(args.shrink) {
+        let Some((life, _)) = examples.first() else { continue };
         let ground = Ground { tcptrace: &tcptrace, folder: &folder, spread: Duration::from_secs(2), expire: false };
         match shrink(&ground, life, what)? {
             Some((life, detail)) => println!("\nThe shortest life for `{what}`:\n  {life}\n  {detail}"),
@@ -125,18 +129,18 @@ impl Found {
             self.values += values;
             self.rows += rows;
             for Finding { kind, what, detail } in findings {
-                let entry = self.kinds.entry((kind, what)).or_insert_with(|| (0, life.clone(), detail.clone()));
-                entry.0 += 1;
+                let Shown { count, examples } = self.kinds.entry((kind, what)).or_default();
+                *count += 1;
+                examples.push((life.clone(), detail));
                 // The shorter, the clearer.
-                if life.steps.len() < entry.1.steps.len() {
-                    (entry.1, entry.2) = (life.clone(), detail);
-                }
+                examples.sort_by_key(|(life, _)| life.steps.len());
+                examples.truncate(EXAMPLES);
             }
         }
     }
 
     fn count(&self, kind: Kind) -> u64 {
-        self.kinds.iter().filter(|((of, _), _)| *of == kind).map(|(_, (count, ..))| count).sum()
+        self.kinds.iter().filter(|((of, _), _)| *of == kind).map(|(_, shown)| shown.count).sum()
     }
 
     fn print(&self, took: Duration) {
@@ -153,8 +157,9 @@ impl Found {
             self.count(Kind::Wrong),
             self.count(Kind::Abstained),
         );
-        for ((kind, what), (count, life, detail)) in &self.kinds {
-            println!("- {kind:?}: {what}: {count}\n    {life}\n    {detail}");
+        for ((kind, what), Shown { count, examples }) in &self.kinds {
+            println!("- {kind:?}: {what}: {count}");
+            examples.iter().for_each(|(life, detail)| println!("    {life}\n      {detail}"));
         }
         for complaint in &self.complaints {
             println!("- {complaint}");

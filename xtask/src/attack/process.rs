@@ -38,7 +38,7 @@ pub(crate) struct Ended {
 
 impl Ended {
     /// What its closing line says.
-    pub(super) fn figures(&self) -> Result<Figures> {
+    pub(crate) fn figures(&self) -> Result<Figures> {
         words::closing(&self.said)
             .with_context(|| format!("no closing line (status {}): {}", self.status, words::tail(&self.said)))
     }

@@ -24,7 +24,7 @@ pub(crate) struct Figures {
     /// Transitions read.
     pub(super) transitions: u64,
     /// Events lost.
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
     /// Whether more may have been lost.
     pub(super) is_lower_bound: bool,
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::process;
+use std::process::{self, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use nix::libc;
 use nix::sys::signal::{Signal, raise};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrStorage,
-    accept4, bind, connect, getpeername, getsockname, listen, recv, recvmsg, send, sendmsg, setsockopt, shutdown,
-    socket, socketpair, sockopt,
+    accept4, bind, connect, getpeername, getsockname, listen, recv, recvmsg, send, sendmsg, sendto, setsockopt,
+    shutdown, socket, socketpair, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::{ForkResult, alarm, fork, pipe, read};
@@ -57,6 +57,8 @@ pub(super) struct Actor<'life> {
     remote: Option<SocketAddr>,
     /// Steps that the other end has said it has done.
     heard: usize,
+    /// Kinds of segments to it that are dropped.
+    dropped: u32,
 }
 
 impl<'life> Actor<'life> {
@@ -73,6 +75,7 @@ impl<'life> Actor<'life> {
             local: None,
             remote: None,
             heard: 0,
+            dropped: 0,
         }
     }
 
@@ -122,12 +125,18 @@ impl<'life> Actor<'life> {
         match action {
             Action::Connect => {
                 self.close_all();
-                self.connect(action.name(), None);
+                self.connect(action.name(), None, None);
             }
+            Action::FastOpen(bytes) => {
+                self.close_all();
+                self.connect(action.name(), None, Some(bytes));
+            }
+            Action::Drop(kinds) => self.call(action.name(), |actor| actor.drop_segments(kinds)),
+            Action::Undrop => self.call(action.name(), Self::drop_no_more),
             Action::Reconnect => {
                 self.close_all();
                 let from = self.local;
-                self.connect(action.name(), from);
+                self.connect(action.name(), from, None);
             }
             Action::Accept => {
                 self.close_all();
@@ -148,6 +157,12 @@ impl<'life> Actor<'life> {
             Action::UserTimeout(ms) => self.call(action.name(), |actor| {
                 actor.option(libc::TCP_USER_TIMEOUT, i32::try_from(ms).unwrap_or(i32::MAX))
             }),
+            Action::Keepalive => self.call(action.name(), |actor| {
+                setsockopt(actor.socket()?, sockopt::KeepAlive, &true)?;
+                [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT]
+                    .into_iter()
+                    .try_fold(0, |_, option| actor.option(option, 1))
+            }),
             Action::Duplicate => self.call(action.name(), |actor| {
                 let copy = actor.socket()?.try_clone().map_err(|_| Errno::EMFILE)?;
                 actor.sockets.push(copy);
@@ -157,6 +172,7 @@ impl<'life> Actor<'life> {
             Action::Pass => self.pass(),
             Action::Disconnect => self.call(action.name(), Self::disconnect),
             Action::Unlisten => self.call(action.name(), |actor| actor.listener.take().map(|_| 0).ok_or(Errno::EBADF)),
+            Action::Destroy => self.call(action.name(), Self::destroy),
             Action::Exit => {
                 self.vanish(action.name());
                 process::exit(0);
@@ -225,22 +241,22 @@ impl<'life> Actor<'life> {
         Ok(0)
     }
 
-    fn connect(&mut self, name: &str, from: Option<SocketAddr>) {
+    fn connect(&mut self, name: &str, from: Option<SocketAddr>, with: Option<u32>) {
         let to = server_address(self.life.family, self.index);
         let begun = now();
-        let result = self.connect_to(to, from);
+        let result = self.connect_to(to, from, with);
         self.name_ends();
         self.remote = Some(canonical(to));
         // Without one, it could not be bound.
         let name = if self.sockets.is_empty() { "nosocket" } else { name };
         self.write(name, begun, Some(now()), result.map(|()| 0));
-        if result.is_err() {
+        if result.is_err_and(|errno| !matches!(errno, Errno::EINPROGRESS | Errno::EAGAIN | Errno::EALREADY)) {
             // It is closed already.
             self.sockets.clear();
         }
     }
 
-    fn connect_to(&mut self, to: SocketAddr, from: Option<SocketAddr>) -> Result<(), Errno> {
+    fn connect_to(&mut self, to: SocketAddr, from: Option<SocketAddr>, with: Option<u32>) -> Result<(), Errno> {
         let socket = new_socket(self.life.family)?;
         be_impatient(&socket)?;
         self.cookie = cookie(&socket)?;
@@ -252,7 +268,14 @@ impl<'life> Actor<'life> {
             };
             bind(socket.as_raw_fd(), &SockaddrStorage::from(from))?;
         }
-        let result = connect(socket.as_raw_fd(), &SockaddrStorage::from(to));
+        let result = match with {
+            None => connect(socket.as_raw_fd(), &SockaddrStorage::from(to)),
+            Some(bytes) => {
+                let data = vec![b'x'; usize::try_from(bytes).unwrap_or(0)];
+                let flags = MsgFlags::from_bits_retain(libc::MSG_FASTOPEN) | MsgFlags::MSG_NOSIGNAL;
+                sendto(socket.as_raw_fd(), &data, &SockaddrStorage::from(to), flags).map(drop)
+            }
+        };
         self.sockets = vec![socket];
         result
     }
@@ -334,6 +357,50 @@ impl<'life> Actor<'life> {
         let result = unsafe { libc::connect(self.socket()?.as_raw_fd(), &raw const nowhere, length) };
         Errno::result(result)?;
         Ok(0)
+    }
+
+    fn drop_segments(&mut self, kinds: u32) -> Result<u64, Errno> {
+        let added = kinds & !self.dropped;
+        self.change_rules("add", added)?;
+        self.dropped |= kinds;
+        Ok(kinds.into())
+    }
+
+    fn drop_no_more(&mut self) -> Result<u64, Errno> {
+        self.change_rules("delete", self.dropped)?;
+        self.dropped = 0;
+        Ok(0)
+    }
+
+    fn change_rules(&self, verb: &str, kinds: u32) -> Result<(), Errno> {
+        let IpAddr::V4(address) = canonical(server_address(self.life.family, self.index)).ip() else {
+            return Err(Errno::EAFNOSUPPORT);
+        };
+        let who = self.who.letter();
+        let of = |kind: &u32| format!("{verb} element inet oracle {who}{kind} {{ {address} }};");
+        let changes: String = [1, 2, 4, 8].iter().filter(|kind| kinds & **kind != 0).map(of).collect();
+        if changes.is_empty() {
+            return Err(Errno::EEXIST);
+        }
+        let status = Command::new("nft").arg(changes).stdin(Stdio::null()).stderr(Stdio::null()).status();
+        if status.is_ok_and(|status| status.success()) { Ok(()) } else { Err(Errno::EINVAL) }
+    }
+
+    /// Returns the process that did it.
+    fn destroy(&mut self) -> Result<u64, Errno> {
+        let (Some(local), Some(remote)) = (self.local, self.remote) else { return Err(Errno::ENOTCONN) };
+        let ends = |name: &str, end: SocketAddr| match end {
+            SocketAddr::V4(v4) => format!("{name} {v4}"),
+            SocketAddr::V6(v6) => format!("{name} [{}]:{}", v6.ip(), v6.port()),
+        };
+        let filter = format!("{} and {}", ends("src", local), ends("dst", remote));
+        let mut command = Command::new("ss");
+        command.args(["-KtnaH", &filter]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let child = command.spawn().map_err(|_| Errno::ENOENT)?;
+        let pid = child.id();
+        let output = child.wait_with_output().map_err(|_| Errno::ECHILD)?;
+        // It prints what it has destroyed.
+        if output.stdout.is_empty() { Err(Errno::ENOENT) } else { Ok(pid.into()) }
     }
 
     /// The child goes on when its parent has let go of everything.

@@ -3,8 +3,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use super::log::Call;
 use super::packets::{ACK, FIN, Packet, RST, SYN};
 use super::script::Who;
+
+/// Rules for segments that have neither FIN nor SYN nor RST.
+pub(super) const REST: u64 = 8;
 
 /// A segment.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,6 +27,12 @@ impl Segment {
         self.flags & flag != 0
     }
 
+    /// By what kinds of rules it is dropped: those for FIN, for SYN, for RST, and for all else.
+    fn kinds(&self) -> u64 {
+        let kinds = u64::from(self.flags & (FIN | SYN | RST));
+        if kinds == 0 { REST } else { kinds }
+    }
+
     /// How much of the sequence space it takes.
     pub(super) fn space(&self) -> u32 {
         self.len + u32::from(self.is(SYN)) + u32::from(self.is(FIN))
@@ -37,6 +47,8 @@ pub(super) struct Conversation {
     pub(super) segments: Vec<Segment>,
     /// When the next one between the same ends began.
     pub(super) next: Option<u64>,
+    /// Whether a segment came just when a rule was set that drops such.
+    pub(super) is_ambiguous: bool,
 }
 
 impl Conversation {
@@ -64,6 +76,36 @@ impl Conversation {
     }
 }
 
+impl Conversation {
+    /// When the server's socket was made: by the SYN if it took what that brought, as with Fast Open.
+    pub(super) fn born(&self) -> Option<u64> {
+        let answer = self.of(Who::Server).find(|segment| segment.is(SYN))?;
+        let took = |segment: &&Segment| {
+            segment.is(SYN) && segment.len > 0 && answer.ack == segment.seq.wrapping_add(segment.space())
+        };
+        let syn = self.of(Who::Client).find(took).and_then(|syn| syn.received);
+        syn.or_else(|| self.accepted_by_server())
+    }
+
+    /// Forgets that segments came which a rule dropped after the packet socket saw them.
+    pub(super) fn drop_by_rules(&mut self, calls: &[Call]) {
+        for (at, rule) in calls.iter().enumerate().filter(|(_, call)| call.name == "drop" && call.errno == 0) {
+            let ends = calls[at..].iter().find(|call| call.name == "undrop" && call.who == rule.who);
+            let (begin, begun) = (rule.from, rule.to.unwrap_or(u64::MAX));
+            let (end, ended) = ends.map_or((u64::MAX, u64::MAX), |call| (call.from, call.to.unwrap_or(u64::MAX)));
+            let is_dropped = |segment: &Segment| segment.from != rule.who && rule.number & segment.kinds() != 0;
+            for segment in self.segments.iter_mut().filter(|segment| is_dropped(segment)) {
+                let Some(received) = segment.received else { continue };
+                if received >= begun && received <= end {
+                    segment.received = None;
+                } else if received >= begin && received <= ended {
+                    self.is_ambiguous = true;
+                }
+            }
+        }
+    }
+}
+
 /// The conversations with each server.
 pub(super) fn sort(packets: &[Packet]) -> HashMap<SocketAddr, Vec<Conversation>> {
     let mut servers: HashMap<SocketAddr, Vec<Conversation>> = HashMap::new();
@@ -83,7 +125,7 @@ pub(super) fn sort(packets: &[Packet]) -> HashMap<SocketAddr, Vec<Conversation>>
             if let Some(at) = current {
                 conversations[at].next = Some(packet.at);
             }
-            conversations.push(Conversation { client, server, segments: Vec::new(), next: None });
+            conversations.push(Conversation { client, server, segments: Vec::new(), next: None, is_ambiguous: false });
         }
         let at = if is_new { Some(conversations.len() - 1) } else { current };
         if let Some(at) = at {

@@ -15,13 +15,22 @@ use nix::sys::wait::wait;
 use nix::unistd::{ForkResult, fork};
 use serde_json::json;
 
-use super::actor::Actor;
+use super::actor::{Actor, PORT};
 use super::script::{Life, Who};
 use crate::command;
 use crate::stress::load::{enter_new_namespace, say};
 
 /// How long an orphan waits for the peer's FIN in these namespaces.
 pub(super) const FIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Nobody waits long for a peer that does not answer, and every SYN may bring data.
+const SETTINGS: [(&str, &str); 5] = [
+    ("tcp_fin_timeout", "2"),
+    ("tcp_syn_retries", "1"),
+    ("tcp_retries2", "3"),
+    ("tcp_orphan_retries", "2"),
+    ("tcp_fastopen", "1543"),
+];
 
 /// Options of the hidden subcommand.
 #[derive(clap::Args)]
@@ -42,8 +51,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     enter_new_namespace()?;
     command::output(Command::new("ip").args(["-6", "addr", "add", "fd00::1/128", "dev", "lo", "nodad"]))?;
     command::output(Command::new("ip").args(["-6", "route", "add", "local", "fd00::/64", "dev", "lo"]))?;
-    let timeout = "/proc/sys/net/ipv4/tcp_fin_timeout";
-    fs::write(timeout, FIN_TIMEOUT.as_secs().to_string()).with_context(|| format!("cannot write {timeout}"))?;
+    for (name, value) in SETTINGS {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        fs::write(&path, value).with_context(|| format!("cannot write {path}"))?;
+    }
+    command::output(Command::new("nft").arg(rules())).context("cannot set rules: nftables is needed")?;
     // Actors' children are waited for as actors are.
     set_child_subreaper(true).context("cannot wait for orphans")?;
     let scripts = fs::read_to_string(&args.scripts).context("cannot read the scripts")?;
@@ -79,4 +91,18 @@ fn play(index: usize, life: &Life, log: &File) -> Result<()> {
         ends[at].1 = None;
     }
     Ok(())
+}
+
+/// For either end a set for each kind of segments: servers' addresses, to or from which such are dropped.
+fn rules() -> String {
+    let mut sets = String::new();
+    let mut chain = String::new();
+    for (end, port, address) in [("s", "dport", "daddr"), ("c", "sport", "saddr")] {
+        let kinds = [(1, "fin == fin"), (2, "syn == syn"), (4, "rst == rst"), (8, "(fin|syn|rst) == 0")];
+        for (kind, flags) in kinds {
+            sets += &format!("set {end}{kind} {{ type ipv4_addr; }}; ");
+            chain += &format!("tcp {port} {PORT} tcp flags & {flags} ip {address} @{end}{kind} drop; ");
+        }
+    }
+    format!("table inet oracle {{ {sets} chain input {{ type filter hook input priority 0; {chain} }}; }}")
 }

@@ -79,6 +79,8 @@ pub(super) enum Action {
     Linger2(u32),
     /// `TCP_USER_TIMEOUT`, in ms.
     UserTimeout(u32),
+    /// Keepalive with one probe, after a second.
+    Keepalive,
     /// Duplicates the descriptor, so that the next close is none.
     Duplicate,
     /// A child goes on, and its parent exits.
@@ -91,6 +93,14 @@ pub(super) enum Action {
     Unlisten,
     Exit,
     Kill,
+    /// Has `ss -K` destroy its socket, or what is left of it.
+    Destroy,
+    /// Makes a socket, and connects with a SYN that brings data.
+    FastOpen(u32),
+    /// Drops segments that come to it: 1 with FIN, 2 with SYN, 4 with RST, 8 all others, or several of them.
+    Drop(u32),
+    /// Drops them no more.
+    Undrop,
 }
 
 impl Action {
@@ -109,6 +119,7 @@ impl Action {
             Self::Linger(seconds) => ("linger", Some(seconds)),
             Self::Linger2(seconds) => ("linger2", Some(seconds)),
             Self::UserTimeout(ms) => ("usertimeout", Some(ms)),
+            Self::Keepalive => ("keepalive", None),
             Self::Duplicate => ("dup", None),
             Self::Fork => ("fork", None),
             Self::Pass => ("pass", None),
@@ -116,6 +127,10 @@ impl Action {
             Self::Unlisten => ("unlisten", None),
             Self::Exit => ("exit", None),
             Self::Kill => ("kill", None),
+            Self::Destroy => ("ssk", None),
+            Self::FastOpen(bytes) => ("fastopen", Some(bytes)),
+            Self::Drop(kinds) => ("drop", Some(kinds)),
+            Self::Undrop => ("undrop", None),
         }
     }
 
@@ -139,6 +154,7 @@ impl Action {
             "linger" => Self::Linger(given()?),
             "linger2" => Self::Linger2(given()?),
             "usertimeout" => Self::UserTimeout(given()?),
+            "keepalive" => Self::Keepalive,
             "dup" => Self::Duplicate,
             "fork" => Self::Fork,
             "pass" => Self::Pass,
@@ -146,6 +162,10 @@ impl Action {
             "unlisten" => Self::Unlisten,
             "exit" => Self::Exit,
             "kill" => Self::Kill,
+            "ssk" => Self::Destroy,
+            "fastopen" => Self::FastOpen(given()?),
+            "drop" => Self::Drop(given()?),
+            "undrop" => Self::Undrop,
             _ => bail!("no action is called `{name}`"),
         })
     }
@@ -223,7 +243,8 @@ impl Life {
     /// A random one.
     pub(super) fn random(random: &mut Random) -> Self {
         let family = pick(random, &[Family::V4, Family::V4, Family::V6, Family::Mapped], Family::V4);
-        let mut steps = vec![random_step(random, Who::Client, Action::Connect)];
+        let first = if chance(random, 6) { Action::FastOpen(100) } else { Action::Connect };
+        let mut steps = vec![random_step(random, Who::Client, first)];
         let mut accepts = !chance(random, 8);
         if accepts && chance(random, 70) {
             steps.push(random_step(random, Who::Server, Action::Accept));
@@ -241,6 +262,12 @@ impl Life {
         }
         if chance(random, 12) {
             again(random, &mut steps);
+        }
+        if chance(random, 2) {
+            fall_silent(random, &mut steps);
+        }
+        if chance(random, 15) {
+            interfere(random, &mut steps);
         }
         let first = pick(random, &[Who::Client, Who::Server], Who::Client);
         for who in [first, first.peer()] {
@@ -288,6 +315,26 @@ fn again(random: &mut Random, steps: &mut Vec<Step>) {
     steps.push(random_step(random, Who::Client, Action::Send(10)));
 }
 
+/// Hears nothing for longer than keepalive waits.
+fn fall_silent(random: &mut Random, steps: &mut Vec<Step>) {
+    let who = pick(random, &[Who::Client, Who::Server], Who::Client);
+    steps.push(random_step(random, who, Action::Keepalive));
+    steps.push(random_step(random, who, Action::Drop(15)));
+    steps.push(Step { wait_ms: 2_700, ..random_step(random, who, Action::Receive(1)) });
+}
+
+/// Has some segments dropped, for some time or to the end.
+fn interfere(random: &mut Random, steps: &mut Vec<Step>) {
+    let who = pick(random, &[Who::Client, Who::Server], Who::Client);
+    let kinds = pick(random, &[1, 1, 2, 4, 8, 9, 15], 1);
+    let from = random.below(steps.len() + 1);
+    steps.insert(from, random_step(random, who, Action::Drop(kinds)));
+    if chance(random, 50) {
+        let to = from + 1 + random.below(steps.len() - from);
+        steps.insert(to, random_step(random, who, Action::Undrop));
+    }
+}
+
 fn random_step(random: &mut Random, who: Who, action: Action) -> Step {
     let wait_ms = match random.below(10) {
         0..=3 => 0,
@@ -296,7 +343,9 @@ fn random_step(random: &mut Random, who: Who, action: Action) -> Step {
         _ => random.below(600),
     };
     // Whoever accepts has to have something to accept.
-    let awaited = matches!(action, Action::Connect | Action::Accept | Action::Reconnect) || chance(random, 75);
+    let awaited =
+        matches!(action, Action::Connect | Action::Accept | Action::Reconnect | Action::FastOpen(_) | Action::Drop(_))
+            || chance(random, 75);
     Step { who, action, wait_ms: u32::try_from(wait_ms).unwrap_or(0), awaited }
 }
 
@@ -312,13 +361,15 @@ fn random_action(random: &mut Random) -> Action {
         65..=70 => Action::Close,
         71..=76 => Action::Linger(pick(random, &[0, 0, 1], 0)),
         77..=78 => Action::Linger2(pick(random, &[0, 1, 3], 1)),
-        79..=83 => Action::Duplicate,
+        79 => Action::UserTimeout(700),
+        80..=83 => Action::Duplicate,
         84..=87 => Action::Fork,
         88..=90 => Action::Pass,
         91..=92 => Action::Disconnect,
         93..=95 => Action::Unlisten,
-        96..=97 => Action::Exit,
-        _ => Action::Kill,
+        96 => Action::Exit,
+        97..=98 => Action::Kill,
+        _ => Action::Destroy,
     }
 }
 
