@@ -19,6 +19,7 @@ pub use descriptors::{Holders, Holding, holders};
 pub use diag::{DiagError, Dump, Socket, Timer, dump};
 pub use groups::{Groups, LookUp};
 pub use namespaces::{Namespace, Namespaces, ResolveError};
+pub use processes::are_all_visible;
 pub use sockstat::allocated;
 pub use survey::{Answer, Coverage, survey};
 

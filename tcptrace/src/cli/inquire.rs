@@ -160,7 +160,7 @@ impl Voice {
                 by_inode.insert(inode, found);
             }
         });
-        match existing::holders(|inode| by_inode.contains_key(&inode)) {
+        match existing::holders(|inode| by_inode.contains_key(&inode), |_| false) {
             Ok(holders) => {
                 for (inode, found) in by_inode {
                     let Some(holding) = holders.of(inode) else { continue };

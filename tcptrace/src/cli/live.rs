@@ -80,9 +80,10 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     let store = plan.map(|plan| Store::create(&plan)).transpose()?;
     // A line of text has no room for names.
     let names = store.is_some() || args.output.format != Format::Text || !criteria.cgroups.is_empty();
+    let processes = store.is_some() || !criteria.cgroups.is_empty() && !criteria.owner_only;
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
-        let mut source = Source::attach(&options, existing, names, true)?;
+        let mut source = Source::attach(&options, existing, names, processes, true)?;
         let config = args.engine.config(kind, rows.at_close);
         let config = Config { existing, scans: source.knows_cookies(), ..config };
         let target = store.map(|store| Target::Files { store, rotate: None, most_bytes: None });

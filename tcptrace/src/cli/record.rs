@@ -106,7 +106,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
         let mut dump = handler(SignalKind::user_defined1())?;
-        let mut source = Source::attach(&options, !args.probe.no_existing, true, !args.no_facts)?;
+        let mut source = Source::attach(&options, !args.probe.no_existing, true, true, !args.no_facts)?;
         let recorder = Recorder::new(target, source.head()?, criteria.clone())?;
         let mut recorder = Audited::new(recorder, args.audit, &source, &criteria)?;
         source.begin(&namespaces, &mut recorder)?;

@@ -34,16 +34,19 @@ pub(super) struct FilterArgs {
     /// Local or remote address, or network in CIDR notation
     #[arg(long, value_name = "CIDR", value_parser = network)]
     addr: Vec<IpNet>,
-    /// Process id of the owner
+    /// Process id of the owner, of a process that holds the socket, or of the one that closed it
     #[arg(long, value_name = "PID")]
     pid: Vec<u32>,
-    /// Process name of the owner
+    /// Name of one of those processes
     #[arg(long, value_name = "NAME")]
     comm: Vec<String>,
+    /// Match --pid and --comm against the owner only, and --cgroup against the socket's own control group
+    #[arg(long)]
+    owner_only: bool,
     /// Network namespace, by name (`ip netns`), inode number (`readlink /proc/PID/ns/net`) or path (/proc/PID/ns/net)
     #[arg(long, value_name = "NETNS")]
     netns: Vec<String>,
-    /// Control group of the socket: its path or that of one above it, a container's id, or a systemd unit
+    /// Control group of the socket or of one of those processes: its path or that of one above it, a container's id, or a systemd unit
     #[arg(long, value_name = "CGROUP")]
     cgroup: Vec<String>,
     /// State that is left or entered; for connections: that they were in; for sockets: that they are in
@@ -75,6 +78,7 @@ impl FilterArgs {
             networks: self.addr.clone(),
             pids: self.pid.clone(),
             comms: self.comm.clone(),
+            owner_only: self.owner_only,
             netns: self.netns.iter().map(|netns| namespaces.resolve(netns)).collect::<Result<_, _>>()?,
             cgroups: self.cgroup.clone(),
             states: self.state.clone(),
@@ -94,7 +98,8 @@ pub(super) fn warn_of_missing_groups(criteria: &Criteria, goes_on: bool) {
     }
     let Some(missing) = Groups::new().missing(&criteria.cgroups) else {
         return say(
-            "no control group has a known name, because cgroup2 is not mounted here: --cgroup matches no socket",
+            "no control group has a known name, because cgroup2 is not mounted here: --cgroup cannot decide, and hides no \
+             socket",
         );
     };
     let later = if goes_on { "; its sockets are shown if it is made later" } else { "" };

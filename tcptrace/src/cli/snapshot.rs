@@ -10,9 +10,10 @@ use super::select::{FilterArgs, OutputArgs, warn_of_missing_groups};
 use super::view::undecided;
 use super::{Outcome, say};
 use crate::existing::{self, Answer, Coverage, Groups, Holders, Holding, Namespaces, Socket};
-use crate::filter::Criteria;
+use crate::filter::{Criteria, Undecided, Verdict};
 use crate::output::{self, Format, Kind, Printer, TextOptions};
 use crate::snapshot::{Counts, Entry, Snapshot};
+use crate::tcp::Task;
 
 /// Arguments of `snapshot`.
 #[derive(Args, Debug)]
@@ -36,10 +37,10 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     // Asking changes the network namespace of the thread.
     let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria)).join());
     let Found { sockets, coverage, allocated } = asked.map_err(|_| anyhow!("cannot list TCP sockets: a bug"))??;
-    let holders = holders(&sockets)?;
-    let snapshot = Snapshot::new(sockets, |inode| holders.of(inode));
     let mut report = Report::new(&args.output, criteria)?;
     namespaces.teach(&mut report.context.names);
+    let holders = holders(&sockets, |task| report.prefers(task))?;
+    let snapshot = Snapshot::new(sockets, |inode| holders.of(inode));
     let allocated = allocated.filter(|_| coverage.is_complete());
     let shown = if args.list { report.list(&snapshot)? } else { report.counts(&snapshot, args.top, allocated)? };
     let places = coverage.namespaces.len() + coverage.interrupted.len();
@@ -72,10 +73,10 @@ impl Found {
     }
 }
 
-fn holders(sockets: &[Socket]) -> Result<Holders> {
+fn holders(sockets: &[Socket], prefers: impl FnMut(&Task) -> bool) -> Result<Holders> {
     let mut inodes: Vec<u32> = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
     inodes.sort_unstable();
-    existing::holders(|inode| inodes.binary_search(&inode).is_ok()).context("cannot look who has which socket")
+    existing::holders(|inode| inodes.binary_search(&inode).is_ok(), prefers).context("cannot look who has which socket")
 }
 
 /// What is shown of it, and how.
@@ -84,8 +85,7 @@ struct Report {
     printer: Box<dyn Printer>,
     context: output::Context,
     groups: Option<Groups>,
-    /// Sockets left out because their control group has no known name.
-    undecided: u64,
+    undecided: Undecided,
 }
 
 impl Report {
@@ -95,7 +95,7 @@ impl Report {
         // A line of text has no room for them.
         let groups = output.format != Format::Text || !criteria.cgroups.is_empty();
         let printer = output.format.printer(Outlet::default(), text);
-        Ok(Self { criteria, printer, context, groups: groups.then(Groups::new), undecided: 0 })
+        Ok(Self { criteria, printer, context, groups: groups.then(Groups::new), undecided: Undecided::default() })
     }
 
     fn list(&mut self, snapshot: &Snapshot<impl Fn(u32) -> Option<Holding>>) -> Result<u64> {
@@ -137,9 +137,23 @@ impl Report {
         if let (Some(groups), Some(id)) = (&mut self.groups, socket.identity.cgroup) {
             groups.learn(id, &mut self.context.names);
         }
-        let names = &self.context.names;
-        self.undecided += u64::from(self.criteria.socket_hangs_on_name(socket, names));
-        self.criteria.is_empty() || self.criteria.match_socket(socket, names)
+        if self.criteria.is_empty() {
+            return true;
+        }
+        let verdict = self.criteria.judge_socket(socket, &self.context.names);
+        self.undecided.shown += u64::from(verdict == Verdict::Undecided);
+        self.undecided.left_out += u64::from(verdict == Verdict::Unknown);
+        matches!(verdict, Verdict::Shown | Verdict::Undecided)
+    }
+
+    /// Whether a process that has sockets is one that is asked for.
+    fn prefers(&mut self, task: &Task) -> bool {
+        if let (Some(groups), false) = (&mut self.groups, self.criteria.cgroups.is_empty()) {
+            let group = groups.of_process(task.pid);
+            self.context.names.note_process(task.pid, group);
+            group.iter().for_each(|id| groups.learn(*id, &mut self.context.names));
+        }
+        self.criteria.wants_process(task, &self.context.names)
     }
 }
 

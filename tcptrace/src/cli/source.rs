@@ -3,6 +3,7 @@
 mod counting;
 mod gaps;
 mod naming;
+mod processes;
 mod told;
 
 use std::pin::pin;
@@ -98,12 +99,12 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Attaches the programs. `facts`: the kernel's counters are told, too.
-    pub(super) fn attach(options: &Options, existing: bool, names: bool, facts: bool) -> Result<Self> {
+    /// Attaches the programs. `processes`: the control groups of processes are told; `facts`: the kernel's counters.
+    pub(super) fn attach(options: &Options, existing: bool, names: bool, processes: bool, facts: bool) -> Result<Self> {
         let probe = Probe::attach(options)?;
         Ok(Self {
             inquirer: Inquirer::new(options.filter),
-            naming: Naming::new(names),
+            naming: Naming::new(names, processes),
             existing: existing && probe.knows_cookies(),
             facts,
             only: options.filter.netns,
