@@ -1,5 +1,6 @@
 //! What exists now, by asking the kernel: sockets, network namespaces, descriptors, control groups. Needs no BPF.
 
+mod clock;
 mod counters;
 mod descriptors;
 mod diag;
@@ -14,6 +15,7 @@ mod testing;
 use std::fmt::Display;
 use std::io;
 
+pub use clock::clock_ns;
 pub use counters::{Counting, read_counters};
 pub use descriptors::{Holders, Holding, holders};
 pub use diag::{DiagError, Dump, Socket, Timer, dump};
