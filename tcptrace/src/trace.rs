@@ -110,6 +110,8 @@ pub struct Head {
     /// Whether each of its files ends with an [`Ended`]: one without was cut off. Traces from before there were any do not
     /// say how they ended.
     pub says_end: bool,
+    /// Whether some processes were not looked at when somebody asked who holds which socket.
+    pub partial_scans: bool,
     /// What could be measured.
     pub features: Vec<RecordedFeature>,
     /// What whoever reads the trace is to be shown of it. The recording itself only leaves out what the kernel side

@@ -152,6 +152,10 @@ impl Voice {
 
     /// The same as a walk, by inode numbers, where the kernel cannot walk.
     fn read_proc(&mut self) {
+        if !existing::are_all_visible() {
+            // `/proc` numbers processes as nothing else does.
+            return self.end(|at| Event::ScanEnded { at });
+        }
         let mut by_inode: HashMap<u32, Found> = HashMap::new();
         self.sockets(|_, answer| {
             if let existing::Answer::Socket(Socket { found, inode, .. }) = answer

@@ -12,7 +12,10 @@ use super::Outcome;
 use super::audit::{Audited, refuse_filters};
 use super::record::{Recorder, Target};
 use super::run::{Stop, reached, runtime};
-use super::select::{ConnectionRows, EngineArgs, FilterArgs, OutputArgs, ProbeArgs, duration, warn_of_missing_groups};
+use super::select::{
+    ConnectionRows, EngineArgs, FilterArgs, OutputArgs, ProbeArgs, duration, refuse_foreign_pids,
+    warn_of_missing_groups,
+};
 use super::source::{Sink, Source};
 use super::view::View;
 use crate::existing::Namespaces;
@@ -73,6 +76,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     if args.audit {
         refuse_filters(&criteria);
     }
+    refuse_foreign_pids(&criteria)?;
     warn_of_missing_groups(&criteria, true);
     let options = args.probe.options(criteria.kernel());
     let existing = !args.probe.no_existing;
@@ -85,7 +89,8 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
         let mut stop = Stop::new()?;
         let mut source = Source::attach(&options, existing, names, processes, true)?;
         let config = args.engine.config(kind, rows.at_close);
-        let config = Config { existing, scans: source.knows_cookies(), ..config };
+        let config =
+            Config { existing, scans: source.knows_cookies(), partial_scans: source.scans_in_part(), ..config };
         let target = store.map(|store| Target::Files { store, rotate: None, most_bytes: None });
         let recorder = match target {
             Some(target) => Some(Recorder::new(target, source.head()?, criteria.clone())?),

@@ -10,7 +10,7 @@ use clap::Args;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::say;
-use crate::existing::{Groups, Namespaces};
+use crate::existing::{Groups, Namespaces, are_all_visible};
 use crate::filter::Criteria;
 use crate::lifecycle::Config;
 use crate::output::{Format, Kind, sanitise};
@@ -88,6 +88,19 @@ impl FilterArgs {
             ipv6: self.ipv6,
         })
     }
+}
+
+/// In a pid namespace, nothing says by which number the kernel side knows a process.
+///
+/// # Errors
+/// When processes are asked for by such numbers.
+pub(super) fn refuse_foreign_pids(criteria: &Criteria) -> Result<()> {
+    anyhow::ensure!(
+        criteria.pids.is_empty() || are_all_visible(),
+        "cannot filter by --pid in this pid namespace: the kernel reports the host's process ids; use --comm or --cgroup, \
+         or run in the host's pid namespace (--pid=host)"
+    );
+    Ok(())
 }
 
 /// Warns of control groups that are asked for and do not exist now. Unlike a network namespace, they match by name

@@ -163,6 +163,9 @@ fn unseen(coverage: &Coverage, holders: &Holders) -> String {
     if holders.unseen_processes > 0 {
         parts.push(format!("the descriptors of {}", counted(holders.unseen_processes as u64, "process")));
     }
+    if !existing::are_all_visible() {
+        parts.push("the processes outside this pid namespace".to_owned());
+    }
     if coverage.unseen_processes > 0 {
         parts.push(format!("the network namespaces of {}", counted(coverage.unseen_processes as u64, "process")));
     }

@@ -17,6 +17,8 @@ pub struct Config {
     pub existing: bool,
     /// Whether there are scans when [`Engine::wants_scan`](super::Engine::wants_scan) asks for them.
     pub scans: bool,
+    /// Whether those look at some processes only: a socket that nobody was found to hold may be held.
+    pub partial_scans: bool,
 }
 
 impl Default for Config {
@@ -29,6 +31,7 @@ impl Default for Config {
             stuck_after: None,
             existing: true,
             scans: false,
+            partial_scans: false,
         }
     }
 }

@@ -196,7 +196,7 @@ impl Engine {
             state: conn.state,
             age,
             holder: pending.first,
-            holders: scanned.then_some(pending.holders),
+            holders: (scanned && !self.teller.config.partial_scans).then_some(pending.holders),
             accepted,
             listener: if accepted == Some(false) { self.listener_of(conn) } else { None },
             released: false,

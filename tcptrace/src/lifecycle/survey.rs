@@ -197,7 +197,7 @@ impl Engine {
     pub(super) fn on_scan_ended(&mut self, out: &mut Vec<Row>) {
         let Some(asked) = self.inquiry.scan.take() else { return };
         self.report_pending(asked.at, true, out);
-        if self.teller.gaps > 0 {
+        if self.teller.gaps > 0 && !self.teller.config.partial_scans {
             let is_gone = |conn: &&Conn| {
                 let closed_before = conn.since().is_none_or(|since| since < asked.at);
                 let is_unsure = conn.gaps != self.teller.gaps && conn.found_in < asked.number;

@@ -646,7 +646,8 @@ struct Followed<R> {
 impl<R: Read> Followed<R> {
     fn new(number: usize, recording: Recording<R>, config: Config, criteria: &Criteria) -> Self {
         let head = &recording.head;
-        let config = Config { existing: head.existing, scans: head.knows_cookies, ..config };
+        let Head { existing, knows_cookies: scans, partial_scans, .. } = recording.head;
+        let config = Config { existing, scans, partial_scans, ..config };
         let mut origin = Origin {
             number,
             host: head.host.as_str().into(),
