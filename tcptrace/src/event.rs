@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::lifecycle::Totals;
+use crate::lifecycle::{Totals, is_call};
 use crate::tcp::{State, Task, Tuple};
 
 /// How a socket is told from all others.
@@ -187,6 +187,17 @@ impl Event {
             | Self::Lost { .. }
             | Self::Passed { .. }
             | Self::Suspended { .. } => None,
+        }
+    }
+}
+
+impl Event {
+    /// Id of the process that has to do with its socket, as far as this event alone can say.
+    pub fn process(&self) -> Option<u32> {
+        match self {
+            Self::Change(change) => change.task.filter(|_| is_call(change)).map(|task| task.pid),
+            Self::Accepted { task, .. } | Self::Holder(Holder { task, .. }) => Some(task.pid),
+            _ => None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What exists now, by asking the kernel: sockets, network namespaces, descriptors, control groups. Loads no BPF.
 
+mod clock;
 mod counters;
 mod descriptors;
 mod diag;
@@ -15,12 +16,13 @@ mod testing;
 use std::fmt::Display;
 use std::io;
 
+pub use clock::clock_ns;
 pub use counters::{Counting, read_counters};
 pub use descriptors::{Holders, Holding, holders};
 pub use diag::{DiagError, Dump, Progress, Socket, Timer, Wanted, dump};
 pub use groups::{Groups, LookUp};
 pub use namespaces::{Namespace, Namespaces, ResolveError};
-pub use processes::are_hidden as are_processes_hidden;
+pub use processes::{are_all_visible, are_hidden as are_processes_hidden};
 pub use sockmaps::in_sockmaps;
 pub use sockstat::allocated;
 pub use survey::{Answer, Coverage, Interface, survey};

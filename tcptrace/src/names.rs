@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::FixedState;
+use hashlink::LruCache;
 
 /// What is known of them. Whoever finds a name notes it here; outputs look it up.
 #[derive(Clone, Debug, Default)]
@@ -11,7 +12,34 @@ pub struct Names {
     groups: HashMap<u64, Group, FixedState>,
     /// By namespace and index.
     interfaces: HashMap<(Option<u32>, u32), Box<str>, FixedState>,
+    /// The control groups of processes, by process id.
+    processes: Processes,
 }
+
+/// By process id, those that were spoken of last.
+#[derive(Clone, Debug)]
+struct Processes(LruCache<u32, Membership, FixedState>);
+
+/// So many of them are kept.
+const MOST_PROCESSES: usize = 1 << 16;
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self(LruCache::with_hasher(MOST_PROCESSES, FixedState::default()))
+    }
+}
+
+/// The control groups that processes with one id have been in. Ids are used again, and processes move: what was said of
+/// an earlier moment holds for a later one only where nothing else was said since.
+#[derive(Clone, Debug, Default)]
+struct Membership {
+    groups: Vec<u64>,
+    /// There were others, which nobody knows.
+    has_others: bool,
+}
+
+/// So many groups of one process id are kept. Others are unknown.
+const MOST_GROUPS: usize = 4;
 
 /// A control group of the unified hierarchy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,10 +71,22 @@ impl Names {
         self.groups.insert(id, group);
     }
 
-    /// Forgets all names but those of these namespaces and groups.
+    /// Notes the control group of a process; `None` where it cannot be found any more.
+    pub fn note_process(&mut self, pid: u32, group: Option<u64>) {
+        let known = self.processes.0.entry(pid).or_insert_with(Membership::default);
+        match group {
+            Some(group) if known.groups.contains(&group) => {}
+            Some(group) if known.groups.len() < MOST_GROUPS => known.groups.push(group),
+            _ => known.has_others = true,
+        }
+    }
+
+    /// Forgets all names but those of these namespaces and groups, and of groups of processes.
     pub fn retain(&mut self, namespaces: &HashSet<u32, FixedState>, groups: &HashSet<u64, FixedState>) {
+        let of_processes: HashSet<u64, FixedState> =
+            self.processes.0.iter().flat_map(|(_, known)| &known.groups).copied().collect();
         self.namespaces.retain(|inode, _| namespaces.contains(inode));
-        self.groups.retain(|id, _| groups.contains(id));
+        self.groups.retain(|id, _| groups.contains(id) || of_processes.contains(id));
     }
 
     /// The name of a network namespace.
@@ -62,6 +102,14 @@ impl Names {
     /// What is known of a control group.
     pub fn group(&self, id: u64) -> Option<&Group> {
         self.groups.get(&id)
+    }
+
+    /// Whether a process is in the wanted control group ([`Group::is`]); `None` when that is unknown.
+    pub fn is_process_in(&self, pid: u32, wanted: &str) -> Option<bool> {
+        let known = self.processes.0.peek(&pid).filter(|known| !known.has_others)?;
+        let mut answers = known.groups.iter().map(|id| self.group(*id).map(|group| group.is(wanted)));
+        let first = answers.next()??;
+        answers.all(|answer| answer == Some(first)).then_some(first)
     }
 }
 

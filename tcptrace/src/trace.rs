@@ -46,7 +46,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::Finding;
 use crate::counters::Sample;
 use crate::event::{Event, Losses};
-use crate::filter::Criteria;
+use crate::filter::{Criteria, Undecided};
 use crate::lifecycle::{Config, Row};
 use crate::output::{Clock, Context, Format, TextOptions};
 use crate::probe::Feature;
@@ -77,6 +77,13 @@ pub enum Item {
         id: u64,
         /// Its path.
         path: Box<[u8]>,
+    },
+    /// A process is in a control group.
+    Process {
+        /// Its id, as the kernel side tells it.
+        pid: u32,
+        /// Id of the group; `None` when it cannot be found any more.
+        group: Option<u64>,
     },
     /// Names told before this hold for sockets that live now. Every other name is told again when it is mentioned.
     NamesAnew,
@@ -115,6 +122,8 @@ pub struct Head {
     /// Whether each of its files ends with an [`Ended`]: one without was cut off. Traces from before there were any do not
     /// say how they ended.
     pub says_end: bool,
+    /// Whether some processes were not looked at when somebody asked who holds which socket.
+    pub partial_scans: bool,
     /// What could be measured.
     pub features: Vec<RecordedFeature>,
     /// What whoever reads the trace is to be shown of it. The recording itself only leaves out what the kernel side
@@ -231,8 +240,8 @@ pub struct Summary {
     pub transitions: u64,
     /// Events that were lost while recording, or with a part of a trace, by cause.
     pub lost: Vec<Lost>,
-    /// Rows that were left out because their control group has no known name, so that a filter could not decide.
-    pub undecided: u64,
+    /// What filters could not decide.
+    pub undecided: Undecided,
     /// Damaged places: where in which file, and what is wrong with it.
     pub damage: Vec<Box<str>>,
     /// Files that end where nobody meant them to, as those of a recorder that was killed: which, and when the last event

@@ -174,6 +174,10 @@ impl Voice {
 
     /// The same as a walk, by inode numbers, where the kernel cannot walk.
     fn read_proc(&mut self) {
+        if !existing::are_all_visible() {
+            // `/proc` numbers processes as nothing else does.
+            return self.end(|at| Event::ScanEnded { at });
+        }
         let mut by_inode: HashMap<u32, Found> = HashMap::new();
         self.sockets(Wanted::All, |_, answer| {
             if let existing::Answer::Socket(Socket { found, inode, .. }) = answer
@@ -182,7 +186,7 @@ impl Voice {
                 by_inode.insert(inode, found);
             }
         });
-        match existing::holders(|inode| by_inode.contains_key(&inode)) {
+        match existing::holders(|inode| by_inode.contains_key(&inode), |_| false) {
             Ok(holders) => {
                 for (inode, found) in by_inode {
                     let Some(holding) = holders.of(inode) else { continue };

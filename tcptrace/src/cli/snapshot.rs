@@ -10,9 +10,10 @@ use super::select::{FilterArgs, OutputArgs, warn_of_missing_groups};
 use super::view::undecided;
 use super::{Outcome, say};
 use crate::existing::{self, Answer, Coverage, Groups, Holders, Holding, Namespaces, Socket, Wanted};
-use crate::filter::Criteria;
+use crate::filter::{Criteria, Undecided, Verdict};
 use crate::output::{self, Format, Kind, Printer, TextOptions};
 use crate::snapshot::{self, Counts, Entry, Snapshot};
+use crate::tcp::Task;
 
 /// Arguments of `snapshot`.
 #[derive(Args, Debug)]
@@ -36,8 +37,6 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     // Asking changes the network namespace of the thread.
     let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria, args.list)).join());
     let Found { sockets, coverage, allocated } = asked.map_err(|_| anyhow!("cannot list TCP sockets: a bug"))??;
-    let holders = holders(&sockets)?;
-    let snapshot = Snapshot::new(sockets, |inode| holders.of(inode));
     let mut report = Report::new(&args.output, criteria)?;
     namespaces.teach(&mut report.context.names);
     for existing::Interface { netns, index, name } in &coverage.interfaces {
@@ -45,6 +44,8 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     }
     let are_hidden = existing::are_processes_hidden();
     let allocated = allocated.filter(|_| coverage.is_complete() && !are_hidden);
+    let holders = holders(&sockets, |task| report.prefers(task))?;
+    let snapshot = Snapshot::new(sockets, |inode| holders.of(inode));
     let shown = if args.list { report.list(&snapshot)? } else { report.counts(&snapshot, args.top, allocated)? };
     let places = coverage.namespaces.len() + coverage.interrupted.len();
     let (sockets, places) = (counted(shown, "socket"), counted(places as u64, "network namespace"));
@@ -86,10 +87,10 @@ impl Found {
     }
 }
 
-fn holders(sockets: &[Socket]) -> Result<Holders> {
+fn holders(sockets: &[Socket], prefers: impl FnMut(&Task) -> bool) -> Result<Holders> {
     let mut inodes: Vec<u32> = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
     inodes.sort_unstable();
-    existing::holders(|inode| inodes.binary_search(&inode).is_ok()).context("cannot look who has which socket")
+    existing::holders(|inode| inodes.binary_search(&inode).is_ok(), prefers).context("cannot look who has which socket")
 }
 
 /// What is shown of it, and how.
@@ -98,8 +99,7 @@ struct Report {
     printer: Box<dyn Printer>,
     context: output::Context,
     groups: Option<Groups>,
-    /// Sockets left out because their control group has no known name.
-    undecided: u64,
+    undecided: Undecided,
 }
 
 impl Report {
@@ -109,7 +109,7 @@ impl Report {
         // A line of text has no room for them.
         let groups = output.format != Format::Text || !criteria.cgroups.is_empty();
         let printer = output.format.printer(Outlet::default(), text);
-        Ok(Self { criteria, printer, context, groups: groups.then(Groups::new), undecided: 0 })
+        Ok(Self { criteria, printer, context, groups: groups.then(Groups::new), undecided: Undecided::default() })
     }
 
     fn list(&mut self, snapshot: &Snapshot<impl Fn(u32) -> Option<Holding>>) -> Result<u64> {
@@ -151,9 +151,23 @@ impl Report {
         if let (Some(groups), Some(id)) = (&mut self.groups, socket.identity.cgroup) {
             groups.learn(id, &mut self.context.names);
         }
-        let names = &self.context.names;
-        self.undecided += u64::from(self.criteria.socket_hangs_on_name(socket, names));
-        self.criteria.is_empty() || self.criteria.match_socket(socket, names)
+        if self.criteria.is_empty() {
+            return true;
+        }
+        let verdict = self.criteria.judge_socket(socket, &self.context.names);
+        self.undecided.shown += u64::from(verdict == Verdict::Undecided);
+        self.undecided.left_out += u64::from(verdict == Verdict::Unknown);
+        matches!(verdict, Verdict::Shown | Verdict::Undecided)
+    }
+
+    /// Whether a process that has sockets is one that is asked for.
+    fn prefers(&mut self, task: &Task) -> bool {
+        if let (Some(groups), false) = (&mut self.groups, self.criteria.cgroups.is_empty()) {
+            let group = groups.of_process(task.pid);
+            self.context.names.note_process(task.pid, group);
+            group.iter().for_each(|id| groups.learn(*id, &mut self.context.names));
+        }
+        self.criteria.wants_process(task, &self.context.names)
     }
 }
 
@@ -161,6 +175,9 @@ impl Report {
 fn unseen(coverage: &Coverage, holders: &Holders, are_hidden: bool) -> String {
     let mut parts = Vec::new();
     parts.extend(of_processes("descriptors", holders.unseen_processes, are_hidden));
+    if !existing::are_all_visible() && !are_hidden {
+        parts.push("the processes outside this pid namespace".to_owned());
+    }
     parts.extend(of_processes("network namespaces", coverage.unseen_processes, are_hidden));
     parts.extend(coverage.unreadable.iter().map(|(netns, reason)| format!("network namespace {netns} ({reason})")));
     if !coverage.interrupted.is_empty() {

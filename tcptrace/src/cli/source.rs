@@ -3,6 +3,7 @@
 mod counting;
 mod gaps;
 mod naming;
+mod processes;
 mod told;
 
 use std::collections::BTreeSet;
@@ -19,7 +20,7 @@ use super::clock::{self, boot_ns};
 use super::inquire::{Answer, Inquirer, Question};
 use super::say;
 use crate::event::{Cause, Change, Event, Id, Losses};
-use crate::existing::Namespaces;
+use crate::existing::{Namespaces, are_all_visible};
 use crate::probe::{Feature, Options, Probe};
 use crate::trace::{Clocks, Head, Item, RecordedFeature};
 
@@ -101,12 +102,12 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Attaches the programs. `facts`: the kernel's counters are told, too.
-    pub(super) fn attach(options: &Options, existing: bool, names: bool, facts: bool) -> Result<Self> {
+    /// Attaches the programs. `processes`: the control groups of processes are told; `facts`: the kernel's counters.
+    pub(super) fn attach(options: &Options, existing: bool, names: bool, processes: bool, facts: bool) -> Result<Self> {
         let probe = Probe::attach(options)?;
         Ok(Self {
             inquirer: Inquirer::new(options.filter),
-            naming: Naming::new(names),
+            naming: Naming::new(names, processes),
             in_sockmaps: BTreeSet::new(),
             existing: existing && probe.knows_cookies(),
             facts,
@@ -139,12 +140,20 @@ impl Source {
         self.probe.services().iter().any(|(served, service)| *served == feature && service.is_attached())
     }
 
+    /// Whether some processes are not looked at when somebody asks who holds which socket.
+    pub(super) fn scans_in_part(&self) -> bool {
+        !are_all_visible()
+    }
+
     /// Says that everything is attached that can be, and what cannot.
     pub(super) fn say_ready(&self) {
         say("ready");
         let services = self.probe.services().iter();
         let missing: Vec<_> =
             services.filter(|(_, service)| !service.is_attached()).map(|(feature, _)| feature.purpose()).collect();
+        if self.scans_in_part() {
+            say("which processes outside this pid namespace hold a socket is not seen here (tcptrace check says why)");
+        }
         if !missing.is_empty() {
             say(format_args!("not seen here: {} (tcptrace check says why)", missing.join("; ")));
         }
@@ -157,7 +166,7 @@ impl Source {
         let features = self.probe.services().iter().map(|(feature, service)| RecordedFeature {
             feature: feature.as_str().to_owned(),
             available: service.is_attached(),
-            detail: service.detail().to_owned(),
+            detail: service.detail().into_owned(),
         });
         Ok(Head {
             program: format!("tcptrace {}", env!("CARGO_PKG_VERSION")),
@@ -169,6 +178,7 @@ impl Source {
             knows_cookies: self.knows_cookies(),
             existing: self.existing,
             says_end: false,
+            partial_scans: self.scans_in_part(),
             features: features.collect(),
             filter: crate::filter::Criteria::default(),
         })

@@ -10,9 +10,10 @@ use nix::libc;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, socket,
 };
-use nix::time::{ClockId, clock_gettime};
+use nix::time::ClockId;
 use zerocopy::IntoBytes;
 
+use super::clock::clock_ns;
 use crate::event::Found;
 use wire::{Circumstances, Request, Step};
 
@@ -211,8 +212,7 @@ fn receive<'a>(kernel: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], Reaso
 }
 
 fn boot_ns() -> nix::Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
-    Ok(now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs())
+    clock_ns(ClockId::CLOCK_BOOTTIME).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EINVAL)))
 }
 
 #[cfg(test)]

@@ -50,6 +50,16 @@ fn options_of_proc(line: &str) -> Option<&str> {
     is_it.then(|| system.rsplit(' ').next()).flatten()
 }
 
+/// Inode number of the first pid namespace (`PROC_PID_INIT_INO` in `include/linux/proc_ns.h`), which shows every process.
+const ALL: u64 = 0xefff_fffc;
+
+/// Whether `/proc` shows every process, under the number that the kernel side knows it by. In a pid namespace of its own
+/// it shows some, under other numbers.
+pub fn are_all_visible() -> bool {
+    let is_own = fs::read_link("/proc/self").is_ok_and(|own| number(own.as_os_str()) == Some(std::process::id()));
+    is_own && fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == ALL)
+}
+
 /// The ids of a process's threads; none if it has ended, or has but one.
 pub(super) fn threads(pid: u32) -> Vec<u32> {
     let directory = format!("/proc/{pid}/task");

@@ -21,6 +21,8 @@ pub struct Config {
     pub resets: bool,
     /// Whether the FIN that turns an orphan's FIN_WAIT2 into TIME_WAIT is seen when it comes: one that was not is a loss.
     pub fins: bool,
+    /// Whether those look at some processes only: a socket that nobody was found to hold may be held.
+    pub partial_scans: bool,
 }
 
 impl Default for Config {
@@ -35,6 +37,7 @@ impl Default for Config {
             scans: false,
             resets: true,
             fins: false,
+            partial_scans: false,
         }
     }
 }

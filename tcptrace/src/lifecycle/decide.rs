@@ -348,6 +348,11 @@ pub(super) fn role(change: &Change, shut_early: bool) -> Role {
     }
 }
 
+/// Whether the current task of a change may have made it.
+pub(crate) fn is_call(change: &Change) -> bool {
+    !matches!(role(change, false), Role::Bystander)
+}
+
 /// Whether a socket that was closed without an error was so by a system call: no packet and no timer closes a socket
 /// that a process holds, except at the end of a FIN exchange.
 fn closed_by_call(old: State, change: &Change) -> bool {

@@ -346,7 +346,7 @@ impl Engine {
             state: conn.state,
             age,
             holder,
-            holders,
+            holders: holders.filter(|_| !self.teller.config.partial_scans),
             accepted,
             listener: if accepted == Some(false) { self.listener_of(conn) } else { None },
             released: false,

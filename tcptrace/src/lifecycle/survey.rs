@@ -201,7 +201,7 @@ impl Engine {
         self.waiting.scan_ends(asked.at);
         self.report_answered(asked.at, out);
         self.report_unacked(out);
-        if self.teller.gaps > 0 {
+        if self.teller.gaps > 0 && !self.teller.config.partial_scans {
             let is_gone = |conn: &&Conn| {
                 let closed_before = conn.since().is_none_or(|since| since < asked.at);
                 let is_unsure = conn.gaps != self.teller.gaps && conn.found_in < asked.number;

@@ -212,7 +212,7 @@ pub(crate) fn incident(options: Options) -> Report {
             Lost { cause: "the ring buffer was full".into(), events: 17, at_least: false },
             Lost { cause: "another program ran".into(), events: 0, at_least: false },
         ],
-        undecided: 0,
+        undecided: crate::filter::Undecided::default(),
         damage: vec!["t.tct: block 7 at byte 40960: checksum does not match".into()],
         cut_off: Vec::new(),
     })

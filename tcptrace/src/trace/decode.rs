@@ -298,6 +298,10 @@ fn other(kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
             Item::Group { id, path: path.into() }
         }
         kind::NAMES_ANEW => Item::NamesAnew,
+        kind::PROCESS => {
+            let (pid, group): (u32, Option<u64>) = read(body)?;
+            Item::Process { pid, group }
+        }
         _ => return Some(()),
     });
     Some(())

@@ -198,6 +198,10 @@ impl Encoder {
             Item::Namespace { inode, name } => self.named(kind::NAMESPACE, u64::from(*inode), name),
             Item::Group { id, path } => self.named(kind::GROUP, *id, path),
             Item::NamesAnew => self.long(kind::NAMES_ANEW, &[]),
+            Item::Process { pid, group } => {
+                self.record(kind::PROCESS, &(pid, group));
+                Ok(())
+            }
         }
     }
 

@@ -232,6 +232,7 @@ fn items() -> impl Strategy<Value = Item> {
         1 => (any::<u32>(), name()).prop_map(|(inode, name)| Item::Namespace { inode, name }),
         1 => (any::<u64>(), name()).prop_map(|(id, path)| Item::Group { id, path }),
         1 => Just(Item::NamesAnew),
+        1 => any::<(u32, Option<u64>)>().prop_map(|(pid, group)| Item::Process { pid, group }),
         1 => any::<(u64, u64, i64)>().prop_map(|(boot_ns, monotonic_ns, unix_ns)| {
             Item::Clocks(Clocks { boot_ns, monotonic_ns, unix_ns })
         }),

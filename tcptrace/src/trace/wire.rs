@@ -103,10 +103,11 @@ pub(super) mod kind {
     pub(in super::super) const NAMES_ANEW: u8 = 34;
     pub(in super::super) const BYPASSING: u8 = 40;
     pub(in super::super) const FLOW: u8 = 41;
+    pub(in super::super) const PROCESS: u8 = 42;
 
     /// Whether a record of this kind is more than a description of what follows, or one of a later version.
     pub(in super::super) fn yields_item(kind: u8) -> bool {
-        matches!(kind, HEAD..=LOSSES | STARTED..=AUDIT | COUNTERS | ENDED | NAMES_ANEW | BYPASSING | FLOW)
+        matches!(kind, HEAD..=LOSSES | STARTED..=AUDIT | COUNTERS | ENDED | NAMES_ANEW | BYPASSING | FLOW | PROCESS)
     }
 }
 

@@ -6,6 +6,7 @@
 mod audit;
 mod basic;
 mod closing;
+mod confined;
 mod families;
 mod filters;
 mod floods;

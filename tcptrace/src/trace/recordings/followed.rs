@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::super::{Item, Origin, Summary};
+use super::super::{Head, Item, Origin, Summary};
 use super::recording::Recording;
 use super::{Audience, Span};
 use crate::event::Event;
@@ -23,7 +23,8 @@ impl<R: Read> Followed<R> {
     pub(super) fn new(number: usize, recording: Recording<R>, config: Config, criteria: &Criteria) -> Self {
         let head = &recording.head;
         let (resets, fins) = (head.sees_resets(), head.sees_fins());
-        let config = Config { existing: head.existing, scans: head.knows_cookies, resets, fins, ..config };
+        let Head { existing, knows_cookies: scans, partial_scans, .. } = recording.head;
+        let config = Config { existing, scans, partial_scans, resets, fins, ..config };
         let mut origin = Origin {
             number,
             host: head.host.as_str().into(),
