@@ -227,7 +227,7 @@ impl Engine {
         let key = key(flow.id);
         let Some(conn) = self.conns.get(key).filter(|conn| conn.over.is_none()) else { return };
         if self.teller.config.stuck_after.is_none()
-            || !waits(conn) && !(conn.state == State::Established && flow.unacked > 0)
+            || !(waits(conn) || conn.state == State::Established && flow.unacked > 0)
         {
             self.waiting.flows.remove(&key);
             return;
