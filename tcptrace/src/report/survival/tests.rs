@@ -282,7 +282,7 @@ proptest! {
         other.iter().for_each(|seen| removed.remove(*seen));
         for changed in [merged, removed] {
             prop_assert_eq!(changed.total(), first.total());
-            for hundredths in 0..=100 {
+            for hundredths in [1, 10, 50, 90, 99, 100] {
                 let (found, expected) = (changed.quantile(hundredths), first.quantile(hundredths));
                 prop_assert_eq!(found.is_at_least(), expected.is_at_least());
                 let (found, expected) = (found.known_ns().unwrap_or(0), expected.known_ns().unwrap_or(0));
