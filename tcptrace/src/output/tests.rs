@@ -305,7 +305,7 @@ fn connections_as_text() {
     03:05:10.500 client  active            fin                        4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - refused             1.2K  3.4M
     03:05:10.500 client  reset_local       reset_unread_data            13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -                   1.2K  3.4M
     03:05:10.500 client  never_established no_local_port              4242 curl            127.0.0.1:-                                    127.0.0.1:80                -          - -                      0     0
-    03:05:10.500 client  passive           -                          4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -     ≥31.2s -                      -     - held by nginx[80] fd 12
+    03:05:10.500 client  passive           -                          4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -     ≥31.2s -                      -     - held by nginx[80] fd 12, 4321 bytes not acknowledged
     03:05:10.500 client  reset_remote      reset_received             4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -                   1.2K  3.4M still held by nginx[80] fd 12
     "##);
 }
@@ -325,7 +325,7 @@ fn connections_as_text_with_states() {
     03:05:10.500 client  reset_local       reset_unread_data            13 =\x1b[2J\x0a"\… 10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -                   1.2K  3.4M
                  ESTABLISHED 5.00ms
     03:05:10.500 client  never_established no_local_port              4242 curl            127.0.0.1:-                                    127.0.0.1:80                -          - -                      0     0
-    03:05:10.500 client  passive           -                          4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -     ≥31.2s -                      -     - held by nginx[80] fd 12
+    03:05:10.500 client  passive           -                          4242 curl            10.0.0.1:45678                                 10.0.0.2:443                -     ≥31.2s -                      -     - held by nginx[80] fd 12, 4321 bytes not acknowledged
                  CLOSE_WAIT ≥31.2s
     03:05:10.500 client  reset_remote      reset_received             4242 curl            10.0.0.1:45678                                 10.0.0.2:443           5.00ms          - -                   1.2K  3.4M still held by nginx[80] fd 12
                  ESTABLISHED 5.00ms
