@@ -85,7 +85,7 @@ fn names_are_a_contract() {
     assert_eq!(names(SOCKET_FIELDS).join(" "), socket);
     let count = "event by state total held queued orphan mini pid comm listener_pid listener_comm local remote netns";
     assert_eq!(names(COUNT_FIELDS).join(" "), count);
-    assert_eq!(names(FEATURE_FIELDS).join(" "), "event feature purpose available detail");
+    assert_eq!(names(FEATURE_FIELDS).join(" "), "event feature purpose available detail partial");
     assert_eq!(names(LOSS_FIELDS).join(" "), "event time boot_ns cause count");
     let audit = "event time boot_ns netns netns_name counter seen expected difference within";
     assert_eq!(names(AUDIT_FIELDS).join(" "), audit);
