@@ -18,7 +18,7 @@ use std::io;
 pub use clock::clock_ns;
 pub use counters::{Counting, read_counters};
 pub use descriptors::{Holders, Holding, holders};
-pub use diag::{DiagError, Dump, Socket, Timer, dump};
+pub use diag::{DiagError, Dump, Socket, Timer, dump, mptcp};
 pub use groups::{Groups, LookUp};
 pub use namespaces::{Namespace, Namespaces, ResolveError};
 pub use processes::are_all_visible;
