@@ -19,7 +19,7 @@ use std::io;
 pub use clock::clock_ns;
 pub use counters::{Counting, read_counters};
 pub use descriptors::{Holders, Holding, holders};
-pub use diag::{DiagError, Dump, Progress, Socket, Timer, Wanted, dump};
+pub use diag::{DiagError, Dump, Progress, Socket, Timer, Wanted, dump, mptcp};
 pub use groups::{Groups, LookUp};
 pub use namespaces::{Namespace, Namespaces, ResolveError};
 pub use processes::{are_all_visible, are_hidden as are_processes_hidden};

@@ -1,12 +1,12 @@
 //! Asks the kernel which sockets there are, and who has them, beside the stream: in a thread, one question at a time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::clock::boot_ns;
-use crate::event::{Event, Flow, Found, Holder};
+use crate::event::{Event, Flow, Holder};
 use crate::existing::{self, Namespaces, Progress, Socket, Wanted};
 use crate::probe::{Probe, Scan};
 
@@ -168,27 +168,60 @@ impl Voice {
         if let Err(error) = scan.run(|event| self.say(event)) {
             log::warn!("cannot look who has which socket: {error}");
         }
+        let subflows = self.mptcp_inodes();
+        if !subflows.is_empty() {
+            self.look_into_proc(|inode| subflows.contains(&inode));
+        }
         self.tell_flows();
         self.end(|at| Event::ScanEnded { at });
     }
 
+    /// The inode numbers of sockets of MPTCP, which have descriptors for their subflows. A walk meets them, and passes
+    /// over them.
+    fn mptcp_inodes(&self) -> HashSet<u32> {
+        let mut inodes = HashSet::new();
+        let (only, own) = (self.filter.netns, Namespaces::own_namespace());
+        let mut here = |netns: Option<u32>| {
+            if only == 0 || netns == Some(only) {
+                existing::mptcp(&mut |inode| {
+                    inodes.insert(inode);
+                });
+            }
+        };
+        here(own);
+        for other in Namespaces::find().iter().filter(|other| Some(other.inode) != own) {
+            // One that cannot be entered was reported by the survey.
+            if (only == 0 || other.inode == only) && other.enter().is_ok_and(|entered| entered) {
+                here(Some(other.inode));
+            }
+        }
+        inodes
+    }
+
     /// The same as a walk, by inode numbers, where the kernel cannot walk.
     fn read_proc(&mut self) {
+        self.look_into_proc(|inode| inode != 0);
+        self.tell_flows();
+        self.end(|at| Event::ScanEnded { at });
+    }
+
+    fn look_into_proc(&mut self, wanted: impl Fn(u32) -> bool) {
         if !existing::are_all_visible() {
             // `/proc` numbers processes as nothing else does.
-            return self.end(|at| Event::ScanEnded { at });
+            return;
         }
-        let mut by_inode: HashMap<u32, Found> = HashMap::new();
+        let (mut found_at, mut inodes) = (Vec::new(), HashSet::new());
         self.sockets(Wanted::All, |_, answer| {
             if let existing::Answer::Socket(Socket { found, inode, .. }) = answer
-                && inode != 0
+                && wanted(inode)
             {
-                by_inode.insert(inode, found);
+                found_at.push((inode, found));
+                inodes.insert(inode);
             }
         });
-        match existing::holders(|inode| by_inode.contains_key(&inode), |_| false) {
+        match existing::holders(|inode| inodes.contains(&inode), |_| false) {
             Ok(holders) => {
-                for (inode, found) in by_inode {
+                for (inode, found) in found_at {
                     let Some(holding) = holders.of(inode) else { continue };
                     let holder = Event::Holder(Holder { found, task: holding.task, fd: holding.fd });
                     (0..holding.count).for_each(|_| self.say(holder));
@@ -196,8 +229,6 @@ impl Voice {
             }
             Err(error) => log::warn!("cannot look who has which socket: {error}"),
         }
-        self.tell_flows();
-        self.end(|at| Event::ScanEnded { at });
     }
 
     fn tell_flows(&mut self) {

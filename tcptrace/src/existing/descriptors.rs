@@ -131,8 +131,8 @@ fn socket(directory: RawFd, name: &CStr) -> nix::Result<Option<u32>> {
     let length = unsafe { libc::readlinkat(directory, name.as_ptr(), link.as_mut_ptr().cast(), link.len()) };
     match Errno::result(length) {
         Ok(length) => Ok(usize::try_from(length).ok().and_then(|length| inode(link.get(..length)?))),
-        // It was closed meanwhile.
-        Err(Errno::ENOENT) => Ok(None),
+        // It was closed meanwhile; or it is a file so deep that `d_path` (`fs/d_path.c`) writes no path for it.
+        Err(Errno::ENOENT | Errno::ENAMETOOLONG) => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -4,6 +4,7 @@ mod wire;
 
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -11,11 +12,11 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, socket,
 };
 use nix::time::ClockId;
-use zerocopy::IntoBytes;
+use zerocopy::{Immutable, IntoBytes};
 
 use super::clock::clock_ns;
 use crate::event::Found;
-use wire::{Circumstances, Request, Step};
+use wire::{Circumstances, MptcpRequest, Request, Step};
 
 /// The kernel answers in pieces of up to 32 KiB, however large this is.
 const BUFFER: usize = 64 * 1024;
@@ -164,30 +165,53 @@ pub fn dump(
     let mut dump = Dump::default();
     let families = [(ipv4, "IPv4", libc::AF_INET), (ipv6, "IPv6", libc::AF_INET6)];
     for (_, family, number) in families.into_iter().filter(|(wanted, ..)| *wanted) {
-        let question = Question { netns, wanted, family: number as u8 };
+        let question = Question { netns, request: Request::new(number as u8, wanted) };
         dump.interrupted |= question.ask(sink).map_err(|reason| DiagError { family, reason })?;
     }
     Ok(dump)
 }
 
-struct Question {
-    netns: Option<u32>,
-    wanted: Wanted,
-    family: u8,
+/// Hands over the inode number of every socket of MPTCP in the calling thread's network namespace that a process holds.
+/// Its TCP sockets, the subflows, have the same one (`mptcp_subflow_create_socket` in `net/mptcp/subflow.c`), and no
+/// descriptor leads to them. Where the kernel knows no MPTCP, or does not list it, there are none.
+pub fn mptcp(sink: &mut dyn FnMut(u32)) {
+    if IS_MPTCP_MISSING.load(Ordering::Relaxed) {
+        return;
+    }
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let question = Question { netns: None, request: MptcpRequest::new(family as u8) };
+        match question.ask(&mut |socket| {
+            if socket.inode != 0 {
+                sink(socket.inode);
+            }
+        }) {
+            // Every question would have the kernel look for the module.
+            Err(Reason::Kernel(Errno::ENOENT | Errno::EINVAL)) => IS_MPTCP_MISSING.store(true, Ordering::Relaxed),
+            Err(reason) => log::debug!("cannot list sockets of MPTCP: {reason}"),
+            Ok(_) => {}
+        }
+    }
 }
 
-impl Question {
+static IS_MPTCP_MISSING: AtomicBool = AtomicBool::new(false);
+
+struct Question<R> {
+    netns: Option<u32>,
+    request: R,
+}
+
+impl<R: IntoBytes + Immutable> Question<R> {
     /// Whether the answer was interrupted.
     fn ask(&self, sink: &mut dyn FnMut(Socket)) -> Result<bool, Reason> {
         let kernel = open()?;
-        send(kernel.as_raw_fd(), Request::new(self.family, self.wanted).as_bytes(), MsgFlags::empty())?;
+        send(kernel.as_raw_fd(), self.request.as_bytes(), MsgFlags::empty())?;
         let mut buffer = vec![0; BUFFER];
-        let mut progress = Step::default();
-        while !progress.done {
+        let mut step = Step::default();
+        while !step.done {
             let piece = receive(&kernel, &mut buffer)?;
-            wire::parse(piece, &Circumstances { at: boot_ns()?, netns: self.netns }, &mut progress, sink)?;
+            wire::parse(piece, &Circumstances { at: boot_ns()?, netns: self.netns }, &mut step, sink)?;
         }
-        Ok(progress.interrupted)
+        Ok(step.interrupted)
     }
 }
 

@@ -456,6 +456,24 @@ pub(super) mod tests {
         assert_eq!(groups.look_up(deep.top.id()), LookUp::Path(deep.top.path()));
     }
 
+    /// Once, it hid every descriptor of its process with a higher number.
+    #[test]
+    fn a_descriptor_of_a_path_that_is_too_long_hides_no_other() {
+        let deep = Deep::new("tcptrace-deep-opened");
+        let deepest = deep.below.last().expect("the top one").as_raw_fd();
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
+        // Lower numbers may have become free.
+        let copy =
+            nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(deepest + 1)).expect("duplicate it");
+        // SAFETY: it was made just now, for nobody else.
+        let copy = unsafe { OwnedFd::from_raw_fd(copy) };
+        drop(socket);
+        let inode = nix::sys::stat::fstat(&copy).expect("look at it").st_ino;
+        let holders = crate::existing::holders(|wanted| u64::from(wanted) == inode, |_| false).expect("read /proc");
+        let holding = holders.of(u32::try_from(inode).expect("32 bits"));
+        assert_eq!(holding.map(|holding| holding.task.pid), Some(std::process::id()));
+    }
+
     #[test]
     fn a_path_that_is_too_long_does_not_end_a_walk() {
         let deep = Deep::new("tcptrace-deep-walked");

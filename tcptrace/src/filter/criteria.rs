@@ -80,7 +80,8 @@ impl Criteria {
 
     /// Whether anything is asked of all processes that have to do with a connection.
     pub(super) fn ask_processes(&self) -> bool {
-        !(self.owner_only || self.pids.is_empty() && self.comms.is_empty() && self.cgroups.is_empty())
+        let asks_nobody = self.pids.is_empty() && self.comms.is_empty() && self.cgroups.is_empty();
+        !(self.owner_only || asks_nobody)
     }
 
     /// Whether the connection of a row matches; `None` while that depends on what is not known yet. The last row of a
@@ -98,7 +99,7 @@ impl Criteria {
     /// The same of a row that does not say enough, if nothing more will be known of its connection.
     pub(super) fn give_up_on(&self, row: &Row, names: &Names) -> Verdict {
         let Some(facts) = Facts::of(row) else { return Verdict::Shown };
-        match self.judge(&facts.in_the_end(), names) {
+        match self.judge(&facts.at_last(), names) {
             // That nobody has closed it yet is not known to match.
             Verdict::Shown => Verdict::Hidden,
             verdict => verdict,
@@ -315,7 +316,7 @@ impl<'r> Facts<'r> {
     }
 
     /// Nothing more will be known.
-    fn in_the_end(self) -> Self {
+    fn at_last(self) -> Self {
         let closed_by = match self.closed_by {
             ClosedBy::Process(task) => ClosedBy::Process(task),
             _ => ClosedBy::of(None, self.closer, true),

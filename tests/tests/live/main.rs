@@ -11,6 +11,7 @@ mod families;
 mod filters;
 mod floods;
 mod groups;
+mod mptcp;
 mod names;
 mod opening;
 mod orphans;

@@ -116,6 +116,31 @@ pub(super) struct Step {
     pub(super) interrupted: bool,
 }
 
+/// The same for sockets of MPTCP, whose protocol number needs more bits than there are: an attribute has it
+/// (`INET_DIAG_REQ_PROTOCOL`, since 5.9). The number in the request itself stands for nothing, so that older kernels
+/// have nothing to say.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct MptcpRequest {
+    request: Request,
+    attribute: AttributeHeader,
+    protocol: u32,
+}
+
+/// `INET_DIAG_REQ_PROTOCOL`.
+const REQUEST_PROTOCOL: u16 = 3;
+
+impl MptcpRequest {
+    /// For every socket of MPTCP of an address family.
+    pub(super) fn new(family: u8) -> Self {
+        let mut request = Request { protocol: 0, ..Request::new(family, Wanted::All) };
+        request.header.length = size_of::<Self>() as u32;
+        let length = (size_of::<AttributeHeader>() + size_of::<u32>()) as u16;
+        let attribute = AttributeHeader { length, kind: REQUEST_PROTOCOL };
+        Self { request, attribute, protocol: libc::IPPROTO_MPTCP.unsigned_abs() }
+    }
+}
+
 impl Request {
     /// For the TCP sockets of an address family.
     pub(super) fn new(family: u8, wanted: Wanted) -> Self {
