@@ -22,7 +22,7 @@ const SETTLE_NS: u64 = 1_000_000_000;
 const RESOLUTION_NS: u64 = 1_000_000;
 
 /// How long a report waits for a scan, if an earlier one has shown what there is to say.
-const PUNCTUAL_NS: u64 = 80_000_000;
+const PUNCTUAL_NS: u64 = 50_000_000;
 
 /// How long it waits for the first one.
 const PATIENCE_NS: u64 = 5_000_000_000;
@@ -230,6 +230,10 @@ impl Engine {
             || !waits(conn) && !(conn.state == State::Established && flow.unacked > 0)
         {
             self.waiting.flows.remove(&key);
+            return;
+        }
+        // What the kernel said may be of the state before.
+        if self.inquiry.scan_began().is_none_or(|began| began < since(conn)) {
             return;
         }
         match self.waiting.flows.get_mut(&key).filter(|watched| watched.state == conn.state) {

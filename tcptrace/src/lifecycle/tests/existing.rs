@@ -151,14 +151,20 @@ fn waiting(#[case] script: &str, #[case] expected: &[&str]) {
      2056 flow acked=90 unacked=7; 2057 scan_end",
     &["stuck CLOSE_WAIT 2056 holders=0 accepted=true unacked=7 since=80"]
 )]
+#[case::an_answer_from_before_says_nothing_of_this_state(
+    "1050 scan; 1051 flow acked=10; 1052 scan_end; 1300 scan; 1301 flow acked=11; 1302 scan_end; 1302 CLOSE_WAIT>LAST_ACK sock;
+     1303 flow acked=12; 2200 scan; 2201 flow acked=12; 2202 scan_end; 2400 scan; 2401 flow acked=12; 2402 scan_end",
+    &["stuck CLOSE_WAIT 1051 holders=0 accepted=true unacked=0 since=0",
+      "stuck LAST_ACK 1099 holders=0 accepted=true unacked=0 since=0"]
+)]
 #[case::never_flowed(
     "500 scan; 501 flow acked=10 received=1; 502 scan_end; 1050 scan; 1051 flow acked=10 received=1; 1052 scan_end",
     &["stuck CLOSE_WAIT 1051 holders=0 accepted=true unacked=0 since=0"]
 )]
 #[case::on_time_when_it_has_been_looked_at_before(
     "500 scan; 501 holder CLOSE_WAIT task=8 fd=12; 502 scan_end; 700 scan; 701 holder CLOSE_WAIT task=8 fd=12; 702 scan_end;
-     1001 advance; 1081 advance; 1500 advance",
-    &["stuck CLOSE_WAIT 1080 held_by=8:12 holders=1 accepted=true"]
+     1001 advance; 1051 advance; 1500 advance",
+    &["stuck CLOSE_WAIT 1050 held_by=8:12 holders=1 accepted=true"]
 )]
 fn half_closed(#[case] script: &str, #[case] expected: &[&str]) {
     assert_eq!(stuck(&format!("{CLOSE_WAIT} {script}")), expected);
