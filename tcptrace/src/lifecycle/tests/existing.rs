@@ -152,10 +152,16 @@ fn waiting(#[case] script: &str, #[case] expected: &[&str]) {
     &["stuck CLOSE_WAIT 2056 holders=0 accepted=true unacked=7 since=80"]
 )]
 #[case::an_answer_from_before_says_nothing_of_this_state(
-    "1050 scan; 1051 flow acked=10; 1052 scan_end; 1300 scan; 1301 flow acked=11; 1302 scan_end; 1302 CLOSE_WAIT>LAST_ACK sock;
-     1303 flow acked=12; 2200 scan; 2201 flow acked=12; 2202 scan_end; 2400 scan; 2401 flow acked=12; 2402 scan_end",
-    &["stuck CLOSE_WAIT 1051 holders=0 accepted=true unacked=0 since=0",
-      "stuck LAST_ACK 1099 holders=0 accepted=true unacked=0 since=0"]
+    "500 scan; 501 flow acked=10; 502 scan_end; 900 scan; 901 CLOSE_WAIT>LAST_ACK sock; 902 flow acked=10; 903 scan_end;
+     1500 scan; 1501 flow acked=11; 1502 scan_end; 1950 scan; 1951 flow acked=11; 1952 scan_end",
+    &["stuck LAST_ACK 1051 holders=0 accepted=true unacked=0 since=0"]
+)]
+#[case::one_look_says_nothing(
+    "1050 scan; 1051 flow acked=10; 1052 scan_end; 1400 scan; 1401 flow acked=11; 1402 scan_end", &[]
+)]
+#[case::one_look_in_all_that_time(
+    "1050 scan; 1051 flow acked=10; 1052 scan_end; 6060 advance",
+    &["stuck CLOSE_WAIT 6059 holders=0 accepted=true unacked=0 since=0"]
 )]
 #[case::never_flowed(
     "500 scan; 501 flow acked=10 received=1; 502 scan_end; 1050 scan; 1051 flow acked=10 received=1; 1052 scan_end",
