@@ -173,9 +173,10 @@ words! {
         ResetDataAfterClose = "reset_data_after_close",
         /// The kernel sent a reset for another reason.
         ResetOther = "reset_other",
-        /// `connect(AF_UNSPEC)`.
+        /// `connect(AF_UNSPEC)`; or the process dropped the connection and nothing was sent: in `TCP_REPAIR`, or by
+        /// `SO_LINGER` 0 after both FINs.
         Disconnected = "disconnected",
-        /// No local port was left (`EADDRNOTAVAIL`).
+        /// No local port was left, or the one chosen was in use with that peer (`EADDRNOTAVAIL`).
         NoLocalPort = "no_local_port",
         /// The network said that the peer cannot be reached.
         Unreachable = "unreachable",

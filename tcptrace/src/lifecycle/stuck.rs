@@ -22,7 +22,7 @@ const SETTLE_NS: u64 = 1_000_000_000;
 const RESOLUTION_NS: u64 = 1_000_000;
 
 /// How long a report waits for a scan, if an earlier one has shown what there is to say.
-const PUNCTUAL_NS: u64 = 80_000_000;
+const PUNCTUAL_NS: u64 = 50_000_000;
 
 /// How long it waits for the first one.
 const PATIENCE_NS: u64 = 5_000_000_000;
@@ -149,10 +149,14 @@ impl Waiting {
         self.flows.get(&key).filter(|watched| watched.state == state)
     }
 
+    /// Whether it takes another look to know whether its data flows.
+    fn takes_another_look(&self, key: u64) -> bool {
+        self.flows.get(&key).is_some_and(|watched| watched.looks == 1)
+    }
+
     /// Whether scans have shown already who has it, and whether its data flows.
     fn is_known(&self, conn: &Conn) -> bool {
-        let is_scanned = self.scanned_at.is_some_and(|at| at >= since(conn));
-        is_scanned && self.watched(conn.key(), conn.state).is_none_or(|watched| watched.looks > 1)
+        self.scanned_at.is_some_and(|at| at >= since(conn)) && !self.takes_another_look(conn.key())
     }
 
     /// Notes a socket that has just entered its state, if there may be something to say when it stays there.
@@ -226,10 +230,13 @@ impl Engine {
     pub(super) fn on_flow(&mut self, flow: &Flow) {
         let key = key(flow.id);
         let Some(conn) = self.conns.get(key).filter(|conn| conn.over.is_none()) else { return };
-        if self.teller.config.stuck_after.is_none()
-            || !(waits(conn) || conn.state == State::Established && flow.unacked > 0)
-        {
+        let matters = waits(conn) || conn.state == State::Established && flow.unacked > 0;
+        if self.teller.config.stuck_after.is_none() || !matters {
             self.waiting.flows.remove(&key);
+            return;
+        }
+        // What the kernel said may be of the state before.
+        if self.inquiry.scan_began().is_none_or(|began| began < since(conn)) {
             return;
         }
         match self.waiting.flows.get_mut(&key).filter(|watched| watched.state == conn.state) {
@@ -278,18 +285,22 @@ impl Engine {
 
     /// Reports those that were pending when a scan began that has ended.
     pub(super) fn report_answered(&mut self, scanned_at: u64, out: &mut Vec<Row>) {
-        self.report_pending(|pending| pending.asked_at <= scanned_at, out);
+        self.report_pending(
+            |engine, key, pending| pending.asked_at <= scanned_at && !engine.waiting.takes_another_look(key),
+            out,
+        );
+        self.waiting.scan_wanted |= !self.waiting.pending.is_empty();
     }
 
     /// Reports those that have waited too long for a scan, with what is known.
     fn report_overdue(&mut self, out: &mut Vec<Row>) {
         let now = self.now;
-        self.report_pending(|pending| pending.until <= now, out);
+        self.report_pending(|_, _, pending| pending.until <= now, out);
     }
 
-    fn report_pending(&mut self, is_ready: impl Fn(&Pending) -> bool, out: &mut Vec<Row>) {
+    fn report_pending(&mut self, is_ready: impl Fn(&Self, u64, &Pending) -> bool, out: &mut Vec<Row>) {
         let (mut ready, rest): (Vec<_>, Vec<_>) =
-            take(&mut self.waiting.pending).into_iter().partition(|(_, pending)| is_ready(pending));
+            take(&mut self.waiting.pending).into_iter().partition(|(key, pending)| is_ready(self, *key, pending));
         self.waiting.patient_until = rest.iter().map(|(_, pending)| pending.until).min();
         self.waiting.pending.extend(rest);
         ready.sort_unstable_by_key(|(key, pending)| (pending.stay, *key));

@@ -67,6 +67,11 @@ impl Inquiry {
         }
     }
 
+    /// When the scan began that runs.
+    pub(super) fn scan_began(&self) -> Option<u64> {
+        self.scan.map(|asked| asked.at)
+    }
+
     fn answered(&mut self) {
         if self.survey.is_none() && self.scan.is_none() {
             self.ended = HashSet::default();

@@ -151,14 +151,26 @@ fn waiting(#[case] script: &str, #[case] expected: &[&str]) {
      2056 flow acked=90 unacked=7; 2057 scan_end",
     &["stuck CLOSE_WAIT 2056 holders=0 accepted=true unacked=7 since=80"]
 )]
+#[case::an_answer_from_before_says_nothing_of_this_state(
+    "500 scan; 501 flow acked=10; 502 scan_end; 900 scan; 901 CLOSE_WAIT>LAST_ACK sock; 902 flow acked=10; 903 scan_end;
+     1500 scan; 1501 flow acked=11; 1502 scan_end; 1950 scan; 1951 flow acked=11; 1952 scan_end",
+    &["stuck LAST_ACK 1051 holders=0 accepted=true unacked=0 since=0"]
+)]
+#[case::one_look_says_nothing(
+    "1050 scan; 1051 flow acked=10; 1052 scan_end; 1400 scan; 1401 flow acked=11; 1402 scan_end", &[]
+)]
+#[case::one_look_in_all_that_time(
+    "1050 scan; 1051 flow acked=10; 1052 scan_end; 6060 advance",
+    &["stuck CLOSE_WAIT 6059 holders=0 accepted=true unacked=0 since=0"]
+)]
 #[case::never_flowed(
     "500 scan; 501 flow acked=10 received=1; 502 scan_end; 1050 scan; 1051 flow acked=10 received=1; 1052 scan_end",
     &["stuck CLOSE_WAIT 1051 holders=0 accepted=true unacked=0 since=0"]
 )]
 #[case::on_time_when_it_has_been_looked_at_before(
     "500 scan; 501 holder CLOSE_WAIT task=8 fd=12; 502 scan_end; 700 scan; 701 holder CLOSE_WAIT task=8 fd=12; 702 scan_end;
-     1001 advance; 1081 advance; 1500 advance",
-    &["stuck CLOSE_WAIT 1080 held_by=8:12 holders=1 accepted=true"]
+     1001 advance; 1051 advance; 1500 advance",
+    &["stuck CLOSE_WAIT 1050 held_by=8:12 holders=1 accepted=true"]
 )]
 fn half_closed(#[case] script: &str, #[case] expected: &[&str]) {
     assert_eq!(stuck(&format!("{CLOSE_WAIT} {script}")), expected);
