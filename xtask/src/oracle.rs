@@ -1,12 +1,14 @@
 //! `cargo xtask oracle`: random lives on the live kernel, and every row of tcptrace beside what witnesses say of them.
 //!
-//! The witnesses share no code with tcptrace: the actors' own logs, a packet socket, and the kernel's counters. A value
+//! The witnesses share no code with tcptrace: the actors' own logs, a packet socket, what the
+//! kernel says of sockets that it frees, and its counters. A value
 //! that differs from what they say fails; one that is unknown is counted, and so is one that the witnesses are unsure
 //! of. A life that fails is made again with less in it, until it is as short as it can be.
 
 mod actor;
 mod compare;
 mod conversation;
+mod destroyed;
 mod log;
 mod packets;
 pub(crate) mod play;

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::conversation::{Conversation, Segment};
+use super::destroyed::Counted;
 use super::log::Call;
 use super::packets::{ACK, FIN, RST, SYN};
 use super::play::FIN_TIMEOUT;
@@ -45,6 +46,8 @@ pub(super) struct Expected {
     pub(super) sent: Range,
     pub(super) received: Range,
     pub(super) is_retransmitted: bool,
+    /// What its socket had counted when the kernel freed it.
+    pub(super) counted: Option<Counted>,
     /// Why the witnesses cannot tell.
     pub(super) unsure: Option<&'static str>,
 }
@@ -158,6 +161,7 @@ fn without_segments(call: &Call, conversations: &[Conversation]) -> Option<Expec
         sent: (0, 0),
         received: (0, 0),
         is_retransmitted: false,
+        counted: None,
         unsure: (call.errno != nix::libc::EADDRNOTAVAIL).then_some("a connect without a SYN"),
     })
 }
@@ -199,6 +203,7 @@ impl Witness<'_> {
             sent: self.sent(ended),
             received: self.received(ended),
             is_retransmitted: self.is_retransmitted(),
+            counted: None,
             states: life.states,
             unsure: life.unsure.or_else(|| opener.is_none().then_some("nobody says who opened it")),
         }
@@ -524,8 +529,11 @@ impl Witness<'_> {
             }
             (What::FinAcked, "FIN_WAIT1") => {
                 led.enter("FIN_WAIT2", at);
-                let is_orphan = self.last_close().is_some_and(|call| call.from <= at.0);
-                if is_orphan && self.option("linger2") == Some(0) {
+                let closed = self.last_close().filter(|call| call.from <= at.1).map(|call| self.effect(call));
+                if let Some(closed) = closed.filter(|_| self.option("linger2") == Some(0)) {
+                    if closed.1 + SOON >= at.0 {
+                        led.unsure("a negative TCP_LINGER2 that is looked at just then");
+                    }
                     led.finish(&["reset_other"], "reset_local", at);
                 }
             }
@@ -539,7 +547,20 @@ impl Witness<'_> {
                 led.finish(&["fin"], "active", at);
                 led.time_wait_end = vec![Some("killed")];
             }
-            (What::Killed, _) => led.finish(&["killed"], "killed", at),
+            (What::Killed, "SYN_SENT" | "SYN_RECV") => led.finish(&["killed"], "never_established", at),
+            (What::Killed, _) => {
+                if led.states.last().is_some_and(|stay| stay.begin.1 >= at.0) {
+                    led.unsure("killed while something else happens");
+                }
+                led.finish(&["killed"], "killed", at);
+            }
+            // There is no reset from these states, and nothing is waited for.
+            (What::Orphaned, "CLOSING" | "LAST_ACK") if self.option("linger") == Some(0) => {
+                if happened.iter().any(|(other, what)| *what == What::FinAcked && other.0 <= at.1 + SOON) {
+                    led.unsure("a FIN that is acknowledged while it is closed");
+                }
+                led.finish(&["disconnected", "unknown"], "reset_local", at);
+            }
             (What::PeerReset, _) => self.peer_reset(led, at, happened),
             (What::OwnReset, _) => self.own_reset_ends(led, at, happened),
             _ => {}
@@ -594,8 +615,9 @@ impl Witness<'_> {
             led.unsure("a reset from TIME_WAIT");
         }
         // Who closes does not say whether the acknowledgement of its FIN was there.
-        let is_just_acked =
-            led.states.last().is_some_and(|stay| stay.state == "FIN_WAIT2" && stay.begin.1 + SOON >= at.1);
+        let acked = happened.iter().find(|(_, what)| *what == What::FinAcked).map(|(acked, _)| *acked);
+        let is_just_acked = matches!(led.state(), "FIN_WAIT1" | "FIN_WAIT2")
+            && acked.is_some_and(|acked| acked.1 + SOON >= at.1 && acked.0 <= at.1 + SOON);
         if is_just_acked && self.closing_calls().iter().any(|call| call.from <= at.1 && at.1 <= self.effect(call).1) {
             led.unsure("a reset just after its FIN was acknowledged");
         }
