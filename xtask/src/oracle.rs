@@ -18,6 +18,7 @@ mod script;
 mod truth;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -93,19 +94,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(script) => vec![script.parse()?; args.lives],
         None => (0..args.lives).map(|_| Life::random(&mut random)).collect(),
     };
-    let folder = workspace::target().join("oracle");
+    let base = workspace::target().join("oracle");
+    if base.exists() {
+        fs::remove_dir_all(&base).with_context(|| format!("cannot remove {}", base.display()))?;
+    }
+    fs::create_dir_all(&base).with_context(|| format!("cannot create {}", base.display()))?;
+    let [folder, evidence, shrunk] = ["round", "evidence", "evidence-shrunk"].map(|name| base.join(name));
     let begun = Instant::now();
     let mut found = Found::default();
     for (number, lives) in lives.chunks(ROUND).enumerate() {
         let expire = number == 0 && !args.no_expiry;
-        let ground = Ground { tcptrace: &tcptrace, folder: &folder, spread: Duration::from_secs(12), expire };
+        let spread = Duration::from_secs(12);
+        let ground = Ground { tcptrace: &tcptrace, folder: &folder, evidence: &evidence, spread, expire };
         found.add(lives, round::run(&ground, lives)?);
     }
     found.print(begun.elapsed());
     let wrong: Vec<_> = found.kinds.iter().filter(|((kind, _), _)| *kind == Kind::Wrong).collect();
     for ((_, what), Shown { examples, .. }) in wrong.iter().take(args.shrink) {
         let Some((life, _)) = examples.first() else { continue };
-        let ground = Ground { tcptrace: &tcptrace, folder: &folder, spread: Duration::from_secs(2), expire: false };
+        let spread = Duration::from_secs(2);
+        let ground = Ground { tcptrace: &tcptrace, folder: &folder, evidence: &shrunk, spread, expire: false };
         match shrink(&ground, life, what)? {
             Some((life, detail)) => println!("\nThe shortest life for `{what}`:\n  {life}\n  {detail}"),
             None => println!("\n`{what}` was not seen again in:\n  {life}"),
@@ -113,7 +121,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     println!("\nSeed {seed}, {:.0} s.", begun.elapsed().as_secs_f64());
     if !wrong.is_empty() || !found.complaints.is_empty() {
-        bail!("tcptrace and the witnesses disagree (--seed {seed})");
+        let evidence = evidence.display();
+        bail!("tcptrace and the witnesses disagree (--seed {seed}); all that they say is in {evidence}");
     }
     Ok(())
 }

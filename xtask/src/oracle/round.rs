@@ -1,7 +1,7 @@
 //! A round: lives in several network namespaces at once, beside one tcptrace and the witnesses.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -37,7 +37,10 @@ const CLEANUP: Duration = Duration::from_secs(15);
 /// What a round needs.
 pub(super) struct Ground<'a> {
     pub(super) tcptrace: &'a Path,
+    /// Of this round alone.
     pub(super) folder: &'a Path,
+    /// What is known of lives that fail is appended to it.
+    pub(super) evidence: &'a Path,
     /// How long beginning all lives takes.
     pub(super) spread: Duration,
     /// Whether the first network namespace stays until every TIME_WAIT has expired.
@@ -114,7 +117,8 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
     }
     let (live, lines) = (row::read(&rows)?, fs::read_to_string(&rows).context("cannot read the rows")?);
     complaints.extend(replay(ground, &lines)?);
-    let mut evidence = File::create(ground.folder.join("evidence")).context("cannot create a file for evidence")?;
+    let evidence = OpenOptions::new().create(true).append(true).open(ground.evidence);
+    let mut evidence = evidence.context("cannot open the file for evidence")?;
     let mut compared = Vec::new();
     for group in &groups {
         compared.extend(group.compare(live.get(&group.load.netns), &mut evidence)?);
