@@ -261,7 +261,9 @@ impl Witness<'_> {
         let call = self.closing_calls().into_iter().find(|call| call.name != "disconnect");
         match (segment, call) {
             (Some(segment), Some(call)) if call.from <= segment.sent => {
-                Some(((call.from, call.to.unwrap_or(segment.sent).min(segment.sent)), Some(segment)))
+                // A process that exits closes its descriptors soon, even if the FIN waits behind data.
+                let back = call.to.unwrap_or(call.from + 50 * MS);
+                Some(((call.from, back.min(segment.sent)), Some(segment)))
             }
             (Some(segment), _) => Some(((segment.sent, segment.sent), Some(segment))),
             // Behind data that the peer has no room for.
@@ -379,7 +381,7 @@ impl Witness<'_> {
     /// Whether it left when the call was made.
     fn is_prompt(&self, fin: &Segment) -> bool {
         let first = self.closing_calls().into_iter().find(|call| call.name != "disconnect");
-        first.is_some_and(|call| fin.sent >= call.from && fin.sent <= self.effect(call).1)
+        first.is_some_and(|call| fin.sent >= call.from && fin.sent <= call.to.unwrap_or(call.from + 50 * MS))
     }
 
     /// When `ss -K` destroyed it: when its reset left, if one did.
@@ -573,6 +575,7 @@ impl Witness<'_> {
         if led.state() == "SYN_SENT" {
             return led.finish(&["refused"], "never_established", at);
         }
+        let otherwise = if led.state() == "SYN_RECV" { "never_established" } else { "reset_remote" };
         let unseen = self.own_fin().filter(|(_, fin)| fin.is_none());
         if unseen.is_some_and(|(call, _)| call.0 <= at.0 && at.0 <= call.1 + SOON) {
             led.unsure("a reset that comes while it is closed");
@@ -594,7 +597,7 @@ impl Witness<'_> {
         if own {
             led.unsure("resets that cross");
         }
-        led.finish(&["reset_received"], "reset_remote", at);
+        led.finish(&["reset_received"], otherwise, at);
     }
 
     fn own_reset_ends(&self, led: &mut Led, at: Range, happened: &[(Range, What)]) {
@@ -706,6 +709,9 @@ impl Witness<'_> {
 
     /// An orphan does not wait in `FIN_WAIT2` for ever.
     fn time_out(&self, led: &mut Led, next: Range) {
+        if led.state() == "SYN_SENT" && !led.is_over() {
+            return self.connect_in_vain(led, next);
+        }
         let (Some(stay), Some(close)) = (led.states.last().copied(), self.last_close()) else { return };
         if led.is_over() || stay.state != "FIN_WAIT2" {
             return;
@@ -728,6 +734,20 @@ impl Witness<'_> {
             led.unsure("a FIN_WAIT2 whose time was over just then");
         }
         led.finish(&["fin_wait2_timeout"], "active", due);
+    }
+
+    /// A SYN is sent again once, after a second, and waited for two more.
+    fn connect_in_vain(&self, led: &mut Led, next: Range) {
+        let syns: Vec<u64> = self.mine().filter(|segment| segment.is(SYN)).map(|segment| segment.sent).collect();
+        let [first, .., last] = syns[..] else { return };
+        let due = (last + last.abs_diff(first) * 3 / 2, last + 3 * SECOND);
+        if next.0 < due.0 {
+            return;
+        }
+        if next.0 <= due.1 && next.0 != u64::MAX {
+            led.unsure("a connect that times out just then");
+        }
+        led.finish(&["connect_timeout"], "never_established", due);
     }
 
     fn end_time_wait(&self, led: &mut Led) {
