@@ -557,7 +557,7 @@ impl Witness<'_> {
                 led.finish(&["killed"], "killed", at);
             }
             // There is no reset from these states, and nothing is waited for.
-            (What::Orphaned, "CLOSING" | "LAST_ACK") if self.option("linger") == Some(0) => {
+            (What::Orphaned, "CLOSING" | "LAST_ACK") if self.option("linger") == Some(0) && !self.resets_within(at) => {
                 if happened.iter().any(|(other, what)| *what == What::FinAcked && other.0 <= at.1 + SOON) {
                     led.unsure("a FIN that is acknowledged while it is closed");
                 }
@@ -576,8 +576,9 @@ impl Witness<'_> {
             return led.finish(&["refused"], "never_established", at);
         }
         let otherwise = if led.state() == "SYN_RECV" { "never_established" } else { "reset_remote" };
-        let unseen = self.own_fin().filter(|(_, fin)| fin.is_none());
-        if unseen.is_some_and(|(call, _)| call.0 <= at.0 && at.0 <= call.1 + SOON) {
+        // A FIN that was not seen to leave before may have been before it or not at all.
+        let unseen = self.own_fin().filter(|(_, fin)| fin.is_none_or(|fin| fin.sent >= at.0));
+        if unseen.is_some_and(|(call, _)| call.0 <= at.0 + SOON && at.0 <= call.1 + SOON) {
             led.unsure("a reset that comes while it is closed");
         }
         if let (Some(reset), Some(next), Some(initial)) =
