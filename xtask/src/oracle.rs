@@ -1,12 +1,14 @@
 //! `cargo xtask oracle`: random lives on the live kernel, and every row of tcptrace beside what witnesses say of them.
 //!
-//! The witnesses share no code with tcptrace: the actors' own logs, a packet socket, and the kernel's counters. A value
+//! The witnesses share no code with tcptrace: the actors' own logs, a packet socket, what the
+//! kernel says of sockets that it frees, and its counters. A value
 //! that differs from what they say fails; one that is unknown is counted, and so is one that the witnesses are unsure
 //! of. A life that fails is made again with less in it, until it is as short as it can be.
 
 mod actor;
 mod compare;
 mod conversation;
+mod destroyed;
 mod log;
 mod packets;
 pub(crate) mod play;
@@ -16,6 +18,7 @@ mod script;
 mod truth;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -91,19 +94,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(script) => vec![script.parse()?; args.lives],
         None => (0..args.lives).map(|_| Life::random(&mut random)).collect(),
     };
-    let folder = workspace::target().join("oracle");
+    let base = workspace::target().join("oracle");
+    if base.exists() {
+        fs::remove_dir_all(&base).with_context(|| format!("cannot remove {}", base.display()))?;
+    }
+    fs::create_dir_all(&base).with_context(|| format!("cannot create {}", base.display()))?;
+    let [folder, evidence, shrunk] = ["round", "evidence", "evidence-shrunk"].map(|name| base.join(name));
     let begun = Instant::now();
     let mut found = Found::default();
     for (number, lives) in lives.chunks(ROUND).enumerate() {
         let expire = number == 0 && !args.no_expiry;
-        let ground = Ground { tcptrace: &tcptrace, folder: &folder, spread: Duration::from_secs(12), expire };
+        let spread = Duration::from_secs(12);
+        let ground = Ground { tcptrace: &tcptrace, folder: &folder, evidence: &evidence, spread, expire };
         found.add(lives, round::run(&ground, lives)?);
     }
     found.print(begun.elapsed());
     let wrong: Vec<_> = found.kinds.iter().filter(|((kind, _), _)| *kind == Kind::Wrong).collect();
     for ((_, what), Shown { examples, .. }) in wrong.iter().take(args.shrink) {
         let Some((life, _)) = examples.first() else { continue };
-        let ground = Ground { tcptrace: &tcptrace, folder: &folder, spread: Duration::from_secs(2), expire: false };
+        let spread = Duration::from_secs(2);
+        let ground = Ground { tcptrace: &tcptrace, folder: &folder, evidence: &shrunk, spread, expire: false };
         match shrink(&ground, life, what)? {
             Some((life, detail)) => println!("\nThe shortest life for `{what}`:\n  {life}\n  {detail}"),
             None => println!("\n`{what}` was not seen again in:\n  {life}"),
@@ -111,7 +121,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     println!("\nSeed {seed}, {:.0} s.", begun.elapsed().as_secs_f64());
     if !wrong.is_empty() || !found.complaints.is_empty() {
-        bail!("tcptrace and the witnesses disagree (--seed {seed})");
+        let evidence = evidence.display();
+        bail!("tcptrace and the witnesses disagree (--seed {seed}); all that they say is in {evidence}");
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::destroyed::Counted;
 use super::row::Row;
 use super::script::Who;
 use super::truth::{Expected, Range};
@@ -159,9 +160,25 @@ fn compare(end: &Expected, row: &Row, compared: &mut Compared) {
     if !end.is_retransmitted {
         number(side, "retransmits", field("retransmits"), (0, 0), compared);
     }
+    counted(end, row, side, compared);
     if field("complete") == false {
         compared.excuse(before);
         compared.unknown("complete", format!("{side} is said to be incomplete"));
+    }
+}
+
+/// What its socket had counted, unless a disconnect has set that to 0.
+fn counted(end: &Expected, row: &Row, side: &str, compared: &mut Compared) {
+    let Some(counted) = end.counted.filter(|counted| counted.bytes_sent + counted.bytes_received > 0) else { return };
+    let Counted { bytes_sent, bytes_received, retransmits } = counted;
+    // The peer's FIN counts as a byte there.
+    let received = (bytes_received.saturating_sub(1), bytes_received);
+    for (name, range) in [
+        ("bytes_sent", (bytes_sent, bytes_sent)),
+        ("bytes_received", received),
+        ("retransmits", (retransmits, retransmits)),
+    ] {
+        number(side, name, &row.value[name], range, compared);
     }
 }
 

@@ -87,6 +87,17 @@ impl Conversation {
         syn.or_else(|| self.accepted_by_server())
     }
 
+    /// Whether a segment has a number that is near to the first one, where that is known.
+    fn may_have(&self, who: Who, packet: &Packet) -> bool {
+        const NEAR: u32 = 1 << 24;
+        let of = |initial: u32, number: u32| number.wrapping_sub(initial) < NEAR;
+        match (self.initial(who), self.initial(who.peer())) {
+            (Some(initial), _) => of(initial, packet.seq),
+            (None, Some(peer)) => packet.flags & ACK == 0 || of(peer, packet.ack),
+            (None, None) => true,
+        }
+    }
+
     /// Forgets that segments came which a rule dropped after the packet socket saw them.
     pub(super) fn drop_by_rules(&mut self, calls: &[Call]) {
         for (at, rule) in calls.iter().enumerate().filter(|(_, call)| call.name == "drop" && call.errno == 0) {
@@ -112,7 +123,10 @@ pub(super) fn sort(packets: &[Packet]) -> HashMap<SocketAddr, Vec<Conversation>>
     for packet in packets {
         let Some((who, client, server)) = ends(packet) else { continue };
         let conversations = servers.entry(server).or_default();
-        let current = conversations.iter().rposition(|other| other.client == client);
+        let is_of = |other: &Conversation| other.client == client && other.may_have(who, packet);
+        let latest = conversations.iter().rposition(|other| other.client == client);
+        // What an earlier socket sends again belongs to it.
+        let current = conversations.iter().rposition(is_of).or(latest);
         if !packet.is_outgoing {
             if let Some(at) = current {
                 note_received(&mut conversations[at], who, packet);
@@ -120,9 +134,9 @@ pub(super) fn sort(packets: &[Packet]) -> HashMap<SocketAddr, Vec<Conversation>>
             continue;
         }
         let is_syn = packet.flags & (SYN | ACK) == SYN && who == Who::Client;
-        let is_new = is_syn && current.is_none_or(|at| conversations[at].initial(Who::Client) != Some(packet.seq));
+        let is_new = is_syn && latest.is_none_or(|at| conversations[at].initial(Who::Client) != Some(packet.seq));
         if is_new {
-            if let Some(at) = current {
+            if let Some(at) = latest {
                 conversations[at].next = Some(packet.at);
             }
             conversations.push(Conversation { client, server, segments: Vec::new(), next: None, is_ambiguous: false });

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::conversation::{Conversation, Segment};
+use super::destroyed::Counted;
 use super::log::Call;
 use super::packets::{ACK, FIN, RST, SYN};
 use super::play::FIN_TIMEOUT;
@@ -45,6 +46,8 @@ pub(super) struct Expected {
     pub(super) sent: Range,
     pub(super) received: Range,
     pub(super) is_retransmitted: bool,
+    /// What its socket had counted when the kernel freed it.
+    pub(super) counted: Option<Counted>,
     /// Why the witnesses cannot tell.
     pub(super) unsure: Option<&'static str>,
 }
@@ -158,6 +161,7 @@ fn without_segments(call: &Call, conversations: &[Conversation]) -> Option<Expec
         sent: (0, 0),
         received: (0, 0),
         is_retransmitted: false,
+        counted: None,
         unsure: (call.errno != nix::libc::EADDRNOTAVAIL).then_some("a connect without a SYN"),
     })
 }
@@ -199,6 +203,7 @@ impl Witness<'_> {
             sent: self.sent(ended),
             received: self.received(ended),
             is_retransmitted: self.is_retransmitted(),
+            counted: None,
             states: life.states,
             unsure: life.unsure.or_else(|| opener.is_none().then_some("nobody says who opened it")),
         }
@@ -256,7 +261,9 @@ impl Witness<'_> {
         let call = self.closing_calls().into_iter().find(|call| call.name != "disconnect");
         match (segment, call) {
             (Some(segment), Some(call)) if call.from <= segment.sent => {
-                Some(((call.from, call.to.unwrap_or(segment.sent).min(segment.sent)), Some(segment)))
+                // A process that exits closes its descriptors soon, even if the FIN waits behind data.
+                let back = call.to.unwrap_or(call.from + 50 * MS);
+                Some(((call.from, back.min(segment.sent)), Some(segment)))
             }
             (Some(segment), _) => Some(((segment.sent, segment.sent), Some(segment))),
             // Behind data that the peer has no room for.
@@ -374,7 +381,7 @@ impl Witness<'_> {
     /// Whether it left when the call was made.
     fn is_prompt(&self, fin: &Segment) -> bool {
         let first = self.closing_calls().into_iter().find(|call| call.name != "disconnect");
-        first.is_some_and(|call| fin.sent >= call.from && fin.sent <= self.effect(call).1)
+        first.is_some_and(|call| fin.sent >= call.from && fin.sent <= call.to.unwrap_or(call.from + 50 * MS))
     }
 
     /// When `ss -K` destroyed it: when its reset left, if one did.
@@ -524,8 +531,11 @@ impl Witness<'_> {
             }
             (What::FinAcked, "FIN_WAIT1") => {
                 led.enter("FIN_WAIT2", at);
-                let is_orphan = self.last_close().is_some_and(|call| call.from <= at.0);
-                if is_orphan && self.option("linger2") == Some(0) {
+                let closed = self.last_close().filter(|call| call.from <= at.1).map(|call| self.effect(call));
+                if let Some(closed) = closed.filter(|_| self.option("linger2") == Some(0)) {
+                    if closed.1 + SOON >= at.0 {
+                        led.unsure("a negative TCP_LINGER2 that is looked at just then");
+                    }
                     led.finish(&["reset_other"], "reset_local", at);
                 }
             }
@@ -539,7 +549,20 @@ impl Witness<'_> {
                 led.finish(&["fin"], "active", at);
                 led.time_wait_end = vec![Some("killed")];
             }
-            (What::Killed, _) => led.finish(&["killed"], "killed", at),
+            (What::Killed, "SYN_SENT" | "SYN_RECV") => led.finish(&["killed"], "never_established", at),
+            (What::Killed, _) => {
+                if led.states.last().is_some_and(|stay| stay.begin.1 >= at.0) {
+                    led.unsure("killed while something else happens");
+                }
+                led.finish(&["killed"], "killed", at);
+            }
+            // There is no reset from these states, and nothing is waited for.
+            (What::Orphaned, "CLOSING" | "LAST_ACK") if self.option("linger") == Some(0) && !self.resets_within(at) => {
+                if happened.iter().any(|(other, what)| *what == What::FinAcked && other.0 <= at.1 + SOON) {
+                    led.unsure("a FIN that is acknowledged while it is closed");
+                }
+                led.finish(&["disconnected", "unknown"], "reset_local", at);
+            }
             (What::PeerReset, _) => self.peer_reset(led, at, happened),
             (What::OwnReset, _) => self.own_reset_ends(led, at, happened),
             _ => {}
@@ -552,8 +575,10 @@ impl Witness<'_> {
         if led.state() == "SYN_SENT" {
             return led.finish(&["refused"], "never_established", at);
         }
-        let unseen = self.own_fin().filter(|(_, fin)| fin.is_none());
-        if unseen.is_some_and(|(call, _)| call.0 <= at.0 && at.0 <= call.1 + SOON) {
+        let otherwise = if led.state() == "SYN_RECV" { "never_established" } else { "reset_remote" };
+        // A FIN that was not seen to leave before may have been before it or not at all.
+        let unseen = self.own_fin().filter(|(_, fin)| fin.is_none_or(|fin| fin.sent >= at.0));
+        if unseen.is_some_and(|(call, _)| call.0 <= at.0 + SOON && at.0 <= call.1 + SOON) {
             led.unsure("a reset that comes while it is closed");
         }
         if let (Some(reset), Some(next), Some(initial)) =
@@ -573,7 +598,7 @@ impl Witness<'_> {
         if own {
             led.unsure("resets that cross");
         }
-        led.finish(&["reset_received"], "reset_remote", at);
+        led.finish(&["reset_received"], otherwise, at);
     }
 
     fn own_reset_ends(&self, led: &mut Led, at: Range, happened: &[(Range, What)]) {
@@ -594,8 +619,9 @@ impl Witness<'_> {
             led.unsure("a reset from TIME_WAIT");
         }
         // Who closes does not say whether the acknowledgement of its FIN was there.
-        let is_just_acked =
-            led.states.last().is_some_and(|stay| stay.state == "FIN_WAIT2" && stay.begin.1 + SOON >= at.1);
+        let acked = happened.iter().find(|(_, what)| *what == What::FinAcked).map(|(acked, _)| *acked);
+        let is_just_acked = matches!(led.state(), "FIN_WAIT1" | "FIN_WAIT2")
+            && acked.is_some_and(|acked| acked.1 + SOON >= at.1 && acked.0 <= at.1 + SOON);
         if is_just_acked && self.closing_calls().iter().any(|call| call.from <= at.1 && at.1 <= self.effect(call).1) {
             led.unsure("a reset just after its FIN was acknowledged");
         }
@@ -684,6 +710,9 @@ impl Witness<'_> {
 
     /// An orphan does not wait in `FIN_WAIT2` for ever.
     fn time_out(&self, led: &mut Led, next: Range) {
+        if led.state() == "SYN_SENT" && !led.is_over() {
+            return self.connect_in_vain(led, next);
+        }
         let (Some(stay), Some(close)) = (led.states.last().copied(), self.last_close()) else { return };
         if led.is_over() || stay.state != "FIN_WAIT2" {
             return;
@@ -706,6 +735,20 @@ impl Witness<'_> {
             led.unsure("a FIN_WAIT2 whose time was over just then");
         }
         led.finish(&["fin_wait2_timeout"], "active", due);
+    }
+
+    /// A SYN is sent again once, after a second, and waited for two more.
+    fn connect_in_vain(&self, led: &mut Led, next: Range) {
+        let syns: Vec<u64> = self.mine().filter(|segment| segment.is(SYN)).map(|segment| segment.sent).collect();
+        let [first, .., last] = syns[..] else { return };
+        let due = (last + last.abs_diff(first) * 3 / 2, last + 3 * SECOND);
+        if next.0 < due.0 {
+            return;
+        }
+        if next.0 <= due.1 && next.0 != u64::MAX {
+            led.unsure("a connect that times out just then");
+        }
+        led.finish(&["connect_timeout"], "never_established", due);
     }
 
     fn end_time_wait(&self, led: &mut Led) {
