@@ -81,6 +81,8 @@ pub(super) enum Mark {
     Orphan,
     /// It was shut down before it was established: the FIN that follows is not the current task's.
     ShutEarly,
+    /// A process has shut it down in both directions, and had it still: what ends it later need not be a close.
+    ShutBoth,
     /// A mini-socket took over from its full socket.
     Mini,
     HasNetns,
@@ -330,6 +332,9 @@ impl Conn {
     pub(super) fn note_task(&mut self, change: &Change) {
         if change.new == State::Established {
             self.mark(Mark::ShutEarly, change.flags.is_some_and(|flags| flags.send_shutdown));
+        }
+        if (change.old, change.new) == (State::Established, State::FinWait1) {
+            self.mark(Mark::ShutBoth, change.flags.is_some_and(|flags| flags.rcv_shutdown && flags.send_shutdown));
         }
         let Some(task) = change.task else { return };
         match decide::role(change, self.is(Mark::ShutEarly)) {

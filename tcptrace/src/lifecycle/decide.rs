@@ -85,8 +85,8 @@ impl Alternatives {
     }
 }
 
-/// What it means that a full socket was closed.
-pub(super) fn closing(change: &Change, reset_before: Option<ResetReason>) -> Verdict {
+/// What it means that a full socket was closed, which may have been shut down in both directions before.
+pub(super) fn closing(change: &Change, reset_before: Option<ResetReason>, was_shut: bool) -> Verdict {
     let (Some(flags), Some(facts)) = (change.flags, change.end) else { return unknown(change.old) };
     if facts.err != 0 {
         return by_error(change.old, &facts);
@@ -100,7 +100,7 @@ pub(super) fn closing(change: &Change, reset_before: Option<ResetReason>) -> Ver
         State::Closing if facts.all_acked && facts.totals.bytes_unread == 0 => no_time_wait(&facts),
         State::FinWait2 if flags.dead => orphan_in_fin_wait2(&facts, reset_before),
         State::LastAck if facts.all_acked => ended(End::Fin),
-        _ => by_process(flags, &facts),
+        _ => by_process(flags, &facts, was_shut),
     }
 }
 
@@ -195,7 +195,7 @@ pub(crate) fn time_wait_refused(change: &Change) -> Option<Refusal> {
         return None;
     }
     let is_refused = |ending: &Ending| ending.time_wait == Some(TimeWaitEnd::Refused);
-    match closing(change, None) {
+    match closing(change, None, false) {
         Verdict::Ended(ending) if is_refused(&ending) => Some(Refusal::Certain),
         Verdict::AwaitReset(Alternatives { without, .. }) if is_refused(&without) => Some(Refusal::UnlessReset),
         _ => None,
@@ -236,21 +236,22 @@ fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> V
 }
 
 /// A process, or a listener that is closed, drops the connection. The kernel sends a reset then, but for a socket in
-/// `TCP_REPAIR` and for one whose FIN is out after the peer's (`tcp_disconnect` in `net/ipv4/tcp.c`).
-fn by_process(flags: Flags, facts: &EndFacts) -> Verdict {
+/// `TCP_REPAIR` and for one whose FIN is out after the peer's (`tcp_disconnect` in `net/ipv4/tcp.c`). A close sends one only
+/// for data that was not read, and with a linger time of 0; it shuts down both directions first.
+fn by_process(flags: Flags, facts: &EndFacts, was_shut: bool) -> Verdict {
     if flags.dead {
         return ended(End::OrphanKilled);
     }
     let with_reset = if !flags.has_socket {
         End::NeverAccepted
-    } else if !(flags.rcv_shutdown && flags.send_shutdown) {
+    } else if !(flags.rcv_shutdown && flags.send_shutdown) || facts.totals.bytes_unread == 0 && !facts.linger0 {
         End::Disconnected
+    } else if was_shut {
+        End::Unknown
     } else if facts.totals.bytes_unread > 0 {
         End::ResetUnreadData
-    } else if facts.linger0 {
-        End::ResetLinger0
     } else {
-        End::ResetOther
+        End::ResetLinger0
     };
     let without = if flags.has_socket { End::Disconnected } else { End::NeverAccepted };
     Verdict::AwaitReset(Alternatives { with_reset, only_for: None, without: without.into(), by_process: true })

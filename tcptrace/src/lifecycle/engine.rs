@@ -292,7 +292,7 @@ impl Engine {
         }
         conn.mark(Mark::Lingers, change.flags.is_some_and(|flags| !flags.dead));
         let reset = conn.reset().filter(|(at, _)| change.at.saturating_sub(*at) < RESET_FOLLOWS_NS);
-        let verdict = decide::closing(change, reset.map(|(_, reason)| reason));
+        let verdict = decide::closing(change, reset.map(|(_, reason)| reason), conn.is(Mark::ShutBoth));
         if !matches!(verdict, Verdict::Mini { .. }) {
             self.early.remove(&(key | MINI));
         }

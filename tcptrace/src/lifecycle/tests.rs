@@ -60,6 +60,21 @@ use script::{play, play_rows};
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>CLOSED task=7 sock rst",
     "client reset_local disconnected owner=7/connect | SYN_SENT 1 ESTABLISHED 4"
 )]
+#[case::disconnect_after_a_shutdown_of_both_sides(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 3 FIN_WAIT1>FIN_WAIT2 snd rcv sock;
+     5 FIN_WAIT2>CLOSED task=7 snd rcv sock rst",
+    "client active disconnected owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2"
+)]
+#[case::disconnect_or_close_with_unread_data_after_such_a_shutdown(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 3 FIN_WAIT1>FIN_WAIT2 snd rcv sock;
+     5 FIN_WAIT2>CLOSED task=7 snd rcv sock unread=10 rst",
+    "client active unknown owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2"
+)]
+#[case::close_with_unread_data_after_a_shutdown_of_one_side(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd sock; 3 FIN_WAIT1>FIN_WAIT2 snd sock;
+     5 FIN_WAIT2>CLOSED task=7 snd rcv sock unread=10 rst",
+    "client active reset_unread_data owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2"
+)]
 #[case::closed_in_repair_mode(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED syn; 5 ESTABLISHED>CLOSED task=8 snd rcv sock unread=3; 5 destroy",
     "client unknown disconnected owner=7/connect closed_by=8 | SYN_SENT 1 ESTABLISHED 4"
