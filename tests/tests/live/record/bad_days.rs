@@ -1,6 +1,6 @@
 //! Recordings on bad days: nothing is missed in silence, and what is there stays.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, PipeReader, pipe};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -372,8 +372,6 @@ fn through_a_pipe() {
 fn slow_disk() {
     let net = Namespace::enter();
     let mut recorder = Recorder::start(&net);
-    // The smallest pipe, so that it is full soon.
-    fcntl(recorder.child.stdout.as_ref().expect("a pipe"), FcntlArg::F_SETPIPE_SZ(4096)).expect("a small pipe");
     let [mut gone, stays] = [pair(), pair()];
     wait_until(|| {
         traffic();
@@ -383,8 +381,7 @@ fn slow_disk() {
     gone.1.receive_reset();
     let folder = folder();
     let trace = folder.path().join("trace");
-    let (mut stdout, mut file) =
-        (recorder.child.stdout.take().expect("a pipe"), fs::File::create(&trace).expect("a file"));
+    let (mut stdout, mut file) = (recorder.stdout.take().expect("a pipe"), fs::File::create(&trace).expect("a file"));
     let reader = std::thread::spawn(move || std::io::copy(&mut stdout, &mut file));
     // Where that is missing, the kernel is asked what is left.
     let end_of = |end: &tcptrace_tests::End| {
@@ -404,6 +401,7 @@ fn slow_disk() {
 /// One whose standard output is a pipe that nobody reads.
 struct Recorder {
     child: Child,
+    stdout: Option<PipeReader>,
     complaints: Arc<Mutex<String>>,
     listener: std::thread::JoinHandle<()>,
 }
@@ -412,7 +410,10 @@ impl Recorder {
     fn start(net: &Namespace) -> Self {
         let mut command = Command::new(binary());
         command.args(["record", "--output", "-", "--netns", &net.inode().to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // The smallest one, so that it is full soon.
+        let (stdout, writer) = pipe().expect("a pipe");
+        fcntl(&stdout, FcntlArg::F_SETPIPE_SZ(4096)).expect("a small pipe");
+        command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
         let mut child = command.spawn().expect("start tcptrace");
         let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
         let complaints = Arc::new(Mutex::new(String::new()));
@@ -423,7 +424,7 @@ impl Recorder {
                 .map_while(Result::ok)
                 .for_each(|line| *heard.lock().expect("its messages") += &(line + "\n"));
         });
-        let recorder = Self { child, complaints, listener };
+        let recorder = Self { child, stdout: Some(stdout), complaints, listener };
         wait_until(|| recorder.complaints.lock().expect("its messages").contains("tcptrace: ready\n"));
         recorder
     }
