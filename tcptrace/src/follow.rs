@@ -15,6 +15,9 @@ use crate::trace::{Item, Lost, Origin};
 /// What the kernel has counted, nobody has seen, and no loss explains.
 pub const UNACCOUNTED: &str = "unaccounted for by the audit";
 
+/// Connections that are open are handed over so many at a time.
+const AT_A_TIME: usize = 512;
+
 /// Follows a source.
 ///
 /// What it hands over depends on the items and their order alone, not on how many come at a time.
@@ -98,8 +101,14 @@ impl Follower {
     /// # Errors
     /// What `each` returns.
     pub fn take_open<E>(&mut self, mut each: impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
-        self.engine.put_open(&mut self.rows);
-        self.hand_over(&mut each)
+        // A few at a time: there can be as many as sockets that live.
+        let Self { engine, filters, origin, rows, passed, .. } = self;
+        let mut open = engine.open().peekable();
+        while open.peek().is_some() {
+            rows.extend(open.by_ref().take(AT_A_TIME));
+            hand_over(filters, origin, rows, passed, &mut each)?;
+        }
+        Ok(())
     }
 
     /// Nothing more comes. Hands over what was held back, as far as it matches or nobody can say whether it does.
@@ -133,10 +142,7 @@ impl Follower {
     }
 
     fn hand_over<E>(&mut self, each: &mut impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
-        pass(&mut self.filters, &self.origin.context.names, &mut self.rows, &mut self.passed);
-        let given = self.rows.iter().try_for_each(|row| each(row, &self.origin));
-        self.rows.clear();
-        given
+        hand_over(&mut self.filters, &self.origin, &mut self.rows, &mut self.passed, each)
     }
 
     /// The engine, to ask what it wants.
@@ -187,6 +193,20 @@ impl Follower {
         let all = theirs.chain(ours).filter(|(_, events, at_least)| *events > 0 || *at_least);
         all.map(|(cause, events, at_least)| Lost { cause: cause.into(), events, at_least }).collect()
     }
+}
+
+/// Hands over the rows that pass all filters.
+fn hand_over<E>(
+    filters: &mut [Filter],
+    origin: &Origin,
+    rows: &mut Vec<Row>,
+    passed: &mut Vec<Row>,
+    each: &mut impl FnMut(&Row, &Origin) -> Result<(), E>,
+) -> Result<(), E> {
+    pass(filters, &origin.context.names, rows, passed);
+    let given = rows.iter().try_for_each(|row| each(row, origin));
+    rows.clear();
+    given
 }
 
 /// Has rows go through filters, one after the other.

@@ -596,12 +596,11 @@ impl Engine {
         self.make_room(self.now);
     }
 
-    /// Puts out the connections that have not ended by now, each with what is known of it so far. They go on being
+    /// The connections that have not ended by now, each with what is known of it so far. They go on being
     /// followed.
-    pub fn put_open(&self, out: &mut Vec<Row>) {
-        for conn in self.conns.iter().filter(|conn| conn.over.is_none() && conn.state != State::Listen) {
-            self.teller.put_open(conn, self.now, out);
-        }
+    pub fn open(&self) -> impl Iterator<Item = Row> {
+        let open = self.conns.iter().filter(|conn| conn.over.is_none() && conn.state != State::Listen);
+        open.map(|conn| self.teller.open(conn, self.now))
     }
 
     /// Goes on following a socket, as the one seen last.

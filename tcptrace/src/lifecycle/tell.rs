@@ -133,7 +133,7 @@ impl Teller {
     }
 
     /// Puts out a connection that has not ended by now.
-    pub(super) fn put_open(&self, conn: &Conn, now: u64, out: &mut Vec<Row>) {
+    pub(super) fn open(&self, conn: &Conn, now: u64) -> Row {
         let age = self.held(conn, now);
         let accepted = conn.accepted.filter(|_| conn.side != Side::Client);
         let mut row = self.connection(conn, now, End::Unknown.into());
@@ -151,7 +151,7 @@ impl Teller {
             merely_open: true,
             stalled: None,
         }));
-        out.push(Row::Connection(row));
+        Row::Connection(row)
     }
 
     /// Puts a connection out.

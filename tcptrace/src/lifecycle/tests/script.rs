@@ -51,7 +51,7 @@ pub(super) fn open(script: &str) -> Vec<String> {
     let mut rows = Vec::new();
     parse(script).iter().for_each(|event| engine.feed(event, &mut rows));
     rows.clear();
-    engine.put_open(&mut rows);
+    rows.extend(engine.open());
     connections(&rows)
 }
 
