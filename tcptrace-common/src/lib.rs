@@ -62,6 +62,8 @@ pub mod kind {
     pub const ACCEPTED: u8 = 12;
     /// A process holds a descriptor of the socket, with [`HolderTail`](super::HolderTail); `old` is its state.
     pub const HELD: u8 = 13;
+    /// A process closes a connection in `SYN_RECV`, with [`ClosedChildTail`](super::ClosedChildTail).
+    pub const STATE_CHILD_CLOSED: u8 = 14;
 }
 
 /// Bits of [`Head::flags`].
@@ -80,6 +82,8 @@ pub mod flag {
     pub const SEND_SHUTDOWN: u8 = 1 << 5;
     /// The record has no facts of the socket: it comes from the classic tracepoint, which shows none.
     pub const BARE: u8 = 1 << 6;
+    /// A transition out of `SYN_SENT`: the socket has not sent a single segment (`tcpi_segs_out`), not even a SYN.
+    pub const SILENT: u8 = 1 << 7;
 }
 
 /// Bits of [`EndTail::flags`].
@@ -158,6 +162,16 @@ pub struct ChildTail {
     pub address: u64,
     /// Id of the socket's control group (v2), which is its listener's; 0 when unknown.
     pub cgroup: u64,
+}
+
+/// A child that a process closes before its handshake is done, as Fast Open allows.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ClosedChildTail {
+    /// Which child.
+    pub child: ChildTail,
+    /// Who was on the CPU.
+    pub task: TaskTail,
 }
 
 /// Who has a descriptor of a socket.

@@ -56,6 +56,7 @@ offsets! {
     TCP_BYTES_RECEIVED,
     TCP_TOTAL_RETRANS,
     TCP_SRTT_US,
+    TCP_SEGS_OUT,
     TCP_RCV_NXT,
     TCP_COPIED_SEQ,
     TCP_SND_UNA,

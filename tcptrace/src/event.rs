@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::lifecycle::Totals;
+use crate::lifecycle::{Totals, is_call};
 use crate::tcp::{State, Task, Tuple};
 
 /// How a socket is told from all others.
@@ -81,10 +81,19 @@ pub enum Event {
     },
     /// A process was found to have a descriptor of a socket.
     Holder(Holder),
+    /// How far the data of a connection has come.
+    Flow(Flow),
     /// The scan is over.
     ScanEnded {
         /// When.
         at: u64,
+    },
+    /// A socket was found in a map of sockets, where its bytes can bypass TCP.
+    Bypassing {
+        /// When.
+        at: u64,
+        /// Which.
+        id: Id,
     },
     /// A reset was sent.
     ResetSent {
@@ -142,6 +151,7 @@ impl Event {
             | Self::ScanEnded { at }
             | Self::ResetSent { at, .. }
             | Self::ResetReceived { at, .. }
+            | Self::Bypassing { at, .. }
             | Self::Lost { at, .. }
             | Self::Passed { at }
             | Self::Suspended { at, .. } => at,
@@ -149,6 +159,7 @@ impl Event {
             Self::Mini(mini) => mini.at,
             Self::Found(found) => found.at,
             Self::Holder(holder) => holder.found.at,
+            Self::Flow(flow) => flow.at,
         }
     }
 }
@@ -160,11 +171,13 @@ impl Event {
             Self::Destroyed { id, .. }
             | Self::Accepted { id, .. }
             | Self::ResetSent { id, .. }
-            | Self::ResetReceived { id, .. } => Some(id),
+            | Self::ResetReceived { id, .. }
+            | Self::Bypassing { id, .. } => Some(id),
             Self::Change(change) => Some(change.id),
             Self::Mini(mini) => Some(mini.id),
             Self::Found(found) => Some(found.id),
             Self::Holder(holder) => Some(holder.found.id),
+            Self::Flow(flow) => Some(flow.id),
             Self::Started { .. }
             | Self::SurveyBegun { .. }
             | Self::Surveyed { .. }
@@ -174,6 +187,17 @@ impl Event {
             | Self::Lost { .. }
             | Self::Passed { .. }
             | Self::Suspended { .. } => None,
+        }
+    }
+}
+
+impl Event {
+    /// Id of the process that has to do with its socket, as far as this event alone can say.
+    pub fn process(&self) -> Option<u32> {
+        match self {
+            Self::Change(change) => change.task.filter(|_| is_call(change)).map(|task| task.pid),
+            Self::Accepted { task, .. } | Self::Holder(Holder { task, .. }) => Some(task.pid),
+            _ => None,
         }
     }
 }
@@ -244,6 +268,21 @@ pub enum Kept {
     },
 }
 
+/// How far the data of a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// When.
+    pub at: u64,
+    /// Which.
+    pub id: Id,
+    /// Bytes that the peer has acknowledged, SYN and FIN among them.
+    pub acked: u64,
+    /// Bytes received, the peer's FIN among them.
+    pub received: u64,
+    /// Bytes that its process has written, and the peer not acknowledged; a FIN among them.
+    pub unacked: u32,
+}
+
 /// A process that has a descriptor of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
@@ -268,6 +307,9 @@ pub struct Flags {
     pub rcv_shutdown: bool,
     /// Nothing more is sent.
     pub send_shutdown: bool,
+    /// Whether it has ever sent a segment, were it only a SYN; `None` where the hook does not say, which it does when a
+    /// socket leaves SYN_SENT.
+    pub has_sent: Option<bool>,
 }
 
 /// What a socket shows when it is closed.
@@ -402,7 +444,8 @@ pub enum Cause {
     Damage,
     /// More sockets than may be followed.
     Evicted,
-    /// The kernel did not report the closing of a socket, nor that it missed one: later events of the socket prove it.
+    /// The kernel did not report the closing of a socket, or the FIN that came to an orphan, nor that it missed one: later
+    /// events of the socket prove it.
     Unreported,
 }
 

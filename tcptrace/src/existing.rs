@@ -1,11 +1,13 @@
-//! What exists now, by asking the kernel: sockets, network namespaces, descriptors, control groups. Needs no BPF.
+//! What exists now, by asking the kernel: sockets, network namespaces, descriptors, control groups. Loads no BPF.
 
+mod clock;
 mod counters;
 mod descriptors;
 mod diag;
 mod groups;
 mod namespaces;
 mod processes;
+mod sockmaps;
 mod sockstat;
 mod survey;
 #[cfg(test)]
@@ -14,13 +16,16 @@ mod testing;
 use std::fmt::Display;
 use std::io;
 
+pub use clock::clock_ns;
 pub use counters::{Counting, read_counters};
 pub use descriptors::{Holders, Holding, holders};
-pub use diag::{DiagError, Dump, Socket, Timer, dump};
+pub use diag::{DiagError, Dump, Progress, Socket, Timer, Wanted, dump, mptcp};
 pub use groups::{Groups, LookUp};
 pub use namespaces::{Namespace, Namespaces, ResolveError};
+pub use processes::{are_all_visible, are_hidden as are_processes_hidden};
+pub use sockmaps::in_sockmaps;
 pub use sockstat::allocated;
-pub use survey::{Answer, Coverage, survey};
+pub use survey::{Answer, Coverage, Interface, survey};
 
 /// Has an error say which file it is about.
 fn about(path: impl Display) -> impl FnOnce(io::Error) -> io::Error {

@@ -41,18 +41,37 @@ pub struct Filter {
     /// The connection that the row before closed, and whether it was shown: what the engine concludes of it comes next.
     closed: Option<(u64, Verdict)>,
     filtered_out: u64,
-    undecided: u64,
+    undecided: Undecided,
     dropped: u64,
 }
 
 /// What becomes of the rows of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+pub enum Verdict {
+    /// It matches.
     Shown,
     /// It does not match.
     Hidden,
-    /// It would match, but for its control group, whose name is unknown.
+    /// It would match, but for a control group that is unknown: it is shown, and counted.
     Undecided,
+    /// Nobody knows whose it is: it is not shown, but counted.
+    Unknown,
+}
+
+/// What could not be decided, because something is unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Undecided {
+    /// Shown, although the control group of the socket or of a process that had to do with it is unknown.
+    pub shown: u64,
+    /// Left out, because it is unknown which process had to do with it.
+    pub left_out: u64,
+}
+
+impl std::ops::AddAssign for Undecided {
+    fn add_assign(&mut self, other: Self) {
+        self.shown += other.shown;
+        self.left_out += other.left_out;
+    }
 }
 
 impl Filter {
@@ -72,7 +91,7 @@ impl Filter {
             held_rows_max: rows,
             closed: None,
             filtered_out: 0,
-            undecided: 0,
+            undecided: Undecided::default(),
             dropped: 0,
         }
     }
@@ -93,26 +112,26 @@ impl Filter {
         }
         if row.stuck().is_some() {
             // It is of use now or never.
-            let known = self.decided.get(&conn).copied().or_else(|| self.decide(&row, names));
-            let verdict = known.unwrap_or_else(|| self.give_up_on(&row, names));
+            let known = self.decided.get(&conn).copied().or_else(|| self.criteria.decide(&row, names));
+            let verdict = known.unwrap_or_else(|| self.criteria.give_up_on(&row, names));
             return self.put(row, verdict, out);
         }
         if begins(&row) {
-            self.give_up(conn, names);
+            self.give_up(conn, names, out);
         }
-        match self.known(conn, &row).or_else(|| self.decide(&row, names)) {
+        match self.known(conn, &row).or_else(|| self.criteria.decide(&row, names)) {
             Some(verdict) => {
                 self.settle(conn, &row, verdict, out);
                 self.put(row, verdict, out);
             }
-            None => self.hold(conn, row, names),
+            None => self.hold(conn, row, names, out),
         }
     }
 
-    /// The stream has ended. What is still held back is not known to match, so nothing more is put out.
-    pub fn finish(&mut self, names: &Names) {
+    /// The stream has ended. What is still held back is decided by what is known.
+    pub fn finish(&mut self, names: &Names, out: &mut Vec<Row>) {
         for (_, rows) in std::mem::take(&mut self.held) {
-            self.leave_out(&rows, names);
+            self.put_all(rows, names, out);
         }
         self.held_rows = 0;
     }
@@ -127,8 +146,8 @@ impl Filter {
         self.filtered_out
     }
 
-    /// Rows that were left out because their control group has no known name, so that nobody can say whether they match.
-    pub fn undecided(&self) -> u64 {
+    /// Rows of which nobody can say whether they match.
+    pub fn undecided(&self) -> Undecided {
         self.undecided
     }
 
@@ -141,17 +160,6 @@ impl Filter {
     fn known(&mut self, conn: u64, row: &Row) -> Option<Verdict> {
         let closed = self.closed.take().filter(|(closed, _)| *closed == conn && matches!(row, Row::Connection(_)));
         closed.map(|(_, verdict)| verdict).or_else(|| self.decided.get(&conn).copied())
-    }
-
-    /// What the criteria say; `None` while that depends on what is not known yet.
-    fn decide(&self, row: &Row, names: &Names) -> Option<Verdict> {
-        let is_wanted = self.criteria.decide(row, names)?;
-        Some(if is_wanted { Verdict::Shown } else { self.give_up_on(row, names) })
-    }
-
-    /// Nothing more will be known of it than what this row says, which is not that it matches.
-    fn give_up_on(&self, row: &Row, names: &Names) -> Verdict {
-        if self.criteria.hangs_on_name(row, names) { Verdict::Undecided } else { Verdict::Hidden }
     }
 
     /// Applies a decision to the rows held back, and remembers it while more may come.
@@ -177,13 +185,18 @@ impl Filter {
     /// Puts a row out, if its connection is shown and it matches itself.
     fn put(&mut self, row: Row, verdict: Verdict, out: &mut Vec<Row>) {
         match verdict {
-            Verdict::Shown if self.criteria.passes(&row) => out.push(row),
-            Verdict::Undecided if self.criteria.passes(&row) => self.undecided += 1,
-            _ => self.filtered_out += 1,
+            _ if !self.criteria.passes(&row) => self.filtered_out += 1,
+            Verdict::Shown => out.push(row),
+            Verdict::Hidden => self.filtered_out += 1,
+            Verdict::Undecided => {
+                self.undecided.shown += 1;
+                out.push(row);
+            }
+            Verdict::Unknown => self.undecided.left_out += 1,
         }
     }
 
-    fn hold(&mut self, conn: u64, row: Row, names: &Names) {
+    fn hold(&mut self, conn: u64, row: Row, names: &Names, out: &mut Vec<Row>) {
         // Not through `entry`, which would put it behind those that have not waited as long.
         if let Some(rows) = self.held.get_mut(&conn) {
             rows.push(row);
@@ -194,8 +207,10 @@ impl Filter {
         while self.held_rows > self.held_rows_max {
             let Some((_, rows)) = self.held.pop_front() else { break };
             self.held_rows -= rows.len();
-            match rows.last().map(|row| self.give_up_on(row, names)) {
-                Some(Verdict::Undecided) => self.leave_out(&rows, names),
+            match rows.last().map(|row| self.criteria.give_up_on(row, names)) {
+                Some(Verdict::Undecided) => self.put_all(rows, names, out),
+                // Whose it is is known, and not who will close it.
+                Some(Verdict::Hidden) if self.criteria.ask_processes() => self.undecided.left_out += rows.len() as u64,
                 _ => self.dropped += rows.len() as u64,
             }
         }
@@ -208,19 +223,16 @@ impl Filter {
     }
 
     /// Another life of the same socket begins: the end of the one before was not seen.
-    fn give_up(&mut self, conn: u64, names: &Names) {
+    fn give_up(&mut self, conn: u64, names: &Names, out: &mut Vec<Row>) {
         self.decided.remove(&conn);
         let rows = self.take_held(conn);
-        self.leave_out(&rows, names);
+        self.put_all(rows, names, out);
     }
 
-    /// Counts rows of a connection of which no more will be known than its last row says.
-    fn leave_out(&mut self, rows: &[Row], names: &Names) {
-        let Some(last) = rows.last() else { return };
-        let is_undecided = self.give_up_on(last, names) == Verdict::Undecided;
-        let undecided = rows.iter().filter(|row| is_undecided && self.criteria.passes(row)).count();
-        self.undecided += undecided as u64;
-        self.filtered_out += (rows.len() - undecided) as u64;
+    /// Decides about rows of a connection of which no more will be known than its last row says.
+    fn put_all(&mut self, rows: Vec<Row>, names: &Names, out: &mut Vec<Row>) {
+        let Some(verdict) = rows.last().map(|row| self.criteria.give_up_on(row, names)) else { return };
+        rows.into_iter().for_each(|row| self.put(row, verdict, out));
     }
 }
 

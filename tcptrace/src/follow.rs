@@ -6,9 +6,9 @@ use foldhash::fast::FixedState;
 
 use crate::audit::Finding;
 use crate::event::{Cause, Event, Losses};
-use crate::filter::{Criteria, Filter};
+use crate::filter::{Criteria, Filter, Undecided};
 use crate::lifecycle::{Config, Engine, Row, Stats};
-use crate::names::Group;
+use crate::names::{Group, Names};
 use crate::output::Context;
 use crate::trace::{Item, Lost, Origin};
 
@@ -68,6 +68,7 @@ impl Follower {
                 Item::Clocks(clocks) => self.origin.context.clock = clocks.clock(),
                 Item::Namespace { inode, name } => self.origin.context.names.name_namespace(*inode, name),
                 Item::Group { id, path } => self.origin.context.names.name_group(*id, Group::at(path)),
+                Item::Process { pid, group } => self.origin.context.names.note_process(*pid, *group),
                 Item::NamesAnew => self.forget_names(),
                 Item::Losses(losses) => self.losses = *losses,
                 Item::Audit(finding) => {
@@ -101,14 +102,23 @@ impl Follower {
         self.hand_over(&mut each)
     }
 
-    /// Nothing more comes. Hands over what was held back, but for what filters hold back: that does not match.
+    /// Nothing more comes. Hands over what was held back, as far as it matches or nobody can say whether it does.
     ///
     /// # Errors
     /// What `each` returns.
     pub fn finish<E>(&mut self, mut each: impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
         self.engine.finish(&mut self.rows);
-        self.filters.iter_mut().for_each(|filter| filter.finish(&self.origin.context.names));
-        self.hand_over(&mut each)
+        self.hand_over(&mut each)?;
+        for index in 0..self.filters.len() {
+            let Some((filter, others)) = self.filters.get_mut(index..).and_then(<[Filter]>::split_first_mut) else {
+                break;
+            };
+            filter.finish(&self.origin.context.names, &mut self.rows);
+            pass(others, &self.origin.context.names, &mut self.rows, &mut self.passed);
+        }
+        let given = self.rows.iter().try_for_each(|row| each(row, &self.origin));
+        self.rows.clear();
+        given
     }
 
     /// Keeps the names that rows can still show without being told them again.
@@ -123,12 +133,7 @@ impl Follower {
     }
 
     fn hand_over<E>(&mut self, each: &mut impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
-        for filter in &mut self.filters {
-            for row in self.rows.drain(..) {
-                filter.push(row, &self.origin.context.names, &mut self.passed);
-            }
-            std::mem::swap(&mut self.rows, &mut self.passed);
-        }
+        pass(&mut self.filters, &self.origin.context.names, &mut self.rows, &mut self.passed);
         let given = self.rows.iter().try_for_each(|row| each(row, &self.origin));
         self.rows.clear();
         given
@@ -159,9 +164,11 @@ impl Follower {
         self.losses.filtered + self.filters.iter().map(Filter::filtered_out).sum::<u64>()
     }
 
-    /// Rows that filters left out because the name of their control group is unknown.
-    pub fn undecided(&self) -> u64 {
-        self.filters.iter().map(Filter::undecided).sum()
+    /// Rows that filters could not decide.
+    pub fn undecided(&self) -> Undecided {
+        let mut all = Undecided::default();
+        self.filters.iter().for_each(|filter| all += filter.undecided());
+        all
     }
 
     /// What is missing, by cause.
@@ -179,6 +186,16 @@ impl Follower {
         ];
         let all = theirs.chain(ours).filter(|(_, events, at_least)| *events > 0 || *at_least);
         all.map(|(cause, events, at_least)| Lost { cause: cause.into(), events, at_least }).collect()
+    }
+}
+
+/// Has rows go through filters, one after the other.
+fn pass(filters: &mut [Filter], names: &Names, rows: &mut Vec<Row>, passed: &mut Vec<Row>) {
+    for filter in filters {
+        for row in rows.drain(..) {
+            filter.push(row, names, passed);
+        }
+        std::mem::swap(rows, passed);
     }
 }
 

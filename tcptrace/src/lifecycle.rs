@@ -16,8 +16,8 @@ mod tell;
 mod tests;
 
 pub use config::{Config, Stats};
-pub(crate) use decide::{Refusal, closer_in, time_wait_refused};
+pub(crate) use decide::{Refusal, closer_in, is_call, time_wait_refused};
 pub use engine::Engine;
-pub use row::{Connection, Held, Identity, Loss, Owner, Reason, Row, Stay, Stuck, Totals, Transition};
+pub use row::{Connection, Held, Identity, Loss, Owner, Reason, Row, Stalled, Stay, Stuck, Totals, Transition};
 pub(crate) use stuck::only_listener;
 pub use survey::TIME_WAIT_NS;

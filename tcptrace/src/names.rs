@@ -3,13 +3,43 @@
 use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::FixedState;
+use hashlink::LruCache;
 
 /// What is known of them. Whoever finds a name notes it here; outputs look it up.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     namespaces: HashMap<u32, Box<[u8]>, FixedState>,
     groups: HashMap<u64, Group, FixedState>,
+    /// By namespace and index.
+    interfaces: HashMap<(Option<u32>, u32), Box<str>, FixedState>,
+    /// The control groups of processes, by process id.
+    processes: Processes,
 }
+
+/// By process id, those that were spoken of last.
+#[derive(Clone, Debug)]
+struct Processes(LruCache<u32, Membership, FixedState>);
+
+/// So many of them are kept.
+const MOST_PROCESSES: usize = 1 << 16;
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self(LruCache::with_hasher(MOST_PROCESSES, FixedState::default()))
+    }
+}
+
+/// The control groups that processes with one id have been in. Ids are used again, and processes move: what was said of
+/// an earlier moment holds for a later one only where nothing else was said since.
+#[derive(Clone, Debug, Default)]
+struct Membership {
+    groups: Vec<u64>,
+    /// There were others, which nobody knows.
+    has_others: bool,
+}
+
+/// So many groups of one process id are kept. Others are unknown.
+const MOST_GROUPS: usize = 4;
 
 /// A control group of the unified hierarchy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +48,7 @@ pub struct Group {
     pub path: Box<[u8]>,
     /// The id of the container that it belongs to, where the path tells.
     pub container: Option<Box<str>>,
-    /// The systemd unit that it belongs to, where the path tells.
+    /// The innermost systemd unit that it belongs to, where the path tells; a slice only where there is no other.
     pub unit: Option<Box<[u8]>>,
 }
 
@@ -28,15 +58,35 @@ impl Names {
         self.namespaces.insert(inode, name.into());
     }
 
+    /// Notes the name of an interface, by its network namespace and index. A name that would need escaping is not used:
+    /// its index says the same (RFC 4007).
+    pub fn name_interface(&mut self, netns: Option<u32>, index: u32, name: &[u8]) {
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.@:".contains(byte);
+        let plain = str::from_utf8(name).ok().filter(|name| !name.is_empty() && name.bytes().all(|it| is_plain(&it)));
+        self.interfaces.insert((netns, index), plain.map_or_else(|| index.to_string().into(), Into::into));
+    }
+
     /// Notes what is known of a control group, by its id.
     pub fn name_group(&mut self, id: u64, group: Group) {
         self.groups.insert(id, group);
     }
 
-    /// Forgets all names but those of these namespaces and groups.
+    /// Notes the control group of a process; `None` where it cannot be found any more.
+    pub fn note_process(&mut self, pid: u32, group: Option<u64>) {
+        let known = self.processes.0.entry(pid).or_insert_with(Membership::default);
+        match group {
+            Some(group) if known.groups.contains(&group) => {}
+            Some(group) if known.groups.len() < MOST_GROUPS => known.groups.push(group),
+            _ => known.has_others = true,
+        }
+    }
+
+    /// Forgets all names but those of these namespaces and groups, and of groups of processes.
     pub fn retain(&mut self, namespaces: &HashSet<u32, FixedState>, groups: &HashSet<u64, FixedState>) {
+        let of_processes: HashSet<u64, FixedState> =
+            self.processes.0.iter().flat_map(|(_, known)| &known.groups).copied().collect();
         self.namespaces.retain(|inode, _| namespaces.contains(inode));
-        self.groups.retain(|id, _| groups.contains(id));
+        self.groups.retain(|id, _| groups.contains(id) || of_processes.contains(id));
     }
 
     /// The name of a network namespace.
@@ -44,14 +94,31 @@ impl Names {
         self.namespaces.get(&inode).map(AsRef::as_ref)
     }
 
+    /// What stands for an interface in an address, after the `%`: ASCII that needs no escaping anywhere.
+    pub fn interface(&self, netns: Option<u32>, index: u32) -> Option<&str> {
+        self.interfaces.get(&(netns, index)).map(AsRef::as_ref)
+    }
+
     /// What is known of a control group.
     pub fn group(&self, id: u64) -> Option<&Group> {
         self.groups.get(&id)
     }
+
+    /// Whether a process is in the wanted control group ([`Group::is`]); `None` when that is unknown.
+    pub fn is_process_in(&self, pid: u32, wanted: &str) -> Option<bool> {
+        let known = self.processes.0.peek(&pid).filter(|known| !known.has_others)?;
+        let mut answers = known.groups.iter().map(|id| self.group(*id).map(|group| group.is(wanted)));
+        let first = answers.next()??;
+        answers.all(|answer| answer == Some(first)).then_some(first)
+    }
 }
 
-/// What systemd appends to the names of units that can have processes.
-const UNITS: [&[u8]; 2] = [b".service", b".scope"];
+/// What systemd appends to the names of units that can have processes. Those of a socket unit prepare its sockets, which
+/// keep that control group whichever service accepts from them.
+const UNITS: [&[u8]; 5] = [b".service", b".scope", b".socket", b".mount", b".swap"];
+
+/// Groups units.
+const SLICE: &[u8] = b".slice";
 
 /// Digits of the id of a container.
 const ID: usize = 64;
@@ -67,7 +134,8 @@ impl Group {
     }
 
     /// Whether it is the wanted one: at this path or below, in the container with this name or id (or the beginning of
-    /// it, 12 digits at least), or in this unit (`nginx` stands for `nginx.service`).
+    /// it, 12 digits at least), or in this unit (`nginx` stands for `nginx.service`). A unit can be in slices, and in
+    /// units whose managers are nested: that of a user (`user@1000.service`), that of a container. Each of them counts.
     pub fn is(&self, wanted: &str) -> bool {
         self.is_below(wanted.as_bytes()) || self.is_in_container(wanted) || self.is_in_unit(wanted.as_bytes())
     }
@@ -85,12 +153,13 @@ impl Group {
     }
 
     fn is_in_unit(&self, wanted: &[u8]) -> bool {
-        let Some(unit) = self.unit.as_deref() else { return false };
-        !wanted.is_empty() && (unit == wanted || unit.strip_suffix(b".service") == Some(wanted))
+        let is_wanted = |unit: &[u8]| unit == wanted || unit.strip_suffix(b".service") == Some(wanted);
+        let mut units = components(&self.path).map(unescaped).filter(|name| is_one_of(name, &UNITS) || is_slice(name));
+        !wanted.is_empty() && units.any(is_wanted)
     }
 }
 
-fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> + Clone {
     path.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
 }
 
@@ -124,11 +193,23 @@ fn is_hex(text: &[u8]) -> bool {
 
 /// A slice only groups units, and stands for them where there is none.
 fn unit(path: &[u8]) -> Option<&[u8]> {
-    let innermost = |suffixes: &[&[u8]]| {
-        let is_one = |name: &&[u8]| suffixes.iter().any(|suffix| name.len() > suffix.len() && name.ends_with(suffix));
-        components(path).rfind(is_one)
-    };
-    innermost(&UNITS).or_else(|| innermost(&[b".slice"]))
+    let mut names = components(path).map(unescaped);
+    let innermost = names.clone().rfind(|name| is_one_of(name, &UNITS));
+    innermost.or_else(|| names.rfind(|name| is_slice(name)))
+}
+
+/// The name of a unit. systemd puts `_` before those that the kernel or it itself could take for something else, such as
+/// `memory.service`, and before those that begin with `_` (`cg_escape` in its `cgroup-util.c`).
+fn unescaped(component: &[u8]) -> &[u8] {
+    component.strip_prefix(b"_").unwrap_or(component)
+}
+
+fn is_one_of(name: &[u8], suffixes: &[&[u8]]) -> bool {
+    suffixes.iter().any(|suffix| name.len() > suffix.len() && name.ends_with(suffix))
+}
+
+fn is_slice(name: &[u8]) -> bool {
+    is_one_of(name, &[SLICE])
 }
 
 #[cfg(test)]
@@ -169,6 +250,16 @@ mod tests {
     #[case("/user.slice/user-0.slice/session-1.scope", None, Some("session-1.scope"))]
     #[case("/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service", None, Some("foo.service"))]
     #[case("/user.slice/user-1000.slice", None, Some("user-1000.slice"))]
+    #[case("/system.slice/web.socket", None, Some("web.socket"))]
+    #[case("/system.slice/srv-data.mount", None, Some("srv-data.mount"))]
+    #[case("/system.slice/dev-sda2.swap", None, Some("dev-sda2.swap"))]
+    #[case("/user.slice/user-1000.slice/user@1000.service/app.slice/web.socket", None, Some("web.socket"))]
+    #[case("/user.slice/user-1000.slice/user@1000.service/init.scope", None, Some("init.scope"))]
+    #[case("/machine.slice/systemd-nspawn@web.service/payload/system.slice/a.socket", Some("web"), Some("a.socket"))]
+    #[case("/system.slice/_memory.service", None, Some("memory.service"))]
+    #[case("/system.slice/__x.service", None, Some("_x.service"))]
+    #[case("/system.slice/a.target", None, Some("system.slice"))]
+    #[case("/x/.socket", None, None)]
     #[case("/x/.service", None, None)]
     #[case("/xHEX", None, None)]
     #[case("/HEX0", None, None)]
@@ -181,6 +272,20 @@ mod tests {
         let group = Group::at(spelt(path).as_bytes());
         assert_eq!(group.container.as_deref(), container.map(spelt).as_deref());
         assert_eq!(group.unit.as_deref(), unit.map(spelt).as_deref().map(str::as_bytes));
+    }
+
+    #[rstest]
+    #[case(b"eth0.7", "eth0.7")]
+    #[case(b"veth1@if2", "veth1@if2")]
+    #[case(b"a\"b", "5")]
+    #[case(b"a,b", "5")]
+    #[case(b"\x1b[2J", "5")]
+    #[case(b"\xff", "5")]
+    #[case(b"", "5")]
+    fn an_interface_has_a_harmless_name(#[case] name: &[u8], #[case] expected: &str) {
+        let mut names = Names::default();
+        names.name_interface(Some(1), 5, name);
+        assert_eq!((names.interface(Some(1), 5), names.interface(Some(2), 5)), (Some(expected), None));
     }
 
     #[test]
@@ -202,7 +307,21 @@ mod tests {
     #[case("/system.slice/nginx.service", "nginx.service", true)]
     #[case("/system.slice/nginx.service", "nginx", true)]
     #[case("/system.slice/nginx.service", "ngin", false)]
-    #[case("/system.slice/nginx.service", "system.slice", false)]
+    #[case("/system.slice/nginx.service", "system.slice", true)]
+    #[case("/system.slice/nginx.service", "system", false)]
+    #[case("/system.slice/web.socket", "web.socket", true)]
+    #[case("/system.slice/web.socket", "web", false)]
+    #[case("/system.slice/srv-data.mount", "srv-data.mount", true)]
+    #[case("/system.slice/dev-sda2.swap", "dev-sda2.swap", true)]
+    #[case("/system.slice/_memory.service", "memory", true)]
+    #[case("/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service", "user@1000.service", true)]
+    #[case("/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service", "user@1000", true)]
+    #[case("/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service", "user-1000.slice", true)]
+    #[case("/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service", "foo", true)]
+    #[case("/machine.slice/systemd-nspawn@web.service/payload/system.slice/a.service", "systemd-nspawn@web", true)]
+    #[case("/machine.slice/systemd-nspawn@web.service/payload/system.slice/a.service", "a.service", true)]
+    #[case("/docker/HEX/system.slice/nginx.service", "nginx", true)]
+    #[case("/docker/nginx", "nginx", false)]
     #[case("/system.slice/nginx.service", "", false)]
     #[case("/user.slice/session-1.scope", "session-1", false)]
     #[case("/user.slice/session-1.scope", "session-1.scope", true)]

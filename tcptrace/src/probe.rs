@@ -11,6 +11,7 @@ mod stand_in;
 mod symbols;
 mod tracefs;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -145,6 +146,13 @@ pub enum Service {
         /// `tp_btf/…` or `tracepoint/…`.
         hook: String,
     },
+    /// Attached to this hook, which shows a part only.
+    Partly {
+        /// As above.
+        hook: String,
+        /// What it does not show, and what to do.
+        missing: String,
+    },
     /// Not attached.
     Unavailable {
         /// Why, and what to do.
@@ -155,21 +163,27 @@ pub enum Service {
 impl Service {
     /// Whether it works.
     pub fn is_attached(&self) -> bool {
-        matches!(self, Self::Attached { .. })
+        matches!(self, Self::Attached { .. } | Self::Partly { .. })
     }
 
-    /// The hook, or why there is none.
-    pub fn detail(&self) -> &str {
+    /// Whether it shows a part only.
+    pub fn is_partial(&self) -> bool {
+        matches!(self, Self::Partly { .. })
+    }
+
+    /// The hook, and what it does not show; or why there is none.
+    pub fn detail(&self) -> Cow<'_, str> {
         match self {
-            Self::Attached { hook } => hook,
-            Self::Unavailable { reason } => reason,
+            Self::Attached { hook } => hook.into(),
+            Self::Partly { hook, missing } => format!("{hook}, {missing}").into(),
+            Self::Unavailable { reason } => reason.into(),
         }
     }
 }
 
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.detail())
+        f.write_str(&self.detail())
     }
 }
 

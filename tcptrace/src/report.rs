@@ -14,6 +14,7 @@ mod place;
 mod rows;
 mod series;
 mod slowest;
+pub mod survival;
 mod who;
 
 #[cfg(test)]
@@ -25,6 +26,6 @@ pub use self::analysis::{Analysis, Options};
 pub use self::facts::{is_failure, is_reset};
 pub use self::place::{Placed, placed};
 pub use self::rows::{
-    Bin, By, ChurnRow, Count, CounterRow, FailureRow, Group, GroupRow, OpenRow, Overview, Peak, Point, Property,
-    Quantiles, Report, SHORT_NS, STUDIED, Slow, SlowRow, StateRow, TRACKED,
+    Bin, By, ChurnRow, Count, CounterRow, FailureRow, Group, GroupRow, OpenRow, Overview, Peak, Point, Property, Range,
+    Report, SHORT_NS, STUDIED, Slow, SlowRow, StateRow, TRACKED,
 };

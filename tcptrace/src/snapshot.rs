@@ -1,11 +1,14 @@
 //! The sockets that exist at one moment, and how many there are of which kind. Pure: sockets in, rows out.
 
+mod ends;
+
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
 
 use foldhash::fast::FixedState;
 
+use self::ends::Ends;
 use crate::event::Kept;
 use crate::existing::{Holding, Socket, Timer};
 use crate::lifecycle::{Held, Identity, Owner, Stuck, TIME_WAIT_NS, closer_in, only_listener};
@@ -40,6 +43,8 @@ pub struct Entry {
     pub retransmits: u8,
     /// Its number in `/proc/PID/fd`; 0 when it has none.
     pub inode: u32,
+    /// Index of the only interface that it uses; 0 if it may use any.
+    pub interface: u32,
 }
 
 /// What sockets are counted by.
@@ -49,7 +54,7 @@ pub enum By {
     State,
     /// State and process.
     Owner,
-    /// State and both ends, but for the port of the client.
+    /// State and the end that repeats: the local port, or the remote address and port.
     Remote,
 }
 
@@ -69,19 +74,23 @@ impl By {
 pub struct Count {
     /// What it is counted by.
     pub by: By,
-    /// Their state.
-    pub state: State,
+    /// Their state; `None` for what is left over, of several states.
+    pub state: Option<State>,
     /// How many; `None` when unknown.
     pub total: Option<u64>,
     /// Who has them; `None` when unknown.
     pub shares: Option<Shares>,
-    /// By owner: the process that holds them; `None` for those that no process is known to hold.
+    /// The process that holds all of them; `None` for those that no process is known to hold.
     pub owner: Option<Task>,
-    /// By owner: false for those that wait to be accepted.
+    /// False for those that wait to be accepted.
     pub accepted: Option<bool>,
-    /// By owner: who listens for those.
+    /// Who listens for those.
     pub listener: Option<Task>,
-    /// By remote: both ends; the client's port is 0.
+    /// By remote: they are not all held by the same process, or not all by one.
+    pub several_owners: bool,
+    /// The sum of all that have no row of their own: how many rows those would be.
+    pub groups: Option<u64>,
+    /// By remote: what of both ends is the same for all; a port that is not is 0, an address unspecified.
     pub ends: Option<Tuple>,
     /// By remote: inode number of the network namespace.
     pub netns: Option<u32>,
@@ -108,6 +117,15 @@ impl Shares {
             Kept::Orphan => &mut self.orphan,
             Kept::Mini { .. } => &mut self.mini,
         } += 1;
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            held: self.held + other.held,
+            queued: self.queued + other.queued,
+            orphan: self.orphan + other.orphan,
+            mini: self.mini + other.mini,
+        }
     }
 
     fn total(self) -> u64 {
@@ -171,7 +189,10 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
             _ => None,
         };
         // It may have been given more time, and have begun earlier.
-        let age = time_wait_left_ns.and_then(|left| TIME_WAIT_NS.checked_sub(left)).filter(|age| *age > 0);
+        let of_timer = time_wait_left_ns.and_then(|left| TIME_WAIT_NS.checked_sub(left));
+        // The segment that brought it into its state is the last one, or one before that.
+        let quiet = socket.progress.filter(|_| is_waiting(socket)).map(|it| u64::from(it.quiet_ms) * 1_000_000);
+        let age = of_timer.or(quiet).filter(|age| *age > 0);
         let stay = Stuck {
             state: found.state,
             age: age.map_or(Held::Unknown, Held::AtLeast),
@@ -180,6 +201,8 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
             accepted,
             listener: accepted.and_then(|_| self.listener(found.netns, &found.tuple)),
             released: false,
+            merely_open: false,
+            stalled: None,
         };
         Entry {
             boot_ns: found.at,
@@ -203,12 +226,19 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
             timer_left_ns: socket.timer_left_ns,
             retransmits: socket.retransmits,
             inode: socket.inode,
+            interface: socket.interface,
         }
     }
 
     fn listener(&self, netns: Option<u32>, tuple: &Tuple) -> Option<Task> {
         only_listener(tuple.local_ip, self.listeners.get(&(netns, tuple.local_port))?)
     }
+}
+
+/// Whether it is a full socket in a state into which only a received segment brings it.
+pub fn is_waiting(socket: &Socket) -> bool {
+    let is_mini = matches!(socket.found.kept, Kept::Mini { .. });
+    !is_mini && matches!(socket.found.state, State::CloseWait | State::FinWait2 | State::Closing)
 }
 
 /// States as they follow each other in a connection's life, then namespaces and addresses.
@@ -243,7 +273,7 @@ fn hurts(state: State) -> bool {
 pub struct Counts {
     states: [Shares; STATES.len()],
     owners: HashMap<(State, Who), Shares, FixedState>,
-    remotes: HashMap<(State, Option<u32>, Tuple), Shares, FixedState>,
+    ends: Ends,
 }
 
 /// Whose sockets are counted together.
@@ -254,9 +284,18 @@ enum Who {
     Nobody,
 }
 
+impl Who {
+    fn fill(self, row: Count) -> Count {
+        match self {
+            Self::Process(task) => Count { owner: Some(task), ..row },
+            Self::Queue { listener } => Count { accepted: Some(false), listener, ..row },
+            Self::Nobody => row,
+        }
+    }
+}
+
 impl Counts {
-    /// Counts a socket in. Those of a server are counted by the client's address, those of a client by the server's
-    /// address and port.
+    /// Counts a socket in. Where both of its ends repeat equally often, it counts with that of the server.
     pub fn add(&mut self, socket: &Entry, is_served: bool) {
         if let Some(place) = STATES.iter().position(|state| *state == socket.state) {
             self.states[place].add(socket.kept);
@@ -270,64 +309,75 @@ impl Counts {
             _ => Who::Nobody,
         };
         self.owners.entry((socket.state, who)).or_default().add(socket.kept);
-        let mut ends = socket.identity.tuple;
-        *(if is_served { &mut ends.remote_port } else { &mut ends.local_port }) = 0;
-        self.remotes.entry((socket.state, socket.identity.netns, ends)).or_default().add(socket.kept);
+        self.ends.add(socket, who, is_served);
     }
 
-    /// The counts by state, all of them; then by owner and by remote end the `top` ones of states that hurt.
-    /// `allocated` is how many full sockets the kernel has, if all of the others were counted.
+    /// The counts by state, all of them; then by owner and by end the `top` ones of states that hurt, and the sum of the
+    /// others. `allocated` is how many full sockets the kernel has, if all of the others were counted.
     pub fn rows(&self, top: usize, allocated: Option<u64>) -> Vec<Count> {
         let full: u64 = self.states.iter().map(|shares| shares.full()).sum();
         let states = STATES.iter().zip(self.states).map(|(state, shares)| match state {
             State::Closed => {
-                Count { total: allocated.and_then(|all| all.checked_sub(full)), ..count(By::State, *state) }
+                Count { total: allocated.and_then(|all| all.checked_sub(full)), ..count(By::State, Some(*state)) }
             }
-            _ => Count { ..counted(By::State, *state, shares) },
+            _ => Count { ..counted(By::State, Some(*state), shares) },
         });
-        let owners = self.owners.iter().map(|((state, who), shares)| {
-            let row = counted(By::Owner, *state, *shares);
-            match *who {
-                Who::Process(task) => Count { owner: Some(task), ..row },
-                Who::Queue { listener } => Count { accepted: Some(false), listener, ..row },
-                Who::Nobody => row,
-            }
-        });
-        let remotes = self.remotes.iter().map(|((state, netns, ends), shares)| Count {
-            ends: Some(*ends),
-            netns: *netns,
-            ..counted(By::Remote, *state, *shares)
-        });
-        states.chain(most(owners.collect(), top)).chain(most(remotes.collect(), top)).collect()
+        let owners =
+            self.owners.iter().map(|((state, who), shares)| who.fill(counted(By::Owner, Some(*state), *shares)));
+        states.chain(most(owners.collect(), top)).chain(most(self.ends.groups(), top)).collect()
     }
 }
 
-fn count(by: By, state: State) -> Count {
-    Count { by, state, total: None, shares: None, owner: None, accepted: None, listener: None, ends: None, netns: None }
+fn count(by: By, state: Option<State>) -> Count {
+    Count {
+        by,
+        state,
+        total: None,
+        shares: None,
+        owner: None,
+        accepted: None,
+        listener: None,
+        several_owners: false,
+        groups: None,
+        ends: None,
+        netns: None,
+    }
 }
 
-fn counted(by: By, state: State, shares: Shares) -> Count {
+fn counted(by: By, state: Option<State>, shares: Shares) -> Count {
     Count { total: Some(shares.total()), shares: Some(shares), ..count(by, state) }
 }
 
-/// The largest ones, in an order that does not depend on how they were counted.
+/// The largest ones, in an order that does not depend on how they were counted, and the sum of the others.
 fn most(mut rows: Vec<Count>, top: usize) -> Vec<Count> {
     rows.sort_unstable_by_key(|row| {
-        let state = STATES.iter().position(|state| *state == row.state);
+        let state = STATES.iter().position(|state| Some(*state) == row.state);
         let ends = row.ends.map(|ends| (ends.local_ip, ends.local_port, ends.remote_ip, ends.remote_port));
         let who = (row.owner.map(|task| task.pid), row.listener.map(|task| task.pid));
         (Reverse(row.total), state, who, row.netns, ends)
     });
+    let rest = if rows.len() > top && top > 0 { sum(&rows.split_off(top)) } else { None };
     rows.truncate(top);
+    rows.extend(rest);
     rows
+}
+
+/// One row for all of these.
+fn sum(rows: &[Count]) -> Option<Count> {
+    let first = rows.first()?;
+    let state = first.state.filter(|_| rows.iter().all(|row| row.state == first.state));
+    let shares = rows.iter().filter_map(|row| row.shares).fold(Shares::default(), Shares::plus);
+    Some(Count { groups: Some(rows.len() as u64), ..counted(first.by, state, shares) })
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rstest::rstest;
 
     use super::*;
     use crate::event::{Found, Id};
+    use crate::existing::Progress;
     use crate::tcp::Comm;
 
     const NETNS: Option<u32> = Some(9);
@@ -350,6 +400,8 @@ mod tests {
             timer_left_ns: 0,
             retransmits: 0,
             is_request: false,
+            interface: 0,
+            progress: None,
         }
     }
 
@@ -420,6 +472,18 @@ mod tests {
         assert_eq!(entry.stay.age, Held::Unknown);
     }
 
+    /// The last segment may have come after the one that brought it into its state.
+    #[rstest]
+    #[case::brought_there_by_a_segment(State::CloseWait, Kept::Held, Held::AtLeast(1_500_000_000))]
+    #[case::orphan(State::FinWait2, Kept::Orphan, Held::AtLeast(1_500_000_000))]
+    #[case::brought_there_by_its_process(State::LastAck, Kept::Orphan, Held::Unknown)]
+    fn the_last_segment_tells_the_least_age(#[case] state: State, #[case] kept: Kept, #[case] expected: Held) {
+        let progress = Some(Progress { acked: 1, received: 1, quiet_ms: 1_500 });
+        let socket = Socket { progress, ..server(7, state, kept) };
+        let entry = Snapshot::new(vec![socket], holding).entries().next().expect("it is there");
+        assert_eq!(entry.stay.age, expected);
+    }
+
     #[test]
     fn counted_by_state_owner_and_remote_end() {
         let client = |cookie, port| {
@@ -451,22 +515,102 @@ mod tests {
             (State::LastAck, 1),
             (State::Closed, 13),
         ];
-        assert_eq!(states, expected.map(|(state, total)| (state, Some(total))));
-        let shares = of(By::State).find(|row| row.state == State::CloseWait).and_then(|row| row.shares);
+        assert_eq!(states, expected.map(|(state, total)| (Some(state), Some(total))));
+        let shares = of(By::State).find(|row| row.state == Some(State::CloseWait)).and_then(|row| row.shares);
         assert_eq!(shares, Some(Shares { held: 3, queued: 1, orphan: 0, mini: 0 }));
 
-        let owners: Vec<_> = of(By::Owner).map(|row| (row.state, row.total, row.owner.map(|task| task.pid))).collect();
-        assert_eq!(owners, [(State::TimeWait, Some(3), None), (State::CloseWait, Some(2), Some(50))]);
-        let ends: Vec<_> = of(By::Remote).map(|row| (row.total, row.ends)).collect();
-        let served = (Some(4), Some(tuple(("::1", 80), ("::2", 0))));
-        assert_eq!(ends, [served, (Some(3), Some(tuple(("::1", 0), ("::2", 443))))]);
+        let owners: Vec<_> =
+            of(By::Owner).map(|row| (row.state, row.total, row.owner.map(|task| task.pid), row.groups)).collect();
+        let [mini, leaked, rest] = [
+            (Some(State::TimeWait), Some(3), None, None),
+            (Some(State::CloseWait), Some(2), Some(50), None),
+            (None, Some(3), None, Some(3)),
+        ];
+        assert_eq!(owners, [mini, leaked, rest]);
+        let ends: Vec<_> = of(By::Remote).map(|row| (row.state, row.total, row.ends, row.groups)).collect();
+        let served = (Some(State::CloseWait), Some(4), Some(tuple(("::1", 80), ("::2", 4_000))), None);
+        let called = (Some(State::TimeWait), Some(3), Some(tuple(("::1", 0), ("::2", 443))), None);
+        assert_eq!(ends, [served, called, (Some(State::LastAck), Some(1), None, Some(1))]);
+    }
+
+    fn by_end(sockets: Vec<Socket>, top: usize) -> Vec<Count> {
+        counts(sockets).rows(top, None).into_iter().filter(|row| row.by == By::Remote).collect()
+    }
+
+    fn time_wait(cookie: u64, local: (&str, u16), remote: (&str, u16)) -> Socket {
+        socket(cookie, State::TimeWait, Kept::Mini { due_ns: 1 }, tuple(local, remote))
+    }
+
+    /// The server is gone, and its 917 mini-sockets are there.
+    #[test]
+    fn a_port_that_repeats_is_one_group_without_a_listener() {
+        let served = |at: u16| time_wait(at.into(), ("::ffff:10.0.0.1", 8_081), ("::ffff:10.0.0.2", 20_000 + at));
+        let called = |at: u16| time_wait(at.into(), ("::ffff:10.0.0.1", 20_000 + at), ("::ffff:10.0.0.3", 443));
+        let rows = by_end((1..918).map(served).chain((1_000..1_020).map(called)).collect(), 10);
+        let groups: Vec<_> = rows.iter().map(|row| (row.total, row.ends, row.groups)).collect();
+        let served = (Some(917), Some(tuple(("::ffff:10.0.0.1", 8_081), ("::ffff:10.0.0.2", 0))), None);
+        let called = (Some(20), Some(tuple(("::ffff:10.0.0.1", 0), ("::ffff:10.0.0.3", 443))), None);
+        assert_eq!(groups, [served, called]);
+    }
+
+    #[rstest]
+    #[case::of_ipv4("::ffff:10.0.0.9", "::ffff:0.0.0.0")]
+    #[case::of_both("::9", "::")]
+    fn what_differs_in_a_group_is_not_shown(#[case] other: &str, #[case] expected: &str) {
+        let one = time_wait(1, ("::ffff:10.0.0.1", 80), ("::ffff:10.0.0.2", 4_000));
+        let rows = by_end(vec![one, time_wait(2, (other, 80), (other, 4_000))], 1);
+        assert_eq!(
+            rows.iter().map(|row| row.ends).collect::<Vec<_>>(),
+            [Some(tuple((expected, 80), (expected, 4_000)))]
+        );
+    }
+
+    /// Many processes accept from one port.
+    #[test]
+    fn a_group_names_its_owner_if_all_have_the_same() {
+        let rows = |cookies: [u64; 2]| {
+            let mut sockets = vec![listener(1, "::")];
+            sockets.extend(cookies.map(|cookie| server(cookie, State::CloseWait, Kept::Held)));
+            let rows = by_end(sockets, 1);
+            rows.iter().map(|row| (row.total, row.owner.map(|task| task.pid), row.several_owners)).collect::<Vec<_>>()
+        };
+        assert_eq!(rows([2, 3]), [(Some(2), Some(50), false)]);
+        assert_eq!(rows([2, 11]), [(Some(2), None, true)]);
+    }
+
+    #[test]
+    fn an_address_counts_where_no_port_repeats() {
+        let scan = (1..4).map(|at| time_wait(at.into(), ("::1", 10 + at), ("::2", 20 + at)));
+        let rows = by_end(scan.collect(), 1);
+        assert_eq!(
+            rows.iter().map(|row| (row.total, row.ends)).collect::<Vec<_>>(),
+            [(Some(3), Some(tuple(("::1", 0), ("::2", 0))))]
+        );
+    }
+
+    proptest! {
+        /// However they are grouped, and however many groups are shown.
+        #[test]
+        fn no_socket_is_left_out(ports in prop::collection::vec((1_u16..9, 1_u16..9, 0_usize..2), 0..60), top in 1_usize..9) {
+            let states = [State::TimeWait, State::FinWait2];
+            let sockets = (1..).zip(&ports).map(|(cookie, (local, remote, state))| {
+                let ends = tuple(("::1", *local), ("::2", *remote));
+                socket(cookie, states[*state], Kept::Mini { due_ns: 1 }, ends)
+            });
+            let rows = counts(sockets.collect()).rows(top, None);
+            for by in [By::Owner, By::Remote] {
+                let rows: Vec<_> = rows.iter().filter(|row| row.by == by).collect();
+                prop_assert_eq!(rows.iter().filter_map(|row| row.total).sum::<u64>(), ports.len() as u64);
+                prop_assert!(rows.len() <= top + 1 && rows.iter().take(top).all(|row| row.groups.is_none()));
+            }
+        }
     }
 
     #[test]
     fn closed_sockets_are_not_counted_when_others_may_be_missing() {
         let closed = |allocated| {
             let rows = counts(vec![listener(1, "::"), listener(2, "::1")]).rows(0, allocated);
-            rows.iter().find(|row| row.state == State::Closed).and_then(|row| row.total)
+            rows.iter().find(|row| row.state == Some(State::Closed)).and_then(|row| row.total)
         };
         assert_eq!([closed(None), closed(Some(2)), closed(Some(5)), closed(Some(1))], [None, Some(0), Some(3), None]);
     }

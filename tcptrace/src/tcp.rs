@@ -173,9 +173,10 @@ words! {
         ResetDataAfterClose = "reset_data_after_close",
         /// The kernel sent a reset for another reason.
         ResetOther = "reset_other",
-        /// `connect(AF_UNSPEC)`.
+        /// `connect(AF_UNSPEC)`; or the process dropped the connection and nothing was sent: in `TCP_REPAIR`, or by
+        /// `SO_LINGER` 0 after both FINs.
         Disconnected = "disconnected",
-        /// No local port was left (`EADDRNOTAVAIL`).
+        /// No local port was left, or the one chosen was in use with that peer (`EADDRNOTAVAIL`).
         NoLocalPort = "no_local_port",
         /// The network said that the peer cannot be reached.
         Unreachable = "unreachable",
@@ -304,6 +305,11 @@ impl Tuple {
     /// `ipv4` or `ipv6`.
     pub fn family(&self) -> &'static str {
         if self.is_ipv4() { "ipv4" } else { "ipv6" }
+    }
+
+    /// Whether an address is link-local, so that it means nothing without an interface.
+    pub fn is_link_local(&self) -> bool {
+        self.local_ip.is_unicast_link_local() || self.remote_ip.is_unicast_link_local()
     }
 
     /// The same connection, seen from its other end.

@@ -14,7 +14,18 @@
 //! without unpacking any, which makes an index of its own unnecessary.
 //!
 //! Numbers in heads are little-endian; in bodies they are variable-length as postcard writes them, times as differences
-//! in ns. Head, losses, audit and counters are JSON. The records are in the order in which the events were taken in.
+//! in ns. Head, losses, audit, counters and end are JSON. The records are in the order in which the events were taken in.
+//!
+//! The last record of a file says that it ends, and why ([`Ended`]); the head announces that ([`Head::says_end`]). A file
+//! has the names of all network namespaces and control groups that its sockets have, told before they are needed; once
+//! many were told, each is told again when it is needed ([`Item::NamesAnew`]), so that readers keep those of live sockets
+//! only.
+//!
+//! # Compatibility
+//!
+//! Readers read every trace that an earlier version wrote. What later versions add are kinds of records, fields at the end
+//! of bodies, fields of JSON and bits of heads, which readers of this version skip: they tell what they know. Only where
+//! they would misread a block, [`block::VERSION`] changes, and they refuse it by name.
 
 pub mod block;
 mod decode;
@@ -35,9 +46,10 @@ use serde::{Deserialize, Serialize};
 use crate::audit::Finding;
 use crate::counters::Sample;
 use crate::event::{Event, Losses};
-use crate::filter::Criteria;
+use crate::filter::{Criteria, Undecided};
 use crate::lifecycle::{Config, Row};
 use crate::output::{Clock, Context, Format, TextOptions};
+use crate::probe::Feature;
 
 pub use self::decode::Senseless;
 pub use self::encode::Encoder;
@@ -65,6 +77,13 @@ pub enum Item {
         id: u64,
         /// Its path.
         path: Box<[u8]>,
+    },
+    /// A process is in a control group.
+    Process {
+        /// Its id, as the kernel side tells it.
+        pid: u32,
+        /// Id of the group; `None` when it cannot be found any more.
+        group: Option<u64>,
     },
     /// Names told before this hold for sockets that live now. Every other name is told again when it is mentioned.
     NamesAnew,
@@ -103,11 +122,30 @@ pub struct Head {
     /// Whether each of its files ends with an [`Ended`]: one without was cut off. Traces from before there were any do not
     /// say how they ended.
     pub says_end: bool,
+    /// Whether some processes were not looked at when somebody asked who holds which socket.
+    pub partial_scans: bool,
     /// What could be measured.
     pub features: Vec<RecordedFeature>,
     /// What whoever reads the trace is to be shown of it. The recording itself only leaves out what the kernel side
     /// can filter.
     pub filter: Criteria,
+}
+
+impl Head {
+    /// Whether the resets that sockets send are in it.
+    pub fn sees_resets(&self) -> bool {
+        self.sees(Feature::ResetSent).unwrap_or(true)
+    }
+
+    /// Whether the FINs that come to orphans are in it.
+    pub fn sees_fins(&self) -> bool {
+        self.sees(Feature::MiniFin).unwrap_or(false)
+    }
+
+    /// `None` where it does not say.
+    fn sees(&self, feature: Feature) -> Option<bool> {
+        self.features.iter().find(|it| it.feature == feature.as_str()).map(|it| it.available)
+    }
 }
 
 /// Whether something could be measured.
@@ -202,8 +240,8 @@ pub struct Summary {
     pub transitions: u64,
     /// Events that were lost while recording, or with a part of a trace, by cause.
     pub lost: Vec<Lost>,
-    /// Rows that were left out because their control group has no known name, so that a filter could not decide.
-    pub undecided: u64,
+    /// What filters could not decide.
+    pub undecided: Undecided,
     /// Damaged places: where in which file, and what is wrong with it.
     pub damage: Vec<Box<str>>,
     /// Files that end where nobody meant them to, as those of a recorder that was killed: which, and when the last event

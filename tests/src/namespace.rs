@@ -95,7 +95,9 @@ impl Namespace {
 
     /// A counter of this namespace, as `nstat -az` shows it: `counter("TcpExt", "TWRecycled")`.
     pub fn counter(&self, group: &str, name: &str) -> u64 {
-        let text = fs::read_to_string("/proc/thread-self/net/netstat").expect("read the network counters");
+        let read =
+            |file| fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("read the network counters");
+        let text = ["netstat", "snmp"].map(read).concat();
         let mut lines = text.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
         let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
         let found = names.split(' ').zip(values.split(' ')).find(|(key, _)| *key == name);

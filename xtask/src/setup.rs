@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: what must be installed, and installing it.
 
 pub(crate) mod python;
+pub(crate) mod qemu;
 
 use std::fmt;
 use std::path::Path;
@@ -23,7 +24,7 @@ pub(crate) struct Args {
     /// compiler that fuzzing needs
     #[arg(long)]
     tests: bool,
-    /// Also what tests on other kernels run in: QEMU
+    /// Also what tests on other kernels run in: QEMU, below Cargo's target directory if apt would have to remove packages
     #[arg(long)]
     vm: bool,
     /// Also the tools that the benchmark compares with
@@ -32,7 +33,7 @@ pub(crate) struct Args {
 }
 
 /// A program, or a part of one, that somebody else makes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tool {
     /// File in `PATH`, an absolute path, or a module of Python.
     file: &'static str,
@@ -122,9 +123,14 @@ impl Tool {
     fn is_missing(&self) -> bool {
         match self.file.strip_prefix("python3 -m ") {
             Some(module) => !python::has(module),
+            None if self.is_qemu() => qemu::find(self.file).is_none(),
             None if self.file.starts_with('/') => !Path::new(self.file).exists(),
             None => command::find(self.file).is_none(),
         }
+    }
+
+    fn is_qemu(&self) -> bool {
+        self.package.starts_with("qemu-system-")
     }
 }
 
@@ -134,12 +140,14 @@ struct Step {
     program: &'static str,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
+    /// The QEMU that this installs, which apt can refuse to.
+    qemu: Option<Tool>,
 }
 
 impl Step {
     fn new(program: &'static str, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Self { program, arguments, environment: Vec::new() }
+        Self { program, arguments, environment: Vec::new(), qemu: None }
     }
 
     fn with(mut self, name: &'static str, value: &str) -> Self {
@@ -152,6 +160,13 @@ impl Step {
         command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
+
+    fn run(&self) -> Result<()> {
+        match self.qemu {
+            Some(qemu) => qemu::install(qemu, &mut self.command()),
+            None => command::run(&mut self.command()),
+        }
+    }
 }
 
 impl fmt::Display for Step {
@@ -162,14 +177,21 @@ impl fmt::Display for Step {
 
 /// How to get the packages of those of `tools` that are missing.
 fn packages(tools: &[Tool], is_missing: impl Fn(&Tool) -> bool) -> Vec<Step> {
-    let mut packages: Vec<_> = tools.iter().filter(|tool| is_missing(tool)).map(|tool| tool.package).collect();
+    let (qemus, others): (Vec<&Tool>, Vec<&Tool>) =
+        tools.iter().filter(|tool| is_missing(tool)).partition(|tool| tool.is_qemu());
+    let mut packages: Vec<_> = others.iter().map(|tool| tool.package).collect();
     packages.dedup();
-    if packages.is_empty() {
-        return Vec::new();
-    }
-    let install = ["install", "--yes", "--no-install-recommends", "--no-remove"];
-    let install = Step::new("apt-get", &[&install, packages.as_slice()].concat());
-    vec![Step::new("apt-get", &["update"]), install.with("DEBIAN_FRONTEND", "noninteractive")]
+    let others = (!packages.is_empty()).then(|| apt_get("install", &packages));
+    let qemus = qemus.into_iter().map(|&qemu| Step { qemu: Some(qemu), ..apt_get("install", &[qemu.package]) });
+    let installs: Vec<_> = others.into_iter().chain(qemus).collect();
+    let update = (!installs.is_empty()).then(|| Step::new("apt-get", &["update"]));
+    update.into_iter().chain(installs).collect()
+}
+
+/// Whoever runs this keeps every package that is installed.
+fn apt_get(verb: &str, what: &[&str]) -> Step {
+    let options = [verb, "--yes", "--no-install-recommends", "--no-remove"];
+    Step::new("apt-get", &[&options, what].concat()).with("DEBIAN_FRONTEND", "noninteractive")
 }
 
 fn linker() -> Vec<Step> {
@@ -193,7 +215,7 @@ fn perform(steps: &[Step]) -> Result<()> {
         bail!("{why}; these commands (or what does the same here) install what is missing:\n{}", lines.join("\n"));
     }
     for step in steps {
-        command::run(&mut step.command())?;
+        step.run()?;
     }
     Ok(())
 }
@@ -209,6 +231,14 @@ mod tests {
         let install =
             "DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends --no-remove iproute2";
         assert_eq!(lines, ["apt-get update", install]);
+    }
+
+    #[test]
+    fn qemu_is_installed_apart_since_apt_can_refuse_it() {
+        let steps = packages(&VM_TOOLS, |tool| tool.package != "debian-archive-keyring");
+        let last = steps.iter().map(|step| (step.arguments.last().map(String::as_str), step.qemu.is_some()));
+        let expected = [("update", false), ("cpio", false), ("qemu-system-x86", true)];
+        assert_eq!(last.collect::<Vec<_>>(), expected.map(|(argument, is_qemu)| (Some(argument), is_qemu)));
     }
 
     #[test]

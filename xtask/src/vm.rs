@@ -72,11 +72,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         setup::require(&ARM_TOOLS)?;
         setup::require_target(arch.target())?;
     }
+    let qemu = setup::qemu::find(arch.qemu()).with_context(|| format!("{} is not installed", arch.qemu()))?;
     let folder = workspace::target().join("vm").join(arch.debian());
     let programs = folder.join("tests/tests");
     programs::build(arch, &programs)?;
     let bench =
-        Bench { args, arch, scenarios: programs::scenarios(arch, &programs, &args.scenarios)?, folder, programs };
+        Bench { args, arch, qemu, scenarios: programs::scenarios(arch, &programs, &args.scenarios)?, folder, programs };
     let (mut columns, mut failures) = (Vec::new(), Vec::new());
     for wanted in kernels {
         match bench.test(&wanted) {
@@ -122,6 +123,7 @@ fn publish(args: &Args, columns: &[Column]) -> Result<()> {
 struct Bench<'a> {
     args: &'a Args,
     arch: Arch,
+    qemu: PathBuf,
     scenarios: Vec<String>,
     /// Everything that is fetched or made is below it.
     folder: PathBuf,
@@ -227,7 +229,8 @@ impl Bench<'_> {
         image::executable(&self.programs.join("run"), script.as_bytes())?;
         image::pack(trees, initramfs)?;
         let (image, console) = (kernel.image()?, initramfs.with_extension("log"));
-        let machine = Machine { arch: self.arch, acceleration, kernel: &image, initramfs, console: &console };
+        let qemu = &self.qemu;
+        let machine = Machine { qemu, arch: self.arch, acceleration, kernel: &image, initramfs, console: &console };
         machine.run(Duration::from_secs(u64::from(self.args.minutes) * 60))
     }
 

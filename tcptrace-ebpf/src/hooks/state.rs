@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tcptrace_common::state::{CLOSED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT};
-use tcptrace_common::{ChildTail, EndTail, Head, OpenTail, counter, end_flag, flag, kind};
+use tcptrace_common::{ChildTail, ClosedChildTail, EndTail, Head, OpenTail, counter, end_flag, flag, kind};
 
 use crate::emit::{TaskRecord, boot_ns, count, fill_task, reserve, submit};
 use crate::kernel::load;
@@ -24,6 +24,12 @@ struct OpenRecord {
 struct ChildRecord {
     head: Head,
     child: ChildTail,
+}
+
+#[repr(C)]
+struct ClosedChildRecord {
+    head: Head,
+    closed: ClosedChildTail,
 }
 
 #[repr(C)]
@@ -122,12 +128,20 @@ unsafe fn report(change: Change, lost: usize) {
                 }
                 submit(entry);
             }
+        } else if old == SYN_RECV && new == FIN_WAIT1 {
+            // By `close`, and before 6.9 by `shutdown`: never by a packet (`tcp_close_state` in `net/ipv4/tcp.c`).
+            if let Some(mut entry) = reserve::<ClosedChildRecord>(lost) {
+                let record = entry.as_mut_ptr();
+                fill_head(&raw mut (*record).head, change, kind::STATE_CHILD_CLOSED);
+                fill_child(&raw mut (*record).closed.child, change);
+                fill_task(&raw mut (*record).closed.task);
+                submit(entry);
+            }
         } else if old == SYN_RECV || (old == LISTEN && new == SYN_RECV) {
             if let Some(mut entry) = reserve::<ChildRecord>(lost) {
                 let record = entry.as_mut_ptr();
                 fill_head(&raw mut (*record).head, change, kind::STATE_CHILD);
-                (&raw mut (*record).child.address).write(change.sk as u64);
-                (&raw mut (*record).child.cgroup).write(cgroup(change.tcp));
+                fill_child(&raw mut (*record).child, change);
                 submit(entry);
             }
         } else if old == CLOSED && matches!(new, SYN_SENT | LISTEN) {
@@ -170,7 +184,21 @@ unsafe fn fill_head(head: *mut Head, change: Change, kind: u8) {
         (&raw mut (*head).kind).write(kind);
         (&raw mut (*head).old).write(old);
         (&raw mut (*head).new).write(new);
-        (&raw mut (*head).flags).write(flags(tcp) | bit(unborn, flag::ID_IS_ADDRESS));
+        let silent = old == SYN_SENT && load::<u32>(tcp, off::TCP_SEGS_OUT()) == 0;
+        let more = bit(unborn, flag::ID_IS_ADDRESS) | bit(silent, flag::SILENT);
+        (&raw mut (*head).flags).write(flags(tcp) | more);
+    }
+}
+
+/// # Safety
+///
+/// `child` points into a reserved record; the pointers in `change` are trusted by the verifier.
+#[inline(always)]
+unsafe fn fill_child(child: *mut ChildTail, change: Change) {
+    // SAFETY: the writes stay inside the record; the verifier checks the loads.
+    unsafe {
+        (&raw mut (*child).address).write(change.sk as u64);
+        (&raw mut (*child).cgroup).write(cgroup(change.tcp));
     }
 }
 

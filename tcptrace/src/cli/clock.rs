@@ -1,10 +1,9 @@
-//! The kernel's clocks, in ns.
-
-use std::time::Duration;
+//! The kernel's clocks, in ns: those that events are timed by, in whatever time namespace this is.
 
 use anyhow::{Context, Result};
-use nix::time::{ClockId, clock_gettime};
+use nix::time::ClockId;
 
+use crate::existing::clock_ns;
 use crate::trace::Clocks;
 
 /// Two clocks read one after the other are taken as read at once if it took no longer than this.
@@ -15,8 +14,7 @@ pub(super) fn boot_ns() -> Result<u64> {
 }
 
 fn read(clock: ClockId) -> Result<u64> {
-    let time = clock_gettime(clock).with_context(|| format!("cannot read clock {clock}"))?;
-    u64::try_from(Duration::from(time).as_nanos()).context("the clock is out of range")
+    clock_ns(clock).with_context(|| format!("cannot read clock {clock}"))
 }
 
 /// What all of them show.

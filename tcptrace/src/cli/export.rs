@@ -32,8 +32,12 @@ pub(super) struct ExportArgs {
     /// Which rows: those of `connections` or those of `watch`
     #[arg(long, value_enum, default_value_t)]
     rows: Rows,
-    /// After those that ended, also the connections that were still open when a trace ended (event is stuck)
+    /// Leave out connections that were still open when a trace ended (event is open): by default they follow those that
+    /// ended, with what is known of them by then
     #[arg(long)]
+    ended: bool,
+    /// What is the default now, for older scripts.
+    #[arg(long, hide = true)]
     open: bool,
     /// Replace files that exist
     #[arg(long)]
@@ -79,7 +83,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<Outcome> {
     let mut exporter = exporter(args)?;
     let connections = args.rows == Rows::Connections;
     let config = Config { transitions: !connections, connections, ..Config::default() };
-    let open_too = args.open || args.to == Target::Perfetto;
+    let open_too = connections && !args.ended;
     let progress = if args.output.is_some() { Progress::new } else { Progress::beside_output };
     let mut each = |row: &Row, origin: &Origin| exporter.row(row, origin);
     let summary = args.trace.tell(config, open_too, progress, &mut each)?;

@@ -1,13 +1,13 @@
 //! Asks the kernel which sockets there are, and who has them, beside the stream: in a thread, one question at a time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::clock::boot_ns;
-use crate::event::{Event, Found, Holder};
-use crate::existing::{self, Namespaces, Socket};
+use crate::event::{Event, Flow, Holder};
+use crate::existing::{self, Namespaces, Progress, Socket, Wanted};
 use crate::probe::{Probe, Scan};
 
 /// Events handed over at a time.
@@ -16,8 +16,9 @@ const CHUNK: usize = 1024;
 const CHUNKS: usize = 16;
 /// Before the same is asked again, so many times what it took: at most a twentieth of one CPU goes into each question.
 const REST: u32 = 20;
-/// And this at least.
+/// And this at least; less before who has which socket is asked again: a report of one waits for that.
 const REST_AT_LEAST: Duration = Duration::from_secs(1);
+const REST_BEFORE_SCAN: Duration = Duration::from_millis(250);
 
 /// What a question brings.
 pub(super) enum Answer {
@@ -25,6 +26,8 @@ pub(super) enum Answer {
     Events(Vec<Event>),
     /// The network namespaces there are.
     Namespaces(Namespaces),
+    /// The sockets whose bytes can bypass TCP.
+    InSockmaps(BTreeSet<u64>),
 }
 
 /// What can be asked.
@@ -36,15 +39,22 @@ pub(super) enum Question {
     Scan,
     /// Which network namespaces are there?
     Namespaces,
+    /// Of which sockets can bytes bypass TCP?
+    Sockmaps,
 }
+
+/// In the order in which they are asked.
+const QUESTIONS: [Question; 4] = [Question::Survey, Question::Scan, Question::Namespaces, Question::Sockmaps];
 
 /// Asks one question after the other.
 pub(super) struct Inquirer {
     /// Sockets that it keeps out are not followed.
     filter: tcptrace_common::Filter,
-    wanted: [bool; 3],
+    /// Whether a scan says how far the data of connections has come.
+    flows: bool,
+    wanted: [bool; 4],
     /// Not to be asked before.
-    rested: [Instant; 3],
+    rested: [Instant; 4],
     running: Option<Running>,
 }
 
@@ -57,7 +67,12 @@ struct Running {
 
 impl Inquirer {
     pub(super) fn new(filter: tcptrace_common::Filter) -> Self {
-        Self { filter, wanted: [false; 3], rested: [Instant::now(); 3], running: None }
+        Self { filter, flows: false, wanted: [false; 4], rested: [Instant::now(); 4], running: None }
+    }
+
+    /// Has every scan say how far the data of connections has come.
+    pub(super) fn want_flows(&mut self) {
+        self.flows = true;
     }
 
     /// Asks as soon as may be.
@@ -83,11 +98,11 @@ impl Inquirer {
         }
         let since = Instant::now();
         let is_time = |question: &Question| self.wanted[*question as usize] && self.rested[*question as usize] <= since;
-        let question = [Question::Survey, Question::Scan, Question::Namespaces].into_iter().find(is_time)?;
+        let question = QUESTIONS.into_iter().find(is_time)?;
         self.wanted[question as usize] = false;
         let scan = if question == Question::Scan { probe.scan() } else { None };
         let (sender, receiver) = channel(CHUNKS);
-        let voice = Voice { to: sender, chunk: Vec::new(), filter: self.filter };
+        let voice = Voice { to: sender, chunk: Vec::new(), filter: self.filter, flows: self.flows };
         let spawned = std::thread::Builder::new().name("inquiry".into()).spawn(move || voice.answer(question, scan));
         if let Err(error) = spawned {
             log::warn!("cannot ask the kernel which sockets there are: no thread: {error}");
@@ -97,7 +112,7 @@ impl Inquirer {
         match question {
             Question::Survey => Some(Event::SurveyBegun { at: now }),
             Question::Scan => Some(Event::ScanBegun { at: now }),
-            Question::Namespaces => None,
+            Question::Namespaces | Question::Sockmaps => None,
         }
     }
 
@@ -109,7 +124,8 @@ impl Inquirer {
         };
         let answer = answers.recv().await;
         if answer.is_none() {
-            self.rested[*question as usize] = Instant::now() + (since.elapsed() * REST).max(REST_AT_LEAST);
+            let least = if *question == Question::Scan { REST_BEFORE_SCAN } else { REST_AT_LEAST };
+            self.rested[*question as usize] = Instant::now() + (since.elapsed() * REST).max(least);
             self.running = None;
         }
         answer
@@ -121,6 +137,7 @@ struct Voice {
     to: Sender<Answer>,
     chunk: Vec<Event>,
     filter: tcptrace_common::Filter,
+    flows: bool,
 }
 
 impl Voice {
@@ -130,11 +147,15 @@ impl Voice {
             (Question::Scan, Some(scan)) => self.walk(scan),
             (Question::Scan, None) => self.read_proc(),
             (Question::Namespaces, _) => self.send(Answer::Namespaces(Namespaces::find())),
+            (Question::Sockmaps, _) => match existing::in_sockmaps() {
+                Ok(cookies) => self.send(Answer::InSockmaps(cookies)),
+                Err(error) => log::debug!("cannot look which sockets are in sockmaps: {error}"),
+            },
         }
     }
 
     fn survey(&mut self) {
-        self.sockets(|voice, answer| match answer {
+        self.sockets(Wanted::All, |voice, answer| match answer {
             // Its child inherits the cookie of a request that has become a connection in the meantime.
             existing::Answer::Socket(socket) if !socket.is_request => voice.say(Event::Found(socket.found)),
             existing::Answer::Socket(_) => {}
@@ -147,22 +168,60 @@ impl Voice {
         if let Err(error) = scan.run(|event| self.say(event)) {
             log::warn!("cannot look who has which socket: {error}");
         }
+        let subflows = self.mptcp_inodes();
+        if !subflows.is_empty() {
+            self.look_into_proc(|inode| subflows.contains(&inode));
+        }
+        self.tell_flows();
         self.end(|at| Event::ScanEnded { at });
+    }
+
+    /// The inode numbers of sockets of MPTCP, which have descriptors for their subflows. A walk meets them, and passes
+    /// over them.
+    fn mptcp_inodes(&self) -> HashSet<u32> {
+        let mut inodes = HashSet::new();
+        let (only, own) = (self.filter.netns, Namespaces::own_namespace());
+        let mut here = |netns: Option<u32>| {
+            if only == 0 || netns == Some(only) {
+                existing::mptcp(&mut |inode| {
+                    inodes.insert(inode);
+                });
+            }
+        };
+        here(own);
+        for other in Namespaces::find().iter().filter(|other| Some(other.inode) != own) {
+            // One that cannot be entered was reported by the survey.
+            if (only == 0 || other.inode == only) && other.enter().is_ok_and(|entered| entered) {
+                here(Some(other.inode));
+            }
+        }
+        inodes
     }
 
     /// The same as a walk, by inode numbers, where the kernel cannot walk.
     fn read_proc(&mut self) {
-        let mut by_inode: HashMap<u32, Found> = HashMap::new();
-        self.sockets(|_, answer| {
+        self.look_into_proc(|inode| inode != 0);
+        self.tell_flows();
+        self.end(|at| Event::ScanEnded { at });
+    }
+
+    fn look_into_proc(&mut self, wanted: impl Fn(u32) -> bool) {
+        if !existing::are_all_visible() {
+            // `/proc` numbers processes as nothing else does.
+            return;
+        }
+        let (mut found_at, mut inodes) = (Vec::new(), HashSet::new());
+        self.sockets(Wanted::All, |_, answer| {
             if let existing::Answer::Socket(Socket { found, inode, .. }) = answer
-                && inode != 0
+                && wanted(inode)
             {
-                by_inode.insert(inode, found);
+                found_at.push((inode, found));
+                inodes.insert(inode);
             }
         });
-        match existing::holders(|inode| by_inode.contains_key(&inode)) {
+        match existing::holders(|inode| inodes.contains(&inode), |_| false) {
             Ok(holders) => {
-                for (inode, found) in by_inode {
+                for (inode, found) in found_at {
                     let Some(holding) = holders.of(inode) else { continue };
                     let holder = Event::Holder(Holder { found, task: holding.task, fd: holding.fd });
                     (0..holding.count).for_each(|_| self.say(holder));
@@ -170,24 +229,37 @@ impl Voice {
             }
             Err(error) => log::warn!("cannot look who has which socket: {error}"),
         }
-        self.end(|at| Event::ScanEnded { at });
     }
 
-    /// Goes through the sockets that the filter lets through.
-    fn sockets(&mut self, mut each: impl FnMut(&mut Self, existing::Answer)) {
+    fn tell_flows(&mut self) {
+        if !self.flows {
+            return;
+        }
+        self.sockets(Wanted::Flowing, |voice, answer| {
+            if let existing::Answer::Socket(Socket { found, send_queue: unacked, progress: Some(progress), .. }) =
+                answer
+            {
+                let Progress { acked, received, .. } = progress;
+                voice.say(Event::Flow(Flow { at: found.at, id: found.id, acked, received, unacked }));
+            }
+        });
+    }
+
+    /// Goes through the wanted sockets that the filter lets through.
+    fn sockets(&mut self, wanted: Wanted, mut each: impl FnMut(&mut Self, existing::Answer)) {
         let filter = self.filter;
         let only: &[u32] = if filter.netns == 0 { &[] } else { &[filter.netns] };
         // IPv4-mapped addresses are in the dump of IPv6.
         let namespaces = Namespaces::find();
-        let surveyed = existing::survey(&namespaces, only, filter.family != 6, true, &mut |answer| {
-            let wanted = match &answer {
+        let surveyed = existing::survey(&namespaces, only, wanted, filter.family != 6, true, &mut |answer| {
+            let passes = match &answer {
                 existing::Answer::Socket(socket) => {
                     let (tuple, netns) = (&socket.found.tuple, socket.found.netns.unwrap_or(0));
                     filter.wants(netns, tuple.is_ipv4(), tuple.local_port, tuple.remote_port)
                 }
                 existing::Answer::Namespace(_) => true,
             };
-            if wanted {
+            if passes {
                 each(self, answer);
             }
         });

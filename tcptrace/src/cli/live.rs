@@ -12,12 +12,16 @@ use super::Outcome;
 use super::audit::{Audited, refuse_filters};
 use super::record::{Recorder, Target};
 use super::run::{Stop, reached, runtime};
-use super::select::{ConnectionRows, EngineArgs, FilterArgs, OutputArgs, ProbeArgs, duration, warn_of_missing_groups};
+use super::select::{
+    ConnectionRows, EngineArgs, FilterArgs, OutputArgs, ProbeArgs, duration, refuse_foreign_pids,
+    warn_of_missing_groups,
+};
 use super::source::{Sink, Source};
 use super::view::View;
 use crate::existing::Namespaces;
 use crate::lifecycle::Config;
 use crate::output::{Format, Kind};
+use crate::probe::Feature;
 use crate::trace::{Item, Plan, Store};
 
 #[derive(Args, Debug)]
@@ -73,6 +77,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     if args.audit {
         refuse_filters(&criteria);
     }
+    refuse_foreign_pids(&criteria)?;
     warn_of_missing_groups(&criteria, true);
     let options = args.probe.options(criteria.kernel());
     let existing = !args.probe.no_existing;
@@ -80,12 +85,18 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     let store = plan.map(|plan| Store::create(&plan)).transpose()?;
     // A line of text has no room for names.
     let names = store.is_some() || args.output.format != Format::Text || !criteria.cgroups.is_empty();
+    let processes = store.is_some() || !criteria.cgroups.is_empty() && !criteria.owner_only;
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
-        let mut source = Source::attach(&options, existing, names, true)?;
+        let mut source = Source::attach(&options, existing, names, processes, true)?;
         let config = args.engine.config(kind, rows.at_close);
-        let config = Config { existing, scans: source.knows_cookies(), ..config };
+        let (resets, fins) = (source.has(Feature::ResetSent), source.has(Feature::MiniFin));
+        let (scans, partial_scans) = (source.knows_cookies(), source.scans_in_part());
+        let config = Config { existing, scans, partial_scans, resets, fins, ..config };
         let target = store.map(|store| Target::Files { store, rotate: None, most_bytes: None });
+        if config.stuck_after.is_some() {
+            source.want_flows();
+        }
         let recorder = match target {
             Some(target) => Some(Recorder::new(target, source.head()?, criteria.clone())?),
             None => None,

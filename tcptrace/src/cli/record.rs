@@ -22,7 +22,7 @@ use self::child::Running;
 use self::memory::Memory;
 use super::audit::{Audited, refuse_filters};
 use super::run::{Stop, handler, reached, runtime};
-use super::select::{FilterArgs, ProbeArgs, bytes, duration, warn_of_missing_groups};
+use super::select::{FilterArgs, ProbeArgs, bytes, duration, refuse_foreign_pids, warn_of_missing_groups};
 use super::source::Source;
 use super::{Outcome, say};
 use crate::existing::Namespaces;
@@ -99,6 +99,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
     if args.audit {
         refuse_filters(&criteria);
     }
+    refuse_foreign_pids(&criteria)?;
     warn_of_missing_groups(&criteria, true);
     let options = args.probe.options(criteria.kernel());
     // Whatever is wrong with the file is said before anything is attached.
@@ -106,7 +107,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
         let mut dump = handler(SignalKind::user_defined1())?;
-        let mut source = Source::attach(&options, !args.probe.no_existing, true, !args.no_facts)?;
+        let mut source = Source::attach(&options, !args.probe.no_existing, true, true, !args.no_facts)?;
         let recorder = Recorder::new(target, source.head()?, criteria.clone())?;
         let mut recorder = Audited::new(recorder, args.audit, &source, &criteria)?;
         source.begin(&namespaces, &mut recorder)?;

@@ -10,7 +10,7 @@ use clap::Args;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::say;
-use crate::existing::{Groups, Namespaces};
+use crate::existing::{Groups, Namespaces, are_all_visible};
 use crate::filter::Criteria;
 use crate::lifecycle::Config;
 use crate::output::{Format, Kind, sanitise};
@@ -34,16 +34,20 @@ pub(super) struct FilterArgs {
     /// Local or remote address, or network in CIDR notation
     #[arg(long, value_name = "CIDR", value_parser = network)]
     addr: Vec<IpNet>,
-    /// Process id of the owner
+    /// Process id of the owner, of a process that holds the socket, or of the one that closed it
     #[arg(long, value_name = "PID")]
     pid: Vec<u32>,
-    /// Process name of the owner
+    /// Name of one of those processes
     #[arg(long, value_name = "NAME")]
     comm: Vec<String>,
+    /// Match --pid and --comm against the owner only, and --cgroup against the socket's own control group
+    #[arg(long)]
+    owner_only: bool,
     /// Network namespace, by name (`ip netns`), inode number (`readlink /proc/PID/ns/net`) or path (/proc/PID/ns/net)
     #[arg(long, value_name = "NETNS")]
     netns: Vec<String>,
-    /// Control group of the socket: its path or that of one above it, a container's id, or a systemd unit
+    /// Control group of the socket or of one of those processes: its path or that of one above it, a container's id, or
+    /// any systemd unit on the path
     #[arg(long, value_name = "CGROUP")]
     cgroup: Vec<String>,
     /// State that is left or entered; for connections: that they were in; for sockets: that they are in
@@ -75,6 +79,7 @@ impl FilterArgs {
             networks: self.addr.clone(),
             pids: self.pid.clone(),
             comms: self.comm.clone(),
+            owner_only: self.owner_only,
             netns: self.netns.iter().map(|netns| namespaces.resolve(netns)).collect::<Result<_, _>>()?,
             cgroups: self.cgroup.clone(),
             states: self.state.clone(),
@@ -86,6 +91,19 @@ impl FilterArgs {
     }
 }
 
+/// In a pid namespace, nothing says by which number the kernel side knows a process.
+///
+/// # Errors
+/// When processes are asked for by such numbers.
+pub(super) fn refuse_foreign_pids(criteria: &Criteria) -> Result<()> {
+    anyhow::ensure!(
+        criteria.pids.is_empty() || are_all_visible(),
+        "cannot filter by --pid in this pid namespace: the kernel reports the host's process ids; use --comm or --cgroup, \
+         or run in the host's pid namespace (--pid=host)"
+    );
+    Ok(())
+}
+
 /// Warns of control groups that are asked for and do not exist now. Unlike a network namespace, they match by name
 /// whenever they are made, if the program runs long enough to see it.
 pub(super) fn warn_of_missing_groups(criteria: &Criteria, goes_on: bool) {
@@ -94,7 +112,8 @@ pub(super) fn warn_of_missing_groups(criteria: &Criteria, goes_on: bool) {
     }
     let Some(missing) = Groups::new().missing(&criteria.cgroups) else {
         return say(
-            "no control group has a known name, because cgroup2 is not mounted here: --cgroup matches no socket",
+            "no control group has a known name, because cgroup2 is not mounted here: --cgroup cannot decide, and hides no \
+             socket",
         );
     };
     let later = if goes_on { "; its sockets are shown if it is made later" } else { "" };
@@ -133,8 +152,9 @@ pub(super) struct EngineArgs {
     /// Follow at most this many sockets, and forget the one that has been idle longest beyond that
     #[arg(long, value_name = "N", default_value_t = Config::default().sockets)]
     pub(super) max_sockets: usize,
-    /// Report a socket that stays in CLOSE_WAIT, FIN_WAIT2, LAST_ACK or SYN_SENT for so long, or whose connection is over
-    /// while its descriptor is still open; and again whenever that time has doubled (30s, 5m)
+    /// Report a socket that stays for so long in a state that should pass (all but ESTABLISHED, LISTEN and TIME_WAIT), an
+    /// established connection whose peer acknowledges nothing of what was written, and a descriptor whose connection is
+    /// over; and again whenever that time has doubled (30s, 5m). A half-closed connection on which data flows is not stuck
     #[arg(long, value_name = "TIME", value_parser = duration)]
     report_stuck: Option<Duration>,
 }

@@ -9,10 +9,11 @@ use super::outlet::Outlet;
 use super::select::{FilterArgs, OutputArgs, warn_of_missing_groups};
 use super::view::undecided;
 use super::{Outcome, say};
-use crate::existing::{self, Answer, Coverage, Groups, Holders, Holding, Namespaces, Socket};
-use crate::filter::Criteria;
+use crate::existing::{self, Answer, Coverage, Groups, Holders, Holding, Namespaces, Socket, Wanted};
+use crate::filter::{Criteria, Undecided, Verdict};
 use crate::output::{self, Format, Kind, Printer, TextOptions};
-use crate::snapshot::{Counts, Entry, Snapshot};
+use crate::snapshot::{self, Counts, Entry, Snapshot};
+use crate::tcp::Task;
 
 /// Arguments of `snapshot`.
 #[derive(Args, Debug)]
@@ -20,7 +21,7 @@ pub(super) struct SnapshotArgs {
     /// Print every socket, instead of how many there are
     #[arg(long)]
     list: bool,
-    /// How many owners and how many remote ends to print, those with the most sockets first
+    /// How many owners and how many ends to print, those with the most sockets first; the others are summed up
     #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "list")]
     top: usize,
     #[command(flatten)]
@@ -34,18 +35,22 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let criteria = args.filter.criteria(&namespaces)?;
     warn_of_missing_groups(&criteria, false);
     // Asking changes the network namespace of the thread.
-    let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria)).join());
+    let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria, args.list)).join());
     let Found { sockets, coverage, allocated } = asked.map_err(|_| anyhow!("cannot list TCP sockets: a bug"))??;
-    let holders = holders(&sockets)?;
-    let snapshot = Snapshot::new(sockets, |inode| holders.of(inode));
     let mut report = Report::new(&args.output, criteria)?;
     namespaces.teach(&mut report.context.names);
-    let allocated = allocated.filter(|_| coverage.is_complete());
+    for existing::Interface { netns, index, name } in &coverage.interfaces {
+        report.context.names.name_interface(*netns, *index, name);
+    }
+    let are_hidden = existing::are_processes_hidden();
+    let allocated = allocated.filter(|_| coverage.is_complete() && !are_hidden);
+    let holders = holders(&sockets, |task| report.prefers(task))?;
+    let snapshot = Snapshot::new(sockets, |inode| holders.of(inode));
     let shown = if args.list { report.list(&snapshot)? } else { report.counts(&snapshot, args.top, allocated)? };
     let places = coverage.namespaces.len() + coverage.interrupted.len();
     let (sockets, places) = (counted(shown, "socket"), counted(places as u64, "network namespace"));
     let undecided = undecided(report.undecided, "socket");
-    say(format_args!("{sockets} in {places}{undecided}{}", unseen(&coverage, &holders)));
+    say(format_args!("{sockets} in {places}{undecided}{}", unseen(&coverage, &holders, are_hidden)));
     Ok(Outcome::Done)
 }
 
@@ -57,7 +62,8 @@ struct Found {
 }
 
 impl Found {
-    fn ask(namespaces: &Namespaces, criteria: &Criteria) -> Result<Self> {
+    /// `ages`: ask again for those whose age the kernel can tell.
+    fn ask(namespaces: &Namespaces, criteria: &Criteria, ages: bool) -> Result<Self> {
         let mut sockets = Vec::new();
         let mut keep = |answer| {
             if let Answer::Socket(socket) = answer {
@@ -67,15 +73,24 @@ impl Found {
         // IPv4-mapped addresses are among those of IPv6.
         let ipv4 = criteria.ipv4 || !criteria.ipv6;
         let allocated = existing::allocated();
-        let coverage = existing::survey(namespaces, &criteria.netns, ipv4, true, &mut keep)?;
+        let coverage = existing::survey(namespaces, &criteria.netns, Wanted::All, ipv4, true, &mut keep)?;
+        if ages && sockets.iter().any(snapshot::is_waiting) {
+            let mut keep = |answer| {
+                if let Answer::Socket(socket) = answer {
+                    sockets.push(socket);
+                }
+            };
+            // What it cannot list now is known from before, but for the age.
+            existing::survey(namespaces, &criteria.netns, Wanted::Waiting, ipv4, true, &mut keep)?;
+        }
         Ok(Self { sockets, coverage, allocated })
     }
 }
 
-fn holders(sockets: &[Socket]) -> Result<Holders> {
+fn holders(sockets: &[Socket], prefers: impl FnMut(&Task) -> bool) -> Result<Holders> {
     let mut inodes: Vec<u32> = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
     inodes.sort_unstable();
-    existing::holders(|inode| inodes.binary_search(&inode).is_ok()).context("cannot look who has which socket")
+    existing::holders(|inode| inodes.binary_search(&inode).is_ok(), prefers).context("cannot look who has which socket")
 }
 
 /// What is shown of it, and how.
@@ -84,8 +99,7 @@ struct Report {
     printer: Box<dyn Printer>,
     context: output::Context,
     groups: Option<Groups>,
-    /// Sockets left out because their control group has no known name.
-    undecided: u64,
+    undecided: Undecided,
 }
 
 impl Report {
@@ -95,7 +109,7 @@ impl Report {
         // A line of text has no room for them.
         let groups = output.format != Format::Text || !criteria.cgroups.is_empty();
         let printer = output.format.printer(Outlet::default(), text);
-        Ok(Self { criteria, printer, context, groups: groups.then(Groups::new), undecided: 0 })
+        Ok(Self { criteria, printer, context, groups: groups.then(Groups::new), undecided: Undecided::default() })
     }
 
     fn list(&mut self, snapshot: &Snapshot<impl Fn(u32) -> Option<Holding>>) -> Result<u64> {
@@ -137,21 +151,34 @@ impl Report {
         if let (Some(groups), Some(id)) = (&mut self.groups, socket.identity.cgroup) {
             groups.learn(id, &mut self.context.names);
         }
-        let names = &self.context.names;
-        self.undecided += u64::from(self.criteria.socket_hangs_on_name(socket, names));
-        self.criteria.is_empty() || self.criteria.match_socket(socket, names)
+        if self.criteria.is_empty() {
+            return true;
+        }
+        let verdict = self.criteria.judge_socket(socket, &self.context.names);
+        self.undecided.shown += u64::from(verdict == Verdict::Undecided);
+        self.undecided.left_out += u64::from(verdict == Verdict::Unknown);
+        matches!(verdict, Verdict::Shown | Verdict::Undecided)
+    }
+
+    /// Whether a process that has sockets is one that is asked for.
+    fn prefers(&mut self, task: &Task) -> bool {
+        if let (Some(groups), false) = (&mut self.groups, self.criteria.cgroups.is_empty()) {
+            let group = groups.of_process(task.pid);
+            self.context.names.note_process(task.pid, group);
+            group.iter().for_each(|id| groups.learn(*id, &mut self.context.names));
+        }
+        self.criteria.wants_process(task, &self.context.names)
     }
 }
 
 /// What could not be seen, in words for the closing line.
-fn unseen(coverage: &Coverage, holders: &Holders) -> String {
+fn unseen(coverage: &Coverage, holders: &Holders, are_hidden: bool) -> String {
     let mut parts = Vec::new();
-    if holders.unseen_processes > 0 {
-        parts.push(format!("the descriptors of {}", counted(holders.unseen_processes as u64, "process")));
+    parts.extend(of_processes("descriptors", holders.unseen_processes, are_hidden));
+    if !existing::are_all_visible() && !are_hidden {
+        parts.push("the processes outside this pid namespace".to_owned());
     }
-    if coverage.unseen_processes > 0 {
-        parts.push(format!("the network namespaces of {}", counted(coverage.unseen_processes as u64, "process")));
-    }
+    parts.extend(of_processes("network namespaces", coverage.unseen_processes, are_hidden));
     parts.extend(coverage.unreadable.iter().map(|(netns, reason)| format!("network namespace {netns} ({reason})")));
     if !coverage.interrupted.is_empty() {
         let places = counted(coverage.interrupted.len() as u64, "network namespace");
@@ -159,6 +186,17 @@ fn unseen(coverage: &Coverage, holders: &Holders) -> String {
     }
     let advice = if nix::unistd::geteuid().is_root() { "" } else { "; run as root to see all" };
     if parts.is_empty() { String::new() } else { format!("; not seen: {}{advice}", parts.join(", ")) }
+}
+
+/// What processes do not show, or `/proc` does not show of them.
+fn of_processes(what: &str, unseen: usize, are_hidden: bool) -> Option<String> {
+    let of = match (unseen, are_hidden) {
+        (0, false) => return None,
+        (0, true) => "the processes that /proc hides (hidepid)".to_owned(),
+        (_, false) => counted(unseen as u64, "process"),
+        (_, true) => format!("{} and of those that /proc hides (hidepid)", counted(unseen as u64, "process")),
+    };
+    Some(format!("the {what} of {of}"))
 }
 
 fn counted(number: u64, what: &str) -> String {

@@ -3,8 +3,10 @@
 mod counting;
 mod gaps;
 mod naming;
+mod processes;
 mod told;
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -17,8 +19,8 @@ use self::naming::Naming;
 use super::clock::{self, boot_ns};
 use super::inquire::{Answer, Inquirer, Question};
 use super::say;
-use crate::event::{Cause, Change, Event, Losses};
-use crate::existing::Namespaces;
+use crate::event::{Cause, Change, Event, Id, Losses};
+use crate::existing::{Namespaces, are_all_visible};
 use crate::probe::{Feature, Options, Probe};
 use crate::trace::{Clocks, Head, Item, RecordedFeature};
 
@@ -76,6 +78,8 @@ pub(super) struct Source {
     probe: Probe,
     inquirer: Inquirer,
     naming: Naming,
+    /// The sockets whose bytes could bypass TCP when last looked at.
+    in_sockmaps: BTreeSet<u64>,
     existing: bool,
     /// Whether the kernel's counters are to be looked at; in which network namespace only, if it is not 0; and what looks.
     facts: bool,
@@ -98,12 +102,13 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Attaches the programs. `facts`: the kernel's counters are told, too.
-    pub(super) fn attach(options: &Options, existing: bool, names: bool, facts: bool) -> Result<Self> {
+    /// Attaches the programs. `processes`: the control groups of processes are told; `facts`: the kernel's counters.
+    pub(super) fn attach(options: &Options, existing: bool, names: bool, processes: bool, facts: bool) -> Result<Self> {
         let probe = Probe::attach(options)?;
         Ok(Self {
             inquirer: Inquirer::new(options.filter),
-            naming: Naming::new(names),
+            naming: Naming::new(names, processes),
+            in_sockmaps: BTreeSet::new(),
             existing: existing && probe.knows_cookies(),
             facts,
             only: options.filter.netns,
@@ -120,6 +125,11 @@ impl Source {
         })
     }
 
+    /// Has whoever looks who holds which socket look how far their data has come, too.
+    pub(super) fn want_flows(&mut self) {
+        self.inquirer.want_flows();
+    }
+
     /// Whether sockets are told apart by their cookies.
     pub(super) fn knows_cookies(&self) -> bool {
         self.probe.knows_cookies()
@@ -130,12 +140,20 @@ impl Source {
         self.probe.services().iter().any(|(served, service)| *served == feature && service.is_attached())
     }
 
+    /// Whether some processes are not looked at when somebody asks who holds which socket.
+    pub(super) fn scans_in_part(&self) -> bool {
+        !are_all_visible()
+    }
+
     /// Says that everything is attached that can be, and what cannot.
     pub(super) fn say_ready(&self) {
         say("ready");
         let services = self.probe.services().iter();
         let missing: Vec<_> =
             services.filter(|(_, service)| !service.is_attached()).map(|(feature, _)| feature.purpose()).collect();
+        if self.scans_in_part() {
+            say("which processes outside this pid namespace hold a socket is not seen here (tcptrace check says why)");
+        }
         if !missing.is_empty() {
             say(format_args!("not seen here: {} (tcptrace check says why)", missing.join("; ")));
         }
@@ -148,7 +166,7 @@ impl Source {
         let features = self.probe.services().iter().map(|(feature, service)| RecordedFeature {
             feature: feature.as_str().to_owned(),
             available: service.is_attached(),
-            detail: service.detail().to_owned(),
+            detail: service.detail().into_owned(),
         });
         Ok(Head {
             program: format!("tcptrace {}", env!("CARGO_PKG_VERSION")),
@@ -160,6 +178,7 @@ impl Source {
             knows_cookies: self.knows_cookies(),
             existing: self.existing,
             says_end: false,
+            partial_scans: self.scans_in_part(),
             features: features.collect(),
             filter: crate::filter::Criteria::default(),
         })
@@ -203,6 +222,7 @@ impl Source {
             // What is answered is older than whatever comes next, and younger than what has just come.
             match answer {
                 Some(Answer::Events(events)) => events.into_iter().for_each(|event| self.push(event)),
+                Some(Answer::InSockmaps(cookies)) => self.note_sockmaps(cookies)?,
                 Some(Answer::Namespaces(namespaces)) => self.naming.name_namespaces(&namespaces, &mut self.items),
                 None => {}
             }
@@ -350,6 +370,16 @@ impl Source {
         Ok(())
     }
 
+    /// What was there before is known.
+    fn note_sockmaps(&mut self, cookies: BTreeSet<u64>) -> Result<()> {
+        let at = boot_ns()?;
+        for cookie in cookies.difference(&std::mem::take(&mut self.in_sockmaps)) {
+            self.push(Event::Bypassing { at, id: Id::Cookie(*cookie) });
+        }
+        self.in_sockmaps = cookies;
+        Ok(())
+    }
+
     /// Asks what the sink would like to know, now or later.
     fn inquire(&mut self, sink: &mut impl Sink) -> Result<()> {
         let wants_survey = sink.wants_survey();
@@ -362,6 +392,9 @@ impl Source {
                 counting.want_whole();
             }
             counting.ask();
+        }
+        if self.knows_cookies() {
+            self.inquirer.want(Question::Sockmaps);
         }
         if sink.wants_scan() {
             self.inquirer.want(Question::Scan);

@@ -60,11 +60,12 @@ pub(super) fn run(args: &TimelineArgs) -> Result<Outcome> {
     let offered = selection.offered();
     // The other end is drawn whatever the filters say, so it may not have come up yet.
     let is_all_seen = args.conn.is_empty() && traces.is_unfiltered();
+    let is_all_drawn = is_all_seen && selection.is_whole();
     let addresses = selection.addresses();
     let mut peers = Peers::of(selection.into_items());
-    if peers.are_wanted(|ip| !is_all_seen || addresses.may_have(ip)) {
+    if !is_all_drawn && peers.are_wanted(|ip| !is_all_seen || addresses.may_have(ip)) {
         let traces = traces.unfiltered();
-        let ids = traces.ids_of(&peers.missing())?;
+        let ids = traces.ids_of(&peers.tuples())?;
         each_connection(&traces, Some(ids), &mut |connection, origin| peers.offer(connection, origin))?;
     }
     let groups = peers.into_groups();

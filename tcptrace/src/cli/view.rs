@@ -10,7 +10,7 @@ use super::outlet::{Blocked, Outlet};
 use super::select::OutputArgs;
 use super::{Outcome, say};
 use crate::audit::Finding;
-use crate::filter::Criteria;
+use crate::filter::{Criteria, Undecided};
 use crate::follow::Follower;
 use crate::lifecycle::{Config, Row};
 use crate::names::Names;
@@ -35,13 +35,18 @@ pub(super) fn say_audit(findings: &[Finding], names: &Names) {
     audit_lines(findings, names).iter().for_each(|line| say(format_args!("audit: {line}")));
 }
 
-/// How much `--cgroup` could not decide, for a closing line; nothing if it could decide everything.
-pub(super) fn undecided(count: u64, what: &str) -> String {
-    match count {
-        0 => String::new(),
-        1 => format!(", 1 {what} not decided by --cgroup: its control group has no known name"),
-        _ => format!(", {count} {what}s not decided by --cgroup: their control groups have no known name"),
+/// What filters could not decide, for a closing line; nothing if they could decide everything.
+pub(super) fn undecided(undecided: Undecided, what: &str) -> String {
+    let counted = |count: u64| if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") };
+    let Undecided { shown, left_out } = undecided;
+    let mut words = String::new();
+    if shown > 0 {
+        words.push_str(&format!(", {} not decided by --cgroup and shown: a control group is unknown", counted(shown)));
     }
+    if left_out > 0 {
+        words.push_str(&format!(", {} not decided and left out: the process is unknown", counted(left_out)));
+    }
+    words
 }
 
 /// Prints a row; on standard error, if the format has no room for it.

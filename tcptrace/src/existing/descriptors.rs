@@ -23,8 +23,8 @@ const LINK: usize = 32;
 #[derive(Clone, Debug, Default)]
 pub struct Holders {
     sockets: HashMap<u32, Entry, FixedState>,
-    /// Those that have one, once each.
-    processes: Vec<Task>,
+    /// Those that have one, once each, and whether they are preferred.
+    processes: Vec<(Task, bool)>,
     /// How many processes do not show their descriptors: it takes the right to trace them.
     pub unseen_processes: usize,
 }
@@ -41,7 +41,7 @@ struct Entry {
 /// Who has a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {
-    /// The process with the lowest id.
+    /// The process with the lowest id, of those that are preferred if there are any.
     pub task: Task,
     /// Its lowest descriptor.
     pub fd: u32,
@@ -49,7 +49,8 @@ pub struct Holding {
     pub count: u32,
 }
 
-/// Looks for descriptors of the sockets that are wanted, by inode number.
+/// Looks for descriptors of the sockets that are wanted, by inode number. Of several processes that have one, those that
+/// are preferred come first.
 ///
 /// A process is asked as a whole, by its main thread: what belongs to a thread with descriptors of its own
 /// (`unshare(CLONE_FILES)`) is not found, nor what belongs to other threads when the main one has ended. Process ids
@@ -58,10 +59,10 @@ pub struct Holding {
 /// # Errors
 ///
 /// If `/proc` cannot be read, or there is no descriptor or memory left for it.
-pub fn holders(wanted: impl Fn(u32) -> bool) -> io::Result<Holders> {
+pub fn holders(wanted: impl Fn(u32) -> bool, mut prefers: impl FnMut(&Task) -> bool) -> io::Result<Holders> {
     let mut holders = Holders::default();
     for pid in processes::ids()? {
-        match holders.look_into(pid, &wanted) {
+        match holders.look_into(pid, &wanted, &mut prefers) {
             Err(Errno::EACCES | Errno::EPERM) => holders.unseen_processes += 1,
             Err(error @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
                 return Err(about(format_args!("/proc/{pid}/fd"))(error.into()));
@@ -77,11 +78,16 @@ impl Holders {
     /// Who has the socket with this inode number.
     pub fn of(&self, inode: u32) -> Option<Holding> {
         let entry = self.sockets.get(&inode)?;
-        let task = *self.processes.get(usize::try_from(entry.process).ok()?)?;
+        let (task, _) = *self.processes.get(usize::try_from(entry.process).ok()?)?;
         Some(Holding { task, fd: entry.fd, count: entry.count })
     }
 
-    fn look_into(&mut self, pid: u32, wanted: &impl Fn(u32) -> bool) -> nix::Result<()> {
+    fn look_into(
+        &mut self,
+        pid: u32,
+        wanted: &impl Fn(u32) -> bool,
+        prefers: &mut impl FnMut(&Task) -> bool,
+    ) -> nix::Result<()> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let mut directory = Dir::open(format!("/proc/{pid}/fd").as_str(), flags, Mode::empty())?;
         let handle = directory.as_raw_fd();
@@ -91,22 +97,27 @@ impl Holders {
             let name = entry.file_name();
             let Some(fd) = processes::digits(name.to_bytes()) else { continue };
             if let Some(inode) = socket(handle, name)?.filter(|inode| wanted(*inode)) {
-                let process = *process.get_or_insert_with(|| self.add_process(pid));
+                let process = *process.get_or_insert_with(|| self.add_process(pid, prefers));
                 self.note(inode, process, fd);
             }
         }
         Ok(())
     }
 
-    fn add_process(&mut self, pid: u32) -> u32 {
-        self.processes.push(Task { pid, tid: pid, comm: comm(pid) });
+    fn add_process(&mut self, pid: u32, prefers: &mut impl FnMut(&Task) -> bool) -> u32 {
+        let task = Task { pid, tid: pid, comm: comm(pid) };
+        self.processes.push((task, prefers(&task)));
         // There are fewer processes than ids.
         u32::try_from(self.processes.len() - 1).unwrap_or(u32::MAX)
     }
 
     fn note(&mut self, inode: u32, process: u32, fd: u32) {
+        let is_preferred = |process: u32| self.processes.get(process as usize).is_some_and(|(_, preferred)| *preferred);
         let entry = self.sockets.entry(inode).or_insert(Entry { process, fd, count: 0 });
         entry.count = entry.count.saturating_add(1);
+        if entry.process != process && is_preferred(process) && !is_preferred(entry.process) {
+            (entry.process, entry.fd) = (process, fd);
+        }
         if entry.process == process {
             entry.fd = entry.fd.min(fd);
         }
@@ -120,8 +131,8 @@ fn socket(directory: RawFd, name: &CStr) -> nix::Result<Option<u32>> {
     let length = unsafe { libc::readlinkat(directory, name.as_ptr(), link.as_mut_ptr().cast(), link.len()) };
     match Errno::result(length) {
         Ok(length) => Ok(usize::try_from(length).ok().and_then(|length| inode(link.get(..length)?))),
-        // It was closed meanwhile.
-        Err(Errno::ENOENT) => Ok(None),
+        // It was closed meanwhile; or it is a file so deep that `d_path` (`fs/d_path.c`) writes no path for it.
+        Err(Errno::ENOENT | Errno::ENAMETOOLONG) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -172,13 +183,13 @@ mod tests {
         // What other tests start has copies of all descriptors for a moment.
         let found = (0..100).find_map(|_| {
             thread::sleep(Duration::from_millis(10));
-            let holders = holders(|inode| inode == wanted).expect("read /proc");
+            let holders = holders(|inode| inode == wanted, |_| false).expect("read /proc");
             assert_eq!(holders.of(inode_of(&other)), None);
             holders.of(wanted).filter(|holding| *holding == expected)
         });
         assert!(found.is_some(), "no {expected:?}");
         assert_eq!(
-            holders(|_| true).expect("read /proc").of(inode_of(&other)).map(|holding| holding.task.pid),
+            holders(|_| true, |_| false).expect("read /proc").of(inode_of(&other)).map(|holding| holding.task.pid),
             Some(pid)
         );
     }

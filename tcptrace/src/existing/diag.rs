@@ -4,17 +4,19 @@ mod wire;
 
 use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, socket,
 };
-use nix::time::{ClockId, clock_gettime};
-use zerocopy::IntoBytes;
+use nix::time::ClockId;
+use zerocopy::{Immutable, IntoBytes};
 
+use super::clock::clock_ns;
 use crate::event::Found;
-use wire::{Circumstances, Progress, Request};
+use wire::{Circumstances, MptcpRequest, Request, Step};
 
 /// The kernel answers in pieces of up to 32 KiB, however large this is.
 const BUFFER: usize = 64 * 1024;
@@ -38,9 +40,36 @@ pub struct Socket {
     pub retransmits: u8,
     /// It is not a socket yet, but a SYN that was answered.
     pub is_request: bool,
+    /// Index of the only interface that it uses, which a link-local address needs; 0 if it may use any.
+    pub interface: u32,
+    /// How far its data has come, if that was asked for and it is a full socket.
+    pub progress: Option<Progress>,
 }
 
-const _: () = assert!(size_of::<Socket>() <= 160, "there can be a million of them");
+/// How far the data of a connection has come (`struct tcp_info`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that the peer has acknowledged, SYN and FIN among them.
+    pub acked: u64,
+    /// Bytes received, the peer's FIN among them.
+    pub received: u64,
+    /// How long ago the last segment came that acknowledged anything, in ms.
+    pub quiet_ms: u32,
+}
+
+/// Which sockets to ask for, and how much of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All of them, as little as the kernel gives.
+    All,
+    /// Those that a received segment has brought into a state that waits for somebody, with their [`Progress`]: the kernel
+    /// locks each of them for that.
+    Waiting,
+    /// Those that have data to send, or may have, with their [`Progress`].
+    Flowing,
+}
+
+const _: () = assert!(size_of::<Socket>() <= 176, "there can be a million of them");
 
 /// The timer of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +146,7 @@ impl From<Errno> for Reason {
     }
 }
 
-/// Hands over every TCP socket of the calling thread's network namespace, whose inode number is `netns`: those of
+/// Hands over the wanted TCP sockets of the calling thread's network namespace, whose inode number is `netns`: those of
 /// `AF_INET`, of `AF_INET6`, or both. The latter can have IPv4-mapped addresses.
 ///
 /// A socket can come twice, and one whose state changes meanwhile can be missed: the kernel walks through a table that
@@ -126,33 +155,63 @@ impl From<Errno> for Reason {
 /// # Errors
 ///
 /// What the kernel says. What was handed over until then is true, but not everything.
-pub fn dump(netns: Option<u32>, ipv4: bool, ipv6: bool, sink: &mut dyn FnMut(Socket)) -> Result<Dump, DiagError> {
+pub fn dump(
+    netns: Option<u32>,
+    wanted: Wanted,
+    ipv4: bool,
+    ipv6: bool,
+    sink: &mut dyn FnMut(Socket),
+) -> Result<Dump, DiagError> {
     let mut dump = Dump::default();
     let families = [(ipv4, "IPv4", libc::AF_INET), (ipv6, "IPv6", libc::AF_INET6)];
     for (_, family, number) in families.into_iter().filter(|(wanted, ..)| *wanted) {
-        let question = Question { netns, family: number as u8 };
+        let question = Question { netns, request: Request::new(number as u8, wanted) };
         dump.interrupted |= question.ask(sink).map_err(|reason| DiagError { family, reason })?;
     }
     Ok(dump)
 }
 
-struct Question {
-    netns: Option<u32>,
-    family: u8,
+/// Hands over the inode number of every socket of MPTCP in the calling thread's network namespace that a process holds.
+/// Its TCP sockets, the subflows, have the same one (`mptcp_subflow_create_socket` in `net/mptcp/subflow.c`), and no
+/// descriptor leads to them. Where the kernel knows no MPTCP, or does not list it, there are none.
+pub fn mptcp(sink: &mut dyn FnMut(u32)) {
+    if IS_MPTCP_MISSING.load(Ordering::Relaxed) {
+        return;
+    }
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let question = Question { netns: None, request: MptcpRequest::new(family as u8) };
+        match question.ask(&mut |socket| {
+            if socket.inode != 0 {
+                sink(socket.inode);
+            }
+        }) {
+            // Every question would have the kernel look for the module.
+            Err(Reason::Kernel(Errno::ENOENT | Errno::EINVAL)) => IS_MPTCP_MISSING.store(true, Ordering::Relaxed),
+            Err(reason) => log::debug!("cannot list sockets of MPTCP: {reason}"),
+            Ok(_) => {}
+        }
+    }
 }
 
-impl Question {
+static IS_MPTCP_MISSING: AtomicBool = AtomicBool::new(false);
+
+struct Question<R> {
+    netns: Option<u32>,
+    request: R,
+}
+
+impl<R: IntoBytes + Immutable> Question<R> {
     /// Whether the answer was interrupted.
     fn ask(&self, sink: &mut dyn FnMut(Socket)) -> Result<bool, Reason> {
         let kernel = open()?;
-        send(kernel.as_raw_fd(), Request::new(self.family).as_bytes(), MsgFlags::empty())?;
+        send(kernel.as_raw_fd(), self.request.as_bytes(), MsgFlags::empty())?;
         let mut buffer = vec![0; BUFFER];
-        let mut progress = Progress::default();
-        while !progress.done {
+        let mut step = Step::default();
+        while !step.done {
             let piece = receive(&kernel, &mut buffer)?;
-            wire::parse(piece, &Circumstances { at: boot_ns()?, netns: self.netns }, &mut progress, sink)?;
+            wire::parse(piece, &Circumstances { at: boot_ns()?, netns: self.netns }, &mut step, sink)?;
         }
-        Ok(progress.interrupted)
+        Ok(step.interrupted)
     }
 }
 
@@ -177,8 +236,7 @@ fn receive<'a>(kernel: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], Reaso
 }
 
 fn boot_ns() -> nix::Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
-    Ok(now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs())
+    clock_ns(ClockId::CLOCK_BOOTTIME).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EINVAL)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The paths of control groups, which the kernel names by id.
 
+mod process;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
@@ -13,6 +15,7 @@ use foldhash::fast::FixedState;
 use nix::errno::Errno;
 use nix::libc;
 
+use self::process::Processes;
 use super::about;
 use crate::names::{Group, Names};
 
@@ -33,7 +36,19 @@ const REST_AT_LEAST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Groups {
     hierarchy: Option<Hierarchy>,
+    processes: Processes,
+    lent: Lent,
 }
+
+/// How long groups of processes have been looked for, in the second that began then.
+#[derive(Debug)]
+struct Lent {
+    since: Instant,
+    took: Duration,
+}
+
+/// So much of a second goes into that at most: the rest of them are unknown.
+const MOST_LENT: Duration = Duration::from_millis(50);
 
 /// What looking a control group up brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,12 +108,28 @@ impl Groups {
     /// Looks where control groups are mounted. Without them there are no paths.
     pub fn new() -> Self {
         let hierarchy = Hierarchy::find().inspect_err(|error| log::debug!("no paths of control groups: {error}")).ok();
-        Self { hierarchy }
+        let lent = Lent { since: Instant::now(), took: Duration::ZERO };
+        Self { hierarchy, processes: Processes::new(), lent }
     }
 
     /// The path of a group.
     pub fn look_up(&mut self, id: u64) -> LookUp {
         self.hierarchy.as_mut().map_or(LookUp::Nameless, |hierarchy| hierarchy.path(id))
+    }
+
+    /// The id of the group that a process is in now; `None` when that cannot be said, or not in time.
+    pub fn of_process(&mut self, pid: u32) -> Option<u64> {
+        let mount = &self.hierarchy.as_ref()?.mount;
+        let begun = Instant::now();
+        if begun.duration_since(self.lent.since) >= Duration::from_secs(1) {
+            self.lent = Lent { since: begun, took: Duration::ZERO };
+        }
+        if self.lent.took >= MOST_LENT {
+            return None;
+        }
+        let group = self.processes.group(pid, mount);
+        self.lent.took += begun.elapsed();
+        group
     }
 
     /// Notes the path of a group, unless it is known.
@@ -309,23 +340,23 @@ impl Iterator for Directories {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use rstest::rstest;
 
     use super::*;
 
     /// A control group, until dropped.
-    struct Made(PathBuf);
+    pub(in super::super) struct Made(pub(in super::super) PathBuf);
 
     impl Made {
-        fn new(name: &str) -> Self {
+        pub(in super::super) fn new(name: &str) -> Self {
             let mount = Hierarchy::find().expect("a unified hierarchy").mount.point;
             let directory = mount.join(format!("{name}-{}", std::process::id()));
             fs::create_dir(&directory).expect("make a control group: this test needs root");
             Self(directory)
         }
 
-        fn id(&self) -> u64 {
+        pub(in super::super) fn id(&self) -> u64 {
             fs::metadata(&self.0).expect("look at it").ino()
         }
 
@@ -425,6 +456,24 @@ mod tests {
         assert_eq!(groups.look_up(deep.top.id()), LookUp::Path(deep.top.path()));
     }
 
+    /// Once, it hid every descriptor of its process with a higher number.
+    #[test]
+    fn a_descriptor_of_a_path_that_is_too_long_hides_no_other() {
+        let deep = Deep::new("tcptrace-deep-opened");
+        let deepest = deep.below.last().expect("the top one").as_raw_fd();
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
+        // Lower numbers may have become free.
+        let copy =
+            nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(deepest + 1)).expect("duplicate it");
+        // SAFETY: it was made just now, for nobody else.
+        let copy = unsafe { OwnedFd::from_raw_fd(copy) };
+        drop(socket);
+        let inode = nix::sys::stat::fstat(&copy).expect("look at it").st_ino;
+        let holders = crate::existing::holders(|wanted| u64::from(wanted) == inode, |_| false).expect("read /proc");
+        let holding = holders.of(u32::try_from(inode).expect("32 bits"));
+        assert_eq!(holding.map(|holding| holding.task.pid), Some(std::process::id()));
+    }
+
     #[test]
     fn a_path_that_is_too_long_does_not_end_a_walk() {
         let deep = Deep::new("tcptrace-deep-walked");
@@ -481,7 +530,7 @@ mod tests {
         let groups = Groups::new();
         assert_eq!(groups.missing(&wanted), Some(vec![wanted[2].as_str(), "/tcptrace-absent", "absent.service"]));
         assert_eq!(groups.missing(&wanted[..2]), Some(vec![]));
-        let nowhere = Groups { hierarchy: None };
+        let nowhere = Groups { hierarchy: None, ..Groups::new() };
         assert_eq!(nowhere.missing(&wanted), None);
     }
 

@@ -152,7 +152,7 @@ impl Namespaces {
 
 impl Namespace {
     /// Brings the calling thread into it. `false` if it is gone.
-    pub(super) fn enter(&self) -> io::Result<bool> {
+    pub fn enter(&self) -> io::Result<bool> {
         let Some(file) = self.open()? else { return Ok(false) };
         setns(file, CloneFlags::CLONE_NEWNET)?;
         Ok(true)

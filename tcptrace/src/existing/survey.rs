@@ -1,6 +1,10 @@
 //! Every TCP socket of every network namespace.
 
-use super::diag::{DiagError, Dump, Socket, dump};
+use std::collections::BTreeSet;
+
+use nix::libc;
+
+use super::diag::{DiagError, Dump, Socket, Wanted, dump};
 use super::namespaces::{Namespace, Namespaces};
 
 /// What was seen and what was not.
@@ -12,8 +16,21 @@ pub struct Coverage {
     pub interrupted: Vec<u32>,
     /// Those whose sockets could not be listed, or not all of them, and why.
     pub unreadable: Vec<(u32, String)>,
+    /// The interfaces of sockets with link-local addresses.
+    pub interfaces: Vec<Interface>,
     /// Processes that do not show in which network namespace they are.
     pub unseen_processes: usize,
+}
+
+/// An interface of a network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The network namespace.
+    pub netns: Option<u32>,
+    /// Its index.
+    pub index: u32,
+    /// Its name; empty if it went away.
+    pub name: Box<[u8]>,
 }
 
 impl Coverage {
@@ -32,7 +49,7 @@ pub enum Answer {
     Namespace(u32),
 }
 
-/// Asks for every TCP socket of all these network namespaces (or of those in `only`, if it is not empty), of `AF_INET`, of
+/// Asks for the wanted TCP sockets of all these network namespaces (or of those in `only`, if it is not empty), of `AF_INET`, of
 /// `AF_INET6`, or both. The calling thread's own comes first, which takes no privileges. Changes the network namespace
 /// of the calling thread: call it in a thread of its own.
 ///
@@ -42,12 +59,13 @@ pub enum Answer {
 pub fn survey(
     namespaces: &Namespaces,
     only: &[u32],
+    wanted: Wanted,
     ipv4: bool,
     ipv6: bool,
     sink: &mut dyn FnMut(Answer),
 ) -> Result<Coverage, DiagError> {
     let coverage = Coverage { unseen_processes: namespaces.unseen_processes, ..Coverage::default() };
-    let mut survey = Survey { only, ipv4, ipv6, coverage, sink };
+    let mut survey = Survey { only, wanted, ipv4, ipv6, coverage, sink };
     let own = Namespaces::own_namespace();
     survey.here(own)?;
     namespaces.iter().filter(|namespace| Some(namespace.inode) != own).for_each(|other| survey.elsewhere(other));
@@ -57,6 +75,7 @@ pub fn survey(
 
 struct Survey<'a> {
     only: &'a [u32],
+    wanted: Wanted,
     ipv4: bool,
     ipv6: bool,
     coverage: Coverage,
@@ -97,8 +116,18 @@ impl Survey<'_> {
     }
 
     fn dump(&mut self, inode: Option<u32>) -> Result<Dump, DiagError> {
-        let Self { ipv4, ipv6, sink, .. } = self;
-        dump(inode, *ipv4, *ipv6, &mut |socket| sink(Answer::Socket(socket)))
+        let Self { wanted, ipv4, ipv6, sink, coverage, .. } = self;
+        let mut indexes = BTreeSet::new();
+        let result = dump(inode, *wanted, *ipv4, *ipv6, &mut |socket| {
+            if socket.interface != 0 && socket.found.tuple.is_link_local() {
+                indexes.insert(socket.interface);
+            }
+            sink(Answer::Socket(socket));
+        });
+        // The thread is still where they have these numbers.
+        let interface = |index| Interface { netns: inode, index, name: name_of(index) };
+        coverage.interfaces.extend(indexes.into_iter().map(interface));
+        result
     }
 
     fn finish(&mut self, inode: u32, dump: Dump) {
@@ -122,6 +151,15 @@ impl Survey<'_> {
     }
 }
 
+/// The name of an interface of the calling thread's network namespace.
+fn name_of(index: u32) -> Box<[u8]> {
+    let mut name = [0; libc::IFNAMSIZ];
+    // SAFETY: there is room for as many bytes as a name can have, its end included.
+    let is_known = !unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) }.is_null();
+    let bytes = name.split(|byte| *byte == 0).next().filter(|_| is_known);
+    bytes.unwrap_or_default().into()
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -132,13 +170,14 @@ mod tests {
 
     use super::*;
     use crate::event::Id;
-    use crate::existing::testing::Named;
+    use crate::existing::testing::{Named, in_new_namespace};
 
     fn ask(only: &[u32]) -> (Coverage, Vec<Answer>) {
         let inside = || {
             let mut answers = Vec::new();
             let coverage =
-                survey(&Namespaces::find(), only, true, true, &mut |answer| answers.push(answer)).expect("a survey");
+                survey(&Namespaces::find(), only, Wanted::All, true, true, &mut |answer| answers.push(answer))
+                    .expect("a survey");
             (coverage, answers)
         };
         thread::scope(|scope| scope.spawn(inside).join().expect("no panic"))
@@ -168,6 +207,12 @@ mod tests {
         assert_eq!((socket.found.netns, *whole), (Some(inode), inode));
         assert_eq!(socket.found.tuple.local_port, 4321);
         assert!(matches!(socket.found.id, Id::Cookie(cookie) if cookie != 0));
+    }
+
+    #[test]
+    fn an_interface_has_the_name_of_its_namespace() {
+        assert_eq!(&*in_new_namespace(|| name_of(1)), b"lo");
+        assert_eq!(&*in_new_namespace(|| name_of(4_000)), b"");
     }
 
     #[test]

@@ -153,6 +153,7 @@ fn fill(cells: &mut [Cells], value: Value<'_>, scratch: &mut Vec<u8>) -> u64 {
             first.micros(ns.div_euclid(1_000));
             more.iter_mut().for_each(|cells| cells.int(ns));
         }
+        Value::Zoned(address, zone) => first.text(rendered(scratch, |to| render::zoned(to, address, zone))),
         Value::Address(address) => {
             first.text(rendered(scratch, |to| render::address(to, address)));
             if let [ip, port] = more {

@@ -6,10 +6,12 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tcptrace_common::FILTER_PORTS;
 
-use crate::lifecycle::{Connection, Held, Identity, Owner, Row, Transition};
+use super::Verdict;
+use crate::event::Kept;
+use crate::lifecycle::{Connection, Held, Identity, Row, Stuck, Transition};
 use crate::names::Names;
 use crate::snapshot::Entry;
-use crate::tcp::{Closer, Comm, OwnerSource, State};
+use crate::tcp::{Closer, Comm, End, OwnerSource, State, Task};
 
 /// What is shown. Different criteria must all hold, of the values of one criterion any; an empty one always holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,14 +25,16 @@ pub struct Criteria {
     pub remote_ports: Vec<u16>,
     /// Networks of the local or remote address. IPv4-mapped IPv6 addresses are in IPv4 networks.
     pub networks: Vec<IpNet>,
-    /// Process id of the owner.
+    /// Process id of the owner, of who holds it, or of who closed it.
     pub pids: Vec<u32>,
-    /// Name of the owner, all of it; longer ones are cut as the kernel cuts them.
+    /// Name of one of them, all of it; longer ones are cut as the kernel cuts them.
     pub comms: Vec<String>,
+    /// Ask the owner alone, and of control groups the socket's own.
+    pub owner_only: bool,
     /// Inode number of the network namespace.
     pub netns: Vec<u32>,
-    /// Control group: its path or that of one above it, the id of its container, or its systemd unit
-    /// ([`Group::is`](crate::names::Group::is)).
+    /// Control group of the socket, or of one of those processes: its path or that of one above it, the id of its
+    /// container, or a systemd unit on its path ([`Group::is`](crate::names::Group::is)).
     pub cgroups: Vec<String>,
     /// Of a transition: the state left or entered. Of a connection: a state that it was in.
     pub states: Vec<State>,
@@ -74,32 +78,56 @@ impl Criteria {
         by_place || by_owner || !self.closers.is_empty() || ports.into_iter().any(|ports| !ports.is_empty())
     }
 
+    /// Whether anything is asked of all processes that have to do with a connection.
+    pub(super) fn ask_processes(&self) -> bool {
+        let asks_nobody = self.pids.is_empty() && self.comms.is_empty() && self.cgroups.is_empty();
+        !(self.owner_only || asks_nobody)
+    }
+
     /// Whether the connection of a row matches; `None` while that depends on what is not known yet. The last row of a
-    /// connection always decides: what is unknown then does not match.
-    pub(super) fn decide(&self, row: &Row, names: &Names) -> Option<bool> {
-        let Some(facts) = Facts::of(row) else { return Some(true) };
-        let answer = self.ask(&facts, names);
-        if facts.is_last { Some(answer == Some(true)) } else { answer }
+    /// connection always decides.
+    pub(super) fn decide(&self, row: &Row, names: &Names) -> Option<Verdict> {
+        let Some(facts) = Facts::of(row) else { return Some(Verdict::Shown) };
+        match self.ask(&facts, names) {
+            Some(true) => Some(Verdict::Shown),
+            Some(false) => Some(Verdict::Hidden),
+            None if facts.is_last => Some(self.judge(&facts, names)),
+            None => None,
+        }
     }
 
-    /// Whether the connection of a row would match, but for its control group, whose name is unknown.
-    pub(super) fn hangs_on_name(&self, row: &Row, names: &Names) -> bool {
-        Facts::of(row).is_some_and(|facts| self.misses_name(&facts, names))
-    }
-
-    /// The same for a socket that exists.
-    pub fn socket_hangs_on_name(&self, socket: &Entry, names: &Names) -> bool {
-        self.socket_passes(socket) && self.misses_name(&Facts::of_socket(socket), names)
-    }
-
-    fn misses_name(&self, facts: &Facts<'_>, names: &Names) -> bool {
-        let is_unnamed = facts.identity.cgroup.is_some_and(|id| names.group(id).is_none());
-        !self.cgroups.is_empty() && is_unnamed && self.ask_others(facts) == Some(true)
+    /// The same of a row that does not say enough, if nothing more will be known of its connection.
+    pub(super) fn give_up_on(&self, row: &Row, names: &Names) -> Verdict {
+        let Some(facts) = Facts::of(row) else { return Verdict::Shown };
+        match self.judge(&facts.at_last(), names) {
+            // That nobody has closed it yet is not known to match.
+            Verdict::Shown => Verdict::Hidden,
+            verdict => verdict,
+        }
     }
 
     /// Whether a socket that exists matches, by what is known of it now.
-    pub fn match_socket(&self, socket: &Entry, names: &Names) -> bool {
-        self.socket_passes(socket) && self.ask(&Facts::of_socket(socket), names) == Some(true)
+    pub fn judge_socket(&self, socket: &Entry, names: &Names) -> Verdict {
+        if self.socket_passes(socket) { self.judge(&Facts::of_socket(socket), names) } else { Verdict::Hidden }
+    }
+
+    /// Whether a process is one of those that are asked for.
+    pub fn wants_process(&self, task: &Task, names: &Names) -> bool {
+        let is_in = |wanted: &String| names.is_process_in(task.pid, wanted) == Some(true);
+        let is_named = |comm: &String| task.comm.bytes() == Comm::from(comm.as_str()).bytes();
+        let is_wanted =
+            self.pids.contains(&task.pid) || self.comms.iter().any(is_named) || self.cgroups.iter().any(is_in);
+        !self.owner_only && is_wanted
+    }
+
+    /// All is known that will be.
+    fn judge(&self, facts: &Facts<'_>, names: &Names) -> Verdict {
+        match self.ask(facts, names) {
+            Some(true) => Verdict::Shown,
+            Some(false) => Verdict::Hidden,
+            None if self.ask_others(facts) == Some(true) => Verdict::Undecided,
+            None => Verdict::Unknown,
+        }
     }
 
     fn socket_passes(&self, socket: &Entry) -> bool {
@@ -108,8 +136,30 @@ impl Criteria {
     }
 
     fn ask(&self, facts: &Facts<'_>, names: &Names) -> Option<bool> {
-        let group = facts.identity.cgroup.and_then(|id| names.group(id));
-        all([self.ask_others(facts), any_of(&self.cgroups, |wanted| group.map(|group| group.is(wanted)))])
+        all([self.ask_others(facts), any_of(&self.cgroups, |wanted| self.group(facts, wanted, names))])
+    }
+
+    /// Asks the socket's control group, and those of the processes that have to do with it.
+    fn group(&self, facts: &Facts<'_>, wanted: &str, names: &Names) -> Option<bool> {
+        let socket = facts.identity.cgroup.and_then(|id| names.group(id)).map(|group| group.is(wanted));
+        if self.owner_only {
+            return socket;
+        }
+        // Nearly always its owner has made it: then both are in one group.
+        let owner = facts.identity.owner.and_then(|owner| names.is_process_in(owner.task.pid, wanted)).or(socket);
+        let is_other = |task: &Task| facts.identity.owner.is_none_or(|owner| owner.task.pid != task.pid);
+        let of = |task: Task| if is_other(&task) { names.is_process_in(task.pid, wanted) } else { owner };
+        any([socket, owner, facts.closed_by.answer(of), facts.holder(of)])
+    }
+
+    /// Asks those who have to do with a socket.
+    fn process(&self, facts: &Facts<'_>, matches: impl Fn(&Task) -> bool) -> Option<bool> {
+        let owner = facts.owner(&matches);
+        if self.owner_only {
+            return owner;
+        }
+        let of = |task: Task| Some(matches(&task));
+        any([owner, facts.closed_by.answer(of), facts.holder(of)])
     }
 
     /// All but the control group.
@@ -119,9 +169,9 @@ impl Criteria {
             any_of(&self.netns, |netns| facts.identity.netns.map(|known| known == *netns)),
             self.ports(facts),
             any_of(&self.networks, |network| facts.in_network(network)),
-            any_of(&self.pids, |pid| facts.owner(|owner| owner.task.pid == *pid)),
+            any_of(&self.pids, |pid| self.process(facts, |task| task.pid == *pid)),
             any_of(&self.comms, |comm| {
-                facts.owner(|owner| owner.task.comm.bytes() == Comm::from(comm.as_str()).bytes())
+                self.process(facts, |task| task.comm.bytes() == Comm::from(comm.as_str()).bytes())
             }),
             any_of(&self.closers, |closer| facts.closer(*closer)),
         ])
@@ -160,6 +210,8 @@ impl Criteria {
 
     fn ports(&self, facts: &Facts<'_>) -> Option<bool> {
         let (local, remote) = (facts.identity.tuple.local_port, facts.identity.tuple.remote_port);
+        // What has no port in the end never had one.
+        let same_port = |wanted: u16, port: u16| same_port(wanted, port).or(facts.is_last.then_some(false));
         let is_local = |port: &u16| same_port(*port, local);
         // A listener never has a remote port.
         let is_remote = |port: &u16| if facts.is_listener { Some(false) } else { same_port(*port, remote) };
@@ -175,10 +227,48 @@ impl Criteria {
 struct Facts<'r> {
     identity: &'r Identity,
     closer: Option<Closer>,
+    /// The process that closed it.
+    closed_by: ClosedBy,
+    /// A process that has it now, or listens for it.
+    holder: Option<Task>,
+    /// Others have it too.
+    has_more_holders: bool,
+    /// No process is known to have had it, because none has since it was met.
+    is_nobodys: bool,
     /// The peer's FIN may still cross ours, which makes an active close a simultaneous one.
     may_cross: bool,
     is_listener: bool,
     is_last: bool,
+}
+
+/// What is known of the process that closed a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClosedBy {
+    Process(Task),
+    /// None has, and none will.
+    Nobody,
+    /// Some process has, or may yet.
+    Unknown,
+}
+
+impl ClosedBy {
+    /// Of a connection that one end has closed.
+    fn of(closed_by: Option<Task>, closer: Option<Closer>, is_last: bool) -> Self {
+        match closed_by {
+            Some(task) => Self::Process(task),
+            // The peer's doing needs none of ours.
+            None if is_last && !matches!(closer, Some(Closer::Active | Closer::Simultaneous)) => Self::Nobody,
+            None => Self::Unknown,
+        }
+    }
+
+    fn answer(self, of: impl FnOnce(Task) -> Option<bool>) -> Option<bool> {
+        match self {
+            Self::Process(task) => of(task),
+            Self::Nobody => Some(false),
+            Self::Unknown => None,
+        }
+    }
 }
 
 impl<'r> Facts<'r> {
@@ -187,6 +277,10 @@ impl<'r> Facts<'r> {
             Row::Transition(row) => Self {
                 identity: &row.identity,
                 closer: row.closer,
+                closed_by: ClosedBy::of(row.closed_by, row.closer, row.new == State::Closed),
+                holder: row.stuck.as_ref().and_then(holder),
+                has_more_holders: row.stuck.as_ref().is_some_and(has_more_holders),
+                is_nobodys: row.old == State::TimeWait || row.orphan,
                 may_cross: row.new == State::FinWait1,
                 is_listener: row.new == State::Listen || (row.old, row.new) == (State::Listen, State::Closed),
                 is_last: row.new == State::Closed,
@@ -194,6 +288,10 @@ impl<'r> Facts<'r> {
             Row::Connection(row) => Self {
                 identity: &row.identity,
                 closer: Some(row.closer),
+                closed_by: ClosedBy::of(row.closed_by, Some(row.closer), true),
+                holder: row.stuck.as_deref().and_then(holder),
+                has_more_holders: row.stuck.as_deref().is_some_and(has_more_holders),
+                is_nobodys: row.end == End::NeverAccepted || is_only_mini(row),
                 may_cross: false,
                 is_listener: false,
                 is_last: true,
@@ -206,9 +304,30 @@ impl<'r> Facts<'r> {
         Self {
             identity: &socket.identity,
             closer: socket.closer,
+            closed_by: ClosedBy::Nobody,
+            // Of several, it is one that is asked for.
+            holder: holder(&socket.stay),
+            has_more_holders: false,
+            is_nobodys: socket.kept != Kept::Held,
             may_cross: false,
             is_listener: socket.state == State::Listen,
             is_last: true,
+        }
+    }
+
+    /// Nothing more will be known.
+    fn at_last(self) -> Self {
+        let closed_by = match self.closed_by {
+            ClosedBy::Process(task) => ClosedBy::Process(task),
+            _ => ClosedBy::of(None, self.closer, true),
+        };
+        Self { closed_by, is_last: true, ..self }
+    }
+
+    fn holder(&self, of: impl FnOnce(Task) -> Option<bool>) -> Option<bool> {
+        match self.holder.map_or(Some(false), of) {
+            Some(false) if self.has_more_holders => None,
+            answer => answer,
         }
     }
 
@@ -219,15 +338,16 @@ impl<'r> Facts<'r> {
 
     fn ip_in_network(&self, ip: IpAddr, network: &IpNet) -> Option<bool> {
         // A listener's addresses stay unspecified, a connection's do not.
-        if ip.is_unspecified() && !self.is_listener { None } else { Some(network.contains(&ip)) }
+        let may_come = ip.is_unspecified() && !self.is_listener && !self.is_last;
+        if may_come { None } else { Some(network.contains(&ip)) }
     }
 
     /// Asks the owner. Who listens need not be who accepts, so a listener that does not match says nothing yet.
-    fn owner(&self, matches: impl Fn(&Owner) -> bool) -> Option<bool> {
-        let owner = self.identity.owner.as_ref()?;
+    fn owner(&self, matches: impl Fn(&Task) -> bool) -> Option<bool> {
+        let Some(owner) = &self.identity.owner else { return self.is_nobodys.then_some(false) };
         match owner.source {
-            _ if matches(owner) => Some(true),
-            OwnerSource::Listen if !self.is_listener => None,
+            _ if matches(&owner.task) => Some(true),
+            OwnerSource::Listen if !self.is_listener && !self.is_last => None,
             OwnerSource::Unknown => None,
             _ => Some(false),
         }
@@ -244,6 +364,20 @@ impl<'r> Facts<'r> {
             Some(closer) => Some(closer == wanted),
         }
     }
+}
+
+/// Who has it, or listens for what nobody has accepted.
+fn holder(stuck: &Stuck) -> Option<Task> {
+    stuck.holder.map(|(task, _)| task).or(stuck.listener)
+}
+
+fn has_more_holders(stuck: &Stuck) -> bool {
+    stuck.holders.is_some_and(|holders| holders > 1)
+}
+
+/// Whether it was met when no process had it any more.
+fn is_only_mini(row: &Connection) -> bool {
+    row.opened_ns.is_none() && row.stays.iter().all(|stay| stay.state == State::TimeWait)
 }
 
 /// True if nothing is asked for, or anything of it holds.

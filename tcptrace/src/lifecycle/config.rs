@@ -17,6 +17,12 @@ pub struct Config {
     pub existing: bool,
     /// Whether there are scans when [`Engine::wants_scan`](super::Engine::wants_scan) asks for them.
     pub scans: bool,
+    /// Whether the resets that sockets send are seen: without, an end that depends on one stays unknown.
+    pub resets: bool,
+    /// Whether the FIN that turns an orphan's FIN_WAIT2 into TIME_WAIT is seen when it comes: one that was not is a loss.
+    pub fins: bool,
+    /// Whether those look at some processes only: a socket that nobody was found to hold may be held.
+    pub partial_scans: bool,
 }
 
 impl Default for Config {
@@ -29,6 +35,9 @@ impl Default for Config {
             stuck_after: None,
             existing: true,
             scans: false,
+            resets: true,
+            fins: false,
+            partial_scans: false,
         }
     }
 }
@@ -44,6 +53,6 @@ pub struct Stats {
     pub followed: usize,
     /// Sockets forgotten because there were too many.
     pub evicted: u64,
-    /// Sockets whose closing was not reported, and not counted as lost either, as what came after it proves.
+    /// Closings of sockets and FINs that were not reported, and not counted as lost either, as what came after them proves.
     pub unreported: u64,
 }

@@ -92,6 +92,8 @@ pub(super) enum Mark {
     /// It is known when it entered its state at the latest.
     SinceAtLeast,
     OpeningAtLeast,
+    /// Its bytes can bypass TCP, so that what TCP has counted is not all.
+    Bypassing,
 }
 
 /// All that is so.

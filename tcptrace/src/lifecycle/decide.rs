@@ -51,16 +51,37 @@ pub(super) struct Alternatives {
     only_for: Option<ResetReason>,
     /// When none is.
     without: Ending,
+    /// A process closes it: the reset is sent before the socket is destroyed.
+    by_process: bool,
+}
+
+/// Whether a reset was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResetSent {
+    Yes(ResetReason),
+    /// It would have been seen.
+    No,
+    /// It may have gone unseen.
+    Unknown,
 }
 
 impl Alternatives {
     /// The ending, now that a reset was sent, or that none will be.
-    pub(super) fn resolve(self, reset: Option<ResetReason>) -> Ending {
+    pub(super) fn resolve(self, reset: ResetSent) -> Ending {
         match (reset, self.only_for) {
-            (Some(_), None) => self.with_reset.into(),
-            (Some(sent), Some(wanted)) if sent == wanted => self.with_reset.into(),
+            (ResetSent::Yes(_), None) => self.with_reset.into(),
+            (ResetSent::Yes(sent), Some(wanted)) if sent == wanted => self.with_reset.into(),
+            (ResetSent::Unknown, _) if self.without.end != self.with_reset => {
+                let time_wait = self.without.time_wait.map(|_| TimeWaitEnd::Unknown);
+                Ending { end: End::Unknown, time_wait }
+            }
             _ => self.without,
         }
+    }
+
+    /// Whether no reset follows the destruction of the socket.
+    pub(super) fn is_settled_by_destruction(self) -> bool {
+        self.by_process
     }
 }
 
@@ -74,12 +95,12 @@ pub(super) fn closing(change: &Change, reset_before: Option<ResetReason>) -> Ver
         return Verdict::Mini { substate, due_ns };
     }
     match change.old {
-        State::SynSent => ended(connecting(change, flags)),
+        State::SynSent => ended(connecting(change, flags, &facts)),
         State::FinWait2 if flags.done => no_time_wait(&facts),
         State::Closing if facts.all_acked && facts.totals.bytes_unread == 0 => no_time_wait(&facts),
         State::FinWait2 if flags.dead => orphan_in_fin_wait2(&facts, reset_before),
         State::LastAck if facts.all_acked => ended(End::Fin),
-        _ => ended(by_process(flags, &facts)),
+        _ => by_process(flags, &facts),
     }
 }
 
@@ -113,6 +134,7 @@ fn by_reset(old: State) -> Verdict {
             with_reset: End::ResetDataAfterClose,
             only_for: Some(ResetReason::AbortOnData),
             without: End::ResetReceived.into(),
+            by_process: false,
         }),
         _ => ended(End::ResetReceived),
     }
@@ -128,14 +150,25 @@ fn by_timeout(facts: &EndFacts) -> End {
     }
 }
 
-fn connecting(change: &Change, flags: Flags) -> End {
+/// A connect that ends without an error: a process gave it up, by `close`, `shutdown` or `connect(AF_UNSPEC)`, or the
+/// kernel found no port for it. In the latter case no SYN was sent, nor a sequence number chosen for it, which tells it
+/// from a Fast Open connect that waits for data (`tcp_v4_connect` in `net/ipv4/tcp_ipv4.c`).
+fn connecting(change: &Change, flags: Flags, facts: &EndFacts) -> End {
     if change.tuple.local_port == 0 {
-        End::NoLocalPort
-    } else if flags.rcv_shutdown && flags.send_shutdown {
-        End::ClosedWhileConnecting
-    } else {
-        End::Unknown
+        return End::NoLocalPort;
     }
+    match flags.has_sent {
+        Some(true) => End::ClosedWhileConnecting,
+        _ if flags.rcv_shutdown && flags.send_shutdown => End::ClosedWhileConnecting,
+        Some(false) if facts.all_acked => End::NoLocalPort,
+        _ => End::Unknown,
+    }
+}
+
+/// A connection that is set up without a packet (`TCP_REPAIR`): it was begun elsewhere, by nobody knows which end.
+pub(super) fn is_restored(change: &Change) -> bool {
+    let is_silent = change.flags.is_some_and(|flags| flags.has_sent == Some(false));
+    is_silent && (change.old, change.new) == (State::SynSent, State::Established)
 }
 
 /// The closing of a socket of which nothing was seen before. It had no cookie by which its mini-socket could have been
@@ -178,10 +211,18 @@ fn no_time_wait(facts: &EndFacts) -> Verdict {
 /// An orphan whose peer has not closed yet, and no mini-socket was made for it to wait in.
 fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> Verdict {
     if facts.linger2_negative {
-        return ended(End::ResetOther);
+        return Verdict::AwaitReset(Alternatives {
+            with_reset: End::ResetOther,
+            only_for: None,
+            without: End::Unknown.into(),
+            by_process: false,
+        });
     }
-    if reset_before.is_some() {
-        return ended(End::OrphanKilled);
+    // Before it gives up what is no mini-socket, the timer sends a reset (`tcp_keepalive_timer` in `net/ipv4/tcp_timer.c`).
+    match reset_before {
+        Some(ResetReason::AbortOnMemory) => return ended(End::OrphanKilled),
+        Some(_) => return ended(End::FinWait2Timeout),
+        None => {}
     }
     if facts.mini == Birth::NotWatched {
         return Verdict::Ended(Ending { end: End::Unknown, time_wait: Some(TimeWaitEnd::Unknown) });
@@ -190,13 +231,17 @@ fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> V
         with_reset: End::ResetDataAfterClose,
         only_for: None,
         without: Ending { end: End::Fin, time_wait: Some(TimeWaitEnd::Refused) },
+        by_process: false,
     })
 }
 
-fn by_process(flags: Flags, facts: &EndFacts) -> End {
+/// A process, or a listener that is closed, drops the connection. The kernel sends a reset then, but for a socket in
+/// `TCP_REPAIR` and for one whose FIN is out after the peer's (`tcp_disconnect` in `net/ipv4/tcp.c`).
+fn by_process(flags: Flags, facts: &EndFacts) -> Verdict {
     if flags.dead {
-        End::OrphanKilled
-    } else if !flags.has_socket {
+        return ended(End::OrphanKilled);
+    }
+    let with_reset = if !flags.has_socket {
         End::NeverAccepted
     } else if !(flags.rcv_shutdown && flags.send_shutdown) {
         End::Disconnected
@@ -206,7 +251,9 @@ fn by_process(flags: Flags, facts: &EndFacts) -> End {
         End::ResetLinger0
     } else {
         End::ResetOther
-    }
+    };
+    let without = if flags.has_socket { End::Disconnected } else { End::NeverAccepted };
+    Verdict::AwaitReset(Alternatives { with_reset, only_for: None, without: without.into(), by_process: true })
 }
 
 /// What it means that a mini-socket was killed in FIN_WAIT2.
@@ -252,15 +299,19 @@ pub(super) fn closer_by(end: End, old: State) -> Closer {
             Closer::Timeout
         }
         End::ResetReceived => Closer::ResetRemote,
-        End::ResetUnreadData
-        | End::ResetLinger0
-        | End::ResetDataAfterClose
-        | End::ResetOther
-        | End::Disconnected
-        | End::NeverAccepted => Closer::ResetLocal,
+        End::ResetUnreadData | End::ResetLinger0 | End::ResetDataAfterClose | End::ResetOther => Closer::ResetLocal,
         End::OrphanKilled | End::Killed => Closer::Killed,
         End::Refused | End::NoLocalPort | End::ClosedWhileConnecting => Closer::NeverEstablished,
-        End::Fin | End::FinWait2Timeout | End::Unknown => Closer::Unknown,
+        // Where a reset was sent, that is known before.
+        End::Disconnected | End::NeverAccepted | End::Fin | End::FinWait2Timeout | End::Unknown => Closer::Unknown,
+    }
+}
+
+/// Who ended a connection by a reset that followed its closing.
+pub(super) fn closer_by_reset(end: End, old: State) -> Closer {
+    match end {
+        End::Disconnected | End::NeverAccepted if !matches!(old, State::SynSent | State::SynRecv) => Closer::ResetLocal,
+        _ => closer_by(end, old),
     }
 }
 
@@ -295,6 +346,11 @@ pub(super) fn role(change: &Change, shut_early: bool) -> Role {
         (old, State::Closed) if err == 0 && closed_by_call(old, change) => Role::Closes,
         _ => Role::Bystander,
     }
+}
+
+/// Whether the current task of a change may have made it.
+pub(crate) fn is_call(change: &Change) -> bool {
+    !matches!(role(change, false), Role::Bystander)
 }
 
 /// Whether a socket that was closed without an error was so by a system call: no packet and no timer closes a socket

@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 use super::config::{Config, Stats};
 use super::conn::{Conn, MINI, Mark, progress};
 use super::deadlines::{Deadline, Deadlines};
-use super::decide::{self, Alternatives, Ending, Verdict};
+use super::decide::{self, Alternatives, Ending, ResetSent, Verdict};
 use super::row::{Held, Loss, Row};
 use super::store::{self, Place, Store};
 use super::stuck::Waiting;
@@ -61,7 +61,11 @@ pub struct Engine {
 struct Awaiting {
     conn: Box<Conn>,
     at: u64,
+    /// How long it was in the state that it left.
+    held: Held,
     alternatives: Alternatives,
+    /// How many gaps the stream had had.
+    gaps: u32,
 }
 
 /// Events of a mini-socket whose full socket is still to be closed: the first one and the latest.
@@ -133,8 +137,10 @@ impl Engine {
             Event::SurveyEnded { .. } => self.on_survey_ended(out),
             Event::ScanBegun { at } => self.on_scan_begun(*at),
             Event::Holder(holder) => self.on_holder(holder),
+            Event::Flow(flow) => self.on_flow(flow),
             Event::ScanEnded { .. } => self.on_scan_ended(out),
             Event::ResetSent { at, id, reason } => self.on_reset_sent(*at, *id, *reason, out),
+            Event::Bypassing { id, .. } => self.on_bypassing(*id),
             Event::ResetReceived { .. } | Event::Suspended { .. } | Event::Passed { .. } => {}
             Event::Mini(mini) => self.on_mini(mini, out),
             Event::Lost { at, cause, events } => {
@@ -160,6 +166,11 @@ impl Engine {
     /// Nothing more comes: puts out what was held back.
     pub fn finish(&mut self, out: &mut Vec<Row>) {
         self.tell_forgotten(out);
+        let mut awaiting: Vec<_> = std::mem::take(&mut self.awaiting).into_iter().collect();
+        awaiting.sort_unstable_by_key(|(key, waiting)| (waiting.at, *key));
+        for (_, waiting) in awaiting {
+            self.end_awaited(waiting, ResetSent::Unknown, out);
+        }
     }
 
     fn tell_forgotten(&mut self, out: &mut Vec<Row>) {
@@ -170,7 +181,8 @@ impl Engine {
 
     fn on_deadline(&mut self, Deadline { awake, key }: Deadline, out: &mut Vec<Row>) {
         if let Some(waiting) = self.awaiting.remove(&key) {
-            self.end_awaited(waiting, None, out);
+            let reset = self.no_reset_since(&waiting);
+            self.end_awaited(waiting, reset, out);
         } else if self.early.get(&key).is_some_and(|early| early.gives_up_at == awake) {
             self.give_up_closing(key, self.deadlines.in_boot_time(awake), out);
         } else if key & MINI != 0
@@ -204,6 +216,8 @@ impl Engine {
             return self.note_embryo(change);
         }
         let key = key(change.id);
+        // A socket that is used again has sent by now what it was to send.
+        self.settle_awaiting(key, out);
         let embryo = change.address.and_then(|address| self.embryos.remove(&address));
         let found = self.conns.find(key);
         let is_known = found.is_some() && !begins(change);
@@ -221,6 +235,9 @@ impl Engine {
         let conn = &mut self.conns[place];
         conn.complete_identity(change);
         conn.note_task(change);
+        if decide::is_restored(change) {
+            conn.side = Side::Unknown;
+        }
         if change.old != change.new {
             if conn.state != change.old {
                 conn.change_unseen(change.old, None);
@@ -266,7 +283,7 @@ impl Engine {
 
     /// A full socket is closed.
     fn close(&mut self, key: u64, mut conn: Conn, change: &Change, out: &mut Vec<Row>) {
-        conn.set_totals(change.end.map(|end| end.totals));
+        conn.set_totals(change.end.map(|end| end.totals).filter(|_| !conn.is(Mark::Bypassing)));
         if change.old == State::Listen {
             let held = self.teller.held(&conn, change.at);
             self.waiting.forget_listener(key, &conn);
@@ -285,19 +302,43 @@ impl Engine {
                 let held = self.teller.held(&conn, change.at);
                 self.end(conn, change.at, held, ending, out);
             }
-            Verdict::AwaitReset(alternatives) => self.await_reset(key, conn, change.at, alternatives),
+            Verdict::AwaitReset(alternatives) => self.await_reset(key, conn, change.at, alternatives, out),
         }
     }
 
-    fn await_reset(&mut self, key: u64, conn: Conn, at: u64, alternatives: Alternatives) {
-        self.awaiting.insert(key, Awaiting { conn: Box::new(conn), at, alternatives });
-        self.deadlines.push(at, RESET_FOLLOWS_NS, key);
+    fn await_reset(&mut self, key: u64, conn: Conn, at: u64, alternatives: Alternatives, out: &mut Vec<Row>) {
+        let held = self.teller.held(&conn, at);
+        let waiting = Awaiting { conn: Box::new(conn), at, held, alternatives, gaps: self.teller.gaps };
+        if self.teller.config.resets {
+            // An older answer of the kernel does not bring it back.
+            self.inquiry.note_end(key);
+            self.awaiting.insert(key, waiting);
+            self.deadlines.push(at, RESET_FOLLOWS_NS, key);
+        } else {
+            self.end_awaited(waiting, ResetSent::Unknown, out);
+        }
     }
 
-    fn end_awaited(&mut self, waiting: Awaiting, reset: Option<ResetReason>, out: &mut Vec<Row>) {
-        let Awaiting { conn, at, alternatives } = waiting;
-        let held = self.teller.held(&conn, at);
-        self.end(*conn, at, held, alternatives.resolve(reset), out);
+    /// No reset follows any more that would have to do with this closing.
+    fn settle_awaiting(&mut self, key: u64, out: &mut Vec<Row>) {
+        if let Some(waiting) = self.awaiting.remove(&key) {
+            let reset = self.no_reset_since(&waiting);
+            self.end_awaited(waiting, reset, out);
+        }
+    }
+
+    fn no_reset_since(&self, waiting: &Awaiting) -> ResetSent {
+        if waiting.gaps == self.teller.gaps { ResetSent::No } else { ResetSent::Unknown }
+    }
+
+    fn end_awaited(&mut self, waiting: Awaiting, reset: ResetSent, out: &mut Vec<Row>) {
+        let Awaiting { mut conn, at, held, alternatives, .. } = waiting;
+        let ending = alternatives.resolve(reset);
+        if let ResetSent::Yes(_) = reset {
+            let closer = decide::closer_by_reset(ending.end, conn.state);
+            conn.closer.get_or_insert(closer);
+        }
+        self.end(*conn, at, held, ending, out);
     }
 
     /// A mini-socket takes over.
@@ -476,7 +517,7 @@ impl Engine {
         let key = key(id);
         for key in [key, key | MINI] {
             if let Some(waiting) = self.awaiting.remove(&key) {
-                return self.end_awaited(waiting, Some(reason), out);
+                return self.end_awaited(waiting, ResetSent::Yes(reason), out);
             }
         }
         if let Some(conn) = self.conns.get_mut(key) {
@@ -495,7 +536,16 @@ impl Engine {
         }
     }
 
+    fn on_bypassing(&mut self, id: Id) {
+        if let Some(conn) = self.conns.get_mut(key(id)) {
+            conn.mark(Mark::Bypassing, true);
+        }
+    }
+
     fn on_destroyed(&mut self, at: u64, id: Id, out: &mut Vec<Row>) {
+        if self.awaiting.get(&key(id)).is_some_and(|waiting| waiting.alternatives.is_settled_by_destruction()) {
+            self.settle_awaiting(key(id), out);
+        }
         self.inquiry.note_end(key(id));
         // A full socket is gone after it was closed: what overtook the closing has not overtaken this.
         self.give_up_closing(key(id) | MINI, at, out);

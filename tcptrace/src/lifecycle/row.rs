@@ -112,7 +112,7 @@ pub struct Stuck {
     /// The state: one that waits for somebody, or [`State::Closed`] when the connection is over and its descriptor is
     /// still open.
     pub state: State,
-    /// How long.
+    /// How long; in [`State::Established`], for how long the peer has acknowledged nothing of what was written.
     pub age: Held,
     /// Who has a descriptor of it at this moment, and which: the first process, if there are several.
     pub holder: Option<(Task, u32)>,
@@ -124,6 +124,19 @@ pub struct Stuck {
     pub listener: Option<Task>,
     /// It is over now: the descriptor was closed.
     pub released: bool,
+    /// It does not wait for long: it was only still open when the recording ended.
+    pub merely_open: bool,
+    /// How far its data has come; `None` when nobody looked.
+    pub stalled: Option<Stalled>,
+}
+
+/// How far the data of a socket has come that stays in its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stalled {
+    /// Bytes written that the peer has not acknowledged, a FIN among them.
+    pub unacked: u32,
+    /// Bytes that the peer has acknowledged or sent since the first look at it in this state.
+    pub bytes_since: u64,
 }
 
 /// One state of a connection's life.
@@ -154,7 +167,7 @@ pub struct Connection {
     pub stays: Vec<Stay>,
     /// How its TIME_WAIT ended; `None` when none was due or it is not over.
     pub time_wait_end: Option<TimeWaitEnd>,
-    /// What the socket had counted when it was closed.
+    /// What the socket had counted when it was closed; `None` where nobody saw it, or bytes may have bypassed TCP.
     pub totals: Option<Totals>,
     /// Whether everything of it was seen.
     pub complete: bool,

@@ -67,6 +67,11 @@ impl Inquiry {
         }
     }
 
+    /// When the scan began that runs.
+    pub(super) fn scan_began(&self) -> Option<u64> {
+        self.scan.map(|asked| asked.at)
+    }
+
     fn answered(&mut self) {
         if self.survey.is_none() && self.scan.is_none() {
             self.ended = HashSet::default();
@@ -184,7 +189,9 @@ impl Engine {
                 _ => self.on_found(found),
             }
         }
-        self.waiting.note_holder(key, holder);
+        if let Some(conn) = self.conns.get(key) {
+            self.waiting.note_holder(key, conn, holder);
+        }
         let number = self.inquiry.number;
         if let Some(conn) = self.conns.get_mut(key) {
             conn.found_in = number;
@@ -196,8 +203,10 @@ impl Engine {
 
     pub(super) fn on_scan_ended(&mut self, out: &mut Vec<Row>) {
         let Some(asked) = self.inquiry.scan.take() else { return };
-        self.report_pending(asked.at, true, out);
-        if self.teller.gaps > 0 {
+        self.waiting.scan_ends(asked.at);
+        self.report_answered(asked.at, out);
+        self.report_unacked(out);
+        if self.teller.gaps > 0 && !self.teller.config.partial_scans {
             let is_gone = |conn: &&Conn| {
                 let closed_before = conn.since().is_none_or(|since| since < asked.at);
                 let is_unsure = conn.gaps != self.teller.gaps && conn.found_in < asked.number;

@@ -3,8 +3,8 @@
 use super::config::{Config, Stats};
 use super::conn::{Conn, Mark};
 use super::decide::{self, Ending};
-use super::row::{Connection, Held, Reason, Row, Stay, Stuck, Transition};
-use crate::event::{Change, Mini, MiniEvent};
+use super::row::{Connection, Held, Loss, Reason, Row, Stay, Stuck, Transition};
+use crate::event::{Cause, Change, Mini, MiniEvent};
 use crate::tcp::{Closer, End, Side, State};
 
 /// Tells what becomes of connections.
@@ -91,6 +91,11 @@ impl Teller {
             self.put(conn, mini.at, State::TimeWait, held, None, out);
             return;
         }
+        // Where nothing was lost that was counted, this was.
+        if self.config.fins && conn.gaps == self.gaps {
+            self.stats.unreported += 1;
+            out.push(Row::Loss(Loss { boot_ns: mini.at, cause: Cause::Unreported, count: Some(1) }));
+        }
         // It came unseen. Since its timer was set then, to the length of a TIME_WAIT, the timer tells when; later
         // FINs may have set it again, so that this is the latest time that it can have been.
         conn.mark(Mark::Whole, false);
@@ -143,6 +148,8 @@ impl Teller {
             accepted,
             listener: None,
             released: false,
+            merely_open: true,
+            stalled: None,
         }));
         out.push(Row::Connection(row));
     }

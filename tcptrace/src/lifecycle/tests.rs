@@ -49,16 +49,35 @@ use script::{play, play_rows};
     "server reset_local reset_unread_data owner=9/close | SYN_RECV 0 ESTABLISHED 5"
 )]
 #[case::linger0(
-    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED task=9 snd rcv sock linger0",
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED task=9 snd rcv sock linger0 rst",
     "server reset_local reset_linger0 owner=9/close | SYN_RECV 0 ESTABLISHED 5"
 )]
 #[case::linger0_in_close_wait(
-    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSE_WAIT done; 7 CLOSE_WAIT>CLOSED task=9 snd rcv sock done linger0",
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSE_WAIT done; 7 CLOSE_WAIT>CLOSED task=9 snd rcv sock done linger0 rst",
     "server passive reset_linger0 owner=9/close | SYN_RECV 0 ESTABLISHED 5 CLOSE_WAIT 2"
 )]
 #[case::disconnect(
-    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>CLOSED task=7 sock",
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>CLOSED task=7 sock rst",
     "client reset_local disconnected owner=7/connect | SYN_SENT 1 ESTABLISHED 4"
+)]
+#[case::closed_in_repair_mode(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED syn; 5 ESTABLISHED>CLOSED task=8 snd rcv sock unread=3; 5 destroy",
+    "client unknown disconnected owner=7/connect closed_by=8 | SYN_SENT 1 ESTABLISHED 4"
+)]
+#[case::restored_in_repair_mode(
+    "0 CLOSED>SYN_SENT task=7; 0 SYN_SENT>ESTABLISHED silent; 5 ESTABLISHED>CLOSE_WAIT done; 7 CLOSE_WAIT>LAST_ACK task=7 done sock;
+     8 LAST_ACK>CLOSED dead done acked",
+    "unknown passive fin owner=7/connect | SYN_SENT 0 ESTABLISHED 5 CLOSE_WAIT 2 LAST_ACK 1"
+)]
+#[case::linger0_after_both_fins(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSE_WAIT done; 7 CLOSE_WAIT>LAST_ACK task=9 snd rcv sock done;
+     8 LAST_ACK>CLOSED task=9 snd rcv sock done linger0; 8 destroy",
+    "server passive disconnected owner=9/close | SYN_RECV 0 ESTABLISHED 5 CLOSE_WAIT 2 LAST_ACK 1"
+)]
+#[case::linger0_in_closing(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 3 FIN_WAIT1>CLOSING done sock;
+     4 CLOSING>CLOSED task=7 snd rcv sock done linger0; 400 advance",
+    "client simultaneous disconnected owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 CLOSING 1"
 )]
 #[case::reset_received_in_established(
     "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 receive_reset; 5 ESTABLISHED>CLOSED task=666 sock err=104",
@@ -89,6 +108,27 @@ use script::{play, play_rows};
     "0 CLOSED>SYN_SENT task=7 noport; 30 SYN_SENT>CLOSED task=8 snd rcv sock",
     "client never_established closed_while_connecting owner=7/connect closed_by=8 | SYN_SENT 30"
 )]
+#[case::shut_down_while_connecting(
+    "0 CLOSED>SYN_SENT task=7 noport; 30 SYN_SENT>CLOSED task=8 sock syn",
+    "client never_established closed_while_connecting owner=7/connect closed_by=8 | SYN_SENT 30"
+)]
+#[case::no_free_port_for_a_bound_one(
+    "0 CLOSED>SYN_SENT task=7; 0 SYN_SENT>CLOSED task=7 sock silent acked",
+    "client never_established no_local_port owner=7/connect | SYN_SENT 0"
+)]
+#[case::a_fast_open_connect_given_up_before_its_syn(
+    "0 CLOSED>SYN_SENT task=7; 9 SYN_SENT>CLOSED task=7 sock silent",
+    "client never_established unknown owner=7/connect | SYN_SENT 9"
+)]
+#[case::a_trace_that_does_not_say_whether_a_syn_was_sent(
+    "0 CLOSED>SYN_SENT task=7; 30 SYN_SENT>CLOSED task=7 sock acked",
+    "client never_established unknown owner=7/connect | SYN_SENT 30"
+)]
+#[case::closed_before_the_handshake_is_done(
+    "0 LISTEN>SYN_RECV; 1 accepted task=8; 5 SYN_RECV>FIN_WAIT1 task=9 snd rcv sock child; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     6 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT; 60006 expired TIME_WAIT",
+    "server active fin tw=expired owner=8/accept closed_by=9 | SYN_RECV 5 FIN_WAIT1 1 FIN_WAIT2 0 TIME_WAIT 60000"
+)]
 #[case::no_local_port(
     "0 CLOSED>SYN_SENT task=7 noport; 1 SYN_SENT>CLOSED task=7 sock noport",
     "client never_established no_local_port owner=7/connect | SYN_SENT 1"
@@ -118,8 +158,16 @@ use script::{play, play_rows};
     "client killed killed owner=7/connect closed_by=99 | SYN_SENT 1 ESTABLISHED 4"
 )]
 #[case::never_accepted(
-    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED task=9",
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED task=9 rst",
     "server reset_local never_accepted owner=9/close | SYN_RECV 0 ESTABLISHED 5"
+)]
+#[case::never_accepted_and_no_reset_sent(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED task=9; 5 destroy",
+    "server unknown never_accepted owner=9/close | SYN_RECV 0 ESTABLISHED 5"
+)]
+#[case::a_reset_that_may_have_been_lost(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED task=9 snd rcv sock linger0; 6 lost; 7 destroy",
+    "server unknown unknown owner=9/close incomplete | SYN_RECV 0 ESTABLISHED 5"
 )]
 #[case::data_after_close_in_the_same_soft_interrupt(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 6 FIN_WAIT1>FIN_WAIT2 dead;
@@ -140,6 +188,11 @@ use script::{play, play_rows};
     "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSE_WAIT done; 9 CLOSE_WAIT>LAST_ACK task=9 done sock;
      10 LAST_ACK>CLOSED dead done err=104; 10 destroy; 10 reset ABORT_ON_DATA",
     "server passive reset_data_after_close owner=9/close | SYN_RECV 0 ESTABLISHED 5 CLOSE_WAIT 4 LAST_ACK 1"
+)]
+#[case::orphan_that_is_no_mini_socket_times_out(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 6 FIN_WAIT1>FIN_WAIT2 dead;
+     2006 reset OTHER; 2006 FIN_WAIT2>CLOSED dead mini=none",
+    "client active fin_wait2_timeout owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 2000"
 )]
 #[case::negative_linger2(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 6 FIN_WAIT1>FIN_WAIT2 dead;
@@ -240,11 +293,11 @@ use script::{play, play_rows};
     "client passive fin owner=7/connect incomplete | SYN_SENT 1 LAST_ACK 1"
 )]
 #[case::gap_in_the_middle_of_a_state(
-    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 3 lost; 9 ESTABLISHED>CLOSED task=7 sock",
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 3 lost; 9 ESTABLISHED>CLOSED task=7 sock rst",
     "client reset_local disconnected owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED ≥6"
 )]
 #[case::child_known_by_its_address_first(
-    "0 embryo; 2 SYN_RECV>ESTABLISHED child; 5 ESTABLISHED>CLOSED task=9 snd rcv sock linger0",
+    "0 embryo; 2 SYN_RECV>ESTABLISHED child; 5 ESTABLISHED>CLOSED task=9 snd rcv sock linger0 rst",
     "server reset_local reset_linger0 owner=9/close | SYN_RECV 2 ESTABLISHED 3"
 )]
 #[case::shutdown_before_established_is_not_the_bystanders(
@@ -253,6 +306,47 @@ use script::{play, play_rows};
 )]
 fn a_life_is_told_right(#[case] events: &str, #[case] expected: &str) {
     assert_eq!(play(events), [expected]);
+}
+
+/// Without the hook for resets, nothing is claimed of them.
+#[rstest]
+#[case::linger0("ESTABLISHED>CLOSED task=9 snd rcv sock linger0", "server unknown unknown owner=9/close")]
+#[case::never_accepted("ESTABLISHED>CLOSED task=9", "server unknown never_accepted owner=9/close")]
+#[case::received("ESTABLISHED>CLOSED err=104 sock", "server reset_remote reset_received")]
+fn ends_that_depend_on_a_reset_nobody_watches_for(#[case] closing: &str, #[case] expected: &str) {
+    let mut engine = super::Engine::new(super::Config { resets: false, ..super::Config::default() });
+    let mut rows = Vec::new();
+    for event in script::parse(&format!("0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 {closing}")) {
+        engine.feed(&event, &mut rows);
+    }
+    assert_eq!(script::connections(&rows), [format!("{expected} | SYN_RECV 0 ESTABLISHED 5")]);
+}
+
+/// Nothing comes any more that would tell.
+#[test]
+fn what_waits_for_a_reset_at_the_end_is_put_out() {
+    let mut engine = super::Engine::new(super::Config::default());
+    let mut rows = Vec::new();
+    for event in
+        script::parse("0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED task=9 snd rcv sock linger0")
+    {
+        engine.feed(&event, &mut rows);
+    }
+    assert!(script::connections(&rows).is_empty());
+    engine.finish(&mut rows);
+    assert_eq!(script::connections(&rows), ["server unknown unknown owner=9/close | SYN_RECV 0 ESTABLISHED 5"]);
+}
+
+/// Its number is that of the next connection as well, whose reset is not the earlier one's.
+#[test]
+fn a_socket_that_connects_again_does_not_wait_for_the_reset_of_its_first_connection() {
+    let lives = play(
+        "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>CLOSED task=7 sock; 3 CLOSED>SYN_SENT task=7;
+         4 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>CLOSED task=7 sock rst",
+    );
+    let expected = ["unknown", "reset_local"]
+        .map(|closer| format!("client {closer} disconnected owner=7/connect | SYN_SENT 1 ESTABLISHED 1"));
+    assert_eq!(lives, expected);
 }
 
 #[test]
@@ -284,6 +378,25 @@ fn unseen_entry_into_time_wait_is_reckoned_from_the_timer() {
     );
     let own: Vec<_> = rows.iter().rev().take(2).collect();
     assert_eq!(own, ["TIME_WAIT>CLOSED ≥60047 active expired orphan", "FIN_WAIT2>TIME_WAIT - active orphan"]);
+}
+
+/// Where the kernel shows such FINs, one that it did not show is missing, and that is told.
+#[rstest]
+#[case::seen(true, "3 fin; 60003 expired TIME_WAIT", 0)]
+#[case::given_more_time(true, "3 rearmed TIME_WAIT; 60003 expired TIME_WAIT", 0)]
+#[case::unseen(true, "60003 expired TIME_WAIT", 1)]
+#[case::not_watched(false, "60003 expired TIME_WAIT", 0)]
+#[case::lost(true, "2 lost; 60003 expired TIME_WAIT", 0)]
+fn a_fin_that_nobody_saw_is_a_loss(#[case] fins: bool, #[case] rest: &str, #[case] expected: u64) {
+    let mut engine = super::Engine::new(super::Config { fins, ..super::Config::default() });
+    let mut rows = Vec::new();
+    let closing = "0 ESTABLISHED>FIN_WAIT1; 1 FIN_WAIT1>FIN_WAIT2; 1 FIN_WAIT2>CLOSED dead mini=FIN_WAIT2";
+    for event in script::parse(&format!("{closing}; {rest}")) {
+        engine.feed(&event, &mut rows);
+    }
+    assert_eq!(engine.stats().unreported, expected);
+    let losses = script::losses(&rows);
+    assert_eq!(losses.iter().filter(|loss| loss.contains("unreported")).count() as u64, expected, "{losses:?}");
 }
 
 #[test]
@@ -370,6 +483,21 @@ fn a_socket_first_seen_when_it_closes_may_have_a_time_wait() {
     assert_eq!(play_rows("5 FIN_WAIT2>CLOSED done mini=none"), ["FIN_WAIT2>CLOSED ≥5 active unknown"]);
     let seen = play_rows("4 FIN_WAIT1>FIN_WAIT2 snd sock; 5 FIN_WAIT2>CLOSED done mini=none");
     assert_eq!(seen.last().map(String::as_str), Some("FIN_WAIT2>CLOSED 1 active refused"));
+}
+
+/// What TCP has counted of it is not all.
+#[test]
+fn bytes_that_may_bypass_tcp_are_unknown() {
+    let totals = |between: &str| {
+        let script = format!("0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; {between} 5 ESTABLISHED>CLOSED err=104");
+        let rows = script::rows(&script);
+        let connections =
+            rows.iter().filter_map(|row| if let super::Row::Connection(row) = row { Some(row) } else { None });
+        connections.map(|connection| connection.totals.is_some()).collect::<Vec<_>>()
+    };
+    assert_eq!(totals(""), [true]);
+    assert_eq!(totals("2 bypass;"), [false]);
+    assert_eq!(totals("2 other bypass;"), [true]);
 }
 
 #[test]

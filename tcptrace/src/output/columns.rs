@@ -201,6 +201,8 @@ mod tests {
         accepted BOOLEAN
         listener_pid INT64
         listener_comm STRING
+        bytes_unacked INT64
+        bytes_since INT64
         ");
     }
 }

@@ -94,6 +94,7 @@ impl<W: Write> Csv<W> {
             Value::Name(name) => text(to, &sanitise(name)),
             Value::Time(ns) => self.time.write(to, ns),
             Value::Address(address) => render::address(to, address),
+            Value::Zoned(address, zone) => render::zoned(to, address, zone),
             Value::Hex(number) => render::hex(to, number),
             Value::States(stays) => states(to, stays),
         }

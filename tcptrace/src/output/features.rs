@@ -20,13 +20,18 @@ pub fn features(mut out: impl Write, format: Format, services: &[(Feature, Servi
 
 fn text(out: &mut impl Write, services: &[(Feature, Service)]) -> io::Result<()> {
     let purpose_width = services.iter().map(|(feature, _)| feature.purpose().len()).max().unwrap_or(0);
-    writeln!(out, "{:<3}  {:<purpose_width$}  HOW, OR WHY NOT", "OK", "WHAT")?;
+    let mark_width = services.iter().map(|(_, service)| mark(service).len()).fold(3, usize::max);
+    writeln!(out, "{:<mark_width$}  {:<purpose_width$}  HOW, OR WHY NOT", "OK", "WHAT")?;
     for (feature, service) in services {
-        writeln!(out, "{:<3}  {:<purpose_width$}  {service}", mark(service), feature.purpose())?;
+        writeln!(out, "{:<mark_width$}  {:<purpose_width$}  {service}", mark(service), feature.purpose())?;
     }
     Ok(())
 }
 
 fn mark(service: &Service) -> &'static str {
-    if service.is_attached() { "yes" } else { "no" }
+    match service {
+        Service::Attached { .. } => "yes",
+        Service::Partly { .. } => "part",
+        Service::Unavailable { .. } => "no",
+    }
 }

@@ -34,6 +34,7 @@ pub use self::report::{
     REPORT_FAILURE_FIELDS, REPORT_FIELDS, REPORT_GROUP_FIELDS, REPORT_HOST_FIELDS, REPORT_LOSS_FIELDS,
     REPORT_OPEN_FIELDS, REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS, REPORT_STATE_FIELDS,
 };
+pub(super) use self::snapshot::zone;
 pub use self::snapshot::{COUNT_FIELDS, SOCKET_FIELDS};
 pub use self::stuck::MayBeStuck;
 pub use self::transition::{STUCK_TRANSITION_FIELDS, TRANSITION_FIELDS};
@@ -101,6 +102,8 @@ pub enum Value<'r> {
     Time(i64),
     /// An address and a port.
     Address(SocketAddr),
+    /// The same with the interface of a link-local address: ASCII that needs no escaping.
+    Zoned(SocketAddr, &'r str),
     /// A number written in lower-case hexadecimal without a prefix.
     Hex(u64),
     /// States in order, each with how long it lasted.

@@ -67,6 +67,7 @@ impl<W: Write> Json<W> {
             Value::Name(name) => serde_json::to_writer(to, &sanitise(name))?,
             Value::Time(ns) => quoted(to, |to| self.time.write(to, ns)),
             Value::Address(address) => quoted(to, |to| render::address(to, address)),
+            Value::Zoned(address, zone) => quoted(to, |to| render::zoned(to, address, zone)),
             Value::Hex(number) => quoted(to, |to| render::hex(to, number)),
             Value::States(stays) => states(to, stays),
         }

@@ -225,8 +225,9 @@ impl Writer<'_> {
         self.page.element(
             "p",
             "soft",
-            "Each end of a connection on a machine that was recorded counts. ≥ is the part that was seen of a time that may have \
-             been longer, - was not seen. Medians and percentiles are of times that are known exactly.",
+            "Each end of a connection on a machine that was recorded counts. ≥ is a lower bound, - is \
+             unknown. Medians and percentiles are estimates (Kaplan-Meier) that count stays that are not over, or were seen in \
+             part.",
         );
         self.page.element("p", "soft", concat!("Made by tcptrace ", env!("CARGO_PKG_VERSION"), "."));
         self.page.raw("</footer>");

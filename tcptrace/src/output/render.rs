@@ -67,9 +67,16 @@ pub(crate) fn address(to: &mut Vec<u8>, address: SocketAddr) {
     decimal(to, address.port().into());
 }
 
-/// Like [`address`], but for people: a port of 0 is `no_port`.
-pub(super) fn address_or(to: &mut Vec<u8>, address: SocketAddr, no_port: u8) {
-    ip(to, address.ip());
+/// `[fe80::1%eth0]:80`: an address that only means something together with an interface.
+pub(crate) fn zoned(to: &mut Vec<u8>, address: SocketAddr, zone: &str) {
+    ip_in(to, address.ip(), Some(zone));
+    to.push(b':');
+    decimal(to, address.port().into());
+}
+
+/// Like [`address`] or [`zoned`], but for people: a port of 0 is `no_port`.
+pub(super) fn address_or(to: &mut Vec<u8>, address: SocketAddr, zone: Option<&str>, no_port: u8) {
+    ip_in(to, address.ip(), zone);
     to.push(b':');
     match address.port() {
         0 => to.push(no_port),
@@ -78,11 +85,19 @@ pub(super) fn address_or(to: &mut Vec<u8>, address: SocketAddr, no_port: u8) {
 }
 
 fn ip(to: &mut Vec<u8>, ip: IpAddr) {
+    ip_in(to, ip, None);
+}
+
+fn ip_in(to: &mut Vec<u8>, ip: IpAddr, zone: Option<&str>) {
     match ip {
         IpAddr::V4(_) => bare_ip(to, ip),
         IpAddr::V6(_) => {
             to.push(b'[');
             bare_ip(to, ip);
+            if let Some(zone) = zone {
+                to.push(b'%');
+                to.extend_from_slice(zone.as_bytes());
+            }
             to.push(b']');
         }
     }
@@ -204,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_missing_port_is_shown_as_told() {
-        assert_eq!(text(|to| address_or(to, ([127, 0, 0, 1], 0).into(), b'-')), "127.0.0.1:-");
-        assert_eq!(text(|to| address_or(to, ([127, 0, 0, 1], 9).into(), b'-')), "127.0.0.1:9");
+        assert_eq!(text(|to| address_or(to, ([127, 0, 0, 1], 0).into(), None, b'-')), "127.0.0.1:-");
+        assert_eq!(text(|to| address_or(to, ([127, 0, 0, 1], 9).into(), None, b'-')), "127.0.0.1:9");
     }
 }

@@ -167,7 +167,10 @@ mod tests {
             let open: Vec<_> = of("report_open").into_iter().filter(|row| row["by"] == by.as_str()).collect();
             assert_eq!(sum(&open, "connections"), report["open"], "{by:?}");
         }
-        for (property, of_all) in [("closer", "ended"), ("end", "ended"), ("open", "open")] {
+        let decided = of("report_count").into_iter().filter(|row| row["property"] == "closer").collect::<Vec<_>>();
+        let of_undecided = report["closer_undecided"].as_u64().expect("a number");
+        assert_eq!(sum(&decided, "connections") + of_undecided, report["connections"]);
+        for (property, of_all) in [("end", "ended"), ("open", "open")] {
             let counts: Vec<_> = of("report_count").into_iter().filter(|row| row["property"] == property).collect();
             assert_eq!(sum(&counts, "connections"), report[of_all], "{property}");
         }

@@ -7,7 +7,7 @@ use crate::audit::{Compared, Counter, Finding, Verdict};
 use crate::counters::{Increase, Unseen};
 use crate::event::{Cause, Kept};
 use crate::existing::Timer;
-use crate::lifecycle::{Connection, Held, Identity, Loss, Owner, Reason, Stay, Stuck, Totals, Transition};
+use crate::lifecycle::{Connection, Held, Identity, Loss, Owner, Reason, Stalled, Stay, Stuck, Totals, Transition};
 use crate::names::{Group, Names};
 use crate::snapshot::{By, Count, Entry, Shares};
 use crate::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
@@ -18,6 +18,7 @@ use super::{Clock, Context};
 pub(crate) static CONTEXT: LazyLock<Context> = LazyLock::new(|| {
     let mut names = Names::default();
     names.name_namespace(4_026_532_000, b"blue\x1b[2J");
+    names.name_interface(Some(4_026_532_000), 2, b"eth0");
     let group = Group {
         path: (*b"/system.slice/docker-0123abcd.scope").into(),
         container: Some("0123abcd".into()),
@@ -180,6 +181,8 @@ pub(crate) fn held_open() -> Stuck {
         accepted: Some(true),
         listener: None,
         released: false,
+        merely_open: false,
+        stalled: Some(Stalled { unacked: 4_321, bytes_since: 0 }),
     }
 }
 
@@ -191,7 +194,7 @@ pub(crate) fn never_accepted() -> Stuck {
 
 /// Over, but nginx has not closed its descriptor.
 pub(crate) fn lingering() -> Stuck {
-    Stuck { state: State::Closed, ..held_open() }
+    Stuck { state: State::Closed, stalled: None, ..held_open() }
 }
 
 /// curl's whole life, closed by curl, with a TIME_WAIT that ran out.
@@ -306,6 +309,7 @@ fn socket() -> Entry {
         timer_left_ns: 0,
         retransmits: 0,
         inode: 4711,
+        interface: 0,
     }
 }
 
@@ -349,6 +353,11 @@ pub(crate) fn sockets() -> Vec<Entry> {
         },
         Entry { kept: Kept::Queued, state: State::CloseWait, stay: never_accepted(), ..base },
         Entry { kept: Kept::Queued, state: State::SynRecv, ..base },
+        Entry {
+            identity: Identity { tuple: tuple("[fe80::1]:45678", "[fe80::2]:443"), ..identity() },
+            interface: 2,
+            ..socket()
+        },
     ]
 }
 
@@ -356,12 +365,14 @@ pub(crate) fn sockets() -> Vec<Entry> {
 pub(crate) fn counts() -> Vec<Count> {
     let base = Count {
         by: By::State,
-        state: State::CloseWait,
+        state: Some(State::CloseWait),
         total: Some(10),
         shares: Some(Shares { held: 1, queued: 2, orphan: 3, mini: 4 }),
         owner: None,
         accepted: None,
         listener: None,
+        several_owners: false,
+        groups: None,
         ends: None,
         netns: None,
     };
@@ -369,12 +380,14 @@ pub(crate) fn counts() -> Vec<Count> {
     let remote = Count { by: By::Remote, netns: Some(4_026_532_000), ..base };
     vec![
         base,
-        Count { state: State::Closed, total: None, shares: None, ..base },
+        Count { state: Some(State::Closed), total: None, shares: None, ..base },
         Count { owner: Some(task(13, HOSTILE)), ..owner },
         Count { listener: Some(task(80, Comm::from("nginx"))), accepted: Some(false), ..owner },
         Count { shares: Some(Shares { held: 1, orphan: 2, ..Shares::default() }), ..owner },
-        Count { ends: Some(tuple("10.0.0.1:80", "10.0.0.2:0")), ..remote },
-        Count { ends: Some(tuple("[::1]:0", "[::1]:443")), ..remote },
+        Count { state: None, total: Some(7), groups: Some(3), ..owner },
+        Count { ends: Some(tuple("10.0.0.1:80", "10.0.0.2:0")), several_owners: true, ..remote },
+        Count { ends: Some(tuple("[::1]:0", "[::1]:443")), owner: Some(task(4242, Comm::from("curl"))), ..remote },
+        Count { groups: Some(1), netns: None, ..remote },
     ]
 }
 

@@ -15,7 +15,7 @@ use crate::audit::Finding;
 use crate::counters::Increase;
 use crate::lifecycle::{Connection, Held, Identity, Loss, Transition};
 use crate::snapshot::{By, Count, Entry};
-use crate::tcp::{State, Task, TimeWaitEnd};
+use crate::tcp::{Closer, End, State, Task, TimeWaitEnd};
 
 pub(crate) use self::column::fitting;
 use self::column::{Align, Column, Line};
@@ -70,6 +70,8 @@ impl Columns {
     fn new() -> Self {
         // Any IPv4 address and port, so that only IPv6 widens these.
         let address = "255.255.255.255:65535".len();
+        let duration = ">12.3ms".len();
+        let ends_of_time_wait = longest(TimeWaitEnd::ALL.iter().map(|it| it.as_str()));
         Self {
             time: Column::new("TIME", Align::Left, "HH:MM:SS.mmm".len()),
             pid: Column::new("PID", Align::Right, "4194304".len()),
@@ -78,18 +80,22 @@ impl Columns {
             remote: Column::new("REMOTE", Align::Left, address),
             old: Column::new("OLD", Align::Left, "ESTABLISHED".len()),
             new: Column::new("NEW", Align::Left, "ESTABLISHED".len()),
-            held: Column::new("HELD", Align::Right, ">12.3ms".len()),
+            held: Column::new("HELD", Align::Right, duration),
             note: Column::new("NOTE", Align::Left, 0),
             side: Column::new("SIDE", Align::Left, "unknown".len()),
-            closer: Column::new("CLOSER", Align::Left, "reset_remote".len()),
-            end: Column::new("END", Align::Left, "reset_received".len()),
-            established: Column::new("ESTAB", Align::Right, ">12.3ms".len()),
+            closer: Column::new("CLOSER", Align::Left, longest(Closer::ALL.iter().map(|it| it.as_str()))),
+            end: Column::new("END", Align::Left, longest(End::ALL.iter().map(|it| it.as_str()))),
+            established: Column::new("ESTAB", Align::Right, duration),
             close_wait: Column::new("CLOSE_WAIT", Align::Right, "CLOSE_WAIT".len()),
-            time_wait: Column::new("TIME_WAIT", Align::Left, "12.3ms reused".len()),
+            time_wait: Column::new("TIME_WAIT", Align::Left, duration + " ".len() + ends_of_time_wait),
             sent: Column::new("SENT", Align::Right, "1023K".len()),
             received: Column::new("RECV", Align::Right, "1023K".len()),
         }
     }
+}
+
+fn longest<'w>(words: impl Iterator<Item = &'w str>) -> usize {
+    words.map(str::len).max().unwrap_or(0)
 }
 
 impl<W: Write> Text<W> {
@@ -165,7 +171,7 @@ impl<W: Write> Text<W> {
     fn who_and_where(&mut self, identity: &Identity) {
         self.who(identity.owner.as_ref().map(|owner| &owner.task));
         let Self { columns, line, .. } = self;
-        columns.local.cell(line, Style::new(), |to| render::address_or(to, identity.tuple.local(), b'-'));
+        columns.local.cell(line, Style::new(), |to| render::address_or(to, identity.tuple.local(), None, b'-'));
         columns.remote.cell(line, Style::new(), |to| remote(to, identity.tuple.remote()));
     }
 
@@ -267,8 +273,8 @@ impl<W: Write> Printer for Text<W> {
         if self.states && !row.stays.is_empty() { self.path(row) } else { Ok(()) }
     }
 
-    fn socket(&mut self, row: &Entry, _: &Context) -> io::Result<()> {
-        self.write_socket(row)
+    fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
+        self.write_socket(row, context)
     }
 
     fn count(&mut self, row: &Count, _: &Context) -> io::Result<()> {
@@ -326,7 +332,7 @@ fn comm(to: &mut Vec<u8>, name: &[u8]) {
 
 /// A listener has no remote port: `*`, as in `ss`.
 fn remote(to: &mut Vec<u8>, address: SocketAddr) {
-    render::address_or(to, address, b'*');
+    render::address_or(to, address, None, b'*');
 }
 
 fn held(to: &mut Vec<u8>, held: Held) {

@@ -3,7 +3,9 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv6Addr;
 
-use tcptrace_common::{CancelTail, ChildTail, EndTail, Head, HolderTail, OpenTail, TaskTail, end_flag, flag, kind};
+use tcptrace_common::{
+    CancelTail, ChildTail, ClosedChildTail, EndTail, Head, HolderTail, OpenTail, TaskTail, end_flag, flag, kind, state,
+};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::symbols::{Cancelled, Symbols};
@@ -44,10 +46,11 @@ impl Decoder {
         let id = self.id(head);
         Some(match head.kind {
             kind::STATE => Event::Change(self.change(head, id)?),
-            kind::STATE_CHILD => {
-                let child: &ChildTail = read(tail)?;
-                let (address, cgroup) = (Some(self.scramble(child.address)), known(child.cgroup));
-                Event::Change(Change { address, cgroup, ..self.change(head, id)? })
+            kind::STATE_CHILD => Event::Change(self.child(head, id, read(tail)?)?),
+            kind::STATE_CHILD_CLOSED => {
+                let closed: &ClosedChildTail = read(tail)?;
+                let task = self.task(&closed.task);
+                Event::Change(Change { task, ..self.child(head, id, &closed.child)? })
             }
             kind::STATE_TASK => Event::Change(Change { task: self.task(read(tail)?), ..self.change(head, id)? }),
             kind::STATE_OPEN => {
@@ -112,10 +115,15 @@ impl Decoder {
             cgroup: None,
             old: State::from_kernel(head.old)?,
             new: State::from_kernel(head.new)?,
-            flags: (!bare).then(|| flags(head.flags)),
+            flags: (!bare).then(|| flags(head)),
             task: None,
             end: None,
         })
+    }
+
+    fn child(&self, head: &Head, id: Id, child: &ChildTail) -> Option<Change> {
+        let (address, cgroup) = (Some(self.scramble(child.address)), known(child.cgroup));
+        Some(Change { address, cgroup, ..self.change(head, id)? })
     }
 
     fn mini(&self, head: &Head, id: Id, what: MiniEvent) -> Option<Mini> {
@@ -190,14 +198,15 @@ fn tuple(head: &Head) -> Tuple {
     }
 }
 
-fn flags(bits: u8) -> Flags {
-    let has = |bit| bits & bit != 0;
+fn flags(head: &Head) -> Flags {
+    let has = |bit| head.flags & bit != 0;
     Flags {
         dead: has(flag::DEAD),
         done: has(flag::DONE),
         has_socket: has(flag::HAS_SOCKET),
         rcv_shutdown: has(flag::RCV_SHUTDOWN),
         send_shutdown: has(flag::SEND_SHUTDOWN),
+        has_sent: (head.old == state::SYN_SENT).then_some(!has(flag::SILENT)),
     }
 }
 

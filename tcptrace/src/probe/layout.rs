@@ -63,6 +63,7 @@ const MEMBERS: &[(&str, &str, &str, Need)] = &[
     ("TCP_BYTES_RECEIVED", "tcp_sock", "bytes_received", Need::Socket),
     ("TCP_TOTAL_RETRANS", "tcp_sock", "total_retrans", Need::Socket),
     ("TCP_SRTT_US", "tcp_sock", "srtt_us", Need::Socket),
+    ("TCP_SEGS_OUT", "tcp_sock", "segs_out", Need::Socket),
     ("TCP_RCV_NXT", "tcp_sock", "rcv_nxt", Need::Socket),
     ("TCP_COPIED_SEQ", "tcp_sock", "copied_seq", Need::Socket),
     ("TCP_SND_UNA", "tcp_sock", "snd_una", Need::Socket),

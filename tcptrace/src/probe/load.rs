@@ -14,6 +14,7 @@ use super::ring::Reader;
 use super::stand_in::StandIns;
 use super::symbols::Symbols;
 use super::{Feature, Options, ProbeError, Service, kernel, tracefs};
+use crate::existing::are_all_visible;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/tcptrace.bpf.o"));
 
@@ -277,6 +278,11 @@ fn serve_holders(around: &Surroundings, ebpf: &mut Ebpf) -> Service {
     let Ok((btf, _)) = &around.btf else { return Service::Unavailable { reason: "no BTF".into() } };
     let load = |program: &mut Iter| program.load("task_file", btf);
     match program(ebpf, HOLDERS).and_then(load) {
+        // It walks through the pid namespace of whoever asks (`task_seq_get_next` in `kernel/bpf/task_iter.c`).
+        Ok(()) if !are_all_visible() => Service::Partly {
+            hook: "iter/task_file".into(),
+            missing: "but not those outside this pid namespace: run in the host's (--pid=host)".into(),
+        },
         Ok(()) => Service::Attached { hook: "iter/task_file".into() },
         Err(error) => Service::Unavailable { reason: kernel::explain(&error) },
     }

@@ -8,6 +8,7 @@ use super::place::placed;
 use super::rows::{By, Overview, SHORT_NS, STUDIED, Slow};
 use super::series::{Moment, Series};
 use super::slowest::Slowest;
+use super::survival::Survival;
 use super::who::{Directory, Ends, Local, Machine, Netns, Process, Remote, Within};
 use crate::lifecycle::{Connection, Held};
 use crate::tcp::{Closer, End, Side, State, TimeWaitEnd};
@@ -54,7 +55,8 @@ pub struct Analysis {
 /// All sockets that were in a state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InState {
-    pub(super) exact: Histogram<7>,
+    pub(super) survival: Survival<7>,
+    /// The known parts of those that are not known exactly.
     pub(super) parts: Histogram<7>,
     pub(super) bins: Bins,
     pub(super) open: u64,
@@ -124,11 +126,14 @@ impl Analysis {
             overview.open += 1;
             self.open[state as usize] += 1;
         }
+        match connection.closer {
+            Closer::Unknown if facts.open.is_some() => overview.closer_undecided += 1,
+            closer => self.closers[closer as usize] += 1,
+        }
         if let Some(end) = facts.end {
             overview.ended += 1;
             overview.reset += u64::from(is_reset(end));
             self.ends[end as usize] += 1;
-            self.closers[connection.closer as usize] += 1;
             if let Some(time_wait_end) = connection.time_wait_end {
                 self.time_wait_ends[time_wait_end as usize] += 1;
             }
@@ -137,10 +142,10 @@ impl Analysis {
 
     fn study(&mut self, facts: &Facts<'_>) {
         for ((state, held), studied) in self.states.iter_mut().zip(facts.studied).zip(STUDIED) {
-            match held {
-                Held::Unknown => continue,
-                Held::Exactly(ns) => state.exact.add(ns),
-                Held::AtLeast(ns) => state.parts.add(ns),
+            let Some(seen) = facts.seen(studied) else { continue };
+            state.survival.add(seen);
+            if let Held::AtLeast(ns) = held {
+                state.parts.add(ns);
             }
             state.bins.add(held.known_ns().unwrap_or(0), held.is_at_least());
             state.open += u64::from(facts.open == Some(studied));

@@ -1,8 +1,9 @@
 //! What a report needs to know of one connection.
 
 use super::rows::STUDIED;
+use super::survival::Seen;
 use crate::lifecycle::{Connection, Held};
-use crate::tcp::{Closer, End, State};
+use crate::tcp::{Closer, End, State, TimeWaitEnd};
 
 /// Drawn from a connection once, and counted in many places.
 #[derive(Clone, Debug)]
@@ -37,6 +38,37 @@ impl<'c> Facts<'c> {
                 None => connection.end == End::NeverAccepted,
             },
         }
+    }
+
+    /// What was seen of its stay in a state, if anything.
+    pub(super) fn seen(&self, state: State) -> Option<Seen> {
+        let held = self.connection.held(state);
+        let to_ns = held.known_ns()?;
+        if self.open == Some(state) {
+            let begun = matches!(self.age, Held::Exactly(_));
+            return Some(Seen {
+                from_ns: begun.then_some(0),
+                to_ns: self.age.known_ns().unwrap_or(to_ns),
+                ended: false,
+            });
+        }
+        if !held.is_at_least() {
+            return Some(Seen { from_ns: Some(0), to_ns, ended: true });
+        }
+        // Of one that was seen from its opening on and then lost sight of, only the end is missing.
+        let ended = !self.lost_in(state);
+        let begun = !ended && self.connection.opened_ns.is_some();
+        Some(Seen { from_ns: begun.then_some(0), to_ns, ended })
+    }
+
+    /// Whether it was in this state when it was seen last, and its end was not seen.
+    fn lost_in(&self, state: State) -> bool {
+        let is_last = self.connection.stays.last().is_some_and(|stay| stay.state == state);
+        let is_unseen = match state {
+            State::TimeWait => self.connection.time_wait_end == Some(TimeWaitEnd::Unknown),
+            _ => self.end == Some(End::Unknown),
+        };
+        is_last && is_unseen
     }
 
     /// Whether it ended otherwise than by an orderly close.

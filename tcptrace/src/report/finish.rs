@@ -8,8 +8,8 @@ use super::facts::is_failure;
 use super::groups::{Groups, Kept, Merge, Others, Pair, Tally, Top};
 use super::histogram::Histogram;
 use super::rows::{
-    By, ChurnRow, Count, FailureRow, Group, GroupRow, OpenRow, Overview, Property, Quantiles, Report, STUDIED,
-    StateRow, TRACKED,
+    By, ChurnRow, Count, FailureRow, Group, GroupRow, OpenRow, Overview, Property, Range, Report, STUDIED, StateRow,
+    TRACKED,
 };
 use super::series::Moment;
 use super::who::{Directory, Key};
@@ -72,12 +72,16 @@ impl Analysis {
     fn state_rows(&self, overview: &Overview) -> Vec<StateRow> {
         let row = |(state, counted): (State, &InState)| StateRow {
             state,
-            sockets: counted.exact.total() + counted.parts.total(),
+            sockets: counted.survival.total(),
             at_least: counted.parts.total(),
             open: counted.open,
             never_accepted: counted.never_accepted,
-            exact: quantiles(&counted.exact),
-            parts: quantiles(&counted.parts),
+            p50: counted.survival.quantile(50),
+            p90: counted.survival.quantile(90),
+            p99: counted.survival.quantile(99),
+            exact: range(counted.survival.known()),
+            parts: range(&counted.parts),
+            parts_p50: counted.parts.percentile(50),
             peak: self.series.most_present(state, overview.from_unix_ns, overview.to_unix_ns),
             unplaced: counted.unplaced,
             bins: counted.bins.rows(),
@@ -198,8 +202,9 @@ fn group_row(state: Option<State>, group: &Group, tally: &Tally, share: f64) -> 
         failed: tally.failed,
         at_least: None,
         never_accepted: 0,
-        p50: tally.established.exact.percentile(50),
-        p90: tally.established.exact.percentile(90),
+        p50: tally.established.survival.quantile(50),
+        p90: tally.established.survival.quantile(90),
+        p99: tally.established.survival.quantile(99),
         longest: tally.established.longest(),
         bytes_sent: tally.bytes_sent,
         bytes_received: tally.bytes_received,
@@ -215,8 +220,9 @@ fn state_group_row(state: State, place: usize, group: &Group, tally: &Tally, all
         open: counted.open,
         at_least: Some(counted.times.at_least),
         never_accepted: counted.never_accepted,
-        p50: counted.times.exact.percentile(50),
-        p90: counted.times.exact.percentile(90),
+        p50: counted.times.survival.quantile(50),
+        p90: counted.times.survival.quantile(90),
+        p99: counted.times.survival.quantile(99),
         longest: counted.times.longest(),
         ..group_row(Some(state), group, tally, share(tally.in_state(place), all))
     }
@@ -236,14 +242,8 @@ fn churn_row(group: Group, side: Side, pair: &Pair) -> ChurnRow {
     }
 }
 
-fn quantiles(histogram: &Histogram<7>) -> Quantiles {
-    Quantiles {
-        min: histogram.min(),
-        p50: histogram.percentile(50),
-        p90: histogram.percentile(90),
-        p99: histogram.percentile(99),
-        max: histogram.max(),
-    }
+fn range(histogram: &Histogram<7>) -> Range {
+    Range { min: histogram.min(), max: histogram.max() }
 }
 
 fn counted(counts: impl Iterator<Item = (Property, u64)>) -> Vec<Count> {

@@ -8,8 +8,9 @@ use foldhash::fast::FixedState;
 use super::facts::Facts;
 use super::histogram::Histogram;
 use super::rows::{STUDIED, TRACKED};
+use super::survival::{Seen, Survival};
 use crate::lifecycle::Held;
-use crate::tcp::End;
+use crate::tcp::{End, State};
 
 /// How many groups are kept. When there are more, the smaller half goes to the others.
 const MOST: usize = 4096;
@@ -136,7 +137,7 @@ pub(super) struct Tally {
 /// How long a group was in something.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Times {
-    pub(super) exact: Histogram<5>,
+    pub(super) survival: Survival<5>,
     pub(super) at_least: u64,
     /// Of all together, as far as it was seen, in ns.
     pub(super) total_ns: u64,
@@ -160,24 +161,22 @@ pub(super) struct Still {
 }
 
 impl Times {
-    fn add(&mut self, held: Held) {
+    /// A stay, and what was seen of it.
+    fn add(&mut self, held: Held, seen: Option<Seen>) {
         self.total_ns = self.total_ns.saturating_add(held.known_ns().unwrap_or(0));
-        match held {
-            Held::Unknown => {}
-            Held::Exactly(ns) => self.exact.add(ns),
-            Held::AtLeast(ns) => {
-                self.at_least += 1;
-                self.longest_part = self.longest_part.max(ns);
-            }
+        seen.into_iter().for_each(|seen| self.survival.add(seen));
+        if let Held::AtLeast(ns) = held {
+            self.at_least += 1;
+            self.longest_part = self.longest_part.max(ns);
         }
     }
 
     pub(super) fn total(&self) -> u64 {
-        self.exact.total() + self.at_least
+        self.survival.total()
     }
 
     pub(super) fn longest(&self) -> Held {
-        match self.exact.max() {
+        match self.survival.known().max() {
             Some(ns) if self.at_least == 0 || ns >= self.longest_part => Held::Exactly(ns),
             _ if self.at_least > 0 => Held::AtLeast(self.longest_part),
             _ => Held::Unknown,
@@ -185,7 +184,7 @@ impl Times {
     }
 
     fn merge(&mut self, other: &Self) {
-        self.exact.merge(&other.exact);
+        self.survival.merge(&other.survival);
         self.at_least += other.at_least;
         self.total_ns = self.total_ns.saturating_add(other.total_ns);
         self.longest_part = self.longest_part.max(other.longest_part);
@@ -204,12 +203,12 @@ impl Tally {
             self.bytes_sent = self.bytes_sent.saturating_add(totals.bytes_sent);
             self.bytes_received = self.bytes_received.saturating_add(totals.bytes_received);
         }
-        self.established.add(facts.established);
+        self.established.add(facts.established, facts.seen(State::Established));
         for (place, held) in facts.studied.iter().enumerate() {
             if *held != Held::Unknown {
                 let state = self.states[place].get_or_insert_default();
                 let is_open = facts.open == Some(STUDIED[place]);
-                state.times.add(*held);
+                state.times.add(*held, facts.seen(STUDIED[place]));
                 state.open += u64::from(is_open);
                 state.never_accepted += u64::from(facts.never_accepted);
             }

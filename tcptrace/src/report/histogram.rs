@@ -23,6 +23,30 @@ impl<const BITS: u32> Histogram<BITS> {
         *slot = slot.saturating_add(1);
     }
 
+    /// Takes out a value that was counted. Smallest and largest stay bounds of what is left.
+    pub(super) fn remove(&mut self, value: u64) {
+        self.take(place::<BITS>(value), 1);
+    }
+
+    /// Takes out what another one has counted, and this one too.
+    pub(super) fn unmerge(&mut self, other: &Self) {
+        for (place, count) in (other.first..).zip(&other.counts) {
+            self.take(place, *count);
+        }
+    }
+
+    fn take(&mut self, place: usize, count: u32) {
+        let slot = place.checked_sub(self.first).and_then(|at| self.counts.get_mut(at));
+        if let Some(slot) = slot {
+            let taken = count.min(*slot);
+            *slot -= taken;
+            self.total -= u64::from(taken);
+        }
+        if self.total == 0 {
+            *self = Self::default();
+        }
+    }
+
     pub(super) fn merge(&mut self, other: &Self) {
         if other.total == 0 {
             return;
@@ -51,6 +75,16 @@ impl<const BITS: u32> Histogram<BITS> {
             self.counts.resize(at + 1, 0);
         }
         &mut self.counts[at]
+    }
+
+    /// How many are in a bucket.
+    pub(super) fn at(&self, place: usize) -> u32 {
+        place.checked_sub(self.first).and_then(|at| self.counts.get(at)).copied().unwrap_or(0)
+    }
+
+    /// The buckets that may hold something.
+    pub(super) fn places(&self) -> std::ops::Range<usize> {
+        self.first..self.first + self.counts.len()
     }
 
     pub(super) fn total(&self) -> u64 {
@@ -82,17 +116,25 @@ impl<const BITS: u32> Histogram<BITS> {
     }
 }
 
-/// Values below `1 << BITS` have a bucket each.
-fn place<const BITS: u32>(value: u64) -> usize {
+/// The bucket of a value. Values below `1 << BITS` have one each.
+pub(super) fn place<const BITS: u32>(value: u64) -> usize {
     let shift = (u64::BITS - value.leading_zeros()).saturating_sub(BITS + 1);
     ((shift as usize) << BITS) + (value >> shift) as usize
 }
 
 /// The value in the middle of a bucket.
-fn middle<const BITS: u32>(place: usize) -> u64 {
-    let shift = (place >> BITS).saturating_sub(1);
-    let lowest = ((place - (shift << BITS)) as u64) << shift;
-    lowest + (1 << shift) / 2
+pub(super) fn middle<const BITS: u32>(place: usize) -> u64 {
+    lowest::<BITS>(place) + (1 << shift::<BITS>(place)) / 2
+}
+
+/// The smallest value of a bucket.
+pub(super) fn lowest<const BITS: u32>(place: usize) -> u64 {
+    let shift = shift::<BITS>(place);
+    ((place - (shift << BITS)) as u64) << shift
+}
+
+fn shift<const BITS: u32>(place: usize) -> usize {
+    (place >> BITS).saturating_sub(1)
 }
 
 /// Bounds of the histogram that is shown: 1, 2, 5, 10, … from 1 µs to some 11 days, in ns.

@@ -117,6 +117,8 @@ pub struct Overview {
     pub ended: u64,
     /// Those that had not, in the end.
     pub open: u64,
+    /// Those of them that neither side had begun to close.
+    pub closer_undecided: u64,
     /// Those that were not seen from their opening on, or of which something may have been lost.
     pub incomplete: u64,
     /// Those that ended by a reset, a timeout or in another way that is no orderly close.
@@ -164,7 +166,7 @@ pub struct Peak {
 /// Which property connections are counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Property {
-    /// Who closed; of those that have ended.
+    /// Who closed; of those that have ended, and of those still open of which that is decided.
     Closer(Closer),
     /// How it ended; of those that have.
     End(End),
@@ -220,10 +222,18 @@ pub struct StateRow {
     pub open: u64,
     /// How many nobody had accepted; of those in CLOSE_WAIT.
     pub never_accepted: u64,
+    /// Median of all, those that are not over included.
+    pub p50: Held,
+    /// Nine of ten are no longer.
+    pub p90: Held,
+    /// 99 of a hundred are no longer.
+    pub p99: Held,
     /// Of the times that are known exactly.
-    pub exact: Quantiles,
+    pub exact: Range,
     /// Of the known parts of the others.
-    pub parts: Quantiles,
+    pub parts: Range,
+    /// Median of those parts, in ns.
+    pub parts_p50: Option<u64>,
     /// How many sockets were in it at most.
     pub peak: Option<Peak>,
     /// How many are missing from what is told over time: it is not known when they were in it.
@@ -232,17 +242,11 @@ pub struct StateRow {
     pub bins: Vec<Bin>,
 }
 
-/// How durations are spread, in ns.
+/// Between which bounds durations are, in ns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Quantiles {
+pub struct Range {
     /// Shortest.
     pub min: Option<u64>,
-    /// Median.
-    pub p50: Option<u64>,
-    /// Nine of ten are no longer.
-    pub p90: Option<u64>,
-    /// 99 of a hundred are no longer.
-    pub p99: Option<u64>,
     /// Longest.
     pub max: Option<u64>,
 }
@@ -320,10 +324,12 @@ pub struct GroupRow {
     pub at_least: Option<u64>,
     /// Nobody had accepted them; of those in CLOSE_WAIT.
     pub never_accepted: u64,
-    /// Median of the times in the state that are known exactly, in ns; for all: of those in ESTABLISHED.
-    pub p50: Option<u64>,
+    /// Median of the times in the state, those that are not over included; for all: of those in ESTABLISHED.
+    pub p50: Held,
     /// 90th percentile of those.
-    pub p90: Option<u64>,
+    pub p90: Held,
+    /// 99th percentile of those.
+    pub p99: Held,
     /// The longest time.
     pub longest: Held,
     /// Payload sent by the ended ones of which that is known, in bytes.

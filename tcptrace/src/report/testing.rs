@@ -50,7 +50,17 @@ fn identity(comm: &str, pid: u32, local_port: u16, remote: [u8; 4], remote_port:
 
 /// One that is still in a state.
 pub(super) fn open(connection: Connection, state: State, age: Held) -> Connection {
-    let stuck = Stuck { state, age, holder: None, holders: None, accepted: None, listener: None, released: false };
+    let stuck = Stuck {
+        state,
+        age,
+        holder: None,
+        holders: None,
+        accepted: None,
+        listener: None,
+        released: false,
+        merely_open: true,
+        stalled: None,
+    };
     Connection { end: End::Unknown, stuck: Some(Box::new(stuck)), ..connection }
 }
 
@@ -202,7 +212,7 @@ pub(crate) fn incident(options: Options) -> Report {
             Lost { cause: "the ring buffer was full".into(), events: 17, at_least: false },
             Lost { cause: "another program ran".into(), events: 0, at_least: false },
         ],
-        undecided: 0,
+        undecided: crate::filter::Undecided::default(),
         damage: vec!["t.tct: block 7 at byte 40960: checksum does not match".into()],
         cut_off: Vec::new(),
     })

@@ -1,7 +1,7 @@
 //! Connections in, a report out.
 
 use crate::lifecycle::{Connection, Held, Identity};
-use crate::tcp::{End, Side, State, TimeWaitEnd};
+use crate::tcp::{Closer, End, Side, State, TimeWaitEnd};
 use crate::trace::Summary;
 
 use super::testing::{connection, open, origin};
@@ -146,4 +146,86 @@ fn failures_are_told_by_kind() {
     assert_eq!((report.overview.failed, report.overview.reset), (3, 2));
     let ends: Vec<_> = report.counts.iter().filter(|count| count.property.kind() == "end").collect();
     assert_eq!(ends[0].property, Property::End(End::ResetReceived));
+}
+
+/// In CLOSE_WAIT for so long, and closed then.
+fn left_after(ns: u64) -> Connection {
+    let stays = [(State::CloseWait, Held::Exactly(ns)), (State::LastAck, Held::Exactly(1))];
+    Connection { closer: Closer::Passive, ..connection(&stays) }
+}
+
+/// In CLOSE_WAIT for so long, and still.
+fn leaked(ns: u64, age: fn(u64) -> Held) -> Connection {
+    let stays = [(State::CloseWait, Held::AtLeast(ns))];
+    open(Connection { closer: Closer::Passive, ..connection(&stays) }, State::CloseWait, age(ns))
+}
+
+/// 20 of 30 sockets leaked for 4 s, and the median of the other ten was given: 7.69 µs.
+#[test]
+fn a_median_counts_what_is_not_over() {
+    for age in [Held::Exactly, Held::AtLeast] {
+        let mut all: Vec<_> = (0..10).map(|number| left_after(7_690 + number)).collect();
+        all.extend((0..20).map(|_| leaked(4 * S, age)));
+        let report = report(&all, 100);
+        let row = &report.states[1];
+        assert_eq!((row.p50, row.p90, row.p99), (Held::AtLeast(4 * S), Held::AtLeast(4 * S), Held::AtLeast(4 * S)));
+        assert_eq!((row.sockets, row.at_least, row.open), (30, 20, 20));
+        for by in By::ALL {
+            let mut groups = report.groups.iter().filter(|row| row.group.by == by);
+            let group = groups.find(|row| row.state == Some(State::CloseWait)).expect("a row");
+            assert_eq!((group.p50, group.p99), (Held::AtLeast(4 * S), Held::AtLeast(4 * S)), "{by:?}");
+        }
+    }
+}
+
+/// One that is lost sight of has lasted at least as long as it was seen, from its beginning on or not.
+#[test]
+fn a_median_counts_what_was_lost_sight_of() {
+    let lost = |opened_ns| Connection {
+        opened_ns,
+        time_wait_end: Some(TimeWaitEnd::Unknown),
+        complete: false,
+        ..connection(&[(State::TimeWait, Held::AtLeast(20 * S))])
+    };
+    for opened_ns in [None, Some(1)] {
+        let one_of_three = report(&[lost(opened_ns), short(1), short(2)], 100);
+        assert_eq!((one_of_three.states[0].sockets, one_of_three.states[0].p50), (3, Held::Exactly(60 * S)));
+        let two_of_three = report(&[lost(opened_ns), lost(opened_ns), short(1)], 100);
+        assert_eq!((two_of_three.states[0].sockets, two_of_three.states[0].p50), (3, Held::AtLeast(20 * S)));
+    }
+}
+
+/// This side closed first in two of three: one is in TIME_WAIT still, and one waits for the peer's FIN.
+#[test]
+fn a_closer_counts_as_soon_as_it_closes() {
+    let age = Held::Exactly(S);
+    let time_wait = open(connection(&[(State::TimeWait, Held::AtLeast(S))]), State::TimeWait, age);
+    let half_closed = open(connection(&[(State::FinWait2, Held::AtLeast(S))]), State::FinWait2, age);
+    let established = open(
+        Connection { closer: Closer::Unknown, ..connection(&[(State::Established, Held::AtLeast(S))]) },
+        State::Established,
+        age,
+    );
+    let unseen = Connection { closer: Closer::Unknown, end: End::Unknown, ..connection(&[]) };
+    let report = report(&[time_wait, half_closed, established, left_after(S), unseen], 100);
+    let closers = report.counts.iter().filter_map(|row| match row.property {
+        Property::Closer(closer) => Some((closer, row.connections, row.share)),
+        _ => None,
+    });
+    let expected = [(Closer::Active, 2, 0.5), (Closer::Passive, 1, 0.25), (Closer::Unknown, 1, 0.25)];
+    assert_eq!(closers.collect::<Vec<_>>(), expected);
+    assert_eq!((report.overview.closer_undecided, report.overview.open), (1, 3));
+}
+
+#[test]
+fn failures_name_what_could_not_be_reached() {
+    let refused = |port: u16| {
+        let mut connection = Connection { end: End::Refused, ..short(1) };
+        connection.identity.tuple.remote_port = port;
+        connection
+    };
+    let report = report(&[refused(81), refused(82), refused(82), refused(82), refused(81)], 100);
+    let ports = report.failures.iter().filter(|row| row.group.by == By::Remote);
+    let ports: Vec<_> = ports.map(|row| (row.group.remote_port, row.connections)).collect();
+    assert_eq!(ports, [(Some(82), 3), (Some(81), 2)]);
 }

@@ -215,7 +215,17 @@ mod tests {
         #[case] stays: &str,
         #[case] expected: &str,
     ) {
-        let stuck = Stuck { state, age, holder: None, holders: None, accepted: None, listener: None, released: false };
+        let stuck = Stuck {
+            state,
+            age,
+            holder: None,
+            holders: None,
+            accepted: None,
+            listener: None,
+            released: false,
+            merely_open: true,
+            stalled: None,
+        };
         assert_eq!(shown(&Connection { stuck: Some(Box::new(stuck)), ..lived(Some(10), 30, stays) }), expected);
     }
 

@@ -77,6 +77,8 @@ pub(super) fn stuck() -> Connection {
             accepted: None,
             listener: None,
             released: false,
+            merely_open: false,
+            stalled: None,
         })),
         ..connection()
     }

@@ -22,6 +22,7 @@ pub struct Selection {
     limit: usize,
     /// The worst is on top.
     best: BinaryHeap<Reverse<Ranked>>,
+    seen: u64,
     offered: u64,
     addresses: Addresses,
 }
@@ -47,12 +48,13 @@ struct Ranked {
 impl Selection {
     /// Keeps so many.
     pub fn new(sort: Sort, limit: usize) -> Self {
-        Self { sort, limit, best: BinaryHeap::new(), offered: 0, addresses: Addresses::default() }
+        Self { sort, limit, best: BinaryHeap::new(), seen: 0, offered: 0, addresses: Addresses::default() }
     }
 
     /// Looks at a connection.
     pub fn offer(&mut self, connection: &Connection, origin: &Origin) {
         self.addresses.note(connection.identity.tuple.local_ip);
+        self.seen += 1;
         let Some(by) = value(self.sort, connection, origin) else { return };
         self.offered += 1;
         let rank = Rank { by, number: Reverse(self.offered) };
@@ -68,6 +70,11 @@ impl Selection {
     /// How many there were to choose from.
     pub fn offered(&self) -> u64 {
         self.offered
+    }
+
+    /// Whether every connection that was looked at was kept.
+    pub fn is_whole(&self) -> bool {
+        self.best.len() as u64 == self.seen
     }
 
     /// Those of all connections that were looked at.

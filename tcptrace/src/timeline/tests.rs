@@ -1,5 +1,7 @@
 //! What is drawn, of which connections.
 
+mod pair;
+
 use anstyle::AnsiColor;
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
@@ -8,9 +10,8 @@ use rstest::rstest;
 use super::samples::{MS, S, client, hostile, origin, server, stuck, whole};
 use super::{Axis, Group, Life, Line, Options, Peers, Selection, Sort, layout, write};
 use crate::lifecycle::{Connection, Held, Identity, Stay};
-use crate::output::samples::tuple;
 use crate::output::width;
-use crate::tcp::{Side, State};
+use crate::tcp::State;
 use crate::trace::Origin;
 
 fn options(width: usize) -> Options {
@@ -159,65 +160,6 @@ fn what_is_shorter_than_a_cell_is_its_longest_state() {
 #[test]
 fn nothing_is_drawn_of_nothing() {
     assert_eq!(layout(&[], &options(80)), []);
-}
-
-fn paired(one: &Connection, of: &Origin, other: &Connection, from: &Origin) -> bool {
-    let mut selection = Selection::new(Sort::Lifetime, 20);
-    selection.offer(one, of);
-    let mut peers = Peers::of(selection.into_items());
-    peers.offer(other, from);
-    peers.into_groups()[0].second.is_some()
-}
-
-#[rstest]
-#[case::both_ends(|_: &mut Connection, _: &mut Origin| (), true)]
-#[case::another_port(|it: &mut Connection, _: &mut Origin| it.identity.tuple.local_port += 1, false)]
-#[case::two_clients(|it: &mut Connection, _: &mut Origin| it.identity.side = Side::Client, false)]
-#[case::it_began_after(|it: &mut Connection, _: &mut Origin| (it.opened_ns, it.closed_ns) = (Some(22 * S), 23 * S), false)]
-#[case::it_ended_before(|it: &mut Connection, _: &mut Origin| (it.opened_ns, it.closed_ns) = (Some(0), S - 1), false)]
-#[case::its_beginning_is_unknown(|it: &mut Connection, _: &mut Origin| it.opened_ns = None, true)]
-#[case::another_namespace(|it: &mut Connection, _: &mut Origin| it.identity.netns = Some(1), false)]
-#[case::an_unknown_namespace(|it: &mut Connection, _: &mut Origin| it.identity.netns = None, true)]
-#[case::another_host(|_: &mut Connection, origin: &mut Origin| origin.number = 1, false)]
-#[case::itself(|it: &mut Connection, _: &mut Origin| it.identity.conn = client().identity.conn, false)]
-fn two_ends_on_loopback(#[case] change: fn(&mut Connection, &mut Origin), #[case] expected: bool) {
-    let (mut other, mut from) = (server(), origin());
-    change(&mut other, &mut from);
-    assert_eq!(paired(&client(), &origin(), &other, &from), expected);
-    assert_eq!(paired(&other, &from, &client(), &origin()), expected);
-}
-
-/// Addresses other than loopback are the same everywhere: in other namespaces, on other hosts.
-#[test]
-fn two_ends_on_two_hosts() {
-    let (mut one, mut other) = (client(), server());
-    (one.identity.tuple, other.identity.netns) = (tuple("10.0.0.1:43892", "10.0.0.2:7000"), Some(1));
-    other.identity.tuple = one.identity.tuple.reversed();
-    let mut elsewhere = Origin { number: 1, ..origin() };
-    // It was started later, so that its clock shows less.
-    let later = 100 * i64::try_from(S).expect("it fits");
-    (other.opened_ns, other.closed_ns) = (Some(S), 2 * S);
-    elsewhere.context.clock.boot_to_unix_ns += later;
-    assert!(!paired(&one, &origin(), &other, &elsewhere), "the one ended before the other began");
-    (one.opened_ns, one.closed_ns) = (one.opened_ns.map(|ns| ns + 100 * S), one.closed_ns + 100 * S);
-    assert!(paired(&one, &origin(), &other, &elsewhere));
-}
-
-#[test]
-fn of_several_other_ends_it_is_the_one_that_lived_as_long() {
-    let mut selection = Selection::new(Sort::Lifetime, 20);
-    selection.offer(&client(), &origin());
-    let mut peers = Peers::of(selection.into_items());
-    assert!(peers.are_wanted(|ip| ip == client().identity.tuple.remote_ip));
-    assert!(!peers.are_wanted(|_| false));
-    for (conn, stays) in [(1, &[(State::Established, S)]), (2, &[(State::Established, 9 * S)])] {
-        let Connection { identity, .. } = server();
-        peers.offer(&Connection { identity: Identity { conn, ..identity }, ..whole(0, S, stays) }, &origin());
-    }
-    peers.offer(&Connection { identity: Identity { conn: 3, ..server().identity }, ..whole(0, S, &[]) }, &origin());
-    let groups = peers.into_groups();
-    let conns: Vec<u64> = groups.iter().flat_map(Group::items).map(|item| item.connection.identity.conn).collect();
-    assert_eq!(conns, [client().identity.conn, 2]);
 }
 
 #[rstest]

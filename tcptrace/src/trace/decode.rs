@@ -8,7 +8,7 @@ use super::Item;
 use super::encode::Described;
 use super::wire::{self, Body, bit, end_bit, kind, socket_bit};
 use crate::counters::Sample;
-use crate::event::{Birth, Change, EndFacts, Event, Found, Holder, Id, Kept, Mini};
+use crate::event::{Birth, Change, EndFacts, Event, Flow, Found, Holder, Id, Kept, Mini};
 use crate::lifecycle::Totals;
 use crate::tcp::{Comm, Task, Tuple};
 
@@ -119,11 +119,20 @@ impl Decoder {
                 let (at, id, ..) = self.act(body)?;
                 Event::ResetReceived { at, id }
             }
+            kind::BYPASSING => {
+                let (at, id, ..) = self.act(body)?;
+                Event::Bypassing { at, id }
+            }
             kind::MINI => Event::Mini(self.mini(&read(body)?)?),
             kind::FOUND => Event::Found(self.found(&read(body)?)?),
             kind::HOLDER => {
                 let wire::Holder { found, task, fd } = read(body)?;
                 Event::Holder(Holder { found: self.found(&found)?, task: self.task(task)??, fd })
+            }
+            kind::FLOW => {
+                let wire::Flow { after, socket, acked, received, unacked } = read(body)?;
+                let (at, id) = (self.at(after)?, self.socket(socket)?.id);
+                Event::Flow(Flow { at, id, acked, received, unacked })
             }
             kind::LOST => {
                 let (mark, rest): (wire::Mark, _) = postcard::take_from_bytes(body).ok()?;
@@ -289,6 +298,10 @@ fn other(kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
             Item::Group { id, path: path.into() }
         }
         kind::NAMES_ANEW => Item::NamesAnew,
+        kind::PROCESS => {
+            let (pid, group): (u32, Option<u64>) = read(body)?;
+            Item::Process { pid, group }
+        }
         _ => return Some(()),
     });
     Some(())

@@ -16,7 +16,7 @@ use zstd::zstd_safe::CParameter;
 use super::Item;
 use super::block::{BlockHead, LONGEST, MAGIC, VERSION, flag};
 use super::wire::{self, bit, kind, socket_bit};
-use crate::event::{Birth, Change, EndFacts, Event, Found, Id, Kept, Mini};
+use crate::event::{Birth, Change, EndFacts, Event, Flow, Found, Id, Kept, Mini};
 use crate::tcp::{Task, Tuple};
 
 /// How hard to pack. More costs several times the CPU for a few percent.
@@ -198,6 +198,10 @@ impl Encoder {
             Item::Namespace { inode, name } => self.named(kind::NAMESPACE, u64::from(*inode), name),
             Item::Group { id, path } => self.named(kind::GROUP, *id, path),
             Item::NamesAnew => self.long(kind::NAMES_ANEW, &[]),
+            Item::Process { pid, group } => {
+                self.record(kind::PROCESS, &(pid, group));
+                Ok(())
+            }
         }
     }
 
@@ -270,6 +274,7 @@ impl Encoder {
                 self.act(kind::RESET_SENT, at, id, None, u32::from(wire::reason_to(reason)));
             }
             Event::ResetReceived { id, .. } => self.act(kind::RESET_RECEIVED, at, id, None, 0),
+            Event::Bypassing { id, .. } => self.act(kind::BYPASSING, at, id, None, 0),
             Event::Mini(ref mini) => self.mini(mini),
             Event::Found(ref found) => {
                 let body = self.found(found);
@@ -279,6 +284,11 @@ impl Encoder {
                 let found = self.found(&holder.found);
                 let task = self.task(Some(holder.task));
                 self.record(kind::HOLDER, &wire::Holder { found, task, fd: holder.fd });
+            }
+            Event::Flow(Flow { id, acked, received, unacked, .. }) => {
+                let socket = self.socket(&Mentioned::only(id));
+                let after = self.after(at);
+                self.record(kind::FLOW, &wire::Flow { after, socket, acked, received, unacked });
             }
             Event::Started { .. } => self.mark(kind::STARTED, at, 0),
             Event::SurveyBegun { .. } => self.mark(kind::SURVEY_BEGUN, at, 0),

@@ -14,7 +14,7 @@ use super::*;
 use crate::audit::{Compared, Counter, Finding, Verdict};
 use crate::counters::Sample;
 use crate::event::{
-    Birth, Cause, Change, EndFacts, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
+    Birth, Cause, Change, EndFacts, Flags, Flow, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
 };
 use crate::lifecycle::Totals;
 use crate::tcp::{Comm, State, Task, Tuple};
@@ -142,10 +142,10 @@ prop_compose! {
     fn changes()(
         at in times(), id in ids(), address in any::<Option<u64>>(), tuple in tuples(), netns in any::<Option<u32>>(),
         uid in any::<Option<u32>>(), cgroup in any::<Option<u64>>(), (old, new) in (states(), states()),
-        flags in any::<Option<[bool; 5]>>(), task in tasks(), end in prop::option::of(end_facts()),
+        flags in any::<Option<([bool; 5], Option<bool>)>>(), task in tasks(), end in prop::option::of(end_facts()),
     ) -> Change {
-        let flags = flags.map(|[dead, done, has_socket, rcv_shutdown, send_shutdown]| {
-            Flags { dead, done, has_socket, rcv_shutdown, send_shutdown }
+        let flags = flags.map(|([dead, done, has_socket, rcv_shutdown, send_shutdown], has_sent)| {
+            Flags { dead, done, has_socket, rcv_shutdown, send_shutdown, has_sent }
         });
         Change { at, id, address, tuple, netns, uid, cgroup, old, new, flags, task, end }
     }
@@ -197,8 +197,12 @@ fn events() -> impl Strategy<Value = Event> {
         (times(), ids(), task(), any::<u32>()).prop_map(|(at, id, task, fd)| Event::Accepted { at, id, task, fd }),
         found().prop_map(Event::Found),
         (found(), task(), any::<u32>()).prop_map(|(found, task, fd)| Event::Holder(Holder { found, task, fd })),
+        (times(), ids(), any::<(u64, u64, u32)>()).prop_map(|(at, id, (acked, received, unacked))| {
+            Event::Flow(Flow { at, id, acked, received, unacked })
+        }),
         (times(), ids(), reasons()).prop_map(|(at, id, reason)| Event::ResetSent { at, id, reason }),
         (times(), ids()).prop_map(|(at, id)| Event::ResetReceived { at, id }),
+        (times(), ids()).prop_map(|(at, id)| Event::Bypassing { at, id }),
         minis().prop_map(Event::Mini),
         marks,
     ]
@@ -228,6 +232,7 @@ fn items() -> impl Strategy<Value = Item> {
         1 => (any::<u32>(), name()).prop_map(|(inode, name)| Item::Namespace { inode, name }),
         1 => (any::<u64>(), name()).prop_map(|(id, path)| Item::Group { id, path }),
         1 => Just(Item::NamesAnew),
+        1 => any::<(u32, Option<u64>)>().prop_map(|(pid, group)| Item::Process { pid, group }),
         1 => any::<(u64, u64, i64)>().prop_map(|(boot_ns, monotonic_ns, unix_ns)| {
             Item::Clocks(Clocks { boot_ns, monotonic_ns, unix_ns })
         }),

@@ -101,10 +101,13 @@ pub(super) mod kind {
     pub(in super::super) const ENDED: u8 = 33;
     /// Without a body.
     pub(in super::super) const NAMES_ANEW: u8 = 34;
+    pub(in super::super) const BYPASSING: u8 = 40;
+    pub(in super::super) const FLOW: u8 = 41;
+    pub(in super::super) const PROCESS: u8 = 42;
 
     /// Whether a record of this kind is more than a description of what follows, or one of a later version.
     pub(in super::super) fn yields_item(kind: u8) -> bool {
-        matches!(kind, HEAD..=LOSSES | STARTED..=AUDIT | COUNTERS | ENDED | NAMES_ANEW)
+        matches!(kind, HEAD..=LOSSES | STARTED..=AUDIT | COUNTERS | ENDED | NAMES_ANEW | BYPASSING | FLOW | PROCESS)
     }
 }
 
@@ -166,6 +169,9 @@ pub(super) mod bit {
     pub(in super::super) const HAS_SOCKET: u16 = 64;
     pub(in super::super) const RCV_SHUTDOWN: u16 = 128;
     pub(in super::super) const SEND_SHUTDOWN: u16 = 256;
+    /// Whether it has sent anything is known.
+    pub(in super::super) const KNOWS_SENT: u16 = 512;
+    pub(in super::super) const HAS_SENT: u16 = 1024;
 }
 
 #[derive(Serialize, Deserialize)]
@@ -240,6 +246,15 @@ pub(super) struct Holder {
     pub(super) fd: u32,
 }
 
+#[derive(Serialize, Deserialize)]
+pub(super) struct Flow {
+    pub(super) after: i64,
+    pub(super) socket: u32,
+    pub(super) acked: u64,
+    pub(super) received: u64,
+    pub(super) unacked: u32,
+}
+
 /// An event that concerns no socket, and a number whose meaning depends on the kind.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Mark {
@@ -301,6 +316,8 @@ pub(super) fn flag_bits(flags: Option<Flags>) -> u16 {
         (flags.has_socket, bit::HAS_SOCKET),
         (flags.rcv_shutdown, bit::RCV_SHUTDOWN),
         (flags.send_shutdown, bit::SEND_SHUTDOWN),
+        (flags.has_sent.is_some(), bit::KNOWS_SENT),
+        (flags.has_sent == Some(true), bit::HAS_SENT),
     ];
     all.into_iter().filter(|(is_set, _)| *is_set).fold(bit::FLAGS, |bits, (_, bit)| bits | bit)
 }
@@ -313,6 +330,7 @@ pub(super) fn flags(bits: u16) -> Option<Flags> {
         has_socket: has(bit::HAS_SOCKET),
         rcv_shutdown: has(bit::RCV_SHUTDOWN),
         send_shutdown: has(bit::SEND_SHUTDOWN),
+        has_sent: has(bit::KNOWS_SENT).then_some(has(bit::HAS_SENT)),
     })
 }
 

@@ -50,8 +50,7 @@ fn exported() -> &'static Exported {
         for trace in &exported.traces {
             record(trace);
             for rows in ["connections", "transitions"] {
-                let finished =
-                    export(&[trace, "--to", "parquet", "--rows", rows, "--open", "-o", &exported.path("data")]);
+                let finished = export(&[trace, "--to", "parquet", "--rows", rows, "-o", &exported.path("data")]);
                 assert_eq!(finished.code(), 0, "{}", finished.stderr);
             }
         }
@@ -108,7 +107,7 @@ fn record(trace: &str) {
 
 /// What the data set should say, by the JSON lines of the same traces.
 fn expected(exported: &Exported) -> Value {
-    let connections = exported.printed(&["export", "--to", "jsonl", "--open"]);
+    let connections = exported.printed(&["export", "--to", "jsonl"]);
     let transitions = exported.printed(&["export", "--to", "jsonl", "--rows", "transitions"]);
     assert!(connections.len() > 200 && transitions.len() > 500, "{} {}", connections.len(), transitions.len());
     let mut closers = BTreeMap::<String, [Option<u64>; 5]>::new();
@@ -184,7 +183,7 @@ fn assert_agrees(engine: &str) {
     for (what, expected) in expected.as_object().expect("an object") {
         assert_eq!(said[what], *expected, "{engine}: {what}");
     }
-    let connections = exported.printed(&["export", "--to", "jsonl"]);
+    let connections = exported.printed(&["export", "--to", "jsonl", "--ended"]);
     let mut closed: Vec<i64> = connections.iter().map(|row| unix_ns(&text(&row["closed"]))).collect();
     closed.sort_unstable();
     assert_eq!(times, json!([closed.len(), closed.first(), closed.last()]), "{engine}");
@@ -251,15 +250,44 @@ fn lines_are_those_of_replay() {
     for (to, format) in [("jsonl", "json"), ("csv", "csv")] {
         for (rows, replayed) in [("connections", &["--connections"][..]), ("transitions", &[])] {
             let replay = run(&[&["replay", trace, "--format", format], replayed].concat());
-            let printed = export(&[trace, "--to", to, "--rows", rows]);
+            let printed = export(&[trace, "--to", to, "--rows", rows, "--ended"]);
             assert_eq!((printed.code(), replay.code()), (0, 0), "{}{}", printed.stderr, replay.stderr);
             assert!(printed.stdout.len() > 1000 && printed.stdout == replay.stdout, "{to} {rows}");
             let file = exported.path(&format!("{rows}.{to}"));
-            let written = export(&[trace, "--to", to, "--rows", rows, "-o", &file]);
+            let written = export(&[trace, "--to", to, "--rows", rows, "--ended", "-o", &file]);
             assert_eq!((written.code(), written.text()), (0, ""), "{}", written.stderr);
             assert!(fs::read(&file).expect("a file") == printed.stdout, "{to} {rows} in a file");
         }
     }
+}
+
+/// A connection that had closed first was in TIME_WAIT when the trace ended: who asks for closers must not miss it.
+#[test]
+fn open_connections_are_exported_unless_left_out() {
+    let trace = exported().traces[0].as_str();
+    let lines = |more: &[&str]| {
+        let finished = export(&[&[trace, "--to", "jsonl"], more].concat());
+        assert_eq!(finished.code(), 0, "{}", finished.stderr);
+        let rows = finished.text().lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        rows.collect::<Vec<Value>>()
+    };
+    let (all, ended) = (lines(&[]), lines(&["--ended"]));
+    assert_eq!(all[..ended.len()], ended, "they follow those that ended");
+    assert!(ended.iter().all(|row| row["event"] == "connection" && row["closed"].is_string()));
+    let open = &all[ended.len()..];
+    assert!(open.iter().all(|row| row["event"] == "open" && row["closed"].is_null() && row["end"].is_null()));
+    // Both ends of the three that were left half closed, whether or not the first FIN is acknowledged already.
+    let left = |closer: &str, states: &[&str]| {
+        let those = open.iter().filter(|row| row["closer"] == closer);
+        those.filter(|row| states.iter().any(|state| row["state"] == *state)).count()
+    };
+    assert_eq!(left("active", &["FIN_WAIT1", "FIN_WAIT2"]), 3, "{open:?}");
+    assert_eq!(left("passive", &["CLOSE_WAIT"]), 3, "{open:?}");
+    assert_eq!(lines(&["--open"]), all, "an option of older scripts");
+    let csv = export(&[trace, "--to", "csv"]);
+    assert_eq!(csv.text().lines().filter(|line| line.starts_with("open,")).count(), open.len());
+    let transitions = export(&[trace, "--to", "jsonl", "--rows", "transitions"]);
+    assert!(!transitions.text().contains("\"event\":\"open\""), "they are no transitions");
 }
 
 /// A trace that is already part of a data set is not added a second time.
@@ -285,7 +313,7 @@ fn a_time_axis_for_perfetto() {
     assert_eq!(printed.code(), 0, "{}", printed.stderr);
     let axis: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
     let events = axis["traceEvents"].as_array().expect("events");
-    let lines = run(&["export", &exported.traces[0], "--to", "jsonl"]);
+    let lines = run(&["export", &exported.traces[0], "--to", "jsonl", "--ended"]);
     let rows: Vec<Value> = lines.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let lives = events.iter().filter(|event| event["ph"] == "b" && event["args"]["event"] == "connection");
     let lives: Vec<&Value> = lives.map(|event| &event["args"]).collect();
@@ -318,7 +346,7 @@ fn perfetto_opens_the_time_axis() {
             "select name, value from stats where value > 0 and severity != 'info'",
         ],
     );
-    let lines = run(&["export", &exported.traces[0], "--to", "jsonl", "--open"]);
+    let lines = run(&["export", &exported.traces[0], "--to", "jsonl"]);
     let rows = lines.text().lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     let (mut lives, mut states) = (BTreeMap::<[String; 2], u64>::new(), BTreeMap::<String, (u64, u64)>::new());
     for row in rows {

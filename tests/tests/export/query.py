@@ -83,8 +83,10 @@ def main():
     # `end` is a word of SQL.
     quote = data.quote
     ends = data.rows(f"select {quote}end{quote}, count(*) from connections where event = 'connection' group by 1")
-    closed_by = data.rows("select closer, count(*) from connections where event = 'connection' group by closer")
-    open_ones = data.rows("select count(*) from connections where event = 'stuck' and closed is null")
+    closed_by = data.rows(
+        "select closer, count(*) from connections where event = 'connection' or closer <> 'unknown' group by closer"
+    )
+    open_ones = data.rows("select count(*) from connections where event = 'open' and closed is null")
     sent = data.rows("select sum(bytes_sent) from connections where event = 'connection'")
     transitions = data.rows("select old, new, count(*), sum(held_ns) from transitions group by old, new")
     places = data.rows(

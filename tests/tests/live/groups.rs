@@ -1,6 +1,7 @@
 //! Control groups, and the containers and units that they stand for.
 
 use std::fs::{self, File};
+use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,6 +11,8 @@ use tcptrace_tests::process::spawn;
 use tcptrace_tests::program::run;
 use tcptrace_tests::sockets::{accept, address, listen};
 use tcptrace_tests::{End, Namespace, Tracer};
+
+use crate::actor;
 
 const CONTAINER: &str = "4f1c0ffee4f1c0ffee4f1c0ffee4f1c0ffee4f1c0ffee4f1c0ffee4f1c0ffee0";
 
@@ -121,6 +124,47 @@ fn nobody_hides_behind_a_path_that_is_too_long() {
     let finished = tracer.interrupt();
     assert!(finished.stderr.contains("rows not decided by --cgroup"), "{}", finished.stderr);
     drop(deep);
+}
+
+/// One process accepts, another one in a group of its own closes. Once, no filter found the second one.
+#[test]
+fn of_who_closes() {
+    let net = Namespace::enter();
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = folder.path().join("trace").to_str().expect("UTF-8").to_owned();
+    let group = Group::new("closes");
+    let mut taker = actor("taker", &["take"]);
+    fs::write(group.directory.join("cgroup.procs"), taker.pid().to_string()).expect("move the taker");
+    taker.did("ready");
+    let connections = ["connections", "--format", "json"];
+    let start = |filter: &[&str]| Tracer::start_in(&net, &[&connections, filter].concat());
+    let by_group = start(&["--cgroup", &group.path, "--record", &trace]);
+    let by_name = start(&["--comm", "taker"]);
+    let by_pid = start(&["--pid", &taker.pid().to_string()]);
+    let by_owner = start(&["--comm", "taker", "--owner-only"]);
+    let by_group_of_the_socket = start(&["--cgroup", &group.path, "--owner-only"]);
+
+    let giver = actor("giver", &["give", "accepted"]);
+    let client = End::from(TcpStream::connect(giver.did_at("listening")).expect("connect"));
+    giver.did("accepted");
+    taker.did("took");
+    giver.finish();
+    taker.cue();
+    client.receive_reset();
+    let server = End::named(client.remote, client.local);
+    for tracer in [&by_group, &by_name, &by_pid] {
+        let row = tracer.row(&net, "the end that the taker closed", |row| net.is_about(row, &server));
+        assert_eq!([&row["comm"], &row["close_comm"]], ["giver", "taker"], "{row}");
+        assert!(tracer.rows_now(&net).iter().all(|row| net.is_about(row, &server)), "{:?}", tracer.rows_now(&net));
+    }
+    taker.finish();
+    for tracer in [by_owner, by_group_of_the_socket] {
+        assert_eq!(tracer.interrupt().text(), "");
+    }
+    let live = by_group.interrupt();
+    assert!(!live.stderr.contains("not decided"), "{}", live.stderr);
+    let replayed = run(&["replay", "--connections", "--format", "json", &trace]);
+    assert_eq!(replayed.text(), live.text());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tcptrace_tests::process::close;
-use tcptrace_tests::sockets::{address, bound_to, connect, listen, socket, start_connecting};
+use tcptrace_tests::sockets::{address, bound_to, connect, disconnect, listen, socket, start_connecting};
 use tcptrace_tests::{End, Namespace, Tracer};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -70,6 +70,39 @@ fn closed_while_connecting() {
 
     let told = net.life(&client);
     told.went_all("CLOSED SYN_SENT CLOSED").ended("never_established", "closed_while_connecting").ours_by("connect");
+}
+
+/// Programs that give a connect up need not close the socket: the kernel drops the connection all the same.
+#[test]
+fn given_up_while_connecting() {
+    let net = Namespace::enter();
+    let listener = listen("127.0.0.1");
+    net.drop_arriving("tcp flags syn");
+    let give_up: [fn(&std::net::TcpStream); 2] = [|socket| drop(socket.shutdown(std::net::Shutdown::Both)), disconnect];
+    for give_up in give_up {
+        let (connecting, client) = start_connecting(address(&listener));
+        let connecting = connecting.into();
+        give_up(&connecting);
+        let told = net.life(&client);
+        told.went_all("CLOSED SYN_SENT CLOSED").ended("never_established", "closed_while_connecting");
+        told.ours_by("connect").has(json!({"close_pid": std::process::id()}));
+        close(connecting);
+    }
+}
+
+/// The port is chosen, but in use with this peer.
+#[test]
+fn no_free_port_for_a_bound_socket() {
+    let net = Namespace::enter();
+    let listener = listen("127.0.0.1");
+    let local = SocketAddr::from(([127, 0, 0, 1], 50_000));
+    let [first, second] = [bound_to(local), bound_to(local)];
+    first.connect(&address(&listener).into()).expect("connect");
+    let error = second.connect(&address(&listener).into()).expect_err("the same two ends");
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
+
+    let told = net.life(&End::named(local, address(&listener)));
+    told.went_all("CLOSED SYN_SENT CLOSED").ended("never_established", "no_local_port").ours_by("connect");
 }
 
 /// The SYN is lost once: the connection is established by a retransmission.

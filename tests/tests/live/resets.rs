@@ -1,5 +1,6 @@
 //! Connections that a reset ends.
 
+use std::os::fd::AsRawFd;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -131,4 +132,40 @@ fn disconnected_and_connected_again() {
     second.reset();
     let told = net.lives(&second, if second.local == first.local { 2 } else { 1 });
     told.last().expect("a life").went("CLOSED").ended("reset_local", "reset_linger0").ours_by("connect");
+}
+
+/// Both FINs are out: `SO_LINGER` 0 drops the connection, and sends nothing.
+#[test]
+fn linger_of_zero_in_last_ack() {
+    let net = Namespace::enter();
+    let (client, mut server) = pair();
+    net.drop_arriving(&format!("tcp sport {} tcp flags & fin == fin", server.local.port()));
+    client.finish_sending();
+    server.receive_end();
+    server.finish_sending();
+    net.transition(&server, "CLOSE_WAIT", "LAST_ACK");
+    let before = net.counter("Tcp", "OutRsts");
+    server.reset();
+
+    let told = net.life(&server);
+    told.went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "disconnected").ours_by("accept");
+    assert_eq!(net.counter("Tcp", "OutRsts"), before);
+}
+
+/// A checkpoint: the socket is closed without a packet, and its peer knows nothing of it.
+#[test]
+fn closed_in_repair_mode() {
+    let net = Namespace::enter();
+    let (mut client, _server) = pair();
+    let on: i32 = 1;
+    // SAFETY: the option takes an `int`.
+    let set = unsafe {
+        let value = std::ptr::from_ref(&on).cast();
+        nix::libc::setsockopt(client.as_raw_fd(), nix::libc::IPPROTO_TCP, nix::libc::TCP_REPAIR, value, 4)
+    };
+    assert_eq!(set, 0, "set TCP_REPAIR");
+    client.close();
+
+    net.life(&client).went("CLOSED").ended("unknown", "disconnected").ours_by("connect");
+    assert_eq!(net.counter("Tcp", "OutRsts"), 0);
 }

@@ -1,6 +1,8 @@
 //! Sockets that wait for somebody, reported while they are there.
 
+use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tcptrace_tests::sockets::{address, listen, start_connecting};
@@ -110,6 +112,66 @@ fn syn_sent_that_nobody_answers() {
         [&json!("SYN_SENT"), &json!("connect"), &Value::Null]
     );
     assert_eq!([&told["holder_pid"], &told["fd"]], [&json!(std::process::id()), &json!(connecting.as_raw_fd())]);
+}
+
+/// Fills the peer's buffers until nothing more goes out.
+fn fill(end: &End) {
+    end.set_nonblocking(true).expect("make it non-blocking");
+    while (&**end).write(&[b'x'; 65_536]).is_ok() {}
+}
+
+/// No event says that the peer takes nothing more.
+#[test]
+fn established_whose_peer_does_not_read() {
+    let net = Namespace::enter();
+    let connections = start(&net, "connections");
+    let (client, server) = pair();
+    let (idle, _other) = pair();
+    fill(&server);
+
+    let told = row(&connections, &net, &server, "stuck");
+    assert_eq!([&told["state"], &told["age_at_least"]], [&json!("ESTABLISHED"), &json!(true)], "{told}");
+    assert!(told["age_ns"].as_u64() >= Some(AFTER_NS) && told["bytes_unacked"].as_u64() > Some(0), "{told}");
+    assert_ours(&told, &server);
+    let rows = connections.rows_now(&net);
+    assert!(rows.iter().all(|row| !net.is_about(row, &idle) && !net.is_about(row, &client)), "{rows:?}");
+}
+
+#[test]
+fn fin_wait1_whose_peer_does_not_read() {
+    let net = Namespace::enter();
+    let watch = start(&net, "watch");
+    let (_client, mut server) = pair();
+    fill(&server);
+    server.close();
+
+    let told = row(&watch, &net, &server.name(), "stuck");
+    assert_eq!([&told["old"], &told["orphan"]], [&json!("FIN_WAIT1"), &json!(false)], "{told}");
+    assert!(told["bytes_unacked"].as_u64() > Some(0), "{told}");
+}
+
+/// As long as data goes the other way, nobody waits for anybody.
+#[test]
+fn half_closed_while_data_flows() {
+    let net = Namespace::enter();
+    let watch = start(&net, "watch");
+    let (client, server) = pair();
+    client.finish_sending();
+    server.receive_end();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(1_500) {
+        server.send(10);
+        client.receive(10);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let stopped = watch.rows_now(&net);
+    let about = |row: &&Value| row["event"] == "stuck" && (net.is_about(row, &client) || net.is_about(row, &server));
+    assert_eq!(stopped.iter().filter(about).count(), 0, "{stopped:?}");
+    for (end, state) in [(&client, "FIN_WAIT2"), (&server, "CLOSE_WAIT")] {
+        let told = row(&watch, &net, end, "stuck");
+        assert_eq!(told["old"], state, "{told}");
+        assert!(told["bytes_since"].as_u64() > Some(0) && told["bytes_unacked"] == 0, "{told}");
+    }
 }
 
 /// Only what matches a filter is reported.

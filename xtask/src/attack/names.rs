@@ -35,9 +35,9 @@ pub(super) const OUTPUTS: [&[&str]; 17] = [
     &["timeline", "--ascii"],
     &["timeline", "--format", "json"],
     &["timeline", "--format", "csv"],
-    &["export", "--to", "jsonl", "--open"],
+    &["export", "--to", "jsonl"],
     &["export", "--to", "csv", "--rows", "transitions"],
-    &["export", "--to", "csv", "--open"],
+    &["export", "--to", "csv"],
     &["export", "--to", "perfetto"],
 ];
 

@@ -28,6 +28,14 @@ impl Arch {
         }
     }
 
+    /// QEMU's program that makes machines of it.
+    pub(super) fn qemu(self) -> &'static str {
+        match self {
+            Self::Amd64 => "qemu-system-x86_64",
+            Self::Arm64 => "qemu-system-aarch64",
+        }
+    }
+
     /// What the tests are compiled for.
     pub(super) fn target(self) -> &'static str {
         match self {

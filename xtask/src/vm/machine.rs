@@ -41,6 +41,7 @@ impl fmt::Display for Acceleration {
 
 /// A machine, switched off.
 pub(super) struct Machine<'a> {
+    pub(super) qemu: &'a Path,
     pub(super) arch: Arch,
     pub(super) acceleration: Acceleration,
     pub(super) kernel: &'a Path,
@@ -50,9 +51,9 @@ pub(super) struct Machine<'a> {
 
 impl Machine<'_> {
     fn command(&self) -> Command {
-        let (program, board, serial) = match self.arch {
-            Arch::Amd64 => ("qemu-system-x86_64", "q35", "ttyS0"),
-            Arch::Arm64 => ("qemu-system-aarch64", "virt", "ttyAMA0"),
+        let (board, serial) = match self.arch {
+            Arch::Amd64 => ("q35", "ttyS0"),
+            Arch::Arm64 => ("virt", "ttyAMA0"),
         };
         let (acceleration, processor) = match (self.acceleration, self.arch) {
             (Acceleration::Kvm, _) => ("kvm", "host"),
@@ -60,7 +61,7 @@ impl Machine<'_> {
             // ARM's own way to authenticate pointers takes half of an emulated processor's time.
             (Acceleration::Tcg, Arch::Arm64) => ("tcg,thread=multi", "max,pauth-impdef=on"),
         };
-        let mut qemu = Command::new(program);
+        let mut qemu = Command::new(self.qemu);
         qemu.args(["-machine", board, "-accel", acceleration, "-cpu", processor, "-smp", "2", "-m", "2048"]);
         qemu.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial"]);
         qemu.arg(format!("file:{}", self.console.display()));
@@ -145,16 +146,16 @@ mod tests {
         let paths = ["k", "i", "c"].map(Path::new);
         let line = |arch, acceleration| {
             let [kernel, initramfs, console] = paths;
-            command::line(&Machine { arch, acceleration, kernel, initramfs, console }.command())
+            command::line(
+                &Machine { qemu: Path::new("qemu"), arch, acceleration, kernel, initramfs, console }.command(),
+            )
         };
         assert_eq!(
             line(Arch::Arm64, Acceleration::Tcg),
-            "qemu-system-aarch64 -machine virt -accel tcg,thread=multi -cpu max,pauth-impdef=on -smp 2 -m 2048 -nodefaults \
+            "qemu -machine virt -accel tcg,thread=multi -cpu max,pauth-impdef=on -smp 2 -m 2048 -nodefaults \
              -display none -no-reboot -serial file:c -kernel k -initrd i -append 'console=ttyAMA0 panic=-1 quiet loglevel=1'"
         );
-        assert!(
-            line(Arch::Amd64, Acceleration::Kvm).starts_with("qemu-system-x86_64 -machine q35 -accel kvm -cpu host ")
-        );
+        assert!(line(Arch::Amd64, Acceleration::Kvm).starts_with("qemu -machine q35 -accel kvm -cpu host "));
     }
 
     #[test]

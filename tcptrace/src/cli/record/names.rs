@@ -13,9 +13,13 @@ use crate::trace::Item;
 pub(super) struct Names {
     namespaces: Known<u32>,
     groups: Known<u64>,
+    processes: Known<u32>,
     /// What was asked about last, which most often is the same again.
-    asked: (Option<u32>, Option<u64>),
+    asked: Needed,
 }
+
+/// Network namespace, control group and process of an event.
+type Needed = (Option<u32>, Option<u64>, Option<u32>);
 
 #[derive(Debug)]
 struct Known<K> {
@@ -55,33 +59,40 @@ impl Names {
         match item {
             Item::Namespace { inode, .. } => self.namespaces.learn(*inode, item),
             Item::Group { id, .. } => self.groups.learn(*id, item),
+            Item::Process { pid, .. } => self.processes.learn(*pid, item),
             _ => {}
         }
     }
 
     /// The names that an event needs and that are not in the file yet: they belong before it.
-    pub(super) fn missing(&mut self, event: &Event) -> [Option<Item>; 2] {
-        if self.namespaces.before.is_empty() && self.groups.before.is_empty() {
-            return [None, None];
+    pub(super) fn missing(&mut self, event: &Event) -> [Option<Item>; 4] {
+        const NOTHING: [Option<Item>; 4] = [None, None, None, None];
+        if self.namespaces.before.is_empty() && self.groups.before.is_empty() && self.processes.before.is_empty() {
+            return NOTHING;
         }
-        let needed = match event {
+        let (netns, cgroup) = match event {
             Event::Change(change) => (change.netns, change.cgroup),
             Event::Mini(mini) => (mini.netns, None),
             Event::Found(found) => (found.netns, found.cgroup),
             Event::Holder(holder) => (holder.found.netns, holder.found.cgroup),
-            _ => return [None, None],
+            Event::Accepted { .. } => (None, None),
+            _ => return NOTHING,
         };
+        let needed = (netns, cgroup, event.process());
         if std::mem::replace(&mut self.asked, needed) == needed {
-            return [None, None];
+            return NOTHING;
         }
-        [self.namespaces.missing(needed.0), self.groups.missing(needed.1)]
+        let process = self.processes.missing(needed.2);
+        let of_process = if let Some(Item::Process { group, .. }) = process { group } else { None };
+        [self.namespaces.missing(netns), self.groups.missing(cgroup), process, self.groups.missing(of_process)]
     }
 
     /// Another file begins, that has none of them.
     pub(super) fn turn(&mut self) {
         self.namespaces.turn();
         self.groups.turn();
-        self.asked = (None, None);
+        self.processes.turn();
+        self.asked = (None, None, None);
     }
 
     /// Each that is needed from here on is told again, so that only those of a time are kept.
@@ -117,7 +128,7 @@ mod tests {
     }
 
     fn missing(names: &mut Names, id: u64) -> Option<Item> {
-        let [namespace, group] = names.missing(&speaks_of(id));
+        let [namespace, group, ..] = names.missing(&speaks_of(id));
         assert_eq!(namespace, None);
         group
     }

@@ -1,5 +1,6 @@
 //! The names of what events mention: control groups, looked up at once, and network namespaces, which are asked for.
 
+use super::processes::Processes;
 use super::told::{Recalled, Told};
 use crate::cli::inquire::{Inquirer, Question};
 use crate::event::Event;
@@ -13,17 +14,21 @@ pub(super) struct Naming {
     groups: Option<Groups>,
     told_groups: Told<u64>,
     told_namespaces: Told<u32>,
+    /// In which groups processes are, if that is wanted.
+    processes: Option<Processes>,
     /// How many namespaces had a name when somebody last looked.
     named: usize,
 }
 
 impl Naming {
-    /// Without `names`, only those of namespaces are told, and only as they are found.
-    pub(super) fn new(names: bool) -> Self {
+    /// Without `names`, only those of namespaces are told, and only as they are found. With `processes`, the control groups
+    /// of processes are told as well.
+    pub(super) fn new(names: bool, processes: bool) -> Self {
         Self {
             groups: names.then(Groups::new),
             told_groups: Told::default(),
             told_namespaces: Told::default(),
+            processes: processes.then(Processes::default),
             named: 0,
         }
     }
@@ -38,6 +43,7 @@ impl Naming {
             Event::Found(found) => (found.netns, found.cgroup),
             Event::Holder(holder) => (holder.found.netns, holder.found.cgroup),
             Event::Mini(mini) => (mini.netns, None),
+            Event::Accepted { .. } => (None, None),
             _ => return,
         };
         // Before the first name: all that this event needs are told after it.
@@ -47,6 +53,7 @@ impl Naming {
         if let Some(id) = cgroup {
             self.learn_group(id, items);
         }
+        self.learn_process(event, items);
         if let Some(inode) = netns {
             self.learn_namespace(inode, inquirer, items);
         }
@@ -66,6 +73,17 @@ impl Naming {
                 }
                 Some(LookUp::Later) | None => {}
             },
+        }
+    }
+
+    fn learn_process(&mut self, event: &Event, items: &mut Vec<Item>) {
+        let (Some(processes), Some(groups)) = (&mut self.processes, &mut self.groups) else { return };
+        let Some(pid) = event.process() else { return };
+        if let Some(group) = processes.learn(pid, event.at(), |pid| groups.of_process(pid)) {
+            items.push(Item::Process { pid, group });
+            if let Some(id) = group {
+                self.learn_group(id, items);
+            }
         }
     }
 
@@ -94,10 +112,12 @@ impl Naming {
 
     /// Begins to tell all names anew, if enough were told.
     fn make_room(&mut self, items: &mut Vec<Item>) -> bool {
-        let is_full = self.told_groups.is_full(0) || self.told_namespaces.is_full(self.named);
+        let too_many = self.processes.as_ref().is_some_and(Processes::is_full);
+        let is_full = too_many || self.told_groups.is_full(0) || self.told_namespaces.is_full(self.named);
         if is_full {
             self.told_groups.advance();
             self.told_namespaces.advance();
+            self.processes.iter_mut().for_each(Processes::advance);
             items.push(Item::NamesAnew);
         }
         is_full
@@ -144,7 +164,7 @@ mod tests {
     fn every_name_is_told_before_its_event() {
         let root = root();
         let found = Namespaces::recorded([(7, &b"web"[..]), (8, b"db")].into_iter());
-        let mut naming = Naming::new(true);
+        let mut naming = Naming::new(true, false);
         let mut inquirer = Inquirer::new(tcptrace_common::Filter::default());
         let mut items = Vec::new();
         naming.name_namespaces(&found, &mut items);
@@ -180,7 +200,7 @@ mod tests {
     fn namespaces_that_exist_are_no_reason_to_begin_anew() {
         let names: Vec<(u32, Vec<u8>)> = (0..10_000).map(|inode| (inode, format!("n{inode}").into_bytes())).collect();
         let found = Namespaces::recorded(names.iter().map(|(inode, name)| (*inode, &name[..])));
-        let mut naming = Naming::new(true);
+        let mut naming = Naming::new(true, false);
         let mut items = Vec::new();
         naming.name_namespaces(&found, &mut items);
         assert_eq!(items.len(), 10_000);

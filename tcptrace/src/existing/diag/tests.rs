@@ -15,7 +15,7 @@ use crate::tcp::State;
 
 fn sockets() -> Vec<Socket> {
     let mut sockets = Vec::new();
-    let dump = dump(Some(1), true, true, &mut |socket| sockets.push(socket)).expect("list sockets");
+    let dump = dump(Some(1), Wanted::All, true, true, &mut |socket| sockets.push(socket)).expect("list sockets");
     assert!(!dump.interrupted);
     sockets
 }
@@ -199,7 +199,7 @@ fn families_are_listed_apart() {
         let addresses = |ipv4, ipv6| {
             let mut found = Vec::new();
             let mut note = |socket: Socket| found.push(socket.found.tuple.local());
-            dump(None, ipv4, ipv6, &mut note).expect("list sockets");
+            dump(None, Wanted::All, ipv4, ipv6, &mut note).expect("list sockets");
             found
         };
         assert_eq!(addresses(true, false), [four]);
@@ -211,14 +211,15 @@ fn families_are_listed_apart() {
 
 #[test]
 fn the_kernel_refuses_what_it_does_not_know() {
-    let question = Question { netns: None, family: 255 };
+    let question = Question { netns: None, request: Request::new(255, Wanted::All) };
     assert_eq!(question.ask(&mut |_| {}), Err(Reason::Kernel(Errno::EINVAL)));
 }
 
 #[test]
 fn a_piece_that_was_cut_is_refused() {
     let kernel = open().expect("a socket");
-    send(kernel.as_raw_fd(), Request::new(libc::AF_INET as u8).as_bytes(), MsgFlags::empty()).expect("ask");
+    send(kernel.as_raw_fd(), Request::new(libc::AF_INET as u8, Wanted::All).as_bytes(), MsgFlags::empty())
+        .expect("ask");
     assert!(matches!(receive(&kernel, &mut [0; 8]), Err(Reason::TooLong(bytes)) if bytes > 8));
 }
 

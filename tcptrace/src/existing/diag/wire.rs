@@ -7,7 +7,7 @@ use nix::libc;
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Reason, Socket, Timer};
+use super::{Progress, Reason, Socket, Timer, Wanted};
 use crate::event::{Found, Id, Kept};
 use crate::tcp::{State, Tuple};
 
@@ -25,6 +25,9 @@ const NEW_SYN_RECV: u8 = 12;
 
 /// Every state but CLOSED, which no table of the kernel has. Above are pseudo states.
 const STATES: u32 = (1 << (NEW_SYN_RECV + 1)) - 1 - 1;
+
+/// `INET_DIAG_INFO`.
+const INFO: u16 = 2;
 
 /// `INET_DIAG_SHUTDOWN`: the attribute that every full socket has.
 const SHUTDOWN: u16 = 8;
@@ -62,7 +65,7 @@ pub(super) struct Request {
     header: Header,
     family: u8,
     protocol: u8,
-    /// Attributes that cost the kernel something: none.
+    /// Attributes that cost the kernel something.
     extensions: u8,
     padding: u8,
     states: u32,
@@ -106,16 +109,41 @@ pub(super) struct Circumstances {
 
 /// How far the answer has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Progress {
+pub(super) struct Step {
     /// It is complete.
     pub(super) done: bool,
     /// The kernel noticed a change under its hands.
     pub(super) interrupted: bool,
 }
 
-impl Request {
-    /// For every TCP socket of an address family.
+/// The same for sockets of MPTCP, whose protocol number needs more bits than there are: an attribute has it
+/// (`INET_DIAG_REQ_PROTOCOL`, since 5.9). The number in the request itself stands for nothing, so that older kernels
+/// have nothing to say.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct MptcpRequest {
+    request: Request,
+    attribute: AttributeHeader,
+    protocol: u32,
+}
+
+/// `INET_DIAG_REQ_PROTOCOL`.
+const REQUEST_PROTOCOL: u16 = 3;
+
+impl MptcpRequest {
+    /// For every socket of MPTCP of an address family.
     pub(super) fn new(family: u8) -> Self {
+        let mut request = Request { protocol: 0, ..Request::new(family, Wanted::All) };
+        request.header.length = size_of::<Self>() as u32;
+        let length = (size_of::<AttributeHeader>() + size_of::<u32>()) as u16;
+        let attribute = AttributeHeader { length, kind: REQUEST_PROTOCOL };
+        Self { request, attribute, protocol: libc::IPPROTO_MPTCP.unsigned_abs() }
+    }
+}
+
+impl Request {
+    /// For the TCP sockets of an address family.
+    pub(super) fn new(family: u8, wanted: Wanted) -> Self {
         let header = Header {
             length: size_of::<Self>() as u32,
             kind: BY_FAMILY,
@@ -124,15 +152,27 @@ impl Request {
             port: 0,
         };
         let protocol = libc::IPPROTO_TCP as u8;
-        Self { header, family, protocol, extensions: 0, padding: 0, states: STATES, id: SocketId::default() }
+        let extensions = if wanted == Wanted::All { 0 } else { 1 << (INFO - 1) };
+        Self { header, family, protocol, extensions, padding: 0, states: states(wanted), id: SocketId::default() }
     }
+}
+
+/// As bits.
+fn states(wanted: Wanted) -> u32 {
+    use tcptrace_common::state::{CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK};
+    let some: &[u8] = match wanted {
+        Wanted::All => return STATES,
+        Wanted::Waiting => &[CLOSE_WAIT, CLOSING, FIN_WAIT2],
+        Wanted::Flowing => &[ESTABLISHED, CLOSE_WAIT, FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK],
+    };
+    some.iter().fold(0, |bits, state| bits | 1 << state)
 }
 
 /// Reads a piece of the answer.
 pub(super) fn parse(
     mut piece: &[u8],
     about: &Circumstances,
-    progress: &mut Progress,
+    progress: &mut Step,
     sink: &mut dyn FnMut(Socket),
 ) -> Result<(), Reason> {
     while !piece.is_empty() && !progress.done {
@@ -160,7 +200,7 @@ fn take(
     header: &Header,
     body: &[u8],
     about: &Circumstances,
-    progress: &mut Progress,
+    progress: &mut Step,
     sink: &mut dyn FnMut(Socket),
 ) -> Result<(), Reason> {
     match i32::from(header.kind) {
@@ -220,6 +260,8 @@ fn socket(message: &Message, attributes: &[u8], about: &Circumstances) -> Option
         timer_left_ns,
         retransmits: message.retransmits,
         is_request,
+        interface: message.id.interface,
+        progress: attributes.progress,
     })
 }
 
@@ -269,6 +311,27 @@ struct Attributes {
     /// It is a full socket.
     is_full: bool,
     cgroup: Option<u64>,
+    progress: Option<Progress>,
+}
+
+/// The beginning of `struct tcp_info`.
+#[derive(FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct TcpInfo {
+    before: [u32; 14],
+    last_ack_recv_ms: u32,
+    between: [u32; 11],
+    pacing_rates: [u64; 2],
+    bytes_acked: u64,
+    bytes_received: u64,
+}
+
+const _: () = assert!(std::mem::offset_of!(TcpInfo, bytes_acked) == 120, "as in `linux/tcp.h`");
+
+impl TcpInfo {
+    fn progress(&self) -> Progress {
+        Progress { acked: self.bytes_acked, received: self.bytes_received, quiet_ms: self.last_ack_recv_ms }
+    }
 }
 
 impl Attributes {
@@ -276,6 +339,7 @@ impl Attributes {
         let mut attributes = Self::default();
         while let Some((kind, value, rest)) = attribute(bytes) {
             match kind {
+                INFO => attributes.progress = TcpInfo::read_from_prefix(value).ok().map(|(info, _)| info.progress()),
                 SHUTDOWN => attributes.is_full = true,
                 CGROUP_ID => attributes.cgroup = u64::read_from_bytes(value).ok(),
                 _ => {}
@@ -313,7 +377,7 @@ mod tests {
             remote_port: 40_000.into(),
             local_ip: [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             remote_ip: [127, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            interface: 0,
+            interface: 6,
             cookie: [5, 1],
         };
         let (expires_ms, recv_queue, send_queue) = (250, 3, 4);
@@ -339,8 +403,8 @@ mod tests {
         framed(BY_FAMILY, 0, &[message.as_bytes(), &attributes.concat()].concat())
     }
 
-    fn read(piece: &[u8]) -> (Result<(), Reason>, Progress, Vec<Socket>) {
-        let (mut progress, mut sockets) = (Progress::default(), Vec::new());
+    fn read(piece: &[u8]) -> (Result<(), Reason>, Step, Vec<Socket>) {
+        let (mut progress, mut sockets) = (Step::default(), Vec::new());
         let result = parse(piece, &ABOUT, &mut progress, &mut |socket| sockets.push(socket));
         (result, progress, sockets)
     }
@@ -380,8 +444,21 @@ mod tests {
             timer_left_ns: 250_000_000,
             retransmits: 2,
             is_request: false,
+            interface: 6,
+            progress: None,
         };
         assert_eq!(socket, expected);
+    }
+
+    #[test]
+    fn progress_is_read() {
+        let mut info = [0_u8; 232];
+        info[56..60].copy_from_slice(&1_500_u32.to_ne_bytes());
+        info[120..128].copy_from_slice(&7_u64.to_ne_bytes());
+        info[128..136].copy_from_slice(&8_u64.to_ne_bytes());
+        let expected = Some(Progress { acked: 7, received: 8, quiet_ms: 1_500 });
+        assert_eq!(only(&answer(&message(CLOSE_WAIT, 0, 1), &[attribute(INFO, &info)])).progress, expected);
+        assert_eq!(only(&answer(&message(CLOSE_WAIT, 0, 1), &[attribute(INFO, &info[..130])])).progress, None);
     }
 
     #[test]
@@ -423,7 +500,7 @@ mod tests {
     fn pseudo_states_and_other_families_are_left_out() {
         let other_family = Message { family: 1, ..message(CLOSE_WAIT, 0, 1) };
         let piece = [answer(&message(13, 0, 1), &[]), answer(&other_family, &[])].concat();
-        assert_eq!(read(&piece), (Ok(()), Progress::default(), Vec::new()));
+        assert_eq!(read(&piece), (Ok(()), Step::default(), Vec::new()));
     }
 
     #[test]
@@ -438,7 +515,7 @@ mod tests {
         let done = framed(libc::NLMSG_DONE as u16, INTERRUPTED, &0_i32.to_ne_bytes());
         let (result, progress, sockets) = read(&[answer(&message(CLOSE_WAIT, 0, 1), &[]), done].concat());
         assert_eq!((result, sockets.len()), (Ok(()), 1));
-        assert_eq!(progress, Progress { done: true, interrupted: true });
+        assert_eq!(progress, Step { done: true, interrupted: true });
     }
 
     #[rstest]
@@ -466,7 +543,7 @@ mod tests {
     fn another_answer_is_skipped() {
         let mut piece = answer(&message(CLOSE_WAIT, 0, 1), &[]);
         piece[8] ^= 2;
-        assert_eq!(read(&piece), (Ok(()), Progress::default(), Vec::new()));
+        assert_eq!(read(&piece), (Ok(()), Step::default(), Vec::new()));
     }
 
     proptest! {

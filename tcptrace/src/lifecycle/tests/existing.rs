@@ -25,7 +25,7 @@ use crate::lifecycle::{Config, Engine};
 )]
 #[case::listener_is_no_connection("0 survey; 10 found LISTEN; 11 survey_end; 50 LISTEN>CLOSED task=9", "")]
 #[case::an_answer_does_not_bring_back_what_has_ended(
-    "0 survey; 5 ESTABLISHED>CLOSED task=9 snd rcv sock linger0; 5 destroy; 10 found ESTABLISHED; 11 survey_end; 12 destroy",
+    "0 survey; 5 ESTABLISHED>CLOSED task=9 snd rcv sock linger0 rst; 5 destroy; 10 found ESTABLISHED; 11 survey_end; 12 destroy",
     "unknown reset_local reset_linger0 owner=9/close incomplete | ESTABLISHED ≥5"
 )]
 #[case::an_answer_does_not_undo_what_events_have_told(
@@ -39,7 +39,7 @@ use crate::lifecycle::{Config, Engine};
 )]
 #[case::after_a_gap_what_is_unchanged_goes_on_as_whole(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 500 lost; 600 survey; 610 found ESTABLISHED; 611 surveyed;
-     611 survey_end; 900 ESTABLISHED>CLOSED task=7 snd rcv sock linger0",
+     611 survey_end; 900 ESTABLISHED>CLOSED task=7 snd rcv sock linger0 rst",
     "client reset_local reset_linger0 owner=7/connect | SYN_SENT 1 ESTABLISHED 899"
 )]
 #[case::after_a_gap_what_has_gone_on_is_less_certain(
@@ -58,7 +58,7 @@ use crate::lifecycle::{Config, Engine};
 )]
 #[case::nothing_is_gone_that_came_during_the_survey(
     "0 lost; 600 survey; 601 CLOSED>SYN_SENT task=7; 602 SYN_SENT>ESTABLISHED; 611 surveyed; 611 survey_end;
-     700 ESTABLISHED>CLOSED task=7 snd rcv sock linger0",
+     700 ESTABLISHED>CLOSED task=7 snd rcv sock linger0 rst",
     "client reset_local reset_linger0 owner=7/connect | SYN_SENT 1 ESTABLISHED 98"
 )]
 #[case::nothing_is_gone_from_a_namespace_that_was_not_surveyed(
@@ -81,22 +81,22 @@ fn merging(#[case] script: &str, #[case] expected: &str) {
 
 #[rstest]
 #[case::accept_beats_close(
-    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 accepted task=8; 9 ESTABLISHED>CLOSED task=9 snd rcv sock linger0",
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 accepted task=8; 9 ESTABLISHED>CLOSED task=9 snd rcv sock linger0 rst",
     "server reset_local reset_linger0 owner=8/accept closed_by=9 | SYN_RECV 0 ESTABLISHED 9"
 )]
 #[case::accept_beats_a_scan(
     "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 scan; 2 holder ESTABLISHED task=6; 3 scan_end; 4 accepted task=8;
-     9 ESTABLISHED>CLOSED task=9 snd rcv sock linger0",
+     9 ESTABLISHED>CLOSED task=9 snd rcv sock linger0 rst",
     "server reset_local reset_linger0 owner=8/accept closed_by=9 | SYN_RECV 0 ESTABLISHED 9"
 )]
 #[case::a_scan_does_not_replace_who_connected(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 scan; 3 holder ESTABLISHED task=6; 4 scan_end;
-     9 ESTABLISHED>CLOSED task=6 snd rcv sock linger0",
+     9 ESTABLISHED>CLOSED task=6 snd rcv sock linger0 rst",
     "client reset_local reset_linger0 owner=7/connect closed_by=6 | SYN_SENT 1 ESTABLISHED 8"
 )]
 #[case::the_first_of_several_holders(
     "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 scan; 2 holder ESTABLISHED task=5; 2 holder ESTABLISHED task=6; 3 scan_end;
-     9 ESTABLISHED>CLOSED task=6 snd rcv sock linger0",
+     9 ESTABLISHED>CLOSED task=6 snd rcv sock linger0 rst",
     "server reset_local reset_linger0 owner=5/scan closed_by=6 | SYN_RECV 0 ESTABLISHED 9"
 )]
 #[case::accepted_when_it_was_over_already(
@@ -127,7 +127,7 @@ const CLOSE_WAIT: &str = "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 ESTABLISH
 #[case::not_yet("900 advance", &[])]
 #[case::moved_on_in_time("900 CLOSE_WAIT>LAST_ACK task=8 sock; 901 LAST_ACK>CLOSED dead acked; 1100 scan; 1102 scan_end", &[])]
 #[case::moved_on_before_the_answer(
-    "1100 scan; 1101 CLOSE_WAIT>CLOSED task=8 snd rcv sock linger0; 1102 holder CLOSE_WAIT task=8; 1103 destroy; 1104 scan_end", &[]
+    "1100 scan; 1101 CLOSE_WAIT>CLOSED task=8 snd rcv sock linger0 rst; 1102 holder CLOSE_WAIT task=8; 1103 destroy; 1104 scan_end", &[]
 )]
 #[case::once_per_doubling(
     "1100 scan; 1101 scan_end; 2100 advance; 2300 scan; 2301 scan_end; 4000 advance; 4700 scan; 4701 scan_end",
@@ -137,6 +137,82 @@ const CLOSE_WAIT: &str = "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 ESTABLISH
 #[case::nobody_looks("1100 advance; 7000 advance", &["stuck CLOSE_WAIT 6999 accepted=true"])]
 fn waiting(#[case] script: &str, #[case] expected: &[&str]) {
     assert_eq!(stuck(&format!("{CLOSE_WAIT} {script}")), expected);
+}
+
+/// Data that goes on in one direction is no reason to complain; when it stops for as long as was asked for, it is.
+#[rstest]
+#[case::flows(
+    "500 scan; 501 flow acked=10; 502 scan_end; 1050 scan; 1051 flow acked=90; 1052 scan_end; 1900 scan;
+     1901 flow acked=95 unacked=3; 1902 scan_end; 2060 scan; 2061 flow acked=99; 2062 scan_end",
+    &[]
+)]
+#[case::has_stopped(
+    "500 scan; 501 flow acked=10; 502 scan_end; 1050 scan; 1051 flow acked=90 unacked=7; 1052 scan_end; 2055 scan;
+     2056 flow acked=90 unacked=7; 2057 scan_end",
+    &["stuck CLOSE_WAIT 2056 holders=0 accepted=true unacked=7 since=80"]
+)]
+#[case::an_answer_from_before_says_nothing_of_this_state(
+    "500 scan; 501 flow acked=10; 502 scan_end; 900 scan; 901 CLOSE_WAIT>LAST_ACK sock; 902 flow acked=10; 903 scan_end;
+     1500 scan; 1501 flow acked=11; 1502 scan_end; 1950 scan; 1951 flow acked=11; 1952 scan_end",
+    &["stuck LAST_ACK 1051 holders=0 accepted=true unacked=0 since=0"]
+)]
+#[case::one_look_says_nothing(
+    "1050 scan; 1051 flow acked=10; 1052 scan_end; 1400 scan; 1401 flow acked=11; 1402 scan_end", &[]
+)]
+#[case::one_look_in_all_that_time(
+    "1050 scan; 1051 flow acked=10; 1052 scan_end; 6060 advance",
+    &["stuck CLOSE_WAIT 6059 holders=0 accepted=true unacked=0 since=0"]
+)]
+#[case::never_flowed(
+    "500 scan; 501 flow acked=10 received=1; 502 scan_end; 1050 scan; 1051 flow acked=10 received=1; 1052 scan_end",
+    &["stuck CLOSE_WAIT 1051 holders=0 accepted=true unacked=0 since=0"]
+)]
+#[case::on_time_when_it_has_been_looked_at_before(
+    "500 scan; 501 holder CLOSE_WAIT task=8 fd=12; 502 scan_end; 700 scan; 701 holder CLOSE_WAIT task=8 fd=12; 702 scan_end;
+     1001 advance; 1051 advance; 1500 advance",
+    &["stuck CLOSE_WAIT 1050 held_by=8:12 holders=1 accepted=true"]
+)]
+fn half_closed(#[case] script: &str, #[case] expected: &[&str]) {
+    assert_eq!(stuck(&format!("{CLOSE_WAIT} {script}")), expected);
+}
+
+/// No event says so.
+#[rstest]
+#[case::acknowledged(
+    "500 scan; 501 flow acked=1 unacked=5; 502 scan_end; 1600 scan; 1601 flow acked=6 unacked=5; 1602 scan_end; 2500 scan;
+     2501 flow acked=11; 2502 scan_end; 4000 scan; 4001 flow acked=11; 4002 scan_end",
+    &[]
+)]
+#[case::not_acknowledged(
+    "500 scan; 501 holder ESTABLISHED task=7 fd=4; 502 flow acked=1 unacked=5; 503 scan_end; 1000 scan;
+     1001 holder ESTABLISHED task=7 fd=4; 1002 flow acked=1 received=9 unacked=5; 1003 scan_end; 1600 scan;
+     1601 holder ESTABLISHED task=7 fd=4; 1602 flow acked=1 received=20 unacked=8; 1603 scan_end; 2000 scan;
+     2001 flow acked=1 unacked=8; 2002 scan_end; 2800 scan; 2801 holder ESTABLISHED task=7 fd=4; 2802 flow acked=1 unacked=8;
+     2803 scan_end",
+    &["stuck ESTABLISHED ≥1101 held_by=7:4 holders=1 unacked=8 since=20",
+      "stuck ESTABLISHED ≥2301 held_by=7:4 holders=1 unacked=8 since=0"]
+)]
+fn data_that_the_peer_does_not_take(#[case] script: &str, #[case] expected: &[&str]) {
+    assert_eq!(stuck(&format!("0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED sock; {script}")), expected);
+}
+
+#[rstest]
+#[case::fin_wait1(
+    "5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 500 scan; 501 flow acked=1 unacked=900; 502 scan_end; 1100 scan;
+     1101 flow acked=1 unacked=900; 1102 scan_end",
+    &["stuck FIN_WAIT1 1097 holders=0 unacked=900 since=0"]
+)]
+#[case::closing("5 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 6 FIN_WAIT1>CLOSING dead; 1100 scan; 1101 scan_end",
+    &["stuck CLOSING 1095 holders=0"]
+)]
+fn orphans(#[case] script: &str, #[case] expected: &[&str]) {
+    assert_eq!(stuck(&format!("0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; {script}")), expected);
+}
+
+#[test]
+fn a_handshake_that_does_not_end() {
+    let expected = ["stuck SYN_RECV 1101 holders=0 accepted=true"];
+    assert_eq!(stuck("0 LISTEN>SYN_RECV sock; 1100 scan; 1101 scan_end"), expected);
 }
 
 #[rstest]
@@ -193,7 +269,8 @@ fn waiting(#[case] script: &str, #[case] expected: &[&str]) {
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd sock; 3 FIN_WAIT1>FIN_WAIT2 snd sock;
      800 FIN_WAIT2>CLOSED done snd rcv sock mini=TIME_WAIT; 1900 scan; 1901 holder CLOSED task=7 fd=4; 1902 scan_end;
      60800 expired TIME_WAIT; 61000 destroy",
-    &["stuck CLOSED 1102 fin held_by=7:4 holders=1", "released CLOSED 60200 fin"]
+    &["stuck CLOSED 1102 fin held_by=7:4 holders=1", "stuck CLOSED 60200 fin held_by=7:4 holders=1",
+      "released CLOSED 60200 fin"]
 )]
 #[case::a_descriptor_whose_connection_ended_before(
     "0 scan; 1 holder CLOSED task=7 fd=4; 2 scan_end; 1100 scan; 1101 holder CLOSED task=7 fd=4; 1102 scan_end",
@@ -218,7 +295,7 @@ fn stuck(script: &str) -> Vec<String> {
 #[case::young("0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 500 advance", false)]
 #[case::asked("0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5000 advance; 5001 scan", false)]
 #[case::short(
-    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED task=7 snd rcv sock linger0; 5000 advance",
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSED task=7 snd rcv sock linger0 rst; 5000 advance",
     false
 )]
 fn scans_are_wanted_for_what_nobody_is_known_to_own(#[case] script: &str, #[case] expected: bool) {

@@ -4,14 +4,15 @@
 //! `OLD>NEW`, or `destroy`, `reset REASON`, `receive_reset`, `fin`, `rearmed SUBSTATE`, `expired SUBSTATE`,
 //! `killed SUBSTATE WHO`, `embryo`, `accepted task=PID`, `lost`, `suspended MS`, `advance`; for what is asked of the kernel
 //! `survey`, `found STATE [queued|orphan|mini=MS]`, `surveyed`, `survey_end`, `scan`, `holder STATE task=PID fd=N`,
-//! `scan_end`. The words of a change set what the kernel
-//! shows: `dead done sock rcv snd`, `task=PID`, and at the end `err= unread= retr= probes=`, `linger0 linger2 acked
-//! inflight ka ut`, `mini=FIN_WAIT2|TIME_WAIT|none`.
+//! `flow acked=N received=N unacked=N`, `scan_end`. The words of a change set what the kernel
+//! shows: `dead done sock rcv snd`, `syn|silent` (it has sent something, or nothing), `task=PID`, and at the end
+//! `err= unread= retr= probes=`, `linger0 linger2 acked inflight ka ut`, `mini=FIN_WAIT2|TIME_WAIT|none`. With `rst` a
+//! reset follows at once.
 
 use std::net::Ipv6Addr;
 
 use crate::event::{
-    Birth, Cause, Change, EndFacts, Event, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
+    Birth, Cause, Change, EndFacts, Event, Flags, Flow, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
 };
 use crate::lifecycle::{Config, Connection, Engine, Held, Row, Stuck, Transition};
 use crate::tcp::{Comm, State, Task, Tuple};
@@ -71,7 +72,15 @@ fn run(script: &str, config: Config) -> Vec<Row> {
 
 /// The events of a script.
 pub(super) fn parse(script: &str) -> Vec<Event> {
-    script.split(';').map(str::trim).filter(|line| !line.is_empty()).map(event).collect()
+    let lines = script.split(';').map(str::trim).filter(|line| !line.is_empty());
+    lines.flat_map(|line| std::iter::once(event(line)).chain(reset_after(line))).collect()
+}
+
+/// The reset that a process sends when it drops a connection.
+fn reset_after(line: &str) -> Option<Event> {
+    let Event::Change(Change { at, id, .. }) = event(line) else { return None };
+    let is_sent = line.split_whitespace().any(|word| word == "rst");
+    is_sent.then_some(Event::ResetSent { at, id, reason: ResetReason::Other })
 }
 
 fn event(line: &str) -> Event {
@@ -93,6 +102,7 @@ fn event(line: &str) -> Event {
     match what {
         "destroy" => Event::Destroyed { at, id, task: Some(task(1)) },
         "reset" => Event::ResetSent { at, id, reason: reason(words[0]) },
+        "bypass" => Event::Bypassing { at, id },
         "receive_reset" => Event::ResetReceived { at, id },
         "fin" => mini(State::TimeWait, MiniEvent::Fin),
         "rearmed" => mini(substate(), MiniEvent::Rearmed),
@@ -109,6 +119,11 @@ fn event(line: &str) -> Event {
             Event::Holder(Holder { found: found(at, id, &words), task: pid(&words), fd })
         }
         "scan_end" => Event::ScanEnded { at },
+        "flow" => {
+            let bytes = |word| number(&words, word).map_or(0, i64::unsigned_abs);
+            let unacked = u32::try_from(bytes("unacked=")).expect("bytes");
+            Event::Flow(Flow { at, id, acked: bytes("acked="), received: bytes("received="), unacked })
+        }
         "lost" => Event::Lost { at, cause: Cause::RingFull, events: 1 },
         "lost_to" => Event::Lost { at, cause: Cause::Unknown, events: 0 },
         "suspended" => Event::Suspended { at, ns: words[0].parse::<u64>().expect("ms") * MS },
@@ -147,6 +162,7 @@ fn change(at: u64, id: Id, states: &str, words: &[&str]) -> Change {
         has_socket: has("sock"),
         rcv_shutdown: has("rcv"),
         send_shutdown: has("snd"),
+        has_sent: has("syn").then_some(true).or(has("silent").then_some(false)),
     };
     Change {
         at,
@@ -252,6 +268,7 @@ fn stuck_line(row: &Transition, stuck: &Stuck) -> String {
     words.extend(stuck.holders.map(|holders| format!("holders={holders}")));
     words.extend(stuck.accepted.map(|accepted| format!("accepted={accepted}")));
     words.extend(stuck.listener.map(|task| format!("listener={}", task.pid)));
+    words.extend(stuck.stalled.map(|it| format!("unacked={} since={}", it.unacked, it.bytes_since)));
     words.join(" ")
 }
 

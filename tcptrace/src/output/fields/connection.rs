@@ -36,8 +36,8 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
         name: "event",
         unit: "",
         shape: Shape::Word,
-        doc: "connection; or, with --report-stuck, stuck (it has not ended, or its descriptor is still open) or released \
-              (its last descriptor is closed).",
+        doc: "connection; open for one of export that was still open when the trace ended; or, with --report-stuck, stuck (it \
+              has not ended, or its descriptor is still open) or released (its last descriptor is closed).",
         value: |row, _| Value::Word(event(row.stuck.as_deref(), "connection")),
     },
     Field {
@@ -52,7 +52,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
         unit: "RFC 3339",
         shape: Shape::Time,
         doc: "When it ended, after its TIME_WAIT: wall-clock time in UTC with 9 digits, converted from boot_ns; null for \
-              stuck and released.",
+              open, stuck and released.",
         value: |row, context| match row.stuck {
             Some(_) => Value::Null,
             None => Value::Time(context.clock.unix_ns(row.closed_ns)),
@@ -62,7 +62,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
         name: "boot_ns",
         unit: "ns",
         shape: Shape::Number,
-        doc: "When it ended or was reported, as CLOCK_BOOTTIME, which never steps.",
+        doc: "When it ended or was reported, as CLOCK_BOOTTIME, which never steps; for open, when the trace ended.",
         value: |row, _| Value::U64(row.closed_ns),
     },
     Field::CONN,
@@ -83,7 +83,8 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
         unit: "",
         shape: Shape::Word,
         doc: "Who closed: active (our FIN first), passive (the peer's FIN first), simultaneous, reset_local, \
-              reset_remote, timeout, killed, never_established or unknown.",
+              reset_remote, timeout, killed, never_established or unknown; for open and stuck, unknown also if neither side \
+              has closed yet.",
         value: |row, _| Value::Word(row.closer.as_str()),
     },
     Field {
@@ -137,7 +138,8 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
         name: "bytes_sent",
         unit: "bytes",
         shape: Shape::Number,
-        doc: "Payload sent, retransmissions included; null when unknown.",
+        doc: "Payload sent, retransmissions included; null when unknown. It is unknown, as the following are, where the socket was \
+              found in a sockmap (a BPF map of sockets), through which bytes bypass TCP.",
         value: |row, _| Value::number(row.totals.map(|totals| totals.bytes_sent)),
     },
     Field {
@@ -215,7 +217,8 @@ pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
         name: "age_ns",
         unit: "ns",
         shape: Shape::Number,
-        doc: "How long it has been in state; null when unknown.",
+        doc: "How long it has been in state; in ESTABLISHED, for how long its peer has acknowledged nothing of what was \
+              written; null when unknown.",
         value: |row, _| Value::number(row.stuck.as_ref().and_then(|stuck| stuck.age.known_ns())),
     },
     Field {
@@ -232,4 +235,6 @@ pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field::ACCEPTED,
     Field::LISTENER_PID,
     Field::LISTENER_COMM,
+    Field::BYTES_UNACKED,
+    Field::BYTES_SINCE,
 ];

@@ -37,7 +37,18 @@ pub static FEATURE_FIELDS: &[Field<(Feature, Service)>] = &[
         name: "detail",
         unit: "",
         shape: Shape::Name,
-        doc: "The hook that serves it, or why there is none and what to do.",
-        value: |(_, service), _| Value::Name(service.detail().as_bytes()),
+        doc: "The hook that serves it, and what that does not show; or why there is none and what to do.",
+        value: |(_, service), _| match service {
+            Service::Attached { hook } => Value::Name(hook.as_bytes()),
+            Service::Partly { missing, .. } => Value::Name(missing.as_bytes()),
+            Service::Unavailable { reason } => Value::Name(reason.as_bytes()),
+        },
+    },
+    Field {
+        name: "partial",
+        unit: "",
+        shape: Shape::Bool,
+        doc: "Whether the kernel shows a part only: `detail` says which one is missing.",
+        value: |(_, service), _| Value::Bool(service.is_partial()),
     },
 ];

@@ -116,7 +116,8 @@ impl<R: Identified> Field<R> {
         name: "unit",
         unit: "",
         shape: Shape::Name,
-        doc: "The systemd unit that the socket belongs to, where the path of its control group tells; null otherwise.",
+        doc: "The innermost systemd unit that the socket belongs to (service, scope, socket, mount or swap; a slice where \
+              there is no other), where the path of its control group tells; null otherwise.",
         value: |row, context| Value::name(group(row, context).and_then(|group| group.unit.as_deref())),
     };
     pub(super) const NETNS_NAME: Self = Self {

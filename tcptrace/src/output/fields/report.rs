@@ -94,6 +94,13 @@ pub static REPORT_FIELDS: &[Field<Overview>] = &[
     }),
     number("bytes_received", "bytes", "Payload that those received.", |row, _| Value::U64(row.bytes_received)),
     number("retransmits", "segments", "Segments that those retransmitted.", |row, _| Value::U64(row.retransmits)),
+    number(
+        "closer_undecided",
+        "",
+        "Open connections that neither side had begun to close. All others are in the rows of report_count by closer: one \
+         that is open is counted there as soon as a side has closed.",
+        |row, _| Value::U64(row.closer_undecided),
+    ),
 ];
 
 /// The fields of a host.
@@ -164,23 +171,21 @@ pub static REPORT_STATE_FIELDS: &[Field<StateRow>] = &[
     number(
         "p50_ns",
         "ns",
-        "Median of the times that are known exactly, as are p90_ns and p99_ns to within 0.4 %; null when none is.",
-        |row, _| Value::number(row.exact.p50),
+        "Median time in it, to within 0.4 %: the Kaplan-Meier estimate, as are p90_ns and p99_ns, which counts stays that are \
+         not over or were seen in part; null when unknown.",
+        |row, _| Value::number(row.p50.known_ns()),
     ),
-    number("p90_ns", "ns", "The time that nine of ten do not exceed; null when none is known exactly.", |row, _| {
-        Value::number(row.exact.p90)
+    number("p90_ns", "ns", "The time that nine of ten do not exceed; null when unknown.", |row, _| {
+        Value::number(row.p90.known_ns())
     }),
-    number(
-        "p99_ns",
-        "ns",
-        "The time that 99 of a hundred do not exceed; null when none is known exactly.",
-        |row, _| Value::number(row.exact.p99),
-    ),
+    number("p99_ns", "ns", "The time that 99 of a hundred do not exceed; null when unknown.", |row, _| {
+        Value::number(row.p99.known_ns())
+    }),
     number("max_ns", "ns", "Longest of the times that are known exactly; null when none is.", |row, _| {
         Value::number(row.exact.max)
     }),
     number("at_least_p50_ns", "ns", "Median of what was seen of the other times; null without such.", |row, _| {
-        Value::number(row.parts.p50)
+        Value::number(row.parts_p50)
     }),
     number("at_least_max_ns", "ns", "Longest of what was seen of the other times; null without such.", |row, _| {
         Value::number(row.parts.max)
@@ -201,6 +206,9 @@ pub static REPORT_STATE_FIELDS: &[Field<StateRow>] = &[
         "How many of the sockets are left out of peak_sockets and report_point, since it is not known when they were in it.",
         |row, _| Value::U64(row.unplaced),
     ),
+    flag("p50_at_least", P50_AT_LEAST, |row, _| Value::Bool(row.p50.is_at_least())),
+    flag("p90_at_least", "Whether p90_ns is a lower bound.", |row, _| Value::Bool(row.p90.is_at_least())),
+    flag("p99_at_least", "Whether p99_ns is a lower bound.", |row, _| Value::Bool(row.p99.is_at_least())),
 ];
 
 /// The fields of a bar of a histogram.
@@ -259,12 +267,12 @@ pub static REPORT_GROUP_FIELDS: &[Field<GroupRow>] = &[
     number(
         "p50_ns",
         "ns",
-        "Median time in state (without state: in ESTABLISHED) of those of which it is known exactly, as is p90_ns to within \
-         2 %; null when it is of none.",
-        |row, _| Value::number(row.p50),
+        "Median time in state (without state: in ESTABLISHED), to within 2 %: the Kaplan-Meier estimate, as are p90_ns and \
+         p99_ns, which counts stays that are not over or were seen in part; null when unknown.",
+        |row, _| Value::number(row.p50.known_ns()),
     ),
-    number("p90_ns", "ns", "The time that nine of ten do not exceed; null when none is known exactly.", |row, _| {
-        Value::number(row.p90)
+    number("p90_ns", "ns", "The time that nine of ten do not exceed; null when unknown.", |row, _| {
+        Value::number(row.p90.known_ns())
     }),
     number("longest_ns", "ns", "Longest of those times; null when nothing was seen of any.", |row, _| {
         Value::number(row.longest.known_ns())
@@ -293,6 +301,12 @@ pub static REPORT_GROUP_FIELDS: &[Field<GroupRow>] = &[
     Field::GROUP_LPORT,
     Field::GROUP_NETNS,
     Field::GROUP_NETNS_NAME,
+    number("p99_ns", "ns", "The time that 99 of a hundred do not exceed; null when unknown.", |row, _| {
+        Value::number(row.p99.known_ns())
+    }),
+    flag("p50_at_least", P50_AT_LEAST, |row, _| Value::Bool(row.p50.is_at_least())),
+    flag("p90_at_least", "Whether p90_ns is a lower bound.", |row, _| Value::Bool(row.p90.is_at_least())),
+    flag("p99_at_least", "Whether p99_ns is a lower bound.", |row, _| Value::Bool(row.p99.is_at_least())),
 ];
 
 /// The fields of failures of a group.
@@ -628,6 +642,8 @@ fn name_of(group: &Group) -> Value<'_> {
 fn peak_time(peak: Option<Peak>) -> Value<'static> {
     peak.map_or(Value::Null, |peak| Value::Time(peak.unix_ns))
 }
+
+const P50_AT_LEAST: &str = "Whether p50_ns is a lower bound: the median lies beyond what was seen, or beginnings that were not seen could move it.";
 
 /// Takes the value of a field from a row.
 type Taker<R> = for<'r> fn(&'r R, &'r Context) -> Value<'r>;

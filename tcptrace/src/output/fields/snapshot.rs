@@ -1,9 +1,12 @@
 //! The fields of sockets as they are found, and of their counts.
 
-use super::{Field, Identified, MayBeStuck, Shape, Value, name};
+use std::net::SocketAddr;
+
+use super::{Context, Field, Identified, MayBeStuck, Shape, Value, name};
 use crate::event::Kept;
 use crate::lifecycle::{Identity, Stuck};
 use crate::snapshot::{Count, Entry, Shares};
+use crate::tcp::State;
 
 /// The fields of a socket that exists.
 pub static SOCKET_FIELDS: &[Field<Entry>] = &[
@@ -25,8 +28,18 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     Field::CONN,
     Field::PROTOCOL,
     Field::FAMILY,
-    Field::LOCAL,
-    Field::REMOTE,
+    Field {
+        doc: "The local end, an IPv6 address in brackets, one that is link-local with its interface ([fe80::1%eth0]:80). \
+              Port 0: the kernel has not chosen one yet.",
+        value: |row, context| address(row, context, row.identity.tuple.local()),
+        ..Field::LOCAL
+    },
+    Field {
+        doc: "The remote end, an IPv6 address in brackets, one that is link-local with its interface. Port 0: a listener, \
+              which has none.",
+        value: |row, context| address(row, context, row.identity.tuple.remote()),
+        ..Field::REMOTE
+    },
     Field::NETNS,
     Field::NETNS_NAME,
     Field {
@@ -49,8 +62,9 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
         name: "age_ns",
         unit: "ns",
         shape: Shape::Number,
-        doc: "How long it has been in state, as far as the kernel tells: for a TIME_WAIT, what of 60 s has passed; null \
-              when unknown.",
+        doc: "How long it has been in state, as far as the kernel tells: for a TIME_WAIT, what of 60 s has passed; for \
+              CLOSE_WAIT, CLOSING and a FIN_WAIT2 that is no mini-socket, the time since its last segment came; null when \
+              unknown.",
         value: |row, _| Value::number(row.stay.age.known_ns()),
     },
     Field {
@@ -130,7 +144,8 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
         name: "by",
         unit: "",
         shape: Shape::Word,
-        doc: "What is counted: sockets by state; or, of the states that are a sign of trouble, by owner, or by remote end.",
+        doc: "What is counted: sockets by state; or, of the states that are a sign of trouble, by owner, or (remote) by \
+              the end that most of them have in common, which is a local port, or a remote address and port.",
         value: |row, _| Value::Word(row.by.as_str()),
     },
     Field {
@@ -138,8 +153,8 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
         unit: "",
         shape: Shape::Word,
         doc: "Their state: CLOSED, LISTEN, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSING, TIME_WAIT, \
-              CLOSE_WAIT or LAST_ACK.",
-        value: |row, _| Value::Word(row.state.as_str()),
+              CLOSE_WAIT or LAST_ACK; null for a sum of several states.",
+        value: |row, _| Value::word(row.state.map(State::as_str)),
     },
     Field {
         name: "total",
@@ -180,43 +195,45 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
         name: "pid",
         unit: "",
         shape: Shape::Number,
-        doc: "By owner: process id of who holds them; null when nobody is known to.",
+        doc: "Process id of who holds all of them; null when nobody is known to, and by state.",
         value: |row, _| Value::number(row.owner.map(|task| task.pid)),
     },
     Field {
         name: "comm",
         unit: "",
         shape: Shape::Name,
-        doc: "By owner: name of who holds them, chosen by the process and escaped as in rows of sockets; null when nobody \
-              is known to.",
+        doc: "Name of who holds all of them, chosen by the process and escaped as in rows of sockets; null when nobody \
+              is known to, and by state.",
         value: |row, _| name(row.owner.as_ref()),
     },
     Field {
         name: "listener_pid",
         unit: "",
         shape: Shape::Number,
-        doc: "By owner: process id of who listens for those that wait to be accepted; null when unknown.",
+        doc: "Process id of who listens for those that wait to be accepted; null when unknown.",
         value: |row, _| Value::number(row.listener.map(|task| task.pid)),
     },
     Field {
         name: "listener_comm",
         unit: "",
         shape: Shape::Name,
-        doc: "By owner: name of who listens for those that wait to be accepted, escaped as in comm; null when unknown.",
+        doc: "Name of who listens for those that wait to be accepted, escaped as in comm; null when unknown.",
         value: |row, _| name(row.listener.as_ref()),
     },
     Field {
         name: "local",
         unit: "address:port",
         shape: Shape::Address,
-        doc: "By remote: the local end, an IPv6 address in brackets; otherwise null. Port 0: clients' ports, any.",
+        doc: "By remote: the local end, an IPv6 address in brackets; otherwise null. A port of 0 or an unspecified \
+              address differs among them.",
         value: |row, _| row.ends.map_or(Value::Null, |ends| Value::Address(ends.local())),
     },
     Field {
         name: "remote",
         unit: "address:port",
         shape: Shape::Address,
-        doc: "By remote: the remote end, an IPv6 address in brackets; otherwise null. Port 0: clients' ports, any.",
+        doc: "By remote: the remote end, an IPv6 address in brackets; otherwise null. A port of 0 or an unspecified \
+              address differs among them.",
         value: |row, _| row.ends.map_or(Value::Null, |ends| Value::Address(ends.remote())),
     },
     Field {
@@ -225,6 +242,20 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
         shape: Shape::Number,
         doc: "By remote: inode number of their network namespace; otherwise null.",
         value: |row, _| Value::number(row.netns),
+    },
+    Field {
+        name: "several_owners",
+        unit: "",
+        shape: Shape::Bool,
+        doc: "By remote: whether they do not all have the same owner, so that pid is null.",
+        value: |row, _| Value::Bool(row.several_owners),
+    },
+    Field {
+        name: "groups",
+        unit: "",
+        shape: Shape::Number,
+        doc: "By owner and by remote: how many groups this row sums up, which are those beyond --top; null in other rows.",
+        value: |row, _| Value::number(row.groups),
     },
 ];
 
@@ -238,6 +269,20 @@ impl MayBeStuck for Entry {
     fn stuck(&self) -> Option<&Stuck> {
         Some(&self.stay)
     }
+}
+
+fn address<'r>(row: &'r Entry, context: &'r Context, address: SocketAddr) -> Value<'r> {
+    match zone(row, context, address) {
+        Some(zone) => Value::Zoned(address, zone),
+        None => Value::Address(address),
+    }
+}
+
+/// The interface that a link-local address needs, if it is known.
+pub(in crate::output) fn zone<'c>(row: &Entry, context: &'c Context, address: SocketAddr) -> Option<&'c str> {
+    let SocketAddr::V6(address) = address else { return None };
+    let is_needed = address.ip().is_unicast_link_local() && row.interface != 0;
+    is_needed.then(|| context.names.interface(row.identity.netns, row.interface)).flatten()
 }
 
 fn kept(kept: Kept) -> &'static str {

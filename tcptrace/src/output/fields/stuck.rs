@@ -15,6 +15,7 @@ pub trait MayBeStuck {
 pub(super) fn event(stuck: Option<&Stuck>, otherwise: &'static str) -> &'static str {
     match stuck {
         Some(Stuck { released: true, .. }) => "released",
+        Some(Stuck { merely_open: true, .. }) => "open",
         Some(_) => "stuck",
         None => otherwise,
     }
@@ -70,6 +71,21 @@ impl<R: MayBeStuck> Field<R> {
         shape: Shape::Name,
         doc: "Name of who listens for it, if it was not accepted, escaped as in comm; null when unknown.",
         value: |row, _| name(listener(row)),
+    };
+    pub(super) const BYTES_UNACKED: Self = Self {
+        name: "bytes_unacked",
+        unit: "bytes",
+        shape: Shape::Number,
+        doc: "Bytes that its process has written and the peer has not acknowledged, a FIN among them; null when nobody looked.",
+        value: |row, _| Value::number(row.stuck().and_then(|stuck| Some(stuck.stalled?.unacked))),
+    };
+    pub(super) const BYTES_SINCE: Self = Self {
+        name: "bytes_since",
+        unit: "bytes",
+        shape: Shape::Number,
+        doc: "Bytes that were received, or acknowledged by the peer, since the first look at it in this state; null when \
+              nobody looked.",
+        value: |row, _| Value::number(row.stuck().and_then(|stuck| Some(stuck.stalled?.bytes_since))),
     };
 }
 

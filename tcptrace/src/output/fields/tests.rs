@@ -83,23 +83,26 @@ fn names_are_a_contract() {
                   time_wait_left_ns recv_queue send_queue timer timer_left_ns retransmits pid comm fd holders \
                   owner_source inode uid cgroup cgroup_id container unit listener_pid listener_comm";
     assert_eq!(names(SOCKET_FIELDS).join(" "), socket);
-    let count = "event by state total held queued orphan mini pid comm listener_pid listener_comm local remote netns";
+    let count = "event by state total held queued orphan mini pid comm listener_pid listener_comm local remote netns \
+                 several_owners groups";
     assert_eq!(names(COUNT_FIELDS).join(" "), count);
-    assert_eq!(names(FEATURE_FIELDS).join(" "), "event feature purpose available detail");
+    assert_eq!(names(FEATURE_FIELDS).join(" "), "event feature purpose available detail partial");
     assert_eq!(names(LOSS_FIELDS).join(" "), "event time boot_ns cause count");
     let audit = "event time boot_ns netns netns_name counter seen expected difference within";
     assert_eq!(names(AUDIT_FIELDS).join(" "), audit);
     let audited = "event time boot_ns namespaces gone unclear transitions lost lost_transitions unexplained";
     assert_eq!(names(AUDITED_FIELDS).join(" "), audited);
-    let stuck = "holder_pid holder_comm fd holders accepted listener_pid listener_comm";
+    let stuck = "holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since";
     let figures = "event from to duration_ns events transitions lost lost_at_least damaged connections opened opened_per_second \
                    opened_peak_per_second opened_peak_time ended ended_per_second ended_peak_per_second \
-                   ended_peak_time open incomplete failed reset counted bytes_sent bytes_received retransmits";
+                   ended_peak_time open incomplete failed reset counted bytes_sent bytes_received retransmits \
+                   closer_undecided";
     assert_eq!(names(REPORT_FIELDS).join(" "), figures);
     let group = "others partial host pid processes comm container unit cgroup remote local_port";
+    let bounds = "p50_at_least p90_at_least p99_at_least";
     let groups = "event state by connections share total_ns total_share open failed at_least never_accepted p50_ns \
                   p90_ns longest_ns longest_at_least bytes_sent bytes_received";
-    assert_eq!(names(REPORT_GROUP_FIELDS).join(" "), format!("{groups} {group} netns netns_name"));
+    assert_eq!(names(REPORT_GROUP_FIELDS).join(" "), format!("{groups} {group} netns netns_name p99_ns {bounds}"));
     let failure = "event end by connections share";
     assert_eq!(names(REPORT_FAILURE_FIELDS).join(" "), format!("{failure} {group} netns netns_name"));
     let open = "event state by connections share never_accepted oldest_ns oldest_at_least";
@@ -109,7 +112,7 @@ fn names_are_a_contract() {
     assert_eq!(names(REPORT_COUNT_FIELDS).join(" "), "event property value connections share");
     let state = "event state sockets at_least open never_accepted min_ns p50_ns p90_ns p99_ns max_ns at_least_p50_ns \
                  at_least_max_ns peak_sockets peak_time peak_duration_ns unplaced";
-    assert_eq!(names(REPORT_STATE_FIELDS).join(" "), state);
+    assert_eq!(names(REPORT_STATE_FIELDS).join(" "), format!("{state} {bounds}"));
     assert_eq!(names(REPORT_BUCKET_FIELDS).join(" "), "event state from_ns to_ns exact at_least");
     let states = TRACKED.map(|state| state.as_str().to_ascii_lowercase()).join(" ");
     let point = format!("event time duration_ns opened ended failed {states}");

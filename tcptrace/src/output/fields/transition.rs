@@ -148,4 +148,6 @@ pub static STUCK_TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field::ACCEPTED,
     Field::LISTENER_PID,
     Field::LISTENER_COMM,
+    Field::BYTES_UNACKED,
+    Field::BYTES_SINCE,
 ];

@@ -4,7 +4,7 @@ use super::Writer;
 use super::chart::{bar, life};
 use super::markup::{Cell, escaped};
 use crate::output::sanitise;
-use crate::output::text::report::words::{bytes, count, duration, ends, group, meaning, percent, rate};
+use crate::output::text::report::words::{bytes, count, counted, duration, ends, group, meaning, percent, rate};
 use crate::report::{By, Property, Slow, SlowRow};
 
 impl Writer<'_> {
@@ -13,6 +13,14 @@ impl Writer<'_> {
         self.page.heading("ends", "How connections ended");
         self.page.raw("<div class=\"pair\"><div>");
         self.counts("closer", "Who closed first");
+        let undecided = self.report.overview.closer_undecided;
+        if undecided > 0 {
+            self.page.element(
+                "p",
+                "soft",
+                &format!("{} undecided: neither side has closed yet.", counted(undecided, "connection")),
+            );
+        }
         self.page.raw("</div><div>");
         self.counts("open", "States of those still open");
         self.page.raw("</div></div>");
@@ -109,16 +117,22 @@ impl Writer<'_> {
         self.page.end_table();
     }
 
-    /// Resets and failures, by kind.
+    /// Resets and failures, by kind: what could not be reached, and by whom.
     pub(super) fn failures(&mut self) {
-        let report = self.report;
-        let by = self.by();
         self.page.heading("failures", "Resets and failures");
-        let rows: Vec<_> = report.failures.iter().filter(|row| row.group.by == by).collect();
-        if rows.is_empty() {
+        if self.report.failures.is_empty() {
             self.page.element("p", "", "None.");
             return;
         }
+        self.failures_by(By::Remote);
+        if self.by() != By::Remote {
+            self.failures_by(self.by());
+        }
+    }
+
+    fn failures_by(&mut self, by: By) {
+        let report = self.report;
+        let rows: Vec<_> = report.failures.iter().filter(|row| row.group.by == by).collect();
         self.page.table("", &[("End", true), ("connections", false), ("share", false), (title(by), true)]);
         let mut place = 0;
         for (number, row) in rows.iter().enumerate() {

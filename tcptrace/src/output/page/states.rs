@@ -4,8 +4,10 @@ use super::Writer;
 use super::chart::{Moments, bar, key, rates, stacked};
 use super::markup::{Cell, escaped};
 use super::parts::{group_key, title};
+use crate::lifecycle::Held;
+use crate::output::text::report::longest;
 use crate::output::text::report::words::{bound, count, duration, group, number, percent, rate, shown_bins};
-use crate::report::{By, GroupRow, Quantiles, StateRow, TRACKED};
+use crate::report::{By, GroupRow, Range, StateRow, TRACKED};
 use crate::tcp::State;
 
 impl Writer<'_> {
@@ -117,8 +119,24 @@ impl Writer<'_> {
             Some(ns) => Cell::Exact(name, ns, duration(value)),
             None => Cell::Figure("-".to_owned()),
         };
-        let Quantiles { min, p50, p90, p99, max } = row.exact;
         let known = row.sockets - row.at_least;
+        self.page.row(
+            "report_state",
+            row.state.as_str(),
+            "",
+            [
+                Cell::Text("all".to_owned()),
+                Cell::Exact("sockets", row.sockets, count(row.sockets)),
+                Cell::Exact("open", row.open, count(row.open)),
+                Cell::Figure(String::new()),
+                quantile("p50_ns", row.p50),
+                quantile("p90_ns", row.p90),
+                quantile("p99_ns", row.p99),
+                Cell::Figure(longest(row).to_string()),
+            ],
+        );
+        let blank = || Cell::Figure(String::new());
+        let Range { min, max } = row.exact;
         self.page.row(
             "report_state",
             row.state.as_str(),
@@ -126,16 +144,16 @@ impl Writer<'_> {
             [
                 Cell::Text("known exactly".to_owned()),
                 Cell::Figure(count(known)),
-                Cell::Figure(String::new()),
+                blank(),
                 exact("min_ns", min),
-                exact("p50_ns", p50),
-                exact("p90_ns", p90),
-                exact("p99_ns", p99),
+                blank(),
+                blank(),
+                blank(),
                 exact("max_ns", max),
             ],
         );
         if row.at_least > 0 {
-            let Quantiles { min, p50, p90, p99, max } = row.parts;
+            let Range { min, max } = row.parts;
             let part = |ns| format!("≥{}", duration(ns));
             let part_of = |name, ns: Option<u64>| Cell::Exact(name, ns.unwrap_or(0), part(ns));
             self.page.row(
@@ -145,11 +163,11 @@ impl Writer<'_> {
                 [
                     Cell::Text("known in part".to_owned()),
                     Cell::Exact("at_least", row.at_least, count(row.at_least)),
-                    Cell::Exact("open", row.open, count(row.open)),
+                    blank(),
                     Cell::Figure(part(min)),
-                    part_of("at_least_p50_ns", p50),
-                    Cell::Figure(part(p90)),
-                    Cell::Figure(part(p99)),
+                    blank(),
+                    blank(),
+                    blank(),
                     part_of("at_least_max_ns", max),
                 ],
             );
@@ -230,24 +248,25 @@ impl Writer<'_> {
     }
 
     fn times(&self, row: &GroupRow, state: Option<State>) -> Vec<Cell> {
-        let exact = |name, ns: Option<u64>| match ns {
-            Some(value) => Cell::Exact(name, value, duration(ns)),
-            None => Cell::Figure("-".to_owned()),
-        };
-        let longest = match row.longest.known_ns() {
-            Some(ns) => Cell::Exact("longest_ns", ns, row.longest.to_string()),
-            None => Cell::Figure("-".to_owned()),
-        };
+        let longest = quantile("longest_ns", row.longest);
         if state.is_some() {
-            return vec![exact("p50_ns", row.p50), exact("p90_ns", row.p90), longest];
+            return vec![quantile("p50_ns", row.p50), quantile("p90_ns", row.p90), longest];
         }
         let bytes = |name, value: u64| Cell::Exact(name, value, crate::output::human::Bytes(value).to_string());
         vec![
             Cell::Exact("failed", row.failed, count(row.failed)),
-            exact("p50_ns", row.p50),
+            quantile("p50_ns", row.p50),
             longest,
             bytes("bytes_sent", row.bytes_sent),
             bytes("bytes_received", row.bytes_received),
         ]
+    }
+}
+
+/// A time of which more may be unknown.
+fn quantile(name: &'static str, held: Held) -> Cell {
+    match held.known_ns() {
+        Some(ns) => Cell::Exact(name, ns, held.to_string()),
+        None => Cell::Figure("-".to_owned()),
     }
 }

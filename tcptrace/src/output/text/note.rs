@@ -6,7 +6,7 @@ use std::io::Write;
 use crate::event::Kept;
 use crate::lifecycle::{Connection, Owner, Reason, Stuck, Transition};
 use crate::output::sanitise;
-use crate::snapshot::{Count, Entry, Shares};
+use crate::snapshot::{By, Count, Entry, Shares};
 use crate::tcp::{Closer, End, State, Task, TimeWaitEnd};
 
 /// Writes the note of a change of state.
@@ -22,8 +22,11 @@ pub(super) fn transition(to: &mut Vec<u8>, row: &Transition) {
         add(to, "orphan");
     }
     closed_by(to, row.identity.owner.as_ref(), row.closed_by.as_ref());
-    if let Some(stuck) = row.stuck.as_ref().filter(|_| !row.orphan) {
-        who_has_it(to, stuck);
+    if let Some(stuck) = row.stuck.as_ref() {
+        match row.orphan {
+            true => unacknowledged(to, stuck),
+            false => who_has_it(to, stuck),
+        }
     }
 }
 
@@ -50,10 +53,16 @@ pub(super) fn socket(to: &mut Vec<u8>, row: &Entry) {
     }
 }
 
-/// Writes the note of a count by owner.
+/// Writes the note of a count by owner or by end.
 pub(super) fn count(to: &mut Vec<u8>, row: &Count) {
     let Shares { held, orphan, mini, .. } = row.shares.unwrap_or_default();
-    if row.accepted == Some(false) {
+    if let Some(groups) = row.groups {
+        let what = if row.by == By::Owner { "owner" } else { "end" };
+        // Writing into a Vec cannot fail.
+        let _ = write!(to, "the sum of {groups} more {what}{}", if groups == 1 { "" } else { "s" });
+    } else if row.several_owners {
+        add(to, "several owners");
+    } else if row.accepted == Some(false) {
         never_accepted(to, row.listener.as_ref());
     } else if row.owner.is_none() {
         let parts = [(held, "holder not found"), (orphan, "orphans"), (mini, "mini-sockets")];
@@ -83,6 +92,14 @@ fn who_has_it(to: &mut Vec<u8>, stuck: &Stuck) {
         (None, _) if stuck.accepted == Some(false) => never_accepted(to, stuck.listener.as_ref()),
         (None, Some(_)) => add(to, "no holder found"),
         (None, None) => add(to, "holder unknown"),
+    }
+    unacknowledged(to, stuck);
+}
+
+fn unacknowledged(to: &mut Vec<u8>, stuck: &Stuck) {
+    if let Some(bytes) = stuck.stalled.map(|stalled| stalled.unacked).filter(|bytes| *bytes > 0) {
+        comma(to);
+        let _ = write!(to, "{bytes} bytes not acknowledged");
     }
 }
 

@@ -6,7 +6,8 @@ use anstyle::Style;
 
 use super::column::{Align, Column};
 use super::{Text, note, or_dash, remote, style, word};
-use crate::output::{human, render};
+use crate::output::fields::zone;
+use crate::output::{Context, human, render};
 use crate::snapshot::{By, Count, Entry, Shares};
 use crate::tcp::State;
 
@@ -47,9 +48,17 @@ impl Columns {
 }
 
 impl<W: Write> Text<W> {
-    pub(super) fn write_socket(&mut self, row: &Entry) -> io::Result<()> {
+    pub(super) fn write_socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
         self.state(row.state);
-        self.who_and_where(&row.identity);
+        self.who(row.identity.owner.as_ref().map(|owner| &owner.task));
+        let Self { columns, line, .. } = self;
+        for (column, address, no_port) in [
+            (&mut columns.local, row.identity.tuple.local(), b'-'),
+            (&mut columns.remote, row.identity.tuple.remote(), b'*'),
+        ] {
+            let zone = zone(row, context, address);
+            column.cell(line, Style::new(), |to| render::address_or(to, address, zone, no_port));
+        }
         let Self { columns, snapshot, line, .. } = self;
         snapshot.age.cell(line, Style::new(), |to| super::held(to, row.stay.age));
         snapshot.left.cell(line, Style::new(), |to| or_dash(to, row.time_wait_left_ns, duration));
@@ -69,8 +78,8 @@ impl<W: Write> Text<W> {
             self.count_heading(row.by);
             self.end_of_line()?;
         }
-        self.state(row.state);
-        let Self { columns, snapshot, line, .. } = self;
+        self.state_or_dash(row.state);
+        let Self { snapshot, line, .. } = self;
         snapshot.total.cell(line, Style::new(), |to| or_dash(to, row.total, render::decimal));
         match row.by {
             By::State => {
@@ -86,10 +95,13 @@ impl<W: Write> Text<W> {
                 columns.note.cell(line, Style::new(), |to| note::count(to, row));
             }
             By::Remote => {
+                self.who(row.owner.as_ref());
+                let Self { columns, line, .. } = self;
                 columns.local.cell(line, Style::new(), |to| or_dash(to, row.ends, |to, ends| remote(to, ends.local())));
                 columns
                     .remote
                     .cell(line, Style::new(), |to| or_dash(to, row.ends, |to, ends| remote(to, ends.remote())));
+                columns.note.cell(line, Style::new(), |to| note::count(to, row));
             }
         }
         self.end_of_line()
@@ -101,12 +113,19 @@ impl<W: Write> Text<W> {
         snapshot.state.cell(line, style, |to| word(to, state.as_str()));
     }
 
+    fn state_or_dash(&mut self, state: Option<State>) {
+        match state {
+            Some(state) => self.state(state),
+            None => self.snapshot.state.cell(&mut self.line, Style::new(), |to| word(to, "-")),
+        }
+    }
+
     fn count_heading(&mut self, by: By) {
         let Self { columns: c, snapshot: s, line, colour, .. } = self;
         let rest: Vec<&Column> = match by {
             By::State => s.shares.iter().map(|(column, _)| column).collect(),
             By::Owner => vec![&c.pid, &c.comm, &c.note],
-            By::Remote => vec![&c.local, &c.remote],
+            By::Remote => vec![&c.pid, &c.comm, &c.local, &c.remote, &c.note],
         };
         for column in [&s.state, &s.total].into_iter().chain(rest) {
             column.heading(line, *colour);

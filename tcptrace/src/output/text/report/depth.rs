@@ -4,8 +4,10 @@ use std::io::{self, Write};
 
 use super::spark::bar;
 use super::table::Table;
-use super::words::{bound, bytes, count, duration, ends, group, meaning, number, percent, rate, shown_bins, time};
-use super::{Writer, sparkline, style};
+use super::words::{
+    bound, bytes, count, counted, duration, ends, group, meaning, number, percent, rate, shown_bins, time,
+};
+use super::{Writer, longest, sparkline, style};
 use crate::output::text::column::Align;
 use crate::report::{By, Group, GroupRow, Point, Property, Slow, StateRow, TRACKED, is_failure};
 use crate::tcp::State;
@@ -95,6 +97,10 @@ impl<W: Write> Writer<'_, W> {
                 self.heading(heading)?;
                 table.write(self.out, 2, self.options.colour)?;
             }
+            let undecided = self.report.overview.closer_undecided;
+            if property == "closer" && undecided > 0 {
+                writeln!(self.out, "  {} undecided: neither side has closed yet", counted(undecided, "connection"))?;
+            }
         }
         Ok(())
     }
@@ -111,12 +117,16 @@ impl<W: Write> Writer<'_, W> {
             ("P99", Align::Right),
             ("MAX", Align::Right),
         ]);
+        let quantiles = [row.p50, row.p90, row.p99].map(|held| held.to_string());
+        let all = ["all".to_owned(), count(row.sockets), String::new()];
+        table.row(all.into_iter().chain(quantiles).chain([longest(row).to_string()]));
         for (name, sockets, of, mark) in
             [("known exactly", exact, row.exact, ""), ("known in part", row.at_least, row.parts, "≥")]
         {
             if sockets > 0 {
-                let quantiles = [of.min, of.p50, of.p90, of.p99, of.max].map(|ns| format!("{mark}{}", duration(ns)));
-                table.row([name.to_owned(), count(sockets)].into_iter().chain(quantiles));
+                let [min, max] = [of.min, of.max].map(|ns| format!("{mark}{}", duration(ns)));
+                let blank = String::new;
+                table.row([name.to_owned(), count(sockets), min, blank(), blank(), blank(), max]);
             }
         }
         table.write(self.out, 2, self.options.colour)?;
@@ -168,8 +178,8 @@ impl<W: Write> Writer<'_, W> {
                 count(row.connections),
                 percent(row.share),
                 count(row.open),
-                duration(row.p50),
-                duration(row.p90),
+                row.p50.to_string(),
+                row.p90.to_string(),
                 row.longest.to_string(),
             ]);
         }
@@ -218,7 +228,7 @@ impl<W: Write> Writer<'_, W> {
                 self.report.overview.per_second(row.connections).map_or("-".to_owned(), rate),
                 count(row.open),
                 count(row.failed),
-                duration(row.p50),
+                row.p50.to_string(),
                 row.longest.to_string(),
                 bytes(Some(row.bytes_sent)),
                 bytes(Some(row.bytes_received)),
@@ -258,8 +268,21 @@ impl<W: Write> Writer<'_, W> {
         table.write(self.out, 2, self.options.colour)
     }
 
+    /// What could not be reached, and by whom.
     fn failed(&mut self) -> io::Result<()> {
-        let by = self.by();
+        if self.report.failures.is_empty() {
+            return Ok(());
+        }
+        self.heading("RESETS AND FAILURES")?;
+        self.failed_by(By::Remote)?;
+        if self.by() != By::Remote {
+            writeln!(self.out)?;
+            self.failed_by(self.by())?;
+        }
+        Ok(())
+    }
+
+    fn failed_by(&mut self, by: By) -> io::Result<()> {
         let mut table = Table::new(&[
             ("END", Align::Left),
             ("CONNECTIONS", Align::Right),
@@ -273,10 +296,6 @@ impl<W: Write> Writer<'_, W> {
                 [row.end.as_str().to_owned(), count(row.connections), percent(row.share), self.named_group(&row.group)];
             table.styled(cells.into_iter().zip([style].into_iter().chain(std::iter::repeat(anstyle::Style::new()))));
         }
-        if table.is_empty() {
-            return Ok(());
-        }
-        self.heading("RESETS AND FAILURES")?;
         table.write(self.out, 2, self.options.colour)
     }
 

@@ -12,7 +12,7 @@ use crate::lifecycle::Held;
 use crate::output::lost::bound;
 use crate::output::text::column::Align;
 use crate::report::{By, Count, Group, Property, StateRow, TRACKED};
-use crate::tcp::State;
+use crate::tcp::{End, State};
 use crate::trace::Lost;
 
 /// How many are named where there is a table of all further down.
@@ -35,7 +35,7 @@ impl<W: Write> Writer<'_, W> {
             self.pile_up(row)?;
         }
         writeln!(self.out)?;
-        self.fact("CLOSED BY", &self.words_of("closer", 5))?;
+        self.fact("CLOSED BY", &format!("{}{}", self.words_of("closer", 5), self.undecided()))?;
         self.fact("ENDED BY", &self.words_of("end", 5))?;
         self.failures()?;
         self.dropped_in_short()?;
@@ -112,8 +112,8 @@ impl<W: Write> Writer<'_, W> {
                 plain(count(row.open)),
                 plain(peak.0),
                 plain(peak.1),
-                plain(duration(row.exact.p50)),
-                plain(duration(row.exact.p99)),
+                plain(row.p50.to_string()),
+                plain(row.p99.to_string()),
                 plain(longest(row).to_string()),
                 plain(sparkline(&self.sockets(row.state), SPARK)),
             ]);
@@ -181,6 +181,14 @@ impl<W: Write> Writer<'_, W> {
         if words.is_empty() { "-".to_owned() } else { words.join(", ") }
     }
 
+    /// Those of which nobody has closed yet.
+    fn undecided(&self) -> String {
+        match self.report.overview.closer_undecided {
+            0 => String::new(),
+            undecided => format!("; {} undecided (not closed yet)", count(undecided)),
+        }
+    }
+
     fn fact(&mut self, name: &str, text: &str) -> io::Result<()> {
         if self.options.colour {
             writeln!(self.out, "{HEADING}{name:10}{HEADING:#} {text}")
@@ -202,13 +210,19 @@ impl<W: Write> Writer<'_, W> {
             _ => None,
         });
         for (end, connections) in ends.take(NAMED) {
+            let with = self.failed_of(end, By::Remote);
             let by = self.by();
-            let rows = self.report.failures.iter().filter(|row| row.end == end && row.group.by == by);
-            let rows: Vec<_> = rows.map(|row| (&row.group, row.connections, row.share)).collect();
-            let named = self.named(&rows, 2);
-            writeln!(self.out, "{:11}{} {}: {named}", "", end.as_str(), count(connections))?;
+            let of = if by == By::Remote { String::new() } else { format!("; of {}", self.failed_of(end, by)) };
+            writeln!(self.out, "{:11}{} {}: with {with}{of}", "", end.as_str(), count(connections))?;
         }
         Ok(())
+    }
+
+    /// The largest groups of those that failed in a way, each with its share.
+    pub(super) fn failed_of(&self, end: End, by: By) -> String {
+        let rows = self.report.failures.iter().filter(|row| row.end == end && row.group.by == by);
+        let rows: Vec<_> = rows.map(|row| (&row.group, row.connections, row.share)).collect();
+        self.named(&rows, NAMED)
     }
 
     /// What no connection shows, if anything: a line for each counter.

@@ -26,7 +26,7 @@ fn an_incident() {
 
     STATE      SOCKETS STILL IN  MOST AT          P50    P99 LONGEST OVER TIME
     TIME_WAIT   10,350    2,887 2,888 03:04:59  59.9s  59.9s   60.0s ▁▁▁▂▂▃▃▃▄▄▄▅▅▅▆▆▆▇▇▇████
-    CLOSE_WAIT     997      100   100 03:04:59 9.46ms 16.8ms  ≥3m19s ▁▁▁▁▁▁▁▁▁▁▂▂▃▃▄▄▅▅▆▆▇▇██
+    CLOSE_WAIT     997      100   100 03:04:59 10.3ms ≥3m01s  ≥3m19s ▁▁▁▁▁▁▁▁▁▁▂▂▃▃▄▄▅▅▆▆▇▇██
     FIN_WAIT2   10,356        0  1.01 03:00:56 60.0µs 60.0µs   40.0s ▅██▆▅██▆▅██▆▅██▆▅██▆▅██▆
                shares of the sockets that were there at any moment, on average:
     TIME_WAIT  of    python3[4242] in web.service 100 %
@@ -39,12 +39,12 @@ fn an_incident() {
     FIN_WAIT2  of    unknown process in web.service 99.7 %, python3[4242] in web.service 0.2 %
                with  192.0.2.9:443 99.7 %, 10.0.0.5:6379 0.2 %
 
-    CLOSED BY  active 7,469 (88.1 %), passive 897 (10.5 %), never_established 60 (0.7 %), reset_remote 43 (0.5 %)
+    CLOSED BY  active 10,356 (90.3 %), passive 1,000 (8.7 %), never_established 60 (0.5 %), reset_remote 43 (0.3 %)
     ENDED BY   fin 8,360 (98.7 %), refused 60 (0.7 %), reset_received 43 (0.5 %), fin_wait2_timeout 6 (<0.1 %)
     FAILED     109 (1.2 %), 43 by a reset
-               refused 60: curl ×60 in web.service 100 %
-               reset_received 43: python3[4242] in web.service 100 %
-               fin_wait2_timeout 6: unknown process in web.service 100 %
+               refused 60: with 10.0.0.9:8443 100 %; of curl ×60 in web.service 100 %
+               reset_received 43: with 10.0.0.5:6379 100 %; of python3[4242] in web.service 100 %
+               fin_wait2_timeout 6: with 192.0.2.9:443 100 %; of unknown process in web.service 100 %
     DROPPED    19,982 SYN cookies sent (SyncookiesSent): the SYN queue is full or tcp_syncookies is 2
                15 SYNs and ACKs dropped (ListenOverflows): the accept queue is full
                15 SYNs and ACKs dropped by listeners (ListenDrops): for any reason (full queues included)
@@ -65,10 +65,10 @@ fn an_incident() {
 
     WHO CLOSED FIRST
       CLOSER            CONNECTIONS  SHARE
-      active                  7,469 88.1 %
-      passive                   897 10.5 %
-      never_established          60  0.7 %
-      reset_remote               43  0.5 %
+      active                 10,356 90.3 %
+      passive                 1,000  8.7 %
+      never_established          60  0.5 %
+      reset_remote               43  0.3 %
 
     HOW CONNECTIONS ENDED
       END               CONNECTIONS  SHARE
@@ -89,9 +89,10 @@ fn an_incident() {
       ESTABLISHED           3  0.1 %
 
     TIME_WAIT: 10,350 sockets
-      TIME IN IT    SOCKETS    MIN    P50    P90    P99    MAX
-      known exactly   7,463  1.10s  59.9s  59.9s  59.9s  60.0s
-      known in part   2,887 ≥592ms ≥28.9s ≥53.8s ≥59.7s ≥59.9s
+      TIME IN IT    SOCKETS    MIN   P50   P90   P99    MAX
+      all            10,350        59.9s 59.9s 59.9s  60.0s
+      known exactly   7,463  1.10s                    60.0s
+      known in part   2,887 ≥592ms                   ≥59.9s
 
        FROM BELOW SOCKETS     ≥
       500ms    1s       0    59 ▍
@@ -111,8 +112,9 @@ fn an_incident() {
 
     CLOSE_WAIT: 997 sockets
       TIME IN IT    SOCKETS    MIN    P50    P90    P99    MAX
-      known exactly     897 2.00ms 9.46ms 15.4ms 16.8ms 16.9ms
-      known in part     100 ≥1.96s ≥1m40s ≥2m59s ≥3m18s ≥3m19s
+      all               997        10.3ms ≥3m01s ≥3m01s ≥3m19s
+      known exactly     897 2.00ms                      16.9ms
+      known in part     100 ≥1.96s                      ≥3m19s
 
       FROM BELOW SOCKETS   ≥
        2ms   5ms     180     █████████████████▎
@@ -128,8 +130,8 @@ fn an_incident() {
       100s  200s       0  50 ████▊
 
       PROCESS                                   OF TIME SOCKETS  SHARE STILL IN    P50    P90 LONGEST
-      java[991] in container 0123456789ab        79.1 %      80  8.0 %       80      -      -  ≥3m17s
-      unknown process in container 0123456789ab  20.7 %      20  2.0 %       20      -      -  ≥3m19s
+      java[991] in container 0123456789ab        79.1 %      80  8.0 %       80 ≥2m51s ≥2m51s  ≥3m17s
+      unknown process in container 0123456789ab  20.7 %      20  2.0 %       20 ≥1m49s ≥1m49s  ≥3m19s
       nginx ×3 in nginx.service                  <0.1 %     897 89.9 %        0 9.56ms 15.3ms  16.9ms
 
       by remote: 10.2.0.7 99.9 %, 10.1.0.1 <0.1 %, 10.1.0.2 <0.1 %, others <0.1 %
@@ -139,7 +141,8 @@ fn an_incident() {
 
     FIN_WAIT2: 10,356 sockets
       TIME IN IT    SOCKETS    MIN    P50    P90    P99   MAX
-      known exactly  10,356 60.0µs 60.0µs 60.0µs 60.0µs 40.0s
+      all            10,356        60.0µs 60.0µs 60.0µs 40.0s
+      known exactly  10,356 60.0µs                      40.0s
 
       FROM BELOW SOCKETS   ≥
       50µs 100µs  10,350     ████████████████████████████████████████
@@ -169,6 +172,11 @@ fn an_incident() {
       4 others                                                    245 0.82/s    448          0 %     398ms       210      1.2K
 
     RESETS AND FAILURES
+      END               CONNECTIONS SHARE REMOTE
+      refused                    60 100 % 10.0.0.9:8443
+      reset_received             43 100 % 10.0.0.5:6379
+      fin_wait2_timeout           6 100 % 192.0.2.9:443
+
       END               CONNECTIONS SHARE PROCESS
       refused                    60 100 % curl ×60 in web.service
       reset_received             43 100 % python3[4242] in web.service
