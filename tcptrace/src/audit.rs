@@ -43,11 +43,14 @@ pub enum Counter {
     /// Mini-sockets that could not be made (`tcp_time_wait`).
     #[serde(rename = "TCPTimeWaitOverflow")]
     TwOverflow,
+    /// Connections that the kernel gave up, as no answer came in time (`tcp_write_err`).
+    #[serde(rename = "TCPAbortOnTimeout")]
+    AbortOnTimeout,
 }
 
 impl Counter {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ActiveOpens,
         Self::PassiveOpens,
         Self::AttemptFails,
@@ -55,6 +58,7 @@ impl Counter {
         Self::Tw,
         Self::TwRecycled,
         Self::TwOverflow,
+        Self::AbortOnTimeout,
     ];
 
     /// Its name, as in `/proc/net/snmp` and `/proc/net/netstat`.
@@ -67,6 +71,7 @@ impl Counter {
             Self::Tw => "TW+TWKilled",
             Self::TwRecycled => "TWRecycled",
             Self::TwOverflow => "TCPTimeWaitOverflow",
+            Self::AbortOnTimeout => "TCPAbortOnTimeout",
         }
     }
 }

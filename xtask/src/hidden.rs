@@ -1,7 +1,9 @@
 //! What a kernel hides from every eBPF program: some sandboxes have kernels that run none while process 1 is on the CPU, not
 //! even for packets that interrupt it, and do not count that anywhere. Ftrace, which is no eBPF, sees those events.
 
+use std::collections::HashSet;
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -52,6 +54,22 @@ impl Hidden {
         let stats = cpus.filter_map(|cpu| fs::read_to_string(cpu.path().join("stats")).ok());
         stats.map(|stats| counted(&stats)).sum()
     }
+
+    /// Local and remote address of the sockets that those so far were about. What was overwritten is not among them.
+    pub(crate) fn sockets(&self) -> HashSet<(SocketAddr, SocketAddr)> {
+        let trace = fs::read_to_string(self.folder.join("trace")).unwrap_or_default();
+        trace.lines().filter_map(addresses).collect()
+    }
+}
+
+/// Local and remote address of a socket, as ftrace prints an event.
+fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let value = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    let address = |address: &str, port: &str| {
+        let address: IpAddr = value(address)?.parse().ok()?;
+        Some(SocketAddr::new(address.to_canonical(), value(port)?.parse().ok()?))
+    };
+    Some((address("saddrv6", "sport")?, address("daddrv6", "dport")?))
 }
 
 /// Those that are in the buffer, and those that others have overwritten.
@@ -79,5 +97,16 @@ mod tests {
     fn what_was_overwritten_counts() {
         let stats = "entries: 12\noverrun: 3\ncommit overrun: 0\nbytes: 700\ndropped events: 0\nread events: 0\n";
         assert_eq!(super::counted(stats), 15);
+    }
+
+    #[test]
+    fn an_event_says_which_socket_it_is_about() {
+        let line = "  tokio-rt-worker-75      [000] .Ns1.  7560.628131: inet_sock_set_state: family=AF_INET6 \
+                    protocol=IPPROTO_TCP sport=33950 dport=7000 saddr=127.0.0.1 daddr=127.1.0.13 \
+                    saddrv6=::ffff:127.0.0.1 daddrv6=::ffff:127.1.0.13 oldstate=TCP_LAST_ACK newstate=TCP_CLOSE";
+        let [local, remote] =
+            ["127.0.0.1:33950", "127.1.0.13:7000"].map(|address| address.parse().expect("an address"));
+        assert_eq!(super::addresses(line), Some((local, remote)));
+        assert_eq!(super::addresses("# tracer: nop"), None);
     }
 }

@@ -119,6 +119,9 @@ impl Tally {
         if let Some((counter, effect)) = effect {
             self.count(netns, change.at, counter, effect);
         }
+        if let Some(effect) = gave_up(change) {
+            self.count(netns, change.at, Counter::AbortOnTimeout, effect);
+        }
         if change.end.is_some_and(|end| matches!(end.mini, Birth::Made { .. })) {
             self.count(netns, change.at, Counter::Tw, Effect::One);
         }
@@ -180,6 +183,27 @@ impl Tally {
 
 fn error(change: &Change) -> u16 {
     change.end.map_or(0, |end| end.err)
+}
+
+/// Whether a timer closed the socket, as no answer came.
+fn gave_up(change: &Change) -> Option<Effect> {
+    const EPIPE: u16 = 32;
+    const ECONNABORTED: u16 = 103;
+    const ECONNRESET: u16 = 104;
+    const ETIMEDOUT: u16 = 110;
+    const ECONNREFUSED: u16 = 111;
+    let end = change.end.as_ref()?;
+    let is_waiting = end.retransmits > 0 || end.probes > 0;
+    match end.err {
+        ETIMEDOUT => Some(Effect::One),
+        EPIPE | ECONNABORTED | ECONNRESET => None,
+        // Its process may have fetched the error already, as before 6.11 it is told before the socket is closed.
+        0 => (is_waiting && change.flags.is_some_and(|flags| !flags.dead)).then_some(Effect::Perhaps),
+        // By a reset; or by a timer that found what ICMP had told before.
+        ECONNREFUSED => is_waiting.then_some(Effect::Perhaps),
+        // By ICMP at once, or kept until the timer gave up.
+        _ => Some(Effect::Perhaps),
+    }
 }
 
 /// What closing a socket counts as that was connecting.

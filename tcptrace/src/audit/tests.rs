@@ -52,12 +52,12 @@ fn mini(at: u64, what: MiniEvent) -> Event {
     Event::Mini(Mini { at, id, tuple: tuple(5), netns: Some(NETNS), substate, due_ns: 0, what })
 }
 
-fn reading(at: u64, values: [u64; 7]) -> Reading {
+fn reading(at: u64, values: [u64; 8]) -> Reading {
     Reading { netns: NETNS, cookie: Some(1), from: at, to: at, values: values.map(Some), ..Reading::default() }
 }
 
 fn tally(events: &[Event]) -> Tally {
-    let mut tally = Tally::new(&[reading(FIRST, [0; 7])]);
+    let mut tally = Tally::new(&[reading(FIRST, [0; 8])]);
     tally.last_call(LAST - MARGIN_NS);
     events.iter().for_each(|event| tally.take(&Item::Event(*event)));
     tally
@@ -72,6 +72,10 @@ fn counted(events: &[Event]) -> Vec<(&'static str, u64, u64)> {
         .map(|counter| (counter.as_str(), counts.seen[*counter as usize], counts.doubtful[*counter as usize]))
         .filter(|(_, seen, doubtful)| seen + doubtful > 0)
         .collect()
+}
+
+fn retransmitting(change: Change) -> Change {
+    Change { end: change.end.map(|end| EndFacts { retransmits: 3, ..end }), ..change }
 }
 
 fn no_port(change: Change) -> Change {
@@ -103,6 +107,15 @@ fn both_shut(change: Change) -> Change {
 #[case::reset(&[failed(State::Established, 104)], &[("EstabResets", 1, 0)])]
 #[case::reset_in_close_wait(&[failed(State::CloseWait, 32)], &[("EstabResets", 1, 0)])]
 #[case::last_ack(&[failed(State::LastAck, 0)], &[])]
+#[case::an_orphan_given_up(&[failed(State::LastAck, 110)], &[("TCPAbortOnTimeout", 1, 0)])]
+#[case::given_up_while_connecting(
+    &[failed(State::SynSent, 110)], &[("AttemptFails", 1, 0), ("TCPAbortOnTimeout", 1, 0)]
+)]
+#[case::unreachable_at_once_or_in_the_end(&[failed(State::FinWait1, 113)], &[("TCPAbortOnTimeout", 0, 1)])]
+#[case::error_fetched(&[retransmitting(failed(State::FinWait1, 0))], &[("TCPAbortOnTimeout", 0, 1)])]
+#[case::refused_after_retransmissions(
+    &[retransmitting(failed(State::SynSent, 111))], &[("AttemptFails", 1, 0), ("TCPAbortOnTimeout", 0, 1)]
+)]
 #[case::time_wait(
     &[closed(State::FinWait2, Flags { done: true, ..Flags::default() }, Birth::Made { substate: State::TimeWait, due_ns: 60_000 * MS })],
     &[("TW+TWKilled", 1, 0)]
@@ -186,7 +199,7 @@ fn verdict(tally: &Tally, first: &[Reading], last: &[Reading]) -> (Verdict, Vec<
 
 #[test]
 fn what_agrees_is_shown_with_no_difference() {
-    let (first, last) = (reading(FIRST, [4, 1, 0, 0, 0, 0, 0]), reading(LAST, [7, 1, 0, 0, 0, 0, 0]));
+    let (first, last) = (reading(FIRST, [4, 1, 0, 0, 0, 0, 0, 0]), reading(LAST, [7, 1, 0, 0, 0, 0, 0, 0]));
     let (verdict, compared) = verdict(&tally(&opens(3)), &[first], &[last]);
     assert_eq!(compared, [("ActiveOpens", 3, 3)]);
     assert_eq!(verdict, Verdict { namespaces: 1, transitions: 3, ..Verdict::default() });
@@ -194,7 +207,7 @@ fn what_agrees_is_shown_with_no_difference() {
 
 #[test]
 fn what_no_event_tells_is_shown_and_not_missing() {
-    let mut readings = [reading(FIRST, [0; 7]), reading(LAST, [0; 7])];
+    let mut readings = [reading(FIRST, [0; 8]), reading(LAST, [0; 8])];
     readings[0].unseen[Unseen::ListenDrops as usize] = 5;
     readings[1].unseen[Unseen::ListenDrops as usize] = 12;
     let [first, last] = readings;
@@ -203,16 +216,16 @@ fn what_no_event_tells_is_shown_and_not_missing() {
     assert_eq!(found, Verdict { namespaces: 1, ..Verdict::default() });
     let (_, compared) = verdict(&tally(&[]), &[], std::slice::from_ref(&last));
     assert_eq!(compared, [("ListenDrops", 0, 12)], "the namespace is new");
-    let another = Reading { cookie: Some(2), ..reading(FIRST, [0; 7]) };
+    let another = Reading { cookie: Some(2), ..reading(FIRST, [0; 8]) };
     let (found, compared) = verdict(&tally(&[]), &[another], &[last]);
     assert_eq!((found.unclear, compared.len()), (1, 0), "the number was another's");
 }
 
 #[test]
 fn what_losses_do_not_explain_is_missing() {
-    let last = reading(LAST, [9, 0, 0, 2, 0, 0, 0]);
+    let last = reading(LAST, [9, 0, 0, 2, 0, 0, 0, 0]);
     let mut tally = tally(&opens(3));
-    let first = [reading(FIRST, [0; 7])];
+    let first = [reading(FIRST, [0; 8])];
     assert_eq!(verdict(&tally, &first, std::slice::from_ref(&last)).0.unexplained, 8);
     tally.take(&Item::Losses(Losses { ring_full: 4, recursion: 1, unwritten: 100, ..Losses::default() }));
     let (verdict, compared) = verdict(&tally, &first, &[last]);
@@ -224,22 +237,23 @@ fn what_losses_do_not_explain_is_missing() {
 fn events_at_the_moment_of_reading_explain_a_difference() {
     let mut events = opens(3);
     events.extend([Event::Change(change(LAST, State::Closed, State::SynSent)); 2]);
-    let first = [reading(FIRST, [0; 7])];
-    let of = |value| verdict(&tally(&events), &first, &[reading(LAST, [value, 0, 0, 0, 0, 0, 0])]).0.unexplained;
+    let first = [reading(FIRST, [0; 8])];
+    let of = |value| verdict(&tally(&events), &first, &[reading(LAST, [value, 0, 0, 0, 0, 0, 0, 0])]).0.unexplained;
     assert_eq!([3, 5, 7, 8].map(of), [0, 0, 0, 1]);
 }
 
 /// Requests that were reset before they became sockets.
 #[test]
 fn attempts_that_no_event_tells_of() {
-    let last = Reading { embryonic_resets: 2, ..reading(LAST, [0, 0, 3, 0, 0, 0, 0]) };
-    let (verdict, compared) = verdict(&tally(&[]), &[reading(FIRST, [0; 7])], &[last]);
+    let last = Reading { embryonic_resets: 2, ..reading(LAST, [0, 0, 3, 0, 0, 0, 0, 0]) };
+    let (verdict, compared) = verdict(&tally(&[]), &[reading(FIRST, [0; 8])], &[last]);
     assert_eq!((compared, verdict.unexplained), (vec![("AttemptFails", 0, 3)], 1));
 }
 
 #[test]
 fn more_than_the_kernel_has_counted_is_no_less_wrong() {
-    let (verdict, _) = verdict(&tally(&opens(3)), &[reading(FIRST, [0; 7])], &[reading(LAST, [1, 0, 0, 0, 0, 0, 0])]);
+    let (verdict, _) =
+        verdict(&tally(&opens(3)), &[reading(FIRST, [0; 8])], &[reading(LAST, [1, 0, 0, 0, 0, 0, 0, 0])]);
     assert_eq!(verdict.unexplained, 2);
 }
 
@@ -250,8 +264,8 @@ fn namespaces_come_and_go() {
         opens(2).into_iter().for_each(|event| tally.take(&Item::Event(event)));
         verdict(&tally, first, last).0
     };
-    let (two, one) = (reading(LAST, [2, 0, 0, 0, 0, 0, 0]), reading(LAST, [1, 0, 0, 0, 0, 0, 0]));
-    let first = reading(FIRST, [0; 7]);
+    let (two, one) = (reading(LAST, [2, 0, 0, 0, 0, 0, 0, 0]), reading(LAST, [1, 0, 0, 0, 0, 0, 0, 0]));
+    let first = reading(FIRST, [0; 8]);
     assert_eq!(
         of(&[], std::slice::from_ref(&two)),
         Verdict { namespaces: 1, transitions: 2, ..Verdict::default() },
@@ -273,7 +287,7 @@ fn only_what_is_in_scope_is_compared() {
     };
     let mut events = opens(1);
     events.push(mini(AT, MiniEvent::Expired));
-    let last = reading(LAST, [1, 0, 0, 0, 1, 0, 0]);
+    let last = reading(LAST, [1, 0, 0, 0, 1, 0, 0, 0]);
     let findings = |scope: &Scope| compare(&tally(&events), &[], std::slice::from_ref(&last), scope, 0).len() - 1;
     assert_eq!(findings(&scope(&[], &Counter::ALL)), 2, "connections begun, and timers that fired");
     assert_eq!(findings(&scope(&[NETNS], &[Counter::Tw])), 1);
@@ -284,4 +298,13 @@ fn only_what_is_in_scope_is_compared() {
 fn events_without_a_namespace_are_nobodys() {
     let change = Change { netns: None, ..change(AT, State::Closed, State::SynSent) };
     assert_eq!(counted(&[Event::Change(change), Event::Lost { at: AT, cause: Cause::RingFull, events: 3 }]), []);
+}
+
+/// Orphans that a timer closes end in no state that another counter counts.
+#[test]
+fn orphans_whose_end_was_not_seen_are_missed() {
+    let events = [Event::Change(failed(State::LastAck, 110))];
+    let first = [reading(FIRST, [0; 8])];
+    let last = [reading(LAST, [0, 0, 0, 0, 0, 0, 0, 3])];
+    assert_eq!(verdict(&tally(&events), &first, &last).0.unexplained, 2);
 }

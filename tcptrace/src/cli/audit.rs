@@ -100,6 +100,7 @@ fn read(only: &[u32]) -> Vec<Reading> {
 fn is_watched(counter: Counter, source: &Source) -> bool {
     match counter {
         Counter::ActiveOpens | Counter::PassiveOpens | Counter::AttemptFails | Counter::EstabResets => true,
+        Counter::AbortOnTimeout => true,
         Counter::Tw => source.has(Feature::MiniCreated) && source.has(Feature::MiniExpired),
         Counter::TwRecycled => source.has(Feature::MiniKilled),
         Counter::TwOverflow => source.has(Feature::MiniCreated) && source.has(Feature::ResetSent),

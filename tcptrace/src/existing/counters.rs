@@ -60,7 +60,9 @@ fn value(snmp: &str, netstat: &str, counter: Counter) -> Option<u64> {
             find(snmp, "Tcp", counter.as_str())
         }
         Counter::Tw => Some(find(netstat, "TcpExt", "TW")? + find(netstat, "TcpExt", "TWKilled")?),
-        Counter::TwRecycled | Counter::TwOverflow => find(netstat, "TcpExt", counter.as_str()),
+        Counter::TwRecycled | Counter::TwOverflow | Counter::AbortOnTimeout => {
+            find(netstat, "TcpExt", counter.as_str())
+        }
     }
 }
 

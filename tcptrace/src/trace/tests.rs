@@ -239,7 +239,7 @@ fn items() -> impl Strategy<Value = Item> {
         1 => any::<[u64; 4]>().prop_map(|[ring_full, output_slow, recursion, unwritten]| {
             Item::Losses(Losses { ring_full, output_slow, recursion, unwritten, ..Losses::default() })
         }),
-        1 => (any::<[u64; 4]>(), any::<u32>(), 0..7_usize).prop_map(|([at, seen, expected, within], netns, counter)| {
+        1 => (any::<[u64; 4]>(), any::<u32>(), 0..Counter::ALL.len()).prop_map(|([at, seen, expected, within], netns, counter)| {
             let counter = Counter::ALL[counter];
             Item::Audit(Finding::Counter(Compared { at, netns, counter, seen, expected, within }))
         }),

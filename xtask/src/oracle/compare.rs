@@ -60,6 +60,14 @@ impl Compared {
         }
     }
 
+    /// The kernel has kept events of this life from every eBPF program.
+    pub(super) fn excuse_hidden(&mut self) {
+        for finding in self.findings.iter_mut().filter(|finding| finding.kind == Kind::Wrong) {
+            finding.kind = Kind::Unknown;
+            finding.what += ", with events that this kernel keeps from every program (process 1)";
+        }
+    }
+
     fn unknown(&mut self, what: &str, detail: impl Into<String>) {
         self.values += 1;
         self.note(Kind::Unknown, what, detail);

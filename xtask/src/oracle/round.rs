@@ -1,8 +1,9 @@
 //! A round: lives in several network namespaces at once, beside one tcptrace and the witnesses.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -23,6 +24,7 @@ use super::truth::{self, Expected};
 use super::{conversation, log};
 use crate::attack::process::Process;
 use crate::attack::words;
+use crate::hidden::{self, Hidden};
 use crate::stress::load::Load;
 
 /// Lives in one network namespace.
@@ -89,6 +91,7 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
         group.capture = Some(Capture::start(group.load.pid())?);
         group.listener = Some(Listener::start(group.load.pid())?);
     }
+    let hidden = Hidden::count(&[hidden::TRANSITIONS, hidden::ENDS], &[]);
     for group in &mut groups {
         group.load.begin()?;
     }
@@ -109,6 +112,7 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
     }
     wait_for_rows(&groups, &rows)?;
     let ended = tcptrace.end(Signal::SIGINT)?;
+    let hidden = hidden.map(|hidden| hidden.sockets()).unwrap_or_default();
     let mut complaints = Vec::new();
     // A loss that is said shows in rows that are incomplete.
     let is_loss = ended.status == 3 && ended.figures().is_ok_and(|figures| figures.lost > 0);
@@ -121,7 +125,7 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
     let mut evidence = evidence.context("cannot open the file for evidence")?;
     let mut compared = Vec::new();
     for group in &groups {
-        compared.extend(group.compare(live.get(&group.load.netns), &mut evidence)?);
+        compared.extend(group.compare(live.get(&group.load.netns), &hidden, &mut evidence)?);
     }
     excuse(&mut compared, ended.figures().map_or(0, |figures| figures.lost));
     complaints.extend(groups.iter().filter_map(Group::counters));
@@ -288,7 +292,12 @@ impl<'a> Group<'a> {
         Ok(self.lives.iter().enumerate().zip(calls).map(of).collect())
     }
 
-    fn compare(&self, rows: Option<&Vec<Row>>, evidence: &mut File) -> Result<Vec<Compared>> {
+    fn compare(
+        &self,
+        rows: Option<&Vec<Row>>,
+        hidden: &HashSet<(SocketAddr, SocketAddr)>,
+        evidence: &mut File,
+    ) -> Result<Vec<Compared>> {
         let mut of_life: HashMap<usize, Vec<Row>> = HashMap::new();
         for row in rows.into_iter().flatten() {
             of_life.entry(row.life().unwrap_or(usize::MAX)).or_default().push(row.clone());
@@ -296,7 +305,11 @@ impl<'a> Group<'a> {
         let mut all = Vec::new();
         for (index, Witnessed { calls, conversations, expected }) in self.witnessed()?.iter().enumerate() {
             let rows = of_life.get(&index).map_or(&[][..], Vec::as_slice);
-            let compared = compare::life(expected, rows);
+            let mut compared = compare::life(expected, rows);
+            let is_hidden = |end: &Expected| end.local.is_some_and(|local| hidden.contains(&(local, end.remote)));
+            if expected.iter().any(is_hidden) {
+                compared.excuse_hidden();
+            }
             if compared.findings.iter().any(|finding| finding.kind == Kind::Wrong) {
                 let findings = &compared.findings;
                 writeln!(evidence, "{}\n{findings:#?}\n{calls:#?}\n{conversations:#?}", self.lives[index])

@@ -578,7 +578,7 @@ impl Witness<'_> {
         let otherwise = if led.state() == "SYN_RECV" { "never_established" } else { "reset_remote" };
         // A FIN that was not seen to leave before may have been before it or not at all.
         let unseen = self.own_fin().filter(|(_, fin)| fin.is_none_or(|fin| fin.sent >= at.0));
-        if unseen.is_some_and(|(call, _)| call.0 <= at.0 + SOON && at.0 <= call.1 + SOON) {
+        if unseen.is_some_and(|(call, _)| call.0 <= at.0 && at.0 <= call.1 + SOON) {
             led.unsure("a reset that comes while it is closed");
         }
         if let (Some(reset), Some(next), Some(initial)) =

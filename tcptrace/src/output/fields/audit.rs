@@ -45,7 +45,7 @@ pub static AUDIT_FIELDS: &[Field<Compared>] = &[
         unit: "",
         shape: Shape::Word,
         doc: "The kernel's counter: ActiveOpens, PassiveOpens, AttemptFails, EstabResets (/proc/net/snmp), TW+TWKilled, \
-              TWRecycled or TCPTimeWaitOverflow (/proc/net/netstat).",
+              TWRecycled, TCPTimeWaitOverflow or TCPAbortOnTimeout (/proc/net/netstat).",
         value: |row, _| Value::Word(row.counter.as_str()),
     },
     number("seen", "Events seen that it counts.", |row, _| Value::U64(row.seen)),
