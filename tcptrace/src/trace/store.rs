@@ -64,11 +64,33 @@ impl Plan {
         number.is_some_and(|number| number.len() >= 4 && number.iter().all(u8::is_ascii_digit))
     }
 
-    /// The files that earlier recordings have left, and those of one that is running.
+    /// The files that earlier recordings have left.
+    ///
+    /// # Errors
+    /// When one of them is still being written.
+    fn others(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let mut others = self.left_over();
+        loop {
+            if let Some(path) = others.iter().find(|path| file::is_locked(path)) {
+                return Err(file::Refused::Locked.at(path));
+            }
+            // A recorder locks the next file before it lets go of the last one.
+            let again = self.left_over();
+            if again == others {
+                return Ok(others);
+            }
+            others = again;
+        }
+    }
+
+    /// The files that are called as those of the recording are.
     fn left_over(&self) -> Vec<PathBuf> {
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.filter(|entry| self.has(&entry.file_name())).map(|entry| entry.path()).collect()
+        let mut paths: Vec<_> =
+            entries.filter(|entry| self.has(&entry.file_name())).map(|entry| entry.path()).collect();
+        paths.sort();
+        paths
     }
 }
 
@@ -169,10 +191,7 @@ impl Store {
     /// files are numbered, any of them.
     pub fn create(plan: &Plan) -> Result<Self, StoreError> {
         if plan.numbered {
-            let others = plan.left_over();
-            if let Some(path) = others.iter().find(|path| file::is_locked(path)) {
-                return Err(file::Refused::Locked.at(path));
-            }
+            let others = plan.others()?;
             if let Some(path) = others.first().filter(|_| !plan.force) {
                 return Err(StoreError::exists(path));
             }
