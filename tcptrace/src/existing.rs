@@ -7,7 +7,6 @@ mod diag;
 mod groups;
 mod namespaces;
 mod processes;
-mod sockmaps;
 mod sockstat;
 mod survey;
 #[cfg(test)]
@@ -23,7 +22,6 @@ pub use diag::{DiagError, Dump, Progress, Socket, Timer, Wanted, dump, mptcp};
 pub use groups::{Groups, LookUp};
 pub use namespaces::{Namespace, Namespaces, ResolveError};
 pub use processes::{are_all_visible, are_hidden as are_processes_hidden};
-pub use sockmaps::in_sockmaps;
 pub use sockstat::allocated;
 pub use survey::{Answer, Coverage, Interface, survey};
 

@@ -7,6 +7,7 @@ mod kernel;
 mod layout;
 mod load;
 mod ring;
+mod sockmaps;
 mod stand_in;
 mod symbols;
 mod tracefs;
@@ -20,6 +21,7 @@ use crate::event::{Event, Losses};
 use ring::Reader;
 
 pub use ring::Scan;
+pub use sockmaps::in_sockmaps;
 
 /// Default size of the ring buffer: holds half a second of 30,000 connections a second.
 pub const DEFAULT_RING_BYTES: u32 = 16 << 20;

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use super::clock::boot_ns;
 use crate::event::{Event, Flow, Holder};
 use crate::existing::{self, Namespaces, Progress, Socket, Wanted};
-use crate::probe::{Probe, Scan};
+use crate::probe::{self, Probe, Scan};
 
 /// Events handed over at a time.
 const CHUNK: usize = 1024;
@@ -147,7 +147,7 @@ impl Voice {
             (Question::Scan, Some(scan)) => self.walk(scan),
             (Question::Scan, None) => self.read_proc(),
             (Question::Namespaces, _) => self.send(Answer::Namespaces(Namespaces::find())),
-            (Question::Sockmaps, _) => match existing::in_sockmaps() {
+            (Question::Sockmaps, _) => match probe::in_sockmaps() {
                 Ok(cookies) => self.send(Answer::InSockmaps(cookies)),
                 Err(error) => log::debug!("cannot look which sockets are in sockmaps: {error}"),
             },
