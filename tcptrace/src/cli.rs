@@ -1,11 +1,8 @@
 //! The command line: parse, wire, run.
 
-mod audit;
 mod check;
-mod clock;
 mod descriptors;
 mod export;
-mod inquire;
 mod interrupted;
 mod live;
 mod messages;
@@ -18,7 +15,6 @@ mod run;
 mod schema;
 mod select;
 mod snapshot;
-mod source;
 mod stdout;
 mod study;
 mod timeline;
@@ -31,7 +27,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
-use self::messages::say;
+use self::messages::{say, say_ready, tell};
 
 /// What every successful run comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,29 @@
 //! tcptrace follows TCP connections to their true end, and says who closed first and how long each state lasted.
 //!
-//! Events go one way: eBPF programs → ring buffer → [`event::Event`] → [`lifecycle::Engine`] → rows → [`output`].
-//! The kernel side only reports, the pure engine decides, every output only renders. What was there before, what a loss
-//! has hidden and who holds what comes from [`existing`], as events like all others; [`snapshot`] shows just that.
+//! Everything goes one way, live and from a trace:
+//!
+//! ```text
+//! kernel --records--> kernel::probe --Event--+                       +--> output's printers (watch, connections)
+//! kernel <-questions- live           --Event-+--Item--> engine --Row-+--> study (report, timeline, snapshot) --> output
+//! file  --blocks----> replay --------------Item--^         |
+//!                     trace::write <-------Item------------+ (record)
+//! ```
+//!
+//! The kernel side only reports, the pure engine decides, every output only renders. A room uses only rooms above it:
+//!
+//! | room | is | knows nothing of |
+//! | --- | --- | --- |
+//! | [`model`] | words, events, rows, the stream: values | everything else |
+//! | [`kernel`] | eBPF programs ([`kernel::probe`], which alone names aya), `sock_diag`, `/proc`, counters | lifecycles, formats |
+//! | [`engine`] | events in, rows out | clocks, I/O, files |
+//! | [`trace`] | the format, and the files that are written | lifecycles, printers |
+//! | [`live`] | the kernel as a stream | formats, terminals |
+//! | [`replay`] | files as a stream | formats, terminals |
+//! | [`study`] | what rows come to together | where rows come from, how they are drawn |
+//! | [`output`] | rows and studies in every format | where rows come from |
+//! | [`cli`] | arguments, wiring, messages | - |
+//!
+//! `cargo xtask layers` holds the `use` lines of the sources against that table.
 //!
 //! # How a connection is followed beyond its last tracepoint
 //!
@@ -23,20 +44,12 @@
 //! and at the exit of `accept`, where the new descriptor is looked up in its own table. In a soft interrupt it is whoever
 //! happened to run. What is left is looked up by a walk through all descriptors, later and beside the stream.
 
-pub mod audit;
 pub mod cli;
-pub mod counters;
-pub mod event;
-pub mod existing;
-pub mod export;
-pub mod filter;
-pub mod follow;
-pub mod lifecycle;
-pub mod names;
+pub mod engine;
+pub mod kernel;
+pub mod live;
+pub mod model;
 pub mod output;
-pub mod probe;
-pub mod report;
-pub mod snapshot;
-pub mod tcp;
-pub mod timeline;
+pub mod replay;
+pub mod study;
 pub mod trace;

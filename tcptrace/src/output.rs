@@ -8,6 +8,7 @@ mod audit;
 pub mod columns;
 mod counter;
 mod csv;
+pub mod export;
 mod features;
 pub mod fields;
 pub mod human;
@@ -30,11 +31,11 @@ use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
 
-use crate::audit::Finding;
-use crate::counters::Increase;
-use crate::lifecycle::{Connection, Loss, Row, Transition};
-use crate::names::Names;
-use crate::snapshot::{Count, Entry};
+use crate::model::counters::Increase;
+use crate::model::finding::Finding;
+use crate::model::row::{Connection, Entry, Loss, Row, Transition};
+use crate::model::stream::Context;
+use crate::study::snapshot::Count;
 
 pub use self::audit::audit_lines;
 pub use self::counter::counter_words;
@@ -48,7 +49,6 @@ pub use self::sanitise::{sanitise, sanitise_message, width};
 pub use self::schema::schema;
 pub use self::text::Text;
 pub(crate) use self::text::{end_style, fitting, state_style};
-pub use self::time::Clock;
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -73,15 +73,6 @@ pub enum Kind {
     Socket,
     /// How many of them there are.
     Count,
-}
-
-/// What rows leave open. Whoever drives the printers keeps it up to date.
-#[derive(Clone, Debug, Default)]
-pub struct Context {
-    /// From boot time to wall-clock time.
-    pub clock: Clock,
-    /// Of network namespaces and control groups.
-    pub names: Names,
 }
 
 /// What only the text format takes into account.

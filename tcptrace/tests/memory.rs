@@ -6,9 +6,10 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tcptrace::event::{Change, Event, Flags, Id};
-use tcptrace::lifecycle::{Config, Engine, Row};
-use tcptrace::tcp::{Comm, State, Task, Tuple};
+use tcptrace::engine::lifecycle::{Config, Engine};
+use tcptrace::model::event::{Change, Event, Flags, Id};
+use tcptrace::model::row::Row;
+use tcptrace::model::tcp::{Comm, State, Task, Tuple};
 
 /// What is promised for each connection: its record, its place in the order and in the index, and whatever else grows
 /// with their number.

@@ -6,11 +6,18 @@
 
 mod memory;
 
+use std::io;
 use std::iter::repeat_with;
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
+use tcptrace::engine::lifecycle::Config;
+use tcptrace::model::criteria::Criteria;
+use tcptrace::model::row::Row;
+use tcptrace::model::stream::{Origin, Summary};
+use tcptrace::output::{Format, TextOptions};
+use tcptrace::replay::{OpenError, Recordings, Span};
+use tcptrace::trace::Blocks;
 use tcptrace::trace::block::BlockHead;
-use tcptrace::trace::{Blocks, check};
 use zstd::bulk::compress;
 
 /// Longest block that is made, unpacked.
@@ -21,8 +28,20 @@ const MOST: usize = 1 << 18;
 
 fuzz_target!(|bytes: &[u8]| {
     // Whether there is something in it to be read is no matter.
-    memory::is_within_bounds(bytes.len(), || drop(check(bytes)));
+    memory::is_within_bounds(bytes.len(), || drop(print_nowhere(bytes)));
 });
+
+/// Reads a trace, draws all conclusions, and prints them in every format.
+fn print_nowhere(bytes: &[u8]) -> Result<Summary, OpenError> {
+    let recordings = Recordings::of(vec![("bytes".into(), bytes)])?;
+    let text = TextOptions { colour: true, states: true, ..TextOptions::default() };
+    let mut printers = [Format::Text, Format::Json, Format::Csv].map(|format| format.printer(io::sink(), text.clone()));
+    let mut print =
+        |row: &Row, origin: &Origin| printers.iter_mut().try_for_each(|printer| printer.row(row, &origin.context));
+    let (config, criteria) = (Config { sockets: 10_000, ..Config::default() }, Criteria::default());
+    let told: io::Result<Summary> = recordings.tell(config, &criteria, Span::default(), true, &mut print);
+    told.map_err(|reason| OpenError::Unreadable { path: "bytes".into(), reason })
+}
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     let mut random = Random(u64::from(seed) << 1 | 1);

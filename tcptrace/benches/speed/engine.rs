@@ -4,9 +4,10 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use tcptrace::event::{Change, EndFacts, Event, Flags, Id};
-use tcptrace::lifecycle::{Config, Engine, Row};
-use tcptrace::tcp::{Comm, State, Task, Tuple};
+use tcptrace::engine::lifecycle::{Config, Engine};
+use tcptrace::model::event::{Change, EndFacts, Event, Flags, Id};
+use tcptrace::model::row::Row;
+use tcptrace::model::tcp::{Comm, State, Task, Tuple};
 
 use crate::cpu::CpuTime;
 

@@ -4,8 +4,10 @@ use std::io;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use jiff::tz::TimeZone;
-use tcptrace::lifecycle::{Config, Engine, Row};
-use tcptrace::output::{Context, Format, TextOptions};
+use tcptrace::engine::lifecycle::{Config, Engine};
+use tcptrace::model::row::Row;
+use tcptrace::model::stream::Context;
+use tcptrace::output::{Format, TextOptions};
 
 use crate::cpu::CpuTime;
 use crate::life::Connection;

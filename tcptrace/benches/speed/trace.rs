@@ -3,8 +3,9 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use tcptrace::event::Event;
-use tcptrace::trace::{Encoder, Item, Reader};
+use tcptrace::model::event::Event;
+use tcptrace::model::stream::Item;
+use tcptrace::trace::{Encoder, Reader};
 
 use crate::cpu::CpuTime;
 use crate::life::Connection;

@@ -3,9 +3,9 @@
 
 use std::net::Ipv4Addr;
 
-use tcptrace::event::{Birth, Change, EndFacts, Event, Flags, Id, Mini, MiniEvent};
-use tcptrace::lifecycle::Totals;
-use tcptrace::tcp::{Comm, State, Task, Tuple};
+use tcptrace::model::event::{Birth, Change, EndFacts, Event, Flags, Id, Mini, MiniEvent};
+use tcptrace::model::row::Totals;
+use tcptrace::model::tcp::{Comm, State, Task, Tuple};
 
 /// In ns.
 pub(crate) const MS: u64 = 1_000_000;

@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 
-use tcptrace::event::Event;
-use tcptrace::trace::{Clocks, Encoder, Head, Item};
+use tcptrace::model::event::Event;
+use tcptrace::model::stream::{Clocks, Head, Item};
+use tcptrace::trace::Encoder;
 
 use life::{Connection, MS};
 

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::Outcome;
+use crate::kernel::probe::{Options, Probe, ProbeError};
 use crate::output::{self, Format};
-use crate::probe::{Options, Probe, ProbeError};
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]

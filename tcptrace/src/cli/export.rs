@@ -13,10 +13,11 @@ use super::progress::Progress;
 use super::replay::summarise;
 use super::study::TraceArgs;
 use super::{Outcome, interrupted, say};
-use crate::export::{Dataset, Draft, Exported, Exporter, Perfetto};
-use crate::lifecycle::{Config, Connection, Row, Transition};
+use crate::engine::lifecycle::Config;
+use crate::model::row::{Connection, Row, Transition};
+use crate::model::stream::{Origin, Summary};
+use crate::output::export::{Dataset, Draft, Exported, Exporter, Perfetto};
 use crate::output::{Format, Kind, Printer, TextOptions};
-use crate::trace::{Origin, Summary};
 
 /// Arguments of `export`.
 #[derive(Args, Debug)]

@@ -8,21 +8,22 @@ use anyhow::{Context, Result};
 use clap::Args;
 use tokio::time::Instant;
 
-use super::Outcome;
-use super::audit::{Audited, refuse_filters};
-use super::record::{Recorder, Target};
+use super::record::say_recorded;
 use super::run::{Stop, reached, runtime};
 use super::select::{
     ConnectionRows, EngineArgs, FilterArgs, OutputArgs, ProbeArgs, duration, refuse_foreign_pids,
-    warn_of_missing_groups,
+    refuse_partial_audits, warn_of_missing_groups,
 };
-use super::source::{Sink, Source};
 use super::view::View;
-use crate::existing::Namespaces;
-use crate::lifecycle::Config;
+use super::{Outcome, say_ready, tell};
+use crate::engine::lifecycle::Config;
+use crate::kernel::Namespaces;
+use crate::live::{Audited, Source};
+use crate::model::feature::Feature;
+use crate::model::sink::{Sink, Wishes};
+use crate::model::stream::Item;
 use crate::output::{Format, Kind};
-use crate::probe::Feature;
-use crate::trace::{Item, Plan, Store};
+use crate::trace::write::{Plan, Recorder, Store, Target};
 
 #[derive(Args, Debug)]
 struct LiveArgs {
@@ -75,7 +76,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     let namespaces = Namespaces::find();
     let criteria = args.filter.criteria(&namespaces)?;
     if args.audit {
-        refuse_filters(&criteria);
+        refuse_partial_audits(&criteria);
     }
     refuse_foreign_pids(&criteria)?;
     warn_of_missing_groups(&criteria, true);
@@ -98,7 +99,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
             source.want_flows();
         }
         let recorder = match target {
-            Some(target) => Some(Recorder::new(target, source.head()?, criteria.clone())?),
+            Some(target) => Some(Recorder::new(target, source.head()?, criteria.clone(), tell)?),
             None => None,
         };
         let view = View::new(config, [criteria.clone()], &args.output, kind, rows.states)?;
@@ -107,7 +108,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
         source.begin(&namespaces, &mut sink)?;
         sink.settle_down(&mut source).await?;
         sink.sink.view.flush()?;
-        source.say_ready();
+        say_ready(&source);
         let end = args.duration.map(|duration| Instant::now() + duration);
         source
             .follow(&mut sink, async {
@@ -131,7 +132,7 @@ impl Both {
         let recorded = match self.recorder {
             Some(mut recorder) => {
                 recorder.write_all()?;
-                recorder.finish()
+                say_recorded(&recorder.finish())
             }
             None => Outcome::Done,
         };
@@ -167,28 +168,9 @@ impl Sink for Both {
         Ok(())
     }
 
-    fn next_deadline(&self) -> Option<u64> {
-        let recorder = self.recorder.as_ref().and_then(Sink::next_deadline);
-        self.view.follower.engine().next_deadline().into_iter().chain(recorder).min()
-    }
-
-    fn settles_by(&self) -> Option<u64> {
-        self.recorder.as_ref().and_then(Sink::settles_by)
-    }
-
-    fn blocked(&self) -> Duration {
-        self.view.blocked()
-    }
-
-    fn wants_survey(&mut self) -> bool {
-        self.recorder.as_mut().is_some_and(Sink::wants_survey)
-    }
-
-    fn wants_scan(&mut self) -> bool {
-        self.view.follower.engine().wants_scan()
-    }
-
-    fn is_over(&self) -> bool {
-        self.broken.is_some()
+    fn wishes(&mut self) -> Wishes {
+        let recorder = self.recorder.as_mut().map_or(Wishes::default(), Sink::wishes);
+        let view = self.view.wishes();
+        Wishes { stop: self.broken.is_some(), ..view.and(recorder) }
     }
 }

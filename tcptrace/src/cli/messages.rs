@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use log::{Level, Record};
 
+use crate::live::Source;
 use crate::output::sanitise_message;
 
 /// Says something. Whatever is typed or read stands in it as it is: nothing of that reaches the terminal unescaped.
@@ -12,6 +13,23 @@ pub(super) fn say(message: impl Display) {
     let line = format!("tcptrace: {}\n", sanitise_message(&message.to_string()));
     // In one piece, as threads may say something at once. Nobody is left to tell when this fails.
     let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// The same, for what says something while it works.
+pub(super) fn tell(message: &dyn Display) {
+    say(message);
+}
+
+/// Says that everything is attached that can be, and what cannot.
+pub(super) fn say_ready(source: &Source) {
+    say("ready");
+    if source.scans_in_part() {
+        say("which processes outside this pid namespace hold a socket is not seen here (tcptrace check says why)");
+    }
+    let missing: Vec<_> = source.missing().collect();
+    if !missing.is_empty() {
+        say(format_args!("not seen here: {} (tcptrace check says why)", missing.join("; ")));
+    }
 }
 
 /// From now on, warnings read like all other messages.

@@ -1,11 +1,7 @@
 //! `record`: from the kernel into a trace.
 
 mod child;
-mod memory;
-mod names;
 mod progress;
-mod recorder;
-mod unowned;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,20 +11,23 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 use clap::error::ErrorKind;
+use indicatif::HumanBytes;
 use tokio::signal::unix::{Signal, SignalKind};
 use tokio::time::Instant;
 
 use self::child::Running;
-use self::memory::Memory;
-use super::audit::{Audited, refuse_filters};
+use self::progress::Shown;
 use super::run::{Stop, handler, reached, runtime};
-use super::select::{FilterArgs, ProbeArgs, bytes, duration, refuse_foreign_pids, warn_of_missing_groups};
-use super::source::Source;
-use super::{Outcome, say};
-use crate::existing::Namespaces;
-use crate::trace::{Plan, Store};
-
-pub(super) use self::recorder::{Recorder, Target};
+use super::select::{
+    FilterArgs, ProbeArgs, bytes, duration, refuse_foreign_pids, refuse_partial_audits, warn_of_missing_groups,
+};
+use super::view::say_audit;
+use super::{Outcome, say, say_ready, tell};
+use crate::engine::follow::UNACCOUNTED;
+use crate::kernel::Namespaces;
+use crate::live::{Audited, Source};
+use crate::model::finding::Finding;
+use crate::trace::write::{Memory, Plan, Recorded, Recorder, Rotate, Store, Target, Written};
 
 /// Arguments of `record`.
 #[derive(Args, Debug)]
@@ -73,13 +72,6 @@ pub(super) struct RecordArgs {
     filter: FilterArgs,
 }
 
-/// When to begin a new file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rotate {
-    Bytes(u64),
-    Ns(u64),
-}
-
 fn rotate(text: &str) -> Result<Rotate> {
     match (bytes(text), duration(text)) {
         // A bare letter `M` counts bytes, `m` counts minutes.
@@ -97,7 +89,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
     let namespaces = Namespaces::find();
     let criteria = args.filter.criteria(&namespaces)?;
     if args.audit {
-        refuse_filters(&criteria);
+        refuse_partial_audits(&criteria);
     }
     refuse_foreign_pids(&criteria)?;
     warn_of_missing_groups(&criteria, true);
@@ -108,8 +100,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
         let mut stop = Stop::new()?;
         let mut dump = handler(SignalKind::user_defined1())?;
         let mut source = Source::attach(&options, !args.probe.no_existing, true, true, !args.no_facts)?;
-        let recorder = Recorder::new(target, source.head()?, criteria.clone())?;
-        let mut recorder = Audited::new(recorder, args.audit, &source, &criteria)?;
+        let recorder = Recorder::new(target, source.head()?, criteria.clone(), tell)?;
+        let mut recorder = Audited::new(Shown::new(recorder), args.audit, &source, &criteria)?;
         source.begin(&namespaces, &mut recorder)?;
         recorder.settle_down(&mut source).await?;
         let mut child = match Running::start(&args.command, args.is_to_stdout()) {
@@ -119,15 +111,15 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
                 return Ok(Outcome::Of(error.status));
             }
         };
-        source.say_ready();
-        recorder.sink.show_progress();
+        say_ready(&source);
+        recorder.sink.begin();
         let end = args.duration.map(|duration| Instant::now() + duration);
         let mut status = None;
         loop {
             match source.follow(&mut recorder, next(&mut stop, &mut dump, child.as_mut(), end)).await? {
                 Some(Next::Dump) => {
                     source.take_in(&mut recorder)?;
-                    recorder.sink.dump()?;
+                    recorder.sink.recorder.dump()?;
                 }
                 Some(Next::Ended(ended)) => {
                     status = Some(ended?);
@@ -136,10 +128,12 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
                 Some(Next::Stop) | None => break,
             }
         }
-        let mut recorder = recorder.finish(&mut source).await?;
-        recorder.audit_lines().iter().for_each(|line| say(format_args!("audit: {line}")));
+        let recorder = recorder.finish(&mut source).await?;
+        let mut recorder = recorder.recorder;
+        let (findings, names) = recorder.audited();
+        say_audit(findings, &names);
         let is_written = write_all(&mut recorder, &mut stop).await;
-        let outcome = if is_written { recorder.finish() } else { Outcome::Failed };
+        let outcome = if is_written { say_recorded(&recorder.finish()) } else { Outcome::Failed };
         // All that may be recorded is recorded, and the command goes on.
         if let (Some(child), None) = (&mut child, &status) {
             status = Some(child.ended(&mut stop, end).await?);
@@ -149,6 +143,32 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
             Some(code) => Outcome::Of(code),
         })
     })
+}
+
+/// Says what there is in a recording.
+pub(super) fn say_recorded(recorded: &Recorded) -> Outcome {
+    let unaccounted: u64 = recorded.findings.iter().map(unexplained).sum();
+    let causes = recorded.losses.by_cause().map(|(cause, count)| (cause.words(), count));
+    let causes = causes.chain((unaccounted > 0).then_some((UNACCOUNTED, unaccounted)));
+    let causes: Vec<_> = causes.map(|(cause, count)| format!("{count} {cause}")).collect();
+    let lost = recorded.losses.total() + unaccounted;
+    let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) };
+    let Written { events, bytes, is_elsewhere } = recorded.written;
+    let more = match recorded.of_all {
+        Some(all) if events < all => format!(", the last of {all} seen"),
+        _ if recorded.is_full => ", all that --max-size allows".into(),
+        _ => String::new(),
+    };
+    say(format_args!("{events} events recorded, {lost} lost{causes}, {}{more}", HumanBytes(bytes)));
+    match () {
+        () if is_elsewhere => Outcome::Failed,
+        () if recorded.has_failed || lost > 0 => Outcome::Lost,
+        () => Outcome::Done,
+    }
+}
+
+fn unexplained(finding: &Finding) -> u64 {
+    if let Finding::Verdict(verdict) = finding { verdict.unexplained } else { 0 }
 }
 
 impl RecordArgs {
@@ -163,7 +183,7 @@ impl RecordArgs {
         };
         if let Some(last) = self.last {
             self.refuse_stdout("--last");
-            return Ok(Target::Memory(Memory::new(plan, last, self.max_size.unwrap_or(MOST_IN_MEMORY))?));
+            return Ok(Target::Memory(Memory::new(plan, last, self.max_size.unwrap_or(MOST_IN_MEMORY), tell)?));
         }
         if self.rotate.is_some() {
             self.refuse_stdout("--rotate");

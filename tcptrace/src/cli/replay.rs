@@ -13,11 +13,12 @@ use super::select::{ConnectionRows, EngineArgs, OutputArgs};
 use super::study::TraceArgs;
 use super::view::{print, say_audit, undecided};
 use super::{Outcome, say};
-use crate::audit::Finding;
-use crate::lifecycle::Row;
-use crate::names::Names;
+use crate::model::finding::Finding;
+use crate::model::names::Names;
+use crate::model::row::Row;
+use crate::model::stream::Origin;
 use crate::output::{Format, Kind, Printer, TextOptions, lost};
-use crate::trace::{Audience, Origin};
+use crate::replay::Audience;
 
 /// Arguments of `replay`.
 #[derive(Args, Debug)]
@@ -67,7 +68,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Outcome> {
 }
 
 /// Says what there was in the traces.
-pub(super) fn summarise(summary: &crate::trace::Summary) -> Outcome {
+pub(super) fn summarise(summary: &crate::model::stream::Summary) -> Outcome {
     for place in &summary.damage {
         say(place);
     }

@@ -11,10 +11,11 @@ use super::replay::summarise;
 use super::select::OutputArgs;
 use super::study::TraceArgs;
 use super::{Outcome, interrupted};
-use crate::export::Draft;
-use crate::lifecycle::{Config, Row};
+use crate::engine::lifecycle::Config;
+use crate::model::row::Row;
+use crate::output::export::Draft;
 use crate::output::{self, TextOptions};
-use crate::report::{Analysis, By, Options};
+use crate::study::report::{Analysis, By, Options};
 
 /// Arguments of `report`.
 #[derive(Args, Debug)]

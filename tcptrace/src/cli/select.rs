@@ -10,12 +10,12 @@ use clap::Args;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::say;
-use crate::existing::{Groups, Namespaces, are_all_visible};
-use crate::filter::Criteria;
-use crate::lifecycle::Config;
+use crate::engine::lifecycle::Config;
+use crate::kernel::{Groups, Namespaces, are_all_visible, probe};
+use crate::model::criteria::Criteria;
+use crate::model::tcp::{Closer, State};
 use crate::output::{Format, Kind, sanitise};
-use crate::probe;
-use crate::tcp::{Closer, State};
+use clap::error::ErrorKind;
 
 /// Which connections and rows are shown. Different options must all hold; of one option given several times, one
 /// must.
@@ -88,6 +88,16 @@ impl FilterArgs {
             ipv4: self.ipv4,
             ipv6: self.ipv6,
         })
+    }
+}
+
+/// Ends the program if an audit would miss what is filtered.
+pub(super) fn refuse_partial_audits(criteria: &Criteria) {
+    let others = Criteria { netns: Vec::new(), ..criteria.clone() };
+    if others != Criteria::default() {
+        let message = "--audit compares everything that happens in a network namespace: of the filters, it goes with --netns \
+                       alone\n";
+        clap::Error::raw(ErrorKind::ArgumentConflict, message).exit()
     }
 }
 
@@ -247,7 +257,9 @@ fn network(text: &str) -> Result<IpNet, String> {
     Ok(given.prefix_len().checked_sub(96).filter(|_| given.addr().is_ipv6()).and_then(mapped).unwrap_or(given))
 }
 
-fn word<T: std::str::FromStr<Err = crate::tcp::UnknownWord>>(text: &str) -> Result<T, crate::tcp::UnknownWord> {
+fn word<T: std::str::FromStr<Err = crate::model::tcp::UnknownWord>>(
+    text: &str,
+) -> Result<T, crate::model::tcp::UnknownWord> {
     text.parse()
 }
 

@@ -4,16 +4,20 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use super::clock;
 use super::outlet::Outlet;
 use super::select::{FilterArgs, OutputArgs, warn_of_missing_groups};
 use super::view::undecided;
 use super::{Outcome, say};
-use crate::existing::{self, Answer, Coverage, Groups, Holders, Holding, Namespaces, Socket, Wanted};
-use crate::filter::{Criteria, Undecided, Verdict};
-use crate::output::{self, Format, Kind, Printer, TextOptions};
-use crate::snapshot::{self, Counts, Entry, Snapshot};
-use crate::tcp::Task;
+use crate::engine::filter::Verdict;
+use crate::kernel::{self, Answer, Coverage, Groups, Holders, Namespaces, Wanted};
+use crate::live;
+use crate::model::criteria::{Criteria, Undecided};
+use crate::model::row::Entry;
+use crate::model::socket::{Holding, Socket};
+use crate::model::stream;
+use crate::model::tcp::Task;
+use crate::output::{Format, Kind, Printer, TextOptions};
+use crate::study::snapshot::{self, Counts, Snapshot};
 
 /// Arguments of `snapshot`.
 #[derive(Args, Debug)]
@@ -39,10 +43,10 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let Found { sockets, coverage, allocated } = asked.map_err(|_| anyhow!("cannot list TCP sockets: a bug"))??;
     let mut report = Report::new(&args.output, criteria)?;
     namespaces.teach(&mut report.context.names);
-    for existing::Interface { netns, index, name } in &coverage.interfaces {
+    for kernel::Interface { netns, index, name } in &coverage.interfaces {
         report.context.names.name_interface(*netns, *index, name);
     }
-    let are_hidden = existing::are_processes_hidden();
+    let are_hidden = kernel::are_processes_hidden();
     let allocated = allocated.filter(|_| coverage.is_complete() && !are_hidden);
     let holders = holders(&sockets, |task| report.prefers(task))?;
     let snapshot = Snapshot::new(sockets, |inode| holders.of(inode));
@@ -72,8 +76,8 @@ impl Found {
         };
         // IPv4-mapped addresses are among those of IPv6.
         let ipv4 = criteria.ipv4 || !criteria.ipv6;
-        let allocated = existing::allocated();
-        let coverage = existing::survey(namespaces, &criteria.netns, Wanted::All, ipv4, true, &mut keep)?;
+        let allocated = kernel::allocated();
+        let coverage = kernel::survey(namespaces, &criteria.netns, Wanted::All, ipv4, true, &mut keep)?;
         if ages && sockets.iter().any(snapshot::is_waiting) {
             let mut keep = |answer| {
                 if let Answer::Socket(socket) = answer {
@@ -81,7 +85,7 @@ impl Found {
                 }
             };
             // What it cannot list now is known from before, but for the age.
-            existing::survey(namespaces, &criteria.netns, Wanted::Waiting, ipv4, true, &mut keep)?;
+            kernel::survey(namespaces, &criteria.netns, Wanted::Waiting, ipv4, true, &mut keep)?;
         }
         Ok(Self { sockets, coverage, allocated })
     }
@@ -90,14 +94,14 @@ impl Found {
 fn holders(sockets: &[Socket], prefers: impl FnMut(&Task) -> bool) -> Result<Holders> {
     let mut inodes: Vec<u32> = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
     inodes.sort_unstable();
-    existing::holders(|inode| inodes.binary_search(&inode).is_ok(), prefers).context("cannot look who has which socket")
+    kernel::holders(|inode| inodes.binary_search(&inode).is_ok(), prefers).context("cannot look who has which socket")
 }
 
 /// What is shown of it, and how.
 struct Report {
     criteria: Criteria,
     printer: Box<dyn Printer>,
-    context: output::Context,
+    context: stream::Context,
     groups: Option<Groups>,
     undecided: Undecided,
 }
@@ -105,7 +109,7 @@ struct Report {
 impl Report {
     fn new(output: &OutputArgs, criteria: Criteria) -> Result<Self> {
         let text = TextOptions { colour: output.colour(), states: false, zone: TimeZone::system() };
-        let context = output::Context { clock: clock::read_all()?.clock(), ..output::Context::default() };
+        let context = stream::Context { clock: live::read_clocks()?.clock(), ..stream::Context::default() };
         // A line of text has no room for them.
         let groups = output.format != Format::Text || !criteria.cgroups.is_empty();
         let printer = output.format.printer(Outlet::default(), text);
@@ -175,7 +179,7 @@ impl Report {
 fn unseen(coverage: &Coverage, holders: &Holders, are_hidden: bool) -> String {
     let mut parts = Vec::new();
     parts.extend(of_processes("descriptors", holders.unseen_processes, are_hidden));
-    if !existing::are_all_visible() && !are_hidden {
+    if !kernel::are_all_visible() && !are_hidden {
         parts.push("the processes outside this pid namespace".to_owned());
     }
     parts.extend(of_processes("network namespaces", coverage.unseen_processes, are_hidden));

@@ -17,10 +17,12 @@ use nix::libc;
 
 use super::progress::Progress;
 use super::select::{FilterArgs, duration};
-use crate::existing::Namespaces;
-use crate::lifecycle::{Config, Row};
-use crate::tcp::Tuple;
-use crate::trace::{Audience, Origin, Recordings, Span, Summary};
+use crate::engine::lifecycle::Config;
+use crate::kernel::Namespaces;
+use crate::model::row::Row;
+use crate::model::stream::{Origin, Summary};
+use crate::model::tcp::Tuple;
+use crate::replay::{Audience, Recordings, Span};
 
 /// Which traces are read, and what of them.
 #[derive(Args, Clone, Debug)]

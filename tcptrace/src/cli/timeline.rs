@@ -13,10 +13,11 @@ use super::replay::summarise;
 use super::select::OutputArgs;
 use super::study::TraceArgs;
 use super::{Outcome, say};
-use crate::lifecycle::{Config, Connection, Row};
+use crate::engine::lifecycle::Config;
+use crate::model::row::{Connection, Row};
+use crate::model::stream::{Origin, Summary};
 use crate::output::{Format, Kind, TextOptions};
-use crate::timeline::{self, Axis, Group, Options, Peers, Selection, Sort};
-use crate::trace::{Origin, Summary};
+use crate::study::timeline::{self, Axis, Group, Options, Peers, Selection, Sort};
 
 /// Columns where there is no terminal to ask.
 const WIDTH: usize = 100;

@@ -1,7 +1,6 @@
 //! Rows on standard output, as items come in: what `watch`, `connections` and `replay` print.
 
 use std::io;
-use std::time::Duration;
 
 use anyhow::Result;
 use jiff::tz::TimeZone;
@@ -9,13 +8,15 @@ use jiff::tz::TimeZone;
 use super::outlet::{Blocked, Outlet};
 use super::select::OutputArgs;
 use super::{Outcome, say};
-use crate::audit::Finding;
-use crate::filter::{Criteria, Undecided};
-use crate::follow::Follower;
-use crate::lifecycle::{Config, Row};
-use crate::names::Names;
+use crate::engine::follow::Follower;
+use crate::engine::lifecycle::Config;
+use crate::model::criteria::{Criteria, Undecided};
+use crate::model::finding::Finding;
+use crate::model::names::Names;
+use crate::model::row::Row;
+use crate::model::sink::Wishes;
+use crate::model::stream::{Item, Origin};
 use crate::output::{Format, Kind, Printer, TextOptions, audit_lines, counter_words, lost};
-use crate::trace::{Item, Origin};
 
 /// Follows a source, and prints what comes out.
 pub(super) struct View {
@@ -83,9 +84,9 @@ impl View {
         follower.take(items, |row, origin| print(&mut **printer, *format, row, origin))
     }
 
-    /// How long it has waited until its output was taken.
-    pub(super) fn blocked(&self) -> Duration {
-        self.blocked.get()
+    /// What the engine would like to know, and how long it has waited until its output was taken.
+    pub(super) fn wishes(&mut self) -> Wishes {
+        Wishes { blocked: self.blocked.get(), ..self.follower.wishes() }
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {

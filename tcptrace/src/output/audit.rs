@@ -1,8 +1,8 @@
 //! What an audit found, for people.
 
 use super::sanitise;
-use crate::audit::Finding;
-use crate::names::Names;
+use crate::model::finding::Finding;
+use crate::model::names::Names;
 
 /// A table of the counters, and the verdict below it, line by line; nothing, if there was no audit.
 pub fn audit_lines(findings: &[Finding], names: &Names) -> Vec<String> {

@@ -123,7 +123,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::lifecycle::{Connection, Transition};
+    use crate::model::row::{Connection, Transition};
 
     fn assert_sound<R: Streamed>() {
         let columns = columns::<R>();

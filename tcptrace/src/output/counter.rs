@@ -2,8 +2,8 @@
 
 use super::sanitise;
 use super::text::count;
-use crate::counters::Increase;
-use crate::names::Names;
+use crate::model::counters::Increase;
+use crate::model::names::Names;
 
 /// `netns web: 15 SYNs and ACKs dropped (ListenOverflows): the accept queue is full`.
 pub fn counter_words(row: &Increase, names: &Names) -> String {

@@ -3,17 +3,18 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use crate::audit::Finding;
-use crate::counters::Increase;
-use crate::lifecycle::{Connection, Loss, Stay, Transition};
-use crate::snapshot::{Count, Entry};
+use crate::model::counters::Increase;
+use crate::model::finding::Finding;
+use crate::model::row::{Connection, Entry, Loss, Stay, Transition};
+use crate::model::stream::Context;
+use crate::study::snapshot::Count;
 
 use super::fields::{
     CONNECTION_FIELDS, COUNT_FIELDS, Field, SOCKET_FIELDS, STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS,
     TRANSITION_FIELDS, Value,
 };
 use super::time::Rfc3339;
-use super::{Context, Kind, Printer, render, sanitise};
+use super::{Kind, Printer, render, sanitise};
 
 /// Bytes that are gathered before they are written: some hundred rows.
 const BUFFER: usize = 64 * 1024;

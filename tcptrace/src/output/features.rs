@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::fields::FEATURE_FIELDS;
 use super::{Csv, Format, Json};
-use crate::probe::{Feature, Service};
+use crate::model::feature::{Feature, Service};
 
 /// Writes one line a feature.
 ///

@@ -18,10 +18,9 @@ mod transition;
 
 use std::net::SocketAddr;
 
-use crate::lifecycle::Stay;
-use crate::tcp::Task;
-
-use super::Context;
+use crate::model::row::Stay;
+use crate::model::stream::Context;
+use crate::model::tcp::Task;
 
 pub use self::audit::{AUDIT_FIELDS, AUDITED_FIELDS};
 pub use self::connection::{CONNECTION_FIELDS, STUCK_CONNECTION_FIELDS};

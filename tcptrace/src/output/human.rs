@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use crate::lifecycle::Held;
+use crate::model::row::Held;
 
 /// A duration in ns: `420µs`, `1.23ms`, `61.8s`, `2m03s`, `3h12m`. Cut, not rounded, so it never says too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

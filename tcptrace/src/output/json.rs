@@ -2,17 +2,18 @@
 
 use std::io::{self, Write};
 
-use crate::audit::Finding;
-use crate::counters::Increase;
-use crate::lifecycle::{Connection, Loss, Stay, Transition};
-use crate::snapshot::{Count, Entry};
+use crate::model::counters::Increase;
+use crate::model::finding::Finding;
+use crate::model::row::{Connection, Entry, Loss, Stay, Transition};
+use crate::model::stream::Context;
+use crate::study::snapshot::Count;
 
 use super::fields::{
     AUDIT_FIELDS, AUDITED_FIELDS, CONNECTION_FIELDS, COUNT_FIELDS, COUNTER_FIELDS, Field, LOSS_FIELDS, SOCKET_FIELDS,
     STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, TRANSITION_FIELDS, UNSEEN_FIELDS, Value,
 };
 use super::time::Rfc3339;
-use super::{Context, Kind, Printer, render, sanitise};
+use super::{Kind, Printer, render, sanitise};
 
 /// Writes rows as JSON.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::sanitise;
-use crate::trace::Lost;
+use crate::model::stream::Lost;
 
 /// The part of a closing line that says what was lost: `0 lost`, `12 lost (12 not written)`, and with `≥` where the number
 /// is a lower bound.

@@ -21,7 +21,7 @@ use super::text::report::longest;
 use super::text::report::words::{
     Apart, count, counted, duration, ends, group, hosts, number, percent, period, rate, time,
 };
-use crate::report::{By, Peak, Report};
+use crate::study::report::{By, Peak, Report};
 
 /// What the page may load, and run: nothing. Its style is its own.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";

@@ -8,8 +8,9 @@ use super::fields::{
     REPORT_OPEN_FIELDS, REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS, REPORT_STATE_FIELDS,
 };
 use super::text::write_report;
-use super::{Context, Csv, Format, Json, TextOptions};
-use crate::report::{Group, Report};
+use super::{Csv, Format, Json, TextOptions};
+use crate::model::stream::Context;
+use crate::study::report::{Group, Report};
 
 /// Writes a report.
 ///
@@ -98,7 +99,7 @@ fn rows(report: &Report, sink: &mut impl Sink) -> io::Result<()> {
         rows.iter().map(move |row| (row, context))
     }
     let wanted = |group: &Group| report.options.by.is_none_or(|by| by == group.by);
-    let rate = |row: &crate::report::ChurnRow| (row.clone(), report.overview.per_second(row.connections));
+    let rate = |row: &crate::study::report::ChurnRow| (row.clone(), report.overview.per_second(row.connections));
     let churn: Vec<_> = report.churn.iter().map(rate).collect();
     let bins: Vec<_> = report.states.iter().flat_map(|row| row.bins.iter().map(|bin| (row.state, *bin))).collect();
     sink.take(REPORT_FIELDS, std::iter::once((&report.overview, &context)))?;
@@ -122,7 +123,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::report::{By, Options, testing};
+    use crate::study::report::{By, Options, testing};
 
     fn written(format: Format, options: Options) -> String {
         let mut out = Vec::new();

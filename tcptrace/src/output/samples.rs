@@ -3,16 +3,19 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
-use crate::audit::{Compared, Counter, Finding, Verdict};
-use crate::counters::{Increase, Unseen};
-use crate::event::{Cause, Kept};
-use crate::existing::Timer;
-use crate::lifecycle::{Connection, Held, Identity, Loss, Owner, Reason, Stalled, Stay, Stuck, Totals, Transition};
-use crate::names::{Group, Names};
-use crate::snapshot::{By, Count, Entry, Shares};
-use crate::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
+use crate::model::counters::{Increase, Unseen};
+use crate::model::event::{Cause, Kept};
+use crate::model::finding::{Compared, Counter, Finding, Verdict};
+use crate::model::names::{Group, Names};
+use crate::model::row::{
+    Connection, Entry, Held, Identity, Loss, Owner, Reason, Stalled, Stay, Stuck, Totals, Transition,
+};
+use crate::model::socket::Timer;
+use crate::model::stream::Clock;
+use crate::model::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
+use crate::study::snapshot::{By, Count, Shares};
 
-use super::{Clock, Context};
+use super::Context;
 
 /// 2025-01-02T03:04:05Z at boot; with a name for curl's network namespace and control group.
 pub(crate) static CONTEXT: LazyLock<Context> = LazyLock::new(|| {

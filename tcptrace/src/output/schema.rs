@@ -13,7 +13,7 @@ use super::fields::{
     REPORT_OPEN_FIELDS, REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS, REPORT_STATE_FIELDS, SOCKET_FIELDS,
     STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, Shape, Streamed, TRANSITION_FIELDS, UNSEEN_FIELDS,
 };
-use crate::lifecycle::{Connection, Transition};
+use crate::model::row::{Connection, Transition};
 
 /// The rows of one command.
 struct Output {
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
     use crate::output::samples::{self, CONTEXT};
     use crate::output::{Json, Printer, TextOptions};
-    use crate::report::{Options, testing};
+    use crate::study::report::{Options, testing};
 
     /// What the printer of JSON makes of every sample is as the schema has it, and the other way round: nothing that is
     /// required is missing.

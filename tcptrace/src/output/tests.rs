@@ -10,8 +10,8 @@ use rstest::rstest;
 use super::fields::{CONNECTION_FIELDS, STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, TRANSITION_FIELDS};
 use super::samples::{self, CONTEXT};
 use super::{Context, Format, Json, Kind, Printer, TextOptions};
-use crate::lifecycle::{Connection, Identity, Owner, Row, Transition};
-use crate::tcp::{Comm, OwnerSource};
+use crate::model::row::{Connection, Identity, Owner, Row, Transition};
+use crate::model::tcp::{Comm, OwnerSource};
 
 const PLAIN: TextOptions = TextOptions { colour: false, states: false, zone: TimeZone::UTC };
 

@@ -11,11 +11,12 @@ use std::net::SocketAddr;
 
 use anstyle::Style;
 
-use crate::audit::Finding;
-use crate::counters::Increase;
-use crate::lifecycle::{Connection, Held, Identity, Loss, Transition};
-use crate::snapshot::{By, Count, Entry};
-use crate::tcp::{Closer, End, State, Task, TimeWaitEnd};
+use crate::model::counters::Increase;
+use crate::model::finding::Finding;
+use crate::model::row::{Connection, Entry, Held, Identity, Loss, Transition};
+use crate::model::stream::Context;
+use crate::model::tcp::{Closer, End, State, Task, TimeWaitEnd};
+use crate::study::snapshot::{By, Count};
 
 pub(crate) use self::column::fitting;
 use self::column::{Align, Column, Line};
@@ -23,7 +24,7 @@ pub(super) use self::report::words::count;
 pub(super) use self::report::write_report;
 pub(crate) use self::style::{end as end_style, state as state_style};
 use super::time::TimeOfDay;
-use super::{Context, Kind, Printer, TextOptions, counter_words, human, render, sanitise};
+use super::{Kind, Printer, TextOptions, counter_words, human, render, sanitise};
 
 /// The kernel's names are at most 15 bytes; only escaped ones are longer, and those are cut.
 const COMM_WIDTH: usize = 15;

@@ -9,20 +9,6 @@ use super::render::digits;
 
 const NS_PER_S: i64 = 1_000_000_000;
 
-/// Converts `CLOCK_BOOTTIME` to wall-clock time. Whoever drives the printers keeps it up to date.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Clock {
-    /// `CLOCK_REALTIME` minus `CLOCK_BOOTTIME`, in ns.
-    pub boot_to_unix_ns: i64,
-}
-
-impl Clock {
-    /// The Unix time in ns at this `CLOCK_BOOTTIME` in ns.
-    pub fn unix_ns(self, boot_ns: u64) -> i64 {
-        i64::try_from(boot_ns).unwrap_or(i64::MAX).saturating_add(self.boot_to_unix_ns)
-    }
-}
-
 /// Writes RFC 3339 in UTC with 9 digits. Most rows are of the same second as the one before, so it keeps the last one.
 #[derive(Debug, Default)]
 pub(super) struct Rfc3339 {
@@ -83,6 +69,7 @@ fn timestamp(second: i64) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::stream::Clock;
 
     fn rfc3339(times: &[i64]) -> Vec<String> {
         let mut cached = Rfc3339::default();

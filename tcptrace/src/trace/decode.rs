@@ -4,13 +4,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::de::DeserializeOwned;
 
-use super::Item;
 use super::encode::Described;
 use super::wire::{self, Body, bit, end_bit, kind, socket_bit};
-use crate::counters::Sample;
-use crate::event::{Birth, Change, EndFacts, Event, Flow, Found, Holder, Id, Kept, Mini};
-use crate::lifecycle::Totals;
-use crate::tcp::{Comm, Task, Tuple};
+use crate::model::counters::Sample;
+use crate::model::event::{Birth, Change, EndFacts, Event, Flow, Found, Holder, Id, Kept, Mini};
+use crate::model::row::Totals;
+use crate::model::stream::Item;
+use crate::model::tcp::{Comm, Task, Tuple};
 
 /// Goes through the records of a block, which is handed to it again with every call.
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ impl Decoder {
     }
 
     /// Passes over everything but the descriptions of sockets, as far as [`Decoder::next`] would read.
-    pub(super) fn each_socket(&mut self, raw: &[u8], mut each: impl FnMut(&Described)) {
+    pub(super) fn each_socket(&mut self, raw: &[u8], mut each: impl FnMut(Id, &Tuple)) {
         let mut in_a_row = 0;
         while in_a_row < MOST_IN_A_ROW
             && let Some((kind, body)) = self.record(raw)
@@ -79,7 +79,7 @@ impl Decoder {
             in_a_row = if kind::yields_item(kind) { 0 } else { in_a_row + 1 };
             if kind == kind::SOCKET {
                 let Some(socket) = self.describe(body).and_then(|index| self.sockets.get(index)) else { break };
-                each(socket);
+                each(socket.id, &socket.tuple);
             }
         }
         self.at = raw.len();

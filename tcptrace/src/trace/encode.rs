@@ -13,11 +13,11 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::CParameter;
 
-use super::Item;
 use super::block::{BlockHead, LONGEST, MAGIC, VERSION, flag};
 use super::wire::{self, bit, kind, socket_bit};
-use crate::event::{Birth, Change, EndFacts, Event, Flow, Found, Id, Kept, Mini};
-use crate::tcp::{Task, Tuple};
+use crate::model::event::{Birth, Change, EndFacts, Event, Flow, Found, Id, Kept, Mini};
+use crate::model::stream::Item;
+use crate::model::tcp::{Task, Tuple};
 
 /// How hard to pack. More costs several times the CPU for a few percent.
 const LEVEL: i32 = 1;

@@ -1,14 +1,15 @@
 //! From the bytes of a file to blocks, whatever has happened to the file.
 
+use crate::model::event::Id;
+use crate::model::stream::Item;
+use crate::model::tcp::Tuple;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 
 use zstd::bulk::Decompressor;
 
-use super::Item;
 use super::block::{BlockHead, DATA_FRAME, FRAME, FRAME_HEADER, LONGEST_HEAD, MAGIC, NoHead, SKIPPABLE, frame_header};
 use super::decode::{Decoder, Senseless};
-use super::encode::Described;
 
 /// Read at a time.
 const CHUNK: usize = 1 << 16;
@@ -301,7 +302,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// What is read from.
-    pub(super) fn input(&self) -> &R {
+    pub(crate) fn input(&self) -> &R {
         &self.blocks.input
     }
 
@@ -309,7 +310,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub(super) fn each_socket(&mut self, mut each: impl FnMut(&Described)) -> io::Result<()> {
+    pub(crate) fn each_socket(&mut self, mut each: impl FnMut(Id, &Tuple)) -> io::Result<()> {
         if self.open.take().is_some() {
             self.decoder.each_socket(self.blocks.raw(), &mut each);
         }
@@ -323,12 +324,12 @@ impl<R: Read> Reader<R> {
     }
 
     /// Whether a block was read in part.
-    pub(super) fn is_within_block(&self) -> bool {
+    pub(crate) fn is_within_block(&self) -> bool {
         self.open.is_some()
     }
 
     /// Passes over the rest of a block that was read in part.
-    pub(super) fn leave_block(&mut self) {
+    pub(crate) fn leave_block(&mut self) {
         self.open = None;
     }
 
@@ -348,7 +349,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub(super) fn next_part(
+    pub(crate) fn next_part(
         &mut self,
         wanted: impl FnMut(&BlockHead) -> bool,
         most: usize,

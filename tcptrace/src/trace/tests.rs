@@ -11,13 +11,18 @@ use super::block::{BlockHead, FRAME_HEADER, NoHead, VERSION};
 use super::decode::LONGEST_NS;
 use super::wire::kind;
 use super::*;
-use crate::audit::{Compared, Counter, Finding, Verdict};
-use crate::counters::Sample;
-use crate::event::{
-    Birth, Cause, Change, EndFacts, Flags, Flow, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
+use crate::engine::lifecycle::Config;
+use crate::model::counters::Sample;
+use crate::model::criteria::Criteria;
+use crate::model::event::{
+    Birth, Cause, Change, EndFacts, Event, Flags, Flow, Found, Holder, Id, Kept, KilledBy, Losses, Mini, MiniEvent,
+    ResetReason,
 };
-use crate::lifecycle::Totals;
-use crate::tcp::{Comm, State, Task, Tuple};
+use crate::model::finding::{Compared, Counter, Finding, Verdict};
+use crate::model::row::{Row, Totals};
+use crate::model::stream::{Clocks, Head, Item, Origin, Summary};
+use crate::model::tcp::{Comm, State, Task, Tuple};
+use crate::replay::{Recordings, Span};
 
 const RECORDING: [u8; 16] = *b"a recording's id";
 
@@ -278,7 +283,11 @@ proptest! {
     /// Conclusions are drawn from whatever events there are, in whatever order.
     #[test]
     fn no_events_make_it_panic(blocks in prop::collection::vec(prop::collection::vec(items(), 1..60), 1..4)) {
-        check(&file(&blocks)).expect("there are blocks");
+        let bytes = file(&blocks);
+        let recordings = Recordings::of(vec![("bytes".into(), &bytes[..])]).expect("there are blocks");
+        let (config, all) = (Config { sockets: 10_000, ..Config::default() }, Criteria::default());
+        let mut nowhere = |_: &Row, _: &Origin| Ok::<(), io::Error>(());
+        recordings.tell(config, &all, Span::default(), true, &mut nowhere).expect("bytes can be read");
     }
 
     /// Bytes put in, taken away and changed anywhere cost the blocks they are in, and no other.

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Cause, EndFacts, Flags, KilledBy, MiniEvent, ResetReason};
-use crate::tcp::State;
+use crate::model::event::{Cause, EndFacts, Flags, KilledBy, MiniEvent, ResetReason};
+use crate::model::tcp::State;
 
 /// Declares numbers that stand for variants, both ways.
 macro_rules! numbers {

@@ -1,31 +1,74 @@
 //! One line that says how a recording goes.
 
+use std::io::{self, IsTerminal};
+
+use anyhow::Result;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+
+use crate::model::sink::{Sink, Wishes};
+use crate::model::stream::Item;
+use crate::trace::write::{Progress, Recorder};
 
 /// How often it is shown.
 const PROGRESS_NS: u64 = 1_000_000_000;
 
+/// A recorder, and a line about it once somebody wants that.
+pub(super) struct Shown {
+    pub(super) recorder: Recorder,
+    line: Option<Line>,
+}
+
+impl Shown {
+    pub(super) fn new(recorder: Recorder) -> Self {
+        Self { recorder, line: None }
+    }
+
+    /// Shows how it goes, if somebody sits there.
+    pub(super) fn begin(&mut self) {
+        self.line = io::stderr().is_terminal().then(Line::new);
+    }
+}
+
+impl Sink for Shown {
+    fn take(&mut self, items: &[Item]) -> Result<()> {
+        self.recorder.take(items)
+    }
+
+    fn settle(&mut self, now: u64) -> Result<()> {
+        self.recorder.settle(now)?;
+        if let Some(line) = &mut self.line {
+            line.show(now, self.recorder.progress());
+        }
+        Ok(())
+    }
+
+    fn wishes(&mut self) -> Wishes {
+        let due = self.line.as_ref().map(Line::due_at);
+        self.recorder.wishes().and(Wishes { settle_by: due, ..Wishes::default() })
+    }
+}
+
 /// The line. It is gone from the terminal when it is dropped.
-pub(super) struct Progress {
+struct Line {
     bar: ProgressBar,
     begun_at: Option<u64>,
     shown_at: u64,
     events: u64,
 }
 
-impl Progress {
-    pub(super) fn new() -> Self {
+impl Line {
+    fn new() -> Self {
         let bar = ProgressBar::new_spinner()
             .with_style(ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
         Self { bar, begun_at: None, shown_at: 0, events: 0 }
     }
 
     /// When it is to be shown again, in ns of `CLOCK_BOOTTIME`.
-    pub(super) fn due_at(&self) -> u64 {
+    fn due_at(&self) -> u64 {
         self.shown_at + PROGRESS_NS
     }
 
-    pub(super) fn show(&mut self, now: u64, events: u64, bytes: u64, lost: u64) {
+    fn show(&mut self, now: u64, Progress { events, bytes, lost }: Progress) {
         let elapsed_ns = now.saturating_sub(self.shown_at);
         if elapsed_ns < PROGRESS_NS {
             return;
@@ -46,7 +89,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for Line {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

@@ -1,8 +1,9 @@
 //! The fields of what `--audit` finds.
 
-use crate::audit::{Compared, Verdict};
+use crate::model::finding::{Compared, Verdict};
+use crate::model::stream::Context;
 
-use super::{Context, Field, Shape, Value};
+use super::{Field, Shape, Value};
 
 const fn number<R>(
     name: &'static str,

@@ -1,7 +1,7 @@
 //! The fields of `connections`.
 
-use crate::lifecycle::{Connection, Identity, Stuck};
-use crate::tcp::{State, TimeWaitEnd};
+use crate::model::row::{Connection, Identity, Stuck};
+use crate::model::tcp::{State, TimeWaitEnd};
 
 use super::stuck::event;
 use super::{Field, Identified, MayBeStuck, Shape, Streamed, Value, name};

@@ -1,8 +1,9 @@
 //! The fields of what the kernel counts and no event tells.
 
-use crate::counters::Increase;
+use crate::model::counters::Increase;
+use crate::model::stream::Context;
 
-use super::{Context, Field, Shape, Value};
+use super::{Field, Shape, Value};
 
 type Taker = for<'r> fn(&'r Increase, &'r Context) -> Value<'r>;
 

@@ -1,7 +1,7 @@
 //! The fields of what the kernel lets tcptrace measure.
 
 use super::{Field, Shape, Value};
-use crate::probe::{Feature, Service};
+use crate::model::feature::{Feature, Service};
 
 /// The fields of a feature.
 pub static FEATURE_FIELDS: &[Field<(Feature, Service)>] = &[

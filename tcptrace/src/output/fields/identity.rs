@@ -1,10 +1,11 @@
 //! The fields that say which connection a row is about, and whose it is.
 
-use crate::lifecycle::{Identity, Owner};
-use crate::names::Group;
-use crate::tcp::OwnerSource;
+use crate::model::names::Group;
+use crate::model::row::{Identity, Owner};
+use crate::model::stream::Context;
+use crate::model::tcp::OwnerSource;
 
-use super::{Context, Field, Shape, Value, name};
+use super::{Field, Shape, Value, name};
 
 /// A row about a connection.
 pub trait Identified {

@@ -1,6 +1,6 @@
 //! The fields of a loss, which is a row of its own among those of `watch` and `connections`.
 
-use crate::lifecycle::Loss;
+use crate::model::row::Loss;
 
 use super::{Field, Shape, Value};
 

@@ -1,12 +1,12 @@
 //! The fields of a report: one table a kind of row.
 
-use super::{Context, Field, Identified, Shape, Value};
-use crate::lifecycle::Identity;
-use crate::report::{
+use super::{Field, Identified, Shape, Value};
+use crate::model::row::Identity;
+use crate::model::stream::{Context, Lost};
+use crate::model::tcp::{Comm, State, TimeWaitEnd};
+use crate::study::report::{
     Bin, ChurnRow, Count, CounterRow, FailureRow, Group, GroupRow, OpenRow, Overview, Peak, Point, SlowRow, StateRow,
 };
-use crate::tcp::{Comm, State, TimeWaitEnd};
-use crate::trace::Lost;
 
 /// The fields of its head.
 pub static REPORT_FIELDS: &[Field<Overview>] = &[

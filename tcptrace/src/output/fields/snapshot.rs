@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
-use super::{Context, Field, Identified, MayBeStuck, Shape, Value, name};
-use crate::event::Kept;
-use crate::lifecycle::{Identity, Stuck};
-use crate::snapshot::{Count, Entry, Shares};
-use crate::tcp::State;
+use super::{Field, Identified, MayBeStuck, Shape, Value, name};
+use crate::model::event::Kept;
+use crate::model::row::{Entry, Identity, Stuck};
+use crate::model::stream::Context;
+use crate::model::tcp::State;
+use crate::study::snapshot::{Count, Shares};
 
 /// The fields of a socket that exists.
 pub static SOCKET_FIELDS: &[Field<Entry>] = &[

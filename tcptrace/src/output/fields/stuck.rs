@@ -1,7 +1,7 @@
 //! The fields that say what is known of a socket that is stuck.
 
-use crate::lifecycle::Stuck;
-use crate::tcp::Task;
+use crate::model::row::Stuck;
+use crate::model::tcp::Task;
 
 use super::{Field, Shape, Value, name};
 

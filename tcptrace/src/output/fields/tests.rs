@@ -1,9 +1,9 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::event::Cause;
-use crate::report::TRACKED;
-use crate::tcp::{Closer, End, OwnerSource, Side, State, TimeWaitEnd};
+use crate::model::event::Cause;
+use crate::model::tcp::{Closer, End, OwnerSource, Side, State, TimeWaitEnd};
+use crate::study::report::TRACKED;
 
 fn names<R>(fields: &[Field<R>]) -> Vec<&'static str> {
     fields.iter().map(|field| field.name).collect()

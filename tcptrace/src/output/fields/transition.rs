@@ -1,7 +1,7 @@
 //! The fields of `watch`.
 
-use crate::lifecycle::{Identity, Reason, Stuck, Transition};
-use crate::tcp::Closer;
+use crate::model::row::{Identity, Reason, Stuck, Transition};
+use crate::model::tcp::Closer;
 
 use super::stuck::event;
 use super::{Field, Identified, MayBeStuck, Shape, Streamed, Value, name};

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use super::markup::escaped;
-use crate::lifecycle::Connection;
-use crate::report::{Point, TRACKED};
-use crate::tcp::State;
+use crate::model::row::Connection;
+use crate::model::tcp::State;
+use crate::study::report::{Point, TRACKED};
 
 /// What happened in a part of the time.
 pub(super) type Moments = fn(&Point) -> u64;

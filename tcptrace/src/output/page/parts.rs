@@ -5,7 +5,7 @@ use super::chart::{bar, life};
 use super::markup::{Cell, escaped};
 use crate::output::sanitise;
 use crate::output::text::report::words::{bytes, count, counted, duration, ends, group, meaning, percent, rate};
-use crate::report::{By, Property, Slow, SlowRow};
+use crate::study::report::{By, Property, Slow, SlowRow};
 
 impl Writer<'_> {
     /// By closer and by end.
@@ -230,7 +230,7 @@ impl Writer<'_> {
         let host = if self.apart().hosts { format!("{}: ", sanitise(row.host.as_bytes())) } else { String::new() };
         let tuple = &connection.identity.tuple;
         let who = format!("{host}{process}, {} to {}", tuple.local(), tuple.remote());
-        let stay = |stay: &crate::lifecycle::Stay| format!("{} {}", stay.state, stay.held);
+        let stay = |stay: &crate::model::row::Stay| format!("{} {}", stay.state, stay.held);
         let states = connection.stays.iter().map(stay).collect::<Vec<_>>().join(" › ");
         let end = if connection.is_open() { "still open" } else { connection.end.as_str() };
         self.page.raw(&format!(

@@ -4,11 +4,11 @@ use super::Writer;
 use super::chart::{Moments, bar, key, rates, stacked};
 use super::markup::{Cell, escaped};
 use super::parts::{group_key, title};
-use crate::lifecycle::Held;
+use crate::model::row::Held;
+use crate::model::tcp::State;
 use crate::output::text::report::longest;
 use crate::output::text::report::words::{bound, count, duration, group, number, percent, rate, shown_bins};
-use crate::report::{By, GroupRow, Range, StateRow, TRACKED};
-use crate::tcp::State;
+use crate::study::report::{By, GroupRow, Range, StateRow, TRACKED};
 
 impl Writer<'_> {
     /// States and rates, over the whole period.

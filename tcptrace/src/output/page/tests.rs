@@ -3,9 +3,9 @@
 use jiff::tz::TimeZone;
 
 use super::page;
+use crate::model::stream::Lost;
 use crate::output::samples::HOSTILE;
-use crate::report::{Options, Report, testing};
-use crate::trace::Lost;
+use crate::study::report::{Options, Report, testing};
 
 fn written(report: &Report) -> String {
     let mut out = Vec::new();

@@ -3,11 +3,11 @@
 
 use std::io::Write;
 
-use crate::event::Kept;
-use crate::lifecycle::{Connection, Owner, Reason, Stuck, Transition};
+use crate::model::event::Kept;
+use crate::model::row::{Connection, Entry, Owner, Reason, Stuck, Transition};
+use crate::model::tcp::{Closer, End, State, Task, TimeWaitEnd};
 use crate::output::sanitise;
-use crate::snapshot::{By, Count, Entry, Shares};
-use crate::tcp::{Closer, End, State, Task, TimeWaitEnd};
+use crate::study::snapshot::{By, Count, Shares};
 
 /// Writes the note of a change of state.
 pub(super) fn transition(to: &mut Vec<u8>, row: &Transition) {

@@ -18,7 +18,7 @@ use self::spark::sparkline;
 use self::words::Apart;
 use super::style;
 use crate::output::TextOptions;
-use crate::report::{By, Report};
+use crate::study::report::{By, Report};
 
 const HEADING: Style = Style::new().effects(Effects::BOLD);
 

@@ -6,10 +6,12 @@ use anstyle::Style;
 
 use super::column::{Align, Column};
 use super::{Text, note, or_dash, remote, style, word};
+use crate::model::row::Entry;
+use crate::model::stream::Context;
+use crate::model::tcp::State;
 use crate::output::fields::zone;
-use crate::output::{Context, human, render};
-use crate::snapshot::{By, Count, Entry, Shares};
-use crate::tcp::State;
+use crate::output::{human, render};
+use crate::study::snapshot::{By, Count, Shares};
 
 /// Takes one of them.
 type Share = fn(Shares) -> u64;

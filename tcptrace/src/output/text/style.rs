@@ -2,8 +2,8 @@
 
 use anstyle::{AnsiColor, Color, Effects, Style};
 
-use crate::lifecycle::{Reason, Transition};
-use crate::tcp::{Closer, End, State, TimeWaitEnd};
+use crate::model::row::{Reason, Transition};
+use crate::model::tcp::{Closer, End, State, TimeWaitEnd};
 
 /// Resets: red, bold, underlined.
 pub(super) const RESET: Style = colour(AnsiColor::Red).effects(Effects::BOLD.insert(Effects::UNDERLINE));

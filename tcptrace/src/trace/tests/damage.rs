@@ -5,7 +5,12 @@ use std::fs;
 use zerocopy::byteorder::little_endian::U32;
 
 use super::*;
-use crate::lifecycle::Loss;
+use crate::engine::lifecycle::Config;
+use crate::model::criteria::Criteria;
+use crate::model::event::Event;
+use crate::model::row::{Loss, Row};
+use crate::model::stream::{Item, Origin, Summary};
+use crate::replay::{Recordings, Span};
 use crate::trace::block::{LONGEST, LONGEST_READ};
 
 /// The rows of files, and what was in them.
@@ -224,7 +229,7 @@ fn records_without_meaning_are_damage(#[case] record: &[u8]) {
     assert_eq!(decoder.next(&raw, &mut items), Ok(false), "the rest is passed over");
     let mut sockets = 0;
     let mut decoder = decode::Decoder::default();
-    decoder.each_socket(&raw, |_| sockets += 1);
+    decoder.each_socket(&raw, |_, _| sockets += 1);
     assert!(sockets <= 1 << 14, "{sockets}");
     let (read, damage) = read(&[block(&raw), file(&sample())].concat());
     assert_eq!(read.len(), 4);

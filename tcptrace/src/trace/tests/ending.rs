@@ -2,6 +2,7 @@
 
 use super::damage::{told, whole_rows};
 use super::*;
+use crate::model::stream::{Ended, Head, Item, Reason};
 
 fn head(says_end: bool) -> Item {
     Item::Head(Box::new(Head { says_end, ..Head::default() }))

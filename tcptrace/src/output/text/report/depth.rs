@@ -8,9 +8,9 @@ use super::words::{
     bound, bytes, count, counted, duration, ends, group, meaning, number, percent, rate, shown_bins, time,
 };
 use super::{Writer, longest, sparkline, style};
+use crate::model::tcp::State;
 use crate::output::text::column::Align;
-use crate::report::{By, Group, GroupRow, Point, Property, Slow, StateRow, TRACKED, is_failure};
-use crate::tcp::State;
+use crate::study::report::{By, Group, GroupRow, Point, Property, Slow, StateRow, TRACKED, is_failure};
 
 /// What happened in a part of the time.
 type Moments = fn(&Point) -> u64;
@@ -291,7 +291,7 @@ impl<W: Write> Writer<'_, W> {
         ]);
         let rows = self.report.failures.iter().filter(|row| row.group.by == by && is_failure(row.end));
         for row in rows {
-            let style = if crate::report::is_reset(row.end) { style::RESET } else { anstyle::Style::new() };
+            let style = if crate::study::report::is_reset(row.end) { style::RESET } else { anstyle::Style::new() };
             let cells =
                 [row.end.as_str().to_owned(), count(row.connections), percent(row.share), self.named_group(&row.group)];
             table.styled(cells.into_iter().zip([style].into_iter().chain(std::iter::repeat(anstyle::Style::new()))));
@@ -367,7 +367,7 @@ impl<W: Write> Writer<'_, W> {
             let task = connection.identity.owner.map(|owner| owner.task);
             let process = task
                 .map_or("-".to_owned(), |task| format!("{}[{}]", crate::output::sanitise(task.comm.bytes()), task.pid));
-            let stay = |stay: &crate::lifecycle::Stay| format!("{} {}", stay.state, stay.held);
+            let stay = |stay: &crate::model::row::Stay| format!("{} {}", stay.state, stay.held);
             let states: Vec<_> = connection.stays.iter().map(stay).collect();
             let end = if connection.is_open() { "still open" } else { connection.end.as_str() };
             table.row([

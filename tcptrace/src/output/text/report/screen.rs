@@ -7,13 +7,13 @@ use anstyle::Style;
 use super::table::Table;
 use super::words::{bytes, count, counted, duration, ends, group, hosts, number, percent, period, rate, time};
 use super::{HEADING, Writer, sparkline, style, words};
-use crate::counters::Unseen;
-use crate::lifecycle::Held;
+use crate::model::counters::Unseen;
+use crate::model::row::Held;
+use crate::model::stream::Lost;
+use crate::model::tcp::{End, State};
 use crate::output::lost::bound;
 use crate::output::text::column::Align;
-use crate::report::{By, Count, Group, Property, StateRow, TRACKED};
-use crate::tcp::{End, State};
-use crate::trace::Lost;
+use crate::study::report::{By, Count, Group, Property, StateRow, TRACKED};
 
 /// How many are named where there is a table of all further down.
 const NAMED: usize = 3;
@@ -45,7 +45,7 @@ impl<W: Write> Writer<'_, W> {
 
     fn totals(&mut self) -> io::Result<()> {
         let overview = &self.report.overview;
-        let rates = |count: u64, peak: Option<crate::report::Peak>| {
+        let rates = |count: u64, peak: Option<crate::study::report::Peak>| {
             let mean = overview.per_second(count).map_or("-".to_owned(), rate);
             let most = peak.filter(|peak| peak.value > 0.0);
             let most =
@@ -206,7 +206,7 @@ impl<W: Write> Writer<'_, W> {
         let resets = if overview.reset > 0 { format!(", {} by a reset", count(overview.reset)) } else { String::new() };
         self.fact("FAILED", &format!("{} ({}){resets}", count(overview.failed), percent(share)))?;
         let ends = self.report.counts.iter().filter_map(|row| match row.property {
-            Property::End(end) if crate::report::is_failure(end) => Some((end, row.connections)),
+            Property::End(end) if crate::study::report::is_failure(end) => Some((end, row.connections)),
             _ => None,
         });
         for (end, connections) in ends.take(NAMED) {

@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 use jiff::tz::TimeZone;
 
 use crate::output::{Format, TextOptions, report};
-use crate::report::{By, Options, Report, testing};
+use crate::study::report::{By, Options, Report, testing};
 
 fn text(of: &Report) -> String {
     let mut out = Vec::new();

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::lifecycle::Held;
+use crate::model::row::Held;
+use crate::model::tcp::{Comm, End, Side};
 use crate::output::{human, sanitise};
-use crate::report::{Bin, By, ChurnRow, Group, Report};
-use crate::tcp::{Comm, End, Side};
+use crate::study::report::{Bin, By, ChurnRow, Group, Report};
 
 /// `1,234,567`.
 pub(in crate::output) fn count(number: u64) -> String {

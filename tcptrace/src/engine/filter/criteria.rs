@@ -1,0 +1,389 @@
+//! What is asked of a connection, and of a row.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use tcptrace_common::FILTER_PORTS;
+
+use super::Verdict;
+use crate::model::criteria::Criteria;
+use crate::model::event::Kept;
+use crate::model::names::Names;
+use crate::model::row::{Connection, Entry, Held, Identity, Row, Stuck, Transition};
+use crate::model::tcp::{Closer, Comm, End, OwnerSource, State, Task};
+
+impl Criteria {
+    /// Whether they let everything through.
+    pub fn is_empty(&self) -> bool {
+        !self.ask_connections() && self.states.is_empty() && self.min_duration_ns.is_none()
+    }
+
+    /// The part of it that the kernel side can check, without hiding anything that may match.
+    pub fn kernel(&self) -> tcptrace_common::Filter {
+        tcptrace_common::Filter {
+            ports: kernel_ports(&self.ports),
+            local_ports: kernel_ports(&self.local_ports),
+            remote_ports: kernel_ports(&self.remote_ports),
+            netns: if let [netns] = self.netns[..] { netns } else { 0 },
+            family: match (self.ipv4, self.ipv6) {
+                (true, false) => 4,
+                (false, true) => 6,
+                _ => 0,
+            },
+        }
+    }
+
+    /// Whether anything is asked of connections as a whole.
+    pub(super) fn ask_connections(&self) -> bool {
+        let ports = [&self.ports, &self.local_ports, &self.remote_ports];
+        let by_place = !self.networks.is_empty() || !self.netns.is_empty() || self.ipv4 != self.ipv6;
+        let by_owner = !self.pids.is_empty() || !self.comms.is_empty() || !self.cgroups.is_empty();
+        by_place || by_owner || !self.closers.is_empty() || ports.into_iter().any(|ports| !ports.is_empty())
+    }
+
+    /// Whether anything is asked of all processes that have to do with a connection.
+    pub(super) fn ask_processes(&self) -> bool {
+        let asks_nobody = self.pids.is_empty() && self.comms.is_empty() && self.cgroups.is_empty();
+        !(self.owner_only || asks_nobody)
+    }
+
+    /// Whether the connection of a row matches; `None` while that depends on what is not known yet. The last row of a
+    /// connection always decides.
+    pub(super) fn decide(&self, row: &Row, names: &Names) -> Option<Verdict> {
+        let Some(facts) = Facts::of(row) else { return Some(Verdict::Shown) };
+        match self.ask(&facts, names) {
+            Some(true) => Some(Verdict::Shown),
+            Some(false) => Some(Verdict::Hidden),
+            None if facts.is_last => Some(self.judge(&facts, names)),
+            None => None,
+        }
+    }
+
+    /// The same of a row that does not say enough, if nothing more will be known of its connection.
+    pub(super) fn give_up_on(&self, row: &Row, names: &Names) -> Verdict {
+        let Some(facts) = Facts::of(row) else { return Verdict::Shown };
+        match self.judge(&facts.at_last(), names) {
+            // That nobody has closed it yet is not known to match.
+            Verdict::Shown => Verdict::Hidden,
+            verdict => verdict,
+        }
+    }
+
+    /// Whether a socket that exists matches, by what is known of it now.
+    pub fn judge_socket(&self, socket: &Entry, names: &Names) -> Verdict {
+        if self.socket_passes(socket) { self.judge(&Facts::of_socket(socket), names) } else { Verdict::Hidden }
+    }
+
+    /// Whether a process is one of those that are asked for.
+    pub fn wants_process(&self, task: &Task, names: &Names) -> bool {
+        let is_in = |wanted: &String| names.is_process_in(task.pid, wanted) == Some(true);
+        let is_named = |comm: &String| task.comm.bytes() == Comm::from(comm.as_str()).bytes();
+        let is_wanted =
+            self.pids.contains(&task.pid) || self.comms.iter().any(is_named) || self.cgroups.iter().any(is_in);
+        !self.owner_only && is_wanted
+    }
+
+    /// All is known that will be.
+    fn judge(&self, facts: &Facts<'_>, names: &Names) -> Verdict {
+        match self.ask(facts, names) {
+            Some(true) => Verdict::Shown,
+            Some(false) => Verdict::Hidden,
+            None if self.ask_others(facts) == Some(true) => Verdict::Undecided,
+            None => Verdict::Unknown,
+        }
+    }
+
+    fn socket_passes(&self, socket: &Entry) -> bool {
+        let in_state = self.states.is_empty() || self.states.contains(&socket.state);
+        in_state && self.long_enough(socket.stay.age.known_ns())
+    }
+
+    fn ask(&self, facts: &Facts<'_>, names: &Names) -> Option<bool> {
+        all([self.ask_others(facts), any_of(&self.cgroups, |wanted| self.group(facts, wanted, names))])
+    }
+
+    /// Asks the socket's control group, and those of the processes that have to do with it.
+    fn group(&self, facts: &Facts<'_>, wanted: &str, names: &Names) -> Option<bool> {
+        let socket = facts.identity.cgroup.and_then(|id| names.group(id)).map(|group| group.is(wanted));
+        if self.owner_only {
+            return socket;
+        }
+        // Nearly always its owner has made it: then both are in one group.
+        let owner = facts.identity.owner.and_then(|owner| names.is_process_in(owner.task.pid, wanted)).or(socket);
+        let is_other = |task: &Task| facts.identity.owner.is_none_or(|owner| owner.task.pid != task.pid);
+        let of = |task: Task| if is_other(&task) { names.is_process_in(task.pid, wanted) } else { owner };
+        any([socket, owner, facts.closed_by.answer(of), facts.holder(of)])
+    }
+
+    /// Asks those who have to do with a socket.
+    fn process(&self, facts: &Facts<'_>, matches: impl Fn(&Task) -> bool) -> Option<bool> {
+        let owner = facts.owner(&matches);
+        if self.owner_only {
+            return owner;
+        }
+        let of = |task: Task| Some(matches(&task));
+        any([owner, facts.closed_by.answer(of), facts.holder(of)])
+    }
+
+    /// All but the control group.
+    fn ask_others(&self, facts: &Facts<'_>) -> Option<bool> {
+        all([
+            self.family(facts.identity),
+            any_of(&self.netns, |netns| facts.identity.netns.map(|known| known == *netns)),
+            self.ports(facts),
+            any_of(&self.networks, |network| facts.in_network(network)),
+            any_of(&self.pids, |pid| self.process(facts, |task| task.pid == *pid)),
+            any_of(&self.comms, |comm| {
+                self.process(facts, |task| task.comm.bytes() == Comm::from(comm.as_str()).bytes())
+            }),
+            any_of(&self.closers, |closer| facts.closer(*closer)),
+        ])
+    }
+
+    /// Whether a row matches whose connection does.
+    pub(super) fn passes(&self, row: &Row) -> bool {
+        match row {
+            Row::Transition(row) => self.passes_transition(row),
+            Row::Connection(row) => self.passes_connection(row),
+            Row::Loss(_) | Row::Audit(_) => true,
+            Row::Counter(row) => self.netns.is_empty() || self.netns.contains(&row.netns),
+        }
+    }
+
+    fn passes_transition(&self, row: &Transition) -> bool {
+        let in_state = self.states.is_empty() || self.states.contains(&row.old) || self.states.contains(&row.new);
+        in_state && self.long_enough(row.held.known_ns())
+    }
+
+    fn passes_connection(&self, row: &Connection) -> bool {
+        if self.states.is_empty() {
+            return self.long_enough(lifetime(row));
+        }
+        let mut stays = row.stays.iter().filter(|stay| self.states.contains(&stay.state));
+        stays.any(|stay| self.long_enough(stay.held.known_ns()))
+    }
+
+    fn long_enough(&self, known_ns: Option<u64>) -> bool {
+        self.min_duration_ns.is_none_or(|least| known_ns.is_some_and(|known| known >= least))
+    }
+
+    fn family(&self, identity: &Identity) -> Option<bool> {
+        Some(self.ipv4 == self.ipv6 || identity.tuple.is_ipv4() == self.ipv4)
+    }
+
+    fn ports(&self, facts: &Facts<'_>) -> Option<bool> {
+        let (local, remote) = (facts.identity.tuple.local_port, facts.identity.tuple.remote_port);
+        // What has no port in the end never had one.
+        let same_port = |wanted: u16, port: u16| same_port(wanted, port).or(facts.is_last.then_some(false));
+        let is_local = |port: &u16| same_port(*port, local);
+        // A listener never has a remote port.
+        let is_remote = |port: &u16| if facts.is_listener { Some(false) } else { same_port(*port, remote) };
+        all([
+            any_of(&self.local_ports, is_local),
+            any_of(&self.remote_ports, is_remote),
+            any_of(&self.ports, |port| any([is_local(port), is_remote(port)])),
+        ])
+    }
+}
+
+/// What a row tells of its connection.
+struct Facts<'r> {
+    identity: &'r Identity,
+    closer: Option<Closer>,
+    /// The process that closed it.
+    closed_by: ClosedBy,
+    /// A process that has it now, or listens for it.
+    holder: Option<Task>,
+    /// Others have it too.
+    has_more_holders: bool,
+    /// No process is known to have had it, because none has since it was met.
+    is_nobodys: bool,
+    /// The peer's FIN may still cross ours, which makes an active close a simultaneous one.
+    may_cross: bool,
+    is_listener: bool,
+    is_last: bool,
+}
+
+/// What is known of the process that closed a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClosedBy {
+    Process(Task),
+    /// None has, and none will.
+    Nobody,
+    /// Some process has, or may yet.
+    Unknown,
+}
+
+impl ClosedBy {
+    /// Of a connection that one end has closed.
+    fn of(closed_by: Option<Task>, closer: Option<Closer>, is_last: bool) -> Self {
+        match closed_by {
+            Some(task) => Self::Process(task),
+            // The peer's doing needs none of ours.
+            None if is_last && !matches!(closer, Some(Closer::Active | Closer::Simultaneous)) => Self::Nobody,
+            None => Self::Unknown,
+        }
+    }
+
+    fn answer(self, of: impl FnOnce(Task) -> Option<bool>) -> Option<bool> {
+        match self {
+            Self::Process(task) => of(task),
+            Self::Nobody => Some(false),
+            Self::Unknown => None,
+        }
+    }
+}
+
+impl<'r> Facts<'r> {
+    fn of(row: &'r Row) -> Option<Self> {
+        Some(match row {
+            Row::Transition(row) => Self {
+                identity: &row.identity,
+                closer: row.closer,
+                closed_by: ClosedBy::of(row.closed_by, row.closer, row.new == State::Closed),
+                holder: row.stuck.as_ref().and_then(holder),
+                has_more_holders: row.stuck.as_ref().is_some_and(has_more_holders),
+                is_nobodys: row.old == State::TimeWait || row.orphan,
+                may_cross: row.new == State::FinWait1,
+                is_listener: row.new == State::Listen || (row.old, row.new) == (State::Listen, State::Closed),
+                is_last: row.new == State::Closed,
+            },
+            Row::Connection(row) => Self {
+                identity: &row.identity,
+                closer: Some(row.closer),
+                closed_by: ClosedBy::of(row.closed_by, Some(row.closer), true),
+                holder: row.stuck.as_deref().and_then(holder),
+                has_more_holders: row.stuck.as_deref().is_some_and(has_more_holders),
+                is_nobodys: row.end == End::NeverAccepted || is_only_mini(row),
+                may_cross: false,
+                is_listener: false,
+                is_last: true,
+            },
+            Row::Loss(_) | Row::Audit(_) | Row::Counter(_) => return None,
+        })
+    }
+
+    fn of_socket(socket: &'r Entry) -> Self {
+        Self {
+            identity: &socket.identity,
+            closer: socket.closer,
+            closed_by: ClosedBy::Nobody,
+            // Of several, it is one that is asked for.
+            holder: holder(&socket.stay),
+            has_more_holders: false,
+            is_nobodys: socket.kept != Kept::Held,
+            may_cross: false,
+            is_listener: socket.state == State::Listen,
+            is_last: true,
+        }
+    }
+
+    /// Nothing more will be known.
+    fn at_last(self) -> Self {
+        let closed_by = match self.closed_by {
+            ClosedBy::Process(task) => ClosedBy::Process(task),
+            _ => ClosedBy::of(None, self.closer, true),
+        };
+        Self { closed_by, is_last: true, ..self }
+    }
+
+    fn holder(&self, of: impl FnOnce(Task) -> Option<bool>) -> Option<bool> {
+        match self.holder.map_or(Some(false), of) {
+            Some(false) if self.has_more_holders => None,
+            answer => answer,
+        }
+    }
+
+    fn in_network(&self, network: &IpNet) -> Option<bool> {
+        let tuple = &self.identity.tuple;
+        any([tuple.local().ip(), tuple.remote().ip()].map(|ip| self.ip_in_network(ip, network)))
+    }
+
+    fn ip_in_network(&self, ip: IpAddr, network: &IpNet) -> Option<bool> {
+        // A listener's addresses stay unspecified, a connection's do not.
+        let may_come = ip.is_unspecified() && !self.is_listener && !self.is_last;
+        if may_come { None } else { Some(network.contains(&ip)) }
+    }
+
+    /// Asks the owner. Who listens need not be who accepts, so a listener that does not match says nothing yet.
+    fn owner(&self, matches: impl Fn(&Task) -> bool) -> Option<bool> {
+        let Some(owner) = &self.identity.owner else { return self.is_nobodys.then_some(false) };
+        match owner.source {
+            _ if matches(&owner.task) => Some(true),
+            OwnerSource::Listen if !self.is_listener && !self.is_last => None,
+            OwnerSource::Unknown => None,
+            _ => Some(false),
+        }
+    }
+
+    fn closer(&self, wanted: Closer) -> Option<bool> {
+        match self.closer {
+            None | Some(Closer::Unknown) if self.is_last => Some(wanted == Closer::Unknown),
+            None | Some(Closer::Unknown) => None,
+            Some(Closer::Active) if self.may_cross => match wanted {
+                Closer::Active | Closer::Simultaneous => None,
+                _ => Some(false),
+            },
+            Some(closer) => Some(closer == wanted),
+        }
+    }
+}
+
+/// Who has it, or listens for what nobody has accepted.
+fn holder(stuck: &Stuck) -> Option<Task> {
+    stuck.holder.map(|(task, _)| task).or(stuck.listener)
+}
+
+fn has_more_holders(stuck: &Stuck) -> bool {
+    stuck.holders.is_some_and(|holders| holders > 1)
+}
+
+/// Whether it was met when no process had it any more.
+fn is_only_mini(row: &Connection) -> bool {
+    row.opened_ns.is_none() && row.stays.iter().all(|stay| stay.state == State::TimeWait)
+}
+
+/// True if nothing is asked for, or anything of it holds.
+fn any_of<T>(wanted: &[T], holds: impl Fn(&T) -> Option<bool>) -> Option<bool> {
+    if wanted.is_empty() { Some(true) } else { any(wanted.iter().map(holds)) }
+}
+
+fn any(answers: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
+    let mut result = Some(false);
+    for answer in answers {
+        match answer {
+            Some(true) => return answer,
+            Some(false) => {}
+            None => result = None,
+        }
+    }
+    result
+}
+
+fn all(answers: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
+    any(answers.into_iter().map(|answer| answer.map(|holds| !holds))).map(|fails| !fails)
+}
+
+/// Whether a port is the wanted one; `None` while there is none.
+fn same_port(wanted: u16, port: u16) -> Option<bool> {
+    (port != 0).then_some(port == wanted)
+}
+
+/// From opening to end, or the part of it that was seen, in ns.
+fn lifetime(row: &Connection) -> Option<u64> {
+    match row.opened_ns {
+        Some(opened) => Some(row.closed_ns.saturating_sub(opened)),
+        None => row.stays.iter().map(|stay| stay.held).filter_map(Held::known_ns).reduce(u64::saturating_add),
+    }
+}
+
+/// All of them, or none if they do not fit: a part of them would hide what the others match. Port 0 means unused.
+fn kernel_ports(ports: &[u16]) -> [u16; FILTER_PORTS] {
+    let mut slots = [0; FILTER_PORTS];
+    if !ports.contains(&0)
+        && let Some(slots) = slots.get_mut(..ports.len())
+    {
+        slots.copy_from_slice(ports);
+    }
+    slots
+}

@@ -1,0 +1,367 @@
+//! The rules: how a connection ended, who closed it, and which transitions say something about the current task.
+//!
+//! They follow the kernel's own order of events (`net/ipv4/tcp.c`, `tcp_input.c`, `tcp_timer.c`, `tcp_minisocks.c`;
+//! 5.8 to 6.19): `sk_err` is set before the state changes wherever a reset, a timeout or a kill ends a connection,
+//! and is 0 where the process or the FIN exchange did.
+
+use crate::model::event::{Birth, Change, EndFacts, Flags, KilledBy, ResetReason};
+use crate::model::tcp::{Closer, End, State, TimeWaitEnd};
+
+const EPIPE: u16 = 32;
+const ECONNABORTED: u16 = 103;
+const ECONNRESET: u16 = 104;
+const ETIMEDOUT: u16 = 110;
+const ECONNREFUSED: u16 = 111;
+
+/// How a connection ended: how, and what became of its TIME_WAIT where one was due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ending {
+    pub(super) end: End,
+    pub(super) time_wait: Option<TimeWaitEnd>,
+}
+
+impl From<End> for Ending {
+    fn from(end: End) -> Self {
+        Self { end, time_wait: None }
+    }
+}
+
+/// What the closing of a full socket means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The connection has ended.
+    Ended(Ending),
+    /// A mini-socket carries on.
+    Mini {
+        /// `FIN_WAIT2` or `TIME_WAIT`.
+        substate: State,
+        /// In how many ns its timer is due.
+        due_ns: u64,
+    },
+    /// It depends on whether a reset is sent right after.
+    AwaitReset(Alternatives),
+}
+
+/// What an end is, depending on the reset that follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Alternatives {
+    /// When one is sent.
+    with_reset: End,
+    /// When one is sent for this very reason only.
+    only_for: Option<ResetReason>,
+    /// When none is.
+    without: Ending,
+    /// A process closes it: the reset is sent before the socket is destroyed.
+    by_process: bool,
+}
+
+/// Whether a reset was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResetSent {
+    Yes(ResetReason),
+    /// It would have been seen.
+    No,
+    /// It may have gone unseen.
+    Unknown,
+}
+
+impl Alternatives {
+    /// The ending, now that a reset was sent, or that none will be.
+    pub(super) fn resolve(self, reset: ResetSent) -> Ending {
+        match (reset, self.only_for) {
+            (ResetSent::Yes(_), None) => self.with_reset.into(),
+            (ResetSent::Yes(sent), Some(wanted)) if sent == wanted => self.with_reset.into(),
+            (ResetSent::Unknown, _) if self.without.end != self.with_reset => {
+                let time_wait = self.without.time_wait.map(|_| TimeWaitEnd::Unknown);
+                Ending { end: End::Unknown, time_wait }
+            }
+            _ => self.without,
+        }
+    }
+
+    /// Whether no reset follows the destruction of the socket.
+    pub(super) fn is_settled_by_destruction(self) -> bool {
+        self.by_process
+    }
+}
+
+/// What it means that a full socket was closed, which may have been shut down in both directions before.
+pub(super) fn closing(change: &Change, reset_before: Option<ResetReason>, was_shut: bool) -> Verdict {
+    let (Some(flags), Some(facts)) = (change.flags, change.end) else { return unknown(change.old) };
+    if facts.err != 0 {
+        return by_error(change.old, &facts);
+    }
+    if let Birth::Made { substate, due_ns } = facts.mini {
+        return Verdict::Mini { substate, due_ns };
+    }
+    match change.old {
+        State::SynSent => ended(connecting(change, flags, &facts)),
+        State::FinWait2 if flags.done => no_time_wait(&facts),
+        State::Closing if facts.all_acked && facts.totals.bytes_unread == 0 => no_time_wait(&facts),
+        State::FinWait2 if flags.dead => orphan_in_fin_wait2(&facts, reset_before),
+        State::LastAck if facts.all_acked => ended(End::Fin),
+        _ => by_process(flags, &facts, was_shut),
+    }
+}
+
+fn ended(end: End) -> Verdict {
+    Verdict::Ended(end.into())
+}
+
+/// Where the hook shows no facts.
+fn unknown(old: State) -> Verdict {
+    let due = matches!(old, State::FinWait2 | State::Closing);
+    Verdict::Ended(Ending { end: End::Unknown, time_wait: due.then_some(TimeWaitEnd::Unknown) })
+}
+
+fn by_error(old: State, facts: &EndFacts) -> Verdict {
+    let connecting = matches!(old, State::SynSent | State::SynRecv);
+    ended(match facts.err {
+        ECONNABORTED => End::Killed,
+        ECONNREFUSED if connecting => End::Refused,
+        ETIMEDOUT if connecting => End::ConnectTimeout,
+        EPIPE | ECONNRESET => return by_reset(old),
+        ETIMEDOUT => by_timeout(facts),
+        // ICMP, or an ICMP error that was kept until the timeout.
+        _ => End::Unreachable,
+    })
+}
+
+fn by_reset(old: State) -> Verdict {
+    match old {
+        // Data for a socket that can take none any more: the kernel treats it as if a reset had come, and sends one.
+        State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => Verdict::AwaitReset(Alternatives {
+            with_reset: End::ResetDataAfterClose,
+            only_for: Some(ResetReason::AbortOnData),
+            without: End::ResetReceived.into(),
+            by_process: false,
+        }),
+        _ => ended(End::ResetReceived),
+    }
+}
+
+fn by_timeout(facts: &EndFacts) -> End {
+    if facts.keepalive && facts.all_acked && facts.probes > 0 {
+        End::KeepaliveTimeout
+    } else if facts.user_timeout {
+        End::UserTimeout
+    } else {
+        End::RetransmitTimeout
+    }
+}
+
+/// A connect that ends without an error: a process gave it up, by `close`, `shutdown` or `connect(AF_UNSPEC)`, or the
+/// kernel found no port for it. In the latter case no SYN was sent, nor a sequence number chosen for it, which tells it
+/// from a Fast Open connect that waits for data (`tcp_v4_connect` in `net/ipv4/tcp_ipv4.c`).
+fn connecting(change: &Change, flags: Flags, facts: &EndFacts) -> End {
+    if change.tuple.local_port == 0 {
+        return End::NoLocalPort;
+    }
+    match flags.has_sent {
+        Some(true) => End::ClosedWhileConnecting,
+        _ if flags.rcv_shutdown && flags.send_shutdown => End::ClosedWhileConnecting,
+        Some(false) if facts.all_acked => End::NoLocalPort,
+        _ => End::Unknown,
+    }
+}
+
+/// A connection that is set up without a packet (`TCP_REPAIR`): it was begun elsewhere, by nobody knows which end.
+pub(super) fn is_restored(change: &Change) -> bool {
+    let is_silent = change.flags.is_some_and(|flags| flags.has_sent == Some(false));
+    is_silent && (change.old, change.new) == (State::SynSent, State::Established)
+}
+
+/// The closing of a socket of which nothing was seen before. It had no cookie by which its mini-socket could have been
+/// known when that was made: that none was seen says nothing.
+pub(super) fn without_proof(change: &Change) -> Change {
+    let unseen = |end: EndFacts| match end.mini {
+        Birth::None => EndFacts { mini: Birth::NotWatched, ..end },
+        Birth::NotWatched | Birth::Made { .. } => end,
+    };
+    Change { end: change.end.map(unseen), ..*change }
+}
+
+/// How certain it is that a mini-socket was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Certain,
+    /// If a reset follows, none was due.
+    UnlessReset,
+}
+
+/// Whether a mini-socket was due when a full socket was closed, and none was made.
+pub(crate) fn time_wait_refused(change: &Change) -> Option<Refusal> {
+    if change.new != State::Closed || change.flags.is_none() {
+        return None;
+    }
+    let is_refused = |ending: &Ending| ending.time_wait == Some(TimeWaitEnd::Refused);
+    match closing(change, None, false) {
+        Verdict::Ended(ending) if is_refused(&ending) => Some(Refusal::Certain),
+        Verdict::AwaitReset(Alternatives { without, .. }) if is_refused(&without) => Some(Refusal::UnlessReset),
+        _ => None,
+    }
+}
+
+/// Both FINs are done, ours first, but no mini-socket was made.
+fn no_time_wait(facts: &EndFacts) -> Verdict {
+    let why = if facts.mini == Birth::None { TimeWaitEnd::Refused } else { TimeWaitEnd::Unknown };
+    Verdict::Ended(Ending { end: End::Fin, time_wait: Some(why) })
+}
+
+/// An orphan whose peer has not closed yet, and no mini-socket was made for it to wait in.
+fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> Verdict {
+    if facts.linger2_negative {
+        return Verdict::AwaitReset(Alternatives {
+            with_reset: End::ResetOther,
+            only_for: None,
+            without: End::Unknown.into(),
+            by_process: false,
+        });
+    }
+    // Before it gives up what is no mini-socket, the timer sends a reset (`tcp_keepalive_timer` in `net/ipv4/tcp_timer.c`).
+    match reset_before {
+        Some(ResetReason::AbortOnMemory) => return ended(End::OrphanKilled),
+        Some(_) => return ended(End::FinWait2Timeout),
+        None => {}
+    }
+    if facts.mini == Birth::NotWatched {
+        return Verdict::Ended(Ending { end: End::Unknown, time_wait: Some(TimeWaitEnd::Unknown) });
+    }
+    Verdict::AwaitReset(Alternatives {
+        with_reset: End::ResetDataAfterClose,
+        only_for: None,
+        without: Ending { end: End::Fin, time_wait: Some(TimeWaitEnd::Refused) },
+        by_process: false,
+    })
+}
+
+/// A process, or a listener that is closed, drops the connection. The kernel sends a reset then, but for a socket in
+/// `TCP_REPAIR` and for one whose FIN is out after the peer's (`tcp_disconnect` in `net/ipv4/tcp.c`). A close sends one only
+/// for data that was not read, and with a linger time of 0; it shuts down both directions first.
+fn by_process(flags: Flags, facts: &EndFacts, was_shut: bool) -> Verdict {
+    if flags.dead {
+        return ended(End::OrphanKilled);
+    }
+    let with_reset = if !flags.has_socket {
+        End::NeverAccepted
+    } else if !(flags.rcv_shutdown && flags.send_shutdown) || facts.totals.bytes_unread == 0 && !facts.linger0 {
+        End::Disconnected
+    } else if was_shut {
+        End::Unknown
+    } else if facts.totals.bytes_unread > 0 {
+        End::ResetUnreadData
+    } else {
+        End::ResetLinger0
+    };
+    let without = if flags.has_socket { End::Disconnected } else { End::NeverAccepted };
+    Verdict::AwaitReset(Alternatives { with_reset, only_for: None, without: without.into(), by_process: true })
+}
+
+/// What it means that a mini-socket was killed in FIN_WAIT2.
+pub(super) fn fin_wait2_killed(by: KilledBy) -> End {
+    match by {
+        KilledBy::Segment => End::ResetDataAfterClose,
+        KilledBy::Reset => End::ResetReceived,
+        KilledBy::Admin => End::Killed,
+        KilledBy::Netns => End::OrphanKilled,
+        KilledBy::Connect | KilledBy::Unknown => End::Unknown,
+    }
+}
+
+/// What it means that a mini-socket was killed in TIME_WAIT.
+pub(super) fn time_wait_killed(by: KilledBy) -> TimeWaitEnd {
+    match by {
+        KilledBy::Connect => TimeWaitEnd::Reused,
+        KilledBy::Segment => TimeWaitEnd::NewSyn,
+        KilledBy::Reset => TimeWaitEnd::Reset,
+        KilledBy::Admin => TimeWaitEnd::Killed,
+        KilledBy::Netns => TimeWaitEnd::NetnsGone,
+        KilledBy::Unknown => TimeWaitEnd::Unknown,
+    }
+}
+
+/// Who closed first, as far as a state alone tells.
+pub(crate) fn closer_in(state: State) -> Option<Closer> {
+    match state {
+        State::FinWait1 | State::FinWait2 => Some(Closer::Active),
+        State::CloseWait | State::LastAck => Some(Closer::Passive),
+        State::Closing => Some(Closer::Simultaneous),
+        _ => None,
+    }
+}
+
+/// Who ended a connection that ended before any FIN.
+pub(super) fn closer_by(end: End, old: State) -> Closer {
+    if matches!(old, State::SynSent | State::SynRecv) {
+        return Closer::NeverEstablished;
+    }
+    match end {
+        End::ConnectTimeout | End::RetransmitTimeout | End::KeepaliveTimeout | End::UserTimeout | End::Unreachable => {
+            Closer::Timeout
+        }
+        End::ResetReceived => Closer::ResetRemote,
+        End::ResetUnreadData | End::ResetLinger0 | End::ResetDataAfterClose | End::ResetOther => Closer::ResetLocal,
+        End::OrphanKilled | End::Killed => Closer::Killed,
+        End::Refused | End::NoLocalPort | End::ClosedWhileConnecting => Closer::NeverEstablished,
+        // Where a reset was sent, that is known before.
+        End::Disconnected | End::NeverAccepted | End::Fin | End::FinWait2Timeout | End::Unknown => Closer::Unknown,
+    }
+}
+
+/// Who ended a connection by a reset that followed its closing.
+pub(super) fn closer_by_reset(end: End, old: State) -> Closer {
+    match end {
+        End::Disconnected | End::NeverAccepted if !matches!(old, State::SynSent | State::SynRecv) => Closer::ResetLocal,
+        _ => closer_by(end, old),
+    }
+}
+
+/// What the current task of a transition is to the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It called `connect`.
+    Connects,
+    /// It called `listen`.
+    Listens,
+    /// It closed or shut down the socket.
+    Closes,
+    /// It destroyed somebody else's socket.
+    Kills,
+    /// It only happened to be on the CPU.
+    Bystander,
+}
+
+/// Transitions made by a system call are the current task's; those made by packets and timers are not.
+pub(super) fn role(change: &Change, shut_early: bool) -> Role {
+    let err = change.end.map_or(0, |end| end.err);
+    match (change.old, change.new) {
+        (State::Closed, State::SynSent) => Role::Connects,
+        (State::Closed, State::Listen) => Role::Listens,
+        _ if change.new == State::Closed && err == ECONNABORTED => Role::Kills,
+        (State::Listen, State::Closed) => Role::Closes,
+        (State::Closed | State::Listen, _) => Role::Bystander,
+        (old, new) if old == new => Role::Closes,
+        // After a shutdown in SYN_RECV the FIN goes out when the connection is established, in soft interrupt.
+        (_, State::FinWait1) if shut_early => Role::Bystander,
+        (_, State::FinWait1) | (State::CloseWait, State::LastAck) => Role::Closes,
+        (old, State::Closed) if err == 0 && closed_by_call(old, change) => Role::Closes,
+        _ => Role::Bystander,
+    }
+}
+
+/// Whether the current task of a change may have made it.
+pub(crate) fn is_call(change: &Change) -> bool {
+    !matches!(role(change, false), Role::Bystander)
+}
+
+/// Whether a socket that was closed without an error was so by a system call: no packet and no timer closes a socket
+/// that a process holds, except at the end of a FIN exchange.
+fn closed_by_call(old: State, change: &Change) -> bool {
+    let Some(flags) = change.flags else { return false };
+    match old {
+        State::SynSent => true,
+        State::Established | State::CloseWait | State::SynRecv => !flags.dead,
+        State::FinWait1 | State::FinWait2 => !flags.dead && flags.has_socket && !flags.done,
+        _ => false,
+    }
+}

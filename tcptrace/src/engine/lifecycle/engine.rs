@@ -1,0 +1,655 @@
+//! The state machine.
+
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+
+use super::config::{Config, Stats};
+use super::conn::{Conn, MINI, Mark, progress};
+use super::deadlines::{Deadline, Deadlines};
+use super::decide::{self, Alternatives, Ending, ResetSent, Verdict};
+use super::store::{self, Place, Store};
+use super::stuck::Waiting;
+use super::survey::Inquiry;
+use super::tell::{Teller, reason};
+use crate::model::event::{Cause, Change, Event, Id, KilledBy, Mini, MiniEvent, ResetReason};
+use crate::model::row::{Held, Loss, Row};
+use crate::model::tcp::{End, OwnerSource, Side, State, Task, TimeWaitEnd};
+
+/// How long to wait for a reset that may follow the closing of a socket. They come in the same soft interrupt, but a
+/// virtual CPU can stand still in the midst of it.
+const RESET_FOLLOWS_NS: u64 = 200_000_000;
+
+/// How long an event of a mini-socket may be ahead of the closing of its full socket. Both are reported within one soft
+/// interrupt, but a virtual CPU can stand still between them. After that the closing is known to be lost.
+const OVERTAKES_NS: u64 = 1_000_000_000;
+
+/// How long a TIME_WAIT is taken to last, for giving up on it only, while none has been seen to begin.
+const LENGTH_UNKNOWN_NS: u64 = 120_000_000_000;
+
+/// Sockets that are forgotten are told of together, so often at most: there can be one with every event.
+const FORGOTTEN_NS: u64 = 1_000_000_000;
+
+/// Rebuilds the life of every connection from events.
+///
+/// Feed it events in the order of the stream, and let time pass with [`Engine::advance`] while there are none. What
+/// it concludes depends on nothing else.
+#[derive(Debug)]
+pub struct Engine {
+    pub(super) conns: Store,
+    pub(super) teller: Teller,
+    /// Children that are known by their address only, and when they came to be (before 6.15).
+    embryos: HashMap<u64, u64, FixedState>,
+    /// Ends that depend on a reset that may follow.
+    awaiting: HashMap<u64, Awaiting, FixedState>,
+    /// Events of mini-sockets that overtook the closing of the full socket on another CPU.
+    early: HashMap<u64, Early, FixedState>,
+    pub(super) deadlines: Deadlines,
+    /// Sockets to look at again, if they stay.
+    pub(super) waiting: Waiting,
+    /// What is being asked of the kernel.
+    pub(super) inquiry: Inquiry,
+    /// How many were forgotten that nothing was told of yet, and since when.
+    forgotten: Option<(u64, u64)>,
+    pub(super) now: u64,
+    /// How long a TIME_WAIT is set to last here, once one was seen to begin.
+    time_wait_ns: Option<u64>,
+}
+
+/// A connection that has ended one way or another.
+#[derive(Debug)]
+struct Awaiting {
+    conn: Box<Conn>,
+    at: u64,
+    /// How long it was in the state that it left.
+    held: Held,
+    alternatives: Alternatives,
+    /// How many gaps the stream had had.
+    gaps: u32,
+}
+
+/// Events of a mini-socket whose full socket is still to be closed: the first one and the latest.
+#[derive(Clone, Copy, Debug)]
+struct Early {
+    first: Mini,
+    latest: Option<Mini>,
+    /// When the closing is given up, in ns without those that the machine slept.
+    gives_up_at: u64,
+}
+
+impl Early {
+    fn events(&self) -> impl Iterator<Item = Mini> {
+        std::iter::once(self.first).chain(self.latest)
+    }
+}
+
+impl Engine {
+    /// An engine that has seen nothing.
+    pub fn new(config: Config) -> Self {
+        Self {
+            conns: Store::default(),
+            teller: Teller::new(Config { sockets: config.sockets.min(store::MOST), ..config }),
+            embryos: HashMap::default(),
+            awaiting: HashMap::default(),
+            early: HashMap::default(),
+            deadlines: Deadlines::default(),
+            waiting: Waiting::default(),
+            inquiry: Inquiry::default(),
+            forgotten: None,
+            now: 0,
+            time_wait_ns: None,
+        }
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> Stats {
+        Stats { followed: self.conns.len(), ..self.teller.stats }
+    }
+
+    /// The network namespace and the control group of every connection that it follows: rows to come can show them.
+    pub fn places(&self) -> impl Iterator<Item = (Option<u32>, Option<u64>)> {
+        let awaiting = self.awaiting.values().map(|awaiting| &*awaiting.conn);
+        self.conns.iter().chain(awaiting).map(|conn| (conn.netns(), conn.cgroup()))
+    }
+
+    /// When something is to be concluded though nothing happens, in ns of `CLOCK_BOOTTIME`.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let deadline = self.deadlines.next().map(|deadline| self.deadlines.in_boot_time(deadline.awake));
+        let forgotten = self.forgotten.map(|(since, _)| since.saturating_add(FORGOTTEN_NS));
+        deadline.into_iter().chain(self.waiting.next_look()).chain(forgotten).min()
+    }
+
+    /// Takes an event in, and puts out what follows from it.
+    pub fn feed(&mut self, event: &Event, out: &mut Vec<Row>) {
+        // First of all: no deadline has passed while the machine slept.
+        if let Event::Suspended { at, ns } = event {
+            self.deadlines.sleep(*ns, *at);
+        }
+        self.advance(event.at(), out);
+        match event {
+            Event::Started { at } => self.teller.blind_until = Some(*at),
+            Event::Change(change) => self.on_change(change, out),
+            Event::Destroyed { at, id, .. } => self.on_destroyed(*at, *id, out),
+            Event::Accepted { id, task, .. } => self.on_accepted(*id, *task),
+            Event::SurveyBegun { at } => self.inquiry.survey_begins(*at),
+            Event::Found(found) => self.on_found(found),
+            Event::Surveyed { netns, .. } => self.inquiry.surveyed(*netns),
+            Event::SurveyEnded { .. } => self.on_survey_ended(out),
+            Event::ScanBegun { at } => self.on_scan_begun(*at),
+            Event::Holder(holder) => self.on_holder(holder),
+            Event::Flow(flow) => self.on_flow(flow),
+            Event::ScanEnded { .. } => self.on_scan_ended(out),
+            Event::ResetSent { at, id, reason } => self.on_reset_sent(*at, *id, *reason, out),
+            Event::Bypassing { id, .. } => self.on_bypassing(*id),
+            Event::ResetReceived { .. } | Event::Suspended { .. } | Event::Passed { .. } => {}
+            Event::Mini(mini) => self.on_mini(mini, out),
+            Event::Lost { at, cause, events } => {
+                self.teller.blind_until = Some(*at);
+                self.teller.gaps += 1;
+                out.extend(Loss::of(*at, *cause, *events).map(Row::Loss));
+            }
+        }
+    }
+
+    /// Lets time pass: every event from before `now` has been fed.
+    pub fn advance(&mut self, now: u64, out: &mut Vec<Row>) {
+        self.now = self.now.max(now);
+        if self.forgotten.is_some_and(|(since, _)| self.now >= since.saturating_add(FORGOTTEN_NS)) {
+            self.tell_forgotten(out);
+        }
+        while let Some(deadline) = self.deadlines.pop_until(self.now) {
+            self.on_deadline(deadline, out);
+        }
+        self.look_at_waiting(out);
+    }
+
+    /// Nothing more comes: puts out what was held back.
+    pub fn finish(&mut self, out: &mut Vec<Row>) {
+        self.tell_forgotten(out);
+        let mut awaiting: Vec<_> = std::mem::take(&mut self.awaiting).into_iter().collect();
+        awaiting.sort_unstable_by_key(|(key, waiting)| (waiting.at, *key));
+        for (_, waiting) in awaiting {
+            self.end_awaited(waiting, ResetSent::Unknown, out);
+        }
+    }
+
+    fn tell_forgotten(&mut self, out: &mut Vec<Row>) {
+        if let Some((boot_ns, count)) = self.forgotten.take() {
+            out.push(Row::Loss(Loss { boot_ns, cause: Cause::Evicted, count: Some(count) }));
+        }
+    }
+
+    fn on_deadline(&mut self, Deadline { awake, key }: Deadline, out: &mut Vec<Row>) {
+        if let Some(waiting) = self.awaiting.remove(&key) {
+            let reset = self.no_reset_since(&waiting);
+            self.end_awaited(waiting, reset, out);
+        } else if self.early.get(&key).is_some_and(|early| early.gives_up_at == awake) {
+            self.give_up_closing(key, self.deadlines.in_boot_time(awake), out);
+        } else if key & MINI != 0
+            && let Some(place) = self.conns.find(key)
+            && self.conns[place].mini().gives_up_at == Some(awake)
+        {
+            let conn = self.conns.remove(place);
+            self.end_unseen_mini(conn, out);
+        }
+    }
+
+    /// A mini-socket that should have ended long ago, and nobody saw it.
+    fn end_unseen_mini(&mut self, mut conn: Conn, out: &mut Vec<Row>) {
+        conn.mark(Mark::Whole, false);
+        let Some(due) = conn.mini().due_at else { return };
+        let at = conn.mini().maybe_ended_at.unwrap_or(self.deadlines.in_boot_time(due)).min(self.now);
+        // If nothing was lost, it was killed when its timer was due already, but had not fired yet.
+        let held = match conn.since() {
+            Some(since) if self.teller.gaps == conn.gaps => Held::AtLeast(at.saturating_sub(since)),
+            _ => Held::Unknown,
+        };
+        let ending = match conn.state {
+            State::TimeWait => time_wait(TimeWaitEnd::Unknown),
+            _ => End::Unknown.into(),
+        };
+        self.end(conn, at, held, ending, out);
+    }
+
+    fn on_change(&mut self, change: &Change, out: &mut Vec<Row>) {
+        if is_embryo(change) {
+            return self.note_embryo(change);
+        }
+        let key = key(change.id);
+        // A socket that is used again has sent by now what it was to send.
+        self.settle_awaiting(key, out);
+        let embryo = change.address.and_then(|address| self.embryos.remove(&address));
+        let found = self.conns.find(key);
+        let is_known = found.is_some() && !begins(change);
+        let place = match found {
+            Some(place) if begins(change) || progress(self.conns[place].state) > progress(change.old) => {
+                let before = self.conns.remove(place);
+                self.early.remove(&(key | MINI));
+                self.end_unseen(before, change.at, out);
+                self.meet(change, embryo, out)
+            }
+            Some(place) => place,
+            None if is_noise(change) => return,
+            None => self.meet(change, embryo, out),
+        };
+        let conn = &mut self.conns[place];
+        conn.complete_identity(change);
+        conn.note_task(change);
+        if decide::is_restored(change) {
+            conn.side = Side::Unknown;
+        }
+        if change.old != change.new {
+            if conn.state != change.old {
+                conn.change_unseen(change.old, None);
+            }
+            if change.new == State::Closed {
+                let conn = self.conns.remove(place);
+                let change = if is_known { *change } else { decide::without_proof(change) };
+                return self.close(key, conn, &change, out);
+            }
+            self.teller.step(conn, change, out);
+            self.waiting.attend(conn, &self.teller.config, self.now);
+        }
+        self.conns.touch(place);
+        self.make_room(change.at);
+    }
+
+    fn note_embryo(&mut self, change: &Change) {
+        if self.embryos.len() >= self.teller.config.sockets {
+            self.embryos.clear();
+        }
+        if let Id::Address(address) = change.id {
+            self.embryos.insert(address, change.at);
+        }
+    }
+
+    /// A socket that was not followed so far.
+    fn meet(&mut self, change: &Change, embryo: Option<u64>, out: &mut Vec<Row>) -> Place {
+        let mut conn = Conn::new(change.id.number(), change, self.teller.gaps);
+        match (change.old, change.new) {
+            (State::Closed, State::SynSent) => conn.begin(Side::Client, change.at),
+            (State::Closed, State::Listen) => conn.begin(Side::Server, change.at),
+            (State::Listen, State::SynRecv) => conn.begin(Side::Server, change.at),
+            (State::SynRecv, _) if embryo.is_some() => {
+                let born = embryo.unwrap_or(change.at);
+                conn.state = State::Listen;
+                conn.begin(Side::Server, born);
+                self.teller.put(&mut conn, born, State::SynRecv, Held::Unknown, None, out);
+            }
+            (old, _) => conn.closer = decide::closer_in(old),
+        }
+        self.conns.add(conn)
+    }
+
+    /// A full socket is closed.
+    fn close(&mut self, key: u64, mut conn: Conn, change: &Change, out: &mut Vec<Row>) {
+        conn.set_totals(change.end.map(|end| end.totals).filter(|_| !conn.is(Mark::Bypassing)));
+        if change.old == State::Listen {
+            let held = self.teller.held(&conn, change.at);
+            self.waiting.forget_listener(key, &conn);
+            self.teller.put(&mut conn, change.at, State::Closed, held, None, out);
+            return;
+        }
+        conn.mark(Mark::Lingers, change.flags.is_some_and(|flags| !flags.dead));
+        let reset = conn.reset().filter(|(at, _)| change.at.saturating_sub(*at) < RESET_FOLLOWS_NS);
+        let verdict = decide::closing(change, reset.map(|(_, reason)| reason), conn.is(Mark::ShutBoth));
+        if !matches!(verdict, Verdict::Mini { .. }) {
+            self.early.remove(&(key | MINI));
+        }
+        match verdict {
+            Verdict::Mini { substate, due_ns } => self.become_mini(key, conn, change, substate, due_ns, out),
+            Verdict::Ended(ending) => {
+                let held = self.teller.held(&conn, change.at);
+                self.end(conn, change.at, held, ending, out);
+            }
+            Verdict::AwaitReset(alternatives) => self.await_reset(key, conn, change.at, alternatives, out),
+        }
+    }
+
+    fn await_reset(&mut self, key: u64, conn: Conn, at: u64, alternatives: Alternatives, out: &mut Vec<Row>) {
+        let held = self.teller.held(&conn, at);
+        let waiting = Awaiting { conn: Box::new(conn), at, held, alternatives, gaps: self.teller.gaps };
+        if self.teller.config.resets {
+            // An older answer of the kernel does not bring it back.
+            self.inquiry.note_end(key);
+            self.awaiting.insert(key, waiting);
+            self.deadlines.push(at, RESET_FOLLOWS_NS, key);
+        } else {
+            self.end_awaited(waiting, ResetSent::Unknown, out);
+        }
+    }
+
+    /// No reset follows any more that would have to do with this closing.
+    fn settle_awaiting(&mut self, key: u64, out: &mut Vec<Row>) {
+        if let Some(waiting) = self.awaiting.remove(&key) {
+            let reset = self.no_reset_since(&waiting);
+            self.end_awaited(waiting, reset, out);
+        }
+    }
+
+    fn no_reset_since(&self, waiting: &Awaiting) -> ResetSent {
+        if waiting.gaps == self.teller.gaps { ResetSent::No } else { ResetSent::Unknown }
+    }
+
+    fn end_awaited(&mut self, waiting: Awaiting, reset: ResetSent, out: &mut Vec<Row>) {
+        let Awaiting { mut conn, at, held, alternatives, .. } = waiting;
+        let ending = alternatives.resolve(reset);
+        if let ResetSent::Yes(_) = reset {
+            let closer = decide::closer_by_reset(ending.end, conn.state);
+            conn.closer.get_or_insert(closer);
+        }
+        self.end(*conn, at, held, ending, out);
+    }
+
+    /// A mini-socket takes over.
+    fn become_mini(
+        &mut self,
+        key: u64,
+        mut conn: Conn,
+        change: &Change,
+        substate: State,
+        due_ns: u64,
+        out: &mut Vec<Row>,
+    ) {
+        conn.mark(Mark::Orphan, change.flags.is_some_and(|flags| flags.dead));
+        conn.mark(Mark::Mini, true);
+        if substate == State::TimeWait {
+            self.time_wait_ns = Some(due_ns);
+            let held = self.teller.held(&conn, change.at);
+            self.teller.put(&mut conn, change.at, State::TimeWait, held, None, out);
+        }
+        self.deadlines.expect_end(&mut conn, change.at, due_ns);
+        self.waiting.attend(&conn, &self.teller.config, self.now);
+        if self.teller.config.at_close {
+            self.teller.conclude(&conn, change.at, End::Fin.into(), out);
+        }
+        if conn.is(Mark::Lingers) {
+            let mut full = conn.clone();
+            full.state = State::Closed;
+            full.set_since(change.at);
+            full.mark(Mark::Mini, false);
+            self.linger(full, End::Fin.into());
+        }
+        // An older answer of the kernel does not bring the full socket back.
+        self.inquiry.note_end(key);
+        self.keep(conn, change.at);
+        self.catch_up(key | MINI, out);
+    }
+
+    /// Events that came too early for a mini-socket take effect, now that it is followed.
+    fn catch_up(&mut self, key: u64, out: &mut Vec<Row>) {
+        if let Some(early) = self.early.remove(&key) {
+            early.events().for_each(|mini| self.on_mini(&mini, out));
+        }
+    }
+
+    fn on_mini(&mut self, mini: &Mini, out: &mut Vec<Row>) {
+        let key = key(mini.id) | MINI;
+        let Some(place) = self.conns.find(key) else { return self.on_unknown_mini(key, mini, out) };
+        let conn = &mut self.conns[place];
+        if mini.substate == State::TimeWait && conn.state == State::FinWait2 {
+            self.teller.turn_time_wait(conn, mini, self.time_wait_ns, out);
+        }
+        match mini.what {
+            MiniEvent::Fin | MiniEvent::Rearmed => {
+                let due_ns = self.time_wait_ns.unwrap_or(LENGTH_UNKNOWN_NS);
+                self.deadlines.expect_end(conn, mini.at, due_ns);
+                self.conns.touch(place);
+            }
+            MiniEvent::Killed(KilledBy::Unknown) => {
+                conn.mini_mut().maybe_ended_at = Some(mini.at);
+                self.conns.touch(place);
+            }
+            MiniEvent::Expired | MiniEvent::Killed(_) => {
+                let conn = self.conns.remove(place);
+                self.end_mini(conn, mini, out);
+            }
+        }
+    }
+
+    fn end_mini(&mut self, conn: Conn, mini: &Mini, out: &mut Vec<Row>) {
+        let at = mini.at;
+        let held = match conn.since() {
+            // A socket has but one TIME_WAIT: a gap in the stream takes nothing away from it.
+            Some(since) => Held::Exactly(at.saturating_sub(since)),
+            None => self.teller.held(&conn, at),
+        };
+        let ending = match (conn.state, mini.what) {
+            (State::TimeWait, MiniEvent::Killed(by)) => time_wait(decide::time_wait_killed(by)),
+            (State::TimeWait, _) => time_wait(TimeWaitEnd::Expired),
+            (_, MiniEvent::Killed(by)) => decide::fin_wait2_killed(by).into(),
+            _ => End::FinWait2Timeout.into(),
+        };
+        self.end(conn, at, held, ending, out);
+    }
+
+    /// A mini-socket that was there before, or whose full socket is still being closed on another CPU, or was so
+    /// unseen.
+    fn on_unknown_mini(&mut self, key: u64, mini: &Mini, out: &mut Vec<Row>) {
+        if self.conns.get(key & !MINI).is_some_and(|conn| conn.over.is_none()) {
+            // It has run its whole time, which is longer than any CPU stands still.
+            let is_proof = mini.what == MiniEvent::Expired;
+            self.wait_for_closing(key, mini);
+            if is_proof {
+                self.give_up_closing(key, mini.at, out);
+            }
+            return;
+        }
+        if !ends(mini) {
+            return;
+        }
+        let change = Change {
+            at: mini.at,
+            id: mini.id,
+            address: None,
+            tuple: mini.tuple,
+            netns: mini.netns,
+            uid: None,
+            cgroup: None,
+            old: mini.substate,
+            new: State::Closed,
+            flags: None,
+            task: None,
+            end: None,
+        };
+        let mut conn = Conn::new(mini.id.number(), &change, self.teller.gaps);
+        conn.closer = decide::closer_in(mini.substate);
+        self.end_mini(conn, mini, out);
+    }
+
+    fn wait_for_closing(&mut self, key: u64, mini: &Mini) {
+        if let Some(early) = self.early.get_mut(&key) {
+            early.latest = Some(*mini);
+            return;
+        }
+        let gives_up_at = self.deadlines.push(mini.at, OVERTAKES_NS, key);
+        self.early.insert(key, Early { first: *mini, latest: None, gives_up_at });
+    }
+
+    /// The closing of a full socket was lost, as its mini-socket proves: the connection goes on with that.
+    fn give_up_closing(&mut self, key: u64, at: u64, out: &mut Vec<Row>) {
+        let Some(early) = self.early.remove(&key) else { return };
+        let Some(mut conn) = self.conns.remove_key(key & !MINI) else {
+            // A survey may have found the mini-socket meanwhile.
+            if self.conns.contains(key) {
+                early.events().for_each(|mini| self.on_mini(&mini, out));
+            }
+            return;
+        };
+        if conn.over.is_some() {
+            self.conns.insert_first(conn);
+            return;
+        }
+        // Where the stream has a gap, the closing is one of the events that were counted as lost there.
+        if conn.gaps == self.teller.gaps {
+            self.teller.stats.unreported += 1;
+            out.push(Row::Loss(Loss { boot_ns: at, cause: Cause::Unreported, count: Some(1) }));
+        }
+        conn.mark(Mark::Whole, false);
+        let Early { first, .. } = early;
+        if ends(&first) {
+            if conn.state != first.substate {
+                conn.change_unseen(first.substate, None);
+            }
+            return self.end_mini(conn, &first, out);
+        }
+        self.adopt_early(conn, &first, out);
+        early.events().for_each(|mini| self.on_mini(&mini, out));
+    }
+
+    /// A full socket has become a mini-socket unseen, by the time of this event.
+    fn adopt_early(&mut self, mut conn: Conn, mini: &Mini, out: &mut Vec<Row>) {
+        self.inquiry.note_end(conn.key());
+        if conn.state != mini.substate {
+            conn.change_unseen(mini.substate, Some(mini.at));
+        }
+        conn.mark(Mark::Mini, true);
+        conn.mark(Mark::Orphan, true);
+        self.deadlines.expect_end(&mut conn, mini.at, u64::try_from(mini.due_ns).unwrap_or(0));
+        self.waiting.attend(&conn, &self.teller.config, self.now);
+        if self.teller.config.at_close {
+            self.teller.conclude(&conn, mini.at, End::Fin.into(), out);
+        }
+        self.keep(conn, mini.at);
+    }
+
+    fn on_reset_sent(&mut self, at: u64, id: Id, reason: ResetReason, out: &mut Vec<Row>) {
+        let key = key(id);
+        for key in [key, key | MINI] {
+            if let Some(waiting) = self.awaiting.remove(&key) {
+                return self.end_awaited(waiting, ResetSent::Yes(reason), out);
+            }
+        }
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.set_reset(at, reason);
+        }
+    }
+
+    fn on_accepted(&mut self, id: Id, task: Task) {
+        let key = key(id);
+        for key in [key, key | MINI] {
+            let awaiting = self.awaiting.get_mut(&key).map(|waiting| &mut *waiting.conn);
+            if let Some(conn) = self.conns.get_mut(key).or(awaiting) {
+                conn.accepted = Some(true);
+                conn.own(task, OwnerSource::Accept);
+            }
+        }
+    }
+
+    fn on_bypassing(&mut self, id: Id) {
+        if let Some(conn) = self.conns.get_mut(key(id)) {
+            conn.mark(Mark::Bypassing, true);
+        }
+    }
+
+    fn on_destroyed(&mut self, at: u64, id: Id, out: &mut Vec<Row>) {
+        if self.awaiting.get(&key(id)).is_some_and(|waiting| waiting.alternatives.is_settled_by_destruction()) {
+            self.settle_awaiting(key(id), out);
+        }
+        self.inquiry.note_end(key(id));
+        // A full socket is gone after it was closed: what overtook the closing has not overtaken this.
+        self.give_up_closing(key(id) | MINI, at, out);
+        self.end_lost(key(id), at, out);
+    }
+
+    /// A socket that is followed turns out to be gone: its end was lost.
+    pub(super) fn end_lost(&mut self, key: u64, at: u64, out: &mut Vec<Row>) {
+        if let Some(conn) = self.conns.remove_key(key) {
+            self.end_unseen(conn, at, out);
+        }
+    }
+
+    fn end_unseen(&mut self, mut conn: Conn, at: u64, out: &mut Vec<Row>) {
+        if conn.over.is_some() {
+            return self.release(&conn, at, out);
+        }
+        conn.mark(Mark::Whole, false);
+        conn.mark(Mark::Lingers, false);
+        if conn.state == State::Listen {
+            self.waiting.forget_listener(conn.key(), &conn);
+            self.teller.put(&mut conn, at, State::Closed, Held::Unknown, None, out);
+        } else {
+            self.end(conn, at, Held::Unknown, End::Unknown.into(), out);
+        }
+    }
+
+    /// The connection is over.
+    fn end(&mut self, mut conn: Conn, at: u64, held: Held, ending: Ending, out: &mut Vec<Row>) {
+        let closer = conn.closer.unwrap_or_else(|| decide::closer_by(ending.end, conn.state));
+        conn.closer = Some(closer);
+        self.teller.put(&mut conn, at, State::Closed, held, Some(reason(ending)), out);
+        let is_mini = conn.is(Mark::Mini);
+        if !(self.teller.config.at_close && is_mini) {
+            self.teller.conclude(&conn, at, ending, out);
+        }
+        self.inquiry.note_end(conn.key());
+        if conn.is(Mark::Lingers) && !is_mini {
+            self.linger(conn, ending);
+        }
+    }
+
+    /// Goes on following a socket whose connection is over, until its descriptor is closed. It is forgotten first.
+    fn linger(&mut self, mut conn: Conn, ending: Ending) {
+        conn.over = Some(ending);
+        self.waiting.attend(&conn, &self.teller.config, self.now);
+        self.conns.insert_first(conn);
+        self.make_room(self.now);
+    }
+
+    /// The connections that have not ended by now, each with what is known of it so far. They go on being
+    /// followed.
+    pub fn open(&self) -> impl Iterator<Item = Row> {
+        let open = self.conns.iter().filter(|conn| conn.over.is_none() && conn.state != State::Listen);
+        open.map(|conn| self.teller.open(conn, self.now))
+    }
+
+    /// Goes on following a socket, as the one seen last.
+    pub(super) fn keep(&mut self, conn: Conn, at: u64) {
+        self.conns.insert(conn);
+        self.make_room(at);
+    }
+
+    fn make_room(&mut self, at: u64) {
+        if self.conns.len() > self.teller.config.sockets
+            && let Some(forgotten) = self.conns.pop_first()
+            && forgotten.over.is_none()
+        {
+            self.teller.stats.evicted += 1;
+            self.teller.forgot_at = Some(at);
+            self.forgotten.get_or_insert((at, 0)).1 += 1;
+        }
+    }
+}
+
+pub(super) fn key(id: Id) -> u64 {
+    id.number() & !MINI
+}
+
+/// A child that does not know yet who it is: up to 6.14 it shows its listener's cookie, and no peer.
+fn is_embryo(change: &Change) -> bool {
+    let is_born = (change.old, change.new) == (State::Listen, State::SynRecv);
+    is_born && change.flags.is_some() && matches!(change.id, Id::Address(_))
+}
+
+/// Whether a life begins with it.
+fn begins(change: &Change) -> bool {
+    matches!(
+        (change.old, change.new),
+        (State::Closed, State::SynSent | State::Listen) | (State::Listen, State::SynRecv)
+    )
+}
+
+/// A change that changes nothing, of a socket without a connection.
+fn is_noise(change: &Change) -> bool {
+    matches!((change.old, change.new), (State::Closed, State::Closed) | (State::Listen, State::Listen))
+}
+
+/// Whether a mini-socket is certain to end with it.
+fn ends(mini: &Mini) -> bool {
+    !matches!(mini.what, MiniEvent::Fin | MiniEvent::Rearmed | MiniEvent::Killed(KilledBy::Unknown))
+}
+
+/// A TIME_WAIT is only entered when both FINs are done.
+fn time_wait(end: TimeWaitEnd) -> Ending {
+    Ending { end: End::Fin, time_wait: Some(end) }
+}

@@ -1,0 +1,428 @@
+//! Sockets that wait for somebody: for their process to close them, or for the peer. And connections of servers that
+//! nobody is known to own. Both are worth a look at who holds what, which costs too much to be had for every one.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::mem::take;
+use std::net::Ipv6Addr;
+
+use foldhash::fast::FixedState;
+
+use super::config::Config;
+use super::conn::{Conn, Mark, is_unset};
+use super::engine::{Engine, key};
+use crate::model::event::{Flow, Holder};
+use crate::model::row::{Held, Row, Stalled, Stuck};
+use crate::model::tcp::{Side, State, Task};
+
+/// How long a socket is left alone at least: nearly all of them have moved on by then.
+const SETTLE_NS: u64 = 1_000_000_000;
+
+/// No socket is reported more often, however short the time that is asked for.
+const RESOLUTION_NS: u64 = 1_000_000;
+
+/// How long a report waits for a scan, if an earlier one has shown what there is to say.
+const PUNCTUAL_NS: u64 = 50_000_000;
+
+/// How long it waits for the first one.
+const PATIENCE_NS: u64 = 5_000_000_000;
+
+/// How often to look at sockets that no event brings up: so many times within the time that is asked for, within these
+/// bounds.
+const LOOKS: u64 = 4;
+const LOOK_AT_LEAST_NS: u64 = 250_000_000;
+const LOOK_AT_MOST_NS: u64 = 10_000_000_000;
+
+/// Which sockets to look at again, and when.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// Sockets that have begun to wait since the last sifting.
+    recent: Vec<u64>,
+    /// Connections of servers without an owner.
+    unowned: Vec<u64>,
+    sift_at: Option<u64>,
+    /// When to report which socket, if it has not moved on: by the beginning of its stay.
+    due: BinaryHeap<Reverse<(u64, u64, u64)>>,
+    /// Those that are due and wait for a scan.
+    pending: HashMap<u64, Pending, FixedState>,
+    /// When the first of them waits no longer.
+    patient_until: Option<u64>,
+    scan_wanted: bool,
+    /// When to look at what no event brings up.
+    look_at: Option<u64>,
+    /// Who has those that wait, as the scan has shown it that runs, and the last one; and when that began.
+    found: Holders,
+    holders: Holders,
+    scanned_at: Option<u64>,
+    /// How far the data has come of sockets for which that matters.
+    flows: HashMap<u64, Watched, FixedState>,
+    /// Listening sockets by namespace and port.
+    listeners: HashMap<(Option<u32>, u16), Vec<u64>, FixedState>,
+}
+
+/// The first one with its descriptor, and how many descriptors there are.
+type Holders = HashMap<u64, ((Task, u32), u32), FixedState>;
+
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    asked_at: u64,
+    /// When it is reported in any case.
+    until: u64,
+    stay: u64,
+}
+
+/// How far the data of a socket has come in a state, by the looks at it.
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    state: State,
+    first: Flow,
+    last: Flow,
+    /// When it was first seen as far as it is now.
+    still_since: u64,
+    /// Whether it has come any further since the first look.
+    has_moved: bool,
+    looks: u32,
+    /// Not to be reported again before.
+    quiet_until: u64,
+}
+
+impl Watched {
+    fn new(state: State, flow: Flow) -> Self {
+        Self { state, first: flow, last: flow, still_since: flow.at, has_moved: false, looks: 1, quiet_until: 0 }
+    }
+
+    fn look_again(&mut self, flow: Flow) {
+        // What comes in says nothing of what goes out, as long as both sides are open.
+        let both = self.state != State::Established;
+        if flow.acked != self.last.acked || both && flow.received != self.last.received {
+            (self.has_moved, self.still_since) = (true, flow.at);
+        }
+        self.last = flow;
+        self.looks += 1;
+    }
+
+    fn stalled(&self) -> Stalled {
+        let Self { first, last, .. } = self;
+        let moved = |first: u64, last: u64| last.saturating_sub(first);
+        let bytes_since = moved(first.acked, last.acked) + moved(first.received, last.received);
+        Stalled { unacked: last.unacked, bytes_since }
+    }
+}
+
+impl Waiting {
+    /// When to look again.
+    pub(super) fn next_look(&self) -> Option<u64> {
+        let due = self.due.peek().map(|Reverse((due, ..))| *due);
+        [self.sift_at, due, self.patient_until, self.look_at].into_iter().flatten().min()
+    }
+
+    /// Notes a process that has a socket for which that matters.
+    pub(super) fn note_holder(&mut self, key: u64, conn: &Conn, holder: &Holder) {
+        if waits(conn) || self.flows.contains_key(&key) {
+            self.found.entry(key).or_insert(((holder.task, holder.fd), 0)).1 += 1;
+        }
+    }
+
+    /// A scan has begun, in answer to what was wanted so far.
+    pub(super) fn scan_begins(&mut self) {
+        self.scan_wanted = false;
+        self.found.clear();
+    }
+
+    /// Everything has been found, in a scan that began then.
+    pub(super) fn scan_ends(&mut self, began: u64) {
+        self.holders = take(&mut self.found);
+        self.scanned_at = Some(began);
+        self.flows.retain(|_, watched| watched.last.at >= began);
+    }
+
+    /// Who has a socket that has been in its state since then, if there has been a scan since.
+    fn holders_of(&self, key: u64, since: u64) -> (Option<(Task, u32)>, Option<u32>) {
+        match (self.scanned_at.filter(|at| *at >= since), self.holders.get(&key)) {
+            (None, _) => (None, None),
+            (Some(_), None) => (None, Some(0)),
+            (Some(_), Some((first, count))) => (Some(*first), Some(*count)),
+        }
+    }
+
+    fn watched(&self, key: u64, state: State) -> Option<&Watched> {
+        self.flows.get(&key).filter(|watched| watched.state == state)
+    }
+
+    /// Whether it takes another look to know whether its data flows.
+    fn takes_another_look(&self, key: u64) -> bool {
+        self.flows.get(&key).is_some_and(|watched| watched.looks == 1)
+    }
+
+    /// Whether scans have shown already who has it, and whether its data flows.
+    fn is_known(&self, conn: &Conn) -> bool {
+        self.scanned_at.is_some_and(|at| at >= since(conn)) && !self.takes_another_look(conn.key())
+    }
+
+    /// Notes a socket that has just entered its state, if there may be something to say when it stays there.
+    pub(super) fn attend(&mut self, conn: &Conn, config: &Config, now: u64) {
+        if conn.state == State::Listen {
+            self.listeners.entry((conn.netns(), conn.tuple.local_port)).or_default().push(conn.key());
+        }
+        let is_unowned = config.scans && conn.owner().is_none() && conn.state == State::Established;
+        if is_unowned {
+            self.unowned.push(conn.key());
+        }
+        let waits = config.stuck_after.is_some() && waits(conn);
+        if waits {
+            self.recent.push(conn.key());
+        }
+        if is_unowned || waits {
+            let period = config.stuck_after.map_or(SETTLE_NS, |after| SETTLE_NS.min(after / 2));
+            self.sift_at.get_or_insert(now + period);
+        }
+    }
+
+    pub(super) fn forget_listener(&mut self, key: u64, conn: &Conn) {
+        let place = (conn.netns(), conn.tuple.local_port);
+        if let Some(keys) = self.listeners.get_mut(&place) {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.listeners.remove(&place);
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Whether it would be good to know who holds which socket: whoever feeds the engine then looks, if it can and has
+    /// not done so just before, and feeds what it found.
+    pub fn wants_scan(&self) -> bool {
+        self.waiting.scan_wanted
+    }
+
+    /// Looks at those whose time has come.
+    pub(super) fn look_at_waiting(&mut self, out: &mut Vec<Row>) {
+        if self.waiting.sift_at.is_some_and(|at| at <= self.now) {
+            self.sift();
+        }
+        while let Some(&Reverse((due, key, stay))) = self.waiting.due.peek() {
+            if due > self.now {
+                break;
+            }
+            self.waiting.due.pop();
+            self.on_due(key, stay, out);
+        }
+        if self.waiting.patient_until.is_some_and(|until| until <= self.now) {
+            self.report_overdue(out);
+        }
+        self.look_around();
+    }
+
+    /// No event brings up a connection whose peer takes nothing more.
+    fn look_around(&mut self) {
+        let Some(after) = self.teller.config.stuck_after.filter(|_| self.teller.config.scans) else { return };
+        let period = (after / LOOKS).clamp(LOOK_AT_LEAST_NS, LOOK_AT_MOST_NS);
+        match self.waiting.look_at {
+            Some(at) if at > self.now => return,
+            Some(_) => self.waiting.scan_wanted = true,
+            None => {}
+        }
+        self.waiting.look_at = Some(self.now.saturating_add(period));
+    }
+
+    /// The kernel has said how far the data of a connection has come.
+    pub(super) fn on_flow(&mut self, flow: &Flow) {
+        let key = key(flow.id);
+        let Some(conn) = self.conns.get(key).filter(|conn| conn.over.is_none()) else { return };
+        let matters = waits(conn) || conn.state == State::Established && flow.unacked > 0;
+        if self.teller.config.stuck_after.is_none() || !matters {
+            self.waiting.flows.remove(&key);
+            return;
+        }
+        // What the kernel said may be of the state before.
+        if self.inquiry.scan_began().is_none_or(|began| began < since(conn)) {
+            return;
+        }
+        match self.waiting.flows.get_mut(&key).filter(|watched| watched.state == conn.state) {
+            Some(watched) => watched.look_again(*flow),
+            None => drop(self.waiting.flows.insert(key, Watched::new(conn.state, *flow))),
+        }
+    }
+
+    /// Keeps those that have not moved on in the meantime.
+    fn sift(&mut self) {
+        self.waiting.sift_at = None;
+        for key in take(&mut self.waiting.unowned) {
+            match self.conns.get(key) {
+                Some(conn) if conn.owner().is_some() || conn.over.is_some() => {}
+                Some(conn) if conn.since().is_some_and(|since| self.now < since + SETTLE_NS) => {
+                    self.waiting.unowned.push(key);
+                    self.waiting.sift_at = Some(self.now + SETTLE_NS);
+                }
+                Some(_) => self.waiting.scan_wanted = true,
+                None => {}
+            }
+        }
+        let Some(after) = self.teller.config.stuck_after else { return };
+        for key in take(&mut self.waiting.recent) {
+            if let Some(conn) = self.conns.get(key).filter(|conn| waits(conn)) {
+                let age = self.teller.held(conn, self.now).known_ns().unwrap_or(0);
+                let due = (self.now - age.min(self.now)).saturating_add(after);
+                self.waiting.due.push(Reverse((due, key, stay(conn))));
+                // Whether its data flows takes two looks.
+                self.waiting.scan_wanted |= self.teller.config.scans && !conn.is(Mark::Mini);
+            }
+        }
+    }
+
+    fn on_due(&mut self, key: u64, stay: u64, out: &mut Vec<Row>) {
+        let Some(conn) = self.conns.get(key).filter(|conn| waits_since(conn, stay)) else { return };
+        if !self.teller.config.scans || conn.is(Mark::Mini) {
+            return self.report(key, stay, out);
+        }
+        let patience = if self.waiting.is_known(conn) { PUNCTUAL_NS } else { PATIENCE_NS };
+        let until = self.now.saturating_add(patience);
+        self.waiting.pending.insert(key, Pending { asked_at: self.now, until, stay });
+        self.waiting.patient_until = Some(self.waiting.patient_until.map_or(until, |first| first.min(until)));
+        self.waiting.scan_wanted = true;
+    }
+
+    /// Reports those that were pending when a scan began that has ended.
+    pub(super) fn report_answered(&mut self, scanned_at: u64, out: &mut Vec<Row>) {
+        self.report_pending(
+            |engine, key, pending| pending.asked_at <= scanned_at && !engine.waiting.takes_another_look(key),
+            out,
+        );
+        self.waiting.scan_wanted |= !self.waiting.pending.is_empty();
+    }
+
+    /// Reports those that have waited too long for a scan, with what is known.
+    fn report_overdue(&mut self, out: &mut Vec<Row>) {
+        let now = self.now;
+        self.report_pending(|_, _, pending| pending.until <= now, out);
+    }
+
+    fn report_pending(&mut self, is_ready: impl Fn(&Self, u64, &Pending) -> bool, out: &mut Vec<Row>) {
+        let (mut ready, rest): (Vec<_>, Vec<_>) =
+            take(&mut self.waiting.pending).into_iter().partition(|(key, pending)| is_ready(self, *key, pending));
+        self.waiting.patient_until = rest.iter().map(|(_, pending)| pending.until).min();
+        self.waiting.pending.extend(rest);
+        ready.sort_unstable_by_key(|(key, pending)| (pending.stay, *key));
+        for (key, pending) in ready {
+            self.report(key, pending.stay, out);
+        }
+    }
+
+    fn report(&mut self, key: u64, stay: u64, out: &mut Vec<Row>) {
+        let Some(conn) = self.conns.get_mut(key).filter(|conn| waits_since(conn, stay)) else { return };
+        let after = self.teller.config.stuck_after.unwrap_or(0);
+        // Data still flows, one way: it is not stuck.
+        if let Some(watched) = self.waiting.watched(key, conn.state).filter(|it| it.has_moved)
+            && let still_until = watched.still_since.saturating_add(after)
+            && still_until > self.now
+        {
+            self.waiting.due.push(Reverse((still_until, key, stay)));
+            return;
+        }
+        conn.mark(Mark::Reported, true);
+        let Some(conn) = self.conns.get(key) else { return };
+        let age = self.teller.held(conn, self.now);
+        self.teller.put_stuck(conn, self.now, self.stuck(conn, age), out);
+        let again = age.known_ns().unwrap_or(0).max(after).max(RESOLUTION_NS);
+        self.waiting.due.push(Reverse((self.now.saturating_add(again), key, stay)));
+    }
+
+    /// Reports established connections whose peer acknowledges nothing.
+    pub(super) fn report_unacked(&mut self, out: &mut Vec<Row>) {
+        let Some(after) = self.teller.config.stuck_after else { return };
+        let is_due = |watched: &Watched| {
+            let still_ns = self.now.saturating_sub(watched.still_since);
+            watched.state == State::Established && still_ns >= after && watched.quiet_until <= self.now
+        };
+        let due = self.waiting.flows.iter().filter(|(_, watched)| is_due(watched));
+        let mut keys: Vec<_> = due.map(|(key, watched)| (watched.still_since, *key)).collect();
+        keys.sort_unstable();
+        for (still_since, key) in keys {
+            let Some(conn) = self.conns.get(key).filter(|conn| conn.state == State::Established) else { continue };
+            let still_ns = self.now.saturating_sub(still_since);
+            self.teller.put_stuck(conn, self.now, self.stuck(conn, Held::AtLeast(still_ns)), out);
+            if let Some(watched) = self.waiting.flows.get_mut(&key) {
+                watched.quiet_until = self.now.saturating_add(still_ns.max(RESOLUTION_NS));
+            }
+        }
+    }
+
+    fn stuck(&self, conn: &Conn, age: Held) -> Stuck {
+        let key = conn.key();
+        let accepted = conn.accepted.filter(|_| conn.side != Side::Client);
+        let (holder, holders) =
+            if conn.is(Mark::Mini) { (None, None) } else { self.waiting.holders_of(key, since(conn)) };
+        Stuck {
+            state: conn.state,
+            age,
+            holder,
+            holders: holders.filter(|_| !self.teller.config.partial_scans),
+            accepted,
+            listener: if accepted == Some(false) { self.listener_of(conn) } else { None },
+            released: false,
+            merely_open: false,
+            stalled: self.waiting.watched(key, conn.state).map(Watched::stalled),
+        }
+    }
+
+    /// The descriptor of a connection that is over was closed.
+    pub(super) fn release(&self, conn: &Conn, at: u64, out: &mut Vec<Row>) {
+        if conn.is(Mark::Reported) {
+            let age = self.teller.held(conn, at);
+            let released = Stuck {
+                state: conn.state,
+                age,
+                holder: None,
+                holders: None,
+                accepted: conn.accepted.filter(|_| conn.side != Side::Client),
+                listener: None,
+                released: true,
+                merely_open: false,
+                stalled: None,
+            };
+            self.teller.put_stuck(conn, at, released, out);
+        }
+    }
+
+    fn listener_of(&self, conn: &Conn) -> Option<Task> {
+        let keys = self.waiting.listeners.get(&(conn.netns(), conn.tuple.local_port))?;
+        let listeners = keys.iter().filter_map(|key| self.conns.get(*key));
+        let places = listeners.map(|it| (it.tuple.local_ip, it.owner().map(|owner| owner.task)));
+        only_listener(conn.tuple.local_ip, &places.collect::<Vec<_>>())
+    }
+}
+
+/// Who listens where a connection came in, if that is one process: of several, nobody knows which. These listen at its
+/// port.
+pub(crate) fn only_listener(ip: Ipv6Addr, listeners: &[(Ipv6Addr, Option<Task>)]) -> Option<Task> {
+    // The kernel prefers those that are bound to the address (`compute_score` in `net/ipv4/inet_hashtables.c`).
+    let is_bound = listeners.iter().any(|(at, _)| *at == ip);
+    let mut tasks = listeners.iter().filter(|(at, _)| if is_bound { *at == ip } else { is_unset(*at) });
+    let first = tasks.next()?.1?;
+    tasks.all(|(_, task)| task.is_some_and(|task| task.pid == first.pid)).then_some(first)
+}
+
+/// Whether a socket waits for somebody, its process or the peer.
+fn waits(conn: &Conn) -> bool {
+    let is_waiting = match conn.state {
+        State::SynSent | State::SynRecv | State::CloseWait => true,
+        State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => true,
+        State::Closed | State::Listen | State::Established | State::TimeWait => false,
+    };
+    conn.over.is_some() || is_waiting
+}
+
+fn waits_since(conn: &Conn, beginning: u64) -> bool {
+    waits(conn) && stay(conn) == beginning
+}
+
+/// When it entered its state, or the latest time that can have been.
+fn since(conn: &Conn) -> u64 {
+    conn.since().or(conn.at_least_since()).unwrap_or(0)
+}
+
+/// What tells a stay in a state from others of the same socket.
+fn stay(conn: &Conn) -> u64 {
+    conn.since().or(conn.at_least_since()).unwrap_or(conn.state as u64)
+}

@@ -1,0 +1,188 @@
+//! Puts rows out, and knows what is certain enough for them.
+
+use super::config::{Config, Stats};
+use super::conn::{Conn, Mark};
+use super::decide::{self, Ending};
+use crate::model::event::{Cause, Change, Mini, MiniEvent};
+use crate::model::row::{Connection, Held, Loss, Reason, Row, Stay, Stuck, Transition};
+use crate::model::tcp::{Closer, End, Side, State};
+
+/// Tells what becomes of connections.
+#[derive(Debug)]
+pub(super) struct Teller {
+    pub(super) config: Config,
+    pub(super) stats: Stats,
+    /// Before this, changes went unseen.
+    pub(super) blind_until: Option<u64>,
+    /// When a socket was last forgotten: what is met for the first time may have been followed before.
+    pub(super) forgot_at: Option<u64>,
+    /// How many gaps the stream has had.
+    pub(super) gaps: u32,
+}
+
+impl Teller {
+    pub(super) fn new(config: Config) -> Self {
+        Self { config, stats: Stats::default(), blind_until: None, forgot_at: None, gaps: 0 }
+    }
+
+    /// How long a connection has been in its state, as far as that is certain.
+    pub(super) fn held(&self, conn: &Conn, now: u64) -> Held {
+        conn.held(now, self.gaps, self.blind_until, self.blind_until.max(self.forgot_at))
+    }
+
+    /// Puts out a transition, and brings the connection into its new state.
+    pub(super) fn put(
+        &mut self,
+        conn: &mut Conn,
+        at: u64,
+        new: State,
+        held: Held,
+        reason: Option<Reason>,
+        out: &mut Vec<Row>,
+    ) {
+        let old = conn.state;
+        conn.record(old, held);
+        conn.state = new;
+        conn.set_since(at);
+        self.stats.transitions += 1;
+        if !self.config.transitions {
+            return;
+        }
+        out.push(Row::Transition(Transition {
+            boot_ns: at,
+            identity: conn.identity(),
+            old,
+            new,
+            held,
+            closer: conn.closer,
+            reason,
+            orphan: conn.is(Mark::Orphan),
+            closed_by: conn.closed_by(),
+            stuck: None,
+        }));
+    }
+
+    /// From one state to the next, short of the end.
+    pub(super) fn step(&mut self, conn: &mut Conn, change: &Change, out: &mut Vec<Row>) {
+        match decide::closer_in(change.new) {
+            Some(Closer::Simultaneous) => conn.closer = Some(Closer::Simultaneous),
+            closer => conn.closer = conn.closer.or(closer),
+        }
+        // A life begins with a state that it leaves at once: nothing was held.
+        let held = match change.old {
+            State::Closed => Held::Unknown,
+            State::Listen if change.new == State::SynRecv => Held::Unknown,
+            _ => self.held(conn, change.at),
+        };
+        self.put(conn, change.at, change.new, held, None, out);
+    }
+
+    /// The FIN that an orphan in FIN_WAIT2 was waiting for has come. A TIME_WAIT is set to last this long here, if that
+    /// is known.
+    pub(super) fn turn_time_wait(
+        &mut self,
+        conn: &mut Conn,
+        mini: &Mini,
+        time_wait_ns: Option<u64>,
+        out: &mut Vec<Row>,
+    ) {
+        if matches!(mini.what, MiniEvent::Fin | MiniEvent::Rearmed) {
+            let held = self.held(conn, mini.at);
+            self.put(conn, mini.at, State::TimeWait, held, None, out);
+            return;
+        }
+        // Where nothing was lost that was counted, this was.
+        if self.config.fins && conn.gaps == self.gaps {
+            self.stats.unreported += 1;
+            out.push(Row::Loss(Loss { boot_ns: mini.at, cause: Cause::Unreported, count: Some(1) }));
+        }
+        // It came unseen. Since its timer was set then, to the length of a TIME_WAIT, the timer tells when; later
+        // FINs may have set it again, so that this is the latest time that it can have been.
+        conn.mark(Mark::Whole, false);
+        let due_at = i128::from(mini.at) + i128::from(mini.due_ns);
+        let set_at = time_wait_ns.and_then(|length| u64::try_from(due_at - i128::from(length)).ok());
+        let at = set_at.map(|at| at.clamp(conn.since().unwrap_or(0), mini.at));
+        self.put(conn, at.unwrap_or(mini.at), State::TimeWait, Held::Unknown, None, out);
+        conn.set_at_least_since(at);
+    }
+
+    /// Puts out that a socket stays as it is.
+    pub(super) fn put_stuck(&self, conn: &Conn, at: u64, stuck: Stuck, out: &mut Vec<Row>) {
+        if self.config.transitions {
+            out.push(Row::Transition(Transition {
+                boot_ns: at,
+                identity: conn.identity(),
+                old: conn.state,
+                new: conn.state,
+                held: stuck.age,
+                closer: conn.closer,
+                reason: conn.over.map(reason),
+                orphan: conn.is(Mark::Orphan),
+                closed_by: conn.closed_by(),
+                stuck: Some(stuck),
+            }));
+        }
+        if self.config.connections {
+            let mut row = self.connection(conn, at, conn.over.unwrap_or(End::Unknown.into()));
+            if let Some(ns) = stuck.age.known_ns().filter(|_| conn.over.is_none()) {
+                row.stays.push(Stay { state: conn.state, held: Held::AtLeast(ns) });
+            }
+            row.stuck = Some(Box::new(stuck));
+            out.push(Row::Connection(row));
+        }
+    }
+
+    /// Puts out a connection that has not ended by now.
+    pub(super) fn open(&self, conn: &Conn, now: u64) -> Row {
+        let age = self.held(conn, now);
+        let accepted = conn.accepted.filter(|_| conn.side != Side::Client);
+        let mut row = self.connection(conn, now, End::Unknown.into());
+        if let Some(ns) = age.known_ns() {
+            row.stays.push(Stay { state: conn.state, held: Held::AtLeast(ns) });
+        }
+        row.stuck = Some(Box::new(Stuck {
+            state: conn.state,
+            age,
+            holder: None,
+            holders: None,
+            accepted,
+            listener: None,
+            released: false,
+            merely_open: true,
+            stalled: None,
+        }));
+        Row::Connection(row)
+    }
+
+    /// Puts a connection out.
+    pub(super) fn conclude(&mut self, conn: &Conn, at: u64, ending: Ending, out: &mut Vec<Row>) {
+        self.stats.connections += 1;
+        if self.config.connections {
+            out.push(Row::Connection(self.connection(conn, at, ending)));
+        }
+    }
+
+    fn connection(&self, conn: &Conn, at: u64, ending: Ending) -> Connection {
+        Connection {
+            identity: conn.identity(),
+            opened_ns: conn.opened(),
+            closed_ns: at,
+            closer: conn.closer.unwrap_or(Closer::Unknown),
+            end: ending.end,
+            closed_by: conn.closed_by(),
+            stays: conn.stays(),
+            time_wait_end: ending.time_wait,
+            totals: conn.totals(),
+            complete: conn.is(Mark::Whole) && conn.gaps == self.gaps,
+            stuck: None,
+        }
+    }
+}
+
+/// Why its last transition happened.
+pub(super) fn reason(ending: Ending) -> Reason {
+    match ending.time_wait {
+        Some(time_wait) => Reason::TimeWait(time_wait),
+        None => Reason::End(ending.end),
+    }
+}

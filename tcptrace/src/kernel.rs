@@ -1,0 +1,32 @@
+//! What exists now, by asking the kernel: sockets, network namespaces, descriptors, control groups. Loads no BPF.
+
+mod clock;
+mod counters;
+mod descriptors;
+mod diag;
+mod groups;
+mod namespaces;
+pub mod probe;
+mod processes;
+mod sockstat;
+mod survey;
+#[cfg(test)]
+mod testing;
+
+use std::fmt::Display;
+use std::io;
+
+pub use clock::clock_ns;
+pub use counters::{Counting, read_counters};
+pub use descriptors::{Holders, holders};
+pub use diag::{DiagError, Dump, Wanted, dump, mptcp};
+pub use groups::{Groups, LookUp};
+pub use namespaces::{Namespace, Namespaces, ResolveError};
+pub use processes::{are_all_visible, are_hidden as are_processes_hidden};
+pub use sockstat::allocated;
+pub use survey::{Answer, Coverage, Interface, survey};
+
+/// Has an error say which file it is about.
+fn about(path: impl Display) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{path}: {error}"))
+}

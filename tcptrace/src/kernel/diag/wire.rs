@@ -1,0 +1,570 @@
+//! The question and its answer as bytes (`linux/netlink.h`, `linux/sock_diag.h`, `linux/inet_diag.h`).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use nix::errno::Errno;
+use nix::libc;
+use zerocopy::byteorder::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::{Reason, Wanted};
+use crate::model::event::{Found, Id, Kept};
+use crate::model::socket::{Progress, Socket, Timer};
+use crate::model::tcp::{State, Tuple};
+
+/// `SOCK_DIAG_BY_FAMILY`.
+const BY_FAMILY: u16 = 20;
+
+/// `NLM_F_DUMP_INTR`.
+const INTERRUPTED: u16 = 0x10;
+
+/// Written into the question, so that it is in the answer.
+const SEQUENCE: u32 = 1;
+
+/// `TCP_NEW_SYN_RECV`: in which the kernel keeps requests, which it shows as SYN_RECV.
+const NEW_SYN_RECV: u8 = 12;
+
+/// Every state but CLOSED, which no table of the kernel has. Above are pseudo states.
+const STATES: u32 = (1 << (NEW_SYN_RECV + 1)) - 1 - 1;
+
+/// `INET_DIAG_INFO`.
+const INFO: u16 = 2;
+
+/// `INET_DIAG_SHUTDOWN`: the attribute that every full socket has.
+const SHUTDOWN: u16 = 8;
+
+/// `INET_DIAG_CGROUP_ID`, since 5.9, of full sockets only.
+const CGROUP_ID: u16 = 21;
+
+/// `struct nlmsghdr`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct Header {
+    length: u32,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    port: u32,
+}
+
+/// `struct inet_diag_sockid`.
+#[derive(Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct SocketId {
+    local_port: U16,
+    remote_port: U16,
+    local_ip: [u8; 16],
+    remote_ip: [u8; 16],
+    interface: u32,
+    cookie: [u32; 2],
+}
+
+/// `struct inet_diag_req_v2`, with its header.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct Request {
+    header: Header,
+    family: u8,
+    protocol: u8,
+    /// Attributes that cost the kernel something.
+    extensions: u8,
+    padding: u8,
+    states: u32,
+    id: SocketId,
+}
+
+/// `struct inet_diag_msg`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Message {
+    family: u8,
+    state: u8,
+    timer: u8,
+    retransmits: u8,
+    id: SocketId,
+    expires_ms: u32,
+    recv_queue: u32,
+    send_queue: u32,
+    uid: u32,
+    inode: u32,
+}
+
+/// `struct nlattr`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct AttributeHeader {
+    length: u16,
+    kind: u16,
+}
+
+const _: () = assert!(size_of::<Header>() == 16 && size_of::<Request>() == 16 + 56 && size_of::<Message>() == 72);
+
+/// What an answer does not say itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Circumstances {
+    /// When it came.
+    pub(super) at: u64,
+    /// The network namespace.
+    pub(super) netns: Option<u32>,
+}
+
+/// How far the answer has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Step {
+    /// It is complete.
+    pub(super) done: bool,
+    /// The kernel noticed a change under its hands.
+    pub(super) interrupted: bool,
+}
+
+/// The same for sockets of MPTCP, whose protocol number needs more bits than there are: an attribute has it
+/// (`INET_DIAG_REQ_PROTOCOL`, since 5.9). The number in the request itself stands for nothing, so that older kernels
+/// have nothing to say.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct MptcpRequest {
+    request: Request,
+    attribute: AttributeHeader,
+    protocol: u32,
+}
+
+/// `INET_DIAG_REQ_PROTOCOL`.
+const REQUEST_PROTOCOL: u16 = 3;
+
+impl MptcpRequest {
+    /// For every socket of MPTCP of an address family.
+    pub(super) fn new(family: u8) -> Self {
+        let mut request = Request { protocol: 0, ..Request::new(family, Wanted::All) };
+        request.header.length = size_of::<Self>() as u32;
+        let length = (size_of::<AttributeHeader>() + size_of::<u32>()) as u16;
+        let attribute = AttributeHeader { length, kind: REQUEST_PROTOCOL };
+        Self { request, attribute, protocol: libc::IPPROTO_MPTCP.unsigned_abs() }
+    }
+}
+
+impl Request {
+    /// For the TCP sockets of an address family.
+    pub(super) fn new(family: u8, wanted: Wanted) -> Self {
+        let header = Header {
+            length: size_of::<Self>() as u32,
+            kind: BY_FAMILY,
+            flags: (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16,
+            sequence: SEQUENCE,
+            port: 0,
+        };
+        let protocol = libc::IPPROTO_TCP as u8;
+        let extensions = if wanted == Wanted::All { 0 } else { 1 << (INFO - 1) };
+        Self { header, family, protocol, extensions, padding: 0, states: states(wanted), id: SocketId::default() }
+    }
+}
+
+/// As bits.
+fn states(wanted: Wanted) -> u32 {
+    use tcptrace_common::state::{CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK};
+    let some: &[u8] = match wanted {
+        Wanted::All => return STATES,
+        Wanted::Waiting => &[CLOSE_WAIT, CLOSING, FIN_WAIT2],
+        Wanted::Flowing => &[ESTABLISHED, CLOSE_WAIT, FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK],
+    };
+    some.iter().fold(0, |bits, state| bits | 1 << state)
+}
+
+/// Reads a piece of the answer.
+pub(super) fn parse(
+    mut piece: &[u8],
+    about: &Circumstances,
+    progress: &mut Step,
+    sink: &mut dyn FnMut(Socket),
+) -> Result<(), Reason> {
+    while !piece.is_empty() && !progress.done {
+        let (header, body, rest) = split(piece).ok_or(Reason::Malformed)?;
+        piece = rest;
+        if header.sequence == SEQUENCE {
+            progress.interrupted |= header.flags & INTERRUPTED != 0;
+            take(&header, body, about, progress, sink)?;
+        }
+    }
+    Ok(())
+}
+
+/// The first message, and what follows it.
+fn split(piece: &[u8]) -> Option<(Header, &[u8], &[u8])> {
+    let (header, _) = Header::read_from_prefix(piece).ok()?;
+    let length = usize::try_from(header.length).ok()?;
+    let body = piece.get(size_of::<Header>()..length)?;
+    // The last one need not be filled up.
+    let rest = piece.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some((header, body, rest))
+}
+
+fn take(
+    header: &Header,
+    body: &[u8],
+    about: &Circumstances,
+    progress: &mut Step,
+    sink: &mut dyn FnMut(Socket),
+) -> Result<(), Reason> {
+    match i32::from(header.kind) {
+        libc::NLMSG_ERROR => complaint(body).map_or(Ok(()), Err),
+        libc::NLMSG_OVERRUN => Err(Reason::Overrun),
+        libc::NLMSG_DONE => {
+            progress.done = true;
+            // Newer kernels say at the end how it went.
+            if body.is_empty() { Ok(()) } else { complaint(body).map_or(Ok(()), Err) }
+        }
+        kind if kind == i32::from(BY_FAMILY) => {
+            let (message, attributes) = Message::read_from_prefix(body).map_err(|_| Reason::Malformed)?;
+            if let Some(socket) = socket(&message, attributes, about) {
+                sink(socket);
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A negative errno, or 0 for none.
+fn complaint(body: &[u8]) -> Option<Reason> {
+    match i32::read_from_prefix(body) {
+        Ok((0, _)) => None,
+        Ok((code, _)) => Some(Reason::Kernel(Errno::from_raw(code.wrapping_neg()))),
+        Err(_) => Some(Reason::Malformed),
+    }
+}
+
+/// `None` for what is not traced: another family, a pseudo state.
+fn socket(message: &Message, attributes: &[u8], about: &Circumstances) -> Option<Socket> {
+    let state = State::from_kernel(if message.state == NEW_SYN_RECV { SYN_RECV } else { message.state })?;
+    let attributes = Attributes::read(attributes);
+    let timer_left_ns = u64::from(message.expires_ms) * 1_000_000;
+    let timer = timer(message.timer);
+    let is_mini = timer == Timer::TimeWait;
+    // A full socket in SYN_RECV, by Fast Open or on its way to ESTABLISHED, has the attribute too.
+    let is_request = state == State::SynRecv && !is_mini && message.inode == 0 && !attributes.is_full;
+    let kept = if is_mini { Kept::Mini { due_ns: timer_left_ns } } else { kept(state, message.inode) };
+    let found = Found {
+        at: about.at,
+        id: Id::Cookie(u64::from(message.id.cookie[0]) | u64::from(message.id.cookie[1]) << 32),
+        tuple: tuple(message)?,
+        netns: about.netns,
+        uid: (!is_mini && !is_request).then_some(message.uid),
+        cgroup: attributes.cgroup,
+        state,
+        kept,
+    };
+    Some(Socket {
+        found,
+        inode: message.inode,
+        recv_queue: message.recv_queue,
+        send_queue: message.send_queue,
+        timer,
+        timer_left_ns,
+        retransmits: message.retransmits,
+        is_request,
+        interface: message.id.interface,
+        progress: attributes.progress,
+    })
+}
+
+const SYN_RECV: u8 = tcptrace_common::state::SYN_RECV;
+
+fn timer(number: u8) -> Timer {
+    match number {
+        1 => Timer::Retransmit,
+        2 => Timer::Keepalive,
+        3 => Timer::TimeWait,
+        4 => Timer::Probe,
+        _ => Timer::None,
+    }
+}
+
+/// A full socket without an inode is one that was not accepted yet, or that was closed: its state tells which.
+fn kept(state: State, inode: u32) -> Kept {
+    match state {
+        _ if inode != 0 => Kept::Held,
+        State::Listen => Kept::Held,
+        State::SynRecv | State::Established | State::CloseWait => Kept::Queued,
+        _ => Kept::Orphan,
+    }
+}
+
+fn tuple(message: &Message) -> Option<Tuple> {
+    Some(Tuple {
+        local_ip: address(message.family, message.id.local_ip)?,
+        remote_ip: address(message.family, message.id.remote_ip)?,
+        local_port: message.id.local_port.get(),
+        remote_port: message.id.remote_port.get(),
+    })
+}
+
+fn address(family: u8, bytes: [u8; 16]) -> Option<Ipv6Addr> {
+    let [a, b, c, d, ..] = bytes;
+    match i32::from(family) {
+        libc::AF_INET => Some(Ipv4Addr::new(a, b, c, d).to_ipv6_mapped()),
+        libc::AF_INET6 => Some(bytes.into()),
+        _ => None,
+    }
+}
+
+/// What is of interest among the attributes.
+#[derive(Default)]
+struct Attributes {
+    /// It is a full socket.
+    is_full: bool,
+    cgroup: Option<u64>,
+    progress: Option<Progress>,
+}
+
+/// The beginning of `struct tcp_info`.
+#[derive(FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct TcpInfo {
+    before: [u32; 14],
+    last_ack_recv_ms: u32,
+    between: [u32; 11],
+    pacing_rates: [u64; 2],
+    bytes_acked: u64,
+    bytes_received: u64,
+}
+
+const _: () = assert!(std::mem::offset_of!(TcpInfo, bytes_acked) == 120, "as in `linux/tcp.h`");
+
+impl TcpInfo {
+    fn progress(&self) -> Progress {
+        Progress { acked: self.bytes_acked, received: self.bytes_received, quiet_ms: self.last_ack_recv_ms }
+    }
+}
+
+impl Attributes {
+    fn read(mut bytes: &[u8]) -> Self {
+        let mut attributes = Self::default();
+        while let Some((kind, value, rest)) = attribute(bytes) {
+            match kind {
+                INFO => attributes.progress = TcpInfo::read_from_prefix(value).ok().map(|(info, _)| info.progress()),
+                SHUTDOWN => attributes.is_full = true,
+                CGROUP_ID => attributes.cgroup = u64::read_from_bytes(value).ok(),
+                _ => {}
+            }
+            bytes = rest;
+        }
+        attributes
+    }
+}
+
+/// The first attribute, and what follows it.
+fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let (header, _) = AttributeHeader::read_from_prefix(bytes).ok()?;
+    let length = usize::from(header.length);
+    let value = bytes.get(size_of::<AttributeHeader>()..length)?;
+    let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    // The upper two bits are flags.
+    Some((header.kind & 0x3fff, value, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    const ABOUT: Circumstances = Circumstances { at: 7, netns: Some(8) };
+
+    const CLOSE_WAIT: u8 = tcptrace_common::state::CLOSE_WAIT;
+
+    fn message(state: u8, timer: u8, inode: u32) -> Message {
+        let id = SocketId {
+            local_port: 80.into(),
+            remote_port: 40_000.into(),
+            local_ip: [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            remote_ip: [127, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            interface: 6,
+            cookie: [5, 1],
+        };
+        let (expires_ms, recv_queue, send_queue) = (250, 3, 4);
+        Message { family: 2, state, timer, retransmits: 2, id, expires_ms, recv_queue, send_queue, uid: 1000, inode }
+    }
+
+    fn framed(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+        let length = (size_of::<Header>() + body.len()) as u32;
+        let mut bytes = Header { length, kind, flags, sequence: SEQUENCE, port: 0 }.as_bytes().to_vec();
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = AttributeHeader { length: (4 + value.len()) as u16, kind }.as_bytes().to_vec();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn answer(message: &Message, attributes: &[Vec<u8>]) -> Vec<u8> {
+        framed(BY_FAMILY, 0, &[message.as_bytes(), &attributes.concat()].concat())
+    }
+
+    fn read(piece: &[u8]) -> (Result<(), Reason>, Step, Vec<Socket>) {
+        let (mut progress, mut sockets) = (Step::default(), Vec::new());
+        let result = parse(piece, &ABOUT, &mut progress, &mut |socket| sockets.push(socket));
+        (result, progress, sockets)
+    }
+
+    fn only(piece: &[u8]) -> Socket {
+        let (result, _, sockets) = read(piece);
+        assert_eq!(result, Ok(()));
+        assert_eq!(sockets.len(), 1);
+        sockets[0]
+    }
+
+    #[test]
+    fn a_full_socket_is_read() {
+        let attributes = [attribute(SHUTDOWN, &[0]), attribute(CGROUP_ID, &9_u64.to_ne_bytes())];
+        let socket = only(&answer(&message(CLOSE_WAIT, 4, 77), &attributes));
+        let found = Found {
+            at: 7,
+            id: Id::Cookie(0x1_0000_0005),
+            tuple: Tuple {
+                local_ip: Ipv4Addr::new(127, 0, 0, 1).to_ipv6_mapped(),
+                remote_ip: Ipv4Addr::new(127, 0, 0, 2).to_ipv6_mapped(),
+                local_port: 80,
+                remote_port: 40_000,
+            },
+            netns: Some(8),
+            uid: Some(1000),
+            cgroup: Some(9),
+            state: State::CloseWait,
+            kept: Kept::Held,
+        };
+        let expected = Socket {
+            found,
+            inode: 77,
+            recv_queue: 3,
+            send_queue: 4,
+            timer: Timer::Probe,
+            timer_left_ns: 250_000_000,
+            retransmits: 2,
+            is_request: false,
+            interface: 6,
+            progress: None,
+        };
+        assert_eq!(socket, expected);
+    }
+
+    #[test]
+    fn progress_is_read() {
+        let mut info = [0_u8; 232];
+        info[56..60].copy_from_slice(&1_500_u32.to_ne_bytes());
+        info[120..128].copy_from_slice(&7_u64.to_ne_bytes());
+        info[128..136].copy_from_slice(&8_u64.to_ne_bytes());
+        let expected = Some(Progress { acked: 7, received: 8, quiet_ms: 1_500 });
+        assert_eq!(only(&answer(&message(CLOSE_WAIT, 0, 1), &[attribute(INFO, &info)])).progress, expected);
+        assert_eq!(only(&answer(&message(CLOSE_WAIT, 0, 1), &[attribute(INFO, &info[..130])])).progress, None);
+    }
+
+    #[test]
+    fn a_mini_socket_has_a_timer_and_no_user() {
+        let socket = only(&answer(&message(5, 3, 0), &[]));
+        assert_eq!(socket.found.state, State::FinWait2);
+        assert_eq!(socket.found.kept, Kept::Mini { due_ns: 250_000_000 });
+        assert_eq!((socket.found.uid, socket.found.cgroup), (None, None));
+    }
+
+    #[rstest]
+    #[case::request(SYN_RECV, false, true)]
+    #[case::request_by_its_own_name(NEW_SYN_RECV, false, true)]
+    #[case::fast_open(SYN_RECV, true, false)]
+    fn a_request_is_told_from_a_full_socket(#[case] state: u8, #[case] is_full: bool, #[case] is_request: bool) {
+        let attributes = if is_full { vec![attribute(SHUTDOWN, &[0])] } else { vec![attribute(15, &[0; 4])] };
+        let socket = only(&answer(&message(state, 1, 0), &attributes));
+        assert_eq!(socket.found.state, State::SynRecv);
+        assert_eq!(socket.found.kept, Kept::Queued);
+        assert_eq!(socket.is_request, is_request);
+        assert_eq!(socket.found.uid.is_none(), is_request);
+    }
+
+    #[rstest]
+    #[case(State::Established, 1, Kept::Held)]
+    #[case(State::Established, 0, Kept::Queued)]
+    #[case(State::CloseWait, 0, Kept::Queued)]
+    #[case(State::SynRecv, 0, Kept::Queued)]
+    #[case(State::Listen, 0, Kept::Held)]
+    #[case(State::FinWait1, 0, Kept::Orphan)]
+    #[case(State::FinWait2, 0, Kept::Orphan)]
+    #[case(State::LastAck, 0, Kept::Orphan)]
+    #[case(State::Closing, 0, Kept::Orphan)]
+    fn state_and_inode_tell_what_has_it(#[case] state: State, #[case] inode: u32, #[case] expected: Kept) {
+        assert_eq!(kept(state, inode), expected);
+    }
+
+    #[test]
+    fn pseudo_states_and_other_families_are_left_out() {
+        let other_family = Message { family: 1, ..message(CLOSE_WAIT, 0, 1) };
+        let piece = [answer(&message(13, 0, 1), &[]), answer(&other_family, &[])].concat();
+        assert_eq!(read(&piece), (Ok(()), Step::default(), Vec::new()));
+    }
+
+    #[test]
+    fn nothing_is_read_after_the_end() {
+        let done = framed(libc::NLMSG_DONE as u16, 0, &0_i32.to_ne_bytes());
+        let (result, progress, sockets) = read(&[done, answer(&message(CLOSE_WAIT, 0, 1), &[])].concat());
+        assert_eq!((result, progress.done, sockets.len()), (Ok(()), true, 0));
+    }
+
+    #[test]
+    fn an_interruption_is_noted_and_what_came_is_kept() {
+        let done = framed(libc::NLMSG_DONE as u16, INTERRUPTED, &0_i32.to_ne_bytes());
+        let (result, progress, sockets) = read(&[answer(&message(CLOSE_WAIT, 0, 1), &[]), done].concat());
+        assert_eq!((result, sockets.len()), (Ok(()), 1));
+        assert_eq!(progress, Step { done: true, interrupted: true });
+    }
+
+    #[rstest]
+    #[case(libc::NLMSG_ERROR, -libc::EPERM, Some(Reason::Kernel(Errno::EPERM)))]
+    #[case(libc::NLMSG_ERROR, 0, None)]
+    #[case(libc::NLMSG_DONE, -libc::ENOMEM, Some(Reason::Kernel(Errno::ENOMEM)))]
+    #[case(libc::NLMSG_DONE, 0, None)]
+    #[case(libc::NLMSG_OVERRUN, 0, Some(Reason::Overrun))]
+    fn the_kernel_can_complain(#[case] kind: i32, #[case] code: i32, #[case] expected: Option<Reason>) {
+        let (result, ..) = read(&framed(kind as u16, 0, &code.to_ne_bytes()));
+        assert_eq!(result.err(), expected);
+    }
+
+    #[rstest]
+    #[case::no_header(&[1, 2, 3])]
+    #[case::shorter_than_its_header(&framed(BY_FAMILY, 0, &[])[..8])]
+    #[case::length_0(&[0; 16])]
+    #[case::longer_than_the_piece(&[255; 16])]
+    #[case::half_a_message(&framed(BY_FAMILY, 0, &[0; 40]))]
+    fn nonsense_is_refused(#[case] piece: &[u8]) {
+        assert_eq!(read(piece).0, Err(Reason::Malformed));
+    }
+
+    #[test]
+    fn another_answer_is_skipped() {
+        let mut piece = answer(&message(CLOSE_WAIT, 0, 1), &[]);
+        piece[8] ^= 2;
+        assert_eq!(read(&piece), (Ok(()), Step::default(), Vec::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(piece in prop::collection::vec(any::<u8>(), 0..400)) {
+            read(&piece).0.ok();
+        }
+
+        #[test]
+        fn no_message_makes_it_panic(
+            kind in prop::sample::select(vec![1_u16, 2, 3, 4, BY_FAMILY]),
+            body in prop::collection::vec(any::<u8>(), 0..200),
+            wrong in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let mut piece = framed(kind, 0, &body);
+            piece.extend(framed(kind, 0, &body));
+            let at = wrong.index(piece.len());
+            piece[at] = byte;
+            read(&piece).0.ok();
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The kernel side as seen from userspace: loads the programs, attaches what the kernel allows, reads their records.
+//!
+//! This is the only module that names aya.
+
+mod decode;
+mod kernel;
+mod layout;
+mod load;
+mod ring;
+mod sockmaps;
+mod stand_in;
+mod symbols;
+mod tracefs;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::event::{Event, Losses};
+use crate::model::feature::{Feature, Service};
+use ring::Reader;
+
+pub use ring::Scan;
+pub use sockmaps::in_sockmaps;
+
+/// Default size of the ring buffer: holds half a second of 30,000 connections a second.
+pub const DEFAULT_RING_BYTES: u32 = 16 << 20;
+
+/// What to attach, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Size of the ring buffer in bytes, rounded up to a power of two.
+    pub ring_bytes: u32,
+    /// What the programs filter by.
+    pub filter: tcptrace_common::Filter,
+    /// Use the classic tracepoints only, as on a kernel without BTF.
+    pub no_btf: bool,
+    /// Load this object instead of the built-in one.
+    pub object: Option<PathBuf>,
+}
+
+impl Options {
+    /// Size of the ring buffer that is made.
+    pub fn ring_size(&self) -> u32 {
+        self.ring_bytes.max(4096).next_power_of_two()
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ring_bytes: DEFAULT_RING_BYTES, filter: tcptrace_common::Filter::default(), no_btf: false, object: None }
+    }
+}
+
+/// Why nothing can be traced.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The object is not one that can be loaded.
+    #[error("cannot load the eBPF object {object}: {reason}")]
+    Object {
+        /// Which.
+        object: String,
+        /// What the loader says.
+        reason: String,
+    },
+    /// The state changes cannot be seen, without which there is nothing to show.
+    #[error("cannot attach to inet_sock_set_state: {reason}")]
+    NoTransitions {
+        /// Why, and what to do.
+        reason: String,
+        /// How the other features fared, as far as that was tried.
+        services: Vec<(Feature, Service)>,
+    },
+    /// A map of the object is missing or of the wrong kind.
+    #[error("cannot open the map {name} of the eBPF object: {reason}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// What the loader says.
+        reason: String,
+    },
+}
+
+/// The attached programs and the way to their records.
+pub struct Probe {
+    reader: Reader,
+    services: Vec<(Feature, Service)>,
+}
+
+impl Probe {
+    /// Loads the programs and attaches those that the kernel allows.
+    ///
+    /// # Errors
+    ///
+    /// When the object cannot be loaded, or the state changes cannot be seen at all. Every other hook may be missing:
+    /// [`Probe::services`] says which, and why.
+    pub fn attach(options: &Options) -> Result<Self, ProbeError> {
+        let load::Loaded { reader, services } = load::load(options)?;
+        // The kernel's BTF and symbols were here, some 20 MB, and nothing so big is needed again.
+        // SAFETY: it only gives back memory that the allocator has free.
+        unsafe { nix::libc::malloc_trim(0) };
+        Ok(Self { reader, services })
+    }
+
+    /// What the kernel allowed, feature by feature.
+    pub fn services(&self) -> &[(Feature, Service)] {
+        &self.services
+    }
+
+    /// Whether sockets are told apart by their cookies, and not by addresses that are used again.
+    pub fn knows_cookies(&self) -> bool {
+        let by_type = |service: &Service| matches!(service, Service::Attached { hook } if hook.starts_with("tp_btf/"));
+        self.services.iter().any(|(feature, service)| *feature == Feature::Transitions && by_type(service))
+    }
+
+    /// Waits until there may be something to read, at most this long: until woken while idle, for a short while when
+    /// busy.
+    pub async fn wait(&mut self, at_most: Duration) {
+        self.reader.wait(at_most).await;
+    }
+
+    /// Hands over up to `at_most` events, and none behind a place in the stream ([`Probe::read`]). Returns whether nothing
+    /// is left: then every event from before this call has been handed over.
+    pub fn drain(&mut self, at_most: usize, limit: u64, sink: impl FnMut(Event)) -> bool {
+        self.reader.drain(at_most, limit, sink)
+    }
+
+    /// How far the stream has been read, in bytes of the ring buffer.
+    pub fn read(&self) -> u64 {
+        self.reader.read()
+    }
+
+    /// What was lost since the programs were attached; the recursion misses as of [`Probe::read_recursion`].
+    pub fn losses(&mut self) -> Losses {
+        self.reader.losses()
+    }
+
+    /// Prepares a walk through the descriptors of all processes; `None` where the kernel does not allow it.
+    pub fn scan(&mut self) -> Option<Scan> {
+        let scan = self.reader.scan()?;
+        scan.inspect_err(|error| log::warn!("cannot look who holds which socket: {}", kernel::explain(error))).ok()
+    }
+
+    /// Looks how often a program was kept from running because it was running already, and lets others stand in. That
+    /// takes a file a program.
+    pub fn read_recursion(&mut self) {
+        self.reader.read_recursion();
+    }
+}

@@ -1,0 +1,261 @@
+//! From the bytes of a record to an [`Event`].
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::Ipv6Addr;
+
+use tcptrace_common::{
+    CancelTail, ChildTail, ClosedChildTail, EndTail, Head, HolderTail, OpenTail, TaskTail, end_flag, flag, kind, state,
+};
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use super::symbols::{Cancelled, Symbols};
+use crate::model::event::{
+    Birth, Change, EndFacts, Event, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
+};
+use crate::model::row::Totals;
+use crate::model::tcp::{Comm, State, Task, Tuple};
+
+/// What it takes to understand the records of this kernel.
+pub(super) struct Decoder {
+    /// Length of a kernel tick in ns.
+    pub(super) tick_ns: u64,
+    /// Whether the creation of mini-sockets is seen, so that there was none where a record names none.
+    pub(super) minis_watched: bool,
+    /// Who cancelled a timer.
+    pub(super) symbols: Symbols,
+    /// Meaning of reset reasons, by number.
+    pub(super) reset_reasons: Vec<ResetReason>,
+    /// Our own process id, in the initial pid namespace.
+    pub(super) own_pid: u32,
+    /// Scrambles addresses, which are the kernel's secret.
+    pub(super) scrambler: RandomState,
+}
+
+impl Decoder {
+    /// A process; `None` for the kernel's own threads, and for ourselves: whoever walks through descriptors holds each
+    /// file for a moment, and closes it if its process lets go just then.
+    fn task(&self, tail: &TaskTail) -> Option<Task> {
+        let is_somebody = tail.pid != 0 && tail.pid != self.own_pid;
+        is_somebody.then_some(Task { pid: tail.pid, tid: tail.tid, comm: Comm(tail.comm) })
+    }
+
+    /// The event that a record tells of; `None` for a record of unknown kind or form.
+    pub(super) fn decode(&self, record: &[u8]) -> Option<Event> {
+        let (head, tail) = Head::ref_from_prefix(record).ok()?;
+        let at = head.boot_ns;
+        let id = self.id(head);
+        Some(match head.kind {
+            kind::STATE => Event::Change(self.change(head, id)?),
+            kind::STATE_CHILD => Event::Change(self.child(head, id, read(tail)?)?),
+            kind::STATE_CHILD_CLOSED => {
+                let closed: &ClosedChildTail = read(tail)?;
+                let task = self.task(&closed.task);
+                Event::Change(Change { task, ..self.child(head, id, &closed.child)? })
+            }
+            kind::STATE_TASK => Event::Change(Change { task: self.task(read(tail)?), ..self.change(head, id)? }),
+            kind::STATE_OPEN => {
+                let open: &OpenTail = read(tail)?;
+                let (task, cgroup) = (self.task(&open.task), known(open.cgroup));
+                Event::Change(Change { task, cgroup, ..self.change(head, id)? })
+            }
+            kind::STATE_END => {
+                let end: &EndTail = read(tail)?;
+                let (task, end) = (self.task(&end.task), Some(self.end_facts(head, end)));
+                Event::Change(Change { task, end, ..self.change(head, id)? })
+            }
+            kind::DESTROY => Event::Destroyed { at, id, task: self.task(read(tail)?) },
+            kind::RESET_SENT => Event::ResetSent { at, id, reason: self.reset_reason(head.extra) },
+            kind::RESET_RECEIVED => Event::ResetReceived { at, id },
+            kind::MINI_EXPIRED => Event::Mini(self.mini(head, id, MiniEvent::Expired)?),
+            kind::MINI_FIN => Event::Mini(self.mini(head, id, MiniEvent::Fin)?),
+            kind::MINI_CANCELLED => {
+                let what = self.cancelled(read(tail)?);
+                Event::Mini(self.mini(head, id, what)?)
+            }
+            kind::ACCEPTED => {
+                let holder: &HolderTail = read(tail)?;
+                Event::Accepted { at, id, task: self.task(&holder.task)?, fd: holder.fd }
+            }
+            kind::HELD => Event::Holder(self.holder(head, id, read(tail)?)?),
+            _ => return None,
+        })
+    }
+
+    fn holder(&self, head: &Head, id: Id, holder: &HolderTail) -> Option<Holder> {
+        let found = Found {
+            at: head.boot_ns,
+            id,
+            tuple: tuple(head),
+            netns: known(head.netns),
+            uid: Some(head.extra),
+            cgroup: known(holder.cgroup),
+            state: State::from_kernel(head.old)?,
+            kept: Kept::Held,
+        };
+        Some(Holder { found, task: self.task(&holder.task)?, fd: holder.fd })
+    }
+
+    fn id(&self, head: &Head) -> Id {
+        if head.flags & flag::ID_IS_ADDRESS != 0 { Id::Address(self.scramble(head.id)) } else { Id::Cookie(head.id) }
+    }
+
+    fn scramble(&self, address: u64) -> u64 {
+        self.scrambler.hash_one(address)
+    }
+
+    fn change(&self, head: &Head, id: Id) -> Option<Change> {
+        let bare = head.flags & flag::BARE != 0;
+        Some(Change {
+            at: head.boot_ns,
+            id,
+            address: None,
+            tuple: tuple(head),
+            netns: known(head.netns),
+            uid: (!bare).then_some(head.extra),
+            cgroup: None,
+            old: State::from_kernel(head.old)?,
+            new: State::from_kernel(head.new)?,
+            flags: (!bare).then(|| flags(head)),
+            task: None,
+            end: None,
+        })
+    }
+
+    fn child(&self, head: &Head, id: Id, child: &ChildTail) -> Option<Change> {
+        let (address, cgroup) = (Some(self.scramble(child.address)), known(child.cgroup));
+        Some(Change { address, cgroup, ..self.change(head, id)? })
+    }
+
+    fn mini(&self, head: &Head, id: Id, what: MiniEvent) -> Option<Mini> {
+        let tick_ns = i64::try_from(self.tick_ns).ok()?;
+        Some(Mini {
+            at: head.boot_ns,
+            id,
+            tuple: tuple(head),
+            netns: known(head.netns),
+            substate: State::from_kernel(head.old)?,
+            due_ns: i64::from(head.extra.cast_signed()).saturating_mul(tick_ns),
+            what,
+        })
+    }
+
+    fn end_facts(&self, head: &Head, end: &EndTail) -> EndFacts {
+        let has = |bit| end.flags & bit != 0;
+        // The kernel counts the peer's FIN as a byte (`tcp_rcv_nxt_update`); it is none that anybody sent.
+        let fin = u64::from(head.flags & flag::DONE != 0);
+        EndFacts {
+            totals: Totals {
+                bytes_sent: end.bytes_sent,
+                bytes_received: end.bytes_received.saturating_sub(fin),
+                bytes_unread: end.unread,
+                retransmits: end.retransmits,
+                srtt_us: (end.srtt_us_8 != 0).then_some(end.srtt_us_8 / 8),
+            },
+            err: end.err,
+            keepalive: has(end_flag::KEEPALIVE),
+            linger0: has(end_flag::LINGER0),
+            linger2_negative: has(end_flag::LINGER2_NEGATIVE),
+            all_acked: has(end_flag::ALL_ACKED),
+            in_flight: has(end_flag::IN_FLIGHT),
+            user_timeout: has(end_flag::USER_TIMEOUT),
+            retransmits: end.in_flight_retransmits,
+            probes: end.probes_out,
+            mini: match State::from_kernel(end.mini) {
+                Some(substate) => Birth::Made { substate, due_ns: u64::from(end.mini_ticks) * self.tick_ns },
+                None if self.minis_watched => Birth::None,
+                None => Birth::NotWatched,
+            },
+        }
+    }
+
+    fn cancelled(&self, cancel: &CancelTail) -> MiniEvent {
+        match self.symbols.cancelled_by(&cancel.stack) {
+            Cancelled::Rearmed => MiniEvent::Rearmed,
+            Cancelled::Killed(by) => {
+                if by == KilledBy::Unknown {
+                    log::debug!("a mini-socket's timer was cancelled from {:x?}", cancel.stack);
+                }
+                MiniEvent::Killed(by)
+            }
+        }
+    }
+
+    fn reset_reason(&self, number: u32) -> ResetReason {
+        usize::try_from(number).ok().and_then(|number| self.reset_reasons.get(number)).copied().unwrap_or_default()
+    }
+}
+
+fn read<T: FromBytes + KnownLayout + Immutable>(tail: &[u8]) -> Option<&T> {
+    T::ref_from_prefix(tail).ok().map(|(value, _)| value)
+}
+
+fn tuple(head: &Head) -> Tuple {
+    Tuple {
+        local_ip: Ipv6Addr::from(head.local_addr),
+        remote_ip: Ipv6Addr::from(head.remote_addr),
+        local_port: head.local_port,
+        remote_port: head.remote_port,
+    }
+}
+
+fn flags(head: &Head) -> Flags {
+    let has = |bit| head.flags & bit != 0;
+    Flags {
+        dead: has(flag::DEAD),
+        done: has(flag::DONE),
+        has_socket: has(flag::HAS_SOCKET),
+        rcv_shutdown: has(flag::RCV_SHUTDOWN),
+        send_shutdown: has(flag::SEND_SHUTDOWN),
+        has_sent: (head.old == state::SYN_SENT).then_some(!has(flag::SILENT)),
+    }
+}
+
+/// A number of which 0 means that it is not known.
+fn known<T: PartialEq + Default>(number: T) -> Option<T> {
+    (number != T::default()).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    fn decoder() -> Decoder {
+        Decoder {
+            tick_ns: 4_000_000,
+            minis_watched: true,
+            own_pid: 77,
+            symbols: Symbols::default(),
+            reset_reasons: vec![ResetReason::Other, ResetReason::AbortOnData],
+            scrambler: RandomState::new(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_record_makes_it_panic(record in prop::collection::vec(any::<u8>(), 0..300), kind in 0_u8..15) {
+            let mut record = record;
+            if let Some(byte) = record.get_mut(std::mem::offset_of!(Head, kind)) {
+                *byte = kind;
+            }
+            decoder().decode(&record);
+        }
+    }
+
+    #[test]
+    fn addresses_do_not_get_out() {
+        let address = 0xffff_8880_1234_5600;
+        assert_ne!(decoder().scramble(address), address);
+    }
+
+    #[rstest]
+    #[case::somebody(5, Some(5))]
+    #[case::the_kernel(0, None)]
+    #[case::ourselves(77, None)]
+    fn who_acts(#[case] pid: u32, #[case] expected: Option<u32>) {
+        let task = decoder().task(&TaskTail { pid, tid: pid, comm: [b'x'; 16] });
+        assert_eq!(task.map(|task| task.pid), expected);
+    }
+}

@@ -1,0 +1,252 @@
+//! Where structure members are in the running kernel, from its BTF.
+
+use std::collections::HashMap;
+
+use btf::types::{Btf, BtfComposite, BtfType};
+
+use crate::model::event::ResetReason;
+
+/// Which hooks need a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Every program.
+    Socket,
+    /// Those that follow mini-sockets.
+    Mini,
+    /// The one that looks into packets.
+    Packet,
+    /// Those that look up descriptors.
+    Files,
+    /// Nobody: without it a field stays unknown.
+    Optional,
+}
+
+/// Symbol in the programs, structure, member path, who needs it.
+const MEMBERS: &[(&str, &str, &str, Need)] = &[
+    ("SOCK_COMMON_FAMILY", "sock_common", "skc_family", Need::Socket),
+    ("SOCK_COMMON_STATE", "sock_common", "skc_state", Need::Socket),
+    ("SOCK_COMMON_DADDR", "sock_common", "skc_daddr", Need::Socket),
+    ("SOCK_COMMON_RCV_SADDR", "sock_common", "skc_rcv_saddr", Need::Socket),
+    ("SOCK_COMMON_V6_DADDR", "sock_common", "skc_v6_daddr", Need::Socket),
+    ("SOCK_COMMON_V6_RCV_SADDR", "sock_common", "skc_v6_rcv_saddr", Need::Socket),
+    ("SOCK_COMMON_DPORT", "sock_common", "skc_dport", Need::Socket),
+    ("SOCK_COMMON_NUM", "sock_common", "skc_num", Need::Socket),
+    ("SOCK_COMMON_NET", "sock_common", "skc_net", Need::Socket),
+    ("SOCK_COMMON_COOKIE", "sock_common", "skc_cookie", Need::Socket),
+    ("SOCK_COMMON_FLAGS", "sock_common", "skc_flags", Need::Socket),
+    ("NET_INUM", "net", "ns.inum", Need::Socket),
+    ("SOCK_ERR", "sock", "sk_err", Need::Socket),
+    ("SOCK_SHUTDOWN", "sock", "sk_shutdown", Need::Socket),
+    ("SOCK_SOCKET", "sock", "sk_socket", Need::Socket),
+    ("SOCK_LINGERTIME", "sock", "sk_lingertime", Need::Socket),
+    ("SOCK_UID", "sock", "sk_uid", Need::Socket),
+    ("TASK_FLAGS", "task_struct", "flags", Need::Socket),
+    ("TASK_PID", "task_struct", "pid", Need::Socket),
+    ("TASK_TGID", "task_struct", "tgid", Need::Socket),
+    ("TASK_GROUP_LEADER", "task_struct", "group_leader", Need::Socket),
+    ("TASK_COMM", "task_struct", "comm", Need::Socket),
+    ("TASK_FILES", "task_struct", "files", Need::Files),
+    ("FILES_FDT", "files_struct", "fdt", Need::Files),
+    ("FDTABLE_MAX_FDS", "fdtable", "max_fds", Need::Files),
+    ("FDTABLE_FD", "fdtable", "fd", Need::Files),
+    ("FILE_PRIVATE_DATA", "file", "private_data", Need::Files),
+    ("SOCKET_FILE", "socket", "file", Need::Files),
+    ("SOCKET_SK", "socket", "sk", Need::Files),
+    ("CGROUP_KN", "cgroup", "kn", Need::Optional),
+    ("KERNFS_NODE_ID", "kernfs_node", "id", Need::Optional),
+    ("SOCK_CGROUP", "sock", "sk_cgrp_data.cgroup", Need::Optional),
+    ("INET_SPORT", "inet_sock", "inet_sport", Need::Socket),
+    ("ICSK_RETRANSMITS", "inet_connection_sock", "icsk_retransmits", Need::Socket),
+    ("ICSK_PROBES_OUT", "inet_connection_sock", "icsk_probes_out", Need::Socket),
+    ("ICSK_USER_TIMEOUT", "inet_connection_sock", "icsk_user_timeout", Need::Socket),
+    ("TCP_BYTES_SENT", "tcp_sock", "bytes_sent", Need::Socket),
+    ("TCP_BYTES_RECEIVED", "tcp_sock", "bytes_received", Need::Socket),
+    ("TCP_TOTAL_RETRANS", "tcp_sock", "total_retrans", Need::Socket),
+    ("TCP_SRTT_US", "tcp_sock", "srtt_us", Need::Socket),
+    ("TCP_SEGS_OUT", "tcp_sock", "segs_out", Need::Socket),
+    ("TCP_RCV_NXT", "tcp_sock", "rcv_nxt", Need::Socket),
+    ("TCP_COPIED_SEQ", "tcp_sock", "copied_seq", Need::Socket),
+    ("TCP_SND_UNA", "tcp_sock", "snd_una", Need::Socket),
+    ("TCP_SND_NXT", "tcp_sock", "snd_nxt", Need::Socket),
+    ("TCP_WRITE_SEQ", "tcp_sock", "write_seq", Need::Socket),
+    ("TCP_LINGER2", "tcp_sock", "linger2", Need::Socket),
+    ("TIMER_EXPIRES", "timer_list", "expires", Need::Mini),
+    ("TIMER_FUNCTION", "timer_list", "function", Need::Mini),
+    ("TW_TIMER", "inet_timewait_sock", "tw_timer", Need::Mini),
+    ("TW_SUBSTATE", "inet_timewait_sock", "tw_substate", Need::Mini),
+    ("TW_SPORT", "inet_timewait_sock", "tw_sport", Need::Mini),
+    ("SKB_HEAD", "sk_buff", "head", Need::Packet),
+    ("SKB_TRANSPORT_HEADER", "sk_buff", "transport_header", Need::Packet),
+];
+
+/// What the kernel's BTF says about what the programs need.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    /// Offsets in bytes, by the symbol that takes them.
+    pub(super) offsets: Vec<(&'static str, u32)>,
+    /// Members that this kernel has not, with who needs them.
+    missing: Vec<(Need, String)>,
+    /// Number of arguments of the tracepoints that have changed over time.
+    arguments: HashMap<&'static str, usize>,
+    /// Meaning of the reasons of resets, by number.
+    pub(super) reset_reasons: Vec<ResetReason>,
+}
+
+impl Layout {
+    /// Reads the layout out of raw BTF.
+    ///
+    /// # Errors
+    ///
+    /// When the BTF cannot be read.
+    pub(super) fn from_btf(raw: &[u8]) -> Result<Self, String> {
+        let btf = Btf::load_raw(raw).map_err(|error| error.to_string())?;
+        let types = Types::new(&btf);
+        let mut layout = Self::default();
+        for &(symbol, structure, path, need) in MEMBERS {
+            match types.offset(structure, path) {
+                Some(offset) => layout.offsets.push((symbol, offset)),
+                None => layout.missing.push((need, format!("{structure}.{path}"))),
+            }
+        }
+        for name in ["kfree_skb", "tcp_send_reset"] {
+            if let Some(count) = types.tracepoint_arguments(name) {
+                layout.arguments.insert(name, count);
+            }
+        }
+        layout.reset_reasons = types.reset_reasons();
+        Ok(layout)
+    }
+
+    /// Why hooks with this need cannot work, if so.
+    pub(super) fn lacks(&self, need: Need) -> Option<String> {
+        let missing: Vec<_> =
+            self.missing.iter().filter(|(by, _)| *by == need).map(|(_, member)| member.as_str()).collect();
+        (!missing.is_empty()).then(|| format!("this kernel's BTF has no {}", missing.join(", ")))
+    }
+
+    /// How many arguments a tracepoint has.
+    pub(super) fn arguments(&self, tracepoint: &str) -> usize {
+        self.arguments.get(tracepoint).copied().unwrap_or(0)
+    }
+}
+
+/// The types that are looked up by name.
+struct Types<'a> {
+    btf: &'a Btf<'a>,
+    structures: HashMap<&'a str, &'a BtfComposite<'a>>,
+}
+
+impl<'a> Types<'a> {
+    fn new(btf: &'a Btf<'a>) -> Self {
+        let mut structures = HashMap::new();
+        for structure in btf.types().iter().filter_map(|ty| match ty {
+            BtfType::Struct(structure) => Some(structure),
+            _ => None,
+        }) {
+            if MEMBERS.iter().any(|(_, name, _, _)| *name == structure.name) {
+                structures.entry(structure.name).or_insert(structure);
+            }
+        }
+        Self { btf, structures }
+    }
+
+    /// Offset in bytes of a member, which may lie in anonymous structures and unions.
+    fn offset(&self, structure: &str, path: &str) -> Option<u32> {
+        let mut composite = *self.structures.get(structure)?;
+        let mut bits = 0;
+        let mut parts = path.split('.').peekable();
+        while let Some(name) = parts.next() {
+            let (offset, type_id) = self.member(composite, name)?;
+            bits += offset;
+            if parts.peek().is_some() {
+                composite = self.composite(type_id)?;
+            }
+        }
+        bits.is_multiple_of(8).then_some(bits / 8)
+    }
+
+    fn member(&self, composite: &BtfComposite<'_>, name: &str) -> Option<(u32, u32)> {
+        composite.members.iter().find_map(|member| {
+            if member.name == name {
+                return (member.bit_size == 0).then_some((member.bit_offset, member.type_id));
+            }
+            if !member.name.is_empty() {
+                return None;
+            }
+            let (offset, type_id) = self.member(self.composite(member.type_id)?, name)?;
+            Some((member.bit_offset + offset, type_id))
+        })
+    }
+
+    fn composite(&self, type_id: u32) -> Option<&'a BtfComposite<'a>> {
+        match self.btf.type_by_id(self.btf.skip_mods_and_typedefs(type_id)) {
+            BtfType::Struct(composite) | BtfType::Union(composite) => Some(composite),
+            _ => None,
+        }
+    }
+
+    /// Arguments of `btf_trace_NAME`, a pointer to a function whose first argument is the tracer's own.
+    fn tracepoint_arguments(&self, name: &str) -> Option<usize> {
+        let typedef = format!("btf_trace_{name}");
+        let pointer = self.btf.types().iter().find_map(|ty| match ty {
+            BtfType::Typedef(ty) if ty.name == typedef => Some(ty.type_id),
+            _ => None,
+        })?;
+        let BtfType::Ptr(pointer) = self.btf.type_by_id(pointer) else { return None };
+        match self.btf.type_by_id(pointer.type_id) {
+            BtfType::FuncProto(proto) => proto.params.len().checked_sub(1),
+            _ => None,
+        }
+    }
+
+    fn reset_reasons(&self) -> Vec<ResetReason> {
+        let Some(reasons) = self.btf.types().iter().find_map(|ty| match ty {
+            BtfType::Enum(ty) if ty.name == "sk_rst_reason" => Some(ty),
+            _ => None,
+        }) else {
+            return Vec::new();
+        };
+        let mut by_number = Vec::new();
+        for reason in &reasons.values {
+            let Ok(number) = u8::try_from(reason.value) else { continue };
+            let number = usize::from(number);
+            if by_number.len() <= number {
+                by_number.resize(number + 1, ResetReason::Other);
+            }
+            by_number[number] = match reason.name.trim_start_matches("SK_RST_REASON_TCP_") {
+                "ABORT_ON_DATA" => ResetReason::AbortOnData,
+                "ABORT_ON_CLOSE" => ResetReason::AbortOnClose,
+                "ABORT_ON_LINGER" => ResetReason::AbortOnLinger,
+                "ABORT_ON_MEMORY" => ResetReason::AbortOnMemory,
+                "KEEPALIVE_TIMEOUT" => ResetReason::KeepaliveTimeout,
+                _ => ResetReason::Other,
+            };
+        }
+        by_number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn running_kernel_has_every_member() {
+        let Ok(raw) = std::fs::read("/sys/kernel/btf/vmlinux") else {
+            // A kernel without BTF has no layout to check.
+            return;
+        };
+        let layout = Layout::from_btf(&raw).expect("the kernel's BTF is readable");
+        for need in [Need::Socket, Need::Mini, Need::Packet, Need::Files, Need::Optional] {
+            assert_eq!(layout.lacks(need), None);
+        }
+        let family = layout.offsets.iter().find(|(symbol, _)| *symbol == "SOCK_COMMON_FAMILY");
+        assert_eq!(family.map(|(_, offset)| *offset), Some(16), "skc_family follows addresses, hash and ports");
+    }
+
+    #[test]
+    fn garbage_is_an_error() {
+        assert!(Layout::from_btf(b"not BTF at all").is_err());
+        assert!(Layout::from_btf(&[]).is_err());
+    }
+}

@@ -1,0 +1,334 @@
+//! Loading the programs, and attaching what the kernel allows.
+
+use std::fs;
+use std::hash::RandomState;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::thread;
+
+use aya::programs::{BtfTracePoint, Iter, ProgramError, TracePoint};
+use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
+
+use super::decode::Decoder;
+use super::layout::{Layout, Need};
+use super::ring::Reader;
+use super::stand_in::StandIns;
+use super::symbols::Symbols;
+use super::{Options, ProbeError, kernel, tracefs};
+use crate::kernel::are_all_visible;
+use crate::model::feature::{Feature, Service};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/tcptrace.bpf.o"));
+
+pub(super) struct Loaded {
+    pub(super) reader: Reader,
+    pub(super) services: Vec<(Feature, Service)>,
+}
+
+/// A program on a tracepoint, with access to its arguments by type.
+struct Hook {
+    feature: Feature,
+    /// Of the tracepoint, and of the program.
+    name: &'static str,
+    need: Need,
+    /// The program that stands in for it while it is interrupted.
+    stand_in: Option<&'static str>,
+}
+
+impl Hook {
+    const fn new(feature: Feature, name: &'static str, need: Need) -> Self {
+        Self { feature, name, need, stand_in: None }
+    }
+
+    const fn with_stand_in(self, name: &'static str) -> Self {
+        Self { stand_in: Some(name), ..self }
+    }
+}
+
+/// Transitions come last: what depends on them is attached by then.
+const HOOKS: &[Hook] = &[
+    Hook::new(Feature::MiniCreated, "timer_start", Need::Mini),
+    Hook::new(Feature::MiniExpired, "timer_expire_entry", Need::Mini),
+    Hook::new(Feature::MiniKilled, "timer_cancel", Need::Mini),
+    Hook::new(Feature::MiniFin, "kfree_skb", Need::Packet),
+    Hook::new(Feature::ResetSent, "tcp_send_reset", Need::Socket),
+    Hook::new(Feature::ResetReceived, "tcp_receive_reset", Need::Socket),
+    Hook::new(Feature::Destroy, "tcp_destroy_sock", Need::Socket).with_stand_in("tcp_destroy_sock_stand_in"),
+    Hook::new(Feature::Transitions, "inet_sock_set_state", Need::Socket).with_stand_in("inet_sock_set_state_stand_in"),
+];
+
+/// The classic tracepoint, the name of the program for it, and what it serves.
+const CLASSIC: &[(Feature, &str, &str, &str)] = &[
+    (Feature::Destroy, "tcp", "tcp_destroy_sock", "classic_tcp_destroy_sock"),
+    (Feature::Transitions, "sock", "inet_sock_set_state", "classic_inet_sock_set_state"),
+];
+
+/// The program that sees what a system call has accepted, and the tracepoints of these.
+const ACCEPTED: &str = "accepted";
+const ACCEPT: [&str; 2] = ["sys_exit_accept", "sys_exit_accept4"];
+
+/// The program that walks through the descriptors of all processes.
+pub(super) const HOLDERS: &str = "holders";
+
+/// What is known of the kernel before anything is loaded.
+struct Surroundings {
+    btf: Result<(Btf, Layout), String>,
+    symbols: Result<Symbols, String>,
+}
+
+/// Finds out about the kernel. Each part takes a good part of the time until the first event.
+fn look_around(options: &Options) -> (Surroundings, EbpfLoader<'static>) {
+    thread::scope(|scope| {
+        let symbols = scope.spawn(Symbols::read);
+        // It reads the kernel's BTF, too, and has no way to be given it.
+        let loader = scope.spawn(EbpfLoader::new);
+        let btf = read_btf(options);
+        let symbols = symbols.join().unwrap_or_else(|_| Err("reading the kernel's symbols has failed".into()));
+        (Surroundings { btf, symbols }, loader.join().unwrap_or_default())
+    })
+}
+
+impl Surroundings {
+    fn layout(&self) -> Option<&Layout> {
+        self.btf.as_ref().ok().map(|(_, layout)| layout)
+    }
+
+    /// Why a hook cannot work, if that can be told beforehand.
+    fn objection(&self, hook: &Hook) -> Option<String> {
+        let layout = match &self.btf {
+            Ok((_, layout)) => layout,
+            Err(reason) => return Some(reason.clone()),
+        };
+        if let Some(lack) = layout.lacks(Need::Socket).or_else(|| layout.lacks(hook.need)) {
+            return Some(lack);
+        }
+        match hook.feature {
+            Feature::MiniCreated | Feature::MiniExpired | Feature::MiniKilled | Feature::MiniFin
+                if kernel::is_realtime() =>
+            {
+                Some("this is a PREEMPT_RT kernel, where the creation of a mini-socket cannot be told for sure".into())
+            }
+            Feature::MiniCreated | Feature::MiniExpired | Feature::MiniKilled => self.symbols.as_ref().err().cloned(),
+            Feature::MiniFin if layout.lacks(Need::Mini).is_some() => layout.lacks(Need::Mini),
+            Feature::MiniFin if layout.arguments("kfree_skb") < 4 => Some(
+                "kfree_skb does not name the socket on this kernel (6.11 and newer do); it is told afterwards".into(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+fn read_btf(options: &Options) -> Result<(Btf, Layout), String> {
+    if options.no_btf {
+        return Err("switched off by --no-btf".into());
+    }
+    let raw = kernel::btf()?;
+    let btf = Btf::parse(&raw, aya::Endianness::default())
+        .map_err(|error| format!("cannot read the kernel's BTF: {error}"))?;
+    let layout = Layout::from_btf(&raw).map_err(|error| format!("cannot read the kernel's BTF: {error}"))?;
+    Ok((btf, layout))
+}
+
+pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
+    if let Some(missing) = kernel::missing_capabilities() {
+        return Err(ProbeError::NoTransitions {
+            reason: format!("needs {missing}; run as root"),
+            services: Vec::new(),
+        });
+    }
+    let (around, loader) = look_around(options);
+    let mut ebpf = open(loader, options, &around)?;
+    let mut services = Vec::new();
+    let mut programs = Vec::new();
+    let mut stand_ins = StandIns::default();
+    for hook in HOOKS {
+        services.push((hook.feature, serve(hook, &around, &mut ebpf, &mut programs, &mut stand_ins)));
+    }
+    services.push((Feature::Accept, serve_accept(&around, &mut ebpf, &mut programs)));
+    services.push((Feature::Holders, serve_holders(&around, &mut ebpf)));
+    for classic in CLASSIC {
+        fall_back(classic, options, &mut services, &mut ebpf, &mut programs);
+    }
+    services.sort_by_key(|(feature, _)| *feature as u8);
+    if let Some((_, Service::Unavailable { reason })) =
+        services.iter().find(|(feature, _)| *feature == Feature::Transitions)
+    {
+        return Err(ProbeError::NoTransitions { reason: reason.clone(), services });
+    }
+    let decoder = Decoder {
+        own_pid: kernel::own_pid(),
+        tick_ns: kernel::tick_ns(),
+        minis_watched: is_attached(&services, Feature::MiniCreated),
+        reset_reasons: around.layout().map(|layout| layout.reset_reasons.clone()).unwrap_or_default(),
+        symbols: around.symbols.unwrap_or_default(),
+        scrambler: RandomState::new(),
+    };
+    let can_scan = is_attached(&services, Feature::Holders);
+    Ok(Loaded { reader: Reader::new(ebpf, programs, stand_ins, decoder, can_scan)?, services })
+}
+
+fn is_attached(services: &[(Feature, Service)], feature: Feature) -> bool {
+    services.iter().any(|(served, service)| *served == feature && service.is_attached())
+}
+
+fn open(loader: EbpfLoader<'static>, options: &Options, around: &Surroundings) -> Result<Ebpf, ProbeError> {
+    let handler = around.symbols.as_ref().map_or(0, |symbols| symbols.timer_handler);
+    let has_reason = u8::from(has_reset_reason(around.layout()));
+    let mut loader: EbpfLoader<'_> = loader;
+    loader.btf(around.btf.as_ref().ok().map(|(btf, _)| btf));
+    loader.map_max_entries("EVENTS", options.ring_size());
+    let offsets = around.layout().map(|layout| layout.offsets.as_slice()).unwrap_or_default();
+    for (symbol, offset) in offsets {
+        loader.override_global(symbol, offset, true);
+    }
+    let filter = zerocopy::IntoBytes::as_bytes(&options.filter);
+    loader.override_global("TW_TIMER_HANDLER", &handler, true);
+    loader.override_global("RESET_HAS_REASON", &has_reason, true);
+    loader.override_global("FILTER", filter, true);
+    let loaded = match &options.object {
+        None => loader.load(OBJECT),
+        Some(path) => match fs::read(path) {
+            Ok(bytes) => loader.load(&bytes),
+            Err(error) => return Err(object_error(options, error.to_string())),
+        },
+    };
+    loaded.map_err(|error| object_error(options, kernel::explain(&error)))
+}
+
+/// Since 6.10 `tcp_send_reset` gives a reason, and fires for mini-sockets too.
+fn has_reset_reason(layout: Option<&Layout>) -> bool {
+    layout.is_some_and(|layout| layout.arguments("tcp_send_reset") >= 3)
+}
+
+fn object_error(options: &Options, reason: String) -> ProbeError {
+    let object = options.object.as_ref().map_or_else(|| "that is built in".into(), |path| path.display().to_string());
+    ProbeError::Object { object, reason }
+}
+
+fn serve(
+    hook: &Hook,
+    around: &Surroundings,
+    ebpf: &mut Ebpf,
+    programs: &mut Vec<RawFd>,
+    stand_ins: &mut StandIns,
+) -> Service {
+    if let Some(reason) = around.objection(hook) {
+        return Service::Unavailable { reason };
+    }
+    let Ok((btf, _)) = &around.btf else { return Service::Unavailable { reason: "no BTF".into() } };
+    match attach(hook, ebpf, btf, stand_ins) {
+        Ok(fd) => {
+            // Every packet that a firewall drops comes to this one. Should it miss a FIN that it waits for, that connection is
+            // told as on kernels that do not have it: nothing is claimed that was not seen.
+            if hook.feature != Feature::MiniFin {
+                programs.push(fd);
+            }
+            Service::Attached { hook: format!("tp_btf/{}", hook.name) }
+        }
+        Err(error) => Service::Unavailable { reason: kernel::explain(&error) },
+    }
+}
+
+fn attach(hook: &Hook, ebpf: &mut Ebpf, btf: &Btf, stand_ins: &mut StandIns) -> Result<RawFd, ProgramError> {
+    program::<BtfTracePoint>(ebpf, hook.name)?.load(hook.name, btf)?;
+    // Loaded before, to be attached right after the other: meanwhile that misses what it is interrupted by.
+    let stand_in = hook.stand_in.filter(|name| can_load(ebpf, name, hook.name, btf));
+    let first: &mut BtfTracePoint = program(ebpf, hook.name)?;
+    first.attach()?;
+    let fd = first.fd()?.as_fd().as_raw_fd();
+    if let Some(name) = stand_in {
+        stand_ins.attach(name, ebpf);
+    }
+    Ok(fd)
+}
+
+/// Loads a program that stands in for another. Without it there is only more that the other misses, which is counted; what
+/// it misses itself the other has seen.
+fn can_load(ebpf: &mut Ebpf, program_name: &str, tracepoint: &str, btf: &Btf) -> bool {
+    let load = |program: &mut BtfTracePoint| program.load(tracepoint, btf);
+    program(ebpf, program_name)
+        .and_then(load)
+        .inspect_err(|error| log::warn!("cannot load {program_name}: {}", kernel::explain(error)))
+        .is_ok()
+}
+
+/// Why a hook that looks up descriptors cannot work.
+fn objection_to_files(around: &Surroundings) -> Option<String> {
+    match &around.btf {
+        Ok((_, layout)) => layout.lacks(Need::Socket).or_else(|| layout.lacks(Need::Files)),
+        Err(reason) => Some(reason.clone()),
+    }
+}
+
+fn serve_accept(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) -> Service {
+    if let Some(reason) = objection_to_files(around) {
+        return Service::Unavailable { reason };
+    }
+    match attach_classic(ebpf, "syscalls", &ACCEPT, ACCEPTED) {
+        Ok(fd) => {
+            programs.push(fd);
+            Service::Attached { hook: "tracepoint/syscalls/sys_exit_accept, …accept4".into() }
+        }
+        Err(error) => Service::Unavailable { reason: kernel::explain(&error) },
+    }
+}
+
+fn serve_holders(around: &Surroundings, ebpf: &mut Ebpf) -> Service {
+    if let Some(reason) = objection_to_files(around) {
+        return Service::Unavailable { reason };
+    }
+    let Ok((btf, _)) = &around.btf else { return Service::Unavailable { reason: "no BTF".into() } };
+    let load = |program: &mut Iter| program.load("task_file", btf);
+    match program(ebpf, HOLDERS).and_then(load) {
+        // It walks through the pid namespace of whoever asks (`task_seq_get_next` in `kernel/bpf/task_iter.c`).
+        Ok(()) if !are_all_visible() => Service::Partly {
+            hook: "iter/task_file".into(),
+            missing: "but not those outside this pid namespace: run in the host's (--pid=host)".into(),
+        },
+        Ok(()) => Service::Attached { hook: "iter/task_file".into() },
+        Err(error) => Service::Unavailable { reason: kernel::explain(&error) },
+    }
+}
+
+/// Serves a feature by its classic tracepoint where the better hook could not be had.
+fn fall_back(
+    &(feature, category, name, program): &(Feature, &str, &str, &str),
+    options: &Options,
+    services: &mut [(Feature, Service)],
+    ebpf: &mut Ebpf,
+    programs: &mut Vec<RawFd>,
+) {
+    // Sockets have no cookies here: mixed with hooks that know them, nothing would fit together.
+    let transitions_by_btf = is_attached(services, Feature::Transitions);
+    let Some((_, service)) = services.iter_mut().find(|(served, _)| *served == feature) else { return };
+    let Service::Unavailable { reason } = service else { return };
+    if transitions_by_btf {
+        return;
+    }
+    if options.filter.netns != 0 {
+        *reason = format!("{reason}; the classic tracepoint does not show the namespace that --netns asks for");
+        return;
+    }
+    *service = match attach_classic(ebpf, category, &[name], program) {
+        Ok(fd) => {
+            programs.push(fd);
+            Service::Attached { hook: format!("tracepoint/{category}/{name} ({reason})") }
+        }
+        Err(error) => Service::Unavailable { reason: format!("{reason}; {}", kernel::explain(&error)) },
+    };
+}
+
+fn attach_classic(ebpf: &mut Ebpf, category: &str, names: &[&str], program_name: &str) -> Result<RawFd, ProgramError> {
+    let program: &mut TracePoint = program(ebpf, program_name)?;
+    program.load()?;
+    for name in names {
+        tracefs::with(|| program.attach(category, name))?;
+    }
+    Ok(program.fd()?.as_fd().as_raw_fd())
+}
+
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProgramError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name).ok_or(ProgramError::UnexpectedProgramType)?.try_into()
+}

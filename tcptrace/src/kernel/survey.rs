@@ -1,0 +1,239 @@
+//! Every TCP socket of every network namespace.
+
+use crate::model::socket::Socket;
+use std::collections::BTreeSet;
+
+use nix::libc;
+
+use super::diag::{DiagError, Dump, Wanted, dump};
+use super::namespaces::{Namespace, Namespaces};
+
+/// What was seen and what was not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Network namespaces of which every socket was given.
+    pub namespaces: Vec<u32>,
+    /// Those in which something changed meanwhile: sockets may be missing.
+    pub interrupted: Vec<u32>,
+    /// Those whose sockets could not be listed, or not all of them, and why.
+    pub unreadable: Vec<(u32, String)>,
+    /// The interfaces of sockets with link-local addresses.
+    pub interfaces: Vec<Interface>,
+    /// Processes that do not show in which network namespace they are.
+    pub unseen_processes: usize,
+}
+
+/// An interface of a network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The network namespace.
+    pub netns: Option<u32>,
+    /// Its index.
+    pub index: u32,
+    /// Its name; empty if it went away.
+    pub name: Box<[u8]>,
+}
+
+impl Coverage {
+    /// Whether nothing is missing, of all network namespaces or of those that were asked for.
+    pub fn is_complete(&self) -> bool {
+        self.interrupted.is_empty() && self.unreadable.is_empty() && self.unseen_processes == 0
+    }
+}
+
+/// A piece of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// There is this socket.
+    Socket(Socket),
+    /// Every socket of this network namespace was given.
+    Namespace(u32),
+}
+
+/// Asks for the wanted TCP sockets of all these network namespaces (or of those in `only`, if it is not empty), of `AF_INET`, of
+/// `AF_INET6`, or both. The calling thread's own comes first, which takes no privileges. Changes the network namespace
+/// of the calling thread: call it in a thread of its own.
+///
+/// # Errors
+///
+/// If the calling thread's own namespace cannot be listed. What is wrong with others is in the [`Coverage`].
+pub fn survey(
+    namespaces: &Namespaces,
+    only: &[u32],
+    wanted: Wanted,
+    ipv4: bool,
+    ipv6: bool,
+    sink: &mut dyn FnMut(Answer),
+) -> Result<Coverage, DiagError> {
+    let coverage = Coverage { unseen_processes: namespaces.unseen_processes, ..Coverage::default() };
+    let mut survey = Survey { only, wanted, ipv4, ipv6, coverage, sink };
+    let own = Namespaces::own_namespace();
+    survey.here(own)?;
+    namespaces.iter().filter(|namespace| Some(namespace.inode) != own).for_each(|other| survey.elsewhere(other));
+    survey.note_missing(namespaces);
+    Ok(survey.coverage)
+}
+
+struct Survey<'a> {
+    only: &'a [u32],
+    wanted: Wanted,
+    ipv4: bool,
+    ipv6: bool,
+    coverage: Coverage,
+    sink: &'a mut dyn FnMut(Answer),
+}
+
+impl Survey<'_> {
+    fn is_wanted(&self, inode: u32) -> bool {
+        self.only.is_empty() || self.only.contains(&inode)
+    }
+
+    /// Without `/proc`, the thread's own namespace has no number, but it has sockets.
+    fn here(&mut self, own: Option<u32>) -> Result<(), DiagError> {
+        match own {
+            Some(inode) if self.is_wanted(inode) => {
+                let dump = self.dump(own)?;
+                self.finish(inode, dump);
+            }
+            None if self.only.is_empty() => drop(self.dump(None)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn elsewhere(&mut self, other: &Namespace) {
+        if !self.is_wanted(other.inode) {
+            return;
+        }
+        match other.enter() {
+            Ok(true) => match self.dump(Some(other.inode)) {
+                Ok(dump) => self.finish(other.inode, dump),
+                Err(error) => self.give_up(other.inode, error.to_string()),
+            },
+            // It went away since it was found, and its sockets with it.
+            Ok(false) => {}
+            Err(error) => self.give_up(other.inode, format!("cannot enter it: {error}")),
+        }
+    }
+
+    fn dump(&mut self, inode: Option<u32>) -> Result<Dump, DiagError> {
+        let Self { wanted, ipv4, ipv6, sink, coverage, .. } = self;
+        let mut indexes = BTreeSet::new();
+        let result = dump(inode, *wanted, *ipv4, *ipv6, &mut |socket| {
+            if socket.interface != 0 && socket.found.tuple.is_link_local() {
+                indexes.insert(socket.interface);
+            }
+            sink(Answer::Socket(socket));
+        });
+        // The thread is still where they have these numbers.
+        let interface = |index| Interface { netns: inode, index, name: name_of(index) };
+        coverage.interfaces.extend(indexes.into_iter().map(interface));
+        result
+    }
+
+    fn finish(&mut self, inode: u32, dump: Dump) {
+        if dump.interrupted {
+            self.coverage.interrupted.push(inode);
+        } else {
+            self.coverage.namespaces.push(inode);
+            (self.sink)(Answer::Namespace(inode));
+        }
+    }
+
+    fn give_up(&mut self, inode: u32, reason: String) {
+        self.coverage.unreadable.push((inode, reason));
+    }
+
+    /// Whoever asks for one by its number should hear that it was not there.
+    fn note_missing(&mut self, namespaces: &Namespaces) {
+        for &inode in self.only.iter().filter(|inode| namespaces.iter().all(|known| known.inode != **inode)) {
+            self.coverage.unreadable.push((inode, "no process and no file leads to it".into()));
+        }
+    }
+}
+
+/// The name of an interface of the calling thread's network namespace.
+fn name_of(index: u32) -> Box<[u8]> {
+    let mut name = [0; libc::IFNAMSIZ];
+    // SAFETY: there is room for as many bytes as a name can have, its end included.
+    let is_known = !unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) }.is_null();
+    let bytes = name.split(|byte| *byte == 0).next().filter(|_| is_known);
+    bytes.unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::net::TcpListener;
+    use std::thread;
+
+    use nix::sched::{CloneFlags, setns};
+
+    use super::*;
+    use crate::kernel::testing::{Named, in_new_namespace};
+    use crate::model::event::Id;
+
+    fn ask(only: &[u32]) -> (Coverage, Vec<Answer>) {
+        let inside = || {
+            let mut answers = Vec::new();
+            let coverage =
+                survey(&Namespaces::find(), only, Wanted::All, true, true, &mut |answer| answers.push(answer))
+                    .expect("a survey");
+            (coverage, answers)
+        };
+        thread::scope(|scope| scope.spawn(inside).join().expect("no panic"))
+    }
+
+    /// A listener in another network namespace.
+    fn listen_in(named: &Named) -> TcpListener {
+        let inside = || {
+            let namespace = File::open(named.path()).expect("open the network namespace");
+            setns(namespace, CloneFlags::CLONE_NEWNET).expect("enter it: these tests need root");
+            TcpListener::bind("0.0.0.0:4321").expect("listen")
+        };
+        thread::scope(|scope| scope.spawn(inside).join().expect("no panic"))
+    }
+
+    #[test]
+    fn a_socket_of_another_namespace_is_found() {
+        let named = Named::new("survey");
+        let _listener = listen_in(&named);
+        let inode = named.inode();
+        let (coverage, answers) = ask(&[inode]);
+        let unseen_processes = coverage.unseen_processes;
+        assert_eq!(coverage, Coverage { namespaces: vec![inode], unseen_processes, ..Coverage::default() });
+        let [Answer::Socket(socket), Answer::Namespace(whole)] = answers.as_slice() else {
+            unreachable!("{answers:?}")
+        };
+        assert_eq!((socket.found.netns, *whole), (Some(inode), inode));
+        assert_eq!(socket.found.tuple.local_port, 4321);
+        assert!(matches!(socket.found.id, Id::Cookie(cookie) if cookie != 0));
+    }
+
+    #[test]
+    fn an_interface_has_the_name_of_its_namespace() {
+        assert_eq!(&*in_new_namespace(|| name_of(1)), b"lo");
+        assert_eq!(&*in_new_namespace(|| name_of(4_000)), b"");
+    }
+
+    #[test]
+    fn everything_is_asked_for_beginning_at_home() {
+        let named = Named::new("everything");
+        let own = Namespaces::own_namespace().expect("its inode");
+        let (coverage, answers) = ask(&[]);
+        assert_eq!(coverage.namespaces.first(), Some(&own));
+        assert!(coverage.namespaces.contains(&named.inode()));
+        let whole = answers.iter().filter_map(|answer| match answer {
+            Answer::Namespace(inode) => Some(*inode),
+            Answer::Socket(_) => None,
+        });
+        assert!(whole.eq(coverage.namespaces));
+    }
+
+    #[test]
+    fn one_that_is_not_there_is_said_to_be_missing() {
+        let (coverage, answers) = ask(&[7]);
+        assert_eq!(answers, []);
+        assert_eq!(coverage.unreadable, [(7, "no process and no file leads to it".into())]);
+    }
+}

@@ -1,0 +1,10 @@
+//! The live kernel as a source of items, for whoever takes them in: no subcommand, no format, no terminal.
+
+mod audit;
+mod clock;
+mod queries;
+mod source;
+
+pub use self::audit::Audited;
+pub use self::clock::{boot_ns, read_all as read_clocks};
+pub use self::source::Source;

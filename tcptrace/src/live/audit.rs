@@ -1,0 +1,151 @@
+//! Whether what was seen is what the kernel has counted.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::oneshot;
+
+use super::clock::boot_ns;
+use super::source::Source;
+use crate::engine::audit::{Scope, Tally, compare};
+use crate::kernel::{Namespaces, read_counters};
+use crate::model::criteria::Criteria;
+use crate::model::feature::Feature;
+use crate::model::finding::{Counter, MARGIN_NS, Reading};
+use crate::model::sink::{Sink, Wishes};
+use crate::model::stream::Item;
+
+/// Counts beside a sink, if that is wanted.
+pub struct Audited<S> {
+    /// What it counts beside.
+    pub sink: S,
+    audit: Option<Audit>,
+}
+
+struct Audit {
+    tally: Tally,
+    scope: Scope,
+    first: Vec<Reading>,
+}
+
+impl<S: Sink> Audited<S> {
+    /// Begins to count, if that is wanted: programs are attached, and nothing has been handed over yet.
+    ///
+    /// # Errors
+    /// When the kernel side or the kernel's counters do not allow it.
+    pub fn new(sink: S, wanted: bool, source: &Source, criteria: &Criteria) -> Result<Self> {
+        if !wanted {
+            return Ok(Self { sink, audit: None });
+        }
+        anyhow::ensure!(
+            source.knows_cookies(),
+            "--audit needs to know the network namespace of every event, which takes BTF (see tcptrace check)"
+        );
+        let scope = Scope {
+            namespaces: criteria.netns.clone(),
+            counters: Counter::ALL.into_iter().filter(|counter| is_watched(*counter, source)).collect(),
+            counts_made: counts_made(&source.head()?.kernel),
+        };
+        let only = scope.namespaces.clone();
+        let reading = thread::spawn(move || read(&only));
+        let first = reading.join().ok().context("cannot read the kernel's counters")?;
+        Ok(Self { sink, audit: Some(Audit { tally: Tally::new(&first), scope, first }) })
+    }
+
+    /// Waits until what happens is certain to be counted, if somebody counts.
+    ///
+    /// # Errors
+    /// What the sink returns.
+    pub async fn settle_down(&mut self, source: &mut Source) -> Result<()> {
+        if self.audit.is_some() {
+            source.follow(self, tokio::time::sleep(Duration::from_nanos(MARGIN_NS))).await?;
+        }
+        Ok(())
+    }
+
+    /// Has everything handed over that is left, and tells the sink what the audit comes to.
+    ///
+    /// # Errors
+    /// What the sink returns, or when the kernel's counters cannot be read.
+    pub async fn finish(mut self, source: &mut Source) -> Result<S> {
+        let margin = Duration::from_nanos(MARGIN_NS);
+        let Some(audit) = &mut self.audit else {
+            source.finish(&mut self.sink)?;
+            return Ok(self.sink);
+        };
+        audit.tally.last_call(boot_ns()?);
+        let only = audit.scope.namespaces.clone();
+        source.follow(&mut self, tokio::time::sleep(margin)).await?;
+        let (sender, receiver) = oneshot::channel();
+        // Meanwhile events go on being taken in. Nobody waits any more if the sink takes no more.
+        thread::spawn(move || drop(sender.send(read(&only))));
+        let last = source.follow(&mut self, receiver).await?;
+        source.follow(&mut self, tokio::time::sleep(margin)).await?;
+        source.finish(&mut self)?;
+        let Self { mut sink, audit } = self;
+        if let (Some(audit), Some(last)) = (audit, last) {
+            let last = last.context("cannot read the kernel's counters")?;
+            let findings = compare(&audit.tally, &audit.first, &last, &audit.scope, boot_ns()?);
+            sink.take(&findings.into_iter().map(Item::Audit).collect::<Vec<_>>())?;
+        }
+        Ok(sink)
+    }
+}
+
+/// In a thread of its own, which does not come back from where it goes.
+fn read(only: &[u32]) -> Vec<Reading> {
+    read_counters(&Namespaces::find(), only, &|| boot_ns().unwrap_or(0))
+}
+
+fn is_watched(counter: Counter, source: &Source) -> bool {
+    match counter {
+        Counter::ActiveOpens | Counter::PassiveOpens | Counter::AttemptFails | Counter::EstabResets => true,
+        Counter::AbortOnTimeout => true,
+        Counter::Tw => source.has(Feature::MiniCreated) && source.has(Feature::MiniExpired),
+        Counter::TwRecycled => source.has(Feature::MiniKilled),
+        Counter::TwOverflow => source.has(Feature::MiniCreated) && source.has(Feature::ResetSent),
+    }
+}
+
+/// Whether this release counts mini-sockets that are made, as 5.18 and newer do.
+fn counts_made(release: &str) -> bool {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse);
+    let version: (u32, u32) = match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
+        _ => return true,
+    };
+    version >= (5, 18)
+}
+
+impl<S: Sink> Sink for Audited<S> {
+    fn take(&mut self, items: &[Item]) -> Result<()> {
+        if let Some(audit) = &mut self.audit {
+            items.iter().for_each(|item| audit.tally.take(item));
+        }
+        self.sink.take(items)
+    }
+
+    fn settle(&mut self, now: u64) -> Result<()> {
+        self.sink.settle(now)
+    }
+
+    fn wishes(&mut self) -> Wishes {
+        self.sink.wishes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("5.8.0", false)]
+    #[case("5.17.15-300.fc36", false)]
+    #[case("5.18.0-rc1", true)]
+    #[case("6.1.0-18-cloud-amd64", true)]
+    #[case("10.0", true)]
+    fn since_5_18(#[case] release: &str, #[case] expected: bool) {
+        assert_eq!(super::counts_made(release), expected);
+    }
+}

@@ -1,0 +1,298 @@
+//! Asks the kernel which sockets there are, and who has them, beside the stream: in a thread, one question at a time.
+
+use std::collections::{BTreeSet, HashSet};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use super::clock::boot_ns;
+use crate::kernel::probe::{self, Probe, Scan};
+use crate::kernel::{self, Namespaces, Wanted};
+use crate::model::event::{Event, Flow, Holder};
+use crate::model::socket::{Progress, Socket};
+
+/// Events handed over at a time.
+const CHUNK: usize = 1024;
+/// Chunks that wait at most.
+const CHUNKS: usize = 16;
+/// Before the same is asked again, so many times what it took: at most a twentieth of one CPU goes into each question.
+const REST: u32 = 20;
+/// And this at least; less before who has which socket is asked again: a report of one waits for that.
+const REST_AT_LEAST: Duration = Duration::from_secs(1);
+const REST_BEFORE_SCAN: Duration = Duration::from_millis(250);
+
+/// What a question brings.
+pub(super) enum Answer {
+    /// Events, for the engine.
+    Events(Vec<Event>),
+    /// The network namespaces there are.
+    Namespaces(Namespaces),
+    /// The sockets whose bytes can bypass TCP.
+    InSockmaps(BTreeSet<u64>),
+}
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// Which sockets are there?
+    Survey,
+    /// Who has which?
+    Scan,
+    /// Which network namespaces are there?
+    Namespaces,
+    /// Of which sockets can bytes bypass TCP?
+    Sockmaps,
+}
+
+/// In the order in which they are asked.
+const QUESTIONS: [Question; 4] = [Question::Survey, Question::Scan, Question::Namespaces, Question::Sockmaps];
+
+/// Asks one question after the other.
+pub(super) struct Inquirer {
+    /// Sockets that it keeps out are not followed.
+    filter: tcptrace_common::Filter,
+    /// Whether a scan says how far the data of connections has come.
+    flows: bool,
+    wanted: [bool; 4],
+    /// Not to be asked before.
+    rested: [Instant; 4],
+    running: Option<Running>,
+}
+
+/// What is being asked.
+struct Running {
+    question: Question,
+    since: Instant,
+    answers: Receiver<Answer>,
+}
+
+impl Inquirer {
+    pub(super) fn new(filter: tcptrace_common::Filter) -> Self {
+        Self { filter, flows: false, wanted: [false; 4], rested: [Instant::now(); 4], running: None }
+    }
+
+    /// Has every scan say how far the data of connections has come.
+    pub(super) fn want_flows(&mut self) {
+        self.flows = true;
+    }
+
+    /// Asks as soon as may be.
+    pub(super) fn want(&mut self, question: Question) {
+        self.wanted[question as usize] = true;
+    }
+
+    /// How long nothing is to be asked; forever, if nothing is wanted, or before there is an answer to what is being asked.
+    pub(super) fn rest(&self) -> Duration {
+        if self.running.is_some() {
+            return Duration::MAX;
+        }
+        let rests = self.wanted.iter().zip(self.rested).filter(|(wanted, _)| **wanted);
+        let now = Instant::now();
+        rests.map(|(_, rested)| rested.saturating_duration_since(now)).min().unwrap_or(Duration::MAX)
+    }
+
+    /// Asks what is wanted, if nothing is being asked and it is time. The event belongs to the engine before anything
+    /// that happens later.
+    pub(super) fn ask(&mut self, probe: &mut Probe, now: u64) -> Option<Event> {
+        if self.running.is_some() {
+            return None;
+        }
+        let since = Instant::now();
+        let is_time = |question: &Question| self.wanted[*question as usize] && self.rested[*question as usize] <= since;
+        let question = QUESTIONS.into_iter().find(is_time)?;
+        self.wanted[question as usize] = false;
+        let scan = if question == Question::Scan { probe.scan() } else { None };
+        let (sender, receiver) = channel(CHUNKS);
+        let voice = Voice { to: sender, chunk: Vec::new(), filter: self.filter, flows: self.flows };
+        let spawned = std::thread::Builder::new().name("inquiry".into()).spawn(move || voice.answer(question, scan));
+        if let Err(error) = spawned {
+            log::warn!("cannot ask the kernel which sockets there are: no thread: {error}");
+            return None;
+        }
+        self.running = Some(Running { question, since, answers: receiver });
+        match question {
+            Question::Survey => Some(Event::SurveyBegun { at: now }),
+            Question::Scan => Some(Event::ScanBegun { at: now }),
+            Question::Namespaces | Question::Sockmaps => None,
+        }
+    }
+
+    /// Waits for the next part of an answer; forever, if nothing is being asked. What it says is to be fed after
+    /// everything that is in the ring buffer by then.
+    pub(super) async fn answer(&mut self) -> Option<Answer> {
+        let Some(Running { question, since, answers }) = &mut self.running else {
+            return std::future::pending().await;
+        };
+        let answer = answers.recv().await;
+        if answer.is_none() {
+            let least = if *question == Question::Scan { REST_BEFORE_SCAN } else { REST_AT_LEAST };
+            self.rested[*question as usize] = Instant::now() + (since.elapsed() * REST).max(least);
+            self.running = None;
+        }
+        answer
+    }
+}
+
+/// What speaks in the thread.
+struct Voice {
+    to: Sender<Answer>,
+    chunk: Vec<Event>,
+    filter: tcptrace_common::Filter,
+    flows: bool,
+}
+
+impl Voice {
+    fn answer(mut self, question: Question, scan: Option<Scan>) {
+        match (question, scan) {
+            (Question::Survey, _) => self.survey(),
+            (Question::Scan, Some(scan)) => self.walk(scan),
+            (Question::Scan, None) => self.read_proc(),
+            (Question::Namespaces, _) => self.send(Answer::Namespaces(Namespaces::find())),
+            (Question::Sockmaps, _) => match probe::in_sockmaps() {
+                Ok(cookies) => self.send(Answer::InSockmaps(cookies)),
+                Err(error) => log::debug!("cannot look which sockets are in sockmaps: {error}"),
+            },
+        }
+    }
+
+    fn survey(&mut self) {
+        self.sockets(Wanted::All, |voice, answer| match answer {
+            // Its child inherits the cookie of a request that has become a connection in the meantime.
+            kernel::Answer::Socket(socket) if !socket.is_request => voice.say(Event::Found(socket.found)),
+            kernel::Answer::Socket(_) => {}
+            kernel::Answer::Namespace(netns) => voice.say(Event::Surveyed { at: boot_ns().unwrap_or(0), netns }),
+        });
+        self.end(|at| Event::SurveyEnded { at });
+    }
+
+    fn walk(&mut self, scan: Scan) {
+        if let Err(error) = scan.run(|event| self.say(event)) {
+            log::warn!("cannot look who has which socket: {error}");
+        }
+        let subflows = self.mptcp_inodes();
+        if !subflows.is_empty() {
+            self.look_into_proc(|inode| subflows.contains(&inode));
+        }
+        self.tell_flows();
+        self.end(|at| Event::ScanEnded { at });
+    }
+
+    /// The inode numbers of sockets of MPTCP, which have descriptors for their subflows. A walk meets them, and passes
+    /// over them.
+    fn mptcp_inodes(&self) -> HashSet<u32> {
+        let mut inodes = HashSet::new();
+        let (only, own) = (self.filter.netns, Namespaces::own_namespace());
+        let mut here = |netns: Option<u32>| {
+            if only == 0 || netns == Some(only) {
+                kernel::mptcp(&mut |inode| {
+                    inodes.insert(inode);
+                });
+            }
+        };
+        here(own);
+        for other in Namespaces::find().iter().filter(|other| Some(other.inode) != own) {
+            // One that cannot be entered was reported by the survey.
+            if (only == 0 || other.inode == only) && other.enter().is_ok_and(|entered| entered) {
+                here(Some(other.inode));
+            }
+        }
+        inodes
+    }
+
+    /// The same as a walk, by inode numbers, where the kernel cannot walk.
+    fn read_proc(&mut self) {
+        self.look_into_proc(|inode| inode != 0);
+        self.tell_flows();
+        self.end(|at| Event::ScanEnded { at });
+    }
+
+    fn look_into_proc(&mut self, wanted: impl Fn(u32) -> bool) {
+        if !kernel::are_all_visible() {
+            // `/proc` numbers processes as nothing else does.
+            return;
+        }
+        let (mut found_at, mut inodes) = (Vec::new(), HashSet::new());
+        self.sockets(Wanted::All, |_, answer| {
+            if let kernel::Answer::Socket(Socket { found, inode, .. }) = answer
+                && wanted(inode)
+            {
+                found_at.push((inode, found));
+                inodes.insert(inode);
+            }
+        });
+        match kernel::holders(|inode| inodes.contains(&inode), |_| false) {
+            Ok(holders) => {
+                for (inode, found) in found_at {
+                    let Some(holding) = holders.of(inode) else { continue };
+                    let holder = Event::Holder(Holder { found, task: holding.task, fd: holding.fd });
+                    (0..holding.count).for_each(|_| self.say(holder));
+                }
+            }
+            Err(error) => log::warn!("cannot look who has which socket: {error}"),
+        }
+    }
+
+    fn tell_flows(&mut self) {
+        if !self.flows {
+            return;
+        }
+        self.sockets(Wanted::Flowing, |voice, answer| {
+            if let kernel::Answer::Socket(Socket { found, send_queue: unacked, progress: Some(progress), .. }) = answer
+            {
+                let Progress { acked, received, .. } = progress;
+                voice.say(Event::Flow(Flow { at: found.at, id: found.id, acked, received, unacked }));
+            }
+        });
+    }
+
+    /// Goes through the wanted sockets that the filter lets through.
+    fn sockets(&mut self, wanted: Wanted, mut each: impl FnMut(&mut Self, kernel::Answer)) {
+        let filter = self.filter;
+        let only: &[u32] = if filter.netns == 0 { &[] } else { &[filter.netns] };
+        // IPv4-mapped addresses are in the dump of IPv6.
+        let namespaces = Namespaces::find();
+        let surveyed = kernel::survey(&namespaces, only, wanted, filter.family != 6, true, &mut |answer| {
+            let passes = match &answer {
+                kernel::Answer::Socket(socket) => {
+                    let (tuple, netns) = (&socket.found.tuple, socket.found.netns.unwrap_or(0));
+                    filter.wants(netns, tuple.is_ipv4(), tuple.local_port, tuple.remote_port)
+                }
+                kernel::Answer::Namespace(_) => true,
+            };
+            if passes {
+                each(self, answer);
+            }
+        });
+        match surveyed {
+            Ok(coverage) => {
+                for (netns, reason) in coverage.unreadable {
+                    log::warn!("the sockets of network namespace {netns} that were there before are unknown: {reason}");
+                }
+                self.send(Answer::Namespaces(namespaces));
+            }
+            Err(error) => log::warn!("the sockets that were there before are unknown: {error}"),
+        }
+    }
+
+    fn say(&mut self, event: Event) {
+        self.chunk.push(event);
+        if self.chunk.len() >= CHUNK {
+            self.hand_over();
+        }
+    }
+
+    fn end(&mut self, event: impl FnOnce(u64) -> Event) {
+        self.chunk.push(event(boot_ns().unwrap_or(0)));
+        self.hand_over();
+    }
+
+    fn hand_over(&mut self) {
+        let chunk = std::mem::take(&mut self.chunk);
+        self.send(Answer::Events(chunk));
+    }
+
+    fn send(&self, answer: Answer) {
+        // Nobody listens any more when the program ends.
+        let _ = self.to.blocking_send(answer);
+    }
+}

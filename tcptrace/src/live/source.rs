@@ -1,0 +1,412 @@
+//! The live kernel as a source of items: what its ring buffer holds, what it answers, names, clocks and losses.
+
+mod counting;
+mod gaps;
+mod naming;
+mod processes;
+mod told;
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::Instant;
+
+use self::counting::{Counting, Look};
+use self::gaps::{Gaps, Marker};
+use self::naming::Naming;
+use super::clock::{self, boot_ns};
+use super::queries::{Answer, Inquirer, Question};
+use crate::kernel::probe::{Options, Probe};
+use crate::kernel::{Namespaces, are_all_visible};
+use crate::model::criteria::Criteria;
+use crate::model::event::{Cause, Change, Event, Id, Losses};
+use crate::model::feature::Feature;
+use crate::model::sink::{Sink, Wishes};
+use crate::model::stream::{Clocks, Head, Item, RecordedFeature};
+
+/// Records taken from the ring buffer at a time.
+const BATCH: usize = 256;
+/// How often the slower loss counters are looked at.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// And where so many bytes have come from the kernel since.
+const BUSY_HOUSEKEEPING: Duration = Duration::from_millis(100);
+const BUSY_BYTES: u64 = 64 << 10;
+/// How far boot time must run away from monotonic time to count as sleep, and not as reading them one by one.
+const SLEEP_NS: u64 = 10_000_000;
+/// How far wall-clock time must be off for the clocks to be told at once.
+const STEP_NS: u64 = 1_000_000;
+/// How often they are told in any case.
+const CLOCKS_NS: u64 = 10_000_000_000;
+
+/// The live kernel.
+pub struct Source {
+    probe: Probe,
+    inquirer: Inquirer,
+    naming: Naming,
+    /// The sockets whose bytes could bypass TCP when last looked at.
+    in_sockmaps: BTreeSet<u64>,
+    existing: bool,
+    /// Whether the kernel's counters are to be looked at; in which network namespace only, if it is not 0; and what looks.
+    facts: bool,
+    only: u32,
+    counting: Option<Counting>,
+    /// As told last.
+    clocks: Clocks,
+    /// How long the machine had slept when last looked at.
+    slept_ns: u64,
+    losses: Losses,
+    /// The same, as the kernel side counts.
+    counted: Losses,
+    /// Where they belong.
+    gaps: Gaps,
+    /// When they were last looked at, and how long the sink had waited until its output was taken.
+    looked_at: (Instant, Duration),
+    /// When the slower loss counters were looked at, and how far had been read.
+    housekept: (Instant, u64),
+    items: Vec<Item>,
+    /// What the sink has asked, and nobody has asked the kernel yet.
+    asked: Asked,
+}
+
+#[derive(Default)]
+struct Asked {
+    survey: bool,
+    scan: bool,
+}
+
+impl Source {
+    /// Attaches the programs. `processes`: the control groups of processes are told; `facts`: the kernel's counters.
+    pub fn attach(options: &Options, existing: bool, names: bool, processes: bool, facts: bool) -> Result<Self> {
+        let probe = Probe::attach(options)?;
+        Ok(Self {
+            inquirer: Inquirer::new(options.filter),
+            naming: Naming::new(names, processes),
+            in_sockmaps: BTreeSet::new(),
+            existing: existing && probe.knows_cookies(),
+            facts,
+            only: options.filter.netns,
+            counting: None,
+            clocks: Clocks::default(),
+            slept_ns: 0,
+            losses: Losses::default(),
+            counted: Losses::default(),
+            gaps: Gaps::new(options.ring_size().into()),
+            looked_at: (Instant::now(), Duration::ZERO),
+            housekept: (Instant::now(), 0),
+            items: Vec::new(),
+            asked: Asked::default(),
+            probe,
+        })
+    }
+
+    /// Has whoever looks who holds which socket look how far their data has come, too.
+    pub fn want_flows(&mut self) {
+        self.inquirer.want_flows();
+    }
+
+    /// Whether sockets are told apart by their cookies.
+    pub fn knows_cookies(&self) -> bool {
+        self.probe.knows_cookies()
+    }
+
+    /// Whether something can be measured.
+    pub fn has(&self, feature: Feature) -> bool {
+        self.probe.services().iter().any(|(served, service)| *served == feature && service.is_attached())
+    }
+
+    /// Whether some processes are not looked at when somebody asks who holds which socket.
+    pub fn scans_in_part(&self) -> bool {
+        !are_all_visible()
+    }
+
+    /// What cannot be measured: what each of it would tell.
+    pub fn missing(&self) -> impl Iterator<Item = &'static str> {
+        let services = self.probe.services().iter();
+        services.filter(|(_, service)| !service.is_attached()).map(|(feature, _)| feature.purpose())
+    }
+
+    /// What is known of the source, for a recording of it.
+    pub fn head(&self) -> Result<Head> {
+        let system = nix::sys::utsname::uname()?;
+        let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+        let features = self.probe.services().iter().map(|(feature, service)| RecordedFeature {
+            feature: feature.as_str().to_owned(),
+            available: service.is_attached(),
+            detail: service.detail().into_owned(),
+        });
+        Ok(Head {
+            program: format!("tcptrace {}", env!("CARGO_PKG_VERSION")),
+            host: text(system.nodename()),
+            kernel: text(system.release()),
+            machine: text(system.machine()),
+            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+            started_unix_ns: clock::read_all()?.unix_ns,
+            knows_cookies: self.knows_cookies(),
+            existing: self.existing,
+            says_end: false,
+            partial_scans: self.scans_in_part(),
+            features: features.collect(),
+            filter: Criteria::default(),
+        })
+    }
+
+    /// Tells what there is to tell first. From here on nothing goes unseen.
+    pub fn begin(&mut self, namespaces: &Namespaces, sink: &mut impl Sink) -> Result<()> {
+        self.read_clocks()?;
+        self.naming.name_namespaces(namespaces, &mut self.items);
+        self.items.push(Item::Event(Event::Started { at: boot_ns()? }));
+        if self.facts
+            && let Some((counting, look)) = Counting::begin(namespaces, self.only)
+        {
+            self.counting = Some(counting);
+            self.push_look(look);
+        }
+        if self.existing {
+            self.inquirer.want(Question::Survey);
+            self.inquirer.want(Question::Scan);
+        }
+        self.hand_over(sink)
+    }
+
+    /// Hands over whatever comes, until `until` is ready, or nothing if the sink takes no more before that.
+    pub async fn follow<T>(&mut self, sink: &mut impl Sink, until: impl Future<Output = T>) -> Result<Option<T>> {
+        let mut until = pin!(until);
+        loop {
+            let wait = self.longest_wait(sink)?;
+            let (answer, look) = tokio::select! {
+                biased;
+                result = &mut until => return Ok(Some(result)),
+                () = self.probe.wait(wait) => (None, None),
+                answer = self.inquirer.answer() => (answer, None),
+                look = next_look(&mut self.counting) => (None, Some(look)),
+            };
+            self.take_in(sink)?;
+            // What is answered is older than whatever comes next, and younger than what has just come.
+            match answer {
+                Some(Answer::Events(events)) => events.into_iter().for_each(|event| self.push(event)),
+                Some(Answer::InSockmaps(cookies)) => self.note_sockmaps(cookies)?,
+                Some(Answer::Namespaces(namespaces)) => self.naming.name_namespaces(&namespaces, &mut self.items),
+                None => {}
+            }
+            if let Some(look) = look {
+                self.push_look(look);
+            }
+            self.inquire(sink)?;
+            if !self.items.is_empty() {
+                self.hand_over(sink)?;
+                sink.settle(boot_ns()?)?;
+            }
+            if self.hear(sink).stop {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Hands over what is left.
+    pub fn finish(&mut self, sink: &mut impl Sink) -> Result<()> {
+        self.probe.read_recursion();
+        self.take_in(sink)?;
+        for look in self.counting.take().map(Counting::finish).into_iter().flatten() {
+            self.push_look(look);
+        }
+        self.items.push(Item::Losses(self.losses));
+        self.items.push(Item::Event(Event::Passed { at: boot_ns()? }));
+        self.hand_over(sink)?;
+        sink.settle(boot_ns()?)
+    }
+
+    /// What the sink would like now. Its questions are kept until they are asked.
+    fn hear(&mut self, sink: &mut impl Sink) -> Wishes {
+        let wishes = sink.wishes();
+        self.asked.survey |= wishes.survey;
+        self.asked.scan |= wishes.scan;
+        wishes
+    }
+
+    /// How long nothing needs to be done unless something happens.
+    fn longest_wait(&mut self, sink: &mut impl Sink) -> Result<Duration> {
+        let wishes = self.hear(sink);
+        let deadline = wishes.deadline.into_iter().chain(wishes.settle_by).min().unwrap_or(u64::MAX);
+        let look = self.counting.as_ref().map_or(Duration::MAX, Counting::rest);
+        let wait = Duration::from_nanos(deadline.saturating_sub(boot_ns()?)).min(self.inquirer.rest()).min(look);
+        Ok(wait.clamp(Duration::from_millis(1), HOUSEKEEPING))
+    }
+
+    /// Hands over what the ring buffer holds.
+    pub fn take_in(&mut self, sink: &mut impl Sink) -> Result<()> {
+        let (kept_at, kept_read) = self.housekept;
+        let is_busy = self.probe.read() - kept_read >= BUSY_BYTES;
+        if kept_at.elapsed() >= if is_busy { BUSY_HOUSEKEEPING } else { HOUSEKEEPING } {
+            self.housekept = (Instant::now(), self.probe.read());
+            self.probe.read_recursion();
+        }
+        self.read_clocks()?;
+        loop {
+            let before = boot_ns()?;
+            let blocked = self.hear(sink).blocked;
+            let is_empty = self.take_batch(blocked)?;
+            self.hand_over(sink)?;
+            if is_empty {
+                if self.hear(sink).deadline.is_some_and(|deadline| deadline <= before) {
+                    sink.take(&[Item::Event(Event::Passed { at: before })])?;
+                }
+                return sink.settle(before);
+            }
+        }
+    }
+
+    /// Takes one batch from the ring buffer. Returns whether that is empty.
+    fn take_batch(&mut self, blocked: Duration) -> Result<bool> {
+        let first = self.items.len();
+        let markers = self.gaps.pass(false);
+        let limit = self.gaps.limit();
+        let Self { probe, items, naming, inquirer, counting, .. } = self;
+        let is_empty = probe.drain(BATCH, limit, |event| {
+            if let (Some(counting), Event::Change(Change { netns: Some(netns), .. })) = (&mut *counting, &event) {
+                counting.note(*netns);
+            }
+            naming.learn(&event, inquirer, items);
+            items.push(Item::Event(event));
+        });
+        let now = boot_ns()?;
+        let event = |item: &Item| if let Item::Event(event) = item { Some(event.at()) } else { None };
+        let before = self.items[first..].iter().find_map(event).unwrap_or(now);
+        self.mark(markers, before, first);
+        self.look_at_losses(blocked, before, first);
+        if is_empty {
+            let markers = self.gaps.pass(true);
+            self.mark(markers, now, self.items.len());
+        }
+        Ok(is_empty)
+    }
+
+    /// Notes what was lost since the last look. What was not dropped by the ring buffer was lost among the events from
+    /// `first` on.
+    fn look_at_losses(&mut self, blocked: Duration, at: u64, first: usize) {
+        let read = self.probe.read();
+        let (looked_at, blocked_before) = std::mem::replace(&mut self.looked_at, (Instant::now(), blocked));
+        let counted = self.probe.losses();
+        let before = self.counted;
+        // When they cannot be read for once, nothing was lost so far as is known.
+        if counted.ring_full >= before.ring_full && counted.ring_full_others >= before.ring_full_others {
+            self.counted = counted;
+        }
+        let transitions = counted.ring_full.saturating_sub(before.ring_full);
+        let others = counted.ring_full_others.saturating_sub(before.ring_full_others);
+        let missed = counted.recursion.saturating_sub(before.recursion);
+        // For most of the time nothing was read, because something was to be written.
+        let is_output_slow = blocked.saturating_sub(blocked_before) * 2 >= looked_at.elapsed();
+        let cause = if is_output_slow { Cause::OutputSlow } else { Cause::RingFull };
+        self.losses.drop(cause, transitions, others);
+        (self.losses.recursion, self.losses.filtered) = (counted.recursion, counted.filtered);
+        if missed > 0 {
+            self.gaps.begin_here();
+            self.mark([Marker::From(Cause::Recursion, missed, self.losses)], at, first);
+        }
+        if transitions + others > 0 {
+            self.gaps.note_dropped(cause, transitions + others, self.losses, read);
+        }
+        self.gaps.looked_at(read);
+    }
+
+    /// Tells of losses, before the item in this place.
+    fn mark(&mut self, markers: impl IntoIterator<Item = Marker>, at: u64, place: usize) {
+        let mut items = Vec::new();
+        for marker in markers {
+            match marker {
+                Marker::From(cause, events, losses) => {
+                    items.push(Item::Event(Event::Lost { at, cause, events }));
+                    items.push(Item::Losses(losses));
+                }
+                Marker::To => {
+                    items.push(Item::Event(Event::Lost { at, cause: Cause::Unknown, events: 0 }));
+                    if self.knows_cookies() {
+                        self.inquirer.want(Question::Survey);
+                    }
+                }
+            }
+        }
+        self.items.splice(place..place, items);
+    }
+
+    fn push(&mut self, event: Event) {
+        self.naming.learn(&event, &mut self.inquirer, &mut self.items);
+        self.items.push(Item::Event(event));
+    }
+
+    fn hand_over(&mut self, sink: &mut impl Sink) -> Result<()> {
+        if !self.items.is_empty() {
+            sink.take(&self.items)?;
+            self.items.clear();
+        }
+        Ok(())
+    }
+
+    /// What was there before is known.
+    fn note_sockmaps(&mut self, cookies: BTreeSet<u64>) -> Result<()> {
+        let at = boot_ns()?;
+        for cookie in cookies.difference(&std::mem::take(&mut self.in_sockmaps)) {
+            self.push(Event::Bypassing { at, id: Id::Cookie(*cookie) });
+        }
+        self.in_sockmaps = cookies;
+        Ok(())
+    }
+
+    /// Asks what the sink would like to know, now or later.
+    fn inquire(&mut self, sink: &mut impl Sink) -> Result<()> {
+        self.hear(sink);
+        let wants_survey = std::mem::take(&mut self.asked.survey);
+        if self.existing && wants_survey {
+            self.inquirer.want(Question::Survey);
+            self.inquirer.want(Question::Scan);
+        }
+        if let Some(counting) = &mut self.counting {
+            if wants_survey {
+                counting.want_whole();
+            }
+            counting.ask();
+        }
+        if self.knows_cookies() {
+            self.inquirer.want(Question::Sockmaps);
+        }
+        if std::mem::take(&mut self.asked.scan) {
+            self.inquirer.want(Question::Scan);
+        }
+        if let Some(begun) = self.inquirer.ask(&mut self.probe, boot_ns()?) {
+            self.items.push(Item::Event(begun));
+        }
+        Ok(())
+    }
+
+    fn push_look(&mut self, look: Look) {
+        if let Some(namespaces) = &look.namespaces {
+            self.naming.name_namespaces(namespaces, &mut self.items);
+        }
+        self.items.extend(look.samples.into_iter().map(|sample| Item::Counters(Box::new(sample))));
+    }
+
+    fn read_clocks(&mut self) -> Result<()> {
+        let now = clock::read_all()?;
+        if self.clocks != Clocks::default() && now.slept_ns() > self.slept_ns + SLEEP_NS {
+            let ns = now.slept_ns() - self.slept_ns;
+            self.items.push(Item::Event(Event::Suspended { at: now.boot_ns, ns }));
+        }
+        self.slept_ns = now.slept_ns();
+        let step = now.clock().boot_to_unix_ns.abs_diff(self.clocks.clock().boot_to_unix_ns);
+        if step > STEP_NS || now.boot_ns > self.clocks.boot_ns + CLOCKS_NS {
+            self.clocks = now;
+            self.items.push(Item::Clocks(now));
+        }
+        Ok(())
+    }
+}
+
+/// Waits for what a look brings; forever, if nothing looks.
+async fn next_look(counting: &mut Option<Counting>) -> Look {
+    match counting {
+        Some(counting) => counting.look().await,
+        None => std::future::pending().await,
+    }
+}

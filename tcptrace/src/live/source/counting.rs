@@ -1,0 +1,223 @@
+//! Looks at the kernel's counters once a second, beside the stream: in a thread that stays.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
+
+use crate::kernel::{self, Namespaces};
+use crate::live::clock::boot_ns;
+use crate::model::counters::{History, Sample};
+
+/// How often.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Less often, where it takes long: so many times that pass between, which makes it a hundredth of one CPU at most.
+const REST: u32 = 100;
+/// How often network namespaces are searched for, if no event comes from one that is not known.
+const SEARCH: Duration = Duration::from_secs(10);
+
+/// What a look brings.
+#[derive(Default)]
+pub(super) struct Look {
+    pub(super) samples: Vec<Sample>,
+    /// The network namespaces that there are, if they were searched for.
+    pub(super) namespaces: Option<Namespaces>,
+    took: Duration,
+}
+
+/// How to look.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wish {
+    /// Tell everything, and not only what has changed.
+    whole: bool,
+    /// Search for network namespaces before.
+    search: bool,
+}
+
+/// Has a thread look.
+pub(super) struct Counting {
+    wishes: Sender<Wish>,
+    /// One for each wish at most, so that there is never more than one.
+    looks: UnboundedReceiver<Look>,
+    thread: JoinHandle<()>,
+    is_looking: bool,
+    /// For the next look.
+    wish: Wish,
+    due: Instant,
+    searched: Instant,
+    known: std::collections::HashSet<u32, FixedState>,
+    /// The last one that was known: most often it is that one again.
+    last: Option<u32>,
+}
+
+impl Counting {
+    /// Begins, and brings the first look, after which nothing goes unseen. Of all network namespaces, or only of one.
+    pub(super) fn begin(namespaces: &Namespaces, only: u32) -> Option<(Self, Look)> {
+        let (wishes, wished) = channel();
+        let (sender, looks) = unbounded_channel();
+        let (first, begun) = channel();
+        let known = namespaces.iter().map(|namespace| namespace.inode).collect();
+        let namespaces = namespaces.clone();
+        let run = move || {
+            if let Some(mut thread) = Thread::begin(namespaces, only) {
+                let look = thread.look(Wish { whole: true, search: false });
+                if first.send(look).is_ok() {
+                    thread.run(&wished, &sender);
+                }
+            }
+        };
+        let spawned = std::thread::Builder::new().name("counters".into()).spawn(run);
+        let thread = match spawned {
+            Ok(thread) => thread,
+            Err(error) => {
+                log::warn!("cannot look at the kernel's counters: no thread: {error}");
+                return None;
+            }
+        };
+        let look = begun.recv().ok()?;
+        let now = Instant::now();
+        let due = now + PERIOD.max(look.took * REST);
+        let wish = Wish::default();
+        Some((Self { wishes, looks, thread, is_looking: false, wish, due, searched: now, known, last: None }, look))
+    }
+
+    /// Has the next look tell everything.
+    pub(super) fn want_whole(&mut self) {
+        self.wish.whole = true;
+    }
+
+    /// An event comes from this network namespace.
+    pub(super) fn note(&mut self, netns: u32) {
+        if self.last != Some(netns) {
+            self.last = Some(netns);
+            // One that is not found is not searched for again.
+            self.wish.search |= self.known.insert(netns);
+        }
+    }
+
+    /// How long nothing is to be done; forever, while it looks.
+    pub(super) fn rest(&self) -> Duration {
+        if self.is_looking { Duration::MAX } else { self.due.saturating_duration_since(Instant::now()) }
+    }
+
+    /// Has the thread look, if it is time.
+    pub(super) fn ask(&mut self) {
+        let now = Instant::now();
+        if self.is_looking || now < self.due {
+            return;
+        }
+        let mut wish = std::mem::take(&mut self.wish);
+        wish.search |= now.duration_since(self.searched) >= SEARCH;
+        self.is_looking = self.wishes.send(wish).is_ok();
+        self.due = now + PERIOD;
+    }
+
+    /// Waits for what a look brings; forever, if there is none.
+    pub(super) async fn look(&mut self) -> Look {
+        if !self.is_looking {
+            return std::future::pending().await;
+        }
+        let Some(look) = self.looks.recv().await else {
+            // The thread has ended, which it does not by itself.
+            self.due = Instant::now() + SEARCH;
+            self.is_looking = false;
+            return Look::default();
+        };
+        self.take(&look);
+        look
+    }
+
+    fn take(&mut self, look: &Look) {
+        let now = Instant::now();
+        self.is_looking = false;
+        self.due = self.due.max(now + look.took * REST);
+        if let Some(namespaces) = &look.namespaces {
+            self.searched = now;
+            self.known = namespaces.iter().map(|namespace| namespace.inode).collect();
+            self.last = None;
+        }
+    }
+
+    /// Looks for the last time, and waits for that.
+    pub(super) fn finish(self) -> Vec<Look> {
+        let Self { wishes, mut looks, thread, .. } = self;
+        // If it cannot be asked, it has ended.
+        let _ = wishes.send(Wish { whole: true, search: false });
+        drop(wishes);
+        if thread.join().is_err() {
+            log::warn!("the thread that looks at the kernel's counters has failed");
+        }
+        std::iter::from_fn(|| looks.try_recv().ok()).collect()
+    }
+}
+
+/// What looks.
+struct Thread {
+    counting: kernel::Counting,
+    history: History,
+}
+
+impl Thread {
+    fn begin(namespaces: Namespaces, only: u32) -> Option<Self> {
+        match kernel::Counting::new(namespaces, only) {
+            Ok(counting) => Some(Self { counting, history: History::default() }),
+            Err(error) => {
+                log::warn!("cannot look at the kernel's counters: {error}");
+                None
+            }
+        }
+    }
+
+    fn run(mut self, wished: &Receiver<Wish>, looks: &UnboundedSender<Look>) {
+        while let Ok(wish) = wished.recv() {
+            if looks.send(self.look(wish)).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn look(&mut self, wish: Wish) -> Look {
+        let begun = Instant::now();
+        let Self { counting, history } = self;
+        if wish.search {
+            counting.search();
+        }
+        let mut samples = Vec::new();
+        let now = || boot_ns().unwrap_or(0);
+        let found = counting.look(&now, |reading| history.take(reading, wish.whole, &mut samples));
+        let all = found.map(|found| found.iter().map(|namespace| namespace.inode).collect());
+        history.end_look(all.as_ref());
+        Look { samples, namespaces: found.cloned(), took: begun.elapsed() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_looks_when_it_is_time_and_once_more_at_the_end() {
+        let namespaces = Namespaces::find();
+        let own = Namespaces::own_namespace().expect("its number");
+        let (mut counting, first) = Counting::begin(&namespaces, own).expect("a thread");
+        let told = |look: &Look| look.samples.iter().map(|sample| (sample.netns, sample.whole)).collect::<Vec<_>>();
+        assert_eq!(told(&first), [(own, true)]);
+        counting.ask();
+        assert!(!counting.is_looking, "there was one just now");
+        let rest = counting.rest();
+        assert!(rest > Duration::ZERO && rest <= PERIOD.max(first.took * REST), "{rest:?}");
+        counting.note(own);
+        assert!(!counting.wish.search, "it is known");
+        counting.note(1);
+        assert!(std::mem::take(&mut counting.wish.search));
+        counting.note(own);
+        counting.note(1);
+        assert!(!counting.wish.search, "it was noted before");
+        let looks = counting.finish();
+        assert_eq!(looks.len(), 1);
+        assert_eq!(told(&looks[0]).last(), Some(&(own, true)));
+    }
+}

@@ -1,0 +1,215 @@
+//! The names of what events mention: control groups, looked up at once, and network namespaces, which are asked for.
+
+use super::processes::Processes;
+use super::told::{Recalled, Told};
+use crate::kernel::{Groups, LookUp, Namespaces};
+use crate::live::queries::{Inquirer, Question};
+use crate::model::event::Event;
+use crate::model::stream::Item;
+
+/// What knows the names, and which of them were told.
+#[derive(Debug)]
+pub(super) struct Naming {
+    /// What finds the paths of control groups, if names are wanted.
+    groups: Option<Groups>,
+    told_groups: Told<u64>,
+    told_namespaces: Told<u32>,
+    /// In which groups processes are, if that is wanted.
+    processes: Option<Processes>,
+    /// How many namespaces had a name when somebody last looked.
+    named: usize,
+}
+
+impl Naming {
+    /// Without `names`, only those of namespaces are told, and only as they are found. With `processes`, the control groups
+    /// of processes are told as well.
+    pub(super) fn new(names: bool, processes: bool) -> Self {
+        Self {
+            groups: names.then(Groups::new),
+            told_groups: Told::default(),
+            told_namespaces: Told::default(),
+            processes: processes.then(Processes::default),
+            named: 0,
+        }
+    }
+
+    /// Tells the names that an event needs, or asks for them.
+    pub(super) fn learn(&mut self, event: &Event, inquirer: &mut Inquirer, items: &mut Vec<Item>) {
+        if self.groups.is_none() {
+            return;
+        }
+        let (netns, cgroup) = match event {
+            Event::Change(change) => (change.netns, change.cgroup),
+            Event::Found(found) => (found.netns, found.cgroup),
+            Event::Holder(holder) => (holder.found.netns, holder.found.cgroup),
+            Event::Mini(mini) => (mini.netns, None),
+            Event::Accepted { .. } => (None, None),
+            _ => return,
+        };
+        // Before the first name: all that this event needs are told after it.
+        if self.make_room(items) {
+            inquirer.want(Question::Namespaces);
+        }
+        if let Some(id) = cgroup {
+            self.learn_group(id, items);
+        }
+        self.learn_process(event, items);
+        if let Some(inode) = netns {
+            self.learn_namespace(inode, inquirer, items);
+        }
+    }
+
+    fn learn_group(&mut self, id: u64, items: &mut Vec<Item>) {
+        match self.told_groups.recall(id) {
+            Recalled::Known => {}
+            Recalled::Again(path) => items.push(Item::Group { id, path: path.into() }),
+            Recalled::Unknown => match self.groups.as_mut().map(|groups| groups.look_up(id)) {
+                Some(LookUp::Path(path)) => {
+                    self.told_groups.note(id, Some(&path));
+                    items.push(Item::Group { id, path: path.into() });
+                }
+                Some(LookUp::Nameless) => {
+                    self.told_groups.note(id, None);
+                }
+                Some(LookUp::Later) | None => {}
+            },
+        }
+    }
+
+    fn learn_process(&mut self, event: &Event, items: &mut Vec<Item>) {
+        let (Some(processes), Some(groups)) = (&mut self.processes, &mut self.groups) else { return };
+        let Some(pid) = event.process() else { return };
+        if let Some(group) = processes.learn(pid, event.at(), |pid| groups.of_process(pid)) {
+            items.push(Item::Process { pid, group });
+            if let Some(id) = group {
+                self.learn_group(id, items);
+            }
+        }
+    }
+
+    fn learn_namespace(&mut self, inode: u32, inquirer: &mut Inquirer, items: &mut Vec<Item>) {
+        match self.told_namespaces.recall(inode) {
+            Recalled::Known => {}
+            Recalled::Again(name) => items.push(Item::Namespace { inode, name: name.into() }),
+            Recalled::Unknown => {
+                self.told_namespaces.note(inode, None);
+                inquirer.want(Question::Namespaces);
+            }
+        }
+    }
+
+    /// Tells the names of namespaces that were found.
+    pub(super) fn name_namespaces(&mut self, found: &Namespaces, items: &mut Vec<Item>) {
+        self.named = found.iter().filter(|namespace| namespace.name.is_some()).count();
+        self.make_room(items);
+        for namespace in found.iter() {
+            let Some(name) = namespace.name.as_deref() else { continue };
+            if self.told_namespaces.note(namespace.inode, Some(name)) {
+                items.push(Item::Namespace { inode: namespace.inode, name: name.into() });
+            }
+        }
+    }
+
+    /// Begins to tell all names anew, if enough were told.
+    fn make_room(&mut self, items: &mut Vec<Item>) -> bool {
+        let too_many = self.processes.as_ref().is_some_and(Processes::is_full);
+        let is_full = too_many || self.told_groups.is_full(0) || self.told_namespaces.is_full(self.named);
+        if is_full {
+            self.told_groups.advance();
+            self.told_namespaces.advance();
+            self.processes.iter_mut().for_each(Processes::advance);
+            items.push(Item::NamesAnew);
+        }
+        is_full
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::model::event::{Change, Id};
+    use crate::model::tcp::{State, Tuple};
+
+    fn change(netns: u32, cgroup: u64) -> Event {
+        let ip = std::net::Ipv6Addr::LOCALHOST;
+        Event::Change(Change {
+            at: 1,
+            id: Id::Cookie(cgroup),
+            address: None,
+            tuple: Tuple { local_ip: ip, remote_ip: ip, local_port: 1, remote_port: 2 },
+            netns: Some(netns),
+            uid: None,
+            cgroup: Some(cgroup),
+            old: State::Closed,
+            new: State::SynSent,
+            flags: None,
+            task: None,
+            end: None,
+        })
+    }
+
+    /// The id of the root, which every system with control groups has.
+    fn root() -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let table = std::fs::read_to_string("/proc/self/mountinfo").expect("read it");
+        let line = table.lines().find(|line| line.contains(" - cgroup2 ")).expect("a unified hierarchy");
+        let point = line.split(' ').nth(4).expect("a mount point");
+        std::fs::metadata(point).expect("look at it").ino()
+    }
+
+    /// Whatever an event mentions is known when it comes, if names are forgotten when that is allowed.
+    #[test]
+    fn every_name_is_told_before_its_event() {
+        let root = root();
+        let found = Namespaces::recorded([(7, &b"web"[..]), (8, b"db")].into_iter());
+        let mut naming = Naming::new(true, false);
+        let mut inquirer = Inquirer::new(tcptrace_common::Filter::default());
+        let mut items = Vec::new();
+        naming.name_namespaces(&found, &mut items);
+        let (mut groups, mut namespaces, mut anew) = (HashSet::new(), HashSet::new(), 0);
+        for gone in 0..20_000 {
+            let id = u64::MAX - gone;
+            for event in [change(7, id), change(7, root)] {
+                naming.learn(&event, &mut inquirer, &mut items);
+                for item in items.drain(..) {
+                    match item {
+                        Item::NamesAnew => {
+                            groups.clear();
+                            namespaces.clear();
+                            anew += 1;
+                        }
+                        Item::Group { id, .. } => assert!(groups.insert(id), "told twice"),
+                        Item::Namespace { inode, .. } => assert!(namespaces.insert(inode), "told twice"),
+                        _ => unreachable!("no other item"),
+                    }
+                }
+                assert!(namespaces.contains(&7), "{gone}");
+            }
+            assert!(groups.contains(&root), "{gone}");
+        }
+        assert_eq!(anew, 4);
+        // Those that nobody has mentioned since are told again when somebody looks.
+        naming.name_namespaces(&found, &mut items);
+        assert_eq!(items, [Item::Namespace { inode: 8, name: b"db"[..].into() }]);
+    }
+
+    /// However many namespaces exist, they are told once.
+    #[test]
+    fn namespaces_that_exist_are_no_reason_to_begin_anew() {
+        let names: Vec<(u32, Vec<u8>)> = (0..10_000).map(|inode| (inode, format!("n{inode}").into_bytes())).collect();
+        let found = Namespaces::recorded(names.iter().map(|(inode, name)| (*inode, &name[..])));
+        let mut naming = Naming::new(true, false);
+        let mut items = Vec::new();
+        naming.name_namespaces(&found, &mut items);
+        assert_eq!(items.len(), 10_000);
+        naming.name_namespaces(&found, &mut items);
+        naming.learn(&change(3, u64::MAX), &mut Inquirer::new(tcptrace_common::Filter::default()), &mut items);
+        assert_eq!(items.len(), 10_000);
+        // But those that come and go are not kept for life.
+        let fewer = Namespaces::recorded(names.iter().take(10).map(|(inode, name)| (*inode, &name[..])));
+        naming.name_namespaces(&fewer, &mut items);
+        assert_eq!(items[10_000], Item::NamesAnew);
+    }
+}

@@ -1,0 +1,14 @@
+//! What everything else is about: TCP's words, what happened ([`event`]), what follows from it ([`row`]), and what carries
+//! both ([`stream`]). Values only: no I/O, no clock, and nothing of what stands on them.
+
+pub mod counters;
+pub mod criteria;
+pub mod event;
+pub mod feature;
+pub mod finding;
+pub mod names;
+pub mod row;
+pub mod sink;
+pub mod socket;
+pub mod stream;
+pub mod tcp;

@@ -1,0 +1,112 @@
+//! What the kernel side can measure, and how each of it is served.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// What a hook is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Feature {
+    /// Every change of state.
+    Transitions,
+    /// The end of a full socket.
+    Destroy,
+    /// Resets sent.
+    ResetSent,
+    /// Resets received.
+    ResetReceived,
+    /// Whether a mini-socket took over, and in which state.
+    MiniCreated,
+    /// The natural end of TIME_WAIT and orphaned FIN_WAIT2.
+    MiniExpired,
+    /// Their early end, and by whom.
+    MiniKilled,
+    /// The FIN that turns an orphan's FIN_WAIT2 into TIME_WAIT, when it comes.
+    MiniFin,
+    /// Who accepts a connection.
+    Accept,
+    /// Who has a descriptor of a socket.
+    Holders,
+}
+
+impl Feature {
+    /// Its name in data.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transitions => "transitions",
+            Self::Destroy => "destroy",
+            Self::ResetSent => "reset_sent",
+            Self::ResetReceived => "reset_received",
+            Self::MiniCreated => "time_wait_created",
+            Self::MiniExpired => "time_wait_expired",
+            Self::MiniKilled => "time_wait_killed",
+            Self::MiniFin => "fin_wait2_to_time_wait",
+            Self::Accept => "accept",
+            Self::Holders => "holders",
+        }
+    }
+
+    /// What it lets tcptrace tell.
+    pub fn purpose(self) -> &'static str {
+        match self {
+            Self::Transitions => "every change of state",
+            Self::Destroy => "when a socket is really gone",
+            Self::ResetSent => "resets sent, and why",
+            Self::ResetReceived => "resets received",
+            Self::MiniCreated => "entry into TIME_WAIT, or its refusal",
+            Self::MiniExpired => "end of TIME_WAIT by its timer",
+            Self::MiniKilled => "early end of TIME_WAIT, and by whom",
+            Self::MiniFin => "orphan's FIN_WAIT2 turning TIME_WAIT, live",
+            Self::Accept => "which process accepts a connection",
+            Self::Holders => "which processes hold a socket",
+        }
+    }
+}
+
+/// How a feature is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Attached to this hook.
+    Attached {
+        /// `tp_btf/…` or `tracepoint/…`.
+        hook: String,
+    },
+    /// Attached to this hook, which shows a part only.
+    Partly {
+        /// As above.
+        hook: String,
+        /// What it does not show, and what to do.
+        missing: String,
+    },
+    /// Not attached.
+    Unavailable {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+impl Service {
+    /// Whether it works.
+    pub fn is_attached(&self) -> bool {
+        matches!(self, Self::Attached { .. } | Self::Partly { .. })
+    }
+
+    /// Whether it shows a part only.
+    pub fn is_partial(&self) -> bool {
+        matches!(self, Self::Partly { .. })
+    }
+
+    /// The hook, and what it does not show; or why there is none.
+    pub fn detail(&self) -> Cow<'_, str> {
+        match self {
+            Self::Attached { hook } => hook.into(),
+            Self::Partly { hook, missing } => format!("{hook}, {missing}").into(),
+            Self::Unavailable { reason } => reason.into(),
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail())
+    }
+}

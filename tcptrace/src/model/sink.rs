@@ -1,0 +1,81 @@
+//! What takes a stream in, and what it would like of the source.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::stream::Item;
+
+/// Takes items in.
+pub trait Sink {
+    /// Takes in what comes next.
+    ///
+    /// # Errors
+    /// When it can take no more, which ends the stream.
+    fn take(&mut self, items: &[Item]) -> Result<()>;
+
+    /// Everything from before `now`, in ns of `CLOCK_BOOTTIME`, has been taken in, and nothing more is there for the moment.
+    ///
+    /// # Errors
+    /// As for [`Sink::take`].
+    fn settle(&mut self, now: u64) -> Result<()>;
+
+    /// What it would like. Questions are handed over once.
+    fn wishes(&mut self) -> Wishes;
+}
+
+/// What a sink would like of its source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// By when, in ns of `CLOCK_BOOTTIME`, it wants to know that nothing else has happened
+    /// ([`Event::Passed`](super::event::Event::Passed)).
+    pub deadline: Option<u64>,
+    /// By when it wants to settle at the latest, in ns of `CLOCK_BOOTTIME`.
+    pub settle_by: Option<u64>,
+    /// It asks which sockets there are, and for everything that the kernel has counted.
+    pub survey: bool,
+    /// It asks who holds which socket.
+    pub scan: bool,
+    /// It takes no more.
+    pub stop: bool,
+    /// How long it has waited until its output was taken, in all.
+    pub blocked: Duration,
+}
+
+impl Wishes {
+    /// What two sinks of one stream would like; it ends when either takes no more.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let earliest = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();
+        Self {
+            deadline: earliest(self.deadline, other.deadline),
+            settle_by: earliest(self.settle_by, other.settle_by),
+            survey: self.survey || other.survey,
+            scan: self.scan || other.scan,
+            stop: self.stop || other.stop,
+            blocked: self.blocked + other.blocked,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_sinks() {
+        let one = Wishes { deadline: Some(5), survey: true, blocked: Duration::from_secs(1), ..Wishes::default() };
+        let other = Wishes { deadline: Some(3), settle_by: Some(9), scan: true, ..Wishes::default() };
+        let both = Wishes {
+            deadline: Some(3),
+            settle_by: Some(9),
+            survey: true,
+            scan: true,
+            stop: false,
+            blocked: Duration::from_secs(1),
+        };
+        assert_eq!(one.and(other), both);
+        assert_eq!(other.and(one), both);
+        assert!(one.and(Wishes { stop: true, ..other }).stop);
+    }
+}

@@ -1,0 +1,234 @@
+//! What a source tells, the live kernel or a trace: items one after the other, and what is known of the source itself.
+
+use serde::{Deserialize, Serialize};
+
+use super::counters::Sample;
+use super::criteria::{Criteria, Undecided};
+use super::event::{Event, Losses};
+use super::feature::Feature;
+use super::finding::Finding;
+use super::names::Names;
+
+/// One thing after the other, as a source tells it: the live kernel or a trace.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item {
+    /// What is recorded, where and how. A trace says it at the beginning, and again from time to time.
+    Head(Box<Head>),
+    /// What the clocks showed.
+    Clocks(Clocks),
+    /// A network namespace has a name.
+    Namespace {
+        /// Its inode number.
+        inode: u32,
+        /// Its name.
+        name: Box<[u8]>,
+    },
+    /// A control group has a path.
+    Group {
+        /// Its id.
+        id: u64,
+        /// Its path.
+        path: Box<[u8]>,
+    },
+    /// A process is in a control group.
+    Process {
+        /// Its id, as the kernel side tells it.
+        pid: u32,
+        /// Id of the group; `None` when it cannot be found any more.
+        group: Option<u64>,
+    },
+    /// Names told before this hold for sockets that live now. Every other name is told again when it is mentioned.
+    NamesAnew,
+    /// How much was lost since the beginning.
+    Losses(Losses),
+    /// What an audit found, in the end.
+    Audit(Finding),
+    /// The file ends here, as it should.
+    Ended(Ended),
+    /// What the kernel has counted in a network namespace.
+    Counters(Box<Sample>),
+    /// Something happened.
+    Event(Event),
+}
+
+/// What is recorded, where and how.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Head {
+    /// The program that records, with its version.
+    pub program: String,
+    /// Name of the host.
+    pub host: String,
+    /// Its kernel, as `uname -r` prints it.
+    pub kernel: String,
+    /// Its processor architecture.
+    pub machine: String,
+    /// Id of that boot of it.
+    pub boot_id: String,
+    /// When recording began, in ns of Unix time.
+    pub started_unix_ns: i64,
+    /// Whether sockets are told apart by their cookies.
+    pub knows_cookies: bool,
+    /// Whether it asked which sockets there were already.
+    pub existing: bool,
+    /// Whether each of its files ends with an [`Ended`]: one without was cut off. Traces from before there were any do not
+    /// say how they ended.
+    pub says_end: bool,
+    /// Whether some processes were not looked at when somebody asked who holds which socket.
+    pub partial_scans: bool,
+    /// What could be measured.
+    pub features: Vec<RecordedFeature>,
+    /// What whoever reads the trace is to be shown of it. The recording itself only leaves out what the kernel side
+    /// can filter.
+    pub filter: Criteria,
+}
+
+impl Head {
+    /// Whether the resets that sockets send are in it.
+    pub fn sees_resets(&self) -> bool {
+        self.sees(Feature::ResetSent).unwrap_or(true)
+    }
+
+    /// Whether the FINs that come to orphans are in it.
+    pub fn sees_fins(&self) -> bool {
+        self.sees(Feature::MiniFin).unwrap_or(false)
+    }
+
+    /// `None` where it does not say.
+    fn sees(&self, feature: Feature) -> Option<bool> {
+        self.features.iter().find(|it| it.feature == feature.as_str()).map(|it| it.available)
+    }
+}
+
+/// Whether something could be measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedFeature {
+    /// Its name, as `check` prints it.
+    pub feature: String,
+    /// Whether it could.
+    pub available: bool,
+    /// The hook, or why there was none.
+    pub detail: String,
+}
+
+/// The end of a file of a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// When, in ns of `CLOCK_BOOTTIME`.
+    pub at: u64,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Why a file of a recording ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Recording was to end: by a signal, after some time, or with its command.
+    Stopped,
+    /// It is as large as it may be.
+    Full,
+    /// The next file goes on.
+    Turned,
+    /// The flight recorder has written what it kept, and goes on.
+    Dumped,
+    /// It could not be written any further.
+    Failed,
+    /// What later versions know.
+    #[serde(other)]
+    Other,
+}
+
+/// What the clocks showed at one moment, in ns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clocks {
+    /// `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// `CLOCK_MONOTONIC`: boot time without what the machine slept.
+    pub monotonic_ns: u64,
+    /// `CLOCK_REALTIME`, as Unix time.
+    pub unix_ns: i64,
+}
+
+impl Clocks {
+    /// From boot time to wall-clock time.
+    pub fn clock(&self) -> Clock {
+        Clock { boot_to_unix_ns: self.unix_ns.saturating_sub_unsigned(self.boot_ns) }
+    }
+
+    /// How long the machine has slept, in ns.
+    pub fn slept_ns(&self) -> u64 {
+        self.boot_ns.saturating_sub(self.monotonic_ns)
+    }
+}
+
+/// The recording that a row comes from: of one host, from one start of `record`.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// Which of the recordings that are read together, from 0.
+    pub number: usize,
+    /// Name of the host.
+    pub host: Box<str>,
+    /// Its kernel, as `uname -r` prints it.
+    pub kernel: Box<str>,
+    /// Id of that boot of it.
+    pub boot_id: Box<str>,
+    /// What rows leave open: clock and names.
+    pub context: Context,
+}
+
+/// What was read, rows aside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Names of the hosts, each once.
+    pub hosts: Vec<Box<str>>,
+    /// When the first recording began, in ns of Unix time.
+    pub from_unix_ns: i64,
+    /// When the last one ended.
+    pub to_unix_ns: i64,
+    /// Events read.
+    pub events: u64,
+    /// Transitions that follow from them, whatever is shown of them.
+    pub transitions: u64,
+    /// Events that were lost while recording, or with a part of a trace, by cause.
+    pub lost: Vec<Lost>,
+    /// What filters could not decide.
+    pub undecided: Undecided,
+    /// Damaged places: where in which file, and what is wrong with it.
+    pub damage: Vec<Box<str>>,
+    /// Files that end where nobody meant them to, as those of a recorder that was killed: which, and when the last event
+    /// before that happened, in ns of Unix time.
+    pub cut_off: Vec<(Box<str>, i64)>,
+}
+
+/// Events that were lost by one cause.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// The cause in words.
+    pub cause: Box<str>,
+    /// How many, as far as that is known.
+    pub events: u64,
+    /// Whether there may be more.
+    pub at_least: bool,
+}
+/// What rows leave open. Whoever drives the printers keeps it up to date.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// From boot time to wall-clock time.
+    pub clock: Clock,
+    /// Of network namespaces and control groups.
+    pub names: Names,
+}
+/// Converts `CLOCK_BOOTTIME` to wall-clock time. Whoever drives the printers keeps it up to date.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clock {
+    /// `CLOCK_REALTIME` minus `CLOCK_BOOTTIME`, in ns.
+    pub boot_to_unix_ns: i64,
+}
+
+impl Clock {
+    /// The Unix time in ns at this `CLOCK_BOOTTIME` in ns.
+    pub fn unix_ns(self, boot_ns: u64) -> i64 {
+        i64::try_from(boot_ns).unwrap_or(i64::MAX).saturating_add(self.boot_to_unix_ns)
+    }
+}

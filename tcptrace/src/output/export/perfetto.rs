@@ -1,0 +1,226 @@
+//! Connections on a time axis: Chrome's trace event format, which ui.perfetto.dev opens.
+//!
+//! A process that owns connections is a process there, a connection is an asynchronous track of it, named for the end
+//! that its kind of connection has in common, with a slice for its life and within it one for each state. What is known of
+//! it are the arguments of the first. A reset, or a refusal, is an instant at its end.
+//!
+//! Process ids are our own: several hosts have the same ones, and one is given to many processes over time. Times count
+//! from some time before the first row, because readers take them for floating-point numbers: those since 1970 would be a
+//! quarter of a microsecond apart.
+
+mod place;
+
+use std::collections::HashMap;
+use std::io::Write;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use self::place::{Placed, Span, place};
+use super::{Exported, Exporter};
+use crate::model::row::{Connection, Row};
+use crate::model::stream::{Clock, Lost, Origin, Summary};
+use crate::model::tcp::{Comm, End, Side, TimeWaitEnd};
+use crate::output::{Json, Printer, render, sanitise};
+
+const DAY_NS: i64 = 86_400 * 1_000_000_000;
+
+/// From the beginning of the time axis to the first row: what began before is cut there.
+const BEFORE_NS: i64 = 100 * DAY_NS;
+
+/// Writes connections as trace events, one a line. Its memory is a few bytes for each process.
+pub struct Perfetto<W: Write> {
+    out: W,
+    /// Events of a connection.
+    text: Vec<u8>,
+    /// What comes before the next event.
+    before: &'static [u8],
+    arguments: Json<Vec<u8>>,
+    processes: HashMap<Process, u32>,
+    zero_unix_ns: Option<i64>,
+    rows: u64,
+}
+
+/// Who owns connections, on which host.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Process {
+    origin: usize,
+    owner: Option<(u32, Comm)>,
+}
+
+/// What all events of one connection have in common.
+struct Track {
+    process: u32,
+    id: String,
+    clock: Clock,
+    zero_unix_ns: i64,
+}
+
+impl<W: Write> Perfetto<W> {
+    /// Writes to `out`, which should be buffered.
+    pub fn new(out: W) -> Self {
+        Self {
+            out,
+            text: Vec::with_capacity(8 * 1024),
+            before: b"{\"traceEvents\":[\n",
+            arguments: Json::new(Vec::with_capacity(2 * 1024)),
+            processes: HashMap::new(),
+            zero_unix_ns: None,
+            rows: 0,
+        }
+    }
+
+    /// Adds a connection.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    pub fn push(&mut self, row: &Connection, origin: &Origin) -> Result<()> {
+        let placed = place(row);
+        let clock = origin.context.clock;
+        let zero_unix_ns = *self.zero_unix_ns.get_or_insert_with(|| day_before(clock.unix_ns(placed.begin)));
+        let process = self.process(row, origin)?;
+        let id = format!("{:x}-{:x}", origin.number, row.identity.conn);
+        self.arguments.get_mut().clear();
+        self.arguments.connection(row, &origin.context)?;
+        self.events(row, &placed, &Track { process, id, clock, zero_unix_ns });
+        self.rows += 1;
+        self.write()
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    pub fn end(&mut self, summary: &Summary) -> Result<()> {
+        if self.rows == 0 {
+            self.text.extend_from_slice(self.before);
+        }
+        let name = |lost: &Lost| sanitise(lost.cause.as_bytes()).into_owned();
+        let lost = summary.lost.iter().map(|lost| (name(lost), json!(lost.events)));
+        let other = json!({
+            "version": concat!("tcptrace ", env!("CARGO_PKG_VERSION")),
+            "hosts": summary.hosts.iter().map(|host| sanitise(host.as_bytes())).collect::<Vec<_>>(),
+            "zero_unix_ns": self.zero_unix_ns,
+            "events_lost": serde_json::Value::Object(lost.collect()),
+            "events_lost_at_least": summary.lost.iter().any(|lost| lost.at_least),
+            "damaged_places": summary.damage.len(),
+        });
+        writeln!(self.text, "\n],\"otherData\":{other}}}")?;
+        self.write()?;
+        self.out.flush().context("cannot write trace events")
+    }
+
+    fn write(&mut self) -> Result<()> {
+        self.out.write_all(&self.text).context("cannot write trace events")?;
+        self.text.clear();
+        Ok(())
+    }
+
+    fn events(&mut self, row: &Connection, placed: &Placed, track: &Track) {
+        let name = name(row);
+        let arguments = std::mem::take(self.arguments.get_mut());
+        self.event(track, b'b', &name, placed.begin, arguments.trim_ascii_end());
+        for Span { stay, begin, end } in &placed.stays {
+            let arguments = json!({ "ns": stay.held.known_ns(), "at_least": stay.held.is_at_least() }).to_string();
+            self.event(track, b'b', stay.state.as_str(), *begin, arguments.as_bytes());
+            self.event(track, b'e', stay.state.as_str(), *end, b"{}");
+        }
+        if let Some(reset) = reset(row) {
+            self.event(track, b'n', reset, placed.end, b"{}");
+        }
+        self.event(track, b'e', &name, placed.end, b"{}");
+        // Keeps its memory.
+        *self.arguments.get_mut() = arguments;
+    }
+
+    /// `name` needs no escaping, `arguments` are JSON. The id is one of its process: what has a plain `id` stands beside all
+    /// processes.
+    fn event(&mut self, track: &Track, phase: u8, name: &str, boot_ns: u64, arguments: &[u8]) {
+        let to = &mut self.text;
+        let parts: [&[u8]; 6] = [
+            self.before,
+            b"{\"name\":\"",
+            name.as_bytes(),
+            b"\",\"cat\":\"tcp\",\"ph\":\"",
+            &[phase],
+            b"\",\"id2\":{\"local\":\"",
+        ];
+        parts.into_iter().for_each(|part| to.extend_from_slice(part));
+        to.extend_from_slice(track.id.as_bytes());
+        for key in ["\"},\"pid\":", ",\"tid\":"] {
+            to.extend_from_slice(key.as_bytes());
+            render::decimal(to, track.process.into());
+        }
+        let ns = track.clock.unix_ns(boot_ns).saturating_sub(track.zero_unix_ns).max(0).unsigned_abs();
+        to.extend_from_slice(b",\"ts\":");
+        render::decimal(to, ns / 1_000);
+        to.push(b'.');
+        render::digits::<3>(to, ns % 1_000);
+        to.extend_from_slice(b",\"args\":");
+        to.extend_from_slice(arguments);
+        to.push(b'}');
+        self.before = b",\n";
+    }
+
+    /// The number of the owner's process, which is introduced the first time.
+    fn process(&mut self, row: &Connection, origin: &Origin) -> Result<u32> {
+        let owner = row.identity.owner.map(|owner| (owner.task.pid, owner.task.comm));
+        let next = u32::try_from(self.processes.len() + 1).context("too many processes")?;
+        let process = *self.processes.entry(Process { origin: origin.number, owner }).or_insert(next);
+        if process == next {
+            let host = sanitise(origin.host.as_bytes());
+            let name = match owner {
+                Some((pid, comm)) => format!("{}[{pid}] on {host}", sanitise(comm.bytes())),
+                None => format!("no owner on {host}"),
+            };
+            self.text.extend_from_slice(self.before);
+            let arguments = json!({ "name": name });
+            write!(self.text, "{{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":{process},\"args\":{arguments}}}")?;
+            self.before = b",\n";
+        }
+        Ok(process)
+    }
+}
+
+impl<W: Write> Exporter for Perfetto<W> {
+    fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
+        if let Row::Connection(row) = row { self.push(row, origin) } else { Ok(()) }
+    }
+
+    fn finish(&mut self, summary: &Summary) -> Result<Exported> {
+        self.end(summary)?;
+        Ok(Exported { rows: self.rows, ..Exported::default() })
+    }
+}
+
+/// A midnight long enough before.
+fn day_before(unix_ns: i64) -> i64 {
+    unix_ns.saturating_sub(BEFORE_NS).div_euclid(DAY_NS).saturating_mul(DAY_NS)
+}
+
+/// What connections of one kind have in common: the UI draws those of a process together.
+fn name(row: &Connection) -> String {
+    let tuple = &row.identity.tuple;
+    match row.identity.side {
+        Side::Client => format!("client of {}", tuple.remote()),
+        Side::Server => format!("server at {}", tuple.local()),
+        Side::Unknown => format!("side unknown, to {}", tuple.remote().ip()),
+    }
+}
+
+/// The reset that ended it.
+fn reset(row: &Connection) -> Option<&'static str> {
+    let is_reset = matches!(
+        row.end,
+        End::Refused
+            | End::ResetReceived
+            | End::ResetUnreadData
+            | End::ResetLinger0
+            | End::ResetDataAfterClose
+            | End::ResetOther
+    );
+    match row.time_wait_end {
+        Some(TimeWaitEnd::Reset) => Some("reset in TIME_WAIT"),
+        _ => (is_reset && !row.is_open()).then(|| row.end.as_str()),
+    }
+}

@@ -1,0 +1,276 @@
+//! Several files read as one: those of a recording one after the other, several recordings by time.
+
+mod followed;
+mod part;
+mod recording;
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use self::followed::Followed;
+use self::part::Part;
+use self::recording::Recording;
+use crate::engine::lifecycle::Config;
+use crate::model::criteria::Criteria;
+use crate::model::event::Event;
+use crate::model::row::Row;
+use crate::model::stream::{Item, Origin, Summary};
+use crate::model::tcp::Tuple;
+
+/// Why there is nothing to read.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file cannot be read.
+    #[error("cannot read the trace '{path}': {reason}")]
+    Unreadable {
+        /// Which.
+        path: String,
+        /// Why not.
+        reason: io::Error,
+    },
+    /// It holds no block.
+    #[error("'{path}' holds no trace: {reason}")]
+    NoTrace {
+        /// Which.
+        path: String,
+        /// What is there instead.
+        reason: String,
+    },
+}
+
+/// Part of the time of a trace, in ns of Unix time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Rows from before are left out.
+    pub from: i64,
+    /// What comes after is not read.
+    pub to: i64,
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self { from: i64::MIN, to: i64::MAX }
+    }
+}
+
+/// Who is told what is in a trace.
+pub trait Audience<E> {
+    /// A row, and where it comes from.
+    ///
+    /// # Errors
+    /// Whatever ends the reading.
+    fn row(&mut self, row: &Row, origin: &Origin) -> Result<(), E>;
+
+    /// What comes next happened at this time, in ns of Unix time.
+    ///
+    /// # Errors
+    /// Whatever ends the reading.
+    fn time(&mut self, _unix_ns: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    /// So many bytes of the files have been read.
+    fn progress(&mut self, _bytes: u64) {}
+}
+
+impl<E, F: FnMut(&Row, &Origin) -> Result<(), E>> Audience<E> for F {
+    fn row(&mut self, row: &Row, origin: &Origin) -> Result<(), E> {
+        self(row, origin)
+    }
+}
+
+/// Items that are decoded at a time: few enough to be still at hand when they are looked at.
+const AT_A_TIME: usize = 512;
+
+/// Files that are read together.
+pub struct Recordings<R = File> {
+    all: Vec<Recording<R>>,
+    /// Files that cannot be read.
+    damage: Vec<Box<str>>,
+    /// Length of the files, where that is known.
+    bytes: u64,
+}
+
+/// Whether another process has the lock that recorders have on what they write.
+fn is_locked(file: &File) -> bool {
+    let lock = |file| Flock::lock(file, FlockArg::LockSharedNonblock);
+    file.try_clone().is_ok_and(|file| matches!(lock(file), Err((_, Errno::EWOULDBLOCK))))
+}
+
+impl Recordings<File> {
+    /// Opens files. Those that cannot be read are damage, as long as one of them can. `-` is standard input.
+    ///
+    /// # Errors
+    /// When none of them can be read, or is a trace.
+    pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self, OpenError> {
+        let mut bytes = 0;
+        let inputs = paths.iter().map(|path| {
+            let path = path.as_ref();
+            let opened = open(path).inspect(|(_, len)| bytes += len);
+            (path.display().to_string().into(), opened.map(|(file, _)| file))
+        });
+        let inputs = inputs.collect();
+        Ok(Self { bytes, ..Self::of_opened(inputs, is_locked)? })
+    }
+}
+
+/// A file, and its length.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let file = if path.as_os_str() == "-" { stdin() } else { File::open(path) }?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok((file, metadata.len())) }
+}
+
+fn stdin() -> io::Result<File> {
+    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+}
+
+impl<R: Read> Recordings<R> {
+    /// Reads from these, each with its name. Those that cannot be read are damage, as long as one of them can.
+    ///
+    /// # Errors
+    /// When none of them can be read, or is a trace.
+    pub fn of(inputs: Vec<(Box<str>, R)>) -> Result<Self, OpenError> {
+        Self::of_opened(inputs.into_iter().map(|(name, input)| (name, Ok(input))).collect(), |_| false)
+    }
+
+    fn of_opened(inputs: Vec<(Box<str>, io::Result<R>)>, is_written: fn(&R) -> bool) -> Result<Self, OpenError> {
+        let (mut parts, mut failures) = (Vec::new(), Vec::new());
+        let (mut empty, mut is_begun_only) = (None, false);
+        for (name, input) in inputs {
+            let unreadable = |reason| OpenError::Unreadable { path: name.to_string(), reason };
+            let is_abandoned = input.as_ref().is_ok_and(|input| !is_written(input));
+            match input.map_err(unreadable).and_then(|input| Part::open(name.clone(), input, is_written)) {
+                Ok(Some(part)) => parts.push(part),
+                // A recorder that is killed can leave one.
+                Ok(None) => {
+                    is_begun_only |= is_abandoned;
+                    empty = Some(OpenError::NoTrace { path: name.into(), reason: "it is empty".into() });
+                }
+                Err(error) => failures.push(error),
+            }
+        }
+        let damage = failures.iter().map(OpenError::as_damage).collect();
+        if let (Some(error), true) = (failures.into_iter().next().or(empty), parts.is_empty()) {
+            return Err(error);
+        }
+        parts.sort_by_key(|part| part.first.block.get());
+        let mut all: Vec<Recording<R>> = Vec::new();
+        for part in parts {
+            match all.iter_mut().find(|recording| recording.id == part.first.recording) {
+                Some(recording) => recording.files.push_back(part),
+                None => all.push(Recording::new(part)),
+            }
+        }
+        all.sort_by_key(Recording::starts);
+        all.iter_mut().for_each(|recording| recording.is_begun_only = is_begun_only);
+        Ok(Self { all, damage, bytes: 0 })
+    }
+
+    /// Passes over the events of sockets with other cookies than these: faster than a filter, where there are few.
+    #[must_use]
+    pub fn only(mut self, ids: HashSet<u64>) -> Self {
+        let ids = Arc::new(ids);
+        for recording in &mut self.all {
+            recording.only = Some(Arc::clone(&ids));
+            recording.keep_wanted();
+        }
+        self
+    }
+
+    /// The ids of the sockets with one of these tuples.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn ids_of(self, tuples: &HashSet<Tuple>) -> io::Result<HashSet<u64>> {
+        let mut ids = HashSet::new();
+        for recording in self.all {
+            let items = recording.files.iter().flat_map(|part| &part.items).chain(&recording.items);
+            let changes =
+                items.filter_map(|item| if let Item::Event(Event::Change(it)) = item { Some(it) } else { None });
+            ids.extend(changes.filter(|change| tuples.contains(&change.tuple)).map(|change| change.id.number()));
+            for mut part in recording.files {
+                part.reader.each_socket(|id, tuple| {
+                    if tuples.contains(tuple) {
+                        ids.insert(id.number());
+                    }
+                })?;
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Length of the files in bytes, where that is known.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// When the first recording begins, in ns of Unix time.
+    pub fn starts(&self) -> i64 {
+        self.all.first().map_or(0, Recording::starts)
+    }
+
+    /// Names of network namespaces that the beginnings of the recordings tell.
+    pub fn namespaces(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.all.iter().flat_map(|recording| &recording.items).filter_map(|item| match item {
+            Item::Namespace { inode, name } => Some((*inode, &**name)),
+            _ => None,
+        })
+    }
+
+    /// Tells everything that is in them: the rows that an engine of this kind puts out, and that match the criteria and
+    /// those of the recording; at last, if wanted, the connections that are still open.
+    ///
+    /// # Errors
+    /// What the audience returns, and when a file cannot be read.
+    pub fn tell<E: From<io::Error>>(
+        self,
+        config: Config,
+        criteria: &Criteria,
+        span: Span,
+        open_too: bool,
+        audience: &mut impl Audience<E>,
+    ) -> Result<Summary, E> {
+        let mut followed: Vec<_> = Vec::new();
+        for (number, recording) in self.all.into_iter().enumerate() {
+            followed.push(Followed::new(number, recording, config, criteria));
+        }
+        loop {
+            let times = followed.iter().enumerate().filter_map(|(index, one)| Some((one.next_time()?, index)));
+            let mut times: Vec<(i64, usize)> = times.collect();
+            times.sort_unstable();
+            let Some(&(time, index)) = times.first() else { break };
+            // As long as nobody else has something older.
+            let until = times.get(1).map_or(i64::MAX, |(time, _)| *time);
+            if time > span.to {
+                break;
+            }
+            followed[index].tell(until, span, audience)?;
+            audience.progress(followed.iter().map(|one| one.recording.read).sum());
+        }
+        let (from_unix_ns, to_unix_ns) = (i64::MAX, i64::MIN);
+        let mut summary = Summary { from_unix_ns, to_unix_ns, damage: self.damage, ..Summary::default() };
+        for one in followed {
+            one.finish(span, open_too, audience, &mut summary)?;
+        }
+        summary.from_unix_ns = summary.from_unix_ns.min(summary.to_unix_ns);
+        Ok(summary)
+    }
+}
+
+impl OpenError {
+    /// What it says of a file, beside others that can be read.
+    fn as_damage(&self) -> Box<str> {
+        match self {
+            Self::Unreadable { path, reason } => format!("{path} cannot be read: {reason}").into(),
+            Self::NoTrace { path, reason } => format!("{path} is not a trace: {reason}").into(),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A recording, and what becomes of its items.
+
+use std::io::{self, Read};
+
+use super::recording::Recording;
+use super::{Audience, Span};
+use crate::engine::follow::Follower;
+use crate::engine::lifecycle::Config;
+use crate::model::criteria::Criteria;
+use crate::model::event::Event;
+use crate::model::row::Row;
+use crate::model::stream::{Head, Item, Origin, Summary};
+
+/// A recording, and what becomes of it.
+pub(super) struct Followed<R> {
+    pub(super) recording: Recording<R>,
+    follower: Follower,
+    /// Everything was told, or what is left is not wanted.
+    pub(super) is_over: bool,
+    begins: i64,
+}
+
+impl<R: Read> Followed<R> {
+    pub(super) fn new(number: usize, recording: Recording<R>, config: Config, criteria: &Criteria) -> Self {
+        let head = &recording.head;
+        let (resets, fins) = (head.sees_resets(), head.sees_fins());
+        let Head { existing, knows_cookies: scans, partial_scans, .. } = recording.head;
+        let config = Config { existing, scans, partial_scans, resets, fins, ..config };
+        let mut origin = Origin {
+            number,
+            host: head.host.as_str().into(),
+            kernel: head.kernel.as_str().into(),
+            boot_id: head.boot_id.as_str().into(),
+            ..Origin::default()
+        };
+        origin.context.clock = recording.clock;
+        let follower = Follower::new(config, [head.filter.clone(), criteria.clone()], origin);
+        Self { begins: recording.starts(), recording, follower, is_over: false }
+    }
+
+    /// When what comes next happened.
+    pub(super) fn next_time(&self) -> Option<i64> {
+        (!self.is_over).then(|| self.recording.clock.unix_ns(self.recording.at))
+    }
+
+    /// Tells what has happened until then, and one thing at least.
+    pub(super) fn tell<E: From<io::Error>>(
+        &mut self,
+        until: i64,
+        span: Span,
+        audience: &mut impl Audience<E>,
+    ) -> Result<(), E> {
+        let Self { recording, follower, is_over, .. } = self;
+        if recording.next >= recording.items.len() && !recording.fill()? {
+            *is_over = true;
+            return Ok(());
+        }
+        let rest = &recording.items[recording.next..];
+        let mut clock = recording.clock;
+        let mut taken = 0;
+        for item in rest {
+            match item {
+                Item::Event(event) => {
+                    let time = clock.unix_ns(event.at());
+                    if time > span.to || time > until && taken > 0 {
+                        break;
+                    }
+                    recording.at = recording.at.max(event.at());
+                }
+                Item::Clocks(clocks) => clock = clocks.clock(),
+                _ => {}
+            }
+            taken += 1;
+        }
+        recording.clock = clock;
+        if taken == 0 {
+            // All that is left is too late.
+            *is_over = true;
+            return Ok(());
+        }
+        audience.time(clock.unix_ns(recording.at))?;
+        let items = &rest[..taken];
+        recording.next += taken;
+        follower.take(items, |row, origin| told(row, origin, span, audience))?;
+        if let Some(Item::Event(next)) = recording.items.get(recording.next) {
+            recording.at = recording.at.max(next.at());
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish<E: From<io::Error>>(
+        mut self,
+        span: Span,
+        open_too: bool,
+        audience: &mut impl Audience<E>,
+        summary: &mut Summary,
+    ) -> Result<(), E> {
+        let ends = self.recording.clock.unix_ns(self.recording.at);
+        let at = ends.min(span.to).saturating_sub(self.recording.clock.boot_to_unix_ns);
+        let passed = Item::Event(Event::Passed { at: u64::try_from(at).unwrap_or(0) });
+        self.follower.take(&[passed], |row, origin| told(row, origin, span, audience))?;
+        if open_too {
+            self.follower.take_open(|row, origin| audience.row(row, origin))?;
+        }
+        self.follower.finish(|row, origin| told(row, origin, span, audience))?;
+        let host = &self.recording.head.host;
+        if !summary.hosts.iter().any(|known| **known == **host) {
+            summary.hosts.push(host.as_str().into());
+        }
+        summary.from_unix_ns = summary.from_unix_ns.min(self.begins.max(span.from));
+        summary.to_unix_ns = summary.to_unix_ns.max(ends.min(span.to));
+        summary.events += self.follower.events();
+        summary.undecided += self.follower.undecided();
+        summary.transitions += self.follower.stats().transitions;
+        summary.damage.append(&mut self.recording.damage);
+        summary.cut_off.append(&mut self.recording.cut_off);
+        for lost in self.follower.lost() {
+            match summary.lost.iter_mut().find(|known| known.cause == lost.cause) {
+                Some(known) => {
+                    known.events = known.events.saturating_add(lost.events);
+                    known.at_least |= lost.at_least;
+                }
+                None => summary.lost.push(lost),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tells a row, if it is of this time.
+fn told<E>(row: &Row, origin: &Origin, span: Span, audience: &mut impl Audience<E>) -> Result<(), E> {
+    let is_wanted = (span.from..=span.to).contains(&origin.context.clock.unix_ns(row.boot_ns()));
+    if is_wanted { audience.row(row, origin) } else { Ok(()) }
+}

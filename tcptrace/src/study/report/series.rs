@@ -1,0 +1,343 @@
+//! How many sockets were in which state, over a time whose length nobody knows before its end.
+
+use std::ops::Range;
+
+use super::rows::{Peak, Point, TRACKED};
+use crate::model::tcp::State;
+
+/// Buckets that are kept.
+const SLOTS: usize = 4096;
+
+/// Width of a bucket at first, in ns: doubled nine times it is 1 s.
+const NARROWEST: i64 = 1_953_125;
+
+/// The shortest time that a rate is of, in ns.
+const SECOND: i64 = 1_000_000_000;
+
+/// Times beyond are damage; within, no sum overflows.
+const FARTHEST: i64 = 1 << 61;
+
+fn sane(unix_ns: i64) -> i64 {
+    unix_ns.clamp(-FARTHEST, FARTHEST)
+}
+
+/// What happens at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    Opened,
+    Ended,
+    Failed,
+}
+
+/// Counts sockets in buckets of equal width, which doubles whenever the time outgrows them.
+#[derive(Clone, Debug)]
+pub(super) struct Series {
+    width: i64,
+    /// Number of the first bucket, counted from the Unix epoch.
+    base: i64,
+    /// Buckets that hold something.
+    used: Range<i64>,
+    moments: [Vec<u64>; 3],
+    states: [Presence; TRACKED.len()],
+}
+
+/// The time that sockets were there.
+#[derive(Clone, Debug)]
+struct Presence {
+    /// In each bucket, in ns; those left out that were there for all of it.
+    part: Vec<u64>,
+    /// How many more there are, from each bucket on, that are there for all of it.
+    more: Vec<i64>,
+}
+
+impl Default for Series {
+    fn default() -> Self {
+        let presence = Presence { part: vec![0; SLOTS], more: vec![0; SLOTS] };
+        Self {
+            width: NARROWEST,
+            base: 0,
+            used: 0..0,
+            moments: std::array::from_fn(|_| vec![0; SLOTS]),
+            states: std::array::from_fn(|_| presence.clone()),
+        }
+    }
+}
+
+impl Series {
+    /// Counts something that happened, in ns of Unix time.
+    pub(super) fn note(&mut self, moment: Moment, unix_ns: i64) {
+        let unix_ns = sane(unix_ns);
+        self.make_room(unix_ns, unix_ns);
+        let slot = self.slot(unix_ns);
+        self.moments[moment as usize][slot] += 1;
+    }
+
+    /// Counts a socket that was in a state between two times.
+    pub(super) fn add(&mut self, state: State, from: i64, to: i64) {
+        let (from, to) = (sane(from), sane(to));
+        let Some(tracked) = tracked(state).filter(|_| from < to) else { return };
+        self.make_room(from, to - 1);
+        let (first, last) = (self.slot(from), self.slot(to - 1));
+        let (width, base) = (self.width, self.base);
+        let start = |slot: usize| (base + slot as i64) * width;
+        let presence = &mut self.states[tracked];
+        if first == last {
+            presence.part[first] += (to - from).unsigned_abs();
+        } else {
+            presence.part[first] += (start(first + 1) - from).unsigned_abs();
+            presence.part[last] += (to - start(last)).unsigned_abs();
+            presence.more[first + 1] += 1;
+            presence.more[last] -= 1;
+        }
+    }
+
+    fn slot(&self, unix_ns: i64) -> usize {
+        usize::try_from(unix_ns.div_euclid(self.width) - self.base).unwrap_or(0)
+    }
+
+    /// Makes buckets for all times from one to the other.
+    fn make_room(&mut self, from: i64, to: i64) {
+        loop {
+            let needed = from.div_euclid(self.width)..to.div_euclid(self.width) + 1;
+            if self.used.is_empty() {
+                // What is met first has ended; much of what follows began before.
+                self.base = needed.end - (SLOTS as i64) / 2;
+            }
+            let all = if self.used.is_empty() {
+                needed
+            } else {
+                self.used.start.min(needed.start)..self.used.end.max(needed.end)
+            };
+            if all.end - all.start > SLOTS as i64 {
+                self.widen();
+                continue;
+            }
+            if all.start < self.base {
+                // As far as there is room, so that this is seldom.
+                self.shift(all.end - SLOTS as i64);
+            } else if all.end > self.base + SLOTS as i64 {
+                self.shift(all.start);
+            }
+            self.used = all;
+            return;
+        }
+    }
+
+    /// Moves what is kept to other slots. What goes round is empty.
+    fn shift(&mut self, base: i64) {
+        let by = base - self.base;
+        let count = usize::try_from(by.unsigned_abs()).unwrap_or(SLOTS).min(SLOTS);
+        self.base = base;
+        self.moments.iter_mut().for_each(|slots| rotate(slots, by > 0, count));
+        for presence in &mut self.states {
+            rotate(&mut presence.part, by > 0, count);
+            rotate(&mut presence.more, by > 0, count);
+        }
+    }
+
+    fn widen(&mut self) {
+        let odd = usize::from(self.base.rem_euclid(2) == 1);
+        let merge = |slots: &mut Vec<u64>| {
+            let mut merged = vec![0_u64; SLOTS];
+            slots.iter().enumerate().for_each(|(place, value)| merged[(place + odd) / 2] += value);
+            *slots = merged;
+        };
+        self.moments.iter_mut().for_each(merge);
+        for presence in &mut self.states {
+            presence.part = presence.settled(self.width);
+            presence.more.fill(0);
+            merge(&mut presence.part);
+        }
+        self.width *= 2;
+        self.base = self.base.div_euclid(2);
+        if !self.used.is_empty() {
+            self.used = self.used.start.div_euclid(2)..(self.used.end - 1).div_euclid(2) + 1;
+        }
+    }
+
+    /// What there was between two times, in about so many points at most.
+    pub(super) fn points(&self, from: i64, to: i64, most: i64) -> Vec<Point> {
+        let mut width = self.width;
+        while sane(to).saturating_sub(sane(from)) / width > most.max(1) {
+            width *= 2;
+        }
+        self.folded(from, to, width)
+    }
+
+    /// The most that happened in a second, or in a bucket if those are wider; and since when.
+    pub(super) fn busiest(&self, moment: Moment, from: i64, to: i64) -> Option<Peak> {
+        let points = self.folded(from, to, self.width.max(SECOND));
+        let peak = |point: &Point| {
+            let count = match moment {
+                Moment::Opened => point.opened,
+                Moment::Ended => point.ended,
+                Moment::Failed => point.failed,
+            };
+            Peak { value: per_second(count, point.width_ns), unix_ns: point.from_unix_ns, width_ns: point.width_ns }
+        };
+        highest(points.iter().map(peak))
+    }
+
+    /// The most sockets that were in a state, on average over a bucket; and since when.
+    pub(super) fn most_present(&self, state: State, from: i64, to: i64) -> Option<Peak> {
+        let tracked = tracked(state)?;
+        let points = self.folded(from, to, self.width);
+        let peak = |point: &Point| Peak {
+            value: point.sockets[tracked],
+            unix_ns: point.from_unix_ns,
+            width_ns: point.width_ns,
+        };
+        highest(points.iter().map(peak)).filter(|peak| peak.value > 0.0)
+    }
+
+    /// In points of this width, which is that of a bucket doubled some times. Where the first or the last one would be
+    /// cut to less than half of that, its neighbour takes it in.
+    fn folded(&self, from: i64, to: i64, width: i64) -> Vec<Point> {
+        let (from, to) = (sane(from), sane(to));
+        if from >= to {
+            return Vec::new();
+        }
+        let settled: [Vec<u64>; TRACKED.len()] = std::array::from_fn(|state| self.states[state].settled(self.width));
+        let bounds = bounds(from, to, width);
+        bounds.windows(2).map(|bounds| self.point(bounds[0], bounds[1], &settled)).collect()
+    }
+
+    fn point(&self, from: i64, to: i64, settled: &[Vec<u64>]) -> Point {
+        let slot = |number: i64| usize::try_from(number - self.base).unwrap_or(0).min(SLOTS);
+        let all = from.div_euclid(self.width)..(to - 1).div_euclid(self.width) + 1;
+        // Sockets can have been there before the first moment, when nobody counted: of a bucket that is cut, the mean
+        // is not known.
+        let inner = (from - 1).div_euclid(self.width) + 1..to.div_euclid(self.width);
+        let whole = if inner.is_empty() { all.clone() } else { inner };
+        let time = (whole.end - whole.start) * self.width;
+        let (all, whole) = (slot(all.start)..slot(all.end), slot(whole.start)..slot(whole.end));
+        let mean = |state: usize| settled[state][whole.clone()].iter().sum::<u64>() as f64 / time as f64;
+        let sum = |moment: Moment| self.moments[moment as usize][all.clone()].iter().sum();
+        Point {
+            from_unix_ns: from,
+            width_ns: (to - from).unsigned_abs(),
+            opened: sum(Moment::Opened),
+            ended: sum(Moment::Ended),
+            failed: sum(Moment::Failed),
+            sockets: std::array::from_fn(mean),
+        }
+    }
+}
+
+impl Presence {
+    /// The time in each bucket.
+    fn settled(&self, width: i64) -> Vec<u64> {
+        let mut whole = 0_i64;
+        let settle = |(part, more): (&u64, &i64)| {
+            whole += more;
+            part + whole.unsigned_abs() * width.unsigned_abs()
+        };
+        self.part.iter().zip(&self.more).map(settle).collect()
+    }
+}
+
+fn rotate<T>(slots: &mut [T], later: bool, count: usize) {
+    if later { slots.rotate_left(count) } else { slots.rotate_right(count) }
+}
+
+/// Where points begin, and where the last one ends.
+fn bounds(from: i64, to: i64, width: i64) -> Vec<i64> {
+    let inner = (from.div_euclid(width) + 1..=(to - 1).div_euclid(width)).map(|number| number * width);
+    let far = |bound: &i64| (bound - from) * 2 >= width && (to - bound) * 2 >= width;
+    std::iter::once(from).chain(inner.filter(far)).chain(std::iter::once(to)).collect()
+}
+
+fn highest(peaks: impl Iterator<Item = Peak>) -> Option<Peak> {
+    // The first one, where several are as high.
+    peaks.reduce(|highest, peak| if peak.value > highest.value { peak } else { highest })
+}
+
+fn tracked(state: State) -> Option<usize> {
+    TRACKED.iter().position(|tracked| *tracked == state)
+}
+
+/// How many in a second.
+pub(super) fn per_second(count: u64, ns: u64) -> f64 {
+    count as f64 * SECOND as f64 / ns as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: i64 = 1_735_786_800_000_000_000;
+
+    fn seconds(count: i64) -> i64 {
+        count * SECOND
+    }
+
+    #[test]
+    fn a_socket_counts_for_the_time_that_it_was_there() {
+        let mut series = Series::default();
+        series.add(State::CloseWait, START + seconds(1), START + seconds(3));
+        series.add(State::CloseWait, START + seconds(2), START + seconds(3));
+        let points = series.points(START, START + seconds(4), 4);
+        let sockets: Vec<f64> = points.iter().map(|point| point.sockets[1]).collect();
+        assert_eq!(sockets, [0.0, 1.0, 2.0, 0.0]);
+        let peak = series.most_present(State::CloseWait, START, START + seconds(4)).expect("a peak");
+        assert_eq!((peak.value, peak.unix_ns), (2.0, START + seconds(2)));
+        assert_eq!(series.most_present(State::TimeWait, START, START + seconds(4)), None);
+    }
+
+    /// What was there before the recording began is not counted into its first moments.
+    #[test]
+    fn the_time_before_is_left_out() {
+        let mut series = Series::default();
+        series.add(State::TimeWait, START - seconds(60), START + seconds(30));
+        let from = START + 1;
+        for point in series.points(from, START + seconds(60), 60) {
+            assert!(point.sockets[0] <= 1.0, "{point:?}");
+        }
+        let peak = series.most_present(State::TimeWait, from, START + seconds(60)).expect("a peak");
+        assert_eq!(peak.value, 1.0);
+    }
+
+    #[test]
+    fn a_rate_is_of_a_second_at_least() {
+        let mut series = Series::default();
+        (0..10).for_each(|number| series.note(Moment::Opened, START + number));
+        let peak = series.busiest(Moment::Opened, START, START + seconds(10)).expect("a peak");
+        assert_eq!((peak.value, peak.width_ns), (10.0, 1_000_000_000));
+        assert_eq!(series.busiest(Moment::Opened, START, START), None);
+    }
+
+    #[test]
+    fn absurd_times_are_taken() {
+        let mut series = Series::default();
+        series.note(Moment::Ended, i64::MIN);
+        series.note(Moment::Ended, i64::MAX);
+        series.add(State::TimeWait, i64::MIN, i64::MAX);
+        let points = series.points(i64::MIN, i64::MAX, 10);
+        assert!(!points.is_empty() && points.len() <= 12, "{}", points.len());
+    }
+
+    proptest! {
+        /// However buckets are moved and widened, no time is lost, nor made.
+        #[test]
+        fn time_is_kept(stays in proptest::collection::vec((0_i64..200_000, 0_i64..90_000), 1..60)) {
+            let mut series = Series::default();
+            let mut expected = 0;
+            for (from_ms, length_ms) in &stays {
+                let from = START + from_ms * 1_000_003;
+                let to = from + length_ms * 999_983;
+                series.add(State::TimeWait, from, to);
+                series.note(Moment::Ended, to);
+                expected += to - from;
+            }
+            let kept: u64 = series.states[0].settled(series.width).iter().sum();
+            prop_assert_eq!(kept, expected.unsigned_abs());
+            let points = series.points(START - SECOND, START + 400 * SECOND, 100);
+            prop_assert!(points.len() <= 101);
+            prop_assert_eq!(points.iter().map(|point| point.ended).sum::<u64>(), stays.len() as u64);
+            let time: f64 = points.iter().map(|point| point.sockets[0] * point.width_ns as f64).sum();
+            prop_assert!((time - expected as f64).abs() <= expected as f64 * 0.001 + 1.0, "{} for {}", time, expected);
+        }
+    }
+}

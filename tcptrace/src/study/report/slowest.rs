@@ -1,0 +1,96 @@
+//! The connections that took longest.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+
+use super::rows::{Slow, SlowRow};
+use crate::model::names::Names;
+use crate::model::row::{Connection, Held};
+use crate::model::stream::{Context, Origin};
+
+/// Keeps the longest ones, at most so many.
+#[derive(Clone, Debug)]
+pub(super) struct Slowest {
+    most: usize,
+    /// How many were offered.
+    offered: u64,
+    /// The shortest of them on top.
+    kept: BinaryHeap<Reverse<Ranked>>,
+}
+
+#[derive(Clone, Debug)]
+struct Ranked {
+    ns: u64,
+    /// Of those that are equally long, the first ones are kept.
+    number: Reverse<u64>,
+    row: Box<SlowRow>,
+}
+
+impl Ranked {
+    fn rank(&self) -> (u64, Reverse<u64>) {
+        (self.ns, self.number)
+    }
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank() == other.rank()
+    }
+}
+
+impl Eq for Ranked {}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank().cmp(&other.rank())
+    }
+}
+
+impl Slowest {
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, offered: 0, kept: BinaryHeap::new() }
+    }
+
+    pub(super) fn add(&mut self, slow: Slow, held: Held, connection: &Connection, origin: &Origin) {
+        let Some(ns) = held.known_ns().filter(|_| self.most > 0) else { return };
+        self.offered += 1;
+        if self.kept.len() >= self.most {
+            if self.kept.peek().is_some_and(|Reverse(shortest)| shortest.ns >= ns) {
+                return;
+            }
+            self.kept.pop();
+        }
+        let row = SlowRow {
+            slow,
+            held,
+            connection: connection.clone(),
+            host: origin.host.clone(),
+            context: names_of(connection, &origin.context),
+        };
+        self.kept.push(Reverse(Ranked { ns, number: Reverse(self.offered), row: Box::new(row) }));
+    }
+
+    /// The longest one first.
+    pub(super) fn into_rows(self) -> impl Iterator<Item = SlowRow> {
+        self.kept.into_sorted_vec().into_iter().map(|Reverse(ranked)| *ranked.row)
+    }
+}
+
+/// What a row of this connection takes from its context.
+fn names_of(connection: &Connection, context: &Context) -> Context {
+    let mut names = Names::default();
+    let identity = &connection.identity;
+    if let Some((netns, name)) = identity.netns.and_then(|netns| Some((netns, context.names.namespace(netns)?))) {
+        names.name_namespace(netns, name);
+    }
+    if let Some((id, group)) = identity.cgroup.and_then(|id| Some((id, context.names.group(id)?))) {
+        names.name_group(id, group.clone());
+    }
+    Context { clock: context.clock, names }
+}

@@ -1,0 +1,236 @@
+//! Connections that tests count.
+
+use std::net::Ipv4Addr;
+
+use super::{Analysis, Options, Report};
+use crate::model::counters::{Increase, Unseen};
+use crate::model::names::Group;
+use crate::model::row::{Connection, Held, Identity, Owner, Stay, Stuck, Totals};
+use crate::model::stream::{Clock, Context, Lost, Origin, Summary};
+use crate::model::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
+
+const MS: u64 = 1_000_000;
+const S: u64 = 1_000 * MS;
+
+/// curl's, to 10.0.0.2:443, closed by curl in good order.
+pub(super) fn connection(stays: &[(State, Held)]) -> Connection {
+    Connection {
+        identity: identity("curl", 42, 40_000, [10, 0, 0, 2], 443),
+        opened_ns: None,
+        closed_ns: 1_000,
+        closer: Closer::Active,
+        end: End::Fin,
+        closed_by: None,
+        stays: stays.iter().map(|(state, held)| Stay { state: *state, held: *held }).collect(),
+        time_wait_end: None,
+        totals: None,
+        complete: true,
+        stuck: None,
+    }
+}
+
+fn identity(comm: &str, pid: u32, local_port: u16, remote: [u8; 4], remote_port: u16) -> Identity {
+    let task = Task { pid, tid: pid, comm: Comm::from(comm) };
+    Identity {
+        conn: 1,
+        tuple: Tuple {
+            local_ip: Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped(),
+            remote_ip: Ipv4Addr::from(remote).to_ipv6_mapped(),
+            local_port,
+            remote_port,
+        },
+        netns: Some(4_026_532_000),
+        uid: Some(0),
+        cgroup: Some(7),
+        side: Side::Client,
+        owner: Some(Owner { task, source: OwnerSource::Connect }),
+    }
+}
+
+/// One that is still in a state.
+pub(super) fn open(connection: Connection, state: State, age: Held) -> Connection {
+    let stuck = Stuck {
+        state,
+        age,
+        holder: None,
+        holders: None,
+        accepted: None,
+        listener: None,
+        released: false,
+        merely_open: true,
+        stalled: None,
+    };
+    Connection { end: End::Unknown, stuck: Some(Box::new(stuck)), ..connection }
+}
+
+/// A host whose boot was at the Unix epoch.
+pub(super) fn origin() -> Origin {
+    Origin {
+        number: 0,
+        host: "web-1".into(),
+        kernel: "6.18.0".into(),
+        boot_id: "boot".into(),
+        context: Context { clock: Clock { boot_to_unix_ns: 0 }, ..Context::default() },
+    }
+}
+
+/// Opened at a time, with these stays one after the other.
+fn life(identity: Identity, opened: u64, stays: &[(State, u64)]) -> Connection {
+    Connection {
+        identity,
+        opened_ns: Some(opened),
+        closed_ns: opened + stays.iter().map(|(_, ns)| ns).sum::<u64>(),
+        totals: Some(Totals {
+            bytes_sent: 210,
+            bytes_received: 1_300,
+            retransmits: 0,
+            srtt_us: Some(80),
+            bytes_unread: 0,
+        }),
+        ..connection(&stays.iter().map(|(state, ns)| (*state, Held::Exactly(*ns))).collect::<Vec<_>>())
+    }
+}
+
+/// What one connection of each part of an incident was like, begun in a second of five minutes.
+fn in_second(second: u64, out: &mut Vec<Connection>) {
+    let at = second * S;
+    // A client without a pool, more and more of it.
+    for number in 0..10 + second / 6 {
+        let opened = at + number * 7 * MS;
+        let lasted = MS + number % 7 * 300_000;
+        let (time_wait, end) = if number.is_multiple_of(9) {
+            (1_100 * MS, TimeWaitEnd::Reused)
+        } else {
+            (60 * S + number * MS, TimeWaitEnd::Expired)
+        };
+        let stays = [
+            (State::SynSent, 90_000),
+            (State::Established, lasted),
+            (State::FinWait1, 40_000),
+            (State::FinWait2, 60_000),
+            (State::TimeWait, time_wait),
+        ];
+        let identity = Identity {
+            conn: 0x1000 + at + number,
+            ..identity("python3", 4242, 33_000 + number as u16, [10, 0, 0, 5], 6379)
+        };
+        out.push(Connection { time_wait_end: Some(end), ..life(identity, opened, &stays) });
+    }
+    // A server that its clients close.
+    for number in 0..3_u64 {
+        let client = [10, 1, 0, (second % 4) as u8];
+        let mut identity = Identity {
+            side: Side::Server,
+            cgroup: Some(8),
+            ..identity("nginx", 80 + number as u32, 80, client, 50_000)
+        };
+        identity.conn = 0x2000 + at + number;
+        let stays = [
+            (State::SynRecv, 70_000),
+            (State::Established, 400 * MS + number * 900 * MS),
+            (State::CloseWait, 2 * MS + second * 50_000),
+            (State::LastAck, 50_000),
+        ];
+        out.push(Connection { closer: Closer::Passive, ..life(identity, at + number * MS, &stays) });
+    }
+    // A service that leaks what its peers have closed, from the second minute on.
+    if second >= 100 && second.is_multiple_of(2) {
+        let mut identity =
+            Identity { side: Side::Server, cgroup: Some(9), ..identity("java", 991, 8080, [10, 2, 0, 7], 41_000) };
+        identity.conn = 0x3000 + at;
+        let stays = [(State::SynRecv, 60_000), (State::Established, 30 * MS)];
+        let mut leak = life(identity, at, &stays);
+        leak.closed_ns = 300 * S;
+        let age = 300 * S - at - 30 * MS - 60_000;
+        leak.stays.push(Stay { state: State::CloseWait, held: Held::AtLeast(age) });
+        let mut leak =
+            open(Connection { closer: Closer::Passive, totals: None, ..leak }, State::CloseWait, Held::Exactly(age));
+        if second.is_multiple_of(10) {
+            leak.identity.owner = None;
+            leak.stuck.as_mut().expect("it is open").accepted = Some(false);
+        }
+        out.push(leak);
+    }
+    // What is refused, reset, or not answered.
+    if second.is_multiple_of(5) {
+        let stays = [(State::SynSent, 300_000)];
+        let refused = life(identity("curl", 5_000 + second as u32, 34_000, [10, 0, 0, 9], 8443), at, &stays);
+        out.push(Connection { closer: Closer::NeverEstablished, end: End::Refused, totals: None, ..refused });
+    }
+    if second.is_multiple_of(7) {
+        let stays = [(State::SynSent, 100_000), (State::Established, 3 * S)];
+        let reset = life(identity("python3", 4242, 35_000, [10, 0, 0, 5], 6379), at, &stays);
+        out.push(Connection { closer: Closer::ResetRemote, end: End::ResetReceived, ..reset });
+    }
+    if second % 50 == 3 {
+        let stays = [(State::Established, 2 * S), (State::FinWait1, 50_000), (State::FinWait2, 40 * S)];
+        let gone = life(Identity { owner: None, ..identity("", 0, 36_000, [192, 0, 2, 9], 443) }, at, &stays);
+        out.push(Connection { end: End::FinWait2Timeout, ..gone });
+    }
+}
+
+/// Five minutes of a machine in trouble.
+pub(crate) fn incident(options: Options) -> Report {
+    const END: u64 = 300 * S;
+    let mut connections = Vec::new();
+    (0..300).for_each(|second| in_second(second, &mut connections));
+    for connection in &mut connections {
+        if connection.closed_ns > END {
+            cut(connection, END);
+        }
+    }
+    // Those that are still open follow in the end.
+    connections.sort_by_key(|connection| (connection.is_open(), connection.closed_ns));
+    let mut origin = origin();
+    origin.context.clock.boot_to_unix_ns = 1_735_786_800_000_000_000;
+    for (id, path) in [
+        (7, "/system.slice/web.service"),
+        (8, "/system.slice/nginx.service"),
+        (9, "/system.slice/docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope"),
+    ] {
+        origin.context.names.name_group(id, Group::at(path.as_bytes()));
+    }
+    let mut analysis = Analysis::new(options);
+    connections.iter().for_each(|connection| analysis.add(connection, &origin));
+    origin.context.names.name_namespace(4_026_532_001, b"web\x1b[2J");
+    for (second, netns, counter, increase) in [
+        (40, 4_026_532_001, Unseen::SyncookiesSent, 12_345),
+        (41, 4_026_532_001, Unseen::SyncookiesSent, 7_637),
+        (200, 4_026_532_000, Unseen::ListenOverflows, 15),
+        (200, 4_026_532_000, Unseen::ListenDrops, 15),
+    ] {
+        analysis.add_counter(&Increase { at: second * S, netns, counter, increase, over_ns: Some(S) }, &origin);
+    }
+    analysis.finish(&Summary {
+        hosts: vec!["web-1".into()],
+        from_unix_ns: origin.context.clock.unix_ns(0),
+        to_unix_ns: origin.context.clock.unix_ns(END),
+        events: 123_456,
+        transitions: 98_765,
+        lost: vec![
+            Lost { cause: "the ring buffer was full".into(), events: 17, at_least: false },
+            Lost { cause: "another program ran".into(), events: 0, at_least: false },
+        ],
+        undecided: crate::model::criteria::Undecided::default(),
+        damage: vec!["t.tct: block 7 at byte 40960: checksum does not match".into()],
+        cut_off: Vec::new(),
+    })
+}
+
+/// Makes one that has not ended by a time of it.
+fn cut(connection: &mut Connection, end: u64) {
+    let mut at = connection.opened_ns.unwrap_or(0);
+    let stays = std::mem::take(&mut connection.stays);
+    for stay in stays {
+        let ns = stay.held.known_ns().unwrap_or(0);
+        if at + ns > end {
+            connection.stays.push(Stay { held: Held::AtLeast(end - at), ..stay });
+            *connection = open(connection.clone(), stay.state, Held::Exactly(end - at));
+            break;
+        }
+        connection.stays.push(stay);
+        at += ns;
+    }
+    connection.closed_ns = end;
+    connection.time_wait_end = None;
+}

@@ -1,0 +1,257 @@
+//! What connections are grouped by.
+
+use std::collections::HashMap;
+use std::net::Ipv6Addr;
+
+use foldhash::fast::FixedState;
+
+use super::rows::{By, Group};
+use crate::model::row::Identity;
+use crate::model::stream::Origin;
+use crate::model::tcp::{Comm, Side, Tuple};
+
+/// How many control groups and names of network namespaces are kept.
+const MOST: usize = 1 << 16;
+
+/// A machine: one boot of one host.
+pub(super) type Machine = u32;
+
+/// Whose a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Process {
+    pub(super) machine: Machine,
+    pub(super) comm: Option<[u8; 16]>,
+    pub(super) place: Place,
+}
+
+/// A container, unit or control group: which of those that are known, or `None`.
+pub(super) type Place = Option<u32>;
+
+/// Where a connection leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Remote {
+    /// Of loopback addresses only: others mean the same on every machine.
+    pub(super) machine: Option<Machine>,
+    pub(super) ip: Ipv6Addr,
+    /// 0 for those of servers, whose clients' ports mean nothing, and where it is not known which end is the server.
+    pub(super) port: u16,
+}
+
+/// Where a connection came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Local {
+    pub(super) machine: Machine,
+    pub(super) netns: Option<u32>,
+    /// `None` for those of clients, and where it is not known which end is the server.
+    pub(super) port: Option<u16>,
+}
+
+/// The container of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Within {
+    pub(super) machine: Machine,
+    pub(super) place: Place,
+}
+
+/// The network namespace of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Netns {
+    pub(super) machine: Machine,
+    pub(super) inode: Option<u32>,
+}
+
+/// Who talks to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Ends {
+    pub(super) process: Process,
+    pub(super) remote: Remote,
+    /// Of servers.
+    pub(super) local_port: Option<u16>,
+}
+
+impl Remote {
+    pub(super) fn new(machine: Machine, tuple: &Tuple, side: Side) -> Self {
+        let ip = tuple.remote_ip;
+        let is_loopback = ip.to_canonical().is_loopback();
+        let port = if side == Side::Client { tuple.remote_port } else { 0 };
+        Self { machine: is_loopback.then_some(machine), ip, port }
+    }
+}
+
+/// Names of all that, as far as they were known while reading.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Directory {
+    /// By number of the recording.
+    machines: Vec<Option<Machine>>,
+    /// Host and boot.
+    hosts: Vec<(Box<str>, Box<str>)>,
+    places: Vec<Named>,
+    known: HashMap<Named, u32, FixedState>,
+    groups: HashMap<(Machine, u64), u32, FixedState>,
+    namespaces: HashMap<(Machine, u32), Box<[u8]>, FixedState>,
+}
+
+/// What a control group is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Named {
+    machine: Machine,
+    container: Option<Box<str>>,
+    unit: Option<Box<[u8]>>,
+    /// Where it is neither.
+    path: Option<Box<[u8]>>,
+}
+
+impl Directory {
+    pub(super) fn machine(&mut self, origin: &Origin) -> Machine {
+        if let Some(Some(machine)) = self.machines.get(origin.number) {
+            return *machine;
+        }
+        let known = |(host, boot): &(Box<str>, Box<str>)| *host == origin.host && *boot == origin.boot_id;
+        let place = self.hosts.iter().position(known).unwrap_or_else(|| {
+            self.hosts.push((origin.host.clone(), origin.boot_id.clone()));
+            self.hosts.len() - 1
+        });
+        let machine = u32::try_from(place).unwrap_or(u32::MAX);
+        if origin.number < MOST {
+            self.machines.resize(self.machines.len().max(origin.number + 1), None);
+            self.machines[origin.number] = Some(machine);
+        }
+        machine
+    }
+
+    /// The container, unit or control group of a connection, if its name is known by now.
+    pub(super) fn place(&mut self, machine: Machine, identity: &Identity, origin: &Origin) -> Place {
+        let id = identity.cgroup?;
+        if let Some(place) = self.groups.get(&(machine, id)) {
+            return Some(*place);
+        }
+        let group = origin.context.names.group(id)?;
+        let (container, unit) = (group.container.clone(), group.unit.clone());
+        let path = if container.is_none() && unit.is_none() { Some(group.path.clone()) } else { None };
+        // The container is the name of all that is within.
+        let unit = if container.is_none() { unit } else { None };
+        let named = Named { machine, container, unit, path };
+        let place = match self.known.get(&named) {
+            Some(place) => *place,
+            None if self.places.len() >= MOST => return None,
+            None => {
+                let place = u32::try_from(self.places.len()).ok()?;
+                self.places.push(named.clone());
+                self.known.insert(named, place);
+                place
+            }
+        };
+        if self.groups.len() < MOST {
+            self.groups.insert((machine, id), place);
+        }
+        Some(place)
+    }
+
+    /// Notes the name of a network namespace, if it has one by now.
+    pub(super) fn name_netns(&mut self, machine: Machine, netns: Option<u32>, origin: &Origin) {
+        let Some(netns) = netns.filter(|_| self.namespaces.len() < MOST) else { return };
+        if let Some(name) = origin.context.names.namespace(netns) {
+            self.namespaces.insert((machine, netns), name.into());
+        }
+    }
+
+    fn host(&self, machine: Machine) -> Option<Box<str>> {
+        self.hosts.get(machine as usize).map(|(host, _)| host.clone()).filter(|host| !host.is_empty())
+    }
+
+    fn put_place(&self, place: Place, group: &mut Group) {
+        if let Some(named) = place.and_then(|place| self.places.get(place as usize)) {
+            group.container = named.container.clone();
+            group.unit = named.unit.clone();
+            group.cgroup = named.path.clone();
+        }
+    }
+
+    fn put_netns(&self, machine: Machine, netns: Option<u32>, group: &mut Group) {
+        group.netns = netns;
+        group.netns_name = netns.and_then(|netns| self.namespaces.get(&(machine, netns))).cloned();
+    }
+}
+
+/// What stands for a group of connections.
+pub(super) trait Key: Copy {
+    /// Says which.
+    fn describe(&self, directory: &Directory, group: &mut Group);
+}
+
+impl Key for Process {
+    fn describe(&self, directory: &Directory, group: &mut Group) {
+        group.host = directory.host(self.machine);
+        group.comm = self.comm.map(Comm);
+        directory.put_place(self.place, group);
+    }
+}
+
+impl Key for Remote {
+    fn describe(&self, directory: &Directory, group: &mut Group) {
+        group.host = self.machine.and_then(|machine| directory.host(machine));
+        group.remote_ip = Some(self.ip.to_canonical());
+        group.remote_port = (self.port != 0).then_some(self.port);
+    }
+}
+
+impl Key for Local {
+    fn describe(&self, directory: &Directory, group: &mut Group) {
+        group.host = directory.host(self.machine);
+        group.local_port = self.port;
+        directory.put_netns(self.machine, self.netns, group);
+    }
+}
+
+impl Key for Within {
+    fn describe(&self, directory: &Directory, group: &mut Group) {
+        group.host = directory.host(self.machine);
+        directory.put_place(self.place, group);
+    }
+}
+
+impl Key for Netns {
+    fn describe(&self, directory: &Directory, group: &mut Group) {
+        group.host = directory.host(self.machine);
+        directory.put_netns(self.machine, self.inode, group);
+    }
+}
+
+impl Key for Ends {
+    fn describe(&self, directory: &Directory, group: &mut Group) {
+        self.remote.describe(directory, group);
+        self.process.describe(directory, group);
+        group.local_port = self.local_port;
+    }
+}
+
+impl Group {
+    /// The group of a key.
+    pub(super) fn of(by: By, key: &impl Key, directory: &Directory) -> Self {
+        let mut group = Self { by, ..Self::others(by, None) };
+        key.describe(directory, &mut group);
+        group
+    }
+
+    /// So many groups that have no row of their own.
+    pub(super) fn others(by: By, others: Option<u64>) -> Self {
+        Self {
+            by,
+            others,
+            is_partial: false,
+            host: None,
+            comm: None,
+            pid: None,
+            processes: None,
+            processes_at_least: false,
+            container: None,
+            unit: None,
+            cgroup: None,
+            remote_ip: None,
+            remote_port: None,
+            local_port: None,
+            netns: None,
+            netns_name: None,
+        }
+    }
+}

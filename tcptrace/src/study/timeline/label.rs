@@ -1,0 +1,99 @@
+//! What is said of a connection above its bar: which, whose, from where to where, what hurt, and how it ended.
+
+use std::net::SocketAddr;
+
+use anstyle::Style;
+use jiff::tz::TimeZone;
+
+use super::axis::timestamp;
+use super::{Item, Part};
+use crate::model::row::{Connection, Held};
+use crate::model::tcp::{Closer, State, TimeWaitEnd};
+use crate::output::{end_style, fitting, sanitise, state_style};
+
+/// The kernel's names are at most 15 bytes; only escaped ones are longer, and those are cut.
+const COMM_WIDTH: usize = 15;
+
+/// Host names in traces can be anything.
+const HOST_WIDTH: usize = 24;
+
+/// How many pieces every label has.
+pub(super) const PIECES: usize = 9;
+
+/// All that is said of a connection; a piece may be empty. The host is named where there are several, the beginning where
+/// the axis does not tell.
+pub(super) fn pieces(item: &Item, with_host: bool, zone: Option<&TimeZone>) -> [Part; PIECES] {
+    let connection = &item.connection;
+    let identity = &connection.identity;
+    let host = if with_host { cut(&sanitise(item.host.as_bytes()), HOST_WIDTH) + " " } else { String::new() };
+    let ends = format!("{} → {}", address(identity.tuple.local()), address(identity.tuple.remote()));
+    [
+        plain(format!("{host}{:x}", identity.conn)),
+        plain(owner(connection)),
+        plain(ends),
+        plain(zone.map(|zone| begin(item, zone)).unwrap_or_default()),
+        plain(format!("life {}", item.life.held())),
+        hurt(connection, State::CloseWait, true),
+        hurt(connection, State::FinWait2, is_long(connection.held(State::FinWait2), item.life.length())),
+        hurt(connection, State::TimeWait, true),
+        end(connection),
+    ]
+}
+
+fn plain(text: String) -> Part {
+    Part { text, style: Style::new() }
+}
+
+fn owner(connection: &Connection) -> String {
+    let Some(owner) = &connection.identity.owner else { return "-".to_owned() };
+    format!("{}[{}]", cut(&sanitise(owner.task.comm.bytes()), COMM_WIDTH), owner.task.pid)
+}
+
+/// As much of a text as fits.
+pub(super) fn cut(text: &str, columns: usize) -> String {
+    let fitting = fitting(text, columns);
+    let ellipsis = if fitting.len() < text.len() { "…" } else { "" };
+    format!("{fitting}{ellipsis}")
+}
+
+/// A port that the kernel has not chosen is `-`.
+fn address(address: SocketAddr) -> String {
+    let text = address.to_string();
+    text.strip_suffix(":0").map_or_else(|| text.clone(), |host| format!("{host}:-"))
+}
+
+fn begin(item: &Item, zone: &TimeZone) -> String {
+    let time = timestamp(item.begin()).to_zoned(zone.clone()).strftime("%m-%d %H:%M:%S%.3f");
+    format!("{} {time}", if item.life.begin_seen { "from" } else { "before" })
+}
+
+/// How long it was in a state, and why that ended, unless it just ran out.
+fn hurt(connection: &Connection, state: State, is_shown: bool) -> Part {
+    let held = connection.held(state);
+    let why = connection.time_wait_end.filter(|_| state == State::TimeWait);
+    let why = why.filter(|why| !matches!(why, TimeWaitEnd::Expired | TimeWaitEnd::Unknown));
+    let text = match (held, why) {
+        (_, _) if !is_shown => String::new(),
+        (Held::Unknown, None) => String::new(),
+        (Held::Unknown, Some(why)) => format!("{state} {why}"),
+        (held, None) => format!("{state} {held}"),
+        (held, Some(why)) => format!("{state} {held} {why}"),
+    };
+    Part { text, style: state_style(state) }
+}
+
+/// Whether it is a hundredth of a life.
+fn is_long(held: Held, life: u64) -> bool {
+    held.known_ns().is_some_and(|ns| ns >= life / 100)
+}
+
+/// Who closed, and how it ended.
+fn end(connection: &Connection) -> Part {
+    let (closer, end) = (connection.closer, connection.end);
+    if connection.is_open() {
+        let closer = if closer == Closer::Unknown { String::new() } else { format!("{closer}, ") };
+        return Part { text: format!("{closer}not over"), style: Style::new() };
+    }
+    let text = if closer.as_str() == end.as_str() { closer.to_string() } else { format!("{closer} {end}") };
+    Part { text, style: end_style(closer, end) }
+}

@@ -1,0 +1,136 @@
+//! The few connections that are shown, of the many that are read.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet};
+use std::net::Ipv6Addr;
+
+use foldhash::fast::FixedState;
+
+use super::life::known;
+use super::{Item, Sort};
+use crate::model::row::Connection;
+use crate::model::stream::Origin;
+use crate::model::tcp::State;
+
+/// So many local addresses are kept in mind; where there are more, any address may be local.
+const ADDRESSES: usize = 4096;
+
+/// Keeps the best connections by one order, and nothing of the others.
+#[derive(Debug)]
+pub struct Selection {
+    sort: Sort,
+    limit: usize,
+    /// The worst is on top.
+    best: BinaryHeap<Reverse<Ranked>>,
+    seen: u64,
+    offered: u64,
+    addresses: Addresses,
+}
+
+/// The local addresses of connections.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses(HashSet<Ipv6Addr, FixedState>);
+
+/// The greater, the earlier it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    by: i64,
+    /// Of equals, the one that came first.
+    number: Reverse<u64>,
+}
+
+#[derive(Debug)]
+struct Ranked {
+    rank: Rank,
+    item: Item,
+}
+
+impl Selection {
+    /// Keeps so many.
+    pub fn new(sort: Sort, limit: usize) -> Self {
+        Self { sort, limit, best: BinaryHeap::new(), seen: 0, offered: 0, addresses: Addresses::default() }
+    }
+
+    /// Looks at a connection.
+    pub fn offer(&mut self, connection: &Connection, origin: &Origin) {
+        self.addresses.note(connection.identity.tuple.local_ip);
+        self.seen += 1;
+        let Some(by) = value(self.sort, connection, origin) else { return };
+        self.offered += 1;
+        let rank = Rank { by, number: Reverse(self.offered) };
+        if self.best.len() >= self.limit {
+            if self.best.peek().is_none_or(|Reverse(worst)| rank < worst.rank) {
+                return;
+            }
+            self.best.pop();
+        }
+        self.best.push(Reverse(Ranked { rank, item: Item::new(connection, origin) }));
+    }
+
+    /// How many there were to choose from.
+    pub fn offered(&self) -> u64 {
+        self.offered
+    }
+
+    /// Whether every connection that was looked at was kept.
+    pub fn is_whole(&self) -> bool {
+        self.best.len() as u64 == self.seen
+    }
+
+    /// Those of all connections that were looked at.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses.clone()
+    }
+
+    /// The best, best first.
+    pub fn into_items(self) -> Vec<Item> {
+        self.best.into_sorted_vec().into_iter().map(|Reverse(ranked)| ranked.item).collect()
+    }
+}
+
+impl Addresses {
+    fn note(&mut self, ip: Ipv6Addr) {
+        if self.0.len() <= ADDRESSES {
+            self.0.insert(ip);
+        }
+    }
+
+    /// Whether it is one of them, as far as they could all be kept in mind.
+    pub fn may_have(&self, ip: Ipv6Addr) -> bool {
+        self.0.len() > ADDRESSES || self.0.contains(&ip)
+    }
+}
+
+/// What it is chosen by: the greater, the better; `None` where it has no part in that.
+fn value(sort: Sort, connection: &Connection, origin: &Origin) -> Option<i64> {
+    let ns = match sort {
+        Sort::TimeWait => connection.held(State::TimeWait).known_ns()?,
+        Sort::CloseWait => connection.held(State::CloseWait).known_ns()?,
+        Sort::Lifetime => known(connection),
+        Sort::Opened => {
+            let begin = connection.closed_ns.saturating_sub(known(connection));
+            return Some(origin.context.clock.unix_ns(begin).saturating_neg());
+        }
+    };
+    Some(i64::try_from(ns).unwrap_or(i64::MAX))
+}
+
+impl PartialEq for Ranked {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank == other.rank
+    }
+}
+
+impl Eq for Ranked {}
+
+impl PartialOrd for Ranked {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Ranked {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.rank.cmp(&other.rank)
+    }
+}

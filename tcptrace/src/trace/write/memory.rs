@@ -1,0 +1,210 @@
+//! The newest part of a recording, in memory until somebody asks for it.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use indicatif::HumanBytes;
+
+use super::{End, Packed, Plan, Say, Store, StoreError};
+
+/// What is kept is forgotten by a quarter at a time: each part begins with what it takes to read it alone.
+const PARTS: u32 = 4;
+/// How often to look whether what is being written is written.
+const LOOK_NS: u64 = 20_000_000;
+
+/// Blocks of the newest past.
+pub struct Memory {
+    say: Say,
+    plan: Plan,
+    last_ns: u64,
+    most_bytes: u64,
+    parts: VecDeque<Part>,
+    /// Number of the file that comes next: 0 is the one that was asked for.
+    number: u32,
+    /// What is being written, with its number, and when that was last looked at.
+    dump: Option<(Store, u32)>,
+    looked_at: u64,
+    /// Somebody has asked meanwhile.
+    is_asked_again: bool,
+    /// Less than what was asked for is kept, and that was said.
+    is_short: bool,
+}
+
+#[derive(Default)]
+struct Part {
+    blocks: Vec<Packed>,
+    bytes: u64,
+    since: u64,
+    until: u64,
+}
+
+/// What was written in the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Events of sockets.
+    pub events: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Not where it was asked for.
+    pub is_elsewhere: bool,
+}
+
+impl Memory {
+    /// Keeps this time, and this many bytes at most.
+    ///
+    /// # Errors
+    /// When the file that it will be written to cannot be made.
+    pub fn new(plan: Plan, last: Duration, most_bytes: u64, say: Say) -> Result<Self, StoreError> {
+        // What is wrong with the file is said now; nothing is left of this one.
+        drop(Store::create(&plan)?);
+        let last_ns = u64::try_from(last.as_nanos()).unwrap_or(u64::MAX);
+        let parts = VecDeque::from([Part::default()]);
+        let (number, looked_at, is_asked_again, is_short) = (0, 0, false, false);
+        Ok(Self { say, plan, last_ns, most_bytes, parts, number, dump: None, looked_at, is_asked_again, is_short })
+    }
+
+    /// Takes a block in. Returns whether a new part is to begin.
+    pub(super) fn keep(&mut self, block: Packed, now: u64) -> bool {
+        let (most_bytes, last_ns) = (self.most_bytes, self.last_ns);
+        let Some(part) = self.parts.back_mut() else { return true };
+        if part.blocks.is_empty() {
+            part.since = now;
+        }
+        part.bytes += block.bytes.len() as u64;
+        part.until = now;
+        part.blocks.push(block);
+        part.bytes > most_bytes / u64::from(PARTS) || now.saturating_sub(part.since) > last_ns / u64::from(PARTS)
+    }
+
+    /// Begins a new part, and forgets those that are too old or too much.
+    pub(super) fn begin_part(&mut self, now: u64) {
+        self.parts.push_back(Part::default());
+        while let [oldest, _, ..] = self.parts.make_contiguous() {
+            let is_old = oldest.until.saturating_add(self.last_ns) < now;
+            let is_much = self.bytes() > self.most_bytes / u64::from(PARTS) * u64::from(PARTS - 1);
+            if !is_old && !is_much {
+                break;
+            }
+            if !is_old && !self.is_short {
+                self.is_short = true;
+                (self.say)(&"there is more than fits into memory: less than --last is kept (--max-size)");
+            }
+            self.parts.pop_front();
+        }
+    }
+
+    /// Bytes that are kept.
+    pub(super) fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    fn blocks(&self) -> Vec<Packed> {
+        self.parts.iter().flat_map(|part| &part.blocks).cloned().collect()
+    }
+
+    /// Has everything written that is kept, and `end` behind it: the first time into the file itself, then into numbered
+    /// ones. Where one is being written still, that comes first.
+    pub(super) fn dump(&mut self, end: End) {
+        if self.dump.is_some() {
+            self.is_asked_again = true;
+            return;
+        }
+        match self.begin(end) {
+            Ok((store, number)) => {
+                let (bytes, path) = (HumanBytes(self.bytes()), store.path().display());
+                (self.say)(&format_args!("writing the last {bytes} to '{path}'"));
+                self.dump = Some((store, number));
+            }
+            Err(error) => (self.say)(&format_args!("{error}; recording goes on, and nothing is forgotten for this")),
+        }
+    }
+
+    fn begin(&self, end: End) -> Result<(Store, u32), StoreError> {
+        begin(&self.plan, self.number, self.blocks(), end)
+    }
+
+    /// Waits until it is written. The number of what was not is used again.
+    fn outcome(&mut self, (store, number): (Store, u32)) -> Result<Written, String> {
+        let written = outcome(store)?;
+        self.number = number + 1;
+        Ok(written)
+    }
+
+    /// Looks whether what is being written is written. Returns whether to begin again, since somebody has asked meanwhile.
+    pub(super) fn look(&mut self, now: u64) -> bool {
+        self.looked_at = now;
+        if self.dump.as_ref().is_some_and(|(store, _)| store.is_finished())
+            && let Some(dump) = self.dump.take()
+            && let Err(failure) = self.outcome(dump)
+        {
+            (self.say)(&format_args!("{failure}; recording goes on, and nothing is forgotten for this"));
+        }
+        self.dump.is_none() && std::mem::take(&mut self.is_asked_again)
+    }
+
+    /// When to look again, in ns of `CLOCK_BOOTTIME`.
+    pub(super) fn look_at(&self) -> Option<u64> {
+        self.dump.as_ref().map(|_| self.looked_at + LOOK_NS)
+    }
+
+    /// Writes everything that is kept, and waits until that is done: to where it was asked for, else into the working
+    /// folder, else into that for temporary files.
+    ///
+    /// # Errors
+    /// When there is no place for it: all that went wrong.
+    pub(super) fn write(&mut self, end: &dyn Fn() -> End) -> Result<Written, String> {
+        self.finish_dump();
+        let mut failures = Vec::new();
+        match self.begin(end()).map_err(|error| error.to_string()).and_then(|begun| self.outcome(begun)) {
+            Ok(written) => return Ok(written),
+            Err(failure) => failures.push(failure),
+        }
+        let name = self.plan.path.file_name().map(PathBuf::from).unwrap_or_default();
+        for folder in [PathBuf::from("."), std::env::temp_dir()] {
+            let plan = Plan { path: folder.join(&name), ..Plan::default() };
+            let written = begin(&plan, 0, self.blocks(), end()).map_err(|error| error.to_string());
+            match written.and_then(|(store, _)| Ok((store.path().display().to_string(), outcome(store)?))) {
+                Ok((path, written)) => {
+                    (self.say)(&format_args!("{}: wrote it to '{path}' instead", failures.join("; ")));
+                    return Ok(Written { is_elsewhere: true, ..written });
+                }
+                Err(failure) => failures.push(failure),
+            }
+        }
+        Err(failures.join("; "))
+    }
+
+    /// Waits for what is being written, and forgets who has asked.
+    fn finish_dump(&mut self) {
+        if let Some((store, _)) = &mut self.dump {
+            store.finish();
+            self.look(0);
+        }
+    }
+}
+
+/// Begins with the file itself, where that is the first one and its name is free, or else with the first free number.
+fn begin(plan: &Plan, number: u32, blocks: Vec<Packed>, end: End) -> Result<(Store, u32), StoreError> {
+    let is_first = number == 0 && (plan.force || !is_taken(&plan.path));
+    let plan = Plan { numbered: !is_first, ..plan.clone() };
+    Store::of_blocks(&plan, if is_first { 0 } else { number.max(1) }, blocks, end)
+}
+
+fn is_taken(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|there| !there.is_file() || there.len() > 0)
+}
+
+/// Waits until everything is written. What could be written in part only is removed.
+fn outcome(mut store: Store) -> Result<Written, String> {
+    store.finish();
+    match store.failure().map(str::to_owned) {
+        None => Ok(Written { events: store.events(), bytes: store.bytes(), is_elsewhere: false }),
+        Some(failure) => {
+            // It would take the room that the next try needs.
+            let _ = fs::remove_file(store.path());
+            Err(failure)
+        }
+    }
+}

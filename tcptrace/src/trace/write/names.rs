@@ -1,0 +1,160 @@
+//! The names that a file needs, for it to be read alone: pure.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use foldhash::fast::FixedState;
+
+use crate::model::event::Event;
+use crate::model::stream::Item;
+
+/// Names of network namespaces and control groups. A file holds those of which its events speak.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    namespaces: Known<u32>,
+    groups: Known<u64>,
+    processes: Known<u32>,
+    /// What was asked about last, which most often is the same again.
+    asked: Needed,
+}
+
+/// Network namespace, control group and process of an event.
+type Needed = (Option<u32>, Option<u64>, Option<u32>);
+
+#[derive(Debug)]
+struct Known<K> {
+    /// Those that are in the file, as items.
+    written: HashMap<K, Item, FixedState>,
+    /// Those that were in files before.
+    before: HashMap<K, Item, FixedState>,
+}
+
+impl<K> Default for Known<K> {
+    fn default() -> Self {
+        Self { written: HashMap::default(), before: HashMap::default() }
+    }
+}
+
+impl<K: Copy + Eq + Hash> Known<K> {
+    fn learn(&mut self, key: K, item: &Item) {
+        self.before.remove(&key);
+        self.written.insert(key, item.clone());
+    }
+
+    fn missing(&mut self, key: Option<K>) -> Option<Item> {
+        let key = key?;
+        let item = self.before.remove(&key)?;
+        self.written.insert(key, item.clone());
+        Some(item)
+    }
+
+    fn turn(&mut self) {
+        self.before.extend(self.written.drain());
+    }
+}
+
+impl Names {
+    /// Notes a name that is written into the file.
+    pub(super) fn learn(&mut self, item: &Item) {
+        match item {
+            Item::Namespace { inode, .. } => self.namespaces.learn(*inode, item),
+            Item::Group { id, .. } => self.groups.learn(*id, item),
+            Item::Process { pid, .. } => self.processes.learn(*pid, item),
+            _ => {}
+        }
+    }
+
+    /// The names that an event needs and that are not in the file yet: they belong before it.
+    pub(super) fn missing(&mut self, event: &Event) -> [Option<Item>; 4] {
+        const NOTHING: [Option<Item>; 4] = [None, None, None, None];
+        if self.namespaces.before.is_empty() && self.groups.before.is_empty() && self.processes.before.is_empty() {
+            return NOTHING;
+        }
+        let (netns, cgroup) = match event {
+            Event::Change(change) => (change.netns, change.cgroup),
+            Event::Mini(mini) => (mini.netns, None),
+            Event::Found(found) => (found.netns, found.cgroup),
+            Event::Holder(holder) => (holder.found.netns, holder.found.cgroup),
+            Event::Accepted { .. } => (None, None),
+            _ => return NOTHING,
+        };
+        let needed = (netns, cgroup, event.process());
+        if std::mem::replace(&mut self.asked, needed) == needed {
+            return NOTHING;
+        }
+        let process = self.processes.missing(needed.2);
+        let of_process = if let Some(Item::Process { group, .. }) = process { group } else { None };
+        [self.namespaces.missing(netns), self.groups.missing(cgroup), process, self.groups.missing(of_process)]
+    }
+
+    /// Another file begins, that has none of them.
+    pub(super) fn turn(&mut self) {
+        self.namespaces.turn();
+        self.groups.turn();
+        self.processes.turn();
+        self.asked = (None, None, None);
+    }
+
+    /// Each that is needed from here on is told again, so that only those of a time are kept.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Names of network namespaces.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        self.namespaces.written.values().chain(self.namespaces.before.values()).filter_map(|item| match item {
+            Item::Namespace { inode, name } => Some((*inode, &**name)),
+            _ => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::{Found, Id, Kept};
+    use crate::model::tcp::{State, Tuple};
+
+    fn group(id: u64) -> Item {
+        Item::Group { id, path: format!("/{id}").into_bytes().into() }
+    }
+
+    fn speaks_of(group: u64) -> Event {
+        let ip = std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+        let tuple = Tuple { local_ip: ip, remote_ip: ip, local_port: 1, remote_port: 2 };
+        let (netns, cgroup) = (Some(1), Some(group));
+        let (id, state, kept) = (Id::Cookie(group), State::Established, Kept::Held);
+        Event::Found(Found { at: 1, id, tuple, netns, uid: None, cgroup, state, kept })
+    }
+
+    fn missing(names: &mut Names, id: u64) -> Option<Item> {
+        let [namespace, group, ..] = names.missing(&speaks_of(id));
+        assert_eq!(namespace, None);
+        group
+    }
+
+    #[test]
+    fn each_file_has_the_names_that_it_speaks_of_once() {
+        let mut names = Names::default();
+        (1..=3).for_each(|id| names.learn(&group(id)));
+        assert_eq!(missing(&mut names, 1), None, "it is in this file");
+        names.turn();
+        assert_eq!(missing(&mut names, 1), Some(group(1)));
+        assert_eq!([missing(&mut names, 1), missing(&mut names, 4)], [None, None]);
+        names.turn();
+        assert_eq!([missing(&mut names, 1), missing(&mut names, 2)], [Some(group(1)), Some(group(2))]);
+        names.learn(&group(3));
+        assert_eq!(missing(&mut names, 3), None, "it was told again");
+    }
+
+    #[test]
+    fn what_is_told_anew_is_forgotten() {
+        let mut names = Names::default();
+        names.learn(&group(1));
+        names.turn();
+        names.learn(&group(2));
+        names.forget();
+        names.turn();
+        assert_eq!([missing(&mut names, 1), missing(&mut names, 2)], [None, None]);
+    }
+}

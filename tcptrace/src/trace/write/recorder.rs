@@ -1,0 +1,470 @@
+//! Items in, blocks out, to wherever they are kept.
+
+use std::io::{self, ErrorKind};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use nix::errno::Errno;
+use nix::libc;
+
+use super::memory::{Memory, Written};
+use super::names::Names;
+use super::unowned::Unowned;
+use super::{End, Packed, Say, Store};
+use crate::model;
+use crate::model::criteria::Criteria;
+use crate::model::event::{Cause, Event, Losses};
+use crate::model::finding::Finding;
+use crate::model::sink::{Sink, Wishes};
+use crate::model::stream::{Clocks, Ended, Head, Item, Reason};
+use crate::trace::Encoder;
+
+/// What has come is handed to the kernel after this time at the latest, and so survives our own death.
+const FLUSH_NS: u64 = 60_000_000;
+/// Or when there is so much of it.
+const FLUSH_BYTES: usize = 64 << 10;
+/// How often a trace says that time has passed: after something has happened, and while nothing happens.
+const PASSED_NS: u64 = 1_000_000_000;
+const IDLE_NS: u64 = 10_000_000_000;
+/// The last block of a file, which says that it ends, takes no more.
+const END_BYTES: u64 = 1024;
+
+/// Where blocks go.
+pub enum Target {
+    /// Into files, or to standard output.
+    Files {
+        /// Writes them.
+        store: Store,
+        /// When to go on to the next one.
+        rotate: Option<Rotate>,
+        /// When to end.
+        most_bytes: Option<u64>,
+    },
+    /// Nowhere, until somebody asks.
+    Memory(Memory),
+}
+
+/// When to begin a new file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotate {
+    /// After so many bytes.
+    Bytes(u64),
+    /// After so many ns.
+    Ns(u64),
+}
+
+/// How a recording goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Events of sockets that were taken in.
+    pub events: u64,
+    /// Bytes that are written, or kept.
+    pub bytes: u64,
+    /// Events lost.
+    pub lost: u64,
+}
+
+/// What a recording has come to.
+#[derive(Debug)]
+pub struct Recorded {
+    /// What is in the trace.
+    pub written: Written,
+    /// Of how many events that is the last part; `None` where all are in it that there was room for.
+    pub of_all: Option<u64>,
+    /// It ended because it was as large as it may be.
+    pub is_full: bool,
+    /// Not everything could be written.
+    pub has_failed: bool,
+    /// What was lost.
+    pub losses: Losses,
+    /// What the audit found.
+    pub findings: Vec<Finding>,
+}
+
+/// Records.
+pub struct Recorder {
+    say: Say,
+    target: Target,
+    encoder: Encoder,
+    head: Head,
+    clocks: Clocks,
+    /// With `unwritten`: events that the disk did not take, but for those of which the [`Store`] alone knows.
+    losses: Losses,
+    names: Names,
+    /// Which file, from 0, or which part of what is kept in memory.
+    file: u32,
+    file_bytes: u64,
+    file_since: Option<u64>,
+    /// When the first of what was not handed over yet was taken in.
+    waiting_since: Option<u64>,
+    /// When it was last told that time has passed, and whether something has happened since.
+    passed_at: u64,
+    is_stirred: bool,
+    wants_survey: bool,
+    unowned: Unowned,
+    /// Events of sockets that were taken in, and those of them that came when the trace had ended already.
+    events: u64,
+    late: u64,
+    bytes: u64,
+    /// Events that the disk has not taken since it last took any.
+    gap: Option<u64>,
+    /// That the disk does not keep up was said, and the failure.
+    was_slow: bool,
+    has_failed: bool,
+    findings: Vec<Finding>,
+    /// There is as much as there may be.
+    is_full: bool,
+    /// Nothing more comes, and no other file is begun.
+    is_ending: bool,
+    written: Written,
+}
+
+impl Recorder {
+    /// Records into `target` what matches, as far as the kernel side leaves out the rest; readers do the rest.
+    pub fn new(target: Target, head: Head, filter: Criteria, say: Say) -> Result<Self> {
+        let mut recorder = Self {
+            say,
+            target,
+            encoder: Encoder::new(random()?)?,
+            head: Head { filter, says_end: true, ..head },
+            clocks: Clocks::default(),
+            losses: Losses::default(),
+            names: Names::default(),
+            file: 0,
+            file_bytes: 0,
+            file_since: None,
+            waiting_since: None,
+            passed_at: 0,
+            is_stirred: false,
+            wants_survey: false,
+            unowned: Unowned::default(),
+            events: 0,
+            late: 0,
+            bytes: 0,
+            gap: None,
+            was_slow: false,
+            has_failed: false,
+            findings: Vec::new(),
+            is_full: false,
+            is_ending: false,
+            written: Written::default(),
+        };
+        recorder.push_head().context("cannot write the head of the trace")?;
+        Ok(recorder)
+    }
+
+    /// How it goes.
+    pub fn progress(&self) -> Progress {
+        let bytes = match &self.target {
+            Target::Memory(memory) => memory.bytes(),
+            Target::Files { store, .. } => store.bytes(),
+        };
+        Progress { events: self.events, bytes, lost: self.losses.total() }
+    }
+
+    fn push_head(&mut self) -> io::Result<()> {
+        self.encoder.push(&Item::Head(Box::new(self.head.clone())))
+    }
+
+    /// Hands the block over that is being made.
+    fn flush(&mut self, now: u64) -> Result<()> {
+        self.waiting_since = None;
+        let events = u64::from(self.encoder.events());
+        let bytes = Bytes::from(self.encoder.finish(self.file)?);
+        let len = bytes.len() as u64;
+        if len == 0 {
+            return Ok(());
+        }
+        let block = Packed { bytes, events };
+        let is_turn = match &mut self.target {
+            Target::Memory(memory) => memory.keep(block, now),
+            Target::Files { store, rotate, most_bytes } => {
+                self.is_full |= most_bytes.is_some_and(|most| self.bytes + len + END_BYTES > most);
+                if self.is_full || store.is_closed() {
+                    // The recording ends before this block, and before whatever would still fit.
+                    self.late += events;
+                    self.encoder.take_back(1);
+                    return Ok(());
+                }
+                if !(if self.is_ending { store.write_last(block) } else { store.write(block) }) {
+                    self.encoder.take_back(1);
+                    return self.note_unwritten(events, now);
+                }
+                self.wants_survey |= self.gap.take().is_some();
+                self.bytes += len;
+                self.file_bytes += len;
+                let since = *self.file_since.get_or_insert(now);
+                let is_due = match *rotate {
+                    Some(Rotate::Bytes(most)) => self.file_bytes >= most,
+                    Some(Rotate::Ns(longest)) => now.saturating_sub(since) >= longest,
+                    None => false,
+                };
+                is_due || store.wants_turn()
+            }
+        };
+        if is_turn && !self.is_ending { self.turn(now) } else { Ok(()) }
+    }
+
+    /// What follows can be read without what was before.
+    fn turn(&mut self, now: u64) -> Result<()> {
+        match &mut self.target {
+            Target::Memory(memory) => {
+                memory.begin_part(now);
+                self.file += 1;
+            }
+            Target::Files { store, .. } => {
+                self.encoder.push(&Item::Losses(self.losses))?;
+                self.encoder.push(&Item::Ended(Ended { at: now, reason: Reason::Turned }))?;
+                let end = Packed { bytes: self.encoder.finish(self.file)?.into(), events: 0 };
+                if !store.turn(end) {
+                    self.encoder.take_back(1);
+                    return Ok(());
+                }
+                self.file += 1;
+                (self.file_bytes, self.file_since) = (0, None);
+            }
+        }
+        self.wants_survey = true;
+        self.begin_anew(now)
+    }
+
+    /// Says again what readers of what follows have to know.
+    fn begin_anew(&mut self, now: u64) -> Result<()> {
+        self.push_head()?;
+        self.encoder.push(&Item::Clocks(self.clocks))?;
+        if let Some(events) = self.gap {
+            self.encoder.push(&Item::Event(Event::Lost { at: now, cause: Cause::Disk, events }))?;
+        }
+        self.encoder.push(&Item::Losses(self.losses))?;
+        self.names.turn();
+        Ok(())
+    }
+
+    /// The disk is full, or does not keep up: what it takes next says where the trace has a gap, and how much is missing.
+    fn note_unwritten(&mut self, events: u64, now: u64) -> Result<()> {
+        self.losses.unwritten += events;
+        *self.gap.get_or_insert(0) += events;
+        if self.say_failure() {
+            return Ok(());
+        }
+        if !std::mem::replace(&mut self.was_slow, true)
+            && let Target::Files { store, .. } = &self.target
+        {
+            let path = store.path().display();
+            (self.say)(&format_args!(
+                "'{path}' cannot be written fast enough: events are lost; the trace says where, and how many"
+            ));
+        }
+        self.begin_anew(now)
+    }
+
+    /// Whether nothing is written any more, which is said once.
+    fn say_failure(&mut self) -> bool {
+        let Target::Files { store, .. } = &self.target else { return false };
+        let Some(failure) = store.failure() else { return false };
+        if !std::mem::replace(&mut self.has_failed, true) {
+            (self.say)(&format_args!("{failure}; nothing more is written"));
+        }
+        true
+    }
+
+    /// Has everything written that is kept in memory, if it is.
+    pub fn dump(&mut self) -> Result<()> {
+        if let Target::Memory(_) = self.target {
+            self.flush(self.passed_at)?;
+        }
+        let ending = self.ending(Reason::Dumped);
+        if let Target::Memory(memory) = &mut self.target {
+            memory.dump(ending.make());
+        }
+        Ok(())
+    }
+
+    fn ending(&self, reason: Reason) -> Ending {
+        let (recording, block) = self.encoder.place();
+        let (losses, gap, file) = (self.losses, self.gap.unwrap_or(0), self.file);
+        Ending { recording, block, file, losses, gap, ended: Ended { at: self.passed_at, reason } }
+    }
+
+    /// Nothing more comes: has everything written.
+    ///
+    /// # Errors
+    /// When what was kept in memory cannot be written anywhere. It is there still, for another try.
+    pub fn write_all(&mut self) -> Result<()> {
+        if !std::mem::replace(&mut self.is_ending, true) {
+            self.flush(self.passed_at)?;
+        }
+        let ending = self.ending(if self.is_full { Reason::Full } else { Reason::Stopped });
+        match &mut self.target {
+            Target::Memory(memory) => {
+                self.written = memory.write(&|| ending.make()).map_err(anyhow::Error::msg)?;
+            }
+            Target::Files { store, .. } => {
+                store.end(ending.make());
+                self.losses.unwritten += store.missing();
+                self.written = Written { events: store.events(), bytes: store.bytes(), is_elsewhere: false };
+                self.say_notices();
+                self.say_failure();
+            }
+        }
+        Ok(())
+    }
+
+    fn say_notices(&self) {
+        if let Target::Files { store, .. } = &self.target {
+            store.notices().iter().for_each(|notice| (self.say)(notice));
+        }
+    }
+
+    /// What the audit found, and the names of network namespaces.
+    pub fn audited(&self) -> (&[Finding], model::names::Names) {
+        let mut names = model::names::Names::default();
+        self.names.namespaces().for_each(|(inode, name)| names.name_namespace(inode, name));
+        (&self.findings, names)
+    }
+
+    /// What there is in the end.
+    pub fn finish(self) -> Recorded {
+        Recorded {
+            written: self.written,
+            of_all: matches!(self.target, Target::Memory(_)).then_some(self.events),
+            is_full: self.is_full,
+            has_failed: self.has_failed,
+            losses: self.losses,
+            findings: self.findings,
+        }
+    }
+
+    fn take_event(&mut self, event: &Event) -> Result<()> {
+        if let Event::Passed { at } = event {
+            (self.passed_at, self.is_stirred) = (*at, false);
+        } else {
+            self.events += u64::from(event.id().is_some());
+            self.is_stirred = true;
+            self.unowned.note(event);
+        }
+        if self.has_failed {
+            let events = u64::from(event.id().is_some());
+            self.losses.unwritten += events;
+            *self.gap.get_or_insert(0) += events;
+            return Ok(());
+        }
+        for name in self.names.missing(event).into_iter().flatten() {
+            self.push(&name)?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, item: &Item) -> Result<()> {
+        if self.has_failed {
+            return Ok(());
+        }
+        match self.encoder.push(item) {
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => log::warn!("left out of the trace: {error}"),
+            pushed => pushed?,
+        }
+        if self.encoder.len() >= FLUSH_BYTES {
+            let at = if let Item::Event(event) = item { event.at() } else { self.passed_at };
+            self.flush(at)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the last block of a file says.
+#[derive(Clone, Copy)]
+struct Ending {
+    recording: [u8; 16],
+    block: u64,
+    file: u32,
+    losses: Losses,
+    /// Events of which the trace does not say yet that they are not in it.
+    gap: u64,
+    ended: Ended,
+}
+
+impl Ending {
+    fn make(mut self) -> End {
+        Box::new(move |missing| {
+            let encoder = Encoder::resume(self.recording, self.block.saturating_sub(missing.blocks))?;
+            let mut encoder = if self.ended.reason == Reason::Dumped { encoder.beside() } else { encoder };
+            let events = self.gap + missing.events;
+            if events > 0 {
+                let at = self.ended.at;
+                encoder.push(&Item::Event(Event::Lost { at, cause: Cause::Disk, events }))?;
+                self.ended.reason = Reason::Failed;
+            }
+            let unwritten = self.losses.unwritten + missing.events;
+            encoder.push(&Item::Losses(Losses { unwritten, ..self.losses }))?;
+            encoder.push(&Item::Ended(self.ended))?;
+            encoder.finish(self.file)
+        })
+    }
+}
+
+impl Sink for Recorder {
+    fn take(&mut self, items: &[Item]) -> Result<()> {
+        for item in items {
+            match item {
+                Item::Event(event) => self.take_event(event)?,
+                Item::Clocks(clocks) => {
+                    self.clocks = *clocks;
+                    let head = Item::Head(Box::new(self.head.clone()));
+                    self.push(&head)?;
+                }
+                Item::Losses(losses) => {
+                    // The source does not know of those.
+                    self.losses = Losses { unwritten: self.losses.unwritten, ..*losses };
+                    self.push(&Item::Losses(self.losses))?;
+                    continue;
+                }
+                Item::Namespace { .. } | Item::Group { .. } | Item::Process { .. } => self.names.learn(item),
+                Item::Audit(finding) => self.findings.push(*finding),
+                Item::NamesAnew => self.names.forget(),
+                Item::Counters(_) | Item::Head(_) | Item::Ended(_) => {}
+            }
+            self.push(item)?;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, now: u64) -> Result<()> {
+        if !self.encoder.is_empty() {
+            let since = *self.waiting_since.get_or_insert(now);
+            if now >= since + FLUSH_NS {
+                self.flush(now)?;
+            }
+        }
+        self.unowned.sift(now);
+        self.say_notices();
+        if let Target::Memory(memory) = &mut self.target
+            && memory.look(now)
+        {
+            self.dump()?;
+        }
+        Ok(())
+    }
+
+    fn wishes(&mut self) -> Wishes {
+        let flush = self.waiting_since.map(|since| since + FLUSH_NS);
+        let look = if let Target::Memory(memory) = &self.target { memory.look_at() } else { None };
+        let is_closed = matches!(&self.target, Target::Files { store, .. } if store.is_closed());
+        Wishes {
+            deadline: Some(self.passed_at + if self.is_stirred { PASSED_NS } else { IDLE_NS }),
+            settle_by: [flush, look, self.unowned.sift_at].into_iter().flatten().min(),
+            survey: std::mem::take(&mut self.wants_survey),
+            scan: self.unowned.wants_scan(),
+            stop: self.is_full || is_closed,
+            ..Wishes::default()
+        }
+    }
+}
+
+/// From the kernel.
+fn random() -> Result<[u8; 16]> {
+    let mut bytes = [0_u8; 16];
+    // SAFETY: there is room for as many bytes as the kernel may write.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    Errno::result(got).context("cannot get random bytes from the kernel (getrandom)")?;
+    Ok(bytes)
+}

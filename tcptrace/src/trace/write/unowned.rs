@@ -1,0 +1,53 @@
+//! Connections of servers that nobody is known to have accepted: pure.
+
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+
+use crate::model::event::{Event, Id};
+use crate::model::tcp::State;
+
+/// After this time somebody looks who has such a connection.
+const UNOWNED_NS: u64 = 1_000_000_000;
+
+/// Those that wait to be accepted, or were accepted unseen.
+#[derive(Default)]
+pub(super) struct Unowned {
+    since: HashMap<Id, u64, FixedState>,
+    /// When to look at them again, in ns of `CLOCK_BOOTTIME`.
+    pub(super) sift_at: Option<u64>,
+    scan_wanted: bool,
+}
+
+impl Unowned {
+    pub(super) fn note(&mut self, event: &Event) {
+        match event {
+            Event::Change(change) if (change.old, change.new) == (State::SynRecv, State::Established) => {
+                self.since.insert(change.id, change.at);
+                self.sift_at.get_or_insert(change.at + UNOWNED_NS);
+            }
+            Event::Change(change) if change.old == State::Established => {
+                self.since.remove(&change.id);
+            }
+            Event::Accepted { id, .. } => {
+                self.since.remove(id);
+            }
+            _ => {}
+        }
+    }
+
+    /// Those that are there for some time are worth a look, one.
+    pub(super) fn sift(&mut self, now: u64) {
+        if self.sift_at.is_some_and(|at| at <= now) {
+            let before = self.since.len();
+            self.since.retain(|_, since| now < *since + UNOWNED_NS);
+            self.scan_wanted |= self.since.len() < before;
+            self.sift_at = (!self.since.is_empty()).then_some(now + UNOWNED_NS);
+        }
+    }
+
+    /// Whether to look; asked once.
+    pub(super) fn wants_scan(&mut self) -> bool {
+        std::mem::take(&mut self.scan_wanted)
+    }
+}
