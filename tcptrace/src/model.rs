@@ -7,6 +7,7 @@ pub mod event;
 pub mod feature;
 pub mod finding;
 pub mod names;
+pub mod role;
 pub mod row;
 pub mod sink;
 pub mod socket;

@@ -21,6 +21,7 @@ mod sanitise;
 mod schema;
 mod text;
 mod time;
+pub mod timeline;
 
 #[cfg(test)]
 pub(crate) mod samples;

@@ -8,6 +8,7 @@ mod ebpf;
 mod fuzz;
 mod hidden;
 mod host;
+mod layers;
 mod libtest;
 mod oracle;
 mod setup;
@@ -37,6 +38,8 @@ enum Task {
     Test(test::Args),
     /// Runs the live scenarios on other kernels, in virtual machines, and on this one (as root)
     Vm(vm::Args),
+    /// Checks which modules of the library use which: no arrow upwards, no circle
+    Layers(layers::Args),
     /// Reads traces that were changed at random, for a while: nothing may panic, take long or much memory (as root)
     Fuzz(fuzz::Args),
     /// Measures what tcptrace costs, next to nothing at all and to other tools (as root; the study of traces as anybody)
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Vm(args) => vm::run(&args),
+        Task::Layers(args) => layers::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Stress(args) => stress::run(&args),

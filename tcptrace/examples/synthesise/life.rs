@@ -3,8 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use tcptrace::model::event::{Birth, Change, EndFacts, Event, Flags, Id, Mini, MiniEvent};
-use tcptrace::model::row::Totals;
+use tcptrace::model::event::{Birth, Change, EndFacts, Event, Flags, Id, Mini, MiniEvent, Totals};
 use tcptrace::model::tcp::{Comm, State, Task, Tuple};
 
 /// In ns.

@@ -16,8 +16,9 @@ use super::{Outcome, say};
 use crate::engine::lifecycle::Config;
 use crate::model::row::{Connection, Row};
 use crate::model::stream::{Origin, Summary};
+use crate::output::timeline::{self, Axis, Options};
 use crate::output::{Format, Kind, TextOptions};
-use crate::study::timeline::{self, Axis, Group, Options, Peers, Selection, Sort};
+use crate::study::timeline::{Group, Peers, Selection, Sort};
 
 /// Columns where there is no terminal to ask.
 const WIDTH: usize = 100;

@@ -227,8 +227,7 @@ mod tests {
     use std::net::Ipv6Addr;
 
     use super::*;
-    use crate::model::event::{Birth, Change, EndFacts, Flags, Id};
-    use crate::model::row::Totals;
+    use crate::model::event::{Birth, Change, EndFacts, Flags, Id, Totals};
     use crate::model::tcp::{State, Tuple};
 
     /// A change of the connection with this number, which is that of its control group and its namespace as well.

@@ -15,7 +15,7 @@ mod tell;
 mod tests;
 
 pub use config::{Config, Stats};
-pub(crate) use decide::{Refusal, closer_in, is_call, time_wait_refused};
+pub(crate) use decide::{Refusal, closer_in, time_wait_refused};
 pub use engine::Engine;
 pub(crate) use stuck::only_listener;
 pub use survey::TIME_WAIT_NS;

@@ -6,6 +6,7 @@ mod decode;
 mod kernel;
 mod layout;
 mod load;
+mod programs;
 mod ring;
 mod sockmaps;
 mod stand_in;

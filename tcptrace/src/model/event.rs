@@ -4,8 +4,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::lifecycle::is_call;
-use crate::model::row::Totals;
 use crate::model::tcp::{State, Task, Tuple};
 
 /// How a socket is told from all others.
@@ -192,17 +190,6 @@ impl Event {
     }
 }
 
-impl Event {
-    /// Id of the process that has to do with its socket, as far as this event alone can say.
-    pub fn process(&self) -> Option<u32> {
-        match self {
-            Self::Change(change) => change.task.filter(|_| is_call(change)).map(|task| task.pid),
-            Self::Accepted { task, .. } | Self::Holder(Holder { task, .. }) => Some(task.pid),
-            _ => None,
-        }
-    }
-}
-
 /// A change of state of a full socket, at `inet_sock_set_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -311,6 +298,21 @@ pub struct Flags {
     /// Whether it has ever sent a segment, were it only a SYN; `None` where the hook does not say, which it does when a
     /// socket leaves SYN_SENT.
     pub has_sent: Option<bool>,
+}
+
+/// What a socket had counted when it was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Payload bytes sent, retransmissions included, as `ss -i` shows them.
+    pub bytes_sent: u64,
+    /// Payload bytes received.
+    pub bytes_received: u64,
+    /// Bytes received that the process never read.
+    pub bytes_unread: u32,
+    /// Segments retransmitted.
+    pub retransmits: u32,
+    /// Smoothed round-trip time in µs; `None` when none was measured.
+    pub srtt_us: Option<u32>,
 }
 
 /// What a socket shows when it is closed.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::model::counters::Increase;
-use crate::model::event::{Cause, Kept};
+use crate::model::event::{Cause, Kept, Totals};
 use crate::model::finding::Finding;
 use crate::model::socket::Timer;
 use crate::model::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
@@ -174,21 +174,6 @@ pub struct Connection {
     pub complete: bool,
     /// It has not ended, or its descriptor is still open: what is known so far.
     pub stuck: Option<Box<Stuck>>,
-}
-
-/// What a socket had counted when it was closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Totals {
-    /// Payload bytes sent, retransmissions included, as `ss -i` shows them.
-    pub bytes_sent: u64,
-    /// Payload bytes received.
-    pub bytes_received: u64,
-    /// Bytes received that the process never read.
-    pub bytes_unread: u32,
-    /// Segments retransmitted.
-    pub retransmits: u32,
-    /// Smoothed round-trip time in µs; `None` when none was measured.
-    pub srtt_us: Option<u32>,
 }
 
 impl Connection {

@@ -4,12 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
 use crate::model::counters::{Increase, Unseen};
-use crate::model::event::{Cause, Kept};
+use crate::model::event::{Cause, Kept, Totals};
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
 use crate::model::names::{Group, Names};
-use crate::model::row::{
-    Connection, Entry, Held, Identity, Loss, Owner, Reason, Stalled, Stay, Stuck, Totals, Transition,
-};
+use crate::model::row::{Connection, Entry, Held, Identity, Loss, Owner, Reason, Stalled, Stay, Stuck, Transition};
 use crate::model::socket::Timer;
 use crate::model::stream::Clock;
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};

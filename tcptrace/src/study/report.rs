@@ -22,10 +22,10 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use self::analysis::{Analysis, Options};
+pub use self::analysis::Analysis;
 pub use self::facts::{is_failure, is_reset};
 pub use self::place::{Placed, placed};
 pub use self::rows::{
-    Bin, By, ChurnRow, Count, CounterRow, FailureRow, Group, GroupRow, OpenRow, Overview, Peak, Point, Property, Range,
-    Report, SHORT_NS, STUDIED, Slow, SlowRow, StateRow, TRACKED,
+    Bin, By, ChurnRow, Count, CounterRow, FailureRow, Group, GroupRow, OpenRow, Options, Overview, Peak, Point,
+    Property, Range, Report, SHORT_NS, STUDIED, Slow, SlowRow, StateRow, TRACKED,
 };

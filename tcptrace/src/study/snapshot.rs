@@ -345,8 +345,7 @@ mod tests {
 
     use super::*;
     use crate::model::event::{Found, Id};
-    use crate::model::socket::Progress;
-    use crate::model::socket::Timer;
+    use crate::model::socket::{Progress, Timer};
     use crate::model::tcp::Comm;
 
     const NETNS: Option<u32> = Some(9);

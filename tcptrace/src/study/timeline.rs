@@ -1,32 +1,18 @@
-//! Lives of connections, drawn to scale: which of them, with their other ends, and as which lines.
+//! Lives of connections: which of them are shown, and with which other ends.
 //!
-//! All of it is pure: [`Selection`] keeps the few that are shown of the many that are read, [`Peers`] finds the other end
-//! of each, and [`layout`] makes lines of them.
+//! [`Selection`] keeps the few that are shown of the many that are read, and [`Peers`] finds the other end of each.
 
-mod axis;
-mod bar;
-mod glyphs;
-mod label;
-mod layout;
 mod life;
 mod pair;
 mod select;
 
 #[cfg(test)]
-mod samples;
-#[cfg(test)]
-mod tests;
-
-use std::io::{self, Write};
-
-use anstyle::Style;
-use jiff::tz::TimeZone;
+pub(crate) mod samples;
 
 use crate::model::names::Names;
 use crate::model::row::Connection;
 use crate::model::stream::{Context, Origin};
 
-pub use self::layout::layout;
 pub use self::life::{Life, Span};
 pub use self::pair::{Group, Peers};
 pub use self::select::{Addresses, Selection};
@@ -43,31 +29,6 @@ pub enum Sort {
     Lifetime,
     /// In the order of their beginning.
     Opened,
-}
-
-/// Where bars begin.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Axis {
-    /// By the clock, unless all bars would be short.
-    #[default]
-    Auto,
-    /// Where they belong by the clock.
-    Clock,
-    /// All at the left.
-    Own,
-}
-
-/// How lines are made.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Columns of the terminal.
-    pub width: usize,
-    /// Nothing but ASCII.
-    pub ascii: bool,
-    /// Where bars begin.
-    pub axis: Axis,
-    /// The zone that times are shown in.
-    pub zone: TimeZone,
 }
 
 /// A connection that is shown.
@@ -107,54 +68,12 @@ impl Item {
     }
 
     /// When it began, as far as that was seen, in ns of Unix time.
-    fn begin(&self) -> i64 {
+    pub fn begin(&self) -> i64 {
         self.context.clock.unix_ns(self.life.begin)
     }
 
     /// When it ended, or was seen last.
-    fn end(&self) -> i64 {
+    pub fn end(&self) -> i64 {
         self.context.clock.unix_ns(self.life.end)
     }
-}
-
-/// A piece of a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Safe to print.
-    pub text: String,
-    /// How it is marked.
-    pub style: Style,
-}
-
-/// A line of the drawing, without its end.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Line(pub Vec<Part>);
-
-impl Line {
-    fn push(&mut self, text: impl Into<String>, style: Style) {
-        let text = text.into();
-        match self.0.last_mut() {
-            Some(last) if last.style == style => last.text.push_str(&text),
-            _ if text.is_empty() => {}
-            _ => self.0.push(Part { text, style }),
-        }
-    }
-}
-
-/// Writes lines.
-///
-/// # Errors
-/// What the writer returns.
-pub fn write(out: &mut impl Write, lines: &[Line], colour: bool) -> io::Result<()> {
-    for line in lines {
-        for Part { text, style } in &line.0 {
-            if colour && !style.is_plain() {
-                write!(out, "{style}{text}{style:#}")?;
-            } else {
-                out.write_all(text.as_bytes())?;
-            }
-        }
-        out.write_all(b"\n")?;
-    }
-    Ok(())
 }

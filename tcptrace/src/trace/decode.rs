@@ -7,8 +7,7 @@ use serde::de::DeserializeOwned;
 use super::encode::Described;
 use super::wire::{self, Body, bit, end_bit, kind, socket_bit};
 use crate::model::counters::Sample;
-use crate::model::event::{Birth, Change, EndFacts, Event, Flow, Found, Holder, Id, Kept, Mini};
-use crate::model::row::Totals;
+use crate::model::event::{Birth, Change, EndFacts, Event, Flow, Found, Holder, Id, Kept, Mini, Totals};
 use crate::model::stream::Item;
 use crate::model::tcp::{Comm, Task, Tuple};
 

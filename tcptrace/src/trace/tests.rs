@@ -16,10 +16,10 @@ use crate::model::counters::Sample;
 use crate::model::criteria::Criteria;
 use crate::model::event::{
     Birth, Cause, Change, EndFacts, Event, Flags, Flow, Found, Holder, Id, Kept, KilledBy, Losses, Mini, MiniEvent,
-    ResetReason,
+    ResetReason, Totals,
 };
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
-use crate::model::row::{Row, Totals};
+use crate::model::row::Row;
 use crate::model::stream::{Clocks, Head, Item, Origin, Summary};
 use crate::model::tcp::{Comm, State, Task, Tuple};
 use crate::replay::{Recordings, Span};

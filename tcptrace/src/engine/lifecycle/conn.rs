@@ -2,10 +2,11 @@
 
 use std::net::Ipv6Addr;
 
-use super::decide::{self, Ending, Role, closer_in};
+use super::decide::{Ending, closer_in};
 use super::stays::Stays;
-use crate::model::event::{Change, ResetReason};
-use crate::model::row::{Held, Identity, Owner, Stay, Totals};
+use crate::model::event::{Change, ResetReason, Totals};
+use crate::model::role::{Role, role};
+use crate::model::row::{Held, Identity, Owner, Stay};
 use crate::model::tcp::{Closer, Comm, OwnerSource, Side, State, Task, Tuple};
 
 /// For the sockets whose cookie is shared: the mini-socket of an earlier connection may live beside a new one.
@@ -337,7 +338,7 @@ impl Conn {
             self.mark(Mark::ShutBoth, change.flags.is_some_and(|flags| flags.rcv_shutdown && flags.send_shutdown));
         }
         let Some(task) = change.task else { return };
-        match decide::role(change, self.is(Mark::ShutEarly)) {
+        match role(change, self.is(Mark::ShutEarly)) {
             Role::Connects => self.own(task, OwnerSource::Connect),
             Role::Listens => self.own(task, OwnerSource::Listen),
             Role::Closes => {

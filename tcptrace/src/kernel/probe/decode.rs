@@ -10,9 +10,8 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::symbols::{Cancelled, Symbols};
 use crate::model::event::{
-    Birth, Change, EndFacts, Event, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
+    Birth, Change, EndFacts, Event, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason, Totals,
 };
-use crate::model::row::Totals;
 use crate::model::tcp::{Comm, State, Task, Tuple};
 
 /// What it takes to understand the records of this kernel.

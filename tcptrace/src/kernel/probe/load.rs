@@ -10,6 +10,7 @@ use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 
 use super::decode::Decoder;
 use super::layout::{Layout, Need};
+use super::programs::{HOLDERS, program};
 use super::ring::Reader;
 use super::stand_in::StandIns;
 use super::symbols::Symbols;
@@ -65,9 +66,6 @@ const CLASSIC: &[(Feature, &str, &str, &str)] = &[
 /// The program that sees what a system call has accepted, and the tracepoints of these.
 const ACCEPTED: &str = "accepted";
 const ACCEPT: [&str; 2] = ["sys_exit_accept", "sys_exit_accept4"];
-
-/// The program that walks through the descriptors of all processes.
-pub(super) const HOLDERS: &str = "holders";
 
 /// What is known of the kernel before anything is loaded.
 struct Surroundings {
@@ -324,11 +322,4 @@ fn attach_classic(ebpf: &mut Ebpf, category: &str, names: &[&str], program_name:
         tracefs::with(|| program.attach(category, name))?;
     }
     Ok(program.fd()?.as_fd().as_raw_fd())
-}
-
-pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, ProgramError>
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    ebpf.program_mut(name).ok_or(ProgramError::UnexpectedProgramType)?.try_into()
 }

@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 use super::ProbeError;
 use super::decode::Decoder;
 use super::kernel;
-use super::load::{HOLDERS, program};
+use super::programs::{HOLDERS, program};
 use super::stand_in::StandIns;
 use crate::model::event::{Event, Losses};
 

@@ -11,7 +11,7 @@ use aya::programs::BtfTracePoint;
 use aya::programs::tp_btf::BtfTracePointLinkId;
 
 use super::kernel;
-use super::load::program;
+use super::programs::program;
 
 /// After so many records without an interruption they seem needless.
 const TRIAL: u64 = 50_000;

@@ -5,29 +5,15 @@ use super::facts::{Facts, is_reset};
 use super::groups::{Groups, Pair, Tally};
 use super::histogram::{Bins, Histogram};
 use super::place::placed;
-use super::rows::{By, Overview, SHORT_NS, STUDIED, Slow};
+use super::rows::{Options, Overview, SHORT_NS, STUDIED, Slow};
 use super::series::{Moment, Series};
 use super::slowest::Slowest;
 use super::survival::Survival;
 use super::who::{Directory, Ends, Local, Machine, Netns, Process, Remote, Within};
+use crate::model::counters::Increase;
 use crate::model::row::{Connection, Held};
 use crate::model::stream::Origin;
 use crate::model::tcp::{Closer, End, Side, State, TimeWaitEnd};
-
-/// What a report shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// What its tables group by; `None`: whatever is asked most often, but every way is told where there is room.
-    pub by: Option<By>,
-    /// How many rows its tables have; the slowest connections too.
-    pub top: usize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { by: None, top: 10 }
-    }
-}
 
 /// Takes in connections, and in the end makes a [`super::Report`] of them. A million of them takes some tens of MiB at
 /// most: groups beyond a number go to the others, and durations are counted in buckets.
@@ -86,6 +72,11 @@ impl Analysis {
             slowest: std::array::from_fn(|_| Slowest::new(options.top)),
             counters: Counters::default(),
         }
+    }
+
+    /// Counts in what no connection shows.
+    pub fn add_counter(&mut self, row: &Increase, origin: &Origin) {
+        self.counters.add(row, origin, &mut self.directory);
     }
 
     /// Counts a connection in: one that has ended, or in the end one that has not.

@@ -6,7 +6,6 @@ use std::collections::hash_map::Entry;
 
 use foldhash::fast::FixedState;
 
-use super::analysis::Analysis;
 use super::rows::{By, CounterRow, Group};
 use super::who::{Directory, Netns};
 use crate::model::counters::{Increase, Unseen};
@@ -40,19 +39,19 @@ impl Sum {
     }
 }
 
-impl Analysis {
+impl Counters {
     /// Counts in what no connection shows.
-    pub fn add_counter(&mut self, row: &Increase, origin: &Origin) {
-        let machine = self.directory.machine(origin);
+    pub(super) fn add(&mut self, row: &Increase, origin: &Origin, directory: &mut Directory) {
+        let machine = directory.machine(origin);
         let netns = Netns { machine, inode: Some(row.netns) };
         let at = origin.context.clock.unix_ns(row.at);
         let sum = Sum { increase: row.increase, first_unix_ns: at, last_unix_ns: at };
-        let Counters { sums, others } = &mut self.counters;
+        let Self { sums, others } = self;
         let has_room = sums.len() < MOST;
         let known = match sums.entry((row.counter, netns)) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) if has_room => {
-                self.directory.name_netns(machine, netns.inode, origin);
+                directory.name_netns(machine, netns.inode, origin);
                 entry.insert(Sum { increase: 0, ..sum })
             }
             Entry::Vacant(_) => others.entry(row.counter).or_insert(Sum { increase: 0, ..sum }),
@@ -61,21 +60,21 @@ impl Analysis {
     }
 
     /// By counter; of each, so many namespaces as tables have rows.
-    pub(super) fn counter_rows(&self) -> Vec<CounterRow> {
-        Unseen::ALL.into_iter().flat_map(|counter| self.rows_of(counter)).collect()
+    pub(super) fn rows(&self, top: usize, directory: &Directory) -> Vec<CounterRow> {
+        Unseen::ALL.into_iter().flat_map(|counter| self.rows_of(counter, top, directory)).collect()
     }
 
-    fn rows_of(&self, counter: Unseen) -> Vec<CounterRow> {
-        let Counters { sums, others } = &self.counters;
+    fn rows_of(&self, counter: Unseen, top: usize, directory: &Directory) -> Vec<CounterRow> {
+        let Self { sums, others } = self;
         let sums = sums.iter().filter(|((of, _), _)| *of == counter);
         let mut sums: Vec<(Netns, Sum)> = sums.map(|((_, netns), sum)| (*netns, *sum)).collect();
         sums.sort_by_key(|(netns, sum)| (Reverse(sum.increase), *netns));
-        let rest = sums.split_off(sums.len().min(self.options.top));
+        let rest = sums.split_off(sums.len().min(top));
         let untold = others.get(&counter);
         let sum = rest.iter().map(|(_, sum)| *sum).chain(untold.copied()).reduce(Sum::and);
         let mut group = Group::others(By::Netns, Some(rest.len() as u64 + u64::from(untold.is_some())));
         group.is_partial = untold.is_some();
-        let named = sums.iter().map(|(netns, sum)| row(counter, netns_group(*netns, &self.directory), *sum));
+        let named = sums.iter().map(|(netns, sum)| row(counter, netns_group(*netns, directory), *sum));
         named.chain(sum.map(|sum| row(counter, group, sum))).collect()
     }
 }
@@ -93,7 +92,7 @@ fn row(counter: Unseen, group: Group, sum: Sum) -> CounterRow {
 mod tests {
     use super::*;
     use crate::model::stream::Summary;
-    use crate::study::report::{Options, testing};
+    use crate::study::report::{Analysis, Options, testing};
 
     #[test]
     fn sums_by_counter_and_namespace() {

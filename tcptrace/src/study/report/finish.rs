@@ -27,7 +27,7 @@ impl Analysis {
             counts: self.counts(),
             states: self.state_rows(&overview),
             churn: self.churn(),
-            counters: self.counter_rows(),
+            counters: self.counters.rows(self.options.top, &self.directory),
             points: self.series.points(overview.from_unix_ns, overview.to_unix_ns, POINTS),
             hosts: summary.hosts.clone(),
             lost: summary.lost.clone(),

@@ -2,11 +2,25 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::analysis::Options;
 use crate::model::counters::Unseen;
 use crate::model::row::{Connection, Held};
 use crate::model::stream::{Context, Lost};
 use crate::model::tcp::{Closer, Comm, End, Side, State, TimeWaitEnd};
+
+/// What a report shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What its tables group by; `None`: whatever is asked most often, but every way is told where there is room.
+    pub by: Option<By>,
+    /// How many rows its tables have; the slowest connections too.
+    pub top: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { by: None, top: 10 }
+    }
+}
 
 /// States whose sockets are counted over time, in the order in which they are stacked.
 pub const TRACKED: [State; 9] = [
@@ -147,7 +161,7 @@ impl Overview {
     /// So many in a second on average; `None` when it took no time.
     pub fn per_second(&self, count: u64) -> Option<f64> {
         let ns = self.duration_ns();
-        (ns > 0).then(|| super::series::per_second(count, ns))
+        (ns > 0).then(|| per_second(count, ns))
     }
 }
 
@@ -483,4 +497,9 @@ impl Group {
     pub fn remote(&self) -> Option<SocketAddr> {
         self.remote_ip.map(|ip| SocketAddr::new(ip, self.remote_port.unwrap_or(0)))
     }
+}
+
+/// How many in a second.
+pub(super) fn per_second(count: u64, ns: u64) -> f64 {
+    count as f64 * 1e9 / ns as f64
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::rows::{Peak, Point, TRACKED};
+use super::rows::{Peak, Point, TRACKED, per_second};
 use crate::model::tcp::State;
 
 /// Buckets that are kept.
@@ -254,11 +254,6 @@ fn highest(peaks: impl Iterator<Item = Peak>) -> Option<Peak> {
 
 fn tracked(state: State) -> Option<usize> {
     TRACKED.iter().position(|tracked| *tracked == state)
-}
-
-/// How many in a second.
-pub(super) fn per_second(count: u64, ns: u64) -> f64 {
-    count as f64 * SECOND as f64 / ns as f64
 }
 
 #[cfg(test)]

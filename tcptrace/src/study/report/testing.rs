@@ -4,8 +4,9 @@ use std::net::Ipv4Addr;
 
 use super::{Analysis, Options, Report};
 use crate::model::counters::{Increase, Unseen};
+use crate::model::event::Totals;
 use crate::model::names::Group;
-use crate::model::row::{Connection, Held, Identity, Owner, Stay, Stuck, Totals};
+use crate::model::row::{Connection, Held, Identity, Owner, Stay, Stuck};
 use crate::model::stream::{Clock, Context, Lost, Origin, Summary};
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
 

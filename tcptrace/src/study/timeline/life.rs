@@ -140,7 +140,7 @@ mod tests {
 
     use super::*;
     use crate::model::row::Stuck;
-    use crate::study::timeline::glyphs::letter;
+    use crate::output::timeline::glyphs::letter;
     use crate::study::timeline::samples::whole;
 
     /// A connection from these times on, in these states (`E5` for 5 ns of ESTABLISHED, `C5+` for 5 or more).

@@ -5,11 +5,11 @@ use crate::model::stream::{Clock, Context, Origin};
 use crate::model::tcp::{Closer, Comm, End, Side, State, TimeWaitEnd};
 use crate::output::samples::{HOSTILE, connection, identity, task, tuple};
 
-pub(super) const MS: u64 = 1_000_000;
-pub(super) const S: u64 = 1_000 * MS;
+pub(crate) const MS: u64 = 1_000_000;
+pub(crate) const S: u64 = 1_000 * MS;
 
 /// 2025-01-02T03:04:05Z at boot.
-pub(super) fn origin() -> Origin {
+pub(crate) fn origin() -> Origin {
     let context = Context { clock: Clock { boot_to_unix_ns: 1_735_787_045_000_000_000 }, ..Context::default() };
     Origin { context, host: "web1".into(), ..Origin::default() }
 }
@@ -19,7 +19,7 @@ fn exactly(stays: &[(State, u64)]) -> Vec<Stay> {
 }
 
 /// What was seen from its beginning to its end.
-pub(super) fn whole(conn: u64, opened: u64, stays: &[(State, u64)]) -> Connection {
+pub(crate) fn whole(conn: u64, opened: u64, stays: &[(State, u64)]) -> Connection {
     let mut whole = connection();
     whole.identity.conn = conn;
     whole.opened_ns = Some(opened);
@@ -30,7 +30,7 @@ pub(super) fn whole(conn: u64, opened: u64, stays: &[(State, u64)]) -> Connectio
 }
 
 /// A client on loopback that closes first.
-pub(super) fn client() -> Connection {
+pub(crate) fn client() -> Connection {
     let stays = [
         (State::SynSent, MS),
         (State::Established, 2 * S),
@@ -45,7 +45,7 @@ pub(super) fn client() -> Connection {
 }
 
 /// Its server, which takes its time.
-pub(super) fn server() -> Connection {
+pub(crate) fn server() -> Connection {
     let stays =
         [(State::SynRecv, MS), (State::Established, 2 * S), (State::CloseWait, 8 * S), (State::LastAck, 20 * MS)];
     let mut server = whole(0x5, S, &stays);
@@ -57,7 +57,7 @@ pub(super) fn server() -> Connection {
 }
 
 /// In CLOSE_WAIT when the recording began, and still when it ended.
-pub(super) fn stuck() -> Connection {
+pub(crate) fn stuck() -> Connection {
     let held = Held::AtLeast(30 * S);
     Connection {
         identity: Identity { conn: 0xbad, side: Side::Unknown, ..identity() },
@@ -84,7 +84,7 @@ pub(super) fn stuck() -> Connection {
 }
 
 /// Of a process whose name is meant to do harm.
-pub(super) fn hostile() -> Connection {
+pub(crate) fn hostile() -> Connection {
     let mut connection = connection();
     connection.identity.owner = connection.identity.owner.map(|owner| Owner { task: task(13, HOSTILE), ..owner });
     connection

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::super::samples::{MS, S, client, origin, server, whole};
-use super::super::{Group, Peers, Selection, Sort};
 use crate::model::row::{Connection, Held, Identity, Stay};
 use crate::model::stream::Origin;
 use crate::model::tcp::{Side, State};
 use crate::output::samples::tuple;
+use crate::study::timeline::samples::{MS, S, client, origin, server, whole};
+use crate::study::timeline::{Group, Peers, Selection, Sort};
 
 fn paired(one: &Connection, of: &Origin, other: &Connection, from: &Origin) -> bool {
     let mut selection = Selection::new(Sort::Lifetime, 20);

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use anstyle::Style;
 use jiff::tz::TimeZone;
 
+use super::Part;
 use super::axis::timestamp;
-use super::{Item, Part};
 use crate::model::row::{Connection, Held};
 use crate::model::tcp::{Closer, State, TimeWaitEnd};
 use crate::output::{end_style, fitting, sanitise, state_style};
+use crate::study::timeline::Item;
 
 /// The kernel's names are at most 15 bytes; only escaped ones are longer, and those are cut.
 const COMM_WIDTH: usize = 15;

@@ -8,9 +8,10 @@ use super::axis::{self, Start};
 use super::bar::{self, Scale};
 use super::glyphs::{ASCII, Marks, UNICODE, ascii, block, letter};
 use super::label::{PIECES, cut, pieces};
-use super::{Axis, Group, Item, Line, Options, Part};
+use super::{Axis, Line, Options, Part};
 use crate::model::tcp::State;
 use crate::output::{human, width};
+use crate::study::timeline::{Group, Item};
 
 /// No narrower: there would be nothing to see.
 const NARROWEST: usize = 20;

@@ -3,7 +3,7 @@
 use crate::model::tcp::State;
 
 /// The letter of a state, or of what nobody knows.
-pub(super) fn letter(state: Option<State>) -> char {
+pub(crate) fn letter(state: Option<State>) -> char {
     match state {
         Some(State::SynSent) => 'S',
         Some(State::SynRecv) => 'R',

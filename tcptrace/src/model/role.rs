@@ -1,0 +1,68 @@
+//! What the task on the CPU has to do with a change of state.
+
+use super::event::{Change, Event, Holder};
+use super::tcp::State;
+
+/// `sk_err` of a socket that `ss -K` or the like has destroyed.
+const ECONNABORTED: u16 = 103;
+
+/// What the current task of a transition is to the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It called `connect`.
+    Connects,
+    /// It called `listen`.
+    Listens,
+    /// It closed or shut down the socket.
+    Closes,
+    /// It destroyed somebody else's socket.
+    Kills,
+    /// It only happened to be on the CPU.
+    Bystander,
+}
+
+/// Transitions made by a system call are the current task's; those made by packets and timers are not.
+pub fn role(change: &Change, shut_early: bool) -> Role {
+    let err = change.end.map_or(0, |end| end.err);
+    match (change.old, change.new) {
+        (State::Closed, State::SynSent) => Role::Connects,
+        (State::Closed, State::Listen) => Role::Listens,
+        _ if change.new == State::Closed && err == ECONNABORTED => Role::Kills,
+        (State::Listen, State::Closed) => Role::Closes,
+        (State::Closed | State::Listen, _) => Role::Bystander,
+        (old, new) if old == new => Role::Closes,
+        // After a shutdown in SYN_RECV the FIN goes out when the connection is established, in soft interrupt.
+        (_, State::FinWait1) if shut_early => Role::Bystander,
+        (_, State::FinWait1) | (State::CloseWait, State::LastAck) => Role::Closes,
+        (old, State::Closed) if err == 0 && closed_by_call(old, change) => Role::Closes,
+        _ => Role::Bystander,
+    }
+}
+
+/// Whether the current task of a change may have made it.
+pub fn is_call(change: &Change) -> bool {
+    !matches!(role(change, false), Role::Bystander)
+}
+
+/// Whether a socket that was closed without an error was so by a system call: no packet and no timer closes a socket
+/// that a process holds, except at the end of a FIN exchange.
+fn closed_by_call(old: State, change: &Change) -> bool {
+    let Some(flags) = change.flags else { return false };
+    match old {
+        State::SynSent => true,
+        State::Established | State::CloseWait | State::SynRecv => !flags.dead,
+        State::FinWait1 | State::FinWait2 => !flags.dead && flags.has_socket && !flags.done,
+        _ => false,
+    }
+}
+
+impl Event {
+    /// Id of the process that has to do with its socket, as far as this event alone can say.
+    pub fn process(&self) -> Option<u32> {
+        match self {
+            Self::Change(change) => change.task.filter(|_| is_call(change)).map(|task| task.pid),
+            Self::Accepted { task, .. } | Self::Holder(Holder { task, .. }) => Some(task.pid),
+            _ => None,
+        }
+    }
+}

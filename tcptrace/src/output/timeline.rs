@@ -1,0 +1,84 @@
+//! Lives of connections, drawn to scale: [`layout`] makes lines of them.
+
+mod axis;
+mod bar;
+pub(crate) mod glyphs;
+mod label;
+mod layout;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write};
+
+use anstyle::Style;
+use jiff::tz::TimeZone;
+
+pub use self::layout::layout;
+
+/// Where bars begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Axis {
+    /// By the clock, unless all bars would be short.
+    #[default]
+    Auto,
+    /// Where they belong by the clock.
+    Clock,
+    /// All at the left.
+    Own,
+}
+
+/// How lines are made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Columns of the terminal.
+    pub width: usize,
+    /// Nothing but ASCII.
+    pub ascii: bool,
+    /// Where bars begin.
+    pub axis: Axis,
+    /// The zone that times are shown in.
+    pub zone: TimeZone,
+}
+
+/// A piece of a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Safe to print.
+    pub text: String,
+    /// How it is marked.
+    pub style: Style,
+}
+
+/// A line of the drawing, without its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Line(pub Vec<Part>);
+
+impl Line {
+    fn push(&mut self, text: impl Into<String>, style: Style) {
+        let text = text.into();
+        match self.0.last_mut() {
+            Some(last) if last.style == style => last.text.push_str(&text),
+            _ if text.is_empty() => {}
+            _ => self.0.push(Part { text, style }),
+        }
+    }
+}
+
+/// Writes lines.
+///
+/// # Errors
+/// What the writer returns.
+pub fn write(out: &mut impl Write, lines: &[Line], colour: bool) -> io::Result<()> {
+    for line in lines {
+        for Part { text, style } in &line.0 {
+            if colour && !style.is_plain() {
+                write!(out, "{style}{text}{style:#}")?;
+            } else {
+                out.write_all(text.as_bytes())?;
+            }
+        }
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
