@@ -2,6 +2,7 @@
 //!
 //! This is the only module that names aya.
 
+mod btf;
 mod decode;
 mod kernel;
 mod layout;

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use btf::types::{Btf, BtfComposite, BtfType};
-
+use super::btf::{Btf, Kind, Type};
 use crate::model::event::ResetReason;
 
 /// Which hooks need a member.
@@ -99,21 +98,26 @@ impl Layout {
     ///
     /// When the BTF cannot be read.
     pub(super) fn from_btf(raw: &[u8]) -> Result<Self, String> {
-        let btf = Btf::load_raw(raw).map_err(|error| error.to_string())?;
-        let types = Types::new(&btf);
+        let btf = Btf::read(raw)?;
+        let wanted = |name: &[u8]| MEMBERS.iter().any(|(_, structure, ..)| structure.as_bytes() == name);
+        let mut structures: HashMap<&[u8], Type<'_>> = HashMap::new();
+        for (name, structure) in btf.each(Kind::Structure).filter(|(name, _)| wanted(name)) {
+            structures.entry(name).or_insert(structure);
+        }
         let mut layout = Self::default();
         for &(symbol, structure, path, need) in MEMBERS {
-            match types.offset(structure, path) {
+            let offset = structures.get(structure.as_bytes()).and_then(|structure| btf.offset(*structure, path));
+            match offset {
                 Some(offset) => layout.offsets.push((symbol, offset)),
                 None => layout.missing.push((need, format!("{structure}.{path}"))),
             }
         }
         for name in ["kfree_skb", "tcp_send_reset"] {
-            if let Some(count) = types.tracepoint_arguments(name) {
+            if let Some(count) = tracepoint_arguments(&btf, name) {
                 layout.arguments.insert(name, count);
             }
         }
-        layout.reset_reasons = types.reset_reasons();
+        layout.reset_reasons = reset_reasons(&btf);
         Ok(layout)
     }
 
@@ -130,100 +134,31 @@ impl Layout {
     }
 }
 
-/// The types that are looked up by name.
-struct Types<'a> {
-    btf: &'a Btf<'a>,
-    structures: HashMap<&'a str, &'a BtfComposite<'a>>,
+/// Arguments of `btf_trace_NAME`, a pointer to a function whose first argument is the tracer's own.
+fn tracepoint_arguments(btf: &Btf<'_>, name: &str) -> Option<usize> {
+    let typedef = btf.named(Kind::Typedef, &format!("btf_trace_{name}"))?;
+    let prototype = btf.target(btf.target(typedef)?)?;
+    Btf::parameters(prototype)?.checked_sub(1)
 }
 
-impl<'a> Types<'a> {
-    fn new(btf: &'a Btf<'a>) -> Self {
-        let mut structures = HashMap::new();
-        for structure in btf.types().iter().filter_map(|ty| match ty {
-            BtfType::Struct(structure) => Some(structure),
-            _ => None,
-        }) {
-            if MEMBERS.iter().any(|(_, name, _, _)| *name == structure.name) {
-                structures.entry(structure.name).or_insert(structure);
-            }
+fn reset_reasons(btf: &Btf<'_>) -> Vec<ResetReason> {
+    let mut by_number = Vec::new();
+    let Some(reasons) = btf.named(Kind::Enumeration, "sk_rst_reason") else { return by_number };
+    for (name, number) in btf.variants(reasons) {
+        let Ok(number) = u8::try_from(number).map(usize::from) else { continue };
+        if by_number.len() <= number {
+            by_number.resize(number + 1, ResetReason::Other);
         }
-        Self { btf, structures }
-    }
-
-    /// Offset in bytes of a member, which may lie in anonymous structures and unions.
-    fn offset(&self, structure: &str, path: &str) -> Option<u32> {
-        let mut composite = *self.structures.get(structure)?;
-        let mut bits = 0;
-        let mut parts = path.split('.').peekable();
-        while let Some(name) = parts.next() {
-            let (offset, type_id) = self.member(composite, name)?;
-            bits += offset;
-            if parts.peek().is_some() {
-                composite = self.composite(type_id)?;
-            }
-        }
-        bits.is_multiple_of(8).then_some(bits / 8)
-    }
-
-    fn member(&self, composite: &BtfComposite<'_>, name: &str) -> Option<(u32, u32)> {
-        composite.members.iter().find_map(|member| {
-            if member.name == name {
-                return (member.bit_size == 0).then_some((member.bit_offset, member.type_id));
-            }
-            if !member.name.is_empty() {
-                return None;
-            }
-            let (offset, type_id) = self.member(self.composite(member.type_id)?, name)?;
-            Some((member.bit_offset + offset, type_id))
-        })
-    }
-
-    fn composite(&self, type_id: u32) -> Option<&'a BtfComposite<'a>> {
-        match self.btf.type_by_id(self.btf.skip_mods_and_typedefs(type_id)) {
-            BtfType::Struct(composite) | BtfType::Union(composite) => Some(composite),
-            _ => None,
-        }
-    }
-
-    /// Arguments of `btf_trace_NAME`, a pointer to a function whose first argument is the tracer's own.
-    fn tracepoint_arguments(&self, name: &str) -> Option<usize> {
-        let typedef = format!("btf_trace_{name}");
-        let pointer = self.btf.types().iter().find_map(|ty| match ty {
-            BtfType::Typedef(ty) if ty.name == typedef => Some(ty.type_id),
-            _ => None,
-        })?;
-        let BtfType::Ptr(pointer) = self.btf.type_by_id(pointer) else { return None };
-        match self.btf.type_by_id(pointer.type_id) {
-            BtfType::FuncProto(proto) => proto.params.len().checked_sub(1),
-            _ => None,
-        }
-    }
-
-    fn reset_reasons(&self) -> Vec<ResetReason> {
-        let Some(reasons) = self.btf.types().iter().find_map(|ty| match ty {
-            BtfType::Enum(ty) if ty.name == "sk_rst_reason" => Some(ty),
-            _ => None,
-        }) else {
-            return Vec::new();
+        by_number[number] = match name.strip_prefix(b"SK_RST_REASON_TCP_") {
+            Some(b"ABORT_ON_DATA") => ResetReason::AbortOnData,
+            Some(b"ABORT_ON_CLOSE") => ResetReason::AbortOnClose,
+            Some(b"ABORT_ON_LINGER") => ResetReason::AbortOnLinger,
+            Some(b"ABORT_ON_MEMORY") => ResetReason::AbortOnMemory,
+            Some(b"KEEPALIVE_TIMEOUT") => ResetReason::KeepaliveTimeout,
+            _ => ResetReason::Other,
         };
-        let mut by_number = Vec::new();
-        for reason in &reasons.values {
-            let Ok(number) = u8::try_from(reason.value) else { continue };
-            let number = usize::from(number);
-            if by_number.len() <= number {
-                by_number.resize(number + 1, ResetReason::Other);
-            }
-            by_number[number] = match reason.name.trim_start_matches("SK_RST_REASON_TCP_") {
-                "ABORT_ON_DATA" => ResetReason::AbortOnData,
-                "ABORT_ON_CLOSE" => ResetReason::AbortOnClose,
-                "ABORT_ON_LINGER" => ResetReason::AbortOnLinger,
-                "ABORT_ON_MEMORY" => ResetReason::AbortOnMemory,
-                "KEEPALIVE_TIMEOUT" => ResetReason::KeepaliveTimeout,
-                _ => ResetReason::Other,
-            };
-        }
-        by_number
     }
+    by_number
 }
 
 #[cfg(test)]
