@@ -2,10 +2,10 @@
 
 use std::net::Ipv6Addr;
 
-use super::decide::{self, Ending, Role, closer_in};
+use super::decide::{self, Role, closer_in};
 use super::stays::Stays;
 use crate::model::event::{Change, ResetReason};
-use crate::model::row::{Held, Identity, Owner, Stay, Totals};
+use crate::model::row::{Ending, Held, Identity, Owner, Stay, Totals};
 use crate::model::tcp::{Closer, Comm, OwnerSource, Side, State, Task, Tuple};
 
 /// For the sockets whose cookie is shared: the mini-socket of an earlier connection may live beside a new one.
