@@ -113,7 +113,7 @@ impl TraceArgs {
     }
 
     /// Reads the traces, and hands over each row that the live commands would have shown, in the order of time; after
-    /// those, if asked for, the connections that were still open in the end ([`Row::stuck`]).
+    /// those, if asked for, the connections that were still open in the end ([`Status::Open`](crate::model::row::Status::Open)).
     pub(super) fn read(
         &self,
         config: Config,

@@ -119,7 +119,7 @@ fn each_connection(
     let mut each = |row: &Row, origin: &Origin| {
         // One that is over, its descriptor still open, has come up before.
         if let Row::Connection(connection) = row
-            && (connection.stuck.is_none() || connection.is_open())
+            && !connection.ended_before()
         {
             each(connection, origin);
         }

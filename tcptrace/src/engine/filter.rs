@@ -93,7 +93,7 @@ impl Filter {
         if !self.by_connection {
             return self.put(row, Verdict::Shown, out);
         }
-        if row.stuck().is_some() {
+        if row.is_standing() {
             // It is of use now or never.
             let known = self.decided.get(&conn).copied().or_else(|| self.criteria.decide(&row, names));
             let verdict = known.unwrap_or_else(|| self.criteria.give_up_on(&row, names));

@@ -1,12 +1,16 @@
 //! What the engine concludes: the rows that every output renders.
 
+mod status;
+
 use std::fmt;
 
 use crate::model::counters::Increase;
 use crate::model::event::{Cause, Kept, Totals};
 use crate::model::finding::Finding;
-use crate::model::socket::Timer;
+use crate::model::socket::{Holding, Timer};
 use crate::model::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
+
+pub use self::status::{Ending, Report, Stalled, Status, Stuck};
 
 /// A duration in ns that says how much of it was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -107,39 +111,6 @@ pub struct Transition {
     pub stuck: Option<Stuck>,
 }
 
-/// A socket that has been in one state for long, and still is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stuck {
-    /// The state: one that waits for somebody, or [`State::Closed`] when the connection is over and its descriptor is
-    /// still open.
-    pub state: State,
-    /// How long; in [`State::Established`], for how long the peer has acknowledged nothing of what was written.
-    pub age: Held,
-    /// Who has a descriptor of it at this moment, and which: the first process, if there are several.
-    pub holder: Option<(Task, u32)>,
-    /// How many descriptors of it there are; `None` when nobody looked.
-    pub holders: Option<u32>,
-    /// Whether the socket of a server was accepted; `None` when unknown.
-    pub accepted: Option<bool>,
-    /// Who listens, if it was not accepted and that is one process.
-    pub listener: Option<Task>,
-    /// It is over now: the descriptor was closed.
-    pub released: bool,
-    /// It does not wait for long: it was only still open when the recording ended.
-    pub merely_open: bool,
-    /// How far its data has come; `None` when nobody looked.
-    pub stalled: Option<Stalled>,
-}
-
-/// How far the data of a socket has come that stays in its state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stalled {
-    /// Bytes written that the peer has not acknowledged, a FIN among them.
-    pub unacked: u32,
-    /// Bytes that the peer has acknowledged or sent since the first look at it in this state.
-    pub bytes_since: u64,
-}
-
 /// One state of a connection's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stay {
@@ -149,37 +120,53 @@ pub struct Stay {
     pub held: Held,
 }
 
-/// A connection that has ended.
+/// A connection, ended or open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// Which.
     pub identity: Identity,
     /// When it began, in ns of `CLOCK_BOOTTIME`; `None` when that was not seen.
     pub opened_ns: Option<u64>,
-    /// When it ended.
-    pub closed_ns: u64,
+    /// When it ended, or was looked at while it was open, in ns of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// What has become of it by then.
+    pub status: Status,
     /// Who closed.
     pub closer: Closer,
-    /// How.
-    pub end: End,
     /// The process that closed it, which need not be its owner.
     pub closed_by: Option<Task>,
     /// The states it went through, in order.
     pub stays: Vec<Stay>,
-    /// How its TIME_WAIT ended; `None` when none was due or it is not over.
-    pub time_wait_end: Option<TimeWaitEnd>,
     /// What the socket had counted when it was closed; `None` where nobody saw it, or bytes may have bypassed TCP.
     pub totals: Option<Totals>,
     /// Whether everything of it was seen.
     pub complete: bool,
-    /// It has not ended, or its descriptor is still open: what is known so far.
-    pub stuck: Option<Box<Stuck>>,
 }
 
 impl Connection {
     /// Whether it has not ended.
     pub fn is_open(&self) -> bool {
-        self.stuck.as_ref().is_some_and(|stuck| stuck.state != State::Closed)
+        self.status.open().is_some()
+    }
+
+    /// Whether an earlier row has told of its end: only its descriptor is, or was until now, left.
+    pub fn ended_before(&self) -> bool {
+        matches!(self.status, Status::Unreleased { .. } | Status::Released { .. })
+    }
+
+    /// When it ended; `None` where its row does not say that.
+    pub fn closed_ns(&self) -> Option<u64> {
+        matches!(self.status, Status::Ended(_)).then_some(self.boot_ns)
+    }
+
+    /// How it ended; `None` while it is open.
+    pub fn end(&self) -> Option<End> {
+        self.status.ending().map(|ending| ending.end)
+    }
+
+    /// How its TIME_WAIT ended; `None` when none was due, or the connection is open.
+    pub fn time_wait_end(&self) -> Option<TimeWaitEnd> {
+        self.status.ending()?.time_wait
     }
 
     /// How long it was in a state; [`Held::Unknown`] where it never was or nobody saw.
@@ -227,7 +214,7 @@ impl fmt::Display for Loss {
 pub enum Row {
     /// A change of state.
     Transition(Transition),
-    /// The end of a connection.
+    /// The end of a connection, or a look at one.
     Connection(Connection),
     /// Something is missing here.
     Loss(Loss),
@@ -238,12 +225,12 @@ pub enum Row {
 }
 
 impl Row {
-    /// What is stuck, if it is about that.
-    pub fn stuck(&self) -> Option<&Stuck> {
+    /// Whether it is about a socket that stays as it is, rather than about a change or an end.
+    pub fn is_standing(&self) -> bool {
         match self {
-            Self::Transition(row) => row.stuck.as_ref(),
-            Self::Connection(row) => row.stuck.as_deref(),
-            Self::Loss(_) | Self::Audit(_) | Self::Counter(_) => None,
+            Self::Transition(row) => row.stuck.is_some(),
+            Self::Connection(row) => !matches!(row.status, Status::Ended(_)),
+            Self::Loss(_) | Self::Audit(_) | Self::Counter(_) => false,
         }
     }
 
@@ -260,7 +247,7 @@ impl Row {
     pub fn boot_ns(&self) -> u64 {
         match self {
             Self::Transition(row) => row.boot_ns,
-            Self::Connection(row) => row.closed_ns,
+            Self::Connection(row) => row.boot_ns,
             Self::Loss(row) => row.boot_ns,
             Self::Audit(Finding::Counter(row)) => row.at,
             Self::Audit(Finding::Verdict(row)) => row.at,
@@ -282,8 +269,12 @@ pub struct Entry {
     pub kept: Kept,
     /// Who closed, as far as its state tells.
     pub closer: Option<Closer>,
-    /// Its age in this state, and who has it.
-    pub stay: Stuck,
+    /// How long it has been in this state.
+    pub age: Held,
+    /// Who has a descriptor of it; `None` when nobody was found.
+    pub holding: Option<Holding>,
+    /// Who listens for it, if nobody has accepted it and that is one process.
+    pub listener: Option<Task>,
     /// How much of its TIME_WAIT is left, in ns.
     pub time_wait_left_ns: Option<u64>,
     /// Bytes received that its process has not read; of a listener, the connections that wait to be accepted.

@@ -1,7 +1,7 @@
 //! What every row consists of: name, unit, meaning and value of each field, in order.
 //!
 //! These tables are the only definition of JSON and CSV. Fields may be added; none is ever renamed, moved in meaning or
-//! dropped. The fields of a socket that is stuck follow those of its row: always in CSV, in JSON on such rows only.
+//! dropped. The fields of a socket that stays as it is follow those of its row: always in CSV, in JSON on such rows only.
 
 mod audit;
 mod connection;
@@ -134,7 +134,7 @@ pub trait Streamed: Identified + Sized + 'static {
     /// What such rows are called.
     const KIND: &'static str;
 
-    /// Its fields, and those that only a socket has that is stuck.
+    /// Its fields, and those that only a socket has that stays as it is.
     fn fields() -> [&'static [Field<Self>]; 2];
 
     /// When it happened, in ns of `CLOCK_BOOTTIME`.

@@ -87,7 +87,8 @@ impl<W: Write> Printer for Json<W> {
     }
 
     fn connection(&mut self, row: &Connection, context: &Context) -> io::Result<()> {
-        self.object([CONNECTION_FIELDS, if row.stuck.is_some() { STUCK_CONNECTION_FIELDS } else { &[] }], row, context)
+        let standing = if row.status.lasting().is_some() { STUCK_CONNECTION_FIELDS } else { &[] };
+        self.object([CONNECTION_FIELDS, standing], row, context)
     }
 
     fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {

@@ -7,8 +7,10 @@ use crate::model::counters::{Increase, Unseen};
 use crate::model::event::{Cause, Kept, Totals};
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
 use crate::model::names::{Group, Names};
-use crate::model::row::{Connection, Entry, Held, Identity, Loss, Owner, Reason, Stalled, Stay, Stuck, Transition};
-use crate::model::socket::Timer;
+use crate::model::row::{
+    Connection, Ending, Entry, Held, Identity, Loss, Owner, Reason, Report, Stalled, Status, Stay, Stuck, Transition,
+};
+use crate::model::socket::{Holding, Timer};
 use crate::model::stream::Clock;
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
 use crate::study::snapshot::{By, Count, Shares};
@@ -146,56 +148,52 @@ pub(crate) fn transitions() -> Vec<Transition> {
             closed_by: Some(task(99, Comm::from("worker"))),
             ..closed
         },
-        Transition { stuck: Some(held_open()), ..waiting(State::CloseWait) },
-        Transition { stuck: Some(Stuck { holders: Some(3), ..held_open() }), ..waiting(State::CloseWait) },
-        Transition { stuck: Some(never_accepted()), ..waiting(State::CloseWait) },
+        Transition { stuck: Some(Stuck::Waiting(held_open())), ..waiting(State::CloseWait) },
         Transition {
-            stuck: Some(lingering()),
+            stuck: Some(Stuck::Waiting(Report { holders: Some(3), ..held_open() })),
+            ..waiting(State::CloseWait)
+        },
+        Transition { stuck: Some(Stuck::Waiting(never_accepted())), ..waiting(State::CloseWait) },
+        Transition {
+            stuck: Some(Stuck::Waiting(lingering())),
             reason: Some(Reason::End(End::ResetReceived)),
             ..waiting(State::Closed)
         },
         Transition {
-            stuck: Some(Stuck { released: true, holder: None, holders: None, ..lingering() }),
+            stuck: Some(Stuck::Released { accepted: Some(true) }),
             reason: Some(Reason::End(End::ResetReceived)),
             ..waiting(State::Closed)
         },
     ]
 }
 
+/// How long sockets have been stuck.
+const AGE: Held = Held::Exactly(31_200_000_000);
+
 fn waiting(state: State) -> Transition {
-    Transition {
-        old: state,
-        new: state,
-        held: Held::Exactly(31_200_000_000),
-        closer: Some(Closer::Passive),
-        ..transition()
-    }
+    Transition { old: state, new: state, held: AGE, closer: Some(Closer::Passive), ..transition() }
 }
 
 /// In CLOSE_WAIT, because nginx does not close it.
-pub(crate) fn held_open() -> Stuck {
-    Stuck {
-        state: State::CloseWait,
-        age: Held::Exactly(31_200_000_000),
+pub(crate) fn held_open() -> Report {
+    Report {
         holder: Some((task(80, Comm::from("nginx")), 12)),
         holders: Some(1),
         accepted: Some(true),
         listener: None,
-        released: false,
-        merely_open: false,
         stalled: Some(Stalled { unacked: 4_321, bytes_since: 0 }),
     }
 }
 
 /// In CLOSE_WAIT, because nginx does not accept it.
-pub(crate) fn never_accepted() -> Stuck {
+pub(crate) fn never_accepted() -> Report {
     let listener = Some(task(80, Comm::from("nginx")));
-    Stuck { holder: None, holders: Some(0), accepted: Some(false), listener, ..held_open() }
+    Report { holder: None, holders: Some(0), accepted: Some(false), listener, ..held_open() }
 }
 
 /// Over, but nginx has not closed its descriptor.
-pub(crate) fn lingering() -> Stuck {
-    Stuck { state: State::Closed, stalled: None, ..held_open() }
+pub(crate) fn lingering() -> Report {
+    Report { stalled: None, ..held_open() }
 }
 
 /// curl's whole life, closed by curl, with a TIME_WAIT that ran out.
@@ -210,12 +208,11 @@ pub(crate) fn connection() -> Connection {
     Connection {
         identity: identity(),
         opened_ns: Some(1_000_000_000),
-        closed_ns: 65_500_500_000,
+        boot_ns: 65_500_500_000,
+        status: ended(End::Fin, Some(TimeWaitEnd::Expired)),
         closer: Closer::Active,
-        end: End::Fin,
         closed_by: Some(task(4242, Comm::from("curl"))),
         stays: stays.map(|(state, ns)| Stay { state, held: Held::Exactly(ns) }).into(),
-        time_wait_end: Some(TimeWaitEnd::Expired),
         totals: Some(Totals {
             bytes_sent: 1_234,
             bytes_received: 3_600_000,
@@ -224,8 +221,11 @@ pub(crate) fn connection() -> Connection {
             srtt_us: Some(250),
         }),
         complete: true,
-        stuck: None,
     }
+}
+
+pub(crate) fn ended(end: End, time_wait: Option<TimeWaitEnd>) -> Status {
+    Status::Ended(Ending { end, time_wait })
 }
 
 /// One row of everything that is shown in its own way.
@@ -245,50 +245,44 @@ pub(crate) fn connections() -> Vec<Connection> {
                 (State::CloseWait, Held::Exactly(3_600_000_000_000)),
                 (State::LastAck, Held::Exactly(50_000)),
             ]),
-            time_wait_end: None,
+            status: ended(End::Fin, None),
             totals: None,
             complete: false,
             ..base.clone()
         },
         Connection {
             stays: stays(&[(State::TimeWait, Held::Exactly(1_200_000_000))]),
-            time_wait_end: Some(TimeWaitEnd::Reused),
+            status: ended(End::Fin, Some(TimeWaitEnd::Reused)),
             ..base.clone()
         },
-        Connection { time_wait_end: Some(TimeWaitEnd::Refused), ..base.clone() },
+        Connection { status: ended(End::Fin, Some(TimeWaitEnd::Refused)), ..base.clone() },
         Connection {
             identity: Identity { owner: Some(hostile), ..identity() },
             closer: Closer::ResetLocal,
-            end: End::ResetUnreadData,
+            status: ended(End::ResetUnreadData, None),
             closed_by: Some(task(13, HOSTILE)),
-            time_wait_end: None,
             ..base.clone()
         },
         Connection {
             identity: Identity { tuple: tuple("127.0.0.1:0", "127.0.0.1:80"), ..identity() },
             closer: Closer::NeverEstablished,
-            end: End::NoLocalPort,
+            status: ended(End::NoLocalPort, None),
             stays: Vec::new(),
-            time_wait_end: None,
             totals: Some(Totals::default()),
             ..base.clone()
         },
         Connection {
-            stuck: Some(Box::new(held_open())),
+            status: Status::Waiting { state: State::CloseWait, age: AGE, report: Box::new(held_open()) },
             closer: Closer::Passive,
-            end: End::Unknown,
             stays: stays(&[(State::CloseWait, Held::AtLeast(31_200_000_000))]),
             closed_by: None,
-            time_wait_end: None,
             totals: None,
             ..base.clone()
         },
         Connection {
-            stuck: Some(Box::new(lingering())),
+            status: Status::Unreleased { ending: End::ResetReceived.into(), age: AGE, report: Box::new(lingering()) },
             closer: Closer::ResetRemote,
-            end: End::ResetReceived,
             closed_by: None,
-            time_wait_end: None,
             ..base
         },
     ]
@@ -302,7 +296,9 @@ fn socket() -> Entry {
         state: State::Established,
         kept: Kept::Held,
         closer: None,
-        stay: Stuck { age: Held::Unknown, ..held_open() },
+        age: Held::Unknown,
+        holding: Some(Holding { task: task(80, Comm::from("nginx")), fd: 12, count: 1 }),
+        listener: None,
         time_wait_left_ns: None,
         recv_queue: 17,
         send_queue: 1_048_576,
@@ -317,15 +313,14 @@ fn socket() -> Entry {
 /// One row of everything that is shown in its own way.
 pub(crate) fn sockets() -> Vec<Entry> {
     let nobody = Identity { owner: None, ..identity() };
-    let unheld = Stuck { age: Held::Unknown, listener: None, holders: None, ..never_accepted() };
-    let base = Entry { identity: nobody, stay: unheld, inode: 0, ..socket() };
+    let base = Entry { identity: nobody, holding: None, inode: 0, ..socket() };
     let hostile = Owner { task: task(13, HOSTILE), source: OwnerSource::Scan };
     vec![
         socket(),
         Entry {
             identity: Identity { tuple: tuple("[::]:22", "[::]:0"), owner: Some(hostile), ..identity() },
             state: State::Listen,
-            stay: Stuck { holders: Some(4), ..socket().stay },
+            holding: socket().holding.map(|holding| Holding { count: 4, ..holding }),
             ..socket()
         },
         Entry {
@@ -349,10 +344,10 @@ pub(crate) fn sockets() -> Vec<Entry> {
             timer: Timer::TimeWait,
             timer_left_ns: 45_678_000_000,
             time_wait_left_ns: Some(45_678_000_000),
-            stay: Stuck { age: Held::AtLeast(14_322_000_000), ..unheld },
+            age: Held::AtLeast(14_322_000_000),
             ..base
         },
-        Entry { kept: Kept::Queued, state: State::CloseWait, stay: never_accepted(), ..base },
+        Entry { kept: Kept::Queued, state: State::CloseWait, age: AGE, listener: never_accepted().listener, ..base },
         Entry { kept: Kept::Queued, state: State::SynRecv, ..base },
         Entry {
             identity: Identity { tuple: tuple("[fe80::1]:45678", "[fe80::2]:443"), ..identity() },

@@ -10,8 +10,8 @@ use rstest::rstest;
 use super::fields::{CONNECTION_FIELDS, STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, TRANSITION_FIELDS};
 use super::samples::{self, CONTEXT};
 use super::{Context, Format, Json, Kind, Printer, TextOptions};
-use crate::model::row::{Connection, Identity, Owner, Row, Transition};
-use crate::model::tcp::{Comm, OwnerSource};
+use crate::model::row::{Connection, Held, Identity, Owner, Row, Status, Transition};
+use crate::model::tcp::{Comm, End, OwnerSource, State};
 
 const PLAIN: TextOptions = TextOptions { colour: false, states: false, zone: TimeZone::UTC };
 
@@ -200,7 +200,7 @@ fn sockets_as_json() {
     {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"7","protocol":"tcp","family":"ipv6","local":"[2001:db8:1234:5678:9abc:def0:1234:5678]:45678","remote":"[::1]:80","netns":null,"netns_name":null,"state":"FIN_WAIT1","kept":"orphan","age_ns":null,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":null,"timer_left_ns":null,"retransmits":0,"pid":null,"comm":null,"fd":null,"holders":null,"owner_source":"unknown","inode":null,"uid":null,"cgroup":null,"cgroup_id":null,"container":null,"unit":null,"listener_pid":null,"listener_comm":null}
     {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"FIN_WAIT2","kept":"mini","age_ns":null,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":"timewait","timer_left_ns":1000000,"retransmits":0,"pid":null,"comm":null,"fd":null,"holders":null,"owner_source":"unknown","inode":null,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":null,"listener_comm":null}
     {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"TIME_WAIT","kept":"mini","age_ns":14322000000,"age_at_least":true,"time_wait_left_ns":45678000000,"recv_queue":17,"send_queue":1048576,"timer":"timewait","timer_left_ns":45678000000,"retransmits":0,"pid":null,"comm":null,"fd":null,"holders":null,"owner_source":"unknown","inode":null,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":null,"listener_comm":null}
-    {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"CLOSE_WAIT","kept":"queued","age_ns":31200000000,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":null,"timer_left_ns":null,"retransmits":0,"pid":null,"comm":null,"fd":null,"holders":0,"owner_source":"unknown","inode":null,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":80,"listener_comm":"nginx"}
+    {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"CLOSE_WAIT","kept":"queued","age_ns":31200000000,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":null,"timer_left_ns":null,"retransmits":0,"pid":null,"comm":null,"fd":null,"holders":null,"owner_source":"unknown","inode":null,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":80,"listener_comm":"nginx"}
     {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"SYN_RECV","kept":"queued","age_ns":null,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":null,"timer_left_ns":null,"retransmits":0,"pid":null,"comm":null,"fd":null,"holders":null,"owner_source":"unknown","inode":null,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":null,"listener_comm":null}
     {"event":"socket","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"conn":"a1b2","protocol":"tcp","family":"ipv6","local":"[fe80::1%eth0]:45678","remote":"[fe80::2%eth0]:443","netns":4026532000,"netns_name":"blue\\x1b[2J","state":"ESTABLISHED","kept":"held","age_ns":null,"age_at_least":false,"time_wait_left_ns":null,"recv_queue":17,"send_queue":1048576,"timer":null,"timer_left_ns":null,"retransmits":0,"pid":4242,"comm":"curl","fd":12,"holders":1,"owner_source":"connect","inode":4711,"uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","listener_pid":null,"listener_comm":null}
     "##);
@@ -216,7 +216,7 @@ fn sockets_as_csv() {
     socket,2025-01-02T03:04:06.234567890Z,1234567890,7,tcp,ipv6,[2001:db8:1234:5678:9abc:def0:1234:5678]:45678,[::1]:80,,,FIN_WAIT1,orphan,,false,,17,1048576,,,0,,,,,unknown,,,,,,,,
     socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,blue\x1b[2J,FIN_WAIT2,mini,,false,,17,1048576,timewait,1000000,0,,,,,unknown,,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,,
     socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,blue\x1b[2J,TIME_WAIT,mini,14322000000,true,45678000000,17,1048576,timewait,45678000000,0,,,,,unknown,,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,,
-    socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,blue\x1b[2J,CLOSE_WAIT,queued,31200000000,false,,17,1048576,,,0,,,,0,unknown,,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,80,nginx
+    socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,blue\x1b[2J,CLOSE_WAIT,queued,31200000000,false,,17,1048576,,,0,,,,,unknown,,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,80,nginx
     socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv4,10.0.0.1:45678,10.0.0.2:443,4026532000,blue\x1b[2J,SYN_RECV,queued,,false,,17,1048576,,,0,,,,,unknown,,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,,
     socket,2025-01-02T03:04:06.234567890Z,1234567890,a1b2,tcp,ipv6,[fe80::1%eth0]:45678,[fe80::2%eth0]:443,4026532000,blue\x1b[2J,ESTABLISHED,held,,false,,17,1048576,,,0,4242,curl,12,1,connect,4711,1000,/system.slice/docker-0123abcd.scope,77,0123abcd,docker-0123abcd.scope,,
     "##);
@@ -365,6 +365,26 @@ fn connections_as_json() {
     {"event":"stuck","opened":"2025-01-02T03:04:06.000000000Z","closed":null,"boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"passive","end":null,"states":[{"state":"CLOSE_WAIT","ns":31200000000,"at_least":true}],"established_ns":null,"close_wait_ns":31200000000,"time_wait_ns":null,"time_wait_end":null,"bytes_sent":null,"bytes_received":null,"bytes_unread":null,"retransmits":null,"srtt_us":null,"close_pid":null,"close_tid":null,"close_comm":null,"complete":true,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","state":"CLOSE_WAIT","age_ns":31200000000,"age_at_least":false,"holder_pid":80,"holder_comm":"nginx","fd":12,"holders":1,"accepted":true,"listener_pid":null,"listener_comm":null,"bytes_unacked":4321,"bytes_since":0}
     {"event":"stuck","opened":"2025-01-02T03:04:06.000000000Z","closed":null,"boot_ns":65500500000,"conn":"a1b2","protocol":"tcp","family":"ipv4","local":"10.0.0.1:45678","remote":"10.0.0.2:443","netns":4026532000,"pid":4242,"tid":4243,"comm":"curl","uid":1000,"cgroup":"/system.slice/docker-0123abcd.scope","owner_source":"connect","side":"client","closer":"reset_remote","end":"reset_received","states":[{"state":"ESTABLISHED","ns":5000000,"at_least":false}],"established_ns":5000000,"close_wait_ns":null,"time_wait_ns":null,"time_wait_end":null,"bytes_sent":1234,"bytes_received":3600000,"bytes_unread":17,"retransmits":3,"srtt_us":250,"close_pid":null,"close_tid":null,"close_comm":null,"complete":true,"netns_name":"blue\\x1b[2J","cgroup_id":77,"container":"0123abcd","unit":"docker-0123abcd.scope","state":"CLOSED","age_ns":31200000000,"age_at_least":false,"holder_pid":80,"holder_comm":"nginx","fd":12,"holders":1,"accepted":true,"listener_pid":null,"listener_comm":null,"bytes_unacked":null,"bytes_since":null}
     "##);
+}
+
+/// A healthy connection that is looked at is open; stuck is only what waits too long.
+#[rstest]
+#[case::ended(samples::ended(End::Fin, None), "connection")]
+#[case::open(Status::Open { state: State::Established, age: Held::Unknown, accepted: None }, "open")]
+#[case::waiting(Status::Waiting { state: State::CloseWait, age: Held::Unknown, report: Box::default() }, "stuck")]
+#[case::unreleased(
+    Status::Unreleased { ending: End::Fin.into(), age: Held::Unknown, report: Box::default() },
+    "stuck"
+)]
+#[case::released(Status::Released { ending: End::Fin.into(), age: Held::Unknown, accepted: None }, "released")]
+fn what_has_become_of_a_connection(#[case] status: Status, #[case] event: &str) {
+    let row = Connection { status, ..samples::connection() };
+    let text = rendered(|out| Json::new(out).connection(&row, &CONTEXT));
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(json["event"], event);
+    assert_eq!(json["closed"].is_null(), event != "connection", "{json}");
+    assert_eq!(json["end"].is_null(), row.is_open(), "{json}");
+    assert_eq!(json.get("state").is_some(), event != "connection", "{json}");
 }
 
 #[test]

@@ -196,11 +196,11 @@ impl<W: Write> Text<W> {
 
     /// SIDE, CLOSER and END.
     fn how_it_ended(&mut self, row: &Connection) {
-        let style = self.coloured(style::end(row.closer, row.end));
+        let style = self.coloured(style::end(row.closer, row.end()));
         let Self { columns, line, .. } = self;
         columns.side.cell(line, Style::new(), |to| word(to, row.identity.side.as_str()));
         columns.closer.cell(line, style, |to| word(to, row.closer.as_str()));
-        let end = if row.is_open() { "-" } else { row.end.as_str() };
+        let end = row.end().map_or("-", End::as_str);
         columns.end.cell(line, style, |to| word(to, end));
     }
 
@@ -263,7 +263,7 @@ impl<W: Write> Printer for Text<W> {
     }
 
     fn connection(&mut self, row: &Connection, context: &Context) -> io::Result<()> {
-        self.time(context.clock.unix_ns(row.closed_ns));
+        self.time(context.clock.unix_ns(row.boot_ns));
         self.how_it_ended(row);
         self.who_and_where(&row.identity);
         self.how_long(row);
@@ -347,7 +347,7 @@ fn bytes(to: &mut Vec<u8>, bytes: u64) {
 
 /// How long it was and, unless it just ran out, why it ended; or why there was none.
 fn time_wait(to: &mut Vec<u8>, row: &Connection) {
-    let why = row.time_wait_end.filter(|end| !matches!(end, TimeWaitEnd::Expired | TimeWaitEnd::Unknown));
+    let why = row.time_wait_end().filter(|end| !matches!(end, TimeWaitEnd::Expired | TimeWaitEnd::Unknown));
     let lasted = row.held(State::TimeWait);
     if lasted != Held::Unknown || why.is_none() {
         held(to, lasted);

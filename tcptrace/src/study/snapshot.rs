@@ -11,7 +11,7 @@ use foldhash::fast::FixedState;
 use self::ends::Ends;
 use crate::engine::lifecycle::{TIME_WAIT_NS, closer_in, only_listener};
 use crate::model::event::Kept;
-use crate::model::row::{Entry, Held, Identity, Owner, Stuck};
+use crate::model::row::{Entry, Held, Identity, Owner};
 use crate::model::socket::{Holding, Socket};
 use crate::model::tcp::{OwnerSource, Side, State, Task, Tuple};
 
@@ -148,10 +148,7 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
     fn entry(&self, socket: &Socket) -> Entry {
         let found = &socket.found;
         let holding = if socket.inode == 0 { None } else { (self.holder)(socket.inode) };
-        let accepted = match found.kept {
-            Kept::Queued => Some(false),
-            Kept::Held | Kept::Orphan | Kept::Mini { .. } => None,
-        };
+        let is_queued = found.kept == Kept::Queued;
         let time_wait_left_ns = match found.kept {
             Kept::Mini { due_ns } if found.state == State::TimeWait => Some(due_ns),
             _ => None,
@@ -161,17 +158,6 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
         // The segment that brought it into its state is the last one, or one before that.
         let quiet = socket.progress.filter(|_| is_waiting(socket)).map(|it| u64::from(it.quiet_ms) * 1_000_000);
         let age = of_timer.or(quiet).filter(|age| *age > 0);
-        let stay = Stuck {
-            state: found.state,
-            age: age.map_or(Held::Unknown, Held::AtLeast),
-            holder: holding.map(|holding| (holding.task, holding.fd)),
-            holders: holding.map(|holding| holding.count),
-            accepted,
-            listener: accepted.and_then(|_| self.listener(found.netns, &found.tuple)),
-            released: false,
-            merely_open: false,
-            stalled: None,
-        };
         Entry {
             boot_ns: found.at,
             identity: Identity {
@@ -186,7 +172,9 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
             state: found.state,
             kept: found.kept,
             closer: closer_in(found.state),
-            stay,
+            age: age.map_or(Held::Unknown, Held::AtLeast),
+            holding,
+            listener: if is_queued { self.listener(found.netns, &found.tuple) } else { None },
             time_wait_left_ns,
             recv_queue: socket.recv_queue,
             send_queue: socket.send_queue,
@@ -273,7 +261,7 @@ impl Counts {
         }
         let who = match (socket.identity.owner, socket.kept) {
             (Some(owner), _) => Who::Process(owner.task),
-            (None, Kept::Queued) => Who::Queue { listener: socket.stay.listener },
+            (None, Kept::Queued) => Who::Queue { listener: socket.listener },
             _ => Who::Nobody,
         };
         self.owners.entry((socket.state, who)).or_default().add(socket.kept);
@@ -408,8 +396,8 @@ mod tests {
         sockets.extend(listeners.iter().map(|(cookie, ip)| listener(*cookie, ip)));
         let snapshot = Snapshot::new(sockets, holding);
         let queued = snapshot.entries().find(|entry| entry.kept == Kept::Queued).expect("it is there");
-        assert_eq!(queued.stay.listener.map(|task| task.pid), expected);
-        assert_eq!((queued.identity.owner, queued.stay.accepted), (None, Some(false)));
+        assert_eq!(queued.listener.map(|task| task.pid), expected);
+        assert_eq!((queued.identity.owner, queued.kept), (None, Kept::Queued));
     }
 
     #[test]
@@ -420,7 +408,7 @@ mod tests {
         let entries: Vec<_> = Snapshot::new(vec![before, after, before], holding).entries().collect();
         assert_eq!(entries.len(), 1);
         let entry = entries[0];
-        assert_eq!((entry.state, entry.stay.age), (State::TimeWait, Held::AtLeast(40_000_000_000)));
+        assert_eq!((entry.state, entry.age), (State::TimeWait, Held::AtLeast(40_000_000_000)));
         assert_eq!(entry.time_wait_left_ns, Some(20_000_000_000));
     }
 
@@ -437,7 +425,7 @@ mod tests {
     fn a_time_wait_that_has_just_begun_has_no_known_age() {
         let young = server(7, State::TimeWait, Kept::Mini { due_ns: TIME_WAIT_NS });
         let entry = Snapshot::new(vec![young], holding).entries().next().expect("it is there");
-        assert_eq!(entry.stay.age, Held::Unknown);
+        assert_eq!(entry.age, Held::Unknown);
     }
 
     /// The last segment may have come after the one that brought it into its state.
@@ -449,7 +437,7 @@ mod tests {
         let progress = Some(Progress { acked: 1, received: 1, quiet_ms: 1_500 });
         let socket = Socket { progress, ..server(7, state, kept) };
         let entry = Snapshot::new(vec![socket], holding).entries().next().expect("it is there");
-        assert_eq!(entry.stay.age, expected);
+        assert_eq!(entry.age, expected);
     }
 
     #[test]

@@ -509,7 +509,7 @@ fn reading_goes_on_behind_a_block_of_others() {
     let gone = |at, id| Item::Event(Event::Destroyed { at, id: Id::Cookie(id), task: None });
     blocks.push(vec![gone(4_000_000, 1), gone(4_000_001, 3)]);
     blocks.push(vec![gone(5_000_000, 2)]);
-    let ends = |row: &Row| matches!(row, Row::Connection(row) if row.stuck.is_none() && row.closed_ns == 5_000_000);
+    let ends = |row: &Row| matches!(row, Row::Connection(row) if row.closed_ns() == Some(5_000_000));
     let rows = rows_of(&file(&blocks), Some(&[2]));
     assert_eq!(rows.iter().filter(|row| ends(row)).count(), 1, "{rows:?}");
 }

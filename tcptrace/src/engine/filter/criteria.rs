@@ -9,7 +9,7 @@ use super::Verdict;
 use crate::model::criteria::Criteria;
 use crate::model::event::Kept;
 use crate::model::names::Names;
-use crate::model::row::{Connection, Entry, Held, Identity, Row, Stuck, Transition};
+use crate::model::row::{Connection, Entry, Held, Identity, Report, Row, Stuck, Transition};
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, State, Task};
 
 impl Criteria {
@@ -95,7 +95,7 @@ impl Criteria {
 
     fn socket_passes(&self, socket: &Entry) -> bool {
         let in_state = self.states.is_empty() || self.states.contains(&socket.state);
-        in_state && self.long_enough(socket.stay.age.known_ns())
+        in_state && self.long_enough(socket.age.known_ns())
     }
 
     fn ask(&self, facts: &Facts<'_>, names: &Names) -> Option<bool> {
@@ -241,8 +241,8 @@ impl<'r> Facts<'r> {
                 identity: &row.identity,
                 closer: row.closer,
                 closed_by: ClosedBy::of(row.closed_by, row.closer, row.new == State::Closed),
-                holder: row.stuck.as_ref().and_then(holder),
-                has_more_holders: row.stuck.as_ref().is_some_and(has_more_holders),
+                holder: row.stuck.as_ref().and_then(Stuck::report).and_then(holder),
+                has_more_holders: row.stuck.as_ref().and_then(Stuck::report).is_some_and(has_more_holders),
                 is_nobodys: row.old == State::TimeWait || row.orphan,
                 may_cross: row.new == State::FinWait1,
                 is_listener: row.new == State::Listen || (row.old, row.new) == (State::Listen, State::Closed),
@@ -252,9 +252,9 @@ impl<'r> Facts<'r> {
                 identity: &row.identity,
                 closer: Some(row.closer),
                 closed_by: ClosedBy::of(row.closed_by, Some(row.closer), true),
-                holder: row.stuck.as_deref().and_then(holder),
-                has_more_holders: row.stuck.as_deref().is_some_and(has_more_holders),
-                is_nobodys: row.end == End::NeverAccepted || is_only_mini(row),
+                holder: row.status.report().and_then(holder),
+                has_more_holders: row.status.report().is_some_and(has_more_holders),
+                is_nobodys: row.end() == Some(End::NeverAccepted) || is_only_mini(row),
                 may_cross: false,
                 is_listener: false,
                 is_last: true,
@@ -269,7 +269,7 @@ impl<'r> Facts<'r> {
             closer: socket.closer,
             closed_by: ClosedBy::Nobody,
             // Of several, it is one that is asked for.
-            holder: holder(&socket.stay),
+            holder: socket.holding.map(|holding| holding.task).or(socket.listener),
             has_more_holders: false,
             is_nobodys: socket.kept != Kept::Held,
             may_cross: false,
@@ -330,12 +330,12 @@ impl<'r> Facts<'r> {
 }
 
 /// Who has it, or listens for what nobody has accepted.
-fn holder(stuck: &Stuck) -> Option<Task> {
-    stuck.holder.map(|(task, _)| task).or(stuck.listener)
+fn holder(report: &Report) -> Option<Task> {
+    report.holder.map(|(task, _)| task).or(report.listener)
 }
 
-fn has_more_holders(stuck: &Stuck) -> bool {
-    stuck.holders.is_some_and(|holders| holders > 1)
+fn has_more_holders(report: &Report) -> bool {
+    report.holders.is_some_and(|holders| holders > 1)
 }
 
 /// Whether it was met when no process had it any more.
@@ -372,7 +372,7 @@ fn same_port(wanted: u16, port: u16) -> Option<bool> {
 /// From opening to end, or the part of it that was seen, in ns.
 fn lifetime(row: &Connection) -> Option<u64> {
     match row.opened_ns {
-        Some(opened) => Some(row.closed_ns.saturating_sub(opened)),
+        Some(opened) => Some(row.boot_ns.saturating_sub(opened)),
         None => row.stays.iter().map(|stay| stay.held).filter_map(Held::known_ns).reduce(u64::saturating_add),
     }
 }

@@ -8,7 +8,7 @@ use rstest::rstest;
 use super::{Criteria, Filter, Undecided, Verdict, begins};
 use crate::model::counters::{Increase, Unseen};
 use crate::model::names::{Group, Names};
-use crate::model::row::{Connection, Held, Identity, Owner, Row, Stay, Stuck, Transition};
+use crate::model::row::{Connection, Held, Identity, Owner, Report, Row, Status, Stay, Stuck, Transition};
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, Tuple};
 
 /// From 10.0.0.1 to 10.0.0.2:443, the local port not chosen yet, nothing else known.
@@ -112,15 +112,13 @@ fn connection() -> Connection {
     Connection {
         identity: known().identity,
         opened_ns: Some(100),
-        closed_ns: 1_000,
+        boot_ns: 1_000,
+        status: Status::Ended(End::Fin.into()),
         closer: Closer::Passive,
-        end: End::Fin,
         closed_by: None,
         stays: [(State::Established, 600), (State::CloseWait, 300)].map(stay).into(),
-        time_wait_end: None,
         totals: None,
         complete: true,
-        stuck: None,
     }
 }
 
@@ -373,18 +371,9 @@ fn rows_that_wait_for_who_closes_are_not_lost() {
 #[case::others(2, Verdict::Unknown)]
 fn who_has_a_stuck_socket_is_asked(#[case] holders: u32, #[case] other: Verdict) {
     let task = Task { pid: 8, tid: 8, comm: Comm::from("worker") };
-    let stuck = Stuck {
-        state: State::CloseWait,
-        age: Held::Exactly(1),
-        holder: Some((task, 3)),
-        holders: Some(holders),
-        accepted: Some(true),
-        listener: None,
-        released: false,
-        merely_open: false,
-        stalled: None,
-    };
-    let row = Row::Transition(Transition { new: State::CloseWait, stuck: Some(stuck), ..known() });
+    let report = Report { holder: Some((task, 3)), holders: Some(holders), accepted: Some(true), ..Report::default() };
+    let stuck = Some(Stuck::Waiting(report));
+    let row = Row::Transition(Transition { new: State::CloseWait, stuck, ..known() });
     assert_eq!(criteria("pid 8").decide(&row, &names()), Some(Verdict::Shown));
     assert_eq!(criteria("cgroup db").decide(&row, &names()), Some(Verdict::Shown));
     assert_eq!(criteria("pid 9").give_up_on(&row, &names()), other);
@@ -535,8 +524,8 @@ fn any_stream() -> impl Strategy<Value = Vec<Row>> {
             let row = Transition { boot_ns: stream.len() as u64, ..row };
             stream.push(Row::Transition(row));
             if concluded && row.new == State::Closed {
-                let closed_ns = stream.len() as u64;
-                stream.push(Row::Connection(Connection { identity: row.identity, closed_ns, ..connection() }));
+                let boot_ns = stream.len() as u64;
+                stream.push(Row::Connection(Connection { identity: row.identity, boot_ns, ..connection() }));
             }
         }
         stream
@@ -620,19 +609,9 @@ proptest! {
 #[case::does_not_match("pid 8", known(), false)]
 #[case::not_known_to_match("pid 7", bare(), false)]
 fn reports_do_not_wait(#[case] options: &str, #[case] row: Transition, #[case] shown: bool) {
-    let stuck = Stuck {
-        state: row.new,
-        age: Held::Unknown,
-        holder: None,
-        holders: None,
-        accepted: None,
-        listener: None,
-        released: false,
-        merely_open: false,
-        stalled: None,
-    };
     let mut filter = Filter::new(criteria(options));
-    let report = Row::Transition(Transition { old: row.new, stuck: Some(stuck), ..row });
+    let stuck = Some(Stuck::Waiting(Report::default()));
+    let report = Row::Transition(Transition { old: row.new, stuck, ..row });
     assert_eq!(filtered(&mut filter, [report]).len(), usize::from(shown));
     assert_eq!((filter.held_rows, filter.decided.len()), (0, 0));
 }

@@ -2,11 +2,11 @@
 
 use std::net::Ipv6Addr;
 
-use super::decide::{Ending, closer_in};
+use super::decide::closer_in;
 use super::stays::Stays;
 use crate::model::event::{Change, ResetReason, Totals};
 use crate::model::role::{Role, role};
-use crate::model::row::{Held, Identity, Owner, Stay};
+use crate::model::row::{Ending, Held, Identity, Owner, Stay};
 use crate::model::tcp::{Closer, Comm, OwnerSource, Side, State, Task, Tuple};
 
 /// For the sockets whose cookie is shared: the mini-socket of an earlier connection may live beside a new one.

@@ -5,6 +5,7 @@
 //! and is 0 where the process or the FIN exchange did.
 
 use crate::model::event::{Birth, Change, EndFacts, Flags, KilledBy, ResetReason};
+use crate::model::row::Ending;
 use crate::model::tcp::{Closer, End, State, TimeWaitEnd};
 
 const EPIPE: u16 = 32;
@@ -12,19 +13,6 @@ const ECONNABORTED: u16 = 103;
 const ECONNRESET: u16 = 104;
 const ETIMEDOUT: u16 = 110;
 const ECONNREFUSED: u16 = 111;
-
-/// How a connection ended: how, and what became of its TIME_WAIT where one was due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ending {
-    pub(super) end: End,
-    pub(super) time_wait: Option<TimeWaitEnd>,
-}
-
-impl From<End> for Ending {
-    fn from(end: End) -> Self {
-        Self { end, time_wait: None }
-    }
-}
 
 /// What the closing of a full socket means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,13 +7,13 @@ use foldhash::fast::FixedState;
 use super::config::{Config, Stats};
 use super::conn::{Conn, MINI, Mark, progress};
 use super::deadlines::{Deadline, Deadlines};
-use super::decide::{self, Alternatives, Ending, ResetSent, Verdict};
+use super::decide::{self, Alternatives, ResetSent, Verdict};
 use super::store::{self, Place, Store};
 use super::stuck::Waiting;
 use super::survey::Inquiry;
 use super::tell::{Teller, reason};
 use crate::model::event::{Cause, Change, Event, Id, KilledBy, Mini, MiniEvent, ResetReason};
-use crate::model::row::{Held, Loss, Row};
+use crate::model::row::{Ending, Held, Loss, Row};
 use crate::model::tcp::{End, OwnerSource, Side, State, Task, TimeWaitEnd};
 
 /// How long to wait for a reset that may follow the closing of a socket. They come in the same soft interrupt, but a

@@ -12,7 +12,7 @@ use super::config::Config;
 use super::conn::{Conn, Mark, is_unset};
 use super::engine::{Engine, key};
 use crate::model::event::{Flow, Holder};
-use crate::model::row::{Held, Row, Stalled, Stuck};
+use crate::model::row::{Held, Report, Row, Stalled, Stuck};
 use crate::model::tcp::{Side, State, Task};
 
 /// How long a socket is left alone at least: nearly all of them have moved on by then.
@@ -323,7 +323,7 @@ impl Engine {
         conn.mark(Mark::Reported, true);
         let Some(conn) = self.conns.get(key) else { return };
         let age = self.teller.held(conn, self.now);
-        self.teller.put_stuck(conn, self.now, self.stuck(conn, age), out);
+        self.teller.put_stuck(conn, self.now, age, self.stuck(conn), out);
         let again = age.known_ns().unwrap_or(0).max(after).max(RESOLUTION_NS);
         self.waiting.due.push(Reverse((self.now.saturating_add(again), key, stay)));
     }
@@ -341,47 +341,33 @@ impl Engine {
         for (still_since, key) in keys {
             let Some(conn) = self.conns.get(key).filter(|conn| conn.state == State::Established) else { continue };
             let still_ns = self.now.saturating_sub(still_since);
-            self.teller.put_stuck(conn, self.now, self.stuck(conn, Held::AtLeast(still_ns)), out);
+            self.teller.put_stuck(conn, self.now, Held::AtLeast(still_ns), self.stuck(conn), out);
             if let Some(watched) = self.waiting.flows.get_mut(&key) {
                 watched.quiet_until = self.now.saturating_add(still_ns.max(RESOLUTION_NS));
             }
         }
     }
 
-    fn stuck(&self, conn: &Conn, age: Held) -> Stuck {
+    fn stuck(&self, conn: &Conn) -> Stuck {
         let key = conn.key();
         let accepted = conn.accepted.filter(|_| conn.side != Side::Client);
         let (holder, holders) =
             if conn.is(Mark::Mini) { (None, None) } else { self.waiting.holders_of(key, since(conn)) };
-        Stuck {
-            state: conn.state,
-            age,
+        Stuck::Waiting(Report {
             holder,
             holders: holders.filter(|_| !self.teller.config.partial_scans),
             accepted,
             listener: if accepted == Some(false) { self.listener_of(conn) } else { None },
-            released: false,
-            merely_open: false,
             stalled: self.waiting.watched(key, conn.state).map(Watched::stalled),
-        }
+        })
     }
 
     /// The descriptor of a connection that is over was closed.
     pub(super) fn release(&self, conn: &Conn, at: u64, out: &mut Vec<Row>) {
         if conn.is(Mark::Reported) {
             let age = self.teller.held(conn, at);
-            let released = Stuck {
-                state: conn.state,
-                age,
-                holder: None,
-                holders: None,
-                accepted: conn.accepted.filter(|_| conn.side != Side::Client),
-                listener: None,
-                released: true,
-                merely_open: false,
-                stalled: None,
-            };
-            self.teller.put_stuck(conn, at, released, out);
+            let accepted = conn.accepted.filter(|_| conn.side != Side::Client);
+            self.teller.put_stuck(conn, at, age, Stuck::Released { accepted }, out);
         }
     }
 

@@ -2,9 +2,9 @@
 
 use super::config::{Config, Stats};
 use super::conn::{Conn, Mark};
-use super::decide::{self, Ending};
+use super::decide;
 use crate::model::event::{Cause, Change, Mini, MiniEvent};
-use crate::model::row::{Connection, Held, Loss, Reason, Row, Stay, Stuck, Transition};
+use crate::model::row::{Connection, Ending, Held, Loss, Reason, Row, Status, Stay, Stuck, Transition};
 use crate::model::tcp::{Closer, End, Side, State};
 
 /// Tells what becomes of connections.
@@ -106,15 +106,15 @@ impl Teller {
         conn.set_at_least_since(at);
     }
 
-    /// Puts out that a socket stays as it is.
-    pub(super) fn put_stuck(&self, conn: &Conn, at: u64, stuck: Stuck, out: &mut Vec<Row>) {
+    /// Puts out that a socket stays as it is, and for how long it has.
+    pub(super) fn put_stuck(&self, conn: &Conn, at: u64, age: Held, stuck: Stuck, out: &mut Vec<Row>) {
         if self.config.transitions {
             out.push(Row::Transition(Transition {
                 boot_ns: at,
                 identity: conn.identity(),
                 old: conn.state,
                 new: conn.state,
-                held: stuck.age,
+                held: age,
                 closer: conn.closer,
                 reason: conn.over.map(reason),
                 orphan: conn.is(Mark::Orphan),
@@ -123,58 +123,50 @@ impl Teller {
             }));
         }
         if self.config.connections {
-            let mut row = self.connection(conn, at, conn.over.unwrap_or(End::Unknown.into()));
-            if let Some(ns) = stuck.age.known_ns().filter(|_| conn.over.is_none()) {
-                row.stays.push(Stay { state: conn.state, held: Held::AtLeast(ns) });
-            }
-            row.stuck = Some(Box::new(stuck));
-            out.push(Row::Connection(row));
+            let state = conn.state;
+            let status = match (stuck, conn.over) {
+                (Stuck::Waiting(report), None) => Status::Waiting { state, age, report: Box::new(report) },
+                (Stuck::Waiting(report), Some(ending)) => Status::Unreleased { ending, age, report: Box::new(report) },
+                (Stuck::Released { accepted }, over) => {
+                    Status::Released { ending: over.unwrap_or(End::Unknown.into()), age, accepted }
+                }
+            };
+            out.push(Row::Connection(self.connection(conn, at, status)));
         }
     }
 
     /// Puts out a connection that has not ended by now.
     pub(super) fn open(&self, conn: &Conn, now: u64) -> Row {
-        let age = self.held(conn, now);
         let accepted = conn.accepted.filter(|_| conn.side != Side::Client);
-        let mut row = self.connection(conn, now, End::Unknown.into());
-        if let Some(ns) = age.known_ns() {
-            row.stays.push(Stay { state: conn.state, held: Held::AtLeast(ns) });
-        }
-        row.stuck = Some(Box::new(Stuck {
-            state: conn.state,
-            age,
-            holder: None,
-            holders: None,
-            accepted,
-            listener: None,
-            released: false,
-            merely_open: true,
-            stalled: None,
-        }));
-        Row::Connection(row)
+        let status = Status::Open { state: conn.state, age: self.held(conn, now), accepted };
+        Row::Connection(self.connection(conn, now, status))
     }
 
     /// Puts a connection out.
     pub(super) fn conclude(&mut self, conn: &Conn, at: u64, ending: Ending, out: &mut Vec<Row>) {
         self.stats.connections += 1;
         if self.config.connections {
-            out.push(Row::Connection(self.connection(conn, at, ending)));
+            out.push(Row::Connection(self.connection(conn, at, Status::Ended(ending))));
         }
     }
 
-    fn connection(&self, conn: &Conn, at: u64, ending: Ending) -> Connection {
+    fn connection(&self, conn: &Conn, at: u64, status: Status) -> Connection {
+        let mut stays = conn.stays();
+        if let Some((state, age)) = status.open()
+            && let Some(ns) = age.known_ns()
+        {
+            stays.push(Stay { state, held: Held::AtLeast(ns) });
+        }
         Connection {
             identity: conn.identity(),
             opened_ns: conn.opened(),
-            closed_ns: at,
+            boot_ns: at,
+            status,
             closer: conn.closer.unwrap_or(Closer::Unknown),
-            end: ending.end,
             closed_by: conn.closed_by(),
-            stays: conn.stays(),
-            time_wait_end: ending.time_wait,
+            stays,
             totals: conn.totals(),
             complete: conn.is(Mark::Whole) && conn.gaps == self.gaps,
-            stuck: None,
         }
     }
 }

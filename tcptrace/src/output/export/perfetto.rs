@@ -210,17 +210,19 @@ fn name(row: &Connection) -> String {
 
 /// The reset that ended it.
 fn reset(row: &Connection) -> Option<&'static str> {
-    let is_reset = matches!(
-        row.end,
-        End::Refused
-            | End::ResetReceived
-            | End::ResetUnreadData
-            | End::ResetLinger0
-            | End::ResetDataAfterClose
-            | End::ResetOther
-    );
-    match row.time_wait_end {
+    let is_reset = |end: &End| {
+        matches!(
+            end,
+            End::Refused
+                | End::ResetReceived
+                | End::ResetUnreadData
+                | End::ResetLinger0
+                | End::ResetDataAfterClose
+                | End::ResetOther
+        )
+    };
+    match row.time_wait_end() {
         Some(TimeWaitEnd::Reset) => Some("reset in TIME_WAIT"),
-        _ => (is_reset && !row.is_open()).then(|| row.end.as_str()),
+        _ => row.end().filter(is_reset).map(End::as_str),
     }
 }

@@ -30,12 +30,12 @@ pub(super) fn any_connection() -> impl Strategy<Value = Connection> {
     let stays = prop::collection::vec(stay, 0..6);
     let owner = any::<Option<(u32, [u8; 16])>>();
     (any::<(u64, Option<u64>, u64)>(), stays, owner, 0..samples::connections().len()).prop_map(
-        |((conn, opened_ns, closed_ns), stays, owner, sample)| {
+        |((conn, opened_ns, boot_ns), stays, owner, sample)| {
             let base = samples::connections().swap_remove(sample);
             let owner = owner
                 .map(|(pid, comm)| Owner { task: Task { pid, tid: pid, comm: Comm(comm) }, source: OwnerSource::Scan });
             let identity = Identity { conn, owner, ..base.identity };
-            Connection { identity, opened_ns, closed_ns, stays, ..base }
+            Connection { identity, opened_ns, boot_ns, stays, ..base }
         },
     )
 }

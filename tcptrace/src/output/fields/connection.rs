@@ -1,9 +1,8 @@
 //! The fields of `connections`.
 
-use crate::model::row::{Connection, Identity, Stuck};
-use crate::model::tcp::{State, TimeWaitEnd};
+use crate::model::row::{Connection, Identity, Report, Status};
+use crate::model::tcp::{End, State, TimeWaitEnd};
 
-use super::stuck::event;
 use super::{Field, Identified, MayBeStuck, Shape, Streamed, Value, name};
 
 impl Streamed for Connection {
@@ -14,7 +13,7 @@ impl Streamed for Connection {
     }
 
     fn boot_ns(&self) -> u64 {
-        self.closed_ns
+        self.boot_ns
     }
 }
 
@@ -25,20 +24,35 @@ impl Identified for Connection {
 }
 
 impl MayBeStuck for Connection {
-    fn stuck(&self) -> Option<&Stuck> {
-        self.stuck.as_deref()
+    fn report(&self) -> Option<&Report> {
+        self.status.report()
+    }
+
+    fn accepted(&self) -> Option<bool> {
+        self.status.accepted()
     }
 }
 
-/// The fields of a connection that has ended.
+/// What a row says of its connection.
+fn event(row: &Connection) -> &'static str {
+    match row.status {
+        Status::Ended(_) => "connection",
+        Status::Open { .. } => "open",
+        Status::Waiting { .. } | Status::Unreleased { .. } => "stuck",
+        Status::Released { .. } => "released",
+    }
+}
+
+/// The fields of every connection.
 pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "event",
         unit: "",
         shape: Shape::Word,
-        doc: "connection; open for one of export that was still open when the trace ended; or, with --report-stuck, stuck (it \
-              has not ended, or its descriptor is still open) or released (its last descriptor is closed).",
-        value: |row, _| Value::Word(event(row.stuck.as_deref(), "connection")),
+        doc: "connection when it has ended; open when it had not when the trace ended (export, timeline); with --report-stuck \
+              also stuck (it waits too long, or it is over and its descriptor is still open) and released (its last \
+              descriptor is closed).",
+        value: |row, _| Value::Word(event(row)),
     },
     Field {
         name: "opened",
@@ -53,17 +67,14 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
         shape: Shape::Time,
         doc: "When it ended, after its TIME_WAIT: wall-clock time in UTC with 9 digits, converted from boot_ns; null for \
               open, stuck and released.",
-        value: |row, context| match row.stuck {
-            Some(_) => Value::Null,
-            None => Value::Time(context.clock.unix_ns(row.closed_ns)),
-        },
+        value: |row, context| row.closed_ns().map_or(Value::Null, |ns| Value::Time(context.clock.unix_ns(ns))),
     },
     Field {
         name: "boot_ns",
         unit: "ns",
         shape: Shape::Number,
         doc: "When it ended or was reported, as CLOCK_BOOTTIME, which never steps; for open, when the trace ended.",
-        value: |row, _| Value::U64(row.closed_ns),
+        value: |row, _| Value::U64(row.boot_ns),
     },
     Field::CONN,
     Field::PROTOCOL,
@@ -95,7 +106,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
               user_timeout, reset_received, reset_unread_data, reset_linger0, reset_data_after_close, reset_other, \
               disconnected, no_local_port, unreachable, closed_while_connecting, never_accepted, orphan_killed, killed \
               or unknown; null while it has not.",
-        value: |row, _| Value::word((!row.is_open()).then(|| row.end.as_str())),
+        value: |row, _| Value::word(row.end().map(End::as_str)),
     },
     Field {
         name: "states",
@@ -132,7 +143,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
         shape: Shape::Word,
         doc: "How its TIME_WAIT ended: expired, reused, new_syn, reset, killed, netns_gone, refused (none was created: \
               tcp_max_tw_buckets, or no memory) or unknown; null when none was due.",
-        value: |row, _| Value::word(row.time_wait_end.map(TimeWaitEnd::as_str)),
+        value: |row, _| Value::word(row.time_wait_end().map(TimeWaitEnd::as_str)),
     },
     Field {
         name: "bytes_sent",
@@ -204,14 +215,14 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field::UNIT,
 ];
 
-/// The fields that only a connection that is stuck has.
+/// The fields that only a connection has that is open or stuck.
 pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "state",
         unit: "",
         shape: Shape::Word,
         doc: "The state that it is in, in the words of states; CLOSED when only its descriptor is left.",
-        value: |row, _| Value::word(row.stuck.as_ref().map(|stuck| stuck.state.as_str())),
+        value: |row, _| Value::word(row.status.lasting().map(|(state, _)| state.as_str())),
     },
     Field {
         name: "age_ns",
@@ -219,14 +230,14 @@ pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
         shape: Shape::Number,
         doc: "How long it has been in state; in ESTABLISHED, for how long its peer has acknowledged nothing of what was \
               written; null when unknown.",
-        value: |row, _| Value::number(row.stuck.as_ref().and_then(|stuck| stuck.age.known_ns())),
+        value: |row, _| Value::number(row.status.lasting().and_then(|(_, age)| age.known_ns())),
     },
     Field {
         name: "age_at_least",
         unit: "",
         shape: Shape::Bool,
         doc: "Whether age_ns is only the known part of a time that may be longer.",
-        value: |row, _| row.stuck.as_ref().map_or(Value::Null, |stuck| Value::Bool(stuck.age.is_at_least())),
+        value: |row, _| row.status.lasting().map_or(Value::Null, |(_, age)| Value::Bool(age.is_at_least())),
     },
     Field::HOLDER_PID,
     Field::HOLDER_COMM,

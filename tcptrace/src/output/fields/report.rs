@@ -3,7 +3,7 @@
 use super::{Field, Identified, Shape, Value};
 use crate::model::row::Identity;
 use crate::model::stream::{Context, Lost};
-use crate::model::tcp::{Comm, State, TimeWaitEnd};
+use crate::model::tcp::{Comm, End, State, TimeWaitEnd};
 use crate::study::report::{
     Bin, ChurnRow, Count, CounterRow, FailureRow, Group, GroupRow, OpenRow, Overview, Peak, Point, SlowRow, StateRow,
 };
@@ -451,13 +451,7 @@ pub static REPORT_SLOWEST_FIELDS: &[Field<SlowRow>] = &[
     time(
         "closed",
         "When it ended, after its TIME_WAIT; null when it had not when the recording ended.",
-        |row, context| {
-            if row.connection.is_open() {
-                Value::Null
-            } else {
-                Value::Time(context.clock.unix_ns(row.connection.closed_ns))
-            }
-        },
+        |row, context| row.connection.closed_ns().map_or(Value::Null, |ns| Value::Time(context.clock.unix_ns(ns))),
     ),
     Field::CONN,
     Field::FAMILY,
@@ -477,7 +471,7 @@ pub static REPORT_SLOWEST_FIELDS: &[Field<SlowRow>] = &[
         Value::Word(row.connection.closer.as_str())
     }),
     word("end", "How it ended, in a word as in the rows of connections; null while it had not.", |row, _| {
-        Value::word((!row.connection.is_open()).then(|| row.connection.end.as_str()))
+        Value::word(row.connection.end().map(End::as_str))
     }),
     Field {
         name: "states",
@@ -489,7 +483,7 @@ pub static REPORT_SLOWEST_FIELDS: &[Field<SlowRow>] = &[
     word(
         "time_wait_end",
         "How its TIME_WAIT ended, in a word as in the rows of connections; null when none was due.",
-        |row, _| Value::word(row.connection.time_wait_end.map(TimeWaitEnd::as_str)),
+        |row, _| Value::word(row.connection.time_wait_end().map(TimeWaitEnd::as_str)),
     ),
     number("bytes_sent", "bytes", "Payload sent; null when unknown.", |row, _| {
         Value::number(row.connection.totals.map(|totals| totals.bytes_sent))

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use super::{Field, Identified, MayBeStuck, Shape, Value, name};
 use crate::model::event::Kept;
-use crate::model::row::{Entry, Identity, Stuck};
+use crate::model::row::{Entry, Identity, Report};
 use crate::model::stream::Context;
-use crate::model::tcp::State;
+use crate::model::tcp::{State, Task};
 use crate::study::snapshot::{Count, Shares};
 
 /// The fields of a socket that exists.
@@ -66,14 +66,14 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
         doc: "How long it has been in state, as far as the kernel tells: for a TIME_WAIT, what of 60 s has passed; for \
               CLOSE_WAIT, CLOSING and a FIN_WAIT2 that is no mini-socket, the time since its last segment came; null when \
               unknown.",
-        value: |row, _| Value::number(row.stay.age.known_ns()),
+        value: |row, _| Value::number(row.age.known_ns()),
     },
     Field {
         name: "age_at_least",
         unit: "",
         shape: Shape::Bool,
         doc: "Whether age_ns is only the known part of a time that may be longer.",
-        value: |row, _| Value::Bool(row.stay.age.is_at_least()),
+        value: |row, _| Value::Bool(row.age.is_at_least()),
     },
     Field {
         name: "time_wait_left_ns",
@@ -267,8 +267,24 @@ impl Identified for Entry {
 }
 
 impl MayBeStuck for Entry {
-    fn stuck(&self) -> Option<&Stuck> {
-        Some(&self.stay)
+    fn report(&self) -> Option<&Report> {
+        None
+    }
+
+    fn accepted(&self) -> Option<bool> {
+        (self.kept == Kept::Queued).then_some(false)
+    }
+
+    fn holder(&self) -> Option<(&Task, u32)> {
+        self.holding.as_ref().map(|holding| (&holding.task, holding.fd))
+    }
+
+    fn holders(&self) -> Option<u32> {
+        self.holding.map(|holding| holding.count)
+    }
+
+    fn listener(&self) -> Option<&Task> {
+        self.listener.as_ref()
     }
 }
 

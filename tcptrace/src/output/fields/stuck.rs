@@ -1,23 +1,31 @@
 //! The fields that say what is known of a socket that is stuck.
 
-use crate::model::row::Stuck;
+use crate::model::row::Report;
 use crate::model::tcp::Task;
 
 use super::{Field, Shape, Value, name};
 
-/// A row about a connection that may be stuck.
+/// A row about a socket that may be stuck.
 pub trait MayBeStuck {
-    /// How, if it is.
-    fn stuck(&self) -> Option<&Stuck>;
-}
+    /// What is known of it, if it is.
+    fn report(&self) -> Option<&Report>;
 
-/// What happened to a row's socket, or `otherwise`.
-pub(super) fn event(stuck: Option<&Stuck>, otherwise: &'static str) -> &'static str {
-    match stuck {
-        Some(Stuck { released: true, .. }) => "released",
-        Some(Stuck { merely_open: true, .. }) => "open",
-        Some(_) => "stuck",
-        None => otherwise,
+    /// Whether it was accepted, where the row says so.
+    fn accepted(&self) -> Option<bool>;
+
+    /// Who has it, and by which descriptor.
+    fn holder(&self) -> Option<(&Task, u32)> {
+        self.report()?.holder.as_ref().map(|(task, fd)| (task, *fd))
+    }
+
+    /// How many descriptors of it there are.
+    fn holders(&self) -> Option<u32> {
+        self.report()?.holders
+    }
+
+    /// Who listens for it, if it was not accepted.
+    fn listener(&self) -> Option<&Task> {
+        self.report()?.listener.as_ref()
     }
 }
 
@@ -28,56 +36,56 @@ impl<R: MayBeStuck> Field<R> {
         unit: "",
         shape: Shape::Number,
         doc: "Process id of who has a descriptor of it now; the lowest, if there are several; null when nobody was found.",
-        value: |row, _| Value::number(holder(row).map(|(task, _)| task.pid)),
+        value: |row, _| Value::number(row.holder().map(|(task, _)| task.pid)),
     };
     pub(super) const HOLDER_COMM: Self = Self {
         name: "holder_comm",
         unit: "",
         shape: Shape::Name,
         doc: "Name of who has a descriptor of it now, escaped as in comm; null when nobody was found.",
-        value: |row, _| name(holder(row).map(|(task, _)| task)),
+        value: |row, _| name(row.holder().map(|(task, _)| task)),
     };
     pub(super) const FD: Self = Self {
         name: "fd",
         unit: "",
         shape: Shape::Number,
         doc: "The descriptor by which the holder has it; null when nobody was found.",
-        value: |row, _| Value::number(holder(row).map(|(_, fd)| *fd)),
+        value: |row, _| Value::number(row.holder().map(|(_, fd)| fd)),
     };
     pub(super) const HOLDERS: Self = Self {
         name: "holders",
         unit: "",
         shape: Shape::Number,
         doc: "How many descriptors of it there are; null when nobody looked.",
-        value: |row, _| Value::number(row.stuck().and_then(|stuck| stuck.holders)),
+        value: |row, _| Value::number(row.holders()),
     };
     pub(super) const ACCEPTED: Self = Self {
         name: "accepted",
         unit: "",
         shape: Shape::Bool,
         doc: "False when no process has accepted it: it waits in its listener's queue. Null for a client, or when unknown.",
-        value: |row, _| row.stuck().and_then(|stuck| stuck.accepted).map_or(Value::Null, Value::Bool),
+        value: |row, _| row.accepted().map_or(Value::Null, Value::Bool),
     };
     pub(super) const LISTENER_PID: Self = Self {
         name: "listener_pid",
         unit: "",
         shape: Shape::Number,
         doc: "Process id of who listens for it, if it was not accepted; null when unknown, or when there are several.",
-        value: |row, _| Value::number(listener(row).map(|task| task.pid)),
+        value: |row, _| Value::number(row.listener().map(|task| task.pid)),
     };
     pub(super) const LISTENER_COMM: Self = Self {
         name: "listener_comm",
         unit: "",
         shape: Shape::Name,
         doc: "Name of who listens for it, if it was not accepted, escaped as in comm; null when unknown.",
-        value: |row, _| name(listener(row)),
+        value: |row, _| name(row.listener()),
     };
     pub(super) const BYTES_UNACKED: Self = Self {
         name: "bytes_unacked",
         unit: "bytes",
         shape: Shape::Number,
         doc: "Bytes that its process has written and the peer has not acknowledged, a FIN among them; null when nobody looked.",
-        value: |row, _| Value::number(row.stuck().and_then(|stuck| Some(stuck.stalled?.unacked))),
+        value: |row, _| Value::number(row.report().and_then(|report| Some(report.stalled?.unacked))),
     };
     pub(super) const BYTES_SINCE: Self = Self {
         name: "bytes_since",
@@ -85,14 +93,6 @@ impl<R: MayBeStuck> Field<R> {
         shape: Shape::Number,
         doc: "Bytes that were received, or acknowledged by the peer, since the first look at it in this state; null when \
               nobody looked.",
-        value: |row, _| Value::number(row.stuck().and_then(|stuck| Some(stuck.stalled?.bytes_since))),
+        value: |row, _| Value::number(row.report().and_then(|report| Some(report.stalled?.bytes_since))),
     };
-}
-
-fn holder(row: &impl MayBeStuck) -> Option<&(Task, u32)> {
-    row.stuck()?.holder.as_ref()
-}
-
-fn listener(row: &impl MayBeStuck) -> Option<&Task> {
-    row.stuck()?.listener.as_ref()
 }

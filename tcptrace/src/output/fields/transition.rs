@@ -1,9 +1,8 @@
 //! The fields of `watch`.
 
-use crate::model::row::{Identity, Reason, Stuck, Transition};
+use crate::model::row::{Identity, Reason, Report, Stuck, Transition};
 use crate::model::tcp::Closer;
 
-use super::stuck::event;
 use super::{Field, Identified, MayBeStuck, Shape, Streamed, Value, name};
 
 impl Streamed for Transition {
@@ -25,8 +24,21 @@ impl Identified for Transition {
 }
 
 impl MayBeStuck for Transition {
-    fn stuck(&self) -> Option<&Stuck> {
-        self.stuck.as_ref()
+    fn report(&self) -> Option<&Report> {
+        self.stuck.as_ref()?.report()
+    }
+
+    fn accepted(&self) -> Option<bool> {
+        self.stuck.as_ref()?.accepted()
+    }
+}
+
+/// What a row says of its socket.
+fn event(row: &Transition) -> &'static str {
+    match row.stuck {
+        None => "transition",
+        Some(Stuck::Waiting(_)) => "stuck",
+        Some(Stuck::Released { .. }) => "released",
     }
 }
 
@@ -38,7 +50,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
         shape: Shape::Word,
         doc: "transition; or, with --report-stuck, stuck (it is still in old) or released (it was, and its last \
               descriptor is closed).",
-        value: |row, _| Value::Word(event(row.stuck.as_ref(), "transition")),
+        value: |row, _| Value::Word(event(row)),
     },
     Field {
         name: "time",

@@ -3,6 +3,7 @@
 use super::Writer;
 use super::chart::{bar, life};
 use super::markup::{Cell, escaped};
+use crate::model::tcp::End;
 use crate::output::sanitise;
 use crate::output::text::report::words::{bytes, count, counted, duration, ends, group, meaning, percent, rate};
 use crate::study::report::{By, Property, Slow, SlowRow};
@@ -232,7 +233,7 @@ impl Writer<'_> {
         let who = format!("{host}{process}, {} to {}", tuple.local(), tuple.remote());
         let stay = |stay: &crate::model::row::Stay| format!("{} {}", stay.state, stay.held);
         let states = connection.stays.iter().map(stay).collect::<Vec<_>>().join(" › ");
-        let end = if connection.is_open() { "still open" } else { connection.end.as_str() };
+        let end = connection.end().map_or("still open", End::as_str);
         self.page.raw(&format!(
             "<li data-event=\"report_slowest\" data-key=\"{}/{:x}\"><div class=\"who\"><span>{}</span>\
              <strong data-name=\"held_ns\" data-value=\"{}\">{}</strong></div>{}<div class=\"states\">{}</div></li>",

@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use crate::model::event::Kept;
-use crate::model::row::{Connection, Entry, Owner, Reason, Stuck, Transition};
+use crate::model::row::{Connection, Entry, Owner, Reason, Report, Status, Stuck, Transition};
 use crate::model::tcp::{Closer, End, State, Task, TimeWaitEnd};
 use crate::output::sanitise;
 use crate::study::snapshot::{By, Count, Shares};
@@ -22,19 +22,25 @@ pub(super) fn transition(to: &mut Vec<u8>, row: &Transition) {
         add(to, "orphan");
     }
     closed_by(to, row.identity.owner.as_ref(), row.closed_by.as_ref());
-    if let Some(stuck) = row.stuck.as_ref() {
-        match row.orphan {
-            true => unacknowledged(to, stuck),
-            false => who_has_it(to, stuck),
-        }
+    match &row.stuck {
+        None => {}
+        Some(Stuck::Waiting(report)) if row.orphan => unacknowledged(to, report),
+        Some(Stuck::Waiting(report)) => who_has_it(to, row.new == State::Closed, report),
+        Some(Stuck::Released { .. }) => released(to),
     }
 }
 
 /// Writes the note of a connection.
 pub(super) fn connection(to: &mut Vec<u8>, row: &Connection) {
     closed_by(to, row.identity.owner.as_ref(), row.closed_by.as_ref());
-    if let Some(stuck) = &row.stuck {
-        who_has_it(to, stuck);
+    match &row.status {
+        Status::Ended(_) => {}
+        Status::Open { accepted, .. } => {
+            who_has_it(to, false, &Report { accepted: *accepted, ..Report::default() });
+        }
+        Status::Waiting { report, .. } => who_has_it(to, false, report),
+        Status::Unreleased { report, .. } => who_has_it(to, true, report),
+        Status::Released { .. } => released(to),
     }
 }
 
@@ -43,13 +49,13 @@ pub(super) fn socket(to: &mut Vec<u8>, row: &Entry) {
     match row.kept {
         Kept::Held => {}
         Kept::Queued if row.state == State::SynRecv => {}
-        Kept::Queued => never_accepted(to, row.stay.listener.as_ref()),
+        Kept::Queued => never_accepted(to, row.listener.as_ref()),
         Kept::Orphan => add(to, "orphan"),
         Kept::Mini { .. } if row.state == State::TimeWait => {}
         Kept::Mini { .. } => add(to, "orphan, mini-socket"),
     }
-    if let Some((_, fd)) = row.stay.holder {
-        descriptors(to, fd, row.stay.holders);
+    if let Some(holding) = row.holding {
+        descriptors(to, holding.fd, Some(holding.count));
     }
 }
 
@@ -79,25 +85,29 @@ fn closed_by(to: &mut Vec<u8>, owner: Option<&Owner>, closed_by: Option<&Task>) 
     }
 }
 
-fn who_has_it(to: &mut Vec<u8>, stuck: &Stuck) {
+fn released(to: &mut Vec<u8>) {
     comma(to);
-    match (&stuck.holder, stuck.holders) {
-        _ if stuck.released => add(to, "descriptor closed"),
+    add(to, "descriptor closed");
+}
+
+fn who_has_it(to: &mut Vec<u8>, is_over: bool, report: &Report) {
+    comma(to);
+    match (&report.holder, report.holders) {
         (Some((task, fd)), holders) => {
-            add(to, if stuck.state == State::Closed { "still held by " } else { "held by " });
+            add(to, if is_over { "still held by " } else { "held by " });
             process(to, task);
             add(to, " ");
             descriptors(to, *fd, holders);
         }
-        (None, _) if stuck.accepted == Some(false) => never_accepted(to, stuck.listener.as_ref()),
+        (None, _) if report.accepted == Some(false) => never_accepted(to, report.listener.as_ref()),
         (None, Some(_)) => add(to, "no holder found"),
         (None, None) => add(to, "holder unknown"),
     }
-    unacknowledged(to, stuck);
+    unacknowledged(to, report);
 }
 
-fn unacknowledged(to: &mut Vec<u8>, stuck: &Stuck) {
-    if let Some(bytes) = stuck.stalled.map(|stalled| stalled.unacked).filter(|bytes| *bytes > 0) {
+fn unacknowledged(to: &mut Vec<u8>, report: &Report) {
+    if let Some(bytes) = report.stalled.map(|stalled| stalled.unacked).filter(|bytes| *bytes > 0) {
         comma(to);
         let _ = write!(to, "{bytes} bytes not acknowledged");
     }

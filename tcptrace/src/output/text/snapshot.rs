@@ -62,7 +62,7 @@ impl<W: Write> Text<W> {
             column.cell(line, Style::new(), |to| render::address_or(to, address, zone, no_port));
         }
         let Self { columns, snapshot, line, .. } = self;
-        snapshot.age.cell(line, Style::new(), |to| super::held(to, row.stay.age));
+        snapshot.age.cell(line, Style::new(), |to| super::held(to, row.age));
         snapshot.left.cell(line, Style::new(), |to| or_dash(to, row.time_wait_left_ns, duration));
         snapshot.recv_queue.cell(line, Style::new(), |to| render::decimal(to, row.recv_queue.into()));
         snapshot.send_queue.cell(line, Style::new(), |to| render::decimal(to, row.send_queue.into()));

@@ -27,8 +27,8 @@ pub(crate) fn state(state: State) -> Style {
 }
 
 /// How the end of a connection is marked.
-pub(crate) fn end(closer: Closer, end: End) -> Style {
-    if is_reset(Some(closer), Some(end)) { RESET } else { Style::new() }
+pub(crate) fn end(closer: Closer, end: Option<End>) -> Style {
+    if is_reset(Some(closer), end) { RESET } else { Style::new() }
 }
 
 /// How the note of a transition is marked.

@@ -71,7 +71,7 @@ fn begin(item: &Item, zone: &TimeZone) -> String {
 /// How long it was in a state, and why that ended, unless it just ran out.
 fn hurt(connection: &Connection, state: State, is_shown: bool) -> Part {
     let held = connection.held(state);
-    let why = connection.time_wait_end.filter(|_| state == State::TimeWait);
+    let why = connection.time_wait_end().filter(|_| state == State::TimeWait);
     let why = why.filter(|why| !matches!(why, TimeWaitEnd::Expired | TimeWaitEnd::Unknown));
     let text = match (held, why) {
         (_, _) if !is_shown => String::new(),
@@ -90,11 +90,11 @@ fn is_long(held: Held, life: u64) -> bool {
 
 /// Who closed, and how it ended.
 fn end(connection: &Connection) -> Part {
-    let (closer, end) = (connection.closer, connection.end);
-    if connection.is_open() {
+    let closer = connection.closer;
+    let Some(end) = connection.end() else {
         let closer = if closer == Closer::Unknown { String::new() } else { format!("{closer}, ") };
         return Part { text: format!("{closer}not over"), style: Style::new() };
-    }
+    };
     let text = if closer.as_str() == end.as_str() { closer.to_string() } else { format!("{closer} {end}") };
-    Part { text, style: end_style(closer, end) }
+    Part { text, style: end_style(closer, Some(end)) }
 }

@@ -191,9 +191,9 @@ prop_compose! {
         stays in proptest::collection::vec(stay(), 0..6),
         complete in any::<bool>(),
     ) -> Connection {
-        let closed_ns = opened.unwrap_or(0).saturating_add(lasted >> (conn % 64));
+        let boot_ns = opened.unwrap_or(0).saturating_add(lasted >> (conn % 64));
         let identity = Identity { conn, ..client().identity };
-        Connection { identity, opened_ns: opened, closed_ns, stays, complete, ..client() }
+        Connection { identity, opened_ns: opened, boot_ns, stays, complete, ..client() }
     }
 }
 
@@ -249,7 +249,7 @@ proptest! {
         connections.iter().for_each(|connection| selection.offer(connection, &origin()));
         let conns: Vec<u64> = selection.into_items().iter().map(|item| item.connection.identity.conn).collect();
         let mut expected: Vec<_> = connections.iter().collect();
-        expected.sort_by_key(|connection| std::cmp::Reverse(connection.closed_ns));
+        expected.sort_by_key(|connection| std::cmp::Reverse(connection.boot_ns));
         let expected: Vec<u64> = expected.iter().take(limit).map(|connection| connection.identity.conn).collect();
         prop_assert_eq!(conns, expected);
     }

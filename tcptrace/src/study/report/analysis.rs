@@ -81,7 +81,7 @@ impl Analysis {
 
     /// Counts a connection in: one that has ended, or in the end one that has not.
     pub fn add(&mut self, connection: &Connection, origin: &Origin) {
-        if connection.stuck.is_some() && !connection.is_open() {
+        if connection.ended_before() {
             // It has ended before, and was counted then; only its descriptor is still open.
             return;
         }
@@ -125,7 +125,7 @@ impl Analysis {
             overview.ended += 1;
             overview.reset += u64::from(is_reset(end));
             self.ends[end as usize] += 1;
-            if let Some(time_wait_end) = connection.time_wait_end {
+            if let Some(time_wait_end) = connection.time_wait_end() {
                 self.time_wait_ends[time_wait_end as usize] += 1;
             }
         }
@@ -162,10 +162,10 @@ impl Analysis {
             self.series.note(Moment::Opened, clock.unix_ns(opened));
         }
         if facts.end.is_some() {
-            self.series.note(Moment::Ended, clock.unix_ns(connection.closed_ns));
+            self.series.note(Moment::Ended, clock.unix_ns(connection.boot_ns));
         }
         if facts.failed() {
-            self.series.note(Moment::Failed, clock.unix_ns(connection.closed_ns));
+            self.series.note(Moment::Failed, clock.unix_ns(connection.boot_ns));
         }
     }
 

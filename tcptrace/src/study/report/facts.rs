@@ -25,17 +25,17 @@ pub(super) struct Facts<'c> {
 
 impl<'c> Facts<'c> {
     pub(super) fn of(connection: &'c Connection) -> Self {
-        let stuck = connection.stuck.as_deref().filter(|_| connection.is_open());
+        let open = connection.status.open();
         Self {
             connection,
-            end: if stuck.is_none() { Some(connection.end) } else { None },
-            open: stuck.map(|stuck| stuck.state),
-            age: stuck.map_or(Held::Unknown, |stuck| stuck.age),
+            end: connection.end(),
+            open: open.map(|(state, _)| state),
+            age: open.map_or(Held::Unknown, |(_, age)| age),
             established: connection.held(State::Established),
             studied: STUDIED.map(|state| connection.held(state)),
-            never_accepted: match stuck {
-                Some(stuck) => stuck.accepted == Some(false),
-                None => connection.end == End::NeverAccepted,
+            never_accepted: match connection.end() {
+                Some(end) => end == End::NeverAccepted,
+                None => connection.status.accepted() == Some(false),
             },
         }
     }
@@ -65,7 +65,7 @@ impl<'c> Facts<'c> {
     fn lost_in(&self, state: State) -> bool {
         let is_last = self.connection.stays.last().is_some_and(|stay| stay.state == state);
         let is_unseen = match state {
-            State::TimeWait => self.connection.time_wait_end == Some(TimeWaitEnd::Unknown),
+            State::TimeWait => self.connection.time_wait_end() == Some(TimeWaitEnd::Unknown),
             _ => self.end == Some(End::Unknown),
         };
         is_last && is_unseen
@@ -85,8 +85,8 @@ impl<'c> Facts<'c> {
     pub(super) fn lifetime(&self) -> Held {
         let seen = self.connection.stays.iter().filter_map(|stay| stay.held.known_ns()).fold(0, u64::saturating_add);
         match self.connection.opened_ns {
-            Some(opened) if self.open.is_some() => Held::AtLeast(self.connection.closed_ns.saturating_sub(opened)),
-            Some(opened) if self.connection.complete => Held::Exactly(self.connection.closed_ns.saturating_sub(opened)),
+            Some(opened) if self.open.is_some() => Held::AtLeast(self.connection.boot_ns.saturating_sub(opened)),
+            Some(opened) if self.connection.complete => Held::Exactly(self.connection.boot_ns.saturating_sub(opened)),
             _ if seen > 0 => Held::AtLeast(seen),
             _ => Held::Unknown,
         }

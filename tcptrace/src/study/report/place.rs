@@ -17,7 +17,7 @@ pub struct Placed {
 /// Hands over each state of a connection with its time, the last one first, as far back as there is no gap: what was
 /// before a state that was seen in part, or was missed, has no certain time.
 pub fn placed(connection: &Connection, mut each: impl FnMut(Placed)) {
-    let mut to_ns = connection.closed_ns;
+    let mut to_ns = connection.boot_ns;
     let mut next = None;
     for stay in connection.stays.iter().rev() {
         let adjoins = match next {
@@ -28,7 +28,7 @@ pub fn placed(connection: &Connection, mut each: impl FnMut(Placed)) {
         let Some(from_ns) = to_ns.checked_sub(ns) else { return };
         each(Placed { state: stay.state, from_ns, to_ns });
         // A state that lasts is longer than its row says, but may have begun at a known time.
-        let age = connection.stuck.as_ref().filter(|_| next.is_none()).map_or(stay.held, |stuck| stuck.age);
+        let age = connection.status.lasting().filter(|_| next.is_none()).map_or(stay.held, |(_, age)| age);
         if !matches!(age, Held::Exactly(_)) {
             return;
         }
@@ -38,16 +38,16 @@ pub fn placed(connection: &Connection, mut each: impl FnMut(Placed)) {
 
 /// Whether the connection was in this state until its row's time.
 fn is_last(connection: &Connection, state: State) -> bool {
-    if connection.is_open() {
-        return connection.stuck.as_ref().is_some_and(|stuck| stuck.state == state);
+    if let Some((open, _)) = connection.status.open() {
+        return open == state;
     }
     // Where the end was not seen, the row's time is that at which this was noticed.
     let unseen = match state {
-        State::TimeWait => connection.time_wait_end == Some(TimeWaitEnd::Unknown),
-        _ => connection.end == End::Unknown,
+        State::TimeWait => connection.time_wait_end() == Some(TimeWaitEnd::Unknown),
+        _ => connection.end() == Some(End::Unknown),
     };
     // A descriptor that is still open says nothing of when the connection ended.
-    !unseen && connection.stuck.is_none()
+    !unseen && !connection.ended_before()
 }
 
 /// Whether TCP goes from one state right to the other.
@@ -67,6 +67,7 @@ fn can_follow(state: State, next: State) -> bool {
 mod tests {
     use super::super::testing::{self, open};
     use super::*;
+    use crate::model::row::{Ending, Status};
 
     fn places(connection: &Connection) -> Vec<(State, u64, u64)> {
         let mut found = Vec::new();
@@ -75,7 +76,7 @@ mod tests {
     }
 
     fn connection(stays: &[(State, Held)]) -> Connection {
-        Connection { closed_ns: 1_000, ..testing::connection(stays) }
+        Connection { boot_ns: 1_000, ..testing::connection(stays) }
     }
 
     #[test]
@@ -112,9 +113,12 @@ mod tests {
     #[test]
     fn an_end_that_was_not_seen_places_nothing() {
         let stays = [(State::Established, Held::Exactly(20))];
-        assert_eq!(places(&Connection { end: End::Unknown, ..connection(&stays) }), []);
+        assert_eq!(places(&Connection { status: Status::Ended(End::Unknown.into()), ..connection(&stays) }), []);
         let stays = [(State::TimeWait, Held::AtLeast(20))];
-        let unseen = Connection { time_wait_end: Some(TimeWaitEnd::Unknown), ..connection(&stays) };
+        let unseen = Connection {
+            status: Status::Ended(Ending { end: End::Fin, time_wait: Some(TimeWaitEnd::Unknown) }),
+            ..connection(&stays)
+        };
         assert_eq!(places(&unseen), []);
     }
 

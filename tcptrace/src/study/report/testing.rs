@@ -6,7 +6,7 @@ use super::{Analysis, Options, Report};
 use crate::model::counters::{Increase, Unseen};
 use crate::model::event::Totals;
 use crate::model::names::Group;
-use crate::model::row::{Connection, Held, Identity, Owner, Stay, Stuck};
+use crate::model::row::{Connection, Ending, Held, Identity, Owner, Status, Stay};
 use crate::model::stream::{Clock, Context, Lost, Origin, Summary};
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
 
@@ -18,15 +18,13 @@ pub(super) fn connection(stays: &[(State, Held)]) -> Connection {
     Connection {
         identity: identity("curl", 42, 40_000, [10, 0, 0, 2], 443),
         opened_ns: None,
-        closed_ns: 1_000,
+        boot_ns: 1_000,
+        status: Status::Ended(End::Fin.into()),
         closer: Closer::Active,
-        end: End::Fin,
         closed_by: None,
         stays: stays.iter().map(|(state, held)| Stay { state: *state, held: *held }).collect(),
-        time_wait_end: None,
         totals: None,
         complete: true,
-        stuck: None,
     }
 }
 
@@ -50,18 +48,7 @@ fn identity(comm: &str, pid: u32, local_port: u16, remote: [u8; 4], remote_port:
 
 /// One that is still in a state.
 pub(super) fn open(connection: Connection, state: State, age: Held) -> Connection {
-    let stuck = Stuck {
-        state,
-        age,
-        holder: None,
-        holders: None,
-        accepted: None,
-        listener: None,
-        released: false,
-        merely_open: true,
-        stalled: None,
-    };
-    Connection { end: End::Unknown, stuck: Some(Box::new(stuck)), ..connection }
+    Connection { status: Status::Open { state, age, accepted: None }, ..connection }
 }
 
 /// A host whose boot was at the Unix epoch.
@@ -80,7 +67,7 @@ fn life(identity: Identity, opened: u64, stays: &[(State, u64)]) -> Connection {
     Connection {
         identity,
         opened_ns: Some(opened),
-        closed_ns: opened + stays.iter().map(|(_, ns)| ns).sum::<u64>(),
+        boot_ns: opened + stays.iter().map(|(_, ns)| ns).sum::<u64>(),
         totals: Some(Totals {
             bytes_sent: 210,
             bytes_received: 1_300,
@@ -115,7 +102,10 @@ fn in_second(second: u64, out: &mut Vec<Connection>) {
             conn: 0x1000 + at + number,
             ..identity("python3", 4242, 33_000 + number as u16, [10, 0, 0, 5], 6379)
         };
-        out.push(Connection { time_wait_end: Some(end), ..life(identity, opened, &stays) });
+        out.push(Connection {
+            status: Status::Ended(Ending { end: End::Fin, time_wait: Some(end) }),
+            ..life(identity, opened, &stays)
+        });
     }
     // A server that its clients close.
     for number in 0..3_u64 {
@@ -141,14 +131,15 @@ fn in_second(second: u64, out: &mut Vec<Connection>) {
         identity.conn = 0x3000 + at;
         let stays = [(State::SynRecv, 60_000), (State::Established, 30 * MS)];
         let mut leak = life(identity, at, &stays);
-        leak.closed_ns = 300 * S;
+        leak.boot_ns = 300 * S;
         let age = 300 * S - at - 30 * MS - 60_000;
         leak.stays.push(Stay { state: State::CloseWait, held: Held::AtLeast(age) });
         let mut leak =
             open(Connection { closer: Closer::Passive, totals: None, ..leak }, State::CloseWait, Held::Exactly(age));
         if second.is_multiple_of(10) {
             leak.identity.owner = None;
-            leak.stuck.as_mut().expect("it is open").accepted = Some(false);
+            let age = Held::Exactly(age);
+            leak.status = Status::Open { state: State::CloseWait, age, accepted: Some(false) };
         }
         out.push(leak);
     }
@@ -156,17 +147,22 @@ fn in_second(second: u64, out: &mut Vec<Connection>) {
     if second.is_multiple_of(5) {
         let stays = [(State::SynSent, 300_000)];
         let refused = life(identity("curl", 5_000 + second as u32, 34_000, [10, 0, 0, 9], 8443), at, &stays);
-        out.push(Connection { closer: Closer::NeverEstablished, end: End::Refused, totals: None, ..refused });
+        out.push(Connection {
+            closer: Closer::NeverEstablished,
+            status: Status::Ended(End::Refused.into()),
+            totals: None,
+            ..refused
+        });
     }
     if second.is_multiple_of(7) {
         let stays = [(State::SynSent, 100_000), (State::Established, 3 * S)];
         let reset = life(identity("python3", 4242, 35_000, [10, 0, 0, 5], 6379), at, &stays);
-        out.push(Connection { closer: Closer::ResetRemote, end: End::ResetReceived, ..reset });
+        out.push(Connection { closer: Closer::ResetRemote, status: Status::Ended(End::ResetReceived.into()), ..reset });
     }
     if second % 50 == 3 {
         let stays = [(State::Established, 2 * S), (State::FinWait1, 50_000), (State::FinWait2, 40 * S)];
         let gone = life(Identity { owner: None, ..identity("", 0, 36_000, [192, 0, 2, 9], 443) }, at, &stays);
-        out.push(Connection { end: End::FinWait2Timeout, ..gone });
+        out.push(Connection { status: Status::Ended(End::FinWait2Timeout.into()), ..gone });
     }
 }
 
@@ -176,12 +172,12 @@ pub(crate) fn incident(options: Options) -> Report {
     let mut connections = Vec::new();
     (0..300).for_each(|second| in_second(second, &mut connections));
     for connection in &mut connections {
-        if connection.closed_ns > END {
+        if connection.boot_ns > END {
             cut(connection, END);
         }
     }
     // Those that are still open follow in the end.
-    connections.sort_by_key(|connection| (connection.is_open(), connection.closed_ns));
+    connections.sort_by_key(|connection| (connection.is_open(), connection.boot_ns));
     let mut origin = origin();
     origin.context.clock.boot_to_unix_ns = 1_735_786_800_000_000_000;
     for (id, path) in [
@@ -232,6 +228,5 @@ fn cut(connection: &mut Connection, end: u64) {
         connection.stays.push(stay);
         at += ns;
     }
-    connection.closed_ns = end;
-    connection.time_wait_end = None;
+    connection.boot_ns = end;
 }

@@ -1,6 +1,6 @@
 //! Connections in, a report out.
 
-use crate::model::row::{Connection, Held, Identity};
+use crate::model::row::{Connection, Ending, Held, Identity, Status};
 use crate::model::stream::Summary;
 use crate::model::tcp::{Closer, End, Side, State, TimeWaitEnd};
 
@@ -24,8 +24,8 @@ fn short(opened_s: u64) -> Connection {
     let stays = [(State::Established, Held::Exactly(S / 100)), (State::TimeWait, Held::Exactly(60 * S))];
     Connection {
         opened_ns: Some(opened_s * S),
-        closed_ns: opened_s * S + S / 100 + 60 * S,
-        time_wait_end: Some(TimeWaitEnd::Expired),
+        boot_ns: opened_s * S + S / 100 + 60 * S,
+        status: Status::Ended(Ending { end: End::Fin, time_wait: Some(TimeWaitEnd::Expired) }),
         // The FIN_WAITs took no time.
         stays: [(State::Established, S / 100), (State::FinWait1, 0), (State::FinWait2, 0), (State::TimeWait, 60 * S)]
             .map(|(state, ns)| crate::model::row::Stay { state, held: Held::Exactly(ns) })
@@ -138,7 +138,7 @@ fn which_end_it_is_can_be_told_by_others() {
 
 #[test]
 fn failures_are_told_by_kind() {
-    let ended = |end| Connection { end, ..short(1) };
+    let ended = |end| Connection { status: Status::Ended(Ending::from(end)), ..short(1) };
     let report = report(&[ended(End::Refused), ended(End::ResetReceived), ended(End::ResetReceived), short(1)], 100);
     let by_process: Vec<_> = report.failures.iter().filter(|row| row.group.by == By::Process).collect();
     let shown: Vec<_> = by_process.iter().map(|row| (row.end, row.connections, row.share)).collect();
@@ -183,7 +183,7 @@ fn a_median_counts_what_is_not_over() {
 fn a_median_counts_what_was_lost_sight_of() {
     let lost = |opened_ns| Connection {
         opened_ns,
-        time_wait_end: Some(TimeWaitEnd::Unknown),
+        status: Status::Ended(Ending { end: End::Fin, time_wait: Some(TimeWaitEnd::Unknown) }),
         complete: false,
         ..connection(&[(State::TimeWait, Held::AtLeast(20 * S))])
     };
@@ -206,7 +206,7 @@ fn a_closer_counts_as_soon_as_it_closes() {
         State::Established,
         age,
     );
-    let unseen = Connection { closer: Closer::Unknown, end: End::Unknown, ..connection(&[]) };
+    let unseen = Connection { closer: Closer::Unknown, status: Status::Ended(End::Unknown.into()), ..connection(&[]) };
     let report = report(&[time_wait, half_closed, established, left_after(S), unseen], 100);
     let closers = report.counts.iter().filter_map(|row| match row.property {
         Property::Closer(closer) => Some((closer, row.connections, row.share)),
@@ -220,7 +220,7 @@ fn a_closer_counts_as_soon_as_it_closes() {
 #[test]
 fn failures_name_what_could_not_be_reached() {
     let refused = |port: u16| {
-        let mut connection = Connection { end: End::Refused, ..short(1) };
+        let mut connection = Connection { status: Status::Ended(End::Refused.into()), ..short(1) };
         connection.identity.tuple.remote_port = port;
         connection
     };

@@ -36,7 +36,7 @@ impl Life {
     /// not known exactly, those before its end likewise, backwards; what lies between is not known. What is known of a
     /// stay that was at least so long is its end.
     pub fn of(connection: &Connection) -> Self {
-        let end = connection.closed_ns;
+        let end = connection.boot_ns;
         let begin = connection.opened_ns.map_or_else(|| end.saturating_sub(known(connection)), |ns| ns.min(end));
         let stays = &connection.stays[..];
         let mut spans = Vec::with_capacity(stays.len() + 1);
@@ -67,7 +67,7 @@ impl Life {
 /// How long it is known to have lived, whenever that was.
 pub(super) fn known(connection: &Connection) -> u64 {
     match connection.opened_ns {
-        Some(opened) => connection.closed_ns.saturating_sub(opened),
+        Some(opened) => connection.boot_ns.saturating_sub(opened),
         None => connection.stays.iter().filter_map(|stay| stay.held.known_ns()).fold(0, u64::saturating_add),
     }
 }
@@ -79,7 +79,7 @@ fn from_begin(connection: &Connection, begin: u64, spans: &mut Vec<Span>) -> u64
     let mut at = begin;
     for (before, stay) in zip(before, stays) {
         let (Held::Exactly(ns), true) = (stay.held, connection.complete || follows(before, stay.state)) else { break };
-        let Some(to) = at.checked_add(ns).filter(|to| *to <= connection.closed_ns) else { break };
+        let Some(to) = at.checked_add(ns).filter(|to| *to <= connection.boot_ns) else { break };
         spans.push(Span { state: Some(stay.state), from: at, to });
         at = to;
     }
@@ -107,10 +107,12 @@ fn from_end(stays: &[Stay], not_before: u64, end: u64, spans: &mut Vec<Span>) {
 fn is_end_seen(connection: &Connection) -> bool {
     use State::{Closing, FinWait1, FinWait2, LastAck, TimeWait};
     let Some(last) = connection.stays.last().map(|stay| stay.state) else { return false };
-    if let Some(stuck) = connection.stuck.as_ref().filter(|_| connection.is_open()) {
-        return stuck.state == last && stuck.age != Held::Unknown;
-    }
-    match (connection.time_wait_end, connection.end) {
+    let ending = match (connection.status.open(), connection.status.ending()) {
+        (Some((state, age)), _) => return state == last && age != Held::Unknown,
+        (None, Some(ending)) => ending,
+        (None, None) => return false,
+    };
+    match (ending.time_wait, ending.end) {
         (Some(end), _) if end != TimeWaitEnd::Refused => last == TimeWait,
         (_, End::Unknown) => false,
         (_, End::Fin) => matches!(last, FinWait1 | FinWait2 | Closing | LastAck | TimeWait),
@@ -139,7 +141,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::model::row::Stuck;
+    use crate::model::row::{Ending, Status};
     use crate::output::timeline::glyphs::letter;
     use crate::study::timeline::samples::whole;
 
@@ -155,7 +157,7 @@ mod tests {
             Stay { state: *state.expect("a letter"), held }
         };
         let stays = stays.split_whitespace().map(stay).collect();
-        Connection { opened_ns: opened, closed_ns: closed, complete: false, stays, ..whole(1, 0, &[]) }
+        Connection { opened_ns: opened, boot_ns: closed, complete: false, stays, ..whole(1, 0, &[]) }
     }
 
     /// `E0-5 ?5-7`, with `<` where it began before and `>` where it is open.
@@ -199,11 +201,14 @@ mod tests {
     #[case::no_fin_wait2(End::FinWait2Timeout, None, "E3+ 15", "<?22-30")]
     fn the_last_state_that_is_known_may_not_be_the_last(
         #[case] end: End,
-        #[case] time_wait_end: Option<TimeWaitEnd>,
+        #[case] time_wait: Option<TimeWaitEnd>,
         #[case] stays: &str,
         #[case] expected: &str,
     ) {
-        assert_eq!(shown(&Connection { end, time_wait_end, ..lived(None, 30, stays) }), expected);
+        assert_eq!(
+            shown(&Connection { status: Status::Ended(Ending { end, time_wait }), ..lived(None, 30, stays) }),
+            expected
+        );
     }
 
     #[rstest]
@@ -215,18 +220,8 @@ mod tests {
         #[case] stays: &str,
         #[case] expected: &str,
     ) {
-        let stuck = Stuck {
-            state,
-            age,
-            holder: None,
-            holders: None,
-            accepted: None,
-            listener: None,
-            released: false,
-            merely_open: true,
-            stalled: None,
-        };
-        assert_eq!(shown(&Connection { stuck: Some(Box::new(stuck)), ..lived(Some(10), 30, stays) }), expected);
+        let status = Status::Open { state, age, accepted: None };
+        assert_eq!(shown(&Connection { status, ..lived(Some(10), 30, stays) }), expected);
     }
 
     /// What is complete has no gaps, even between states that are not known to follow each other.

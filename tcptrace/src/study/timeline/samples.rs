@@ -1,9 +1,9 @@
 //! Connections that tests draw.
 
-use crate::model::row::{Connection, Held, Identity, Owner, Stay, Stuck};
+use crate::model::row::{Connection, Held, Identity, Owner, Status, Stay};
 use crate::model::stream::{Clock, Context, Origin};
 use crate::model::tcp::{Closer, Comm, End, Side, State, TimeWaitEnd};
-use crate::output::samples::{HOSTILE, connection, identity, task, tuple};
+use crate::output::samples::{HOSTILE, connection, ended, identity, task, tuple};
 
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const S: u64 = 1_000 * MS;
@@ -23,9 +23,9 @@ pub(crate) fn whole(conn: u64, opened: u64, stays: &[(State, u64)]) -> Connectio
     let mut whole = connection();
     whole.identity.conn = conn;
     whole.opened_ns = Some(opened);
-    whole.closed_ns = opened + stays.iter().map(|(_, ns)| ns).sum::<u64>();
+    whole.boot_ns = opened + stays.iter().map(|(_, ns)| ns).sum::<u64>();
     whole.stays = exactly(stays);
-    whole.time_wait_end = None;
+    whole.status = ended(End::Fin, None);
     whole
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn client() -> Connection {
     ];
     let mut client = whole(0xc, S, &stays);
     client.identity.tuple = tuple("127.0.0.1:43892", "127.0.0.1:7000");
-    client.time_wait_end = Some(TimeWaitEnd::Reused);
+    client.status = ended(End::Fin, Some(TimeWaitEnd::Reused));
     client
 }
 
@@ -62,23 +62,11 @@ pub(crate) fn stuck() -> Connection {
     Connection {
         identity: Identity { conn: 0xbad, side: Side::Unknown, ..identity() },
         opened_ns: None,
-        closed_ns: 30 * S,
+        boot_ns: 30 * S,
+        status: Status::Open { state: State::CloseWait, age: held, accepted: None },
         closer: Closer::Passive,
-        end: End::Unknown,
         stays: vec![Stay { state: State::CloseWait, held }],
         complete: false,
-        time_wait_end: None,
-        stuck: Some(Box::new(Stuck {
-            state: State::CloseWait,
-            age: held,
-            holder: None,
-            holders: None,
-            accepted: None,
-            listener: None,
-            released: false,
-            merely_open: false,
-            stalled: None,
-        })),
         ..connection()
     }
 }

@@ -108,7 +108,7 @@ fn value(sort: Sort, connection: &Connection, origin: &Origin) -> Option<i64> {
         Sort::CloseWait => connection.held(State::CloseWait).known_ns()?,
         Sort::Lifetime => known(connection),
         Sort::Opened => {
-            let begin = connection.closed_ns.saturating_sub(known(connection));
+            let begin = connection.boot_ns.saturating_sub(known(connection));
             return Some(origin.context.clock.unix_ns(begin).saturating_neg());
         }
     };

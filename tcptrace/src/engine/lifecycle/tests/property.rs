@@ -223,8 +223,8 @@ proptest! {
             let life = by_number[&connection.identity.conn];
             prop_assert!(connection.complete, "{:?}", connection);
             let known: u64 = connection.stays.iter().filter_map(|stay| stay.held.known_ns()).sum();
-            prop_assert_eq!(Some(known), connection.opened_ns.map(|opened| connection.closed_ns - opened));
-            prop_assert_eq!(connection.closed_ns, life.ended);
+            prop_assert_eq!(Some(known), connection.opened_ns.map(|opened| connection.boot_ns - opened));
+            prop_assert_eq!(connection.boot_ns, life.ended);
             if let Some(closer) = life.closer() {
                 prop_assert_eq!(connection.closer, closer);
             }
@@ -256,7 +256,7 @@ proptest! {
             let life = by_number[&connection.identity.conn];
             if let Some(opened) = connection.opened_ns {
                 let known: u64 = connection.stays.iter().filter_map(|stay| stay.held.known_ns()).sum();
-                prop_assert!(known <= connection.closed_ns - opened);
+                prop_assert!(known <= connection.boot_ns - opened);
                 prop_assert_eq!(opened, life.states[0].1);
             }
         }

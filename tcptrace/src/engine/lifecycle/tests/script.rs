@@ -15,8 +15,8 @@ use crate::engine::lifecycle::{Config, Engine};
 use crate::model::event::{
     Birth, Cause, Change, EndFacts, Event, Flags, Flow, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
 };
-use crate::model::row::{Connection, Held, Row, Stuck, Transition};
-use crate::model::tcp::{Comm, State, Task, Tuple};
+use crate::model::row::{Connection, Held, Report, Row, Stuck, Transition};
+use crate::model::tcp::{Comm, End, State, Task, Tuple};
 
 const MS: u64 = 1_000_000;
 /// Tracing begins here, so that a script may begin at 0.
@@ -249,8 +249,12 @@ pub(super) fn transitions(rows: &[Row]) -> Vec<String> {
         Row::Connection(_) | Row::Loss(_) | Row::Audit(_) | Row::Counter(_) => None,
     });
     let line = |row: &Transition| {
-        if let Some(stuck) = &row.stuck {
-            return stuck_line(row, stuck);
+        match &row.stuck {
+            Some(Stuck::Waiting(report)) => return stuck_line("stuck", row, report),
+            Some(Stuck::Released { accepted }) => {
+                return stuck_line("released", row, &Report { accepted: *accepted, ..Report::default() });
+            }
+            None => {}
         }
         let mut words = vec![format!("{}>{}", row.old, row.new), held(row.held)];
         words.extend(row.closer.map(|closer| closer.to_string()));
@@ -261,9 +265,8 @@ pub(super) fn transitions(rows: &[Row]) -> Vec<String> {
     transitions.map(line).collect()
 }
 
-fn stuck_line(row: &Transition, stuck: &Stuck) -> String {
-    let mut words = vec![if stuck.released { "released" } else { "stuck" }.to_owned()];
-    words.extend([stuck.state.to_string(), held(stuck.age)]);
+fn stuck_line(what: &str, row: &Transition, stuck: &Report) -> String {
+    let mut words = vec![what.to_owned(), row.new.to_string(), held(row.held)];
     words.extend(row.reason.map(|reason| reason.as_str().to_owned()));
     words.extend(stuck.holder.map(|(task, fd)| format!("held_by={}:{fd}", task.pid)));
     words.extend(stuck.holders.map(|holders| format!("holders={holders}")));
@@ -290,8 +293,9 @@ pub(super) fn connections(rows: &[Row]) -> Vec<String> {
 }
 
 fn connection(row: &Connection) -> String {
-    let mut words = vec![row.identity.side.to_string(), row.closer.to_string(), row.end.to_string()];
-    words.extend(row.time_wait_end.map(|end| format!("tw={end}")));
+    let mut words = vec![row.identity.side.to_string(), row.closer.to_string()];
+    words.push(row.end().unwrap_or(End::Unknown).to_string());
+    words.extend(row.time_wait_end().map(|end| format!("tw={end}")));
     let owner = row.identity.owner;
     words.extend(owner.map(|owner| format!("owner={}/{}", owner.task.pid, owner.source)));
     let closer = row.closed_by.filter(|task| owner.is_none_or(|owner| owner.task.pid != task.pid));

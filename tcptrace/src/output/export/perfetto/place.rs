@@ -25,7 +25,7 @@ pub(super) struct Span {
 /// States follow each other. Those before the first gap are placed from its beginning on, those after the last one up to
 /// its end: what was not seen stays empty.
 pub(super) fn place(row: &Connection) -> Placed {
-    let end = row.closed_ns;
+    let end = row.boot_ns;
     let mut stays = Vec::with_capacity(row.stays.len());
     let mut rest = row.stays.as_slice();
     let mut at = row.opened_ns.map(|opened| opened.min(end));
@@ -55,9 +55,9 @@ pub(super) fn place(row: &Connection) -> Placed {
 /// Whether the last state that was seen is the one that it was in at the end.
 fn ends_with_its_last_stay(row: &Connection) -> bool {
     let last = row.stays.last().map(|stay| stay.state);
-    match &row.stuck {
-        Some(stuck) => last == Some(stuck.state),
-        None => match row.time_wait_end {
+    match row.status.lasting() {
+        Some((state, _)) => last == Some(state),
+        None => match row.time_wait_end() {
             Some(TimeWaitEnd::Refused) | None => true,
             Some(_) => last == Some(State::TimeWait),
         },
@@ -70,8 +70,9 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::model::tcp::End;
     use crate::output::export::tests::any_connection;
-    use crate::output::samples::connection;
+    use crate::output::samples::{connection, ended};
 
     fn exactly(state: State, ns: u64) -> Stay {
         Stay { state, held: Held::Exactly(ns) }
@@ -93,7 +94,7 @@ mod tests {
     #[case::too_much(Some(190), vec![exactly(State::SynSent, u64::MAX), exactly(State::Established, 9)], "190-200 190-200 200-200")]
     #[case::too_much_at_the_end(None, vec![at_least(State::SynSent, u64::MAX), exactly(State::Established, 9)], "0-200 0-191 191-200")]
     fn states_follow_each_other(#[case] opened_ns: Option<u64>, #[case] stays: Vec<Stay>, #[case] expected: &str) {
-        let row = Connection { opened_ns, closed_ns: 200, stays, time_wait_end: None, ..connection() };
+        let row = Connection { opened_ns, boot_ns: 200, stays, status: ended(End::Fin, None), ..connection() };
         let placed = place(&row);
         let spans = placed.stays.iter().map(|span| (span.begin, span.end));
         let text: Vec<_> =

@@ -46,8 +46,8 @@ impl Drop for Scratch {
 
 const DAY: u64 = 86_400 * 1_000_000_000;
 
-fn closed_at(closed_ns: u64) -> Connection {
-    Connection { closed_ns, opened_ns: None, ..samples::connection() }
+fn closed_at(boot_ns: u64) -> Connection {
+    Connection { boot_ns, opened_ns: None, ..samples::connection() }
 }
 
 /// 2025-01-02T03:04:05Z at boot.

@@ -8,7 +8,7 @@ use super::words::{
     bound, bytes, count, counted, duration, ends, group, meaning, number, percent, rate, shown_bins, time,
 };
 use super::{Writer, longest, sparkline, style};
-use crate::model::tcp::State;
+use crate::model::tcp::{End, State};
 use crate::output::text::column::Align;
 use crate::study::report::{By, Group, GroupRow, Point, Property, Slow, StateRow, TRACKED, is_failure};
 
@@ -369,7 +369,7 @@ impl<W: Write> Writer<'_, W> {
                 .map_or("-".to_owned(), |task| format!("{}[{}]", crate::output::sanitise(task.comm.bytes()), task.pid));
             let stay = |stay: &crate::model::row::Stay| format!("{} {}", stay.state, stay.held);
             let states: Vec<_> = connection.stays.iter().map(stay).collect();
-            let end = if connection.is_open() { "still open" } else { connection.end.as_str() };
+            let end = connection.end().map_or("still open", End::as_str);
             table.row([
                 row.held.to_string(),
                 end.to_owned(),

@@ -24,8 +24,8 @@ fn paired(one: &Connection, of: &Origin, other: &Connection, from: &Origin) -> b
 #[case::both_ends(|_: &mut Connection, _: &mut Origin| (), true)]
 #[case::another_port(|it: &mut Connection, _: &mut Origin| it.identity.tuple.local_port += 1, false)]
 #[case::two_clients(|it: &mut Connection, _: &mut Origin| it.identity.side = Side::Client, false)]
-#[case::it_began_after(|it: &mut Connection, _: &mut Origin| (it.opened_ns, it.closed_ns) = (Some(22 * S), 23 * S), false)]
-#[case::it_ended_before(|it: &mut Connection, _: &mut Origin| (it.opened_ns, it.closed_ns) = (Some(0), S - 1), false)]
+#[case::it_began_after(|it: &mut Connection, _: &mut Origin| (it.opened_ns, it.boot_ns) = (Some(22 * S), 23 * S), false)]
+#[case::it_ended_before(|it: &mut Connection, _: &mut Origin| (it.opened_ns, it.boot_ns) = (Some(0), S - 1), false)]
 #[case::its_beginning_is_unknown(|it: &mut Connection, _: &mut Origin| it.opened_ns = None, true)]
 #[case::another_namespace(|it: &mut Connection, _: &mut Origin| it.identity.netns = Some(1), false)]
 #[case::an_unknown_namespace(|it: &mut Connection, _: &mut Origin| it.identity.netns = None, true)]
@@ -47,10 +47,10 @@ fn two_ends_on_two_hosts() {
     let mut elsewhere = Origin { number: 1, ..origin() };
     // It was started later, so that its clock shows less.
     let later = 100 * i64::try_from(S).expect("it fits");
-    (other.opened_ns, other.closed_ns) = (Some(S), 2 * S);
+    (other.opened_ns, other.boot_ns) = (Some(S), 2 * S);
     elsewhere.context.clock.boot_to_unix_ns += later;
     assert!(!paired(&one, &origin(), &other, &elsewhere), "the one ended before the other began");
-    (one.opened_ns, one.closed_ns) = (one.opened_ns.map(|ns| ns + 100 * S), one.closed_ns + 100 * S);
+    (one.opened_ns, one.boot_ns) = (one.opened_ns.map(|ns| ns + 100 * S), one.boot_ns + 100 * S);
     assert!(paired(&one, &origin(), &other, &elsewhere));
 }
 
@@ -177,7 +177,7 @@ fn a_life_that_comes_twice_is_one() {
     let mut selection = Selection::new(Sort::Opened, 1);
     lives.iter().for_each(|connection| selection.offer(connection, &origin()));
     let mut peers = Peers::of(selection.into_items());
-    let cut = lives.clone().map(|it| Connection { closed_ns: it.closed_ns - 10 * MS, ..it });
+    let cut = lives.clone().map(|it| Connection { boot_ns: it.boot_ns - 10 * MS, ..it });
     lives.iter().chain(&cut).for_each(|connection| peers.offer(connection, &origin()));
     assert_eq!(peers.into_groups()[0].items().count(), 2);
 }
