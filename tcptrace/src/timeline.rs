@@ -23,7 +23,6 @@ use anstyle::Style;
 use jiff::tz::TimeZone;
 
 use crate::lifecycle::Connection;
-use crate::names::Names;
 use crate::output::Context;
 use crate::trace::Origin;
 
@@ -89,15 +88,8 @@ pub struct Item {
 impl Item {
     /// Takes what is needed of a connection's recording.
     pub fn new(connection: &Connection, origin: &Origin) -> Self {
-        let mut names = Names::default();
-        let known = &origin.context.names;
         let identity = &connection.identity;
-        if let Some((inode, name)) = identity.netns.and_then(|inode| Some((inode, known.namespace(inode)?))) {
-            names.name_namespace(inode, name);
-        }
-        if let Some((id, group)) = identity.cgroup.and_then(|id| Some((id, known.group(id)?))) {
-            names.name_group(id, group.clone());
-        }
+        let names = origin.context.names.only(identity.netns, identity.cgroup, identity.interface);
         Self {
             connection: connection.clone(),
             origin: origin.number,

@@ -17,8 +17,8 @@
 //! in ns. Head, losses, audit, counters and end are JSON. The records are in the order in which the events were taken in.
 //!
 //! The last record of a file says that it ends, and why ([`Ended`]); the head announces that ([`Head::says_end`]). A file
-//! has the names of all network namespaces and control groups that its sockets have, told before they are needed; once
-//! many were told, each is told again when it is needed ([`Item::NamesAnew`]), so that readers keep those of live sockets
+//! has the names of all network namespaces and control groups that its sockets have, and of the interfaces of link-local
+//! addresses, told before they are needed; once many were told, each is told again when it is needed ([`Item::NamesAnew`]), so that readers keep those of live sockets
 //! only.
 //!
 //! # Compatibility
@@ -78,6 +78,15 @@ pub enum Item {
         /// Its path.
         path: Box<[u8]>,
     },
+    /// An interface has a name.
+    Interface {
+        /// Inode number of its network namespace.
+        netns: u32,
+        /// Its index.
+        index: u32,
+        /// Its name.
+        name: Box<[u8]>,
+    },
     /// A process is in a control group.
     Process {
         /// Its id, as the kernel side tells it.
@@ -135,6 +144,11 @@ impl Head {
     /// Whether the resets that sockets send are in it.
     pub fn sees_resets(&self) -> bool {
         self.sees(Feature::ResetSent).unwrap_or(true)
+    }
+
+    /// Whether the resets that sockets receive are in it.
+    pub fn sees_received_resets(&self) -> bool {
+        self.sees(Feature::ResetReceived).unwrap_or(true)
     }
 
     /// Whether the FINs that come to orphans are in it.

@@ -1,11 +1,12 @@
 //! What the engine concludes: the rows that every output renders.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use crate::audit::Finding;
 use crate::counters::Increase;
 use crate::event::Cause;
-use crate::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
+use crate::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple, scoped};
 
 /// A duration in ns that says how much of it was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -56,10 +57,24 @@ pub struct Identity {
     pub uid: Option<u32>,
     /// Id of the socket's control group.
     pub cgroup: Option<u64>,
+    /// Index of the only interface that it uses; 0 where it may use any, or that is unknown.
+    pub interface: u32,
     /// Which end this is.
     pub side: Side,
     /// Whose it is.
     pub owner: Option<Owner>,
+}
+
+impl Identity {
+    /// The local end. A link-local address has the index of its interface, if that is known.
+    pub fn local(&self) -> SocketAddr {
+        scoped(self.tuple.local(), self.interface)
+    }
+
+    /// The remote end, likewise.
+    pub fn remote(&self) -> SocketAddr {
+        scoped(self.tuple.remote(), self.interface)
+    }
 }
 
 /// Why a transition happened, where there is something to say.
@@ -188,6 +203,12 @@ pub struct Totals {
     pub retransmits: u32,
     /// Smoothed round-trip time in µs; `None` when none was measured.
     pub srtt_us: Option<u32>,
+    /// Something that it had sent was not acknowledged: data, a SYN or a FIN.
+    pub in_flight: bool,
+    /// Retransmissions in a row, the last ones, that nothing had answered.
+    pub retransmits_unanswered: u8,
+    /// Whether a reset of its peer had come; `None` when unknown.
+    pub reset_received: Option<bool>,
 }
 
 impl Connection {

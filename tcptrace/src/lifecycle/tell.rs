@@ -3,9 +3,9 @@
 use super::config::{Config, Stats};
 use super::conn::{Conn, Mark};
 use super::decide::{self, Ending};
-use super::row::{Connection, Held, Loss, Reason, Row, Stay, Stuck, Transition};
-use crate::event::{Cause, Change, Mini, MiniEvent};
-use crate::tcp::{Closer, End, Side, State};
+use super::row::{Connection, Held, Loss, Reason, Row, Stay, Stuck, Totals, Transition};
+use crate::event::{Cause, Change, EndFacts, Mini, MiniEvent};
+use crate::tcp::{Closer, End, Side, State, TimeWaitEnd};
 
 /// Tells what becomes of connections.
 #[derive(Debug)]
@@ -28,6 +28,19 @@ impl Teller {
     /// How long a connection has been in its state, as far as that is certain.
     pub(super) fn held(&self, conn: &Conn, now: u64) -> Held {
         conn.held(now, self.gaps, self.blind_until, self.blind_until.max(self.forgot_at))
+    }
+
+    /// What a full socket shows when it is closed.
+    pub(super) fn totals(&self, conn: &Conn, end: &EndFacts) -> Totals {
+        // One that came before the socket was followed would not have been noted.
+        let is_whole = conn.is(Mark::Whole) && conn.gaps == self.gaps && self.config.received_resets;
+        let came = conn.is(Mark::ResetReceived);
+        Totals {
+            in_flight: end.in_flight,
+            retransmits_unanswered: end.retransmits,
+            reset_received: (came || is_whole).then_some(came),
+            ..end.totals
+        }
     }
 
     /// Puts out a transition, and brings the connection into its new state.
@@ -172,10 +185,23 @@ impl Teller {
             closed_by: conn.closed_by(),
             stays: conn.stays(),
             time_wait_end: ending.time_wait,
-            totals: conn.totals(),
+            totals: conn.totals().map(|totals| Totals { reset_received: reset_received(totals, ending), ..totals }),
             complete: conn.is(Mark::Whole) && conn.gaps == self.gaps,
             stuck: None,
         }
+    }
+}
+
+/// Whether a reset of its peer came: a mini-socket can have received one, too. Data for a socket that takes none any more is
+/// treated by the kernel as if a reset had come (`tcp_rcv_state_process` in `net/ipv4/tcp_input.c`).
+fn reset_received(totals: Totals, ending: Ending) -> Option<bool> {
+    match ending {
+        Ending { end: End::ResetReceived, .. } | Ending { time_wait: Some(TimeWaitEnd::Reset), .. } => Some(true),
+        Ending { end: End::ResetDataAfterClose, .. } => Some(false),
+        Ending { end: End::Unknown, .. } | Ending { time_wait: Some(TimeWaitEnd::Unknown), .. } => {
+            totals.reset_received.filter(|came| *came)
+        }
+        _ => totals.reset_received,
     }
 }
 

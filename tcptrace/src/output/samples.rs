@@ -56,6 +56,7 @@ pub(crate) fn identity() -> Identity {
         netns: Some(4_026_532_000),
         uid: Some(1000),
         cgroup: Some(77),
+        interface: 0,
         side: Side::Client,
         owner: Some(Owner { task: task(4242, Comm::from("curl")), source: OwnerSource::Connect }),
     }
@@ -69,6 +70,7 @@ pub(crate) fn strange_identity() -> Identity {
         netns: None,
         uid: None,
         cgroup: None,
+        interface: 0,
         side: Side::Unknown,
         owner: None,
     }
@@ -158,6 +160,7 @@ pub(crate) fn transitions() -> Vec<Transition> {
             reason: Some(Reason::End(End::ResetReceived)),
             ..waiting(State::Closed)
         },
+        Transition { identity: link_local(2), ..base },
     ]
 }
 
@@ -221,10 +224,18 @@ pub(crate) fn connection() -> Connection {
             bytes_unread: 17,
             retransmits: 3,
             srtt_us: Some(250),
+            in_flight: false,
+            retransmits_unanswered: 0,
+            reset_received: Some(false),
         }),
         complete: true,
         stuck: None,
     }
+}
+
+/// The name of interface 2 is known.
+fn link_local(interface: u32) -> Identity {
+    Identity { tuple: tuple("[fe80::1]:45678", "[fe80::2]:443"), interface, ..identity() }
 }
 
 /// One row of everything that is shown in its own way.
@@ -290,6 +301,8 @@ pub(crate) fn connections() -> Vec<Connection> {
             time_wait_end: None,
             ..base
         },
+        Connection { identity: link_local(2), ..base.clone() },
+        Connection { identity: link_local(3), ..base },
     ]
 }
 
@@ -309,7 +322,6 @@ fn socket() -> Entry {
         timer_left_ns: 0,
         retransmits: 0,
         inode: 4711,
-        interface: 0,
     }
 }
 
@@ -353,11 +365,7 @@ pub(crate) fn sockets() -> Vec<Entry> {
         },
         Entry { kept: Kept::Queued, state: State::CloseWait, stay: never_accepted(), ..base },
         Entry { kept: Kept::Queued, state: State::SynRecv, ..base },
-        Entry {
-            identity: Identity { tuple: tuple("[fe80::1]:45678", "[fe80::2]:443"), ..identity() },
-            interface: 2,
-            ..socket()
-        },
+        Entry { identity: link_local(2), ..socket() },
     ]
 }
 

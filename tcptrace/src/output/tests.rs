@@ -562,7 +562,8 @@ fn json_says_null_for_what_is_unknown() {
     let line = rendered(|out| Json::new(out).connection(&samples::connections()[1], &Context::default()));
     let row: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     let nulls = "opened netns uid pid tid comm cgroup time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread \
-                 retransmits srtt_us close_pid close_tid close_comm netns_name cgroup_id container unit";
+                 retransmits srtt_us close_pid close_tid close_comm netns_name cgroup_id container unit \
+                 in_flight retransmits_unanswered reset_received";
     for name in nulls.split_whitespace() {
         assert!(row.get(name).is_some_and(serde_json::Value::is_null), "{name} in {line}");
     }

@@ -1,13 +1,12 @@
 //! What is said of a connection above its bar: which, whose, from where to where, what hurt, and how it ended.
 
-use std::net::SocketAddr;
-
 use anstyle::Style;
 use jiff::tz::TimeZone;
 
 use super::axis::timestamp;
 use super::{Item, Part};
 use crate::lifecycle::{Connection, Held};
+use crate::output::fields::address;
 use crate::output::{end_style, fitting, sanitise, state_style};
 use crate::tcp::{Closer, State, TimeWaitEnd};
 
@@ -26,7 +25,8 @@ pub(super) fn pieces(item: &Item, with_host: bool, zone: Option<&TimeZone>) -> [
     let connection = &item.connection;
     let identity = &connection.identity;
     let host = if with_host { cut(&sanitise(item.host.as_bytes()), HOST_WIDTH) + " " } else { String::new() };
-    let ends = format!("{} → {}", address(identity.tuple.local()), address(identity.tuple.remote()));
+    let place = |end| without_port(address(identity, end, &item.context));
+    let ends = format!("{} → {}", place(identity.local()), place(identity.remote()));
     [
         plain(format!("{host}{:x}", identity.conn)),
         plain(owner(connection)),
@@ -57,8 +57,7 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
 }
 
 /// A port that the kernel has not chosen is `-`.
-fn address(address: SocketAddr) -> String {
-    let text = address.to_string();
+fn without_port(text: String) -> String {
     text.strip_suffix(":0").map_or_else(|| text.clone(), |host| format!("{host}:-"))
 }
 
