@@ -299,7 +299,7 @@ pub(crate) fn connections() -> Vec<Connection> {
             end: End::ResetReceived,
             closed_by: None,
             time_wait_end: None,
-            ..base
+            ..base.clone()
         },
         Connection { identity: link_local(2), ..base.clone() },
         Connection { identity: link_local(3), ..base },
