@@ -108,19 +108,18 @@ fn live_and_from_a_trace() {
 
 /// What was there before has its interface from the survey.
 #[test]
-fn of_a_listener_that_was_there_before() {
+fn of_a_connection_that_was_there_before() {
     let (net, index) = namespace();
-    let _listener = TcpListener::bind(SocketAddrV6::new(NEAR.1, 0, 0, index)).expect("listen");
-    let tracer = Tracer::start_in(&net, &["watch", "--format", "json"]);
-    let mut client = {
-        let address = _listener.local_addr().expect("an address");
-        End::from(TcpStream::connect(address).expect("connect to oneself"))
-    };
-    let port = client.remote.port();
-    client.reset();
-    drop(_listener);
-    let closed = tracer.row(&net, "the listener's end", |row| row["old"] == "LISTEN" && row["new"] == "CLOSED");
-    assert_eq!(closed["local"], zoned(NEAR, port), "{closed}");
+    let listener = TcpListener::bind(SocketAddrV6::new(NEAR.1, 0, 0, index)).expect("listen");
+    let to = listener.local_addr().expect("an address");
+    let client = End::from(TcpStream::connect(to).expect("connect to oneself"));
+    let server = tcptrace_tests::sockets::accept(&listener);
+    client.finish_sending();
+    server.receive_end();
+    let tracer = Tracer::start_in(&net, &["watch", "--format", "json", "--report-stuck", "100ms"]);
+    let stuck = tracer.row(&net, "a socket that waits", |row| row["event"] == "stuck" && row["old"] == "CLOSE_WAIT");
+    assert_eq!(stuck["local"], zoned(NEAR, to.port()), "{stuck}");
+    assert_eq!(stuck["remote"], zoned(NEAR, client.local.port()), "{stuck}");
 }
 
 /// Without BTF the kernel does not show it: then it is not told.
