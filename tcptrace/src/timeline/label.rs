@@ -25,7 +25,7 @@ pub(super) fn pieces(item: &Item, with_host: bool, zone: Option<&TimeZone>) -> [
     let connection = &item.connection;
     let identity = &connection.identity;
     let host = if with_host { cut(&sanitise(item.host.as_bytes()), HOST_WIDTH) + " " } else { String::new() };
-    let place = |end| without_port(address(identity, end, &item.context));
+    let place = |end| without_port(&address(identity, end, &item.context));
     let ends = format!("{} → {}", place(identity.local()), place(identity.remote()));
     [
         plain(format!("{host}{:x}", identity.conn)),
@@ -57,8 +57,8 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
 }
 
 /// A port that the kernel has not chosen is `-`.
-fn without_port(text: String) -> String {
-    text.strip_suffix(":0").map_or_else(|| text.clone(), |host| format!("{host}:-"))
+fn without_port(text: &str) -> String {
+    text.strip_suffix(":0").map_or_else(|| text.to_owned(), |host| format!("{host}:-"))
 }
 
 fn begin(item: &Item, zone: &TimeZone) -> String {
