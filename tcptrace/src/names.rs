@@ -311,6 +311,17 @@ mod tests {
     }
 
     #[test]
+    fn interfaces_of_live_sockets_are_kept() {
+        let mut names = Names::default();
+        names.name_interface(Some(1), 5, b"eth0");
+        names.name_interface(Some(2), 5, b"eth1");
+        names.retain(&HashSet::default(), &HashSet::default(), &HashSet::from_iter([(Some(2), 5)]));
+        assert_eq!([names.interface(Some(1), 5), names.interface(Some(2), 5)], [None, Some("eth1")]);
+        assert_eq!(names.only(Some(2), None, 5).interface(Some(2), 5), Some("eth1"));
+        assert_eq!(names.only(Some(2), None, 4).interface(Some(2), 5), None);
+    }
+
+    #[test]
     fn a_path_is_any_bytes() {
         let group = Group::at(b"/lxc.payload.\xff/a\xff.service");
         assert_eq!(group.container, None);

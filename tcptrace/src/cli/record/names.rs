@@ -161,6 +161,22 @@ mod tests {
     }
 
     #[test]
+    fn an_interface_is_written_into_the_next_file_when_an_event_needs_it() {
+        let mut names = Names::default();
+        let eth0 = Item::Interface { netns: 1, index: 2, name: b"eth0"[..].into() };
+        names.learn(&eth0);
+        names.turn();
+        let speaks_of = |interface| match speaks_of(9) {
+            Event::Found(found) => Event::Found(Found { interface, ..found }),
+            event => event,
+        };
+        assert_eq!(names.missing(&speaks_of(0)), [const { None }; 5]);
+        assert_eq!(names.missing(&speaks_of(3)), [const { None }; 5]);
+        assert_eq!(names.missing(&speaks_of(2)), [None, None, None, None, Some(eth0)]);
+        assert_eq!(names.missing(&speaks_of(2)), [const { None }; 5], "it is in the file");
+    }
+
+    #[test]
     fn what_is_told_anew_is_forgotten() {
         let mut names = Names::default();
         names.learn(&group(1));
