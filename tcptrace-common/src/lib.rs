@@ -46,7 +46,7 @@ pub mod kind {
     pub const STATE_OPEN: u8 = 11;
     /// A transition to `CLOSED`, with [`EndTail`](super::EndTail).
     pub const STATE_END: u8 = 4;
-    /// `tcp_destroy_sock`, with [`TaskTail`](super::TaskTail).
+    /// `tcp_destroy_sock`; nothing but the [`Head`](super::Head).
     pub const DESTROY: u8 = 5;
     /// `tcp_send_reset`; `extra` is the kernel's reason number, 0 where it gives none.
     pub const RESET_SENT: u8 = 6;
@@ -58,7 +58,7 @@ pub mod kind {
     pub const MINI_EXPIRED: u8 = 9;
     /// A mini-socket took in a FIN.
     pub const MINI_FIN: u8 = 10;
-    /// A process accepted a connection, with [`HolderTail`](super::HolderTail).
+    /// A process accepted a connection, with [`TaskTail`](super::TaskTail).
     pub const ACCEPTED: u8 = 12;
     /// A process holds a descriptor of the socket, with [`HolderTail`](super::HolderTail); `old` is its state.
     pub const HELD: u8 = 13;
@@ -124,7 +124,7 @@ pub struct Head {
     pub extra: u32,
     /// See [`kind`].
     pub kind: u8,
-    /// Transitions: the old state. Mini-sockets: the substate. Resets: the state.
+    /// Transitions: the old state. Mini-sockets: the substate.
     pub old: u8,
     /// Transitions: the new state; otherwise 0.
     pub new: u8,
@@ -152,6 +152,10 @@ pub struct OpenTail {
     pub task: TaskTail,
     /// Id of the socket's control group (v2); 0 when unknown.
     pub cgroup: u64,
+    /// Index of the only interface that the socket uses; 0 if it may use any.
+    pub interface: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 /// Ties a child socket's address to its cookie.
@@ -162,6 +166,10 @@ pub struct ChildTail {
     pub address: u64,
     /// Id of the socket's control group (v2), which is its listener's; 0 when unknown.
     pub cgroup: u64,
+    /// Index of the only interface that the socket uses; 0 if it may use any.
+    pub interface: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 /// A child that a process closes before its handshake is done, as Fast Open allows.
@@ -223,12 +231,10 @@ pub struct EndTail {
 /// Frames of [`CancelTail::stack`].
 pub const STACK_FRAMES: usize = 16;
 
-/// Who cancelled a mini-socket's timer, and from where.
+/// From where a mini-socket's timer was cancelled.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CancelTail {
-    /// Who was on the CPU.
-    pub task: TaskTail,
     /// Return addresses of the kernel's stack, innermost first, 0 after the last.
     pub stack: [u64; STACK_FRAMES],
 }

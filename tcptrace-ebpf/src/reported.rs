@@ -4,7 +4,7 @@
 //! interrupted in the midst of it by packets that make other sockets change. So there are two programs on a tracepoint:
 //! the first notes what it sees, the second runs right after it, and looks at what was not noted.
 
-use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 
 /// As many events as may come between the two programs, when the CPU is interrupted just there: more than a network
@@ -29,15 +29,24 @@ pub(crate) struct Reported {
 
 pub(crate) type Map = PerCpuArray<Reported, 1>;
 
+/// 1 while a program stands in for another, or is about to: nobody reads the notes otherwise.
+#[btf_map]
+static STAND_INS: Array<u32, 1> = Array::new();
+
 #[btf_map]
 pub(crate) static CHANGES: Map = PerCpuArray::new();
 
 #[btf_map]
 pub(crate) static ENDS: Map = PerCpuArray::new();
 
-/// Notes an event that the first program has seen.
+/// Notes an event that the first program has seen, if a second one follows it.
 #[inline(always)]
-pub(crate) fn note(map: &Map, seen: Seen) {
+pub(crate) fn note(map: &Map, seen: impl FnOnce() -> Seen) {
+    // SAFETY: the map's only element, which only the loader writes.
+    if STAND_INS.get_ptr(0).is_none_or(|stand_ins| unsafe { stand_ins.read_volatile() } == 0) {
+        return;
+    }
+    let seen = seen();
     if let Some(reported) = map.get_ptr_mut(0) {
         // SAFETY: this CPU's own element. The first program does not interrupt itself, the second writes to what was
         // noted before only, and the index stays within bounds.

@@ -166,6 +166,18 @@ pub(crate) unsafe fn cgroup(sk: *const u8) -> u64 {
     }
 }
 
+/// Index of the only interface that a full socket uses; 0 if it may use any. One that a listener makes has its own from the
+/// moment on that its addresses are set.
+///
+/// # Safety
+///
+/// `sk` is a `struct sock` that the verifier trusts.
+#[inline(always)]
+pub(crate) unsafe fn interface(sk: *const u8) -> u32 {
+    // SAFETY: the verifier checks the load.
+    unsafe { load(sk, off::SOCK_COMMON_BOUND_DEV_IF()) }
+}
+
 /// The flags of a full socket, as [`Head::flags`] wants them.
 ///
 /// # Safety

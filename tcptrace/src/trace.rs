@@ -16,9 +16,6 @@
 //! Numbers in heads are little-endian; in bodies they are variable-length as postcard writes them, times as differences
 //! in ns. Head, losses, audit, counters and end are JSON. The records are in the order in which the events were taken in.
 //!
-//! The last record of a file says that it ends, and why ([`Ended`](crate::model::stream::Ended)); the head announces that ([`Head::says_end`](crate::model::stream::Head::says_end)). A file
-//! has the names of all network namespaces and control groups that its sockets have, told before they are needed; once
-//! many were told, each is told again when it is needed ([`Item::NamesAnew`](crate::model::stream::Item::NamesAnew)), so that readers keep those of live sockets
 //! only.
 //!
 //! # Compatibility

@@ -76,6 +76,7 @@ fn opening(number: u32, ip: Ipv6Addr) -> Vec<Event> {
         netns: Some(4_026_531_840),
         uid: Some(1_000),
         cgroup: Some(u64::from(pid)),
+        interface: 0,
         old,
         new,
         flags: Some(Flags { has_socket: true, ..Flags::default() }),
@@ -89,7 +90,7 @@ fn opening(number: u32, ip: Ipv6Addr) -> Vec<Event> {
     };
     let mut events = vec![Event::Change(first), Event::Change(second)];
     if !number.is_multiple_of(2) {
-        events.push(Event::Accepted { at: at + 20, id, task, fd: 9 });
+        events.push(Event::Accepted { at: at + 20, id, task });
     }
     events
 }

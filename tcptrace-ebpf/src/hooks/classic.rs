@@ -65,14 +65,10 @@ fn classic_inet_sock_set_state(ctx: TracePointContext) -> u32 {
 
 #[tracepoint(category = "tcp", name = "tcp_destroy_sock")]
 fn classic_tcp_destroy_sock(ctx: TracePointContext) -> u32 {
-    let Some(mut entry) = reserve::<TaskRecord>(counter::LOST_OTHERS) else { return 0 };
-    let record = entry.as_mut_ptr();
+    let Some(mut entry) = reserve::<Head>(counter::LOST_OTHERS) else { return 0 };
+    let address = at(&ctx, field::ADDRESS);
     // SAFETY: the record is reserved and filled completely.
-    unsafe {
-        let address = at(&ctx, field::ADDRESS);
-        fill_event(&raw mut (*record).head, kind::DESTROY, address, flag::ID_IS_ADDRESS | flag::BARE);
-        fill_task_plainly(&raw mut (*record).task);
-    }
+    unsafe { fill_event(entry.as_mut_ptr(), kind::DESTROY, address, flag::ID_IS_ADDRESS | flag::BARE) };
     submit(entry);
     0
 }

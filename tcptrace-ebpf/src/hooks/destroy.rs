@@ -5,7 +5,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tcptrace_common::{Head, counter, kind};
 
-use crate::emit::{TaskRecord, boot_ns, count, fill_task, reserve, submit};
+use crate::emit::{boot_ns, count, reserve, submit};
 use crate::kernel::load;
 use crate::layout::off;
 use crate::recent;
@@ -14,7 +14,7 @@ use crate::socket::flags;
 
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
-    reported::note(&reported::ENDS, seen(&ctx));
+    reported::note(&reported::ENDS, || seen(&ctx));
     look(&ctx, counter::LOST_OTHERS);
     0
 }
@@ -44,13 +44,9 @@ fn look(ctx: &BtfTracePointContext, lost: usize) {
     if cookie == 0 || recent::was_closed(cookie) {
         return;
     }
-    let Some(mut entry) = reserve::<TaskRecord>(lost) else { return };
-    let record = entry.as_mut_ptr();
+    let Some(mut entry) = reserve::<Head>(lost) else { return };
     // SAFETY: the record is reserved and filled completely.
-    unsafe {
-        fill_event(&raw mut (*record).head, kind::DESTROY, cookie, flags(sk));
-        fill_task(&raw mut (*record).task);
-    }
+    unsafe { fill_event(entry.as_mut_ptr(), kind::DESTROY, cookie, flags(sk)) };
     submit(entry);
 }
 

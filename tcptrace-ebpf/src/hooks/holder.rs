@@ -11,7 +11,7 @@ use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
 use tcptrace_common::{Head, HolderTail, counter, flag, kind};
 
-use crate::emit::{boot_ns, fill_task, fill_task_of, reserve, submit};
+use crate::emit::{TaskRecord, boot_ns, fill_task, fill_task_of, reserve, submit};
 use crate::hooks::destroy::fill_event;
 use crate::kernel::{load, read};
 use crate::layout::off;
@@ -30,22 +30,19 @@ fn accepted(ctx: TracePointContext) -> u32 {
     const RETURNED: usize = 16;
     // SAFETY: the verifier checks that this lies in the context.
     let returned: i64 = unsafe { load(ctx.as_ptr().cast(), RETURNED) };
-    let (Ok(fd), Some(sk)) = (u32::try_from(returned), socket_of(returned)) else { return 0 };
+    let Some(sk) = socket_of(returned) else { return 0 };
     let cookie: u64 = member(sk, off::SOCK_COMMON_COOKIE());
     // A socket that no hook has reported so far has none, as a rule, and nobody would know which one is meant. That is
     // the filter, too: to look at addresses and ports would cost more than all the rest.
     if cookie == 0 {
         return 0;
     }
-    let Some(mut entry) = reserve::<HolderRecord>(counter::LOST_OTHERS) else { return 0 };
+    let Some(mut entry) = reserve::<TaskRecord>(counter::LOST_OTHERS) else { return 0 };
     let record = entry.as_mut_ptr();
     // SAFETY: the record is reserved and filled completely.
     unsafe {
         fill_event(&raw mut (*record).head, kind::ACCEPTED, cookie, 0);
-        fill_task(&raw mut (*record).holder.task);
-        (&raw mut (*record).holder.cgroup).write(0);
-        (&raw mut (*record).holder.fd).write(fd);
-        (&raw mut (*record).holder.padding).write(0);
+        fill_task(&raw mut (*record).task);
     }
     submit(entry);
     0

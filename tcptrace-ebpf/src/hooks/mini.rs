@@ -10,7 +10,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use tcptrace_common::state::TIME_WAIT;
 use tcptrace_common::{CancelTail, Head, STACK_FRAMES, counter, flag, kind};
 
-use crate::emit::{boot_ns, fill_task, reserve, submit};
+use crate::emit::{boot_ns, reserve, submit};
 use crate::kernel::{load, read};
 use crate::layout::{self, off};
 use crate::recent;
@@ -86,7 +86,6 @@ fn timer_cancel(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the record is reserved and filled completely: the helper zeroes what it does not use.
     unsafe {
         fill(&raw mut (*record).head, timer.tw, timer.ticks, key, kind::MINI_CANCELLED);
-        fill_task(&raw mut (*record).cancel.task);
         let stack = (&raw mut (*record).cancel.stack).cast();
         bpf_get_stack(ctx.as_ptr(), stack, (STACK_FRAMES * 8) as u32, 0);
     }

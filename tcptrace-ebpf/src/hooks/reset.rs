@@ -28,10 +28,9 @@ fn report(ctx: &BtfTracePointContext, kind: u8, reason: u32) -> i32 {
     if sk.is_null() {
         return 0;
     }
-    // SAFETY: the verifier knows the argument as a `struct sock`, and checks the loads. It may be a mini-socket:
+    // SAFETY: the verifier knows the argument as a `struct sock`, and checks the load. It may be a mini-socket:
     // nothing beyond `struct sock_common` is read.
-    let (cookie, state) =
-        unsafe { (load::<u64>(sk, off::SOCK_COMMON_COOKIE()), load::<u8>(sk, off::SOCK_COMMON_STATE())) };
+    let cookie: u64 = unsafe { load(sk, off::SOCK_COMMON_COOKIE()) };
     if cookie == 0 {
         return 0;
     }
@@ -41,7 +40,6 @@ fn report(ctx: &BtfTracePointContext, kind: u8, reason: u32) -> i32 {
     unsafe {
         fill_event(head, kind, cookie, 0);
         (&raw mut (*head).extra).write(reason);
-        (&raw mut (*head).old).write(state);
     }
     submit(entry);
     0

@@ -12,7 +12,7 @@ use crate::kernel::load;
 use crate::layout::off;
 use crate::recent;
 use crate::reported::{self, Seen};
-use crate::socket::{Key, bit, cgroup, cookie, fill_addresses, flags, sock_flag};
+use crate::socket::{Key, bit, cgroup, cookie, fill_addresses, flags, interface, sock_flag};
 
 #[repr(C)]
 struct OpenRecord {
@@ -58,7 +58,7 @@ struct Change {
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     look(&ctx, 0);
     // It has a cookie by now, if it was reported.
-    reported::note(&reported::CHANGES, seen(&ctx));
+    reported::note(&reported::CHANGES, || seen(&ctx));
     0
 }
 
@@ -150,6 +150,8 @@ unsafe fn report(change: Change, lost: usize) {
                 fill_head(&raw mut (*record).head, change, kind::STATE_OPEN);
                 fill_task(&raw mut (*record).open.task);
                 (&raw mut (*record).open.cgroup).write(cgroup(change.tcp));
+                (&raw mut (*record).open.interface).write(interface(change.sk));
+                (&raw mut (*record).open.padding).write(0);
                 submit(entry);
             }
         } else if old == new || matches!(new, FIN_WAIT1 | LAST_ACK) {
@@ -199,6 +201,8 @@ unsafe fn fill_child(child: *mut ChildTail, change: Change) {
     unsafe {
         (&raw mut (*child).address).write(change.sk as u64);
         (&raw mut (*child).cgroup).write(cgroup(change.tcp));
+        (&raw mut (*child).interface).write(interface(change.sk));
+        (&raw mut (*child).padding).write(0);
     }
 }
 

@@ -72,7 +72,7 @@ impl Crowd {
         let flags = Some(Flags { dead: true, ..Flags::default() });
         let closing = Change { end: facts, flags, ..change(cookie, State::Established, State::Closed) };
         self.feed(Event::Change(Change { at: self.now(), ..closing }));
-        self.feed(Event::Destroyed { at: self.now(), id: Id::Cookie(cookie), task: None });
+        self.feed(Event::Destroyed { at: self.now(), id: Id::Cookie(cookie) });
     }
 
     fn now(&self) -> u64 {
@@ -95,6 +95,7 @@ fn change(cookie: u64, old: State, new: State) -> Change {
         netns: Some(4_026_531_840),
         uid: Some(1_000),
         cgroup: Some(1_234),
+        interface: 0,
         old,
         new,
         flags: Some(Flags { has_socket: true, ..Flags::default() }),

@@ -56,6 +56,7 @@ impl Connection {
             netns: Some(4_026_531_840),
             uid: Some(1000),
             cgroup: None,
+            interface: 0,
             old,
             new,
             flags: Some(Flags { has_socket: true, ..Flags::default() }),
@@ -103,11 +104,11 @@ impl Connection {
         ];
         let mut events: Vec<Event> = changes.into_iter().map(Event::Change).collect();
         let accepted = self.change(false, 60_000, SynRecv, Established);
-        events.insert(4, Event::Accepted { at: accepted.at, id: accepted.id, task: self.server(), fd: 9 });
+        events.insert(4, Event::Accepted { at: accepted.at, id: accepted.id, task: self.server() });
         let (gone, left) =
             (self.change(true, held + 60_000, Closed, Closed), self.change(false, held + 65_000, Closed, Closed));
-        events.push(Event::Destroyed { at: gone.at, id: gone.id, task: None });
-        events.push(Event::Destroyed { at: left.at, id: left.id, task: None });
+        events.push(Event::Destroyed { at: gone.at, id: gone.id });
+        events.push(Event::Destroyed { at: left.at, id: left.id });
         events
     }
 

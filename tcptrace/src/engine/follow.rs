@@ -72,6 +72,9 @@ impl Follower {
             match item {
                 Item::Clocks(clocks) => self.origin.context.clock = clocks.clock(),
                 Item::Namespace { inode, name } => self.origin.context.names.name_namespace(*inode, name),
+                Item::Interface { netns, index, name } => {
+                    self.origin.context.names.name_interface(Some(*netns), *index, name);
+                }
                 Item::Group { id, path } => self.origin.context.names.name_group(*id, Group::at(path)),
                 Item::Process { pid, group } => self.origin.context.names.note_process(*pid, *group),
                 Item::NamesAnew => self.forget_names(),
@@ -135,12 +138,17 @@ impl Follower {
     /// Keeps the names that rows can still show without being told them again.
     fn forget_names(&mut self) {
         let (mut namespaces, mut groups) = (HashSet::<_, FixedState>::default(), HashSet::<_, FixedState>::default());
-        let held = self.filters.iter().flat_map(Filter::held).map(|identity| (identity.netns, identity.cgroup));
-        for (netns, cgroup) in self.engine.places().chain(held) {
+        let mut interfaces = HashSet::<_, FixedState>::default();
+        let held = self.filters.iter().flat_map(Filter::held);
+        let held = held.map(|identity| (identity.netns, identity.cgroup, identity.interface));
+        for (netns, cgroup, interface) in self.engine.places().chain(held) {
             namespaces.extend(netns);
             groups.extend(cgroup);
+            if interface != 0 {
+                interfaces.insert((netns, interface));
+            }
         }
-        self.origin.context.names.retain(&namespaces, &groups);
+        self.origin.context.names.retain(&namespaces, &groups, &interfaces);
     }
 
     fn hand_over<E>(&mut self, each: &mut impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
@@ -241,6 +249,7 @@ mod tests {
             netns: Some(number),
             uid: None,
             cgroup: Some(number.into()),
+            interface: 0,
             old,
             new,
             flags: None,
@@ -253,7 +262,7 @@ mod tests {
     fn reset(number: u32) -> Change {
         const ECONNRESET: u16 = 104;
         let end = EndFacts {
-            totals: Totals { bytes_sent: 0, bytes_received: 0, bytes_unread: 0, retransmits: 0, srtt_us: None },
+            totals: Totals::default(),
             err: ECONNRESET,
             keepalive: false,
             linger0: false,

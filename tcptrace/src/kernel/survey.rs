@@ -120,8 +120,8 @@ impl Survey<'_> {
         let Self { wanted, ipv4, ipv6, sink, coverage, .. } = self;
         let mut indexes = BTreeSet::new();
         let result = dump(inode, *wanted, *ipv4, *ipv6, &mut |socket| {
-            if socket.interface != 0 && socket.found.tuple.is_link_local() {
-                indexes.insert(socket.interface);
+            if socket.found.interface != 0 {
+                indexes.insert(socket.found.interface);
             }
             sink(Answer::Socket(socket));
         });
@@ -153,7 +153,7 @@ impl Survey<'_> {
 }
 
 /// The name of an interface of the calling thread's network namespace.
-fn name_of(index: u32) -> Box<[u8]> {
+pub(super) fn name_of(index: u32) -> Box<[u8]> {
     let mut name = [0; libc::IFNAMSIZ];
     // SAFETY: there is room for as many bytes as a name can have, its end included.
     let is_known = !unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) }.is_null();

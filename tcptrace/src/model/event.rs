@@ -40,8 +40,6 @@ pub enum Event {
         at: u64,
         /// Which.
         id: Id,
-        /// Who was on the CPU; `None` for the kernel itself.
-        task: Option<Task>,
     },
     /// A process accepted a connection.
     Accepted {
@@ -51,8 +49,6 @@ pub enum Event {
         id: Id,
         /// Who.
         task: Task,
-        /// Under which descriptor.
-        fd: u32,
     },
     /// Somebody began to ask the kernel which sockets there are. What it answers comes later, between other events.
     SurveyBegun {
@@ -190,6 +186,18 @@ impl Event {
     }
 }
 
+impl Event {
+    /// The network namespace and the index of the interface that its addresses need, if they need one.
+    pub fn interface(&self) -> Option<(u32, u32)> {
+        let (netns, interface) = match self {
+            Self::Change(change) => (change.netns, change.interface),
+            Self::Found(found) | Self::Holder(Holder { found, .. }) => (found.netns, found.interface),
+            _ => return None,
+        };
+        netns.filter(|_| interface != 0).map(|netns| (netns, interface))
+    }
+}
+
 /// A change of state of a full socket, at `inet_sock_set_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -207,6 +215,8 @@ pub struct Change {
     pub uid: Option<u32>,
     /// Id of its control group, where the hook shows it.
     pub cgroup: Option<u64>,
+    /// Index of the interface that its link-local addresses need; 0 where it has none, or the hook does not show it.
+    pub interface: u32,
     /// The state it leaves.
     pub old: State,
     /// The state it enters; the same again when `close` follows `shutdown`.
@@ -234,6 +244,8 @@ pub struct Found {
     pub uid: Option<u32>,
     /// Id of its control group.
     pub cgroup: Option<u64>,
+    /// Index of the interface that its link-local addresses need; 0 where it has none, or nobody said.
+    pub interface: u32,
     /// Its state; for a mini-socket its substate.
     pub state: State,
     /// What has it.
@@ -313,6 +325,12 @@ pub struct Totals {
     pub retransmits: u32,
     /// Smoothed round-trip time in µs; `None` when none was measured.
     pub srtt_us: Option<u32>,
+    /// Something that it had sent was not acknowledged: data, a SYN or a FIN.
+    pub in_flight: bool,
+    /// Retransmissions in a row, the last ones, that nothing had answered.
+    pub retransmits_unanswered: u8,
+    /// Whether a reset of its peer had come; `None` when unknown.
+    pub reset_received: Option<bool>,
 }
 
 /// What a socket shows when it is closed.

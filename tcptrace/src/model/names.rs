@@ -1,4 +1,4 @@
-//! Names for what the kernel only numbers: network namespaces and control groups.
+//! Names for what the kernel only numbers: network namespaces, control groups and interfaces.
 
 use std::collections::{HashMap, HashSet};
 
@@ -81,12 +81,34 @@ impl Names {
         }
     }
 
-    /// Forgets all names but those of these namespaces and groups, and of groups of processes.
-    pub fn retain(&mut self, namespaces: &HashSet<u32, FixedState>, groups: &HashSet<u64, FixedState>) {
+    /// Forgets all names but those of these namespaces, groups and interfaces, and of groups of processes.
+    pub fn retain(
+        &mut self,
+        namespaces: &HashSet<u32, FixedState>,
+        groups: &HashSet<u64, FixedState>,
+        interfaces: &HashSet<(Option<u32>, u32), FixedState>,
+    ) {
         let of_processes: HashSet<u64, FixedState> =
             self.processes.0.iter().flat_map(|(_, known)| &known.groups).copied().collect();
         self.namespaces.retain(|inode, _| namespaces.contains(inode));
+        self.interfaces.retain(|interface, _| interfaces.contains(interface));
         self.groups.retain(|id, _| groups.contains(id) || of_processes.contains(id));
+    }
+
+    /// Those of one namespace, group and interface.
+    #[must_use]
+    pub fn only(&self, netns: Option<u32>, group: Option<u64>, interface: u32) -> Self {
+        let mut names = Self::default();
+        if let Some((inode, name)) = netns.and_then(|inode| Some((inode, self.namespace(inode)?))) {
+            names.name_namespace(inode, name);
+        }
+        if let Some((id, group)) = group.and_then(|id| Some((id, self.group(id)?))) {
+            names.name_group(id, group.clone());
+        }
+        if let Some(name) = self.interfaces.get(&(netns, interface)) {
+            names.interfaces.insert((netns, interface), name.clone());
+        }
+        names
     }
 
     /// The name of a network namespace.
@@ -286,6 +308,17 @@ mod tests {
         let mut names = Names::default();
         names.name_interface(Some(1), 5, name);
         assert_eq!((names.interface(Some(1), 5), names.interface(Some(2), 5)), (Some(expected), None));
+    }
+
+    #[test]
+    fn interfaces_of_live_sockets_are_kept() {
+        let mut names = Names::default();
+        names.name_interface(Some(1), 5, b"eth0");
+        names.name_interface(Some(2), 5, b"eth1");
+        names.retain(&HashSet::default(), &HashSet::default(), &HashSet::from_iter([(Some(2), 5)]));
+        assert_eq!([names.interface(Some(1), 5), names.interface(Some(2), 5)], [None, Some("eth1")]);
+        assert_eq!(names.only(Some(2), None, 5).interface(Some(2), 5), Some("eth1"));
+        assert_eq!(names.only(Some(2), None, 4).interface(Some(2), 5), None);
     }
 
     #[test]

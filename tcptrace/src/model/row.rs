@@ -3,12 +3,13 @@
 mod status;
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use crate::model::counters::Increase;
 use crate::model::event::{Cause, Kept, Totals};
 use crate::model::finding::Finding;
 use crate::model::socket::{Holding, Timer};
-use crate::model::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
+use crate::model::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple, scoped};
 
 pub use self::status::{Ending, Report, Stalled, Status, Stuck};
 
@@ -61,10 +62,24 @@ pub struct Identity {
     pub uid: Option<u32>,
     /// Id of the socket's control group.
     pub cgroup: Option<u64>,
+    /// Index of the only interface that it uses; 0 where it may use any, or that is unknown.
+    pub interface: u32,
     /// Which end this is.
     pub side: Side,
     /// Whose it is.
     pub owner: Option<Owner>,
+}
+
+impl Identity {
+    /// The local end. A link-local address has the index of its interface, if that is known.
+    pub fn local(&self) -> SocketAddr {
+        scoped(self.tuple.local(), self.interface)
+    }
+
+    /// The remote end, likewise.
+    pub fn remote(&self) -> SocketAddr {
+        scoped(self.tuple.remote(), self.interface)
+    }
 }
 
 /// Why a transition happened, where there is something to say.
@@ -289,6 +304,4 @@ pub struct Entry {
     pub retransmits: u8,
     /// Its number in `/proc/PID/fd`; 0 when it has none.
     pub inode: u32,
-    /// Index of the only interface that it uses; 0 if it may use any.
-    pub interface: u32,
 }

@@ -22,8 +22,6 @@ pub struct Socket {
     pub retransmits: u8,
     /// It is not a socket yet, but a SYN that was answered.
     pub is_request: bool,
-    /// Index of the only interface that it uses, which a link-local address needs; 0 if it may use any.
-    pub interface: u32,
     /// How far its data has come, if that was asked for and it is a full socket.
     pub progress: Option<Progress>,
 }

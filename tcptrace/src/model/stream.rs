@@ -30,6 +30,15 @@ pub enum Item {
         /// Its path.
         path: Box<[u8]>,
     },
+    /// An interface has a name.
+    Interface {
+        /// Inode number of its network namespace.
+        netns: u32,
+        /// Its index.
+        index: u32,
+        /// Its name.
+        name: Box<[u8]>,
+    },
     /// A process is in a control group.
     Process {
         /// Its id, as the kernel side tells it.
@@ -87,6 +96,11 @@ impl Head {
     /// Whether the resets that sockets send are in it.
     pub fn sees_resets(&self) -> bool {
         self.sees(Feature::ResetSent).unwrap_or(true)
+    }
+
+    /// Whether the resets that sockets receive are in it.
+    pub fn sees_received_resets(&self) -> bool {
+        self.sees(Feature::ResetReceived).unwrap_or(true)
     }
 
     /// Whether the FINs that come to orphans are in it.

@@ -330,6 +330,17 @@ impl fmt::Debug for Tuple {
     }
 }
 
+/// A link-local address together with the index of its interface (RFC 4007), if that is not 0.
+pub fn scoped(address: SocketAddr, interface: u32) -> SocketAddr {
+    match address {
+        SocketAddr::V6(mut address) if address.ip().is_unicast_link_local() => {
+            address.set_scope_id(interface);
+            address.into()
+        }
+        _ => address,
+    }
+}
+
 fn unmapped(ip: Ipv6Addr) -> IpAddr {
     IpAddr::V6(ip).to_canonical()
 }

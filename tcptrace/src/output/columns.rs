@@ -191,6 +191,9 @@ mod tests {
         cgroup_id INT64
         container STRING
         unit STRING
+        in_flight BOOLEAN
+        retransmits_unanswered INT64
+        reset_received BOOLEAN
         state STRING
         age_ns INT64
         age_at_least BOOLEAN

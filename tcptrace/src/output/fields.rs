@@ -27,13 +27,14 @@ pub use self::connection::{CONNECTION_FIELDS, STUCK_CONNECTION_FIELDS};
 pub use self::counter::{COUNTER_FIELDS, UNSEEN_FIELDS};
 pub use self::feature::FEATURE_FIELDS;
 pub use self::identity::Identified;
+pub(crate) use self::identity::address;
+pub(super) use self::identity::zone;
 pub use self::loss::LOSS_FIELDS;
 pub use self::report::{
     REPORT_BUCKET_FIELDS, REPORT_CHURN_FIELDS, REPORT_COUNT_FIELDS, REPORT_COUNTER_FIELDS, REPORT_DAMAGE_FIELDS,
     REPORT_FAILURE_FIELDS, REPORT_FIELDS, REPORT_GROUP_FIELDS, REPORT_HOST_FIELDS, REPORT_LOSS_FIELDS,
     REPORT_OPEN_FIELDS, REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS, REPORT_STATE_FIELDS,
 };
-pub(super) use self::snapshot::zone;
 pub use self::snapshot::{COUNT_FIELDS, SOCKET_FIELDS};
 pub use self::stuck::MayBeStuck;
 pub use self::transition::{STUCK_TRANSITION_FIELDS, TRANSITION_FIELDS};
@@ -99,9 +100,9 @@ pub enum Value<'r> {
     Name(&'r [u8]),
     /// A time, in ns since the Unix epoch.
     Time(i64),
-    /// An address and a port.
+    /// An address and a port; a link-local address with the index of its interface, if that is known.
     Address(SocketAddr),
-    /// The same with the interface of a link-local address: ASCII that needs no escaping.
+    /// The same with the name of that interface: ASCII that needs no escaping.
     Zoned(SocketAddr, &'r str),
     /// A number written in lower-case hexadecimal without a prefix.
     Hex(u64),

@@ -60,23 +60,23 @@ pub(crate) fn hex(to: &mut Vec<u8>, number: u64) {
     to.extend((0..digits).rev().map(|place| digit16((number >> (4 * place)) & 0xf)));
 }
 
-/// `127.0.0.1:80` or `[::1]:80`.
+/// `127.0.0.1:80`, `[::1]:80` or `[fe80::1%2]:80`.
 pub(crate) fn address(to: &mut Vec<u8>, address: SocketAddr) {
-    ip(to, address.ip());
+    ip_in(to, address, None);
     to.push(b':');
     decimal(to, address.port().into());
 }
 
 /// `[fe80::1%eth0]:80`: an address that only means something together with an interface.
 pub(crate) fn zoned(to: &mut Vec<u8>, address: SocketAddr, zone: &str) {
-    ip_in(to, address.ip(), Some(zone));
+    ip_in(to, address, Some(zone));
     to.push(b':');
     decimal(to, address.port().into());
 }
 
 /// Like [`address`] or [`zoned`], but for people: a port of 0 is `no_port`.
 pub(super) fn address_or(to: &mut Vec<u8>, address: SocketAddr, zone: Option<&str>, no_port: u8) {
-    ip_in(to, address.ip(), zone);
+    ip_in(to, address, zone);
     to.push(b':');
     match address.port() {
         0 => to.push(no_port),
@@ -84,23 +84,23 @@ pub(super) fn address_or(to: &mut Vec<u8>, address: SocketAddr, zone: Option<&st
     }
 }
 
-fn ip(to: &mut Vec<u8>, ip: IpAddr) {
-    ip_in(to, ip, None);
-}
-
-fn ip_in(to: &mut Vec<u8>, ip: IpAddr, zone: Option<&str>) {
-    match ip {
-        IpAddr::V4(_) => bare_ip(to, ip),
-        IpAddr::V6(_) => {
-            to.push(b'[');
-            bare_ip(to, ip);
-            if let Some(zone) = zone {
-                to.push(b'%');
-                to.extend_from_slice(zone.as_bytes());
-            }
-            to.push(b']');
+/// An address, with an IPv6 address in brackets: in this zone, or in that of its number.
+fn ip_in(to: &mut Vec<u8>, address: SocketAddr, zone: Option<&str>) {
+    let SocketAddr::V6(v6) = address else { return bare_ip(to, address.ip()) };
+    to.push(b'[');
+    ipv6(to, *v6.ip());
+    match (zone, v6.scope_id()) {
+        (Some(zone), _) => {
+            to.push(b'%');
+            to.extend_from_slice(zone.as_bytes());
+        }
+        (None, 0) => {}
+        (None, number) => {
+            to.push(b'%');
+            decimal(to, number.into());
         }
     }
+    to.push(b']');
 }
 
 /// `127.0.0.1` or `::1`.
@@ -168,6 +168,8 @@ fn digit16(value: u64) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddrV6;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -190,6 +192,16 @@ mod tests {
         fn addresses_are_written_as_the_standard_library_does(ip: IpAddr, port: u16) {
             let expected = SocketAddr::new(ip, port);
             prop_assert_eq!(text(|to| address(to, expected)), expected.to_string());
+        }
+
+        #[test]
+        fn interfaces_are_written_as_the_standard_library_does(ip: Ipv6Addr, port: u16, interface: u32) {
+            let expected = SocketAddr::V6(SocketAddrV6::new(ip, port, 0, interface));
+            prop_assert_eq!(text(|to| address(to, expected)), expected.to_string());
+            let named = expected.to_string().replace(&format!("%{interface}]"), "%eth0]");
+            if interface != 0 {
+                prop_assert_eq!(text(|to| zoned(to, expected, "eth0")), named);
+            }
         }
 
         #[test]

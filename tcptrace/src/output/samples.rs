@@ -59,6 +59,7 @@ pub(crate) fn identity() -> Identity {
         netns: Some(4_026_532_000),
         uid: Some(1000),
         cgroup: Some(77),
+        interface: 0,
         side: Side::Client,
         owner: Some(Owner { task: task(4242, Comm::from("curl")), source: OwnerSource::Connect }),
     }
@@ -72,6 +73,7 @@ pub(crate) fn strange_identity() -> Identity {
         netns: None,
         uid: None,
         cgroup: None,
+        interface: 0,
         side: Side::Unknown,
         owner: None,
     }
@@ -164,6 +166,7 @@ pub(crate) fn transitions() -> Vec<Transition> {
             reason: Some(Reason::End(End::ResetReceived)),
             ..waiting(State::Closed)
         },
+        Transition { identity: link_local(2), ..base },
     ]
 }
 
@@ -219,6 +222,9 @@ pub(crate) fn connection() -> Connection {
             bytes_unread: 17,
             retransmits: 3,
             srtt_us: Some(250),
+            in_flight: false,
+            retransmits_unanswered: 0,
+            reset_received: Some(false),
         }),
         complete: true,
     }
@@ -226,6 +232,11 @@ pub(crate) fn connection() -> Connection {
 
 pub(crate) fn ended(end: End, time_wait: Option<TimeWaitEnd>) -> Status {
     Status::Ended(Ending { end, time_wait })
+}
+
+/// The name of interface 2 is known.
+fn link_local(interface: u32) -> Identity {
+    Identity { tuple: tuple("[fe80::1]:45678", "[fe80::2]:443"), interface, ..identity() }
 }
 
 /// One row of everything that is shown in its own way.
@@ -283,8 +294,10 @@ pub(crate) fn connections() -> Vec<Connection> {
             status: Status::Unreleased { ending: End::ResetReceived.into(), age: AGE, report: Box::new(lingering()) },
             closer: Closer::ResetRemote,
             closed_by: None,
-            ..base
+            ..base.clone()
         },
+        Connection { identity: link_local(2), ..base.clone() },
+        Connection { identity: link_local(3), ..base },
     ]
 }
 
@@ -306,7 +319,6 @@ fn socket() -> Entry {
         timer_left_ns: 0,
         retransmits: 0,
         inode: 4711,
-        interface: 0,
     }
 }
 
@@ -349,11 +361,7 @@ pub(crate) fn sockets() -> Vec<Entry> {
         },
         Entry { kept: Kept::Queued, state: State::CloseWait, age: AGE, listener: never_accepted().listener, ..base },
         Entry { kept: Kept::Queued, state: State::SynRecv, ..base },
-        Entry {
-            identity: Identity { tuple: tuple("[fe80::1]:45678", "[fe80::2]:443"), ..identity() },
-            interface: 2,
-            ..socket()
-        },
+        Entry { identity: link_local(2), ..socket() },
     ]
 }
 

@@ -23,6 +23,7 @@ use self::column::{Align, Column, Line};
 pub(super) use self::report::words::count;
 pub(super) use self::report::write_report;
 pub(crate) use self::style::{end as end_style, state as state_style};
+use super::fields::zone;
 use super::time::TimeOfDay;
 use super::{Kind, Printer, TextOptions, counter_words, human, render, sanitise};
 
@@ -169,11 +170,16 @@ impl<W: Write> Text<W> {
     }
 
     /// PID, COMM, LOCAL and REMOTE.
-    fn who_and_where(&mut self, identity: &Identity) {
+    fn who_and_where(&mut self, identity: &Identity, context: &Context) {
         self.who(identity.owner.as_ref().map(|owner| &owner.task));
         let Self { columns, line, .. } = self;
-        columns.local.cell(line, Style::new(), |to| render::address_or(to, identity.tuple.local(), None, b'-'));
-        columns.remote.cell(line, Style::new(), |to| remote(to, identity.tuple.remote()));
+        // A listener has no remote port: `*`, as in `ss`.
+        for (column, address, no_port) in
+            [(&mut columns.local, identity.local(), b'-'), (&mut columns.remote, identity.remote(), b'*')]
+        {
+            let zone = zone(identity, address, context);
+            column.cell(line, Style::new(), |to| render::address_or(to, address, zone, no_port));
+        }
     }
 
     /// PID and COMM.
@@ -253,7 +259,7 @@ impl<W: Write> Printer for Text<W> {
 
     fn transition(&mut self, row: &Transition, context: &Context) -> io::Result<()> {
         self.time(context.clock.unix_ns(row.boot_ns));
-        self.who_and_where(&row.identity);
+        self.who_and_where(&row.identity, context);
         self.old_and_new(row);
         let style = self.coloured(style::note(row));
         let Self { columns, line, .. } = self;
@@ -265,7 +271,7 @@ impl<W: Write> Printer for Text<W> {
     fn connection(&mut self, row: &Connection, context: &Context) -> io::Result<()> {
         self.time(context.clock.unix_ns(row.boot_ns));
         self.how_it_ended(row);
-        self.who_and_where(&row.identity);
+        self.who_and_where(&row.identity, context);
         self.how_long(row);
         self.how_much(row);
         let Self { columns, line, .. } = self;

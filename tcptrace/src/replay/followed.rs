@@ -24,8 +24,9 @@ impl<R: Read> Followed<R> {
     pub(super) fn new(number: usize, recording: Recording<R>, config: Config, criteria: &Criteria) -> Self {
         let head = &recording.head;
         let (resets, fins) = (head.sees_resets(), head.sees_fins());
+        let received_resets = head.sees_received_resets();
         let Head { existing, knows_cookies: scans, partial_scans, .. } = recording.head;
-        let config = Config { existing, scans, partial_scans, resets, fins, ..config };
+        let config = Config { existing, scans, partial_scans, resets, received_resets, fins, ..config };
         let mut origin = Origin {
             number,
             host: head.host.as_str().into(),

@@ -166,6 +166,7 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
                 netns: found.netns,
                 uid: found.uid,
                 cgroup: found.cgroup,
+                interface: found.interface,
                 side: if found.state == State::SynSent { Side::Client } else { Side::Unknown },
                 owner: holding.map(|holding| Owner { task: holding.task, source: OwnerSource::Scan }),
             },
@@ -182,7 +183,6 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
             timer_left_ns: socket.timer_left_ns,
             retransmits: socket.retransmits,
             inode: socket.inode,
-            interface: socket.interface,
         }
     }
 
@@ -345,8 +345,17 @@ mod tests {
 
     /// Found at its cookie's time, with the cookie as its inode number if it is held.
     fn socket(cookie: u64, state: State, kept: Kept, tuple: Tuple) -> Socket {
-        let found =
-            Found { at: cookie, id: Id::Cookie(cookie), tuple, netns: NETNS, uid: None, cgroup: None, state, kept };
+        let found = Found {
+            at: cookie,
+            id: Id::Cookie(cookie),
+            tuple,
+            netns: NETNS,
+            uid: None,
+            cgroup: None,
+            interface: 0,
+            state,
+            kept,
+        };
         Socket {
             found,
             inode: if kept == Kept::Held { u32::try_from(cookie).expect("small") } else { 0 },
@@ -356,7 +365,6 @@ mod tests {
             timer_left_ns: 0,
             retransmits: 0,
             is_request: false,
-            interface: 0,
             progress: None,
         }
     }

@@ -9,7 +9,6 @@ mod select;
 #[cfg(test)]
 pub(crate) mod samples;
 
-use crate::model::names::Names;
 use crate::model::row::Connection;
 use crate::model::stream::{Context, Origin};
 
@@ -49,15 +48,8 @@ pub struct Item {
 impl Item {
     /// Takes what is needed of a connection's recording.
     pub fn new(connection: &Connection, origin: &Origin) -> Self {
-        let mut names = Names::default();
-        let known = &origin.context.names;
         let identity = &connection.identity;
-        if let Some((inode, name)) = identity.netns.and_then(|inode| Some((inode, known.namespace(inode)?))) {
-            names.name_namespace(inode, name);
-        }
-        if let Some((id, group)) = identity.cgroup.and_then(|id| Some((id, known.group(id)?))) {
-            names.name_group(id, group.clone());
-        }
+        let names = origin.context.names.only(identity.netns, identity.cgroup, identity.interface);
         Self {
             connection: connection.clone(),
             origin: origin.number,

@@ -101,12 +101,12 @@ impl Decoder {
             kind::TASK => return self.introduce(body).map(|_| ()),
             kind::CHANGE | kind::CHANGE_WITH_ADDRESS | kind::CLOSING => return self.put_change(kind, body, items),
             kind::DESTROYED => {
-                let (at, id, task, _) = self.act(body)?;
-                Event::Destroyed { at, id, task }
+                let (at, id, ..) = self.act(body)?;
+                Event::Destroyed { at, id }
             }
             kind::ACCEPTED => {
-                let (at, id, task, fd) = self.act(body)?;
-                Event::Accepted { at, id, task: task?, fd }
+                let (at, id, task, _) = self.act(body)?;
+                Event::Accepted { at, id, task: task? }
             }
             kind::RESET_SENT => {
                 let (at, id, _, number) = self.act(body)?;
@@ -186,6 +186,7 @@ impl Decoder {
             netns,
             uid,
             cgroup,
+            interface: interface(socket, change.bits),
             old,
             new,
             flags: wire::flags(change.bits),
@@ -222,8 +223,9 @@ impl Decoder {
             3 => Kept::Mini { due_ns: length(found.due_ns)? },
             _ => return None,
         };
+        let interface = interface(socket, found.bits);
         let state = wire::state_from(found.state)?;
-        Some(Found { at, id: socket.id, tuple: socket.tuple, netns, uid, cgroup, state, kept })
+        Some(Found { at, id: socket.id, tuple: socket.tuple, netns, uid, cgroup, interface, state, kept })
     }
 
     fn at(&mut self, after: i64) -> Option<u64> {
@@ -244,12 +246,12 @@ impl Decoder {
 
     fn describe(&mut self, body: &[u8]) -> Option<usize> {
         let (socket, rest): (wire::Socket, _) = postcard::take_from_bytes(body).ok()?;
-        let (local_ip, remote_ip) = if socket.bits & socket_bit::IPV6 == 0 {
-            let [local, remote]: [[u8; 4]; 2] = read(rest)?;
-            (Ipv4Addr::from(local).to_ipv6_mapped(), Ipv4Addr::from(remote).to_ipv6_mapped())
+        let (local_ip, remote_ip, rest) = if socket.bits & socket_bit::IPV6 == 0 {
+            let ([local, remote], rest): ([[u8; 4]; 2], _) = postcard::take_from_bytes(rest).ok()?;
+            (Ipv4Addr::from(local).to_ipv6_mapped(), Ipv4Addr::from(remote).to_ipv6_mapped(), rest)
         } else {
-            let [local, remote]: [[u8; 16]; 2] = read(rest)?;
-            (Ipv6Addr::from(local), Ipv6Addr::from(remote))
+            let ([local, remote], rest): ([[u8; 16]; 2], _) = postcard::take_from_bytes(rest).ok()?;
+            (Ipv6Addr::from(local), Ipv6Addr::from(remote), rest)
         };
         let [local_port, remote_port] = socket.ports;
         let number = self.id_before.wrapping_add_signed(socket.id);
@@ -261,6 +263,8 @@ impl Decoder {
             netns: socket.netns,
             uid: socket.uid,
             cgroup: socket.cgroup,
+            // Most have none, nor have those of older traces.
+            interface: if rest.is_empty() { 0 } else { read(rest)? },
         };
         place(&mut self.sockets, socket.index, described)
     }
@@ -295,6 +299,10 @@ fn other(kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
         kind::GROUP => {
             let (id, path) = postcard::take_from_bytes(body).ok()?;
             Item::Group { id, path: path.into() }
+        }
+        kind::INTERFACE => {
+            let ((netns, index), name) = postcard::take_from_bytes(body).ok()?;
+            Item::Interface { netns, index, name: name.into() }
         }
         kind::NAMES_ANEW => Item::NamesAnew,
         kind::PROCESS => {
@@ -332,6 +340,10 @@ fn known(socket: &Described, bits: u16) -> (Option<u32>, Option<u32>, Option<u64
     (has(bit::NETNS).then_some(netns), has(bit::UID).then_some(uid), has(bit::CGROUP).then_some(cgroup))
 }
 
+fn interface(socket: &Described, bits: u16) -> u32 {
+    if bits & bit::INTERFACE != 0 { socket.interface } else { 0 }
+}
+
 fn end_facts(end: &wire::End) -> Option<EndFacts> {
     let has = |bit| end.bits & bit != 0;
     Some(EndFacts {
@@ -341,6 +353,7 @@ fn end_facts(end: &wire::End) -> Option<EndFacts> {
             bytes_unread: end.bytes_unread,
             retransmits: end.all_retransmits,
             srtt_us: end.srtt_us,
+            ..Totals::default()
         },
         err: end.err,
         keepalive: has(end_bit::KEEPALIVE),

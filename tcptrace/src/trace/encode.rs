@@ -83,6 +83,8 @@ pub(super) struct Described {
     pub(super) netns: u32,
     pub(super) uid: u32,
     pub(super) cgroup: u64,
+    /// 0 where none is known.
+    pub(super) interface: u32,
 }
 
 /// What an event says of its socket.
@@ -92,11 +94,12 @@ struct Mentioned {
     netns: Option<u32>,
     uid: Option<u32>,
     cgroup: Option<u64>,
+    interface: u32,
 }
 
 impl Mentioned {
     fn only(id: Id) -> Self {
-        Self { id, tuple: None, netns: None, uid: None, cgroup: None }
+        Self { id, tuple: None, netns: None, uid: None, cgroup: None, interface: 0 }
     }
 
     fn bits(&self) -> u16 {
@@ -104,6 +107,7 @@ impl Mentioned {
         bit(self.netns.is_some(), bit::NETNS)
             | bit(self.uid.is_some(), bit::UID)
             | bit(self.cgroup.is_some(), bit::CGROUP)
+            | bit(self.interface != 0, bit::INTERFACE)
     }
 }
 
@@ -197,6 +201,7 @@ impl Encoder {
             }
             Item::Namespace { inode, name } => self.named(kind::NAMESPACE, u64::from(*inode), name),
             Item::Group { id, path } => self.named(kind::GROUP, *id, path),
+            Item::Interface { netns, index, name } => self.interface(*netns, *index, name),
             Item::NamesAnew => self.long(kind::NAMES_ANEW, &[]),
             Item::Process { pid, group } => {
                 self.record(kind::PROCESS, &(pid, group));
@@ -268,8 +273,8 @@ impl Encoder {
         self.period = Some((first.min(at), last.max(at)));
         match *event {
             Event::Change(ref change) => self.change(change),
-            Event::Destroyed { id, task, .. } => self.act(kind::DESTROYED, at, id, task, 0),
-            Event::Accepted { id, task, fd, .. } => self.act(kind::ACCEPTED, at, id, Some(task), fd),
+            Event::Destroyed { id, .. } => self.act(kind::DESTROYED, at, id, None, 0),
+            Event::Accepted { id, task, .. } => self.act(kind::ACCEPTED, at, id, Some(task), 0),
             Event::ResetSent { id, reason, .. } => {
                 self.act(kind::RESET_SENT, at, id, None, u32::from(wire::reason_to(reason)));
             }
@@ -306,8 +311,8 @@ impl Encoder {
     }
 
     fn change(&mut self, change: &Change) {
-        let Change { at, id, address, tuple, netns, uid, cgroup, old, new, flags, task, ref end } = *change;
-        let mentioned = Mentioned { id, tuple: Some(tuple), netns, uid, cgroup };
+        let Change { at, id, address, tuple, netns, uid, cgroup, interface, old, new, flags, task, ref end } = *change;
+        let mentioned = Mentioned { id, tuple: Some(tuple), netns, uid, cgroup, interface };
         let body = wire::Change {
             socket: self.socket(&mentioned),
             task: self.task(task),
@@ -331,7 +336,7 @@ impl Encoder {
 
     fn mini(&mut self, mini: &Mini) {
         let Mini { at, id, tuple, netns, substate, due_ns, what } = *mini;
-        let mentioned = Mentioned { id, tuple: Some(tuple), netns, uid: None, cgroup: None };
+        let mentioned = Mentioned { tuple: Some(tuple), netns, ..Mentioned::only(id) };
         let body = wire::Mini {
             socket: self.socket(&mentioned),
             after: self.after(at),
@@ -344,8 +349,8 @@ impl Encoder {
     }
 
     fn found(&mut self, found: &Found) -> wire::Found {
-        let Found { at, id, tuple, netns, uid, cgroup, state, kept } = *found;
-        let mentioned = Mentioned { id, tuple: Some(tuple), netns, uid, cgroup };
+        let Found { at, id, tuple, netns, uid, cgroup, interface, state, kept } = *found;
+        let mentioned = Mentioned { id, tuple: Some(tuple), netns, uid, cgroup, interface };
         let (kept, due_ns) = match kept {
             Kept::Held => (0, 0),
             Kept::Queued => (1, 0),
@@ -384,13 +389,14 @@ impl Encoder {
             Entry::Vacant(entry) => *entry.insert(next).get(),
         };
         let known = self.sockets.get(index as usize).copied();
-        let before = known.unwrap_or(Described { id, tuple: UNSET, netns: 0, uid: 0, cgroup: 0 });
+        let before = known.unwrap_or(Described { id, tuple: UNSET, netns: 0, uid: 0, cgroup: 0, interface: 0 });
         let described = Described {
             id,
             tuple: mentioned.tuple.unwrap_or(before.tuple),
             netns: mentioned.netns.unwrap_or(before.netns),
             uid: mentioned.uid.unwrap_or(before.uid),
             cgroup: mentioned.cgroup.unwrap_or(before.cgroup),
+            interface: if mentioned.interface != 0 { mentioned.interface } else { before.interface },
         };
         if known != Some(described) {
             match self.sockets.get_mut(index as usize) {
@@ -419,9 +425,15 @@ impl Encoder {
             cgroup: socket.cgroup,
         };
         self.id_before = number;
-        match short {
-            Some((local, remote)) => self.record(kind::SOCKET, &(body, local.octets(), remote.octets())),
-            None => self.record(kind::SOCKET, &(body, local_ip.octets(), remote_ip.octets())),
+        match (short, socket.interface) {
+            (Some((local, remote)), 0) => self.record(kind::SOCKET, &(body, local.octets(), remote.octets())),
+            (Some((local, remote)), interface) => {
+                self.record(kind::SOCKET, &(body, local.octets(), remote.octets(), interface));
+            }
+            (None, 0) => self.record(kind::SOCKET, &(body, local_ip.octets(), remote_ip.octets())),
+            (None, interface) => {
+                self.record(kind::SOCKET, &(body, local_ip.octets(), remote_ip.octets(), interface));
+            }
         }
     }
 
@@ -468,6 +480,12 @@ impl Encoder {
         let mut buffer = [0; 10];
         let number = postcard::to_slice(&number, &mut buffer).map_err(io::Error::other)?;
         self.long(kind, &[number, name])
+    }
+
+    fn interface(&mut self, netns: u32, index: u32, name: &[u8]) -> io::Result<()> {
+        let mut buffer = [0; 10];
+        let which = postcard::to_slice(&(netns, index), &mut buffer).map_err(io::Error::other)?;
+        self.long(kind::INTERFACE, &[which, name])
     }
 
     fn long(&mut self, kind: u8, parts: &[&[u8]]) -> io::Result<()> {

@@ -77,6 +77,7 @@ fn sample() -> Vec<Vec<Item>> {
             netns: Some(4_026_531_840),
             uid: Some(1000),
             cgroup: None,
+            interface: 0,
             old: State::Closed,
             new: State::SynSent,
             flags: Some(Flags { has_socket: true, ..Flags::default() }),
@@ -125,6 +126,10 @@ fn times() -> impl Strategy<Value = u64> {
     prop_oneof![1_000_000..1_000_100_u64, 0..=LONGEST_NS]
 }
 
+fn interfaces() -> impl Strategy<Value = u32> {
+    prop_oneof![3 => Just(0), 1 => 1..3_u32, 1 => any::<u32>()]
+}
+
 prop_compose! {
     fn end_facts()(
         counts in any::<(u64, u64, u32, u32)>(), srtt_us in any::<Option<u32>>(), err in any::<u16>(),
@@ -136,7 +141,9 @@ prop_compose! {
     ) -> EndFacts {
         let (bytes_sent, bytes_received, bytes_unread, all) = counts;
         let [keepalive, linger0, linger2_negative, all_acked, in_flight, user_timeout] = bits;
-        let totals = Totals { bytes_sent, bytes_received, bytes_unread, retransmits: all, srtt_us };
+        let totals = Totals {
+            bytes_sent, bytes_received, bytes_unread, retransmits: all, srtt_us, ..Totals::default()
+        };
         EndFacts {
             totals, err, keepalive, linger0, linger2_negative, all_acked, in_flight, user_timeout, retransmits, probes, mini,
         }
@@ -147,24 +154,25 @@ prop_compose! {
     fn changes()(
         at in times(), id in ids(), address in any::<Option<u64>>(), tuple in tuples(), netns in any::<Option<u32>>(),
         uid in any::<Option<u32>>(), cgroup in any::<Option<u64>>(), (old, new) in (states(), states()),
-        flags in any::<Option<([bool; 5], Option<bool>)>>(), task in tasks(), end in prop::option::of(end_facts()),
+        (flags, interface) in (any::<Option<([bool; 5], Option<bool>)>>(), interfaces()),
+        task in tasks(), end in prop::option::of(end_facts()),
     ) -> Change {
         let flags = flags.map(|([dead, done, has_socket, rcv_shutdown, send_shutdown], has_sent)| {
             Flags { dead, done, has_socket, rcv_shutdown, send_shutdown, has_sent }
         });
-        Change { at, id, address, tuple, netns, uid, cgroup, old, new, flags, task, end }
+        Change { at, id, address, tuple, netns, uid, cgroup, interface, old, new, flags, task, end }
     }
 }
 
 prop_compose! {
     fn found()(
         at in times(), id in ids(), tuple in tuples(), netns in any::<Option<u32>>(), uid in any::<Option<u32>>(),
-        cgroup in any::<Option<u64>>(), state in states(),
+        cgroup in any::<Option<u64>>(), interface in interfaces(), state in states(),
         kept in prop_oneof![
             Just(Kept::Held), Just(Kept::Queued), Just(Kept::Orphan), (0..=LONGEST_NS).prop_map(|due_ns| Kept::Mini { due_ns }),
         ],
     ) -> Found {
-        Found { at, id, tuple, netns, uid, cgroup, state, kept }
+        Found { at, id, tuple, netns, uid, cgroup, interface, state, kept }
     }
 }
 
@@ -198,8 +206,8 @@ fn events() -> impl Strategy<Value = Event> {
     });
     prop_oneof![
         changes().prop_map(Event::Change),
-        (times(), ids(), tasks()).prop_map(|(at, id, task)| Event::Destroyed { at, id, task }),
-        (times(), ids(), task(), any::<u32>()).prop_map(|(at, id, task, fd)| Event::Accepted { at, id, task, fd }),
+        (times(), ids()).prop_map(|(at, id)| Event::Destroyed { at, id }),
+        (times(), ids(), task()).prop_map(|(at, id, task)| Event::Accepted { at, id, task }),
         found().prop_map(Event::Found),
         (found(), task(), any::<u32>()).prop_map(|(found, task, fd)| Event::Holder(Holder { found, task, fd })),
         (times(), ids(), any::<(u64, u64, u32)>()).prop_map(|(at, id, (acked, received, unacked))| {
@@ -236,6 +244,7 @@ fn items() -> impl Strategy<Value = Item> {
         20 => events().prop_map(Item::Event),
         1 => (any::<u32>(), name()).prop_map(|(inode, name)| Item::Namespace { inode, name }),
         1 => (any::<u64>(), name()).prop_map(|(id, path)| Item::Group { id, path }),
+        1 => (any::<u32>(), any::<u32>(), name()).prop_map(|(netns, index, name)| Item::Interface { netns, index, name }),
         1 => Just(Item::NamesAnew),
         1 => any::<(u32, Option<u64>)>().prop_map(|(pid, group)| Item::Process { pid, group }),
         1 => any::<(u64, u64, i64)>().prop_map(|(boot_ns, monotonic_ns, unix_ns)| {
@@ -506,7 +515,7 @@ fn a_block_that_is_taken_back_leaves_no_gap() {
 #[test]
 fn reading_goes_on_behind_a_block_of_others() {
     let mut blocks = sample();
-    let gone = |at, id| Item::Event(Event::Destroyed { at, id: Id::Cookie(id), task: None });
+    let gone = |at, id| Item::Event(Event::Destroyed { at, id: Id::Cookie(id) });
     blocks.push(vec![gone(4_000_000, 1), gone(4_000_001, 3)]);
     blocks.push(vec![gone(5_000_000, 2)]);
     let ends = |row: &Row| matches!(row, Row::Connection(row) if row.closed_ns() == Some(5_000_000));

@@ -104,10 +104,11 @@ pub(super) mod kind {
     pub(in super::super) const BYPASSING: u8 = 40;
     pub(in super::super) const FLOW: u8 = 41;
     pub(in super::super) const PROCESS: u8 = 42;
+    pub(in super::super) const INTERFACE: u8 = 43;
 
     /// Whether a record of this kind is more than a description of what follows, or one of a later version.
     pub(in super::super) fn yields_item(kind: u8) -> bool {
-        matches!(kind, HEAD..=LOSSES | STARTED..=AUDIT | COUNTERS | ENDED | NAMES_ANEW | BYPASSING | FLOW | PROCESS)
+        matches!(kind, HEAD..=LOSSES | STARTED..=AUDIT | COUNTERS | ENDED | NAMES_ANEW | BYPASSING..=INTERFACE)
     }
 }
 
@@ -123,7 +124,7 @@ pub(super) struct Socket {
     pub(super) netns: u32,
     pub(super) uid: u32,
     pub(super) cgroup: u64,
-    // Its addresses follow: 4 bytes each, or 16.
+    // Its addresses follow: 4 bytes each, or 16; and the index of its interface, if it is known to have one.
 }
 
 /// Bits of [`Socket`].
@@ -172,6 +173,7 @@ pub(super) mod bit {
     /// Whether it has sent anything is known.
     pub(in super::super) const KNOWS_SENT: u16 = 512;
     pub(in super::super) const HAS_SENT: u16 = 1024;
+    pub(in super::super) const INTERFACE: u16 = 2048;
 }
 
 #[derive(Serialize, Deserialize)]
@@ -201,7 +203,8 @@ pub(super) mod end_bit {
     pub(in super::super) const USER_TIMEOUT: u8 = 32;
 }
 
-/// An event that concerns a socket, somebody, and a number whose meaning depends on the kind: a descriptor, a reason.
+/// An event that concerns a socket, somebody, and a number whose meaning depends on the kind, such as a reason. Earlier
+/// versions named who destroyed a socket, and the descriptor of one that was accepted.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Act {
     pub(super) after: i64,

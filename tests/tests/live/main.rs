@@ -11,6 +11,7 @@ mod families;
 mod filters;
 mod floods;
 mod groups;
+mod link_local;
 mod mptcp;
 mod names;
 mod opening;

@@ -33,6 +33,7 @@ fn change(at: u64, old: State, new: State) -> Change {
         netns: Some(NETNS),
         uid: None,
         cgroup: None,
+        interface: 0,
         old,
         new,
         flags: Some(Flags::default()),

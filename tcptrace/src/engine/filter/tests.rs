@@ -21,7 +21,16 @@ fn bare() -> Transition {
     };
     Transition {
         boot_ns: 0,
-        identity: Identity { conn: 1, tuple, netns: Some(9), uid: None, cgroup: None, side: Side::Client, owner: None },
+        identity: Identity {
+            conn: 1,
+            tuple,
+            netns: Some(9),
+            uid: None,
+            cgroup: None,
+            interface: 0,
+            side: Side::Client,
+            owner: None,
+        },
         old: State::Closed,
         new: State::SynSent,
         held: Held::Unknown,

@@ -19,6 +19,8 @@ pub struct Config {
     pub scans: bool,
     /// Whether the resets that sockets send are seen: without, an end that depends on one stays unknown.
     pub resets: bool,
+    /// Whether the resets that they receive are seen.
+    pub received_resets: bool,
     /// Whether the FIN that turns an orphan's FIN_WAIT2 into TIME_WAIT is seen when it comes: one that was not is a loss.
     pub fins: bool,
     /// Whether those look at some processes only: a socket that nobody was found to hold may be held.
@@ -36,6 +38,7 @@ impl Default for Config {
             existing: true,
             scans: false,
             resets: true,
+            received_resets: true,
             fins: false,
             partial_scans: false,
         }

@@ -50,6 +50,8 @@ pub(super) struct Conn {
 /// What few connections have, or have for a short time only.
 #[derive(Clone, Debug, Default)]
 struct More {
+    /// Few sockets have link-local addresses.
+    interface: u32,
     /// All but the first one.
     stays: Stays,
     closed_by: Option<Task>,
@@ -97,6 +99,8 @@ pub(super) enum Mark {
     OpeningAtLeast,
     /// Its bytes can bypass TCP, so that what TCP has counted is not all.
     Bypassing,
+    /// A reset of its peer has come.
+    ResetReceived,
 }
 
 /// All that is so.
@@ -137,6 +141,7 @@ impl Conn {
     pub(super) fn new(number: u64, change: &Change, gaps: u32) -> Self {
         let mut conn = Self { number, tuple: change.tuple, state: change.old, gaps, ..Self::VACANT };
         conn.complete_place(change.netns, change.uid, change.cgroup);
+        conn.complete_interface(change.interface);
         conn
     }
 
@@ -280,6 +285,7 @@ impl Conn {
             netns: self.netns(),
             uid: self.uid(),
             cgroup: self.cgroup(),
+            interface: self.interface(),
             side: self.side,
             owner: self.owner(),
         }
@@ -292,6 +298,7 @@ impl Conn {
             self.mark(Mark::HasUid, false);
         }
         self.complete_place(change.netns, change.uid, change.cgroup);
+        self.complete_interface(change.interface);
         if let Some(flags) = change.flags.filter(|flags| !flags.dead) {
             self.accepted = Some(flags.has_socket);
         }
@@ -310,6 +317,18 @@ impl Conn {
         if let (Some(cgroup), false) = (cgroup, self.is(Mark::HasCgroup)) {
             self.cgroup = cgroup;
             self.mark(Mark::HasCgroup, true);
+        }
+    }
+
+    /// Index of the only interface that it uses; 0 where that is not known.
+    pub(super) fn interface(&self) -> u32 {
+        self.more.as_ref().map_or(0, |more| more.interface)
+    }
+
+    /// What comes later is right: one that a listener makes has the listener's at first, if that has one.
+    pub(super) fn complete_interface(&mut self, interface: u32) {
+        if interface != 0 {
+            self.more().interface = interface;
         }
     }
 

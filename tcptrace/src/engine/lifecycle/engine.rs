@@ -106,10 +106,11 @@ impl Engine {
         Stats { followed: self.conns.len(), ..self.teller.stats }
     }
 
-    /// The network namespace and the control group of every connection that it follows: rows to come can show them.
-    pub fn places(&self) -> impl Iterator<Item = (Option<u32>, Option<u64>)> {
+    /// The network namespace, the control group and the interface of every connection that it follows: rows to come can show
+    /// them.
+    pub fn places(&self) -> impl Iterator<Item = (Option<u32>, Option<u64>, u32)> {
         let awaiting = self.awaiting.values().map(|awaiting| &*awaiting.conn);
-        self.conns.iter().chain(awaiting).map(|conn| (conn.netns(), conn.cgroup()))
+        self.conns.iter().chain(awaiting).map(|conn| (conn.netns(), conn.cgroup(), conn.interface()))
     }
 
     /// When something is to be concluded though nothing happens, in ns of `CLOCK_BOOTTIME`.
@@ -141,7 +142,8 @@ impl Engine {
             Event::ScanEnded { .. } => self.on_scan_ended(out),
             Event::ResetSent { at, id, reason } => self.on_reset_sent(*at, *id, *reason, out),
             Event::Bypassing { id, .. } => self.on_bypassing(*id),
-            Event::ResetReceived { .. } | Event::Suspended { .. } | Event::Passed { .. } => {}
+            Event::ResetReceived { id, .. } => self.on_reset_received(*id),
+            Event::Suspended { .. } | Event::Passed { .. } => {}
             Event::Mini(mini) => self.on_mini(mini, out),
             Event::Lost { at, cause, events } => {
                 self.teller.blind_until = Some(*at);
@@ -283,7 +285,7 @@ impl Engine {
 
     /// A full socket is closed.
     fn close(&mut self, key: u64, mut conn: Conn, change: &Change, out: &mut Vec<Row>) {
-        conn.set_totals(change.end.map(|end| end.totals).filter(|_| !conn.is(Mark::Bypassing)));
+        conn.set_totals(change.end.map(|end| self.teller.totals(&conn, &end)).filter(|_| !conn.is(Mark::Bypassing)));
         if change.old == State::Listen {
             let held = self.teller.held(&conn, change.at);
             self.waiting.forget_listener(key, &conn);
@@ -446,6 +448,7 @@ impl Engine {
             netns: mini.netns,
             uid: None,
             cgroup: None,
+            interface: 0,
             old: mini.substate,
             new: State::Closed,
             flags: None,
@@ -522,6 +525,12 @@ impl Engine {
         }
         if let Some(conn) = self.conns.get_mut(key) {
             conn.set_reset(at, reason);
+        }
+    }
+
+    fn on_reset_received(&mut self, id: Id) {
+        if let Some(conn) = self.conns.get_mut(key(id)) {
+            conn.mark(Mark::ResetReceived, true);
         }
     }
 

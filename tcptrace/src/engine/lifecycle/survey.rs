@@ -130,6 +130,7 @@ impl Engine {
         conn.found_in = number;
         conn.complete_tuple(&found.tuple);
         conn.complete_place(None, found.uid, found.cgroup);
+        conn.complete_interface(found.interface);
         if conn.gaps == gaps || blind_until.is_some_and(|blind| blind > asked.at) {
             return;
         }
@@ -232,6 +233,7 @@ impl Conn {
             netns: found.netns,
             uid: found.uid,
             cgroup: found.cgroup,
+            interface: found.interface,
             old: found.state,
             new: found.state,
             flags: None,

@@ -3,9 +3,9 @@
 use super::config::{Config, Stats};
 use super::conn::{Conn, Mark};
 use super::decide;
-use crate::model::event::{Cause, Change, Mini, MiniEvent};
+use crate::model::event::{Cause, Change, EndFacts, Mini, MiniEvent, Totals};
 use crate::model::row::{Connection, Ending, Held, Loss, Reason, Row, Status, Stay, Stuck, Transition};
-use crate::model::tcp::{Closer, End, Side, State};
+use crate::model::tcp::{Closer, End, Side, State, TimeWaitEnd};
 
 /// Tells what becomes of connections.
 #[derive(Debug)]
@@ -28,6 +28,19 @@ impl Teller {
     /// How long a connection has been in its state, as far as that is certain.
     pub(super) fn held(&self, conn: &Conn, now: u64) -> Held {
         conn.held(now, self.gaps, self.blind_until, self.blind_until.max(self.forgot_at))
+    }
+
+    /// What a full socket shows when it is closed.
+    pub(super) fn totals(&self, conn: &Conn, end: &EndFacts) -> Totals {
+        // One that came before the socket was followed would not have been noted.
+        let is_whole = conn.is(Mark::Whole) && conn.gaps == self.gaps && self.config.received_resets;
+        let came = conn.is(Mark::ResetReceived);
+        Totals {
+            in_flight: end.in_flight,
+            retransmits_unanswered: end.retransmits,
+            reset_received: (came || is_whole).then_some(came),
+            ..end.totals
+        }
     }
 
     /// Puts out a transition, and brings the connection into its new state.
@@ -157,6 +170,9 @@ impl Teller {
         {
             stays.push(Stay { state, held: Held::AtLeast(ns) });
         }
+        let ending = status.ending().unwrap_or(End::Unknown.into());
+        let totals = conn.totals();
+        let totals = totals.map(|totals| Totals { reset_received: reset_received(totals, ending), ..totals });
         Connection {
             identity: conn.identity(),
             opened_ns: conn.opened(),
@@ -165,9 +181,22 @@ impl Teller {
             closer: conn.closer.unwrap_or(Closer::Unknown),
             closed_by: conn.closed_by(),
             stays,
-            totals: conn.totals(),
+            totals,
             complete: conn.is(Mark::Whole) && conn.gaps == self.gaps,
         }
+    }
+}
+
+/// Whether a reset of its peer came: a mini-socket can have received one, too. Data for a socket that takes none any more is
+/// treated by the kernel as if a reset had come (`tcp_rcv_state_process` in `net/ipv4/tcp_input.c`).
+fn reset_received(totals: Totals, ending: Ending) -> Option<bool> {
+    match ending {
+        Ending { end: End::ResetReceived, .. } | Ending { time_wait: Some(TimeWaitEnd::Reset), .. } => Some(true),
+        Ending { end: End::ResetDataAfterClose, .. } => Some(false),
+        Ending { end: End::Unknown, .. } | Ending { time_wait: Some(TimeWaitEnd::Unknown), .. } => {
+            totals.reset_received.filter(|came| *came)
+        }
+        _ => totals.reset_received,
     }
 }
 

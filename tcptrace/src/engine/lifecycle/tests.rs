@@ -4,10 +4,14 @@ mod existing;
 mod property;
 mod script;
 
+use crate::model::event::Totals;
 use crate::model::row::Row;
 use rstest::rstest;
 
 use script::{play, play_rows};
+
+use crate::model::event::Event;
+use crate::model::row::Connection;
 
 /// What the kernel shows of a life, and what the engine makes of it. Times are in ms; see [`script`] for the words.
 #[rstest]
@@ -322,6 +326,78 @@ use script::{play, play_rows};
 )]
 fn a_life_is_told_right(#[case] events: &str, #[case] expected: &str) {
     assert_eq!(play(events), [expected]);
+}
+
+/// Of the only connection that has ended.
+fn totals(rows: &[Row]) -> Totals {
+    let ended = |row: &Row| if let Row::Connection(Connection { totals, .. }) = row { *totals } else { None };
+    rows.iter().find_map(ended).expect("an end with its facts")
+}
+
+/// Whether a reset came is said where that is certain, and agrees with the end.
+#[rstest]
+#[case::it_came("0 CLOSED>SYN_SENT task=7; 1 receive_reset; 1 SYN_SENT>CLOSED err=111", Some(true))]
+#[case::icmp_refused("0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>CLOSED err=111", Some(false))]
+#[case::of_another("0 CLOSED>SYN_SENT task=7; 1 other receive_reset; 1 SYN_SENT>CLOSED err=111", Some(false))]
+#[case::something_was_lost("0 CLOSED>SYN_SENT task=7; 1 lost; 1 lost_to; 2 SYN_SENT>CLOSED err=111", None)]
+#[case::only_the_end_was_seen("1 SYN_SENT>CLOSED err=111", None)]
+#[case::only_the_end_was_seen_but_that_tells("1 ESTABLISHED>CLOSED err=104", Some(true))]
+#[case::by_fin(
+    "0 SYN_SENT>ESTABLISHED; 1 ESTABLISHED>CLOSE_WAIT; 2 CLOSE_WAIT>LAST_ACK; 3 LAST_ACK>CLOSED acked dead",
+    None
+)]
+#[case::data_after_close(
+    "0 CLOSED>SYN_SENT; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1; 3 FIN_WAIT1>FIN_WAIT2;
+     4 receive_reset; 4 FIN_WAIT2>CLOSED err=104 dead; 4 reset ABORT_ON_DATA",
+    Some(false)
+)]
+#[case::in_time_wait(
+    "0 CLOSED>SYN_SENT; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1; 3 FIN_WAIT1>FIN_WAIT2;
+     4 FIN_WAIT2>CLOSED done dead mini=TIME_WAIT; 9 killed TIME_WAIT reset",
+    Some(true)
+)]
+#[case::not_in_time_wait(
+    "0 CLOSED>SYN_SENT; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1; 3 FIN_WAIT1>FIN_WAIT2;
+     4 FIN_WAIT2>CLOSED done dead mini=TIME_WAIT; 60004 expired TIME_WAIT",
+    Some(false)
+)]
+fn a_reset_that_came(#[case] script: &str, #[case] expected: Option<bool>) {
+    let rows = script::rows(script);
+    assert_eq!(totals(&rows).reset_received, expected);
+}
+
+/// What was under way when the socket was closed is kept until its row.
+#[test]
+fn what_was_in_flight_at_the_end() {
+    let rows = script::rows("0 CLOSED>SYN_SENT task=7; 9 SYN_SENT>CLOSED err=110 inflight retr=6");
+    let totals = totals(&rows);
+    assert_eq!((totals.in_flight, totals.retransmits_unanswered), (true, 6));
+}
+
+/// Where received resets are not seen, that none came is not known.
+#[test]
+fn resets_that_are_not_seen() {
+    let mut engine = super::Engine::new(super::Config { received_resets: false, ..super::Config::default() });
+    let mut rows = Vec::new();
+    let script = "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>CLOSED err=111";
+    script::parse(script).iter().for_each(|event| engine.feed(event, &mut rows));
+    assert_eq!(totals(&rows).reset_received, None);
+}
+
+/// An interface is learnt where it is told, kept to the end, and the latest is right.
+#[test]
+fn an_interface_stays() {
+    let mut engine = super::Engine::new(super::Config::default());
+    let mut rows = Vec::new();
+    let script = "0 LISTEN>SYN_RECV; 1 SYN_RECV>ESTABLISHED sock; 2 ESTABLISHED>CLOSE_WAIT; 3 CLOSE_WAIT>CLOSED err=32";
+    for (mut event, interface) in script::parse(script).into_iter().zip([4, 5, 0, 0]) {
+        if let Event::Change(change) = &mut event {
+            change.interface = interface;
+        }
+        engine.feed(&event, &mut rows);
+    }
+    let shown: Vec<u32> = rows.iter().filter_map(|row| Some(row.identity()?.interface)).collect();
+    assert_eq!(shown, [4, 5, 5, 5, 5]);
 }
 
 /// Without the hook for resets, nothing is claimed of them.

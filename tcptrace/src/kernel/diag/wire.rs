@@ -242,13 +242,15 @@ fn socket(message: &Message, attributes: &[u8], about: &Circumstances) -> Option
     // A full socket in SYN_RECV, by Fast Open or on its way to ESTABLISHED, has the attribute too.
     let is_request = state == State::SynRecv && !is_mini && message.inode == 0 && !attributes.is_full;
     let kept = if is_mini { Kept::Mini { due_ns: timer_left_ns } } else { kept(state, message.inode) };
+    let tuple = tuple(message)?;
     let found = Found {
         at: about.at,
         id: Id::Cookie(u64::from(message.id.cookie[0]) | u64::from(message.id.cookie[1]) << 32),
-        tuple: tuple(message)?,
+        tuple,
         netns: about.netns,
         uid: (!is_mini && !is_request).then_some(message.uid),
         cgroup: attributes.cgroup,
+        interface: if tuple.is_link_local() { message.id.interface } else { 0 },
         state,
         kept,
     };
@@ -261,7 +263,6 @@ fn socket(message: &Message, attributes: &[u8], about: &Circumstances) -> Option
         timer_left_ns,
         retransmits: message.retransmits,
         is_request,
-        interface: message.id.interface,
         progress: attributes.progress,
     })
 }
@@ -433,6 +434,7 @@ mod tests {
             netns: Some(8),
             uid: Some(1000),
             cgroup: Some(9),
+            interface: 0,
             state: State::CloseWait,
             kept: Kept::Held,
         };
@@ -445,7 +447,6 @@ mod tests {
             timer_left_ns: 250_000_000,
             retransmits: 2,
             is_request: false,
-            interface: 6,
             progress: None,
         };
         assert_eq!(socket, expected);

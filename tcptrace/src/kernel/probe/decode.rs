@@ -55,14 +55,15 @@ impl Decoder {
             kind::STATE_OPEN => {
                 let open: &OpenTail = read(tail)?;
                 let (task, cgroup) = (self.task(&open.task), known(open.cgroup));
-                Event::Change(Change { task, cgroup, ..self.change(head, id)? })
+                let interface = interface(head, open.interface);
+                Event::Change(Change { task, cgroup, interface, ..self.change(head, id)? })
             }
             kind::STATE_END => {
                 let end: &EndTail = read(tail)?;
                 let (task, end) = (self.task(&end.task), Some(self.end_facts(head, end)));
                 Event::Change(Change { task, end, ..self.change(head, id)? })
             }
-            kind::DESTROY => Event::Destroyed { at, id, task: self.task(read(tail)?) },
+            kind::DESTROY => Event::Destroyed { at, id },
             kind::RESET_SENT => Event::ResetSent { at, id, reason: self.reset_reason(head.extra) },
             kind::RESET_RECEIVED => Event::ResetReceived { at, id },
             kind::MINI_EXPIRED => Event::Mini(self.mini(head, id, MiniEvent::Expired)?),
@@ -71,10 +72,7 @@ impl Decoder {
                 let what = self.cancelled(read(tail)?);
                 Event::Mini(self.mini(head, id, what)?)
             }
-            kind::ACCEPTED => {
-                let holder: &HolderTail = read(tail)?;
-                Event::Accepted { at, id, task: self.task(&holder.task)?, fd: holder.fd }
-            }
+            kind::ACCEPTED => Event::Accepted { at, id, task: self.task(read(tail)?)? },
             kind::HELD => Event::Holder(self.holder(head, id, read(tail)?)?),
             _ => return None,
         })
@@ -88,6 +86,7 @@ impl Decoder {
             netns: known(head.netns),
             uid: Some(head.extra),
             cgroup: known(holder.cgroup),
+            interface: 0,
             state: State::from_kernel(head.old)?,
             kept: Kept::Held,
         };
@@ -112,6 +111,7 @@ impl Decoder {
             netns: known(head.netns),
             uid: (!bare).then_some(head.extra),
             cgroup: None,
+            interface: 0,
             old: State::from_kernel(head.old)?,
             new: State::from_kernel(head.new)?,
             flags: (!bare).then(|| flags(head)),
@@ -122,7 +122,8 @@ impl Decoder {
 
     fn child(&self, head: &Head, id: Id, child: &ChildTail) -> Option<Change> {
         let (address, cgroup) = (Some(self.scramble(child.address)), known(child.cgroup));
-        Some(Change { address, cgroup, ..self.change(head, id)? })
+        let interface = interface(head, child.interface);
+        Some(Change { address, cgroup, interface, ..self.change(head, id)? })
     }
 
     fn mini(&self, head: &Head, id: Id, what: MiniEvent) -> Option<Mini> {
@@ -149,6 +150,7 @@ impl Decoder {
                 bytes_unread: end.unread,
                 retransmits: end.retransmits,
                 srtt_us: (end.srtt_us_8 != 0).then_some(end.srtt_us_8 / 8),
+                ..Totals::default()
             },
             err: end.err,
             keepalive: has(end_flag::KEEPALIVE),
@@ -195,6 +197,11 @@ fn tuple(head: &Head) -> Tuple {
         local_port: head.local_port,
         remote_port: head.remote_port,
     }
+}
+
+/// Of those that a socket is bound to, only the interface of link-local addresses is theirs.
+fn interface(head: &Head, index: u32) -> u32 {
+    if tuple(head).is_link_local() { index } else { 0 }
 }
 
 fn flags(head: &Head) -> Flags {

@@ -31,6 +31,7 @@ const MEMBERS: &[(&str, &str, &str, Need)] = &[
     ("SOCK_COMMON_DPORT", "sock_common", "skc_dport", Need::Socket),
     ("SOCK_COMMON_NUM", "sock_common", "skc_num", Need::Socket),
     ("SOCK_COMMON_NET", "sock_common", "skc_net", Need::Socket),
+    ("SOCK_COMMON_BOUND_DEV_IF", "sock_common", "skc_bound_dev_if", Need::Socket),
     ("SOCK_COMMON_COOKIE", "sock_common", "skc_cookie", Need::Socket),
     ("SOCK_COMMON_FLAGS", "sock_common", "skc_flags", Need::Socket),
     ("NET_INUM", "net", "ns.inum", Need::Socket),

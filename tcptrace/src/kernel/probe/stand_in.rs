@@ -4,9 +4,10 @@
 //! they are on trial: where nothing was interrupted in the beginning they are detached, and where something is later
 //! they come back for good.
 
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use aya::Ebpf;
+use aya::maps::Array;
 use aya::programs::BtfTracePoint;
 use aya::programs::tp_btf::BtfTracePointLinkId;
 
@@ -20,8 +21,13 @@ const TRIAL: u64 = 50_000;
 pub(super) struct StandIns {
     loaded: Vec<&'static str>,
     attached: Vec<(&'static str, BtfTracePointLinkId)>,
+    /// What detaches them.
+    going: Option<JoinHandle<()>>,
     is_decided: bool,
 }
+
+/// The map that has the first programs note what they have seen, for the others.
+const FLAG: &str = "STAND_INS";
 
 impl StandIns {
     /// Attaches one that was loaded, to be tried.
@@ -39,9 +45,17 @@ impl StandIns {
             self.is_decided = true;
             self.go(ebpf);
         }
+        // Not before they have run for the last time.
+        if let Some(going) = self.going.take_if(|going| going.is_finished())
+            && going.join().is_ok()
+            && let Err(error) = set_flag(ebpf, false)
+        {
+            log::warn!("programs go on noting what they have seen: {error}");
+        }
     }
 
     fn come(&mut self, ebpf: &mut Ebpf) {
+        self.going = None;
         if self.attached.is_empty() {
             for name in self.loaded.clone() {
                 self.attach_one(name, ebpf);
@@ -50,6 +64,11 @@ impl StandIns {
     }
 
     fn attach_one(&mut self, name: &'static str, ebpf: &mut Ebpf) {
+        // Before: it takes for missed what was not noted.
+        if let Err(error) = set_flag(ebpf, true) {
+            log::warn!("cannot attach {name}: {error}");
+            return;
+        }
         let attach = |program: &mut BtfTracePoint| program.attach();
         match program(ebpf, name).and_then(attach) {
             Ok(link) => self.attached.push((name, link)),
@@ -68,6 +87,12 @@ impl StandIns {
         }
         // The kernel waits until no CPU runs them, a tenth of a second or so.
         // Where there can be no other thread, this one waits.
-        let _ = thread::Builder::new().spawn(move || drop(links));
+        self.going = thread::Builder::new().spawn(move || drop(links)).ok();
     }
+}
+
+fn set_flag(ebpf: &mut Ebpf, is_set: bool) -> Result<(), String> {
+    let map = ebpf.map_mut(FLAG).ok_or_else(|| format!("there is no map {FLAG}"))?;
+    let mut flag: Array<_, u32> = Array::try_from(map).map_err(|error| error.to_string())?;
+    flag.set(0, u32::from(is_set), 0).map_err(|error| error.to_string())
 }

@@ -1,11 +1,17 @@
-//! The names of what events mention: control groups, looked up at once, and network namespaces, which are asked for.
+//! The names of what events mention: control groups and interfaces, looked up at once, and network namespaces, which are
+//! asked for.
+
+use std::collections::BTreeSet;
 
 use super::processes::Processes;
 use super::told::{Recalled, Told};
-use crate::kernel::{Groups, LookUp, Namespaces};
+use crate::kernel::{Groups, LookUp, Namespaces, interface_name};
 use crate::live::queries::{Inquirer, Question};
 use crate::model::event::Event;
 use crate::model::stream::Item;
+
+/// So many interfaces are looked up later.
+const MOST_PENDING: usize = 64;
 
 /// What knows the names, and which of them were told.
 #[derive(Debug)]
@@ -14,6 +20,12 @@ pub(super) struct Naming {
     groups: Option<Groups>,
     told_groups: Told<u64>,
     told_namespaces: Told<u32>,
+    /// By namespace and index. Text shows them, too.
+    told_interfaces: Told<(u32, u32)>,
+    /// Interfaces of namespaces that were not found yet.
+    pending: BTreeSet<(u32, u32)>,
+    /// As they were found last: what leads to interfaces.
+    namespaces: Namespaces,
     /// In which groups processes are, if that is wanted.
     processes: Option<Processes>,
     /// How many namespaces had a name when somebody last looked.
@@ -21,13 +33,16 @@ pub(super) struct Naming {
 }
 
 impl Naming {
-    /// Without `names`, only those of namespaces are told, and only as they are found. With `processes`, the control groups
+    /// Without `names`, only those of interfaces are told, and those of namespaces as they are found. With `processes`, the control groups
     /// of processes are told as well.
     pub(super) fn new(names: bool, processes: bool) -> Self {
         Self {
             groups: names.then(Groups::new),
             told_groups: Told::default(),
             told_namespaces: Told::default(),
+            told_interfaces: Told::default(),
+            pending: BTreeSet::new(),
+            namespaces: Namespaces::default(),
             processes: processes.then(Processes::default),
             named: 0,
         }
@@ -35,7 +50,8 @@ impl Naming {
 
     /// Tells the names that an event needs, or asks for them.
     pub(super) fn learn(&mut self, event: &Event, inquirer: &mut Inquirer, items: &mut Vec<Item>) {
-        if self.groups.is_none() {
+        let interface = event.interface();
+        if self.groups.is_none() && interface.is_none() {
             return;
         }
         let (netns, cgroup) = match event {
@@ -49,6 +65,12 @@ impl Naming {
         // Before the first name: all that this event needs are told after it.
         if self.make_room(items) {
             inquirer.want(Question::Namespaces);
+        }
+        if let Some((netns, index)) = interface {
+            self.learn_interface((netns, index), inquirer, items);
+        }
+        if self.groups.is_none() {
+            return;
         }
         if let Some(id) = cgroup {
             self.learn_group(id, items);
@@ -98,8 +120,43 @@ impl Naming {
         }
     }
 
-    /// Tells the names of namespaces that were found.
+    fn learn_interface(&mut self, which: (u32, u32), inquirer: &mut Inquirer, items: &mut Vec<Item>) {
+        match self.told_interfaces.recall(which) {
+            Recalled::Known => {}
+            Recalled::Again(name) => {
+                let (netns, index) = which;
+                items.push(Item::Interface { netns, index, name: name.into() });
+            }
+            Recalled::Unknown => {
+                if !self.name_interface(which, items) {
+                    self.name_later(which, inquirer);
+                }
+            }
+        }
+    }
+
+    /// Rows show the index until then.
+    fn name_later(&mut self, which: (u32, u32), inquirer: &mut Inquirer) {
+        self.told_interfaces.note(which, None);
+        if self.pending.len() < MOST_PENDING {
+            self.pending.insert(which);
+            inquirer.want(Question::Namespaces);
+        }
+    }
+
+    /// Tells the name of an interface, if it can be looked up.
+    fn name_interface(&mut self, which: (u32, u32), items: &mut Vec<Item>) -> bool {
+        let (netns, index) = which;
+        let Some(name) = interface_name(&self.namespaces, netns, index) else { return false };
+        if self.told_interfaces.note(which, Some(&name)) {
+            items.push(Item::Interface { netns, index, name });
+        }
+        true
+    }
+
+    /// Tells the names of namespaces that were found, and of interfaces in them.
     pub(super) fn name_namespaces(&mut self, found: &Namespaces, items: &mut Vec<Item>) {
+        self.namespaces = found.clone();
         self.named = found.iter().filter(|namespace| namespace.name.is_some()).count();
         self.make_room(items);
         for namespace in found.iter() {
@@ -108,15 +165,27 @@ impl Naming {
                 items.push(Item::Namespace { inode: namespace.inode, name: name.into() });
             }
         }
+        for which in std::mem::take(&mut self.pending) {
+            let is_found = found.iter().any(|namespace| namespace.inode == which.0);
+            // One that cannot be entered is not tried again.
+            if !self.name_interface(which, items) && !is_found {
+                self.pending.insert(which);
+            }
+        }
     }
 
     /// Begins to tell all names anew, if enough were told.
     fn make_room(&mut self, items: &mut Vec<Item>) -> bool {
         let too_many = self.processes.as_ref().is_some_and(Processes::is_full);
-        let is_full = too_many || self.told_groups.is_full(0) || self.told_namespaces.is_full(self.named);
+        let is_full = too_many
+            || self.told_groups.is_full(0)
+            || self.told_interfaces.is_full(0)
+            || self.told_namespaces.is_full(self.named);
         if is_full {
             self.told_groups.advance();
             self.told_namespaces.advance();
+            self.told_interfaces.advance();
+            self.pending.clear();
             self.processes.iter_mut().for_each(Processes::advance);
             items.push(Item::NamesAnew);
         }
@@ -142,6 +211,7 @@ mod tests {
             netns: Some(netns),
             uid: None,
             cgroup: Some(cgroup),
+            interface: 0,
             old: State::Closed,
             new: State::SynSent,
             flags: None,
@@ -193,6 +263,35 @@ mod tests {
         // Those that nobody has mentioned since are told again when somebody looks.
         naming.name_namespaces(&found, &mut items);
         assert_eq!(items, [Item::Namespace { inode: 8, name: b"db"[..].into() }]);
+    }
+
+    /// An interface has its name before the first event that mentions it, if its namespace is known, and soon if not.
+    #[test]
+    fn an_interface_is_named_once() {
+        // The loopback is the first one of every namespace.
+        let inode = Namespaces::own_namespace().expect("its inode");
+        let event = |index| match change(inode, 1) {
+            Event::Change(change) => Event::Change(Change { interface: index, ..change }),
+            event => event,
+        };
+        // Text needs them, too.
+        let mut naming = Naming::new(false, false);
+        let mut inquirer = Inquirer::new(tcptrace_common::Filter::default());
+        let (mut items, named) = (Vec::new(), Item::Interface { netns: inode, index: 1, name: b"lo"[..].into() });
+        naming.learn(&event(1), &mut inquirer, &mut items);
+        assert_eq!(items, [], "nobody has looked which namespaces there are");
+        naming.name_namespaces(&Namespaces::find(), &mut items);
+        assert!(items.contains(&named), "{items:?}");
+        items.clear();
+        naming.learn(&event(1), &mut inquirer, &mut items);
+        assert_eq!(items, []);
+
+        let mut naming = Naming::new(false, false);
+        naming.name_namespaces(&Namespaces::find(), &mut Vec::new());
+        naming.learn(&event(1), &mut inquirer, &mut items);
+        naming.learn(&event(4_000), &mut inquirer, &mut items);
+        naming.name_namespaces(&Namespaces::find(), &mut Vec::new());
+        assert_eq!((items, naming.pending.len()), (vec![named], 0));
     }
 
     /// However many namespaces exist, they are told once.

@@ -19,8 +19,9 @@ use serde_json::json;
 use self::place::{Placed, Span, place};
 use super::{Exported, Exporter};
 use crate::model::row::{Connection, Row};
-use crate::model::stream::{Clock, Lost, Origin, Summary};
+use crate::model::stream::{Clock, Context, Lost, Origin, Summary};
 use crate::model::tcp::{Comm, End, Side, TimeWaitEnd};
+use crate::output::fields::address;
 use crate::output::{Json, Printer, render, sanitise};
 
 const DAY_NS: i64 = 86_400 * 1_000_000_000;
@@ -82,7 +83,7 @@ impl<W: Write> Perfetto<W> {
         let id = format!("{:x}-{:x}", origin.number, row.identity.conn);
         self.arguments.get_mut().clear();
         self.arguments.connection(row, &origin.context)?;
-        self.events(row, &placed, &Track { process, id, clock, zero_unix_ns });
+        self.events(row, &name(row, &origin.context), &placed, &Track { process, id, clock, zero_unix_ns });
         self.rows += 1;
         self.write()
     }
@@ -116,10 +117,9 @@ impl<W: Write> Perfetto<W> {
         Ok(())
     }
 
-    fn events(&mut self, row: &Connection, placed: &Placed, track: &Track) {
-        let name = name(row);
+    fn events(&mut self, row: &Connection, name: &str, placed: &Placed, track: &Track) {
         let arguments = std::mem::take(self.arguments.get_mut());
-        self.event(track, b'b', &name, placed.begin, arguments.trim_ascii_end());
+        self.event(track, b'b', name, placed.begin, arguments.trim_ascii_end());
         for Span { stay, begin, end } in &placed.stays {
             let arguments = json!({ "ns": stay.held.known_ns(), "at_least": stay.held.is_at_least() }).to_string();
             self.event(track, b'b', stay.state.as_str(), *begin, arguments.as_bytes());
@@ -128,7 +128,7 @@ impl<W: Write> Perfetto<W> {
         if let Some(reset) = reset(row) {
             self.event(track, b'n', reset, placed.end, b"{}");
         }
-        self.event(track, b'e', &name, placed.end, b"{}");
+        self.event(track, b'e', name, placed.end, b"{}");
         // Keeps its memory.
         *self.arguments.get_mut() = arguments;
     }
@@ -199,12 +199,13 @@ fn day_before(unix_ns: i64) -> i64 {
 }
 
 /// What connections of one kind have in common: the UI draws those of a process together.
-fn name(row: &Connection) -> String {
-    let tuple = &row.identity.tuple;
-    match row.identity.side {
-        Side::Client => format!("client of {}", tuple.remote()),
-        Side::Server => format!("server at {}", tuple.local()),
-        Side::Unknown => format!("side unknown, to {}", tuple.remote().ip()),
+fn name(row: &Connection, context: &Context) -> String {
+    let identity = &row.identity;
+    let end = |end| address(identity, end, context);
+    match identity.side {
+        Side::Client => format!("client of {}", end(identity.remote())),
+        Side::Server => format!("server at {}", end(identity.local())),
+        Side::Unknown => format!("side unknown, to {}", identity.tuple.remote().ip()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -153,16 +154,24 @@ fn fill(cells: &mut [Cells], value: Value<'_>, scratch: &mut Vec<u8>) -> u64 {
             first.micros(ns.div_euclid(1_000));
             more.iter_mut().for_each(|cells| cells.int(ns));
         }
-        Value::Zoned(address, zone) => first.text(rendered(scratch, |to| render::zoned(to, address, zone))),
+        Value::Zoned(address, zone) => {
+            first.text(rendered(scratch, |to| render::zoned(to, address, zone)));
+            ip_and_port(more, address, scratch);
+        }
         Value::Address(address) => {
             first.text(rendered(scratch, |to| render::address(to, address)));
-            if let [ip, port] = more {
-                ip.text(rendered(scratch, |to| render::bare_ip(to, address.ip())));
-                port.int(address.port().into());
-            }
+            ip_and_port(more, address, scratch);
         }
     }
     0
+}
+
+/// The address alone is that of any interface.
+fn ip_and_port(cells: &mut [Cells], address: SocketAddr, scratch: &mut Vec<u8>) {
+    if let [ip, port] = cells {
+        ip.text(rendered(scratch, |to| render::bare_ip(to, address.ip())));
+        port.int(address.port().into());
+    }
 }
 
 fn rendered(scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &str {

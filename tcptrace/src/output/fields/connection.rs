@@ -213,6 +213,33 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field::CGROUP_ID,
     Field::CONTAINER,
     Field::UNIT,
+    Field {
+        name: "in_flight",
+        unit: "",
+        shape: Shape::Bool,
+        doc: "Whether something it had sent was not acknowledged when its socket was closed: data, a SYN or a FIN; null when \
+              unknown.",
+        value: |row, _| row.totals.map_or(Value::Null, |totals| Value::Bool(totals.in_flight)),
+    },
+    Field {
+        name: "retransmits_unanswered",
+        unit: "",
+        shape: Shape::Number,
+        doc: "Retransmissions in a row that nothing had answered when its socket was closed (icsk_retransmits); null when \
+              unknown.",
+        value: |row, _| Value::number(row.totals.map(|totals| totals.retransmits_unanswered)),
+    },
+    Field {
+        name: "reset_received",
+        unit: "",
+        shape: Shape::Bool,
+        doc: "Whether a reset (RST) of the peer was received, be it in TIME_WAIT. Where end is refused, false means an ICMP \
+              error. Null when unknown.",
+        value: |row, _| match row.totals.and_then(|totals| totals.reset_received) {
+            Some(came) => Value::Bool(came),
+            None => Value::Null,
+        },
+    },
 ];
 
 /// The fields that only a connection has that is open or stuck.

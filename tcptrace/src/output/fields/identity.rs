@@ -1,11 +1,11 @@
 //! The fields that say which connection a row is about, and whose it is.
 
+use super::{Context, Field, Shape, Value, name};
 use crate::model::names::Group;
 use crate::model::row::{Identity, Owner};
-use crate::model::stream::Context;
 use crate::model::tcp::OwnerSource;
-
-use super::{Field, Shape, Value, name};
+use crate::output::render;
+use std::net::SocketAddr;
 
 /// A row about a connection.
 pub trait Identified {
@@ -40,15 +40,17 @@ impl<R: Identified> Field<R> {
         name: "local",
         unit: "address:port",
         shape: Shape::Address,
-        doc: "The local end, an IPv6 address in brackets. Port 0: the kernel has not chosen one yet.",
-        value: |row, _| Value::Address(row.identity().tuple.local()),
+        doc: "The local end, an IPv6 address in brackets, one that is link-local with its interface ([fe80::1%eth0]:80), by name or \
+              index, where that is known. Port 0: the kernel has not chosen one yet.",
+        value: |row, context| end(row.identity(), row.identity().local(), context),
     };
     pub(super) const REMOTE: Self = Self {
         name: "remote",
         unit: "address:port",
         shape: Shape::Address,
-        doc: "The remote end, an IPv6 address in brackets. Port 0: a listener, which has none.",
-        value: |row, _| Value::Address(row.identity().tuple.remote()),
+        doc: "The remote end, an IPv6 address in brackets, one that is link-local with its interface, where that is known. Port 0: a \
+              listener, which has none.",
+        value: |row, context| end(row.identity(), row.identity().remote(), context),
     };
     pub(super) const NETNS: Self = Self {
         name: "netns",
@@ -144,6 +146,30 @@ impl<R: Identified> Field<R> {
         doc: "client (it connected), server (a listener made it) or unknown (its opening was not seen).",
         value: |row, _| Value::Word(row.identity().side.as_str()),
     };
+}
+
+fn end<'c>(identity: &Identity, address: SocketAddr, context: &'c Context) -> Value<'c> {
+    zone(identity, address, context).map_or(Value::Address(address), |zone| Value::Zoned(address, zone))
+}
+
+/// The name of the interface that a link-local address of a row needs, if it is known.
+pub(in crate::output) fn zone<'c>(identity: &Identity, address: SocketAddr, context: &'c Context) -> Option<&'c str> {
+    match address {
+        SocketAddr::V6(address) if address.scope_id() != 0 => {
+            context.names.interface(identity.netns, address.scope_id())
+        }
+        _ => None,
+    }
+}
+
+/// One of the ends of a row, for people: `[fe80::1%eth0]:80`.
+pub(crate) fn address(identity: &Identity, address: SocketAddr, context: &Context) -> String {
+    let mut text = Vec::new();
+    match zone(identity, address, context) {
+        Some(zone) => render::zoned(&mut text, address, zone),
+        None => render::address(&mut text, address),
+    }
+    String::from_utf8(text).unwrap_or_default()
 }
 
 fn group<'r>(row: &impl Identified, context: &'r Context) -> Option<&'r Group> {

@@ -603,9 +603,14 @@ impl<R: Grouped> Field<R> {
         name: "remote",
         unit: "address:port",
         shape: Shape::Address,
-        doc: "The remote end, an IPv6 address in brackets; null when it is not grouped by that. Port 0: clients' ports, any, \
+        doc: "The remote end, an IPv6 address in brackets, one that is link-local with its interface, where that is known; null \
+              when it is not grouped by that. Port 0: clients' ports, any, \
               or unknown which end is the client.",
-        value: |row, _| row.group().remote().map_or(Value::Null, Value::Address),
+        value: |row, _| match (row.group().remote(), row.group().remote_zone.as_deref()) {
+            (None, _) => Value::Null,
+            (Some(remote), None) => Value::Address(remote),
+            (Some(remote), Some(zone)) => Value::Zoned(remote, zone),
+        },
     };
     const GROUP_LPORT: Self = number(
         "local_port",

@@ -1,11 +1,8 @@
 //! The fields of sockets as they are found, and of their counts.
 
-use std::net::SocketAddr;
-
 use super::{Field, Identified, MayBeStuck, Shape, Value, name};
 use crate::model::event::Kept;
 use crate::model::row::{Entry, Identity, Report};
-use crate::model::stream::Context;
 use crate::model::tcp::{State, Task};
 use crate::study::snapshot::{Count, Shares};
 
@@ -29,18 +26,8 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     Field::CONN,
     Field::PROTOCOL,
     Field::FAMILY,
-    Field {
-        doc: "The local end, an IPv6 address in brackets, one that is link-local with its interface ([fe80::1%eth0]:80). \
-              Port 0: the kernel has not chosen one yet.",
-        value: |row, context| address(row, context, row.identity.tuple.local()),
-        ..Field::LOCAL
-    },
-    Field {
-        doc: "The remote end, an IPv6 address in brackets, one that is link-local with its interface. Port 0: a listener, \
-              which has none.",
-        value: |row, context| address(row, context, row.identity.tuple.remote()),
-        ..Field::REMOTE
-    },
+    Field::LOCAL,
+    Field::REMOTE,
     Field::NETNS,
     Field::NETNS_NAME,
     Field {
@@ -286,20 +273,6 @@ impl MayBeStuck for Entry {
     fn listener(&self) -> Option<&Task> {
         self.listener.as_ref()
     }
-}
-
-fn address<'r>(row: &'r Entry, context: &'r Context, address: SocketAddr) -> Value<'r> {
-    match zone(row, context, address) {
-        Some(zone) => Value::Zoned(address, zone),
-        None => Value::Address(address),
-    }
-}
-
-/// The interface that a link-local address needs, if it is known.
-pub(in crate::output) fn zone<'c>(row: &Entry, context: &'c Context, address: SocketAddr) -> Option<&'c str> {
-    let SocketAddr::V6(address) = address else { return None };
-    let is_needed = address.ip().is_unicast_link_local() && row.interface != 0;
-    is_needed.then(|| context.names.interface(row.identity.netns, row.interface)).flatten()
 }
 
 fn kept(kept: Kept) -> &'static str {

@@ -77,7 +77,7 @@ fn names_are_a_contract() {
     let connection = "event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup \
                       owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end \
                       bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm \
-                      complete netns_name cgroup_id container unit";
+                      complete netns_name cgroup_id container unit in_flight retransmits_unanswered reset_received";
     assert_eq!(names(CONNECTION_FIELDS).join(" "), connection);
     let socket = "event time boot_ns conn protocol family local remote netns netns_name state kept age_ns age_at_least \
                   time_wait_left_ns recv_queue send_queue timer timer_left_ns retransmits pid comm fd holders \

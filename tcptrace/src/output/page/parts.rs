@@ -4,6 +4,7 @@ use super::Writer;
 use super::chart::{bar, life};
 use super::markup::{Cell, escaped};
 use crate::model::tcp::End;
+use crate::output::fields::address;
 use crate::output::sanitise;
 use crate::output::text::report::words::{bytes, count, counted, duration, ends, group, meaning, percent, rate};
 use crate::study::report::{By, Property, Slow, SlowRow};
@@ -229,8 +230,9 @@ impl Writer<'_> {
         let process =
             task.map_or("unknown process".to_owned(), |task| format!("{}[{}]", sanitise(task.comm.bytes()), task.pid));
         let host = if self.apart().hosts { format!("{}: ", sanitise(row.host.as_bytes())) } else { String::new() };
-        let tuple = &connection.identity.tuple;
-        let who = format!("{host}{process}, {} to {}", tuple.local(), tuple.remote());
+        let identity = &connection.identity;
+        let end = |end| address(identity, end, &row.context);
+        let who = format!("{host}{process}, {} to {}", end(identity.local()), end(identity.remote()));
         let stay = |stay: &crate::model::row::Stay| format!("{} {}", stay.state, stay.held);
         let states = connection.stays.iter().map(stay).collect::<Vec<_>>().join(" › ");
         let end = connection.end().map_or("still open", End::as_str);

@@ -54,11 +54,10 @@ impl<W: Write> Text<W> {
         self.state(row.state);
         self.who(row.identity.owner.as_ref().map(|owner| &owner.task));
         let Self { columns, line, .. } = self;
-        for (column, address, no_port) in [
-            (&mut columns.local, row.identity.tuple.local(), b'-'),
-            (&mut columns.remote, row.identity.tuple.remote(), b'*'),
-        ] {
-            let zone = zone(row, context, address);
+        for (column, address, no_port) in
+            [(&mut columns.local, row.identity.local(), b'-'), (&mut columns.remote, row.identity.remote(), b'*')]
+        {
+            let zone = zone(&row.identity, address, context);
             column.cell(line, Style::new(), |to| render::address_or(to, address, zone, no_port));
         }
         let Self { columns, snapshot, line, .. } = self;

@@ -1,7 +1,5 @@
 //! What is said of a connection above its bar: which, whose, from where to where, what hurt, and how it ended.
 
-use std::net::SocketAddr;
-
 use anstyle::Style;
 use jiff::tz::TimeZone;
 
@@ -9,6 +7,7 @@ use super::Part;
 use super::axis::timestamp;
 use crate::model::row::{Connection, Held};
 use crate::model::tcp::{Closer, State, TimeWaitEnd};
+use crate::output::fields::address;
 use crate::output::{end_style, fitting, sanitise, state_style};
 use crate::study::timeline::Item;
 
@@ -27,7 +26,8 @@ pub(super) fn pieces(item: &Item, with_host: bool, zone: Option<&TimeZone>) -> [
     let connection = &item.connection;
     let identity = &connection.identity;
     let host = if with_host { cut(&sanitise(item.host.as_bytes()), HOST_WIDTH) + " " } else { String::new() };
-    let ends = format!("{} → {}", address(identity.tuple.local()), address(identity.tuple.remote()));
+    let place = |end| without_port(&address(identity, end, &item.context));
+    let ends = format!("{} → {}", place(identity.local()), place(identity.remote()));
     [
         plain(format!("{host}{:x}", identity.conn)),
         plain(owner(connection)),
@@ -58,9 +58,8 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
 }
 
 /// A port that the kernel has not chosen is `-`.
-fn address(address: SocketAddr) -> String {
-    let text = address.to_string();
-    text.strip_suffix(":0").map_or_else(|| text.clone(), |host| format!("{host}:-"))
+fn without_port(text: &str) -> String {
+    text.strip_suffix(":0").map_or_else(|| text.to_owned(), |host| format!("{host}:-"))
 }
 
 fn begin(item: &Item, zone: &TimeZone) -> String {

@@ -176,7 +176,8 @@ impl Analysis {
         let side = self.side(facts, machine);
         let task = identity.owner.map(|owner| owner.task);
         let process = Process { machine, comm: task.map(|task| task.comm.0), place };
-        let remote = Remote::new(machine, &identity.tuple, side);
+        let remote = Remote::new(machine, identity, side);
+        self.directory.name_interface(machine, identity, origin);
         let local_port = (side == Side::Server).then_some(identity.tuple.local_port);
         let tally = self.processes.of(process);
         tally.add(facts);
@@ -205,7 +206,7 @@ impl Analysis {
             return identity.side;
         }
         let local = Local { machine, netns: identity.netns, port: Some(identity.tuple.local_port) };
-        let remote = Remote::new(machine, &identity.tuple, Side::Client);
+        let remote = Remote::new(machine, identity, Side::Client);
         match (self.locals.has(&local), self.remotes.has(&remote)) {
             (true, false) => Side::Server,
             (false, true) => Side::Client,

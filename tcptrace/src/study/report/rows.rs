@@ -306,6 +306,8 @@ pub struct Group {
     pub remote_ip: Option<IpAddr>,
     /// Remote port, of clients.
     pub remote_port: Option<u16>,
+    /// What stands for the interface of a link-local remote address, where it is known.
+    pub remote_zone: Option<Box<str>>,
     /// Local port, of servers.
     pub local_port: Option<u16>,
     /// Network namespace, by inode number.

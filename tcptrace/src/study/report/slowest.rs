@@ -4,7 +4,6 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use super::rows::{Slow, SlowRow};
-use crate::model::names::Names;
 use crate::model::row::{Connection, Held};
 use crate::model::stream::{Context, Origin};
 
@@ -84,13 +83,7 @@ impl Slowest {
 
 /// What a row of this connection takes from its context.
 fn names_of(connection: &Connection, context: &Context) -> Context {
-    let mut names = Names::default();
     let identity = &connection.identity;
-    if let Some((netns, name)) = identity.netns.and_then(|netns| Some((netns, context.names.namespace(netns)?))) {
-        names.name_namespace(netns, name);
-    }
-    if let Some((id, group)) = identity.cgroup.and_then(|id| Some((id, context.names.group(id)?))) {
-        names.name_group(id, group.clone());
-    }
+    let names = context.names.only(identity.netns, identity.cgroup, identity.interface);
     Context { clock: context.clock, names }
 }

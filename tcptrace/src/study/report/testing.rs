@@ -41,6 +41,7 @@ fn identity(comm: &str, pid: u32, local_port: u16, remote: [u8; 4], remote_port:
         netns: Some(4_026_532_000),
         uid: Some(0),
         cgroup: Some(7),
+        interface: 0,
         side: Side::Client,
         owner: Some(Owner { task, source: OwnerSource::Connect }),
     }
@@ -74,6 +75,7 @@ fn life(identity: Identity, opened: u64, stays: &[(State, u64)]) -> Connection {
             retransmits: 0,
             srtt_us: Some(80),
             bytes_unread: 0,
+            ..Totals::default()
         }),
         ..connection(&stays.iter().map(|(state, ns)| (*state, Held::Exactly(*ns))).collect::<Vec<_>>())
     }

@@ -8,7 +8,7 @@ use foldhash::fast::FixedState;
 use super::rows::{By, Group};
 use crate::model::row::Identity;
 use crate::model::stream::Origin;
-use crate::model::tcp::{Comm, Side, Tuple};
+use crate::model::tcp::{Comm, Side};
 
 /// How many control groups and names of network namespaces are kept.
 const MOST: usize = 1 << 16;
@@ -30,8 +30,10 @@ pub(super) type Place = Option<u32>;
 /// Where a connection leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Remote {
-    /// Of loopback addresses only: others mean the same on every machine.
+    /// Of loopback and link-local addresses only: others mean the same on every machine.
     pub(super) machine: Option<Machine>,
+    /// The network namespace and the interface of link-local addresses only.
+    pub(super) link: Option<(Option<u32>, u32)>,
     pub(super) ip: Ipv6Addr,
     /// 0 for those of servers, whose clients' ports mean nothing, and where it is not known which end is the server.
     pub(super) port: u16,
@@ -70,11 +72,12 @@ pub(super) struct Ends {
 }
 
 impl Remote {
-    pub(super) fn new(machine: Machine, tuple: &Tuple, side: Side) -> Self {
-        let ip = tuple.remote_ip;
-        let is_loopback = ip.to_canonical().is_loopback();
-        let port = if side == Side::Client { tuple.remote_port } else { 0 };
-        Self { machine: is_loopback.then_some(machine), ip, port }
+    pub(super) fn new(machine: Machine, identity: &Identity, side: Side) -> Self {
+        let ip = identity.tuple.remote_ip;
+        let link = ip.is_unicast_link_local().then_some((identity.netns, identity.interface));
+        let is_local = link.is_some() || ip.to_canonical().is_loopback();
+        let port = if side == Side::Client { identity.tuple.remote_port } else { 0 };
+        Self { machine: is_local.then_some(machine), link, ip, port }
     }
 }
 
@@ -89,6 +92,8 @@ pub(super) struct Directory {
     known: HashMap<Named, u32, FixedState>,
     groups: HashMap<(Machine, u64), u32, FixedState>,
     namespaces: HashMap<(Machine, u32), Box<[u8]>, FixedState>,
+    /// By namespace and index.
+    interfaces: HashMap<(Machine, Option<u32>, u32), Box<str>, FixedState>,
 }
 
 /// What a control group is.
@@ -155,6 +160,23 @@ impl Directory {
         }
     }
 
+    /// Notes the name of the interface of a connection, if it has one by now.
+    pub(super) fn name_interface(&mut self, machine: Machine, identity: &Identity, origin: &Origin) {
+        let &Identity { netns, interface, .. } = identity;
+        if interface == 0 || self.interfaces.len() >= MOST {
+            return;
+        }
+        if let Some(name) = origin.context.names.interface(netns, interface) {
+            self.interfaces.insert((machine, netns, interface), name.into());
+        }
+    }
+
+    /// What stands for an interface in an address: its name, or its index.
+    fn zone(&self, machine: Machine, netns: Option<u32>, interface: u32) -> Option<Box<str>> {
+        let name = self.interfaces.get(&(machine, netns, interface)).cloned();
+        name.or_else(|| (interface != 0).then(|| interface.to_string().into()))
+    }
+
     fn host(&self, machine: Machine) -> Option<Box<str>> {
         self.hosts.get(machine as usize).map(|(host, _)| host.clone()).filter(|host| !host.is_empty())
     }
@@ -192,6 +214,9 @@ impl Key for Remote {
         group.host = self.machine.and_then(|machine| directory.host(machine));
         group.remote_ip = Some(self.ip.to_canonical());
         group.remote_port = (self.port != 0).then_some(self.port);
+        if let (Some(machine), Some((netns, interface))) = (self.machine, self.link) {
+            group.remote_zone = directory.zone(machine, netns, interface);
+        }
     }
 }
 
@@ -249,6 +274,7 @@ impl Group {
             cgroup: None,
             remote_ip: None,
             remote_port: None,
+            remote_zone: None,
             local_port: None,
             netns: None,
             netns_name: None,

@@ -8,18 +8,20 @@ use foldhash::fast::FixedState;
 use crate::model::event::Event;
 use crate::model::stream::Item;
 
-/// Names of network namespaces and control groups. A file holds those of which its events speak.
+/// Names of network namespaces, control groups and interfaces. A file holds those of which its events speak.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     namespaces: Known<u32>,
     groups: Known<u64>,
     processes: Known<u32>,
+    /// By namespace and index.
+    interfaces: Known<(u32, u32)>,
     /// What was asked about last, which most often is the same again.
     asked: Needed,
 }
 
-/// Network namespace, control group and process of an event.
-type Needed = (Option<u32>, Option<u64>, Option<u32>);
+/// Network namespace, control group, process and interface of an event.
+type Needed = (Option<u32>, Option<u64>, Option<u32>, Option<(u32, u32)>);
 
 #[derive(Debug)]
 struct Known<K> {
@@ -60,14 +62,15 @@ impl Names {
             Item::Namespace { inode, .. } => self.namespaces.learn(*inode, item),
             Item::Group { id, .. } => self.groups.learn(*id, item),
             Item::Process { pid, .. } => self.processes.learn(*pid, item),
+            Item::Interface { netns, index, .. } => self.interfaces.learn((*netns, *index), item),
             _ => {}
         }
     }
 
     /// The names that an event needs and that are not in the file yet: they belong before it.
-    pub(super) fn missing(&mut self, event: &Event) -> [Option<Item>; 4] {
-        const NOTHING: [Option<Item>; 4] = [None, None, None, None];
-        if self.namespaces.before.is_empty() && self.groups.before.is_empty() && self.processes.before.is_empty() {
+    pub(super) fn missing(&mut self, event: &Event) -> [Option<Item>; 5] {
+        const NOTHING: [Option<Item>; 5] = [None, None, None, None, None];
+        if self.is_all_written() {
             return NOTHING;
         }
         let (netns, cgroup) = match event {
@@ -78,13 +81,22 @@ impl Names {
             Event::Accepted { .. } => (None, None),
             _ => return NOTHING,
         };
-        let needed = (netns, cgroup, event.process());
+        let needed = (netns, cgroup, event.process(), event.interface());
         if std::mem::replace(&mut self.asked, needed) == needed {
             return NOTHING;
         }
         let process = self.processes.missing(needed.2);
         let of_process = if let Some(Item::Process { group, .. }) = process { group } else { None };
-        [self.namespaces.missing(netns), self.groups.missing(cgroup), process, self.groups.missing(of_process)]
+        let interface = self.interfaces.missing(needed.3);
+        let (namespace, group) = (self.namespaces.missing(netns), self.groups.missing(cgroup));
+        [namespace, group, process, self.groups.missing(of_process), interface]
+    }
+
+    fn is_all_written(&self) -> bool {
+        self.namespaces.before.is_empty()
+            && self.groups.before.is_empty()
+            && self.processes.before.is_empty()
+            && self.interfaces.before.is_empty()
     }
 
     /// Another file begins, that has none of them.
@@ -92,7 +104,8 @@ impl Names {
         self.namespaces.turn();
         self.groups.turn();
         self.processes.turn();
-        self.asked = (None, None, None);
+        self.interfaces.turn();
+        self.asked = Needed::default();
     }
 
     /// Each that is needed from here on is told again, so that only those of a time are kept.
@@ -124,7 +137,7 @@ mod tests {
         let tuple = Tuple { local_ip: ip, remote_ip: ip, local_port: 1, remote_port: 2 };
         let (netns, cgroup) = (Some(1), Some(group));
         let (id, state, kept) = (Id::Cookie(group), State::Established, Kept::Held);
-        Event::Found(Found { at: 1, id, tuple, netns, uid: None, cgroup, state, kept })
+        Event::Found(Found { at: 1, id, tuple, netns, uid: None, cgroup, interface: 0, state, kept })
     }
 
     fn missing(names: &mut Names, id: u64) -> Option<Item> {
@@ -145,6 +158,22 @@ mod tests {
         assert_eq!([missing(&mut names, 1), missing(&mut names, 2)], [Some(group(1)), Some(group(2))]);
         names.learn(&group(3));
         assert_eq!(missing(&mut names, 3), None, "it was told again");
+    }
+
+    #[test]
+    fn an_interface_is_written_into_the_next_file_when_an_event_needs_it() {
+        let mut names = Names::default();
+        let eth0 = Item::Interface { netns: 1, index: 2, name: b"eth0"[..].into() };
+        names.learn(&eth0);
+        names.turn();
+        let speaks_of = |interface| match speaks_of(9) {
+            Event::Found(found) => Event::Found(Found { interface, ..found }),
+            event => event,
+        };
+        assert_eq!(names.missing(&speaks_of(0)), [const { None }; 5]);
+        assert_eq!(names.missing(&speaks_of(3)), [const { None }; 5]);
+        assert_eq!(names.missing(&speaks_of(2)), [None, None, None, None, Some(eth0)]);
+        assert_eq!(names.missing(&speaks_of(2)), [const { None }; 5], "it is in the file");
     }
 
     #[test]

@@ -418,7 +418,9 @@ impl Sink for Recorder {
                     self.push(&Item::Losses(self.losses))?;
                     continue;
                 }
-                Item::Namespace { .. } | Item::Group { .. } | Item::Process { .. } => self.names.learn(item),
+                Item::Namespace { .. } | Item::Group { .. } | Item::Process { .. } | Item::Interface { .. } => {
+                    self.names.learn(item);
+                }
                 Item::Audit(finding) => self.findings.push(*finding),
                 Item::NamesAnew => self.names.forget(),
                 Item::Counters(_) | Item::Head(_) | Item::Ended(_) => {}

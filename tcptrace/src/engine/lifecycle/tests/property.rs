@@ -84,7 +84,7 @@ impl Life {
             _ => Kept::Held,
         };
         let (id, tuple) = (self.id, tuple());
-        Some(Found { at, id, tuple, netns: Some(1), uid: Some(0), cgroup: None, state, kept })
+        Some(Found { at, id, tuple, netns: Some(1), uid: Some(0), cgroup: None, interface: 0, state, kept })
     }
 
     fn change(&self, at: u64, old: State, new: State) -> Change {
@@ -100,6 +100,7 @@ impl Life {
             netns: Some(1),
             uid: Some(0),
             cgroup: None,
+            interface: 0,
             old,
             new,
             flags: Some(flags),

@@ -101,7 +101,7 @@ fn event(line: &str) -> Event {
     let due_ns = number(&words, "due=").unwrap_or(0) * 1_000_000;
     let mini = |substate, what| Event::Mini(Mini { at, id, tuple: tuple(), netns: Some(1), substate, due_ns, what });
     match what {
-        "destroy" => Event::Destroyed { at, id, task: Some(task(1)) },
+        "destroy" => Event::Destroyed { at, id },
         "reset" => Event::ResetSent { at, id, reason: reason(words[0]) },
         "bypass" => Event::Bypassing { at, id },
         "receive_reset" => Event::ResetReceived { at, id },
@@ -109,7 +109,7 @@ fn event(line: &str) -> Event {
         "rearmed" => mini(substate(), MiniEvent::Rearmed),
         "expired" => mini(substate(), MiniEvent::Expired),
         "killed" => mini(substate(), MiniEvent::Killed(killer(words[1]))),
-        "accepted" => Event::Accepted { at, id, task: pid(&words), fd: 3 },
+        "accepted" => Event::Accepted { at, id, task: pid(&words) },
         "survey" => Event::SurveyBegun { at },
         "found" => Event::Found(found(at, id, &words)),
         "surveyed" => Event::Surveyed { at, netns: 1 },
@@ -128,7 +128,7 @@ fn event(line: &str) -> Event {
         "lost" => Event::Lost { at, cause: Cause::RingFull, events: 1 },
         "lost_to" => Event::Lost { at, cause: Cause::Unknown, events: 0 },
         "suspended" => Event::Suspended { at, ns: words[0].parse::<u64>().expect("ms") * MS },
-        "advance" => Event::ResetReceived { at, id: Id::Cookie(99) },
+        "advance" => Event::Passed { at },
         "embryo" => {
             let change = change(at, Id::Address(ADDRESS), "LISTEN>SYN_RECV", &["noport"]);
             Event::Change(Change { address: Some(ADDRESS), ..change })
@@ -145,7 +145,17 @@ fn found(at: u64, id: Id, words: &[&str]) -> Found {
         None if words.contains(&"orphan") => Kept::Orphan,
         None => Kept::Held,
     };
-    Found { at, id, tuple: tuple(), netns: Some(1), uid: Some(0), cgroup: None, state: state(words[0]), kept }
+    Found {
+        at,
+        id,
+        tuple: tuple(),
+        netns: Some(1),
+        uid: Some(0),
+        cgroup: None,
+        interface: 0,
+        state: state(words[0]),
+        kept,
+    }
 }
 
 fn pid(words: &[&str]) -> Task {
@@ -173,6 +183,7 @@ fn change(at: u64, id: Id, states: &str, words: &[&str]) -> Change {
         netns: Some(1),
         uid: Some(0),
         cgroup: None,
+        interface: 0,
         old,
         new,
         flags: (!is_bare).then_some(flags),

@@ -114,6 +114,18 @@ fn an_address_is_taken_apart() {
     assert_eq!([&row["local_port"], &row["remote_port"]], [45_678, 80]);
 }
 
+/// The interface of a link-local address is in the text of both, not in the address alone.
+#[test]
+fn an_address_with_an_interface_is_taken_apart() {
+    let rows: Vec<Connection> = samples::connections().into_iter().filter(|row| row.identity.interface != 0).collect();
+    let rows = read(parquet(&rows, &CONTEXT).1);
+    let ends = [0, 1].map(|place| json_of::<Connection>(&rows[0], place));
+    assert_eq!(ends.each_ref().map(|row| &row["local"]), ["[fe80::1%eth0]:45678", "[fe80::1%3]:45678"]);
+    for row in ends {
+        assert_eq!((&row["local_ip"], &row["remote_port"]), (&"fe80::1".into(), &443.into()));
+    }
+}
+
 #[test]
 fn many_rows_are_several_row_groups() {
     let rows: Vec<Connection> = std::iter::repeat_n(samples::connection(), ROW_GROUP + 5_000).collect();

@@ -9,6 +9,7 @@ use super::words::{
 };
 use super::{Writer, longest, sparkline, style};
 use crate::model::tcp::{End, State};
+use crate::output::fields::address;
 use crate::output::text::column::Align;
 use crate::study::report::{By, Group, GroupRow, Point, Property, Slow, StateRow, TRACKED, is_failure};
 
@@ -364,7 +365,8 @@ impl<W: Write> Writer<'_, W> {
         ]);
         for row in self.report.slowest.iter().filter(|row| row.slow == slow) {
             let connection = &row.connection;
-            let task = connection.identity.owner.map(|owner| owner.task);
+            let identity = &connection.identity;
+            let task = identity.owner.map(|owner| owner.task);
             let process = task
                 .map_or("-".to_owned(), |task| format!("{}[{}]", crate::output::sanitise(task.comm.bytes()), task.pid));
             let stay = |stay: &crate::model::row::Stay| format!("{} {}", stay.state, stay.held);
@@ -374,8 +376,8 @@ impl<W: Write> Writer<'_, W> {
                 row.held.to_string(),
                 end.to_owned(),
                 process,
-                connection.identity.tuple.local().to_string(),
-                connection.identity.tuple.remote().to_string(),
+                address(identity, identity.local(), &row.context),
+                address(identity, identity.remote(), &row.context),
                 states.join(" › "),
             ]);
         }

@@ -174,8 +174,12 @@ fn process(group: &Group) -> String {
 
 fn remote(group: &Group) -> String {
     match (group.remote_ip, group.remote()) {
-        (Some(_), Some(remote)) if group.remote_port.is_some() => remote.to_string(),
-        (Some(ip), _) => ip.to_string(),
+        (Some(ip), Some(remote)) => match (group.remote_zone.as_deref(), group.remote_port) {
+            (None, None) => ip.to_string(),
+            (None, Some(_)) => remote.to_string(),
+            (Some(zone), None) => format!("{ip}%{zone}"),
+            (Some(zone), Some(port)) => format!("[{ip}%{zone}]:{port}"),
+        },
         _ => "unknown".to_owned(),
     }
 }
