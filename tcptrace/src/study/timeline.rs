@@ -8,7 +8,6 @@ mod bar;
 mod glyphs;
 mod label;
 mod layout;
-mod life;
 mod pair;
 mod select;
 
@@ -22,12 +21,12 @@ use std::io::{self, Write};
 use anstyle::Style;
 use jiff::tz::TimeZone;
 
+use crate::model::life::Life;
 use crate::model::names::Names;
 use crate::model::row::Connection;
 use crate::model::stream::{Context, Origin};
 
 pub use self::layout::layout;
-pub use self::life::{Life, Span};
 pub use self::pair::{Group, Peers};
 pub use self::select::{Addresses, Selection};
 

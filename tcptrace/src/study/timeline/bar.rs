@@ -4,7 +4,7 @@ use anstyle::Style;
 
 use super::Line;
 use super::glyphs::{Marks, block, letter};
-use super::life::Life;
+use crate::model::life::Life;
 use crate::model::tcp::State;
 use crate::output::state_style;
 
@@ -104,8 +104,8 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::model::life::Span;
     use crate::study::timeline::glyphs::{ASCII, UNICODE};
-    use crate::study::timeline::life::Span;
 
     #[rstest]
     #[case::whole_cells(&[(State::Established, 40), (State::TimeWait, 60)], " E▄▄▄T█████")]

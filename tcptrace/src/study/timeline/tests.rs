@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::samples::{MS, S, client, hostile, origin, server, stuck, whole};
-use super::{Axis, Group, Life, Line, Options, Peers, Selection, Sort, layout, write};
+use super::{Axis, Group, Line, Options, Peers, Selection, Sort, layout, write};
+use crate::model::life::Life;
 use crate::model::row::{Connection, Held, Identity, Stay};
 use crate::model::stream::Origin;
 use crate::model::tcp::State;
