@@ -6,6 +6,7 @@ pub mod criteria;
 pub mod event;
 pub mod feature;
 pub mod finding;
+pub mod life;
 pub mod names;
 pub mod role;
 pub mod row;

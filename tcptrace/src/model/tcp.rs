@@ -193,6 +193,20 @@ words! {
     }
 }
 
+impl End {
+    /// Whether a reset ended it, from either side. A connection that was refused had not begun.
+    pub fn is_reset(self) -> bool {
+        matches!(
+            self,
+            Self::ResetReceived
+                | Self::ResetUnreadData
+                | Self::ResetLinger0
+                | Self::ResetDataAfterClose
+                | Self::ResetOther
+        )
+    }
+}
+
 words! {
     /// How a TIME_WAIT ended.
     TimeWaitEnd {

@@ -10,7 +10,6 @@ mod facts;
 mod finish;
 mod groups;
 mod histogram;
-mod place;
 mod rows;
 mod series;
 mod slowest;
@@ -23,8 +22,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use self::analysis::Analysis;
-pub use self::facts::{is_failure, is_reset};
-pub use self::place::{Placed, placed};
+pub use self::facts::is_failure;
 pub use self::rows::{
     Bin, By, ChurnRow, Count, CounterRow, FailureRow, Group, GroupRow, OpenRow, Options, Overview, Peak, Point,
     Property, Range, Report, SHORT_NS, STUDIED, Slow, SlowRow, StateRow, TRACKED,

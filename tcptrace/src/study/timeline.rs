@@ -2,17 +2,16 @@
 //!
 //! [`Selection`] keeps the few that are shown of the many that are read, and [`Peers`] finds the other end of each.
 
-mod life;
 mod pair;
 mod select;
 
 #[cfg(test)]
 pub(crate) mod samples;
 
+use crate::model::life::Life;
 use crate::model::row::Connection;
 use crate::model::stream::{Context, Origin};
 
-pub use self::life::{Life, Span};
 pub use self::pair::{Group, Peers};
 pub use self::select::{Addresses, Selection};
 

@@ -9,7 +9,7 @@ use super::Verdict;
 use crate::model::criteria::Criteria;
 use crate::model::event::Kept;
 use crate::model::names::Names;
-use crate::model::row::{Connection, Entry, Held, Identity, Report, Row, Stuck, Transition};
+use crate::model::row::{Connection, Entry, Identity, Report, Row, Stuck, Transition};
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, State, Task};
 
 impl Criteria {
@@ -157,7 +157,7 @@ impl Criteria {
 
     fn passes_connection(&self, row: &Connection) -> bool {
         if self.states.is_empty() {
-            return self.long_enough(lifetime(row));
+            return self.long_enough(row.lifetime().known_ns());
         }
         let mut stays = row.stays.iter().filter(|stay| self.states.contains(&stay.state));
         stays.any(|stay| self.long_enough(stay.held.known_ns()))
@@ -367,14 +367,6 @@ fn all(answers: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
 /// Whether a port is the wanted one; `None` while there is none.
 fn same_port(wanted: u16, port: u16) -> Option<bool> {
     (port != 0).then_some(port == wanted)
-}
-
-/// From opening to end, or the part of it that was seen, in ns.
-fn lifetime(row: &Connection) -> Option<u64> {
-    match row.opened_ns {
-        Some(opened) => Some(row.boot_ns.saturating_sub(opened)),
-        None => row.stays.iter().map(|stay| stay.held).filter_map(Held::known_ns).reduce(u64::saturating_add),
-    }
 }
 
 /// All of them, or none if they do not fit: a part of them would hide what the others match. Port 0 means unused.

@@ -8,16 +8,14 @@
 //! from some time before the first row, because readers take them for floating-point numbers: those since 1970 would be a
 //! quarter of a microsecond apart.
 
-mod place;
-
 use std::collections::HashMap;
 use std::io::Write;
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use self::place::{Placed, Span, place};
 use super::{Exported, Exporter};
+use crate::model::life::Life;
 use crate::model::row::{Connection, Row};
 use crate::model::stream::{Clock, Context, Lost, Origin, Summary};
 use crate::model::tcp::{Comm, End, Side, TimeWaitEnd};
@@ -76,14 +74,14 @@ impl<W: Write> Perfetto<W> {
     /// # Errors
     /// What the writer returns.
     pub fn push(&mut self, row: &Connection, origin: &Origin) -> Result<()> {
-        let placed = place(row);
+        let life = Life::of(row);
         let clock = origin.context.clock;
-        let zero_unix_ns = *self.zero_unix_ns.get_or_insert_with(|| day_before(clock.unix_ns(placed.begin)));
+        let zero_unix_ns = *self.zero_unix_ns.get_or_insert_with(|| day_before(clock.unix_ns(life.begin)));
         let process = self.process(row, origin)?;
         let id = format!("{:x}-{:x}", origin.number, row.identity.conn);
         self.arguments.get_mut().clear();
         self.arguments.connection(row, &origin.context)?;
-        self.events(row, &name(row, &origin.context), &placed, &Track { process, id, clock, zero_unix_ns });
+        self.events(row, &name(row, &origin.context), &life, &Track { process, id, clock, zero_unix_ns });
         self.rows += 1;
         self.write()
     }
@@ -117,18 +115,19 @@ impl<W: Write> Perfetto<W> {
         Ok(())
     }
 
-    fn events(&mut self, row: &Connection, name: &str, placed: &Placed, track: &Track) {
+    fn events(&mut self, row: &Connection, name: &str, life: &Life, track: &Track) {
         let arguments = std::mem::take(self.arguments.get_mut());
-        self.event(track, b'b', name, placed.begin, arguments.trim_ascii_end());
-        for Span { stay, begin, end } in &placed.stays {
-            let arguments = json!({ "ns": stay.held.known_ns(), "at_least": stay.held.is_at_least() }).to_string();
-            self.event(track, b'b', stay.state.as_str(), *begin, arguments.as_bytes());
-            self.event(track, b'e', stay.state.as_str(), *end, b"{}");
+        self.event(track, b'b', name, life.begin, arguments.trim_ascii_end());
+        for (state, from, to) in life.known() {
+            let held = row.held(state);
+            let arguments = json!({ "ns": held.known_ns(), "at_least": held.is_at_least() }).to_string();
+            self.event(track, b'b', state.as_str(), from, arguments.as_bytes());
+            self.event(track, b'e', state.as_str(), to, b"{}");
         }
         if let Some(reset) = reset(row) {
-            self.event(track, b'n', reset, placed.end, b"{}");
+            self.event(track, b'n', reset, life.end, b"{}");
         }
-        self.event(track, b'e', name, placed.end, b"{}");
+        self.event(track, b'e', name, life.end, b"{}");
         // Keeps its memory.
         *self.arguments.get_mut() = arguments;
     }
@@ -209,21 +208,10 @@ fn name(row: &Connection, context: &Context) -> String {
     }
 }
 
-/// The reset that ended it.
+/// What cut it short: a reset, or a refusal.
 fn reset(row: &Connection) -> Option<&'static str> {
-    let is_reset = |end: &End| {
-        matches!(
-            end,
-            End::Refused
-                | End::ResetReceived
-                | End::ResetUnreadData
-                | End::ResetLinger0
-                | End::ResetDataAfterClose
-                | End::ResetOther
-        )
-    };
     match row.time_wait_end() {
         Some(TimeWaitEnd::Reset) => Some("reset in TIME_WAIT"),
-        _ => row.end().filter(is_reset).map(End::as_str),
+        _ => row.end().filter(|end| end.is_reset() || *end == End::Refused).map(End::as_str),
     }
 }

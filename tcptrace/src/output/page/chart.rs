@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::markup::escaped;
-use crate::model::row::Connection;
+use crate::model::life::{Life, Span};
+use crate::model::row::{Connection, Held};
 use crate::model::tcp::State;
 use crate::study::report::{Point, TRACKED};
 
@@ -125,23 +126,26 @@ pub(super) fn bar(exact: f64, part: f64, class: &str) -> String {
     )
 }
 
-/// A connection's states, one after the other, to the scale of the longest life.
+/// When a connection was in which state, to the scale of the longest life; what was not seen is a gap.
 pub(super) fn life(connection: &Connection, longest_ns: u64, label: &str) -> String {
+    let life = Life::of(connection);
+    let x = |at: u64| (at - life.begin) as f64 / longest_ns.max(1) as f64 * WIDE;
     let mut shapes = String::new();
-    let mut x = 0.0;
-    for stay in &connection.stays {
-        let width = stay.held.known_ns().unwrap_or(0) as f64 / longest_ns.max(1) as f64 * WIDE;
+    for Span { state, from, to } in &life.spans {
+        let title = match state {
+            Some(state) => format!("{state} {}", connection.held(*state)),
+            None => format!("not known {}", Held::Exactly(to - from)),
+        };
+        let (left, width) = (x(*from), x(*to) - x(*from));
         let rect = |attributes: &str| {
             format!(
-                "<rect {attributes} x=\"{x:.2}\" width=\"{width:.2}\" height=\"10\"><title>{} {}</title></rect>",
-                stay.state, stay.held
+                "<rect {attributes} x=\"{left:.2}\" width=\"{width:.2}\" height=\"10\"><title>{title}</title></rect>"
             )
         };
-        shapes.push_str(&rect(&format!("class=\"{}\"", stay.state)));
-        if let Some(id) = pattern(stay.state) {
+        shapes.push_str(&rect(&format!("class=\"{}\"", state.map_or("unseen", State::as_str))));
+        if let Some(id) = state.and_then(pattern) {
             shapes.push_str(&rect(&format!("fill=\"url(#{id})\"")));
         }
-        x += width;
     }
     format!(
         "<svg class=\"life\" viewBox=\"0 0 {WIDE} 10\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{}\">{shapes}</svg>",

@@ -3,6 +3,7 @@
 use super::Writer;
 use super::chart::{bar, life};
 use super::markup::{Cell, escaped};
+use crate::model::life::Life;
 use crate::model::tcp::End;
 use crate::output::fields::address;
 use crate::output::sanitise;
@@ -217,7 +218,7 @@ impl Writer<'_> {
                     Slow::Lifetime => "From opening to end",
                 },
             );
-            let longest = rows.iter().map(|row| known(row)).max().unwrap_or(0);
+            let longest = rows.iter().map(|row| Life::of(&row.connection).length()).max().unwrap_or(0);
             self.page.raw("<ol class=\"lives\">");
             rows.iter().for_each(|row| self.life(row, longest));
             self.page.raw("</ol>");
@@ -248,11 +249,6 @@ impl Writer<'_> {
             escaped(&format!("{states} › {end}")),
         ));
     }
-}
-
-/// The sum of what is known of its states.
-fn known(row: &SlowRow) -> u64 {
-    row.connection.stays.iter().filter_map(|stay| stay.held.known_ns()).fold(0, u64::saturating_add)
 }
 
 /// Which of the rows of one way of grouping, and of one state or end.

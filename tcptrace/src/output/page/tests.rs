@@ -1,10 +1,15 @@
 //! What a page holds, and what it must not.
 
 use jiff::tz::TimeZone;
+use rstest::rstest;
 
+use super::chart::life;
 use super::page;
+use crate::model::life::Life;
+use crate::model::row::{Connection, Held, Stay};
 use crate::model::stream::Lost;
-use crate::output::samples::HOSTILE;
+use crate::model::tcp::{End, State};
+use crate::output::samples::{self, HOSTILE};
 use crate::study::report::{Options, Report, testing};
 
 fn written(report: &Report) -> String {
@@ -55,6 +60,33 @@ fn json_in_the_page_is_that_of_the_command() {
     let lines = String::from_utf8(lines).expect("UTF-8");
     let rows: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(within, rows);
+}
+
+/// What was not seen of a connection is a gap in its bar, as in `timeline`, and moves nothing of what was seen.
+#[rstest]
+#[case::a_gap_in_its_life(Some(0), Held::AtLeast(200))]
+#[case::it_began_before(None, Held::AtLeast(200))]
+#[case::all_of_it(Some(0), Held::Exactly(890))]
+fn a_bar_shows_states_when_they_were(#[case] opened_ns: Option<u64>, #[case] established: Held) {
+    let exactly = |state, ns| Stay { state, held: Held::Exactly(ns) };
+    let begun = opened_ns.map(|_| exactly(State::SynSent, 10));
+    let rest = [exactly(State::CloseWait, 50), exactly(State::LastAck, 50)];
+    let stays = begun.into_iter().chain([Stay { state: State::Established, held: established }]).chain(rest).collect();
+    let status = samples::ended(End::Fin, None);
+    let row = Connection { opened_ns, boot_ns: 1_000, status, stays, complete: false, ..samples::connection() };
+    let drawn = life(&row, 1_000, "");
+    let rects = drawn.split("<rect class=\"").skip(1).map(|rect| {
+        let number = |name: &str| {
+            let (_, rest) = rect.split_once(&format!("{name}=\"")).expect("an attribute");
+            rest.split_once('"').expect("its end").0.parse::<f64>().expect("a number").round() as u64
+        };
+        let class = rect.split_once('"').expect("a class").0;
+        (class.to_owned(), number(" x"), number(" x") + number("width"))
+    });
+    let life = Life::of(&row);
+    let class = |state: Option<State>| state.map_or("unseen", State::as_str).to_owned();
+    let spans = life.spans.iter().map(|span| (class(span.state), span.from - life.begin, span.to - life.begin));
+    assert_eq!(rects.collect::<Vec<_>>(), spans.collect::<Vec<_>>());
 }
 
 /// Nothing is loaded, nothing runs: what a browser would do for each of these is forbidden, and none is there.

@@ -43,16 +43,5 @@ pub(super) fn note(row: &Transition) -> Style {
 
 /// Whether a reset ended it.
 pub(super) fn is_reset(closer: Option<Closer>, end: Option<End>) -> bool {
-    let by_closer = matches!(closer, Some(Closer::ResetLocal | Closer::ResetRemote));
-    by_closer
-        || matches!(
-            end,
-            Some(
-                End::ResetReceived
-                    | End::ResetUnreadData
-                    | End::ResetLinger0
-                    | End::ResetDataAfterClose
-                    | End::ResetOther
-            )
-        )
+    matches!(closer, Some(Closer::ResetLocal | Closer::ResetRemote)) || end.is_some_and(End::is_reset)
 }

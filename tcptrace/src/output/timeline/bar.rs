@@ -4,9 +4,9 @@ use anstyle::Style;
 
 use super::Line;
 use super::glyphs::{Marks, block, letter};
+use crate::model::life::Life;
 use crate::model::tcp::State;
 use crate::output::state_style;
-use crate::study::timeline::Life;
 
 /// From time to columns. A cell has two halves, each in one state.
 #[derive(Clone, Copy, Debug)]
@@ -104,8 +104,8 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::model::life::Span;
     use crate::output::timeline::glyphs::{ASCII, UNICODE};
-    use crate::study::timeline::Span;
 
     #[rstest]
     #[case::whole_cells(&[(State::Established, 40), (State::TimeWait, 60)], " E▄▄▄T█████")]

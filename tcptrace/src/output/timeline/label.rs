@@ -33,7 +33,7 @@ pub(super) fn pieces(item: &Item, with_host: bool, zone: Option<&TimeZone>) -> [
         plain(owner(connection)),
         plain(ends),
         plain(zone.map(|zone| begin(item, zone)).unwrap_or_default()),
-        plain(format!("life {}", item.life.held())),
+        plain(format!("life {}", connection.lifetime())),
         hurt(connection, State::CloseWait, true),
         hurt(connection, State::FinWait2, is_long(connection.held(State::FinWait2), item.life.length())),
         hurt(connection, State::TimeWait, true),

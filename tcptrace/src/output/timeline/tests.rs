@@ -8,12 +8,13 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::{Axis, Line, Options, layout, write};
+use crate::model::life::Life;
 use crate::model::row::{Connection, Held, Identity, Stay};
 use crate::model::stream::Origin;
 use crate::model::tcp::State;
 use crate::output::width;
 use crate::study::timeline::samples::{MS, S, client, hostile, origin, server, stuck, whole};
-use crate::study::timeline::{Group, Life, Peers, Selection, Sort};
+use crate::study::timeline::{Group, Peers, Selection, Sort};
 
 fn options(width: usize) -> Options {
     Options { width, ascii: false, axis: Axis::Auto, zone: TimeZone::UTC }

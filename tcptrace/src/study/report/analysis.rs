@@ -1,16 +1,16 @@
 //! Counting connections one by one, in memory that does not grow with their number.
 
 use super::counters::Counters;
-use super::facts::{Facts, is_reset};
+use super::facts::Facts;
 use super::groups::{Groups, Pair, Tally};
 use super::histogram::{Bins, Histogram};
-use super::place::placed;
 use super::rows::{Options, Overview, SHORT_NS, STUDIED, Slow};
 use super::series::{Moment, Series};
 use super::slowest::Slowest;
 use super::survival::Survival;
 use super::who::{Directory, Ends, Local, Machine, Netns, Process, Remote, Within};
 use crate::model::counters::Increase;
+use crate::model::life::Life;
 use crate::model::row::{Connection, Held};
 use crate::model::stream::Origin;
 use crate::model::tcp::{Closer, End, Side, State, TimeWaitEnd};
@@ -94,7 +94,7 @@ impl Analysis {
             let held = match slow {
                 Slow::TimeWait => connection.held(State::TimeWait),
                 Slow::CloseWait => connection.held(State::CloseWait),
-                Slow::Lifetime => facts.lifetime(),
+                Slow::Lifetime => connection.lifetime(),
             };
             slowest.add(slow, held, connection, origin);
         }
@@ -123,7 +123,7 @@ impl Analysis {
         }
         if let Some(end) = facts.end {
             overview.ended += 1;
-            overview.reset += u64::from(is_reset(end));
+            overview.reset += u64::from(end.is_reset());
             self.ends[end as usize] += 1;
             if let Some(time_wait_end) = connection.time_wait_end() {
                 self.time_wait_ends[time_wait_end as usize] += 1;
@@ -149,12 +149,12 @@ impl Analysis {
         let Facts { connection, .. } = facts;
         let clock = origin.context.clock;
         let mut unplaced = facts.studied.map(|held| held != Held::Unknown);
-        placed(connection, |it| {
-            self.series.add(it.state, clock.unix_ns(it.from_ns), clock.unix_ns(it.to_ns));
-            if let Some(place) = STUDIED.iter().position(|state| *state == it.state) {
+        for (state, from_ns, to_ns) in Life::of(connection).known() {
+            self.series.add(state, clock.unix_ns(from_ns), clock.unix_ns(to_ns));
+            if let Some(place) = STUDIED.iter().position(|studied| *studied == state) {
                 unplaced[place] = false;
             }
-        });
+        }
         for (state, unplaced) in self.states.iter_mut().zip(unplaced) {
             state.unplaced += u64::from(unplaced);
         }

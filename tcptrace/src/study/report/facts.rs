@@ -80,28 +80,9 @@ impl<'c> Facts<'c> {
     pub(super) fn is_active(&self) -> bool {
         self.connection.closer == Closer::Active
     }
-
-    /// The time from its opening to its end, or to the end of the recording.
-    pub(super) fn lifetime(&self) -> Held {
-        let seen = self.connection.stays.iter().filter_map(|stay| stay.held.known_ns()).fold(0, u64::saturating_add);
-        match self.connection.opened_ns {
-            Some(opened) if self.open.is_some() => Held::AtLeast(self.connection.boot_ns.saturating_sub(opened)),
-            Some(opened) if self.connection.complete => Held::Exactly(self.connection.boot_ns.saturating_sub(opened)),
-            _ if seen > 0 => Held::AtLeast(seen),
-            _ => Held::Unknown,
-        }
-    }
 }
 
 /// Whether a connection that ended so was not closed in order.
 pub fn is_failure(end: End) -> bool {
     !matches!(end, End::Fin | End::Disconnected | End::Unknown)
-}
-
-/// Whether a reset ended it, from either side.
-pub fn is_reset(end: End) -> bool {
-    matches!(
-        end,
-        End::ResetReceived | End::ResetUnreadData | End::ResetLinger0 | End::ResetDataAfterClose | End::ResetOther
-    )
 }

@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 
 use foldhash::fast::FixedState;
 
-use super::{Item, Life};
+use super::Item;
+use crate::model::life::Life;
 use crate::model::row::Connection;
 use crate::model::stream::Origin;
 use crate::model::tcp::{Side, State, Tuple};

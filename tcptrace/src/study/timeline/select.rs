@@ -6,7 +6,6 @@ use std::net::Ipv6Addr;
 
 use foldhash::fast::FixedState;
 
-use super::life::known;
 use super::{Item, Sort};
 use crate::model::row::Connection;
 use crate::model::stream::Origin;
@@ -106,11 +105,8 @@ fn value(sort: Sort, connection: &Connection, origin: &Origin) -> Option<i64> {
     let ns = match sort {
         Sort::TimeWait => connection.held(State::TimeWait).known_ns()?,
         Sort::CloseWait => connection.held(State::CloseWait).known_ns()?,
-        Sort::Lifetime => known(connection),
-        Sort::Opened => {
-            let begin = connection.boot_ns.saturating_sub(known(connection));
-            return Some(origin.context.clock.unix_ns(begin).saturating_neg());
-        }
+        Sort::Lifetime => connection.lifetime().known_ns().unwrap_or(0),
+        Sort::Opened => return Some(origin.context.clock.unix_ns(connection.begin_ns()).saturating_neg()),
     };
     Some(i64::try_from(ns).unwrap_or(i64::MAX))
 }

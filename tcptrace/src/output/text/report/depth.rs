@@ -292,7 +292,7 @@ impl<W: Write> Writer<'_, W> {
         ]);
         let rows = self.report.failures.iter().filter(|row| row.group.by == by && is_failure(row.end));
         for row in rows {
-            let style = if crate::study::report::is_reset(row.end) { style::RESET } else { anstyle::Style::new() };
+            let style = if row.end.is_reset() { style::RESET } else { anstyle::Style::new() };
             let cells =
                 [row.end.as_str().to_owned(), count(row.connections), percent(row.share), self.named_group(&row.group)];
             table.styled(cells.into_iter().zip([style].into_iter().chain(std::iter::repeat(anstyle::Style::new()))));
