@@ -12,8 +12,10 @@ mod destroyed;
 mod log;
 mod packets;
 pub(crate) mod play;
+mod relay;
 mod round;
 mod row;
+mod rules;
 mod script;
 mod truth;
 
@@ -26,6 +28,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::attack::random::Random;
 use crate::{bench, host, workspace};
+pub(crate) use actor::resume;
 use compare::{Compared, Finding, Kind};
 use round::{Ground, Outcome};
 use script::Life;
