@@ -78,7 +78,7 @@ impl Relay {
             ends.work(&over)
         });
         if is_ready.recv().is_err() {
-            let why = worker.join().map_or_else(|_| Err(anyhow!("the relay panicked")), |result| result);
+            let why = worker.join().unwrap_or_else(|_| Err(anyhow!("the relay panicked")));
             return Err(why.err().unwrap_or_else(|| anyhow!("the relay ended")));
         }
         Ok(Self { is_over, worker })

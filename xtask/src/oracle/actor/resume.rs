@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
@@ -49,8 +49,8 @@ impl Actor<'_> {
     /// Goes on with the next step as another program.
     pub(super) fn exec(&self) -> Result<u64, Errno> {
         let shared = [self.shared.log.as_raw_fd(), self.shared.relay.as_raw_fd(), self.peer.as_raw_fd()];
-        let sockets: Vec<RawFd> = self.sockets.iter().map(|socket| socket.as_raw_fd()).collect();
-        let listener = self.listener.as_ref().map(|listener| listener.as_raw_fd());
+        let sockets: Vec<RawFd> = self.sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        let listener = self.listener.as_ref().map(AsRawFd::as_raw_fd);
         for raw in shared.iter().chain(&sockets).chain(&listener) {
             // SAFETY: this call takes no pointers.
             Errno::result(unsafe { libc::fcntl(*raw, libc::F_SETFD, 0) })?;

@@ -1,10 +1,13 @@
 //! From what happened to states, and to how it ended.
 
 use super::super::conversation::Segment;
-use super::super::packets::{ACK, RST};
+use super::super::packets::{ACK, RST, SYN};
 use super::super::script::Who;
 use super::led::Led;
 use super::{MS, Range, SOON, What, Witness};
+
+/// A SYN brings no more data than this.
+const FAST_OPEN: u32 = 65_535;
 
 impl Witness<'_> {
     /// Goes through what happened, in order.
@@ -139,12 +142,20 @@ impl Witness<'_> {
         let reset =
             self.theirs().find(|(received, segment)| *received == at.0 && segment.is(RST)).map(|(_, reset)| *reset);
         if led.state() == "SYN_SENT" {
+            // One that does not acknowledge the SYN is of an earlier connection, and changes nothing.
+            let syn = self.mine().find(|segment| segment.is(SYN)).map(|syn| syn.seq.wrapping_add(1));
+            if reset
+                .is_some_and(|reset| !reset.is(ACK) || syn.is_some_and(|next| reset.ack.wrapping_sub(next) > FAST_OPEN))
+            {
+                return;
+            }
             return led.finish(&["refused"], "never_established", at);
         }
         let otherwise = if led.state() == "SYN_RECV" { "never_established" } else { "reset_remote" };
         // A FIN that was not seen to leave before may have been before it or not at all.
         let unseen = self.own_fin().filter(|(_, fin)| fin.is_none_or(|fin| fin.sent >= at.0));
-        if unseen.is_some_and(|(call, _)| call.0 <= at.0 + SOON && at.0 <= call.1 + SOON) {
+        let is_begun = |call: Range, fin: Option<Segment>| call.0 <= at.0 + if fin.is_some() { SOON } else { 0 };
+        if unseen.is_some_and(|(call, fin)| is_begun(call, fin) && at.0 <= call.1 + SOON) {
             led.unsure("a reset that comes while it is closed");
         }
         if let (Some(reset), Some(next), Some(initial)) =
