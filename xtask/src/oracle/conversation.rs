@@ -175,7 +175,11 @@ pub(super) fn sort(packets: &[Packet]) -> HashMap<SocketAddr, Vec<Conversation>>
         let is_of = |other: &Conversation| other.client == client && other.may_have(who, packet);
         let latest = conversations.iter().rposition(|other| other.client == client);
         // What an earlier socket sends again belongs to it.
-        let current = conversations.iter().rposition(is_of).or(latest);
+        let is_sure = |other: &Conversation| is_of(other) && other.initial(who).is_some();
+        // A reset without an acknowledgement says least.
+        let is_bare = packet.flags & (RST | ACK) == RST;
+        let sure = conversations.iter().rposition(is_sure).filter(|_| is_bare);
+        let current = sure.or_else(|| conversations.iter().rposition(is_of)).or(latest);
         if !packet.is_outgoing {
             if let Some(at) = current {
                 note_received(&mut conversations[at], who, packet);

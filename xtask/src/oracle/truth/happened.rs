@@ -112,7 +112,9 @@ impl Witness<'_> {
     /// Whether it left when the call was made.
     pub(super) fn is_prompt(&self, fin: &Segment) -> bool {
         let first = self.closing_calls().into_iter().find(|call| call.name != "disconnect");
-        first.is_some_and(|call| fin.sent >= call.from && fin.sent <= call.to.unwrap_or(call.from + 50 * MS))
+        // While it tries again, the FIN waits behind what is not acknowledged.
+        !self.is_retransmitted()
+            && first.is_some_and(|call| fin.sent >= call.from && fin.sent <= call.to.unwrap_or(call.from + 50 * MS))
     }
 
     /// The kernel has given up some time after the last try, and before a call heard of it.

@@ -206,7 +206,7 @@ impl Witness<'_> {
         if ends.is_empty() {
             led.unsure("a reset that no call explains");
         }
-        let otherwise = if ends == ["keepalive_timeout"] { "timeout" } else { "reset_local" };
+        let otherwise = if ends.first() == Some(&"keepalive_timeout") { "timeout" } else { "reset_local" };
         led.finish(&ends, otherwise, at);
         if led.end.is_empty() {
             led.end.push("unknown");
@@ -250,6 +250,8 @@ impl Witness<'_> {
         }
         if ends.is_empty() && call.is_none() && self.is_probed_in_vain(at) {
             ends.push("keepalive_timeout");
+            // The error that was kept is why.
+            ends.extend(self.mine().any(|segment| segment.is_unreachable).then_some("unreachable"));
         }
         if is_after_close && ends.is_empty() && self.option("linger2") == Some(0) {
             ends.push("reset_other");
