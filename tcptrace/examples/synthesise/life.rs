@@ -107,8 +107,8 @@ impl Connection {
         events.insert(4, Event::Accepted { at: accepted.at, id: accepted.id, task: self.server() });
         let (gone, left) =
             (self.change(true, held + 60_000, Closed, Closed), self.change(false, held + 65_000, Closed, Closed));
-        events.push(Event::Destroyed { at: gone.at, id: gone.id });
-        events.push(Event::Destroyed { at: left.at, id: left.id });
+        events.push(Event::Destroyed { at: gone.at, id: gone.id, shut: Some(true) });
+        events.push(Event::Destroyed { at: left.at, id: left.id, shut: Some(true) });
         events
     }
 

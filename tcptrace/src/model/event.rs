@@ -40,6 +40,9 @@ pub enum Event {
         at: u64,
         /// Which.
         id: Id,
+        /// Whether both of its directions were shut down then. A close shuts them, a disconnect opens them again, and so
+        /// does a close that goes by way of one, as with a linger time of 0 (`tcp_disconnect`). `None`: not known.
+        shut: Option<bool>,
     },
     /// A process accepted a connection.
     Accepted {
@@ -443,6 +446,8 @@ pub enum ResetReason {
     AbortOnMemory,
     /// Keepalive probes went unanswered.
     KeepaliveTimeout,
+    /// It was in a state that takes one: of a disconnect, and of a close that goes by way of one.
+    State,
 }
 
 /// Why something is missing.

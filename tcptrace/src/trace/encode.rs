@@ -273,7 +273,7 @@ impl Encoder {
         self.period = Some((first.min(at), last.max(at)));
         match *event {
             Event::Change(ref change) => self.change(change),
-            Event::Destroyed { id, .. } => self.act(kind::DESTROYED, at, id, None, 0),
+            Event::Destroyed { id, shut, .. } => self.act(kind::DESTROYED, at, id, None, wire::shut_to(shut)),
             Event::Accepted { id, task, .. } => self.act(kind::ACCEPTED, at, id, Some(task), 0),
             Event::ResetSent { id, reason, .. } => {
                 self.act(kind::RESET_SENT, at, id, None, u32::from(wire::reason_to(reason)));

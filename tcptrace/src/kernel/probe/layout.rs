@@ -156,6 +156,7 @@ fn reset_reasons(btf: &Btf<'_>) -> Vec<ResetReason> {
             Some(b"ABORT_ON_LINGER") => ResetReason::AbortOnLinger,
             Some(b"ABORT_ON_MEMORY") => ResetReason::AbortOnMemory,
             Some(b"KEEPALIVE_TIMEOUT") => ResetReason::KeepaliveTimeout,
+            Some(b"STATE" | b"DISCONNECT_WITH_DATA") => ResetReason::State,
             _ => ResetReason::Other,
         };
     }
