@@ -20,6 +20,7 @@ use super::log::Call;
 use super::packets::Capture;
 use super::row::{self, Row};
 use super::script::{Life, Who};
+use super::snapshot::{Looker, Looks};
 use super::truth::{self, Expected};
 use super::{conversation, log};
 use crate::attack::process::Process;
@@ -58,6 +59,8 @@ pub(super) struct Outcome {
     /// Packets that the witness missed.
     pub(super) unseen: u32,
     pub(super) packets: usize,
+    /// Sockets in snapshots that were compared.
+    pub(super) looked_at: u64,
 }
 
 /// Some lives in one network namespace.
@@ -95,10 +98,13 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
     for group in &mut groups {
         group.load.begin()?;
     }
+    let namespaces = groups.iter().map(|group| (group.load.pid(), group.load.netns)).collect();
+    let looker = Looker::start(ground.tcptrace, namespaces);
     for group in &mut groups {
         group.load.wait()?;
     }
     sleep(SETTLE);
+    let looks = looker.stop()?;
     for group in &mut groups {
         group.settle()?;
     }
@@ -125,7 +131,7 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
     let mut evidence = evidence.context("cannot open the file for evidence")?;
     let mut compared = Vec::new();
     for group in &groups {
-        compared.extend(group.compare(live.get(&group.load.netns), &hidden, &mut evidence)?);
+        compared.extend(group.compare(live.get(&group.load.netns), &looks, &hidden, &mut evidence)?);
     }
     excuse(&mut compared, ended.figures().map_or(0, |figures| figures.lost));
     complaints.extend(groups.iter().filter_map(Group::counters));
@@ -134,6 +140,7 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
         complaints,
         unseen: groups.iter().map(|group| group.unseen).sum(),
         packets: groups.iter().map(|group| group.packets.len()).sum(),
+        looked_at: looks.sockets,
     })
 }
 
@@ -295,6 +302,7 @@ impl<'a> Group<'a> {
     fn compare(
         &self,
         rows: Option<&Vec<Row>>,
+        looks: &Looks,
         hidden: &HashSet<(SocketAddr, SocketAddr)>,
         evidence: &mut File,
     ) -> Result<Vec<Compared>> {
@@ -306,6 +314,7 @@ impl<'a> Group<'a> {
         for (index, Witnessed { calls, conversations, expected }) in self.witnessed()?.iter().enumerate() {
             let rows = of_life.get(&index).map_or(&[][..], Vec::as_slice);
             let mut compared = compare::life(expected, rows);
+            looks.add_to(&mut compared, self.load.netns, index, rows);
             let is_hidden = |end: &Expected| end.local.is_some_and(|local| hidden.contains(&(local, end.remote)));
             if expected.iter().any(is_hidden) {
                 compared.excuse_hidden();

@@ -41,18 +41,25 @@ impl Row {
 
     /// Which life it is of.
     pub(super) fn life(&self) -> Option<usize> {
-        let server = [self.local, self.remote].into_iter().find(|end| end.port() == PORT)?;
-        usize::try_from(match server.ip() {
-            IpAddr::V4(v4) => u32::from(v4).checked_sub(0x7f01_0000)?,
-            IpAddr::V6(v6) => u32::try_from(u128::from(v6) & 0xffff_ffff).ok()?,
-        })
-        .ok()
+        [self.local, self.remote].into_iter().find_map(life)
     }
 
     /// Its states, how long each lasted, and whether that is a lower bound.
     pub(super) fn states(&self) -> impl Iterator<Item = (&str, u64, bool)> {
         states(&self.value)
     }
+}
+
+/// The life that has its server at this address.
+pub(super) fn life(server: SocketAddr) -> Option<usize> {
+    if server.port() != PORT {
+        return None;
+    }
+    usize::try_from(match server.ip() {
+        IpAddr::V4(v4) => u32::from(v4).checked_sub(0x7f01_0000)?,
+        IpAddr::V6(v6) => u32::try_from(u128::from(v6) & 0xffff_ffff).ok()?,
+    })
+    .ok()
 }
 
 fn states(value: &Value) -> impl Iterator<Item = (&str, u64, bool)> {
