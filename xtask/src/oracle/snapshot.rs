@@ -251,7 +251,8 @@ impl Seen {
         }
         same("kept", self.kept().into());
         same("inode", Some(self.inode).filter(|inode| *inode != 0).into());
-        let is_quiet = (self.queues, &self.progress) == (was.queues, &was.progress);
+        // A listener counts nothing, and its queue fills and empties.
+        let is_quiet = self.remote.is_some() && (self.queues, &self.progress) == (was.queues, &was.progress);
         if is_quiet {
             same("recv_queue", self.queues[0].into());
             same("send_queue", self.queues[1].into());
