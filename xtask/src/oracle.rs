@@ -3,12 +3,14 @@
 //! The witnesses share no code with tcptrace: the actors' own logs, a packet socket, what the
 //! kernel says of sockets that it frees, its counters, and `ss`. A value
 //! that differs from what they say fails; one that is unknown is counted, and so is one that the witnesses are unsure
-//! of. A life that fails is made again with less in it, until it is as short as it can be.
+//! of. A life that fails is made again with less in it, until it is as short as it can be; then it gets a name, and is made
+//! in every run.
 
 mod actor;
 mod compare;
 mod conversation;
 mod destroyed;
+mod known;
 mod log;
 mod packets;
 pub(crate) mod play;
@@ -110,6 +112,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let [folder, evidence, shrunk] = ["round", "evidence", "evidence-shrunk"].map(|name| base.join(name));
     let begun = Instant::now();
     let mut found = Found::default();
+    if args.script.is_none() {
+        let lives = known::lives()?;
+        let spread = spread(lives.len(), args.rate);
+        let ground = Ground { tcptrace: &tcptrace, folder: &folder, evidence: &evidence, spread, expire: false };
+        let outcome = round::run(&ground, &lives)?;
+        print!("{}", known::tell(&outcome.compared));
+        found.add(&lives, outcome);
+    }
     for (number, lives) in lives.chunks(ROUND).enumerate() {
         let expire = number == 0 && !args.no_expiry;
         let spread = spread(lives.len(), args.rate);
