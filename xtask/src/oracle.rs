@@ -100,10 +100,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let seed = args.seed.unwrap_or_else(|| u64::from(since_1970.subsec_nanos()));
     println!("Seed: {seed}");
     let mut random = Random::new(seed);
-    let lives: Vec<Life> = match &args.script {
-        Some(script) => vec![script.parse()?; args.lives],
-        None => (0..args.lives).map(|_| Life::random(&mut random)).collect(),
-    };
+    let given: Option<Life> = args.script.as_deref().map(str::parse).transpose()?;
+    let mut next = || given.clone().unwrap_or_else(|| Life::random(&mut random));
     let base = workspace::target().join("oracle");
     if base.exists() {
         fs::remove_dir_all(&base).with_context(|| format!("cannot remove {}", base.display()))?;
@@ -120,11 +118,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         print!("{}", known::tell(&outcome.compared));
         found.add(&lives, outcome);
     }
-    for (number, lives) in lives.chunks(ROUND).enumerate() {
-        let expire = number == 0 && !args.no_expiry;
+    let all = usize::try_from(found.lives)? + args.lives;
+    for first in (0..args.lives).step_by(ROUND) {
+        let lives: Vec<Life> = (first..args.lives.min(first + ROUND)).map(|_| next()).collect();
+        let expire = first == 0 && !args.no_expiry;
         let spread = spread(lives.len(), args.rate);
         let ground = Ground { tcptrace: &tcptrace, folder: &folder, evidence: &evidence, spread, expire };
-        found.add(lives, round::run(&ground, lives)?);
+        found.add(&lives, round::run(&ground, &lives)?);
+        found.say_progress(all, begun.elapsed());
     }
     found.print(begun.elapsed());
     let wrong: Vec<_> = found.kinds.iter().filter(|((kind, _), _)| *kind == Kind::Wrong).collect();
@@ -178,14 +179,27 @@ impl Found {
         self.kinds.iter().filter(|((of, _), _)| *of == kind).map(|(_, shown)| shown.count).sum()
     }
 
+    /// Where there are more rounds than one.
+    fn say_progress(&self, all: usize, took: Duration) {
+        if all > ROUND {
+            let [wrong, unknown] = [Kind::Wrong, Kind::Unknown].map(|kind| self.count(kind));
+            let seconds = took.as_secs();
+            println!(
+                "{} of {all} lives after {seconds} s: {} values, {wrong} wrong, {unknown} unknown",
+                self.lives, self.values
+            );
+        }
+    }
+
     fn print(&self, took: Duration) {
         let unknown = self.count(Kind::Unknown);
         let of_values = unknown as f64 * 100.0 / self.values.max(1) as f64;
         println!(
-            "{} lives in {:.0} s: {} rows and {} sockets in snapshots compared, {} values, {} packets; {} wrong, {unknown} unknown ({of_values:.2} %), {} \
-             abstentions.",
+            "{} lives in {:.0} s ({:.0} a minute): {} rows and {} sockets in snapshots compared, {} values, {} packets; {} \
+             wrong, {unknown} unknown ({of_values:.2} %), {} abstentions.",
             self.lives,
             took.as_secs_f64(),
+            self.lives as f64 * 60.0 / took.as_secs_f64().max(1.0),
             self.rows,
             self.looked_at,
             self.values,

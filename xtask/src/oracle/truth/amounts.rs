@@ -1,0 +1,75 @@
+//! Bytes that were sent, that came, and that nobody read.
+
+use super::super::log::Call;
+use super::super::packets::{ACK, RST};
+use super::{Range, SOON, Witness};
+
+impl Witness<'_> {
+    /// How much of what the peer sent had come, in order, by some time.
+    pub(super) fn next_expected(&self, by: u64) -> Option<u32> {
+        let initial = self.conversation.initial(self.who.peer())?;
+        let mut parts: Vec<(u32, u32)> = self
+            .theirs()
+            .filter(|(at, segment)| *at <= by && !segment.is(RST))
+            .map(|(_, segment)| (segment.seq.wrapping_sub(initial), segment.space()))
+            .collect();
+        parts.sort_unstable();
+        let next = parts.into_iter().fold(
+            0,
+            |next: u32, (begin, space)| {
+                if begin <= next { next.max(begin.saturating_add(space)) } else { next }
+            },
+        );
+        Some(next)
+    }
+
+    /// How many bytes had come that nobody had read when it was closed.
+    pub(super) fn unread(&self, call: &Call) -> Range {
+        let bytes = |by| u64::from(self.next_expected(by).unwrap_or(1).saturating_sub(1 + self.fin_by(by)));
+        let read: u64 = self
+            .calls
+            .iter()
+            .filter(|other| matches!(other.name.as_str(), "recv" | "eof") && other.from <= call.from)
+            .map(|other| other.number)
+            .sum();
+        (bytes(call.from).saturating_sub(read), bytes(self.effect(call).1).saturating_sub(read))
+    }
+
+    /// Whether the peer's FIN had come.
+    pub(super) fn fin_by(&self, by: u64) -> u32 {
+        u32::from(self.peer_fin().is_some_and(|(at, _)| at.0 <= by))
+    }
+
+    pub(super) fn sent(&self, ended: Range) -> Range {
+        let by = |at: u64| self.mine().filter(|segment| segment.sent <= at).map(|segment| u64::from(segment.len)).sum();
+        (by(ended.0.saturating_sub(SOON)), by(ended.1 + SOON))
+    }
+
+    /// What it acknowledged has been received, and what never came has not.
+    pub(super) fn received(&self, ended: Range) -> Range {
+        let Some(initial) = self.conversation.initial(self.who.peer()) else { return (0, 0) };
+        let fin = self.fin_by(u64::MAX);
+        let acked = self
+            .mine()
+            .filter(|segment| segment.is(ACK) && !segment.is(RST) && segment.sent <= ended.0)
+            .map(|segment| segment.ack.wrapping_sub(initial))
+            .max();
+        let most = self.next_expected(ended.1 + SOON).unwrap_or(1);
+        (u64::from(acked.unwrap_or(1).saturating_sub(1 + fin)), u64::from(most.saturating_sub(1)))
+    }
+
+    pub(super) fn is_retransmitted(&self) -> bool {
+        let Some(initial) = self.conversation.initial(self.who) else { return false };
+        let mut next = 0;
+        for segment in self.mine().filter(|segment| !segment.is(RST)) {
+            let begin = segment.seq.wrapping_sub(initial);
+            let is_again = segment.space() > 0 && begin < next;
+            // A zero window is probed with the byte before.
+            if is_again || (segment.space() == 0 && begin.wrapping_add(1) == next && next > 1) {
+                return true;
+            }
+            next = next.max(begin.wrapping_add(segment.space()));
+        }
+        false
+    }
+}

@@ -1,0 +1,133 @@
+//! What happened to one end, in order: each with the range in which it did.
+
+use super::super::conversation::Segment;
+use super::super::packets::{ACK, FIN, RST, SYN};
+use super::super::script::Who;
+use super::{MS, Range, What, Witness};
+
+impl Witness<'_> {
+    pub(super) fn own_fin(&self) -> Option<(Range, Option<Segment>)> {
+        let segment = self.mine().find(|segment| segment.is(FIN)).copied();
+        let call = self.closing_calls().into_iter().find(|call| call.name != "disconnect");
+        match (segment, call) {
+            (Some(segment), Some(call)) if call.from <= segment.sent => {
+                // A process that exits closes its descriptors soon, even if the FIN waits behind data.
+                let back = call.to.unwrap_or(call.from + 50 * MS);
+                Some(((call.from, back.min(segment.sent)), Some(segment)))
+            }
+            (Some(segment), _) => Some(((segment.sent, segment.sent), Some(segment))),
+            // Behind data that the peer has no room for.
+            (None, Some(call))
+                if self.is_accepted && (call.name.starts_with("shut") || !self.resets_within(self.effect(call))) =>
+            {
+                Some((self.effect(call), None))
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn peer_fin(&self) -> Option<(Range, Segment)> {
+        let (_, fin) = self.theirs().find(|(_, segment)| segment.is(FIN))?;
+        let end = fin.seq.wrapping_add(fin.space()).wrapping_sub(self.conversation.initial(self.who.peer())?);
+        // It counts when nothing before it is missing.
+        let at = self.theirs().map(|(at, _)| at).find(|at| self.next_expected(*at).is_some_and(|next| next >= end))?;
+        // A FIN that comes while the socket gives way to its mini-socket is lost, and comes again before it is acknowledged.
+        let acks = |segment: &&Segment| {
+            let initial = self.conversation.initial(self.who.peer()).unwrap_or(0);
+            segment.is(ACK) && segment.sent >= at && segment.ack.wrapping_sub(initial) >= end
+        };
+        let acked = self.mine().find(acks).map_or(at, |segment| segment.sent);
+        let again = self.theirs().filter(|(other, segment)| segment.is(FIN) && (at..=acked).contains(other)).last();
+        Some(((at, again.map_or(at, |(at, _)| at)), *fin))
+    }
+
+    pub(super) fn happened(&self) -> Vec<(Range, What)> {
+        let mut all = Vec::new();
+        let established = match self.who {
+            Who::Client => self.theirs().find(|(_, segment)| segment.is(SYN)).map(|(at, _)| at),
+            Who::Server => self.conversation.accepted_by_server(),
+        };
+        all.extend(established.map(|at| (self.on_arrival(at), What::Established)));
+        let own = self.own_fin();
+        let peer = self.peer_fin();
+        if let Some((at, Some(fin))) = own {
+            let end = fin.seq.wrapping_add(fin.space());
+            let acks = |(_, segment): &(u64, &Segment)| {
+                segment.is(ACK) && !segment.is(RST) && segment.ack.wrapping_sub(end).cast_signed() >= 0
+            };
+            let acked = self.theirs().filter(|(received, _)| *received >= at.0).find(acks);
+            all.extend(acked.map(|(at, _)| (self.on_arrival(at), What::FinAcked)));
+        }
+        if let Some((at, _)) = own {
+            all.push((at, What::OwnFin));
+        }
+        if let Some(((first, last), _)) = peer {
+            all.push(((first, self.done_by(last)), What::PeerFin));
+        }
+        all.extend(self.last_close().map(|call| (self.effect(call), What::Orphaned)));
+        all.extend(self.closing_calls().first().map(|call| (self.effect(call), What::LetGo)));
+        all.extend(self.killed().map(|at| (at, What::Killed)));
+        all.extend(
+            self.mine().filter(|segment| segment.is(RST)).map(|segment| (self.own_reset(segment), What::OwnReset)),
+        );
+        let resets = self.theirs().filter(|(_, segment)| segment.is(RST));
+        all.extend(resets.map(|(at, _)| (self.on_arrival(at), What::PeerReset)));
+        // What it does itself is done when it shows; what comes is done when it comes.
+        all.sort_by_key(|(at, what)| match what {
+            What::OwnFin | What::OwnReset | What::Killed => (at.1, *what == What::OwnReset),
+            _ => (at.0, *what == What::PeerFin),
+        });
+        self.order_fins(&mut all, own.and_then(|(_, fin)| fin), peer);
+        self.order_reset(&mut all, peer);
+        all
+    }
+
+    /// A reset that acknowledges something says whether the peer's FIN was there.
+    fn order_reset(&self, all: &mut [(Range, What)], peer: Option<(Range, Segment)>) {
+        let Some(reset) = self.mine().find(|segment| segment.is(RST) && segment.is(ACK)) else { return };
+        let Some((_, peer)) = peer else { return };
+        let is_covered = reset.ack.wrapping_sub(peer.seq.wrapping_add(peer.space())).cast_signed() >= 0;
+        let at = |what| all.iter().position(|(_, other)| *other == what);
+        let (Some(reset_at), Some(peer_at)) = (at(What::OwnReset), at(What::PeerFin)) else { return };
+        if is_covered == (reset_at < peer_at) {
+            all.swap(reset_at, peer_at);
+        }
+    }
+
+    /// What each FIN acknowledges says which was first.
+    fn order_fins(&self, all: &mut [(Range, What)], own: Option<Segment>, peer: Option<(Range, Segment)>) {
+        let (Some(own), Some((_, peer))) = (own, peer) else { return };
+        let is_covered = own.ack.wrapping_sub(peer.seq.wrapping_add(peer.space())).cast_signed() >= 0;
+        let at = |what| all.iter().position(|(_, other)| *other == what);
+        let (Some(own_at), Some(peer_at)) = (at(What::OwnFin), at(What::PeerFin)) else { return };
+        if is_covered == (own_at < peer_at) && self.is_prompt(&own) {
+            // Between them, only what depends on neither.
+            all.swap(own_at, peer_at);
+        }
+    }
+
+    /// Whether it left when the call was made.
+    fn is_prompt(&self, fin: &Segment) -> bool {
+        let first = self.closing_calls().into_iter().find(|call| call.name != "disconnect");
+        first.is_some_and(|call| fin.sent >= call.from && fin.sent <= call.to.unwrap_or(call.from + 50 * MS))
+    }
+
+    /// When `ss -K` destroyed it: when its reset left, if one did.
+    fn killed(&self) -> Option<Range> {
+        let call = self.calls.iter().find(|call| call.name == "ssk" && call.errno == 0)?;
+        let (from, to) = (call.from, call.to?);
+        let reset = self.mine().find(|segment| segment.is(RST) && (from..=to).contains(&segment.sent));
+        Some((from, reset.map_or(to, |reset| reset.sent)))
+    }
+
+    fn own_reset(&self, reset: &Segment) -> Range {
+        if let Some(call) = self.closing_calls().into_iter().rev().find(|call| {
+            let (from, to) = self.effect(call);
+            reset.sent >= from && reset.sent <= to
+        }) {
+            return (call.from, reset.sent);
+        }
+        let drawn_by = self.theirs().map(|(at, _)| at).filter(|at| *at <= reset.sent).last();
+        (drawn_by.unwrap_or(reset.sent), reset.sent)
+    }
+}

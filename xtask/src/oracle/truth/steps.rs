@@ -1,0 +1,211 @@
+//! From what happened to states, and to how it ended.
+
+use super::super::conversation::Segment;
+use super::super::packets::RST;
+use super::super::script::Who;
+use super::led::Led;
+use super::{MS, Range, SOON, What, Witness};
+
+impl Witness<'_> {
+    /// Goes through what happened, in order.
+    pub(super) fn lead(&self) -> Led {
+        let begun = self.conversation.begun();
+        let mut led = match self.who {
+            Who::Client => {
+                let call = self.calls.iter().find(|call| call.from <= begun).map_or(begun, |call| call.from);
+                Led::new((call, begun), "SYN_SENT")
+            }
+            Who::Server => {
+                let at = self.conversation.born().unwrap_or(begun);
+                Led::new(self.on_arrival(at), "SYN_RECV")
+            }
+        };
+        let happened = self.happened();
+        for (at, what) in &happened {
+            self.time_out(&mut led, *at);
+            self.step(&mut led, *at, *what, &happened);
+        }
+        self.time_out(&mut led, (u64::MAX, u64::MAX));
+        self.end_time_wait(&mut led);
+        self.give_up(&mut led);
+        if self.conversation.is_ambiguous {
+            led.unsure("a segment that came while a rule was set");
+        }
+        led
+    }
+
+    fn step(&self, led: &mut Led, at: Range, what: What, happened: &[(Range, What)]) {
+        if led.is_over() {
+            return;
+        }
+        let state = led.state();
+        match (what, state) {
+            (What::Established, "SYN_SENT" | "SYN_RECV") => led.enter("ESTABLISHED", at),
+            (What::LetGo, "SYN_SENT") => led.finish(&["closed_while_connecting"], "never_established", at),
+            (What::OwnFin, "SYN_RECV") => led.unsure("closed while it is being opened"),
+            (What::OwnFin, "ESTABLISHED") => {
+                led.closer = vec!["active"];
+                led.enter("FIN_WAIT1", at);
+            }
+            (What::OwnFin, "CLOSE_WAIT") => led.enter("LAST_ACK", at),
+            (What::PeerFin, "ESTABLISHED") => {
+                led.closer = vec!["passive"];
+                led.enter("CLOSE_WAIT", at);
+            }
+            (What::FinAcked, "FIN_WAIT1") => {
+                led.enter("FIN_WAIT2", at);
+                let closed = self.last_close().filter(|call| call.from <= at.1).map(|call| self.effect(call));
+                if let Some(closed) = closed.filter(|_| self.option("linger2") == Some(0)) {
+                    if closed.1 + SOON >= at.0 {
+                        led.unsure("a negative TCP_LINGER2 that is looked at just then");
+                    }
+                    led.finish(&["reset_other"], "reset_local", at);
+                }
+            }
+            (What::PeerFin, "FIN_WAIT1") => {
+                led.closer = vec!["simultaneous"];
+                led.enter("CLOSING", at);
+            }
+            (What::FinAcked, "CLOSING") | (What::PeerFin, "FIN_WAIT2") => led.enter("TIME_WAIT", at),
+            (What::FinAcked, "LAST_ACK") => led.finish(&["fin"], "passive", at),
+            (What::Killed, "TIME_WAIT") => {
+                led.finish(&["fin"], "active", at);
+                led.time_wait_end = vec![Some("killed")];
+            }
+            (What::Killed, "SYN_SENT" | "SYN_RECV") => led.finish(&["killed"], "never_established", at),
+            (What::Killed, _) => {
+                if led.states.last().is_some_and(|stay| stay.begin.1 >= at.0) {
+                    led.unsure("killed while something else happens");
+                }
+                led.finish(&["killed"], "killed", at);
+            }
+            // There is no reset from these states, and nothing is waited for.
+            (What::Orphaned, "CLOSING" | "LAST_ACK") if self.option("linger") == Some(0) && !self.resets_within(at) => {
+                if happened.iter().any(|(other, what)| *what == What::FinAcked && other.0 <= at.1 + SOON) {
+                    led.unsure("a FIN that is acknowledged while it is closed");
+                }
+                led.finish(&["disconnected", "unknown"], "reset_local", at);
+            }
+            (What::PeerReset, _) => self.peer_reset(led, at, happened),
+            (What::OwnReset, _) => self.own_reset_ends(led, at, happened),
+            _ => {}
+        }
+    }
+
+    fn peer_reset(&self, led: &mut Led, at: Range, happened: &[(Range, What)]) {
+        let reset =
+            self.theirs().find(|(received, segment)| *received == at.0 && segment.is(RST)).map(|(_, reset)| *reset);
+        if led.state() == "SYN_SENT" {
+            return led.finish(&["refused"], "never_established", at);
+        }
+        let otherwise = if led.state() == "SYN_RECV" { "never_established" } else { "reset_remote" };
+        // A FIN that was not seen to leave before may have been before it or not at all.
+        let unseen = self.own_fin().filter(|(_, fin)| fin.is_none_or(|fin| fin.sent >= at.0));
+        if unseen.is_some_and(|(call, _)| call.0 <= at.0 && at.0 <= call.1 + SOON) {
+            led.unsure("a reset that comes while it is closed");
+        }
+        if let (Some(reset), Some(next), Some(initial)) =
+            (reset, self.next_expected(at.0), self.conversation.initial(self.who.peer()))
+            && reset.seq.wrapping_sub(initial) != next
+        {
+            led.unsure("a reset that is not the next segment");
+        }
+        if led.state() == "TIME_WAIT" {
+            led.finish(&["fin"], "active", at);
+            led.time_wait_end = vec![Some("reset")];
+            return;
+        }
+        let own = happened
+            .iter()
+            .any(|(other, what)| *what == What::OwnReset && other.0 <= at.1 + SOON && other.1 + SOON >= at.0);
+        if own {
+            led.unsure("resets that cross");
+        }
+        led.finish(&["reset_received"], otherwise, at);
+    }
+
+    fn own_reset_ends(&self, led: &mut Led, at: Range, happened: &[(Range, What)]) {
+        if led.state() == "SYN_SENT" {
+            // Of an acknowledgement of something else, which changes nothing.
+            return;
+        }
+        if led.state() == "SYN_RECV" {
+            led.unsure("a reset while it is being opened");
+        }
+        let crosses = happened
+            .iter()
+            .any(|(other, what)| *what == What::PeerReset && other.0 <= at.1 + SOON && other.1 + SOON >= at.0);
+        if crosses {
+            led.unsure("resets that cross");
+        }
+        if led.state() == "TIME_WAIT" {
+            led.unsure("a reset from TIME_WAIT");
+        }
+        // Who closes does not say whether the acknowledgement of its FIN was there.
+        let acked = happened.iter().find(|(_, what)| *what == What::FinAcked).map(|(acked, _)| *acked);
+        let is_just_acked = matches!(led.state(), "FIN_WAIT1" | "FIN_WAIT2")
+            && acked.is_some_and(|acked| acked.1 + SOON >= at.1 && acked.0 <= at.1 + SOON);
+        if is_just_acked && self.closing_calls().iter().any(|call| call.from <= at.1 && at.1 <= self.effect(call).1) {
+            led.unsure("a reset just after its FIN was acknowledged");
+        }
+        let ends = self.why_reset(at);
+        if ends.is_empty() {
+            led.unsure("a reset that no call explains");
+        }
+        let otherwise = if ends == ["keepalive_timeout"] { "timeout" } else { "reset_local" };
+        led.finish(&ends, otherwise, at);
+        if led.end.is_empty() {
+            led.end.push("unknown");
+        }
+    }
+
+    /// Why it sent a reset, at that time.
+    fn why_reset(&self, at: Range) -> Vec<&'static str> {
+        let closing = self.closing_calls();
+        let call = closing.iter().rev().find(|call| {
+            let (from, to) = self.effect(call);
+            from <= at.1 && at.1 <= to + SOON
+        });
+        let takes_no_more = |name: &str| matches!(name, "close" | "exit" | "kill" | "shutrd" | "shutrdwr");
+        let is_after_close =
+            self.calls.iter().any(|call| takes_no_more(&call.name) && call.errno == 0 && call.from <= at.1);
+        let mut ends = Vec::new();
+        if let Some(call) = call {
+            match call.name.as_str() {
+                "disconnect" => return vec!["disconnected"],
+                _ if !self.is_accepted => return vec!["never_accepted"],
+                "shutwr" | "shutrdwr" => {}
+                _ => {
+                    let (least, most) = self.unread(call);
+                    if most > 0 {
+                        ends.push("reset_unread_data");
+                    }
+                    if least == 0 && self.option("linger") == Some(0) {
+                        ends.push("reset_linger0");
+                    }
+                    if least == 0 && self.option("linger2") == Some(0) {
+                        ends.push("reset_other");
+                    }
+                }
+            }
+        }
+        let brings =
+            |(received, segment): &(u64, &Segment)| segment.len > 0 && *received <= at.1 && at.1 - *received < 50 * MS;
+        if is_after_close && self.theirs().any(|(at, segment)| brings(&(at, segment))) {
+            ends.push("reset_data_after_close");
+        }
+        if ends.is_empty() && call.is_none() && self.is_probed_in_vain(at) {
+            ends.push("keepalive_timeout");
+        }
+        if is_after_close && ends.is_empty() && self.option("linger2") == Some(0) {
+            ends.push("reset_other");
+        }
+        ends
+    }
+
+    /// Whether it has keepalive, and nothing had come for as long as that takes.
+    fn is_probed_in_vain(&self, at: Range) -> bool {
+        let last = self.theirs().map(|(received, _)| received).filter(|received| *received <= at.1).last();
+        self.option("keepalive").is_some() && last.is_some_and(|last| at.1.saturating_sub(last) > 900 * MS)
+    }
+}

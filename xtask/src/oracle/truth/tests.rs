@@ -1,0 +1,109 @@
+use super::super::packets::{ACK, FIN, Packet, RST, SYN};
+use super::*;
+
+const CLIENT: &str = "127.0.0.1:40000";
+const SERVER: &str = "127.1.0.0:7000";
+const GONE: Range = (40 * SECOND, 50 * SECOND);
+
+/// Each segment is seen when it leaves, and 1 ms later when it comes: who sends it, when in ms, flags, bytes, and
+/// numbers from the initial ones, which are 0.
+fn conversation(segments: &[(Who, u64, u8, u32, [u32; 2])]) -> Vec<Conversation> {
+    let [client, server] = [CLIENT, SERVER].map(|address| address.parse().expect("an address"));
+    let seen = |is_outgoing: bool| {
+        segments.iter().map(move |&(who, ms, flags, len, [seq, ack])| {
+            let (from, to) = if who == Who::Client { (client, server) } else { (server, client) };
+            let at = (ms + u64::from(!is_outgoing)) * MS;
+            Packet { at, is_outgoing, from, to, seq, ack, flags, len }
+        })
+    };
+    let mut packets: Vec<_> = seen(true).chain(seen(false)).collect();
+    packets.sort_by_key(|packet| packet.at);
+    super::super::conversation::sort(&packets).remove(&server).expect("a conversation")
+}
+
+fn call(who: Who, name: &str, ms: u64) -> Call {
+    let [client, server] = [CLIENT, SERVER].map(|address| address.parse().ok());
+    let (local, remote) = if who == Who::Client { (client, server) } else { (server, client) };
+    let (pid, cookie) = if who == Who::Client { (1, 10) } else { (2, 20) };
+    let (from, to) = (ms * MS, Some(ms * MS + 2 * MS));
+    Call { life: 0, who, name: name.to_owned(), pid, from, to, errno: 0, cookie, local, remote, number: 0 }
+}
+
+const HANDSHAKE: [(Who, u64, u8, u32, [u32; 2]); 3] =
+    [(Who::Client, 101, SYN, 0, [0, 0]), (Who::Server, 102, SYN | ACK, 0, [0, 1]), (Who::Client, 103, ACK, 0, [1, 1])];
+
+fn opening() -> Vec<Call> {
+    vec![call(Who::Server, "listen", 50), call(Who::Client, "connect", 100), call(Who::Server, "accept", 120)]
+}
+
+fn states(end: &Expected) -> Vec<&str> {
+    end.states.iter().map(|stay| stay.state).collect()
+}
+
+#[test]
+fn who_closes_first_waits() {
+    let mut segments = HANDSHAKE.to_vec();
+    segments.extend([
+        (Who::Client, 201, FIN | ACK, 0, [1, 1]),
+        (Who::Server, 202, ACK, 0, [1, 2]),
+        (Who::Server, 301, FIN | ACK, 0, [1, 2]),
+        (Who::Client, 302, ACK, 0, [2, 2]),
+    ]);
+    let mut calls = opening();
+    calls.extend([call(Who::Client, "close", 200), call(Who::Server, "close", 300)]);
+    let ends = of_life(&calls, &conversation(&segments), GONE);
+    let [client, server] = &ends[..] else { unreachable!("two ends") };
+    assert_eq!(states(client), ["SYN_SENT", "ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT"]);
+    assert_eq!((&client.closer[..], &client.end[..]), (&["active"][..], &["fin"][..]));
+    assert_eq!((&client.time_wait_end[..], &client.closers[..]), (&[Some("netns_gone")][..], &[1][..]));
+    assert_eq!(client.states[3].begin, (203 * MS, 203 * MS));
+    assert_eq!(client.states[3].end, (302 * MS, 302 * MS));
+    assert_eq!(states(server), ["SYN_RECV", "ESTABLISHED", "CLOSE_WAIT", "LAST_ACK"]);
+    assert_eq!((&server.closer[..], &server.end[..], &server.owner[..]), (&["passive"][..], &["fin"][..], &[2][..]));
+    assert!(client.unsure.is_none() && server.unsure.is_none());
+}
+
+/// Both FINs acknowledge only what was there.
+#[test]
+fn fins_that_cross() {
+    let mut segments = HANDSHAKE.to_vec();
+    segments.extend([
+        (Who::Client, 201, FIN | ACK, 0, [1, 1]),
+        (Who::Server, 201, FIN | ACK, 0, [1, 1]),
+        (Who::Client, 203, ACK, 0, [2, 2]),
+        (Who::Server, 203, ACK, 0, [2, 2]),
+    ]);
+    let mut calls = opening();
+    calls.extend([call(Who::Client, "close", 200), call(Who::Server, "close", 200)]);
+    for end in of_life(&calls, &conversation(&segments), GONE) {
+        assert_eq!(states(&end)[1..], ["ESTABLISHED", "FIN_WAIT1", "CLOSING", "TIME_WAIT"]);
+        assert_eq!(end.closer, ["simultaneous"]);
+    }
+}
+
+/// A connection that nobody accepted is reset with its listener, and data that nobody read is why the other is.
+#[test]
+fn resets() {
+    let mut segments = HANDSHAKE.to_vec();
+    segments.extend([(Who::Client, 150, ACK, 5, [1, 1]), (Who::Server, 201, RST | ACK, 0, [1, 6])]);
+    let never = [opening().remove(0), opening().remove(1), call(Who::Server, "unlisten", 200)];
+    let accepted: Vec<_> = opening().into_iter().chain([call(Who::Server, "close", 200)]).collect();
+    for (calls, why) in [(&never[..], "never_accepted"), (&accepted[..], "reset_unread_data")] {
+        let ends = of_life(calls, &conversation(&segments), GONE);
+        assert_eq!((&ends[0].closer[..], &ends[0].end[..]), (&["reset_remote"][..], &["reset_received"][..]));
+        assert_eq!((&ends[1].closer[..], &ends[1].end[..]), (&["reset_local"][..], &[why][..]));
+        assert_eq!((ends[0].sent, ends[1].received.1), ((5, 5), 5));
+    }
+}
+
+#[test]
+fn an_orphan_does_not_wait_for_ever() {
+    let mut segments = HANDSHAKE.to_vec();
+    segments.extend([(Who::Client, 201, FIN | ACK, 0, [1, 1]), (Who::Server, 202, ACK, 0, [1, 2])]);
+    let mut calls = opening();
+    calls.push(call(Who::Client, "close", 200));
+    let ends = of_life(&calls, &conversation(&segments), GONE);
+    assert_eq!((&ends[0].closer[..], &ends[0].end[..]), (&["active"][..], &["fin_wait2_timeout"][..]));
+    assert_eq!(states(&ends[0])[2..], ["FIN_WAIT1", "FIN_WAIT2"]);
+    assert!(ends[1].unsure.is_some(), "nobody closes the other");
+}

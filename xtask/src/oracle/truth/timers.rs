@@ -1,0 +1,142 @@
+//! Ends that the kernel's clock makes: retries given up, orphans let go, and TIME_WAITs.
+
+use std::time::Duration;
+
+use super::super::conversation::Segment;
+use super::super::packets::{RST, SYN};
+use super::super::play::FIN_TIMEOUT;
+use super::super::script::Who;
+use super::led::Led;
+use super::{MS, Range, SECOND, SOON, Witness};
+
+/// The kernel gives up so long after the last segment, with as few retries as there are here.
+const GIVING_UP: u64 = 4 * SECOND;
+/// `TCP_TIMEWAIT_LEN`, and one step of the timer wheel at the slowest rate of its clock.
+const TIME_WAIT: Range = (60 * SECOND, 65_200 * MS);
+
+impl Witness<'_> {
+    /// Nothing more came, and what it sent in vain shows since when.
+    pub(super) fn give_up(&self, led: &mut Led) {
+        if led.is_over() {
+            return;
+        }
+        let (last, interval) = self.last_try();
+        // Each retry is waited for twice as long as the one before.
+        let at = (last, last + GIVING_UP.max(interval * 2 + SECOND));
+        if at.1 > self.gone.0 || !self.is_retransmitted() {
+            led.unsure("it has not ended");
+        }
+        match led.state() {
+            "SYN_SENT" => led.finish(&["connect_timeout"], "never_established", at),
+            "ESTABLISHED" | "CLOSE_WAIT" | "FIN_WAIT1" | "CLOSING" | "LAST_ACK" => {
+                let ends: &[_] = if self.option("usertimeout").is_some() {
+                    &["user_timeout", "retransmit_timeout"]
+                } else {
+                    &["retransmit_timeout"]
+                };
+                led.finish(ends, "timeout", at);
+            }
+            _ => led.unsure("it has not ended"),
+        }
+    }
+
+    /// An orphan does not wait in `FIN_WAIT2` for ever.
+    pub(super) fn time_out(&self, led: &mut Led, next: Range) {
+        if led.state() == "SYN_SENT" && !led.is_over() {
+            return self.connect_in_vain(led, next);
+        }
+        let (Some(stay), Some(close)) = (led.states.last().copied(), self.last_close()) else { return };
+        if led.is_over() || stay.state != "FIN_WAIT2" {
+            return;
+        }
+        let orphaned = self.effect(close);
+        let begin = (stay.begin.0.max(orphaned.0), stay.begin.1.max(orphaned.1));
+        let timeout = match self.option("linger2") {
+            // It does not wait at all, and the reset that follows ends it.
+            Some(0) => return,
+            Some(seconds) => seconds * SECOND,
+            None => u64::try_from(FIN_TIMEOUT.as_nanos()).unwrap_or(u64::MAX),
+        };
+        // 3.5 retransmission timeouts are the least.
+        let longest = timeout.max(u64::try_from(Duration::from_millis(2_500).as_nanos()).unwrap_or(0));
+        let due = (begin.0 + timeout, begin.1 + longest + longest / 8 + 10 * MS);
+        if next.0 < due.0 {
+            return;
+        }
+        if next.0 <= due.1 + SOON {
+            led.unsure("a FIN_WAIT2 whose time was over just then");
+        }
+        led.finish(&["fin_wait2_timeout"], "active", due);
+    }
+
+    /// When it last sent anything, and how long after what it had sent before.
+    fn last_try(&self) -> (u64, u64) {
+        let mut sent: Vec<u64> = self.mine().map(|segment| segment.sent).collect();
+        sent.sort_unstable();
+        match sent[..] {
+            [.., before, last] => (last, last - before),
+            [last] => (last, 0),
+            [] => (0, 0),
+        }
+    }
+
+    /// A SYN is sent again as often as the kernel's settings say: each is waited for as long as the one before, or twice
+    /// as long.
+    fn connect_in_vain(&self, led: &mut Led, next: Range) {
+        let syns: Vec<u64> = self.mine().filter(|segment| segment.is(SYN)).map(|segment| segment.sent).collect();
+        let [.., before, last] = syns[..] else { return };
+        let interval = last.abs_diff(before);
+        let due = (last + interval * 9 / 10, last + interval * 2 + SECOND);
+        if next.0 < due.0 {
+            return;
+        }
+        if next.0 <= due.1 && next.0 != u64::MAX {
+            led.unsure("a connect that times out just then");
+        }
+        led.finish(&["connect_timeout"], "never_established", due);
+    }
+
+    pub(super) fn end_time_wait(&self, led: &mut Led) {
+        let Some(stay) = led.states.last().copied().filter(|stay| stay.state == "TIME_WAIT" && !led.is_over()) else {
+            return;
+        };
+        let last = self.theirs().map(|(at, _)| at).filter(|at| *at >= stay.begin.0).last().unwrap_or(stay.begin.0);
+        let due = (stay.begin.0 + TIME_WAIT.0, last.max(stay.begin.1) + TIME_WAIT.1);
+        let (how, at): (&[_], _) = match self.taken_over() {
+            Some(next) if next < due.0 && self.who == Who::Client => {
+                (&[Some("reused")], (next.saturating_sub(20 * MS), next + SOON))
+            }
+            Some(next) if next < due.0 => self.overtaken(next),
+            _ if self.gone.1 < due.0 => (&[Some("netns_gone")], self.gone),
+            _ if due.1 < self.gone.0 => (&[Some("expired")], due),
+            _ => (&[Some("expired"), Some("netns_gone")], (due.0.min(self.gone.0), due.1)),
+        };
+        let closer = led.closer.clone();
+        led.finish(&["fin"], "active", at);
+        led.closer = closer;
+        led.time_wait_end = how.to_vec();
+    }
+
+    /// When the next connection between the same ends takes its place: when its SYN leaves there, or comes.
+    fn taken_over(&self) -> Option<u64> {
+        match self.who {
+            Who::Client => self.conversation.next,
+            Who::Server => self.next?.of(Who::Client).filter(|segment| segment.is(SYN)).find_map(|syn| syn.received),
+        }
+    }
+
+    /// How a server's TIME_WAIT ends that a client connects to again. Where nobody listens any more, it answers the SYN with
+    /// an acknowledgement, which the client resets.
+    fn overtaken(&self, next: u64) -> (&'static [Option<&'static str>], Range) {
+        let segments = self.next.map_or(&[][..], |next| &next.segments);
+        let answers = |segment: &&Segment| segment.from == Who::Server && segment.is(SYN);
+        if segments.iter().any(|segment| answers(&segment)) {
+            return (&[Some("new_syn")], (next, next + SOON));
+        }
+        let reset = segments.iter().find(|segment| segment.from == Who::Client && segment.is(RST));
+        match reset.and_then(|reset| reset.received) {
+            Some(at) => (&[Some("reset")], (at, at + SOON)),
+            None => (&[Some("new_syn"), Some("reset"), Some("expired"), Some("netns_gone")], (next, self.gone.1)),
+        }
+    }
+}
