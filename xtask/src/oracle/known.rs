@@ -55,7 +55,7 @@ const LIVES: [(&str, &str); 45] = [
     ("TIME_WAIT reused by connect", "v4 c.connect s.accept c.close s.close@20 c.reconnect@1300 s.accept c.close@20 s.close@20"),
     ("keepalive in vain", "v4 c.connect s.accept c.keepalive c.drop=15 c.recv=1@2900 c.close s.close"),
     ("data sent in vain", "v4 c.connect s.accept s.drop=15 c.drop=15 c.send=100 c.close@5000 s.close"),
-    ("user timeout", "v4 c.connect s.accept c.usertimeout=700 s.drop=15 c.drop=15 c.send=100 c.close@2500 s.close"),
+    ("user timeout of an orphan", "v4 c.connect s.accept c.usertimeout=700 s.drop=15 c.drop=15 c.send=100 c.close@100 s.close@2500"),
 ];
 
 /// All of them, each several times.

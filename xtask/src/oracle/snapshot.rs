@@ -165,7 +165,7 @@ impl Looks {
         }
         for row in rows.iter().filter(|row| row.value["complete"] != false) {
             let cookie = row.value["conn"].as_str().and_then(|conn| u64::from_str_radix(conn, 16).ok());
-            let polled = cookie.and_then(|cookie| self.polled.get(&(netns, cookie)));
+            let polled = cookie.and_then(|cookie| self.polled.get(&(row.netns, cookie)));
             for Polled { state, during } in polled.into_iter().flatten() {
                 let is_so = is_in(row, state, *during);
                 compared.value(is_so, "polled state", || format!("{state} in {during:?}, got {}", row.value));
