@@ -39,7 +39,7 @@ const LIVES: [(&str, &str); 45] = [
     ("FIN_WAIT1 behind data that nobody reads", "v4 c.connect s.accept s.send=60000 s.send=60000 s.send=60000 s.close@20 c.close@600"),
     ("FIN and data that come again", "v4 c.connect s.accept c.send=1000 s.drop=9 c.send=20000 c.close s.undrop@300 s.eof@50 s.close"),
     ("refused", "v4 s.unlisten c.connect"),
-    ("connect that times out", "v4 s.drop=2 c.connect c.recv=1@3500 c.close"),
+    ("connect that times out", "v4 s.drop=2 c.connect c.recv=1@6000 c.close"),
     ("closed while connecting", "v4 s.drop=2 c.connect c.close@900"),
     ("shut down while connecting", "v4 s.drop=2 c.connect c.shutrdwr@20 c.close@20"),
     ("disconnected while connecting", "v4 s.drop=2 c.connect c.disconnect@20 c.close@20"),
