@@ -397,6 +397,35 @@ mod tests {
         assert_eq!(found(&[&MINI.replace("59", "20")], &rows, &[MINI]), [""; 0]);
     }
 
+    /// It was ESTABLISHED somewhere from 980 to 990 ms, and from 1010 to 1020.
+    #[test]
+    fn a_state_that_was_polled_is_in_the_row() {
+        let list = |at: u64| {
+            let seen = Seen::parse(HELD).expect("a socket");
+            ((at * MS, (at + 10) * MS), HashMap::from([(seen.cookie, seen)]))
+        };
+        let mut looks = Looks::default();
+        looks.take(4, &list(980), "", &list(1_010)).expect("no snapshot");
+        looks.compared.clear();
+        let found = |begun_ms: u64, states: Value| {
+            let value = json!({ "conn": "d2", "states": states });
+            let [local, remote] = ["127.1.0.3:7000", "127.0.0.1:54618"].map(|end| end.parse().expect("an address"));
+            let row = Row { netns: 4, value, local, remote, begun: begun_ms * MS };
+            let mut compared = Compared::default();
+            looks.add_to(&mut compared, 4, 3, &[row]);
+            compared.findings.len()
+        };
+        let stay =
+            |state: &str, ms: u64, at_least: bool| json!({ "state": state, "ns": ms * MS, "at_least": at_least });
+        let closes_after = |ms| json!([stay("ESTABLISHED", ms, false), stay("CLOSE_WAIT", 500, false)]);
+        assert_eq!(found(970, closes_after(60)), 0);
+        assert_eq!(found(970, closes_after(30)), 1);
+        assert_eq!(found(1_030, closes_after(60)), 2);
+        assert_eq!(found(970, json!([stay("CLOSE_WAIT", 500, false)])), 2);
+        // When it was is not known.
+        assert_eq!(found(1_030, json!([stay("ESTABLISHED", 9, true)])), 0);
+    }
+
     #[test]
     fn times_left_are_read_as_ss_prints_them() {
         for (text, least, most) in [
