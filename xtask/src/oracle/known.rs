@@ -10,7 +10,7 @@ use super::script::Life;
 const TIMES: usize = 3;
 
 #[rustfmt::skip]
-const LIVES: [(&str, &str); 45] = [
+const LIVES: [(&str, &str); 46] = [
     ("active close", "v4 c.connect s.accept c.close s.close@20"),
     ("passive close", "v6 c.connect s.accept s.close c.close@20"),
     ("close of mapped addresses", "mapped c.connect s.accept c.send=100 s.recv=100 s.close c.close@20"),
@@ -28,6 +28,7 @@ const LIVES: [(&str, &str); 45] = [
     ("linger time of 0 in CLOSING", "v4 c.connect s.accept s.drop=1 c.shutwr@20 s.shutwr@20 c.linger=0@20 c.close s.close@50"),
     ("disconnect", "v4 c.connect s.accept c.disconnect@20 c.close@20 s.close"),
     ("disconnect after a shutdown of both sides", "v4 c.connect s.accept c.shutrdwr c.disconnect@50 c.close s.close@20"),
+    ("disconnect after a shutdown of one side and then both", "v4 c.connect s.accept c.shutwr s.send=10@20 c.shutrdwr@50 c.disconnect@20 c.close@20 s.close"),
     ("unread data after a shutdown of both sides", "v4 c.connect s.accept s.send=10 c.shutrdwr@50 c.close@50 s.close@20"),
     ("unread data after a shutdown of one side", "v4 c.connect s.accept s.send=10 c.shutwr@50 c.close@50 s.close@20"),
     ("data after a shutdown of both sides", "v4 c.connect s.accept s.shutrdwr@20 c.send=1000@20 s.close@20 c.close@20"),
@@ -114,7 +115,7 @@ mod tests {
         for life in &mut compared[2 * TIMES..3 * TIMES] {
             life.findings.push(finding(Kind::Abstained));
         }
-        let expected = "45 lives that are known by name: 1 wrong, 1 not judged.\n- active close: WRONG: end\n\
+        let expected = "46 lives that are known by name: 1 wrong, 1 not judged.\n- active close: WRONG: end\n\
                         - close of mapped addresses: not judged: end\n";
         assert_eq!(tell(&compared), expected);
     }
