@@ -43,6 +43,9 @@ pub enum Event {
         id: Id,
         /// Who was on the CPU; `None` for the kernel itself.
         task: Option<Task>,
+        /// Whether both of its directions were shut down then. A close shuts them, a disconnect opens them again, and so
+        /// does a close that goes by way of one, as with a linger time of 0 (`tcp_disconnect`). `None`: not known.
+        shut: Option<bool>,
     },
     /// A process accepted a connection.
     Accepted {
@@ -422,6 +425,8 @@ pub enum ResetReason {
     AbortOnMemory,
     /// Keepalive probes went unanswered.
     KeepaliveTimeout,
+    /// It was in a state that takes one: of a disconnect, and of a close that goes by way of one.
+    State,
 }
 
 /// Why something is missing.

@@ -62,6 +62,9 @@ enum Task {
     /// Makes lives from scripts, in a network namespace of its own: the load of `oracle`
     #[command(hide = true)]
     OraclePlay(oracle::play::Args),
+    /// Goes on with a life as another program
+    #[command(hide = true)]
+    OracleResume(oracle::resume::Args),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Task::Attack(args) => attack::run(&args),
         Task::Oracle(args) => oracle::run(&args),
         Task::OraclePlay(args) => oracle::play::run(&args),
+        Task::OracleResume(args) => oracle::resume::run(&args),
         Task::AttackLoad(args) => attack::groups::run(&args),
         Task::StressLoad(args) => stress::load::run(&args),
         Task::Hold(args) => bench::holder::hold(&args),

@@ -14,8 +14,10 @@ mod known;
 mod log;
 mod packets;
 pub(crate) mod play;
+mod relay;
 mod round;
 mod row;
+mod rules;
 mod script;
 mod snapshot;
 mod truth;
@@ -29,6 +31,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::attack::random::Random;
 use crate::{bench, host, workspace};
+pub(crate) use actor::resume;
 use compare::{Compared, Finding, Kind};
 use round::{Ground, Outcome};
 use script::Life;

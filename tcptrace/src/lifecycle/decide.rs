@@ -53,6 +53,27 @@ pub(super) struct Alternatives {
     without: Ending,
     /// A process closes it: the reset is sent before the socket is destroyed.
     by_process: bool,
+    /// It may have been shut down in both directions before: then a disconnect looks as a close does.
+    or_disconnect: Option<Doubt>,
+}
+
+/// What a close would have sent its reset for, where it may have been a disconnect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    UnreadData,
+    Linger0,
+}
+
+/// What became of a socket that a process had closed, or disconnected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It was destroyed, and may have been shut down in both directions then.
+    Destroyed {
+        shut: Option<bool>,
+    },
+    /// It was not, for longer than a close takes.
+    Kept,
+    Unknown,
 }
 
 /// Whether a reset was sent.
@@ -81,6 +102,31 @@ impl Alternatives {
         }
     }
 
+    /// Whether what becomes of the socket says more than the reset does.
+    pub(super) fn await_fate(self) -> bool {
+        self.or_disconnect.is_some()
+    }
+
+    /// Tells a disconnect from a close, now that it is known what became of the socket.
+    pub(super) fn with_fate(self, fate: Fate, reset: Option<ResetReason>) -> Self {
+        let Some(doubt) = self.or_disconnect else { return self };
+        let is_disconnect = match (doubt, reset, fate) {
+            (Doubt::UnreadData, Some(ResetReason::AbortOnClose), _) => Some(false),
+            (Doubt::UnreadData, Some(ResetReason::State), _) => Some(true),
+            (_, _, Fate::Kept) => Some(true),
+            // A close disconnects first, which opens the socket, and another closes that later.
+            (Doubt::Linger0, _, Fate::Destroyed { shut }) => shut,
+            (Doubt::UnreadData, _, Fate::Destroyed { .. }) | (_, _, Fate::Unknown) => None,
+        };
+        let with_reset = match (is_disconnect, doubt) {
+            (None, _) => self.with_reset,
+            (Some(true), _) => End::Disconnected,
+            (Some(false), Doubt::UnreadData) => End::ResetUnreadData,
+            (Some(false), Doubt::Linger0) => End::ResetLinger0,
+        };
+        Self { with_reset, ..self }
+    }
+
     /// Whether no reset follows the destruction of the socket.
     pub(super) fn is_settled_by_destruction(self) -> bool {
         self.by_process
@@ -102,7 +148,7 @@ pub(super) fn closing(change: &Change, reset_before: Option<ResetReason>, was_sh
         State::Closing if facts.all_acked && facts.totals.bytes_unread == 0 => no_time_wait(&facts),
         State::FinWait2 if flags.dead => orphan_in_fin_wait2(&facts, reset_before),
         State::LastAck if facts.all_acked => ended(End::Fin),
-        _ => by_process(flags, &facts, was_shut),
+        old => by_process(old, flags, &facts, was_shut),
     }
 }
 
@@ -137,6 +183,7 @@ fn by_reset(old: State) -> Verdict {
             only_for: Some(ResetReason::AbortOnData),
             without: End::ResetReceived.into(),
             by_process: false,
+            or_disconnect: None,
         }),
         _ => ended(End::ResetReceived),
     }
@@ -218,6 +265,7 @@ fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> V
             only_for: None,
             without: End::Unknown.into(),
             by_process: false,
+            or_disconnect: None,
         });
     }
     // Before it gives up what is no mini-socket, the timer sends a reset (`tcp_keepalive_timer` in `net/ipv4/tcp_timer.c`).
@@ -234,13 +282,15 @@ fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> V
         only_for: None,
         without: Ending { end: End::Fin, time_wait: Some(TimeWaitEnd::Refused) },
         by_process: false,
+        or_disconnect: None,
     })
 }
 
 /// A process, or a listener that is closed, drops the connection. The kernel sends a reset then, but for a socket in
 /// `TCP_REPAIR` and for one whose FIN is out after the peer's (`tcp_disconnect` in `net/ipv4/tcp.c`). A close sends one only
-/// for data that was not read, and with a linger time of 0; it shuts down both directions first.
-fn by_process(flags: Flags, facts: &EndFacts, was_shut: bool) -> Verdict {
+/// for data that was not read, and with a linger time of 0; it shuts down both directions first. That may have been done before,
+/// unseen where the FIN was out already.
+fn by_process(old: State, flags: Flags, facts: &EndFacts, was_shut: bool) -> Verdict {
     if flags.dead {
         return ended(End::OrphanKilled);
     }
@@ -256,7 +306,20 @@ fn by_process(flags: Flags, facts: &EndFacts, was_shut: bool) -> Verdict {
         End::ResetLinger0
     };
     let without = if flags.has_socket { End::Disconnected } else { End::NeverAccepted };
-    Verdict::AwaitReset(Alternatives { with_reset, only_for: None, without: without.into(), by_process: true })
+    let was_half_shut = matches!(old, State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck);
+    let or_disconnect = match with_reset {
+        End::NeverAccepted | End::Disconnected => None,
+        _ if !was_shut && !was_half_shut => None,
+        _ if facts.totals.bytes_unread > 0 => Some(Doubt::UnreadData),
+        _ => Some(Doubt::Linger0),
+    };
+    Verdict::AwaitReset(Alternatives {
+        with_reset,
+        only_for: None,
+        without: without.into(),
+        by_process: true,
+        or_disconnect,
+    })
 }
 
 /// What it means that a mini-socket was killed in FIN_WAIT2.

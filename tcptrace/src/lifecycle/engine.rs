@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 use super::config::{Config, Stats};
 use super::conn::{Conn, MINI, Mark, progress};
 use super::deadlines::{Deadline, Deadlines};
-use super::decide::{self, Alternatives, Ending, ResetSent, Verdict};
+use super::decide::{self, Alternatives, Ending, Fate, ResetSent, Verdict};
 use super::row::{Held, Loss, Row};
 use super::store::{self, Place, Store};
 use super::stuck::Waiting;
@@ -64,6 +64,8 @@ struct Awaiting {
     /// How long it was in the state that it left.
     held: Held,
     alternatives: Alternatives,
+    /// The reset that was sent, where what becomes of the socket says more.
+    reset: Option<ResetReason>,
     /// How many gaps the stream had had.
     gaps: u32,
 }
@@ -129,7 +131,7 @@ impl Engine {
         match event {
             Event::Started { at } => self.teller.blind_until = Some(*at),
             Event::Change(change) => self.on_change(change, out),
-            Event::Destroyed { at, id, .. } => self.on_destroyed(*at, *id, out),
+            Event::Destroyed { at, id, shut, .. } => self.on_destroyed(*at, *id, *shut, out),
             Event::Accepted { id, task, .. } => self.on_accepted(*id, *task),
             Event::SurveyBegun { at } => self.inquiry.survey_begins(*at),
             Event::Found(found) => self.on_found(found),
@@ -169,7 +171,8 @@ impl Engine {
         let mut awaiting: Vec<_> = std::mem::take(&mut self.awaiting).into_iter().collect();
         awaiting.sort_unstable_by_key(|(key, waiting)| (waiting.at, *key));
         for (_, waiting) in awaiting {
-            self.end_awaited(waiting, ResetSent::Unknown, out);
+            let reset = waiting.reset.map_or(ResetSent::Unknown, ResetSent::Yes);
+            self.end_awaited(waiting, reset, Fate::Unknown, out);
         }
     }
 
@@ -180,9 +183,8 @@ impl Engine {
     }
 
     fn on_deadline(&mut self, Deadline { awake, key }: Deadline, out: &mut Vec<Row>) {
-        if let Some(waiting) = self.awaiting.remove(&key) {
-            let reset = self.no_reset_since(&waiting);
-            self.end_awaited(waiting, reset, out);
+        if self.awaiting.contains_key(&key) {
+            self.settle_awaiting(key, Fate::Kept, out);
         } else if self.early.get(&key).is_some_and(|early| early.gives_up_at == awake) {
             self.give_up_closing(key, self.deadlines.in_boot_time(awake), out);
         } else if key & MINI != 0
@@ -217,7 +219,7 @@ impl Engine {
         }
         let key = key(change.id);
         // A socket that is used again has sent by now what it was to send.
-        self.settle_awaiting(key, out);
+        self.settle_awaiting(key, Fate::Kept, out);
         let embryo = change.address.and_then(|address| self.embryos.remove(&address));
         let found = self.conns.find(key);
         let is_known = found.is_some() && !begins(change);
@@ -308,22 +310,25 @@ impl Engine {
 
     fn await_reset(&mut self, key: u64, conn: Conn, at: u64, alternatives: Alternatives, out: &mut Vec<Row>) {
         let held = self.teller.held(&conn, at);
-        let waiting = Awaiting { conn: Box::new(conn), at, held, alternatives, gaps: self.teller.gaps };
+        let waiting = Awaiting { conn: Box::new(conn), at, held, alternatives, reset: None, gaps: self.teller.gaps };
         if self.teller.config.resets {
             // An older answer of the kernel does not bring it back.
             self.inquiry.note_end(key);
             self.awaiting.insert(key, waiting);
             self.deadlines.push(at, RESET_FOLLOWS_NS, key);
         } else {
-            self.end_awaited(waiting, ResetSent::Unknown, out);
+            self.end_awaited(waiting, ResetSent::Unknown, Fate::Unknown, out);
         }
     }
 
     /// No reset follows any more that would have to do with this closing.
-    fn settle_awaiting(&mut self, key: u64, out: &mut Vec<Row>) {
+    fn settle_awaiting(&mut self, key: u64, fate: Fate, out: &mut Vec<Row>) {
         if let Some(waiting) = self.awaiting.remove(&key) {
-            let reset = self.no_reset_since(&waiting);
-            self.end_awaited(waiting, reset, out);
+            let reset = waiting.reset.map_or_else(|| self.no_reset_since(&waiting), ResetSent::Yes);
+            // What became of it may be among what was lost.
+            let is_whole = waiting.gaps == self.teller.gaps;
+            let fate = if fate == Fate::Kept && !is_whole { Fate::Unknown } else { fate };
+            self.end_awaited(waiting, reset, fate, out);
         }
     }
 
@@ -331,9 +336,9 @@ impl Engine {
         if waiting.gaps == self.teller.gaps { ResetSent::No } else { ResetSent::Unknown }
     }
 
-    fn end_awaited(&mut self, waiting: Awaiting, reset: ResetSent, out: &mut Vec<Row>) {
-        let Awaiting { mut conn, at, held, alternatives, .. } = waiting;
-        let ending = alternatives.resolve(reset);
+    fn end_awaited(&mut self, waiting: Awaiting, reset: ResetSent, fate: Fate, out: &mut Vec<Row>) {
+        let Awaiting { mut conn, at, held, alternatives, reset: reason, .. } = waiting;
+        let ending = alternatives.with_fate(fate, reason).resolve(reset);
         if let ResetSent::Yes(_) = reset {
             let closer = decide::closer_by_reset(ending.end, conn.state);
             conn.closer.get_or_insert(closer);
@@ -516,9 +521,13 @@ impl Engine {
     fn on_reset_sent(&mut self, at: u64, id: Id, reason: ResetReason, out: &mut Vec<Row>) {
         let key = key(id);
         for key in [key, key | MINI] {
-            if let Some(waiting) = self.awaiting.remove(&key) {
-                return self.end_awaited(waiting, ResetSent::Yes(reason), out);
+            let Some(waiting) = self.awaiting.get_mut(&key) else { continue };
+            if waiting.alternatives.await_fate() {
+                waiting.reset = Some(reason);
+            } else if let Some(waiting) = self.awaiting.remove(&key) {
+                self.end_awaited(waiting, ResetSent::Yes(reason), Fate::Unknown, out);
             }
+            return;
         }
         if let Some(conn) = self.conns.get_mut(key) {
             conn.set_reset(at, reason);
@@ -542,9 +551,9 @@ impl Engine {
         }
     }
 
-    fn on_destroyed(&mut self, at: u64, id: Id, out: &mut Vec<Row>) {
+    fn on_destroyed(&mut self, at: u64, id: Id, shut: Option<bool>, out: &mut Vec<Row>) {
         if self.awaiting.get(&key(id)).is_some_and(|waiting| waiting.alternatives.is_settled_by_destruction()) {
-            self.settle_awaiting(key(id), out);
+            self.settle_awaiting(key(id), Fate::Destroyed { shut }, out);
         }
         self.inquiry.note_end(key(id));
         // A full socket is gone after it was closed: what overtook the closing has not overtaken this.

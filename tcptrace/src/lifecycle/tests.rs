@@ -67,13 +67,38 @@ use script::{play, play_rows};
 )]
 #[case::disconnect_or_close_with_unread_data_after_such_a_shutdown(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd rcv sock; 3 FIN_WAIT1>FIN_WAIT2 snd rcv sock;
-     5 FIN_WAIT2>CLOSED task=7 snd rcv sock unread=10 rst",
+     5 FIN_WAIT2>CLOSED task=7 snd rcv sock unread=10 rst; 5 destroy shut",
     "client active unknown owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2"
 )]
 #[case::close_with_unread_data_after_a_shutdown_of_one_side(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd sock; 3 FIN_WAIT1>FIN_WAIT2 snd sock;
-     5 FIN_WAIT2>CLOSED task=7 snd rcv sock unread=10 rst",
+     5 FIN_WAIT2>CLOSED task=7 snd rcv sock unread=10 rst; 5 destroy shut",
     "client active reset_unread_data owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2"
+)]
+#[case::linger0_after_a_shutdown_of_one_side(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd sock; 3 FIN_WAIT1>FIN_WAIT2 snd sock;
+     5 FIN_WAIT2>CLOSED task=7 snd rcv sock linger0 rst; 5 destroy",
+    "client active reset_linger0 owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2"
+)]
+#[case::disconnect_after_shutdowns_of_either_side(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd sock; 3 FIN_WAIT1>FIN_WAIT2 snd sock;
+     5 FIN_WAIT2>CLOSED task=7 snd rcv sock linger0 rst; 6 destroy shut",
+    "client active disconnected owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2"
+)]
+#[case::disconnect_of_a_socket_that_is_kept(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd sock; 3 FIN_WAIT1>FIN_WAIT2 snd sock;
+     5 FIN_WAIT2>CLOSED task=7 snd rcv sock linger0 rst; 400 other destroy",
+    "client active disconnected owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2"
+)]
+#[case::unread_data_by_name(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd sock; 3 FIN_WAIT1>FIN_WAIT2 snd sock;
+     5 FIN_WAIT2>CLOSED task=7 snd rcv sock unread=10; 5 reset ABORT_ON_CLOSE; 5 destroy shut",
+    "client active reset_unread_data owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2"
+)]
+#[case::disconnect_with_unread_data_where_resets_are_named(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd sock; 3 FIN_WAIT1>FIN_WAIT2 snd sock;
+     5 FIN_WAIT2>CLOSED task=7 snd rcv sock unread=10; 5 reset STATE; 6 destroy shut",
+    "client active disconnected owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2"
 )]
 #[case::closed_in_repair_mode(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED syn; 5 ESTABLISHED>CLOSED task=8 snd rcv sock unread=3; 5 destroy",

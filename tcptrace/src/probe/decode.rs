@@ -63,7 +63,7 @@ impl Decoder {
                 let (task, end) = (self.task(&end.task), Some(self.end_facts(head, end)));
                 Event::Change(Change { task, end, ..self.change(head, id)? })
             }
-            kind::DESTROY => Event::Destroyed { at, id, task: self.task(read(tail)?) },
+            kind::DESTROY => Event::Destroyed { at, id, task: self.task(read(tail)?), shut: both_shut(head.flags) },
             kind::RESET_SENT => Event::ResetSent { at, id, reason: self.reset_reason(head.extra) },
             kind::RESET_RECEIVED => Event::ResetReceived { at, id },
             kind::MINI_EXPIRED => Event::Mini(self.mini(head, id, MiniEvent::Expired)?),
@@ -196,6 +196,12 @@ fn tuple(head: &Head) -> Tuple {
         local_port: head.local_port,
         remote_port: head.remote_port,
     }
+}
+
+/// Whether a socket is shut down in both directions; `None` where the hook shows no facts.
+fn both_shut(flags: u8) -> Option<bool> {
+    const BOTH: u8 = flag::RCV_SHUTDOWN | flag::SEND_SHUTDOWN;
+    (flags & flag::BARE == 0).then_some(flags & BOTH == BOTH)
 }
 
 fn flags(head: &Head) -> Flags {

@@ -219,6 +219,7 @@ impl<'a> Types<'a> {
                 "ABORT_ON_LINGER" => ResetReason::AbortOnLinger,
                 "ABORT_ON_MEMORY" => ResetReason::AbortOnMemory,
                 "KEEPALIVE_TIMEOUT" => ResetReason::KeepaliveTimeout,
+                "STATE" | "DISCONNECT_WITH_DATA" => ResetReason::State,
                 _ => ResetReason::Other,
             };
         }

@@ -102,8 +102,8 @@ impl Decoder {
             kind::TASK => return self.introduce(body).map(|_| ()),
             kind::CHANGE | kind::CHANGE_WITH_ADDRESS | kind::CLOSING => return self.put_change(kind, body, items),
             kind::DESTROYED => {
-                let (at, id, task, _) = self.act(body)?;
-                Event::Destroyed { at, id, task }
+                let (at, id, task, shut) = self.act(body)?;
+                Event::Destroyed { at, id, task, shut: wire::shut_from(shut) }
             }
             kind::ACCEPTED => {
                 let (at, id, task, fd) = self.act(body)?;

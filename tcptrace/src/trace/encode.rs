@@ -268,7 +268,7 @@ impl Encoder {
         self.period = Some((first.min(at), last.max(at)));
         match *event {
             Event::Change(ref change) => self.change(change),
-            Event::Destroyed { id, task, .. } => self.act(kind::DESTROYED, at, id, task, 0),
+            Event::Destroyed { id, task, shut, .. } => self.act(kind::DESTROYED, at, id, task, wire::shut_to(shut)),
             Event::Accepted { id, task, fd, .. } => self.act(kind::ACCEPTED, at, id, Some(task), fd),
             Event::ResetSent { id, reason, .. } => {
                 self.act(kind::RESET_SENT, at, id, None, u32::from(wire::reason_to(reason)));

@@ -174,8 +174,8 @@ fn minis() -> impl Strategy<Value = Mini> {
 }
 
 fn reasons() -> impl Strategy<Value = ResetReason> {
-    use ResetReason::{AbortOnClose, AbortOnData, AbortOnLinger, AbortOnMemory, KeepaliveTimeout, Other};
-    prop::sample::select(vec![Other, AbortOnData, AbortOnClose, AbortOnLinger, AbortOnMemory, KeepaliveTimeout])
+    use ResetReason::{AbortOnClose, AbortOnData, AbortOnLinger, AbortOnMemory, KeepaliveTimeout, Other, State};
+    prop::sample::select(vec![Other, AbortOnData, AbortOnClose, AbortOnLinger, AbortOnMemory, KeepaliveTimeout, State])
 }
 
 fn events() -> impl Strategy<Value = Event> {
@@ -193,7 +193,12 @@ fn events() -> impl Strategy<Value = Event> {
     });
     prop_oneof![
         changes().prop_map(Event::Change),
-        (times(), ids(), tasks()).prop_map(|(at, id, task)| Event::Destroyed { at, id, task }),
+        (times(), ids(), tasks(), any::<Option<bool>>()).prop_map(|(at, id, task, shut)| Event::Destroyed {
+            at,
+            id,
+            task,
+            shut
+        }),
         (times(), ids(), task(), any::<u32>()).prop_map(|(at, id, task, fd)| Event::Accepted { at, id, task, fd }),
         found().prop_map(Event::Found),
         (found(), task(), any::<u32>()).prop_map(|(found, task, fd)| Event::Holder(Holder { found, task, fd })),
@@ -497,7 +502,7 @@ fn a_block_that_is_taken_back_leaves_no_gap() {
 #[test]
 fn reading_goes_on_behind_a_block_of_others() {
     let mut blocks = sample();
-    let gone = |at, id| Item::Event(Event::Destroyed { at, id: Id::Cookie(id), task: None });
+    let gone = |at, id| Item::Event(Event::Destroyed { at, id: Id::Cookie(id), task: None, shut: None });
     blocks.push(vec![gone(4_000_000, 1), gone(4_000_001, 3)]);
     blocks.push(vec![gone(5_000_000, 2)]);
     let ends = |row: &Row| matches!(row, Row::Connection(row) if row.stuck.is_none() && row.closed_ns == 5_000_000);

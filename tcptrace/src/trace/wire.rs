@@ -262,6 +262,23 @@ pub(super) struct Mark {
     pub(super) number: u64,
 }
 
+/// Whether a socket was shut down when it was destroyed, as the number of [`Act`]; traces of before say 0.
+pub(in super::super) fn shut_to(shut: Option<bool>) -> u32 {
+    match shut {
+        None => 0,
+        Some(false) => 1,
+        Some(true) => 2,
+    }
+}
+
+pub(in super::super) fn shut_from(number: u32) -> Option<bool> {
+    match number {
+        1 => Some(false),
+        2 => Some(true),
+        _ => None,
+    }
+}
+
 numbers!(state_to, state_from, State,
     State::Closed => 0 = State::Closed,
     State::Listen => 1 = State::Listen,
@@ -283,6 +300,7 @@ numbers!(reason_to, reason_from, ResetReason,
     ResetReason::AbortOnLinger => 3 = ResetReason::AbortOnLinger,
     ResetReason::AbortOnMemory => 4 = ResetReason::AbortOnMemory,
     ResetReason::KeepaliveTimeout => 5 = ResetReason::KeepaliveTimeout,
+    ResetReason::State => 6 = ResetReason::State,
 );
 
 numbers!(cause_to, cause_from, Cause,

@@ -1,5 +1,9 @@
 //! One end of a life: a process that does its part of the script, and logs every call.
 
+pub(crate) mod resume;
+mod rules;
+mod share;
+
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -20,7 +24,8 @@ use nix::sys::time::{TimeVal, TimeValLike as _};
 use nix::unistd::{ForkResult, alarm, fork, pipe, read};
 
 use super::log::{Call, now};
-use super::script::{Action, Family, Life, Who};
+use super::rules::Verdict;
+use super::script::{Action, Family, Life, Place, Who};
 
 /// Where every server listens, each at an address of its own.
 pub(super) const PORT: u16 = 7_000;
@@ -30,15 +35,39 @@ const PATIENCE: i64 = 400;
 const LIMIT: u32 = 30;
 
 /// Where the server of a life listens, as its own socket has it.
-pub(super) fn server_address(family: Family, life: usize) -> SocketAddr {
-    let number = u32::try_from(life).unwrap_or(u32::MAX);
-    let v4 = Ipv4Addr::from(0x7f01_0000 + number);
-    let ip: IpAddr = match family {
+pub(super) fn server_address(life: &Life, index: usize) -> SocketAddr {
+    let number = u32::try_from(index).unwrap_or(u32::MAX);
+    let (v4, v6) = match life.place {
+        Place::Loopback => (0x7f01_0000, 0xfd00),
+        Place::Veth => (0x0a40_0000, 0xfd01),
+        Place::Relay => (0x0a42_0000, 0xfd03),
+    };
+    let v4 = Ipv4Addr::from(v4 + number);
+    let ip: IpAddr = match life.family {
         Family::V4 => v4.into(),
         Family::Mapped => v4.to_ipv6_mapped().into(),
-        Family::V6 => Ipv6Addr::from((0xfd00_u128 << 112) | (1 << 32) | u128::from(number)).into(),
+        Family::V6 => Ipv6Addr::from((v6 << 112) | (1 << 32) | u128::from(number)).into(),
     };
     SocketAddr::new(ip, PORT)
+}
+
+/// The life that a server with this address is of.
+pub(super) fn life_at(server: IpAddr) -> Option<usize> {
+    let number = match server.to_canonical() {
+        IpAddr::V4(v4) => match u32::from(v4) >> 16 {
+            0x7f01 | 0x0a40 | 0x0a42 => u32::from(v4) & 0xffff,
+            _ => return None,
+        },
+        IpAddr::V6(v6) => u32::try_from(u128::from(v6) & 0xffff_ffff).ok()?,
+    };
+    usize::try_from(number).ok()
+}
+
+/// What all actors write to.
+#[derive(Clone, Copy)]
+pub(super) struct Shared<'a> {
+    pub(super) log: &'a File,
+    pub(super) relay: &'a File,
 }
 
 /// One end.
@@ -48,7 +77,9 @@ pub(super) struct Actor<'life> {
     who: Who,
     /// Through which the other end says that it has done a step.
     peer: OwnedFd,
-    log: &'life File,
+    shared: Shared<'life>,
+    /// The step that it does, or does next.
+    at: usize,
     listener: Option<OwnedFd>,
     /// Descriptors of its socket.
     sockets: Vec<OwnedFd>,
@@ -57,25 +88,26 @@ pub(super) struct Actor<'life> {
     remote: Option<SocketAddr>,
     /// Steps that the other end has said it has done.
     heard: usize,
-    /// Kinds of segments to it that are dropped.
-    dropped: u32,
+    /// Kinds of segments to it for which there are rules, by verdict.
+    rules: [u32; 3],
 }
 
 impl<'life> Actor<'life> {
-    pub(super) fn new(index: usize, life: &'life Life, who: Who, peer: OwnedFd, log: &'life File) -> Self {
+    pub(super) fn new(index: usize, life: &'life Life, who: Who, peer: OwnedFd, shared: Shared<'life>) -> Self {
         Self {
             index,
             life,
             who,
             peer,
-            log,
+            shared,
+            at: 0,
             listener: None,
             sockets: Vec::new(),
             cookie: 0,
             local: None,
             remote: None,
             heard: 0,
-            dropped: 0,
+            rules: [0; 3],
         }
     }
 
@@ -86,13 +118,22 @@ impl<'life> Actor<'life> {
             self.call("listen", Self::listen);
             self.say_done();
         }
+        self.go_on()
+    }
+
+    fn go_on(mut self) -> ! {
         // The server listens before anything else happens.
         let mut expected = usize::from(self.who == Who::Client);
-        for step in &self.life.steps {
+        let next = self.at;
+        for (at, step) in self.life.steps.iter().enumerate() {
             if step.who != self.who {
                 expected += usize::from(step.awaited);
                 continue;
             }
+            if at < next {
+                continue;
+            }
+            self.at = at;
             self.hear(expected);
             sleep(Duration::from_millis(step.wait_ms.into()));
             self.act(step.action);
@@ -131,8 +172,14 @@ impl<'life> Actor<'life> {
                 self.close_all();
                 self.connect(action.name(), None, Some(bytes));
             }
-            Action::Drop(kinds) => self.call(action.name(), |actor| actor.drop_segments(kinds)),
-            Action::Undrop => self.call(action.name(), Self::drop_no_more),
+            Action::Drop(kinds) => self.call(action.name(), |actor| actor.set_rule(Verdict::Drop, kinds)),
+            Action::Reject(kinds) => self.call(action.name(), |actor| actor.set_rule(Verdict::Reject, kinds)),
+            Action::Unreach(kinds) => self.call(action.name(), |actor| actor.set_rule(Verdict::Unreach, kinds)),
+            Action::Undrop => self.call(action.name(), Self::forget_rules),
+            Action::Hold { kinds, ms } => self.call(action.name(), |actor| actor.hold(kinds, ms)),
+            Action::Share => self.share(),
+            // If that succeeds, the other program says so.
+            Action::Exec => self.call(action.name(), |actor| actor.exec()),
             Action::Reconnect => {
                 self.close_all();
                 let from = self.local;
@@ -200,7 +247,7 @@ impl<'life> Actor<'life> {
             remote: self.remote,
             number,
         };
-        call.write(self.log);
+        call.write(self.shared.log);
     }
 
     fn call(&mut self, name: &str, what: impl FnOnce(&mut Self) -> Result<u64, Errno>) {
@@ -219,9 +266,12 @@ impl<'life> Actor<'life> {
     }
 
     fn listen(&mut self) -> Result<u64, Errno> {
-        let address = server_address(self.life.family, self.index);
+        let address = server_address(self.life, self.index);
         let socket = new_socket(self.life.family)?;
         setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+        if self.life.steps.iter().any(|step| step.action == Action::Share) {
+            setsockopt(&socket, sockopt::ReusePort, &true)?;
+        }
         bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
         listen(&socket, Backlog::new(64)?)?;
         self.listener = Some(socket);
@@ -242,7 +292,7 @@ impl<'life> Actor<'life> {
     }
 
     fn connect(&mut self, name: &str, from: Option<SocketAddr>, with: Option<u32>) {
-        let to = server_address(self.life.family, self.index);
+        let to = server_address(self.life, self.index);
         let begun = now();
         let result = self.connect_to(to, from, with);
         self.name_ends();
@@ -357,33 +407,6 @@ impl<'life> Actor<'life> {
         let result = unsafe { libc::connect(self.socket()?.as_raw_fd(), &raw const nowhere, length) };
         Errno::result(result)?;
         Ok(0)
-    }
-
-    fn drop_segments(&mut self, kinds: u32) -> Result<u64, Errno> {
-        let added = kinds & !self.dropped;
-        self.change_rules("add", added)?;
-        self.dropped |= kinds;
-        Ok(kinds.into())
-    }
-
-    fn drop_no_more(&mut self) -> Result<u64, Errno> {
-        self.change_rules("delete", self.dropped)?;
-        self.dropped = 0;
-        Ok(0)
-    }
-
-    fn change_rules(&self, verb: &str, kinds: u32) -> Result<(), Errno> {
-        let IpAddr::V4(address) = canonical(server_address(self.life.family, self.index)).ip() else {
-            return Err(Errno::EAFNOSUPPORT);
-        };
-        let who = self.who.letter();
-        let of = |kind: &u32| format!("{verb} element inet oracle {who}{kind} {{ {address} }};");
-        let changes: String = [1, 2, 4, 8].iter().filter(|kind| kinds & **kind != 0).map(of).collect();
-        if changes.is_empty() {
-            return Err(Errno::EEXIST);
-        }
-        let status = Command::new("nft").arg(changes).stdin(Stdio::null()).stderr(Stdio::null()).status();
-        if status.is_ok_and(|status| status.success()) { Ok(()) } else { Err(Errno::EINVAL) }
     }
 
     /// Returns the process that did it.

@@ -1,5 +1,8 @@
 //! Rows beside what the witnesses say.
 
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
 use serde_json::Value;
 
 use super::destroyed::Counted;
@@ -60,9 +63,9 @@ impl Compared {
         }
     }
 
-    /// The kernel has kept events of this life from every eBPF program.
-    pub(super) fn excuse_hidden(&mut self) {
-        for finding in self.findings.iter_mut().filter(|finding| finding.kind == Kind::Wrong) {
+    /// The kernel has kept events of this end from every eBPF program.
+    fn excuse_hidden(&mut self, from: usize) {
+        for finding in self.findings[from..].iter_mut().filter(|finding| finding.kind == Kind::Wrong) {
             finding.kind = Kind::Unknown;
             finding.what += ", with events that this kernel keeps from every program (process 1)";
         }
@@ -74,11 +77,12 @@ impl Compared {
     }
 }
 
-/// Compares the rows of a life with its ends.
-pub(super) fn life(expected: &[Expected], rows: &[Row]) -> Compared {
+/// Compares the rows of a life with its ends. Of some sockets, the kernel has kept events from every eBPF program.
+pub(super) fn life(expected: &[Expected], rows: &[Row], hidden: &HashSet<(SocketAddr, SocketAddr)>) -> Compared {
     let mut compared = Compared::default();
     let mut left: Vec<&Row> = rows.iter().collect();
     for end in expected {
+        let before = compared.findings.len();
         let best = left
             .iter()
             .enumerate()
@@ -94,9 +98,16 @@ pub(super) fn life(expected: &[Expected], rows: &[Row]) -> Compared {
                 compared.note(Kind::Wrong, format!("{} missing", side(end.who)), format!("{end:?}"));
             }
         }
+        if end.local.is_some_and(|local| hidden.contains(&(local, end.remote))) {
+            compared.excuse_hidden(before);
+        }
     }
     for row in left {
+        let before = compared.findings.len();
         compared.note(Kind::Wrong, "row invented", row.value.to_string());
+        if hidden.contains(&(row.local, row.remote)) {
+            compared.excuse_hidden(before);
+        }
     }
     compared
 }

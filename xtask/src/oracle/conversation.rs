@@ -5,10 +5,17 @@ use std::net::SocketAddr;
 
 use super::log::Call;
 use super::packets::{ACK, FIN, Packet, RST, SYN};
+use super::rules::Verdict;
 use super::script::Who;
 
 /// Rules for segments that have neither FIN nor SYN nor RST.
 pub(super) const REST: u64 = 8;
+
+/// By what kinds of rules a segment with these flags is met: those for FIN, for SYN, for RST, and for all else.
+pub(super) fn kinds(flags: u8) -> u64 {
+    let kinds = u64::from(flags & (FIN | SYN | RST));
+    if kinds == 0 { REST } else { kinds }
+}
 
 /// A segment.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,6 +27,10 @@ pub(super) struct Segment {
     pub(super) ack: u32,
     pub(super) flags: u8,
     pub(super) len: u32,
+    /// Whether a rule made it, as an answer, and not the socket.
+    pub(super) is_by_rule: bool,
+    /// Whether a rule answered it with an ICMP error.
+    pub(super) is_unreachable: bool,
 }
 
 impl Segment {
@@ -27,10 +38,13 @@ impl Segment {
         self.flags & flag != 0
     }
 
-    /// By what kinds of rules it is dropped: those for FIN, for SYN, for RST, and for all else.
     fn kinds(&self) -> u64 {
-        let kinds = u64::from(self.flags & (FIN | SYN | RST));
-        if kinds == 0 { REST } else { kinds }
+        kinds(self.flags)
+    }
+
+    /// Whether a call made it: one that a segment draws acknowledges nothing, unless that segment did not either.
+    pub(super) fn is_active_reset(&self) -> bool {
+        self.is(RST) && self.is(ACK)
     }
 
     /// How much of the sequence space it takes.
@@ -47,8 +61,8 @@ pub(super) struct Conversation {
     pub(super) segments: Vec<Segment>,
     /// When the next one between the same ends began.
     pub(super) next: Option<u64>,
-    /// Whether a segment came just when a rule was set that drops such.
-    pub(super) is_ambiguous: bool,
+    /// Why nobody can tell what became of it.
+    pub(super) doubt: Option<&'static str>,
 }
 
 impl Conversation {
@@ -71,7 +85,7 @@ impl Conversation {
         let confirms = |segment: &&Segment| {
             segment.is(ACK) && !segment.is(SYN) && segment.ack.wrapping_sub(server) >= 1 && segment.received.is_some()
         };
-        let first = self.of(Who::Client).find(confirms)?;
+        let first = self.of(Who::Client).filter(confirms).min_by_key(|segment| segment.received)?;
         if first.is(RST) { None } else { first.received }
     }
 }
@@ -83,7 +97,7 @@ impl Conversation {
         let took = |segment: &&Segment| {
             segment.is(SYN) && segment.len > 0 && answer.ack == segment.seq.wrapping_add(segment.space())
         };
-        let syn = self.of(Who::Client).find(took).and_then(|syn| syn.received);
+        let syn = self.of(Who::Client).filter(took).filter_map(|syn| syn.received).min();
         syn.or_else(|| self.accepted_by_server())
     }
 
@@ -100,19 +114,54 @@ impl Conversation {
 
     /// Forgets that segments came which a rule dropped after the packet socket saw them.
     pub(super) fn drop_by_rules(&mut self, calls: &[Call]) {
-        for (at, rule) in calls.iter().enumerate().filter(|(_, call)| call.name == "drop" && call.errno == 0) {
-            let ends = calls[at..].iter().find(|call| call.name == "undrop" && call.who == rule.who);
-            let (begin, begun) = (rule.from, rule.to.unwrap_or(u64::MAX));
-            let (end, ended) = ends.map_or((u64::MAX, u64::MAX), |call| (call.from, call.to.unwrap_or(u64::MAX)));
-            let is_dropped = |segment: &Segment| segment.from != rule.who && rule.number & segment.kinds() != 0;
-            for segment in self.segments.iter_mut().filter(|segment| is_dropped(segment)) {
-                let Some(received) = segment.received else { continue };
-                if received >= begun && received <= end {
-                    segment.received = None;
-                } else if received >= begin && received <= ended {
-                    self.is_ambiguous = true;
-                }
+        for verdict in Verdict::ALL {
+            let is_it = |call: &&Call| call.name == verdict.name() && call.errno == 0;
+            for rule in calls.iter().filter(is_it) {
+                self.apply(verdict, rule, calls);
             }
+        }
+        let first = self.initial(Who::Server);
+        if self.of(Who::Server).any(|segment| segment.is(SYN) && Some(segment.seq) != first) {
+            self.doubt.get_or_insert("a server that was asked twice");
+        }
+    }
+
+    fn apply(&mut self, verdict: Verdict, rule: &Call, calls: &[Call]) {
+        let is_end = |call: &&Call| call.name == "undrop" && call.who == rule.who && call.from >= rule.from;
+        let ends = calls.iter().find(is_end);
+        let (begin, begun) = (rule.from, rule.to.unwrap_or(u64::MAX));
+        let (end, ended) = ends.map_or((u64::MAX, u64::MAX), |call| (call.from, call.to.unwrap_or(u64::MAX)));
+        for at in 0..self.segments.len() {
+            let segment = self.segments[at];
+            let Some(received) = segment.received else { continue };
+            if segment.from == rule.who || rule.number & segment.kinds() == 0 {
+                continue;
+            }
+            if received >= begun && received <= end {
+                self.segments[at].received = None;
+                self.segments[at].is_unreachable = verdict == Verdict::Unreach;
+                if verdict == Verdict::Reject {
+                    self.note_answer(&segment, received);
+                }
+            } else if received >= begin && received <= ended {
+                self.doubt.get_or_insert("a segment that came while a rule was set");
+            }
+        }
+    }
+
+    /// Finds the reset by which a rule answered (`nf_reject_ip_tcphdr_put`, net/ipv4/netfilter/nf_reject_ipv4.c).
+    fn note_answer(&mut self, rejected: &Segment, at: u64) {
+        let (seq, ack) =
+            if rejected.is(ACK) { (rejected.ack, 0) } else { (0, rejected.seq.wrapping_add(rejected.space())) };
+        let is_it = |segment: &&mut Segment| {
+            segment.from != rejected.from
+                && segment.is(RST)
+                && !segment.is_by_rule
+                && (segment.seq, segment.ack) == (seq, ack)
+                && segment.sent >= at
+        };
+        if let Some(answer) = self.segments.iter_mut().find(is_it) {
+            answer.is_by_rule = true;
         }
     }
 }
@@ -139,12 +188,22 @@ pub(super) fn sort(packets: &[Packet]) -> HashMap<SocketAddr, Vec<Conversation>>
             if let Some(at) = latest {
                 conversations[at].next = Some(packet.at);
             }
-            conversations.push(Conversation { client, server, segments: Vec::new(), next: None, is_ambiguous: false });
+            conversations.push(Conversation { client, server, segments: Vec::new(), next: None, doubt: None });
         }
         let at = if is_new { Some(conversations.len() - 1) } else { current };
         if let Some(at) = at {
             let Packet { at: sent, seq, ack, flags, len, .. } = *packet;
-            conversations[at].segments.push(Segment { from: who, sent, received: None, seq, ack, flags, len });
+            conversations[at].segments.push(Segment {
+                from: who,
+                sent,
+                received: None,
+                seq,
+                ack,
+                flags,
+                len,
+                is_by_rule: false,
+                is_unreachable: false,
+            });
         }
     }
     servers
@@ -167,6 +226,6 @@ fn note_received(conversation: &mut Conversation, who: Who, packet: &Packet) {
             && (segment.seq, segment.ack, segment.flags, segment.len) == of_packet
     };
     if let Some(segment) = conversation.segments.iter_mut().find(is_it) {
-        segment.received = Some(packet.at);
+        segment.received = Some(packet.at.max(segment.sent));
     }
 }

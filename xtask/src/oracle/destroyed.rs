@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -42,13 +43,13 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Begins in the network namespace of this process.
-    pub(super) fn start(pid: u32) -> Result<Self> {
+    /// Begins in this network namespace.
+    pub(super) fn start(namespace: PathBuf) -> Result<Self> {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         let (ready, is_ready) = std::sync::mpsc::channel();
         let reader = thread::spawn(move || {
-            let socket = open(pid);
+            let socket = open(&namespace);
             // Whoever waits for it is there.
             let _ = ready.send(());
             read(&socket?, &over)
@@ -64,8 +65,8 @@ impl Listener {
     }
 }
 
-fn open(pid: u32) -> Result<OwnedFd> {
-    let namespace = File::open(format!("/proc/{pid}/ns/net")).context("cannot find the network namespace")?;
+fn open(namespace: &Path) -> Result<OwnedFd> {
+    let namespace = File::open(namespace).context("cannot find the network namespace")?;
     setns(namespace, CloneFlags::CLONE_NEWNET).context("cannot enter the network namespace")?;
     // SAFETY: socket(2) takes no pointers.
     let raw = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, NETLINK_SOCK_DIAG) };

@@ -4,6 +4,7 @@ use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -50,16 +51,18 @@ pub(super) struct Seen {
     pub(super) packets: Vec<Packet>,
     /// Those that there was no room for.
     pub(super) dropped: u32,
+    /// What the kernel counted: connections that were begun, and those that were accepted.
+    pub(super) opens: [u64; 2],
 }
 
 impl Capture {
-    /// Begins in the network namespace of this process.
-    pub(super) fn start(pid: u32) -> Result<Self> {
+    /// Begins in this network namespace.
+    pub(super) fn start(namespace: PathBuf) -> Result<Self> {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         let (ready, is_ready) = std::sync::mpsc::channel();
         let reader = thread::spawn(move || {
-            let socket = open(pid)?;
+            let socket = open(&namespace)?;
             // Whoever waits for it is there.
             let _ = ready.send(());
             read(&socket, &over)
@@ -80,8 +83,8 @@ impl Capture {
     }
 }
 
-fn open(pid: u32) -> Result<OwnedFd> {
-    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).context("cannot find the network namespace")?;
+fn open(namespace: &Path) -> Result<OwnedFd> {
+    let namespace = std::fs::File::open(namespace).context("cannot find the network namespace")?;
     setns(namespace, CloneFlags::CLONE_NEWNET).context("cannot enter the network namespace")?;
     let all = libc::c_int::from(u16::try_from(libc::ETH_P_ALL)?.to_be());
     // SAFETY: socket(2) takes no pointers.
@@ -107,15 +110,38 @@ fn read(socket: &OwnedFd, is_over: &AtomicBool) -> Result<Seen> {
         let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one pollfd, which lives until the call returns.
         unsafe { libc::poll(&raw mut poll, 1, 50) };
-        let since_boot = clock(ClockId::CLOCK_REALTIME).saturating_sub(clock(ClockId::CLOCK_BOOTTIME));
+        let since_boot = since_boot();
         while let Some(packet) = receive(socket, since_boot)? {
             packets.extend(packet);
         }
         // All that came before the word did is read.
         if was_over {
-            return Ok(Seen { packets, dropped: dropped(socket)? });
+            return Ok(Seen { packets, dropped: dropped(socket)?, opens: opens()? });
         }
     }
+}
+
+/// In the network namespace of this thread.
+fn opens() -> Result<[u64; 2]> {
+    let snmp = std::fs::read_to_string("/proc/thread-self/net/snmp").context("cannot read counters")?;
+    let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:"));
+    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let of = |name: &str| {
+        let at = names.split(' ').position(|word| word == name)?;
+        values.split(' ').nth(at)?.parse().ok()
+    };
+    Ok([of("ActiveOpens").unwrap_or(0), of("PassiveOpens").unwrap_or(0)])
+}
+
+/// How far the clock that packets are stamped by is ahead: between readings that nothing came between.
+fn since_boot() -> u64 {
+    let reading = || {
+        let before = clock(ClockId::CLOCK_BOOTTIME);
+        let real = clock(ClockId::CLOCK_REALTIME);
+        let after = clock(ClockId::CLOCK_BOOTTIME);
+        (after.saturating_sub(before), real.saturating_sub(before + after.saturating_sub(before) / 2))
+    };
+    (0..16).map(|_| reading()).min().map_or(0, |(_, ahead)| ahead)
 }
 
 fn dropped(socket: &OwnedFd) -> Result<u32> {
@@ -176,7 +202,8 @@ fn timestamp(message: &libc::msghdr) -> Option<u64> {
     Some(u64::try_from(at.tv_sec).ok()? * 1_000_000_000 + u64::try_from(at.tv_nsec).ok()?)
 }
 
-fn parse(data: &[u8], at: u64, is_outgoing: bool) -> Option<Packet> {
+/// A packet without a header of its link; `None` if it is not TCP.
+pub(super) fn parse(data: &[u8], at: u64, is_outgoing: bool) -> Option<Packet> {
     let u16_at = |at: usize| Some(u16::from_be_bytes(data.get(at..at + 2)?.try_into().ok()?));
     let u32_at = |at: usize| Some(u32::from_be_bytes(data.get(at..at + 4)?.try_into().ok()?));
     let (tcp, total, [from, to]): (usize, u32, [IpAddr; 2]) = match data.first()? >> 4 {

@@ -1,7 +1,8 @@
-//! The hidden subcommand that makes lives: in a network namespace of its own, which stays until it is told to go.
+//! The hidden subcommand that makes lives: in two network namespaces of its own, which stay until it is told to go.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, Read as _, stdin};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,27 +10,31 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::wait::wait;
 use nix::unistd::{ForkResult, fork};
 use serde_json::json;
 
-use super::actor::{Actor, PORT};
-use super::script::{Life, Who};
+use super::actor::{Actor, Shared};
+use super::rules;
+use super::script::{Life, Place, Who};
 use crate::command;
 use crate::stress::load::{enter_new_namespace, say};
 
 /// How long an orphan waits for the peer's FIN in these namespaces.
 pub(super) const FIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Nobody waits long for a peer that does not answer, and every SYN may bring data.
-const SETTINGS: [(&str, &str); 5] = [
-    ("tcp_fin_timeout", "2"),
-    ("tcp_syn_retries", "1"),
-    ("tcp_retries2", "3"),
-    ("tcp_orphan_retries", "2"),
-    ("tcp_fastopen", "1543"),
+/// Nobody waits long for a peer that does not answer, every SYN may bring data, and servers need only a route to their
+/// addresses.
+const SETTINGS: [(&str, &str); 6] = [
+    ("ipv4/tcp_fin_timeout", "2"),
+    ("ipv4/tcp_syn_retries", "1"),
+    ("ipv4/tcp_retries2", "3"),
+    ("ipv4/tcp_orphan_retries", "2"),
+    ("ipv4/tcp_fastopen", "1543"),
+    ("ipv6/ip_nonlocal_bind", "1"),
 ];
 
 /// Options of the hidden subcommand.
@@ -48,28 +53,31 @@ pub(crate) struct Args {
 
 /// Makes the lives.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    enter_new_namespace()?;
-    command::output(Command::new("ip").args(["-6", "addr", "add", "fd00::1/128", "dev", "lo", "nodad"]))?;
-    command::output(Command::new("ip").args(["-6", "route", "add", "local", "fd00::/64", "dev", "lo"]))?;
-    for (name, value) in SETTINGS {
-        let path = format!("/proc/sys/net/ipv4/{name}");
-        fs::write(&path, value).with_context(|| format!("cannot write {path}"))?;
-    }
-    command::output(Command::new("nft").arg(rules())).context("cannot set rules: nftables is needed")?;
+    let clients = new_namespace()?;
+    let servers = new_namespace()?;
+    join(&servers, &clients)?;
+    let (orders, relay) = std::io::pipe().context("cannot make a pipe")?;
+    let relay = File::from(OwnedFd::from(relay));
     // Actors' children are waited for as actors are.
     set_child_subreaper(true).context("cannot wait for orphans")?;
     let scripts = fs::read_to_string(&args.scripts).context("cannot read the scripts")?;
     let lives: Vec<Life> = scripts.lines().map(str::parse).collect::<Result<_>>()?;
     let log = OpenOptions::new().create(true).append(true).open(&args.log).context("cannot write the log")?;
-    let netns = fs::metadata("/proc/thread-self/ns/net").context("cannot look at the network namespace")?.ino();
-    say(&json!({ "netns": netns, "ports": [] }))?;
+    let number = |of: &File| Ok::<_, anyhow::Error>(of.metadata().context("cannot look at a network namespace")?.ino());
+    say(&json!({
+        "netns": number(&servers)?,
+        "ports": [],
+        "clients": { "netns": number(&clients)?, "fd": clients.as_raw_fd() },
+        "orders": orders.as_raw_fd(),
+    }))?;
     let mut input = BufReader::new(stdin());
     std::io::BufRead::read_line(&mut input, &mut String::new()).context("nobody says when to begin")?;
     let begun = Instant::now();
     for (index, life) in lives.iter().enumerate() {
         let index_f = f64::from(u32::try_from(index)?);
         sleep(Duration::from_secs_f64(index_f / args.rate).saturating_sub(begun.elapsed()));
-        play(index, life, &log).with_context(|| format!("cannot begin life {index}"))?;
+        play(index, life, Shared { log: &log, relay: &relay }, &clients)
+            .with_context(|| format!("cannot begin life {index}"))?;
     }
     while wait().is_ok() {}
     say(&json!({ "connections": lives.len(), "seconds": begun.elapsed().as_secs_f64() }))?;
@@ -77,7 +85,39 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn play(index: usize, life: &Life, log: &File) -> Result<()> {
+/// Enters another network namespace, with the settings that lives need.
+fn new_namespace() -> Result<File> {
+    enter_new_namespace()?;
+    for (name, value) in SETTINGS {
+        let path = format!("/proc/sys/net/{name}");
+        fs::write(&path, value).with_context(|| format!("cannot write {path}"))?;
+    }
+    command::output(Command::new("nft").arg(rules::table())).context("cannot set rules: nftables is needed")?;
+    File::open("/proc/thread-self/ns/net").context("cannot look at the network namespace")
+}
+
+/// Joins the two by a veth pair, and stays where the servers are.
+fn join(servers: &File, clients: &File) -> Result<()> {
+    let ip = |line: &str| command::output(Command::new("ip").args(line.split(' '))).map(drop);
+    let other = format!("/proc/{}/fd/{}", std::process::id(), clients.as_raw_fd());
+    ip("-6 addr add fd00::1/128 dev lo nodad")?;
+    ip("-6 route add local fd00::/64 dev lo")?;
+    ip(&format!("link add servers type veth peer name clients netns {other}"))?;
+    ip("addr add 10.65.0.2/30 dev servers")?;
+    ip("-6 addr add fd02::2/64 dev servers nodad")?;
+    ip("link set servers mtu 60000 up")?;
+    ip("route add local 10.64.0.0/16 dev lo")?;
+    ip("-6 route add local fd01::/64 dev lo")?;
+    setns(clients, CloneFlags::CLONE_NEWNET).context("cannot enter a network namespace")?;
+    ip("addr add 10.65.0.1/30 dev clients")?;
+    ip("-6 addr add fd02::1/64 dev clients nodad")?;
+    ip("link set clients mtu 60000 up")?;
+    ip("route add 10.64.0.0/16 via 10.65.0.2")?;
+    ip("-6 route add fd01::/64 via fd02::2")?;
+    setns(servers, CloneFlags::CLONE_NEWNET).context("cannot go back to a network namespace")
+}
+
+fn play(index: usize, life: &Life, shared: Shared, clients: &File) -> Result<()> {
     let (client, server) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
     let mut ends = [(Who::Server, Some(server)), (Who::Client, Some(client))];
     for at in 0..ends.len() {
@@ -86,23 +126,12 @@ fn play(index: usize, life: &Life, log: &File) -> Result<()> {
             let (who, own) = (ends[at].0, ends[at].1.take());
             // The other end hears of this one's death: nobody else has it.
             ends.iter_mut().for_each(|(_, end)| drop(end.take()));
-            Actor::new(index, life, who, own.context("an actor has one end")?, log).play();
+            if who == Who::Client && life.place != Place::Loopback {
+                setns(clients, CloneFlags::CLONE_NEWNET)?;
+            }
+            Actor::new(index, life, who, own.context("an actor has one end")?, shared).play();
         }
         ends[at].1 = None;
     }
     Ok(())
-}
-
-/// For either end a set for each kind of segments: servers' addresses, to or from which such are dropped.
-fn rules() -> String {
-    let mut sets = String::new();
-    let mut chain = String::new();
-    for (end, port, address) in [("s", "dport", "daddr"), ("c", "sport", "saddr")] {
-        let kinds = [(1, "fin == fin"), (2, "syn == syn"), (4, "rst == rst"), (8, "(fin|syn|rst) == 0")];
-        for (kind, flags) in kinds {
-            sets += &format!("set {end}{kind} {{ type ipv4_addr; }}; ");
-            chain += &format!("tcp {port} {PORT} tcp flags & {flags} ip {address} @{end}{kind} drop; ");
-        }
-    }
-    format!("table inet oracle {{ {sets} chain input {{ type filter hook input priority 0; {chain} }}; }}")
 }

@@ -18,6 +18,7 @@ use super::conversation::Conversation;
 use super::destroyed::{Destroyed, Listener};
 use super::log::Call;
 use super::packets::Capture;
+use super::relay::Relay;
 use super::row::{self, Row};
 use super::script::{Life, Who};
 use super::snapshot::{Looker, Looks};
@@ -36,6 +37,9 @@ const SETTLE: Duration = Duration::from_secs(7);
 const TIME_WAIT: Duration = Duration::from_secs(63);
 /// How long a network namespace may take to go.
 const CLEANUP: Duration = Duration::from_secs(15);
+
+/// Readings of clocks are as near as this, in ns.
+const CLOCKS: u64 = 20_000;
 
 /// What a round needs.
 pub(super) struct Ground<'a> {
@@ -63,13 +67,21 @@ pub(super) struct Outcome {
     pub(super) looked_at: u64,
 }
 
-/// Some lives in one network namespace.
+/// A network namespace, and who watches it.
+struct Namespace {
+    netns: u64,
+    path: PathBuf,
+    watchers: Option<(Capture, Listener)>,
+}
+
+/// Some lives in two network namespaces.
 struct Group<'a> {
     lives: &'a [Life],
     load: Load,
     log: PathBuf,
-    capture: Option<Capture>,
-    listener: Option<Listener>,
+    /// Those of servers and of clients.
+    namespaces: [Namespace; 2],
+    relay: Option<Relay>,
     destroyed: Destroyed,
     packets: Vec<super::packets::Packet>,
     unseen: u32,
@@ -90,27 +102,30 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
         .map(|(number, lives)| Group::prepare(ground, number, lives))
         .collect::<Result<_>>()?;
     let tcptrace = start(ground, &groups)?;
-    for group in &mut groups {
-        group.capture = Some(Capture::start(group.load.pid())?);
-        group.listener = Some(Listener::start(group.load.pid())?);
-    }
+    groups.iter_mut().try_for_each(Group::watch)?;
     let hidden = Hidden::count(&[hidden::TRANSITIONS, hidden::ENDS], &[]);
     for group in &mut groups {
         group.load.begin()?;
     }
-    let namespaces = groups.iter().map(|group| (group.load.pid(), group.load.netns)).collect();
+    let first = usize::from(ground.expire);
+    let rows = ground.folder.join("rows");
+    // Those whose network namespaces stay, and have a process in them all the time.
+    let staying = &groups[..groups.len() - usize::from(groups.len() > 1)];
+    let namespaces = staying.iter().map(|group| &group.namespaces[0]).map(|it| (it.path.clone(), it.netns)).collect();
     let looker = Looker::start(ground.tcptrace, namespaces);
-    for group in &mut groups {
+    // The last one goes while orphans live.
+    if let [_, .., last] = &mut groups[..] {
+        last.load.wait()?;
+        last.settle()?;
+        last.end()?;
+    }
+    for group in groups.iter_mut().filter(|group| group.gone == (0, 0)) {
         group.load.wait()?;
     }
     sleep(SETTLE);
     let looks = looker.stop()?;
-    for group in &mut groups {
-        group.settle()?;
-    }
+    groups.iter_mut().try_for_each(Group::settle)?;
     let since = Instant::now();
-    let first = usize::from(ground.expire);
-    let rows = ground.folder.join("rows");
     groups.iter_mut().skip(first).try_for_each(Group::end)?;
     if ground.expire {
         sleep(TIME_WAIT.saturating_sub(since.elapsed()));
@@ -131,7 +146,7 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
     let mut evidence = evidence.context("cannot open the file for evidence")?;
     let mut compared = Vec::new();
     for group in &groups {
-        compared.extend(group.compare(live.get(&group.load.netns), &looks, &hidden, &mut evidence)?);
+        compared.extend(group.compare(&live, &looks, &hidden, &mut evidence)?);
     }
     excuse(&mut compared, ended.figures().map_or(0, |figures| figures.lost));
     complaints.extend(groups.iter().filter_map(Group::counters));
@@ -149,7 +164,9 @@ fn start(ground: &Ground, groups: &[Group]) -> Result<Process> {
     command.args(["connections", "--format", "json", "--no-existing", "--record"]);
     command.arg(ground.folder.join("trace")).stdin(Stdio::null());
     for group in groups {
-        command.arg("--netns").arg(group.load.netns.to_string());
+        for namespace in &group.namespaces {
+            command.arg("--netns").arg(namespace.netns.to_string());
+        }
     }
     command.stdout(File::create(ground.folder.join("rows")).context("cannot create a file for the rows")?);
     Process::ready(&mut command, &ground.folder.join("said"))
@@ -240,12 +257,17 @@ impl<'a> Group<'a> {
         let argument = |name: &str, value: &Path| format!("--{name}={}", value.display());
         let arguments = [argument("scripts", &scripts), argument("log", &log), format!("--rate={rate}")];
         let load = Load::start_as("oracle-play", &arguments)?;
+        let clients = &load.said["clients"];
+        let [of_clients, fd] = [&clients["netns"], &clients["fd"]].map(|value| value.as_u64().unwrap_or(0));
+        let process = PathBuf::from(format!("/proc/{}", load.pid()));
+        let namespaces = [(load.netns, process.join("ns/net")), (of_clients, process.join(format!("fd/{fd}")))]
+            .map(|(netns, path)| Namespace { netns, path, watchers: None });
         Ok(Self {
             lives,
             load,
             log,
-            capture: None,
-            listener: None,
+            namespaces,
+            relay: None,
             destroyed: Destroyed::new(),
             packets: Vec::new(),
             unseen: 0,
@@ -254,24 +276,40 @@ impl<'a> Group<'a> {
         })
     }
 
-    /// All lives are over, but for their TIME_WAITs.
-    fn settle(&mut self) -> Result<()> {
-        let seen = self.capture.take().context("nobody watches packets")?.stop()?;
-        self.packets = seen.packets;
-        self.destroyed = self.listener.take().context("nobody hears of destroyed sockets")?.stop()?;
-        self.unseen = seen.dropped;
-        let snmp = fs::read_to_string(format!("/proc/{}/net/snmp", self.load.pid())).context("cannot read counters")?;
-        let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:"));
-        let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-        let of = |name: &str| {
-            let at = names.split(' ').position(|word| word == name)?;
-            values.split(' ').nth(at)?.parse().ok()
-        };
-        self.opens = [of("ActiveOpens").unwrap_or(0), of("PassiveOpens").unwrap_or(0)];
+    /// Lets witnesses, and the relay, into the network namespaces.
+    fn watch(&mut self) -> Result<()> {
+        let [servers, clients] = self.namespaces.each_ref().map(|namespace| namespace.path.clone());
+        let orders = self.load.said["orders"].as_u64().context("the load has no pipe for orders")?;
+        let orders = PathBuf::from(format!("/proc/{}/fd/{orders}", self.load.pid()));
+        self.relay = Some(Relay::start(servers, clients, orders)?);
+        for namespace in &mut self.namespaces {
+            let capture = Capture::start(namespace.path.clone())?;
+            namespace.watchers = Some((capture, Listener::start(namespace.path.clone())?));
+        }
         Ok(())
     }
 
+    /// All lives are over, but for what goes on by itself; the second time, nothing.
+    fn settle(&mut self) -> Result<()> {
+        let Some(relay) = self.relay.take() else { return Ok(()) };
+        for namespace in &mut self.namespaces {
+            let (capture, listener) = namespace.watchers.take().context("nobody watches")?;
+            let seen = capture.stop()?;
+            self.packets.extend(seen.packets);
+            self.unseen += seen.dropped;
+            self.opens.iter_mut().zip(seen.opens).for_each(|(opens, more)| *opens += more);
+            self.destroyed.extend(listener.stop()?);
+        }
+        // What leaves one namespace comes to the other later, even if their clocks are read at different times.
+        self.packets.sort_by_key(|packet| packet.at + if packet.is_outgoing { 0 } else { CLOCKS });
+        relay.stop()
+    }
+
+    /// Has the network namespaces go; the second time, nothing.
     fn end(&mut self) -> Result<()> {
+        if self.gone != (0, 0) {
+            return Ok(());
+        }
         let begun = log::now();
         self.load.end()?;
         self.gone = (begun, log::now() + u64::try_from(CLEANUP.as_nanos())?);
@@ -287,7 +325,7 @@ impl<'a> Group<'a> {
         let calls = log::read(&self.log, self.lives.len())?;
         let mut sorted = conversation::sort(&self.packets);
         let of = |((index, life), calls): ((usize, &Life), Vec<Call>)| {
-            let server = canonical(server_address(life.family, index));
+            let server = canonical(server_address(life, index));
             let mut conversations = sorted.remove(&server).unwrap_or_default();
             conversations.iter_mut().for_each(|conversation| conversation.drop_by_rules(&calls));
             let mut expected = truth::of_life(&calls, &conversations, self.gone);
@@ -301,23 +339,26 @@ impl<'a> Group<'a> {
 
     fn compare(
         &self,
-        rows: Option<&Vec<Row>>,
+        rows: &HashMap<u64, Vec<Row>>,
         looks: &Looks,
         hidden: &HashSet<(SocketAddr, SocketAddr)>,
         evidence: &mut File,
     ) -> Result<Vec<Compared>> {
         let mut of_life: HashMap<usize, Vec<Row>> = HashMap::new();
-        for row in rows.into_iter().flatten() {
+        let own = self.namespaces.iter().filter_map(|namespace| rows.get(&namespace.netns)).flatten();
+        // Later ones are of another namespace, which has the number that this one had.
+        for row in own.filter(|row| row.begun <= self.gone.0) {
             of_life.entry(row.life().unwrap_or(usize::MAX)).or_default().push(row.clone());
         }
         let mut all = Vec::new();
         for (index, Witnessed { calls, conversations, expected }) in self.witnessed()?.iter().enumerate() {
             let rows = of_life.get(&index).map_or(&[][..], Vec::as_slice);
-            let mut compared = compare::life(expected, rows);
-            looks.add_to(&mut compared, self.load.netns, index, rows);
+            let mut compared = compare::life(expected, rows, hidden);
             let is_hidden = |end: &Expected| end.local.is_some_and(|local| hidden.contains(&(local, end.remote)));
-            if expected.iter().any(is_hidden) {
-                compared.excuse_hidden();
+            if !expected.iter().any(is_hidden) {
+                let netns = self.namespaces.iter().map(|namespace| namespace.netns);
+                netns.for_each(|netns| looks.add_of_life(&mut compared, netns, index));
+                looks.add_of_rows(&mut compared, rows);
             }
             if compared.findings.iter().any(|finding| finding.kind == Kind::Wrong) {
                 let findings = &compared.findings;

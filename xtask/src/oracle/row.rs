@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::actor::PORT;
+use super::actor::{PORT, life_at};
 
 /// A row of `connections --format json`.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,11 +55,7 @@ pub(super) fn life(server: SocketAddr) -> Option<usize> {
     if server.port() != PORT {
         return None;
     }
-    usize::try_from(match server.ip() {
-        IpAddr::V4(v4) => u32::from(v4).checked_sub(0x7f01_0000)?,
-        IpAddr::V6(v6) => u32::try_from(u128::from(v6) & 0xffff_ffff).ok()?,
-    })
-    .ok()
+    life_at(server.ip())
 }
 
 fn states(value: &Value) -> impl Iterator<Item = (&str, u64, bool)> {

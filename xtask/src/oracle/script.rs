@@ -1,19 +1,20 @@
 //! Scripts of lives: what the two ends of a connection do, as one line that can be printed and run again.
 //!
 //! `v4 c.connect s.accept c.send=100 s.close@20 c.close&`: the client connects, the server accepts, …; `@20` waits so many
-//! ms before, and nobody waits for a step with `&`.
+//! ms before, and nobody waits for a step with `&`. `v4 veth …` and `v4 relay …` are lives between two network namespaces.
+
+mod random;
 
 use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context as _, Error, Result, bail};
 
-use crate::attack::random::Random;
-
 /// One life.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Life {
     pub(super) family: Family,
+    pub(super) place: Place,
     pub(super) steps: Vec<Step>,
 }
 
@@ -23,6 +24,31 @@ pub(super) enum Family {
     V6,
     /// Both ends are IPv6 sockets with IPv4-mapped addresses.
     Mapped,
+}
+
+/// What is between the two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Both are in one network namespace.
+    Loopback,
+    /// Each is in a network namespace of its own, and a veth pair joins them.
+    Veth,
+    /// So is each here, and a relay may hold segments.
+    Relay,
+}
+
+impl Place {
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Loopback => None,
+            Self::Veth => Some("veth"),
+            Self::Relay => Some("relay"),
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        [Self::Veth, Self::Relay].into_iter().find(|place| place.name() == Some(word))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,13 +125,31 @@ pub(super) enum Action {
     FastOpen(u32),
     /// Drops segments that come to it: 1 with FIN, 2 with SYN, 4 with RST, 8 all others, or several of them.
     Drop(u32),
-    /// Drops them no more.
+    /// Has them answered with a reset instead.
+    Reject(u32),
+    /// Has them answered with an ICMP error (port unreachable) instead.
+    Unreach(u32),
+    /// No such rule holds any more.
     Undrop,
+    /// Has the relay hold them for so long.
+    Hold {
+        kinds: u32,
+        ms: u32,
+    },
+    /// Another process listens on the same address, too (`SO_REUSEPORT`), and takes one connection.
+    Share,
+    /// Goes on as another program, with the descriptors that it had.
+    Exec,
 }
 
 impl Action {
     fn parts(self) -> (&'static str, Option<u32>) {
         match self {
+            Self::Reject(kinds) => ("reject", Some(kinds)),
+            Self::Unreach(kinds) => ("unreach", Some(kinds)),
+            Self::Hold { kinds, .. } => ("hold", Some(kinds)),
+            Self::Share => ("share", None),
+            Self::Exec => ("exec", None),
             Self::Connect => ("connect", None),
             Self::Reconnect => ("reconnect", None),
             Self::Accept => ("accept", None),
@@ -165,7 +209,12 @@ impl Action {
             "ssk" => Self::Destroy,
             "fastopen" => Self::FastOpen(given()?),
             "drop" => Self::Drop(given()?),
+            "reject" => Self::Reject(given()?),
+            "unreach" => Self::Unreach(given()?),
             "undrop" => Self::Undrop,
+            "hold" => Self::Hold { kinds: given()?, ms: 0 },
+            "share" => Self::Share,
+            "exec" => Self::Exec,
             _ => bail!("no action is called `{name}`"),
         })
     }
@@ -177,6 +226,9 @@ impl fmt::Display for Step {
         write!(f, "{}.{name}", self.who.letter())?;
         if let Some(number) = number {
             write!(f, "={number}")?;
+        }
+        if let Action::Hold { ms, .. } = self.action {
+            write!(f, "/{ms}")?;
         }
         if self.wait_ms > 0 {
             write!(f, "@{}", self.wait_ms)?;
@@ -198,9 +250,18 @@ impl FromStr for Step {
             _ => bail!("`{who}` is neither c nor s"),
         };
         let (name, number) = action.split_once('=').map_or((action, None), |(name, number)| (name, Some(number)));
-        let number = number.map(str::parse).transpose().with_context(|| format!("no number in `{word}`"))?;
+        let (number, ms) = number.map_or((None, None), |number| match number.split_once('/') {
+            Some((number, ms)) => (Some(number), Some(ms)),
+            None => (Some(number), None),
+        });
+        let parse =
+            |number: Option<&str>| number.map(str::parse).transpose().with_context(|| format!("no number in `{word}`"));
+        let action = match (Action::parse(name, parse(number)?)?, parse(ms)?) {
+            (Action::Hold { kinds, .. }, Some(ms)) => Action::Hold { kinds, ms },
+            (action, _) => action,
+        };
         let wait_ms = wait.parse().with_context(|| format!("no time in `{word}`"))?;
-        Ok(Self { who, action: Action::parse(name, number)?, wait_ms, awaited })
+        Ok(Self { who, action, wait_ms, awaited })
     }
 }
 
@@ -211,6 +272,9 @@ impl fmt::Display for Life {
             Family::V6 => "v6",
             Family::Mapped => "mapped",
         })?;
+        if let Some(place) = self.place.name() {
+            write!(f, " {place}")?;
+        }
         self.steps.iter().try_for_each(|step| write!(f, " {step}"))
     }
 }
@@ -219,65 +283,23 @@ impl FromStr for Life {
     type Err = Error;
 
     fn from_str(line: &str) -> Result<Self> {
-        let mut words = line.split_whitespace();
+        let mut words = line.split_whitespace().peekable();
         let family = match words.next() {
             Some("v4") => Family::V4,
             Some("v6") => Family::V6,
             Some("mapped") => Family::Mapped,
             _ => bail!("`{line}` does not begin with v4, v6 or mapped"),
         };
-        Ok(Self { family, steps: words.map(str::parse).collect::<Result<_>>()? })
+        let place = words.peek().and_then(|word| Place::parse(word));
+        if place.is_some() {
+            words.next();
+        }
+        let place = place.unwrap_or(Place::Loopback);
+        Ok(Self { family, place, steps: words.map(str::parse).collect::<Result<_>>()? })
     }
-}
-
-/// Whether something happens that is this likely.
-fn chance(random: &mut Random, percent: usize) -> bool {
-    random.below(100) < percent
-}
-
-fn pick<T: Copy>(random: &mut Random, things: &[T], otherwise: T) -> T {
-    random.of(things).copied().unwrap_or(otherwise)
 }
 
 impl Life {
-    /// A random one.
-    pub(super) fn random(random: &mut Random) -> Self {
-        let family = pick(random, &[Family::V4, Family::V4, Family::V6, Family::Mapped], Family::V4);
-        let first = if chance(random, 6) { Action::FastOpen(100) } else { Action::Connect };
-        let mut steps = vec![random_step(random, Who::Client, first)];
-        let mut accepts = !chance(random, 8);
-        if accepts && chance(random, 70) {
-            steps.push(random_step(random, Who::Server, Action::Accept));
-            accepts = false;
-        }
-        for _ in 0..random.below(9) {
-            let who = pick(random, &[Who::Client, Who::Server], Who::Client);
-            let action = random_action(random);
-            if accepts && chance(random, 40) {
-                steps.push(random_step(random, Who::Server, Action::Accept));
-                accepts = false;
-            }
-            let action = if action == Action::Unlisten && who == Who::Client { Action::ShutWrite } else { action };
-            steps.push(random_step(random, who, action));
-        }
-        if chance(random, 12) {
-            again(random, &mut steps);
-        }
-        if chance(random, 2) {
-            fall_silent(random, &mut steps);
-        }
-        if chance(random, 15) {
-            interfere(random, &mut steps);
-        }
-        let first = pick(random, &[Who::Client, Who::Server], Who::Client);
-        for who in [first, first.peer()] {
-            if chance(random, 80) {
-                steps.push(random_step(random, who, Action::Close));
-            }
-        }
-        Self { family, steps }
-    }
-
     /// The same life with less in it, most promising first.
     pub(super) fn simpler(&self) -> Vec<Self> {
         let mut all = Vec::new();
@@ -294,6 +316,9 @@ impl Life {
         if self.family != Family::V4 {
             all.push(Self { family: Family::V4, ..self.clone() });
         }
+        if self.place != Place::Loopback {
+            all.push(Self { place: Place::Loopback, ..self.clone() });
+        }
         for at in 0..count {
             if !self.steps[at].awaited {
                 let mut life = self.clone();
@@ -305,77 +330,10 @@ impl Life {
     }
 }
 
-/// Closes, and connects once more between the same addresses.
-fn again(random: &mut Random, steps: &mut Vec<Step>) {
-    let first = pick(random, &[Who::Client, Who::Server], Who::Client);
-    steps.push(random_step(random, first, Action::Close));
-    steps.push(random_step(random, first.peer(), Action::Close));
-    steps.push(random_step(random, Who::Client, Action::Reconnect));
-    steps.push(random_step(random, Who::Server, Action::Accept));
-    steps.push(random_step(random, Who::Client, Action::Send(10)));
-}
-
-/// Hears nothing for longer than keepalive waits.
-fn fall_silent(random: &mut Random, steps: &mut Vec<Step>) {
-    let who = pick(random, &[Who::Client, Who::Server], Who::Client);
-    steps.push(random_step(random, who, Action::Keepalive));
-    steps.push(random_step(random, who, Action::Drop(15)));
-    steps.push(Step { wait_ms: 2_700, ..random_step(random, who, Action::Receive(1)) });
-}
-
-/// Has some segments dropped, for some time or to the end.
-fn interfere(random: &mut Random, steps: &mut Vec<Step>) {
-    let who = pick(random, &[Who::Client, Who::Server], Who::Client);
-    let kinds = pick(random, &[1, 1, 2, 4, 8, 9, 15], 1);
-    let from = random.below(steps.len() + 1);
-    steps.insert(from, random_step(random, who, Action::Drop(kinds)));
-    if chance(random, 50) {
-        let to = from + 1 + random.below(steps.len() - from);
-        steps.insert(to, random_step(random, who, Action::Undrop));
-    }
-}
-
-fn random_step(random: &mut Random, who: Who, action: Action) -> Step {
-    let wait_ms = match random.below(10) {
-        0..=3 => 0,
-        4..=7 => random.below(30),
-        8 => random.below(150),
-        _ => random.below(600),
-    };
-    // Whoever accepts has to have something to accept.
-    let awaited =
-        matches!(action, Action::Connect | Action::Accept | Action::Reconnect | Action::FastOpen(_) | Action::Drop(_))
-            || chance(random, 75);
-    Step { who, action, wait_ms: u32::try_from(wait_ms).unwrap_or(0), awaited }
-}
-
-fn random_action(random: &mut Random) -> Action {
-    let bytes = pick(random, &[1, 100, 1_000, 20_000, 60_000], 1);
-    match random.below(100) {
-        0..=24 => Action::Send(bytes),
-        25..=44 => Action::Receive(bytes),
-        45..=49 => Action::ReceiveEnd,
-        50..=57 => Action::ShutWrite,
-        58..=60 => Action::ShutRead,
-        61..=64 => Action::ShutBoth,
-        65..=70 => Action::Close,
-        71..=76 => Action::Linger(pick(random, &[0, 0, 1], 0)),
-        77..=78 => Action::Linger2(pick(random, &[0, 1, 3], 1)),
-        79 => Action::UserTimeout(700),
-        80..=83 => Action::Duplicate,
-        84..=87 => Action::Fork,
-        88..=90 => Action::Pass,
-        91..=92 => Action::Disconnect,
-        93..=95 => Action::Unlisten,
-        96 => Action::Exit,
-        97..=98 => Action::Kill,
-        _ => Action::Destroy,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attack::random::Random;
 
     #[test]
     fn a_script_is_read_as_it_is_printed() {

@@ -73,8 +73,8 @@ struct Seen {
 }
 
 impl Looker {
-    /// Looks at these until it is told to stop: a process in each, and its inode number.
-    pub(super) fn start(tcptrace: &Path, namespaces: Vec<(u32, u64)>) -> Self {
+    /// Looks at these until it is told to stop: a path of each, and its inode number.
+    pub(super) fn start(tcptrace: &Path, namespaces: Vec<(PathBuf, u64)>) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let (over, tcptrace) = (Arc::clone(&is_over), tcptrace.to_owned());
         let thread = thread::spawn(move || look(&tcptrace, &namespaces, &over));
@@ -88,28 +88,29 @@ impl Looker {
     }
 }
 
-fn look(tcptrace: &PathBuf, namespaces: &[(u32, u64)], is_over: &AtomicBool) -> Result<Looks> {
+fn look(tcptrace: &PathBuf, namespaces: &[(PathBuf, u64)], is_over: &AtomicBool) -> Result<Looks> {
     let mut looks = Looks::default();
-    for &(pid, netns) in namespaces.iter().cycle() {
+    for (path, netns) in namespaces.iter().cycle() {
         if is_over.load(Ordering::Relaxed) {
             break;
         }
         let begun = Instant::now();
-        let before = list(pid)?;
+        let before = list(path)?;
         let mut snapshot = Command::new(tcptrace);
         snapshot.args(["snapshot", "--list", "--format", "json", "--netns", &netns.to_string()]);
         let rows = command::output(&mut snapshot)?;
-        let after = list(pid)?;
-        looks.take(netns, &before, &rows, &after)?;
+        let after = list(path)?;
+        looks.take(*netns, &before, &rows, &after)?;
         sleep(begun.elapsed() * (SHARE - 1));
     }
     Ok(looks)
 }
 
-/// The sockets of a process's network namespace, and when they were listed.
-fn list(pid: u32) -> Result<(Range, HashMap<u64, Seen>)> {
+/// The sockets of a network namespace, and when they were listed.
+fn list(path: &Path) -> Result<(Range, HashMap<u64, Seen>)> {
+    let path = path.to_owned();
     let list = move || {
-        let namespace = File::open(format!("/proc/{pid}/ns/net")).context("cannot find the network namespace")?;
+        let namespace = File::open(path).context("cannot find the network namespace")?;
         // The thread that does this ends.
         setns(namespace, CloneFlags::CLONE_NEWNET).context("cannot enter the network namespace")?;
         let from = now();
@@ -157,12 +158,16 @@ impl Looks {
         Ok(())
     }
 
-    /// Adds what concerns a life, and its rows.
-    pub(super) fn add_to(&self, compared: &mut Compared, netns: u64, life: usize, rows: &[Row]) {
+    /// Adds how the snapshots of a network namespace show a life.
+    pub(super) fn add_of_life(&self, compared: &mut Compared, netns: u64, life: usize) {
         if let Some(of_snapshots) = self.compared.get(&(netns, life)) {
             compared.values += of_snapshots.values;
             compared.findings.extend_from_slice(&of_snapshots.findings);
         }
+    }
+
+    /// Adds whether rows have the states that were polled.
+    pub(super) fn add_of_rows(&self, compared: &mut Compared, rows: &[Row]) {
         for row in rows.iter().filter(|row| row.value["complete"] != false) {
             let cookie = row.value["conn"].as_str().and_then(|conn| u64::from_str_radix(conn, 16).ok());
             let polled = cookie.and_then(|cookie| self.polled.get(&(row.netns, cookie)));
@@ -361,7 +366,7 @@ mod tests {
         let mut looks = Looks::default();
         looks.take(4, &list(980, before), &rows, &list(1_010, after)).expect("a snapshot");
         let mut compared = Compared::default();
-        looks.add_to(&mut compared, 4, 3, &[]);
+        looks.add_of_life(&mut compared, 4, 3);
         compared.findings.into_iter().map(|finding| finding.what).collect()
     }
 
@@ -412,7 +417,7 @@ mod tests {
             let [local, remote] = ["127.1.0.3:7000", "127.0.0.1:54618"].map(|end| end.parse().expect("an address"));
             let row = Row { netns: 4, value, local, remote, begun: begun_ms * MS };
             let mut compared = Compared::default();
-            looks.add_to(&mut compared, 4, 3, &[row]);
+            looks.add_of_rows(&mut compared, &[row]);
             compared.findings.len()
         };
         let stay =

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use super::conversation::{Conversation, Segment};
 use super::destroyed::Counted;
 use super::log::Call;
-use super::packets::{RST, SYN};
+use super::packets::{FIN, RST, SYN};
 use super::script::Who;
 
 /// In ns of `CLOCK_BOOTTIME`: not earlier, and not later.
@@ -77,6 +77,10 @@ enum What {
     LetGo,
     /// An administrator destroyed it.
     Killed,
+    /// A call heard that it had timed out.
+    TimedOut,
+    /// `connect(AF_UNSPEC)`, wherever that sends no reset.
+    Disconnected,
 }
 
 /// All that the witnesses know of one end.
@@ -95,7 +99,8 @@ struct Witness<'a> {
 /// The ends that a life had.
 pub(super) fn of_life(calls: &[Call], conversations: &[Conversation], gone: Range) -> Vec<Expected> {
     let mut ends = Vec::new();
-    let mut accepts = calls.iter().filter(|call| call.name == "accept" && call.errno == 0).peekable();
+    let mut accepts: Vec<&Call> = calls.iter().filter(|call| call.name == "accept" && call.errno == 0).collect();
+    let listeners: Vec<&Call> = calls.iter().filter(|call| call.name == "listen" && call.errno == 0).collect();
     for conversation in conversations {
         let begun = conversation.begun();
         let connects = |call: &&Call| {
@@ -112,31 +117,68 @@ pub(super) fn of_life(calls: &[Call], conversations: &[Conversation], gone: Rang
             ends.push(client.expected(Some(connect)));
         }
         let Some(born) = conversation.born() else { continue };
-        // The queue is in order: the first that was accepted is the first that was made.
-        let accept = accepts.next_if(|call| call.to.is_some_and(|to| to >= born));
-        let is_another = accept.and_then(|accept| accept.remote).is_some_and(|remote| remote != conversation.client);
-        let is_own = |call: &&Call| {
-            call.who == Who::Server
-                && match accept {
-                    Some(accept) => call.cookie == accept.cookie && call.name != "unlisten",
-                    None => matches!(call.name.as_str(), "unlisten" | "exit" | "kill") && call.errno == 0,
-                }
-        };
-        let own = calls.iter().filter(is_own).collect();
-        let server = Witness { who: Who::Server, conversation, next, calls: own, is_accepted: accept.is_some(), gone };
-        let mut end = server.expected(accept.or_else(|| calls.iter().find(|call| call.name == "listen")));
-        let unlistens = |call: &Call| {
-            call.who == Who::Server && matches!(call.name.as_str(), "unlisten" | "exit" | "kill") && call.from <= born
-        };
-        if is_another {
-            end.unsure = Some("accepted in another order");
-        } else if accept.is_none() && calls.iter().any(unlistens) {
-            end.unsure = Some("the listener was closed just then");
-        }
-        ends.push(end);
+        let accept = take_accept(&mut accepts, conversation, born, listeners.len() > 1);
+        ends.push(server(conversation, next, calls, &listeners, accept, born, gone));
     }
     ends.extend(calls.iter().filter_map(|call| without_segments(call, conversations)));
     ends
+}
+
+/// The queue of each listener is in order: the first that was accepted is the first that was made.
+fn take_accept<'a>(
+    accepts: &mut Vec<&'a Call>,
+    conversation: &Conversation,
+    born: u64,
+    is_shared: bool,
+) -> Option<&'a Call> {
+    let later = |call: &&Call| call.to.is_some_and(|to| to >= born);
+    let at = if is_shared {
+        accepts.iter().position(|call| later(call) && call.remote.is_none_or(|remote| remote == conversation.client))
+    } else {
+        accepts.iter().position(later)
+    };
+    at.map(|at| accepts.remove(at))
+}
+
+/// The server's end.
+fn server(
+    conversation: &Conversation,
+    next: Option<&Conversation>,
+    calls: &[Call],
+    listeners: &[&Call],
+    accept: Option<&Call>,
+    born: u64,
+    gone: Range,
+) -> Expected {
+    let unlistens = |call: &&Call| {
+        call.who == Who::Server && matches!(call.name.as_str(), "unlisten" | "exit" | "kill") && call.errno == 0
+    };
+    // Of several listeners, the one whose end resets it.
+    let resets = |call: &&Call| {
+        let until = call.to.unwrap_or(call.from + 50 * MS) + SOON;
+        conversation.of(Who::Server).any(|segment| segment.is(RST) && (call.from..=until).contains(&segment.sent))
+    };
+    let is_shared = listeners.len() > 1;
+    let mut pids: Vec<u32> = calls.iter().filter(unlistens).filter(resets).map(|call| call.pid).collect();
+    pids.dedup();
+    let pid = if let &[pid] = &pids[..] { Some(pid) } else { None };
+    let is_own = |call: &&Call| match accept {
+        Some(accept) => call.who == Who::Server && call.cookie == accept.cookie && call.name != "unlisten",
+        None => unlistens(call) && (!is_shared || Some(call.pid) == pid),
+    };
+    let own = calls.iter().filter(is_own).collect();
+    let witness = Witness { who: Who::Server, conversation, next, calls: own, is_accepted: accept.is_some(), gone };
+    let is_listener = |call: &&&Call| !is_shared || Some(call.pid) == pid;
+    let listener = listeners.iter().find(is_listener).or(listeners.first()).copied();
+    let mut end = witness.expected(accept.or(listener));
+    if accept.and_then(|accept| accept.remote).is_some_and(|remote| remote != conversation.client) {
+        end.unsure = Some("accepted in another order");
+    } else if accept.is_none() && calls.iter().filter(unlistens).any(|call| call.from <= born) {
+        end.unsure = Some("the listener was closed just then");
+    } else if accept.is_none() && is_shared && pid.is_none() {
+        end.unsure = Some("nobody says whose listener it was");
+    }
+    end
 }
 
 /// A connect that never sent a SYN.
@@ -169,13 +211,17 @@ fn without_segments(call: &Call, conversations: &[Conversation]) -> Option<Expec
 }
 
 impl Witness<'_> {
+    /// Those that its socket sent.
     fn mine(&self) -> impl Iterator<Item = &Segment> {
-        self.conversation.of(self.who)
+        self.conversation.of(self.who).filter(|segment| !segment.is_by_rule)
     }
 
     /// Those that came, and when.
     fn theirs(&self) -> impl Iterator<Item = (u64, &Segment)> {
-        self.conversation.of(self.who.peer()).filter_map(|segment| Some((segment.received?, segment)))
+        let came = self.conversation.of(self.who.peer()).filter_map(|segment| Some((segment.received?, segment)));
+        let mut came: Vec<_> = came.collect();
+        came.sort_by_key(|(at, _)| *at);
+        came.into_iter()
     }
 
     fn expected(&self, opener: Option<&Call>) -> Expected {
@@ -253,13 +299,16 @@ impl Witness<'_> {
     /// When a closing call had its effect.
     fn effect(&self, call: &Call) -> Range {
         // A process that exits closes its descriptors soon; what it sends shows when.
-        let sent = self.mine().map(|segment| segment.sent).find(|sent| *sent >= call.from);
+        let ends = |segment: &&Segment| {
+            (segment.is(FIN) || segment.is_active_reset()) && (call.from..=call.from + SECOND).contains(&segment.sent)
+        };
+        let sent = self.mine().find(ends).map(|segment| segment.sent);
         let back = call.to.or(sent).unwrap_or(call.from + 50 * MS);
         (call.from, back)
     }
 
     fn resets_within(&self, (from, to): Range) -> bool {
-        self.mine().any(|segment| segment.is(RST) && segment.sent >= from && segment.sent <= to + SOON)
+        self.mine().any(|segment| segment.is_active_reset() && segment.sent >= from && segment.sent <= to + SOON)
     }
 
     /// The option of its socket that was set last.

@@ -55,6 +55,8 @@ pub(crate) struct Load {
     pub(crate) netns: u64,
     /// Ports that it listens on.
     pub(crate) ports: Vec<u64>,
+    /// All that it said when it was ready.
+    pub(crate) said: Value,
 }
 
 /// What a load has made.
@@ -81,7 +83,7 @@ impl Load {
         let said = line(&mut output)?;
         let netns = said["netns"].as_u64().context("the load does not say where it is")?;
         let ports = said["ports"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
-        Ok(Self { child, input, output, netns, ports })
+        Ok(Self { child, input, output, netns, ports, said })
     }
 
     /// Its process.

@@ -100,7 +100,10 @@ fn event(line: &str) -> Event {
     let due_ns = number(&words, "due=").unwrap_or(0) * 1_000_000;
     let mini = |substate, what| Event::Mini(Mini { at, id, tuple: tuple(), netns: Some(1), substate, due_ns, what });
     match what {
-        "destroy" => Event::Destroyed { at, id, task: Some(task(1)) },
+        "destroy" => {
+            let shut = words.first().map(|word| *word == "shut");
+            Event::Destroyed { at, id, task: Some(task(1)), shut }
+        }
         "reset" => Event::ResetSent { at, id, reason: reason(words[0]) },
         "bypass" => Event::Bypassing { at, id },
         "receive_reset" => Event::ResetReceived { at, id },
@@ -217,6 +220,7 @@ fn reason(word: &str) -> ResetReason {
         "ABORT_ON_DATA" => ResetReason::AbortOnData,
         "ABORT_ON_CLOSE" => ResetReason::AbortOnClose,
         "KEEPALIVE_TIMEOUT" => ResetReason::KeepaliveTimeout,
+        "STATE" => ResetReason::State,
         _ => ResetReason::Other,
     }
 }

@@ -52,7 +52,7 @@ fn lost(summary: &Summary) -> Option<(u64, bool)> {
 /// Blocks of [`sample`], each two events and passing time, and one more.
 fn blocks() -> Vec<Vec<u8>> {
     let mut all = sample();
-    all.push(vec![Item::Event(Event::Destroyed { at: 9_000_000, id: Id::Cookie(1), task: None })]);
+    all.push(vec![Item::Event(Event::Destroyed { at: 9_000_000, id: Id::Cookie(1), task: None, shut: None })]);
     let bytes = file(&all);
     let ends = ends(&bytes);
     ends.iter().scan(0, |begin, end| Some(bytes[std::mem::replace(begin, *end)..*end].to_vec())).collect()

@@ -1,6 +1,7 @@
 //! What happened to one end, in order: each with the range in which it did.
 
 use super::super::conversation::Segment;
+use super::super::log::Call;
 use super::super::packets::{ACK, FIN, RST, SYN};
 use super::super::script::Who;
 use super::{MS, Range, What, Witness};
@@ -12,8 +13,7 @@ impl Witness<'_> {
         match (segment, call) {
             (Some(segment), Some(call)) if call.from <= segment.sent => {
                 // A process that exits closes its descriptors soon, even if the FIN waits behind data.
-                let back = call.to.unwrap_or(call.from + 50 * MS);
-                Some(((call.from, back.min(segment.sent)), Some(segment)))
+                Some(((call.from, self.effect(call).1.min(segment.sent)), Some(segment)))
             }
             (Some(segment), _) => Some(((segment.sent, segment.sent), Some(segment))),
             // Behind data that the peer has no room for.
@@ -67,6 +67,9 @@ impl Witness<'_> {
         all.extend(self.last_close().map(|call| (self.effect(call), What::Orphaned)));
         all.extend(self.closing_calls().first().map(|call| (self.effect(call), What::LetGo)));
         all.extend(self.killed().map(|at| (at, What::Killed)));
+        let disconnects = self.closing_calls().into_iter().filter(|call| call.name == "disconnect");
+        all.extend(disconnects.map(|call| (self.effect(call), What::Disconnected)));
+        all.extend(self.timed_out().map(|at| (at, What::TimedOut)));
         all.extend(
             self.mine().filter(|segment| segment.is(RST)).map(|segment| (self.own_reset(segment), What::OwnReset)),
         );
@@ -107,9 +110,19 @@ impl Witness<'_> {
     }
 
     /// Whether it left when the call was made.
-    fn is_prompt(&self, fin: &Segment) -> bool {
+    pub(super) fn is_prompt(&self, fin: &Segment) -> bool {
         let first = self.closing_calls().into_iter().find(|call| call.name != "disconnect");
         first.is_some_and(|call| fin.sent >= call.from && fin.sent <= call.to.unwrap_or(call.from + 50 * MS))
+    }
+
+    /// The kernel has given up some time after the last try, and before a call heard of it.
+    fn timed_out(&self) -> Option<Range> {
+        let hears =
+            |call: &&&Call| call.errno == nix::libc::ETIMEDOUT && matches!(call.name.as_str(), "recv" | "eof" | "send");
+        let to = self.calls.iter().find(hears)?.to?;
+        let last =
+            self.mine().filter(|segment| segment.sent <= to && !segment.is(RST)).map(|segment| segment.sent).max()?;
+        Some((last, to))
     }
 
     /// When `ss -K` destroyed it: when its reset left, if one did.

@@ -1,10 +1,13 @@
 //! From what happened to states, and to how it ended.
 
 use super::super::conversation::Segment;
-use super::super::packets::RST;
+use super::super::packets::{ACK, RST, SYN};
 use super::super::script::Who;
 use super::led::Led;
 use super::{MS, Range, SOON, What, Witness};
+
+/// A SYN brings no more data than this.
+const FAST_OPEN: u32 = 65_535;
 
 impl Witness<'_> {
     /// Goes through what happened, in order.
@@ -28,10 +31,36 @@ impl Witness<'_> {
         self.time_out(&mut led, (u64::MAX, u64::MAX));
         self.end_time_wait(&mut led);
         self.give_up(&mut led);
-        if self.conversation.is_ambiguous {
-            led.unsure("a segment that came while a rule was set");
+        self.doubt_overlaps(&mut led, &happened);
+        if let Some(doubt) = self.conversation.doubt {
+            led.unsure(doubt);
         }
         led
+    }
+
+    /// What may have been in another order than it seems.
+    fn doubt_overlaps(&self, led: &mut Led, happened: &[(Range, What)]) {
+        let at = |what| happened.iter().find(|(_, other)| *other == what).map(|(at, _)| *at);
+        let overlap = |one: Range, other: Range| one.0 <= other.1 + SOON && other.0 <= one.1 + SOON;
+        let ended = led.states.last().map_or((0, 0), |stay| stay.end);
+        if at(What::Killed).is_some_and(|killed| overlap(killed, ended)) && led.end != ["killed"] {
+            led.unsure("killed while something else happens");
+        }
+        // Behind data, it does not leave at once, and does not say what had come.
+        let is_behind = self.own_fin().is_some_and(|(_, fin)| fin.is_none_or(|fin| !self.is_prompt(&fin)));
+        let resets = |own| happened.iter().any(|(at, what)| *what == What::OwnReset && overlap(*at, own));
+        if is_behind && at(What::OwnFin).is_some_and(resets) {
+            led.unsure("a reset while it is closed with data unsent");
+        }
+        let Some(peer) = at(What::PeerFin) else { return };
+        if is_behind && at(What::OwnFin).is_some_and(|own| overlap(own, peer)) {
+            led.unsure("a FIN that comes while it is closed with data unsent");
+        }
+        let bare = |segment: &&Segment| segment.is(RST) && !segment.is(ACK);
+        let resets = self.mine().filter(bare).any(|reset| overlap((reset.sent, reset.sent), (peer.0, peer.0)));
+        if resets && at(What::OwnFin).is_some_and(|own| own.0 <= peer.1) {
+            led.unsure("a reset that comes with a FIN");
+        }
     }
 
     fn step(&self, led: &mut Led, at: Range, what: What, happened: &[(Range, What)]) {
@@ -42,6 +71,17 @@ impl Witness<'_> {
         match (what, state) {
             (What::Established, "SYN_SENT" | "SYN_RECV") => led.enter("ESTABLISHED", at),
             (What::LetGo, "SYN_SENT") => led.finish(&["closed_while_connecting"], "never_established", at),
+            (What::TimedOut, "SYN_SENT") => led.finish(&["connect_timeout"], "never_established", at),
+            // Probes in vain end with a reset.
+            (What::TimedOut, "SYN_RECV" | "TIME_WAIT") => led.unsure("a time-out in an odd state"),
+            (What::TimedOut, _) if happened.iter().any(|(_, what)| *what == What::OwnReset) => {}
+            (What::TimedOut, _) => led.finish(self.timeouts(), "timeout", at),
+            (What::OwnFin, "ESTABLISHED" | "CLOSE_WAIT")
+                if self.option("usertimeout").is_some() && self.is_retransmitted() =>
+            {
+                led.unsure("a user timeout that may have been over");
+                led.enter(if state == "CLOSE_WAIT" { "LAST_ACK" } else { "FIN_WAIT1" }, at);
+            }
             (What::OwnFin, "SYN_RECV") => led.unsure("closed while it is being opened"),
             (What::OwnFin, "ESTABLISHED") => {
                 led.closer = vec!["active"];
@@ -79,6 +119,12 @@ impl Witness<'_> {
                 }
                 led.finish(&["killed"], "killed", at);
             }
+            (What::Disconnected, "CLOSING" | "LAST_ACK") if !self.resets_within(at) => {
+                if happened.iter().any(|(other, what)| *what == What::FinAcked && other.0 <= at.1 + SOON) {
+                    led.unsure("a FIN that is acknowledged while it is closed");
+                }
+                led.finish(&["disconnected"], "reset_local", at);
+            }
             // There is no reset from these states, and nothing is waited for.
             (What::Orphaned, "CLOSING" | "LAST_ACK") if self.option("linger") == Some(0) && !self.resets_within(at) => {
                 if happened.iter().any(|(other, what)| *what == What::FinAcked && other.0 <= at.1 + SOON) {
@@ -96,12 +142,20 @@ impl Witness<'_> {
         let reset =
             self.theirs().find(|(received, segment)| *received == at.0 && segment.is(RST)).map(|(_, reset)| *reset);
         if led.state() == "SYN_SENT" {
+            // One that does not acknowledge the SYN is of an earlier connection, and changes nothing.
+            let syn = self.mine().find(|segment| segment.is(SYN)).map(|syn| syn.seq.wrapping_add(1));
+            if reset
+                .is_some_and(|reset| !reset.is(ACK) || syn.is_some_and(|next| reset.ack.wrapping_sub(next) > FAST_OPEN))
+            {
+                return;
+            }
             return led.finish(&["refused"], "never_established", at);
         }
         let otherwise = if led.state() == "SYN_RECV" { "never_established" } else { "reset_remote" };
         // A FIN that was not seen to leave before may have been before it or not at all.
         let unseen = self.own_fin().filter(|(_, fin)| fin.is_none_or(|fin| fin.sent >= at.0));
-        if unseen.is_some_and(|(call, _)| call.0 <= at.0 && at.0 <= call.1 + SOON) {
+        let is_begun = |call: Range, fin: Option<Segment>| call.0 <= at.0 + if fin.is_some() { SOON } else { 0 };
+        if unseen.is_some_and(|(call, fin)| is_begun(call, fin) && at.0 <= call.1 + SOON) {
             led.unsure("a reset that comes while it is closed");
         }
         if let (Some(reset), Some(next), Some(initial)) =

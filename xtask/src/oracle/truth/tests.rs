@@ -107,3 +107,48 @@ fn an_orphan_does_not_wait_for_ever() {
     assert_eq!(states(&ends[0])[2..], ["FIN_WAIT1", "FIN_WAIT2"]);
     assert!(ends[1].unsure.is_some(), "nobody closes the other");
 }
+
+/// A rule answers the client's FIN, which the server never gets: the reset is none of the server's.
+#[test]
+fn a_reset_by_a_rule() {
+    let mut segments = HANDSHAKE.to_vec();
+    segments.extend([(Who::Client, 201, FIN | ACK, 0, [1, 1]), (Who::Server, 203, RST, 0, [1, 0])]);
+    let mut calls = opening();
+    calls.push(Call { number: 1, ..call(Who::Server, "reject", 150) });
+    calls.push(call(Who::Client, "close", 200));
+    let mut conversations = conversation(&segments);
+    conversations.iter_mut().for_each(|conversation| conversation.drop_by_rules(&calls));
+    let ends = of_life(&calls, &conversations, GONE);
+    assert_eq!((&ends[0].closer[..], &ends[0].end[..]), (&["active"][..], &["reset_received"][..]));
+    assert_eq!(states(&ends[1]), ["SYN_RECV", "ESTABLISHED"]);
+    assert_eq!(ends[1].unsure, Some("it has not ended"));
+}
+
+/// While it connects, only a reset that acknowledges its SYN refuses it.
+#[test]
+fn an_old_reset_refuses_nothing() {
+    let mut segments = vec![(Who::Client, 101, SYN, 0, [0, 0]), (Who::Server, 102, RST, 0, [77, 0])];
+    segments.extend(HANDSHAKE[1..].iter().map(|&(who, ms, flags, len, numbers)| (who, ms + 10, flags, len, numbers)));
+    let ends = of_life(&opening(), &conversation(&segments), GONE);
+    assert_eq!(states(&ends[0]), ["SYN_SENT", "ESTABLISHED"]);
+}
+
+/// Once the FIN is out after the peer's, a disconnect sends nothing.
+#[test]
+fn a_disconnect_in_last_ack() {
+    let mut segments = HANDSHAKE.to_vec();
+    segments.extend([
+        (Who::Server, 201, FIN | ACK, 0, [1, 1]),
+        (Who::Client, 203, ACK, 0, [1, 2]),
+        (Who::Client, 211, FIN | ACK, 0, [1, 2]),
+    ]);
+    let mut calls = opening();
+    calls.extend([
+        call(Who::Server, "close", 200),
+        call(Who::Client, "shutwr", 210),
+        call(Who::Client, "disconnect", 220),
+    ]);
+    let client = &of_life(&calls, &conversation(&segments), GONE)[0];
+    assert_eq!(states(client)[1..], ["ESTABLISHED", "CLOSE_WAIT", "LAST_ACK"]);
+    assert_eq!((&client.closer[..], &client.end[..]), (&["passive"][..], &["disconnected"][..]));
+}

@@ -1,7 +1,5 @@
 //! Ends that the kernel's clock makes: retries given up, orphans let go, and TIME_WAITs.
 
-use std::time::Duration;
-
 use super::super::conversation::Segment;
 use super::super::packets::{RST, SYN};
 use super::super::play::FIN_TIMEOUT;
@@ -29,12 +27,7 @@ impl Witness<'_> {
         match led.state() {
             "SYN_SENT" => led.finish(&["connect_timeout"], "never_established", at),
             "ESTABLISHED" | "CLOSE_WAIT" | "FIN_WAIT1" | "CLOSING" | "LAST_ACK" => {
-                let ends: &[_] = if self.option("usertimeout").is_some() {
-                    &["user_timeout", "retransmit_timeout"]
-                } else {
-                    &["retransmit_timeout"]
-                };
-                led.finish(ends, "timeout", at);
+                led.finish(self.timeouts(), "timeout", at);
             }
             _ => led.unsure("it has not ended"),
         }
@@ -57,8 +50,14 @@ impl Witness<'_> {
             Some(seconds) => seconds * SECOND,
             None => u64::try_from(FIN_TIMEOUT.as_nanos()).unwrap_or(u64::MAX),
         };
-        // 3.5 retransmission timeouts are the least.
-        let longest = timeout.max(u64::try_from(Duration::from_millis(2_500).as_nanos()).unwrap_or(0));
+        // 3.5 retransmission timeouts are the least, and segments that come late make those long.
+        let late = self
+            .conversation
+            .segments
+            .iter()
+            .filter_map(|segment| Some(segment.received?.saturating_sub(segment.sent)))
+            .max();
+        let longest = timeout.max(2_500 * MS).max((late.unwrap_or(0) * 6 + 200 * MS) * 7 / 2);
         let due = (begin.0 + timeout, begin.1 + longest + longest / 8 + 10 * MS);
         if next.0 < due.0 {
             return;
@@ -66,7 +65,24 @@ impl Witness<'_> {
         if next.0 <= due.1 + SOON {
             led.unsure("a FIN_WAIT2 whose time was over just then");
         }
+        if due.1 > self.gone.0 {
+            // It goes with the network namespace, if that goes first.
+            let at = (due.0.min(self.gone.0), due.1);
+            return led.finish(&["fin_wait2_timeout", "orphan_killed"], "active", at);
+        }
         led.finish(&["fin_wait2_timeout"], "active", due);
+    }
+
+    /// How an end that the kernel gives up is told.
+    pub(super) fn timeouts(&self) -> &'static [&'static str] {
+        if self.mine().any(|segment| segment.is_unreachable) {
+            // The error that was kept is why.
+            &["retransmit_timeout", "user_timeout", "unreachable"]
+        } else if self.option("usertimeout").is_some() {
+            &["user_timeout", "retransmit_timeout"]
+        } else {
+            &["retransmit_timeout"]
+        }
     }
 
     /// When it last sent anything, and how long after what it had sent before.
@@ -84,6 +100,10 @@ impl Witness<'_> {
     /// as long.
     fn connect_in_vain(&self, led: &mut Led, next: Range) {
         let syns: Vec<u64> = self.mine().filter(|segment| segment.is(SYN)).map(|segment| segment.sent).collect();
+        let last = self.mine().filter(|segment| segment.is(SYN)).last();
+        if let Some(last) = last.filter(|last| last.is_unreachable) {
+            return self.connect_unreachable(led, last.sent, next);
+        }
         let [.., before, last] = syns[..] else { return };
         let interval = last.abs_diff(before);
         let due = (last + interval * 9 / 10, last + interval * 2 + SECOND);
@@ -94,6 +114,19 @@ impl Witness<'_> {
             led.unsure("a connect that times out just then");
         }
         led.finish(&["connect_timeout"], "never_established", due);
+    }
+
+    /// An error that comes while the process has the socket is kept until the kernel tries no more.
+    fn connect_unreachable(&self, led: &mut Led, last: u64, next: Range) {
+        if next.1 < last {
+            return;
+        }
+        let has_it = self.calls.iter().any(|call| call.from <= last && call.to.is_none_or(|to| last <= to));
+        if next.0 != u64::MAX && has_it {
+            led.unsure("a connect whose last SYN drew an error");
+        }
+        let until = if has_it { last + 3 * SECOND } else { last + SOON };
+        led.finish(&["refused"], "never_established", (last, until));
     }
 
     pub(super) fn end_time_wait(&self, led: &mut Led) {
