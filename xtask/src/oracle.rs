@@ -1,14 +1,16 @@
 //! `cargo xtask oracle`: random lives on the live kernel, and every row of tcptrace beside what witnesses say of them.
 //!
 //! The witnesses share no code with tcptrace: the actors' own logs, a packet socket, what the
-//! kernel says of sockets that it frees, and its counters. A value
+//! kernel says of sockets that it frees, its counters, and `ss`. A value
 //! that differs from what they say fails; one that is unknown is counted, and so is one that the witnesses are unsure
-//! of. A life that fails is made again with less in it, until it is as short as it can be.
+//! of. A life that fails is made again with less in it, until it is as short as it can be; then it gets a name, and is made
+//! in every run.
 
 mod actor;
 mod compare;
 mod conversation;
 mod destroyed;
+mod known;
 mod log;
 mod packets;
 pub(crate) mod play;
@@ -17,6 +19,7 @@ mod round;
 mod row;
 mod rules;
 mod script;
+mod snapshot;
 mod truth;
 
 use std::collections::BTreeMap;
@@ -35,6 +38,9 @@ use script::Life;
 
 /// Lives in one round.
 const ROUND: usize = 4 * round::GROUP;
+
+/// Lives begin over no shorter time.
+const SHORTEST: Duration = Duration::from_secs(2);
 
 /// Lives that are shown for each kind of finding.
 const EXAMPLES: usize = 3;
@@ -57,6 +63,9 @@ pub(crate) struct Args {
     /// Do not wait for any TIME_WAIT to expire
     #[arg(long)]
     no_expiry: bool,
+    /// Begin so many lives a second
+    #[arg(long, value_name = "N", default_value_t = 165)]
+    rate: u32,
     /// Use this tcptrace instead of a release build of the workspace
     #[arg(long, value_name = "FILE")]
     tcptrace: Option<PathBuf>,
@@ -76,6 +85,7 @@ struct Found {
     rows: u64,
     values: u64,
     packets: usize,
+    looked_at: u64,
     kinds: BTreeMap<(Kind, String), Shown>,
     complaints: Vec<String>,
 }
@@ -103,21 +113,29 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let [folder, evidence, shrunk] = ["round", "evidence", "evidence-shrunk"].map(|name| base.join(name));
     let begun = Instant::now();
     let mut found = Found::default();
+    if args.script.is_none() {
+        let lives = known::lives()?;
+        let spread = spread(lives.len(), args.rate);
+        let ground = Ground { tcptrace: &tcptrace, folder: &folder, evidence: &evidence, spread, expire: false };
+        let outcome = round::run(&ground, &lives)?;
+        print!("{}", known::tell(&outcome.compared));
+        found.add(&lives, outcome);
+    }
+    let all = usize::try_from(found.lives)? + args.lives;
     for first in (0..args.lives).step_by(ROUND) {
         let lives: Vec<Life> = (first..args.lives.min(first + ROUND)).map(|_| next()).collect();
         let expire = first == 0 && !args.no_expiry;
-        let spread = Duration::from_secs(12);
+        let spread = spread(lives.len(), args.rate);
         let ground = Ground { tcptrace: &tcptrace, folder: &folder, evidence: &evidence, spread, expire };
         found.add(&lives, round::run(&ground, &lives)?);
-        found.say_progress(args.lives, begun.elapsed());
+        found.say_progress(all, begun.elapsed());
     }
     found.print(begun.elapsed());
     let wrong: Vec<_> = found.kinds.iter().filter(|((kind, _), _)| *kind == Kind::Wrong).collect();
+    let again = Ground { tcptrace: &tcptrace, folder: &folder, evidence: &shrunk, spread: SHORTEST, expire: false };
     for ((_, what), Shown { examples, .. }) in wrong.iter().take(args.shrink) {
         let Some((life, _)) = examples.first() else { continue };
-        let spread = Duration::from_secs(2);
-        let ground = Ground { tcptrace: &tcptrace, folder: &folder, evidence: &shrunk, spread, expire: false };
-        match shrink(&ground, life, what)? {
+        match shrink(&again, life, what, args.rate)? {
             Some((life, detail)) => println!("\nThe shortest life for `{what}`:\n  {life}\n  {detail}"),
             None => println!("\n`{what}` was not seen again in:\n  {life}"),
         }
@@ -130,11 +148,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// How long it takes to begin so many lives.
+fn spread(lives: usize, rate: u32) -> Duration {
+    let lives = u32::try_from(lives).unwrap_or(u32::MAX);
+    Duration::from_secs_f64(f64::from(lives) / f64::from(rate.max(1))).max(SHORTEST)
+}
+
 impl Found {
     fn add(&mut self, lives: &[Life], outcome: Outcome) {
-        let Outcome { compared, complaints, unseen, packets } = outcome;
+        let Outcome { compared, complaints, unseen, packets, looked_at } = outcome;
         self.complaints.extend(complaints);
         self.packets += packets;
+        self.looked_at += looked_at;
         if unseen > 0 {
             self.complaints.push(format!("the witness of packets missed {unseen}"));
         }
@@ -173,12 +198,13 @@ impl Found {
         let unknown = self.count(Kind::Unknown);
         let of_values = unknown as f64 * 100.0 / self.values.max(1) as f64;
         println!(
-            "{} lives in {:.0} s ({:.0} a minute): {} rows compared, {} values, {} packets; {} wrong, {unknown} unknown \
-             ({of_values:.2} %), {} abstentions.",
+            "{} lives in {:.0} s ({:.0} a minute): {} rows and {} sockets in snapshots compared, {} values, {} packets; {} \
+             wrong, {unknown} unknown ({of_values:.2} %), {} abstentions.",
             self.lives,
             took.as_secs_f64(),
             self.lives as f64 * 60.0 / took.as_secs_f64().max(1.0),
             self.rows,
+            self.looked_at,
             self.values,
             self.packets,
             self.count(Kind::Wrong),
@@ -195,14 +221,15 @@ impl Found {
 }
 
 /// The shortest life that fails in this way, and how.
-fn shrink(ground: &Ground, life: &Life, what: &str) -> Result<Option<(Life, String)>> {
+fn shrink(ground: &Ground, life: &Life, what: &str, rate: u32) -> Result<Option<(Life, String)>> {
     /// Each is tried so often: what depends on a race does not show every time.
     const TIMES: usize = 4;
     let mut shortest = None;
     let mut candidates = vec![life.clone()];
     while !candidates.is_empty() {
         let lives: Vec<Life> = candidates.iter().flat_map(|life| vec![life.clone(); TIMES]).collect();
-        let Outcome { compared, .. } = round::run(ground, &lives)?;
+        let ground = Ground { spread: spread(lives.len(), rate), ..*ground };
+        let Outcome { compared, .. } = round::run(&ground, &lives)?;
         let fails = |compared: &Compared| {
             let is_it = |finding: &&Finding| finding.kind == Kind::Wrong && finding.what == what;
             compared.findings.iter().find(is_it).map(|finding| finding.detail.clone())

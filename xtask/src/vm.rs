@@ -6,7 +6,7 @@
 mod apt;
 mod image;
 mod kernel;
-
+mod lives;
 mod machine;
 mod programs;
 mod table;
@@ -22,6 +22,7 @@ use anyhow::{Context as _, Result, bail};
 use self::apt::{Apt, Mirrors};
 use self::image::Kernel;
 use self::kernel::{Arch, Wanted};
+use self::lives::Lives;
 use self::machine::{Acceleration, Machine};
 use self::table::Column;
 use crate::setup::{self, ARM_TOOLS, VM_TOOLS};
@@ -35,6 +36,12 @@ pub(crate) struct Args {
     /// Only scenarios with one of these in their names
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     scenarios: Vec<String>,
+    /// Make so many random lives on each kernel, as `cargo xtask oracle` does, instead of the scenarios
+    #[arg(long, value_name = "LIVES", conflicts_with = "scenarios")]
+    oracle: Option<usize>,
+    /// Repeat the lives of another run
+    #[arg(long, value_name = "N", requires = "oracle")]
+    seed: Option<u64>,
     /// Architecture of the machines, this one's if none is given
     #[arg(long)]
     arch: Option<Arch>,
@@ -75,9 +82,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let qemu = setup::qemu::find(arch.qemu()).with_context(|| format!("{} is not installed", arch.qemu()))?;
     let folder = workspace::target().join("vm").join(arch.debian());
     let programs = folder.join("tests/tests");
-    programs::build(arch, &programs)?;
-    let bench =
-        Bench { args, arch, qemu, scenarios: programs::scenarios(arch, &programs, &args.scenarios)?, folder, programs };
+    let lives = args.oracle.map(|count| Lives { count, seed: args.seed });
+    programs::build(arch, lives.is_some(), &programs)?;
+    let scenarios = match lives {
+        Some(_) => vec![lives::SCENARIO.to_owned()],
+        None => programs::scenarios(arch, &programs, &args.scenarios)?,
+    };
+    let bench = Bench { args, arch, qemu, lives, scenarios, folder, programs };
     let (mut columns, mut failures) = (Vec::new(), Vec::new());
     for wanted in kernels {
         match bench.test(&wanted) {
@@ -124,6 +135,8 @@ struct Bench<'a> {
     args: &'a Args,
     arch: Arch,
     qemu: PathBuf,
+    /// What a machine does instead of the scenarios.
+    lives: Option<Lives>,
     scenarios: Vec<String>,
     /// Everything that is fetched or made is below it.
     folder: PathBuf,
@@ -143,6 +156,9 @@ impl Bench<'_> {
 
     fn test_here(&self) -> Result<Column> {
         let tcptrace = self.programs.join("tcptrace");
+        if let Some(lives) = self.lives {
+            return self.live_here(lives);
+        }
         let check = Command::new(&tcptrace).arg("check").output().context("cannot run tcptrace")?;
         let mut tests = Command::new(self.programs.join("live"));
         tests.env("TCPTRACE_BIN", &tcptrace).env("TCPTRACE_TEST_ACTOR", self.programs.join("actor"));
@@ -155,6 +171,22 @@ impl Bench<'_> {
             machine: "this machine".to_owned(),
             check: String::from_utf8_lossy(&check.stdout).into_owned(),
             outcomes: self.outcomes(&String::from_utf8_lossy(&output.stdout)),
+        })
+    }
+
+    fn live_here(&self, lives: Lives) -> Result<Column> {
+        let script = lives.script(false);
+        let shell = Command::new("bash").arg("-c").arg(script).current_dir(&self.programs).output();
+        let output = shell.context("cannot run a shell")?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let (check, tests) = said.split_once("tcptrace-vm: tests\n").context("the lives did not begin")?;
+        eprintln!("{}", lives::said(tests));
+        Ok(Column {
+            kernel: host::kernel_release(),
+            version: None,
+            machine: "this machine".to_owned(),
+            check: check.to_owned(),
+            outcomes: self.outcomes(tests),
         })
     }
 
@@ -176,7 +208,9 @@ impl Bench<'_> {
             check: said.check.to_owned(),
             outcomes: self.outcomes(said.tests),
         };
-        if how == Acceleration::Tcg && !column.is_good() {
+        if self.lives.is_some() {
+            eprintln!("{}", lives::said(said.tests));
+        } else if how == Acceleration::Tcg && !column.is_good() {
             self.try_again(&mut column, &kernel, &trees, &initramfs)?;
         }
         Ok(column)
@@ -202,8 +236,11 @@ impl Bench<'_> {
     /// Runs it, by the processor if that works. Returns what the console showed.
     fn boot(&self, kernel: &Kernel, trees: &[&Path], initramfs: &Path) -> Result<(String, Acceleration)> {
         let run = |how, threads| {
-            self.switch_on(how, &script(threads, &self.args.scenarios), kernel, trees, initramfs)
-                .map(|shown| (shown, how))
+            let script = match self.lives {
+                Some(lives) => lives.script(how != Acceleration::Kvm),
+                None => script(threads, &self.args.scenarios),
+            };
+            self.switch_on(how, &script, kernel, trees, initramfs).map(|shown| (shown, how))
         };
         if Arch::host() == Some(self.arch) && Path::new("/dev/kvm").exists() {
             match run(Acceleration::Kvm, THREADS_OF_HOST) {
@@ -211,10 +248,12 @@ impl Bench<'_> {
                 Err(error) => eprintln!("KVM does not work here ({error:#}); TCG takes longer."),
             }
         }
+        // Times of lives are compared: what else runs on this computer must not stretch them.
+        let emulated = if self.lives.is_some() { Acceleration::Counted } else { Acceleration::Tcg };
         // QEMU does not always notice at once when a kernel changes its own code, and that kernel dies while it boots.
-        run(Acceleration::Tcg, self.args.threads).or_else(|error| {
+        run(emulated, self.args.threads).or_else(|error| {
             eprintln!("Once more: {error:#}");
-            run(Acceleration::Tcg, self.args.threads)
+            run(emulated, self.args.threads)
         })
     }
 

@@ -11,7 +11,7 @@ use super::script::Who;
 use super::truth::{Expected, Range};
 
 /// How far a length may be from what the witnesses say, in ns.
-const TOLERANCE: u64 = 5_000_000;
+pub(super) const TOLERANCE: u64 = 5_000_000;
 
 /// What a comparison came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,7 +48,7 @@ impl Compared {
         self.findings.push(Finding { kind, what: what.into(), detail: detail.into() });
     }
 
-    fn value(&mut self, is_so: bool, what: &str, detail: impl FnOnce() -> String) {
+    pub(super) fn value(&mut self, is_so: bool, what: &str, detail: impl FnOnce() -> String) {
         self.values += 1;
         if !is_so {
             self.note(Kind::Wrong, what, detail());

@@ -21,6 +21,7 @@ use super::packets::Capture;
 use super::relay::Relay;
 use super::row::{self, Row};
 use super::script::{Life, Who};
+use super::snapshot::{Looker, Looks};
 use super::truth::{self, Expected};
 use super::{conversation, log};
 use crate::attack::process::Process;
@@ -62,6 +63,8 @@ pub(super) struct Outcome {
     /// Packets that the witness missed.
     pub(super) unseen: u32,
     pub(super) packets: usize,
+    /// Sockets in snapshots that were compared.
+    pub(super) looked_at: u64,
 }
 
 /// A network namespace, and who watches it.
@@ -106,6 +109,10 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
     }
     let first = usize::from(ground.expire);
     let rows = ground.folder.join("rows");
+    // Those whose network namespaces stay, and have a process in them all the time.
+    let staying = &groups[..groups.len() - usize::from(groups.len() > 1)];
+    let namespaces = staying.iter().map(|group| &group.namespaces[0]).map(|it| (it.path.clone(), it.netns)).collect();
+    let looker = Looker::start(ground.tcptrace, namespaces);
     // The last one goes while orphans live.
     if let [_, .., last] = &mut groups[..] {
         last.load.wait()?;
@@ -116,6 +123,7 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
         group.load.wait()?;
     }
     sleep(SETTLE);
+    let looks = looker.stop()?;
     groups.iter_mut().try_for_each(Group::settle)?;
     let since = Instant::now();
     groups.iter_mut().skip(first).try_for_each(Group::end)?;
@@ -138,7 +146,7 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
     let mut evidence = evidence.context("cannot open the file for evidence")?;
     let mut compared = Vec::new();
     for group in &groups {
-        compared.extend(group.compare(&live, &hidden, &mut evidence)?);
+        compared.extend(group.compare(&live, &looks, &hidden, &mut evidence)?);
     }
     excuse(&mut compared, ended.figures().map_or(0, |figures| figures.lost));
     complaints.extend(groups.iter().filter_map(Group::counters));
@@ -147,6 +155,7 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
         complaints,
         unseen: groups.iter().map(|group| group.unseen).sum(),
         packets: groups.iter().map(|group| group.packets.len()).sum(),
+        looked_at: looks.sockets,
     })
 }
 
@@ -331,6 +340,7 @@ impl<'a> Group<'a> {
     fn compare(
         &self,
         rows: &HashMap<u64, Vec<Row>>,
+        looks: &Looks,
         hidden: &HashSet<(SocketAddr, SocketAddr)>,
         evidence: &mut File,
     ) -> Result<Vec<Compared>> {
@@ -343,7 +353,13 @@ impl<'a> Group<'a> {
         let mut all = Vec::new();
         for (index, Witnessed { calls, conversations, expected }) in self.witnessed()?.iter().enumerate() {
             let rows = of_life.get(&index).map_or(&[][..], Vec::as_slice);
-            let compared = compare::life(expected, rows, hidden);
+            let mut compared = compare::life(expected, rows, hidden);
+            let is_hidden = |end: &Expected| end.local.is_some_and(|local| hidden.contains(&(local, end.remote)));
+            if !expected.iter().any(is_hidden) {
+                let netns = self.namespaces.iter().map(|namespace| namespace.netns);
+                netns.for_each(|netns| looks.add_of_life(&mut compared, netns, index));
+                looks.add_of_rows(&mut compared, rows);
+            }
             if compared.findings.iter().any(|finding| finding.kind == Kind::Wrong) {
                 let findings = &compared.findings;
                 writeln!(evidence, "{}\n{findings:#?}\n{calls:#?}\n{conversations:#?}", self.lives[index])

@@ -41,14 +41,21 @@ impl Row {
 
     /// Which life it is of.
     pub(super) fn life(&self) -> Option<usize> {
-        let server = [self.local, self.remote].into_iter().find(|end| end.port() == PORT)?;
-        life_at(server.ip())
+        [self.local, self.remote].into_iter().find_map(life)
     }
 
     /// Its states, how long each lasted, and whether that is a lower bound.
     pub(super) fn states(&self) -> impl Iterator<Item = (&str, u64, bool)> {
         states(&self.value)
     }
+}
+
+/// The life that has its server at this address.
+pub(super) fn life(server: SocketAddr) -> Option<usize> {
+    if server.port() != PORT {
+        return None;
+    }
+    life_at(server.ip())
 }
 
 fn states(value: &Value) -> impl Iterator<Item = (&str, u64, bool)> {

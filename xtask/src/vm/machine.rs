@@ -28,6 +28,9 @@ pub(super) enum Acceleration {
     Kvm,
     /// By QEMU, ten times as slowly or worse.
     Tcg,
+    /// By QEMU, for one processor. Each instruction takes a nanosecond of the machine's time, which no other program on this
+    /// computer can stretch, and waiting takes none of ours.
+    Counted,
 }
 
 impl fmt::Display for Acceleration {
@@ -35,6 +38,7 @@ impl fmt::Display for Acceleration {
         f.write_str(match self {
             Self::Kvm => "KVM",
             Self::Tcg => "TCG",
+            Self::Counted => "TCG that counts instructions",
         })
     }
 }
@@ -55,14 +59,22 @@ impl Machine<'_> {
             Arch::Amd64 => ("q35", "ttyS0"),
             Arch::Arm64 => ("virt", "ttyAMA0"),
         };
-        let (acceleration, processor) = match (self.acceleration, self.arch) {
-            (Acceleration::Kvm, _) => ("kvm", "host"),
-            (Acceleration::Tcg, Arch::Amd64) => ("tcg,thread=multi", "max"),
+        let (acceleration, processors) = match self.acceleration {
+            Acceleration::Kvm => ("kvm", "2"),
+            Acceleration::Tcg => ("tcg,thread=multi", "2"),
+            Acceleration::Counted => ("tcg,thread=single", "1"),
+        };
+        let processor = match (self.acceleration, self.arch) {
+            (Acceleration::Kvm, _) => "host",
+            (_, Arch::Amd64) => "max",
             // ARM's own way to authenticate pointers takes half of an emulated processor's time.
-            (Acceleration::Tcg, Arch::Arm64) => ("tcg,thread=multi", "max,pauth-impdef=on"),
+            (_, Arch::Arm64) => "max,pauth-impdef=on",
         };
         let mut qemu = Command::new(self.qemu);
-        qemu.args(["-machine", board, "-accel", acceleration, "-cpu", processor, "-smp", "2", "-m", "2048"]);
+        qemu.args(["-machine", board, "-accel", acceleration, "-cpu", processor, "-smp", processors, "-m", "2048"]);
+        if self.acceleration == Acceleration::Counted {
+            qemu.args(["-icount", "shift=0,sleep=off"]);
+        }
         qemu.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial"]);
         qemu.arg(format!("file:{}", self.console.display()));
         qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs);
@@ -156,6 +168,8 @@ mod tests {
              -display none -no-reboot -serial file:c -kernel k -initrd i -append 'console=ttyAMA0 panic=-1 quiet loglevel=1'"
         );
         assert!(line(Arch::Amd64, Acceleration::Kvm).starts_with("qemu -machine q35 -accel kvm -cpu host "));
+        let counted = "qemu -machine q35 -accel tcg,thread=single -cpu max -smp 1 -m 2048 -icount shift=0,sleep=off ";
+        assert!(line(Arch::Amd64, Acceleration::Counted).starts_with(counted));
     }
 
     #[test]

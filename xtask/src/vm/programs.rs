@@ -11,15 +11,15 @@ use super::image;
 use super::kernel::Arch;
 use crate::{command, libtest, workspace};
 
-/// Builds them for `arch` and copies them into the folder `into`, under their names.
-pub(super) fn build(arch: Arch, into: &Path) -> Result<()> {
-    fs::create_dir_all(into).with_context(|| format!("cannot create {}", into.display()))?;
-    let wanted = [
-        ("tcptrace", "tcptrace", ["--bin", "tcptrace"]),
-        ("live", "tcptrace-tests", ["--test", "live"]),
-        ("actor", "tcptrace-tests", ["--bin", "actor"]),
-    ];
-    for (name, package, what) in wanted {
+/// Builds them for `arch` and copies them into the folder `into`, under their names: the oracle in the place of tests.
+pub(super) fn build(arch: Arch, is_for_lives: bool, into: &Path) -> Result<()> {
+    image::fresh(into)?;
+    let tcptrace = ("tcptrace", "tcptrace", ["--bin", "tcptrace"]);
+    let oracle = ("xtask", "xtask", ["--bin", "xtask"]);
+    let live = ("live", "tcptrace-tests", ["--test", "live"]);
+    let actor = ("actor", "tcptrace-tests", ["--bin", "actor"]);
+    let wanted: &[_] = if is_for_lives { &[tcptrace, oracle] } else { &[tcptrace, live, actor] };
+    for &(name, package, what) in wanted {
         let built = build_one(arch, package, what)?;
         let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
         image::executable(&into.join(name), &bytes)?;

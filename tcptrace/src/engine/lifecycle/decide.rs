@@ -35,7 +35,7 @@ pub(super) enum Verdict {
 pub(super) struct Alternatives {
     /// When one is sent.
     with_reset: End,
-    /// When one is sent for this very reason only.
+    /// When one is sent for this very reason only, or for one that the kernel does not say (before 6.10).
     only_for: Option<ResetReason>,
     /// When none is.
     without: Ending,
@@ -79,7 +79,9 @@ impl Alternatives {
     pub(super) fn resolve(self, reset: ResetSent) -> Ending {
         match (reset, self.only_for) {
             (ResetSent::Yes(_), None) => self.with_reset.into(),
-            (ResetSent::Yes(sent), Some(wanted)) if sent == wanted => self.with_reset.into(),
+            (ResetSent::Yes(sent), Some(wanted)) if [wanted, ResetReason::Other].contains(&sent) => {
+                self.with_reset.into()
+            }
             (ResetSent::Unknown, _) if self.without.end != self.with_reset => {
                 let time_wait = self.without.time_wait.map(|_| TimeWaitEnd::Unknown);
                 Ending { end: End::Unknown, time_wait }

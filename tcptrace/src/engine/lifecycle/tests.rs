@@ -229,6 +229,11 @@ use crate::model::row::Connection;
      6 FIN_WAIT2>CLOSED dead mini=FIN_WAIT2; 16 killed FIN_WAIT2 reset",
     "client active reset_received owner=7/connect | SYN_SENT 1 ESTABLISHED 4 FIN_WAIT1 1 FIN_WAIT2 10"
 )]
+#[case::data_after_shutdown_where_the_kernel_gives_no_reason(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=9 snd rcv sock; 6 FIN_WAIT1>FIN_WAIT2 snd rcv sock;
+     10 FIN_WAIT2>CLOSED snd rcv sock err=104; 10 reset OTHER; 20 destroy",
+    "server active reset_data_after_close owner=9/close | SYN_RECV 0 ESTABLISHED 5 FIN_WAIT1 1 FIN_WAIT2 4"
+)]
 #[case::data_after_shutdown_is_a_reset_that_we_send(
     "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 5 ESTABLISHED>CLOSE_WAIT done; 9 CLOSE_WAIT>LAST_ACK task=9 done sock;
      10 LAST_ACK>CLOSED dead done err=104; 10 destroy; 10 reset ABORT_ON_DATA",

@@ -1,0 +1,66 @@
+//! The lives of `cargo xtask oracle` in a machine, instead of the tests.
+
+/// What lives are called in the table.
+pub(super) const SCENARIO: &str = "oracle::lives";
+
+/// How many lives begin in a second. An emulated processor is a slow one.
+const RATE: u32 = 150;
+const EMULATED_RATE: u32 = 20;
+
+/// Lives to make.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lives {
+    pub(super) count: usize,
+    pub(super) seed: Option<u64>,
+}
+
+impl Lives {
+    /// What a machine does, in its folder of tests: what the oracle prints is as tests print it.
+    pub(super) fn script(self, is_emulated: bool) -> String {
+        let rate = if is_emulated { EMULATED_RATE } else { RATE };
+        let seed = self.seed.map(|seed| format!(" --seed {seed}")).unwrap_or_default();
+        let count = self.count;
+        format!(
+            "./tcptrace check\necho 'tcptrace-vm: tests'\necho '---- {SCENARIO} stdout ----'\nresult=FAILED\n\
+             CARGO_TARGET_DIR=/tmp ./xtask oracle --tcptrace $PWD/tcptrace --lives {count} --rate {rate}{seed} 2>&1 && result=ok\n\
+             echo 'successes:'\necho \"test {SCENARIO} ... $result\"\n[ $result = ok ] || cat /tmp/oracle/evidence*\n"
+        )
+    }
+}
+
+/// What the oracle printed.
+pub(super) fn said(tests: &str) -> &str {
+    let (_, said) = tests.split_once("stdout ----\n").unwrap_or(("", tests));
+    said.split_once("successes:\n").map_or(said, |(said, _)| said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::libtest::{self, Outcome};
+
+    /// Runs the script with programs that do nothing but say and return this.
+    fn run(said: &str, status: u8) -> String {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in [("tcptrace", ""), ("xtask", &*format!("echo '{said}'; echo \"$@\"; exit {status}\n"))] {
+            super::super::image::executable(&folder.path().join(name), format!("#!/bin/sh\n{text}").as_bytes())
+                .expect("a program");
+        }
+        let script = Lives { count: 7, seed: Some(3) }.script(true);
+        let output = std::process::Command::new("sh").arg("-c").arg(script).current_dir(&folder).output();
+        String::from_utf8(output.expect("a shell").stdout).expect("text")
+    }
+
+    #[test]
+    fn what_the_oracle_says_is_an_outcome() {
+        for (status, is_good) in [(0, true), (1, false)] {
+            let output = run("Seed: 3", status);
+            let (_, tests) = output.split_once("tcptrace-vm: tests\n").expect("the tests");
+            assert!(said(tests).starts_with("Seed: 3\noracle --tcptrace /"), "{output}");
+            assert!(said(tests).ends_with("--lives 7 --rate 20 --seed 3\n"), "{output}");
+            let outcome = libtest::outcomes([SCENARIO], tests).remove(SCENARIO);
+            assert_eq!(outcome == Some(Outcome::Pass), is_good, "{outcome:?}");
+            assert_eq!(matches!(outcome, Some(Outcome::Fail(why)) if why.starts_with("Seed: 3")), !is_good);
+        }
+    }
+}
