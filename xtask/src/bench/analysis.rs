@@ -42,8 +42,7 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
         table.row(vec![runs.name.clone(), runs.seconds().spread(2), format!("{:.2}", runs.cpu()), runs.peak_rss()]);
     }
     table.caption(format!(
-        "A synthetic trace of {transitions} transitions and {:.1} bytes for each; {}, output to \
-         /dev/null.",
+        "A synthetic trace of {transitions} transitions, {:.1} bytes each; {}, output to /dev/null.",
         bytes as f64 / f64::from(transitions),
         interleaved(bench.times(ROUNDS)),
     ));

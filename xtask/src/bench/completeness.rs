@@ -26,7 +26,7 @@ const COMMANDS: [(&str, bool); 3] =
 pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
     let cpus = available_parallelism().map_or(1, |cpus| cpus.get().min(2));
     let orders: Vec<_> = (0..cpus).map(|cpu| Order { cpu, ..Order::connections(bench.connections) }).collect();
-    let mut table = Table::new("Nothing missed in silence", ["", "happened", "told", "lost, counted", "missing"]);
+    let mut table = Table::new("Nothing missed in silence", ["", "happened", "reported", "lost, counted", "missing"]);
     let mut json = Vec::new();
     for (words, tells_connections) in COMMANDS {
         let name = format!("tcptrace {words}");
@@ -49,9 +49,9 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
         json.push(json!({ "name": name, "happened": happened, "told": rows, "lost": lost, "hidden": hidden }));
     }
     table.caption(format!(
-        "{} connections of each of {cpus} generators, as fast as they go. What happened is known from the load: {} \
-         transitions of each connection, and two of each listener; two connections, one at each end. Only what is in the \
-         load's own network namespaces counts, in what the command printed, or `replay` did.",
+        "{cpus} generators make {} connections each, as fast as they can. They know what happened: {} transitions for each \
+         connection and two for each listener; for `connections`, two rows for each connection, one for each end. Rows \
+         of the generators' network namespaces count, as the command or `replay` printed them.",
         bench.connections,
         super::generator::TRANSITIONS,
     ));

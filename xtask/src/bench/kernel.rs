@@ -10,7 +10,7 @@ use super::proc::{self, Program};
 use super::running::Running;
 use super::stats::Figures;
 use super::subject::{self, Sink};
-use super::table::{Findings, Table, with_goal};
+use super::table::{Findings, Table};
 
 /// Rounds, each short: the counting costs time itself, so no rate is taken from them.
 const ROUNDS: u32 = 5;
@@ -138,20 +138,17 @@ fn table(rounds: &[Round]) -> Table {
     };
     let mut rows: Vec<_> = hooks.iter().map(|hook| (*hook, cells(&|round| round.figures(hook)))).collect();
     rows.sort_by(|(one, _), (other, _)| f64::total_cmp(&median(other, 3), &median(one, 3)));
-    for (hook, mut cells) in rows {
-        if hook == "inet_sock_set_state" {
-            cells[2] = with_goal(&cells[2], "≤ 150");
-        }
+    for (hook, cells) in rows {
         table.row([vec![hook.to_owned()], cells].concat());
     }
     table.row([vec!["all".to_owned()], cells(&Round::of_all)].concat());
     let empty: Figures = rounds.iter().map(|round| round.empty).collect();
     let transition: Figures = rounds.iter().map(|round| round.of_all()[3] / f64::from(TRANSITIONS)).collect();
     table.caption(format!(
-        "Time of the programs of `tcptrace record` by the kernel's count (`BPF_ENABLE_STATS`), median (min–max) of {} \
-         of {} connections; a connection is {TRANSITIONS} transitions, whoever made them; net is less the {} ns that an empty program takes by the same count, in the same \
-         rounds. All programs together take {} ns net for each transition. Timers and system calls of others run their \
-         programs too.",
+        "Time of the programs of `tcptrace record`, as the kernel counts it (`BPF_ENABLE_STATS`); median (min–max) of {} \
+         of {} connections with {TRANSITIONS} transitions each. Net is without the {} ns that an empty program takes \
+         by the same count in the same rounds. All programs together take {} ns net for each transition. Timers and \
+         system calls of other processes run the programs, too.",
         super::table::rounds(rounds.len() as u32),
         rounds.first().map_or(0, |round| round.made),
         empty.spread(0),

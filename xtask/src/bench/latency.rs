@@ -44,8 +44,8 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
         json.push(figures(name, &sample, &latencies));
     }
     table.caption(
-        "From the moment that the kernel stamps on a transition until its row of `tcptrace watch --format json` can be \
-         read from the terminal, of every row. The terminal is a pseudo-terminal."
+        "From the kernel's time of a transition until its row of `tcptrace watch --format json` can be read from the \
+         terminal, for every row. The terminal is a pseudo-terminal."
             .to_owned(),
     );
     findings.tables.push(table);

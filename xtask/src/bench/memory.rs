@@ -13,7 +13,7 @@ use super::proc::{self, Memory};
 use super::running::Running;
 use super::stats::Figures;
 use super::subject::{self, Sink};
-use super::table::{Findings, Table, grouped, mib, rounds, with_goal};
+use super::table::{Findings, Table, grouped, mib, rounds};
 
 const ROUNDS: u32 = 3;
 const COMMANDS: [&str; 3] = ["record", "watch", "connections"];
@@ -92,12 +92,12 @@ fn table(series: &[Vec<Round>], steps: &[u32], count: u32) -> Table {
         [
             "",
             "RSS, idle",
-            "of it the ring",
+            "ring buffer",
             "program and libraries",
             "heap and stacks",
             &format!("heap with {}", steps.get(1).map_or_else(String::new, |step| grouped(*step))),
             &format!("heap with {}", grouped(most)),
-            "B a connection",
+            "bytes per connection",
             "peak at start",
             "peak later",
         ],
@@ -112,22 +112,22 @@ fn table(series: &[Vec<Round>], steps: &[u32], count: u32) -> Table {
         let peak = |index: usize| mib(median(&|round| Some(round.peaks[index] as f64)).max().unwrap_or(0.0));
         table.row(vec![
             format!("tcptrace {command}"),
-            with_goal(&look(0, |memory| memory.rss), "≤ 12 MB"),
+            look(0, |memory| memory.rss),
             look(0, |memory| memory.maps),
             look(0, |memory| memory.files),
             look(0, |memory| memory.own),
             look(1, |memory| memory.own),
             look(steps.len() - 1, |memory| memory.own),
-            with_goal(&each, "≤ 160"),
+            each,
             peak(0),
             peak(1),
         ]);
     }
     table.caption(format!(
-        "Resident memory as the kernel counts it (`/proc/PID/smaps`), when it had not changed for a second; median of \
-         {}, the peaks the largest. What is mapped of the ring twice, so that no record breaks at its end, \
-         counts twice. Connections are sockets, ESTABLISHED over loopback, made while it ran: both ends of each, {} of a \
-         process. `B a connection` is what the heap grew by for each of {}.",
+        "Resident memory as the kernel counts it (`/proc/PID/smaps`), once it has not changed for a second; median of \
+         {}, the largest of the peaks. The ring buffer is mapped twice, so that no record breaks at its end; both \
+         mappings count. A connection is an ESTABLISHED socket over loopback, made while tcptrace ran; a process has \
+         {} of them. Bytes per connection is the growth of the heap for each of {}.",
         rounds(count),
         grouped(2 * super::holder::PAIRS),
         grouped(most),

@@ -43,7 +43,7 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings, skipped: &mut Vec<
         table.row(vec![runs.name.clone(), runs.seconds().spread(2), share, runs.peak_rss()]);
     }
     table.caption(format!(
-        "{} processes with both ends of their connections, ESTABLISHED over loopback; {}, output to /dev/null.",
+        "{} processes own both ends of connections that are ESTABLISHED over loopback; {}, output to /dev/null.",
         sockets.div_ceil(2).div_ceil(PAIRS),
         interleaved(bench.times(ROUNDS)),
     ));

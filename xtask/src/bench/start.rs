@@ -11,7 +11,7 @@ use super::generator::{Generator, Order};
 use super::running::Running;
 use super::stats::Figures;
 use super::subject::{self, Sink, Subject, Tool, What};
-use super::table::{Findings, Table, with_goal};
+use super::table::{Findings, Table};
 use super::terminal::boot_ns;
 
 const ROUNDS: u32 = 10;
@@ -49,15 +49,15 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
         let starts = starts.with_context(|| format!("cannot measure the start of `{name}`"))?;
         let ready = starts.iter().filter_map(|start| start.ready).collect::<Figures>().spread(0);
         let row = starts.iter().map(|start| start.row).collect::<Figures>().spread(0);
-        table.row(vec![name.clone(), ready, if tool.is_tcptrace { with_goal(&row, "≤ 150") } else { row }]);
+        table.row(vec![name.clone(), ready, row]);
         let start = |start: &Start| -> Value { json!({ "ready_ms": start.ready, "first_row_ms": start.row }) };
         json.push(json!({ "name": name, "starts": starts.iter().map(start).collect::<Vec<_>>() }));
     }
     table.caption(format!(
-        "While {RATE} connections a second are made; from `exec` until the row can be read from the terminal; median \
-         (min–max) of {}{} starts.",
+        "From `exec` until the row can be read from the terminal, at {RATE} connections a second; median (min–max) of \
+         {}{} starts.",
         bench.times(ROUNDS),
-        if tools.len() > 1 { format!(", of the others {}", ROUNDS / 2) } else { String::new() },
+        if tools.len() > 1 { format!(" (other tools: {})", ROUNDS / 2) } else { String::new() },
     ));
     findings.tables.push(table);
     findings.json = json.into();
