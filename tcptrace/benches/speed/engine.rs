@@ -72,7 +72,7 @@ impl Crowd {
         let flags = Some(Flags { dead: true, ..Flags::default() });
         let closing = Change { end: facts, flags, ..change(cookie, State::Established, State::Closed) };
         self.feed(Event::Change(Change { at: self.now(), ..closing }));
-        self.feed(Event::Destroyed { at: self.now(), id: Id::Cookie(cookie) });
+        self.feed(Event::Destroyed { at: self.now(), id: Id::Cookie(cookie), shut: Some(true) });
     }
 
     fn now(&self) -> u64 {
