@@ -448,11 +448,15 @@ pub enum Cause {
     /// The kernel did not report the closing of a socket, or the FIN that came to an orphan, nor that it missed one: later
     /// events of the socket prove it.
     Unreported,
+    /// The kernel has counted what was neither seen nor counted as lost, as an audit has found.
+    Unaccounted,
+    /// More rows waited for a filter to be able to decide than are held back.
+    FilterFull,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Unknown,
         Self::RingFull,
         Self::OutputSlow,
@@ -461,6 +465,8 @@ impl Cause {
         Self::Damage,
         Self::Evicted,
         Self::Unreported,
+        Self::Unaccounted,
+        Self::FilterFull,
     ];
 
     /// Its word in data.
@@ -474,6 +480,8 @@ impl Cause {
             Self::Damage => "damage",
             Self::Evicted => "evicted",
             Self::Unreported => "unreported",
+            Self::Unaccounted => "unaccounted",
+            Self::FilterFull => "filter_full",
         }
     }
 
@@ -488,6 +496,8 @@ impl Cause {
             Self::Damage => "trace damaged",
             Self::Evicted => "sockets forgotten, try --max-sockets",
             Self::Unreported => "not reported by the kernel",
+            Self::Unaccounted => "unaccounted for by the audit",
+            Self::FilterFull => "rows held back too long for the filter",
         }
     }
 }

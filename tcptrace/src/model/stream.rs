@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::counters::Sample;
 use super::criteria::{Criteria, Undecided};
-use super::event::{Event, Losses};
+use super::event::{Cause, Event, Losses};
 use super::feature::Feature;
 use super::finding::Finding;
 use super::names::Names;
@@ -202,10 +202,10 @@ pub struct Summary {
 }
 
 /// Events that were lost by one cause.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
-    /// The cause in words.
-    pub cause: Box<str>,
+    /// The cause.
+    pub cause: Cause,
     /// How many, as far as that is known.
     pub events: u64,
     /// Whether there may be more.

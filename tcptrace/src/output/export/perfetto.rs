@@ -19,7 +19,7 @@ use serde_json::json;
 use self::place::{Placed, Span, place};
 use super::{Exported, Exporter};
 use crate::model::row::{Connection, Row};
-use crate::model::stream::{Clock, Lost, Origin, Summary};
+use crate::model::stream::{Clock, Origin, Summary};
 use crate::model::tcp::{Comm, End, Side, TimeWaitEnd};
 use crate::output::{Json, Printer, render, sanitise};
 
@@ -95,8 +95,7 @@ impl<W: Write> Perfetto<W> {
         if self.rows == 0 {
             self.text.extend_from_slice(self.before);
         }
-        let name = |lost: &Lost| sanitise(lost.cause.as_bytes()).into_owned();
-        let lost = summary.lost.iter().map(|lost| (name(lost), json!(lost.events)));
+        let lost = summary.lost.iter().map(|lost| (lost.cause.as_str().to_owned(), json!(lost.events)));
         let other = json!({
             "version": concat!("tcptrace ", env!("CARGO_PKG_VERSION")),
             "hosts": summary.hosts.iter().map(|host| sanitise(host.as_bytes())).collect::<Vec<_>>(),

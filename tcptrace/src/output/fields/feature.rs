@@ -39,7 +39,7 @@ pub static FEATURE_FIELDS: &[Field<(Feature, Service)>] = &[
         shape: Shape::Name,
         doc: "The hook that serves it, and what that does not show; or why there is none and what to do.",
         value: |(_, service), _| match service {
-            Service::Attached { hook } => Value::Name(hook.as_bytes()),
+            Service::Attached { hook, .. } => Value::Name(hook.as_bytes()),
             Service::Partly { missing, .. } => Value::Name(missing.as_bytes()),
             Service::Unavailable { reason } => Value::Name(reason.as_bytes()),
         },

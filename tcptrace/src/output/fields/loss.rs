@@ -4,6 +4,14 @@ use crate::model::row::Loss;
 
 use super::{Field, Shape, Value};
 
+/// Every cause, in words of data.
+pub(super) const CAUSES: &str = "Why: ring_full (events came faster than they were read), output_slow (the same, because nobody took the output), \
+     recursion (the kernel did not run a program that was running already on that CPU), disk (full or slow), damage (the \
+     trace is damaged, or files of it are missing), evicted (more sockets than --max-sockets), unreported (the kernel did not \
+     report the closing of a socket, as later events of the socket prove), unknown (the trace is of a version that did not \
+     say) or, only in the sums of report_loss and summary, unaccounted (an audit found that the kernel had counted more) or \
+     filter_full (more rows waited for a filter to decide than are held back).";
+
 /// The fields of a place where something is missing.
 pub static LOSS_FIELDS: &[Field<Loss>] = &[
     Field { name: "event", unit: "", shape: Shape::Word, doc: "Always `lost`.", value: |_, _| Value::Word("lost") },
@@ -22,17 +30,7 @@ pub static LOSS_FIELDS: &[Field<Loss>] = &[
               noticed, up to a second later.",
         value: |row, _| Value::U64(row.boot_ns),
     },
-    Field {
-        name: "cause",
-        unit: "",
-        shape: Shape::Word,
-        doc: "Why: ring_full (events came faster than they were read), output_slow (the same, because nobody took the \
-              output), recursion (the kernel did not run a program that was running already on that CPU), disk (full or \
-              slow), damage (the trace is damaged, or files of it are missing), evicted (more sockets than --max-sockets), \
-              unreported (the kernel did not report the closing of a socket, as later events of the socket prove) or \
-              unknown (the trace is of a version that did not say).",
-        value: |row, _| Value::Word(row.cause.as_str()),
-    },
+    Field { name: "cause", unit: "", shape: Shape::Word, doc: CAUSES, value: |row, _| Value::Word(row.cause.as_str()) },
     Field {
         name: "count",
         unit: "",

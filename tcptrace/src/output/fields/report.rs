@@ -1,5 +1,6 @@
 //! The fields of a report: one table a kind of row.
 
+use super::loss::CAUSES;
 use super::{Field, Identified, Shape, Value};
 use crate::model::row::Identity;
 use crate::model::stream::{Context, Lost};
@@ -112,7 +113,7 @@ pub static REPORT_HOST_FIELDS: &[Field<Box<str>>] = &[
 /// The fields of a loss.
 pub static REPORT_LOSS_FIELDS: &[Field<Lost>] = &[
     event("Always `report_loss`.", |_, _| Value::Word("report_loss")),
-    text("cause", "Why events were lost.", |row, _| Value::Name(row.cause.as_bytes())),
+    word("cause", CAUSES, |row, _| Value::Word(row.cause.as_str())),
     number("events", "", "How many, as far as that is known.", |row, _| Value::U64(row.events)),
     flag("lost_at_least", "Whether more may be lost than that.", |row, _| Value::Bool(row.at_least)),
 ];

@@ -64,6 +64,7 @@ fn every_word_is_documented() {
     assert_words(TRANSITION_FIELDS, "owner_source", OwnerSource::ALL.iter().map(|word| word.as_str()));
     assert_words(CONNECTION_FIELDS, "closer", closers());
     assert_words(LOSS_FIELDS, "cause", Cause::ALL.iter().map(|cause| cause.as_str()));
+    assert_words(REPORT_LOSS_FIELDS, "cause", Cause::ALL.iter().map(|cause| cause.as_str()));
     assert_words(CONNECTION_FIELDS, "end", End::ALL.iter().map(|word| word.as_str()));
     assert_words(CONNECTION_FIELDS, "time_wait_end", TimeWaitEnd::ALL.iter().map(|word| word.as_str()));
 }

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::{Analysis, Options, Report};
 use crate::model::counters::{Increase, Unseen};
+use crate::model::event::Cause;
 use crate::model::names::Group;
 use crate::model::row::{Connection, Held, Identity, Owner, Stay, Stuck, Totals};
 use crate::model::stream::{Clock, Context, Lost, Origin, Summary};
@@ -208,8 +209,8 @@ pub(crate) fn incident(options: Options) -> Report {
         events: 123_456,
         transitions: 98_765,
         lost: vec![
-            Lost { cause: "the ring buffer was full".into(), events: 17, at_least: false },
-            Lost { cause: "another program ran".into(), events: 0, at_least: false },
+            Lost { cause: Cause::RingFull, events: 17, at_least: false },
+            Lost { cause: Cause::Recursion, events: 0, at_least: false },
         ],
         undecided: crate::model::criteria::Undecided::default(),
         damage: vec!["t.tct: block 7 at byte 40960: checksum does not match".into()],
