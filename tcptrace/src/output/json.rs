@@ -8,10 +8,7 @@ use crate::model::row::{Connection, Entry, Loss, Stay, Transition};
 use crate::model::stream::Context;
 use crate::study::snapshot::Count;
 
-use super::fields::{
-    AUDIT_FIELDS, AUDITED_FIELDS, CONNECTION_FIELDS, COUNT_FIELDS, COUNTER_FIELDS, Field, LOSS_FIELDS, SOCKET_FIELDS,
-    STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, TRANSITION_FIELDS, UNSEEN_FIELDS, Value,
-};
+use super::fields::{AUDIT, AUDITED, CONNECTION, COUNT, COUNTER, LOSS, SOCKET, TRANSITION, Table, UNSEEN, Value};
 use super::time::Rfc3339;
 use super::{Kind, Printer, render, sanitise};
 
@@ -35,17 +32,17 @@ impl<W: Write> Json<W> {
     }
 
     /// Writes rows that are no part of a stream.
-    pub(super) fn table<R>(&mut self, fields: &[Field<R>], rows: &[R]) -> io::Result<()> {
+    pub(super) fn table<R>(&mut self, table: &Table<R>, rows: &[R]) -> io::Result<()> {
         let context = Context::default();
-        rows.iter().try_for_each(|row| self.object([fields, &[]], row, &context))?;
+        rows.iter().try_for_each(|row| self.object(table, row, &context))?;
         self.out.flush()
     }
 
     /// Writes a row.
-    pub(super) fn object<R>(&mut self, fields: [&[Field<R>]; 2], row: &R, context: &Context) -> io::Result<()> {
+    pub(crate) fn object<R>(&mut self, table: &Table<R>, row: &R, context: &Context) -> io::Result<()> {
         self.line.clear();
         let mut before: &[u8] = b"{\"";
-        for field in fields.into_iter().flatten() {
+        for field in table.of(row) {
             self.line.extend_from_slice(before);
             self.line.extend_from_slice(field.name.as_bytes());
             self.line.extend_from_slice(b"\":");
@@ -83,35 +80,35 @@ impl<W: Write> Printer for Json<W> {
     }
 
     fn transition(&mut self, row: &Transition, context: &Context) -> io::Result<()> {
-        self.object([TRANSITION_FIELDS, if row.stuck.is_some() { STUCK_TRANSITION_FIELDS } else { &[] }], row, context)
+        self.object(&TRANSITION, row, context)
     }
 
     fn connection(&mut self, row: &Connection, context: &Context) -> io::Result<()> {
-        self.object([CONNECTION_FIELDS, if row.stuck.is_some() { STUCK_CONNECTION_FIELDS } else { &[] }], row, context)
+        self.object(&CONNECTION, row, context)
     }
 
     fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
-        self.object([SOCKET_FIELDS, &[]], row, context)
+        self.object(&SOCKET, row, context)
     }
 
     fn count(&mut self, row: &Count, context: &Context) -> io::Result<()> {
-        self.object([COUNT_FIELDS, &[]], row, context)
+        self.object(&COUNT, row, context)
     }
 
     fn loss(&mut self, row: &Loss, context: &Context) -> io::Result<()> {
-        self.object([LOSS_FIELDS, &[]], row, context)
+        self.object(&LOSS, row, context)
     }
 
     fn audit(&mut self, row: &Finding, context: &Context) -> io::Result<()> {
         match row {
-            Finding::Counter(row) => self.object([AUDIT_FIELDS, &[]], row, context),
-            Finding::Unseen(row) => self.object([UNSEEN_FIELDS, &[]], row, context),
-            Finding::Verdict(row) => self.object([AUDITED_FIELDS, &[]], row, context),
+            Finding::Counter(row) => self.object(&AUDIT, row, context),
+            Finding::Unseen(row) => self.object(&UNSEEN, row, context),
+            Finding::Verdict(row) => self.object(&AUDITED, row, context),
         }
     }
 
     fn counter(&mut self, row: &Increase, context: &Context) -> io::Result<()> {
-        self.object([COUNTER_FIELDS, &[]], row, context)
+        self.object(&COUNTER, row, context)
     }
 
     fn flush(&mut self) -> io::Result<()> {

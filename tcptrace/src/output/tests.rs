@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::fields::{CONNECTION_FIELDS, STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, TRANSITION_FIELDS};
+use super::fields::{CONNECTION, TRANSITION};
 use super::samples::{self, CONTEXT};
 use super::{Context, Format, Json, Kind, Printer, TextOptions};
 use crate::model::row::{Connection, Identity, Owner, Row, Transition};
@@ -547,8 +547,8 @@ proptest! {
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
         let records: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().expect("CSV");
         prop_assert_eq!(records.len(), 1);
-        let transition = TRANSITION_FIELDS.iter().chain(STUCK_TRANSITION_FIELDS).map(|field| field.name);
-        let connection = CONNECTION_FIELDS.iter().chain(STUCK_CONNECTION_FIELDS).map(|field| field.name);
+        let transition = TRANSITION.all().map(|field| field.name);
+        let connection = CONNECTION.all().map(|field| field.name);
         let names = [transition.collect::<Vec<_>>(), connection.collect()];
         prop_assert_eq!(records[0].len(), names[kind].len());
         let cell = names[kind].iter().position(|&name| name == "comm").map_or("", |place| &records[0][place]);

@@ -4,7 +4,7 @@ use crate::model::row::{Connection, Identity, Stuck};
 use crate::model::tcp::{State, TimeWaitEnd};
 
 use super::stuck::event;
-use super::{Field, Identified, MayBeStuck, Shape, Streamed, Value, name};
+use super::{Field, Identified, MayBeStuck, Shape, Streamed, Table, Value, name};
 
 impl Streamed for Connection {
     const KIND: &'static str = "connections";
@@ -30,10 +30,15 @@ impl MayBeStuck for Connection {
     }
 }
 
+/// A connection that has ended.
+pub static CONNECTION: Table<Connection> =
+    Table::new("connections", CONNECTION_FIELDS).with(STUCK_CONNECTION_FIELDS, |row| row.stuck.is_some());
+
 /// The fields of a connection that has ended.
-pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
+static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "event",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "connection; open for one of export that was still open when the trace ended; or, with --report-stuck, stuck (it \
@@ -42,6 +47,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "opened",
+        nullable: true,
         unit: "RFC 3339",
         shape: Shape::Time,
         doc: "When it began: wall-clock time in UTC with 9 digits; null when that was not seen.",
@@ -49,6 +55,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "closed",
+        nullable: true,
         unit: "RFC 3339",
         shape: Shape::Time,
         doc: "When it ended, after its TIME_WAIT: wall-clock time in UTC with 9 digits, converted from boot_ns; null for \
@@ -60,6 +67,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "boot_ns",
+        nullable: false,
         unit: "ns",
         shape: Shape::Number,
         doc: "When it ended or was reported, as CLOCK_BOOTTIME, which never steps; for open, when the trace ended.",
@@ -80,6 +88,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field::SIDE,
     Field {
         name: "closer",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "Who closed: active (our FIN first), passive (the peer's FIN first), simultaneous, reset_local, \
@@ -89,6 +98,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "end",
+        nullable: true,
         unit: "",
         shape: Shape::Word,
         doc: "How it ended: fin, fin_wait2_timeout, refused, connect_timeout, retransmit_timeout, keepalive_timeout, \
@@ -99,6 +109,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "states",
+        nullable: false,
         unit: "ns",
         shape: Shape::States,
         doc: "The states it went through, in order, and how long each lasted; at_least where it may have been longer. \
@@ -107,6 +118,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "established_ns",
+        nullable: true,
         unit: "ns",
         shape: Shape::Number,
         doc: "Time in ESTABLISHED; null when it never was, or nothing of it was seen.",
@@ -114,6 +126,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "close_wait_ns",
+        nullable: true,
         unit: "ns",
         shape: Shape::Number,
         doc: "Time in CLOSE_WAIT; null when it never was, or nothing of it was seen.",
@@ -121,6 +134,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "time_wait_ns",
+        nullable: true,
         unit: "ns",
         shape: Shape::Number,
         doc: "Time in TIME_WAIT; null when it never was, or nothing of it was seen.",
@@ -128,6 +142,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "time_wait_end",
+        nullable: true,
         unit: "",
         shape: Shape::Word,
         doc: "How its TIME_WAIT ended: expired, reused, new_syn, reset, killed, netns_gone, refused (none was created: \
@@ -136,6 +151,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "bytes_sent",
+        nullable: true,
         unit: "bytes",
         shape: Shape::Number,
         doc: "Payload sent, retransmissions included; null when unknown. It is unknown, as the following are, where the socket was \
@@ -144,6 +160,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "bytes_received",
+        nullable: true,
         unit: "bytes",
         shape: Shape::Number,
         doc: "Payload received; null when unknown.",
@@ -151,6 +168,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "bytes_unread",
+        nullable: true,
         unit: "bytes",
         shape: Shape::Number,
         doc: "Payload received that the process had not read when it closed; null when unknown.",
@@ -158,6 +176,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "retransmits",
+        nullable: true,
         unit: "segments",
         shape: Shape::Number,
         doc: "Segments retransmitted; null when unknown.",
@@ -165,6 +184,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "srtt_us",
+        nullable: true,
         unit: "us",
         shape: Shape::Number,
         doc: "Smoothed round-trip time when it closed; null when none was measured or it is unknown.",
@@ -172,6 +192,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "close_pid",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "Process id of who closed the socket, who need not be its owner; null when unknown.",
@@ -179,6 +200,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "close_tid",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "Thread id of who closed the socket; null when unknown.",
@@ -186,6 +208,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "close_comm",
+        nullable: true,
         unit: "",
         shape: Shape::Name,
         doc: "Name of the process that closed the socket, escaped as in comm; null when unknown.",
@@ -193,6 +216,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "complete",
+        nullable: false,
         unit: "",
         shape: Shape::Bool,
         doc: "False when its beginning was not seen, or an event of it may have been lost.",
@@ -205,9 +229,10 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
 ];
 
 /// The fields that only a connection that is stuck has.
-pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
+static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "state",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "The state that it is in, in the words of states; CLOSED when only its descriptor is left.",
@@ -215,6 +240,7 @@ pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "age_ns",
+        nullable: true,
         unit: "ns",
         shape: Shape::Number,
         doc: "How long it has been in state; in ESTABLISHED, for how long its peer has acknowledged nothing of what was \
@@ -223,6 +249,7 @@ pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "age_at_least",
+        nullable: false,
         unit: "",
         shape: Shape::Bool,
         doc: "Whether age_ns is only the known part of a time that may be longer.",
