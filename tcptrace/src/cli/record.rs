@@ -17,11 +17,11 @@ use tokio::time::Instant;
 
 use self::child::Running;
 use self::progress::Shown;
+use super::rows::say_audit;
 use super::run::{Stop, handler, reached, runtime};
 use super::select::{
     FilterArgs, ProbeArgs, bytes, duration, refuse_foreign_pids, refuse_partial_audits, warn_of_missing_groups,
 };
-use super::view::say_audit;
 use super::{Outcome, say, say_ready, tell};
 use crate::kernel::Namespaces;
 use crate::live::{Audited, Source};

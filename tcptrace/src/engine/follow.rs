@@ -12,7 +12,7 @@ use crate::model::finding::Finding;
 use crate::model::names::{Group, Names};
 use crate::model::row::Row;
 use crate::model::sink::Wishes;
-use crate::model::stream::{Context, Item, Lost, Origin};
+use crate::model::stream::{Context, Item, Lost, Origin, Summary};
 
 /// Connections that are open are handed over so many at a time.
 const AT_A_TIME: usize = 512;
@@ -174,6 +174,25 @@ impl Follower {
         let mut all = Undecided::default();
         self.filters.iter().for_each(|filter| all += filter.undecided());
         all
+    }
+
+    /// Adds what it has come to.
+    pub fn add_to(&self, summary: &mut Summary) {
+        let stats = self.stats();
+        summary.events += self.events;
+        summary.transitions += stats.transitions;
+        summary.followed += stats.followed as u64;
+        summary.filtered += self.filtered_out();
+        summary.undecided += self.undecided();
+        for lost in self.lost() {
+            match summary.lost.iter_mut().find(|known| known.cause == lost.cause) {
+                Some(known) => {
+                    known.events = known.events.saturating_add(lost.events);
+                    known.at_least |= lost.at_least;
+                }
+                None => summary.lost.push(lost),
+            }
+        }
     }
 
     /// What is missing, by cause.

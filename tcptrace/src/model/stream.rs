@@ -190,6 +190,10 @@ pub struct Summary {
     pub events: u64,
     /// Transitions that follow from them, whatever is shown of them.
     pub transitions: u64,
+    /// Sockets that were still followed at the end.
+    pub followed: u64,
+    /// Transitions and rows that were kept out by filters, in the kernel and here.
+    pub filtered: u64,
     /// Events that were lost while recording, or with a part of a trace, by cause.
     pub lost: Vec<Lost>,
     /// What filters could not decide.
@@ -199,6 +203,15 @@ pub struct Summary {
     /// Files that end where nobody meant them to, as those of a recorder that was killed: which, and when the last event
     /// before that happened, in ns of Unix time.
     pub cut_off: Vec<(Box<str>, i64)>,
+}
+
+/// What a command ends with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closing {
+    /// What there was.
+    pub summary: Summary,
+    /// The exit status.
+    pub exit: u8,
 }
 
 /// Events that were lost by one cause.

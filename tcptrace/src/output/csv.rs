@@ -3,15 +3,13 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use crate::model::counters::Increase;
-use crate::model::finding::Finding;
-use crate::model::row::{Connection, Entry, Loss, Stay, Transition};
-use crate::model::stream::Context;
+use crate::model::row::{Entry, Row, Stay};
+use crate::model::stream::{Closing, Context};
 use crate::study::snapshot::Count;
 
 use super::fields::{CONNECTION, COUNT, SOCKET, TRANSITION, Table, Value};
 use super::time::Rfc3339;
-use super::{Kind, Printer, render, sanitise};
+use super::{Kind, Lister, Printed, Printer, render, sanitise};
 
 /// Bytes that are gathered before they are written: some hundred rows.
 const BUFFER: usize = 64 * 1024;
@@ -95,6 +93,7 @@ impl<W: Write> Csv<W> {
             Value::Zoned(address, zone) => render::zoned(to, address, zone),
             Value::Hex(number) => render::hex(to, number),
             Value::States(stays) => states(to, stays),
+            Value::Counts(counts) => render::counts(to, counts),
         }
     }
 }
@@ -112,39 +111,32 @@ impl<W: Write> Printer for Csv<W> {
         }
     }
 
-    fn transition(&mut self, row: &Transition, context: &Context) -> io::Result<()> {
-        self.write(&TRANSITION, row, context)
+    /// What has other columns than the rows of states and connections has no place among them.
+    fn row(&mut self, row: &Row, context: &Context) -> io::Result<Printed> {
+        match row {
+            Row::Transition(row) => self.write(&TRANSITION, row, context)?,
+            Row::Connection(row) => self.write(&CONNECTION, row, context)?,
+            Row::Loss(_) | Row::Audit(_) | Row::Counter(_) => return Ok(Printed::No),
+        }
+        Ok(Printed::Yes)
     }
 
-    fn connection(&mut self, row: &Connection, context: &Context) -> io::Result<()> {
-        self.write(&CONNECTION, row, context)
+    fn closing(&mut self, _: &Closing) -> io::Result<()> {
+        Ok(())
     }
 
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl<W: Write> Lister for Csv<W> {
     fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
         self.write(&SOCKET, row, context)
     }
 
     fn count(&mut self, row: &Count, context: &Context) -> io::Result<()> {
         self.write(&COUNT, row, context)
-    }
-
-    /// It has other columns than the rows around it: it is for whoever prints to say it elsewhere.
-    fn loss(&mut self, _: &Loss, _: &Context) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// It is for standard error, like the closing line ([`audit_lines`](super::audit_lines)).
-    fn audit(&mut self, _: &Finding, _: &Context) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Like a loss: whoever prints says it elsewhere ([`counter_words`](super::counter_words)).
-    fn counter(&mut self, _: &Increase, _: &Context) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }
 

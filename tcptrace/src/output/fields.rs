@@ -12,6 +12,7 @@ mod loss;
 mod report;
 mod snapshot;
 mod stuck;
+mod summary;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ mod transition;
 use std::net::SocketAddr;
 
 use crate::model::row::Stay;
-use crate::model::stream::Context;
+use crate::model::stream::{Context, Lost};
 use crate::model::tcp::Task;
 
 pub use self::audit::{AUDIT, AUDITED};
@@ -36,6 +37,7 @@ pub use self::report::{
 pub(super) use self::snapshot::zone;
 pub use self::snapshot::{COUNT, SOCKET};
 pub use self::stuck::MayBeStuck;
+pub use self::summary::SUMMARY;
 pub use self::table::{Describe, Described, Table};
 pub use self::transition::TRANSITION;
 
@@ -48,6 +50,7 @@ pub static TABLES: &[&dyn Describe] = &[
     &AUDIT,
     &UNSEEN,
     &AUDITED,
+    &SUMMARY,
     &COUNT,
     &SOCKET,
     &FEATURE,
@@ -104,6 +107,8 @@ pub enum Shape {
     Hex,
     /// States in order, each with how long it lasted.
     States,
+    /// Numbers by word.
+    Counts,
 }
 
 /// The same, but that it may be null.
@@ -136,6 +141,8 @@ pub enum Value<'r> {
     Hex(u64),
     /// States in order, each with how long it lasted.
     States(&'r [Stay]),
+    /// What was lost by which cause.
+    Counts(&'r [Lost]),
 }
 
 impl Value<'_> {

@@ -2,15 +2,16 @@
 
 use std::io::{self, Write};
 
-use crate::model::counters::Increase;
 use crate::model::finding::Finding;
-use crate::model::row::{Connection, Entry, Loss, Stay, Transition};
-use crate::model::stream::Context;
+use crate::model::row::{Entry, Row, Stay};
+use crate::model::stream::{Closing, Context, Lost};
 use crate::study::snapshot::Count;
 
-use super::fields::{AUDIT, AUDITED, CONNECTION, COUNT, COUNTER, LOSS, SOCKET, TRANSITION, Table, UNSEEN, Value};
+use super::fields::{
+    AUDIT, AUDITED, CONNECTION, COUNT, COUNTER, LOSS, SOCKET, SUMMARY, TRANSITION, Table, UNSEEN, Value,
+};
 use super::time::Rfc3339;
-use super::{Kind, Printer, render, sanitise};
+use super::{Kind, Lister, Printed, Printer, render, sanitise};
 
 /// Writes rows as JSON.
 #[derive(Debug)]
@@ -68,6 +69,7 @@ impl<W: Write> Json<W> {
             Value::Zoned(address, zone) => quoted(to, |to| render::zoned(to, address, zone)),
             Value::Hex(number) => quoted(to, |to| render::hex(to, number)),
             Value::States(stays) => states(to, stays),
+            Value::Counts(all) => counts(to, all),
         }
         Ok(())
     }
@@ -79,40 +81,35 @@ impl<W: Write> Printer for Json<W> {
         Ok(())
     }
 
-    fn transition(&mut self, row: &Transition, context: &Context) -> io::Result<()> {
-        self.object(&TRANSITION, row, context)
+    fn row(&mut self, row: &Row, context: &Context) -> io::Result<Printed> {
+        match row {
+            Row::Transition(row) => self.object(&TRANSITION, row, context),
+            Row::Connection(row) => self.object(&CONNECTION, row, context),
+            Row::Loss(row) => self.object(&LOSS, row, context),
+            Row::Counter(row) => self.object(&COUNTER, row, context),
+            Row::Audit(Finding::Counter(row)) => self.object(&AUDIT, row, context),
+            Row::Audit(Finding::Unseen(row)) => self.object(&UNSEEN, row, context),
+            Row::Audit(Finding::Verdict(row)) => self.object(&AUDITED, row, context),
+        }?;
+        Ok(Printed::Yes)
     }
 
-    fn connection(&mut self, row: &Connection, context: &Context) -> io::Result<()> {
-        self.object(&CONNECTION, row, context)
+    fn closing(&mut self, row: &Closing) -> io::Result<()> {
+        self.object(&SUMMARY, row, &Context::default())
     }
 
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl<W: Write> Lister for Json<W> {
     fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
         self.object(&SOCKET, row, context)
     }
 
     fn count(&mut self, row: &Count, context: &Context) -> io::Result<()> {
         self.object(&COUNT, row, context)
-    }
-
-    fn loss(&mut self, row: &Loss, context: &Context) -> io::Result<()> {
-        self.object(&LOSS, row, context)
-    }
-
-    fn audit(&mut self, row: &Finding, context: &Context) -> io::Result<()> {
-        match row {
-            Finding::Counter(row) => self.object(&AUDIT, row, context),
-            Finding::Unseen(row) => self.object(&UNSEEN, row, context),
-            Finding::Verdict(row) => self.object(&AUDITED, row, context),
-        }
-    }
-
-    fn counter(&mut self, row: &Increase, context: &Context) -> io::Result<()> {
-        self.object(&COUNTER, row, context)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }
 
@@ -136,4 +133,15 @@ fn states(to: &mut Vec<u8>, stays: &[Stay]) {
         to.extend_from_slice(if stay.held.is_at_least() { b",\"at_least\":true}" } else { b",\"at_least\":false}" });
     }
     to.push(b']');
+}
+
+fn counts(to: &mut Vec<u8>, counts: &[Lost]) {
+    to.push(b'{');
+    for (place, lost) in counts.iter().enumerate() {
+        to.extend_from_slice(if place == 0 { b"\"" } else { b",\"" });
+        to.extend_from_slice(lost.cause.as_str().as_bytes());
+        to.extend_from_slice(b"\":");
+        render::decimal(to, lost.events);
+    }
+    to.push(b'}');
 }

@@ -93,6 +93,7 @@ fn word(shape: Shape) -> &'static str {
         Shape::Address => "address",
         Shape::Hex => "hex",
         Shape::States => "states",
+        Shape::Counts => "counts",
     }
 }
 
@@ -123,6 +124,10 @@ fn property(field: &Described) -> Value {
         Shape::Real => json!({ "type": "number", "minimum": 0 }),
         Shape::Word | Shape::Name | Shape::Address => json!({ "type": "string" }),
         Shape::Time => json!({ "type": "string", "format": "date-time" }),
+        Shape::Counts => json!({
+            "type": "object",
+            "additionalProperties": { "type": "integer", "minimum": 0 },
+        }),
         Shape::Hex => json!({ "type": "string", "pattern": "^[0-9a-f]+$" }),
         Shape::States => json!({
             "type": "array",
@@ -152,8 +157,9 @@ mod tests {
     use jsonschema::Validator;
 
     use super::*;
+    use crate::model::row::Row;
     use crate::output::samples::{self, CONTEXT};
-    use crate::output::{Json, Printer, TextOptions};
+    use crate::output::{Json, Lister as _, Printed, Printer as _, TextOptions};
     use crate::study::report::{Options, testing};
 
     /// What the printer of JSON makes of every sample is as the schema has it, and the other way round: nothing that is
@@ -162,12 +168,15 @@ mod tests {
     fn rows_are_as_the_schema_says() {
         let mut lines = Vec::new();
         let mut printer = Json::new(&mut lines);
-        samples::transitions().iter().try_for_each(|row| printer.transition(row, &CONTEXT)).expect("written");
-        samples::connections().iter().try_for_each(|row| printer.connection(row, &CONTEXT)).expect("written");
+        let rows = samples::transitions().into_iter().map(Row::Transition);
+        let rows = rows.chain(samples::connections().into_iter().map(Row::Connection));
+        let rows = rows.chain(samples::losses().into_iter().map(Row::Loss));
+        let rows = rows.chain(samples::findings().into_iter().map(Row::Audit));
+        for row in rows.chain(samples::increases().into_iter().map(Row::Counter)) {
+            assert_eq!(printer.row(&row, &CONTEXT).expect("written"), Printed::Yes);
+        }
+        samples::closings().iter().try_for_each(|row| printer.closing(row)).expect("written");
         samples::sockets().iter().try_for_each(|row| printer.socket(row, &CONTEXT)).expect("written");
-        samples::losses().iter().try_for_each(|row| printer.loss(row, &CONTEXT)).expect("written");
-        samples::findings().iter().try_for_each(|row| printer.audit(row, &CONTEXT)).expect("written");
-        samples::increases().iter().try_for_each(|row| printer.counter(row, &CONTEXT)).expect("written");
         samples::counts().iter().try_for_each(|row| printer.count(row, &CONTEXT)).expect("written");
         let report = testing::incident(Options::default());
         crate::output::report(&mut lines, Format::Json, &TextOptions::default(), &report).expect("written");
@@ -186,7 +195,7 @@ mod tests {
             let command = match row["event"].as_str().expect("a word") {
                 "socket" => "snapshot --list",
                 "count" => "snapshot",
-                event @ ("lost" | "counter" | "audit" | "unseen" | "audited") => {
+                event @ ("lost" | "counter" | "audit" | "unseen" | "audited" | "summary") => {
                     &format!("watch, connections: {event}")
                 }
                 event if event.starts_with("report") => &format!("report: {event}"),

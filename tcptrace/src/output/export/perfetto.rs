@@ -21,7 +21,8 @@ use super::{Exported, Exporter};
 use crate::model::row::{Connection, Row};
 use crate::model::stream::{Clock, Origin, Summary};
 use crate::model::tcp::{Comm, End, Side, TimeWaitEnd};
-use crate::output::{Json, Printer, render, sanitise};
+use crate::output::fields::CONNECTION;
+use crate::output::{Json, render, sanitise};
 
 const DAY_NS: i64 = 86_400 * 1_000_000_000;
 
@@ -81,7 +82,7 @@ impl<W: Write> Perfetto<W> {
         let process = self.process(row, origin)?;
         let id = format!("{:x}-{:x}", origin.number, row.identity.conn);
         self.arguments.get_mut().clear();
-        self.arguments.connection(row, &origin.context)?;
+        self.arguments.object(&CONNECTION, row, &origin.context)?;
         self.events(row, &placed, &Track { process, id, clock, zero_unix_ns });
         self.rows += 1;
         self.write()

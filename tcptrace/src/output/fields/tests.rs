@@ -63,5 +63,31 @@ fn names_are_a_contract() {
         format!("{}: {}{bar}{}", table.name(), words(all), words(some))
     };
     let lines: Vec<String> = TABLES.iter().map(line).collect();
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @"
+    watch: event time boot_ns conn protocol family local remote netns old new held_ns held_at_least pid tid comm uid cgroup owner_source side closer reason orphan netns_name cgroup_id container unit close_pid close_comm | holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since
+    connections: event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm complete netns_name cgroup_id container unit | state age_ns age_at_least holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since
+    watch, connections: lost: event time boot_ns cause count
+    watch, connections: counter: event time boot_ns netns netns_name counter increase over_ns what meaning
+    watch, connections: audit: event time boot_ns netns netns_name counter seen expected difference within
+    watch, connections: unseen: event time boot_ns netns netns_name counter increase over_ns what meaning
+    watch, connections: audited: event time boot_ns namespaces gone unclear transitions lost lost_transitions unexplained
+    watch, connections: summary: event seen events lost lost_at_least damaged followed filtered undecided undecided_shown exit
+    snapshot: event by state total held queued orphan mini pid comm listener_pid listener_comm local remote netns several_owners groups
+    snapshot --list: event time boot_ns conn protocol family local remote netns netns_name state kept age_ns age_at_least time_wait_left_ns recv_queue send_queue timer timer_left_ns retransmits pid comm fd holders owner_source inode uid cgroup cgroup_id container unit listener_pid listener_comm
+    check: event feature purpose available detail partial
+    report: report: event from to duration_ns events transitions lost lost_at_least damaged connections opened opened_per_second opened_peak_per_second opened_peak_time ended ended_per_second ended_peak_per_second ended_peak_time open incomplete failed reset counted bytes_sent bytes_received retransmits closer_undecided
+    report: report_host: event host
+    report: report_loss: event cause events lost_at_least
+    report: report_damage: event detail
+    report: report_counter: event counter increase first last what meaning others partial host netns netns_name
+    report: report_count: event property value connections share
+    report: report_state: event state sockets at_least open never_accepted min_ns p50_ns p90_ns p99_ns max_ns at_least_p50_ns at_least_max_ns peak_sockets peak_time peak_duration_ns unplaced p50_at_least p90_at_least p99_at_least
+    report: report_bucket: event state from_ns to_ns exact at_least
+    report: report_group: event state by connections share total_ns total_share open failed at_least never_accepted p50_ns p90_ns longest_ns longest_at_least bytes_sent bytes_received others partial host pid processes comm container unit cgroup remote local_port netns netns_name p99_ns p50_at_least p90_at_least p99_at_least
+    report: report_churn: event side connections per_second longer active p50_ns mean_bytes_sent mean_bytes_received others partial host pid processes comm container unit cgroup remote local_port
+    report: report_failure: event end by connections share others partial host pid processes comm container unit cgroup remote local_port netns netns_name
+    report: report_open: event state by connections share never_accepted oldest_ns oldest_at_least others partial host pid processes comm container unit cgroup remote local_port netns netns_name
+    report: report_point: event time duration_ns opened ended failed time_wait close_wait fin_wait2 established syn_sent syn_recv fin_wait1 closing last_ack
+    report: report_slowest: event slow held_ns held_at_least host opened closed conn family local remote netns netns_name pid comm uid cgroup container unit owner_source side closer end states time_wait_end bytes_sent bytes_received retransmits complete
+    ");
 }

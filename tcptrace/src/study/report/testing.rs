@@ -208,6 +208,8 @@ pub(crate) fn incident(options: Options) -> Report {
         to_unix_ns: origin.context.clock.unix_ns(END),
         events: 123_456,
         transitions: 98_765,
+        followed: 0,
+        filtered: 0,
         lost: vec![
             Lost { cause: Cause::RingFull, events: 17, at_least: false },
             Lost { cause: Cause::Recursion, events: 0, at_least: false },

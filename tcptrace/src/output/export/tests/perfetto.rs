@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::model::event::Cause;
 use crate::model::stream::Lost;
-use crate::output::Printer;
+use crate::output::fields::CONNECTION;
 
 fn perfetto(rows: &[Connection], origins: &[Origin]) -> Value {
     serde_json::from_slice(&perfetto_text(rows, origins)).expect("JSON")
@@ -71,7 +71,7 @@ fn a_connection_is_a_stack_of_slices() {
     assert_sound(&serde_json::from_str(&text).expect("JSON"));
     let arguments = String::from_utf8({
         let mut line = Vec::new();
-        Json::new(&mut line).connection(&rows[0], &CONTEXT).expect("written");
+        Json::new(&mut line).object(&CONNECTION, &rows[0], &CONTEXT).expect("written");
         line
     });
     let text = text.replace(arguments.expect("UTF-8").trim_end(), "{…}");
