@@ -39,6 +39,11 @@ impl Summary {
         self.number("seen")
     }
 
+    /// Events that they follow from.
+    pub(crate) fn events(&self) -> u64 {
+        self.number("events")
+    }
+
     /// Events lost, by all causes.
     pub(crate) fn lost(&self) -> u64 {
         self.causes().map(|(_, count)| count).sum()
@@ -47,6 +52,11 @@ impl Summary {
     /// Events lost by a cause.
     pub(crate) fn lost_by(&self, cause: &str) -> u64 {
         self.causes().find(|(name, _)| *name == cause).map_or(0, |(_, count)| count)
+    }
+
+    /// The exit status that it says.
+    pub(crate) fn exit(&self) -> u64 {
+        self.number("exit")
     }
 
     /// `12 ring_full; 3 recursion`.
