@@ -112,6 +112,7 @@ pub enum Shape {
 }
 
 /// The same, but that it may be null.
+#[expect(clippy::needless_pass_by_value, reason = "the one that is given is used up: there is no other of this name")]
 const fn or_null<R>(field: Field<R>) -> Field<R> {
     Field { nullable: true, ..field }
 }

@@ -33,7 +33,7 @@ impl Exported {
     fn printed(&self, args: &[&str]) -> Vec<Value> {
         let finished = run(&[args, &self.traces.each_ref().map(String::as_str)].concat());
         assert_eq!(finished.code(), 0, "{}", finished.stderr);
-        finished.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+        finished.rows()
     }
 }
 
