@@ -11,6 +11,7 @@ mod progress;
 mod record;
 mod replay;
 mod report;
+mod rows;
 mod run;
 mod schema;
 mod select;
@@ -28,6 +29,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use self::messages::{say, say_ready, tell};
+use crate::model::stream::Summary;
 
 /// What every successful run comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +44,26 @@ enum Outcome {
     Of(u8),
 }
 
+impl Outcome {
+    /// The exit status that says so.
+    fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Lost => 3,
+            Self::Of(code) => code,
+        }
+    }
+
+    /// What a run comes to that has missed something, or has not.
+    fn of(summary: &Summary) -> Self {
+        if summary.lost.is_empty() && summary.damage.is_empty() { Self::Done } else { Self::Lost }
+    }
+}
+
 impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
-        Self::from(match outcome {
-            Outcome::Done => 0,
-            Outcome::Failed => 1,
-            Outcome::Lost => 3,
-            Outcome::Of(code) => code,
-        })
+        outcome.code().into()
     }
 }
 

@@ -4,6 +4,7 @@
 //! touches nothing but its writer. It writes once a row, so the writer should be buffered; [`Printer::flush`] hands over
 //! what is left.
 
+mod aside;
 mod audit;
 pub mod columns;
 mod counter;
@@ -32,12 +33,11 @@ use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
 
-use crate::model::counters::Increase;
-use crate::model::finding::Finding;
-use crate::model::row::{Connection, Entry, Loss, Row, Transition};
-use crate::model::stream::Context;
+use crate::model::row::{Entry, Row};
+use crate::model::stream::{Closing, Context};
 use crate::study::snapshot::Count;
 
+pub use self::aside::aside;
 pub use self::audit::audit_lines;
 pub use self::counter::counter_words;
 pub use self::csv::Csv;
@@ -93,6 +93,16 @@ impl Default for TextOptions {
     }
 }
 
+/// Whether a row was printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Printed {
+    /// It was.
+    Yes,
+    /// The format has no place for it among its rows: [`aside`] has the words to say it elsewhere.
+    No,
+}
+
 /// Writes rows in one format.
 pub trait Printer {
     /// Writes the header, where the format has one; the second time, nothing.
@@ -101,18 +111,27 @@ pub trait Printer {
     /// What the writer returns.
     fn header(&mut self, kind: Kind) -> io::Result<()>;
 
-    /// Writes a change of state.
+    /// Writes a row of a stream, if the format has a place for it.
     ///
     /// # Errors
     /// What the writer returns.
-    fn transition(&mut self, row: &Transition, context: &Context) -> io::Result<()>;
+    fn row(&mut self, row: &Row, context: &Context) -> io::Result<Printed>;
 
-    /// Writes the end of a connection.
+    /// Writes the last row, if the format has a place for it. A closing line on standard error says the same, for people.
     ///
     /// # Errors
     /// What the writer returns.
-    fn connection(&mut self, row: &Connection, context: &Context) -> io::Result<()>;
+    fn closing(&mut self, row: &Closing) -> io::Result<()>;
 
+    /// Writes whatever is kept in buffers, the writer's included.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    fn flush(&mut self) -> io::Result<()>;
+}
+
+/// Writes what exists, instead of what happens.
+pub trait Lister: Printer {
     /// Writes a socket that exists.
     ///
     /// # Errors
@@ -124,50 +143,16 @@ pub trait Printer {
     /// # Errors
     /// What the writer returns.
     fn count(&mut self, row: &Count, context: &Context) -> io::Result<()>;
-
-    /// Writes that something is missing; nothing, where the format has no room for that among its rows.
-    ///
-    /// # Errors
-    /// What the writer returns.
-    fn loss(&mut self, row: &Loss, context: &Context) -> io::Result<()>;
-
-    /// Writes what an audit found; nothing, where the format has no room for that among its rows.
-    ///
-    /// # Errors
-    /// What the writer returns.
-    fn audit(&mut self, row: &Finding, context: &Context) -> io::Result<()>;
-
-    /// Writes that the kernel has counted what no event tells; nothing, where the format has no room for that among its
-    /// rows.
-    ///
-    /// # Errors
-    /// What the writer returns.
-    fn counter(&mut self, row: &Increase, context: &Context) -> io::Result<()>;
-
-    /// Writes whatever is kept in buffers, the writer's included.
-    ///
-    /// # Errors
-    /// What the writer returns.
-    fn flush(&mut self) -> io::Result<()>;
-
-    /// Writes a row of a stream.
-    ///
-    /// # Errors
-    /// What the writer returns.
-    fn row(&mut self, row: &Row, context: &Context) -> io::Result<()> {
-        match row {
-            Row::Transition(row) => self.transition(row, context),
-            Row::Connection(row) => self.connection(row, context),
-            Row::Loss(row) => self.loss(row, context),
-            Row::Audit(row) => self.audit(row, context),
-            Row::Counter(row) => self.counter(row, context),
-        }
-    }
 }
 
 impl Format {
     /// A printer of this format.
     pub fn printer<'w, W: Write + 'w>(self, out: W, text: TextOptions) -> Box<dyn Printer + 'w> {
+        self.lister(out, text)
+    }
+
+    /// The same, for what exists.
+    pub fn lister<'w, W: Write + 'w>(self, out: W, text: TextOptions) -> Box<dyn Lister + 'w> {
         match self {
             Self::Text => Box::new(Text::new(out, text)),
             Self::Json => Box::new(Json::new(out)),

@@ -36,8 +36,9 @@ fn print_nowhere(bytes: &[u8]) -> Result<Summary, OpenError> {
     let recordings = Recordings::of(vec![("bytes".into(), bytes)])?;
     let text = TextOptions { colour: true, states: true, ..TextOptions::default() };
     let mut printers = [Format::Text, Format::Json, Format::Csv].map(|format| format.printer(io::sink(), text.clone()));
-    let mut print =
-        |row: &Row, origin: &Origin| printers.iter_mut().try_for_each(|printer| printer.row(row, &origin.context));
+    let mut print = |row: &Row, origin: &Origin| {
+        printers.iter_mut().try_for_each(|printer| printer.row(row, &origin.context).map(drop))
+    };
     let (config, criteria) = (Config { sockets: 10_000, ..Config::default() }, Criteria::default());
     let told: io::Result<Summary> = recordings.tell(config, &criteria, Span::default(), true, &mut print);
     told.map_err(|reason| OpenError::Unreadable { path: "bytes".into(), reason })

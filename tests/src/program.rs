@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
 
+use serde_json::Value;
+
 use crate::process::output;
 
 /// What a `tcptrace` left behind.
@@ -36,6 +38,23 @@ impl Finished {
     /// Its stdout as text.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.stdout).expect("UTF-8 on stdout")
+    }
+
+    /// Its rows of JSON, without the last one that sums up.
+    pub fn rows(&self) -> Vec<Value> {
+        let mut rows = self.all_rows();
+        rows.pop_if(|row| row["event"] == "summary");
+        rows
+    }
+
+    /// The last row of JSON, which sums up; fails when there is none.
+    pub fn summary(&self) -> Value {
+        let last = self.all_rows().pop().filter(|row| row["event"] == "summary");
+        last.unwrap_or_else(|| panic!("no summary\n{}", self.stderr))
+    }
+
+    fn all_rows(&self) -> Vec<Value> {
+        self.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
     /// Its exit code; fails when a signal ended it.

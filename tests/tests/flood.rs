@@ -159,6 +159,8 @@ fn losses_have_their_place() {
     let replayed = run(&["replay", "--connections", "--format", "json", path]);
     assert_eq!(replayed.code(), 3, "{}", replayed.stderr);
     assert!(replayed.text() == finished.text(), "{}", replayed.stderr);
+    let summary = finished.summary();
+    assert_eq!([&summary["lost"]["ring_full"], &summary["exit"]], [&rows[place]["count"], &3.into()], "{summary}");
 }
 
 /// A reader that stands still because nobody takes what it prints says so.

@@ -13,6 +13,7 @@ mod libtest;
 mod oracle;
 mod setup;
 mod stress;
+mod summary;
 mod test;
 mod vm;
 mod workspace;

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use tcptrace::engine::lifecycle::{Config, Engine};
 use tcptrace::model::row::Row;
 use tcptrace::model::stream::Context;
-use tcptrace::output::{Format, TextOptions};
+use tcptrace::output::{Format, Printed, TextOptions};
 
 use crate::cpu::CpuTime;
 use crate::life::Connection;
@@ -42,7 +42,7 @@ fn print(rows: &[&Row]) {
     let mut printer = Format::Text.printer(io::sink(), text);
     let context = Context::default();
     for row in rows {
-        printer.row(row, &context).expect("a sink takes everything");
+        assert_eq!(printer.row(row, &context).expect("a sink takes everything"), Printed::Yes);
     }
     printer.flush().expect("a sink takes everything");
 }

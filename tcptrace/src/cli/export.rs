@@ -17,7 +17,7 @@ use crate::engine::lifecycle::Config;
 use crate::model::row::{Connection, Row, Transition};
 use crate::model::stream::{Origin, Summary};
 use crate::output::export::{Dataset, Draft, Exported, Exporter, Perfetto};
-use crate::output::{Format, Kind, Printer, TextOptions};
+use crate::output::{Format, Kind, Printed, Printer, TextOptions};
 
 /// Arguments of `export`.
 #[derive(Args, Debug)]
@@ -126,7 +126,7 @@ fn printed(format: Format, rows: Rows, out: Option<&Path>, replace: bool) -> Res
         Rows::Connections => Kind::Connection,
         Rows::Transitions => Kind::Transition,
     })?;
-    Ok(Box::new(Published { exporter: Printed { printer, format, rows: 0 }, draft, replace }))
+    Ok(Box::new(Published { exporter: Lines { printer, rows: 0 }, draft, replace }))
 }
 
 fn open(out: Option<&Path>, replace: bool) -> Result<(Option<Draft>, Box<dyn Write>)> {
@@ -156,17 +156,16 @@ impl<E: Exporter> Exporter for Published<E> {
 }
 
 /// What a printer prints.
-struct Printed {
+struct Lines {
     printer: Box<dyn Printer>,
-    format: Format,
     rows: u64,
 }
 
-impl Exporter for Printed {
+impl Exporter for Lines {
     fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
-        // CSV has no place for a loss, which the closing line tells, nor for counters.
-        self.rows += u64::from(!(self.format == Format::Csv && matches!(row, Row::Loss(_) | Row::Counter(_))));
-        Ok(self.printer.row(row, &origin.context)?)
+        // What has no place in CSV is left out: the closing line tells what was lost.
+        self.rows += u64::from(self.printer.row(row, &origin.context)? == Printed::Yes);
+        Ok(())
     }
 
     fn finish(&mut self, _: &Summary) -> Result<Exported> {

@@ -140,8 +140,7 @@ impl Both {
         if let Some(broken) = self.broken {
             return Err(broken).context("cannot write to standard output");
         }
-        let viewed = self.view.finish()?;
-        Ok(if recorded == Outcome::Done { viewed } else { recorded })
+        self.view.finish(recorded)
     }
 
     /// Whoever does not take rows any more does not keep them from being recorded.

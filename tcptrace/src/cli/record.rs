@@ -17,16 +17,15 @@ use tokio::time::Instant;
 
 use self::child::Running;
 use self::progress::Shown;
+use super::rows::say_audit;
 use super::run::{Stop, handler, reached, runtime};
 use super::select::{
     FilterArgs, ProbeArgs, bytes, duration, refuse_foreign_pids, refuse_partial_audits, warn_of_missing_groups,
 };
-use super::view::say_audit;
 use super::{Outcome, say, say_ready, tell};
-use crate::engine::follow::UNACCOUNTED;
 use crate::kernel::Namespaces;
 use crate::live::{Audited, Source};
-use crate::model::finding::Finding;
+use crate::output::lost;
 use crate::trace::write::{Memory, Plan, Recorded, Recorder, Rotate, Store, Target, Written};
 
 /// Arguments of `record`.
@@ -147,28 +146,19 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
 
 /// Says what there is in a recording.
 pub(super) fn say_recorded(recorded: &Recorded) -> Outcome {
-    let unaccounted: u64 = recorded.findings.iter().map(unexplained).sum();
-    let causes = recorded.losses.by_cause().map(|(cause, count)| (cause.words(), count));
-    let causes = causes.chain((unaccounted > 0).then_some((UNACCOUNTED, unaccounted)));
-    let causes: Vec<_> = causes.map(|(cause, count)| format!("{count} {cause}")).collect();
-    let lost = recorded.losses.total() + unaccounted;
-    let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join("; ")) };
+    let missing = recorded.lost();
     let Written { events, bytes, is_elsewhere } = recorded.written;
     let more = match recorded.of_all {
         Some(all) if events < all => format!(", the last of {all} seen"),
         _ if recorded.is_full => ", all that --max-size allows".into(),
         _ => String::new(),
     };
-    say(format_args!("{events} events recorded, {lost} lost{causes}, {}{more}", HumanBytes(bytes)));
+    say(format_args!("{events} events recorded, {}, {}{more}", lost(&missing), HumanBytes(bytes)));
     match () {
         () if is_elsewhere => Outcome::Failed,
-        () if recorded.has_failed || lost > 0 => Outcome::Lost,
+        () if recorded.has_failed || !missing.is_empty() => Outcome::Lost,
         () => Outcome::Done,
     }
-}
-
-fn unexplained(finding: &Finding) -> u64 {
-    if let Finding::Verdict(verdict) = finding { verdict.unexplained } else { 0 }
 }
 
 impl RecordArgs {

@@ -5,19 +5,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use clap::Args;
-use jiff::tz::TimeZone;
 
 use super::outlet::Outlet;
 use super::progress::Progress;
+use super::rows::Rows;
 use super::select::{ConnectionRows, EngineArgs, OutputArgs};
 use super::study::TraceArgs;
-use super::view::{print, say_audit, undecided};
+use super::view::undecided;
 use super::{Outcome, say};
-use crate::model::finding::Finding;
-use crate::model::names::Names;
 use crate::model::row::Row;
-use crate::model::stream::Origin;
-use crate::output::{Format, Kind, Printer, TextOptions, lost};
+use crate::model::stream::{Closing, Origin, Summary};
+use crate::output::{Kind, lost};
 use crate::replay::Audience;
 
 /// Arguments of `replay`.
@@ -46,42 +44,35 @@ fn speed(text: &str) -> Result<f64> {
 
 pub(super) fn run(args: &ReplayArgs) -> Result<Outcome> {
     let kind = if args.connections { Kind::Connection } else { Kind::Transition };
-    let text = TextOptions { colour: args.output.colour(), states: args.rows.states, zone: TimeZone::system() };
-    let format = args.output.format;
     let mut screen = Screen {
-        printer: format.printer(Outlet::default(), text),
-        format,
+        rows: Rows::new(Outlet::default(), &args.output, kind, args.rows.states)?,
         is_live: args.trace.is_stream(),
         failure: None,
         speed: args.speed,
         begun: None,
-        findings: Vec::new(),
-        names: Names::default(),
     };
-    screen.printer.header(kind)?;
     let summary =
         args.trace.tell(args.engine.config(kind, args.rows.at_close), false, Progress::beside_output, &mut screen)?;
     screen.check()?;
-    screen.printer.flush()?;
-    say_audit(&screen.findings, &screen.names);
-    Ok(summarise(&summary))
+    let closing = Closing { exit: Outcome::of(&summary).code(), summary };
+    screen.rows.finish(&closing)?;
+    Ok(summarise(&closing.summary))
 }
 
 /// Says what there was in the traces.
-pub(super) fn summarise(summary: &crate::model::stream::Summary) -> Outcome {
+pub(super) fn summarise(summary: &Summary) -> Outcome {
     for place in &summary.damage {
         say(place);
     }
     let undecided = undecided(summary.undecided, "row");
     let missing = lost(&summary.lost);
     say(format_args!("{} events read, {} transitions, {missing}{undecided}", summary.events, summary.transitions));
-    if summary.lost.is_empty() && summary.damage.is_empty() { Outcome::Done } else { Outcome::Lost }
+    Outcome::of(summary)
 }
 
 /// Rows on standard output, in their time.
 struct Screen {
-    printer: Box<dyn Printer>,
-    format: Format,
+    rows: Rows,
     /// Somebody may wait for rows while no more is read.
     is_live: bool,
     /// Why what was to be printed meanwhile was not.
@@ -89,9 +80,6 @@ struct Screen {
     speed: Option<f64>,
     /// When it began, here and there.
     begun: Option<(Instant, i64)>,
-    /// What audits found, and names for it.
-    findings: Vec<Finding>,
-    names: Names,
 }
 
 impl Screen {
@@ -103,16 +91,12 @@ impl Screen {
 impl Audience<anyhow::Error> for Screen {
     fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
         self.check()?;
-        if let Row::Audit(finding) = row {
-            self.findings.push(*finding);
-            self.names = origin.context.names.clone();
-        }
-        Ok(print(&mut *self.printer, self.format, row, origin)?)
+        Ok(self.rows.row(row, origin)?)
     }
 
     fn progress(&mut self, _bytes: u64) {
         if self.is_live {
-            self.failure = self.failure.take().or(self.printer.flush().err());
+            self.failure = self.failure.take().or(self.rows.flush().err());
         }
     }
 
@@ -123,7 +107,7 @@ impl Audience<anyhow::Error> for Screen {
         let due = Duration::try_from_secs_f64(passed.as_secs_f64() / speed).unwrap_or(Duration::MAX);
         let early = due.saturating_sub(here.elapsed());
         if !early.is_zero() {
-            self.printer.flush()?;
+            self.rows.flush()?;
             std::thread::sleep(early);
         }
         Ok(())

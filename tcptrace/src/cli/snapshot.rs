@@ -16,7 +16,7 @@ use crate::model::row::Entry;
 use crate::model::socket::{Holding, Socket};
 use crate::model::stream;
 use crate::model::tcp::Task;
-use crate::output::{Format, Kind, Printer, TextOptions};
+use crate::output::{Format, Kind, Lister, TextOptions};
 use crate::study::snapshot::{self, Counts, Snapshot};
 
 /// Arguments of `snapshot`.
@@ -100,7 +100,7 @@ fn holders(sockets: &[Socket], prefers: impl FnMut(&Task) -> bool) -> Result<Hol
 /// What is shown of it, and how.
 struct Report {
     criteria: Criteria,
-    printer: Box<dyn Printer>,
+    printer: Box<dyn Lister>,
     context: stream::Context,
     groups: Option<Groups>,
     undecided: Undecided,
@@ -112,7 +112,7 @@ impl Report {
         let context = stream::Context { clock: live::read_clocks()?.clock(), ..stream::Context::default() };
         // A line of text has no room for them.
         let groups = output.format != Format::Text || !criteria.cgroups.is_empty();
-        let printer = output.format.printer(Outlet::default(), text);
+        let printer = output.format.lister(Outlet::default(), text);
         Ok(Self { criteria, printer, context, groups: groups.then(Groups::new), undecided: Undecided::default() })
     }
 

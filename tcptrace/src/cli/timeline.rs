@@ -103,7 +103,7 @@ impl TimelineArgs {
         let mut printer = self.output.format.printer(Outlet::default(), text);
         printer.header(Kind::Connection)?;
         for item in groups.iter().flat_map(Group::items) {
-            printer.connection(&item.connection, &item.context)?;
+            printer.row(&Row::Connection(item.connection.clone()), &item.context).map(drop)?;
         }
         printer.flush()
     }

@@ -1,39 +1,25 @@
-//! Rows on standard output, as items come in: what `watch`, `connections` and `replay` print.
+//! Rows on standard output, as items come in: what `watch` and `connections` print.
 
 use std::io;
 
 use anyhow::Result;
-use jiff::tz::TimeZone;
 
 use super::outlet::{Blocked, Outlet};
+use super::rows::Rows;
 use super::select::OutputArgs;
 use super::{Outcome, say};
 use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
 use crate::model::criteria::{Criteria, Undecided};
-use crate::model::finding::Finding;
-use crate::model::names::Names;
-use crate::model::row::Row;
 use crate::model::sink::Wishes;
-use crate::model::stream::{Item, Origin};
-use crate::output::{Format, Kind, Printer, TextOptions, audit_lines, counter_words, lost};
+use crate::model::stream::{Closing, Item, Origin, Summary};
+use crate::output::{Kind, lost};
 
 /// Follows a source, and prints what comes out.
 pub(super) struct View {
-    pub(super) follower: Follower,
-    printer: Box<dyn Printer>,
-    format: Format,
+    follower: Follower,
+    rows: Rows,
     blocked: Blocked,
-    findings: Vec<Finding>,
-}
-
-fn findings(items: &[Item]) -> impl Iterator<Item = Finding> {
-    items.iter().filter_map(|item| if let Item::Audit(finding) = item { Some(*finding) } else { None })
-}
-
-/// Says what an audit found, if there was one.
-pub(super) fn say_audit(findings: &[Finding], names: &Names) {
-    audit_lines(findings, names).iter().for_each(|line| say(format_args!("audit: {line}")));
 }
 
 /// What filters could not decide, for a closing line; nothing if they could decide everything.
@@ -50,16 +36,6 @@ pub(super) fn undecided(undecided: Undecided, what: &str) -> String {
     words
 }
 
-/// Prints a row; on standard error, if the format has no room for it.
-pub(super) fn print(printer: &mut dyn Printer, format: Format, row: &Row, origin: &Origin) -> io::Result<()> {
-    match row {
-        Row::Loss(loss) if format == Format::Csv => say(loss),
-        Row::Counter(row) if format == Format::Csv => say(counter_words(row, &origin.context.names)),
-        _ => {}
-    }
-    printer.row(row, &origin.context)
-}
-
 impl View {
     /// Prints rows that match all of these, and begins with the header.
     pub(super) fn new(
@@ -69,19 +45,15 @@ impl View {
         kind: Kind,
         states: bool,
     ) -> Result<Self> {
-        let text = TextOptions { colour: output.colour(), states, zone: TimeZone::system() };
         let blocked = Blocked::default();
-        let mut printer = output.format.printer(Outlet::timed(blocked.clone()), text);
-        printer.header(kind)?;
-        printer.flush()?;
-        let follower = Follower::new(config, criteria, Origin::default());
-        Ok(Self { follower, printer, format: output.format, blocked, findings: Vec::new() })
+        let mut rows = Rows::new(Outlet::timed(blocked.clone()), output, kind, states)?;
+        rows.flush()?;
+        Ok(Self { follower: Follower::new(config, criteria, Origin::default()), rows, blocked })
     }
 
     pub(super) fn take(&mut self, items: &[Item]) -> io::Result<()> {
-        findings(items).for_each(|finding| self.findings.push(finding));
-        let Self { follower, printer, format, .. } = self;
-        follower.take(items, |row, origin| print(&mut **printer, *format, row, origin))
+        let Self { follower, rows, .. } = self;
+        follower.take(items, |row, origin| rows.row(row, origin))
     }
 
     /// What the engine would like to know, and how long it has waited until its output was taken.
@@ -90,25 +62,23 @@ impl View {
     }
 
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.printer.flush()
+        self.rows.flush()
     }
 
-    /// Says what there was.
-    pub(super) fn finish(&mut self) -> Result<Outcome> {
-        let Self { follower, printer, format, .. } = self;
-        follower.finish(|row, origin| print(&mut **printer, *format, row, origin))?;
-        self.flush()?;
-        say_audit(&self.findings, &self.follower.context().names);
-        let stats = self.follower.stats();
-        let missing = self.follower.lost();
+    /// Says what there was. What was recorded beside it ends the command, unless that went well.
+    pub(super) fn finish(&mut self, recorded: Outcome) -> Result<Outcome> {
+        let Self { follower, rows, .. } = self;
+        follower.finish(|row, origin| rows.row(row, origin))?;
+        let mut summary = Summary::default();
+        follower.add_to(&mut summary);
+        let outcome = if recorded == Outcome::Done { Outcome::of(&summary) } else { recorded };
+        let closing = Closing { summary, exit: outcome.code() };
+        rows.finish(&closing)?;
+        let Summary { transitions, followed, filtered, .. } = closing.summary;
+        let (missing, undecided) = (lost(&closing.summary.lost), undecided(closing.summary.undecided, "row"));
         say(format_args!(
-            "{} transitions seen, {}, {} sockets followed, {} filtered out{}",
-            stats.transitions,
-            lost(&missing),
-            stats.followed,
-            self.follower.filtered_out(),
-            undecided(self.follower.undecided(), "row"),
+            "{transitions} transitions seen, {missing}, {followed} sockets followed, {filtered} filtered out{undecided}"
         ));
-        Ok(if missing.is_empty() { Outcome::Done } else { Outcome::Lost })
+        Ok(outcome)
     }
 }

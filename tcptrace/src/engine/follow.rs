@@ -12,10 +12,7 @@ use crate::model::finding::Finding;
 use crate::model::names::{Group, Names};
 use crate::model::row::Row;
 use crate::model::sink::Wishes;
-use crate::model::stream::{Context, Item, Lost, Origin};
-
-/// What the kernel has counted, nobody has seen, and no loss explains.
-pub const UNACCOUNTED: &str = "unaccounted for by the audit";
+use crate::model::stream::{Context, Item, Lost, Origin, Summary};
 
 /// Connections that are open are handed over so many at a time.
 const AT_A_TIME: usize = 512;
@@ -187,21 +184,40 @@ impl Follower {
         all
     }
 
+    /// Adds what it has come to.
+    pub fn add_to(&self, summary: &mut Summary) {
+        let stats = self.stats();
+        summary.events += self.events;
+        summary.transitions += stats.transitions;
+        summary.followed += stats.followed as u64;
+        summary.filtered += self.filtered_out();
+        summary.undecided += self.undecided();
+        for lost in self.lost() {
+            match summary.lost.iter_mut().find(|known| known.cause == lost.cause) {
+                Some(known) => {
+                    known.events = known.events.saturating_add(lost.events);
+                    known.at_least |= lost.at_least;
+                }
+                None => summary.lost.push(lost),
+            }
+        }
+    }
+
     /// What is missing, by cause.
     pub fn lost(&self) -> Vec<Lost> {
         let dropped = self.filters.iter().map(Filter::dropped).sum();
         let (damaged, at_least) = self.damaged;
         let stats = self.stats();
-        let theirs = self.losses.by_cause().map(|(cause, count)| (cause.words(), count, false));
+        let theirs = self.losses.by_cause().map(|(cause, count)| (cause, count, false));
         let ours = [
-            (Cause::Damage.words(), damaged, at_least),
-            (Cause::Evicted.words(), stats.evicted, false),
-            (Cause::Unreported.words(), stats.unreported, false),
-            (UNACCOUNTED, self.unaccounted, false),
-            ("rows held back too long for the filter", dropped, false),
+            (Cause::Damage, damaged, at_least),
+            (Cause::Evicted, stats.evicted, false),
+            (Cause::Unreported, stats.unreported, false),
+            (Cause::Unaccounted, self.unaccounted, false),
+            (Cause::FilterFull, dropped, false),
         ];
         let all = theirs.chain(ours).filter(|(_, events, at_least)| *events > 0 || *at_least);
-        all.map(|(cause, events, at_least)| Lost { cause: cause.into(), events, at_least }).collect()
+        all.map(|(cause, events, at_least)| Lost { cause, events, at_least }).collect()
     }
 }
 

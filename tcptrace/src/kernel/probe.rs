@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::model::event::{Event, Losses};
-use crate::model::feature::{Feature, Service};
+use crate::model::feature::{Feature, Service, Tier};
 use ring::Reader;
 
 pub use ring::Scan;
@@ -110,7 +110,7 @@ impl Probe {
 
     /// Whether sockets are told apart by their cookies, and not by addresses that are used again.
     pub fn knows_cookies(&self) -> bool {
-        let by_type = |service: &Service| matches!(service, Service::Attached { hook } if hook.starts_with("tp_btf/"));
+        let by_type = |service: &Service| matches!(service, Service::Attached { by: Tier::Btf, .. });
         self.services.iter().any(|(feature, service)| *feature == Feature::Transitions && by_type(service))
     }
 

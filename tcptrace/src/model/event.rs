@@ -473,11 +473,15 @@ pub enum Cause {
     /// The kernel did not report the closing of a socket, or the FIN that came to an orphan, nor that it missed one: later
     /// events of the socket prove it.
     Unreported,
+    /// The kernel has counted what was neither seen nor counted as lost, as an audit has found.
+    Unaccounted,
+    /// More rows waited for a filter to be able to decide than are held back.
+    FilterFull,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Unknown,
         Self::RingFull,
         Self::OutputSlow,
@@ -486,6 +490,8 @@ impl Cause {
         Self::Damage,
         Self::Evicted,
         Self::Unreported,
+        Self::Unaccounted,
+        Self::FilterFull,
     ];
 
     /// Its word in data.
@@ -499,6 +505,8 @@ impl Cause {
             Self::Damage => "damage",
             Self::Evicted => "evicted",
             Self::Unreported => "unreported",
+            Self::Unaccounted => "unaccounted",
+            Self::FilterFull => "filter_full",
         }
     }
 
@@ -513,6 +521,8 @@ impl Cause {
             Self::Damage => "trace damaged",
             Self::Evicted => "sockets forgotten, try --max-sockets",
             Self::Unreported => "not reported by the kernel",
+            Self::Unaccounted => "unaccounted for by the audit",
+            Self::FilterFull => "rows held back too long for the filter",
         }
     }
 }

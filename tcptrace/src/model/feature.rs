@@ -62,12 +62,25 @@ impl Feature {
     }
 }
 
+/// What kind of hook serves a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// A tracepoint whose arguments the program reads by type, which takes BTF. It knows sockets by their cookies.
+    Btf,
+    /// A classic tracepoint: it knows what its record has, and no cookies.
+    Classic,
+    /// An iterator, which runs when it is asked.
+    Iterator,
+}
+
 /// How a feature is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Service {
     /// Attached to this hook.
     Attached {
-        /// `tp_btf/…` or `tracepoint/…`.
+        /// Of which kind the hook is.
+        by: Tier,
+        /// Its name, for people.
         hook: String,
     },
     /// Attached to this hook, which shows a part only.
@@ -98,7 +111,7 @@ impl Service {
     /// The hook, and what it does not show; or why there is none.
     pub fn detail(&self) -> Cow<'_, str> {
         match self {
-            Self::Attached { hook } => hook.into(),
+            Self::Attached { hook, .. } => hook.into(),
             Self::Partly { hook, missing } => format!("{hook}, {missing}").into(),
             Self::Unavailable { reason } => reason.into(),
         }

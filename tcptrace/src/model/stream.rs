@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::counters::Sample;
 use super::criteria::{Criteria, Undecided};
-use super::event::{Event, Losses};
+use super::event::{Cause, Event, Losses};
 use super::feature::Feature;
 use super::finding::Finding;
 use super::names::Names;
@@ -204,6 +204,10 @@ pub struct Summary {
     pub events: u64,
     /// Transitions that follow from them, whatever is shown of them.
     pub transitions: u64,
+    /// Sockets that were still followed at the end.
+    pub followed: u64,
+    /// Transitions and rows that were kept out by filters, in the kernel and here.
+    pub filtered: u64,
     /// Events that were lost while recording, or with a part of a trace, by cause.
     pub lost: Vec<Lost>,
     /// What filters could not decide.
@@ -215,11 +219,20 @@ pub struct Summary {
     pub cut_off: Vec<(Box<str>, i64)>,
 }
 
-/// Events that were lost by one cause.
+/// What a command ends with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closing {
+    /// What there was.
+    pub summary: Summary,
+    /// The exit status.
+    pub exit: u8,
+}
+
+/// Events that were lost by one cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
-    /// The cause in words.
-    pub cause: Box<str>,
+    /// The cause.
+    pub cause: Cause,
     /// How many, as far as that is known.
     pub events: u64,
     /// Whether there may be more.

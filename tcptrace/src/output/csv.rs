@@ -3,18 +3,13 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use crate::model::counters::Increase;
-use crate::model::finding::Finding;
-use crate::model::row::{Connection, Entry, Loss, Stay, Transition};
-use crate::model::stream::Context;
+use crate::model::row::{Entry, Row, Stay};
+use crate::model::stream::{Closing, Context};
 use crate::study::snapshot::Count;
 
-use super::fields::{
-    CONNECTION_FIELDS, COUNT_FIELDS, Field, SOCKET_FIELDS, STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS,
-    TRANSITION_FIELDS, Value,
-};
+use super::fields::{CONNECTION, COUNT, SOCKET, TRANSITION, Table, Value};
 use super::time::Rfc3339;
-use super::{Kind, Printer, render, sanitise};
+use super::{Kind, Lister, Printed, Printer, render, sanitise};
 
 /// Bytes that are gathered before they are written: some hundred rows.
 const BUFFER: usize = 64 * 1024;
@@ -38,20 +33,20 @@ impl<W: Write> Csv<W> {
     }
 
     /// Writes rows that are no part of a stream.
-    pub(super) fn table<R>(&mut self, fields: &[Field<R>], rows: &[R]) -> io::Result<()> {
+    pub(super) fn table<R>(&mut self, table: &Table<R>, rows: &[R]) -> io::Result<()> {
         let context = Context::default();
-        self.names([fields, &[]])?;
-        rows.iter().try_for_each(|row| self.write([fields, &[]], row, &context))?;
+        self.names(table)?;
+        rows.iter().try_for_each(|row| self.write(table, row, &context))?;
         self.out.flush()
     }
 
-    fn names<R>(&mut self, fields: [&[Field<R>]; 2]) -> io::Result<()> {
-        self.out.write_record(fields.into_iter().flatten().map(|field| field.name)).map_err(io_error)
+    fn names<R>(&mut self, table: &Table<R>) -> io::Result<()> {
+        self.out.write_record(table.all().map(|field| field.name)).map_err(io_error)
     }
 
-    fn write<R>(&mut self, fields: [&[Field<R>]; 2], row: &R, context: &Context) -> io::Result<()> {
+    fn write<R>(&mut self, table: &Table<R>, row: &R, context: &Context) -> io::Result<()> {
         self.record.clear();
-        for field in fields.into_iter().flatten() {
+        for field in table.all() {
             self.field.clear();
             self.value((field.value)(row, context));
             self.record.push_field(&self.field);
@@ -68,14 +63,14 @@ impl<W: Write> Csv<W> {
     pub(super) fn sparse<R>(
         &mut self,
         columns: &[&str],
-        fields: &[Field<R>],
+        table: &Table<R>,
         row: &R,
         context: &Context,
     ) -> io::Result<()> {
         self.record.clear();
         for column in columns {
             self.field.clear();
-            if let Some(field) = fields.iter().find(|field| field.name == *column) {
+            if let Some(field) = table.all().find(|field| field.name == *column) {
                 self.value((field.value)(row, context));
             }
             self.record.push_field(&self.field);
@@ -98,6 +93,7 @@ impl<W: Write> Csv<W> {
             Value::Zoned(address, zone) => render::zoned(to, address, zone),
             Value::Hex(number) => render::hex(to, number),
             Value::States(stays) => states(to, stays),
+            Value::Counts(counts) => render::counts(to, counts),
         }
     }
 }
@@ -108,46 +104,39 @@ impl<W: Write> Printer for Csv<W> {
             return Ok(());
         }
         match kind {
-            Kind::Transition => self.names([TRANSITION_FIELDS, STUCK_TRANSITION_FIELDS]),
-            Kind::Connection => self.names([CONNECTION_FIELDS, STUCK_CONNECTION_FIELDS]),
-            Kind::Socket => self.names([SOCKET_FIELDS, &[]]),
-            Kind::Count => self.names([COUNT_FIELDS, &[]]),
+            Kind::Transition => self.names(&TRANSITION),
+            Kind::Connection => self.names(&CONNECTION),
+            Kind::Socket => self.names(&SOCKET),
+            Kind::Count => self.names(&COUNT),
         }
     }
 
-    fn transition(&mut self, row: &Transition, context: &Context) -> io::Result<()> {
-        self.write([TRANSITION_FIELDS, STUCK_TRANSITION_FIELDS], row, context)
+    /// What has other columns than the rows of states and connections has no place among them.
+    fn row(&mut self, row: &Row, context: &Context) -> io::Result<Printed> {
+        match row {
+            Row::Transition(row) => self.write(&TRANSITION, row, context)?,
+            Row::Connection(row) => self.write(&CONNECTION, row, context)?,
+            Row::Loss(_) | Row::Audit(_) | Row::Counter(_) => return Ok(Printed::No),
+        }
+        Ok(Printed::Yes)
     }
 
-    fn connection(&mut self, row: &Connection, context: &Context) -> io::Result<()> {
-        self.write([CONNECTION_FIELDS, STUCK_CONNECTION_FIELDS], row, context)
-    }
-
-    fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
-        self.write([SOCKET_FIELDS, &[]], row, context)
-    }
-
-    fn count(&mut self, row: &Count, context: &Context) -> io::Result<()> {
-        self.write([COUNT_FIELDS, &[]], row, context)
-    }
-
-    /// It has other columns than the rows around it: it is for whoever prints to say it elsewhere.
-    fn loss(&mut self, _: &Loss, _: &Context) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// It is for standard error, like the closing line ([`audit_lines`](super::audit_lines)).
-    fn audit(&mut self, _: &Finding, _: &Context) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Like a loss: whoever prints says it elsewhere ([`counter_words`](super::counter_words)).
-    fn counter(&mut self, _: &Increase, _: &Context) -> io::Result<()> {
+    fn closing(&mut self, _: &Closing) -> io::Result<()> {
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+impl<W: Write> Lister for Csv<W> {
+    fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
+        self.write(&SOCKET, row, context)
+    }
+
+    fn count(&mut self, row: &Count, context: &Context) -> io::Result<()> {
+        self.write(&COUNT, row, context)
     }
 }
 

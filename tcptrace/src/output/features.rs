@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::fields::FEATURE_FIELDS;
+use super::fields::FEATURE;
 use super::{Csv, Format, Json};
 use crate::model::feature::{Feature, Service};
 
@@ -13,8 +13,8 @@ use crate::model::feature::{Feature, Service};
 pub fn features(mut out: impl Write, format: Format, services: &[(Feature, Service)]) -> io::Result<()> {
     match format {
         Format::Text => text(&mut out, services),
-        Format::Json => Json::new(out).table(FEATURE_FIELDS, services),
-        Format::Csv => Csv::new(out).table(FEATURE_FIELDS, services),
+        Format::Json => Json::new(out).table(&FEATURE, services),
+        Format::Csv => Csv::new(out).table(&FEATURE, services),
     }
 }
 

@@ -12,6 +12,8 @@ mod loss;
 mod report;
 mod snapshot;
 mod stuck;
+mod summary;
+mod table;
 #[cfg(test)]
 mod tests;
 mod transition;
@@ -19,35 +21,67 @@ mod transition;
 use std::net::SocketAddr;
 
 use crate::model::row::Stay;
-use crate::model::stream::Context;
+use crate::model::stream::{Context, Lost};
 use crate::model::tcp::Task;
 
-pub use self::audit::{AUDIT_FIELDS, AUDITED_FIELDS};
-pub use self::connection::{CONNECTION_FIELDS, STUCK_CONNECTION_FIELDS};
-pub use self::counter::{COUNTER_FIELDS, UNSEEN_FIELDS};
-pub use self::feature::FEATURE_FIELDS;
+pub use self::audit::{AUDIT, AUDITED};
+pub use self::connection::CONNECTION;
+pub use self::counter::{COUNTER, UNSEEN};
+pub use self::feature::FEATURE;
 pub use self::identity::Identified;
 pub(crate) use self::identity::address;
 pub(super) use self::identity::zone;
-pub use self::loss::LOSS_FIELDS;
+pub use self::loss::LOSS;
 pub use self::report::{
-    REPORT_BUCKET_FIELDS, REPORT_CHURN_FIELDS, REPORT_COUNT_FIELDS, REPORT_COUNTER_FIELDS, REPORT_DAMAGE_FIELDS,
-    REPORT_FAILURE_FIELDS, REPORT_FIELDS, REPORT_GROUP_FIELDS, REPORT_HOST_FIELDS, REPORT_LOSS_FIELDS,
-    REPORT_OPEN_FIELDS, REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS, REPORT_STATE_FIELDS,
+    REPORT, REPORT_BUCKET, REPORT_CHURN, REPORT_COUNT, REPORT_COUNTER, REPORT_DAMAGE, REPORT_FAILURE, REPORT_GROUP,
+    REPORT_HOST, REPORT_LOSS, REPORT_OPEN, REPORT_POINT, REPORT_SLOWEST, REPORT_STATE,
 };
-pub use self::snapshot::{COUNT_FIELDS, SOCKET_FIELDS};
+pub use self::snapshot::{COUNT, SOCKET};
 pub use self::stuck::MayBeStuck;
-pub use self::transition::{STUCK_TRANSITION_FIELDS, TRANSITION_FIELDS};
+pub use self::summary::SUMMARY;
+pub use self::table::{Describe, Described, Table};
+pub use self::transition::TRANSITION;
+
+/// Every kind of row: what is here is in the schema, and what is printed is here.
+pub static TABLES: &[&dyn Describe] = &[
+    &TRANSITION,
+    &CONNECTION,
+    &LOSS,
+    &COUNTER,
+    &AUDIT,
+    &UNSEEN,
+    &AUDITED,
+    &SUMMARY,
+    &COUNT,
+    &SOCKET,
+    &FEATURE,
+    &REPORT,
+    &REPORT_HOST,
+    &REPORT_LOSS,
+    &REPORT_DAMAGE,
+    &REPORT_COUNTER,
+    &REPORT_COUNT,
+    &REPORT_STATE,
+    &REPORT_BUCKET,
+    &REPORT_GROUP,
+    &REPORT_CHURN,
+    &REPORT_FAILURE,
+    &REPORT_OPEN,
+    &REPORT_POINT,
+    &REPORT_SLOWEST,
+];
 
 /// One field of a row.
 pub struct Field<R> {
     /// Its name in JSON and CSV.
     pub name: &'static str,
+    /// Whether it may be null: its meaning says when it is.
+    pub nullable: bool,
     /// The unit or notation of its value; empty for words, names and plain numbers.
     pub unit: &'static str,
     /// What kind of value it has.
     pub shape: Shape,
-    /// What it means, and when it is null: one that never is does not speak of it.
+    /// What it means, and when it is null.
     pub doc: &'static str,
     /// Takes it from a row.
     pub value: for<'r> fn(&'r R, &'r Context) -> Value<'r>,
@@ -74,13 +108,14 @@ pub enum Shape {
     Hex,
     /// States in order, each with how long it lasted.
     States,
+    /// Numbers by word.
+    Counts,
 }
 
-impl<R> Field<R> {
-    /// Whether it may be null.
-    pub fn is_nullable(&self) -> bool {
-        self.doc.to_ascii_lowercase().contains("null")
-    }
+/// The same, but that it may be null.
+#[expect(clippy::needless_pass_by_value, reason = "the one that is given is used up: there is no other of this name")]
+const fn or_null<R>(field: Field<R>) -> Field<R> {
+    Field { nullable: true, ..field }
 }
 
 /// The value of a field, before a format writes it.
@@ -108,6 +143,8 @@ pub enum Value<'r> {
     Hex(u64),
     /// States in order, each with how long it lasted.
     States(&'r [Stay]),
+    /// What was lost by which cause.
+    Counts(&'r [Lost]),
 }
 
 impl Value<'_> {

@@ -2,18 +2,16 @@
 
 use std::io::{self, Write};
 
-use crate::model::counters::Increase;
 use crate::model::finding::Finding;
-use crate::model::row::{Connection, Entry, Loss, Stay, Transition};
-use crate::model::stream::Context;
+use crate::model::row::{Entry, Row, Stay};
+use crate::model::stream::{Closing, Context, Lost};
 use crate::study::snapshot::Count;
 
 use super::fields::{
-    AUDIT_FIELDS, AUDITED_FIELDS, CONNECTION_FIELDS, COUNT_FIELDS, COUNTER_FIELDS, Field, LOSS_FIELDS, SOCKET_FIELDS,
-    STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, TRANSITION_FIELDS, UNSEEN_FIELDS, Value,
+    AUDIT, AUDITED, CONNECTION, COUNT, COUNTER, LOSS, SOCKET, SUMMARY, TRANSITION, Table, UNSEEN, Value,
 };
 use super::time::Rfc3339;
-use super::{Kind, Printer, render, sanitise};
+use super::{Kind, Lister, Printed, Printer, render, sanitise};
 
 /// Writes rows as JSON.
 #[derive(Debug)]
@@ -35,17 +33,17 @@ impl<W: Write> Json<W> {
     }
 
     /// Writes rows that are no part of a stream.
-    pub(super) fn table<R>(&mut self, fields: &[Field<R>], rows: &[R]) -> io::Result<()> {
+    pub(super) fn table<R>(&mut self, table: &Table<R>, rows: &[R]) -> io::Result<()> {
         let context = Context::default();
-        rows.iter().try_for_each(|row| self.object([fields, &[]], row, &context))?;
+        rows.iter().try_for_each(|row| self.object(table, row, &context))?;
         self.out.flush()
     }
 
     /// Writes a row.
-    pub(super) fn object<R>(&mut self, fields: [&[Field<R>]; 2], row: &R, context: &Context) -> io::Result<()> {
+    pub(crate) fn object<R>(&mut self, table: &Table<R>, row: &R, context: &Context) -> io::Result<()> {
         self.line.clear();
         let mut before: &[u8] = b"{\"";
-        for field in fields.into_iter().flatten() {
+        for field in table.of(row) {
             self.line.extend_from_slice(before);
             self.line.extend_from_slice(field.name.as_bytes());
             self.line.extend_from_slice(b"\":");
@@ -71,6 +69,7 @@ impl<W: Write> Json<W> {
             Value::Zoned(address, zone) => quoted(to, |to| render::zoned(to, address, zone)),
             Value::Hex(number) => quoted(to, |to| render::hex(to, number)),
             Value::States(stays) => states(to, stays),
+            Value::Counts(all) => counts(to, all),
         }
         Ok(())
     }
@@ -82,41 +81,35 @@ impl<W: Write> Printer for Json<W> {
         Ok(())
     }
 
-    fn transition(&mut self, row: &Transition, context: &Context) -> io::Result<()> {
-        self.object([TRANSITION_FIELDS, if row.stuck.is_some() { STUCK_TRANSITION_FIELDS } else { &[] }], row, context)
-    }
-
-    fn connection(&mut self, row: &Connection, context: &Context) -> io::Result<()> {
-        let standing = if row.status.lasting().is_some() { STUCK_CONNECTION_FIELDS } else { &[] };
-        self.object([CONNECTION_FIELDS, standing], row, context)
-    }
-
-    fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
-        self.object([SOCKET_FIELDS, &[]], row, context)
-    }
-
-    fn count(&mut self, row: &Count, context: &Context) -> io::Result<()> {
-        self.object([COUNT_FIELDS, &[]], row, context)
-    }
-
-    fn loss(&mut self, row: &Loss, context: &Context) -> io::Result<()> {
-        self.object([LOSS_FIELDS, &[]], row, context)
-    }
-
-    fn audit(&mut self, row: &Finding, context: &Context) -> io::Result<()> {
+    fn row(&mut self, row: &Row, context: &Context) -> io::Result<Printed> {
         match row {
-            Finding::Counter(row) => self.object([AUDIT_FIELDS, &[]], row, context),
-            Finding::Unseen(row) => self.object([UNSEEN_FIELDS, &[]], row, context),
-            Finding::Verdict(row) => self.object([AUDITED_FIELDS, &[]], row, context),
-        }
+            Row::Transition(row) => self.object(&TRANSITION, row, context),
+            Row::Connection(row) => self.object(&CONNECTION, row, context),
+            Row::Loss(row) => self.object(&LOSS, row, context),
+            Row::Counter(row) => self.object(&COUNTER, row, context),
+            Row::Audit(Finding::Counter(row)) => self.object(&AUDIT, row, context),
+            Row::Audit(Finding::Unseen(row)) => self.object(&UNSEEN, row, context),
+            Row::Audit(Finding::Verdict(row)) => self.object(&AUDITED, row, context),
+        }?;
+        Ok(Printed::Yes)
     }
 
-    fn counter(&mut self, row: &Increase, context: &Context) -> io::Result<()> {
-        self.object([COUNTER_FIELDS, &[]], row, context)
+    fn closing(&mut self, row: &Closing) -> io::Result<()> {
+        self.object(&SUMMARY, row, &Context::default())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+impl<W: Write> Lister for Json<W> {
+    fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
+        self.object(&SOCKET, row, context)
+    }
+
+    fn count(&mut self, row: &Count, context: &Context) -> io::Result<()> {
+        self.object(&COUNT, row, context)
     }
 }
 
@@ -140,4 +133,15 @@ fn states(to: &mut Vec<u8>, stays: &[Stay]) {
         to.extend_from_slice(if stay.held.is_at_least() { b",\"at_least\":true}" } else { b",\"at_least\":false}" });
     }
     to.push(b']');
+}
+
+fn counts(to: &mut Vec<u8>, counts: &[Lost]) {
+    to.push(b'{');
+    for (place, lost) in counts.iter().enumerate() {
+        to.extend_from_slice(if place == 0 { b"\"" } else { b",\"" });
+        to.extend_from_slice(lost.cause.as_str().as_bytes());
+        to.extend_from_slice(b"\":");
+        render::decimal(to, lost.events);
+    }
+    to.push(b'}');
 }

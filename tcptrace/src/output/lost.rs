@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use super::sanitise;
 use crate::model::stream::Lost;
 
 /// The part of a closing line that says what was lost: `0 lost`, `12 lost (12 not written)`, and with `≥` where the number
@@ -22,7 +21,7 @@ pub fn lost(all: &[Lost]) -> String {
 
 /// `12 not written`, `≥12 trace damaged`.
 fn cause(lost: &Lost) -> String {
-    let cause = sanitise(lost.cause.as_bytes());
+    let cause = lost.cause.words();
     match lost.events {
         0 if lost.at_least => format!("{cause}, number unknown"),
         events => format!("{} {cause}", bound(events, lost.at_least)),
@@ -44,17 +43,17 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::model::event::Cause;
 
     #[rstest]
     #[case(&[], "0 lost")]
-    #[case(&[("not written", 12, false)], "12 lost (12 not written)")]
-    #[case(&[("not written", 2, false), ("trace damaged", 10, true)], "≥12 lost (2 not written; ≥10 trace damaged)")]
-    #[case(&[("trace damaged", 10, false)], "10 lost (10 trace damaged)")]
-    #[case(&[("trace damaged", 0, true)], "≥0 lost (trace damaged, number unknown)")]
-    #[case(&[("a\x1b[31m", u64::MAX, false), ("b", 1, false)], "18446744073709551615 lost (18446744073709551615 a\\x1b[31m; 1 b)")]
-    fn closing_lines_say_what_was_lost(#[case] causes: &[(&str, u64, bool)], #[case] expected: &str) {
-        let all: Vec<_> =
-            causes.iter().map(|&(cause, events, at_least)| Lost { cause: cause.into(), events, at_least }).collect();
+    #[case(&[(Cause::Disk, 12, false)], "12 lost (12 not written)")]
+    #[case(&[(Cause::Disk, 2, false), (Cause::Damage, 10, true)], "≥12 lost (2 not written; ≥10 trace damaged)")]
+    #[case(&[(Cause::Damage, 10, false)], "10 lost (10 trace damaged)")]
+    #[case(&[(Cause::Damage, 0, true)], "≥0 lost (trace damaged, number unknown)")]
+    #[case(&[(Cause::Disk, u64::MAX, false), (Cause::Recursion, 1, false)], "18446744073709551615 lost (18446744073709551615 not written; 1 program was running already)")]
+    fn closing_lines_say_what_was_lost(#[case] causes: &[(Cause, u64, bool)], #[case] expected: &str) {
+        let all: Vec<_> = causes.iter().map(|&(cause, events, at_least)| Lost { cause, events, at_least }).collect();
         assert_eq!(lost(&all), expected);
     }
 }

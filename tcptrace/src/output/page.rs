@@ -98,7 +98,7 @@ impl Writer<'_> {
     fn missing(&mut self) {
         let report = self.report;
         for lost in report.lost.iter().filter(|lost| lost.events > 0 || lost.at_least) {
-            let cause = super::sanitise(lost.cause.as_bytes());
+            let cause = lost.cause.words();
             let text = format!(
                 "{} lost ({cause}). The figures leave out what they would have told.",
                 bound(counted(lost.events, "event"), lost.at_least)

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
+use crate::model::stream::Lost;
+
 /// Decimal.
 pub(crate) fn decimal(to: &mut Vec<u8>, mut number: u64) {
     let mut text = [0; 20];
@@ -164,6 +166,18 @@ const fn digit(value: u64) -> u8 {
 /// `value` is below 16.
 fn digit16(value: u64) -> u8 {
     if value < 10 { digit(value) } else { b'a' + (value - 10) as u8 }
+}
+
+/// What was lost by which cause: `ring_full:12;disk:3`.
+pub(crate) fn counts(to: &mut Vec<u8>, counts: &[Lost]) {
+    for (place, lost) in counts.iter().enumerate() {
+        if place > 0 {
+            to.push(b';');
+        }
+        to.extend_from_slice(lost.cause.as_str().as_bytes());
+        to.push(b':');
+        decimal(to, lost.events);
+    }
 }
 
 #[cfg(test)]

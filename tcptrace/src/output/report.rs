@@ -3,9 +3,8 @@
 use std::io::{self, Write};
 
 use super::fields::{
-    Field, REPORT_BUCKET_FIELDS, REPORT_CHURN_FIELDS, REPORT_COUNT_FIELDS, REPORT_COUNTER_FIELDS, REPORT_DAMAGE_FIELDS,
-    REPORT_FAILURE_FIELDS, REPORT_FIELDS, REPORT_GROUP_FIELDS, REPORT_HOST_FIELDS, REPORT_LOSS_FIELDS,
-    REPORT_OPEN_FIELDS, REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS, REPORT_STATE_FIELDS,
+    REPORT, REPORT_BUCKET, REPORT_CHURN, REPORT_COUNT, REPORT_COUNTER, REPORT_DAMAGE, REPORT_FAILURE, REPORT_GROUP,
+    REPORT_HOST, REPORT_LOSS, REPORT_OPEN, REPORT_POINT, REPORT_SLOWEST, REPORT_STATE, Table,
 };
 use super::text::write_report;
 use super::{Csv, Format, Json, TextOptions};
@@ -42,7 +41,7 @@ trait Sink {
     /// Takes the rows of one kind, each with what it leaves open.
     fn take<'r, R: 'r>(
         &mut self,
-        fields: &'static [Field<R>],
+        table: &'static Table<R>,
         rows: impl Iterator<Item = (&'r R, &'r Context)>,
     ) -> io::Result<()>;
 }
@@ -50,10 +49,10 @@ trait Sink {
 impl<W: Write> Sink for Json<W> {
     fn take<'r, R: 'r>(
         &mut self,
-        fields: &'static [Field<R>],
+        table: &'static Table<R>,
         mut rows: impl Iterator<Item = (&'r R, &'r Context)>,
     ) -> io::Result<()> {
-        rows.try_for_each(|(row, context)| self.object([fields, &[]], row, context))
+        rows.try_for_each(|(row, context)| self.object(table, row, context))
     }
 }
 
@@ -64,10 +63,10 @@ struct Columns(Vec<&'static str>);
 impl Sink for Columns {
     fn take<'r, R: 'r>(
         &mut self,
-        fields: &'static [Field<R>],
+        table: &'static Table<R>,
         _: impl Iterator<Item = (&'r R, &'r Context)>,
     ) -> io::Result<()> {
-        for field in fields {
+        for field in table.all() {
             if !self.0.contains(&field.name) {
                 self.0.push(field.name);
             }
@@ -85,10 +84,10 @@ struct Sparse<'a, W: Write> {
 impl<W: Write> Sink for Sparse<'_, W> {
     fn take<'r, R: 'r>(
         &mut self,
-        fields: &'static [Field<R>],
+        table: &'static Table<R>,
         mut rows: impl Iterator<Item = (&'r R, &'r Context)>,
     ) -> io::Result<()> {
-        rows.try_for_each(|(row, context)| self.csv.sparse(self.columns, fields, row, context))
+        rows.try_for_each(|(row, context)| self.csv.sparse(self.columns, table, row, context))
     }
 }
 
@@ -102,20 +101,20 @@ fn rows(report: &Report, sink: &mut impl Sink) -> io::Result<()> {
     let rate = |row: &crate::study::report::ChurnRow| (row.clone(), report.overview.per_second(row.connections));
     let churn: Vec<_> = report.churn.iter().map(rate).collect();
     let bins: Vec<_> = report.states.iter().flat_map(|row| row.bins.iter().map(|bin| (row.state, *bin))).collect();
-    sink.take(REPORT_FIELDS, std::iter::once((&report.overview, &context)))?;
-    sink.take(REPORT_HOST_FIELDS, plain(&report.hosts, &context))?;
-    sink.take(REPORT_LOSS_FIELDS, plain(&report.lost, &context))?;
-    sink.take(REPORT_DAMAGE_FIELDS, plain(&report.damage, &context))?;
-    sink.take(REPORT_COUNTER_FIELDS, plain(&report.counters, &context))?;
-    sink.take(REPORT_COUNT_FIELDS, plain(&report.counts, &context))?;
-    sink.take(REPORT_STATE_FIELDS, plain(&report.states, &context))?;
-    sink.take(REPORT_BUCKET_FIELDS, plain(&bins, &context))?;
-    sink.take(REPORT_GROUP_FIELDS, plain(&report.groups, &context).filter(|(row, _)| wanted(&row.group)))?;
-    sink.take(REPORT_CHURN_FIELDS, plain(&churn, &context))?;
-    sink.take(REPORT_FAILURE_FIELDS, plain(&report.failures, &context).filter(|(row, _)| wanted(&row.group)))?;
-    sink.take(REPORT_OPEN_FIELDS, plain(&report.open, &context).filter(|(row, _)| wanted(&row.group)))?;
-    sink.take(REPORT_POINT_FIELDS, plain(&report.points, &context))?;
-    sink.take(REPORT_SLOWEST_FIELDS, report.slowest.iter().map(|row| (row, &row.context)))
+    sink.take(&REPORT, std::iter::once((&report.overview, &context)))?;
+    sink.take(&REPORT_HOST, plain(&report.hosts, &context))?;
+    sink.take(&REPORT_LOSS, plain(&report.lost, &context))?;
+    sink.take(&REPORT_DAMAGE, plain(&report.damage, &context))?;
+    sink.take(&REPORT_COUNTER, plain(&report.counters, &context))?;
+    sink.take(&REPORT_COUNT, plain(&report.counts, &context))?;
+    sink.take(&REPORT_STATE, plain(&report.states, &context))?;
+    sink.take(&REPORT_BUCKET, plain(&bins, &context))?;
+    sink.take(&REPORT_GROUP, plain(&report.groups, &context).filter(|(row, _)| wanted(&row.group)))?;
+    sink.take(&REPORT_CHURN, plain(&churn, &context))?;
+    sink.take(&REPORT_FAILURE, plain(&report.failures, &context).filter(|(row, _)| wanted(&row.group)))?;
+    sink.take(&REPORT_OPEN, plain(&report.open, &context).filter(|(row, _)| wanted(&row.group)))?;
+    sink.take(&REPORT_POINT, plain(&report.points, &context))?;
+    sink.take(&REPORT_SLOWEST, report.slowest.iter().map(|row| (row, &row.context)))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
 use crate::model::counters::{Increase, Unseen};
+use crate::model::criteria::Undecided;
 use crate::model::event::{Cause, Kept, Totals};
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
 use crate::model::names::{Group, Names};
@@ -11,7 +12,7 @@ use crate::model::row::{
     Connection, Ending, Entry, Held, Identity, Loss, Owner, Reason, Report, Stalled, Status, Stay, Stuck, Transition,
 };
 use crate::model::socket::{Holding, Timer};
-use crate::model::stream::Clock;
+use crate::model::stream::{Clock, Closing, Lost, Summary};
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
 use crate::study::snapshot::{By, Count, Shares};
 
@@ -438,4 +439,17 @@ pub(crate) fn increases() -> Vec<Increase> {
     };
     let other = Increase { netns: 1, increase: 1, over_ns: None, ..one(Unseen::ListenOverflows) };
     Unseen::ALL.map(one).into_iter().chain([other]).collect()
+}
+
+/// Of a run that lost nothing, and of a trace with damage.
+pub(crate) fn closings() -> [Closing; 2] {
+    let summary = Summary { events: 12, transitions: 10, followed: 2, filtered: 1, ..Summary::default() };
+    let lost = |cause, events, at_least| Lost { cause, events, at_least };
+    let damaged = Summary {
+        lost: vec![lost(Cause::RingFull, 17, false), lost(Cause::Damage, 0, true)],
+        undecided: Undecided { shown: 3, left_out: 4 },
+        damage: vec!["t.tct: block 7 at byte 40960: checksum does not match".into()],
+        ..summary.clone()
+    };
+    [Closing { summary, exit: 0 }, Closing { summary: damaged, exit: 3 }]
 }

@@ -6,74 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::Format;
 use super::columns::{Column, PARTITIONS, columns};
-use super::fields::{
-    AUDIT_FIELDS, AUDITED_FIELDS, CONNECTION_FIELDS, COUNT_FIELDS, COUNTER_FIELDS, FEATURE_FIELDS, Field, LOSS_FIELDS,
-    REPORT_BUCKET_FIELDS, REPORT_CHURN_FIELDS, REPORT_COUNT_FIELDS, REPORT_COUNTER_FIELDS, REPORT_DAMAGE_FIELDS,
-    REPORT_FAILURE_FIELDS, REPORT_FIELDS, REPORT_GROUP_FIELDS, REPORT_HOST_FIELDS, REPORT_LOSS_FIELDS,
-    REPORT_OPEN_FIELDS, REPORT_POINT_FIELDS, REPORT_SLOWEST_FIELDS, REPORT_STATE_FIELDS, SOCKET_FIELDS,
-    STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, Shape, Streamed, TRANSITION_FIELDS, UNSEEN_FIELDS,
-};
+use super::fields::{Describe, Described, Shape, Streamed, TABLES};
 use crate::model::row::{Connection, Transition};
-
-/// The rows of one command.
-struct Output {
-    command: &'static str,
-    fields: Vec<Described>,
-}
-
-/// A field, whatever row it is taken from.
-#[derive(Clone)]
-struct Described {
-    name: &'static str,
-    shape: Shape,
-    unit: &'static str,
-    doc: &'static str,
-    is_nullable: bool,
-    /// Whether every row has it; in CSV each does.
-    is_required: bool,
-}
-
-fn outputs() -> Vec<Output> {
-    let of = |command, fields| Output { command, fields };
-    vec![
-        of("watch", [described(TRANSITION_FIELDS, true), described(STUCK_TRANSITION_FIELDS, false)].concat()),
-        of("connections", [described(CONNECTION_FIELDS, true), described(STUCK_CONNECTION_FIELDS, false)].concat()),
-        of("watch, connections: lost", described(LOSS_FIELDS, true)),
-        of("watch, connections: counter", described(COUNTER_FIELDS, true)),
-        of("watch, connections: audit", described(AUDIT_FIELDS, true)),
-        of("watch, connections: unseen", described(UNSEEN_FIELDS, true)),
-        of("watch, connections: audited", described(AUDITED_FIELDS, true)),
-        of("snapshot", described(COUNT_FIELDS, true)),
-        of("snapshot --list", described(SOCKET_FIELDS, true)),
-        of("check", described(FEATURE_FIELDS, true)),
-        of("report: report", described(REPORT_FIELDS, true)),
-        of("report: report_host", described(REPORT_HOST_FIELDS, true)),
-        of("report: report_loss", described(REPORT_LOSS_FIELDS, true)),
-        of("report: report_damage", described(REPORT_DAMAGE_FIELDS, true)),
-        of("report: report_counter", described(REPORT_COUNTER_FIELDS, true)),
-        of("report: report_count", described(REPORT_COUNT_FIELDS, true)),
-        of("report: report_state", described(REPORT_STATE_FIELDS, true)),
-        of("report: report_bucket", described(REPORT_BUCKET_FIELDS, true)),
-        of("report: report_group", described(REPORT_GROUP_FIELDS, true)),
-        of("report: report_churn", described(REPORT_CHURN_FIELDS, true)),
-        of("report: report_failure", described(REPORT_FAILURE_FIELDS, true)),
-        of("report: report_open", described(REPORT_OPEN_FIELDS, true)),
-        of("report: report_point", described(REPORT_POINT_FIELDS, true)),
-        of("report: report_slowest", described(REPORT_SLOWEST_FIELDS, true)),
-    ]
-}
-
-fn described<R>(fields: &[Field<R>], is_required: bool) -> Vec<Described> {
-    let describe = |field: &Field<R>| Described {
-        name: field.name,
-        shape: field.shape,
-        unit: field.unit,
-        doc: field.doc,
-        is_nullable: field.is_nullable(),
-        is_required,
-    };
-    fields.iter().map(describe).collect()
-}
 
 /// The columns of a data set that `export --to parquet` makes, below what its folders are named for.
 struct DataSet {
@@ -101,14 +35,13 @@ pub fn schema(mut out: impl Write, format: Format) -> io::Result<()> {
 }
 
 fn text(out: &mut impl Write) -> io::Result<()> {
-    let outputs = outputs();
-    let names = outputs.iter().flat_map(|output| &output.fields).map(|field| field.name.len());
+    let names = TABLES.iter().flat_map(|table| table.describe()).map(|field| field.name.len());
     let width = names.max().unwrap_or(0);
-    for (place, output) in outputs.iter().enumerate() {
+    for (place, table) in TABLES.iter().enumerate() {
         let gap = if place == 0 { "" } else { "\n" };
-        writeln!(out, "{gap}tcptrace {}", output.command)?;
-        for field in &output.fields {
-            let kind = format!("{}{}", word(field.shape), if field.is_nullable { "?" } else { "" });
+        writeln!(out, "{gap}tcptrace {}", table.name())?;
+        for field in table.describe() {
+            let kind = format!("{}{}", word(field.shape), if field.nullable { "?" } else { "" });
             writeln!(out, "  {:<width$}  {kind:<8}  {:<12}  {}", field.name, field.unit, field.doc)?;
         }
     }
@@ -129,24 +62,24 @@ fn text_of(out: &mut impl Write, set: &DataSet, width: usize) -> io::Result<()> 
 }
 
 fn csv(out: &mut impl Write) -> io::Result<()> {
-    let mut table = ::csv::Writer::from_writer(out);
-    table.write_record(["command", "name", "type", "nullable", "unit", "meaning"])?;
-    for output in outputs() {
-        for field in &output.fields {
-            let nullable = if field.is_nullable { "true" } else { "false" };
-            table.write_record([output.command, field.name, word(field.shape), nullable, field.unit, field.doc])?;
+    let mut out = ::csv::Writer::from_writer(out);
+    out.write_record(["command", "name", "type", "nullable", "unit", "meaning"])?;
+    for table in TABLES {
+        for field in table.describe() {
+            let nullable = if field.nullable { "true" } else { "false" };
+            out.write_record([table.name(), field.name, word(field.shape), nullable, field.unit, field.doc])?;
         }
     }
     for set in data_sets() {
         let command = set.command.as_str();
         for (name, doc) in PARTITIONS {
-            table.write_record([command, name, "partition", "true", "", doc])?;
+            out.write_record([command, name, "partition", "true", "", doc])?;
         }
         for Column { name, kind, unit, doc, .. } in &set.columns {
-            table.write_record([command, name, kind.as_str(), "true", unit, doc])?;
+            out.write_record([command, name, kind.as_str(), "true", unit, doc])?;
         }
     }
-    table.flush()
+    out.flush()
 }
 
 fn word(shape: Shape) -> &'static str {
@@ -160,18 +93,16 @@ fn word(shape: Shape) -> &'static str {
         Shape::Address => "address",
         Shape::Hex => "hex",
         Shape::States => "states",
+        Shape::Counts => "counts",
     }
 }
 
 /// Of one row, which is one line of JSON. Fields may be added in later versions.
 fn json_schema() -> Value {
-    let outputs = outputs();
-    let definitions: Map<String, Value> =
-        outputs.iter().map(|output| (output.command.to_owned(), definition(&output.fields))).collect();
-    let rows: Vec<Value> = outputs
-        .iter()
-        .map(|output| json!({ "$ref": format!("#/$defs/{}", output.command.replace(' ', "%20")) }))
-        .collect();
+    let definition = |table: &&dyn Describe| (table.name().to_owned(), definition(&table.describe()));
+    let definitions: Map<String, Value> = TABLES.iter().map(definition).collect();
+    let reference = |table: &&dyn Describe| json!({ "$ref": format!("#/$defs/{}", table.name().replace(' ', "%20")) });
+    let rows: Vec<Value> = TABLES.iter().map(reference).collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A row of tcptrace's JSON output",
@@ -193,6 +124,10 @@ fn property(field: &Described) -> Value {
         Shape::Real => json!({ "type": "number", "minimum": 0 }),
         Shape::Word | Shape::Name | Shape::Address => json!({ "type": "string" }),
         Shape::Time => json!({ "type": "string", "format": "date-time" }),
+        Shape::Counts => json!({
+            "type": "object",
+            "additionalProperties": { "type": "integer", "minimum": 0 },
+        }),
         Shape::Hex => json!({ "type": "string", "pattern": "^[0-9a-f]+$" }),
         Shape::States => json!({
             "type": "array",
@@ -207,7 +142,7 @@ fn property(field: &Described) -> Value {
             },
         }),
     };
-    if field.is_nullable {
+    if field.nullable {
         schema["type"] = json!([schema["type"], "null"]);
     }
     schema["description"] = json!(field.doc);
@@ -222,8 +157,9 @@ mod tests {
     use jsonschema::Validator;
 
     use super::*;
+    use crate::model::row::Row;
     use crate::output::samples::{self, CONTEXT};
-    use crate::output::{Json, Printer, TextOptions};
+    use crate::output::{Json, Lister as _, Printed, Printer as _, TextOptions};
     use crate::study::report::{Options, testing};
 
     /// What the printer of JSON makes of every sample is as the schema has it, and the other way round: nothing that is
@@ -232,12 +168,15 @@ mod tests {
     fn rows_are_as_the_schema_says() {
         let mut lines = Vec::new();
         let mut printer = Json::new(&mut lines);
-        samples::transitions().iter().try_for_each(|row| printer.transition(row, &CONTEXT)).expect("written");
-        samples::connections().iter().try_for_each(|row| printer.connection(row, &CONTEXT)).expect("written");
+        let rows = samples::transitions().into_iter().map(Row::Transition);
+        let rows = rows.chain(samples::connections().into_iter().map(Row::Connection));
+        let rows = rows.chain(samples::losses().into_iter().map(Row::Loss));
+        let rows = rows.chain(samples::findings().into_iter().map(Row::Audit));
+        for row in rows.chain(samples::increases().into_iter().map(Row::Counter)) {
+            assert_eq!(printer.row(&row, &CONTEXT).expect("written"), Printed::Yes);
+        }
+        samples::closings().iter().try_for_each(|row| printer.closing(row)).expect("written");
         samples::sockets().iter().try_for_each(|row| printer.socket(row, &CONTEXT)).expect("written");
-        samples::losses().iter().try_for_each(|row| printer.loss(row, &CONTEXT)).expect("written");
-        samples::findings().iter().try_for_each(|row| printer.audit(row, &CONTEXT)).expect("written");
-        samples::increases().iter().try_for_each(|row| printer.counter(row, &CONTEXT)).expect("written");
         samples::counts().iter().try_for_each(|row| printer.count(row, &CONTEXT)).expect("written");
         let report = testing::incident(Options::default());
         crate::output::report(&mut lines, Format::Json, &TextOptions::default(), &report).expect("written");
@@ -256,7 +195,7 @@ mod tests {
             let command = match row["event"].as_str().expect("a word") {
                 "socket" => "snapshot --list",
                 "count" => "snapshot",
-                event @ ("lost" | "counter" | "audit" | "unseen" | "audited") => {
+                event @ ("lost" | "counter" | "audit" | "unseen" | "audited" | "summary") => {
                     &format!("watch, connections: {event}")
                 }
                 event if event.starts_with("report") => &format!("report: {event}"),
@@ -290,7 +229,7 @@ mod tests {
             let mut out = Vec::new();
             schema(&mut out, format).expect("written");
             let out = String::from_utf8(out).expect("UTF-8");
-            for field in outputs().iter().flat_map(|output| &output.fields) {
+            for field in TABLES.iter().flat_map(|table| table.describe()) {
                 assert!(out.contains(field.name), "{format:?} has no {}", field.name);
             }
         }

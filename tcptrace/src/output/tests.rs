@@ -7,9 +7,9 @@ use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::fields::{CONNECTION_FIELDS, STUCK_CONNECTION_FIELDS, STUCK_TRANSITION_FIELDS, TRANSITION_FIELDS};
+use super::fields::{CONNECTION, TRANSITION};
 use super::samples::{self, CONTEXT};
-use super::{Context, Format, Json, Kind, Printer, TextOptions};
+use super::{Context, Format, Json, Kind, Printed, Printer, TextOptions, aside};
 use crate::model::row::{Connection, Held, Identity, Owner, Row, Status, Transition};
 use crate::model::tcp::{Comm, End, OwnerSource, State};
 
@@ -21,11 +21,18 @@ fn rendered(render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
     String::from_utf8(out).expect("UTF-8")
 }
 
+/// Prints rows; of each kind the format has a place for all of them, or for none.
+fn all(printer: &mut dyn Printer, rows: impl Iterator<Item = Row>) -> io::Result<()> {
+    let printed = rows.map(|row| printer.row(&row, &CONTEXT)).collect::<io::Result<Vec<_>>>()?;
+    assert!(printed.windows(2).all(|pair| pair[0] == pair[1]), "{printed:?}");
+    Ok(())
+}
+
 fn transitions(format: Format, options: TextOptions) -> String {
     rendered(|out| {
         let mut printer = format.printer(out, options);
         printer.header(Kind::Transition)?;
-        samples::transitions().iter().try_for_each(|row| printer.transition(row, &CONTEXT))?;
+        all(&mut *printer, samples::transitions().into_iter().map(Row::Transition))?;
         printer.header(Kind::Transition)?;
         printer.flush()
     })
@@ -35,7 +42,7 @@ fn connections(format: Format, options: TextOptions) -> String {
     rendered(|out| {
         let mut printer = format.printer(out, options);
         printer.header(Kind::Connection)?;
-        samples::connections().iter().try_for_each(|row| printer.connection(row, &CONTEXT))?;
+        all(&mut *printer, samples::connections().into_iter().map(Row::Connection))?;
         printer.header(Kind::Connection)?;
         printer.flush()
     })
@@ -43,7 +50,7 @@ fn connections(format: Format, options: TextOptions) -> String {
 
 fn sockets(format: Format, options: TextOptions) -> String {
     rendered(|out| {
-        let mut printer = format.printer(out, options);
+        let mut printer = format.lister(out, options);
         printer.header(Kind::Socket)?;
         samples::sockets().iter().try_for_each(|row| printer.socket(row, &CONTEXT))?;
         printer.flush()
@@ -52,7 +59,7 @@ fn sockets(format: Format, options: TextOptions) -> String {
 
 fn counts(format: Format) -> String {
     rendered(|out| {
-        let mut printer = format.printer(out, PLAIN);
+        let mut printer = format.lister(out, PLAIN);
         printer.header(Kind::Count)?;
         samples::counts().iter().try_for_each(|row| printer.count(row, &CONTEXT))?;
         printer.flush()
@@ -62,7 +69,7 @@ fn counts(format: Format) -> String {
 fn losses(format: Format, options: TextOptions) -> String {
     rendered(|out| {
         let mut printer = format.printer(out, options);
-        samples::losses().iter().try_for_each(|row| printer.loss(row, &CONTEXT))?;
+        all(&mut *printer, samples::losses().into_iter().map(Row::Loss))?;
         printer.flush()
     })
 }
@@ -78,6 +85,8 @@ fn losses_as_text() {
     03:04:06.234 1000000 events lost: trace damaged
     03:04:06.234 10000000 sockets forgotten, try --max-sockets
     03:04:06.234 100000000 events lost: not reported by the kernel
+    03:04:06.234 1000000000 events lost: unaccounted for by the audit
+    03:04:06.234 10000000000 events lost: rows held back too long for the filter
     03:04:06.234 events lost: trace damaged
     ");
     let coloured = losses(Format::Text, TextOptions { colour: true, ..PLAIN });
@@ -95,6 +104,8 @@ fn losses_as_json() {
     {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"damage","count":1000000}
     {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"evicted","count":10000000}
     {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"unreported","count":100000000}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"unaccounted","count":1000000000}
+    {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"filter_full","count":10000000000}
     {"event":"lost","time":"2025-01-02T03:04:06.234567890Z","boot_ns":1234567890,"cause":"damage","count":null}
     "#);
 }
@@ -105,10 +116,45 @@ fn losses_are_no_rows_of_csv() {
     assert_eq!(losses(Format::Csv, PLAIN), "");
 }
 
+/// Nothing is left out in silence: what a format has no place for has words, but for audits, which have a table.
+#[rstest]
+#[case(Format::Text, false, true)]
+#[case(Format::Json, true, true)]
+#[case(Format::Csv, false, false)]
+fn what_is_not_printed_can_be_said(#[case] format: Format, #[case] audits: bool, #[case] losses: bool) {
+    let printed = |row: &Row| {
+        let printed = format.printer(io::sink(), PLAIN).row(row, &CONTEXT).expect("a sink takes everything");
+        (printed == Printed::Yes, aside(row, &CONTEXT.names).is_some())
+    };
+    let (loss, increase) = (samples::losses()[0], samples::increases()[0]);
+    assert_eq!(printed(&Row::Loss(loss)), (losses, true));
+    assert_eq!(printed(&Row::Counter(increase)), (losses, true));
+    assert_eq!(printed(&Row::Audit(samples::findings()[0])), (audits, false));
+    assert_eq!(printed(&Row::Transition(samples::transition())), (true, false));
+    assert_eq!(printed(&Row::Connection(samples::connection())), (true, false));
+}
+
+fn closings(format: Format) -> String {
+    rendered(|out| {
+        let mut printer = format.printer(out, PLAIN);
+        samples::closings().iter().try_for_each(|row| printer.closing(row))?;
+        printer.flush()
+    })
+}
+
+#[test]
+fn the_last_row_is_one_of_json_only() {
+    assert_snapshot!(closings(Format::Json), @r#"
+    {"event":"summary","seen":10,"events":12,"lost":{},"lost_at_least":false,"damaged":0,"followed":2,"filtered":1,"undecided":0,"undecided_shown":0,"exit":0}
+    {"event":"summary","seen":10,"events":12,"lost":{"ring_full":17,"damage":0},"lost_at_least":true,"damaged":1,"followed":2,"filtered":1,"undecided":7,"undecided_shown":3,"exit":3}
+    "#);
+    assert_eq!(closings(Format::Csv) + &closings(Format::Text), "");
+}
+
 fn increases(format: Format) -> String {
     rendered(|out| {
         let mut printer = format.printer(out, PLAIN);
-        samples::increases().iter().try_for_each(|row| printer.counter(row, &CONTEXT))?;
+        all(&mut *printer, samples::increases().into_iter().map(Row::Counter))?;
         printer.flush()
     })
 }
@@ -162,7 +208,7 @@ fn an_audit_for_programs() {
     let print = |format: Format| {
         rendered(|out| {
             let mut printer = format.printer(out, PLAIN);
-            samples::findings().iter().try_for_each(|row| printer.audit(row, &CONTEXT))?;
+            all(&mut *printer, samples::findings().into_iter().map(Row::Audit))?;
             printer.flush()
         })
     };
@@ -389,7 +435,7 @@ fn connections_as_json() {
 #[case::released(Status::Released { ending: End::Fin.into(), age: Held::Unknown, accepted: None }, "released")]
 fn what_has_become_of_a_connection(#[case] status: Status, #[case] event: &str) {
     let row = Connection { status, ..samples::connection() };
-    let text = rendered(|out| Json::new(out).connection(&row, &CONTEXT));
+    let text = rendered(|out| Json::new(out).object(&CONNECTION, &row, &CONTEXT));
     let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(json["event"], event);
     assert_eq!(json["closed"].is_null(), event != "connection", "{json}");
@@ -480,7 +526,7 @@ fn a_closed_pipe_is_known_as_one(#[values(Format::Text, Format::Json, Format::Cs
     let mut printer = format.printer(ClosedPipe, PLAIN);
     // CSV has a buffer of its own, which fills up or is flushed.
     let mut write = || {
-        (0..1000).try_for_each(|_| printer.transition(&samples::transition(), &CONTEXT))?;
+        (0..1000).try_for_each(|_| printer.row(&Row::Transition(samples::transition()), &CONTEXT).map(drop))?;
         printer.flush()
     };
     assert_eq!(write().map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
@@ -499,7 +545,7 @@ fn named(comm: Comm) -> [Row; 2] {
 fn render_named(format: Format, comm: Comm, kind: usize) -> String {
     rendered(|out| {
         let mut printer = format.printer(out, TextOptions { states: true, ..PLAIN });
-        printer.row(&named(comm)[kind], &CONTEXT)?;
+        assert_eq!(printer.row(&named(comm)[kind], &CONTEXT)?, Printed::Yes);
         printer.flush()
     })
 }
@@ -580,8 +626,8 @@ proptest! {
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(line.as_bytes());
         let records: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().expect("CSV");
         prop_assert_eq!(records.len(), 1);
-        let transition = TRANSITION_FIELDS.iter().chain(STUCK_TRANSITION_FIELDS).map(|field| field.name);
-        let connection = CONNECTION_FIELDS.iter().chain(STUCK_CONNECTION_FIELDS).map(|field| field.name);
+        let transition = TRANSITION.all().map(|field| field.name);
+        let connection = CONNECTION.all().map(|field| field.name);
         let names = [transition.collect::<Vec<_>>(), connection.collect()];
         prop_assert_eq!(records[0].len(), names[kind].len());
         let cell = names[kind].iter().position(|&name| name == "comm").map_or("", |place| &records[0][place]);
@@ -592,7 +638,7 @@ proptest! {
 
 #[test]
 fn json_says_null_for_what_is_unknown() {
-    let line = rendered(|out| Json::new(out).connection(&samples::connections()[1], &Context::default()));
+    let line = rendered(|out| Json::new(out).object(&CONNECTION, &samples::connections()[1], &Context::default()));
     let row: serde_json::Value = serde_json::from_str(&line).expect("JSON");
     let nulls = "opened netns uid pid tid comm cgroup time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread \
                  retransmits srtt_us close_pid close_tid close_comm netns_name cgroup_id container unit \

@@ -12,9 +12,8 @@ use std::net::SocketAddr;
 use anstyle::Style;
 
 use crate::model::counters::Increase;
-use crate::model::finding::Finding;
-use crate::model::row::{Connection, Entry, Held, Identity, Loss, Transition};
-use crate::model::stream::Context;
+use crate::model::row::{Connection, Entry, Held, Identity, Loss, Row, Transition};
+use crate::model::stream::{Closing, Context};
 use crate::model::tcp::{Closer, End, State, Task, TimeWaitEnd};
 use crate::study::snapshot::{By, Count};
 
@@ -25,7 +24,7 @@ pub(super) use self::report::write_report;
 pub(crate) use self::style::{end as end_style, state as state_style};
 use super::fields::zone;
 use super::time::TimeOfDay;
-use super::{Kind, Printer, TextOptions, counter_words, human, render, sanitise};
+use super::{Kind, Lister, Printed, Printer, TextOptions, counter_words, human, render, sanitise};
 
 /// The kernel's names are at most 15 bytes; only escaped ones are longer, and those are cut.
 const COMM_WIDTH: usize = 15;
@@ -248,15 +247,7 @@ impl<W: Write> Text<W> {
     }
 }
 
-impl<W: Write> Printer for Text<W> {
-    fn header(&mut self, kind: Kind) -> io::Result<()> {
-        if std::mem::replace(&mut self.headed, true) {
-            return Ok(());
-        }
-        self.heading(kind);
-        if kind == Kind::Count { Ok(()) } else { self.end_of_line() }
-    }
-
+impl<W: Write> Text<W> {
     fn transition(&mut self, row: &Transition, context: &Context) -> io::Result<()> {
         self.time(context.clock.unix_ns(row.boot_ns));
         self.who_and_where(&row.identity, context);
@@ -280,14 +271,6 @@ impl<W: Write> Printer for Text<W> {
         if self.states && !row.stays.is_empty() { self.path(row) } else { Ok(()) }
     }
 
-    fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
-        self.write_socket(row, context)
-    }
-
-    fn count(&mut self, row: &Count, _: &Context) -> io::Result<()> {
-        self.write_count(row)
-    }
-
     /// The time, and then words across the columns.
     fn loss(&mut self, row: &Loss, context: &Context) -> io::Result<()> {
         self.time(context.clock.unix_ns(row.boot_ns));
@@ -298,11 +281,6 @@ impl<W: Write> Printer for Text<W> {
         self.end_of_line()
     }
 
-    /// It is for standard error, like the closing line ([`audit_lines`](super::audit_lines)).
-    fn audit(&mut self, _: &Finding, _: &Context) -> io::Result<()> {
-        Ok(())
-    }
-
     /// The time, and then words across the columns.
     fn counter(&mut self, row: &Increase, context: &Context) -> io::Result<()> {
         self.time(context.clock.unix_ns(row.at));
@@ -311,9 +289,45 @@ impl<W: Write> Printer for Text<W> {
         self.line.styled(self.coloured(style::RESET), |to| to.extend_from_slice(words.as_bytes()));
         self.end_of_line()
     }
+}
+
+impl<W: Write> Printer for Text<W> {
+    fn header(&mut self, kind: Kind) -> io::Result<()> {
+        if std::mem::replace(&mut self.headed, true) {
+            return Ok(());
+        }
+        self.heading(kind);
+        if kind == Kind::Count { Ok(()) } else { self.end_of_line() }
+    }
+
+    fn row(&mut self, row: &Row, context: &Context) -> io::Result<Printed> {
+        match row {
+            Row::Transition(row) => self.transition(row, context)?,
+            Row::Connection(row) => self.connection(row, context)?,
+            Row::Loss(row) => self.loss(row, context)?,
+            Row::Counter(row) => self.counter(row, context)?,
+            // A table of its own ([`audit_lines`](super::audit_lines)).
+            Row::Audit(_) => return Ok(Printed::No),
+        }
+        Ok(Printed::Yes)
+    }
+
+    fn closing(&mut self, _: &Closing) -> io::Result<()> {
+        Ok(())
+    }
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+impl<W: Write> Lister for Text<W> {
+    fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
+        self.write_socket(row, context)
+    }
+
+    fn count(&mut self, row: &Count, _: &Context) -> io::Result<()> {
+        self.write_count(row)
     }
 }
 

@@ -110,20 +110,9 @@ impl<R: Read> Followed<R> {
         }
         summary.from_unix_ns = summary.from_unix_ns.min(self.begins.max(span.from));
         summary.to_unix_ns = summary.to_unix_ns.max(ends.min(span.to));
-        summary.events += self.follower.events();
-        summary.undecided += self.follower.undecided();
-        summary.transitions += self.follower.stats().transitions;
+        self.follower.add_to(summary);
         summary.damage.append(&mut self.recording.damage);
         summary.cut_off.append(&mut self.recording.cut_off);
-        for lost in self.follower.lost() {
-            match summary.lost.iter_mut().find(|known| known.cause == lost.cause) {
-                Some(known) => {
-                    known.events = known.events.saturating_add(lost.events);
-                    known.at_least |= lost.at_least;
-                }
-                None => summary.lost.push(lost),
-            }
-        }
         Ok(())
     }
 }

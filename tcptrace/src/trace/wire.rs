@@ -315,6 +315,8 @@ numbers!(cause_to, cause_from, Cause,
     Cause::Damage => 5 = Cause::Damage,
     Cause::Evicted => 6 = Cause::Evicted,
     Cause::Unreported => 7 = Cause::Unreported,
+    Cause::Unaccounted => 8 = Cause::Unaccounted,
+    Cause::FilterFull => 9 = Cause::FilterFull,
 );
 
 numbers!(mini_to, mini_from, MiniEvent,

@@ -30,7 +30,7 @@ fn audited(net: &Namespace, traffic: impl Fn()) -> BTreeMap<String, u64> {
         finished = audit(net, &traffic);
     }
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
-    let rows: Vec<Value> = finished.text().lines().map(|line| serde_json::from_str(line).expect("a row")).collect();
+    let rows = finished.rows();
     let (verdict, rows) = rows.split_last().expect("a verdict");
     let fields = ["event", "namespaces", "gone", "lost", "unexplained"].map(|field| verdict[field].clone());
     assert_eq!(fields, ["audited", "1", "0", "0", "0"].map(word), "{}", finished.stderr);
@@ -236,7 +236,7 @@ fn requests_that_are_reset() {
     }
     let finished = tracer.interrupt();
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
-    let rows: Vec<Value> = finished.text().lines().map(|line| serde_json::from_str(line).expect("a row")).collect();
+    let rows = finished.rows();
     let row = rows.iter().find(|row| row["counter"] == "AttemptFails").expect("it is among them");
     assert_eq!(["seen", "expected", "within"].map(|field| row[field].as_u64()), [0, 1, 1].map(Some));
 }
@@ -270,7 +270,7 @@ fn recorded() {
     let replayed = run(&["replay", "--connections", "--format", "json", text(&trace)]);
     assert_eq!(replayed.code(), 0, "{}", replayed.stderr);
     assert_eq!(audit(&replayed.stderr), lines);
-    assert!(replayed.text().lines().last().is_some_and(|row| row.contains(r#""event":"audited""#)));
+    assert!(replayed.rows().last().is_some_and(|row| row["event"] == "audited"));
 }
 
 fn text(path: &Path) -> &str {
@@ -306,7 +306,8 @@ fn a_namespace_that_goes() {
     // Its sockets go first, then its name in /proc goes with the last process in it.
     let finished = tracer.interrupt();
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
-    let verdict: Value = serde_json::from_str(finished.text().lines().last().expect("a row")).expect("JSON");
+    let rows = finished.rows();
+    let verdict = rows.last().expect("a row");
     assert_eq!(
         [&verdict["event"], &verdict["namespaces"], &verdict["gone"]],
         ["audited", "0", "1"].map(word).each_ref()

@@ -30,7 +30,7 @@ fn replay(files: &[&Path], options: &[&str]) -> Finished {
 }
 
 fn rows(finished: &Finished) -> Vec<Value> {
-    finished.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    finished.rows()
 }
 
 /// A few connections that end in different ways.
@@ -76,7 +76,18 @@ fn live_and_replayed(command: &str, options: &[&str], replay_options: &[&str]) {
     assert!(live.text().lines().count() > 7, "{}", live.text());
     let replayed = replay(&[&trace], replay_options);
     assert_eq!(replayed.code(), 0, "{}", replayed.stderr);
+    // The last row, too, which sums up: it says what the closing line does.
     assert_eq!(replayed.text(), live.text());
+    let summary = live.summary();
+    assert_eq!(
+        [&summary["exit"], &summary["lost"], &summary["damaged"]],
+        [&json!(0), &json!({}), &json!(0)],
+        "{summary}"
+    );
+    let [seen, followed, filtered] = ["seen", "followed", "filtered"].map(|name| &summary[name]);
+    let closing = format!("{seen} transitions seen, 0 lost, {followed} sockets followed, {filtered} filtered out");
+    assert!(live.stderr.contains(&closing), "{summary} and {}", live.stderr);
+    assert!(seen.as_u64() > Some(7) && followed.as_u64() >= Some(2), "{summary}");
 }
 
 #[test]
@@ -239,7 +250,7 @@ fn last() {
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     let second = folder.path().join("trace.0002.tct");
     let port = client.local.port().to_string();
-    let count = |trace: &Path| replay(&[trace], &["--lport", &port]).text().lines().count();
+    let count = |trace: &Path| replay(&[trace], &["--lport", &port]).rows().len();
     assert_eq!([count(&trace), count(&second)], [2, 3], "opened; opened and reset");
 }
 

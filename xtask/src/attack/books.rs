@@ -10,6 +10,7 @@ use super::process::Ended;
 use super::reader::{self, Read};
 use super::words::{self, Figures};
 use super::{Ground, Verdict};
+use crate::summary::Summary;
 
 /// How long reading an honest trace may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -42,6 +43,8 @@ pub(super) struct Rows {
     pub(super) lost: u64,
     /// Transitions whose control group is not known.
     pub(super) groupless: u64,
+    /// The last one.
+    summary: Option<Summary>,
 }
 
 impl Rows {
@@ -54,6 +57,8 @@ impl Rows {
             let row: Value = serde_json::from_slice(line).unwrap_or_default();
             self.losses += 1;
             self.lost = self.lost.saturating_add(row["count"].as_u64().unwrap_or(0));
+        } else {
+            self.summary = Summary::of(line).or(self.summary.take());
         }
     }
 }
@@ -112,6 +117,9 @@ impl Books {
         verdict.must(rows.lost == replay.lost, || {
             format!("rows of loss add up to {}, the closing line says {}", rows.lost, replay.lost)
         });
+        let summed_up = rows.summary.as_ref().map(|row| [row.events(), row.seen(), row.lost(), row.exit()]);
+        let said = [replay.events, replay.transitions, replay.lost, u64::from(status.unsigned_abs())];
+        verdict.must(summed_up == Some(said), || format!("the closing line says {said:?}, the last row {summed_up:?}"));
         let is_whole =
             replay.lost == 0 && !replay.is_lower_bound && !self.is_abrupt() && !words::is_damaged(&self.said);
         verdict.must(*status == if is_whole { 0 } else { 3 }, || format!("replay: status {status}: {}", self.last()));

@@ -17,6 +17,7 @@ use super::proc::{self, Cpu};
 use super::subject::{Sink, TRACE, Tool};
 use super::terminal::{Taken, Terminal, Watched};
 use crate::command;
+use crate::summary::Summary;
 
 /// How long a tool may take to attach, or to end after an interrupt.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -161,7 +162,9 @@ impl<'a> Running<'a> {
         if self.tool.is_tcptrace && !matches!(status.code(), Some(0 | 3)) {
             bail!("it failed: {status}: {said}");
         }
-        let lost = lost(&said);
+        // With rows of JSON the last one says it; without, a closing line does.
+        let summary = Summary::at_end_of(&self.stdout)?.filter(|_| self.tool.is_tcptrace);
+        let lost = summary.as_ref().map(Summary::lost).or_else(|| lost(&said));
         if self.tool.is_tcptrace && lost.is_none() {
             bail!("it did not say how much it lost: {said}");
         }
@@ -172,7 +175,7 @@ impl<'a> Running<'a> {
             written: self.written()?,
             peak_rss,
             lines: 0,
-            seen: seen(&said),
+            seen: summary.map_or_else(|| seen(&said), |summary| Some(summary.seen())),
             lost: lost.unwrap_or(0),
             taken: Taken::default(),
         };
@@ -244,14 +247,14 @@ fn lines(path: &Path) -> Result<u64> {
     }
 }
 
-/// `12 transitions seen`, as tcptrace has it.
+/// `12 transitions seen`, as tcptrace has it beside text.
 fn seen(said: &str) -> Option<u64> {
     let words: Vec<_> = said.split_whitespace().collect();
     let at = words.windows(2).position(|pair| matches!(pair, ["transitions", seen] if seen.starts_with("seen")))?;
     words.get(at.checked_sub(1)?)?.parse().ok()
 }
 
-/// The sum of what is said to be lost: `12 lost` as tcptrace has it, `lost 12 events` as others do.
+/// The sum of what is said to be lost: `12 lost` as tcptrace has it beside text and traces, `lost 12 events` as others do.
 fn lost(said: &str) -> Option<u64> {
     said.split(['\n', ',']).filter_map(lost_in).reduce(|sum, count| sum + count)
 }

@@ -85,7 +85,7 @@ impl Scenario {
             let load = load(120.0, &["--connections", few]);
             of(name, load, "connections --format json", Disturbance::None, Proof::Rows { expire })
         };
-        let (record, watch) = ("record --force --audit", "watch --audit");
+        let (record, watch) = ("record --force --audit", "watch --audit --format json");
         let none = Disturbance::None;
         let mut all = vec![
             of("record, two generators", load(seconds, &["--threads", "2"]), record, none, Proof::Exact),

@@ -1,4 +1,4 @@
-//! A tcptrace under stress, and what it says in the end.
+//! A tcptrace under stress, and what it says in the end: in rows of JSON or, where it records, in words.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -11,6 +11,9 @@ use std::thread::JoinHandle;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::summary::Summary;
 
 /// One that runs.
 pub(super) struct Tracer {
@@ -18,7 +21,7 @@ pub(super) struct Tracer {
     stderr: BufReader<ChildStderr>,
     /// Connections of which it has printed a row, as JSON.
     pub(super) rows: Arc<AtomicU64>,
-    reader: Option<JoinHandle<()>>,
+    reader: Option<JoinHandle<Said>>,
 }
 
 /// What one says in the end.
@@ -37,6 +40,8 @@ pub(super) struct Said {
     pub(super) missed: u64,
     /// Its exit status.
     pub(super) status: Option<i32>,
+    /// Whether it has summed up in a row.
+    has_summary: bool,
 }
 
 impl Tracer {
@@ -50,12 +55,14 @@ impl Tracer {
         let rows = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&rows);
         let reader = std::thread::spawn(move || {
-            let mut line = Vec::new();
+            let (mut said, mut line) = (Said::default(), Vec::new());
             while stdout.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
                 let is_row = line.starts_with(br#"{"event":"connection""#);
                 counter.fetch_add(u64::from(is_row), Ordering::Relaxed);
+                said.take_row(&line);
                 line.clear();
             }
+            said
         });
         let mut line = String::new();
         while line != "tcptrace: ready\n" {
@@ -75,11 +82,8 @@ impl Tracer {
         let mut text = String::new();
         self.stderr.read_to_string(&mut text).context("cannot hear tcptrace")?;
         let status = self.child.wait().context("cannot wait for tcptrace")?;
-        if let Some(reader) = self.reader.take() {
-            // It has nothing to return.
-            let _ = reader.join();
-        }
-        let said = Said { status: status.code(), ..parse(&text) };
+        let rows = self.reader.take().map(JoinHandle::join).and_then(Result::ok).filter(|said| said.has_summary);
+        let said = Said { status: status.code(), ..rows.unwrap_or_else(|| parse(&text)) };
         ensure!(matches!(said.status, Some(0 | 3)), "tcptrace failed ({status}): {text}");
         Ok(said)
     }
@@ -106,6 +110,25 @@ fn parse(text: &str) -> Said {
 }
 
 impl Said {
+    /// Takes a row of JSON.
+    fn take_row(&mut self, line: &[u8]) {
+        if let Some(summary) = Summary::of(line) {
+            (self.events, self.lost, self.causes) = (summary.seen(), summary.lost(), summary.words());
+            self.missed = summary.lost_by("recursion");
+            self.has_summary = true;
+        } else if line.starts_with(br#"{"event":"audit"#) {
+            let row: Value = serde_json::from_slice(line).unwrap_or_default();
+            let numbers = |names: [&str; 4]| names.map(|name| row[name].as_u64().unwrap_or(0));
+            if row["event"] == "audited" {
+                self.verdict = Some(numbers(["transitions", "lost_transitions", "lost", "unexplained"]));
+            } else {
+                let [seen, expected, difference, within] = numbers(["seen", "expected", "difference", "within"]);
+                let counter = (row["netns"].as_u64().unwrap_or(0), row["counter"].as_str().unwrap_or("").to_owned());
+                self.counters.insert(counter, [seen, expected, difference.saturating_sub(within)]);
+            }
+        }
+    }
+
     fn take_audit(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |place: usize| words.get(place).and_then(|word| word.trim_start_matches('(').parse::<u64>().ok());
@@ -127,13 +150,13 @@ impl Said {
         }
     }
 
-    /// `12 events recorded, 3 lost (3 ring buffer full), 1.5 KiB`, or the same of transitions seen.
+    /// `12 events recorded, 3 lost (3 ring buffer full), 1.5 KiB`.
     fn take_closing(&mut self, line: &str) {
         let mut words = line.split_whitespace();
         let events = words.next().and_then(|word| word.parse().ok());
         let kind = words.next();
         let lost = words.nth(1).and_then(|word| word.parse().ok());
-        if let (Some(events), Some("events" | "transitions"), Some(lost)) = (events, kind, lost) {
+        if let (Some(events), Some("events"), Some(lost)) = (events, kind, lost) {
             (self.events, self.lost) = (events, lost);
             let causes = line.split_once(" lost (").and_then(|(_, rest)| rest.split_once(')'));
             self.causes = causes.map_or_else(String::new, |(causes, _)| causes.to_owned());
@@ -165,8 +188,22 @@ mod tests {
         assert_eq!(said.causes, "12 ring buffer full, try --ring-size; 6 unaccounted for by the audit");
         let lost = "tcptrace: 9 events recorded, 5 lost (3 not written; 2 program was running already), 1 KiB\n";
         assert_eq!(parse(lost).missed, 2);
-        let said = parse("tcptrace: 7 transitions seen, 0 lost, 1 sockets followed, 0 filtered out\n");
-        assert_eq!(said.missed, 0);
-        assert_eq!((said.events, said.lost, said.causes.as_str(), said.verdict), (7, 0, "", None));
+    }
+
+    #[test]
+    fn rows_are_understood() {
+        let mut said = Said::default();
+        for line in [
+            r#"{"event":"audit","netns":4026532201,"counter":"ActiveOpens","seen":999990,"expected":1000000,"difference":10,"within":4}"#,
+            r#"{"event":"audited","transitions":9999990,"lost":12,"lost_transitions":10,"unexplained":6}"#,
+            r#"{"event":"lost","cause":"ring_full","count":12}"#,
+            r#"{"event":"summary","seen":123,"lost":{"ring_full":12,"recursion":2,"unaccounted":6},"exit":3}"#,
+        ] {
+            said.take_row(line.as_bytes());
+        }
+        let active = said.counters.get(&(4_026_532_201, "ActiveOpens".to_owned()));
+        assert_eq!(active, Some(&[999_990, 1_000_000, 6]));
+        assert_eq!(said.verdict, Some([9_999_990, 10, 12, 6]));
+        assert_eq!((said.events, said.lost, said.missed, said.has_summary), (123, 20, 2, true));
     }
 }

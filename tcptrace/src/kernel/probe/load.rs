@@ -16,7 +16,7 @@ use super::stand_in::StandIns;
 use super::symbols::Symbols;
 use super::{Options, ProbeError, kernel, tracefs};
 use crate::kernel::are_all_visible;
-use crate::model::feature::{Feature, Service};
+use crate::model::feature::{Feature, Service, Tier};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/tcptrace.bpf.o"));
 
@@ -220,7 +220,7 @@ fn serve(
             if hook.feature != Feature::MiniFin {
                 programs.push(fd);
             }
-            Service::Attached { hook: format!("tp_btf/{}", hook.name) }
+            Service::Attached { by: Tier::Btf, hook: format!("tp_btf/{}", hook.name) }
         }
         Err(error) => Service::Unavailable { reason: kernel::explain(&error) },
     }
@@ -264,7 +264,7 @@ fn serve_accept(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd
     match attach_classic(ebpf, "syscalls", &ACCEPT, ACCEPTED) {
         Ok(fd) => {
             programs.push(fd);
-            Service::Attached { hook: "tracepoint/syscalls/sys_exit_accept, …accept4".into() }
+            Service::Attached { by: Tier::Classic, hook: "tracepoint/syscalls/sys_exit_accept, …accept4".into() }
         }
         Err(error) => Service::Unavailable { reason: kernel::explain(&error) },
     }
@@ -282,7 +282,7 @@ fn serve_holders(around: &Surroundings, ebpf: &mut Ebpf) -> Service {
             hook: "iter/task_file".into(),
             missing: "but not those outside this pid namespace: run in the host's (--pid=host)".into(),
         },
-        Ok(()) => Service::Attached { hook: "iter/task_file".into() },
+        Ok(()) => Service::Attached { by: Tier::Iterator, hook: "iter/task_file".into() },
         Err(error) => Service::Unavailable { reason: kernel::explain(&error) },
     }
 }
@@ -309,7 +309,7 @@ fn fall_back(
     *service = match attach_classic(ebpf, category, &[name], program) {
         Ok(fd) => {
             programs.push(fd);
-            Service::Attached { hook: format!("tracepoint/{category}/{name} ({reason})") }
+            Service::Attached { by: Tier::Classic, hook: format!("tracepoint/{category}/{name} ({reason})") }
         }
         Err(error) => Service::Unavailable { reason: format!("{reason}; {}", kernel::explain(&error)) },
     };

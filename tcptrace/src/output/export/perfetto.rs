@@ -17,10 +17,10 @@ use serde_json::json;
 use super::{Exported, Exporter};
 use crate::model::life::Life;
 use crate::model::row::{Connection, Row};
-use crate::model::stream::{Clock, Context, Lost, Origin, Summary};
+use crate::model::stream::{Clock, Context, Origin, Summary};
 use crate::model::tcp::{Comm, End, Side, TimeWaitEnd};
-use crate::output::fields::address;
-use crate::output::{Json, Printer, render, sanitise};
+use crate::output::fields::{CONNECTION, address};
+use crate::output::{Json, render, sanitise};
 
 const DAY_NS: i64 = 86_400 * 1_000_000_000;
 
@@ -80,7 +80,7 @@ impl<W: Write> Perfetto<W> {
         let process = self.process(row, origin)?;
         let id = format!("{:x}-{:x}", origin.number, row.identity.conn);
         self.arguments.get_mut().clear();
-        self.arguments.connection(row, &origin.context)?;
+        self.arguments.object(&CONNECTION, row, &origin.context)?;
         self.events(row, &name(row, &origin.context), &life, &Track { process, id, clock, zero_unix_ns });
         self.rows += 1;
         self.write()
@@ -94,8 +94,7 @@ impl<W: Write> Perfetto<W> {
         if self.rows == 0 {
             self.text.extend_from_slice(self.before);
         }
-        let name = |lost: &Lost| sanitise(lost.cause.as_bytes()).into_owned();
-        let lost = summary.lost.iter().map(|lost| (name(lost), json!(lost.events)));
+        let lost = summary.lost.iter().map(|lost| (lost.cause.as_str().to_owned(), json!(lost.events)));
         let other = json!({
             "version": concat!("tcptrace ", env!("CARGO_PKG_VERSION")),
             "hosts": summary.hosts.iter().map(|host| sanitise(host.as_bytes())).collect::<Vec<_>>(),

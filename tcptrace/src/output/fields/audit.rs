@@ -3,21 +3,32 @@
 use crate::model::finding::{Compared, Verdict};
 use crate::model::stream::Context;
 
-use super::{Field, Shape, Value};
+use super::{Field, Shape, Table, Value};
 
 const fn number<R>(
     name: &'static str,
     doc: &'static str,
     value: for<'r> fn(&'r R, &'r Context) -> Value<'r>,
 ) -> Field<R> {
-    Field { name, unit: "", shape: Shape::Number, doc, value }
+    Field { name, nullable: false, unit: "", shape: Shape::Number, doc, value }
 }
 
+/// A counter.
+pub static AUDIT: Table<Compared> = Table::new("watch, connections: audit", AUDIT_FIELDS);
+
 /// The fields of a counter.
-pub static AUDIT_FIELDS: &[Field<Compared>] = &[
-    Field { name: "event", unit: "", shape: Shape::Word, doc: "Always `audit`.", value: |_, _| Value::Word("audit") },
+static AUDIT_FIELDS: &[Field<Compared>] = &[
+    Field {
+        name: "event",
+        nullable: false,
+        unit: "",
+        shape: Shape::Word,
+        doc: "Always `audit`.",
+        value: |_, _| Value::Word("audit"),
+    },
     Field {
         name: "time",
+        nullable: false,
         unit: "RFC 3339",
         shape: Shape::Time,
         doc: "When the counter was read: wall-clock time in UTC with 9 digits, converted from boot_ns.",
@@ -25,6 +36,7 @@ pub static AUDIT_FIELDS: &[Field<Compared>] = &[
     },
     Field {
         name: "boot_ns",
+        nullable: false,
         unit: "ns",
         shape: Shape::Number,
         doc: "When the counter was read, as CLOCK_BOOTTIME, which never steps.",
@@ -35,6 +47,7 @@ pub static AUDIT_FIELDS: &[Field<Compared>] = &[
     }),
     Field {
         name: "netns_name",
+        nullable: true,
         unit: "",
         shape: Shape::Name,
         doc: "Name of the network namespace, as `ip netns` or a container runtime gave it, escaped as in comm; null when it \
@@ -43,6 +56,7 @@ pub static AUDIT_FIELDS: &[Field<Compared>] = &[
     },
     Field {
         name: "counter",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "The kernel's counter: ActiveOpens, PassiveOpens, AttemptFails, EstabResets (/proc/net/snmp), TW+TWKilled, \
@@ -60,10 +74,14 @@ pub static AUDIT_FIELDS: &[Field<Compared>] = &[
     ),
 ];
 
+/// The verdict.
+pub static AUDITED: Table<Verdict> = Table::new("watch, connections: audited", AUDITED_FIELDS);
+
 /// The fields of the verdict.
-pub static AUDITED_FIELDS: &[Field<Verdict>] = &[
+static AUDITED_FIELDS: &[Field<Verdict>] = &[
     Field {
         name: "event",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "Always `audited`.",
@@ -71,6 +89,7 @@ pub static AUDITED_FIELDS: &[Field<Verdict>] = &[
     },
     Field {
         name: "time",
+        nullable: false,
         unit: "RFC 3339",
         shape: Shape::Time,
         doc: "When the audit ended: wall-clock time in UTC with 9 digits, converted from boot_ns.",
@@ -78,6 +97,7 @@ pub static AUDITED_FIELDS: &[Field<Verdict>] = &[
     },
     Field {
         name: "boot_ns",
+        nullable: false,
         unit: "ns",
         shape: Shape::Number,
         doc: "When the audit ended, as CLOCK_BOOTTIME, which never steps.",

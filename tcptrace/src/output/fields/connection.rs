@@ -3,7 +3,7 @@
 use crate::model::row::{Connection, Identity, Report, Status};
 use crate::model::tcp::{End, State, TimeWaitEnd};
 
-use super::{Field, Identified, MayBeStuck, Shape, Streamed, Value, name};
+use super::{Field, Identified, MayBeStuck, Shape, Streamed, Table, Value, name};
 
 impl Streamed for Connection {
     const KIND: &'static str = "connections";
@@ -43,10 +43,15 @@ fn event(row: &Connection) -> &'static str {
     }
 }
 
+/// A connection, ended or not.
+pub static CONNECTION: Table<Connection> =
+    Table::new("connections", CONNECTION_FIELDS).with(STUCK_CONNECTION_FIELDS, |row| row.status.lasting().is_some());
+
 /// The fields of every connection.
-pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
+static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "event",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "connection when it has ended; open when it had not when the trace ended (export, timeline); with --report-stuck \
@@ -56,6 +61,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "opened",
+        nullable: true,
         unit: "RFC 3339",
         shape: Shape::Time,
         doc: "When it began: wall-clock time in UTC with 9 digits; null when that was not seen.",
@@ -63,6 +69,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "closed",
+        nullable: true,
         unit: "RFC 3339",
         shape: Shape::Time,
         doc: "When it ended, after its TIME_WAIT: wall-clock time in UTC with 9 digits, converted from boot_ns; null for \
@@ -71,6 +78,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "boot_ns",
+        nullable: false,
         unit: "ns",
         shape: Shape::Number,
         doc: "When it ended or was reported, as CLOCK_BOOTTIME, which never steps; for open, when the trace ended.",
@@ -91,6 +99,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field::SIDE,
     Field {
         name: "closer",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "Who closed: active (our FIN first), passive (the peer's FIN first), simultaneous, reset_local, \
@@ -100,6 +109,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "end",
+        nullable: true,
         unit: "",
         shape: Shape::Word,
         doc: "How it ended: fin, fin_wait2_timeout, refused, connect_timeout, retransmit_timeout, keepalive_timeout, \
@@ -110,6 +120,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "states",
+        nullable: false,
         unit: "ns",
         shape: Shape::States,
         doc: "The states it went through, in order, and how long each lasted; at_least where it may have been longer. \
@@ -118,6 +129,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "established_ns",
+        nullable: true,
         unit: "ns",
         shape: Shape::Number,
         doc: "Time in ESTABLISHED; null when it never was, or nothing of it was seen.",
@@ -125,6 +137,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "close_wait_ns",
+        nullable: true,
         unit: "ns",
         shape: Shape::Number,
         doc: "Time in CLOSE_WAIT; null when it never was, or nothing of it was seen.",
@@ -132,6 +145,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "time_wait_ns",
+        nullable: true,
         unit: "ns",
         shape: Shape::Number,
         doc: "Time in TIME_WAIT; null when it never was, or nothing of it was seen.",
@@ -139,6 +153,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "time_wait_end",
+        nullable: true,
         unit: "",
         shape: Shape::Word,
         doc: "How its TIME_WAIT ended: expired, reused, new_syn, reset, killed, netns_gone, refused (none was created: \
@@ -147,6 +162,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "bytes_sent",
+        nullable: true,
         unit: "bytes",
         shape: Shape::Number,
         doc: "Payload sent, retransmissions included; null when unknown. It is unknown, as the following are, where the socket was \
@@ -155,6 +171,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "bytes_received",
+        nullable: true,
         unit: "bytes",
         shape: Shape::Number,
         doc: "Payload received; null when unknown.",
@@ -162,6 +179,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "bytes_unread",
+        nullable: true,
         unit: "bytes",
         shape: Shape::Number,
         doc: "Payload received that the process had not read when it closed; null when unknown.",
@@ -169,6 +187,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "retransmits",
+        nullable: true,
         unit: "segments",
         shape: Shape::Number,
         doc: "Segments retransmitted; null when unknown.",
@@ -176,6 +195,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "srtt_us",
+        nullable: true,
         unit: "us",
         shape: Shape::Number,
         doc: "Smoothed round-trip time when it closed; null when none was measured or it is unknown.",
@@ -183,6 +203,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "close_pid",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "Process id of who closed the socket, who need not be its owner; null when unknown.",
@@ -190,6 +211,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "close_tid",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "Thread id of who closed the socket; null when unknown.",
@@ -197,6 +219,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "close_comm",
+        nullable: true,
         unit: "",
         shape: Shape::Name,
         doc: "Name of the process that closed the socket, escaped as in comm; null when unknown.",
@@ -204,6 +227,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "complete",
+        nullable: false,
         unit: "",
         shape: Shape::Bool,
         doc: "False when its beginning was not seen, or an event of it may have been lost.",
@@ -215,6 +239,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field::UNIT,
     Field {
         name: "in_flight",
+        nullable: true,
         unit: "",
         shape: Shape::Bool,
         doc: "Whether something it had sent was not acknowledged when its socket was closed: data, a SYN or a FIN; null when \
@@ -223,6 +248,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "retransmits_unanswered",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "Retransmissions in a row that nothing had answered when its socket was closed (icsk_retransmits); null when \
@@ -231,6 +257,7 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "reset_received",
+        nullable: true,
         unit: "",
         shape: Shape::Bool,
         doc: "Whether a reset (RST) of the peer was received, be it in TIME_WAIT. Where end is refused, false means an ICMP \
@@ -243,9 +270,10 @@ pub static CONNECTION_FIELDS: &[Field<Connection>] = &[
 ];
 
 /// The fields that only a connection has that is open or stuck.
-pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
+static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "state",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "The state that it is in, in the words of states; CLOSED when only its descriptor is left.",
@@ -253,6 +281,7 @@ pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "age_ns",
+        nullable: true,
         unit: "ns",
         shape: Shape::Number,
         doc: "How long it has been in state; in ESTABLISHED, for how long its peer has acknowledged nothing of what was \
@@ -261,6 +290,7 @@ pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
     },
     Field {
         name: "age_at_least",
+        nullable: false,
         unit: "",
         shape: Shape::Bool,
         doc: "Whether age_ns is only the known part of a time that may be longer.",

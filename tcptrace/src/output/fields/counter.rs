@@ -3,21 +3,22 @@
 use crate::model::counters::Increase;
 use crate::model::stream::Context;
 
-use super::{Field, Shape, Value};
+use super::{Field, Shape, Table, Value, or_null};
 
 type Taker = for<'r> fn(&'r Increase, &'r Context) -> Value<'r>;
 
 const fn number(name: &'static str, unit: &'static str, doc: &'static str, value: Taker) -> Field<Increase> {
-    Field { name, unit, shape: Shape::Number, doc, value }
+    Field { name, nullable: false, unit, shape: Shape::Number, doc, value }
 }
 
 const fn word(name: &'static str, doc: &'static str, value: Taker) -> Field<Increase> {
-    Field { name, unit: "", shape: Shape::Word, doc, value }
+    Field { name, nullable: false, unit: "", shape: Shape::Word, doc, value }
 }
 
 impl Field<Increase> {
     const COUNTED_TIME: Self = Self {
         name: "time",
+        nullable: false,
         unit: "RFC 3339",
         shape: Shape::Time,
         doc: "When the counter was read: wall-clock time in UTC with 9 digits, converted from boot_ns.",
@@ -33,6 +34,7 @@ impl Field<Increase> {
         });
     const COUNTED_NETNS_NAME: Self = Self {
         name: "netns_name",
+        nullable: true,
         unit: "",
         shape: Shape::Name,
         doc: "Name of the network namespace, as `ip netns` or a container runtime gave it, escaped as in comm; null when it \
@@ -46,18 +48,21 @@ impl Field<Increase> {
          (/proc/net/netstat), conntrack.drop or conntrack.early_drop (/proc/net/stat/nf_conntrack).",
         |row, _| Value::Word(row.counter.as_str()),
     );
-    const COUNTED_OVER_NS: Self = number(
+    const COUNTED_OVER_NS: Self = or_null(number(
         "over_ns",
         "ns",
         "In which time before boot_ns it has grown; null: since the network namespace was made.",
         |row, _| Value::number(row.over_ns),
-    );
+    ));
     const COUNTED_WHAT: Self = word("what", "What it counts.", |row, _| Value::Word(row.counter.what()));
     const COUNTED_MEANING: Self = word("meaning", "Why it grows.", |row, _| Value::Word(row.counter.why()));
 }
 
+/// A counter that has grown.
+pub static COUNTER: Table<Increase> = Table::new("watch, connections: counter", COUNTER_FIELDS);
+
 /// The fields of a counter that has grown.
-pub static COUNTER_FIELDS: &[Field<Increase>] = &[
+static COUNTER_FIELDS: &[Field<Increase>] = &[
     word("event", "Always `counter`.", |_, _| Value::Word("counter")),
     Field::COUNTED_TIME,
     Field::COUNTED_BOOT_NS,
@@ -70,8 +75,11 @@ pub static COUNTER_FIELDS: &[Field<Increase>] = &[
     Field::COUNTED_MEANING,
 ];
 
+/// A counter that an audit cannot compare.
+pub static UNSEEN: Table<Increase> = Table::new("watch, connections: unseen", UNSEEN_FIELDS);
+
 /// The fields of a counter that an audit cannot compare.
-pub static UNSEEN_FIELDS: &[Field<Increase>] = &[
+static UNSEEN_FIELDS: &[Field<Increase>] = &[
     word("event", "Always `unseen`.", |_, _| Value::Word("unseen")),
     Field::COUNTED_TIME,
     Field::COUNTED_BOOT_NS,

@@ -1,12 +1,16 @@
 //! The fields of what the kernel lets tcptrace measure.
 
-use super::{Field, Shape, Value};
+use super::{Field, Shape, Table, Value};
 use crate::model::feature::{Feature, Service};
 
+/// A feature.
+pub static FEATURE: Table<(Feature, Service)> = Table::new("check", FEATURE_FIELDS);
+
 /// The fields of a feature.
-pub static FEATURE_FIELDS: &[Field<(Feature, Service)>] = &[
+static FEATURE_FIELDS: &[Field<(Feature, Service)>] = &[
     Field {
         name: "event",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "Always `feature`.",
@@ -14,6 +18,7 @@ pub static FEATURE_FIELDS: &[Field<(Feature, Service)>] = &[
     },
     Field {
         name: "feature",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "Its name.",
@@ -21,6 +26,7 @@ pub static FEATURE_FIELDS: &[Field<(Feature, Service)>] = &[
     },
     Field {
         name: "purpose",
+        nullable: false,
         unit: "",
         shape: Shape::Name,
         doc: "What it lets tcptrace tell.",
@@ -28,6 +34,7 @@ pub static FEATURE_FIELDS: &[Field<(Feature, Service)>] = &[
     },
     Field {
         name: "available",
+        nullable: false,
         unit: "",
         shape: Shape::Bool,
         doc: "Whether the kernel allows it.",
@@ -35,17 +42,19 @@ pub static FEATURE_FIELDS: &[Field<(Feature, Service)>] = &[
     },
     Field {
         name: "detail",
+        nullable: false,
         unit: "",
         shape: Shape::Name,
         doc: "The hook that serves it, and what that does not show; or why there is none and what to do.",
         value: |(_, service), _| match service {
-            Service::Attached { hook } => Value::Name(hook.as_bytes()),
+            Service::Attached { hook, .. } => Value::Name(hook.as_bytes()),
             Service::Partly { missing, .. } => Value::Name(missing.as_bytes()),
             Service::Unavailable { reason } => Value::Name(reason.as_bytes()),
         },
     },
     Field {
         name: "partial",
+        nullable: false,
         unit: "",
         shape: Shape::Bool,
         doc: "Whether the kernel shows a part only: `detail` says which one is missing.",

@@ -22,15 +22,23 @@ pub trait Identified {
 impl<R: Identified> Field<R> {
     pub(super) const CONN: Self = Self {
         name: "conn",
+        nullable: false,
         unit: "hex",
         shape: Shape::Hex,
         doc: "The connection: its socket's cookie, which `ss -e` shows as sk:.",
         value: |row, _| Value::Hex(row.identity().conn),
     };
-    pub(super) const PROTOCOL: Self =
-        Self { name: "protocol", unit: "", shape: Shape::Word, doc: "Always `tcp`.", value: |_, _| Value::Word("tcp") };
+    pub(super) const PROTOCOL: Self = Self {
+        name: "protocol",
+        nullable: false,
+        unit: "",
+        shape: Shape::Word,
+        doc: "Always `tcp`.",
+        value: |_, _| Value::Word("tcp"),
+    };
     pub(super) const FAMILY: Self = Self {
         name: "family",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "ipv4 or ipv6. IPv4-mapped IPv6 addresses count as, and are printed as, IPv4.",
@@ -38,6 +46,7 @@ impl<R: Identified> Field<R> {
     };
     pub(super) const LOCAL: Self = Self {
         name: "local",
+        nullable: false,
         unit: "address:port",
         shape: Shape::Address,
         doc: "The local end, an IPv6 address in brackets, one that is link-local with its interface ([fe80::1%eth0]:80), by name or \
@@ -46,6 +55,7 @@ impl<R: Identified> Field<R> {
     };
     pub(super) const REMOTE: Self = Self {
         name: "remote",
+        nullable: false,
         unit: "address:port",
         shape: Shape::Address,
         doc: "The remote end, an IPv6 address in brackets, one that is link-local with its interface, where that is known. Port 0: a \
@@ -54,6 +64,7 @@ impl<R: Identified> Field<R> {
     };
     pub(super) const NETNS: Self = Self {
         name: "netns",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "Inode number of its network namespace, as in /proc/PID/ns/net; null when unknown.",
@@ -61,6 +72,7 @@ impl<R: Identified> Field<R> {
     };
     pub(super) const PID: Self = Self {
         name: "pid",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "Process id of its owner, in the initial pid namespace (snapshot: in that of the mounted /proc); null when \
@@ -69,6 +81,7 @@ impl<R: Identified> Field<R> {
     };
     pub(super) const TID: Self = Self {
         name: "tid",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "Id of the thread of its owner that connected, accepted, listened or closed, in the initial pid namespace; \
@@ -77,6 +90,7 @@ impl<R: Identified> Field<R> {
     };
     pub(super) const COMM: Self = Self {
         name: "comm",
+        nullable: true,
         unit: "",
         shape: Shape::Name,
         doc: "Name of the process that owns it, chosen by itself. What is not printable is escaped: \\x1b for a byte, \\u{202e} \
@@ -86,6 +100,7 @@ impl<R: Identified> Field<R> {
     };
     pub(super) const UID: Self = Self {
         name: "uid",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "User id of the socket; null when unknown.",
@@ -93,6 +108,7 @@ impl<R: Identified> Field<R> {
     };
     pub(super) const CGROUP: Self = Self {
         name: "cgroup",
+        nullable: true,
         unit: "",
         shape: Shape::Name,
         doc: "Path of the socket's control group below the root of the unified hierarchy, escaped as in comm; null when \
@@ -101,6 +117,7 @@ impl<R: Identified> Field<R> {
     };
     pub(super) const CGROUP_ID: Self = Self {
         name: "cgroup_id",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "Id of the socket's control group, which is the inode number of its directory; null when unknown.",
@@ -108,6 +125,7 @@ impl<R: Identified> Field<R> {
     };
     pub(super) const CONTAINER: Self = Self {
         name: "container",
+        nullable: true,
         unit: "",
         shape: Shape::Name,
         doc: "Id of the container that the socket belongs to, where the path of its control group tells; null otherwise.",
@@ -117,6 +135,7 @@ impl<R: Identified> Field<R> {
     };
     pub(super) const UNIT: Self = Self {
         name: "unit",
+        nullable: true,
         unit: "",
         shape: Shape::Name,
         doc: "The innermost systemd unit that the socket belongs to (service, scope, socket, mount or swap; a slice where \
@@ -125,6 +144,7 @@ impl<R: Identified> Field<R> {
     };
     pub(super) const NETNS_NAME: Self = Self {
         name: "netns_name",
+        nullable: true,
         unit: "",
         shape: Shape::Name,
         doc: "Name of its network namespace, as `ip netns` or a container runtime gave it, escaped as in comm; null when \
@@ -133,6 +153,7 @@ impl<R: Identified> Field<R> {
     };
     pub(super) const OWNER_SOURCE: Self = Self {
         name: "owner_source",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "Where its owner is known from: connect, accept, listen, close (it closed it, and nobody is known to have \
@@ -141,6 +162,7 @@ impl<R: Identified> Field<R> {
     };
     pub(super) const SIDE: Self = Self {
         name: "side",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "client (it connected), server (a listener made it) or unknown (its opening was not seen).",

@@ -1,16 +1,27 @@
 //! The fields of sockets as they are found, and of their counts.
 
-use super::{Field, Identified, MayBeStuck, Shape, Value, name};
+use super::{Field, Identified, MayBeStuck, Shape, Table, Value, name};
 use crate::model::event::Kept;
 use crate::model::row::{Entry, Identity, Report};
 use crate::model::tcp::{State, Task};
 use crate::study::snapshot::{Count, Shares};
 
+/// A socket that exists.
+pub static SOCKET: Table<Entry> = Table::new("snapshot --list", SOCKET_FIELDS);
+
 /// The fields of a socket that exists.
-pub static SOCKET_FIELDS: &[Field<Entry>] = &[
-    Field { name: "event", unit: "", shape: Shape::Word, doc: "Always `socket`.", value: |_, _| Value::Word("socket") },
+static SOCKET_FIELDS: &[Field<Entry>] = &[
+    Field {
+        name: "event",
+        nullable: false,
+        unit: "",
+        shape: Shape::Word,
+        doc: "Always `socket`.",
+        value: |_, _| Value::Word("socket"),
+    },
     Field {
         name: "time",
+        nullable: false,
         unit: "RFC 3339",
         shape: Shape::Time,
         doc: "When it was found: wall-clock time in UTC with 9 digits, converted from boot_ns.",
@@ -18,6 +29,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     },
     Field {
         name: "boot_ns",
+        nullable: false,
         unit: "ns",
         shape: Shape::Number,
         doc: "When it was found, as CLOCK_BOOTTIME, which never steps.",
@@ -32,6 +44,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     Field::NETNS_NAME,
     Field {
         name: "state",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "Its state: LISTEN, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSING, TIME_WAIT, CLOSE_WAIT \
@@ -40,6 +53,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     },
     Field {
         name: "kept",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "What has it: held (a process, or the kernel for its own use), queued (its listener: nobody has accepted \
@@ -48,6 +62,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     },
     Field {
         name: "age_ns",
+        nullable: true,
         unit: "ns",
         shape: Shape::Number,
         doc: "How long it has been in state, as far as the kernel tells: for a TIME_WAIT, what of 60 s has passed; for \
@@ -57,6 +72,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     },
     Field {
         name: "age_at_least",
+        nullable: false,
         unit: "",
         shape: Shape::Bool,
         doc: "Whether age_ns is only the known part of a time that may be longer.",
@@ -64,6 +80,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     },
     Field {
         name: "time_wait_left_ns",
+        nullable: true,
         unit: "ns",
         shape: Shape::Number,
         doc: "How much of its TIME_WAIT is left; null in other states.",
@@ -71,6 +88,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     },
     Field {
         name: "recv_queue",
+        nullable: false,
         unit: "bytes",
         shape: Shape::Number,
         doc: "Payload received that the process has not read; of a listener, how many connections wait to be accepted.",
@@ -78,6 +96,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     },
     Field {
         name: "send_queue",
+        nullable: false,
         unit: "bytes",
         shape: Shape::Number,
         doc: "Payload sent that the peer has not acknowledged; of a listener, how many connections may wait.",
@@ -85,6 +104,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     },
     Field {
         name: "timer",
+        nullable: true,
         unit: "",
         shape: Shape::Word,
         doc: "Its timer, in the words of ss: on (retransmission), keepalive, timewait or persist; null when none runs.",
@@ -92,6 +112,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     },
     Field {
         name: "timer_left_ns",
+        nullable: true,
         unit: "ns",
         shape: Shape::Number,
         doc: "When that timer is due; null when none runs.",
@@ -99,6 +120,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     },
     Field {
         name: "retransmits",
+        nullable: false,
         unit: "segments",
         shape: Shape::Number,
         doc: "Retransmissions or probes in a row that went unanswered.",
@@ -111,6 +133,7 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     Field::OWNER_SOURCE,
     Field {
         name: "inode",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "The number in /proc/PID/fd, socket:[inode]; null when no descriptor can name it.",
@@ -125,11 +148,22 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     Field::LISTENER_COMM,
 ];
 
+/// A count.
+pub static COUNT: Table<Count> = Table::new("snapshot", COUNT_FIELDS);
+
 /// The fields of a count.
-pub static COUNT_FIELDS: &[Field<Count>] = &[
-    Field { name: "event", unit: "", shape: Shape::Word, doc: "Always `count`.", value: |_, _| Value::Word("count") },
+static COUNT_FIELDS: &[Field<Count>] = &[
+    Field {
+        name: "event",
+        nullable: false,
+        unit: "",
+        shape: Shape::Word,
+        doc: "Always `count`.",
+        value: |_, _| Value::Word("count"),
+    },
     Field {
         name: "by",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "What is counted: sockets by state; or, of the states that are a sign of trouble, by owner, or (remote) by \
@@ -138,6 +172,7 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     },
     Field {
         name: "state",
+        nullable: true,
         unit: "",
         shape: Shape::Word,
         doc: "Their state: CLOSED, LISTEN, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSING, TIME_WAIT, \
@@ -146,6 +181,7 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     },
     Field {
         name: "total",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "How many there are; null when unknown.",
@@ -153,6 +189,7 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     },
     Field {
         name: "held",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "How many of them processes have, or the kernel for its own use; null when unknown.",
@@ -160,6 +197,7 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     },
     Field {
         name: "queued",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "How many of them wait to be accepted; null when unknown.",
@@ -167,6 +205,7 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     },
     Field {
         name: "orphan",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "How many of them nobody has any more; null when unknown.",
@@ -174,6 +213,7 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     },
     Field {
         name: "mini",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "How many of them are mini-sockets; null when unknown.",
@@ -181,6 +221,7 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     },
     Field {
         name: "pid",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "Process id of who holds all of them; null when nobody is known to, and by state.",
@@ -188,6 +229,7 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     },
     Field {
         name: "comm",
+        nullable: true,
         unit: "",
         shape: Shape::Name,
         doc: "Name of who holds all of them, chosen by the process and escaped as in rows of sockets; null when nobody \
@@ -196,6 +238,7 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     },
     Field {
         name: "listener_pid",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "Process id of who listens for those that wait to be accepted; null when unknown.",
@@ -203,6 +246,7 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     },
     Field {
         name: "listener_comm",
+        nullable: true,
         unit: "",
         shape: Shape::Name,
         doc: "Name of who listens for those that wait to be accepted, escaped as in comm; null when unknown.",
@@ -210,6 +254,7 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     },
     Field {
         name: "local",
+        nullable: true,
         unit: "address:port",
         shape: Shape::Address,
         doc: "By remote: the local end, an IPv6 address in brackets; otherwise null. A port of 0 or an unspecified \
@@ -218,6 +263,7 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     },
     Field {
         name: "remote",
+        nullable: true,
         unit: "address:port",
         shape: Shape::Address,
         doc: "By remote: the remote end, an IPv6 address in brackets; otherwise null. A port of 0 or an unspecified \
@@ -226,6 +272,7 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     },
     Field {
         name: "netns",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "By remote: inode number of their network namespace; otherwise null.",
@@ -233,6 +280,7 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     },
     Field {
         name: "several_owners",
+        nullable: false,
         unit: "",
         shape: Shape::Bool,
         doc: "By remote: whether they do not all have the same owner, so that pid is null.",
@@ -240,6 +288,7 @@ pub static COUNT_FIELDS: &[Field<Count>] = &[
     },
     Field {
         name: "groups",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "By owner and by remote: how many groups this row sums up, which are those beyond --top; null in other rows.",

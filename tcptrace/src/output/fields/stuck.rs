@@ -33,6 +33,7 @@ pub trait MayBeStuck {
 impl<R: MayBeStuck> Field<R> {
     pub(super) const HOLDER_PID: Self = Self {
         name: "holder_pid",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "Process id of who has a descriptor of it now; the lowest, if there are several; null when nobody was found.",
@@ -40,6 +41,7 @@ impl<R: MayBeStuck> Field<R> {
     };
     pub(super) const HOLDER_COMM: Self = Self {
         name: "holder_comm",
+        nullable: true,
         unit: "",
         shape: Shape::Name,
         doc: "Name of who has a descriptor of it now, escaped as in comm; null when nobody was found.",
@@ -47,6 +49,7 @@ impl<R: MayBeStuck> Field<R> {
     };
     pub(super) const FD: Self = Self {
         name: "fd",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "The descriptor by which the holder has it; null when nobody was found.",
@@ -54,6 +57,7 @@ impl<R: MayBeStuck> Field<R> {
     };
     pub(super) const HOLDERS: Self = Self {
         name: "holders",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "How many descriptors of it there are; null when nobody looked.",
@@ -61,6 +65,7 @@ impl<R: MayBeStuck> Field<R> {
     };
     pub(super) const ACCEPTED: Self = Self {
         name: "accepted",
+        nullable: true,
         unit: "",
         shape: Shape::Bool,
         doc: "False when no process has accepted it: it waits in its listener's queue. Null for a client, or when unknown.",
@@ -68,6 +73,7 @@ impl<R: MayBeStuck> Field<R> {
     };
     pub(super) const LISTENER_PID: Self = Self {
         name: "listener_pid",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "Process id of who listens for it, if it was not accepted; null when unknown, or when there are several.",
@@ -75,6 +81,7 @@ impl<R: MayBeStuck> Field<R> {
     };
     pub(super) const LISTENER_COMM: Self = Self {
         name: "listener_comm",
+        nullable: true,
         unit: "",
         shape: Shape::Name,
         doc: "Name of who listens for it, if it was not accepted, escaped as in comm; null when unknown.",
@@ -82,6 +89,7 @@ impl<R: MayBeStuck> Field<R> {
     };
     pub(super) const BYTES_UNACKED: Self = Self {
         name: "bytes_unacked",
+        nullable: true,
         unit: "bytes",
         shape: Shape::Number,
         doc: "Bytes that its process has written and the peer has not acknowledged, a FIN among them; null when nobody looked.",
@@ -89,6 +97,7 @@ impl<R: MayBeStuck> Field<R> {
     };
     pub(super) const BYTES_SINCE: Self = Self {
         name: "bytes_since",
+        nullable: true,
         unit: "bytes",
         shape: Shape::Number,
         doc: "Bytes that were received, or acknowledged by the peer, since the first look at it in this state; null when \

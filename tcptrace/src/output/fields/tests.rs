@@ -3,23 +3,23 @@ use std::collections::HashSet;
 use super::*;
 use crate::model::event::Cause;
 use crate::model::tcp::{Closer, End, OwnerSource, Side, State, TimeWaitEnd};
-use crate::study::report::TRACKED;
 
-fn names<R>(fields: &[Field<R>]) -> Vec<&'static str> {
-    fields.iter().map(|field| field.name).collect()
-}
-
-fn assert_documented<R>(fields: &[Field<R>]) {
-    for field in fields {
+fn assert_documented(table: &dyn Describe) {
+    let fields = table.describe();
+    for field in &fields {
         let name = field.name;
         assert!(field.doc.ends_with('.') && !field.doc.contains("  "), "{name}: {}", field.doc);
         let unit = ["_ns", "_us"].into_iter().find_map(|suffix| name.ends_with(suffix).then(|| &suffix[1..]));
         assert!(unit.is_none_or(|unit| unit == field.unit), "{name} is in {}", field.unit);
+        let speaks_of_null = field.doc.to_ascii_lowercase().contains("null");
+        assert!(speaks_of_null || !field.nullable, "{name} does not say when it is null");
     }
-    assert_eq!(names(fields).into_iter().collect::<HashSet<_>>().len(), fields.len(), "names are unique");
+    let names: HashSet<_> = fields.iter().map(|field| field.name).collect();
+    assert_eq!(names.len(), fields.len(), "names of {} are unique", table.name());
 }
 
-fn assert_words<R>(fields: &[Field<R>], name: &str, words: impl Iterator<Item = &'static str>) {
+fn assert_words(table: &dyn Describe, name: &str, words: impl Iterator<Item = &'static str>) {
+    let fields = table.describe();
     let field = fields.iter().find(|field| field.name == name).expect("a field");
     let documented: HashSet<&str> =
         field.doc.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_')).collect();
@@ -30,97 +30,64 @@ fn assert_words<R>(fields: &[Field<R>], name: &str, words: impl Iterator<Item = 
 
 #[test]
 fn every_field_is_documented() {
-    assert_documented(TRANSITION_FIELDS);
-    assert_documented(CONNECTION_FIELDS);
-    assert_documented(STUCK_TRANSITION_FIELDS);
-    assert_documented(SOCKET_FIELDS);
-    assert_documented(COUNT_FIELDS);
-    assert_documented(FEATURE_FIELDS);
-    assert_documented(LOSS_FIELDS);
-    assert_documented(AUDIT_FIELDS);
-    assert_documented(AUDITED_FIELDS);
-    assert_documented(STUCK_CONNECTION_FIELDS);
-    assert_documented(REPORT_FIELDS);
-    assert_documented(REPORT_HOST_FIELDS);
-    assert_documented(REPORT_LOSS_FIELDS);
-    assert_documented(REPORT_DAMAGE_FIELDS);
-    assert_documented(REPORT_COUNT_FIELDS);
-    assert_documented(REPORT_STATE_FIELDS);
-    assert_documented(REPORT_BUCKET_FIELDS);
-    assert_documented(REPORT_GROUP_FIELDS);
-    assert_documented(REPORT_FAILURE_FIELDS);
-    assert_documented(REPORT_CHURN_FIELDS);
-    assert_documented(REPORT_OPEN_FIELDS);
-    assert_documented(REPORT_POINT_FIELDS);
-    assert_documented(REPORT_SLOWEST_FIELDS);
+    TABLES.iter().for_each(|table| assert_documented(*table));
+}
+
+#[test]
+fn every_kind_of_row_has_a_name_of_its_own() {
+    let names: HashSet<_> = TABLES.iter().map(|table| table.name()).collect();
+    assert_eq!(names.len(), TABLES.len());
 }
 
 #[test]
 fn every_word_is_documented() {
     let closers = || Closer::ALL.iter().map(|word| word.as_str());
-    assert_words(TRANSITION_FIELDS, "old", State::ALL.iter().map(|word| word.as_str()));
-    assert_words(TRANSITION_FIELDS, "closer", closers());
-    assert_words(TRANSITION_FIELDS, "side", Side::ALL.iter().map(|word| word.as_str()));
-    assert_words(TRANSITION_FIELDS, "owner_source", OwnerSource::ALL.iter().map(|word| word.as_str()));
-    assert_words(CONNECTION_FIELDS, "closer", closers());
-    assert_words(LOSS_FIELDS, "cause", Cause::ALL.iter().map(|cause| cause.as_str()));
-    assert_words(CONNECTION_FIELDS, "end", End::ALL.iter().map(|word| word.as_str()));
-    assert_words(CONNECTION_FIELDS, "time_wait_end", TimeWaitEnd::ALL.iter().map(|word| word.as_str()));
+    assert_words(&TRANSITION, "old", State::ALL.iter().map(|word| word.as_str()));
+    assert_words(&TRANSITION, "closer", closers());
+    assert_words(&TRANSITION, "side", Side::ALL.iter().map(|word| word.as_str()));
+    assert_words(&TRANSITION, "owner_source", OwnerSource::ALL.iter().map(|word| word.as_str()));
+    assert_words(&CONNECTION, "closer", closers());
+    assert_words(&LOSS, "cause", Cause::ALL.iter().map(|cause| cause.as_str()));
+    assert_words(&REPORT_LOSS, "cause", Cause::ALL.iter().map(|cause| cause.as_str()));
+    assert_words(&CONNECTION, "end", End::ALL.iter().map(|word| word.as_str()));
+    assert_words(&CONNECTION, "time_wait_end", TimeWaitEnd::ALL.iter().map(|word| word.as_str()));
 }
 
+/// A line for each kind of row; the fields that only some of its rows have follow the bar.
 #[test]
 fn names_are_a_contract() {
-    let transition = "event time boot_ns conn protocol family local remote netns old new held_ns held_at_least pid \
-                      tid comm uid cgroup owner_source side closer reason orphan netns_name cgroup_id container unit \
-                      close_pid close_comm";
-    assert_eq!(names(TRANSITION_FIELDS).join(" "), transition);
-    let connection = "event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup \
-                      owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end \
-                      bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm \
-                      complete netns_name cgroup_id container unit in_flight retransmits_unanswered reset_received";
-    assert_eq!(names(CONNECTION_FIELDS).join(" "), connection);
-    let socket = "event time boot_ns conn protocol family local remote netns netns_name state kept age_ns age_at_least \
-                  time_wait_left_ns recv_queue send_queue timer timer_left_ns retransmits pid comm fd holders \
-                  owner_source inode uid cgroup cgroup_id container unit listener_pid listener_comm";
-    assert_eq!(names(SOCKET_FIELDS).join(" "), socket);
-    let count = "event by state total held queued orphan mini pid comm listener_pid listener_comm local remote netns \
-                 several_owners groups";
-    assert_eq!(names(COUNT_FIELDS).join(" "), count);
-    assert_eq!(names(FEATURE_FIELDS).join(" "), "event feature purpose available detail partial");
-    assert_eq!(names(LOSS_FIELDS).join(" "), "event time boot_ns cause count");
-    let audit = "event time boot_ns netns netns_name counter seen expected difference within";
-    assert_eq!(names(AUDIT_FIELDS).join(" "), audit);
-    let audited = "event time boot_ns namespaces gone unclear transitions lost lost_transitions unexplained";
-    assert_eq!(names(AUDITED_FIELDS).join(" "), audited);
-    let stuck = "holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since";
-    let figures = "event from to duration_ns events transitions lost lost_at_least damaged connections opened opened_per_second \
-                   opened_peak_per_second opened_peak_time ended ended_per_second ended_peak_per_second \
-                   ended_peak_time open incomplete failed reset counted bytes_sent bytes_received retransmits \
-                   closer_undecided";
-    assert_eq!(names(REPORT_FIELDS).join(" "), figures);
-    let group = "others partial host pid processes comm container unit cgroup remote local_port";
-    let bounds = "p50_at_least p90_at_least p99_at_least";
-    let groups = "event state by connections share total_ns total_share open failed at_least never_accepted p50_ns \
-                  p90_ns longest_ns longest_at_least bytes_sent bytes_received";
-    assert_eq!(names(REPORT_GROUP_FIELDS).join(" "), format!("{groups} {group} netns netns_name p99_ns {bounds}"));
-    let failure = "event end by connections share";
-    assert_eq!(names(REPORT_FAILURE_FIELDS).join(" "), format!("{failure} {group} netns netns_name"));
-    let open = "event state by connections share never_accepted oldest_ns oldest_at_least";
-    assert_eq!(names(REPORT_OPEN_FIELDS).join(" "), format!("{open} {group} netns netns_name"));
-    let churn = "event side connections per_second longer active p50_ns mean_bytes_sent mean_bytes_received";
-    assert_eq!(names(REPORT_CHURN_FIELDS).join(" "), format!("{churn} {group}"));
-    assert_eq!(names(REPORT_COUNT_FIELDS).join(" "), "event property value connections share");
-    let state = "event state sockets at_least open never_accepted min_ns p50_ns p90_ns p99_ns max_ns at_least_p50_ns \
-                 at_least_max_ns peak_sockets peak_time peak_duration_ns unplaced";
-    assert_eq!(names(REPORT_STATE_FIELDS).join(" "), format!("{state} {bounds}"));
-    assert_eq!(names(REPORT_BUCKET_FIELDS).join(" "), "event state from_ns to_ns exact at_least");
-    let states = TRACKED.map(|state| state.as_str().to_ascii_lowercase()).join(" ");
-    let point = format!("event time duration_ns opened ended failed {states}");
-    assert_eq!(names(REPORT_POINT_FIELDS).join(" "), point);
-    let slowest = "event slow held_ns held_at_least host opened closed conn family local remote netns netns_name pid \
-                   comm uid cgroup container unit owner_source side closer end states time_wait_end bytes_sent \
-                   bytes_received retransmits complete";
-    assert_eq!(names(REPORT_SLOWEST_FIELDS).join(" "), slowest);
-    assert_eq!(names(STUCK_TRANSITION_FIELDS).join(" "), stuck);
-    assert_eq!(names(STUCK_CONNECTION_FIELDS).join(" "), format!("state age_ns age_at_least {stuck}"));
+    let line = |table: &&dyn Describe| {
+        let (all, some): (Vec<_>, Vec<_>) = table.describe().into_iter().partition(|field| field.is_required);
+        let words = |fields: Vec<Described>| fields.iter().map(|field| field.name).collect::<Vec<_>>().join(" ");
+        let bar = if some.is_empty() { "" } else { " | " };
+        format!("{}: {}{bar}{}", table.name(), words(all), words(some))
+    };
+    let lines: Vec<String> = TABLES.iter().map(line).collect();
+    insta::assert_snapshot!(lines.join("\n"), @"
+    watch: event time boot_ns conn protocol family local remote netns old new held_ns held_at_least pid tid comm uid cgroup owner_source side closer reason orphan netns_name cgroup_id container unit close_pid close_comm | holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since
+    connections: event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm complete netns_name cgroup_id container unit | state age_ns age_at_least holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since
+    watch, connections: lost: event time boot_ns cause count
+    watch, connections: counter: event time boot_ns netns netns_name counter increase over_ns what meaning
+    watch, connections: audit: event time boot_ns netns netns_name counter seen expected difference within
+    watch, connections: unseen: event time boot_ns netns netns_name counter increase over_ns what meaning
+    watch, connections: audited: event time boot_ns namespaces gone unclear transitions lost lost_transitions unexplained
+    watch, connections: summary: event seen events lost lost_at_least damaged followed filtered undecided undecided_shown exit
+    snapshot: event by state total held queued orphan mini pid comm listener_pid listener_comm local remote netns several_owners groups
+    snapshot --list: event time boot_ns conn protocol family local remote netns netns_name state kept age_ns age_at_least time_wait_left_ns recv_queue send_queue timer timer_left_ns retransmits pid comm fd holders owner_source inode uid cgroup cgroup_id container unit listener_pid listener_comm
+    check: event feature purpose available detail partial
+    report: report: event from to duration_ns events transitions lost lost_at_least damaged connections opened opened_per_second opened_peak_per_second opened_peak_time ended ended_per_second ended_peak_per_second ended_peak_time open incomplete failed reset counted bytes_sent bytes_received retransmits closer_undecided
+    report: report_host: event host
+    report: report_loss: event cause events lost_at_least
+    report: report_damage: event detail
+    report: report_counter: event counter increase first last what meaning others partial host netns netns_name
+    report: report_count: event property value connections share
+    report: report_state: event state sockets at_least open never_accepted min_ns p50_ns p90_ns p99_ns max_ns at_least_p50_ns at_least_max_ns peak_sockets peak_time peak_duration_ns unplaced p50_at_least p90_at_least p99_at_least
+    report: report_bucket: event state from_ns to_ns exact at_least
+    report: report_group: event state by connections share total_ns total_share open failed at_least never_accepted p50_ns p90_ns longest_ns longest_at_least bytes_sent bytes_received others partial host pid processes comm container unit cgroup remote local_port netns netns_name p99_ns p50_at_least p90_at_least p99_at_least
+    report: report_churn: event side connections per_second longer active p50_ns mean_bytes_sent mean_bytes_received others partial host pid processes comm container unit cgroup remote local_port
+    report: report_failure: event end by connections share others partial host pid processes comm container unit cgroup remote local_port netns netns_name
+    report: report_open: event state by connections share never_accepted oldest_ns oldest_at_least others partial host pid processes comm container unit cgroup remote local_port netns netns_name
+    report: report_point: event time duration_ns opened ended failed time_wait close_wait fin_wait2 established syn_sent syn_recv fin_wait1 closing last_ack
+    report: report_slowest: event slow held_ns held_at_least host opened closed conn family local remote netns netns_name pid comm uid cgroup container unit owner_source side closer end states time_wait_end bytes_sent bytes_received retransmits complete
+    ");
 }

@@ -3,7 +3,7 @@
 use crate::model::row::{Identity, Reason, Report, Stuck, Transition};
 use crate::model::tcp::Closer;
 
-use super::{Field, Identified, MayBeStuck, Shape, Streamed, Value, name};
+use super::{Field, Identified, MayBeStuck, Shape, Streamed, Table, Value, name};
 
 impl Streamed for Transition {
     const KIND: &'static str = "transitions";
@@ -42,10 +42,15 @@ fn event(row: &Transition) -> &'static str {
     }
 }
 
+/// A change of state.
+pub static TRANSITION: Table<Transition> =
+    Table::new("watch", TRANSITION_FIELDS).with(STUCK_TRANSITION_FIELDS, |row| row.stuck.is_some());
+
 /// The fields of a change of state.
-pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
+static TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field {
         name: "event",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "transition; or, with --report-stuck, stuck (it is still in old) or released (it was, and its last \
@@ -54,6 +59,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     },
     Field {
         name: "time",
+        nullable: false,
         unit: "RFC 3339",
         shape: Shape::Time,
         doc: "When it happened: wall-clock time in UTC with 9 digits, converted from boot_ns.",
@@ -61,6 +67,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     },
     Field {
         name: "boot_ns",
+        nullable: false,
         unit: "ns",
         shape: Shape::Number,
         doc: "When it happened, as CLOCK_BOOTTIME, which never steps.",
@@ -74,6 +81,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field::NETNS,
     Field {
         name: "old",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "The state it leaves: CLOSED, LISTEN, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, \
@@ -82,6 +90,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     },
     Field {
         name: "new",
+        nullable: false,
         unit: "",
         shape: Shape::Word,
         doc: "The state it enters, in the words of old.",
@@ -89,6 +98,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     },
     Field {
         name: "held_ns",
+        nullable: true,
         unit: "ns",
         shape: Shape::Number,
         doc: "Time spent in old; null when nothing of it was seen.",
@@ -96,6 +106,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     },
     Field {
         name: "held_at_least",
+        nullable: false,
         unit: "",
         shape: Shape::Bool,
         doc: "Whether held_ns is only the known part of a time that may have been longer.",
@@ -110,6 +121,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field::SIDE,
     Field {
         name: "closer",
+        nullable: true,
         unit: "",
         shape: Shape::Word,
         doc: "Who closed: active (our FIN first), passive (the peer's FIN first), simultaneous, reset_local, \
@@ -118,6 +130,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     },
     Field {
         name: "reason",
+        nullable: true,
         unit: "",
         shape: Shape::Word,
         doc: "Why it happened, where there is something to say: a word of a connection's end, or of its \
@@ -126,6 +139,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     },
     Field {
         name: "orphan",
+        nullable: false,
         unit: "",
         shape: Shape::Bool,
         doc: "Whether no process holds the socket any more while its connection lives on.",
@@ -137,6 +151,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field::UNIT,
     Field {
         name: "close_pid",
+        nullable: true,
         unit: "",
         shape: Shape::Number,
         doc: "Process id of who closed the socket, who need not be its owner; null when unknown.",
@@ -144,6 +159,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
     },
     Field {
         name: "close_comm",
+        nullable: true,
         unit: "",
         shape: Shape::Name,
         doc: "Name of the process that closed the socket, escaped as in comm; null when unknown.",
@@ -152,7 +168,7 @@ pub static TRANSITION_FIELDS: &[Field<Transition>] = &[
 ];
 
 /// The fields that only a socket that is stuck has.
-pub static STUCK_TRANSITION_FIELDS: &[Field<Transition>] = &[
+static STUCK_TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field::HOLDER_PID,
     Field::HOLDER_COMM,
     Field::FD,

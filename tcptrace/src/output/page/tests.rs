@@ -7,7 +7,6 @@ use super::chart::life;
 use super::page;
 use crate::model::life::Life;
 use crate::model::row::{Connection, Held, Stay};
-use crate::model::stream::Lost;
 use crate::model::tcp::{End, State};
 use crate::output::samples::{self, HOSTILE};
 use crate::study::report::{Options, Report, testing};
@@ -25,7 +24,6 @@ const MARKUP: &str = "</script><img src=x onerror='alert(1)'>\"<!--\u{202e}";
 fn names_never_become_markup() {
     let mut report = testing::incident(Options::default());
     report.hosts = vec![MARKUP.into(), "web-2".into()];
-    report.lost = vec![Lost { cause: MARKUP.into(), events: 1, at_least: true }];
     report.damage = vec![MARKUP.into()];
     for row in &mut report.groups {
         row.group.host = Some(MARKUP.into());

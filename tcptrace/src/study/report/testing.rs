@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::{Analysis, Options, Report};
 use crate::model::counters::{Increase, Unseen};
-use crate::model::event::Totals;
+use crate::model::event::{Cause, Totals};
 use crate::model::names::Group;
 use crate::model::row::{Connection, Ending, Held, Identity, Owner, Status, Stay};
 use crate::model::stream::{Clock, Context, Lost, Origin, Summary};
@@ -206,9 +206,11 @@ pub(crate) fn incident(options: Options) -> Report {
         to_unix_ns: origin.context.clock.unix_ns(END),
         events: 123_456,
         transitions: 98_765,
+        followed: 0,
+        filtered: 0,
         lost: vec![
-            Lost { cause: "the ring buffer was full".into(), events: 17, at_least: false },
-            Lost { cause: "another program ran".into(), events: 0, at_least: false },
+            Lost { cause: Cause::RingFull, events: 17, at_least: false },
+            Lost { cause: Cause::Recursion, events: 0, at_least: false },
         ],
         undecided: crate::model::criteria::Undecided::default(),
         damage: vec!["t.tct: block 7 at byte 40960: checksum does not match".into()],

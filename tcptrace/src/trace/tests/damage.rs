@@ -49,7 +49,7 @@ fn losses(rows: &[Row]) -> Vec<Option<u64>> {
 fn lost(summary: &Summary) -> Option<(u64, bool)> {
     assert!(summary.lost.len() <= 1, "{summary:?}");
     summary.lost.first().map(|lost| {
-        assert_eq!(&*lost.cause, Cause::Damage.words());
+        assert_eq!(lost.cause, Cause::Damage);
         (lost.events, lost.at_least)
     })
 }

@@ -16,7 +16,7 @@ use crate::model::criteria::Criteria;
 use crate::model::event::{Cause, Event, Losses};
 use crate::model::finding::Finding;
 use crate::model::sink::{Sink, Wishes};
-use crate::model::stream::{Clocks, Ended, Head, Item, Reason};
+use crate::model::stream::{Clocks, Ended, Head, Item, Lost, Reason};
 use crate::trace::Encoder;
 
 /// What has come is handed to the kernel after this time at the latest, and so survives our own death.
@@ -79,6 +79,19 @@ pub struct Recorded {
     pub losses: Losses,
     /// What the audit found.
     pub findings: Vec<Finding>,
+}
+
+impl Recorded {
+    /// What is missing, by cause.
+    pub fn lost(&self) -> Vec<Lost> {
+        let unaccounted = self.findings.iter().map(|finding| match finding {
+            Finding::Verdict(verdict) => verdict.unexplained,
+            _ => 0,
+        });
+        let unaccounted = Some((Cause::Unaccounted, unaccounted.sum())).filter(|(_, events)| *events > 0);
+        let all = self.losses.by_cause().chain(unaccounted);
+        all.map(|(cause, events)| Lost { cause, events, at_least: false }).collect()
+    }
 }
 
 /// Records.

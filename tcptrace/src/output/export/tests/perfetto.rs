@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::*;
+use crate::model::event::Cause;
 use crate::model::stream::Lost;
-use crate::output::Printer;
+use crate::output::fields::CONNECTION;
 
 fn perfetto(rows: &[Connection], origins: &[Origin]) -> Value {
     serde_json::from_slice(&perfetto_text(rows, origins)).expect("JSON")
@@ -19,7 +20,7 @@ fn perfetto_text(rows: &[Connection], origins: &[Origin]) -> Vec<u8> {
         perfetto.row(&Row::Connection(row.clone()), origin).expect("written");
     }
     let hosts = origins.iter().map(|origin| origin.host.clone()).collect();
-    let lost = vec![Lost { cause: "ring full".into(), events: 3, at_least: false }];
+    let lost = vec![Lost { cause: Cause::RingFull, events: 3, at_least: false }];
     let exported = perfetto.finish(&Summary { hosts, lost, ..Summary::default() }).expect("written");
     assert_eq!(exported.rows, rows.len() as u64);
     out
@@ -70,7 +71,7 @@ fn a_connection_is_a_stack_of_slices() {
     assert_sound(&serde_json::from_str(&text).expect("JSON"));
     let arguments = String::from_utf8({
         let mut line = Vec::new();
-        Json::new(&mut line).connection(&rows[0], &CONTEXT).expect("written");
+        Json::new(&mut line).object(&CONNECTION, &rows[0], &CONTEXT).expect("written");
         line
     });
     let text = text.replace(arguments.expect("UTF-8").trim_end(), "{…}");
@@ -89,7 +90,7 @@ fn a_connection_is_a_stack_of_slices() {
     {"name":"TIME_WAIT","cat":"tcp","ph":"b","id2":{"local":"0-a1b2"},"pid":1,"tid":1,"ts":8651049200500.000,"args":{"at_least":false,"ns":61300000000}},
     {"name":"TIME_WAIT","cat":"tcp","ph":"e","id2":{"local":"0-a1b2"},"pid":1,"tid":1,"ts":8651110500500.000,"args":{}},
     {"name":"client of 10.0.0.2:443","cat":"tcp","ph":"e","id2":{"local":"0-a1b2"},"pid":1,"tid":1,"ts":8651110500500.000,"args":{}}
-    ],"otherData":{"damaged_places":0,"events_lost":{"ring full":3},"events_lost_at_least":false,"hosts":["web-1"],"version":"tcptrace 0.1.0","zero_unix_ns":1727136000000000000}}
+    ],"otherData":{"damaged_places":0,"events_lost":{"ring_full":3},"events_lost_at_least":false,"hosts":["web-1"],"version":"tcptrace 0.1.0","zero_unix_ns":1727136000000000000}}
     "#);
 }
 

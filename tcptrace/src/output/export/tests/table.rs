@@ -16,9 +16,8 @@ use super::super::table::ROW_GROUP;
 use super::*;
 use crate::model::row::Transition;
 use crate::model::stream::Context;
-use crate::output::Printer;
 use crate::output::columns::{Kind, columns};
-use crate::output::fields::Streamed;
+use crate::output::fields::{CONNECTION, Streamed, TRANSITION};
 
 fn parquet<R: Streamed>(rows: &[R], context: &Context) -> (Exported, Bytes) {
     let mut table = Table::new(Vec::new(), &origin()).expect("a table");
@@ -99,10 +98,12 @@ fn assert_equal<R: Streamed>(lines: &[Value], batches: &[RecordBatch]) {
 #[test]
 fn parquet_says_what_json_says() {
     let transitions = samples::transitions();
-    let expected = lines(|out| transitions.iter().try_for_each(|row| out.transition(row, &CONTEXT)).expect("written"));
+    let expected =
+        lines(|out| transitions.iter().try_for_each(|row| out.object(&TRANSITION, row, &CONTEXT)).expect("written"));
     assert_equal::<Transition>(&expected, &read(parquet(&transitions, &CONTEXT).1));
     let connections = samples::connections();
-    let expected = lines(|out| connections.iter().try_for_each(|row| out.connection(row, &CONTEXT)).expect("written"));
+    let expected =
+        lines(|out| connections.iter().try_for_each(|row| out.object(&CONNECTION, row, &CONTEXT)).expect("written"));
     assert_equal::<Connection>(&expected, &read(parquet(&connections, &CONTEXT).1));
 }
 
@@ -191,7 +192,7 @@ proptest! {
     #[test]
     fn any_row_comes_back(rows in prop::collection::vec(any_connection(), 1..20)) {
         let (written, file) = parquet(&rows, &CONTEXT);
-        let expected = lines(|out| rows.iter().try_for_each(|row| out.connection(row, &CONTEXT)).expect("written"));
+        let expected = lines(|out| rows.iter().try_for_each(|row| out.object(&CONNECTION, row, &CONTEXT)).expect("written"));
         let batches = read(file);
         if written.too_large == 0 {
             assert_equal::<Connection>(&expected, &batches);

@@ -65,10 +65,7 @@ impl<W: Write> Writer<'_, W> {
         let report = self.report;
         if report.overview.lost > 0 || report.overview.lost_at_least {
             let causes = report.lost.iter().filter(|lost| lost.events > 0 || lost.at_least);
-            let cause = |lost: &Lost| {
-                let cause = crate::output::sanitise(lost.cause.as_bytes());
-                format!("{} ({cause})", bound(count(lost.events), lost.at_least))
-            };
+            let cause = |lost: &Lost| format!("{} ({})", bound(count(lost.events), lost.at_least), lost.cause.words());
             let causes = causes.map(cause).collect::<Vec<_>>().join(", ");
             self.line(
                 style::RESET,

@@ -21,7 +21,7 @@ fn an_incident() {
     11,459 connections, 2,990 still open
     opened 11,459 (38.2/s, most 64.0/s at 03:04:54)
     ended  8,469 (28.2/s, most 55.0/s at 03:04:55)
-    LOST EVENTS: 17 (the ring buffer was full). Figures below leave out what they would have told.
+    LOST EVENTS: 17 (ring buffer full, try --ring-size). Figures below leave out what they would have told.
     DAMAGED: t.tct: block 7 at byte 40960: checksum does not match
 
     STATE      SOCKETS STILL IN  MOST AT          P50    P99 LONGEST OVER TIME

@@ -1,0 +1,66 @@
+//! Rows on standard output; on standard error, what the format has no place for.
+
+use std::io;
+
+use jiff::tz::TimeZone;
+
+use super::outlet::Outlet;
+use super::say;
+use super::select::OutputArgs;
+use crate::model::finding::Finding;
+use crate::model::names::Names;
+use crate::model::row::Row;
+use crate::model::stream::{Closing, Origin};
+use crate::output::{Kind, Printed, Printer, TextOptions, aside, audit_lines};
+
+/// Prints the rows of a stream.
+pub(super) struct Rows {
+    printer: Box<dyn Printer>,
+    /// What audits found, and names for it.
+    findings: Vec<Finding>,
+    names: Names,
+}
+
+impl Rows {
+    /// Begins with the header.
+    pub(super) fn new(outlet: Outlet, output: &OutputArgs, kind: Kind, states: bool) -> io::Result<Self> {
+        let text = TextOptions { colour: output.colour(), states, zone: TimeZone::system() };
+        let mut printer = output.format.printer(outlet, text);
+        printer.header(kind)?;
+        Ok(Self { printer, findings: Vec::new(), names: Names::default() })
+    }
+
+    /// Prints a row, or says it.
+    pub(super) fn row(&mut self, row: &Row, origin: &Origin) -> io::Result<()> {
+        let names = &origin.context.names;
+        if let Row::Audit(finding) = row {
+            // All findings of a recording come at once, the verdict last.
+            if self.findings.is_empty() || matches!(finding, Finding::Verdict(_)) {
+                self.names = names.clone();
+            }
+            self.findings.push(*finding);
+        }
+        if self.printer.row(row, &origin.context)? == Printed::No {
+            aside(row, names).iter().for_each(say);
+        }
+        Ok(())
+    }
+
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.printer.flush()
+    }
+
+    /// Nothing more comes: prints the last row, if the format has one, and says what audits found. The caller says the
+    /// closing line.
+    pub(super) fn finish(&mut self, closing: &Closing) -> io::Result<()> {
+        self.printer.closing(closing)?;
+        self.printer.flush()?;
+        say_audit(&self.findings, &self.names);
+        Ok(())
+    }
+}
+
+/// Says what an audit found, if there was one.
+pub(super) fn say_audit(findings: &[Finding], names: &Names) {
+    audit_lines(findings, names).iter().for_each(|line| say(format_args!("audit: {line}")));
+}
