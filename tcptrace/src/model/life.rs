@@ -43,15 +43,15 @@ impl Life {
         let stays = &connection.stays[..];
         let mut spans = Vec::with_capacity(stays.len() + 1);
         let until = if connection.opened_ns.is_some() { from_begin(connection, begin, &mut spans) } else { begin };
-        let mut rest = Vec::new();
-        if is_end_seen(connection) {
-            from_end(connection, &stays[spans.len()..], until, &mut rest);
+        let followed = spans.len();
+        if is_end_seen(connection) || is_all_seen(connection) {
+            from_end(connection, &stays[followed..], until, &mut spans);
         }
-        let since = rest.last().map_or(end, |span| span.from);
+        let since = spans[followed..].last().map_or(end, |span| span.from);
         if until < since {
             spans.push(Span { state: None, from: until, to: since });
         }
-        spans.extend(rest.into_iter().rev());
+        spans[followed..].reverse();
         Self { begin, begin_seen: connection.opened_ns.is_some(), end, is_open: connection.is_open(), spans }
     }
 
@@ -148,6 +148,13 @@ fn is_end_seen(connection: &Connection) -> bool {
         (_, End::FinWait2Timeout) => last == FinWait2,
         _ => true,
     }
+}
+
+/// Whether what was seen of its states takes up all the time from its beginning on: a state that it may have outlived
+/// lasted until then at least.
+fn is_all_seen(connection: &Connection) -> bool {
+    let seen = connection.opened_ns.and_then(|opened| opened.checked_add(connection.seen_ns()));
+    seen == Some(connection.boot_ns) && !connection.ended_before()
 }
 
 /// Whether a connection goes from one state to the other without one between.

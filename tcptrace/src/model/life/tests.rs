@@ -132,6 +132,14 @@ fn what_is_open_is_still_in_its_last_state(
     assert_eq!(shown(&open(State::CloseWait, age, lived(opened, 30, stays))), expected);
 }
 
+/// An orphan whose timer ran out, and nobody saw what became of it.
+#[test]
+fn what_takes_up_all_the_time_needs_no_end() {
+    let vanished = |stays| Connection { status: Status::Ended(End::Unknown.into()), ..lived(Some(10), 30, stays) };
+    assert_eq!(shown(&vanished("S1 E9 11 29+")), "S10-11 E11-20 120-21 221-30");
+    assert_eq!(shown(&vanished("S1 E9 11 28+")), "S10-11 E11-20 120-21 ?21-30");
+}
+
 /// A descriptor that is still open says nothing of when the connection ended.
 #[test]
 fn a_leftover_descriptor_is_no_state() {
