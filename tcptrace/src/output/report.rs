@@ -145,6 +145,14 @@ mod tests {
         assert_eq!(ways(Some(By::Remote)), ["remote".to_owned()].into());
     }
 
+    /// They are for programs: sentences are for people, and change.
+    #[test]
+    fn causes_of_losses_are_words() {
+        let rows = json(Options::default());
+        let causes: Vec<_> = rows.iter().filter(|row| row["event"] == "report_loss").map(|row| &row["cause"]).collect();
+        assert_eq!(causes, ["ring_full", "recursion"]);
+    }
+
     #[test]
     fn parts_add_up() {
         let rows = json(Options::default());
