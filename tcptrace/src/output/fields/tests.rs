@@ -65,7 +65,7 @@ fn names_are_a_contract() {
     let lines: Vec<String> = TABLES.iter().map(line).collect();
     insta::assert_snapshot!(lines.join("\n"), @"
     watch: event time boot_ns conn protocol family local remote netns old new held_ns held_at_least pid tid comm uid cgroup owner_source side closer reason orphan netns_name cgroup_id container unit close_pid close_comm | holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since
-    connections: event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm complete netns_name cgroup_id container unit | state age_ns age_at_least holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since
+    connections: event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm complete netns_name cgroup_id container unit in_flight retransmits_unanswered reset_received | state age_ns age_at_least holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since
     watch, connections: lost: event time boot_ns cause count
     watch, connections: counter: event time boot_ns netns netns_name counter increase over_ns what meaning
     watch, connections: audit: event time boot_ns netns netns_name counter seen expected difference within
