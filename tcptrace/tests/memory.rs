@@ -10,6 +10,7 @@ use tcptrace::engine::lifecycle::{Config, Engine};
 use tcptrace::model::event::{Change, Event, Flags, Id};
 use tcptrace::model::row::Row;
 use tcptrace::model::tcp::{Comm, State, Task, Tuple};
+use tcptrace_tests::test;
 
 /// What is promised for each connection: its record, its place in the order and in the index, and whatever else grows
 /// with their number.

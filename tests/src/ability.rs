@@ -1,20 +1,26 @@
-//! What the running kernel can do, where a test depends on it.
-//!
-//! A test that cannot be made here says so with a line that begins with `cannot: `, which `cargo xtask vm` looks for.
+//! What the running kernel can do and this process may, where a test depends on it.
 
 use std::fs;
 
+use nix::unistd::Uid;
 use serde_json::Value;
 
+use crate::attempt::skip;
 use crate::program::run;
 
 /// The first version on which a tracing program can ask for a socket's cookie, by which all is told apart.
 const COOKIES: (u32, u32) = (5, 12);
 
-/// Says why a test cannot be made here.
-#[expect(clippy::print_stdout, reason = "a test that cannot be made says why")]
-pub fn cannot(why: &str) {
-    println!("cannot: {why}");
+/// Whether root runs this.
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
+/// Skips the calling test unless root runs it.
+pub fn need_root() {
+    if !is_root() {
+        skip("it needs root");
+    }
 }
 
 /// The version of the running kernel: 6.1.
@@ -24,8 +30,8 @@ pub fn kernel() -> (u32, u32) {
     (numbers.next().expect("a version"), numbers.next().expect("a version"))
 }
 
-/// Fails, saying that a test cannot be made here, on a kernel that is too old for more than changes of state. On any other
-/// a tracer that sees no more is a bug.
+/// Skips the calling test on a kernel that is too old for more than changes of state. On any other a tracer that sees no
+/// more is a bug.
 pub(crate) fn expect_whole_picture() {
     if kernel() >= COOKIES {
         return;
@@ -34,5 +40,5 @@ pub(crate) fn expect_whole_picture() {
     let rows = check.text().lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut lacking = rows.filter(|row| row["available"] == false);
     let why = lacking.find_map(|row| Some(row["detail"].as_str()?.to_owned())).expect("something that it cannot do");
-    panic!("an old kernel\ncannot: {why}");
+    skip(why);
 }

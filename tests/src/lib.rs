@@ -5,11 +5,14 @@
 //! told it. One [`Tracer`] of each kind serves all tests of a process, which run at the same time. Where it matters whose
 //! a connection is, an [`Actor`] makes it: a process of its own.
 //!
+//! [`test`] takes the place of the standard `#[test]`: such a test can be skipped by [`attempt::skip`], from anywhere.
+//!
 //! A test waits for events, never for a guessed time. Where it sleeps, the sleep is the length that is to be measured.
 #![expect(clippy::panic, reason = "a panic is how a test fails")]
 
 pub mod ability;
 pub mod actor;
+pub mod attempt;
 pub mod clock;
 pub mod faults;
 pub mod life;
@@ -26,5 +29,6 @@ pub use clock::TimeWaitClock;
 pub use life::Life;
 pub use namespace::Namespace;
 pub use sockets::{End, pair};
+pub use tcptrace_tests_macro::test;
 pub use tracer::Tracer;
 pub use witness::Witness;

@@ -47,6 +47,7 @@ impl Namespace {
     /// Enters a new one, which the shared tracers already watch.
     pub fn enter() -> Self {
         process::prepare();
+        ability::need_root();
         ability::expect_whole_picture();
         Tracer::start_shared();
         // It sees what happens from now on, if there can be one.
@@ -60,7 +61,8 @@ impl Namespace {
     /// Enters a new one, without the shared tracers.
     pub fn enter_unwatched() -> Self {
         process::prepare();
-        unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace: these tests need root");
+        ability::need_root();
+        unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace");
         let inode = current().metadata().expect("look at the network namespace").ino();
         let net = Self { inode, since_ns: boot_ns(), not_send: PhantomData };
         net.run("ip", &["link", "set", "lo", "up"]);

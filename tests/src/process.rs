@@ -15,6 +15,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::gettid;
 
+use crate::ability::is_root;
 use crate::namespace::remember_home;
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -52,8 +53,11 @@ pub fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Re
     let (entered, has_entered) = channel();
     let caller = format!("/proc/self/task/{}/ns/net", gettid());
     let work = move || {
-        let net = File::open(&caller).expect("open the caller's network namespace");
-        setns(net.as_fd(), CloneFlags::CLONE_NEWNET).expect("enter the caller's network namespace");
+        // Others than root have not left the one that they were started in.
+        if is_root() {
+            let net = File::open(&caller).expect("open the caller's network namespace");
+            setns(net.as_fd(), CloneFlags::CLONE_NEWNET).expect("enter the caller's network namespace");
+        }
         entered.send(()).expect("a caller that waits");
         // Nobody minds when the caller no longer waits.
         let _unheard = sender.send(work());

@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::ability;
 use crate::namespace::{Namespace, go_home};
 use crate::process::aside;
 use crate::program::{Finished, binary};
@@ -127,6 +128,7 @@ impl Tracer {
 
     /// Starts one.
     fn spawn(mut command: Command, keep: Keep) -> Self {
+        ability::need_root();
         let feed = Arc::new(Feed::default());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.

@@ -1,11 +1,16 @@
 //! The command line: what people and scripts rely on.
 
+// Its `#[test]`, in every module.
+#[macro_use(test)]
+extern crate tcptrace_tests;
+
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
+use tcptrace_tests::ability::{is_root, need_root};
 use tcptrace_tests::process::aside;
 use tcptrace_tests::program::{Finished, binary, copy_for_everybody, run, run_command};
 use tcptrace_tests::sockets::{address, connect, listen, socket};
@@ -82,7 +87,10 @@ fn without_privileges() {
     for command in ["watch", "connections", "check"] {
         let finished = {
             let mut nobodys = Command::new(&copy);
-            nobodys.arg(command).uid(NOBODY).gid(NOBODY);
+            nobodys.arg(command);
+            if is_root() {
+                nobodys.uid(NOBODY).gid(NOBODY);
+            }
             run_command(nobodys)
         };
         assert_eq!(finished.code(), 1, "{command}: {}", finished.stderr);
@@ -97,6 +105,7 @@ fn without_privileges() {
 
 #[test]
 fn check() {
+    need_root();
     let finished = run(&["check"]);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     assert!(finished.text().contains("TIME_WAIT"), "{}", finished.text());
@@ -141,6 +150,7 @@ fn interrupted_after_rows() {
 
 #[test]
 fn ends_by_itself() {
+    need_root();
     let begun = Instant::now();
     let finished = run(&["watch", "--duration", "1s"]);
     assert!(begun.elapsed() >= Duration::from_secs(1));
@@ -197,6 +207,7 @@ fn shell(script: &str) -> String {
 /// What could not be printed was not printed: `&&` must not go on.
 #[test]
 fn output_that_goes_nowhere_is_a_failure() {
+    need_root();
     for args in ["--help", "--version", "watch --help", "schema", "schema --format json", "check"] {
         let full = shell(&format!("\"$T\" {args} >/dev/full; echo \" status $?\" >&2"));
         assert!(full.contains("No space left on device") && full.ends_with(" status 1\n"), "{args}: {full}");
@@ -235,6 +246,7 @@ fn what_is_typed_does_not_steer_the_terminal() {
 
 #[test]
 fn too_few_descriptors_are_said() {
+    need_root();
     for command in ["watch", "record -o /dev/null", "check"] {
         let said = shell(&format!("ulimit -n 8; \"$T\" {command}; echo \" status $?\" >&2"));
         assert!(said.contains("ulimit -n") && said.ends_with(" status 1\n"), "{command}: {said}");

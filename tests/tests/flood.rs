@@ -2,6 +2,10 @@
 //!
 //! Needs root and `ip`.
 
+// Its `#[test]`, in every module.
+#[macro_use(test)]
+extern crate tcptrace_tests;
+
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -16,7 +20,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use tcptrace_tests::ability::cannot;
+use tcptrace_tests::attempt::skip;
 use tcptrace_tests::program::{binary, run};
 use tcptrace_tests::sockets::{address, connect, listen, listen_with};
 use tcptrace_tests::{End, Namespace, Tracer, pair};
@@ -216,11 +220,11 @@ fn skipped(tracer: &Tracer) -> u64 {
     infos.filter_map(count).sum()
 }
 
-/// A namespace where what is sent on one CPU arrives on another, if there is another.
-fn with_steered_packets() -> Option<Namespace> {
+/// A namespace where what is sent on one CPU arrives on another.
+fn with_steered_packets() -> Namespace {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     if cpus < 2 {
-        return None;
+        skip("with one CPU, packets come when nothing is to be interrupted");
     }
     let net = Namespace::enter_unwatched();
     // The setting shows in a sysfs that is mounted in the namespace.
@@ -229,7 +233,7 @@ fn with_steered_packets() -> Option<Namespace> {
         (1_u64 << cpus.min(32)) - 1
     );
     net.run("unshare", &["--mount", "sh", "-c", &steer]);
-    Some(net)
+    net
 }
 
 /// Runs on each of two CPUs, until enough programs of a tracer were interrupted. Returns how often they were.
@@ -257,9 +261,7 @@ fn interrupted_by_packets() {
     /// More than could all be of other programs than the one that tells of changes.
     const ENOUGH: u64 = 20;
     let _turn = TURN.lock();
-    let Some(net) = with_steered_packets() else {
-        return cannot("with one CPU, packets come when nothing is to be interrupted");
-    };
+    let net = with_steered_packets();
     let folder = tempfile::tempdir().expect("a folder");
     let trace = folder.path().join("trace");
     let tracer = Tracer::start_in(&net, &["record", "--no-existing", "--output", trace.to_str().expect("UTF-8")]);
@@ -274,7 +276,7 @@ fn interrupted_by_packets() {
     });
     let finished = tracer.interrupt();
     if skipped < ENOUGH {
-        return cannot("packets do not interrupt programs here");
+        skip("packets do not interrupt programs here");
     }
     assert!(finished.stderr.contains(" events recorded, 0 lost"), "{skipped} skipped: {}", finished.stderr);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
@@ -286,9 +288,7 @@ fn interrupted_by_packets() {
 fn interrupted_by_dropped_packets() {
     const ENOUGH: u64 = 20;
     let _turn = TURN.lock();
-    let Some(net) = with_steered_packets() else {
-        return cannot("with one CPU, packets come when nothing is to be interrupted");
-    };
+    let net = with_steered_packets();
     let rules = "add table inet t; \
                  add chain inet t out { type filter hook output priority 0; }; \
                  add chain inet t in { type filter hook input priority 0; }; \
@@ -306,7 +306,7 @@ fn interrupted_by_dropped_packets() {
     });
     let finished = tracer.interrupt();
     if skipped < ENOUGH {
-        return cannot("packets do not interrupt programs here");
+        skip("packets do not interrupt programs here");
     }
     assert!(finished.stderr.contains(" transitions seen, 0 lost"), "{skipped} skipped: {}", finished.stderr);
     assert_eq!(finished.code(), 0, "{}", finished.stderr);

@@ -2,6 +2,10 @@
 //!
 //! Needs root, `ip` and `chromium-headless-shell`.
 
+// Its `#[test]`, in every module.
+#[macro_use(test)]
+extern crate tcptrace_tests;
+
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,7 +1,6 @@
 //! Running other programs, in the open.
 
 use std::env;
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,24 +20,6 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         bail!("`{line}` failed: {status}");
     }
     Ok(())
-}
-
-/// Runs `command` after printing it, shows what it prints to its standard output, and returns that with whether it
-/// succeeded.
-pub(crate) fn show(command: &mut Command) -> Result<(bool, String)> {
-    let line = line(command);
-    eprintln!("+ {line}");
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run `{line}`"))?;
-    let mut printed = String::new();
-    for line in child.stdout.take().into_iter().flat_map(|stdout| BufReader::new(stdout).split(b'\n')) {
-        let line = String::from_utf8_lossy(&line.context("cannot read what it prints")?).into_owned();
-        println!("{line}");
-        printed += &line;
-        printed.push('\n');
-    }
-    let status = child.wait().with_context(|| format!("cannot wait for `{line}`"))?;
-    Ok((status.success(), printed))
 }
 
 /// What `command` prints to its standard output; fails, with what it says on stderr, unless it succeeds.

@@ -1,11 +1,16 @@
 //! `cargo xtask test`: every test.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::outcome::{self, Outcome, Outcomes};
 use crate::setup::{self, TEST_TOOLS};
-use crate::{command, host, libtest, workspace};
+use crate::{command, host, workspace};
+
+const PACKAGES: [&str; 4] = ["--locked", "--workspace", "--exclude", workspace::EBPF_PACKAGE];
 
 /// Tells test programs how many tests to run at once.
 const AT_ONCE: &str = "RUST_TEST_THREADS";
@@ -33,38 +38,91 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     setup::require(&TEST_TOOLS)?;
     setup::python::require()?;
-    let packages = ["--locked", "--workspace", "--exclude", workspace::EBPF_PACKAGE];
     // The tests of whole programs run the binary, which `cargo test` alone might not build. With the examples, libraries have
     // the features that tests need, and are not built twice.
-    command::run(command::cargo().args(["build", "--bins", "--examples"]).args(packages))?;
-    let tests = |of: &[&str]| {
-        let mut tests = command::cargo();
-        tests.env("TCPTRACE_BIN", workspace::target().join("debug/tcptrace"));
-        tests.env("TCPTRACE_TEST_PYTHON", setup::python::interpreter());
-        tests.args(["test", "--no-fail-fast"]).args(packages).args(of);
-        tests
-    };
-    let pure =
-        [&["--lib", "--bins", "--examples"][..], &["--doc"]].map(|of| command::run(tests(of).args(&args.filter)));
-    let of_programs = run_twice(|| tests(&["--test", "*"]), args.filter.as_deref());
-    pure.into_iter().chain([of_programs]).collect()
+    command::run(command::cargo().args(["build", "--bins", "--examples"]).args(PACKAGES))?;
+    let record = Record::begin()?;
+    let (pure, mut outcomes) = record.of(tests(&["--lib", "--bins", "--examples"]).args(&args.filter))?;
+    let documented = command::run(tests(&["--doc"]).args(&args.filter));
+    let mut programs = Outcomes::new();
+    let of_programs = run_twice(&record, &mut programs, args.filter.as_deref());
+    outcomes.extend(programs);
+    eprint!("\n{}", outcome::told(&outcomes));
+    ensure!(pure, "tests of libraries have failed");
+    documented.and(of_programs)
+}
+
+/// Some of `cargo test`.
+fn tests(of: &[&str]) -> Command {
+    let mut tests = command::cargo();
+    tests.env("TCPTRACE_BIN", workspace::target().join("debug/tcptrace"));
+    tests.env("TCPTRACE_TEST_PYTHON", setup::python::interpreter());
+    tests.args(["test", "--no-fail-fast"]).args(PACKAGES).args(of);
+    tests
+}
+
+/// The file that tests are written down in.
+struct Record(PathBuf);
+
+impl Record {
+    fn begin() -> Result<Self> {
+        let path = workspace::target().join("test-record.jsonl");
+        fs::write(&path, "").with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn read(&self) -> Result<String> {
+        fs::read_to_string(&self.0).with_context(|| format!("cannot read {}", self.0.display()))
+    }
+
+    /// Runs tests. Returns whether all is well, and what they wrote.
+    fn of(&self, tests: &mut Command) -> Result<(bool, Outcomes)> {
+        let before = self.read()?.len();
+        let is_good = command::run(tests.env(outcome::RECORD, &self.0)).is_ok();
+        Ok((is_good, outcome::read(&self.read()?[before..])))
+    }
 }
 
 /// Other tests, and other programs, shake the one kernel that these are about. So what fails runs once more, with little beside
-/// it, unless that is too much for an accident; what does well only then is named.
-fn run_twice(tests: impl Fn() -> Command, filter: Option<&str>) -> Result<()> {
-    let (is_good, printed) = command::show(tests().env(AT_ONCE, THREADS).args(filter))?;
+/// it, unless that is too much for an accident.
+fn run_twice(record: &Record, outcomes: &mut Outcomes, filter: Option<&str>) -> Result<()> {
+    let (is_good, first) = record.of(tests(&["--test", "*"]).env(AT_ONCE, THREADS).args(filter))?;
+    *outcomes = first;
     if is_good {
         return Ok(());
     }
-    let failed = libtest::failed(&printed).context("a test program did not come to its end")?;
+    ensure!(outcomes.values().all(|outcome| *outcome != Outcome::Unended), "a test program did not come to its end");
+    let failed = outcome::failed(outcomes);
     match failed.len() {
         0 => bail!("the tests could not be built, or not be run"),
         1..=MOST_ACCIDENTS => {}
         many => bail!("{many} tests have failed"),
     }
     let again = ["--", "--exact"].into_iter().chain(failed.iter().map(String::as_str));
-    command::run(tests().env(AT_ONCE, THREADS_AGAIN).args(again)).context("at the second try, too")?;
-    eprintln!("Passed at the second try only: {}", failed.join(", "));
+    let (is_good, second) = record.of(tests(&["--test", "*"]).env(AT_ONCE, THREADS_AGAIN).args(again))?;
+    outcome::take_second(outcomes, second);
+    ensure!(is_good && outcome::failed(outcomes).is_empty(), "at the second try, too, tests have failed");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One that failed without a word would be forgotten when others are tried again.
+    #[test]
+    fn every_test_program_writes_down_how_its_tests_went() {
+        let programs = ["tcptrace/tests", "tests/tests", "tests/tests/export", "tests/tests/live"].map(|folder| {
+            let files =
+                fs::read_dir(workspace::root().join(folder)).expect("a folder").flatten().map(|file| file.path());
+            let is_main =
+                |path: &PathBuf| path.is_file() && (folder.matches('/').count() == 1 || path.ends_with("main.rs"));
+            files.filter(is_main).collect::<Vec<_>>()
+        });
+        for program in programs.iter().flatten() {
+            let text = fs::read_to_string(program).expect("a source");
+            let has_ours = text.contains("use tcptrace_tests::test;") || text.contains("#[macro_use(test)]");
+            assert!(has_ours, "{} has the standard #[test]", program.display());
+        }
+    }
 }

@@ -11,7 +11,6 @@ mod machine;
 mod programs;
 mod table;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,8 +24,9 @@ use self::kernel::{Arch, Wanted};
 use self::lives::Lives;
 use self::machine::{Acceleration, Machine};
 use self::table::Column;
+use crate::outcome::{self, Outcome, Outcomes};
 use crate::setup::{self, ARM_TOOLS, VM_TOOLS};
-use crate::{command, host, libtest, workspace};
+use crate::{command, host, workspace};
 
 /// Options of `cargo xtask vm`.
 #[derive(clap::Args)]
@@ -162,15 +162,18 @@ impl Bench<'_> {
         let check = Command::new(&tcptrace).arg("check").output().context("cannot run tcptrace")?;
         let mut tests = Command::new(self.programs.join("live"));
         tests.env("TCPTRACE_BIN", &tcptrace).env("TCPTRACE_TEST_ACTOR", self.programs.join("actor"));
-        tests.args(["--show-output", "--test-threads", &THREADS_OF_HOST.to_string()]).args(&self.args.scenarios);
-        eprintln!("+ {}", command::line(&tests));
-        let output = tests.output().context("cannot run the tests")?;
+        tests.args(["--test-threads", &THREADS_OF_HOST.to_string()]).args(&self.args.scenarios);
+        let record = self.folder.join("record.jsonl");
+        fs::write(&record, "").with_context(|| format!("cannot create {}", record.display()))?;
+        // What failed is in the record.
+        let _ = command::run(tests.env(outcome::RECORD, &record));
+        let recorded = fs::read_to_string(&record).with_context(|| format!("cannot read {}", record.display()))?;
         Ok(Column {
             kernel: host::kernel_release(),
             version: None,
             machine: "this machine".to_owned(),
             check: String::from_utf8_lossy(&check.stdout).into_owned(),
-            outcomes: self.outcomes(&String::from_utf8_lossy(&output.stdout)),
+            outcomes: self.outcomes(&recorded),
         })
     }
 
@@ -220,17 +223,18 @@ impl Bench<'_> {
     /// is said.
     fn try_again(&self, column: &mut Column, kernel: &Kernel, trees: &[&Path], initramfs: &Path) -> Result<()> {
         const THREADS: u16 = 3;
-        let failed = column.failed();
+        let failed = outcome::failed(&column.outcomes);
         eprintln!("Once more: {}", failed.join(", "));
         let script = script(THREADS, &[&["--exact".to_owned()], &failed[..]].concat());
         let console = self.switch_on(Acceleration::Tcg, &script, kernel, trees, initramfs)?;
-        let again = libtest::outcomes(failed.iter().map(String::as_str), Said::parse(&console)?.tests);
-        column.take_second(again);
+        outcome::take_second(&mut column.outcomes, outcome::read(Said::parse(&console)?.tests));
         Ok(())
     }
 
-    fn outcomes(&self, output: &str) -> BTreeMap<String, libtest::Outcome> {
-        libtest::outcomes(self.scenarios.iter().map(String::as_str), output)
+    /// How all went, out of what the tests wrote down. One that wrote nothing did not even begin.
+    fn outcomes(&self, recorded: &str) -> Outcomes {
+        let all = self.scenarios.iter().map(|name| (format!("live::{name}"), Outcome::Unended));
+        all.chain(outcome::read(recorded)).collect()
     }
 
     /// Runs it, by the processor if that works. Returns what the console showed.
@@ -312,7 +316,8 @@ fn script(threads: u16, arguments: &[String]) -> String {
     let arguments: String = arguments.iter().map(|argument| format!(" '{argument}'")).collect();
     format!(
         "./tcptrace check\necho 'tcptrace-vm: tests'\nTCPTRACE_BIN=$PWD/tcptrace TCPTRACE_TEST_ACTOR=$PWD/actor \
-         ./live --show-output --test-threads {threads}{arguments}\n"
+         {record}=/dev/console ./live --test-threads {threads}{arguments}\n",
+        record = outcome::RECORD
     )
 }
 
@@ -348,6 +353,6 @@ mod tests {
     #[test]
     fn a_machine_is_told_which_tests_to_run() {
         let script = script(3, &["--exact".to_owned(), "a::b".to_owned()]);
-        assert!(script.ends_with("./live --show-output --test-threads 3 '--exact' 'a::b'\n"), "{script}");
+        assert!(script.ends_with("./live --test-threads 3 '--exact' 'a::b'\n"), "{script}");
     }
 }

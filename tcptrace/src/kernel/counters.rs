@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(value(SNMP, "", Counter::Tw), None);
     }
 
-    #[test]
+    #[tcptrace_tests::test]
     fn each_namespace_has_its_own() {
         let named = Named::new("counters");
         let (own, readings) = in_new_namespace(|| {

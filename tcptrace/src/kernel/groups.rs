@@ -342,6 +342,7 @@ impl Iterator for Directories {
 #[cfg(test)]
 pub(super) mod tests {
     use rstest::rstest;
+    use tcptrace_tests::ability::need_root;
 
     use super::*;
 
@@ -350,9 +351,10 @@ pub(super) mod tests {
 
     impl Made {
         pub(in super::super) fn new(name: &str) -> Self {
+            need_root();
             let mount = Hierarchy::find().expect("a unified hierarchy").mount.point;
             let directory = mount.join(format!("{name}-{}", std::process::id()));
-            fs::create_dir(&directory).expect("make a control group: this test needs root");
+            fs::create_dir(&directory).expect("make a control group");
             Self(directory)
         }
 
@@ -428,15 +430,15 @@ pub(super) mod tests {
         assert_eq!(learnt(&mut Groups::new(), id).as_deref(), Some(own.as_bytes()));
     }
 
-    #[test]
+    #[tcptrace_tests::test]
     fn a_group_is_looked_up_by_its_id() {
         let made = Made::new("tcptrace-looked-up");
         let mut groups = Groups::new();
         assert_eq!(learnt(&mut groups, made.id()), Some(made.path()));
-        assert!(groups.hierarchy.as_ref().is_some_and(|hierarchy| hierarchy.walked.is_none()), "these tests need root");
+        assert!(groups.hierarchy.as_ref().is_some_and(|hierarchy| hierarchy.walked.is_none()));
     }
 
-    #[test]
+    #[tcptrace_tests::test]
     fn a_name_that_is_known_is_not_looked_up() {
         let made = Made::new("tcptrace-known");
         let mut names = Names::default();
@@ -446,7 +448,7 @@ pub(super) mod tests {
     }
 
     /// Once, no group had a name any more after one whose path is too long.
-    #[test]
+    #[tcptrace_tests::test]
     fn a_path_that_is_too_long_costs_its_own_name_only() {
         let deep = Deep::new("tcptrace-deep");
         let mut groups = Groups::new();
@@ -457,7 +459,7 @@ pub(super) mod tests {
     }
 
     /// Once, it hid every descriptor of its process with a higher number.
-    #[test]
+    #[tcptrace_tests::test]
     fn a_descriptor_of_a_path_that_is_too_long_hides_no_other() {
         let deep = Deep::new("tcptrace-deep-opened");
         let deepest = deep.below.last().expect("the top one").as_raw_fd();
@@ -474,7 +476,7 @@ pub(super) mod tests {
         assert_eq!(holding.map(|holding| holding.task.pid), Some(std::process::id()));
     }
 
-    #[test]
+    #[tcptrace_tests::test]
     fn a_path_that_is_too_long_does_not_end_a_walk() {
         let deep = Deep::new("tcptrace-deep-walked");
         let others = ["tcptrace-a", "tcptrace-z"].map(Made::new);
@@ -486,7 +488,7 @@ pub(super) mod tests {
     }
 
     /// What cannot be looked up is walked to, and walked to again when that has had its rest.
-    #[test]
+    #[tcptrace_tests::test]
     fn walking_finds_groups_made_later() {
         let mut hierarchy = Hierarchy::find().expect("a unified hierarchy");
         let refused = io::Error::from_raw_os_error(libc::EPERM);
@@ -510,6 +512,7 @@ pub(super) mod tests {
     #[case::unforeseen(libc::EIO, Failure::ThisOne, false)]
     #[case::descriptors(libc::EMFILE, Failure::Now, false)]
     #[case::memory(libc::ENOMEM, Failure::Now, false)]
+    #[tcptrace_tests::test]
     fn errors_cost_what_they_must(#[case] errno: i32, #[case] expected: Failure, #[case] walks: bool) {
         let error = io::Error::from_raw_os_error(errno);
         assert_eq!(Failure::of(&error), expected);
@@ -522,7 +525,7 @@ pub(super) mod tests {
         assert_eq!(hierarchy.path(made.id()), LookUp::Path(made.path()));
     }
 
-    #[test]
+    #[tcptrace_tests::test]
     fn what_is_missing_is_known() {
         let made = Made::new("tcptrace-present");
         let path = String::from_utf8(made.path()).expect("UTF-8");
@@ -534,7 +537,7 @@ pub(super) mod tests {
         assert_eq!(nowhere.missing(&wanted), None);
     }
 
-    #[test]
+    #[tcptrace_tests::test]
     fn a_group_that_is_gone_has_no_path() {
         let made = Made::new("tcptrace-gone");
         let id = made.id();
@@ -544,7 +547,7 @@ pub(super) mod tests {
         assert_eq!(learnt(&mut Groups::new(), u64::MAX), None);
     }
 
-    #[test]
+    #[tcptrace_tests::test]
     fn walking_finds_the_same() {
         let made = Made::new("tcptrace-walked");
         let mut hierarchy = Hierarchy::find().expect("a unified hierarchy");

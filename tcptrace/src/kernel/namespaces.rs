@@ -249,7 +249,7 @@ mod tests {
     use super::*;
     use crate::kernel::testing::{Named, in_new_namespace};
 
-    #[test]
+    #[tcptrace_tests::test]
     fn the_own_one_comes_first() {
         let (own, first, count) = in_new_namespace(|| {
             let own = Namespaces::own_namespace().expect("its inode");
@@ -261,7 +261,7 @@ mod tests {
         assert_ne!(Some(own), Namespaces::own_namespace());
     }
 
-    #[test]
+    #[tcptrace_tests::test]
     fn one_with_a_name_is_found_and_resolved() {
         let named = Named::new("find");
         let found = Namespaces::find();
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(names.namespace(inode), Some(named.0.as_bytes()));
     }
 
-    #[test]
+    #[tcptrace_tests::test]
     fn one_that_has_come_since_is_resolved() {
         let found = Namespaces::find();
         let named = Named::new("since");
@@ -294,7 +294,7 @@ mod tests {
         assert!(complaint("/no/such").starts_with("cannot look at '/no/such': No such file"));
     }
 
-    #[test]
+    #[tcptrace_tests::test]
     fn one_can_be_entered_even_by_another_way_than_it_was_found() {
         let named = Named::new("enter");
         let inode = named.inode();

@@ -194,7 +194,7 @@ mod tests {
         thread::scope(|scope| scope.spawn(inside).join().expect("no panic"))
     }
 
-    #[test]
+    #[tcptrace_tests::test]
     fn a_socket_of_another_namespace_is_found() {
         let named = Named::new("survey");
         let _listener = listen_in(&named);
@@ -210,13 +210,13 @@ mod tests {
         assert!(matches!(socket.found.id, Id::Cookie(cookie) if cookie != 0));
     }
 
-    #[test]
+    #[tcptrace_tests::test]
     fn an_interface_has_the_name_of_its_namespace() {
         assert_eq!(&*in_new_namespace(|| name_of(1)), b"lo");
         assert_eq!(&*in_new_namespace(|| name_of(4_000)), b"");
     }
 
-    #[test]
+    #[tcptrace_tests::test]
     fn everything_is_asked_for_beginning_at_home() {
         let named = Named::new("everything");
         let own = Namespaces::own_namespace().expect("its inode");

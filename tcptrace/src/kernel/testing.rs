@@ -6,12 +6,14 @@ use std::process::Command;
 use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
+use tcptrace_tests::ability::need_root;
 
 /// Runs a test in a thread of its own, in a network namespace of its own with its loopback up.
 pub(super) fn in_new_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    need_root();
     thread::scope(|scope| {
         let inside = || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace: these tests need root");
+            unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace");
             run("ip", &["link", "set", "lo", "up"]);
             test()
         };
@@ -30,6 +32,7 @@ pub(super) struct Named(pub(super) String);
 
 impl Named {
     pub(super) fn new(name: &str) -> Self {
+        need_root();
         let name = format!("tcptrace-{name}-{}", std::process::id());
         run("ip", &["netns", "add", &name]);
         Self(name)

@@ -2,6 +2,10 @@
 //!
 //! Needs root and `ip`; Java, a browser, and Python with the packages of `tests/requirements.txt`: `cargo xtask setup --tests`.
 
+// Its `#[test]`, in every module.
+#[macro_use(test)]
+extern crate tcptrace_tests;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -14,6 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 use serde_json::{Value, json};
+use tcptrace_tests::ability::need_root;
 use tcptrace_tests::program::{Finished, binary, run, run_command};
 use tcptrace_tests::sockets::{accept, address, bound_to, connect, listen, socket};
 use tcptrace_tests::{End, Namespace, Tracer};
@@ -41,6 +46,7 @@ impl Exported {
 fn exported() -> &'static Exported {
     static EXPORTED: OnceLock<Exported> = OnceLock::new();
     EXPORTED.get_or_init(|| {
+        need_root();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("export");
         // Of the last run.
         let _ = fs::remove_dir_all(&folder);

@@ -3,6 +3,10 @@
 //! Needs root, `ip`, `nft` and `ss`. All tests run at the same time and most wait for a TIME_WAIT of a minute:
 //! `cargo test -p tcptrace-tests --test live -- --test-threads 64`.
 
+// Its `#[test]`, in every module.
+#[macro_use(test)]
+extern crate tcptrace_tests;
+
 mod audit;
 mod basic;
 mod closing;

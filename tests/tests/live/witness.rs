@@ -1,15 +1,17 @@
 //! Every end of a TIME_WAIT that the other tests are told of is confirmed by a witness, where there can be one.
 
 use serde_json::json;
-use tcptrace_tests::ability::cannot;
+use tcptrace_tests::ability::need_root;
+use tcptrace_tests::attempt::skip;
 use tcptrace_tests::{Namespace, Witness, pair};
 
 /// Without it, nothing would be confirmed: this tells whether it is there, and that it does not agree to everything.
 #[test]
 fn of_the_end_of_a_time_wait() {
+    need_root();
     let witness = match Witness::get() {
         Ok(witness) => witness,
-        Err(why) => return cannot(why),
+        Err(why) => skip(why),
     };
     let net = Namespace::enter();
     let (mut client, mut server) = pair();

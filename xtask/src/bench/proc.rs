@@ -1,11 +1,11 @@
 //! What `/proc` says of a process: time, memory, and its BPF programs.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use nix::unistd::{SysconfVar, sysconf};
+use procfs::process::{MMapPath, MemoryMaps, Process};
 
 /// Time on a CPU.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,62 +50,40 @@ pub(super) struct Program {
     pub(super) ns: u64,
 }
 
-fn read(pid: u32, file: &str) -> Result<String> {
-    let path = PathBuf::from(format!("/proc/{pid}/{file}"));
-    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+fn process(pid: u32) -> Result<Process> {
+    Process::new(i32::try_from(pid)?).with_context(|| format!("cannot look at process {pid}"))
 }
 
 /// User and system time so far.
 pub(crate) fn cpu(pid: u32) -> Result<Cpu> {
-    let hz = sysconf(SysconfVar::CLK_TCK).context("cannot ask for the clock tick")?;
-    let hz = hz.and_then(|hz| u64::try_from(hz).ok()).filter(|&hz| hz > 0).context("the clock tick is unknown")?;
-    let [user, system] = ticks(&read(pid, "stat")?);
-    let tick = Duration::from_micros(1_000_000 / hz);
-    Ok(Cpu { user: tick * user, system: tick * system })
-}
-
-/// Fields 14 and 15 of `proc_pid_stat(5)`.
-fn ticks(stat: &str) -> [u32; 2] {
-    // The second field is the name, in parentheses, which may hold anything.
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let mut fields = after_name.split_whitespace().skip(11).map(|field| field.parse().unwrap_or(0));
-    [fields.next().unwrap_or(0), fields.next().unwrap_or(0)]
+    let stat = process(pid)?.stat().context("cannot read the times of a process")?;
+    let time = |ticks: u64| Duration::from_micros(ticks * 1_000_000 / procfs::ticks_per_second());
+    Ok(Cpu { user: time(stat.utime), system: time(stat.stime) })
 }
 
 /// The largest resident set so far, in bytes.
 pub(super) fn peak_rss(pid: u32) -> Result<u64> {
-    let status = read(pid, "status")?;
-    let kib = status.lines().find_map(|line| kib(line.strip_prefix("VmHWM:")?));
-    Ok(1024 * kib.unwrap_or(0))
+    let status = process(pid)?.status().context("cannot read the status of a process")?;
+    Ok(1024 * status.vmhwm.unwrap_or(0))
 }
 
 /// The resident memory at this moment.
 pub(crate) fn memory(pid: u32) -> Result<Memory> {
-    Ok(memory_in(&read(pid, "smaps")?))
+    Ok(memory_in(process(pid)?.smaps().context("cannot read the mappings of a process")?))
 }
 
-fn memory_in(smaps: &str) -> Memory {
+fn memory_in(mappings: MemoryMaps) -> Memory {
     let mut memory = Memory::default();
-    let mut name = "";
-    for line in smaps.lines() {
-        if let Some(kib) = line.strip_prefix("Rss:").and_then(kib) {
-            let bytes = 1024 * kib;
-            memory.rss += bytes;
-            match name {
-                "anon_inode:bpf-map" => memory.maps += bytes,
-                name if name.starts_with('/') => memory.files += bytes,
-                _ => memory.own += bytes,
-            }
-        } else if line.split_once(' ').is_some_and(|(range, _)| range.contains('-')) {
-            // Address, permissions, offset, device, inode, and a name if it has one.
-            name = line.split_whitespace().nth(5).unwrap_or("");
+    for mapping in mappings {
+        let bytes = mapping.extension.map.get("Rss").copied().unwrap_or(0);
+        memory.rss += bytes;
+        match mapping.pathname {
+            MMapPath::Path(path) if path == Path::new("anon_inode:bpf-map") => memory.maps += bytes,
+            MMapPath::Path(path) if path.is_absolute() => memory.files += bytes,
+            _ => memory.own += bytes,
         }
     }
     memory
-}
-
-fn kib(value: &str) -> Option<u64> {
-    value.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 /// The BPF programs that a process has descriptors of.
@@ -145,14 +123,9 @@ fn programs_in(infos: impl Iterator<Item = String>) -> Vec<Program> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use procfs::FromRead as _;
 
-    #[test]
-    fn a_name_may_hold_anything() {
-        let stat = "7 (a) 1 2 (b) S 1 7 7 0 -1 4194560 1 0 0 0 123 45 0 0 20 0 1 0 5 6 7";
-        assert_eq!(ticks(stat), [123, 45]);
-        assert_eq!(ticks(""), [0, 0]);
-    }
+    use super::*;
 
     #[test]
     fn memory_is_told_apart_by_what_is_mapped() {
@@ -163,11 +136,12 @@ mod tests {
             Rss:                1000 kB\n\
             7f656caf9000-7f656eafa000 r--s 00001000 00:10 1038                       anon_inode:bpf-map\n\
             Rss:               32772 kB\nVmFlags: rd sh mr mw me ms\n\
-            7f6574a00000-7f6574b00000 rw-p 00000000 00:00 0\n\
+            7f6574a00000-7f6574b00000 rw-p 00000000 00:00 0 \n\
             Rss:                  24 kB\n";
         let kib = |kib: u64| 1024 * kib;
         let expected = Memory { rss: kib(40_796), maps: kib(32_772), files: kib(7_000), own: kib(1_024) };
-        assert_eq!(memory_in(smaps), expected);
+        let mappings = MemoryMaps::from_read(smaps.as_bytes()).expect("mappings");
+        assert_eq!(memory_in(mappings), expected);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::image;
 use super::kernel::Arch;
-use crate::{command, libtest, workspace};
+use crate::{command, workspace};
 
 /// Builds them for `arch` and copies them into the folder `into`, under their names: the oracle in the place of tests.
 pub(super) fn build(arch: Arch, is_for_lives: bool, into: &Path) -> Result<()> {
@@ -76,7 +76,7 @@ pub(super) fn scenarios(arch: Arch, programs: &Path, filters: &[String]) -> Resu
         cargo.args(["test", "--locked", "--package", "tcptrace-tests", "--test", "live", "--"]);
         cargo
     };
-    let names = libtest::listed(&command::output(list.current_dir(workspace::root()).arg("--list"))?);
+    let names = listed(&command::output(list.current_dir(workspace::root()).arg("--list"))?);
     let is_wanted = |name: &String| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
     let names: Vec<_> = names.into_iter().filter(is_wanted).collect();
     if names.is_empty() {
@@ -85,9 +85,19 @@ pub(super) fn scenarios(arch: Arch, programs: &Path, filters: &[String]) -> Resu
     Ok(names)
 }
 
+/// The names in what a test program prints with `--list`.
+fn listed(output: &str) -> Vec<String> {
+    output.lines().filter_map(|line| line.trim_end().strip_suffix(": test")).map(str::to_owned).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_has_names_of_tests_only() {
+        assert_eq!(listed("a::b: test\nc: benchmark\nd: test\n\n2 tests, 1 benchmark\n"), ["a::b", "d"]);
+    }
 
     #[test]
     fn cargo_tells_where_a_program_is() {

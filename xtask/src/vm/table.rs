@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::libtest::Outcome;
+use crate::outcome::{Outcome, Outcomes};
 
 /// What was found out about one kernel.
 #[derive(Debug)]
@@ -19,29 +19,13 @@ pub(super) struct Column {
     /// What `tcptrace check` said there.
     pub(super) check: String,
     /// How each scenario went.
-    pub(super) outcomes: BTreeMap<String, Outcome>,
+    pub(super) outcomes: Outcomes,
 }
 
 impl Column {
     /// Whether there is nothing to mend.
     pub(super) fn is_good(&self) -> bool {
-        !self.outcomes.values().any(|outcome| matches!(outcome, Outcome::Fail(_)))
-    }
-
-    /// The scenarios that failed.
-    pub(super) fn failed(&self) -> Vec<String> {
-        let failed = self.outcomes.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Fail(_)));
-        failed.map(|(name, _)| name.clone()).collect()
-    }
-
-    /// Takes over how scenarios went at a second try, and says which did well only then.
-    pub(super) fn take_second(&mut self, again: BTreeMap<String, Outcome>) {
-        let passed: Vec<_> =
-            again.iter().filter(|(_, outcome)| **outcome == Outcome::Pass).map(|(name, _)| name.as_str()).collect();
-        if !passed.is_empty() {
-            self.machine += &format!("; passed at a second try only: {}", passed.join(", "));
-        }
-        self.outcomes.extend(again);
+        !self.outcomes.values().any(Outcome::is_failure)
     }
 
     fn of_group(&self, group: &str) -> impl Iterator<Item = &Outcome> {
@@ -50,27 +34,26 @@ impl Column {
     }
 }
 
-/// Scenarios are grouped by what they are about: `time_wait::ended_by_a_reset` is in `time_wait`.
+/// Scenarios are grouped by what they are about: `live::time_wait::ended_by_a_reset` is in `time_wait`.
 fn group_of(scenario: &str) -> &str {
-    scenario.split_once("::").map_or(scenario, |(group, _)| group)
+    short_name(scenario).split("::").next().unwrap_or(scenario)
 }
 
-/// All of it in Markdown: how many scenarios of each group passed, what could not be tested and why, and what failed.
+/// `time_wait::ended_by_a_reset`: all are in one program.
+fn short_name(scenario: &str) -> &str {
+    scenario.split_once("::").map_or(scenario, |(_, name)| name)
+}
+
+/// All of it in Markdown: how many scenarios of each group passed, and what is to be told of the others.
 pub(super) fn markdown(columns: &[Column]) -> String {
     let mut text = summary(columns);
     for column in columns {
         let version = column.version.as_ref().map(|version| format!(" (Debian {version})")).unwrap_or_default();
         let _ = write!(text, "\n{}{version}, {}.\n", column.kernel, column.machine);
     }
-    text += &exceptions("Cannot be tested there:", columns, |outcome| match outcome {
-        Outcome::Cannot(why) => Some(why),
-        _ => None,
-    });
-    text += &exceptions("Failed:", columns, |outcome| match outcome {
-        Outcome::Fail(why) => Some(why),
-        _ => None,
-    });
-    text
+    text += &exceptions("Skipped there:", columns, "skipped");
+    text += &exceptions("Passed at a second try only:", columns, "flaky");
+    text + &exceptions("Failed:", columns, "FAIL")
 }
 
 fn summary(columns: &[Column]) -> String {
@@ -92,28 +75,23 @@ fn short(kernel: &str) -> &str {
 }
 
 fn cell<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
-    let (mut passed, mut failed, mut cannot) = (0, 0, 0);
-    for outcome in outcomes {
-        match outcome {
-            Outcome::Pass => passed += 1,
-            Outcome::Fail(_) => failed += 1,
-            Outcome::Cannot(_) => cannot += 1,
-        }
-    }
-    let parts = [(passed, "pass"), (failed, "**FAIL**"), (cannot, "cannot")];
-    let parts: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+    let words: Vec<_> = outcomes.map(Outcome::word).collect();
+    let part = |word, shown| {
+        let count = words.iter().filter(|other| **other == word).count();
+        (count > 0).then(|| format!("{count} {shown}"))
+    };
+    let parts = [("pass", "pass"), ("flaky", "flaky"), ("FAIL", "**FAIL**"), ("skipped", "skipped")];
+    let parts: Vec<_> = parts.into_iter().filter_map(|(word, shown)| part(word, shown)).collect();
     if parts.is_empty() { "–".to_owned() } else { parts.join(", ") }
 }
 
-/// A list of scenarios by kernel and reason.
-fn exceptions<'a>(title: &str, columns: &'a [Column], why: impl Fn(&'a Outcome) -> Option<&'a String>) -> String {
+/// A list of scenarios that went in this way, by kernel and reason.
+fn exceptions(title: &str, columns: &[Column], word: &str) -> String {
     let mut text = String::new();
     for column in columns {
         let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (name, outcome) in &column.outcomes {
-            if let Some(why) = why(outcome) {
-                by_reason.entry(why).or_default().push(name);
-            }
+        for (name, outcome) in column.outcomes.iter().filter(|(_, outcome)| outcome.word() == word) {
+            by_reason.entry(outcome.why().unwrap_or_default()).or_default().push(short_name(name));
         }
         for (why, names) in by_reason {
             let all = if names.len() == column.outcomes.len() { vec!["everything"] } else { names };
@@ -134,12 +112,11 @@ pub(super) fn json(columns: &[Column]) -> Value {
             .outcomes
             .iter()
             .map(|(name, outcome)| {
-                let told = match outcome {
-                    Outcome::Pass => json!({"outcome": "pass"}),
-                    Outcome::Fail(why) => json!({"outcome": "fail", "why": why}),
-                    Outcome::Cannot(why) => json!({"outcome": "cannot", "why": why}),
-                };
-                (name.clone(), told)
+                let mut told = json!({"outcome": outcome.word().to_lowercase()});
+                if let Some(why) = outcome.why() {
+                    told["why"] = why.into();
+                }
+                (short_name(name).to_owned(), told)
             })
             .collect();
         json!({
@@ -160,9 +137,9 @@ mod tests {
     fn columns() -> Vec<Column> {
         let outcomes = |of_two: Outcome| {
             BTreeMap::from([
-                ("time_wait::one".to_owned(), Outcome::Pass),
-                ("time_wait::two".to_owned(), of_two),
-                ("witness".to_owned(), Outcome::Cannot("no kprobes".to_owned())),
+                ("live::time_wait::one".to_owned(), Outcome::Pass),
+                ("live::time_wait::two".to_owned(), of_two),
+                ("live::witness".to_owned(), Outcome::Skipped("no kprobes".to_owned())),
             ])
         };
         let debian = Column {
@@ -177,7 +154,7 @@ mod tests {
             version: None,
             machine: "this machine".to_owned(),
             check: String::new(),
-            outcomes: outcomes(Outcome::Pass),
+            outcomes: outcomes(Outcome::Flaky("third".to_owned())),
         };
         vec![debian, host]
     }
@@ -187,18 +164,22 @@ mod tests {
         let expected = "\
 | scenarios | 6.1.0-56 | 6.18 |
 | --- | --- | --- |
-| time_wait | 1 pass, 1 **FAIL** | 2 pass |
-| witness | 1 cannot | 1 cannot |
-| all | 1 pass, 1 **FAIL**, 1 cannot | 2 pass, 1 cannot |
+| time_wait | 1 pass, 1 **FAIL** | 1 pass, 1 flaky |
+| witness | 1 skipped | 1 skipped |
+| all | 1 pass, 1 **FAIL**, 1 skipped | 1 pass, 1 flaky, 1 skipped |
 
 6.1.0-56-cloud-amd64 (Debian 6.1.192-2), QEMU, TCG.
 
 6.18, this machine.
 
-Cannot be tested there:
+Skipped there:
 
 - 6.1.0-56: witness – no kprobes
 - 6.18: witness – no kprobes
+
+Passed at a second try only:
+
+- 6.18: time_wait::two – third
 
 Failed:
 
@@ -206,15 +187,6 @@ Failed:
   second
 ";
         assert_eq!(markdown(&columns()), expected);
-    }
-
-    #[test]
-    fn a_second_try_is_told() {
-        let mut column = columns().remove(0);
-        assert_eq!(column.failed(), ["time_wait::two"]);
-        column.take_second(BTreeMap::from([("time_wait::two".to_owned(), Outcome::Pass)]));
-        assert!(column.is_good());
-        assert_eq!(column.machine, "QEMU, TCG; passed at a second try only: time_wait::two");
     }
 
     #[test]
@@ -226,7 +198,7 @@ Failed:
     fn programs_get_every_outcome_with_its_reason() {
         let told = json(&columns());
         assert_eq!(told[0]["scenarios"]["time_wait::two"], json!({"outcome": "fail", "why": "first\nsecond\n"}));
-        assert_eq!(told[1]["scenarios"]["witness"], json!({"outcome": "cannot", "why": "no kprobes"}));
+        assert_eq!(told[1]["scenarios"]["witness"], json!({"outcome": "skipped", "why": "no kprobes"}));
         assert_eq!(told[1]["version"], Value::Null);
     }
 }

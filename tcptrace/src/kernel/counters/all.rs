@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(without.parse(), Default::default(), "the module is not there");
     }
 
-    #[test]
+    #[tcptrace_tests::test]
     fn each_namespace_has_its_own_and_the_thread_comes_home() {
         let named = Named::new("counting");
         in_new_namespace(|| {
@@ -284,7 +284,7 @@ mod tests {
         });
     }
 
-    #[test]
+    #[tcptrace_tests::test]
     fn one_that_is_gone_has_others_searched_for() {
         let gone = Named::new("gone");
         in_new_namespace(|| {

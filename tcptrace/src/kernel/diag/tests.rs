@@ -75,7 +75,7 @@ fn connected(listener: &TcpListener) -> (TcpStream, SocketAddr, TcpStream) {
     (client, address, server)
 }
 
-#[test]
+#[tcptrace_tests::test]
 fn a_listener_shows_its_queue() {
     in_new_namespace(|| {
         let (listener, address) = listen("127.0.0.1:0");
@@ -95,7 +95,7 @@ fn a_listener_shows_its_queue() {
     });
 }
 
-#[test]
+#[tcptrace_tests::test]
 fn a_connection_shows_its_queues_and_holders() {
     in_new_namespace(|| {
         let (listener, address) = listen("127.0.0.1:0");
@@ -112,7 +112,7 @@ fn a_connection_shows_its_queues_and_holders() {
     });
 }
 
-#[test]
+#[tcptrace_tests::test]
 fn a_half_closed_connection_is_held_at_both_ends() {
     in_new_namespace(|| {
         let (listener, address) = listen("[::1]:0");
@@ -125,7 +125,7 @@ fn a_half_closed_connection_is_held_at_both_ends() {
     });
 }
 
-#[test]
+#[tcptrace_tests::test]
 fn a_connection_that_was_closed_before_anybody_accepted_it_is_queued() {
     in_new_namespace(|| {
         let (_listener, address) = listen("127.0.0.1:0");
@@ -136,7 +136,7 @@ fn a_connection_that_was_closed_before_anybody_accepted_it_is_queued() {
     });
 }
 
-#[test]
+#[tcptrace_tests::test]
 fn a_mini_socket_keeps_the_cookie_and_has_a_timer() {
     in_new_namespace(|| {
         let (listener, address) = listen("127.0.0.1:0");
@@ -154,7 +154,7 @@ fn a_mini_socket_keeps_the_cookie_and_has_a_timer() {
     });
 }
 
-#[test]
+#[tcptrace_tests::test]
 fn a_closed_socket_with_data_to_send_is_an_orphan() {
     in_new_namespace(|| {
         let (listener, address) = listen("127.0.0.1:0");
@@ -174,7 +174,7 @@ fn a_closed_socket_with_data_to_send_is_an_orphan() {
     });
 }
 
-#[test]
+#[tcptrace_tests::test]
 fn a_request_is_not_a_socket_yet() {
     in_new_namespace(|| {
         let (listener, address) = listen("127.0.0.1:0");
@@ -192,7 +192,7 @@ fn a_request_is_not_a_socket_yet() {
     });
 }
 
-#[test]
+#[tcptrace_tests::test]
 fn families_are_listed_apart() {
     in_new_namespace(|| {
         let (_four, four) = listen("127.0.0.1:0");

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     /// The kernel and `/proc` agree, also of a process that has ended and was not waited for.
-    #[test]
+    #[tcptrace_tests::test]
     fn the_group_of_a_process_is_found_both_ways() {
         let mount = Hierarchy::find().expect("a unified hierarchy").mount;
         let made = Made::new("tcptrace-member");

@@ -198,8 +198,9 @@ impl Thread {
 mod tests {
     use super::*;
 
-    #[test]
+    #[tcptrace_tests::test]
     fn it_looks_when_it_is_time_and_once_more_at_the_end() {
+        tcptrace_tests::ability::need_root();
         let namespaces = Namespaces::find();
         let own = Namespaces::own_namespace().expect("its number");
         let (mut counting, first) = Counting::begin(&namespaces, own).expect("a thread");

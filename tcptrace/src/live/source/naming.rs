@@ -230,8 +230,9 @@ mod tests {
     }
 
     /// Whatever an event mentions is known when it comes, if names are forgotten when that is allowed.
-    #[test]
+    #[tcptrace_tests::test]
     fn every_name_is_told_before_its_event() {
+        tcptrace_tests::ability::need_root();
         let root = root();
         let found = Namespaces::recorded([(7, &b"web"[..]), (8, b"db")].into_iter());
         let mut naming = Naming::new(true, false);
