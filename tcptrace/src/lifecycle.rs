@@ -5,10 +5,12 @@ mod conn;
 mod deadlines;
 mod decide;
 mod engine;
-pub mod row;
+pub mod missing;
+mod row;
 mod stays;
 mod store;
 mod stuck;
+mod subflows;
 mod survey;
 mod tell;
 

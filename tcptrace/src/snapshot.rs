@@ -203,6 +203,7 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
             released: false,
             merely_open: false,
             stalled: None,
+            multipath: socket.multipath,
         };
         Entry {
             boot_ns: found.at,
@@ -402,6 +403,7 @@ mod tests {
             is_request: false,
             interface: 0,
             progress: None,
+            multipath: None,
         }
     }
 

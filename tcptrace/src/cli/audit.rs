@@ -68,6 +68,7 @@ impl<S: Sink> Audited<S> {
 
     /// Has everything handed over that is left, and tells the sink what the audit comes to.
     pub(super) async fn finish(mut self, source: &mut Source) -> Result<S> {
+        source.look_for_missing(&mut self).await?;
         let margin = Duration::from_nanos(MARGIN_NS);
         let Some(audit) = &mut self.audit else {
             source.finish(&mut self.sink)?;
@@ -139,6 +140,10 @@ impl<S: Sink> Sink for Audited<S> {
 
     fn wants_survey(&mut self) -> bool {
         self.sink.wants_survey()
+    }
+
+    fn misses_sockets(&self, at_end: bool) -> bool {
+        self.sink.misses_sockets(at_end)
     }
 
     fn wants_scan(&mut self) -> bool {

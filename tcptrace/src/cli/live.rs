@@ -184,6 +184,11 @@ impl Sink for Both {
         self.recorder.as_mut().is_some_and(Sink::wants_survey)
     }
 
+    fn misses_sockets(&self, at_end: bool) -> bool {
+        let engine = self.view.follower.engine();
+        if at_end { engine.wants_last_survey() } else { engine.wants_survey() }
+    }
+
     fn wants_scan(&mut self) -> bool {
         self.view.follower.engine().wants_scan()
     }

@@ -24,6 +24,10 @@ use crate::existing::{Namespaces, are_all_visible};
 use crate::probe::{Feature, Options, Probe};
 use crate::trace::{Clocks, Head, Item, RecordedFeature};
 
+/// How long a survey at the end is waited for, and how often it is looked whether it is over.
+const LAST_SURVEY: Duration = Duration::from_secs(2);
+const LAST_LOOK: Duration = Duration::from_millis(50);
+
 /// Records taken from the ring buffer at a time.
 const BATCH: usize = 256;
 /// How often the slower loss counters are looked at.
@@ -59,6 +63,9 @@ pub(super) trait Sink {
         false
     }
 
+    /// Whether it wants to know which sockets are still there; `at_end`: before nothing more comes.
+    fn misses_sockets(&self, at_end: bool) -> bool;
+
     /// Whether it wants to know who holds which socket.
     fn wants_scan(&mut self) -> bool;
 
@@ -80,6 +87,8 @@ pub(super) struct Source {
     naming: Naming,
     /// The sockets whose bytes could bypass TCP when last looked at.
     in_sockmaps: BTreeSet<u64>,
+    /// Surveys that are over.
+    surveys: u64,
     existing: bool,
     /// Whether the kernel's counters are to be looked at; in which network namespace only, if it is not 0; and what looks.
     facts: bool,
@@ -109,6 +118,7 @@ impl Source {
             inquirer: Inquirer::new(options.filter),
             naming: Naming::new(names, processes),
             in_sockmaps: BTreeSet::new(),
+            surveys: 0,
             existing: existing && probe.knows_cookies(),
             facts,
             only: options.filter.netns,
@@ -240,6 +250,26 @@ impl Source {
         }
     }
 
+    /// Asks which sockets are still there, if the sink misses some, before nothing more comes. What one survey did not find
+    /// is gone only if the next one does not find it either.
+    pub(super) async fn look_for_missing(&mut self, sink: &mut impl Sink) -> Result<()> {
+        let now = boot_ns()?;
+        self.take_in(sink)?;
+        self.items.push(Item::Event(Event::Passed { at: now }));
+        self.hand_over(sink)?;
+        for is_first in [true, false] {
+            if !self.existing || !sink.misses_sockets(is_first) {
+                break;
+            }
+            self.inquirer.want_now(Question::Survey);
+            let (begun, before) = (Instant::now(), self.surveys);
+            while self.surveys == before && begun.elapsed() < LAST_SURVEY && !sink.is_over() {
+                self.follow(sink, tokio::time::sleep(LAST_LOOK)).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Hands over what is left.
     pub(super) fn finish(&mut self, sink: &mut impl Sink) -> Result<()> {
         self.probe.read_recursion();
@@ -358,6 +388,7 @@ impl Source {
     }
 
     fn push(&mut self, event: Event) {
+        self.surveys += u64::from(matches!(event, Event::SurveyEnded { .. }));
         self.naming.learn(&event, &mut self.inquirer, &mut self.items);
         self.items.push(Item::Event(event));
     }
@@ -386,6 +417,9 @@ impl Source {
         if self.existing && wants_survey {
             self.inquirer.want(Question::Survey);
             self.inquirer.want(Question::Scan);
+        }
+        if self.existing && sink.misses_sockets(false) {
+            self.inquirer.want(Question::Survey);
         }
         if let Some(counting) = &mut self.counting {
             if wants_survey {

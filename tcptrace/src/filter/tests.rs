@@ -383,6 +383,7 @@ fn who_has_a_stuck_socket_is_asked(#[case] holders: u32, #[case] other: Verdict)
         released: false,
         merely_open: false,
         stalled: None,
+        multipath: None,
     };
     let row = Row::Transition(Transition { new: State::CloseWait, stuck: Some(stuck), ..known() });
     assert_eq!(criteria("pid 8").decide(&row, &names()), Some(Verdict::Shown));
@@ -630,6 +631,7 @@ fn reports_do_not_wait(#[case] options: &str, #[case] row: Transition, #[case] s
         released: false,
         merely_open: false,
         stalled: None,
+        multipath: None,
     };
     let mut filter = Filter::new(criteria(options));
     let report = Row::Transition(Transition { old: row.new, stuck: Some(stuck), ..row });

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::audit::Finding;
 use crate::counters::Increase;
-use crate::event::Cause;
+use crate::event::{Cause, Multipath};
 use crate::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
 
 /// A duration in ns that says how much of it was seen.
@@ -112,7 +112,8 @@ pub struct Stuck {
     /// The state: one that waits for somebody, or [`State::Closed`] when the connection is over and its descriptor is
     /// still open.
     pub state: State,
-    /// How long; in [`State::Established`], for how long the peer has acknowledged nothing of what was written.
+    /// How long; in [`State::Established`], for how long the peer has acknowledged nothing of what was written, or for how
+    /// long the MPTCP connection has been seen in its state.
     pub age: Held,
     /// Who has a descriptor of it at this moment, and which: the first process, if there are several.
     pub holder: Option<(Task, u32)>,
@@ -128,6 +129,8 @@ pub struct Stuck {
     pub merely_open: bool,
     /// How far its data has come; `None` when nobody looked.
     pub stalled: Option<Stalled>,
+    /// The MPTCP connection of which it is known to be a subflow.
+    pub multipath: Option<Multipath>,
 }
 
 /// How far the data of a socket has come that stays in its state.

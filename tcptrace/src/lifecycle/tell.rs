@@ -150,6 +150,7 @@ impl Teller {
             released: false,
             merely_open: true,
             stalled: None,
+            multipath: None,
         }));
         Row::Connection(row)
     }

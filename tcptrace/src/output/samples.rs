@@ -1,11 +1,12 @@
 //! Rows that tests render.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::LazyLock;
 
 use crate::audit::{Compared, Counter, Finding, Verdict};
 use crate::counters::{Increase, Unseen};
-use crate::event::{Cause, Kept};
+use crate::event::{Cause, Kept, Multipath};
 use crate::existing::Timer;
 use crate::lifecycle::{Connection, Held, Identity, Loss, Owner, Reason, Stalled, Stay, Stuck, Totals, Transition};
 use crate::names::{Group, Names};
@@ -148,6 +149,7 @@ pub(crate) fn transitions() -> Vec<Transition> {
         Transition { stuck: Some(held_open()), ..waiting(State::CloseWait) },
         Transition { stuck: Some(Stuck { holders: Some(3), ..held_open() }), ..waiting(State::CloseWait) },
         Transition { stuck: Some(never_accepted()), ..waiting(State::CloseWait) },
+        Transition { stuck: Some(Stuck { multipath: Some(multipath()), ..held_open() }), ..waiting(State::CloseWait) },
         Transition {
             stuck: Some(lingering()),
             reason: Some(Reason::End(End::ResetReceived)),
@@ -183,7 +185,13 @@ pub(crate) fn held_open() -> Stuck {
         released: false,
         merely_open: false,
         stalled: Some(Stalled { unacked: 4_321, bytes_since: 0 }),
+        multipath: None,
     }
+}
+
+/// What `ss -M` shows as token:1a0e7afa.
+fn multipath() -> Multipath {
+    Multipath { token: NonZeroU32::new(0x1a0e_7afa), state: Some(State::CloseWait) }
 }
 
 /// In CLOSE_WAIT, because nginx does not accept it.
@@ -353,6 +361,7 @@ pub(crate) fn sockets() -> Vec<Entry> {
         },
         Entry { kept: Kept::Queued, state: State::CloseWait, stay: never_accepted(), ..base },
         Entry { kept: Kept::Queued, state: State::SynRecv, ..base },
+        Entry { stay: Stuck { multipath: Some(multipath()), ..socket().stay }, ..socket() },
         Entry {
             identity: Identity { tuple: tuple("[fe80::1]:45678", "[fe80::2]:443"), ..identity() },
             interface: 2,

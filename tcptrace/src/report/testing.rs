@@ -60,6 +60,7 @@ pub(super) fn open(connection: Connection, state: State, age: Held) -> Connectio
         released: false,
         merely_open: true,
         stalled: None,
+        multipath: None,
     };
     Connection { end: End::Unknown, stuck: Some(Box::new(stuck)), ..connection }
 }

@@ -225,6 +225,7 @@ mod tests {
             released: false,
             merely_open: true,
             stalled: None,
+            multipath: None,
         };
         assert_eq!(shown(&Connection { stuck: Some(Box::new(stuck)), ..lived(Some(10), 30, stays) }), expected);
     }

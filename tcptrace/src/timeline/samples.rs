@@ -79,6 +79,7 @@ pub(super) fn stuck() -> Connection {
             released: false,
             merely_open: false,
             stalled: None,
+            multipath: None,
         })),
         ..connection()
     }

@@ -3,6 +3,7 @@ mod ending;
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 
 use proptest::prelude::*;
 use rstest::rstest;
@@ -14,7 +15,8 @@ use super::*;
 use crate::audit::{Compared, Counter, Finding, Verdict};
 use crate::counters::Sample;
 use crate::event::{
-    Birth, Cause, Change, EndFacts, Flags, Flow, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
+    Birth, Cause, Change, EndFacts, Flags, Flow, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, Multipath,
+    ResetReason, Subflow,
 };
 use crate::lifecycle::Totals;
 use crate::tcp::{Comm, State, Task, Tuple};
@@ -200,6 +202,8 @@ fn events() -> impl Strategy<Value = Event> {
         (times(), ids(), any::<(u64, u64, u32)>()).prop_map(|(at, id, (acked, received, unacked))| {
             Event::Flow(Flow { at, id, acked, received, unacked })
         }),
+        (times(), ids(), any::<Option<NonZeroU32>>(), prop::option::of(states()))
+            .prop_map(|(at, id, token, state)| { Event::Subflow(Subflow { at, id, of: Multipath { token, state } }) }),
         (times(), ids(), reasons()).prop_map(|(at, id, reason)| Event::ResetSent { at, id, reason }),
         (times(), ids()).prop_map(|(at, id)| Event::ResetReceived { at, id }),
         (times(), ids()).prop_map(|(at, id)| Event::Bypassing { at, id }),

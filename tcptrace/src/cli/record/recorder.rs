@@ -444,6 +444,10 @@ impl Sink for Recorder {
         std::mem::take(&mut self.wants_survey)
     }
 
+    fn misses_sockets(&self, _: bool) -> bool {
+        false
+    }
+
     fn wants_scan(&mut self) -> bool {
         self.unowned.wants_scan()
     }

@@ -135,6 +135,9 @@ pub static SOCKET_FIELDS: &[Field<Entry>] = &[
     Field::UNIT,
     Field::LISTENER_PID,
     Field::LISTENER_COMM,
+    Field::MPTCP_SUBFLOW,
+    Field::MPTCP_TOKEN,
+    Field::MPTCP_STATE,
 ];
 
 /// The fields of a count.

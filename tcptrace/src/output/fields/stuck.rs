@@ -1,7 +1,8 @@
 //! The fields that say what is known of a socket that is stuck.
 
+use crate::event::Multipath;
 use crate::lifecycle::Stuck;
-use crate::tcp::Task;
+use crate::tcp::{State, Task};
 
 use super::{Field, Shape, Value, name};
 
@@ -87,6 +88,34 @@ impl<R: MayBeStuck> Field<R> {
               nobody looked.",
         value: |row, _| Value::number(row.stuck().and_then(|stuck| Some(stuck.stalled?.bytes_since))),
     };
+    pub(super) const MPTCP_SUBFLOW: Self = Self {
+        name: "mptcp_subflow",
+        unit: "",
+        shape: Shape::Bool,
+        doc: "Whether it is known to be a subflow of an MPTCP connection, or of an MPTCP listener; null when nobody looked.",
+        value: |row, _| row.stuck().map_or(Value::Null, |stuck| Value::Bool(stuck.multipath.is_some())),
+    };
+    pub(super) const MPTCP_TOKEN: Self = Self {
+        name: "mptcp_token",
+        unit: "",
+        shape: Shape::Hex,
+        doc: "The token of that MPTCP connection on this host, as ss -M shows it; null when unknown, or when there is none.",
+        value: |row, _| {
+            multipath(row).and_then(|it| it.token).map_or(Value::Null, |token| Value::Hex(token.get().into()))
+        },
+    };
+    pub(super) const MPTCP_STATE: Self = Self {
+        name: "mptcp_state",
+        unit: "",
+        shape: Shape::Word,
+        doc: "The state of that MPTCP connection itself, which can differ from the states of its subflows; null when \
+              unknown, or when there is none.",
+        value: |row, _| Value::word(multipath(row).and_then(|it| it.state).map(State::as_str)),
+    };
+}
+
+fn multipath(row: &impl MayBeStuck) -> Option<Multipath> {
+    row.stuck()?.multipath
 }
 
 fn holder(row: &impl MayBeStuck) -> Option<&(Task, u32)> {

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use crate::event::Kept;
+use crate::event::{Kept, Multipath};
 use crate::lifecycle::{Connection, Owner, Reason, Stuck, Transition};
 use crate::output::sanitise;
 use crate::snapshot::{By, Count, Entry, Shares};
@@ -27,6 +27,7 @@ pub(super) fn transition(to: &mut Vec<u8>, row: &Transition) {
             true => unacknowledged(to, stuck),
             false => who_has_it(to, stuck),
         }
+        multipath(to, stuck);
     }
 }
 
@@ -35,6 +36,7 @@ pub(super) fn connection(to: &mut Vec<u8>, row: &Connection) {
     closed_by(to, row.identity.owner.as_ref(), row.closed_by.as_ref());
     if let Some(stuck) = &row.stuck {
         who_has_it(to, stuck);
+        multipath(to, stuck);
     }
 }
 
@@ -51,6 +53,7 @@ pub(super) fn socket(to: &mut Vec<u8>, row: &Entry) {
     if let Some((_, fd)) = row.stay.holder {
         descriptors(to, fd, row.stay.holders);
     }
+    multipath(to, &row.stay);
 }
 
 /// Writes the note of a count by owner or by end.
@@ -100,6 +103,22 @@ fn unacknowledged(to: &mut Vec<u8>, stuck: &Stuck) {
     if let Some(bytes) = stuck.stalled.map(|stalled| stalled.unacked).filter(|bytes| *bytes > 0) {
         comma(to);
         let _ = write!(to, "{bytes} bytes not acknowledged");
+    }
+}
+
+/// `MPTCP subflow of 1a0e7afa in CLOSE_WAIT`.
+fn multipath(to: &mut Vec<u8>, stuck: &Stuck) {
+    let Some(Multipath { token, state }) = stuck.multipath else { return };
+    comma(to);
+    if state == Some(State::Listen) {
+        return add(to, "MPTCP listener");
+    }
+    add(to, "MPTCP subflow");
+    if let Some(token) = token {
+        let _ = write!(to, " of {token:08x}");
+    }
+    if let Some(state) = state {
+        let _ = write!(to, " in {state}");
     }
 }
 
