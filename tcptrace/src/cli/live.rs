@@ -186,7 +186,8 @@ impl Sink for Both {
 
     fn misses_sockets(&self, at_end: bool) -> bool {
         let engine = self.view.follower.engine();
-        if at_end { engine.wants_last_survey() } else { engine.wants_survey() }
+        let recorder = self.recorder.as_ref().is_some_and(|recorder| recorder.misses_sockets(at_end));
+        recorder || if at_end { engine.wants_last_survey() } else { engine.wants_survey() }
     }
 
     fn wants_scan(&mut self) -> bool {

@@ -5,6 +5,7 @@ mod memory;
 mod names;
 mod progress;
 mod recorder;
+mod unanswered;
 mod unowned;
 
 use std::ffi::OsString;

@@ -75,9 +75,8 @@ impl Engine {
 
     /// For how long sockets have waited for an answer to their FIN.
     fn unanswered(&self) -> impl Iterator<Item = u64> {
-        let since = |conn: &Conn| conn.since().or(conn.at_least_since()).unwrap_or(self.now);
         let unanswered = self.conns.iter().filter(|conn| is_unanswered(conn));
-        unanswered.map(move |conn| self.now.saturating_sub(since(conn)))
+        unanswered.map(|conn| self.teller.held(conn, self.now).known_ns().unwrap_or(0))
     }
 
     pub(super) fn look_for_missing(&mut self) {

@@ -30,7 +30,7 @@ fn connect(listener: &TcpListener) -> [End; 2] {
     [client, server]
 }
 
-/// Tokens and states of MPTCP connections by their local ends, in the words of `snapshot`.
+/// Tokens and states of MPTCP connections by both ends, in the words of `snapshot`.
 fn of_ss(net: &Namespace) -> BTreeMap<String, [Value; 2]> {
     let lines = net.run("ss", &["-ManiOH"]);
     let entry = |line: &str| {
@@ -40,9 +40,13 @@ fn of_ss(net: &Namespace) -> BTreeMap<String, [Value; 2]> {
             state => state.replace("WAIT-", "WAIT").replace('-', "_"),
         };
         let token = words.iter().find_map(|word| word.strip_prefix("token:"));
-        (words[3].to_owned(), [json!(state), json!(token)])
+        (format!("{} {}", words[3], words[4]), [json!(state), json!(token)])
     };
     lines.lines().map(entry).collect()
+}
+
+fn name(end: &End) -> String {
+    format!("{} {}", end.local, end.remote)
 }
 
 /// The process of a server leaves its MPTCP connection in CLOSE_WAIT, and every TCP socket of it is established.
@@ -60,7 +64,7 @@ fn its_own_state_is_told_with_its_subflows() {
     let row = tracer.row(&net, "a subflow of a connection in CLOSE_WAIT", is_it);
     assert_eq!([&row["old"], &row["mptcp_subflow"]], [&json!("ESTABLISHED"), &json!(true)], "{row}");
     assert_eq!([&row["holder_pid"], &row["fd"]], [&json!(std::process::id()), &json!(server.as_raw_fd())], "{row}");
-    assert_eq!(row["mptcp_token"], of_ss(&net)[&server.local.to_string()][1], "{row}");
+    assert_eq!(row["mptcp_token"], of_ss(&net)[&name(&server)][1], "{row}");
 
     let snapshot = ["snapshot", "--list", "--format", "json", "--netns", &net.inode().to_string()];
     let rows = run(&snapshot);
@@ -73,10 +77,10 @@ fn its_own_state_is_told_with_its_subflows() {
     let expected = of_ss(&net);
     assert_eq!(told(plain.local, plain.remote), [&json!(false), &Value::Null, &Value::Null]);
     for end in [&client, &server] {
-        let [state, token] = &expected[&end.local.to_string()];
+        let [state, token] = &expected[&name(end)];
         assert_eq!(told(end.local, end.remote), [&json!(true), state, token], "{expected:?}");
     }
-    assert_eq!(expected[&client.local.to_string()][0], "FIN_WAIT2", "nobody has read what it said");
+    assert_eq!(expected[&name(&client)][0], "FIN_WAIT2", "nobody has read what it said");
 }
 
 /// Once, nobody was known to listen: a walk through descriptors finds MPTCP's socket, and not its TCP socket.

@@ -12,6 +12,7 @@ use super::Rotate;
 use super::memory::{Memory, Written};
 use super::names::Names;
 use super::progress::Progress;
+use super::unanswered::Unanswered;
 use super::unowned::Unowned;
 use crate::audit::Finding;
 use crate::cli::source::Sink;
@@ -67,6 +68,7 @@ pub(in super::super) struct Recorder {
     is_stirred: bool,
     wants_survey: bool,
     unowned: Unowned,
+    unanswered: Unanswered,
     /// Events of sockets that were taken in, and those of them that came when the trace had ended already.
     events: u64,
     late: u64,
@@ -103,6 +105,7 @@ impl Recorder {
             is_stirred: false,
             wants_survey: false,
             unowned: Unowned::default(),
+            unanswered: Unanswered::default(),
             events: 0,
             late: 0,
             bytes: 0,
@@ -315,6 +318,7 @@ impl Recorder {
             self.events += u64::from(event.id().is_some());
             self.is_stirred = true;
             self.unowned.note(event);
+            self.unanswered.note(event);
         }
         if self.has_failed {
             let events = u64::from(event.id().is_some());
@@ -413,6 +417,7 @@ impl Sink for Recorder {
             }
         }
         self.unowned.sift(now);
+        self.unanswered.look(now);
         self.say_notices();
         if let Target::Memory(memory) = &mut self.target
             && memory.look(now)
@@ -437,15 +442,15 @@ impl Sink for Recorder {
         let flush = self.waiting_since.map(|since| since + FLUSH_NS);
         let progress = self.progress.as_ref().map(Progress::due_at);
         let look = if let Target::Memory(memory) = &self.target { memory.look_at() } else { None };
-        [flush, progress, look, self.unowned.sift_at].into_iter().flatten().min()
+        [flush, progress, look, self.unowned.sift_at, self.unanswered.look_at].into_iter().flatten().min()
     }
 
     fn wants_survey(&mut self) -> bool {
         std::mem::take(&mut self.wants_survey)
     }
 
-    fn misses_sockets(&self, _: bool) -> bool {
-        false
+    fn misses_sockets(&self, at_end: bool) -> bool {
+        self.unanswered.wants_survey(at_end)
     }
 
     fn wants_scan(&mut self) -> bool {
