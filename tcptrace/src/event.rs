@@ -471,7 +471,7 @@ pub enum Cause {
     /// More sockets than may be followed.
     Evicted,
     /// The kernel did not report the closing of a socket, or the FIN that came to an orphan, nor that it missed one: later
-    /// events of the socket prove it.
+    /// events of the socket prove it, or two surveys in a row that did not find it.
     Unreported,
 }
 
