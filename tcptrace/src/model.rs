@@ -13,3 +13,4 @@ pub mod sink;
 pub mod socket;
 pub mod stream;
 pub mod tcp;
+pub mod unanswered;

@@ -1,10 +1,11 @@
 //! Rows that tests render.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::LazyLock;
 
 use crate::model::counters::{Increase, Unseen};
-use crate::model::event::{Cause, Kept, Totals};
+use crate::model::event::{Cause, Kept, Multipath, Totals};
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
 use crate::model::names::{Group, Names};
 use crate::model::row::{
@@ -157,6 +158,10 @@ pub(crate) fn transitions() -> Vec<Transition> {
         },
         Transition { stuck: Some(Stuck::Waiting(never_accepted())), ..waiting(State::CloseWait) },
         Transition {
+            stuck: Some(Stuck::Waiting(Report { multipath: Some(multipath()), ..held_open() })),
+            ..waiting(State::CloseWait)
+        },
+        Transition {
             stuck: Some(Stuck::Waiting(lingering())),
             reason: Some(Reason::End(End::ResetReceived)),
             ..waiting(State::Closed)
@@ -185,7 +190,13 @@ pub(crate) fn held_open() -> Report {
         accepted: Some(true),
         listener: None,
         stalled: Some(Stalled { unacked: 4_321, bytes_since: 0 }),
+        multipath: None,
     }
+}
+
+/// What `ss -M` shows as token:1a0e7afa.
+fn multipath() -> Multipath {
+    Multipath { token: NonZeroU32::new(0x1a0e_7afa), state: Some(State::CloseWait) }
 }
 
 /// In CLOSE_WAIT, because nginx does not accept it.
@@ -319,6 +330,7 @@ fn socket() -> Entry {
         timer_left_ns: 0,
         retransmits: 0,
         inode: 4711,
+        multipath: None,
     }
 }
 
@@ -361,6 +373,7 @@ pub(crate) fn sockets() -> Vec<Entry> {
         },
         Entry { kept: Kept::Queued, state: State::CloseWait, age: AGE, listener: never_accepted().listener, ..base },
         Entry { kept: Kept::Queued, state: State::SynRecv, ..base },
+        Entry { multipath: Some(multipath()), ..socket() },
         Entry { identity: link_local(2), ..socket() },
     ]
 }

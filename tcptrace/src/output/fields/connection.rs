@@ -275,4 +275,7 @@ pub static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field::LISTENER_COMM,
     Field::BYTES_UNACKED,
     Field::BYTES_SINCE,
+    Field::MPTCP_SUBFLOW,
+    Field::MPTCP_TOKEN,
+    Field::MPTCP_STATE,
 ];

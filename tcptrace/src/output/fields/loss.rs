@@ -29,8 +29,8 @@ pub static LOSS_FIELDS: &[Field<Loss>] = &[
         doc: "Why: ring_full (events came faster than they were read), output_slow (the same, because nobody took the \
               output), recursion (the kernel did not run a program that was running already on that CPU), disk (full or \
               slow), damage (the trace is damaged, or files of it are missing), evicted (more sockets than --max-sockets), \
-              unreported (the kernel did not report the closing of a socket, as later events of the socket prove) or \
-              unknown (the trace is of a version that did not say).",
+              unreported (the kernel did not report the closing of a socket, as later events of the socket prove, or \
+              two surveys in a row that did not find it) or unknown (the trace is of a version that did not say).",
         value: |row, _| Value::Word(row.cause.as_str()),
     },
     Field {

@@ -1,9 +1,8 @@
-use std::collections::HashSet;
-
 use super::*;
 use crate::model::event::Cause;
 use crate::model::tcp::{Closer, End, OwnerSource, Side, State, TimeWaitEnd};
 use crate::study::report::TRACKED;
+use std::collections::HashSet;
 
 fn names<R>(fields: &[Field<R>]) -> Vec<&'static str> {
     fields.iter().map(|field| field.name).collect()
@@ -81,7 +80,8 @@ fn names_are_a_contract() {
     assert_eq!(names(CONNECTION_FIELDS).join(" "), connection);
     let socket = "event time boot_ns conn protocol family local remote netns netns_name state kept age_ns age_at_least \
                   time_wait_left_ns recv_queue send_queue timer timer_left_ns retransmits pid comm fd holders \
-                  owner_source inode uid cgroup cgroup_id container unit listener_pid listener_comm";
+                  owner_source inode uid cgroup cgroup_id container unit listener_pid listener_comm \
+                  mptcp_subflow mptcp_token mptcp_state";
     assert_eq!(names(SOCKET_FIELDS).join(" "), socket);
     let count = "event by state total held queued orphan mini pid comm listener_pid listener_comm local remote netns \
                  several_owners groups";
@@ -92,7 +92,8 @@ fn names_are_a_contract() {
     assert_eq!(names(AUDIT_FIELDS).join(" "), audit);
     let audited = "event time boot_ns namespaces gone unclear transitions lost lost_transitions unexplained";
     assert_eq!(names(AUDITED_FIELDS).join(" "), audited);
-    let stuck = "holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since";
+    let stuck = "holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since \
+                 mptcp_subflow mptcp_token mptcp_state";
     let figures = "event from to duration_ns events transitions lost lost_at_least damaged connections opened opened_per_second \
                    opened_peak_per_second opened_peak_time ended ended_per_second ended_peak_per_second \
                    ended_peak_time open incomplete failed reset counted bytes_sent bytes_received retransmits \
