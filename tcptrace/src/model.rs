@@ -14,3 +14,4 @@ pub mod sink;
 pub mod socket;
 pub mod stream;
 pub mod tcp;
+pub mod unanswered;

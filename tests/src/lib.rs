@@ -17,6 +17,7 @@ pub mod clock;
 pub mod faults;
 pub mod life;
 pub mod namespace;
+pub mod object;
 pub mod process;
 pub mod program;
 pub mod sockets;

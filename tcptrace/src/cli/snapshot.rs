@@ -9,7 +9,7 @@ use super::select::{FilterArgs, OutputArgs, warn_of_missing_groups};
 use super::view::undecided;
 use super::{Outcome, say};
 use crate::engine::filter::Verdict;
-use crate::kernel::{self, Answer, Coverage, Groups, Holders, Namespaces, Wanted};
+use crate::kernel::{self, Answer, Coverage, Groups, Holders, Multipaths, Namespaces, Wanted};
 use crate::live;
 use crate::model::criteria::{Criteria, Undecided};
 use crate::model::row::Entry;
@@ -68,25 +68,26 @@ struct Found {
 impl Found {
     /// `ages`: ask again for those whose age the kernel can tell.
     fn ask(namespaces: &Namespaces, criteria: &Criteria, ages: bool) -> Result<Self> {
-        let mut sockets = Vec::new();
-        let mut keep = |answer| {
-            if let Answer::Socket(socket) = answer {
-                sockets.push(socket);
-            }
+        let (mut sockets, mut multipaths) = (Vec::new(), Multipaths::default());
+        let mut keep = |answer| match answer {
+            Answer::Socket(socket) => sockets.push(socket),
+            Answer::Multipath(socket) => multipaths.note(&socket),
+            Answer::Namespace(_) => {}
         };
         // IPv4-mapped addresses are among those of IPv6.
         let ipv4 = criteria.ipv4 || !criteria.ipv6;
         let allocated = kernel::allocated();
-        let coverage = kernel::survey(namespaces, &criteria.netns, Wanted::All, ipv4, true, &mut keep)?;
+        let coverage = kernel::survey(namespaces, &criteria.netns, Wanted::AllAndPaths, ipv4, true, &mut keep)?;
         if ages && sockets.iter().any(snapshot::is_waiting) {
-            let mut keep = |answer| {
-                if let Answer::Socket(socket) = answer {
-                    sockets.push(socket);
-                }
+            let mut keep = |answer| match answer {
+                Answer::Socket(socket) => sockets.push(socket),
+                Answer::Multipath(socket) => multipaths.note(&socket),
+                Answer::Namespace(_) => {}
             };
             // What it cannot list now is known from before, but for the age.
             kernel::survey(namespaces, &criteria.netns, Wanted::Waiting, ipv4, true, &mut keep)?;
         }
+        sockets.iter_mut().for_each(|socket| socket.multipath = multipaths.of(socket));
         Ok(Self { sockets, coverage, allocated })
     }
 }

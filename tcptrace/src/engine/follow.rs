@@ -154,7 +154,14 @@ impl Follower {
 
     /// What the engine would like to know.
     pub fn wishes(&self) -> Wishes {
-        Wishes { deadline: self.engine.next_deadline(), scan: self.engine.wants_scan(), ..Wishes::default() }
+        let engine = &self.engine;
+        Wishes {
+            deadline: engine.next_deadline(),
+            missing: engine.wants_survey(),
+            missing_at_end: engine.wants_last_survey(),
+            scan: engine.wants_scan(),
+            ..Wishes::default()
+        }
     }
 
     /// What rows leave open.

@@ -5,9 +5,11 @@ mod conn;
 mod deadlines;
 mod decide;
 mod engine;
+mod missing;
 mod stays;
 mod store;
 mod stuck;
+mod subflows;
 mod survey;
 mod tell;
 

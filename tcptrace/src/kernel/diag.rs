@@ -16,7 +16,7 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::clock::clock_ns;
 use crate::model::socket::Socket;
-use wire::{Circumstances, MptcpRequest, Request, Step};
+use wire::{Circumstances, MptcpRequest, Of, Request, Step};
 
 /// The kernel answers in pieces of up to 32 KiB, however large this is.
 const BUFFER: usize = 64 * 1024;
@@ -26,6 +26,9 @@ const BUFFER: usize = 64 * 1024;
 pub enum Wanted {
     /// All of them, as little as the kernel gives.
     All,
+    /// All of them, and which are subflows of MPTCP connections: where there are any, the kernel locks each full socket for
+    /// that.
+    AllAndPaths,
     /// Those that a received segment has brought into a state that waits for somebody, with their [`Progress`](crate::model::socket::Progress): the kernel
     /// locks each of them for that.
     Waiting,
@@ -99,26 +102,23 @@ pub fn dump(
     let mut dump = Dump::default();
     let families = [(ipv4, "IPv4", libc::AF_INET), (ipv6, "IPv6", libc::AF_INET6)];
     for (_, family, number) in families.into_iter().filter(|(wanted, ..)| *wanted) {
-        let question = Question { netns, request: Request::new(number as u8, wanted) };
+        let question = Question { netns, protocol: Of::Tcp, request: Request::new(number as u8, wanted) };
         dump.interrupted |= question.ask(sink).map_err(|reason| DiagError { family, reason })?;
     }
     Ok(dump)
 }
 
-/// Hands over the inode number of every socket of MPTCP in the calling thread's network namespace that a process holds.
-/// Its TCP sockets, the subflows, have the same one (`mptcp_subflow_create_socket` in `net/mptcp/subflow.c`), and no
-/// descriptor leads to them. Where the kernel knows no MPTCP, or does not list it, there are none.
-pub fn mptcp(sink: &mut dyn FnMut(u32)) {
+/// Hands over every socket of MPTCP in the calling thread's network namespace, with its token and its own state. If a
+/// process holds it, its TCP sockets, the subflows, have the same inode number (`mptcp_subflow_create_socket` in
+/// `net/mptcp/subflow.c`), and no descriptor leads to them. Where the kernel knows no MPTCP, or does not list it, there
+/// are none.
+pub fn mptcp(netns: Option<u32>, sink: &mut dyn FnMut(Socket)) {
     if IS_MPTCP_MISSING.load(Ordering::Relaxed) {
         return;
     }
     for family in [libc::AF_INET, libc::AF_INET6] {
-        let question = Question { netns: None, request: MptcpRequest::new(family as u8) };
-        match question.ask(&mut |socket| {
-            if socket.inode != 0 {
-                sink(socket.inode);
-            }
-        }) {
+        let question = Question { netns, protocol: Of::Mptcp, request: MptcpRequest::new(family as u8) };
+        match question.ask(sink) {
             // Every question would have the kernel look for the module.
             Err(Reason::Kernel(Errno::ENOENT | Errno::EINVAL)) => IS_MPTCP_MISSING.store(true, Ordering::Relaxed),
             Err(reason) => log::debug!("cannot list sockets of MPTCP: {reason}"),
@@ -131,6 +131,7 @@ static IS_MPTCP_MISSING: AtomicBool = AtomicBool::new(false);
 
 struct Question<R> {
     netns: Option<u32>,
+    protocol: Of,
     request: R,
 }
 
@@ -143,7 +144,8 @@ impl<R: IntoBytes + Immutable> Question<R> {
         let mut step = Step::default();
         while !step.done {
             let piece = receive(&kernel, &mut buffer)?;
-            wire::parse(piece, &Circumstances { at: boot_ns()?, netns: self.netns }, &mut step, sink)?;
+            let about = Circumstances { at: boot_ns()?, netns: self.netns, protocol: self.protocol };
+            wire::parse(piece, &about, &mut step, sink)?;
         }
         Ok(step.interrupted)
     }

@@ -1,12 +1,13 @@
 //! Every TCP socket of every network namespace.
 
-use crate::model::socket::Socket;
 use std::collections::BTreeSet;
 
 use nix::libc;
 
-use super::diag::{DiagError, Dump, Wanted, dump};
+use super::diag::{DiagError, Dump, Wanted, dump, mptcp};
 use super::namespaces::{Namespace, Namespaces};
+use crate::model::socket::Socket;
+use crate::model::tcp::State;
 
 /// What was seen and what was not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +47,8 @@ impl Coverage {
 pub enum Answer {
     /// There is this socket.
     Socket(Socket),
+    /// There is this socket of MPTCP. Those of a namespace come before its TCP sockets, if paths are wanted.
+    Multipath(Socket),
     /// Every socket of this network namespace was given.
     Namespace(u32),
 }
@@ -117,9 +120,10 @@ impl Survey<'_> {
     }
 
     fn dump(&mut self, inode: Option<u32>) -> Result<Dump, DiagError> {
-        let Self { wanted, ipv4, ipv6, sink, coverage, .. } = self;
+        let wanted = self.wanted_here(inode);
+        let Self { ipv4, ipv6, sink, coverage, .. } = self;
         let mut indexes = BTreeSet::new();
-        let result = dump(inode, *wanted, *ipv4, *ipv6, &mut |socket| {
+        let result = dump(inode, wanted, *ipv4, *ipv6, &mut |socket| {
             if socket.found.interface != 0 {
                 indexes.insert(socket.found.interface);
             }
@@ -129,6 +133,19 @@ impl Survey<'_> {
         let interface = |index| Interface { netns: inode, index, name: name_of(index) };
         coverage.interfaces.extend(indexes.into_iter().map(interface));
         result
+    }
+
+    /// What to ask of TCP's sockets, after MPTCP's were asked for. A listener is known by its inode number.
+    fn wanted_here(&mut self, inode: Option<u32>) -> Wanted {
+        if self.wanted != Wanted::AllAndPaths {
+            return self.wanted;
+        }
+        let (sink, mut has_connections) = (&mut self.sink, false);
+        mptcp(inode, &mut |socket| {
+            has_connections |= socket.found.state != State::Listen;
+            sink(Answer::Multipath(socket));
+        });
+        if has_connections { Wanted::AllAndPaths } else { Wanted::All }
     }
 
     fn finish(&mut self, inode: u32, dump: Dump) {
@@ -225,7 +242,7 @@ mod tests {
         assert!(coverage.namespaces.contains(&named.inode()));
         let whole = answers.iter().filter_map(|answer| match answer {
             Answer::Namespace(inode) => Some(*inode),
-            Answer::Socket(_) => None,
+            Answer::Socket(_) | Answer::Multipath(_) => None,
         });
         assert!(whole.eq(coverage.namespaces));
     }

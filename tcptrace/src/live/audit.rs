@@ -69,6 +69,7 @@ impl<S: Sink> Audited<S> {
     /// # Errors
     /// What the sink returns, or when the kernel's counters cannot be read.
     pub async fn finish(mut self, source: &mut Source) -> Result<S> {
+        source.look_for_missing(&mut self).await?;
         let margin = Duration::from_nanos(MARGIN_NS);
         let Some(audit) = &mut self.audit else {
             source.finish(&mut self.sink)?;

@@ -7,8 +7,8 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::clock::boot_ns;
 use crate::kernel::probe::{self, Probe, Scan};
-use crate::kernel::{self, Namespaces, Wanted};
-use crate::model::event::{Event, Flow, Holder};
+use crate::kernel::{self, Multipaths, Namespaces, Wanted};
+use crate::model::event::{Event, Flow, Holder, Subflow};
 use crate::model::socket::{Progress, Socket};
 
 /// Events handed over at a time.
@@ -79,6 +79,12 @@ impl Inquirer {
     /// Asks as soon as may be.
     pub(super) fn want(&mut self, question: Question) {
         self.wanted[question as usize] = true;
+    }
+
+    /// Asks as soon as nothing else is being asked.
+    pub(super) fn want_now(&mut self, question: Question) {
+        self.rested[question as usize] = Instant::now();
+        self.want(question);
     }
 
     /// How long nothing is to be asked; forever, if nothing is wanted, or before there is an answer to what is being asked.
@@ -159,7 +165,7 @@ impl Voice {
         self.sockets(Wanted::All, |voice, answer| match answer {
             // Its child inherits the cookie of a request that has become a connection in the meantime.
             kernel::Answer::Socket(socket) if !socket.is_request => voice.say(Event::Found(socket.found)),
-            kernel::Answer::Socket(_) => {}
+            kernel::Answer::Socket(_) | kernel::Answer::Multipath(_) => {}
             kernel::Answer::Namespace(netns) => voice.say(Event::Surveyed { at: boot_ns().unwrap_or(0), netns }),
         });
         self.end(|at| Event::SurveyEnded { at });
@@ -169,23 +175,23 @@ impl Voice {
         if let Err(error) = scan.run(|event| self.say(event)) {
             log::warn!("cannot look who has which socket: {error}");
         }
-        let subflows = self.mptcp_inodes();
-        if !subflows.is_empty() {
+        if let Some(subflows) = self.mptcp_inodes() {
             self.look_into_proc(|inode| subflows.contains(&inode));
         }
         self.tell_flows();
         self.end(|at| Event::ScanEnded { at });
     }
 
-    /// The inode numbers of sockets of MPTCP, which have descriptors for their subflows. A walk meets them, and passes
-    /// over them.
-    fn mptcp_inodes(&self) -> HashSet<u32> {
-        let mut inodes = HashSet::new();
+    /// The inode numbers of sockets of MPTCP that a process holds, which have descriptors for their subflows; `None` if
+    /// there is no MPTCP at all. A walk meets them, and passes over them.
+    fn mptcp_inodes(&self) -> Option<HashSet<u32>> {
+        let (mut inodes, mut are_there) = (HashSet::new(), false);
         let (only, own) = (self.filter.netns, Namespaces::own_namespace());
         let mut here = |netns: Option<u32>| {
             if only == 0 || netns == Some(only) {
-                kernel::mptcp(&mut |inode| {
-                    inodes.insert(inode);
+                kernel::mptcp(netns, &mut |socket| {
+                    are_there = true;
+                    inodes.extend((socket.inode != 0).then_some(socket.inode));
                 });
             }
         };
@@ -196,7 +202,7 @@ impl Voice {
                 here(Some(other.inode));
             }
         }
-        inodes
+        are_there.then_some(inodes)
     }
 
     /// The same as a walk, by inode numbers, where the kernel cannot walk.
@@ -207,19 +213,25 @@ impl Voice {
     }
 
     fn look_into_proc(&mut self, wanted: impl Fn(u32) -> bool) {
+        let (mut found_at, mut inodes) = (Vec::new(), HashSet::new());
+        let mut multipaths = Multipaths::default();
+        self.sockets(Wanted::AllAndPaths, |voice, answer| match answer {
+            kernel::Answer::Socket(socket) => {
+                if let Some(of) = multipaths.of(&socket) {
+                    voice.say(Event::Subflow(Subflow { at: socket.found.at, id: socket.found.id, of }));
+                }
+                if wanted(socket.inode) {
+                    found_at.push((socket.inode, socket.found));
+                    inodes.insert(socket.inode);
+                }
+            }
+            kernel::Answer::Multipath(socket) => multipaths.note(&socket),
+            kernel::Answer::Namespace(_) => {}
+        });
         if !kernel::are_all_visible() {
             // `/proc` numbers processes as nothing else does.
             return;
         }
-        let (mut found_at, mut inodes) = (Vec::new(), HashSet::new());
-        self.sockets(Wanted::All, |_, answer| {
-            if let kernel::Answer::Socket(Socket { found, inode, .. }) = answer
-                && wanted(inode)
-            {
-                found_at.push((inode, found));
-                inodes.insert(inode);
-            }
-        });
         match kernel::holders(|inode| inodes.contains(&inode), |_| false) {
             Ok(holders) => {
                 for (inode, found) in found_at {
@@ -257,7 +269,7 @@ impl Voice {
                     let (tuple, netns) = (&socket.found.tuple, socket.found.netns.unwrap_or(0));
                     filter.wants(netns, tuple.is_ipv4(), tuple.local_port, tuple.remote_port)
                 }
-                kernel::Answer::Namespace(_) => true,
+                kernel::Answer::Multipath(_) | kernel::Answer::Namespace(_) => true,
             };
             if passes {
                 each(self, answer);

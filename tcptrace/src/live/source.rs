@@ -26,6 +26,10 @@ use crate::model::feature::Feature;
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::{Clocks, Head, Item, RecordedFeature};
 
+/// How long a survey at the end is waited for, and how often it is looked whether it is over.
+const LAST_SURVEY: Duration = Duration::from_secs(2);
+const LAST_LOOK: Duration = Duration::from_millis(50);
+
 /// Records taken from the ring buffer at a time.
 const BATCH: usize = 256;
 /// How often the slower loss counters are looked at.
@@ -47,6 +51,8 @@ pub struct Source {
     naming: Naming,
     /// The sockets whose bytes could bypass TCP when last looked at.
     in_sockmaps: BTreeSet<u64>,
+    /// Surveys that are over.
+    surveys: u64,
     existing: bool,
     /// Whether the kernel's counters are to be looked at; in which network namespace only, if it is not 0; and what looks.
     facts: bool,
@@ -84,6 +90,7 @@ impl Source {
             inquirer: Inquirer::new(options.filter),
             naming: Naming::new(names, processes),
             in_sockmaps: BTreeSet::new(),
+            surveys: 0,
             existing: existing && probe.knows_cookies(),
             facts,
             only: options.filter.netns,
@@ -202,6 +209,27 @@ impl Source {
                 return Ok(None);
             }
         }
+    }
+
+    /// Asks which sockets are still there, if the sink misses some, before nothing more comes. What one survey did not find
+    /// is gone only if the next one does not find it either.
+    pub(super) async fn look_for_missing(&mut self, sink: &mut impl Sink) -> Result<()> {
+        let now = boot_ns()?;
+        self.take_in(sink)?;
+        self.items.push(Item::Event(Event::Passed { at: now }));
+        self.hand_over(sink)?;
+        for is_first in [true, false] {
+            let wishes = self.hear(sink);
+            if !self.existing || !(wishes.missing || is_first && wishes.missing_at_end) {
+                break;
+            }
+            self.inquirer.want_now(Question::Survey);
+            let (begun, before) = (Instant::now(), self.surveys);
+            while self.surveys == before && begun.elapsed() < LAST_SURVEY && !self.hear(sink).stop {
+                self.follow(sink, tokio::time::sleep(LAST_LOOK)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Hands over what is left.
@@ -332,6 +360,7 @@ impl Source {
     }
 
     fn push(&mut self, event: Event) {
+        self.surveys += u64::from(matches!(event, Event::SurveyEnded { .. }));
         self.naming.learn(&event, &mut self.inquirer, &mut self.items);
         self.items.push(Item::Event(event));
     }
@@ -356,11 +385,14 @@ impl Source {
 
     /// Asks what the sink would like to know, now or later.
     fn inquire(&mut self, sink: &mut impl Sink) -> Result<()> {
-        self.hear(sink);
+        let is_missing = self.hear(sink).missing;
         let wants_survey = std::mem::take(&mut self.asked.survey);
         if self.existing && wants_survey {
             self.inquirer.want(Question::Survey);
             self.inquirer.want(Question::Scan);
+        }
+        if self.existing && is_missing {
+            self.inquirer.want(Question::Survey);
         }
         if let Some(counting) = &mut self.counting {
             if wants_survey {

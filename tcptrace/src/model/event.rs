@@ -2,6 +2,8 @@
 //!
 //! Times are in ns of `CLOCK_BOOTTIME`.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::tcp::{State, Task, Tuple};
@@ -81,6 +83,8 @@ pub enum Event {
     Holder(Holder),
     /// How far the data of a connection has come.
     Flow(Flow),
+    /// A socket carries data of an MPTCP connection.
+    Subflow(Subflow),
     /// The scan is over.
     ScanEnded {
         /// When.
@@ -158,6 +162,7 @@ impl Event {
             Self::Found(found) => found.at,
             Self::Holder(holder) => holder.found.at,
             Self::Flow(flow) => flow.at,
+            Self::Subflow(subflow) => subflow.at,
         }
     }
 }
@@ -176,6 +181,7 @@ impl Event {
             Self::Found(found) => Some(found.id),
             Self::Holder(holder) => Some(holder.found.id),
             Self::Flow(flow) => Some(flow.id),
+            Self::Subflow(subflow) => Some(subflow.id),
             Self::Started { .. }
             | Self::SurveyBegun { .. }
             | Self::Surveyed { .. }
@@ -284,6 +290,26 @@ pub struct Flow {
     pub received: u64,
     /// Bytes that its process has written, and the peer not acknowledged; a FIN among them.
     pub unacked: u32,
+}
+
+/// A TCP socket that is a subflow of an MPTCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subflow {
+    /// When it was found.
+    pub at: u64,
+    /// Which.
+    pub id: Id,
+    /// The MPTCP connection.
+    pub of: Multipath,
+}
+
+/// An MPTCP connection, as its subflows know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Multipath {
+    /// Its token on this host; a listener has none.
+    pub token: Option<NonZeroU32>,
+    /// Its own state, which need not be that of any subflow; `None` if its socket was not found.
+    pub state: Option<State>,
 }
 
 /// A process that has a descriptor of a socket.
@@ -471,7 +497,7 @@ pub enum Cause {
     /// More sockets than may be followed.
     Evicted,
     /// The kernel did not report the closing of a socket, or the FIN that came to an orphan, nor that it missed one: later
-    /// events of the socket prove it.
+    /// events of the socket prove it, or two surveys in a row that did not find it.
     Unreported,
     /// The kernel has counted what was neither seen nor counted as lost, as an audit has found.
     Unaccounted,

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::model::counters::Increase;
-use crate::model::event::{Cause, Kept, Totals};
+use crate::model::event::{Cause, Kept, Multipath, Totals};
 use crate::model::finding::Finding;
 use crate::model::socket::{Holding, Timer};
 use crate::model::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple, scoped};
@@ -304,4 +304,6 @@ pub struct Entry {
     pub retransmits: u8,
     /// Its number in `/proc/PID/fd`; 0 when it has none.
     pub inode: u32,
+    /// The MPTCP connection of which it is a subflow.
+    pub multipath: Option<Multipath>,
 }

@@ -34,6 +34,10 @@ pub struct Wishes {
     pub settle_by: Option<u64>,
     /// It asks which sockets there are, and for everything that the kernel has counted.
     pub survey: bool,
+    /// It asks which sockets are still there, until it is told of the survey that answers.
+    pub missing: bool,
+    /// The same, where nothing more comes.
+    pub missing_at_end: bool,
     /// It asks who holds which socket.
     pub scan: bool,
     /// It takes no more.
@@ -51,6 +55,8 @@ impl Wishes {
             deadline: earliest(self.deadline, other.deadline),
             settle_by: earliest(self.settle_by, other.settle_by),
             survey: self.survey || other.survey,
+            missing: self.missing || other.missing,
+            missing_at_end: self.missing_at_end || other.missing_at_end,
             scan: self.scan || other.scan,
             stop: self.stop || other.stop,
             blocked: self.blocked + other.blocked,
@@ -64,12 +70,20 @@ mod tests {
 
     #[test]
     fn two_sinks() {
-        let one = Wishes { deadline: Some(5), survey: true, blocked: Duration::from_secs(1), ..Wishes::default() };
-        let other = Wishes { deadline: Some(3), settle_by: Some(9), scan: true, ..Wishes::default() };
+        let one = Wishes {
+            deadline: Some(5),
+            survey: true,
+            missing_at_end: true,
+            blocked: Duration::from_secs(1),
+            ..Wishes::default()
+        };
+        let other = Wishes { deadline: Some(3), settle_by: Some(9), missing: true, scan: true, ..Wishes::default() };
         let both = Wishes {
             deadline: Some(3),
             settle_by: Some(9),
             survey: true,
+            missing: true,
+            missing_at_end: true,
             scan: true,
             stop: false,
             blocked: Duration::from_secs(1),

@@ -1,6 +1,6 @@
 //! A socket as the kernel shows it when it is asked (`sock_diag`), and who has it.
 
-use super::event::Found;
+use super::event::{Found, Multipath};
 use super::tcp::Task;
 
 /// A socket, and what only an answer to this question shows of it.
@@ -24,6 +24,9 @@ pub struct Socket {
     pub is_request: bool,
     /// How far its data has come, if that was asked for and it is a full socket.
     pub progress: Option<Progress>,
+    /// The MPTCP connection of which it is a subflow, without its state: the kernel shows its token beside the progress,
+    /// up to 6.14 to those with `CAP_NET_ADMIN` only.
+    pub multipath: Option<Multipath>,
 }
 
 /// How far the data of a connection has come (`struct tcp_info`).
@@ -37,7 +40,7 @@ pub struct Progress {
     pub quiet_ms: u32,
 }
 
-const _: () = assert!(size_of::<Socket>() <= 176, "there can be a million of them");
+const _: () = assert!(size_of::<Socket>() <= 184, "there can be a million of them");
 
 /// The timer of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -206,6 +206,9 @@ mod tests {
         listener_comm STRING
         bytes_unacked INT64
         bytes_since INT64
+        mptcp_subflow BOOLEAN
+        mptcp_token STRING
+        mptcp_state STRING
         ");
     }
 }

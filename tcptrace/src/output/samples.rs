@@ -1,11 +1,12 @@
 //! Rows that tests render.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::LazyLock;
 
 use crate::model::counters::{Increase, Unseen};
 use crate::model::criteria::Undecided;
-use crate::model::event::{Cause, Kept, Totals};
+use crate::model::event::{Cause, Kept, Multipath, Totals};
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
 use crate::model::names::{Group, Names};
 use crate::model::row::{
@@ -158,6 +159,10 @@ pub(crate) fn transitions() -> Vec<Transition> {
         },
         Transition { stuck: Some(Stuck::Waiting(never_accepted())), ..waiting(State::CloseWait) },
         Transition {
+            stuck: Some(Stuck::Waiting(Report { multipath: Some(multipath()), ..held_open() })),
+            ..waiting(State::CloseWait)
+        },
+        Transition {
             stuck: Some(Stuck::Waiting(lingering())),
             reason: Some(Reason::End(End::ResetReceived)),
             ..waiting(State::Closed)
@@ -186,7 +191,13 @@ pub(crate) fn held_open() -> Report {
         accepted: Some(true),
         listener: None,
         stalled: Some(Stalled { unacked: 4_321, bytes_since: 0 }),
+        multipath: None,
     }
+}
+
+/// What `ss -M` shows as token:1a0e7afa.
+fn multipath() -> Multipath {
+    Multipath { token: NonZeroU32::new(0x1a0e_7afa), state: Some(State::CloseWait) }
 }
 
 /// In CLOSE_WAIT, because nginx does not accept it.
@@ -320,6 +331,7 @@ fn socket() -> Entry {
         timer_left_ns: 0,
         retransmits: 0,
         inode: 4711,
+        multipath: None,
     }
 }
 
@@ -362,6 +374,7 @@ pub(crate) fn sockets() -> Vec<Entry> {
         },
         Entry { kept: Kept::Queued, state: State::CloseWait, age: AGE, listener: never_accepted().listener, ..base },
         Entry { kept: Kept::Queued, state: State::SynRecv, ..base },
+        Entry { multipath: Some(multipath()), ..socket() },
         Entry { identity: link_local(2), ..socket() },
     ]
 }

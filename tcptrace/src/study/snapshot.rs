@@ -183,6 +183,7 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
             timer_left_ns: socket.timer_left_ns,
             retransmits: socket.retransmits,
             inode: socket.inode,
+            multipath: socket.multipath,
         }
     }
 
@@ -366,6 +367,7 @@ mod tests {
             retransmits: 0,
             is_request: false,
             progress: None,
+            multipath: None,
         }
     }
 

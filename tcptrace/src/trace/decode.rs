@@ -7,7 +7,9 @@ use serde::de::DeserializeOwned;
 use super::encode::Described;
 use super::wire::{self, Body, bit, end_bit, kind, socket_bit};
 use crate::model::counters::Sample;
-use crate::model::event::{Birth, Change, EndFacts, Event, Flow, Found, Holder, Id, Kept, Mini, Totals};
+use crate::model::event::{
+    Birth, Change, EndFacts, Event, Flow, Found, Holder, Id, Kept, Mini, Multipath, Subflow, Totals,
+};
 use crate::model::stream::Item;
 use crate::model::tcp::{Comm, Task, Tuple};
 
@@ -132,6 +134,12 @@ impl Decoder {
                 let wire::Flow { after, socket, acked, received, unacked } = read(body)?;
                 let (at, id) = (self.at(after)?, self.socket(socket)?.id);
                 Event::Flow(Flow { at, id, acked, received, unacked })
+            }
+            kind::SUBFLOW => {
+                let wire::Subflow { after, socket, token, state } = read(body)?;
+                let (at, id) = (self.at(after)?, self.socket(socket)?.id);
+                let state = state.map(|number| wire::state_from(number).ok_or(())).transpose().ok()?;
+                Event::Subflow(Subflow { at, id, of: Multipath { token, state } })
             }
             kind::LOST => {
                 let (mark, rest): (wire::Mark, _) = postcard::take_from_bytes(body).ok()?;

@@ -15,7 +15,7 @@ use zstd::zstd_safe::CParameter;
 
 use super::block::{BlockHead, LONGEST, MAGIC, VERSION, flag};
 use super::wire::{self, bit, kind, socket_bit};
-use crate::model::event::{Birth, Change, EndFacts, Event, Flow, Found, Id, Kept, Mini};
+use crate::model::event::{Birth, Change, EndFacts, Event, Flow, Found, Id, Kept, Mini, Multipath, Subflow};
 use crate::model::stream::Item;
 use crate::model::tcp::{Task, Tuple};
 
@@ -294,6 +294,12 @@ impl Encoder {
                 let socket = self.socket(&Mentioned::only(id));
                 let after = self.after(at);
                 self.record(kind::FLOW, &wire::Flow { after, socket, acked, received, unacked });
+            }
+            Event::Subflow(Subflow { id, of: Multipath { token, state }, .. }) => {
+                let socket = self.socket(&Mentioned::only(id));
+                let after = self.after(at);
+                let state = state.map(wire::state_to);
+                self.record(kind::SUBFLOW, &wire::Subflow { after, socket, token, state });
             }
             Event::Started { .. } => self.mark(kind::STARTED, at, 0),
             Event::SurveyBegun { .. } => self.mark(kind::SURVEY_BEGUN, at, 0),

@@ -3,6 +3,7 @@ mod ending;
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 
 use proptest::prelude::*;
 use rstest::rstest;
@@ -16,7 +17,7 @@ use crate::model::counters::Sample;
 use crate::model::criteria::Criteria;
 use crate::model::event::{
     Birth, Cause, Change, EndFacts, Event, Flags, Flow, Found, Holder, Id, Kept, KilledBy, Losses, Mini, MiniEvent,
-    ResetReason, Totals,
+    Multipath, ResetReason, Subflow, Totals,
 };
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
 use crate::model::row::Row;
@@ -213,6 +214,8 @@ fn events() -> impl Strategy<Value = Event> {
         (times(), ids(), any::<(u64, u64, u32)>()).prop_map(|(at, id, (acked, received, unacked))| {
             Event::Flow(Flow { at, id, acked, received, unacked })
         }),
+        (times(), ids(), any::<Option<NonZeroU32>>(), prop::option::of(states()))
+            .prop_map(|(at, id, token, state)| { Event::Subflow(Subflow { at, id, of: Multipath { token, state } }) }),
         (times(), ids(), reasons()).prop_map(|(at, id, reason)| Event::ResetSent { at, id, reason }),
         (times(), ids()).prop_map(|(at, id)| Event::ResetReceived { at, id }),
         (times(), ids()).prop_map(|(at, id)| Event::Bypassing { at, id }),

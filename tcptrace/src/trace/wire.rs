@@ -1,5 +1,7 @@
 //! The bodies of records. Their order and types are the format: add at the end of a body only, and never change one.
 
+use std::num::NonZeroU32;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::event::{Cause, EndFacts, Flags, KilledBy, MiniEvent, ResetReason};
@@ -105,10 +107,11 @@ pub(super) mod kind {
     pub(in super::super) const FLOW: u8 = 41;
     pub(in super::super) const PROCESS: u8 = 42;
     pub(in super::super) const INTERFACE: u8 = 43;
+    pub(in super::super) const SUBFLOW: u8 = 44;
 
     /// Whether a record of this kind is more than a description of what follows, or one of a later version.
     pub(in super::super) fn yields_item(kind: u8) -> bool {
-        matches!(kind, HEAD..=LOSSES | STARTED..=AUDIT | COUNTERS | ENDED | NAMES_ANEW | BYPASSING..=INTERFACE)
+        matches!(kind, HEAD..=LOSSES | STARTED..=AUDIT | COUNTERS | ENDED | NAMES_ANEW | BYPASSING..=SUBFLOW)
     }
 }
 
@@ -256,6 +259,14 @@ pub(super) struct Flow {
     pub(super) acked: u64,
     pub(super) received: u64,
     pub(super) unacked: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Subflow {
+    pub(super) after: i64,
+    pub(super) socket: u32,
+    pub(super) token: Option<NonZeroU32>,
+    pub(super) state: Option<u8>,
 }
 
 /// An event that concerns no socket, and a number whose meaning depends on the kind.

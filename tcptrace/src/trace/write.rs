@@ -4,6 +4,7 @@ mod memory;
 mod names;
 mod recorder;
 mod store;
+mod unanswered;
 mod unowned;
 
 pub use self::memory::{Memory, Written};

@@ -29,6 +29,7 @@ mod sockmap;
 mod stuck;
 mod time_wait;
 mod timeouts;
+mod unreported;
 mod witness;
 
 /// Starts a process that plays a part in a test: `TCPTRACE_TEST_ACTOR`, or what cargo built beside the test.

@@ -1,9 +1,12 @@
 //! Sockets of MPTCP, whose descriptors do not lead to the TCP sockets that are traced.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
+use tcptrace_tests::program::run;
 use tcptrace_tests::sockets::{accept, address};
 use tcptrace_tests::{End, Namespace, Tracer};
 
@@ -15,6 +18,69 @@ fn listen() -> TcpListener {
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bind it");
     socket.listen(8).expect("listen");
     socket.into()
+}
+
+/// Both ends of an established MPTCP connection.
+fn connect(listener: &TcpListener) -> [End; 2] {
+    let client = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).expect("a socket of MPTCP");
+    client.connect(&address(listener).into()).expect("connect");
+    let (client, server) = (End::from(client), accept(listener));
+    client.send(100);
+    server.receive(100);
+    [client, server]
+}
+
+/// Tokens and states of MPTCP connections by both ends, in the words of `snapshot`.
+fn of_ss(net: &Namespace) -> BTreeMap<String, [Value; 2]> {
+    let lines = net.run("ss", &["-ManiOH"]);
+    let entry = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let state = match words[0] {
+            "ESTAB" => "ESTABLISHED".to_owned(),
+            state => state.replace("WAIT-", "WAIT").replace('-', "_"),
+        };
+        let token = words.iter().find_map(|word| word.strip_prefix("token:"));
+        (format!("{} {}", words[3], words[4]), [json!(state), json!(token)])
+    };
+    lines.lines().map(entry).collect()
+}
+
+fn name(end: &End) -> String {
+    format!("{} {}", end.local, end.remote)
+}
+
+/// The process of a server leaves its MPTCP connection in CLOSE_WAIT, and every TCP socket of it is established.
+#[test]
+fn its_own_state_is_told_with_its_subflows() {
+    let net = Namespace::enter();
+    let tracer = Tracer::start_in(&net, &["watch", "--format", "json", "--report-stuck", "300ms"]);
+    let listener = listen();
+    let [mut client, server] = connect(&listener);
+    let plain = End::from(TcpStream::connect(address(&listener)).expect("connect"));
+    client.close();
+
+    let is_it =
+        |row: &Value| net.is_about(row, &server) && row["event"] == "stuck" && row["mptcp_state"] == "CLOSE_WAIT";
+    let row = tracer.row(&net, "a subflow of a connection in CLOSE_WAIT", is_it);
+    assert_eq!([&row["old"], &row["mptcp_subflow"]], [&json!("ESTABLISHED"), &json!(true)], "{row}");
+    assert_eq!([&row["holder_pid"], &row["fd"]], [&json!(std::process::id()), &json!(server.as_raw_fd())], "{row}");
+    assert_eq!(row["mptcp_token"], of_ss(&net)[&name(&server)][1], "{row}");
+
+    let snapshot = ["snapshot", "--list", "--format", "json", "--netns", &net.inode().to_string()];
+    let rows = run(&snapshot);
+    let rows: Vec<Value> = rows.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let told = |local: SocketAddr, remote: SocketAddr| {
+        let is_it = |row: &&Value| row["local"] == local.to_string() && row["remote"] == remote.to_string();
+        let row = rows.iter().find(is_it).expect("every socket is listed");
+        [&row["mptcp_subflow"], &row["mptcp_state"], &row["mptcp_token"]]
+    };
+    let expected = of_ss(&net);
+    assert_eq!(told(plain.local, plain.remote), [&json!(false), &Value::Null, &Value::Null]);
+    for end in [&client, &server] {
+        let [state, token] = &expected[&name(end)];
+        assert_eq!(told(end.local, end.remote), [&json!(true), state, token], "{expected:?}");
+    }
+    assert_eq!(expected[&name(&client)][0], "FIN_WAIT2", "nobody has read what it said");
 }
 
 /// Once, nobody was known to listen: a walk through descriptors finds MPTCP's socket, and not its TCP socket.

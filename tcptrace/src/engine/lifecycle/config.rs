@@ -56,6 +56,7 @@ pub struct Stats {
     pub followed: usize,
     /// Sockets forgotten because there were too many.
     pub evicted: u64,
-    /// Closings of sockets and FINs that were not reported, and not counted as lost either, as what came after them proves.
+    /// Closings of sockets and FINs that were not reported, and not counted as lost either, as what came after them proves,
+    /// or two surveys that did not find the socket.
     pub unreported: u64,
 }

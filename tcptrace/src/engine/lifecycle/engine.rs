@@ -8,6 +8,7 @@ use super::config::{Config, Stats};
 use super::conn::{Conn, MINI, Mark, progress};
 use super::deadlines::{Deadline, Deadlines};
 use super::decide::{self, Alternatives, Fate, ResetSent, Verdict};
+use super::missing::Missing;
 use super::store::{self, Place, Store};
 use super::stuck::Waiting;
 use super::survey::Inquiry;
@@ -49,6 +50,8 @@ pub struct Engine {
     pub(super) waiting: Waiting,
     /// What is being asked of the kernel.
     pub(super) inquiry: Inquiry,
+    /// What it did not find.
+    pub(super) missing: Missing,
     /// How many were forgotten that nothing was told of yet, and since when.
     forgotten: Option<(u64, u64)>,
     pub(super) now: u64,
@@ -97,6 +100,7 @@ impl Engine {
             deadlines: Deadlines::default(),
             waiting: Waiting::default(),
             inquiry: Inquiry::default(),
+            missing: Missing::default(),
             forgotten: None,
             now: 0,
             time_wait_ns: None,
@@ -119,7 +123,7 @@ impl Engine {
     pub fn next_deadline(&self) -> Option<u64> {
         let deadline = self.deadlines.next().map(|deadline| self.deadlines.in_boot_time(deadline.awake));
         let forgotten = self.forgotten.map(|(since, _)| since.saturating_add(FORGOTTEN_NS));
-        deadline.into_iter().chain(self.waiting.next_look()).chain(forgotten).min()
+        deadline.into_iter().chain(self.waiting.next_look()).chain(self.missing.next_look()).chain(forgotten).min()
     }
 
     /// Takes an event in, and puts out what follows from it.
@@ -134,13 +138,14 @@ impl Engine {
             Event::Change(change) => self.on_change(change, out),
             Event::Destroyed { at, id, shut, .. } => self.on_destroyed(*at, *id, *shut, out),
             Event::Accepted { id, task, .. } => self.on_accepted(*id, *task),
-            Event::SurveyBegun { at } => self.inquiry.survey_begins(*at),
+            Event::SurveyBegun { at } => self.on_survey_begun(*at),
             Event::Found(found) => self.on_found(found),
             Event::Surveyed { netns, .. } => self.inquiry.surveyed(*netns),
             Event::SurveyEnded { .. } => self.on_survey_ended(out),
             Event::ScanBegun { at } => self.on_scan_begun(*at),
             Event::Holder(holder) => self.on_holder(holder),
             Event::Flow(flow) => self.on_flow(flow),
+            Event::Subflow(subflow) => self.on_subflow(subflow),
             Event::ScanEnded { .. } => self.on_scan_ended(out),
             Event::ResetSent { at, id, reason } => self.on_reset_sent(*at, *id, *reason, out),
             Event::Bypassing { id, .. } => self.on_bypassing(*id),
@@ -165,6 +170,7 @@ impl Engine {
             self.on_deadline(deadline, out);
         }
         self.look_at_waiting(out);
+        self.look_for_missing();
     }
 
     /// Nothing more comes: puts out what was held back.
@@ -253,6 +259,7 @@ impl Engine {
             }
             self.teller.step(conn, change, out);
             self.waiting.attend(conn, &self.teller.config, self.now);
+            self.missing.attend(conn, self.now);
         }
         self.conns.touch(place);
         self.make_room(change.at);
@@ -465,6 +472,11 @@ impl Engine {
         self.end_mini(conn, mini, out);
     }
 
+    /// Whether the closing of a full socket is still to come, after an event of its mini-socket.
+    pub(super) fn is_closing(&self, key: u64) -> bool {
+        self.early.contains_key(&key)
+    }
+
     fn wait_for_closing(&mut self, key: u64, mini: &Mini) {
         if let Some(early) = self.early.get_mut(&key) {
             early.latest = Some(*mini);
@@ -592,7 +604,7 @@ impl Engine {
     }
 
     /// The connection is over.
-    fn end(&mut self, mut conn: Conn, at: u64, held: Held, ending: Ending, out: &mut Vec<Row>) {
+    pub(super) fn end(&mut self, mut conn: Conn, at: u64, held: Held, ending: Ending, out: &mut Vec<Row>) {
         let closer = conn.closer.unwrap_or_else(|| decide::closer_by(ending.end, conn.state));
         conn.closer = Some(closer);
         self.teller.put(&mut conn, at, State::Closed, held, Some(reason(ending)), out);

@@ -11,6 +11,7 @@ use foldhash::fast::FixedState;
 use super::config::Config;
 use super::conn::{Conn, Mark, is_unset};
 use super::engine::{Engine, key};
+use super::subflows::Subflows;
 use crate::model::event::{Flow, Holder};
 use crate::model::row::{Held, Report, Row, Stalled, Stuck};
 use crate::model::tcp::{Side, State, Task};
@@ -19,7 +20,7 @@ use crate::model::tcp::{Side, State, Task};
 const SETTLE_NS: u64 = 1_000_000_000;
 
 /// No socket is reported more often, however short the time that is asked for.
-const RESOLUTION_NS: u64 = 1_000_000;
+pub(super) const RESOLUTION_NS: u64 = 1_000_000;
 
 /// How long a report waits for a scan, if an earlier one has shown what there is to say.
 const PUNCTUAL_NS: u64 = 50_000_000;
@@ -56,6 +57,8 @@ pub(super) struct Waiting {
     scanned_at: Option<u64>,
     /// How far the data has come of sockets for which that matters.
     flows: HashMap<u64, Watched, FixedState>,
+    /// The subflows of MPTCP connections.
+    pub(super) subflows: Subflows,
     /// Listening sockets by namespace and port.
     listeners: HashMap<(Option<u32>, u16), Vec<u64>, FixedState>,
 }
@@ -118,7 +121,7 @@ impl Waiting {
 
     /// Notes a process that has a socket for which that matters.
     pub(super) fn note_holder(&mut self, key: u64, conn: &Conn, holder: &Holder) {
-        if waits(conn) || self.flows.contains_key(&key) {
+        if waits(conn) || self.flows.contains_key(&key) || self.subflows.waits(key) {
             self.found.entry(key).or_insert(((holder.task, holder.fd), 0)).1 += 1;
         }
     }
@@ -134,6 +137,7 @@ impl Waiting {
         self.holders = take(&mut self.found);
         self.scanned_at = Some(began);
         self.flows.retain(|_, watched| watched.last.at >= began);
+        self.subflows.scan_ends(began);
     }
 
     /// Who has a socket that has been in its state since then, if there has been a scan since.
@@ -348,7 +352,7 @@ impl Engine {
         }
     }
 
-    fn stuck(&self, conn: &Conn) -> Stuck {
+    pub(super) fn stuck(&self, conn: &Conn) -> Stuck {
         let key = conn.key();
         let accepted = conn.accepted.filter(|_| conn.side != Side::Client);
         let (holder, holders) =
@@ -359,6 +363,7 @@ impl Engine {
             accepted,
             listener: if accepted == Some(false) { self.listener_of(conn) } else { None },
             stalled: self.waiting.watched(key, conn.state).map(Watched::stalled),
+            multipath: self.waiting.subflows.of(key),
         })
     }
 
@@ -391,12 +396,16 @@ pub(crate) fn only_listener(ip: Ipv6Addr, listeners: &[(Ipv6Addr, Option<Task>)]
 
 /// Whether a socket waits for somebody, its process or the peer.
 fn waits(conn: &Conn) -> bool {
-    let is_waiting = match conn.state {
+    conn.over.is_some() || is_waiting(conn.state)
+}
+
+/// Whether it is a state in which something waits for its process or the peer.
+pub(super) fn is_waiting(state: State) -> bool {
+    match state {
         State::SynSent | State::SynRecv | State::CloseWait => true,
         State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => true,
         State::Closed | State::Listen | State::Established | State::TimeWait => false,
-    };
-    conn.over.is_some() || is_waiting
+    }
 }
 
 fn waits_since(conn: &Conn, beginning: u64) -> bool {
@@ -409,6 +418,6 @@ fn since(conn: &Conn) -> u64 {
 }
 
 /// What tells a stay in a state from others of the same socket.
-fn stay(conn: &Conn) -> u64 {
+pub(super) fn stay(conn: &Conn) -> u64 {
     conn.since().or(conn.at_least_since()).unwrap_or(conn.state as u64)
 }

@@ -21,7 +21,7 @@ use crate::model::tcp::{End, OwnerSource, State};
 pub const TIME_WAIT_NS: u64 = 60_000_000_000;
 
 /// A socket that began so shortly before the survey may have been between two of the kernel's tables.
-const UNSETTLED_NS: u64 = 100_000_000;
+pub(super) const UNSETTLED_NS: u64 = 100_000_000;
 
 /// What is being asked.
 #[derive(Debug, Default)]
@@ -37,27 +37,34 @@ pub(super) struct Inquiry {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Asked {
-    at: u64,
-    number: u32,
+pub(super) struct Asked {
+    pub(super) at: u64,
+    pub(super) number: u32,
+    /// How many gaps the stream had had.
+    pub(super) gaps: u32,
 }
 
 impl Inquiry {
-    pub(super) fn survey_begins(&mut self, at: u64) {
-        self.survey = Some(self.ask(at));
+    pub(super) fn survey_begins(&mut self, at: u64, gaps: u32) {
+        self.survey = Some(self.ask(at, gaps));
         self.namespaces.clear();
     }
 
-    fn ask(&mut self, at: u64) -> Asked {
+    fn ask(&mut self, at: u64, gaps: u32) -> Asked {
         if self.survey.is_none() && self.scan.is_none() {
             self.ended.clear();
         }
         self.number += 1;
-        Asked { at, number: self.number }
+        Asked { at, number: self.number, gaps }
     }
 
     pub(super) fn surveyed(&mut self, netns: u32) {
         self.namespaces.insert(netns);
+    }
+
+    /// Whether every socket of this namespace has been found.
+    pub(super) fn has_surveyed(&self, netns: u32) -> bool {
+        self.namespaces.contains(&netns)
     }
 
     /// A socket has ended: what an older answer says of it is no longer true.
@@ -80,6 +87,11 @@ impl Inquiry {
 }
 
 impl Engine {
+    pub(super) fn on_survey_begun(&mut self, at: u64) {
+        self.inquiry.survey_begins(at, self.teller.gaps);
+        self.missing.survey_begins();
+    }
+
     /// A socket was found.
     pub(super) fn on_found(&mut self, found: &Found) {
         let full = key(found.id);
@@ -110,6 +122,7 @@ impl Engine {
             self.deadlines.expect_end(&mut conn, found.at, due_ns);
         }
         self.waiting.attend(&conn, &self.teller.config, self.now);
+        self.missing.attend(&conn, self.now);
         self.keep(conn, found.at);
     }
 
@@ -131,6 +144,7 @@ impl Engine {
         conn.complete_tuple(&found.tuple);
         conn.complete_place(None, found.uid, found.cgroup);
         conn.complete_interface(found.interface);
+        self.missing.note_found(conn, found);
         if conn.gaps == gaps || blind_until.is_some_and(|blind| blind > asked.at) {
             return;
         }
@@ -157,11 +171,12 @@ impl Engine {
                 self.end_lost(key, asked.at, out);
             }
         }
+        self.end_missing(asked, out);
         self.inquiry.answered();
     }
 
     pub(super) fn on_scan_begun(&mut self, at: u64) {
-        self.inquiry.scan = Some(self.inquiry.ask(at));
+        self.inquiry.scan = Some(self.inquiry.ask(at, self.teller.gaps));
         self.waiting.scan_begins();
     }
 
@@ -207,6 +222,7 @@ impl Engine {
         self.waiting.scan_ends(asked.at);
         self.report_answered(asked.at, out);
         self.report_unacked(out);
+        self.report_multipaths(out);
         if self.teller.gaps > 0 && !self.teller.config.partial_scans {
             let is_gone = |conn: &&Conn| {
                 let closed_before = conn.since().is_none_or(|since| since < asked.at);

@@ -1,6 +1,7 @@
 //! The engine, case by case and at random.
 
 mod existing;
+mod missing;
 mod property;
 mod script;
 

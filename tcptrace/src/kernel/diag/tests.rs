@@ -212,7 +212,7 @@ fn families_are_listed_apart() {
 
 #[test]
 fn the_kernel_refuses_what_it_does_not_know() {
-    let question = Question { netns: None, request: Request::new(255, Wanted::All) };
+    let question = Question { netns: None, protocol: Of::Tcp, request: Request::new(255, Wanted::All) };
     assert_eq!(question.ask(&mut |_| {}), Err(Reason::Kernel(Errno::EINVAL)));
 }
 

@@ -1,6 +1,7 @@
 //! The question and its answer as bytes (`linux/netlink.h`, `linux/sock_diag.h`, `linux/inet_diag.h`).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -8,7 +9,7 @@ use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Reason, Wanted};
-use crate::model::event::{Found, Id, Kept};
+use crate::model::event::{Found, Id, Kept, Multipath};
 use crate::model::socket::{Progress, Socket, Timer};
 use crate::model::tcp::{State, Tuple};
 
@@ -29,6 +30,14 @@ const STATES: u32 = (1 << (NEW_SYN_RECV + 1)) - 1 - 1;
 
 /// `INET_DIAG_INFO`.
 const INFO: u16 = 2;
+
+/// `INET_DIAG_ULP_INFO`, since 5.5, beside `INET_DIAG_INFO` only; and what is in it.
+const ULP: u16 = 19;
+const ULP_NAME: u16 = 1;
+const ULP_MPTCP: u16 = 3;
+
+/// `MPTCP_SUBFLOW_ATTR_TOKEN_LOC`.
+const LOCAL_TOKEN: u16 = 2;
 
 /// `INET_DIAG_SHUTDOWN`: the attribute that every full socket has.
 const SHUTDOWN: u16 = 8;
@@ -106,6 +115,15 @@ pub(super) struct Circumstances {
     pub(super) at: u64,
     /// The network namespace.
     pub(super) netns: Option<u32>,
+    /// What was asked for.
+    pub(super) protocol: Of,
+}
+
+/// Whose sockets there are in an answer: what describes them differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    Tcp,
+    Mptcp,
 }
 
 /// How far the answer has come.
@@ -134,7 +152,7 @@ const REQUEST_PROTOCOL: u16 = 3;
 impl MptcpRequest {
     /// For every socket of MPTCP of an address family.
     pub(super) fn new(family: u8) -> Self {
-        let mut request = Request { protocol: 0, ..Request::new(family, Wanted::All) };
+        let mut request = Request { protocol: 0, extensions: 1 << (INFO - 1), ..Request::new(family, Wanted::All) };
         request.header.length = size_of::<Self>() as u32;
         let length = (size_of::<AttributeHeader>() + size_of::<u32>()) as u16;
         let attribute = AttributeHeader { length, kind: REQUEST_PROTOCOL };
@@ -162,7 +180,7 @@ impl Request {
 fn states(wanted: Wanted) -> u32 {
     use tcptrace_common::state::{CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK};
     let some: &[u8] = match wanted {
-        Wanted::All => return STATES,
+        Wanted::All | Wanted::AllAndPaths => return STATES,
         Wanted::Waiting => &[CLOSE_WAIT, CLOSING, FIN_WAIT2],
         Wanted::Flowing => &[ESTABLISHED, CLOSE_WAIT, FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK],
     };
@@ -235,7 +253,7 @@ fn complaint(body: &[u8]) -> Option<Reason> {
 /// `None` for what is not traced: another family, a pseudo state.
 fn socket(message: &Message, attributes: &[u8], about: &Circumstances) -> Option<Socket> {
     let state = State::from_kernel(if message.state == NEW_SYN_RECV { SYN_RECV } else { message.state })?;
-    let attributes = Attributes::read(attributes);
+    let attributes = Attributes::read(attributes, about.protocol);
     let timer_left_ns = u64::from(message.expires_ms) * 1_000_000;
     let timer = timer(message.timer);
     let is_mini = timer == Timer::TimeWait;
@@ -264,6 +282,10 @@ fn socket(message: &Message, attributes: &[u8], about: &Circumstances) -> Option
         retransmits: message.retransmits,
         is_request,
         progress: attributes.progress,
+        multipath: match about.protocol {
+            Of::Tcp => attributes.subflow_of,
+            Of::Mptcp => Some(Multipath { token: attributes.token, state: Some(state) }),
+        },
     })
 }
 
@@ -314,6 +336,20 @@ struct Attributes {
     is_full: bool,
     cgroup: Option<u64>,
     progress: Option<Progress>,
+    /// Of a TCP socket.
+    subflow_of: Option<Multipath>,
+    /// Of a socket of MPTCP.
+    token: Option<NonZeroU32>,
+}
+
+/// The beginning of `struct mptcp_info`.
+#[derive(FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct MptcpInfo {
+    numbers: [u8; 6],
+    padding: [u8; 2],
+    flags: u32,
+    token: u32,
 }
 
 /// The beginning of `struct tcp_info`.
@@ -337,19 +373,42 @@ impl TcpInfo {
 }
 
 impl Attributes {
-    fn read(mut bytes: &[u8]) -> Self {
+    fn read(bytes: &[u8], protocol: Of) -> Self {
         let mut attributes = Self::default();
-        while let Some((kind, value, rest)) = attribute(bytes) {
+        for (kind, value) in each(bytes) {
             match kind {
+                INFO if protocol == Of::Mptcp => attributes.token = mptcp_token(value),
                 INFO => attributes.progress = TcpInfo::read_from_prefix(value).ok().map(|(info, _)| info.progress()),
                 SHUTDOWN => attributes.is_full = true,
                 CGROUP_ID => attributes.cgroup = u64::read_from_bytes(value).ok(),
+                ULP => attributes.subflow_of = subflow_of(value),
                 _ => {}
             }
-            bytes = rest;
         }
         attributes
     }
+}
+
+/// A listener has no token: 0 stands for none.
+fn mptcp_token(info: &[u8]) -> Option<NonZeroU32> {
+    MptcpInfo::read_from_prefix(info).ok().and_then(|(info, _)| NonZeroU32::new(info.token))
+}
+
+/// What uses a TCP socket, if that is MPTCP. Of a listener the kernel shows no more than the name.
+fn subflow_of(ulp: &[u8]) -> Option<Multipath> {
+    let find = |bytes, wanted| each(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let name = find(ulp, ULP_NAME)?;
+    let token = find(ulp, ULP_MPTCP).and_then(|it| find(it, LOCAL_TOKEN)).and_then(|it| u32::read_from_bytes(it).ok());
+    name.starts_with(b"mptcp").then_some(Multipath { token: token.and_then(NonZeroU32::new), state: None })
+}
+
+/// Attributes and what they are worth, in order.
+fn each(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (kind, value, rest) = attribute(bytes)?;
+        bytes = rest;
+        Some((kind, value))
+    })
 }
 
 /// The first attribute, and what follows it.
@@ -369,7 +428,7 @@ mod tests {
 
     use super::*;
 
-    const ABOUT: Circumstances = Circumstances { at: 7, netns: Some(8) };
+    const ABOUT: Circumstances = Circumstances { at: 7, netns: Some(8), protocol: Of::Tcp };
 
     const CLOSE_WAIT: u8 = tcptrace_common::state::CLOSE_WAIT;
 
@@ -448,8 +507,31 @@ mod tests {
             retransmits: 2,
             is_request: false,
             progress: None,
+            multipath: None,
         };
         assert_eq!(socket, expected);
+    }
+
+    #[test]
+    fn a_subflow_says_so() {
+        let ulp = |info: &[u8]| attribute(ULP, &[attribute(ULP_NAME, b"mptcp\0"), info.to_vec()].concat());
+        let of = |attributes| only(&answer(&message(CLOSE_WAIT, 0, 77), &[attributes])).multipath;
+        let tokens = [attribute(1, &[9; 4]), attribute(LOCAL_TOKEN, &0x1a0e_7afa_u32.to_ne_bytes())].concat();
+        let nested = attribute(ULP_MPTCP | 0x8000, &tokens);
+        assert_eq!(of(ulp(&nested)), Some(Multipath { token: NonZeroU32::new(0x1a0e_7afa), state: None }));
+        assert_eq!(of(ulp(&[])), Some(Multipath { token: None, state: None }));
+        assert_eq!(of(attribute(ULP, &attribute(ULP_NAME, b"tls\0"))), None);
+    }
+
+    #[test]
+    fn a_socket_of_mptcp_has_its_token_and_state() {
+        let mut info = [0_u8; 80];
+        info[12..16].copy_from_slice(&0x1a0e_7afa_u32.to_ne_bytes());
+        let piece = answer(&message(CLOSE_WAIT, 0, 77), &[attribute(INFO, &info)]);
+        let (about, mut sockets) = (Circumstances { protocol: Of::Mptcp, ..ABOUT }, Vec::new());
+        parse(&piece, &about, &mut Step::default(), &mut |socket| sockets.push(socket)).expect("an answer");
+        let expected = Some(Multipath { token: NonZeroU32::new(0x1a0e_7afa), state: Some(State::CloseWait) });
+        assert_eq!(sockets[0].multipath, expected);
     }
 
     #[test]

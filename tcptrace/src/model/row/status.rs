@@ -1,5 +1,6 @@
 //! What has become of a connection: it has ended, it is open, or it has been in one state for too long.
 
+use crate::model::event::Multipath;
 use crate::model::row::Held;
 use crate::model::tcp::{End, State, Task, TimeWaitEnd};
 
@@ -21,7 +22,8 @@ pub enum Status {
     Waiting {
         /// The state that it is in.
         state: State,
-        /// How long; in [`State::Established`], for how long the peer has acknowledged nothing of what was written.
+        /// How long; in [`State::Established`], for how long the peer has acknowledged nothing of what was written, or for
+        /// how long the MPTCP connection has been seen in its state.
         age: Held,
         /// Who has it, and how far its data has come.
         report: Box<Report>,
@@ -149,6 +151,8 @@ pub struct Report {
     pub listener: Option<Task>,
     /// How far its data has come; `None` when nobody looked.
     pub stalled: Option<Stalled>,
+    /// The MPTCP connection of which it is known to be a subflow.
+    pub multipath: Option<Multipath>,
 }
 
 /// How far the data of a socket has come that stays in its state.

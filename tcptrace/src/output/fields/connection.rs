@@ -305,4 +305,7 @@ static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field::LISTENER_COMM,
     Field::BYTES_UNACKED,
     Field::BYTES_SINCE,
+    Field::MPTCP_SUBFLOW,
+    Field::MPTCP_TOKEN,
+    Field::MPTCP_STATE,
 ];

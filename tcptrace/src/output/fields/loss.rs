@@ -8,7 +8,8 @@ use super::{Field, Shape, Table, Value};
 pub(super) const CAUSES: &str = "Why: ring_full (events came faster than they were read), output_slow (the same, because nobody took the output), \
      recursion (the kernel did not run a program that was running already on that CPU), disk (full or slow), damage (the \
      trace is damaged, or files of it are missing), evicted (more sockets than --max-sockets), unreported (the kernel did not \
-     report the closing of a socket, as later events of the socket prove), unknown (the trace is of a version that did not \
+     report the closing of a socket, as later events of the socket prove, or two \
+     surveys in a row that did not find it), unknown (the trace is of a version that did not \
      say) or, only in the sums of report_loss and summary, unaccounted (an audit found that the kernel had counted more) or \
      filter_full (more rows waited for a filter to decide than are held back).";
 

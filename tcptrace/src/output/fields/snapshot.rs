@@ -1,7 +1,7 @@
 //! The fields of sockets as they are found, and of their counts.
 
 use super::{Field, Identified, MayBeStuck, Shape, Table, Value, name};
-use crate::model::event::Kept;
+use crate::model::event::{Kept, Multipath};
 use crate::model::row::{Entry, Identity, Report};
 use crate::model::tcp::{State, Task};
 use crate::study::snapshot::{Count, Shares};
@@ -146,6 +146,9 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
     Field::UNIT,
     Field::LISTENER_PID,
     Field::LISTENER_COMM,
+    Field::MPTCP_SUBFLOW,
+    Field::MPTCP_TOKEN,
+    Field::MPTCP_STATE,
 ];
 
 /// A count.
@@ -321,6 +324,14 @@ impl MayBeStuck for Entry {
 
     fn listener(&self) -> Option<&Task> {
         self.listener.as_ref()
+    }
+
+    fn is_subflow(&self) -> Option<bool> {
+        Some(self.multipath.is_some())
+    }
+
+    fn multipath(&self) -> Option<Multipath> {
+        self.multipath
     }
 }
 

@@ -1,7 +1,8 @@
 //! The fields that say what is known of a socket that is stuck.
 
+use crate::model::event::Multipath;
 use crate::model::row::Report;
-use crate::model::tcp::Task;
+use crate::model::tcp::{State, Task};
 
 use super::{Field, Shape, Value, name};
 
@@ -26,6 +27,16 @@ pub trait MayBeStuck {
     /// Who listens for it, if it was not accepted.
     fn listener(&self) -> Option<&Task> {
         self.report()?.listener.as_ref()
+    }
+
+    /// Whether it is known to be a subflow of an MPTCP connection; `None` when nobody looked.
+    fn is_subflow(&self) -> Option<bool> {
+        self.report().map(|report| report.multipath.is_some())
+    }
+
+    /// The MPTCP connection of which it is a subflow.
+    fn multipath(&self) -> Option<Multipath> {
+        self.report()?.multipath
     }
 }
 
@@ -103,5 +114,33 @@ impl<R: MayBeStuck> Field<R> {
         doc: "Bytes that were received, or acknowledged by the peer, since the first look at it in this state; null when \
               nobody looked.",
         value: |row, _| Value::number(row.report().and_then(|report| Some(report.stalled?.bytes_since))),
+    };
+    pub(super) const MPTCP_SUBFLOW: Self = Self {
+        name: "mptcp_subflow",
+        nullable: true,
+        unit: "",
+        shape: Shape::Bool,
+        doc: "Whether it is known to be a subflow of an MPTCP connection, or of an MPTCP listener; null when nobody looked.",
+        value: |row, _| row.is_subflow().map_or(Value::Null, Value::Bool),
+    };
+    pub(super) const MPTCP_TOKEN: Self = Self {
+        name: "mptcp_token",
+        nullable: true,
+        unit: "",
+        shape: Shape::Hex,
+        doc: "The token of that MPTCP connection on this host, as ss -M shows it; null when unknown, or when there is none.",
+        value: |row, _| {
+            let token = row.multipath().and_then(|it| it.token);
+            token.map_or(Value::Null, |token| Value::Hex(token.get().into()))
+        },
+    };
+    pub(super) const MPTCP_STATE: Self = Self {
+        name: "mptcp_state",
+        nullable: true,
+        unit: "",
+        shape: Shape::Word,
+        doc: "The state of that MPTCP connection itself, which can differ from the states of its subflows; null when \
+              unknown, or when there is none.",
+        value: |row, _| Value::word(row.multipath().and_then(|it| it.state).map(State::as_str)),
     };
 }

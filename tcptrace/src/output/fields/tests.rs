@@ -64,8 +64,8 @@ fn names_are_a_contract() {
     };
     let lines: Vec<String> = TABLES.iter().map(line).collect();
     insta::assert_snapshot!(lines.join("\n"), @"
-    watch: event time boot_ns conn protocol family local remote netns old new held_ns held_at_least pid tid comm uid cgroup owner_source side closer reason orphan netns_name cgroup_id container unit close_pid close_comm | holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since
-    connections: event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm complete netns_name cgroup_id container unit in_flight retransmits_unanswered reset_received | state age_ns age_at_least holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since
+    watch: event time boot_ns conn protocol family local remote netns old new held_ns held_at_least pid tid comm uid cgroup owner_source side closer reason orphan netns_name cgroup_id container unit close_pid close_comm | holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since mptcp_subflow mptcp_token mptcp_state
+    connections: event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm complete netns_name cgroup_id container unit in_flight retransmits_unanswered reset_received | state age_ns age_at_least holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since mptcp_subflow mptcp_token mptcp_state
     watch, connections: lost: event time boot_ns cause count
     watch, connections: counter: event time boot_ns netns netns_name counter increase over_ns what meaning
     watch, connections: audit: event time boot_ns netns netns_name counter seen expected difference within
@@ -73,7 +73,7 @@ fn names_are_a_contract() {
     watch, connections: audited: event time boot_ns namespaces gone unclear transitions lost lost_transitions unexplained
     watch, connections: summary: event seen events lost lost_at_least damaged followed filtered undecided undecided_shown exit
     snapshot: event by state total held queued orphan mini pid comm listener_pid listener_comm local remote netns several_owners groups
-    snapshot --list: event time boot_ns conn protocol family local remote netns netns_name state kept age_ns age_at_least time_wait_left_ns recv_queue send_queue timer timer_left_ns retransmits pid comm fd holders owner_source inode uid cgroup cgroup_id container unit listener_pid listener_comm
+    snapshot --list: event time boot_ns conn protocol family local remote netns netns_name state kept age_ns age_at_least time_wait_left_ns recv_queue send_queue timer timer_left_ns retransmits pid comm fd holders owner_source inode uid cgroup cgroup_id container unit listener_pid listener_comm mptcp_subflow mptcp_token mptcp_state
     check: event feature purpose available detail partial
     report: report: event from to duration_ns events transitions lost lost_at_least damaged connections opened opened_per_second opened_peak_per_second opened_peak_time ended ended_per_second ended_peak_per_second ended_peak_time open incomplete failed reset counted bytes_sent bytes_received retransmits closer_undecided
     report: report_host: event host

@@ -178,4 +178,7 @@ static STUCK_TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field::LISTENER_COMM,
     Field::BYTES_UNACKED,
     Field::BYTES_SINCE,
+    Field::MPTCP_SUBFLOW,
+    Field::MPTCP_TOKEN,
+    Field::MPTCP_STATE,
 ];

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use crate::model::event::Kept;
+use crate::model::event::{Kept, Multipath};
 use crate::model::row::{Connection, Entry, Owner, Reason, Report, Status, Stuck, Transition};
 use crate::model::tcp::{Closer, End, State, Task, TimeWaitEnd};
 use crate::output::sanitise;
@@ -28,6 +28,7 @@ pub(super) fn transition(to: &mut Vec<u8>, row: &Transition) {
         Some(Stuck::Waiting(report)) => who_has_it(to, row.new == State::Closed, report),
         Some(Stuck::Released { .. }) => released(to),
     }
+    multipath(to, row.stuck.as_ref().and_then(Stuck::report).and_then(|report| report.multipath));
 }
 
 /// Writes the note of a connection.
@@ -42,6 +43,7 @@ pub(super) fn connection(to: &mut Vec<u8>, row: &Connection) {
         Status::Unreleased { report, .. } => who_has_it(to, true, report),
         Status::Released { .. } => released(to),
     }
+    multipath(to, row.status.report().and_then(|report| report.multipath));
 }
 
 /// Writes the note of a socket that exists.
@@ -57,6 +59,7 @@ pub(super) fn socket(to: &mut Vec<u8>, row: &Entry) {
     if let Some(holding) = row.holding {
         descriptors(to, holding.fd, Some(holding.count));
     }
+    multipath(to, row.multipath);
 }
 
 /// Writes the note of a count by owner or by end.
@@ -110,6 +113,22 @@ fn unacknowledged(to: &mut Vec<u8>, report: &Report) {
     if let Some(bytes) = report.stalled.map(|stalled| stalled.unacked).filter(|bytes| *bytes > 0) {
         comma(to);
         let _ = write!(to, "{bytes} bytes not acknowledged");
+    }
+}
+
+/// `MPTCP subflow of 1a0e7afa in CLOSE_WAIT`.
+fn multipath(to: &mut Vec<u8>, of: Option<Multipath>) {
+    let Some(Multipath { token, state }) = of else { return };
+    comma(to);
+    if state == Some(State::Listen) {
+        return add(to, "MPTCP listener");
+    }
+    add(to, "MPTCP subflow");
+    if let Some(token) = token {
+        let _ = write!(to, " of {token:08x}");
+    }
+    if let Some(state) = state {
+        let _ = write!(to, " in {state}");
     }
 }
 

@@ -9,6 +9,7 @@ use nix::libc;
 
 use super::memory::{Memory, Written};
 use super::names::Names;
+use super::unanswered::Unanswered;
 use super::unowned::Unowned;
 use super::{End, Packed, Say, Store};
 use crate::model;
@@ -115,6 +116,7 @@ pub struct Recorder {
     is_stirred: bool,
     wants_survey: bool,
     unowned: Unowned,
+    unanswered: Unanswered,
     /// Events of sockets that were taken in, and those of them that came when the trace had ended already.
     events: u64,
     late: u64,
@@ -151,6 +153,7 @@ impl Recorder {
             is_stirred: false,
             wants_survey: false,
             unowned: Unowned::default(),
+            unanswered: Unanswered::default(),
             events: 0,
             late: 0,
             bytes: 0,
@@ -355,6 +358,7 @@ impl Recorder {
             self.events += u64::from(event.id().is_some());
             self.is_stirred = true;
             self.unowned.note(event);
+            self.unanswered.note(event);
         }
         if self.has_failed {
             let events = u64::from(event.id().is_some());
@@ -451,6 +455,7 @@ impl Sink for Recorder {
             }
         }
         self.unowned.sift(now);
+        self.unanswered.look(now);
         self.say_notices();
         if let Target::Memory(memory) = &mut self.target
             && memory.look(now)
@@ -466,8 +471,10 @@ impl Sink for Recorder {
         let is_closed = matches!(&self.target, Target::Files { store, .. } if store.is_closed());
         Wishes {
             deadline: Some(self.passed_at + if self.is_stirred { PASSED_NS } else { IDLE_NS }),
-            settle_by: [flush, look, self.unowned.sift_at].into_iter().flatten().min(),
+            settle_by: [flush, look, self.unowned.sift_at, self.unanswered.look_at].into_iter().flatten().min(),
             survey: std::mem::take(&mut self.wants_survey),
+            missing: self.unanswered.wants_survey(),
+            missing_at_end: self.unanswered.wants_last_survey(),
             scan: self.unowned.wants_scan(),
             stop: self.is_full || is_closed,
             ..Wishes::default()

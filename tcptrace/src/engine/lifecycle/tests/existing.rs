@@ -281,6 +281,20 @@ fn a_handshake_that_does_not_end() {
      1701 holder CLOSED task=7 fd=4; 1702 scan_end",
     &["stuck CLOSED ≥1201 unknown held_by=7:4 holders=1 accepted=true"]
 )]
+#[case::established_subflow_of_a_connection_in_close_wait(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 accepted task=7; 100 scan; 101 subflow ESTABLISHED; 102 scan_end;
+     500 scan; 501 subflow CLOSE_WAIT; 502 holder ESTABLISHED task=7 fd=4; 503 scan_end;
+     1600 scan; 1601 subflow CLOSE_WAIT; 1602 holder ESTABLISHED task=7 fd=4; 1603 scan_end;
+     1800 scan; 1801 subflow CLOSE_WAIT; 1802 scan_end; 3900 scan; 3901 subflow CLOSE_WAIT; 3902 scan_end;
+     4100 scan; 4102 scan_end",
+    &["stuck ESTABLISHED ≥1102 held_by=7:4 holders=1 accepted=true mptcp=CLOSE_WAIT",
+      "stuck ESTABLISHED ≥3401 holders=0 accepted=true mptcp=CLOSE_WAIT"]
+)]
+#[case::subflow_that_waits_itself(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 accepted task=7; 2 ESTABLISHED>CLOSE_WAIT sock; 1100 scan;
+     1101 subflow ESTABLISHED; 1102 scan_end",
+    &["stuck CLOSE_WAIT 1100 holders=0 accepted=true mptcp=ESTABLISHED"]
+)]
 fn stuck_rows(#[case] script: &str, #[case] expected: &[&str]) {
     assert_eq!(stuck(script), expected);
 }

@@ -158,6 +158,22 @@ fn run(events: &[Event], config: Config) -> Vec<Row> {
     rows
 }
 
+fn run_from(start: u64, events: &[Event]) -> Vec<Row> {
+    let mut engine = Engine::new(Config::default());
+    let mut rows = Vec::new();
+    engine.feed(&Event::Started { at: start }, &mut rows);
+    events.iter().for_each(|event| engine.feed(event, &mut rows));
+    rows
+}
+
+/// So that a survey finds sockets that have settled.
+const SLOWER: u64 = 1_000_000;
+
+fn slowed_down(life: &Life) -> Life {
+    let states = life.states.iter().map(|(state, since)| (*state, since * SLOWER)).collect();
+    Life { id: life.id, states, ended: life.ended * SLOWER }
+}
+
 fn transitions(rows: &[Row]) -> impl Iterator<Item = &Transition> {
     rows.iter().filter_map(|row| match row {
         Row::Transition(row) => Some(row),
@@ -361,6 +377,49 @@ proptest! {
         for life in lives.iter().filter(|life| life.found(first).is_some()) {
             prop_assert!(ended.contains(&number(life)), "{:?} was found, and never ended", life);
         }
+    }
+
+    /// Neither the end nor the destruction of some is reported, nor counted as lost; and a survey can pass over a socket.
+    #[test]
+    fn what_two_surveys_do_not_find_has_ended_and_nothing_else(
+        lives in lives(),
+        missing in prop::collection::vec(any::<bool>(), 12),
+        times in prop::collection::btree_set(START..START + 40_000, 0..12),
+        passed_over in prop::collection::vec(0_usize..24, 12),
+    ) {
+        // Mini-sockets end by their timer.
+        let lives: Vec<_> = lives.iter().filter(|it| it.length(State::TimeWait).is_none()).map(slowed_down).collect();
+        let is_missing = |life: &Life| missing[number(life) as usize - 1];
+        let mut events: Vec<_> = lives.iter().flat_map(|life| {
+            let mut own = life.events();
+            own.truncate(own.len() - usize::from(is_missing(life)));
+            own
+        }).collect();
+        let end = (START + 60_000) * SLOWER;
+        let asked = times.into_iter().map(|at| at * SLOWER).chain([end, end + SLOWER]);
+        for (index, at) in asked.enumerate() {
+            // Never the same one twice in a row: the even ones by one survey, the odd ones by the next.
+            let passed_over = Some(passed_over[index % 12]).filter(|number| number % 2 == index % 2);
+            let is_answer = |event: &Event| match event {
+                Event::Found(found) => Some(found.id.number() as usize) != passed_over,
+                _ => true,
+            };
+            events.extend(survey(&lives, at).into_iter().filter(is_answer));
+        }
+        events.sort_by_key(Event::at);
+        let rows = run_from(START * SLOWER - 1, &events);
+        let by_number = by_number(&lives);
+        assert_nothing_invented(&rows, &by_number)?;
+        let mut ended: Vec<_> = connections(&rows).map(|row| row.identity.conn).collect();
+        ended.sort_unstable();
+        prop_assert_eq!(ended, lives.iter().map(number).collect::<Vec<_>>(), "each life ends once");
+        for connection in connections(&rows) {
+            let life = by_number[&connection.identity.conn];
+            prop_assert_eq!(connection.complete, !is_missing(life), "{:?} of {:?}", connection, life);
+            prop_assert!(connection.boot_ns >= life.ended, "{:?} of {:?}", connection, life);
+        }
+        let losses = rows.iter().filter(|row| matches!(row, Row::Loss(loss) if loss.cause == Cause::Unreported));
+        prop_assert_eq!(losses.count(), lives.iter().filter(|life| is_missing(life)).count());
     }
 
     #[test]

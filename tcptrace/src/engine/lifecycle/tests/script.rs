@@ -4,16 +4,18 @@
 //! `OLD>NEW`, or `destroy`, `reset REASON`, `receive_reset`, `fin`, `rearmed SUBSTATE`, `expired SUBSTATE`,
 //! `killed SUBSTATE WHO`, `embryo`, `accepted task=PID`, `lost`, `suspended MS`, `advance`; for what is asked of the kernel
 //! `survey`, `found STATE [queued|orphan|mini=MS]`, `surveyed`, `survey_end`, `scan`, `holder STATE task=PID fd=N`,
-//! `flow acked=N received=N unacked=N`, `scan_end`. The words of a change set what the kernel
+//! `flow acked=N received=N unacked=N`, `subflow STATE` (of an MPTCP connection), `scan_end`. The words of a change set what the kernel
 //! shows: `dead done sock rcv snd`, `syn|silent` (it has sent something, or nothing), `task=PID`, and at the end
 //! `err= unread= retr= probes=`, `linger0 linger2 acked inflight ka ut`, `mini=FIN_WAIT2|TIME_WAIT|none`. With `rst` a
 //! reset follows at once.
 
 use std::net::Ipv6Addr;
+use std::num::NonZeroU32;
 
 use crate::engine::lifecycle::{Config, Engine};
 use crate::model::event::{
-    Birth, Cause, Change, EndFacts, Event, Flags, Flow, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason,
+    Birth, Cause, Change, EndFacts, Event, Flags, Flow, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, Multipath,
+    ResetReason, Subflow,
 };
 use crate::model::row::{Connection, Held, Report, Row, Stuck, Transition};
 use crate::model::tcp::{Comm, End, State, Task, Tuple};
@@ -44,6 +46,14 @@ pub(super) fn wants_scan(script: &str) -> bool {
     let mut rows = Vec::new();
     parse(script).iter().for_each(|event| engine.feed(event, &mut rows));
     engine.wants_scan()
+}
+
+/// Whether a survey is wanted at the end of a script.
+pub(super) fn wants_survey(script: &str) -> bool {
+    let mut engine = Engine::new(Config::default());
+    let mut rows = Vec::new();
+    parse(script).iter().for_each(|event| engine.feed(event, &mut rows));
+    engine.wants_survey()
 }
 
 /// The connections that are open at the end of a script.
@@ -127,6 +137,10 @@ fn event(line: &str) -> Event {
             let bytes = |word| number(&words, word).map_or(0, i64::unsigned_abs);
             let unacked = u32::try_from(bytes("unacked=")).expect("bytes");
             Event::Flow(Flow { at, id, acked: bytes("acked="), received: bytes("received="), unacked })
+        }
+        "subflow" => {
+            let of = Multipath { token: NonZeroU32::new(0xabc), state: Some(state(words[0])) };
+            Event::Subflow(Subflow { at, id, of })
         }
         "lost" => Event::Lost { at, cause: Cause::RingFull, events: 1 },
         "lost_to" => Event::Lost { at, cause: Cause::Unknown, events: 0 },
@@ -287,6 +301,7 @@ fn stuck_line(what: &str, row: &Transition, stuck: &Report) -> String {
     words.extend(stuck.holders.map(|holders| format!("holders={holders}")));
     words.extend(stuck.accepted.map(|accepted| format!("accepted={accepted}")));
     words.extend(stuck.listener.map(|task| format!("listener={}", task.pid)));
+    words.extend(stuck.multipath.and_then(|it| it.state).map(|state| format!("mptcp={state}")));
     words.extend(stuck.stalled.map(|it| format!("unacked={} since={}", it.unacked, it.bytes_since)));
     words.join(" ")
 }

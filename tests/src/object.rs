@@ -1,0 +1,78 @@
+//! The programs of the kernel side, some of which do nothing: as where the kernel runs none for a while.
+
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+/// `r0 = 0`, and `exit`.
+const ZERO: u64 = 0xb7;
+const EXIT: u64 = 0x95;
+/// `if r0 == 0 goto +N`, without N.
+const IF_ZERO: u64 = 0x15;
+/// Two instructions long.
+const LOAD_ADDRESS: u64 = 0x18;
+
+const INSTRUCTION: usize = 8;
+
+/// Writes the object of the kernel side to a file, with programs at once at their end that are in these sections.
+pub fn write_with_idle(sections: &[&str], to: &Path) {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tcptrace/bpf/tcptrace.bpf.o");
+    let mut object = fs::read(&built).expect("the object of the kernel side");
+    let programs: Vec<_> = sections.iter().flat_map(|name| programs(&object, name)).collect();
+    assert!(programs.len() >= sections.len(), "{programs:?}");
+    for program in programs {
+        idle(&mut object[program]);
+    }
+    fs::write(to, object).expect("write an object");
+}
+
+/// The verifier wants every instruction to be reachable, if only by a branch that is never taken.
+fn idle(program: &mut [u8]) {
+    let instruction = |at: usize| number(program, at * INSTRUCTION, INSTRUCTION);
+    // What loads an address is relocated, and stays: it does nothing.
+    let mut branch = 1;
+    while instruction(branch) & 0xff == LOAD_ADDRESS {
+        branch += 2;
+    }
+    let exit = (branch + 1..program.len() / INSTRUCTION).find(|at| instruction(*at) == EXIT).expect("an end");
+    let over = u16::try_from(exit - branch - 1).expect("a short program");
+    let mut put =
+        |at: usize, bits: u64| program[at * INSTRUCTION..][..INSTRUCTION].copy_from_slice(&bits.to_le_bytes());
+    put(0, ZERO);
+    put(branch, IF_ZERO | u64::from(over) << 16);
+}
+
+/// The functions of a section (`struct elf64_hdr`, `struct elf64_shdr` and `struct elf64_sym` in `linux/elf.h`).
+fn programs(object: &[u8], wanted: &str) -> Vec<Range<usize>> {
+    const SYMBOLS: usize = 2;
+    const SYMBOL: usize = 24;
+    const FUNCTION: u8 = 2;
+    let [headers, size, count, names] =
+        [(0x28, 8), (0x3a, 2), (0x3c, 2), (0x3e, 2)].map(|(at, bytes)| field(object, at, bytes));
+    let header = |index: usize| headers + index * size;
+    let offset = |index: usize| field(object, header(index) + 0x18, 8);
+    let length = |index: usize| field(object, header(index) + 0x20, 8);
+    let names = offset(names);
+    let is_it = |index: &usize| {
+        let name = &object[names + field(object, header(*index), 4)..];
+        name.starts_with(wanted.as_bytes()) && name[wanted.len()] == 0
+    };
+    let section = (0..count).find(is_it).expect("the section");
+    let symbols = (0..count).find(|index| field(object, header(*index) + 4, 4) == SYMBOLS).expect("symbols");
+    let all = (0..length(symbols) / SYMBOL).map(|index| offset(symbols) + index * SYMBOL);
+    let functions = all.filter(|at| object[at + 4] & 15 == FUNCTION && field(object, at + 6, 2) == section);
+    functions
+        .map(|at| {
+            let begin = offset(section) + field(object, at + 8, 8);
+            begin..begin + field(object, at + 16, 8)
+        })
+        .collect()
+}
+
+fn number(bytes: &[u8], at: usize, count: usize) -> u64 {
+    bytes[at..at + count].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn field(bytes: &[u8], at: usize, count: usize) -> usize {
+    usize::try_from(number(bytes, at, count)).expect("a small number")
+}
