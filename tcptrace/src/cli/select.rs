@@ -1,12 +1,13 @@
 //! Options that choose what is shown, and how.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anstream::AutoStream;
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ColorChoice};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::say;
@@ -200,17 +201,21 @@ pub(super) struct OutputArgs {
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: Format,
-    /// Print without colour (as does a set NO_COLOR)
-    #[arg(long)]
+    /// When to use colour: auto is on a terminal, unless NO_COLOR is set
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    color: ColorChoice,
+    /// What `--color=never` was called before.
+    #[arg(long, hide = true)]
     no_color: bool,
 }
 
 impl OutputArgs {
     /// Whether standard output takes colours, and they are wanted.
     pub(super) fn colour(&self) -> bool {
-        let unwanted = self.no_color || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        !unwanted && !dumb && io::stdout().is_terminal()
+        match self.color {
+            ColorChoice::Auto if !self.no_color => AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never,
+            choice => choice == ColorChoice::Always && !self.no_color,
+        }
     }
 }
 
@@ -265,9 +270,26 @@ fn word<T: std::str::FromStr<Err = crate::model::tcp::UnknownWord>>(
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
     use rstest::rstest;
 
     use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        output: OutputArgs,
+    }
+
+    #[rstest]
+    #[case::always(&["--color", "always"], true)]
+    #[case::never(&["--color=never"], false)]
+    #[case::never_as_it_was_called_before(&["--no-color"], false)]
+    #[case::both(&["--color=always", "--no-color"], false)]
+    fn colours_are_chosen(#[case] args: &[&str], #[case] expected: bool) {
+        let typed = Typed::parse_from([&["tcptrace"], args].concat());
+        assert_eq!(typed.output.colour(), expected);
+    }
 
     #[rstest]
     #[case("10.0.0.0/8", "10.0.0.0/8")]
