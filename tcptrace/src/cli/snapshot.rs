@@ -22,10 +22,10 @@ use crate::study::snapshot::{self, Counts, Snapshot};
 /// Arguments of `snapshot`.
 #[derive(Args, Debug)]
 pub(super) struct SnapshotArgs {
-    /// Print every socket, instead of how many there are
+    /// List every socket, instead of counting them
     #[arg(long)]
     list: bool,
-    /// How many owners and how many ends to print, those with the most sockets first; the others are summed up
+    /// Print the N owners and the N ends with the most sockets; one more row sums up the others
     #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "list")]
     top: usize,
     #[command(flatten)]
