@@ -196,3 +196,67 @@ fn exit(result: Result<Outcome>) -> ExitCode {
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|io| io.kind() == io::ErrorKind::BrokenPipe)
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn parse(line: &str) -> Cli {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    #[test]
+    fn definitions_are_consistent() {
+        command().debug_assert();
+    }
+
+    /// Where an example runs another program as well, only what tcptrace is told counts.
+    #[test]
+    fn examples_are_accepted() {
+        let mut all = command();
+        all.build();
+        for command in all.get_subcommands().filter(|command| command.get_name() != "help").chain([&all]) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<&str> = help.lines().filter(|line| line.starts_with("  ")).collect();
+            assert!((2..=4).contains(&examples.len()), "{}: {help}", command.get_name());
+            for example in examples {
+                assert!(example.len() <= 100, "too wide: {example}");
+                for (at, _) in example.match_indices("tcptrace ") {
+                    let line = example[at..].split(['#', '|', '>', ')']).next().unwrap_or_default();
+                    parse(line);
+                }
+            }
+        }
+    }
+
+    /// What scripts say that were written before means what it is called now, and no help shows it.
+    #[rstest]
+    #[case("replay --from 1s --to 03:00 t", "replay --since 1s --until 03:00 t")]
+    #[case("report --from 1s --to 03:00 t", "report --since 1s --until 03:00 t")]
+    #[case("timeline --from 1s --to 03:00 t", "timeline --since 1s --until 03:00 t")]
+    #[case("export --from 1s --until 2s --to csv t", "export --since 1s --until 2s --format csv t")]
+    #[case("export --to parquet -o d t", "export --format parquet -o d t")]
+    fn older_spellings_mean_the_same(#[case] old: &str, #[case] new: &str) {
+        let [old, new] = [old, new].map(|line| format!("{:?}", parse(&format!("tcptrace {line}")).command));
+        assert_eq!(old, new);
+    }
+
+    #[rstest]
+    #[case("replay", &["--from", "--to", "--connections", "--no-color"])]
+    #[case("report", &["--from", "--to", "--no-color"])]
+    #[case("timeline", &["--from", "--to", "--no-color"])]
+    #[case("export", &["--from", "--to", "--open"])]
+    #[case("watch", &["--no-color"])]
+    #[case("connections", &["--no-color"])]
+    #[case("snapshot", &["--no-color"])]
+    fn older_spellings_are_hidden(#[case] name: &str, #[case] hidden: &[&str]) {
+        let mut all = command();
+        let help = all.find_subcommand_mut(name).expect("a command").render_long_help().to_string();
+        for option in hidden {
+            assert!(!help.split_whitespace().any(|word| word == *option), "{option}: {help}");
+        }
+    }
+}

@@ -267,7 +267,7 @@ fn recorded() {
     assert_eq!(counts(" ActiveOpens "), Some(vec![1, 1, 0]), "{lines:?}");
     assert_eq!(counts(" EstabResets "), Some(vec![2, 2, 0]), "{lines:?}");
 
-    let replayed = run(&["replay", "--connections", "--format", "json", text(&trace)]);
+    let replayed = run(&["replay", "--rows", "connections", "--format", "json", text(&trace)]);
     assert_eq!(replayed.code(), 0, "{}", replayed.stderr);
     assert_eq!(audit(&replayed.stderr), lines);
     assert!(replayed.rows().last().is_some_and(|row| row["event"] == "audited"));
