@@ -38,7 +38,7 @@ pub(super) fn closers() -> Words<Closer> {
 
 impl<T: Copy> Words<T> {
     /// Every spelling, as [`key`] makes it, and what it stands for.
-    fn spellings(&self) -> impl Iterator<Item = (String, T)> {
+    fn spellings(&self) -> impl DoubleEndedIterator<Item = (String, T)> {
         let own = self.all.iter().map(|value| (key((self.word)(*value)), *value));
         own.chain(self.synonyms.iter().map(|(synonym, value)| ((*synonym).to_owned(), *value)))
     }
@@ -52,7 +52,8 @@ impl<T: Copy> Words<T> {
     fn nearest(&self, typed: &str) -> Option<&'static str> {
         const SIMILAR: f64 = 0.7;
         let typed = key(typed);
-        let rated = self.spellings().map(|(spelling, value)| (strsim::jaro_winkler(&typed, &spelling), value));
+        // Of equals, the last one counts: turned round, that is the first one.
+        let rated = self.spellings().rev().map(|(spelling, value)| (strsim::jaro_winkler(&typed, &spelling), value));
         let best = rated.filter(|(similarity, _)| *similarity > SIMILAR).max_by(|one, other| one.0.total_cmp(&other.0));
         best.map(|(_, value)| (self.word)(value))
     }

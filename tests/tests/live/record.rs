@@ -312,6 +312,7 @@ fn the_default_file() {
 
     // While it is written, it stays what it is.
     let running = Tracer::follow(recorder(&[]));
+    wait_until(|| old.exists() && inode(&trace) != oldest);
     assert_eq!(inode(&old), oldest);
     let middle = inode(&trace);
     let refused = record(&[]);
