@@ -18,7 +18,7 @@ fn main() -> io::Result<()> {
 }
 
 fn write(command: &Command, folder: &Path) -> io::Result<()> {
-    let man = Man::new(command.clone()).source(format!("tcptrace {}", env!("CARGO_PKG_VERSION"))).manual("tcptrace");
+    let man = Man::new(command.clone()).source(format!("tcptrace {}", env!("CARGO_PKG_VERSION")));
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
@@ -40,12 +40,16 @@ fn rest(command: &Command) -> Roff {
         match part.strip_prefix("Examples:\n") {
             Some(examples) => {
                 roff.control("SH", ["EXAMPLES"]).control("nf", []);
-                examples.lines().for_each(|example| drop(roff.text([roman(example.trim_start())])));
+                for example in examples.lines() {
+                    roff.text([roman(example.trim_start())]);
+                }
                 roff.control("fi", []);
             }
             None => {
                 roff.control("SH", ["EXIT STATUS AND ENVIRONMENT"]);
-                part.lines().for_each(|line| drop(roff.text([roman(line)]).control("br", [])));
+                for line in part.lines() {
+                    roff.text([roman(line)]).control("br", []);
+                }
             }
         }
     }

@@ -205,7 +205,7 @@ impl RecordArgs {
 
     fn refuse_stdout(&self, option: &str) {
         if self.is_to_stdout() {
-            let message = format!("{option} writes files, and -o - is standard output\n");
+            let message = format!("{option} writes files: -o - (standard output) does not go with it\n");
             clap::Error::raw(ErrorKind::ArgumentConflict, message).exit()
         }
     }

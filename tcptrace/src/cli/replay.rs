@@ -25,7 +25,7 @@ pub(super) struct ReplayArgs {
     /// Which rows: those of `watch` or those of `connections`
     #[arg(long = "rows", value_enum, value_name = "ROWS", default_value_t = RowKind::Transitions)]
     kind: RowKind,
-    /// What `--rows connections` was called before.
+    /// Older spelling of `--rows connections`.
     #[arg(long, hide = true, conflicts_with = "kind")]
     connections: bool,
     #[command(flatten)]

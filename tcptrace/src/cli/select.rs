@@ -98,8 +98,7 @@ impl FilterArgs {
 pub(super) fn refuse_partial_audits(criteria: &Criteria) {
     let others = Criteria { netns: Vec::new(), ..criteria.clone() };
     if others != Criteria::default() {
-        let message = "--audit compares everything that happens in a network namespace: of the filters, it goes with --netns \
-                       alone\n";
+        let message = "--audit compares whole network namespaces: --netns is the only filter that it accepts\n";
         clap::Error::raw(ErrorKind::ArgumentConflict, message).exit()
     }
 }

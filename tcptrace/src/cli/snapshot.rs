@@ -40,7 +40,8 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     warn_of_missing_groups(&criteria, false);
     // Asking changes the network namespace of the thread.
     let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria, args.list)).join());
-    let Found { sockets, coverage, allocated } = asked.map_err(|_| anyhow!("cannot list TCP sockets: a bug"))??;
+    let Found { sockets, coverage, allocated } =
+        asked.map_err(|_| anyhow!("internal error: the thread that lists sockets panicked"))??;
     let mut report = Report::new(&args.output, criteria)?;
     namespaces.teach(&mut report.context.names);
     for kernel::Interface { netns, index, name } in &coverage.interfaces {
@@ -94,7 +95,8 @@ impl Found {
 fn holders(sockets: &[Socket], prefers: impl FnMut(&Task) -> bool) -> Result<Holders> {
     let mut inodes: Vec<u32> = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
     inodes.sort_unstable();
-    kernel::holders(|inode| inodes.binary_search(&inode).is_ok(), prefers).context("cannot look who has which socket")
+    kernel::holders(|inode| inodes.binary_search(&inode).is_ok(), prefers)
+        .context("cannot read socket owners from /proc")
 }
 
 /// What is shown of it, and how.

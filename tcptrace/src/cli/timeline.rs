@@ -75,7 +75,7 @@ pub(super) fn run(args: &TimelineArgs) -> Result<Outcome> {
     args.print(&groups)?;
     let ends = groups.iter().filter(|group| group.second.is_some()).count();
     let drawn = groups.len() + ends;
-    say(format_args!("{drawn} connections drawn, {ends} of them below their other end; {offered} to choose from"));
+    say(format_args!("drew {drawn} connections, {ends} of them below their other end; {offered} matched"));
     Ok(summarise(&summary))
 }
 

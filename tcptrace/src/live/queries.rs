@@ -167,7 +167,7 @@ impl Voice {
 
     fn walk(&mut self, scan: Scan) {
         if let Err(error) = scan.run(|event| self.say(event)) {
-            log::warn!("cannot look who has which socket: {error}");
+            log::warn!("cannot read socket owners from /proc: {error}");
         }
         let subflows = self.mptcp_inodes();
         if !subflows.is_empty() {
@@ -228,7 +228,7 @@ impl Voice {
                     (0..holding.count).for_each(|_| self.say(holder));
                 }
             }
-            Err(error) => log::warn!("cannot look who has which socket: {error}"),
+            Err(error) => log::warn!("cannot read socket owners from /proc: {error}"),
         }
     }
 

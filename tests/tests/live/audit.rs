@@ -287,7 +287,7 @@ fn other_filters_make_no_sense() {
     for command in [&["watch"][..], &["connections"], &["record", "--output", "/dev/null/none"]] {
         let finished = run(&[command, &["--audit", "--port", "80", "--netns", "1"]].concat());
         assert_eq!(finished.code(), 2, "{}", finished.stderr);
-        assert!(finished.stderr.contains("goes with --netns alone"), "{}", finished.stderr);
+        assert!(finished.stderr.contains("--netns is the only filter"), "{}", finished.stderr);
     }
 }
 
