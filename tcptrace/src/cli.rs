@@ -205,7 +205,7 @@ mod tests {
 
     fn parse(line: &str) -> Cli {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        Cli::try_parse_from(&words).unwrap_or_else(|error| panic!("{line}: {error}"))
+        Cli::try_parse_from(&words).map_err(|error| format!("{line}: {error}")).expect("it is accepted")
     }
 
     #[test]
