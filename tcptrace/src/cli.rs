@@ -1,7 +1,9 @@
 //! The command line: parse, wire, run.
 
 mod check;
+mod completions;
 mod descriptors;
+mod examples;
 mod export;
 mod interrupted;
 mod live;
@@ -21,12 +23,13 @@ mod study;
 mod timeline;
 mod usage;
 mod view;
+mod words;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use self::messages::{say, say_ready, tell};
 use crate::model::stream::Summary;
@@ -68,40 +71,49 @@ impl From<Outcome> for ExitCode {
 }
 
 /// Follow TCP connections to their true end: who closed first, how long each socket sat in TIME_WAIT or CLOSE_WAIT,
-/// and which process holds it.
+/// and which process owns it.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = EXIT_STATUS)]
+#[command(version, max_term_width = 100, after_help = examples::TCPTRACE)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-const EXIT_STATUS: &str = "\
-Exit status: 0 done; 1 failed; 2 wrong usage; 3 done, but events were lost, or a trace is damaged.
-Set TCPTRACE_LOG=debug to see what the program does.";
-
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Stream every change of state until Ctrl-C.
+    /// Stream every state transition until Ctrl-C.
+    #[command(after_help = examples::WATCH)]
     Watch(live::WatchArgs),
-    /// Print one line a connection when it has truly ended, after its TIME_WAIT.
+    /// Print one line per connection when it has truly ended, after its TIME_WAIT.
+    #[command(after_help = examples::CONNECTIONS)]
     Connections(live::ConnectionsArgs),
-    /// Record a trace: cheaper than watching, and kept whatever happens to the program.
+    /// Record a trace: cheaper than watching, and what is recorded survives a crash.
+    #[command(after_help = examples::RECORD)]
     Record(record::RecordArgs),
     /// Print what `watch` or `connections` would have printed, from a trace.
+    #[command(after_help = examples::REPLAY)]
     Replay(replay::ReplayArgs),
-    /// Count the sockets that exist, by state, owner and remote end, or list them. Needs no privileges for what is yours.
+    /// Count or list the sockets that exist now, by state, owner and remote end. Works without root for your own sockets.
+    #[command(after_help = examples::SNAPSHOT)]
     Snapshot(snapshot::SnapshotArgs),
-    /// Draw the lives of a trace's connections to scale, both ends of a connection below each other.
+    /// Draw the lives of a trace's connections to scale, the two ends of a connection below each other.
+    #[command(after_help = examples::TIMELINE)]
     Timeline(timeline::TimelineArgs),
-    /// Make a trace into JSON lines, CSV, Parquet, or a timeline for ui.perfetto.dev.
+    /// Convert traces into JSON lines, CSV, Parquet, or a timeline for ui.perfetto.dev.
+    #[command(after_help = examples::EXPORT)]
     Export(export::ExportArgs),
-    /// Tell what happened, from traces: where sockets piled up, whose they were, and how connections ended.
+    /// Report what happened in a trace: where sockets piled up, who owned them, and how connections ended.
+    #[command(after_help = examples::REPORT)]
     Report(report::ReportArgs),
-    /// Describe every field of every output, with its unit and meaning, as text or as a JSON Schema.
+    /// Describe every field of every output, with its unit and meaning, as text, JSON Schema or CSV.
+    #[command(after_help = examples::SCHEMA)]
     Schema(schema::SchemaArgs),
-    /// Show what this kernel lets tcptrace measure, and why not where it cannot.
+    /// Show which features this kernel supports, and why others are unavailable.
+    #[command(after_help = examples::CHECK)]
     Check(check::CheckArgs),
+    /// Print a script with which a shell completes commands, options and their values.
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(completions::CompletionsArgs),
 }
 
 impl Command {
@@ -132,8 +144,14 @@ impl Command {
             Self::Report(args) => report::run(args),
             Self::Schema(args) => schema::run(args),
             Self::Check(args) => check::run(args),
+            Self::Completions(args) => completions::run(args),
         }
     }
+}
+
+/// The command line as it is defined, for whatever is generated from it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command that the arguments ask for.
@@ -177,4 +195,68 @@ fn exit(result: Result<Outcome>) -> ExitCode {
 /// Whether the reader of our output has gone, as `head` does: that is no failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|io| io.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn parse(line: &str) -> Cli {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Cli::try_parse_from(&words).map_err(|error| format!("{line}: {error}")).expect("it is accepted")
+    }
+
+    #[test]
+    fn definitions_are_consistent() {
+        command().debug_assert();
+    }
+
+    /// Where an example runs another program as well, only what tcptrace is told counts.
+    #[test]
+    fn examples_are_accepted() {
+        let mut all = command();
+        all.build();
+        for command in all.get_subcommands().filter(|command| command.get_name() != "help").chain([&all]) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<&str> = help.lines().filter(|line| line.starts_with("  ")).collect();
+            assert!((2..=4).contains(&examples.len()), "{}: {help}", command.get_name());
+            for example in examples {
+                assert!(example.len() <= 100, "too wide: {example}");
+                for (at, _) in example.match_indices("tcptrace ") {
+                    let line = example[at..].split(['#', '|', '>', ')']).next().unwrap_or_default();
+                    parse(line);
+                }
+            }
+        }
+    }
+
+    /// What scripts say that were written before means what it is called now, and no help shows it.
+    #[rstest]
+    #[case("replay --from 1s --to 03:00 t", "replay --since 1s --until 03:00 t")]
+    #[case("report --from 1s --to 03:00 t", "report --since 1s --until 03:00 t")]
+    #[case("timeline --from 1s --to 03:00 t", "timeline --since 1s --until 03:00 t")]
+    #[case("export --from 1s --until 2s --to csv t", "export --since 1s --until 2s --format csv t")]
+    #[case("export --to parquet -o d t", "export --format parquet -o d t")]
+    fn older_spellings_mean_the_same(#[case] old: &str, #[case] new: &str) {
+        let [old, new] = [old, new].map(|line| format!("{:?}", parse(&format!("tcptrace {line}")).command));
+        assert_eq!(old, new);
+    }
+
+    #[rstest]
+    #[case("replay", &["--from", "--to", "--connections", "--no-color"])]
+    #[case("report", &["--from", "--to", "--no-color"])]
+    #[case("timeline", &["--from", "--to", "--no-color"])]
+    #[case("export", &["--from", "--to", "--open"])]
+    #[case("watch", &["--no-color"])]
+    #[case("connections", &["--no-color"])]
+    #[case("snapshot", &["--no-color"])]
+    fn older_spellings_are_hidden(#[case] name: &str, #[case] hidden: &[&str]) {
+        let mut all = command();
+        let help = all.find_subcommand_mut(name).expect("a command").render_long_help().to_string();
+        for option in hidden {
+            assert!(!help.split_whitespace().any(|word| word == *option), "{option}: {help}");
+        }
+    }
 }

@@ -31,11 +31,19 @@ fn assert_usage_error(args: &[&str], said: &[&str]) {
 fn help() {
     let finished = run(&["--help"]);
     assert_eq!(finished.code(), 0);
-    for command in ["watch", "connections", "snapshot", "report", "timeline", "schema", "check"] {
-        assert!(finished.text().contains(command), "{}", finished.text());
+    let listed = finished.text().lines().skip_while(|line| *line != "Commands:").skip(1);
+    // What goes on in a second line is indented further.
+    let listed = listed.take_while(|line| !line.is_empty()).filter(|line| line.as_bytes().get(2) != Some(&b' '));
+    let listed: Vec<_> = listed.filter_map(|line| line.split_whitespace().next()).collect();
+    for command in ["watch", "connections", "record", "replay", "snapshot", "timeline", "export", "report", "check"] {
+        assert!(listed.contains(&command), "{}", finished.text());
+    }
+    for command in listed.into_iter().filter(|command| *command != "help") {
         let finished = run(&[command, "--help"]);
         assert_eq!(finished.code(), 0, "{}", finished.stderr);
-        assert!(finished.text().contains("--format"), "{}", finished.text());
+        let has_format = finished.text().contains("--format <FORMAT>");
+        assert_eq!(has_format, !["record", "completions"].contains(&command), "{}", finished.text());
+        assert!(finished.text().contains("Examples:\n  "), "{}", finished.text());
         assert_eq!(finished.stderr, "");
     }
 }
@@ -69,6 +77,10 @@ fn wrong_values() {
     assert_usage_error(&["watch", "--format", "bogus"], &["bogus", "text", "json", "csv"]);
     assert_usage_error(&["connections", "--format", "bogus"], &["bogus", "text", "json", "csv"]);
     assert_usage_error(&["watch", "--state", "bogus"], &["bogus", "TIME_WAIT", "CLOSE_WAIT", "SYN_SENT"]);
+    assert_usage_error(&["snapshot", "--state", "close-wiat"], &["'close-wiat'", "similar value exists: 'CLOSE_WAIT'"]);
+    assert_usage_error(&["connections", "--closer", "reset"], &["'reset'", "similar value exists: 'reset_"]);
+    assert_usage_error(&["export", "t"], &["--format"]);
+    assert_usage_error(&["replay", "--connections", "--rows", "transitions", "t"], &["--connections", "--rows"]);
     assert_usage_error(&["watch", "--closer", "bogus"], &["bogus", "active", "passive", "reset_local"]);
     assert_usage_error(&["watch", "--addr", "10.0.0.0/33"], &["10.0.0.0/33"]);
     assert_usage_error(&["watch", "--port", "0"], &["0"]);
@@ -208,7 +220,7 @@ fn shell(script: &str) -> String {
 #[test]
 fn output_that_goes_nowhere_is_a_failure() {
     need_root();
-    for args in ["--help", "--version", "watch --help", "schema", "schema --format json", "check"] {
+    for args in ["--help", "--version", "watch --help", "schema", "schema --format json", "check", "completions bash"] {
         let full = shell(&format!("\"$T\" {args} >/dev/full; echo \" status $?\" >&2"));
         assert!(full.contains("No space left on device") && full.ends_with(" status 1\n"), "{args}: {full}");
         let closed = shell(&format!("\"$T\" {args} >&-; echo \" status $?\" >&2"));
@@ -226,13 +238,14 @@ fn what_is_typed_does_not_steer_the_terminal() {
     const NAME: &str = "x\x1b[31m\u{202e}\ny";
     // A folder that is not there.
     let path = format!("{NAME}/out");
-    let commands: [&[&str]; 7] = [
+    let commands: [&[&str]; 8] = [
         &[NAME],
         &["replay", NAME],
-        &["replay", "--from", NAME, "f"],
+        &["replay", "--since", NAME, "f"],
+        &["watch", "--state", NAME],
         &["watch", "--netns", NAME],
         &["watch", NAME],
-        &["export", "--to", "csv", "-o", &path, "f"],
+        &["export", "--format", "csv", "-o", &path, "f"],
         &["report", "--html", &path, "f"],
     ];
     for args in commands {
@@ -242,6 +255,44 @@ fn what_is_typed_does_not_steer_the_terminal() {
         let is_raw = |character: char| character.is_control() && character != '\n' || character == '\u{202e}';
         assert!(!finished.stderr.contains(is_raw) && !finished.stderr.contains("\ny"), "{args:?}: {}", finished.stderr);
     }
+}
+
+/// Scripts go on working: what options were called before, they are called in secret.
+#[test]
+fn older_spellings() {
+    need_root();
+    let net = Namespace::enter_unwatched();
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = folder.path().join("t.tct");
+    let trace = trace.to_str().expect("UTF-8");
+    let tracer = Tracer::start_in(&net, &["record", "-o", trace]);
+    let (mut client, _server) = connect(&listen("127.0.0.1"));
+    client.reset();
+    assert_eq!(tracer.interrupt().code(), 0);
+    let said = |options: &str| {
+        let args: Vec<_> = options.split(' ').chain([trace]).collect();
+        let finished = run(&args);
+        assert_eq!(finished.code(), 0, "{options}: {}", finished.stderr);
+        assert!(!finished.stdout.is_empty(), "{options}: {}", finished.stderr);
+        finished.text().to_owned()
+    };
+    for (old, new) in [
+        ("replay --from 0s --to 1h", "replay --since 0s --until 1h"),
+        ("replay --to 0s --format csv", "replay --until 0s --format csv"),
+        ("report --from 0s --to 1h", "report --since 0s --until 1h"),
+        ("timeline --from 0s --to 1h --ascii", "timeline --since 0s --until 1h --ascii"),
+        ("replay --connections", "replay --rows connections"),
+        ("replay", "replay --rows transitions"),
+        ("replay --no-color", "replay --color=never"),
+        ("report --no-color", "report --color=never"),
+        ("export --to jsonl", "export --format jsonl"),
+        ("export --to csv --rows transitions --from 0s", "export --format csv --rows transitions --since 0s"),
+        ("export --to jsonl --open", "export --format jsonl"),
+        ("export --to jsonl --until 1h", "export --format jsonl --until 1h"),
+    ] {
+        assert_eq!(said(old), said(new), "{old}");
+    }
+    assert_eq!(said("replay --state listening"), said("replay --state LISTEN"));
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn losses_have_their_place() {
     assert!(before.iter().all(|row| row["complete"] == true), "nothing was lost before it");
     assert!(rows[place]["boot_ns"].as_u64() >= before[before.len() - 1]["boot_ns"].as_u64());
 
-    let replayed = run(&["replay", "--connections", "--format", "json", path]);
+    let replayed = run(&["replay", "--rows", "connections", "--format", "json", path]);
     assert_eq!(replayed.code(), 3, "{}", replayed.stderr);
     assert!(replayed.text() == finished.text(), "{}", replayed.stderr);
     let summary = finished.summary();

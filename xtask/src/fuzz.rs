@@ -91,7 +91,7 @@ fn seed(folder: &Path) -> Result<()> {
     /// Connections in each.
     const CONNECTIONS: &str = "25";
     let kinds: [(&str, &[&str]); 3] =
-        [("existing.tcpt", &[]), ("new.tcpt", &["--no-existing"]), ("classic.tcpt", &["--no-btf"])];
+        [("existing.tct", &[]), ("new.tct", &["--no-existing"]), ("classic.tct", &["--no-btf"])];
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let missing: Vec<_> = kinds.iter().filter(|(name, _)| !folder.join(name).exists()).collect();
     if missing.is_empty() {

@@ -9,6 +9,7 @@ mod fuzz;
 mod hidden;
 mod host;
 mod layers;
+mod man;
 mod oracle;
 mod outcome;
 mod setup;
@@ -41,6 +42,8 @@ enum Task {
     Vm(vm::Args),
     /// Checks which modules of the library use which: no arrow upwards, no circle
     Layers(layers::Args),
+    /// Writes the man pages of tcptrace and of each of its commands
+    Man(man::Args),
     /// Reads traces that were changed at random, for a while: nothing may panic, take long or much memory (as root)
     Fuzz(fuzz::Args),
     /// Measures what tcptrace costs, next to nothing at all and to other tools (as root; the study of traces as anybody)
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Vm(args) => vm::run(&args),
         Task::Layers(args) => layers::run(&args),
+        Task::Man(args) => man::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Stress(args) => stress::run(&args),

@@ -13,10 +13,10 @@ use crate::output::{self, Format};
 /// Arguments of `check`.
 #[derive(Args, Debug)]
 pub(super) struct CheckArgs {
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Check the classic tracepoints only, as on a kernel without BTF
+    /// Check classic tracepoints only, as on a kernel without BTF
     #[arg(long)]
     no_btf: bool,
     /// Check this eBPF object instead of the built-in one

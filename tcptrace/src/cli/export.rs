@@ -11,33 +11,33 @@ use jiff::tz::TimeZone;
 use super::outlet::Outlet;
 use super::progress::Progress;
 use super::replay::summarise;
+use super::select::RowKind;
 use super::study::TraceArgs;
 use super::{Outcome, interrupted, say};
 use crate::engine::lifecycle::Config;
 use crate::model::row::{Connection, Row, Transition};
 use crate::model::stream::{Origin, Summary};
 use crate::output::export::{Dataset, Draft, Exported, Exporter, Perfetto};
-use crate::output::{Format, Kind, Printed, Printer, TextOptions};
+use crate::output::{Format, Printed, Printer, TextOptions};
 
 /// Arguments of `export`.
 #[derive(Args, Debug)]
-#[command(mut_arg("to", |time| time.long("until")))]
 pub(super) struct ExportArgs {
-    /// What to make of the traces
-    #[arg(id = "format", long = "to", value_enum, value_name = "FORMAT")]
-    to: Target,
-    /// Where to: a file, made readable for its owner only; for parquet a folder, to whose data set files are added.
-    /// Without it, standard output
+    /// Format to convert to
+    #[arg(long, alias = "to", value_enum, value_name = "FORMAT")]
+    format: Target,
+    /// File to write, readable for its owner only; for parquet a folder, to whose data set files are added. Without it,
+    /// standard output
     #[arg(short, long, value_name = "OUT", required_if_eq("format", "parquet"))]
     output: Option<PathBuf>,
     /// Which rows: those of `connections` or those of `watch`
-    #[arg(long, value_enum, default_value_t)]
-    rows: Rows,
-    /// Leave out connections that were still open when a trace ended (event is open): by default they follow those that
-    /// ended, with what is known of them by then
+    #[arg(long, value_enum, value_name = "ROWS", default_value_t = RowKind::Connections)]
+    rows: RowKind,
+    /// Leave out connections that were still open when a trace ended. By default, they follow those that ended, with what
+    /// is known of them, and `open` as their event
     #[arg(long)]
     ended: bool,
-    /// What is the default now, for older scripts.
+    /// What is the default now.
     #[arg(long, hide = true)]
     open: bool,
     /// Replace files that exist
@@ -60,16 +60,6 @@ enum Target {
     Perfetto,
 }
 
-/// Which rows are exported.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Rows {
-    /// One a connection
-    #[default]
-    Connections,
-    /// One a change of state
-    Transitions,
-}
-
 impl ExportArgs {
     /// Whether it goes to standard output.
     pub(super) fn prints(&self) -> bool {
@@ -82,7 +72,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<Outcome> {
         interrupted::remove_drafts()?;
     }
     let mut exporter = exporter(args)?;
-    let connections = args.rows == Rows::Connections;
+    let connections = args.rows == RowKind::Connections;
     let config = Config { transitions: !connections, connections, ..Config::default() };
     let open_too = connections && !args.ended;
     let progress = if args.output.is_some() { Progress::new } else { Progress::beside_output };
@@ -95,37 +85,33 @@ pub(super) fn run(args: &ExportArgs) -> Result<Outcome> {
 
 fn exporter(args: &ExportArgs) -> Result<Box<dyn Exporter>> {
     let out = args.output.as_deref();
-    Ok(match (args.to, args.rows) {
-        (Target::Perfetto, Rows::Transitions) => {
-            let message =
-                "--to perfetto draws connections, which hold their transitions: leave out --rows transitions\n";
+    Ok(match (args.format, args.rows) {
+        (Target::Perfetto, RowKind::Transitions) => {
+            let message = "--format perfetto draws connections with their transitions: leave out --rows transitions\n";
             clap::Error::raw(ErrorKind::ArgumentConflict, message).exit()
         }
-        (Target::Perfetto, Rows::Connections) => {
+        (Target::Perfetto, RowKind::Connections) => {
             let (draft, out) = open(out, args.force)?;
             Box::new(Published { exporter: Perfetto::new(out), draft, replace: args.force })
         }
         (Target::Jsonl, rows) => printed(Format::Json, rows, out, args.force)?,
         (Target::Csv, rows) => printed(Format::Csv, rows, out, args.force)?,
         (Target::Parquet, rows) => {
-            let out = out.context("--to parquet needs --output")?;
+            let out = out.context("--format parquet needs --output")?;
             match rows {
-                Rows::Connections => Box::new(Dataset::<Connection>::new(out, args.force)?),
-                Rows::Transitions => Box::new(Dataset::<Transition>::new(out, args.force)?),
+                RowKind::Connections => Box::new(Dataset::<Connection>::new(out, args.force)?),
+                RowKind::Transitions => Box::new(Dataset::<Transition>::new(out, args.force)?),
             }
         }
     })
 }
 
 /// What every command prints, from a trace.
-fn printed(format: Format, rows: Rows, out: Option<&Path>, replace: bool) -> Result<Box<dyn Exporter>> {
+fn printed(format: Format, rows: RowKind, out: Option<&Path>, replace: bool) -> Result<Box<dyn Exporter>> {
     let (draft, out) = open(out, replace)?;
     let text = TextOptions { colour: false, states: false, zone: TimeZone::UTC };
     let mut printer = format.printer(out, text);
-    printer.header(match rows {
-        Rows::Connections => Kind::Connection,
-        Rows::Transitions => Kind::Transition,
-    })?;
+    printer.header(rows.kind())?;
     Ok(Box::new(Published { exporter: Lines { printer, rows: 0 }, draft, replace }))
 }
 

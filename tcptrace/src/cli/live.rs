@@ -32,12 +32,12 @@ struct LiveArgs {
     duration: Option<Duration>,
     #[command(flatten)]
     output: OutputArgs,
-    /// In the end, compare what was seen with what the kernel has counted in every network namespace, on standard error, and
-    /// with --format json as rows as well
+    /// At the end, compare what was seen with the kernel's own counters of every network namespace: on standard error, and
+    /// with --format json also as rows
     #[arg(long)]
     audit: bool,
-    /// Record a trace at the same time, for `replay` and the like: what is filtered here is in it, but for what the kernel
-    /// side can leave out
+    /// Also record a trace. It keeps what the filters hide, except what is filtered in the kernel (ports, network namespace,
+    /// IP version)
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     #[command(flatten)]
@@ -133,7 +133,7 @@ impl Both {
         let recorded = match self.recorder {
             Some(mut recorder) => {
                 recorder.write_all()?;
-                say_recorded(&recorder.finish())
+                say_recorded(&recorder.finish(), None)
             }
             None => Outcome::Done,
         };

@@ -4,13 +4,13 @@ mod child;
 mod progress;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::Args;
 use clap::error::ErrorKind;
+use clap::{Args, ValueHint};
 use indicatif::HumanBytes;
 use tokio::signal::unix::{Signal, SignalKind};
 use tokio::time::Instant;
@@ -28,44 +28,48 @@ use crate::live::{Audited, Source};
 use crate::output::lost;
 use crate::trace::write::{Memory, Plan, Recorded, Recorder, Rotate, Store, Target, Written};
 
+/// What is written where nothing is said about that.
+const DEFAULT_FILE: &str = "tcptrace.tct";
+
 /// Arguments of `record`.
 #[derive(Args, Debug)]
 pub(super) struct RecordArgs {
-    /// The trace to write, readable for its owner only; `-` is standard output
+    /// Trace to write, readable for its owner only; `-` is standard output. Without it, tcptrace.tct, and an earlier one is
+    /// renamed to tcptrace.tct.old
     #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    output: Option<PathBuf>,
     /// Replace the file if it exists
     #[arg(long)]
     force: bool,
     /// Stop after this time (10s, 5m)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
-    /// Begin a new file after so many bytes or so much time (100M, 1h). The files are numbered: FILE.0001, or before the
-    /// extension; each is complete in itself
+    /// Begin a new file after this size or time (100M, 1h). Files are numbered (web.0001.tct); each is complete in itself
     #[arg(long, value_name = "SIZE|TIME", value_parser = rotate)]
     rotate: Option<Rotate>,
-    /// Keep so many files at most, and remove the oldest
+    /// Keep at most this many files, and remove the oldest
     #[arg(long, value_name = "N", requires = "rotate", value_parser = clap::value_parser!(u32).range(1..))]
     max_files: Option<u32>,
-    /// Keep so much at most (500M, 2G): with --rotate the oldest files are removed, with --last the oldest part is
-    /// forgotten, else recording ends
+    /// Keep at most this much (500M, 2G): --rotate removes the oldest files, --last forgets the oldest part, otherwise
+    /// recording ends
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_size: Option<u64>,
-    /// Keep only what has happened in this time (5m), in memory, and write it on Ctrl-C, and on SIGUSR1 while recording goes
-    /// on: FILE first, then numbered as with --rotate, from 2. 256M of memory at most, or --max-size
+    /// Flight recorder: keep only the last part (5m), in memory, at most 256M or --max-size. SIGUSR1 writes it while recording
+    /// goes on, Ctrl-C writes it and ends. FILE comes first, later ones are numbered from 2 (FILE.0002)
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "rotate")]
     last: Option<Duration>,
-    /// In the end, compare what was seen with what the kernel has counted in every network namespace; the trace says it, too
+    /// At the end, compare what was seen with the kernel's own counters of every network namespace; the trace has the result,
+    /// too
     #[arg(long)]
     audit: bool,
-    /// Leave out the kernel's counters, which are recorded once a second where they have changed
+    /// Leave out the kernel's counters, which are recorded once a second when they change
     #[arg(long)]
     no_facts: bool,
     #[command(flatten)]
     probe: ProbeArgs,
-    /// Run this command, and record until it ends. Its exit status is passed on, but for 0 where events were lost; 126 or
-    /// 127 if it cannot be run. Asked to end, it has 5 seconds for that
-    #[arg(last = true, value_name = "CMD")]
+    /// Run this command, and record until it ends. Its exit status is passed on: 3 instead of 0 if events were lost, 126 or
+    /// 127 if it cannot run. A signal to end goes to the command, which is killed after 5 seconds
+    #[arg(last = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
     command: Vec<OsString>,
     #[command(flatten)]
     filter: FilterArgs,
@@ -132,7 +136,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
         let (findings, names) = recorder.audited();
         say_audit(findings, &names);
         let is_written = write_all(&mut recorder, &mut stop).await;
-        let outcome = if is_written { say_recorded(&recorder.finish()) } else { Outcome::Failed };
+        let outcome = if is_written { say_recorded(&recorder.finish(), args.default_file()) } else { Outcome::Failed };
         // All that may be recorded is recorded, and the command goes on.
         if let (Some(child), None) = (&mut child, &status) {
             status = Some(child.ended(&mut stop, end).await?);
@@ -144,8 +148,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
     })
 }
 
-/// Says what there is in a recording.
-pub(super) fn say_recorded(recorded: &Recorded) -> Outcome {
+/// Says what there is in a recording, and in which file where nobody has chosen that.
+pub(super) fn say_recorded(recorded: &Recorded, file: Option<&Path>) -> Outcome {
     let missing = recorded.lost();
     let Written { events, bytes, is_elsewhere } = recorded.written;
     let more = match recorded.of_all {
@@ -153,7 +157,8 @@ pub(super) fn say_recorded(recorded: &Recorded) -> Outcome {
         _ if recorded.is_full => ", all that --max-size allows".into(),
         _ => String::new(),
     };
-    say(format_args!("{events} events recorded, {}, {}{more}", lost(&missing), HumanBytes(bytes)));
+    let place = file.filter(|_| !is_elsewhere).map(|file| format!(" in {}", file.display())).unwrap_or_default();
+    say(format_args!("{events} events recorded, {}, {}{place}{more}", lost(&missing), HumanBytes(bytes)));
     match () {
         () if is_elsewhere => Outcome::Failed,
         () if recorded.has_failed || !missing.is_empty() => Outcome::Lost,
@@ -162,11 +167,22 @@ pub(super) fn say_recorded(recorded: &Recorded) -> Outcome {
 }
 
 impl RecordArgs {
+    fn file(&self) -> &Path {
+        self.output.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
+    }
+
+    /// The one file that is written, where no other was asked for.
+    fn default_file(&self) -> Option<&Path> {
+        let is_one = self.output.is_none() && self.rotate.is_none() && self.last.is_none();
+        is_one.then_some(Path::new(DEFAULT_FILE))
+    }
+
     fn target(&self) -> Result<Target> {
         const MOST_IN_MEMORY: u64 = 256 << 20;
         let plan = Plan {
-            path: self.output.clone(),
+            path: self.file().to_owned(),
             force: self.force,
+            keep_old: self.output.is_none(),
             numbered: self.rotate.is_some(),
             most_files: self.max_files.and_then(|files| usize::try_from(files).ok()),
             most_bytes: self.max_size.filter(|_| self.rotate.is_some()),
@@ -184,12 +200,12 @@ impl RecordArgs {
     }
 
     fn is_to_stdout(&self) -> bool {
-        self.output.as_os_str() == "-"
+        self.file().as_os_str() == "-"
     }
 
     fn refuse_stdout(&self, option: &str) {
         if self.is_to_stdout() {
-            let message = format!("{option} writes files, and -o - is standard output\n");
+            let message = format!("{option} writes files: -o - (standard output) does not go with it\n");
             clap::Error::raw(ErrorKind::ArgumentConflict, message).exit()
         }
     }

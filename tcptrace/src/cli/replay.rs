@@ -9,7 +9,7 @@ use clap::Args;
 use super::outlet::Outlet;
 use super::progress::Progress;
 use super::rows::Rows;
-use super::select::{ConnectionRows, EngineArgs, OutputArgs};
+use super::select::{ConnectionRows, EngineArgs, OutputArgs, RowKind};
 use super::study::TraceArgs;
 use super::view::undecided;
 use super::{Outcome, say};
@@ -20,13 +20,17 @@ use crate::replay::Audience;
 
 /// Arguments of `replay`.
 #[derive(Args, Debug)]
+#[command(mut_arg("until", |time| time.alias("to")))]
 pub(super) struct ReplayArgs {
-    /// Print what `connections` would have printed, instead of `watch`
-    #[arg(long)]
+    /// Which rows: those of `watch` or those of `connections`
+    #[arg(long = "rows", value_enum, value_name = "ROWS", default_value_t = RowKind::Transitions)]
+    kind: RowKind,
+    /// Older spelling of `--rows connections`.
+    #[arg(long, hide = true, conflicts_with = "kind")]
     connections: bool,
     #[command(flatten)]
     rows: ConnectionRows,
-    /// Print it when it happened: 1 as fast as it did, 10 ten times as fast; all at once otherwise
+    /// Print rows as fast as they happened (1), or this many times as fast; without it, all at once
     #[arg(long, value_name = "FACTOR", value_parser = speed)]
     speed: Option<f64>,
     #[command(flatten)]
@@ -43,7 +47,7 @@ fn speed(text: &str) -> Result<f64> {
 }
 
 pub(super) fn run(args: &ReplayArgs) -> Result<Outcome> {
-    let kind = if args.connections { Kind::Connection } else { Kind::Transition };
+    let kind = if args.connections { Kind::Connection } else { args.kind.kind() };
     let mut screen = Screen {
         rows: Rows::new(Outlet::default(), &args.output, kind, args.rows.states)?,
         is_live: args.trace.is_stream(),

@@ -19,6 +19,7 @@ use crate::study::report::{Analysis, By, Options};
 
 /// Arguments of `report`.
 #[derive(Args, Debug)]
+#[command(mut_arg("until", |time| time.alias("to")))]
 pub(super) struct ReportArgs {
     #[command(flatten)]
     trace: TraceArgs,

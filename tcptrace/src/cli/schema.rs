@@ -11,7 +11,7 @@ use crate::output::{self, Format};
 /// Arguments of `schema`.
 #[derive(Args, Debug)]
 pub(super) struct SchemaArgs {
-    /// How to print: a table, a JSON Schema of a line of JSON, or CSV
+    /// Output format: a table, the JSON Schema of a line of JSON, or CSV
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anstream::AutoStream;
 use anyhow::{Context, Result};
-use clap::{Args, ColorChoice};
+use clap::{Args, ColorChoice, ValueEnum};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::say;
+use super::words::{closers, states};
 use crate::engine::lifecycle::Config;
 use crate::kernel::{Groups, Namespaces, are_all_visible, probe};
 use crate::model::criteria::Criteria;
@@ -21,7 +22,7 @@ use clap::error::ErrorKind;
 /// Which connections and rows are shown. Different options must all hold; of one option given several times, one
 /// must.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
-#[command(next_help_heading = "Filters (different ones must all hold, of a repeated one any)")]
+#[command(next_help_heading = "Filters (all must match; repeat one to match any of its values)")]
 pub(super) struct FilterArgs {
     /// Local or remote port
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
@@ -35,7 +36,7 @@ pub(super) struct FilterArgs {
     /// Local or remote address, or network in CIDR notation
     #[arg(long, value_name = "CIDR", value_parser = network)]
     addr: Vec<IpNet>,
-    /// Process id of the owner, of a process that holds the socket, or of the one that closed it
+    /// Process id of the owner, of a process with a descriptor of the socket, or of the one that closed it
     #[arg(long, value_name = "PID")]
     pid: Vec<u32>,
     /// Name of one of those processes
@@ -47,18 +48,19 @@ pub(super) struct FilterArgs {
     /// Network namespace, by name (`ip netns`), inode number (`readlink /proc/PID/ns/net`) or path (/proc/PID/ns/net)
     #[arg(long, value_name = "NETNS")]
     netns: Vec<String>,
-    /// Control group of the socket or of one of those processes: its path or that of one above it, a container's id, or
-    /// any systemd unit on the path
+    /// Control group of the socket or of one of those processes: its path or that of a parent, a container's id, or any
+    /// systemd unit on the path
     #[arg(long, value_name = "CGROUP")]
     cgroup: Vec<String>,
-    /// State that is left or entered; for connections: that they were in; for sockets: that they are in
-    #[arg(long, value_name = "STATE", value_parser = word::<State>)]
+    /// State that a transition leaves or enters, that a connection was in, or that a socket is in; spelled as here or as
+    /// `ss` spells it
+    #[arg(long, value_name = "STATE", value_parser = states())]
     state: Vec<State>,
-    /// Who closed: active, passive, simultaneous, reset_local, reset_remote, timeout, killed, never_established, unknown
-    #[arg(long, value_name = "CLOSER", value_parser = word::<Closer>)]
+    /// Who closed first: this end (active), the peer (passive), …
+    #[arg(long, value_name = "CLOSER", value_parser = closers())]
     closer: Vec<Closer>,
-    /// Shortest time in the state that is left; for connections: in the given states, or from open to end; for sockets:
-    /// in their state, where that is known (10ms, 1m30s)
+    /// At least this long (10ms, 1m30s): a transition in the state that it leaves, a connection in the states of --state or
+    /// from open to end, a socket in its state
     #[arg(long, value_name = "TIME", value_parser = duration)]
     min_duration: Option<Duration>,
     /// IPv4 only, IPv4-mapped IPv6 included
@@ -96,8 +98,7 @@ impl FilterArgs {
 pub(super) fn refuse_partial_audits(criteria: &Criteria) {
     let others = Criteria { netns: Vec::new(), ..criteria.clone() };
     if others != Criteria::default() {
-        let message = "--audit compares everything that happens in a network namespace: of the filters, it goes with --netns \
-                       alone\n";
+        let message = "--audit compares whole network namespaces: --netns is the only filter that it accepts\n";
         clap::Error::raw(ErrorKind::ArgumentConflict, message).exit()
     }
 }
@@ -136,13 +137,13 @@ pub(super) fn warn_of_missing_groups(criteria: &Criteria, goes_on: bool) {
 /// How the live kernel is watched.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ProbeArgs {
-    /// Size of the ring buffer, rounded up to a power of two: in MiB, or with its unit (256K)
+    /// Size of the ring buffer, in MiB or with a unit (256K); rounded up to a power of two
     #[arg(long, value_name = "SIZE", default_value = "16", value_parser = ring_bytes)]
     ring_size: u32,
-    /// Do not ask which sockets there are already: those show from their next change on
+    /// Skip sockets that already exist; each appears when it next changes state
     #[arg(long)]
     pub(super) no_existing: bool,
-    /// Use the classic tracepoints only, as on a kernel without BTF: no TIME_WAIT, and ends unexplained
+    /// Use classic tracepoints only, as on a kernel without BTF: no TIME_WAIT, and no reasons why connections end
     #[arg(long)]
     no_btf: bool,
     /// Load this eBPF object instead of the built-in one
@@ -160,12 +161,12 @@ impl ProbeArgs {
 /// How connections are followed.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct EngineArgs {
-    /// Follow at most this many sockets, and forget the one that has been idle longest beyond that
+    /// Follow at most this many sockets; beyond that, forget the one that has been idle longest
     #[arg(long, value_name = "N", default_value_t = Config::default().sockets)]
     pub(super) max_sockets: usize,
-    /// Report a socket that stays for so long in a state that should pass (all but ESTABLISHED, LISTEN and TIME_WAIT), an
-    /// established connection whose peer acknowledges nothing of what was written, and a descriptor whose connection is
-    /// over; and again whenever that time has doubled (30s, 5m). A half-closed connection on which data flows is not stuck
+    /// Report a socket that waits for this time (30s, 5m), and again when the time has doubled: in a state that should pass
+    /// (all but ESTABLISHED, LISTEN and TIME_WAIT, and no half-closed connection on which data flows), ESTABLISHED with a
+    /// peer that acknowledges nothing, or still open though its connection is over
     #[arg(long, value_name = "TIME", value_parser = duration)]
     report_stuck: Option<Duration>,
 }
@@ -184,13 +185,32 @@ impl EngineArgs {
     }
 }
 
+/// Which rows there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum RowKind {
+    /// One row per state transition
+    Transitions,
+    /// One row per connection
+    Connections,
+}
+
+impl RowKind {
+    /// The same for printers and the engine.
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Self::Transitions => Kind::Transition,
+            Self::Connections => Kind::Connection,
+        }
+    }
+}
+
 /// How rows of connections are shown.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(super) struct ConnectionRows {
     /// Print a connection when its socket is closed, instead of waiting for the end of its TIME_WAIT
     #[arg(long)]
     pub(super) at_close: bool,
-    /// Add a line with the time spent in each state (text only; the other formats always have it)
+    /// Add a line with the time in each state (text; the other formats always have it)
     #[arg(long)]
     pub(super) states: bool,
 }
@@ -198,7 +218,7 @@ pub(super) struct ConnectionRows {
 /// How rows are printed.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct OutputArgs {
-    /// How to print
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: Format,
     /// When to use colour: auto is on a terminal, unless NO_COLOR is set
@@ -260,12 +280,6 @@ fn network(text: &str) -> Result<IpNet, String> {
         IpAddr::V6(_) => None,
     };
     Ok(given.prefix_len().checked_sub(96).filter(|_| given.addr().is_ipv6()).and_then(mapped).unwrap_or(given))
-}
-
-fn word<T: std::str::FromStr<Err = crate::model::tcp::UnknownWord>>(
-    text: &str,
-) -> Result<T, crate::model::tcp::UnknownWord> {
-    text.parse()
 }
 
 #[cfg(test)]

@@ -22,10 +22,10 @@ use crate::study::snapshot::{self, Counts, Snapshot};
 /// Arguments of `snapshot`.
 #[derive(Args, Debug)]
 pub(super) struct SnapshotArgs {
-    /// Print every socket, instead of how many there are
+    /// List every socket, instead of counting them
     #[arg(long)]
     list: bool,
-    /// How many owners and how many ends to print, those with the most sockets first; the others are summed up
+    /// Print the N owners and the N ends with the most sockets; one more row sums up the others
     #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "list")]
     top: usize,
     #[command(flatten)]
@@ -40,7 +40,8 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     warn_of_missing_groups(&criteria, false);
     // Asking changes the network namespace of the thread.
     let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria, args.list)).join());
-    let Found { sockets, coverage, allocated } = asked.map_err(|_| anyhow!("cannot list TCP sockets: a bug"))??;
+    let Found { sockets, coverage, allocated } =
+        asked.map_err(|_| anyhow!("internal error: the thread that lists sockets panicked"))??;
     let mut report = Report::new(&args.output, criteria)?;
     namespaces.teach(&mut report.context.names);
     for kernel::Interface { netns, index, name } in &coverage.interfaces {
@@ -95,7 +96,8 @@ impl Found {
 fn holders(sockets: &[Socket], prefers: impl FnMut(&Task) -> bool) -> Result<Holders> {
     let mut inodes: Vec<u32> = sockets.iter().map(|socket| socket.inode).filter(|inode| *inode != 0).collect();
     inodes.sort_unstable();
-    kernel::holders(|inode| inodes.binary_search(&inode).is_ok(), prefers).context("cannot look who has which socket")
+    kernel::holders(|inode| inodes.binary_search(&inode).is_ok(), prefers)
+        .context("cannot read socket owners from /proc")
 }
 
 /// What is shown of it, and how.

@@ -27,16 +27,16 @@ use crate::replay::{Audience, Recordings, Span};
 /// Which traces are read, and what of them.
 #[derive(Args, Clone, Debug)]
 pub(super) struct TraceArgs {
-    /// Traces to read, as `record` wrote them; several are read as one, by time. `-` is standard input
+    /// Traces to read; several are merged by time. `-` is standard input
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// Leave out what happened before: a time (2026-01-31T03:00:00Z, or local as '2026-01-31 03:00' or 03:00), or how long
-    /// after the beginning (90s, 5m)
+    /// Leave out what happened before this time: 2026-01-31T03:00:00Z, or local as '2026-01-31 03:00' or 03:00, or as time
+    /// since the trace began (90s, 5m)
+    #[arg(long, alias = "from", value_name = "TIME", value_parser = when)]
+    since: Option<When>,
+    /// Leave out what happened after this time, given like --since
     #[arg(long, value_name = "TIME", value_parser = when)]
-    from: Option<When>,
-    /// Leave out what happened after, likewise
-    #[arg(long, value_name = "TIME", value_parser = when)]
-    to: Option<When>,
+    until: Option<When>,
     #[command(flatten)]
     filter: FilterArgs,
 }
@@ -86,12 +86,12 @@ impl When {
 impl TraceArgs {
     /// Whether nothing is left out, but what comes after the end that is asked for.
     pub(super) fn is_unfiltered(&self) -> bool {
-        self.from.is_none() && self.filter == FilterArgs::default()
+        self.since.is_none() && self.filter == FilterArgs::default()
     }
 
     /// The same traces, and nothing else left out.
     pub(super) fn unfiltered(&self) -> Self {
-        Self { from: None, filter: FilterArgs::default(), ..self.clone() }
+        Self { since: None, filter: FilterArgs::default(), ..self.clone() }
     }
 
     /// Whether rows may be wanted before the traces end.
@@ -164,9 +164,9 @@ impl TraceArgs {
         let criteria = self.filter.criteria(&namespaces)?;
         let (begins, zone) = (recordings.starts(), TimeZone::system());
         let whole = Span::default();
-        let from = self.from.map(|from| from.unix_ns(begins, &zone)).transpose()?;
-        let to = self.to.map(|to| to.unix_ns(begins, &zone)).transpose()?;
-        let span = Span { from: from.unwrap_or(whole.from), to: to.unwrap_or(whole.to) };
+        let since = self.since.map(|since| since.unix_ns(begins, &zone)).transpose()?;
+        let until = self.until.map(|until| until.unix_ns(begins, &zone)).transpose()?;
+        let span = Span { from: since.unwrap_or(whole.from), to: until.unwrap_or(whole.to) };
         let progress = progress(recordings.bytes());
         let mut summary = recordings.tell(config, &criteria, span, open_too, &mut Watched { audience, progress })?;
         for (name, unix_ns) in summary.cut_off.drain(..) {

@@ -28,23 +28,24 @@ const WIDEST: usize = 10_000;
 
 /// Arguments of `timeline`.
 #[derive(Args, Debug)]
+#[command(mut_arg("until", |time| time.alias("to")))]
 pub(super) struct TimelineArgs {
-    /// Only the connection with this id, as `conn` in JSON and `sk:` of `ss -e` show it
+    /// Draw the connection with this id only: `conn` in JSON, `sk:` in `ss -e`
     #[arg(long, value_name = "ID", value_parser = hex)]
     conn: Vec<u64>,
-    /// Which connections to draw, if there are more than the limit, and in which order
+    /// Order in which connections are drawn; those beyond --limit are left out
     #[arg(long, value_enum, default_value_t)]
     sort: Sort,
-    /// How many connections to draw; their other ends come on top of that
+    /// Draw at most this many connections, not counting the other ends that are drawn with them
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
-    /// Where bars begin: by the clock, all at the left, or as it fits
+    /// Where bars begin
     #[arg(long, value_enum, default_value_t)]
     axis: Axis,
-    /// Draw with ASCII characters only, as is done where the locale is not UTF-8
+    /// Draw with ASCII characters only; the default where the locale is not UTF-8
     #[arg(long)]
     ascii: bool,
-    /// Columns to draw in, instead of those of the terminal
+    /// Draw this wide, instead of as wide as the terminal
     #[arg(long, value_name = "COLUMNS")]
     width: Option<usize>,
     #[command(flatten)]
@@ -74,7 +75,7 @@ pub(super) fn run(args: &TimelineArgs) -> Result<Outcome> {
     args.print(&groups)?;
     let ends = groups.iter().filter(|group| group.second.is_some()).count();
     let drawn = groups.len() + ends;
-    say(format_args!("{drawn} connections drawn, {ends} of them below their other end; {offered} to choose from"));
+    say(format_args!("drew {drawn} connections, {ends} of them below their other end; {offered} matched"));
     Ok(summarise(&summary))
 }
 

@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::value(&["replay", "--from", "x\u{1b}[31m\u{202e}", "f"], ErrorKind::ValueValidation)]
+    #[case::value(&["replay", "--since", "x\u{1b}[31m\u{202e}", "f"], ErrorKind::ValueValidation)]
     #[case::option(&["replay", "--x\u{1b}[31m", "f"], ErrorKind::UnknownArgument)]
     #[case::command(&["x\u{1b}[31m\u{202e}"], ErrorKind::InvalidSubcommand)]
     #[case::left_over(&["watch", "x\u{1b}[31m"], ErrorKind::UnknownArgument)]

@@ -173,7 +173,7 @@ impl Voice {
 
     fn walk(&mut self, scan: Scan) {
         if let Err(error) = scan.run(|event| self.say(event)) {
-            log::warn!("cannot look who has which socket: {error}");
+            log::warn!("cannot read socket owners from /proc: {error}");
         }
         if let Some(subflows) = self.mptcp_inodes() {
             self.look_into_proc(|inode| subflows.contains(&inode));
@@ -240,7 +240,7 @@ impl Voice {
                     (0..holding.count).for_each(|_| self.say(holder));
                 }
             }
-            Err(error) => log::warn!("cannot look who has which socket: {error}"),
+            Err(error) => log::warn!("cannot read socket owners from /proc: {error}"),
         }
     }
 

@@ -9,7 +9,7 @@ use super::columns::{Column, PARTITIONS, columns};
 use super::fields::{Describe, Described, Shape, Streamed, TABLES};
 use crate::model::row::{Connection, Transition};
 
-/// The columns of a data set that `export --to parquet` makes, below what its folders are named for.
+/// The columns of a data set that `export --format parquet` makes, below what its folders are named for.
 struct DataSet {
     command: String,
     columns: Vec<Column>,
@@ -17,7 +17,7 @@ struct DataSet {
 
 fn data_sets() -> [DataSet; 2] {
     fn of<R: Streamed>() -> DataSet {
-        DataSet { command: format!("export --to parquet --rows {}", R::KIND), columns: columns::<R>() }
+        DataSet { command: format!("export --format parquet --rows {}", R::KIND), columns: columns::<R>() }
     }
     [of::<Connection>(), of::<Transition>()]
 }

@@ -56,7 +56,7 @@ fn exported() -> &'static Exported {
         for trace in &exported.traces {
             record(trace);
             for rows in ["connections", "transitions"] {
-                let finished = export(&[trace, "--to", "parquet", "--rows", rows, "-o", &exported.path("data")]);
+                let finished = export(&[trace, "--format", "parquet", "--rows", rows, "-o", &exported.path("data")]);
                 assert_eq!(finished.code(), 0, "{}", finished.stderr);
             }
         }
@@ -113,8 +113,8 @@ fn record(trace: &str) {
 
 /// What the data set should say, by the JSON lines of the same traces.
 fn expected(exported: &Exported) -> Value {
-    let connections = exported.printed(&["export", "--to", "jsonl"]);
-    let transitions = exported.printed(&["export", "--to", "jsonl", "--rows", "transitions"]);
+    let connections = exported.printed(&["export", "--format", "jsonl"]);
+    let transitions = exported.printed(&["export", "--format", "jsonl", "--rows", "transitions"]);
     assert!(connections.len() > 200 && transitions.len() > 500, "{} {}", connections.len(), transitions.len());
     let mut closers = BTreeMap::<String, [Option<u64>; 5]>::new();
     let mut states = BTreeMap::<String, [u64; 3]>::new();
@@ -189,7 +189,7 @@ fn assert_agrees(engine: &str) {
     for (what, expected) in expected.as_object().expect("an object") {
         assert_eq!(said[what], *expected, "{engine}: {what}");
     }
-    let connections = exported.printed(&["export", "--to", "jsonl", "--ended"]);
+    let connections = exported.printed(&["export", "--format", "jsonl", "--ended"]);
     let mut closed: Vec<i64> = connections.iter().map(|row| unix_ns(&text(&row["closed"]))).collect();
     closed.sort_unstable();
     assert_eq!(times, json!([closed.len(), closed.first(), closed.last()]), "{engine}");
@@ -254,9 +254,9 @@ fn lines_are_those_of_replay() {
     let exported = exported();
     let trace = exported.traces[0].as_str();
     for (to, format) in [("jsonl", "json"), ("csv", "csv")] {
-        for (rows, replayed) in [("connections", &["--connections"][..]), ("transitions", &[])] {
+        for (rows, replayed) in [("connections", &["--rows", "connections"][..]), ("transitions", &[])] {
             let replay = run(&[&["replay", trace, "--format", format], replayed].concat());
-            let printed = export(&[trace, "--to", to, "--rows", rows, "--ended"]);
+            let printed = export(&[trace, "--format", to, "--rows", rows, "--ended"]);
             assert_eq!((printed.code(), replay.code()), (0, 0), "{}{}", printed.stderr, replay.stderr);
             // But for the last row, which is about the command.
             let summary = replay.text().lines().last().filter(|line| line.starts_with(r#"{"event":"summary""#));
@@ -265,7 +265,7 @@ fn lines_are_those_of_replay() {
             let replayed = &replay.stdout[..replay.stdout.len() - summed_up];
             assert!(printed.stdout.len() > 1000 && printed.stdout == replayed, "{to} {rows}");
             let file = exported.path(&format!("{rows}.{to}"));
-            let written = export(&[trace, "--to", to, "--rows", rows, "--ended", "-o", &file]);
+            let written = export(&[trace, "--format", to, "--rows", rows, "--ended", "-o", &file]);
             assert_eq!((written.code(), written.text()), (0, ""), "{}", written.stderr);
             assert!(fs::read(&file).expect("a file") == printed.stdout, "{to} {rows} in a file");
         }
@@ -277,7 +277,7 @@ fn lines_are_those_of_replay() {
 fn open_connections_are_exported_unless_left_out() {
     let trace = exported().traces[0].as_str();
     let lines = |more: &[&str]| {
-        let finished = export(&[&[trace, "--to", "jsonl"], more].concat());
+        let finished = export(&[&[trace, "--format", "jsonl"], more].concat());
         assert_eq!(finished.code(), 0, "{}", finished.stderr);
         let rows = finished.text().lines().map(|line| serde_json::from_str(line).expect("JSON"));
         rows.collect::<Vec<Value>>()
@@ -295,9 +295,9 @@ fn open_connections_are_exported_unless_left_out() {
     assert_eq!(left("active", &["FIN_WAIT1", "FIN_WAIT2"]), 3, "{open:?}");
     assert_eq!(left("passive", &["CLOSE_WAIT"]), 3, "{open:?}");
     assert_eq!(lines(&["--open"]), all, "an option of older scripts");
-    let csv = export(&[trace, "--to", "csv"]);
+    let csv = export(&[trace, "--format", "csv"]);
     assert_eq!(csv.text().lines().filter(|line| line.starts_with("open,")).count(), open.len());
-    let transitions = export(&[trace, "--to", "jsonl", "--rows", "transitions"]);
+    let transitions = export(&[trace, "--format", "jsonl", "--rows", "transitions"]);
     assert!(!transitions.text().contains("\"event\":\"open\""), "they are no transitions");
 }
 
@@ -306,12 +306,12 @@ fn open_connections_are_exported_unless_left_out() {
 fn a_trace_is_not_exported_twice() {
     let exported = exported();
     let (trace, data) = (exported.traces[0].as_str(), exported.path("data"));
-    let again = export(&[trace, "--to", "parquet", "-o", &data]);
+    let again = export(&[trace, "--format", "parquet", "-o", &data]);
     assert_eq!(again.code(), 1);
     assert!(again.stderr.contains("--force"), "{}", again.stderr);
     let elsewhere = exported.path("elsewhere");
     for force in [&[][..], &["--force"]] {
-        let finished = export(&[&[trace, "--to", "parquet", "-o", &elsewhere], force].concat());
+        let finished = export(&[&[trace, "--format", "parquet", "-o", &elsewhere], force].concat());
         assert_eq!(finished.code(), 0, "{}", finished.stderr);
     }
 }
@@ -320,11 +320,11 @@ fn a_trace_is_not_exported_twice() {
 #[test]
 fn a_time_axis_for_perfetto() {
     let exported = exported();
-    let printed = run(&["export", &exported.traces[0], "--to", "perfetto"]);
+    let printed = run(&["export", &exported.traces[0], "--format", "perfetto"]);
     assert_eq!(printed.code(), 0, "{}", printed.stderr);
     let axis: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
     let events = axis["traceEvents"].as_array().expect("events");
-    let lines = run(&["export", &exported.traces[0], "--to", "jsonl", "--ended"]);
+    let lines = run(&["export", &exported.traces[0], "--format", "jsonl", "--ended"]);
     let rows: Vec<Value> = lines.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let lives = events.iter().filter(|event| event["ph"] == "b" && event["args"]["event"] == "connection");
     let lives: Vec<&Value> = lives.map(|event| &event["args"]).collect();
@@ -344,7 +344,7 @@ fn a_time_axis_for_perfetto() {
 fn perfetto_opens_the_time_axis() {
     let exported = exported();
     let axis = exported.path("axis.json");
-    let written = export(&[&exported.traces[0], "--to", "perfetto", "-o", &axis]);
+    let written = export(&[&exported.traces[0], "--format", "perfetto", "-o", &axis]);
     assert_eq!(written.code(), 0, "{}", written.stderr);
     let found = python(
         "perfetto.py",
@@ -357,7 +357,7 @@ fn perfetto_opens_the_time_axis() {
             "select name, value from stats where value > 0 and severity != 'info'",
         ],
     );
-    let lines = run(&["export", &exported.traces[0], "--to", "jsonl"]);
+    let lines = run(&["export", &exported.traces[0], "--format", "jsonl"]);
     let rows = lines.text().lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     let (mut lives, mut states) = (BTreeMap::<[String; 2], u64>::new(), BTreeMap::<String, (u64, u64)>::new());
     for row in rows {
@@ -394,10 +394,10 @@ fn perfetto_opens_the_time_axis() {
 #[test]
 fn wrong_usage() {
     for (args, said) in [
-        (&["t", "--to", "parquet"][..], "--output"),
-        (&["t", "--to", "perfetto", "--rows", "transitions"], "transitions"),
-        (&["t"], "--to"),
-        (&["--to", "jsonl"], "FILE"),
+        (&["t", "--format", "parquet"][..], "--output"),
+        (&["t", "--format", "perfetto", "--rows", "transitions"], "transitions"),
+        (&["t"], "--format"),
+        (&["--format", "jsonl"], "FILE"),
     ] {
         let finished = export(args);
         assert_eq!((finished.code(), finished.text()), (2, ""), "{args:?}: {}", finished.stderr);
@@ -420,7 +420,7 @@ fn a_signal_leaves_no_unfinished_file() {
         let pipe = folder.path().join("pipe");
         mkfifo(&pipe, Mode::S_IRWXU).expect("make a pipe");
         let mut command = Command::new(binary());
-        command.args(["export", "--to", format, "-o"]).arg(folder.path().join("out")).arg(&pipe);
+        command.args(["export", "--format", format, "-o"]).arg(folder.path().join("out")).arg(&pipe);
         let mut child = command.stderr(Stdio::null()).spawn().expect("run it");
         let mut writer = fs::OpenOptions::new().write(true).open(&pipe).expect("it reads the pipe");
         writer.write_all(&trace).expect("it goes on reading");

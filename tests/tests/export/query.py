@@ -1,4 +1,4 @@
-"""Reads a data set that `tcptrace export --to parquet` made, with DuckDB or Spark, and prints what is in it as JSON.
+"""Reads a data set that `tcptrace export --format parquet` made, with DuckDB or Spark, and prints what is in it as JSON.
 
     query.py duckdb|spark DATASET SCRATCH
 

@@ -163,7 +163,7 @@ fn of_who_closes() {
     }
     let live = by_group.interrupt();
     assert!(!live.stderr.contains("not decided"), "{}", live.stderr);
-    let replayed = run(&["replay", "--connections", "--format", "json", &trace]);
+    let replayed = run(&["replay", "--rows", "connections", "--format", "json", &trace]);
     assert_eq!(replayed.text(), live.text());
 }
 

@@ -93,7 +93,7 @@ fn live_and_from_a_trace() {
 
     assert_zoned(&[watch.rows_now(&net), connections.rows_now(&net)].concat(), ports);
     let replayed = |options: &[&str]| json(run(&[&["replay", "--format", "json", file], options].concat()).text());
-    assert_zoned(&[replayed(&[]), replayed(&["--connections"])].concat(), ports);
+    assert_zoned(&[replayed(&[]), replayed(&["--rows", "connections"])].concat(), ports);
     let remote = |rows: &[Value], event: &str| {
         let mut remotes = rows.iter().filter(|row| row["event"] == event).filter_map(|row| row["remote"].as_str());
         remotes.any(|remote| remote == zoned(FAR_FROM_NEAR, ports.1))

@@ -103,7 +103,7 @@ fn watch_with_reports_replays_to_the_same_bytes() {
 
 #[test]
 fn connections_replay_to_the_same_bytes() {
-    live_and_replayed("connections", &["--at-close"], &["--connections", "--at-close"]);
+    live_and_replayed("connections", &["--at-close"], &["--rows", "connections", "--at-close"]);
 }
 
 /// Filters of the recording hold for whoever reads it, too.
@@ -292,6 +292,62 @@ fn nothing_is_overwritten() {
     assert_eq!(replay(&[&file], &[]).code(), 0);
 }
 
+/// As `perf record` has it: the file of the last run is kept once, and nothing has to be named.
+#[test]
+fn the_default_file() {
+    let (net, folder) = (Namespace::enter(), folder());
+    let (trace, old) = (folder.path().join("tcptrace.tct"), folder.path().join("tcptrace.tct.old"));
+    let recorder = |options: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(["record", "--netns", &net.inode().to_string()]).args(options).current_dir(&folder);
+        command
+    };
+    let record = |options: &[&str]| run_command(recorder(&[&["--duration", "0s"], options].concat()));
+    let first = record(&[]);
+    assert_eq!(first.code(), 0, "{}", first.stderr);
+    assert!(first.stderr.contains(" in tcptrace.tct\n"), "{}", first.stderr);
+    let inode = |file: &Path| fs::metadata(file).expect("a file").ino();
+    let (oldest, is_old) = (inode(&trace), old.exists());
+    assert!(!is_old);
+
+    // While it is written, it stays what it is.
+    let running = Tracer::follow(recorder(&[]));
+    wait_until(|| old.exists() && inode(&trace) != oldest);
+    assert_eq!(inode(&old), oldest);
+    let middle = inode(&trace);
+    let refused = record(&[]);
+    assert_eq!(refused.code(), 1);
+    assert!(refused.stderr.contains("tcptrace.tct': another process is writing it"), "{}", refused.stderr);
+    assert_eq!(running.interrupt().code(), 0);
+    assert_eq!([inode(&old), inode(&trace)], [oldest, middle]);
+
+    for options in [&[][..], &["--last", "1m"]] {
+        let before = inode(&trace);
+        let finished = record(options);
+        assert_eq!(finished.code(), 0, "{options:?}: {}", finished.stderr);
+        assert_eq!(inode(&old), before, "{options:?}");
+        assert_eq!(replay(&[&trace], &[]).code(), 0, "{options:?}");
+        assert_eq!(replay(&[&old], &[]).code(), 0, "{options:?}");
+    }
+
+    // One that is named, and numbered ones, are replaced by --force alone.
+    let named = record(&["-o", "tcptrace.tct"]);
+    assert!(named.code() == 1 && named.stderr.contains("--force replaces it"), "{}", named.stderr);
+    assert_eq!(record(&["--rotate", "1M"]).code(), 0);
+    let numbered = record(&["--rotate", "1M"]);
+    assert!(numbered.code() == 1 && numbered.stderr.contains("--force replaces it"), "{}", numbered.stderr);
+
+    // An empty one is of no use to anybody.
+    let kept = inode(&old);
+    fs::write(&trace, "").expect("an empty file");
+    assert_eq!(record(&[]).code(), 0);
+    assert_eq!(inode(&old), kept);
+    let mut names: Vec<_> =
+        fs::read_dir(&folder).expect("a folder").map(|file| file.expect("a file").file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["tcptrace.0001.tct", "tcptrace.tct", "tcptrace.tct.old"]);
+}
+
 #[test]
 fn two_do_not_write_one_file() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -319,7 +375,7 @@ fn commands() {
 
     let refused = record(&["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/1"]);
     assert_ne!(refused.code(), 0);
-    let rows = rows(&replay(&[&trace], &["--connections"]));
+    let rows = rows(&replay(&[&trace], &["--rows", "connections"]));
     assert_eq!(rows.len(), 1, "{rows:?}");
     let row = &rows[0];
     assert_eq!([&row["end"], &row["comm"]], ["refused", "bash"], "{row}");

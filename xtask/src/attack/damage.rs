@@ -82,7 +82,7 @@ impl Look {
             let output = if others < all { 2 + random.below(all) } else { 2 + number };
             look.take(&run(OUTPUTS[output], &mut |_| {})?, verdict);
         }
-        for (option, to) in [("--html", "x.html"), ("--to=parquet", "x.parquet")].iter().take(others / all * 2) {
+        for (option, to) in [("--html", "x.html"), ("--format=parquet", "x.parquet")].iter().take(others / all * 2) {
             let words: &[&str] =
                 if *option == "--html" { &["report", option, to] } else { &["export", option, "-o", to, "--force"] };
             look.take(&run(words, &mut |_| {})?, verdict);

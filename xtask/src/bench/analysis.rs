@@ -25,7 +25,8 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
     let bytes = path.metadata().context("cannot stat the trace")?.len();
     // The client of a connection in the middle, as `synthesise` numbers them.
     let one = format!("timeline --conn {:x}", connections / 2 * 2 + 1);
-    let subjects = ["report", "report --format json", "replay --connections --format json", "timeline", one.as_str()];
+    let subjects =
+        ["report", "report --format json", "replay --rows connections --format json", "timeline", one.as_str()];
     let mut series = subjects.map(|words| Runs::none(format!("tcptrace {words}")));
     for round in 1..=bench.times(ROUNDS) {
         for (words, runs) in subjects.iter().zip(&mut series) {

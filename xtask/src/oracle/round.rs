@@ -188,7 +188,7 @@ fn excuse(compared: &mut [Compared], mut lost: u64) {
 /// The rows of the trace that was recorded at the same time have to be the same.
 fn replay(ground: &Ground, live: &str) -> Result<Option<String>> {
     let output = Command::new(ground.tcptrace)
-        .args(["replay", "--connections", "--format", "json"])
+        .args(["replay", "--rows", "connections", "--format", "json"])
         .arg(ground.folder.join("trace"))
         .stdin(Stdio::null())
         .output()

@@ -187,7 +187,7 @@ impl Memory {
 
 /// Begins with the file itself, where that is the first one and its name is free, or else with the first free number.
 fn begin(plan: &Plan, number: u32, blocks: Vec<Packed>, end: End) -> Result<(Store, u32), StoreError> {
-    let is_first = number == 0 && (plan.force || !is_taken(&plan.path));
+    let is_first = number == 0 && (plan.force || plan.keep_old || !is_taken(&plan.path));
     let plan = Plan { numbered: !is_first, ..plan.clone() };
     Store::of_blocks(&plan, if is_first { 0 } else { number.max(1) }, blocks, end)
 }

@@ -28,6 +28,8 @@ pub struct Plan {
     pub path: PathBuf,
     /// Replace a file that exists.
     pub force: bool,
+    /// Rename one that exists to `FILE.old`, unless files are numbered.
+    pub keep_old: bool,
     /// Put a number before the extension: `trace.0001.tct`.
     pub numbered: bool,
     /// Keep at most so many files, and remove the oldest.
@@ -36,7 +38,26 @@ pub struct Plan {
     pub most_bytes: Option<u64>,
 }
 
+/// What becomes of a file that exists where one is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Existing {
+    /// It stays, and there is no new one.
+    Refused,
+    /// It is gone.
+    Replaced,
+    /// Its name is `FILE.old` then.
+    Renamed,
+}
+
 impl Plan {
+    fn existing(&self) -> Existing {
+        match () {
+            () if self.force => Existing::Replaced,
+            () if self.keep_old && !self.numbered => Existing::Renamed,
+            () => Existing::Refused,
+        }
+    }
+
     /// The path of a file of the recording, by its number from 0.
     pub fn path_of(&self, number: u32) -> PathBuf {
         if !self.numbered {
@@ -196,7 +217,8 @@ impl Store {
                 return Err(StoreError::exists(path));
             }
         }
-        let file = file::Owned::create(&plan.path_of(0), plan.force).map_err(|refused| refused.at(&plan.path_of(0)))?;
+        let path = plan.path_of(0);
+        let file = file::Owned::create(&path, plan.existing()).map_err(|refused| refused.at(&path))?;
         Self::start(plan, Output::File(file), 0, WAITING)
     }
 

@@ -70,7 +70,7 @@ fn nohup() {
     traffic();
     let finished = tracer.interrupt();
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
-    let replayed = replay(&[&trace], &["--connections", "--at-close"]);
+    let replayed = replay(&[&trace], &["--rows", "connections", "--at-close"]);
     assert!(rows(&replayed).len() >= 4, "it went on: {}", replayed.text());
 }
 
@@ -385,7 +385,7 @@ fn slow_disk() {
     let reader = std::thread::spawn(move || std::io::copy(&mut stdout, &mut file));
     // Where that is missing, the kernel is asked what is left.
     let end_of = |end: &tcptrace_tests::End| {
-        let connections = rows(&replay(&[&trace], &["--connections"]));
+        let connections = rows(&replay(&[&trace], &["--rows", "connections"]));
         connections.into_iter().find(|row| row["local"] == end.local.to_string())
     };
     wait_until(|| end_of(&gone.0).is_some());

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 
-use super::StoreError;
+use super::{Existing, StoreError};
 
 /// A file that this process alone writes. One into which nothing was written is removed again.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(super) struct Owned {
 #[derive(Debug)]
 struct Replaced {
     hidden: PathBuf,
+    /// What is replaced gets another name.
+    is_kept: bool,
     /// Locked as well, so that nobody else replaces it meanwhile.
     _old: Flock<File>,
 }
@@ -60,9 +62,9 @@ impl From<io::Error> for Refused {
 }
 
 impl Owned {
-    /// Makes one. What is there already is left alone, unless it is empty or `force` says to replace it: then the new file
-    /// takes its place when it is [begun](Self::begin).
-    pub(super) fn create(path: &Path, force: bool) -> Result<Self, Refused> {
+    /// Makes one. What is there already is left alone, unless it is empty or to be replaced: then the new file takes its
+    /// place when it is [begun](Self::begin).
+    pub(super) fn create(path: &Path, existing: Existing) -> Result<Self, Refused> {
         match path.symlink_metadata() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let file = lock(create_new(path)?)?;
@@ -70,13 +72,14 @@ impl Owned {
             }
             Err(error) => Err(error.into()),
             // A recorder that could not begin may have left an empty one.
-            Ok(old) if force || old.is_file() && old.len() == 0 => Self::replace(path, &old),
+            Ok(old) if old.is_file() && old.len() == 0 => Self::replace(path, &old, false),
+            Ok(old) if existing != Existing::Refused => Self::replace(path, &old, existing == Existing::Renamed),
             Ok(_) => Err(Refused::Exists),
         }
     }
 
     /// What is written into the file of somebody else, or under a second name of it, would be his: so it is a new one.
-    fn replace(path: &Path, old: &fs::Metadata) -> Result<Self, Refused> {
+    fn replace(path: &Path, old: &fs::Metadata, is_kept: bool) -> Result<Self, Refused> {
         let no = |reason: &str| Refused::Other(io::Error::other(reason));
         if old.is_symlink() {
             return Err(no("it is a symbolic link"));
@@ -102,7 +105,7 @@ impl Owned {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 created => {
                     let file = lock(created?)?;
-                    let replaces = Some(Replaced { hidden, _old: old });
+                    let replaces = Some(Replaced { hidden, is_kept, _old: old });
                     return Ok(Self { path: path.to_owned(), file, replaces, is_used: false });
                 }
             }
@@ -112,7 +115,10 @@ impl Owned {
 
     /// Has it take its place: from now on it stays.
     pub(super) fn begin(&mut self) -> io::Result<&mut File> {
-        if let Some(Replaced { hidden, .. }) = &self.replaces {
+        if let Some(Replaced { hidden, is_kept, .. }) = &self.replaces {
+            if *is_kept {
+                keep(&self.path)?;
+            }
             fs::rename(hidden, &self.path)?;
             self.replaces = None;
         }
@@ -138,6 +144,23 @@ impl Drop for Owned {
             // What cannot be removed is empty.
             let _ = fs::remove_file(unused);
         }
+    }
+}
+
+/// Gives a file that is about to be replaced the name `FILE.old`. As a second name: without the first one, another process
+/// could make a file there, which would be replaced then.
+fn keep(path: &Path) -> io::Result<()> {
+    let mut old = path.to_owned().into_os_string();
+    old.push(".old");
+    let old = PathBuf::from(old);
+    match fs::remove_file(&old) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Some file systems know no second names.
+    match fs::hard_link(path, &old).or_else(|_| fs::rename(path, &old)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        kept => kept,
     }
 }
 

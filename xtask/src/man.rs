@@ -1,0 +1,30 @@
+//! `cargo xtask man`: the man pages, from the same definitions as `--help`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::{command, workspace};
+
+/// Options of `cargo xtask man`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Folder to write the pages to; `target/man` by default
+    #[arg(value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+/// Writes one page for the program, and one for each command.
+///
+/// # Errors
+/// When they cannot be made or written.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    // An example of that package does it, as xtask builds without the program.
+    let folder = args.folder.clone().unwrap_or_else(|| workspace::root().join("target/man"));
+    let folder = std::path::absolute(folder)?;
+    let mut example = command::cargo();
+    example.args(["run", "--quiet", "--locked", "--package", "tcptrace", "--example", "man", "--"]).arg(&folder);
+    command::run(&mut example)?;
+    println!("{}: try `man -l {}`", folder.display(), folder.join("tcptrace.1").display());
+    Ok(())
+}
