@@ -85,11 +85,17 @@ pub struct TextOptions {
     pub states: bool,
     /// The zone that times are shown in.
     pub zone: TimeZone,
+    /// Columns of the terminal, which lines have to fit; `None` where output is no terminal, and nothing is narrowed.
+    pub width: Option<usize>,
+    /// Lines of the terminal, which a report's screen has to fit.
+    pub height: Option<usize>,
+    /// Below a report's screen, each part in depth.
+    pub full: bool,
 }
 
 impl Default for TextOptions {
     fn default() -> Self {
-        Self { colour: false, states: false, zone: TimeZone::UTC }
+        Self { colour: false, states: false, zone: TimeZone::UTC, width: None, height: None, full: false }
     }
 }
 
@@ -122,6 +128,9 @@ pub trait Printer {
     /// # Errors
     /// What the writer returns.
     fn closing(&mut self, row: &Closing) -> io::Result<()>;
+
+    /// The terminal has this many columns from now on. Formats for programs take no notice.
+    fn resize(&mut self, _width: usize) {}
 
     /// Writes whatever is kept in buffers, the writer's included.
     ///

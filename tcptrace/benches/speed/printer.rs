@@ -3,7 +3,6 @@
 use std::io;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use jiff::tz::TimeZone;
 use tcptrace::engine::lifecycle::{Config, Engine};
 use tcptrace::model::row::Row;
 use tcptrace::model::stream::Context;
@@ -38,7 +37,7 @@ fn rows() -> Vec<Row> {
 }
 
 fn print(rows: &[&Row]) {
-    let text = TextOptions { colour: true, states: false, zone: TimeZone::UTC };
+    let text = TextOptions { colour: true, ..TextOptions::default() };
     let mut printer = Format::Text.printer(io::sink(), text);
     let context = Context::default();
     for row in rows {

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
-use jiff::tz::TimeZone;
 
 use super::outlet::Outlet;
 use super::progress::Progress;
@@ -109,7 +108,7 @@ fn exporter(args: &ExportArgs) -> Result<Box<dyn Exporter>> {
 /// What every command prints, from a trace.
 fn printed(format: Format, rows: RowKind, out: Option<&Path>, replace: bool) -> Result<Box<dyn Exporter>> {
     let (draft, out) = open(out, replace)?;
-    let text = TextOptions { colour: false, states: false, zone: TimeZone::UTC };
+    let text = TextOptions::default();
     let mut printer = format.printer(out, text);
     printer.header(rows.kind())?;
     Ok(Box::new(Published { exporter: Lines { printer, rows: 0 }, draft, replace }))

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use super::replay::summarise;
 use super::select::OutputArgs;
 use super::study::TraceArgs;
-use super::{Outcome, interrupted};
+use super::{Outcome, interrupted, stdout};
 use crate::engine::lifecycle::Config;
 use crate::model::row::Row;
 use crate::output::export::Draft;
@@ -23,6 +23,9 @@ use crate::study::report::{Analysis, By, Options};
 pub(super) struct ReportArgs {
     #[command(flatten)]
     trace: TraceArgs,
+    /// Print every table, not only the first screen (text only; the other formats always have all)
+    #[arg(long)]
+    full: bool,
     /// What the tables group by [default: process; in JSON and CSV: each of them]
     #[arg(long, value_enum)]
     by: Option<By>,
@@ -69,7 +72,9 @@ pub(super) fn run(args: &ReportArgs) -> Result<Outcome> {
         draft.publish(args.force)?;
         return Ok(summarise(&summary));
     }
-    let text = TextOptions { colour: args.output.colour(), states: false, zone: TimeZone::system() };
+    let (width, height) = stdout::terminal().unzip();
+    let (colour, full) = (args.output.colour(), args.full);
+    let text = TextOptions { colour, zone: TimeZone::system(), width, height, full, ..TextOptions::default() };
     let out = io::BufWriter::new(io::stdout().lock());
     output::report(out, args.output.format, &text, &report).context("cannot write the report")?;
     Ok(summarise(&summary))

@@ -5,8 +5,8 @@ use std::io;
 use jiff::tz::TimeZone;
 
 use super::outlet::Outlet;
-use super::say;
 use super::select::OutputArgs;
+use super::{say, stdout};
 use crate::model::finding::Finding;
 use crate::model::names::Names;
 use crate::model::row::Row;
@@ -16,6 +16,8 @@ use crate::output::{Kind, Printed, Printer, TextOptions, aside, audit_lines};
 /// Prints the rows of a stream.
 pub(super) struct Rows {
     printer: Box<dyn Printer>,
+    /// Columns of the terminal.
+    width: Option<usize>,
     /// What audits found, and names for it.
     findings: Vec<Finding>,
     names: Names,
@@ -24,10 +26,12 @@ pub(super) struct Rows {
 impl Rows {
     /// Begins with the header.
     pub(super) fn new(outlet: Outlet, output: &OutputArgs, kind: Kind, states: bool) -> io::Result<Self> {
-        let text = TextOptions { colour: output.colour(), states, zone: TimeZone::system() };
+        let width = stdout::terminal().map(|(columns, _)| columns);
+        let colour = output.colour();
+        let text = TextOptions { colour, states, zone: TimeZone::system(), width, ..TextOptions::default() };
         let mut printer = output.format.printer(outlet, text);
         printer.header(kind)?;
-        Ok(Self { printer, findings: Vec::new(), names: Names::default() })
+        Ok(Self { printer, width, findings: Vec::new(), names: Names::default() })
     }
 
     /// Prints a row, or says it.
@@ -46,7 +50,12 @@ impl Rows {
         Ok(())
     }
 
+    /// What comes next fits the terminal as it is by now.
     pub(super) fn flush(&mut self) -> io::Result<()> {
+        if self.width.is_some() {
+            self.width = stdout::terminal().map(|(columns, _)| columns).or(self.width);
+            self.width.iter().for_each(|columns| self.printer.resize(*columns));
+        }
         self.printer.flush()
     }
 

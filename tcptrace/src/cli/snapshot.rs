@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::outlet::Outlet;
 use super::select::{FilterArgs, OutputArgs, warn_of_missing_groups};
 use super::view::undecided;
-use super::{Outcome, say};
+use super::{Outcome, say, stdout};
 use crate::engine::filter::Verdict;
 use crate::kernel::{self, Answer, Coverage, Groups, Holders, Multipaths, Namespaces, Wanted};
 use crate::live;
@@ -111,7 +111,9 @@ struct Report {
 
 impl Report {
     fn new(output: &OutputArgs, criteria: Criteria) -> Result<Self> {
-        let text = TextOptions { colour: output.colour(), states: false, zone: TimeZone::system() };
+        let width = stdout::terminal().map(|(columns, _)| columns);
+        let colour = output.colour();
+        let text = TextOptions { colour, zone: TimeZone::system(), width, ..TextOptions::default() };
         let context = stream::Context { clock: live::read_clocks()?.clock(), ..stream::Context::default() };
         // A line of text has no room for them.
         let groups = output.format != Format::Text || !criteria.cgroups.is_empty();

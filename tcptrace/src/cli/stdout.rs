@@ -1,5 +1,6 @@
-//! Whether there is a standard output at all.
+//! Standard output: whether there is one at all, and how large it is.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, ensure};
@@ -18,6 +19,13 @@ extern "C" fn look() {
     // SAFETY: this takes no further argument, and changes nothing.
     let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
     WAS_CLOSED.store(flags == -1, Ordering::Relaxed);
+}
+
+/// Columns and lines of the terminal that standard output is; `None` if it is none, or does not say. Below 80 columns, rows
+/// would lose what they are read for: they are left to wrap.
+pub(super) fn terminal() -> Option<(usize, usize)> {
+    let (columns, lines) = terminal_size::terminal_size_of(io::stdout())?;
+    Some((usize::from(columns.0).max(80), lines.0.into()))
 }
 
 /// # Errors

@@ -100,7 +100,7 @@ impl TimelineArgs {
     }
 
     fn list(&self, groups: &[Group]) -> io::Result<()> {
-        let text = TextOptions { colour: false, states: false, zone: TimeZone::system() };
+        let text = TextOptions { zone: TimeZone::system(), ..TextOptions::default() };
         let mut printer = self.output.format.printer(Outlet::default(), text);
         printer.header(Kind::Connection)?;
         for item in groups.iter().flat_map(Group::items) {

@@ -1,5 +1,7 @@
 //! What every format makes of the same rows.
 
+mod width;
+
 use std::io::{self, Write};
 
 use insta::assert_snapshot;
@@ -13,7 +15,8 @@ use super::{Context, Format, Json, Kind, Printed, Printer, TextOptions, aside};
 use crate::model::row::{Connection, Held, Identity, Owner, Row, Status, Transition};
 use crate::model::tcp::{Comm, End, OwnerSource, State};
 
-const PLAIN: TextOptions = TextOptions { colour: false, states: false, zone: TimeZone::UTC };
+const PLAIN: TextOptions =
+    TextOptions { colour: false, states: false, zone: TimeZone::UTC, width: None, height: None, full: false };
 
 fn rendered(render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
     let mut out = Vec::new();

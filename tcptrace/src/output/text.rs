@@ -1,10 +1,12 @@
 //! Aligned columns for people. A column that a longer value has widened stays wide, so the eye need not jump again.
 
 mod column;
+mod fit;
 mod note;
 pub(super) mod report;
 mod snapshot;
 mod style;
+mod wrap;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -12,22 +14,25 @@ use std::net::SocketAddr;
 use anstyle::Style;
 
 use crate::model::counters::Increase;
-use crate::model::row::{Connection, Entry, Held, Identity, Loss, Row, Transition};
+use crate::model::row::{Connection, Entry, Held, Identity, Loss, Row, Status, Transition};
 use crate::model::stream::{Closing, Context};
 use crate::model::tcp::{Closer, End, State, Task, TimeWaitEnd};
 use crate::study::snapshot::{By, Count};
 
 pub(crate) use self::column::fitting;
 use self::column::{Align, Column, Line};
+use self::fit::Fit;
 pub(super) use self::report::words::count;
 pub(super) use self::report::write_report;
 pub(crate) use self::style::{end as end_style, state as state_style};
 use super::fields::zone;
 use super::time::TimeOfDay;
-use super::{Kind, Lister, Printed, Printer, TextOptions, counter_words, human, render, sanitise};
+use super::{Kind, Lister, Printed, Printer, TextOptions, counter_words, human, render, sanitise, width};
 
 /// The kernel's names are at most 15 bytes; only escaped ones are longer, and those are cut.
 const COMM_WIDTH: usize = 15;
+/// Any IPv4 address and port.
+const IPV4_WIDTH: usize = "255.255.255.255:65535".len();
 /// Below the column after TIME.
 const STATES_INDENT: &[u8] = b"             ";
 
@@ -43,6 +48,8 @@ pub struct Text<W> {
     columns: Columns,
     snapshot: snapshot::Columns,
     counted_by: Option<By>,
+    /// Where output is a terminal.
+    fit: Option<Fit>,
 }
 
 /// All columns of both kinds of rows; those in common keep their width.
@@ -69,8 +76,8 @@ struct Columns {
 
 impl Columns {
     fn new() -> Self {
-        // Any IPv4 address and port, so that only IPv6 widens these.
-        let address = "255.255.255.255:65535".len();
+        // Only IPv6 widens these.
+        let address = IPV4_WIDTH;
         let duration = ">12.3ms".len();
         let ends_of_time_wait = longest(TimeWaitEnd::ALL.iter().map(|it| it.as_str()));
         Self {
@@ -108,10 +115,11 @@ impl<W: Write> Text<W> {
             states: options.states,
             headed: false,
             time_of_day: TimeOfDay::new(options.zone),
-            line: Line::default(),
+            line: if options.width.is_some() { Line::collecting() } else { Line::default() },
             columns: Columns::new(),
             snapshot: snapshot::Columns::new(),
             counted_by: None,
+            fit: options.width.map(Fit::new),
         }
     }
 
@@ -157,9 +165,26 @@ impl<W: Write> Text<W> {
         };
         for column in columns {
             if column.name == c.new.name {
-                self.line.raw(" →".as_bytes());
+                self.line.arrow();
             }
             column.heading(&mut self.line, self.colour);
+        }
+        self.plan(kind);
+    }
+
+    /// Where output is a terminal, chooses the columns that fit, and writes their heads.
+    fn plan(&mut self, kind: Kind) {
+        if let Some(fit) = &mut self.fit {
+            fit.begin(kind, self.line.take_cells());
+            fit.heading(&mut self.line);
+        }
+    }
+
+    /// Rows may come without a heading.
+    fn expect_plan(&mut self, kind: Kind) {
+        if self.fit.as_ref().is_some_and(|fit| !fit.is_for(kind)) {
+            self.heading(kind);
+            self.line.clear();
         }
     }
 
@@ -195,7 +220,7 @@ impl<W: Write> Text<W> {
         let new = if row.stuck.is_some() { "…" } else { row.new.as_str() };
         let Self { columns, line, .. } = self;
         columns.old.cell(line, old_style, |to| word(to, row.old.as_str()));
-        line.raw(" →".as_bytes());
+        line.arrow();
         columns.new.cell(line, new_style, |to| word(to, new));
     }
 
@@ -228,16 +253,55 @@ impl<W: Write> Text<W> {
             .cell(line, Style::new(), |to| or_dash(to, row.totals, |to, totals| bytes(to, totals.bytes_received)));
     }
 
-    /// The line below a connection.
+    /// The line below a connection; on a terminal, as many as it takes.
     fn path(&mut self, row: &Connection) -> io::Result<()> {
+        const STEP: &str = " › ";
+        let limit = self.fit.as_ref().map_or(usize::MAX, Fit::limit);
+        let mut end = 0;
         for (place, stay) in row.stays.iter().enumerate() {
             let style = self.coloured(style::state(stay.state));
-            self.line.raw(if place == 0 { STATES_INDENT } else { " › ".as_bytes() });
+            let lasted = stay.held.to_string();
+            let wanted = width(stay.state.as_str()) + 1 + width(&lasted);
+            let is_full = place > 0 && end + width(STEP) + wanted > limit;
+            if is_full {
+                self.end_of_line()?;
+            }
+            if place == 0 || is_full {
+                self.line.raw(STATES_INDENT);
+                end = STATES_INDENT.len();
+            }
+            if place > 0 {
+                let step = if is_full { STEP.trim_start() } else { STEP };
+                self.line.raw(step.as_bytes());
+                end += width(step);
+            }
             self.line.styled(style, |to| word(to, stay.state.as_str()));
             self.line.raw(b" ");
-            self.line.styled(Style::new(), |to| held(to, stay.held));
+            self.line.styled(Style::new(), |to| word(to, &lasted));
+            end += wanted;
         }
         self.end_of_line()
+    }
+
+    /// A note that has to be read goes below the row if it does not fit beside it.
+    fn end_of_row(&mut self, must_note: bool) -> io::Result<()> {
+        let Some(fit) = &mut self.fit else { return self.end_of_line() };
+        let cells = self.line.take_cells();
+        if fit.widen(&cells) {
+            fit.heading(&mut self.line);
+            self.out.write_all(self.line.end())?;
+            self.line.clear();
+        }
+        let note = fit.row(&cells, must_note, &mut self.line);
+        self.out.write_all(self.line.end())?;
+        self.line.clear();
+        for part in note.map(|note| fit.below(note)).into_iter().flatten() {
+            self.line.raw(STATES_INDENT);
+            self.line.styled(note.map_or(Style::new(), |note| note.style), |to| word(to, part));
+            self.out.write_all(self.line.end())?;
+            self.line.clear();
+        }
+        Ok(())
     }
 
     fn end_of_line(&mut self) -> io::Result<()> {
@@ -249,6 +313,7 @@ impl<W: Write> Text<W> {
 
 impl<W: Write> Text<W> {
     fn transition(&mut self, row: &Transition, context: &Context) -> io::Result<()> {
+        self.expect_plan(Kind::Transition);
         self.time(context.clock.unix_ns(row.boot_ns));
         self.who_and_where(&row.identity, context);
         self.old_and_new(row);
@@ -256,10 +321,11 @@ impl<W: Write> Text<W> {
         let Self { columns, line, .. } = self;
         columns.held.cell(line, Style::new(), |to| held(to, row.held));
         columns.note.cell(line, style, |to| note::transition(to, row));
-        self.end_of_line()
+        self.end_of_row(row.stuck.is_some())
     }
 
     fn connection(&mut self, row: &Connection, context: &Context) -> io::Result<()> {
+        self.expect_plan(Kind::Connection);
         self.time(context.clock.unix_ns(row.boot_ns));
         self.how_it_ended(row);
         self.who_and_where(&row.identity, context);
@@ -267,27 +333,33 @@ impl<W: Write> Text<W> {
         self.how_much(row);
         let Self { columns, line, .. } = self;
         columns.note.cell(line, Style::new(), |to| note::connection(to, row));
-        self.end_of_line()?;
+        self.end_of_row(!matches!(row.status, Status::Ended(_) | Status::Open { .. }))?;
         if self.states && !row.stays.is_empty() { self.path(row) } else { Ok(()) }
     }
 
-    /// The time, and then words across the columns.
     fn loss(&mut self, row: &Loss, context: &Context) -> io::Result<()> {
-        self.time(context.clock.unix_ns(row.boot_ns));
-        self.line.raw(b" ");
-        self.line.styled(self.coloured(style::RESET), |to| {
-            let _ = write!(to, "{row}");
-        });
-        self.end_of_line()
+        self.across(context.clock.unix_ns(row.boot_ns), &row.to_string())
+    }
+
+    fn counter(&mut self, row: &Increase, context: &Context) -> io::Result<()> {
+        self.across(context.clock.unix_ns(row.at), &counter_words(row, &context.names))
     }
 
     /// The time, and then words across the columns.
-    fn counter(&mut self, row: &Increase, context: &Context) -> io::Result<()> {
-        self.time(context.clock.unix_ns(row.at));
-        self.line.raw(b" ");
-        let words = counter_words(row, &context.names);
-        self.line.styled(self.coloured(style::RESET), |to| to.extend_from_slice(words.as_bytes()));
-        self.end_of_line()
+    fn across(&mut self, unix_ns: i64, words: &str) -> io::Result<()> {
+        let style = self.coloured(style::RESET);
+        let lines = self.fit.as_ref().map_or_else(|| vec![words], |fit| fit.beside_time(words));
+        for (place, part) in lines.into_iter().enumerate() {
+            if place == 0 {
+                self.line.styled(Style::new(), |to| self.time_of_day.write(to, unix_ns));
+                self.line.raw(b" ");
+            } else {
+                self.line.raw(STATES_INDENT);
+            }
+            self.line.styled(style, |to| word(to, part));
+            self.end_of_line()?;
+        }
+        Ok(())
     }
 }
 
@@ -314,6 +386,12 @@ impl<W: Write> Printer for Text<W> {
 
     fn closing(&mut self, _: &Closing) -> io::Result<()> {
         Ok(())
+    }
+
+    fn resize(&mut self, width: usize) {
+        if let Some(fit) = &mut self.fit {
+            fit.resize(width);
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -102,7 +102,7 @@ fn a_flood_of_syns_is_in_the_report() {
 
     let report = run(&["report", "--format", "json", path(&trace)]);
     assert_eq!((report.code(), told(&json(report.text()), "report_counter", "SyncookiesSent")), (0, cookies));
-    let report = run(&["report", path(&trace)]);
+    let report = run(&["report", "--full", path(&trace)]);
     assert!(report.text().contains(" SYN cookies sent (SyncookiesSent): the SYN queue is full"), "{}", report.text());
     let audit = run(&["replay", "--format", "json", path(&trace)]);
     assert_eq!(told(&json(audit.text()), "unseen", "SyncookiesSent"), cookies);

@@ -100,9 +100,9 @@ fn live_and_from_a_trace() {
     };
     let report = json(run(&["report", "--format", "json", file]).text());
     assert!(remote(&report, "report_group") && remote(&report, "report_slowest"), "{report:#?}");
-    for command in ["report", "timeline"] {
-        let printed = run(&[command, file]);
-        assert!(printed.text().contains(&format!("{}%{}", FAR.1, NEAR.0)), "{command}: {}", printed.text());
+    for command in [&["report", "--full"][..], &["timeline"]] {
+        let printed = run(&[command, &[file]].concat());
+        assert!(printed.text().contains(&format!("{}%{}", FAR.1, NEAR.0)), "{command:?}: {}", printed.text());
     }
 }
 

@@ -6,6 +6,9 @@ use anstyle::{Effects, Style};
 
 use crate::output::width;
 
+/// Between two states.
+pub(super) const ARROW: &str = " →";
+
 const HEADING: Style = Style::new().effects(Effects::BOLD);
 
 /// Which edge a column's values keep to.
@@ -32,14 +35,26 @@ impl Column {
 
     pub(super) fn heading(&self, line: &mut Line, colour: bool) {
         let style = if colour { HEADING } else { Style::new() };
-        line.cell(self.align, self.width, style, |to| to.extend_from_slice(self.name.as_bytes()));
+        line.cell(self, style, |to| to.extend_from_slice(self.name.as_bytes()));
     }
 
     /// Adds a cell to a line and widens the column if it has to.
     pub(super) fn cell(&mut self, line: &mut Line, style: Style, write: impl FnOnce(&mut Vec<u8>)) {
-        let taken = line.cell(self.align, self.width, style, write);
+        let taken = line.cell(self, style, write);
         self.width = self.width.max(taken);
     }
+}
+
+/// A cell of a line that has to fit a terminal.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) name: &'static str,
+    pub(super) align: Align,
+    /// The width of its column.
+    pub(super) width: usize,
+    pub(super) style: Style,
+    /// What is in it.
+    pub(super) text: String,
 }
 
 /// A line that is being put together.
@@ -47,9 +62,28 @@ impl Column {
 pub(super) struct Line {
     bytes: Vec<u8>,
     content: Vec<u8>,
+    /// The cells so far, where only the whole line shows which of them fit.
+    cells: Option<Vec<Cell>>,
 }
 
 impl Line {
+    /// A line that collects its cells: [`Line::take_cells`].
+    pub(super) fn collecting() -> Self {
+        Self { cells: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// The cells that were collected.
+    pub(super) fn take_cells(&mut self) -> Vec<Cell> {
+        self.cells.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Adds an arrow between two cells; where cells are collected, whoever puts them together does.
+    pub(super) fn arrow(&mut self) {
+        if self.cells.is_none() {
+            self.raw(ARROW.as_bytes());
+        }
+    }
+
     /// Adds bytes as they are.
     pub(super) fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
@@ -63,12 +97,18 @@ impl Line {
     }
 
     /// Adds a cell, after a space if it is not the first, and returns how many columns its content takes.
-    fn cell(&mut self, align: Align, width: usize, style: Style, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+    fn cell(&mut self, column: &Column, style: Style, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+        self.content.clear();
+        write(&mut self.content);
+        let Column { name, align, width, .. } = *column;
+        if let Some(cells) = &mut self.cells {
+            let text = String::from_utf8_lossy(&self.content).into_owned();
+            cells.push(Cell { name, align, width, style, text });
+            return width;
+        }
         if !self.bytes.is_empty() {
             self.bytes.push(b' ');
         }
-        self.content.clear();
-        write(&mut self.content);
         let taken = columns(&self.content);
         let padding = width.saturating_sub(taken);
         match align {
@@ -84,7 +124,7 @@ impl Line {
         taken
     }
 
-    fn pad(&mut self, columns: usize) {
+    pub(super) fn pad(&mut self, columns: usize) {
         self.bytes.resize(self.bytes.len() + columns, b' ');
     }
 

@@ -1,6 +1,7 @@
-//! A report as text: the incident on one screen, then each part in depth.
+//! A report as text: the incident on one screen; if asked for, each part in depth.
 
 mod depth;
+mod lines;
 mod screen;
 mod spark;
 mod table;
@@ -26,7 +27,7 @@ const HEADING: Style = Style::new().effects(Effects::BOLD);
 pub(in crate::output) fn write_report(out: &mut impl Write, options: &TextOptions, report: &Report) -> io::Result<()> {
     let mut writer = Writer { out, options, report };
     writer.screen()?;
-    writer.depth()
+    if options.full { writer.depth() } else { Ok(()) }
 }
 
 /// Writes parts of a report.

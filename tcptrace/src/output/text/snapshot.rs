@@ -10,7 +10,7 @@ use crate::model::row::Entry;
 use crate::model::stream::Context;
 use crate::model::tcp::State;
 use crate::output::fields::zone;
-use crate::output::{human, render};
+use crate::output::{Kind, human, render};
 use crate::study::snapshot::{By, Count, Shares};
 
 /// Takes one of them.
@@ -51,6 +51,7 @@ impl Columns {
 
 impl<W: Write> Text<W> {
     pub(super) fn write_socket(&mut self, row: &Entry, context: &Context) -> io::Result<()> {
+        self.expect_plan(Kind::Socket);
         self.state(row.state);
         self.who(row.identity.owner.as_ref().map(|owner| &owner.task));
         let Self { columns, line, .. } = self;
@@ -67,7 +68,7 @@ impl<W: Write> Text<W> {
         snapshot.send_queue.cell(line, Style::new(), |to| render::decimal(to, row.send_queue.into()));
         snapshot.timer.cell(line, Style::new(), |to| timer(to, row));
         columns.note.cell(line, Style::new(), |to| note::socket(to, row));
-        self.end_of_line()
+        self.end_of_row(false)
     }
 
     pub(super) fn write_count(&mut self, row: &Count) -> io::Result<()> {
@@ -105,7 +106,8 @@ impl<W: Write> Text<W> {
                 columns.note.cell(line, Style::new(), |to| note::count(to, row));
             }
         }
-        self.end_of_line()
+        // It is all that such a row says.
+        self.end_of_row(row.groups.is_some())
     }
 
     fn state(&mut self, state: State) {
@@ -131,6 +133,7 @@ impl<W: Write> Text<W> {
         for column in [&s.state, &s.total].into_iter().chain(rest) {
             column.heading(line, *colour);
         }
+        self.plan(Kind::Count);
     }
 }
 

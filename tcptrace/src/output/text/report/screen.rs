@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anstyle::Style;
 
+use super::lines::{Goes, Lines};
 use super::table::Table;
 use super::words::{bytes, count, counted, duration, ends, group, hosts, number, percent, period, rate, time};
 use super::{HEADING, Writer, sparkline, style, words};
@@ -13,37 +14,61 @@ use crate::model::stream::Lost;
 use crate::model::tcp::{End, State};
 use crate::output::lost::bound;
 use crate::output::text::column::Align;
+use crate::output::width;
 use crate::study::report::{By, Count, Group, Property, StateRow, TRACKED};
 
 /// How many are named where there is a table of all further down.
 const NAMED: usize = 3;
 
-/// Columns of a sparkline.
+/// How many words are named of those that connections are counted by.
+const WORDS: usize = 5;
+
+/// Columns of a sparkline; with less than the fewest, there is none.
 const SPARK: usize = 24;
+const SPARK_LEAST: usize = 8;
+
+/// How many lines the screen has at most, and how many it has room for in any case.
+const LINES_MOST: usize = 30;
+const LINES_LEAST: usize = 22;
 
 impl<W: Write> Writer<'_, W> {
-    /// Some thirty lines.
+    /// Some thirty lines; unless the whole report follows, never more, and how to get the rest.
     pub(super) fn screen(&mut self) -> io::Result<()> {
         let report = self.report;
-        self.line(HEADING, &format!("{}, {}", hosts(report), period(&self.options.zone, report)))?;
-        self.totals()?;
-        self.what_is_missing()?;
-        writeln!(self.out)?;
-        self.pile_ups()?;
-        writeln!(self.out, "{:11}shares of the sockets that were there at any moment, on average:", "")?;
+        let is_all = self.options.full;
+        let mut lines = Lines::new(self.options.colour, self.options.width.filter(|_| !is_all));
+        lines.line(Goes::Never, HEADING, &format!("{}, {}", hosts(report), period(&self.options.zone, report)));
+        self.losses(&mut lines);
+        self.totals(&mut lines);
+        lines.blank();
+        self.pile_ups(&mut lines)?;
+        lines.below(Goes::Legend, "", "shares of the sockets that were there at any moment, on average:");
         for row in report.states.iter().filter(|row| row.sockets > 0) {
-            self.pile_up(row)?;
+            self.pile_up(&mut lines, row);
         }
-        writeln!(self.out)?;
-        self.fact("CLOSED BY", &format!("{}{}", self.words_of("closer", 5), self.undecided()))?;
-        self.fact("ENDED BY", &self.words_of("end", 5))?;
-        self.failures()?;
-        self.dropped_in_short()?;
-        self.churn_in_short()?;
-        self.still_open()
+        lines.blank();
+        let undecided = self.undecided();
+        let closers = lines.list(width(&undecided), WORDS, |most| self.words_of("closer", most));
+        lines.fact(Goes::Never, "CLOSED BY", &format!("{closers}{undecided}"));
+        lines.fact(Goes::Never, "ENDED BY", &lines.list(0, WORDS, |most| self.words_of("end", most)));
+        self.failures(&mut lines);
+        self.dropped_in_short(&mut lines);
+        self.churn_in_short(&mut lines);
+        self.still_open(&mut lines);
+        if !is_all {
+            lines.fact(Goes::Never, "MORE", "--full prints every table; --html FILE writes a page for a browser");
+        }
+        lines.write(self.out, self.most_lines())
     }
 
-    fn totals(&mut self) -> io::Result<()> {
+    /// How many lines one screen has. Two are left: for the closing line, and for what is typed next.
+    fn most_lines(&self) -> Option<usize> {
+        let fits =
+            self.options.height.map_or(LINES_MOST, |lines| lines.saturating_sub(2).clamp(LINES_LEAST, LINES_MOST));
+        (!self.options.full).then_some(fits)
+    }
+
+    fn totals(&self, lines: &mut Lines) {
         let overview = &self.report.overview;
         let rates = |count: u64, peak: Option<crate::study::report::Peak>| {
             let mean = overview.per_second(count).map_or("-".to_owned(), rate);
@@ -52,42 +77,53 @@ impl<W: Write> Writer<'_, W> {
                 most.map(|peak| format!(", most {} at {}", rate(peak.value), time(&self.options.zone, peak.unix_ns)));
             format!("{} ({mean}{})", words::count(count), most.unwrap_or_default())
         };
-        let lines = [
+        let totals = [
             format!("{}, {} still open", counted(overview.connections, "connection"), count(overview.open)),
             format!("opened {}", rates(overview.opened, overview.opened_peak)),
             format!("ended  {}", rates(overview.ended, overview.ended_peak)),
         ];
-        lines.iter().try_for_each(|line| self.line(Style::new(), line))
+        let [all, opened, ended] = totals;
+        for (goes, line) in [(Goes::Never, all), (Goes::Never, opened), (Goes::Totals, ended)] {
+            lines.line(goes, Style::new(), &line);
+        }
+        if overview.incomplete > 0 {
+            let share = overview.incomplete as f64 / overview.connections as f64;
+            let incomplete = counted(overview.incomplete, "connection");
+            let text = format!("{incomplete} ({}) not seen from the opening on, or in part only", percent(share));
+            lines.line(Goes::Incomplete, Style::new(), &text);
+        }
     }
 
     /// What is not in the figures, if anything.
-    fn what_is_missing(&mut self) -> io::Result<()> {
+    fn losses(&self, lines: &mut Lines) {
         let report = self.report;
         if report.overview.lost > 0 || report.overview.lost_at_least {
             let causes = report.lost.iter().filter(|lost| lost.events > 0 || lost.at_least);
             let cause = |lost: &Lost| format!("{} ({})", bound(count(lost.events), lost.at_least), lost.cause.words());
             let causes = causes.map(cause).collect::<Vec<_>>().join(", ");
-            self.line(
-                style::RESET,
-                &format!("LOST EVENTS: {causes}. Figures below leave out what they would have told."),
-            )?;
+            let text = format!("LOST EVENTS: {causes}. Not in the figures below.");
+            lines.line(Goes::Never, style::RESET, &text);
         }
         if let Some(first) = report.damage.first() {
             let more = report.damage.len() - 1;
             let more = if more > 0 { format!("; and {}", counted(more as u64, "more place")) } else { String::new() };
-            self.line(style::RESET, &format!("DAMAGED: {}{more}", crate::output::sanitise(first.as_bytes())))?;
+            let text = format!("DAMAGED: {}{more}", crate::output::sanitise(first.as_bytes()));
+            lines.line(Goes::Never, style::RESET, &text);
         }
-        if report.overview.incomplete > 0 {
-            let share = report.overview.incomplete as f64 / report.overview.connections as f64;
-            let incomplete = counted(report.overview.incomplete, "connection");
-            let text = format!("{incomplete} ({}) not seen from the opening on, or in part only", percent(share));
-            self.line(Style::new(), &text)?;
-        }
+    }
+
+    fn pile_ups(&self, lines: &mut Lines) -> io::Result<()> {
+        let spark = lines.room(self.states_over_time(0).width()).unwrap_or(SPARK).min(SPARK);
+        let table = self.states_over_time(if spark < SPARK_LEAST { 0 } else { spark });
+        let mut ready = Vec::new();
+        table.write(&mut ready, 0, self.options.colour)?;
+        lines.ready(&ready);
         Ok(())
     }
 
-    fn pile_ups(&mut self) -> io::Result<()> {
-        let mut table = Table::new(&[
+    /// With a sparkline of so many columns; 0: without.
+    fn states_over_time(&self, spark: usize) -> Table {
+        let mut heads = vec![
             ("STATE", Align::Left),
             ("SOCKETS", Align::Right),
             ("STILL IN", Align::Right),
@@ -96,14 +132,17 @@ impl<W: Write> Writer<'_, W> {
             ("P50", Align::Right),
             ("P99", Align::Right),
             ("LONGEST", Align::Right),
-            ("OVER TIME", Align::Left),
-        ]);
+        ];
+        if spark > 0 {
+            heads.push(("OVER TIME", Align::Left));
+        }
+        let mut table = Table::new(&heads);
         for row in &self.report.states {
             let plain = |text: String| (text, Style::new());
             let peak = row.peak.map_or(("-".to_owned(), "-".to_owned()), |peak| {
                 (number(peak.value), time(&self.options.zone, peak.unix_ns))
             });
-            table.styled([
+            let mut cells = vec![
                 (row.state.as_str().to_owned(), style::state(row.state)),
                 plain(count(row.sockets)),
                 plain(count(row.open)),
@@ -112,10 +151,13 @@ impl<W: Write> Writer<'_, W> {
                 plain(row.p50.to_string()),
                 plain(row.p99.to_string()),
                 plain(longest(row).to_string()),
-                plain(sparkline(&self.sockets(row.state), SPARK)),
-            ]);
+            ];
+            if spark > 0 {
+                cells.push(plain(sparkline(&self.sockets(row.state), spark)));
+            }
+            table.styled(cells);
         }
-        table.write(self.out, 0, self.options.colour)
+        table
     }
 
     /// Mean numbers of sockets in a state, over time.
@@ -125,34 +167,42 @@ impl<W: Write> Writer<'_, W> {
     }
 
     /// Whose the sockets in a state are, where they lead, and what became of them.
-    fn pile_up(&mut self, row: &StateRow) -> io::Result<()> {
-        let indent = " ".repeat(11);
-        let mut lines = vec![("of", By::Process), ("with", By::Remote), ("at", By::Lport)];
-        if !matches!(self.by(), By::Process | By::Remote | By::Lport) {
-            lines.push(("in", self.by()));
+    fn pile_up(&self, lines: &mut Lines, row: &StateRow) {
+        let mut parts =
+            vec![("of", By::Process, Goes::Never), ("with", By::Remote, Goes::Remote), ("at", By::Lport, Goes::Ports)];
+        if !parts.iter().any(|(_, by, _)| *by == self.by()) {
+            parts.push(("in", self.by(), Goes::By));
         }
+        // The state is named once, in front of what stays longest.
+        let goes = |goes| if row.state == State::FinWait2 { Goes::FinWait2 } else { goes };
         let mut title = row.state.as_str();
-        for (word, by) in lines {
-            let Some(named) = self.largest(row.state, by) else { continue };
-            writeln!(self.out, "{title:11}{word:<5} {named}")?;
-            title = "";
+        for (word, by, part) in parts {
+            let named = lines.list(6, NAMED, |most| self.largest_few(row.state, by, most).unwrap_or_default());
+            if !named.is_empty() {
+                lines.below(goes(part), title, &format!("{word:<5} {named}"));
+                title = "";
+            }
         }
         if row.state == State::TimeWait {
-            writeln!(self.out, "{indent}{:<5} {}", "ended", self.words_of("time_wait_end", 5))?;
+            let ended = lines.list(6, WORDS, |most| self.words_of("time_wait_end", most));
+            lines.below(Goes::Ended, "", &format!("{:<5} {ended}", "ended"));
         }
         if row.never_accepted > 0 {
-            writeln!(self.out, "{indent}{} were never accepted", count(row.never_accepted))?;
+            lines.below(goes(Goes::NeverAccepted), "", &format!("{} were never accepted", count(row.never_accepted)));
         }
-        Ok(())
     }
 
     /// The largest groups of those in a state, each with its share; `None` when they are all of one that says nothing.
     pub(super) fn largest(&self, state: State, by: By) -> Option<String> {
+        self.largest_few(state, by, NAMED)
+    }
+
+    fn largest_few(&self, state: State, by: By, most: usize) -> Option<String> {
         let rows = self.report.groups.iter().filter(|row| row.state == Some(state) && row.group.by == by);
         let rows: Vec<_> =
             rows.map(|row| (&row.group, row.connections, row.total_share.unwrap_or(row.share))).collect();
         let says_nothing = rows.iter().all(|(group, ..)| by == By::Lport && group.local_port.is_none());
-        (!says_nothing).then(|| self.named(&rows, NAMED))
+        (!says_nothing).then(|| self.named(&rows, most))
     }
 
     fn named(&self, rows: &[(&Group, u64, f64)], most: usize) -> String {
@@ -186,102 +236,95 @@ impl<W: Write> Writer<'_, W> {
         }
     }
 
-    fn fact(&mut self, name: &str, text: &str) -> io::Result<()> {
-        if self.options.colour {
-            writeln!(self.out, "{HEADING}{name:10}{HEADING:#} {text}")
-        } else {
-            writeln!(self.out, "{name:10} {text}")
-        }
-    }
-
-    fn failures(&mut self) -> io::Result<()> {
+    fn failures(&self, lines: &mut Lines) {
         let overview = &self.report.overview;
         if overview.failed == 0 {
-            return self.fact("FAILED", "none");
+            return lines.fact(Goes::Never, "FAILED", "none");
         }
         let share = if overview.ended == 0 { 0.0 } else { overview.failed as f64 / overview.ended as f64 };
         let resets = if overview.reset > 0 { format!(", {} by a reset", count(overview.reset)) } else { String::new() };
-        self.fact("FAILED", &format!("{} ({}){resets}", count(overview.failed), percent(share)))?;
+        lines.fact(Goes::Never, "FAILED", &format!("{} ({}){resets}", count(overview.failed), percent(share)));
         let ends = self.report.counts.iter().filter_map(|row| match row.property {
             Property::End(end) if crate::study::report::is_failure(end) => Some((end, row.connections)),
             _ => None,
         });
-        for (end, connections) in ends.take(NAMED) {
-            let with = self.failed_of(end, By::Remote);
-            let by = self.by();
-            let of = if by == By::Remote { String::new() } else { format!("; of {}", self.failed_of(end, by)) };
-            writeln!(self.out, "{:11}{} {}: with {with}{of}", "", end.as_str(), count(connections))?;
+        for (place, (end, connections)) in ends.take(NAMED).enumerate() {
+            let goes = if place == 0 { Goes::Details } else { Goes::Failures };
+            let failed = lines.list(0, NAMED, |most| {
+                let with = self.failed_few(end, By::Remote, most);
+                let by = self.by();
+                let of =
+                    if by == By::Remote { String::new() } else { format!("; of {}", self.failed_few(end, by, most)) };
+                format!("{} {}: with {with}{of}", end.as_str(), count(connections))
+            });
+            lines.below(goes, "", &failed);
         }
-        Ok(())
     }
 
     /// The largest groups of those that failed in a way, each with its share.
-    pub(super) fn failed_of(&self, end: End, by: By) -> String {
+    fn failed_few(&self, end: End, by: By, most: usize) -> String {
         let rows = self.report.failures.iter().filter(|row| row.end == end && row.group.by == by);
         let rows: Vec<_> = rows.map(|row| (&row.group, row.connections, row.share)).collect();
-        self.named(&rows, NAMED)
+        self.named(&rows, most)
     }
 
     /// What no connection shows, if anything: a line for each counter.
-    fn dropped_in_short(&mut self) -> io::Result<()> {
-        let mut title = "DROPPED";
-        for counter in Unseen::ALL {
+    fn dropped_in_short(&self, lines: &mut Lines) {
+        let sum = |counter| {
             let rows = self.report.counters.iter().filter(|row| row.counter == counter);
-            let sum = rows.map(|row| row.increase).fold(0, u64::saturating_add);
-            if sum > 0 {
-                let (what, name, why) = (counter.what_of(sum), counter.as_str(), counter.why());
-                self.fact(title, &format!("{} {what} ({name}): {why}", count(sum)))?;
-                title = "";
+            rows.map(|row| row.increase).fold(0, u64::saturating_add)
+        };
+        let counters = Unseen::ALL.into_iter().map(|counter| (counter, sum(counter))).filter(|(_, sum)| *sum > 0);
+        for (place, (counter, sum)) in counters.enumerate() {
+            let (what, name, why) = (counter.what_of(sum), counter.as_str(), counter.why());
+            let text = format!("{} {what} ({name}): {why}", count(sum));
+            match place {
+                0 => lines.fact(Goes::Never, "DROPPED", &text),
+                1 => lines.below(Goes::Details, "", &text),
+                _ => lines.below(Goes::Counters, "", &text),
             }
         }
-        Ok(())
     }
 
-    fn churn_in_short(&mut self) -> io::Result<()> {
+    fn churn_in_short(&self, lines: &mut Lines) {
         let report = self.report;
         let Some(most) = report.busiest_pair() else {
-            return self.fact("SHORT", "no connection was in ESTABLISHED for less than 1 s");
+            return lines.fact(Goes::Never, "SHORT", "no connection was in ESTABLISHED for less than 1 s");
         };
         let all: u64 = report.churn.iter().map(|row| row.connections).sum();
         let share = all as f64 / report.overview.connections.max(1) as f64;
         let text =
             format!("{} ({}) in ESTABLISHED for less than 1 s; most:", counted(all, "connection"), percent(share));
-        self.fact("SHORT", &text)?;
+        lines.fact(Goes::Never, "SHORT", &text);
         let per_second = report.overview.per_second(most.connections).map_or("-".to_owned(), rate);
-        writeln!(
-            self.out,
-            "{:11}{}: {} ({per_second}), median {}, {} sent and {} received each",
-            "",
+        let pair = format!(
+            "{}: {} ({per_second}), median {}, {} sent and {} received each",
             ends(most, self.apart()),
             count(most.connections),
             duration(most.p50),
             bytes(most.bytes_sent),
             bytes(most.bytes_received),
-        )
+        );
+        lines.below(Goes::Pair, "", &pair);
     }
 
-    fn still_open(&mut self) -> io::Result<()> {
-        self.fact("OPEN", &self.words_of("open", 6))?;
+    fn still_open(&self, lines: &mut Lines) {
+        lines.fact(Goes::Never, "OPEN", &lines.list(0, WORDS + 1, |most| self.words_of("open", most)));
         let by = self.by();
         let close_wait = self
             .report
             .open
             .iter()
             .find(|row| row.state == State::CloseWait && row.group.by == by && row.group.others.is_none());
-        let Some(row) = close_wait else { return Ok(()) };
+        let Some(row) = close_wait else { return };
         let never = if row.never_accepted > 0 {
             format!(", {} never accepted", count(row.never_accepted))
         } else {
             String::new()
         };
-        writeln!(
-            self.out,
-            "{:11}CLOSE_WAIT: {} has {}, the oldest for {}{never}",
-            "",
-            group(&row.group, self.apart()),
-            count(row.connections),
-            row.oldest,
-        )
+        let (owner, sockets) = (group(&row.group, self.apart()), count(row.connections));
+        let text = format!("CLOSE_WAIT: {owner} has {sockets}, the oldest for {}{never}", row.oldest);
+        lines.below(Goes::Never, "", &text);
     }
 }
 

@@ -33,14 +33,21 @@ impl Table {
         self.rows.is_empty()
     }
 
+    /// How many columns of a terminal it takes.
+    pub(super) fn width(&self) -> usize {
+        let widest = |(place, (name, _)): (usize, &(&str, Align))| self.widest(place).max(name.len());
+        self.columns.iter().enumerate().map(|column| widest(column) + 1).sum()
+    }
+
+    fn widest(&self, place: usize) -> usize {
+        self.rows.iter().filter_map(|row| row.get(place)).map(|(cell, _)| width(cell)).max().unwrap_or(0)
+    }
+
     /// Writes it, indented.
     pub(super) fn write(&self, out: &mut impl Write, indent: usize, colour: bool) -> io::Result<()> {
-        let widest = |place: usize| {
-            self.rows.iter().filter_map(|row| row.get(place)).map(|(cell, _)| width(cell)).max().unwrap_or(0)
-        };
         let columns = self.columns.iter().enumerate();
         let mut columns: Vec<Column> =
-            columns.map(|(place, (name, align))| Column::new(name, *align, widest(place))).collect();
+            columns.map(|(place, (name, align))| Column::new(name, *align, self.widest(place))).collect();
         let mut line = Line::default();
         let margin = " ".repeat(indent);
         columns.iter().for_each(|column| column.heading(&mut line, colour));

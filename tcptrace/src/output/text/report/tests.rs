@@ -1,14 +1,17 @@
 //! What an incident looks like as text.
 
 use insta::assert_snapshot;
-use jiff::tz::TimeZone;
+use rstest::rstest;
 
-use crate::output::{Format, TextOptions, report};
+use crate::output::{Format, TextOptions, report, width};
 use crate::study::report::{By, Options, Report, testing};
 
 fn text(of: &Report) -> String {
+    written(of, TextOptions { full: true, ..TextOptions::default() })
+}
+
+fn written(of: &Report, options: TextOptions) -> String {
     let mut out = Vec::new();
-    let options = TextOptions { colour: false, states: false, zone: TimeZone::UTC };
     report(&mut out, Format::Text, &options, of).expect("a Vec takes everything");
     String::from_utf8(out).expect("UTF-8")
 }
@@ -18,11 +21,11 @@ fn an_incident() {
     let report = testing::incident(Options { top: 3, ..Options::default() });
     assert_snapshot!(text(&report), @r"
     web-1, 2025-01-02 03:00:00 to 03:05:00 UTC (5m00s)
+    LOST EVENTS: 17 (ring buffer full, try --ring-size). Not in the figures below.
+    DAMAGED: t.tct: block 7 at byte 40960: checksum does not match
     11,459 connections, 2,990 still open
     opened 11,459 (38.2/s, most 64.0/s at 03:04:54)
     ended  8,469 (28.2/s, most 55.0/s at 03:04:55)
-    LOST EVENTS: 17 (ring buffer full, try --ring-size). Figures below leave out what they would have told.
-    DAMAGED: t.tct: block 7 at byte 40960: checksum does not match
 
     STATE      SOCKETS STILL IN  MOST AT          P50    P99 LONGEST OVER TIME
     TIME_WAIT   10,350    2,887 2,888 03:04:59  59.9s  59.9s   60.0s ▁▁▁▂▂▃▃▃▄▄▄▅▅▅▆▆▆▇▇▇████
@@ -213,6 +216,56 @@ fn an_incident() {
       ≥3m18s still open java[991] 10.0.0.1:8080 10.2.0.7:41000 SYN_RECV 60.0µs › ESTABLISHED 30.0ms › CLOSE_WAIT ≥3m17s
       ≥3m16s still open java[991] 10.0.0.1:8080 10.2.0.7:41000 SYN_RECV 60.0µs › ESTABLISHED 30.0ms › CLOSE_WAIT ≥3m15s
     ");
+}
+
+/// The screen alone, on a terminal of so many columns and lines, or on none.
+fn screen(size: Option<(usize, usize)>, options: Options) -> String {
+    let (width, height) = size.unzip();
+    written(&testing::incident(options), TextOptions { width, height, ..TextOptions::default() })
+}
+
+#[rstest]
+#[case("none", None)]
+#[case("80", Some((80, 24)))]
+#[case("100", Some((100, 40)))]
+#[case("140", Some((140, 50)))]
+fn one_screen(#[case] name: &str, #[case] size: Option<(usize, usize)>) {
+    assert_snapshot!(format!("one_screen_{name}"), screen(size, Options::default()));
+}
+
+#[test]
+fn the_screen_is_where_the_full_report_begins() {
+    let full = text(&testing::incident(Options::default()));
+    let screen = screen(None, Options::default());
+    let full: Vec<&str> = full.lines().collect();
+    let (last, shown) =
+        screen.lines().collect::<Vec<_>>().split_last().map(|(last, shown)| (*last, shown.to_vec())).expect("lines");
+    assert!(last.starts_with("MORE       --full"), "{last}");
+    assert!(shown.iter().all(|line| full[..40].contains(line)), "{screen}");
+}
+
+/// Whatever it is grouped by, and however small the terminal: no line wraps, what was lost comes first, and how to get the
+/// rest last.
+#[rstest]
+fn one_screen_is_one_screen(
+    #[values(80, 81, 90, 100, 120, 160)] columns: usize,
+    #[values(1, 24, 30, 60)] lines: usize,
+    #[values(By::Process, By::Remote, By::Lport, By::Container, By::Netns)] by: By,
+) {
+    let text = screen(Some((columns, lines)), Options { by: Some(by), ..Options::default() });
+    assert!(text.lines().count() <= (lines.max(24) - 2).min(30), "{text}");
+    assert!(text.lines().all(|line| width(line) <= columns), "{text}");
+    assert!(text.lines().nth(1).is_some_and(|line| line.starts_with("LOST EVENTS: 17")), "{text}");
+    assert!(text.lines().last().is_some_and(|line| line.starts_with("MORE")), "{text}");
+}
+
+/// Escape sequences take no columns.
+#[test]
+fn colour_does_not_break_the_screen() {
+    let options = TextOptions { width: Some(80), height: Some(24), ..TextOptions::default() };
+    let plain = written(&testing::incident(Options::default()), options.clone());
+    let coloured = written(&testing::incident(Options::default()), TextOptions { colour: true, ..options });
+    assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), plain);
 }
 
 #[test]

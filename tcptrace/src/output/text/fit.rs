@@ -1,0 +1,345 @@
+//! Lines that fit a terminal: what they give up where it is narrow. Where output is no terminal, none of this is used.
+
+use std::borrow::Cow;
+
+use super::column::{ARROW, Align, Cell, Line, fitting};
+use super::wrap::wrapped;
+use super::{IPV4_WIDTH, STATES_INDENT};
+use crate::output::{Kind, width};
+
+/// How a kind of rows fits.
+struct Plan {
+    /// What is kept free for NOTE, which takes all that is left over as well.
+    note: usize,
+    /// What goes, first to last: a column, and what it is cut to; 0 removes it. LOCAL and REMOTE never go.
+    steps: &'static [(&'static str, usize)],
+    /// The last to go. It stays even where two addresses alone are too wide.
+    last: &'static str,
+}
+
+const fn plan(kind: Kind) -> Plan {
+    match kind {
+        Kind::Transition => Plan {
+            note: 18,
+            steps: &[
+                ("PID", 0),
+                ("TIME", SECONDS),
+                ("COMM", 8),
+                ("NOTE", 13),
+                ("TIME", 0),
+                ("NOTE", 0),
+                ("COMM", 0),
+                ("HELD", 0),
+                ("OLD", 0),
+            ],
+            last: "NEW",
+        },
+        Kind::Connection => Plan {
+            note: 0,
+            steps: &[
+                ("SIDE", 0),
+                ("SENT", 0),
+                ("RECV", 0),
+                ("TIME", SECONDS),
+                ("PID", 0),
+                ("COMM", 8),
+                ("TIME_WAIT", 9),
+                ("TIME", 0),
+                ("END", 0),
+                ("CLOSER", 12),
+                ("ESTAB", 0),
+                ("COMM", 0),
+                ("CLOSER", 8),
+                ("TIME_WAIT", 0),
+                ("CLOSE_WAIT", 0),
+            ],
+            last: "CLOSER",
+        },
+        Kind::Socket => Plan {
+            note: 14,
+            steps: &[
+                ("TIMER", 0),
+                ("PID", 0),
+                ("LEFT", 0),
+                ("COMM", 8),
+                ("SEND-Q", 0),
+                ("NOTE", 0),
+                ("RECV-Q", 0),
+                ("COMM", 0),
+                ("AGE", 0),
+            ],
+            last: "STATE",
+        },
+        Kind::Count => {
+            Plan { note: 22, steps: &[("PID", 0), ("COMM", 8), ("NOTE", 0), ("COMM", 0), ("STATE", 0)], last: "TOTAL" }
+        }
+    }
+}
+
+/// `HH:MM:SS`.
+const SECONDS: usize = 8;
+
+/// A narrower note would say nothing.
+const NOTE_MIN: usize = 8;
+
+/// A usual IPv4 address and port. Columns of addresses are planned for this, and widen.
+const ADDRESS_WIDTH: usize = "10.0.0.12:45678".len();
+
+/// Lays out lines.
+#[derive(Debug)]
+pub(super) struct Fit {
+    limit: usize,
+    kind: Kind,
+    columns: Vec<Planned>,
+    /// How many steps of the plan are taken for all rows. A row that is wider takes more.
+    taken: usize,
+    has_note: bool,
+    /// The heading is no longer that of the rows.
+    is_stale: bool,
+}
+
+#[derive(Debug)]
+struct Planned {
+    head: Cell,
+    width: usize,
+}
+
+/// A line that was laid out.
+struct Laid<'a> {
+    /// Cells, where they begin, and what is left of their text.
+    cells: Vec<(&'a Cell, usize, Cow<'a, str>)>,
+    /// Where the last one ends.
+    end: usize,
+    /// Where the last column ends.
+    columns_end: usize,
+}
+
+impl Fit {
+    /// For lines of so many columns.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, kind: Kind::Count, columns: Vec::new(), taken: 0, has_note: false, is_stale: false }
+    }
+
+    /// Whether columns are planned for these rows.
+    pub(super) fn is_for(&self, kind: Kind) -> bool {
+        self.kind == kind && !self.columns.is_empty()
+    }
+
+    /// Begins rows of a kind, with these heads.
+    pub(super) fn begin(&mut self, kind: Kind, heads: Vec<Cell>) {
+        self.kind = kind;
+        self.columns = heads.into_iter().map(|head| Planned { width: 0, head }).collect();
+        self.start_over();
+        self.is_stale = false;
+    }
+
+    /// Changes how wide lines may be.
+    pub(super) fn resize(&mut self, limit: usize) {
+        if limit != self.limit {
+            self.limit = limit;
+            self.start_over();
+        }
+    }
+
+    /// Whether a row of these cells needs a new heading before it. Columns widen as long as nothing goes for it; for IPv4
+    /// even then, so that addresses stay below each other.
+    pub(super) fn widen(&mut self, cells: &[Cell]) -> bool {
+        for (place, cell) in cells.iter().enumerate().filter(|(_, cell)| cell.name != "NOTE") {
+            let column = &self.columns[place];
+            let (wanted, is_cut) = (width(&cell.text), self.width(column, self.taken) < column.width);
+            if is_cut || wanted <= column.width {
+                continue;
+            }
+            let is_ipv4 = is_address(cell) && wanted <= IPV4_WIDTH;
+            if is_ipv4 || self.planned(self.taken) + wanted - column.width <= self.limit {
+                self.columns[place].width = wanted;
+                // What follows has moved.
+                self.is_stale |= is_address(cell);
+            }
+        }
+        self.settle();
+        std::mem::take(&mut self.is_stale)
+    }
+
+    /// Writes the heading.
+    pub(super) fn heading(&self, line: &mut Line) {
+        let heads: Vec<&Cell> = self.columns.iter().map(|column| &column.head).collect();
+        let laid = self.lay(&heads, self.taken, None);
+        let note = heads.iter().find(|cell| cell.name == "NOTE").filter(|_| self.has_note);
+        write(line, &laid, note.map(|note| (*note, laid.columns_end + 1, note.text.as_str().into())));
+    }
+
+    /// Writes a row; returns its note if that has to be read, and did not fit in full.
+    pub(super) fn row<'a>(&self, cells: &'a [Cell], must_note: bool, line: &mut Line) -> Option<&'a Cell> {
+        let all: Vec<&Cell> = cells.iter().collect();
+        let laid = self.fitted(&all);
+        let note = cells.iter().find(|cell| cell.name == "NOTE" && !cell.text.is_empty());
+        let Some(note) = note else {
+            write(line, &laid, None);
+            return None;
+        };
+        let wanted = width(&note.text);
+        // Of a row that has room left, its note may begin further left.
+        let start = (laid.columns_end + 1).min(self.limit.saturating_sub(wanted)).max(laid.end + 1);
+        let room = self.limit.saturating_sub(start);
+        let is_shown = self.has_note && (wanted <= room || room >= NOTE_MIN && !must_note);
+        write(line, &laid, is_shown.then(|| (note, start, cut(note, room))));
+        (must_note && !is_shown).then_some(note)
+    }
+
+    /// Lines below a row, of a note that has to be read.
+    pub(super) fn below<'a>(&self, note: &'a Cell) -> Vec<&'a str> {
+        wrapped(&note.text, self.limit.saturating_sub(STATES_INDENT.len()))
+    }
+
+    /// Lines of words beside a time.
+    pub(super) fn beside_time<'a>(&self, words: &'a str) -> Vec<&'a str> {
+        wrapped(words, self.limit.saturating_sub(STATES_INDENT.len()))
+    }
+
+    /// How wide lines may be.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    fn start_over(&mut self) {
+        for column in &mut self.columns {
+            column.width = match column.head.name {
+                "LOCAL" | "REMOTE" => ADDRESS_WIDTH,
+                "NOTE" => plan(self.kind).note,
+                "TOTAL" => "TOTAL".len(),
+                _ => column.head.width,
+            };
+        }
+        self.settle();
+        // What is left over keeps them from moving later.
+        for wider in ADDRESS_WIDTH + 1..=IPV4_WIDTH {
+            let addresses = self.columns.iter().filter(|column| is_address(&column.head)).count();
+            if self.planned(self.taken) + addresses > self.limit {
+                break;
+            }
+            self.columns.iter_mut().filter(|column| is_address(&column.head)).for_each(|column| column.width = wider);
+        }
+        self.settle();
+    }
+
+    /// Takes no more steps than it needs.
+    fn settle(&mut self) {
+        let all = plan(self.kind).steps.len();
+        let taken = (0..all).find(|taken| self.planned(*taken) <= self.limit).unwrap_or(all);
+        let has_note = self.columns.iter().any(|column| column.head.name == "NOTE")
+            && self.columns_end(taken) + 1 + NOTE_MIN <= self.limit;
+        self.is_stale |= (taken, has_note) != (self.taken, self.has_note);
+        (self.taken, self.has_note) = (taken, has_note);
+    }
+
+    /// The width of a column after so many steps.
+    fn width(&self, column: &Planned, taken: usize) -> usize {
+        let steps = plan(self.kind).steps[..taken].iter().rev();
+        let cut = steps.filter(|(name, _)| *name == column.head.name).map(|(_, to)| *to).next();
+        cut.unwrap_or(usize::MAX).min(column.width)
+    }
+
+    /// How wide lines are after so many steps, with what is kept free for notes.
+    fn planned(&self, taken: usize) -> usize {
+        let note = self.columns.iter().find(|column| column.head.name == "NOTE");
+        let note = note.map(|note| self.width(note, taken)).filter(|note| *note > 0);
+        self.columns_end(taken) + note.map_or(0, |note| 1 + note)
+    }
+
+    fn columns_end(&self, taken: usize) -> usize {
+        self.lay(&[], taken, None).columns_end
+    }
+
+    /// As much of a row as fits.
+    fn fitted<'a>(&self, cells: &[&'a Cell]) -> Laid<'a> {
+        let Plan { steps, last, .. } = plan(self.kind);
+        let mut each = (self.taken..=steps.len()).map(|taken| self.lay(cells, taken, None));
+        if let Some(laid) = each.find(|laid| laid.end <= self.limit) {
+            return laid;
+        }
+        let least = self.lay(cells, steps.len(), None);
+        let addresses = cells.iter().filter(|cell| is_address(cell)).map(|cell| width(&cell.text));
+        if addresses.fold(0, |sum, address| sum + address + usize::from(sum > 0)) > self.limit {
+            return least;
+        }
+        let widest = cells.iter().find(|cell| cell.name == last).map_or(0, |cell| width(&cell.text));
+        let mut cuts = (2..widest).rev().chain([0]).map(|to| self.lay(cells, steps.len(), Some((last, to))));
+        cuts.find(|laid| laid.end <= self.limit).unwrap_or(least)
+    }
+
+    /// Places cells after so many steps, and after one more. What is wider than its column moves what follows, until there
+    /// is room to spare. Where there are no cells, only columns are placed.
+    fn lay<'a>(&self, cells: &[&'a Cell], taken: usize, more: Option<(&str, usize)>) -> Laid<'a> {
+        let mut laid = Laid { cells: Vec::with_capacity(cells.len()), end: 0, columns_end: 0 };
+        let mut before = "";
+        for (place, column) in self.columns.iter().enumerate().filter(|(_, column)| column.head.name != "NOTE") {
+            let name = column.head.name;
+            let wide = match more {
+                Some((cut, to)) if cut == name => to,
+                _ => self.width(column, taken),
+            };
+            if wide == 0 {
+                continue;
+            }
+            let gap = if before.is_empty() { 0 } else { gap(before, name) };
+            let start = laid.columns_end + gap;
+            laid.columns_end = start + wide;
+            before = name;
+            let Some(&cell) = cells.get(place) else { continue };
+            let text = if wide < column.width || more.is_some_and(|(cut, _)| cut == name) {
+                cut(cell, wide)
+            } else {
+                Cow::Borrowed(cell.text.as_str())
+            };
+            let (text_width, earliest) = (width(&text), laid.end + gap);
+            let aligned = match cell.align {
+                Align::Left => start,
+                Align::Right => start + wide.saturating_sub(text_width),
+            };
+            let start = aligned.max(earliest);
+            laid.end = start + text_width;
+            laid.cells.push((cell, start, text));
+        }
+        laid
+    }
+}
+
+fn is_address(cell: &Cell) -> bool {
+    matches!(cell.name, "LOCAL" | "REMOTE")
+}
+
+/// Between two states is an arrow.
+fn gap(before: &str, name: &str) -> usize {
+    if (before, name) == ("OLD", "NEW") { width(ARROW) + 1 } else { 1 }
+}
+
+/// As much of a cell as fits.
+fn cut(cell: &Cell, columns: usize) -> Cow<'_, str> {
+    let text = cell.text.as_str();
+    if width(text) <= columns {
+        return text.into();
+    }
+    match text.get(..columns) {
+        // Without its milliseconds, a time is whole.
+        Some(seconds) if cell.name == "TIME" => seconds.into(),
+        _ => format!("{}…", fitting(text, columns)).into(),
+    }
+}
+
+fn write<'a>(line: &mut Line, laid: &Laid<'a>, note: Option<(&'a Cell, usize, Cow<'a, str>)>) {
+    let mut end = 0;
+    let mut before = "";
+    for (cell, start, text) in laid.cells.iter().chain(note.as_ref()) {
+        if before == "OLD" && cell.name == "NEW" {
+            line.pad(start - end - gap(before, cell.name));
+            line.raw(ARROW.as_bytes());
+            line.pad(1);
+        } else {
+            line.pad(start - end);
+        }
+        line.styled(cell.style, |to| to.extend_from_slice(text.as_bytes()));
+        end = start + width(text);
+        before = cell.name;
+    }
+}
