@@ -23,7 +23,7 @@ impl Known {
     fn unknown(&self, words: &[&str]) -> Option<String> {
         let (name, rest) = words.split_first()?;
         let Some(options) = self.0.get(*name) else { return Some((*name).to_owned()) };
-        let ours = rest.iter().take_while(|word| !matches!(**word, "--" | "|" | "&" | ";" | ">"));
+        let ours = rest.iter().take_while(|word| !matches!(**word, "--" | "|" | "&" | ";" | ">" | "#"));
         ours.filter_map(|word| option(word)).find(|word| !options.contains(word))
     }
 }
