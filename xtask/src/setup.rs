@@ -20,8 +20,8 @@ const LLVM: &str = "22";
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Also what the tests run: nft, ip, ss, sysctl; a browser; Java, and an environment of Python with DuckDB and Spark; and the C++
-    /// compiler that fuzzing needs
+    /// Also what the tests run: nft, ip, ss, sysctl; a browser; Java, and an environment of Python with DuckDB and Spark;
+    /// and the C++ compiler that fuzzing needs
     #[arg(long)]
     tests: bool,
     /// Also what tests on other kernels run in: QEMU, below Cargo's target directory if apt would have to remove packages

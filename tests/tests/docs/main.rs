@@ -1,7 +1,7 @@
 //! The pages say what happens when somebody types what they show: these tests type it.
 //!
-//! Needs root, iproute2, procps and Python. The first incident of the guide takes a minute and a half, because a TIME_WAIT
-//! takes a minute; everything else runs beside it and is done before.
+//! Needs root, iproute2, procps and Python. The first incident of the guide takes a minute and a half, because a
+//! TIME_WAIT takes a minute; everything else runs beside it and is done before.
 #![expect(clippy::panic, reason = "a panic is how a test fails")]
 
 mod guide;

@@ -18,9 +18,8 @@ use crate::shape;
 /// More than any page takes, in seconds, for one that hangs.
 const TOO_LONG: &str = "170";
 
-/// Before the first block: what a page makes in `/run` is gone with the mount namespace, and its reports name this host as the
-/// pages do. Each command has to succeed; 3 says that events were lost, which happens beside other tests. A command in the
-/// background has no terminal that it could keep open.
+/// Before the first block: what a page makes in `/run` is gone with the mount namespace, and its reports name this host as
+/// the pages do. Each command has to succeed; 3 says that events were lost, which happens beside other tests.
 const BEGIN: &str = r#"
 set -o pipefail
 mount -t tmpfs tmpfs /run
