@@ -20,8 +20,8 @@ const LLVM: &str = "22";
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Also what the tests run: nft, ip, ss; a browser; Java, and an environment of Python with DuckDB and Spark; and the C++
-    /// compiler that fuzzing needs
+    /// Also what the tests run: nft, ip, ss, sysctl; a browser; Java, and an environment of Python with DuckDB and Spark;
+    /// and the C++ compiler that fuzzing needs
     #[arg(long)]
     tests: bool,
     /// Also what tests on other kernels run in: QEMU, below Cargo's target directory if apt would have to remove packages
@@ -50,10 +50,11 @@ const BPF_TOOLCHAIN: [Tool; 4] = [
 ];
 
 /// What the tests run.
-pub(crate) const TEST_TOOLS: [Tool; 7] = [
+pub(crate) const TEST_TOOLS: [Tool; 8] = [
     Tool { file: "nft", package: "nftables" },
     Tool { file: "ip", package: "iproute2" },
     Tool { file: "ss", package: "iproute2" },
+    Tool { file: "sysctl", package: "procps" },
     Tool { file: "chromium-headless-shell", package: "chromium-headless-shell" },
     Tool { file: "java", package: "default-jre-headless" },
     Tool { file: "python3", package: "python3" },

@@ -1,0 +1,67 @@
+//! The pages say what happens when somebody types what they show: these tests type it.
+//!
+//! Needs root, iproute2, procps and Python. The first incident of the guide takes a minute and a half, because a
+//! TIME_WAIT takes a minute; everything else runs beside it and is done before.
+#![expect(clippy::panic, reason = "a panic is how a test fails")]
+
+mod guide;
+mod options;
+mod page;
+mod shape;
+mod walk;
+
+use page::{Page, pages};
+use tcptrace_tests::ability::kernel;
+use walk::Walk;
+
+/// Blocks that are not run: the first line of each, and why.
+const LEFT_OUT: [(&str, &str); 4] = [
+    ("cargo run --release -- watch", "builds the program, and runs until Ctrl-C"),
+    ("cargo xtask test", "runs this test"),
+    ("cargo xtask ebpf ", "needs a toolchain for eBPF; CI runs it"),
+    ("cargo xtask vm ", "boots other kernels, which takes minutes; CI runs it"),
+];
+
+/// The first kernel that measures everything that the pages show.
+const WHOLE_PICTURE: (u32, u32) = (6, 11);
+
+/// Whether the pages' commands can be run here; says so when they cannot.
+#[expect(clippy::print_stdout, reason = "a test that cannot be made says why")]
+fn can_run() -> bool {
+    let why = match () {
+        () if !walk::is_root() => "it needs root",
+        () if kernel() < WHOLE_PICTURE => "the pages show what newer kernels measure",
+        () => return true,
+    };
+    println!("cannot: {why}");
+    false
+}
+
+fn is_left_out(block: &page::Block) -> bool {
+    LEFT_OUT.iter().any(|(start, _)| block.text.starts_with(start))
+}
+
+/// The guide has tests of its own, one for each incident.
+#[test]
+fn every_page_does_what_it_shows() {
+    if !can_run() {
+        return;
+    }
+    for page in pages().iter().filter(|page| page.name != guide::PAGE) {
+        let blocks: Vec<_> = page.blocks.iter().filter(|block| !is_left_out(block)).collect();
+        Walk::through(page, &blocks).looks_as_shown();
+    }
+}
+
+#[test]
+fn every_block_is_run_or_left_out_for_a_reason() {
+    let pages = pages();
+    for (start, why) in LEFT_OUT {
+        let shown = pages.iter().flat_map(|page: &Page| &page.blocks).any(|block| block.text.starts_with(start));
+        assert!(shown, "no page shows `{start}`, which is left out because it {why}");
+    }
+    let guide = pages.iter().find(|page| page.name == guide::PAGE).expect("a guide");
+    for block in &guide.blocks {
+        assert!(guide::INCIDENTS.contains(&block.section.as_str()), "{}: no test runs `{}`", block.line, block.section);
+    }
+}
