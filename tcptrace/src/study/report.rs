@@ -5,16 +5,10 @@
 //! into a [`Report`], which is plain data. Every output renders that and nothing else.
 
 mod analysis;
-mod counters;
-mod facts;
 mod finish;
-mod groups;
-mod histogram;
 mod rows;
 mod series;
 mod slowest;
-pub mod survival;
-mod who;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,8 +16,8 @@ pub(crate) mod testing;
 mod tests;
 
 pub use self::analysis::Analysis;
-pub use self::facts::is_failure;
 pub use self::rows::{
-    Bin, By, ChurnRow, Count, CounterRow, FailureRow, Group, GroupRow, OpenRow, Options, Overview, Peak, Point,
-    Property, Range, Report, SHORT_NS, STUDIED, Slow, SlowRow, StateRow, TRACKED,
+    ChurnRow, Count, FailureRow, GroupRow, OpenRow, Options, Overview, Peak, Point, Property, Range, Report, Slow,
+    SlowRow, StateRow,
 };
+pub use crate::study::counts::{Bin, By, CounterRow, Group, SHORT_NS, STUDIED, TRACKED, is_failure};

@@ -1,11 +1,9 @@
 //! What a report consists of: plain data, which every output renders.
 
-use std::net::{IpAddr, SocketAddr};
-
-use crate::model::counters::Unseen;
 use crate::model::row::{Connection, Held};
 use crate::model::stream::{Context, Lost};
-use crate::model::tcp::{Closer, Comm, End, Side, State, TimeWaitEnd};
+use crate::model::tcp::{Closer, End, Side, State, TimeWaitEnd};
+use crate::study::counts::{Bin, By, CounterRow, Group, TRACKED};
 
 /// What a report shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,54 +17,6 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self { by: None, top: 10 }
-    }
-}
-
-/// States whose sockets are counted over time, in the order in which they are stacked.
-pub const TRACKED: [State; 9] = [
-    State::TimeWait,
-    State::CloseWait,
-    State::FinWait2,
-    State::Established,
-    State::SynSent,
-    State::SynRecv,
-    State::FinWait1,
-    State::Closing,
-    State::LastAck,
-];
-
-/// States that are looked at closely: where sockets pile up.
-pub const STUDIED: [State; 3] = [State::TimeWait, State::CloseWait, State::FinWait2];
-
-/// What connections are grouped by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, clap::ValueEnum)]
-pub enum By {
-    /// Name and control group of the process that owns them.
-    #[default]
-    Process,
-    /// Remote end: of clients address and port, of servers the address.
-    Remote,
-    /// Local port that servers listen at.
-    Lport,
-    /// Container; or systemd unit, or control group, where there is none.
-    Container,
-    /// Network namespace.
-    Netns,
-}
-
-impl By {
-    /// Every way, in the order of declaration.
-    pub const ALL: [Self; 5] = [Self::Process, Self::Remote, Self::Lport, Self::Container, Self::Netns];
-
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Process => "process",
-            Self::Remote => "remote",
-            Self::Lport => "lport",
-            Self::Container => "container",
-            Self::Netns => "netns",
-        }
     }
 }
 
@@ -88,7 +38,7 @@ pub struct Report {
     /// How many connections have which property: by closer, end, end of TIME_WAIT, and state of those still open; only
     /// those that there are, most first.
     pub counts: Vec<Count>,
-    /// The states in which sockets pile up, in the order of [`STUDIED`].
+    /// The states in which sockets pile up, in the order of [`STUDIED`](crate::study::counts::STUDIED).
     pub states: Vec<StateRow>,
     /// Who and where they are, by each way of grouping: all connections first, most first; then those in each studied
     /// state, those that were there longest together first.
@@ -264,58 +214,6 @@ pub struct Range {
     pub max: Option<u64>,
 }
 
-/// How many durations are in a range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bin {
-    /// From this on, in ns.
-    pub from_ns: u64,
-    /// Below that; `None` without a bound.
-    pub to_ns: Option<u64>,
-    /// Those that are known exactly.
-    pub exact: u64,
-    /// Those of which the known part is in it.
-    pub at_least: u64,
-}
-
-/// Which connections belong together. What does not tell a group from others is `None`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// What they are grouped by.
-    pub by: By,
-    /// It stands for so many groups that have no row of their own; at least, if [`Group::is_partial`].
-    pub others: Option<u64>,
-    /// Other connections of it may be counted among the others: there were more groups than are kept.
-    pub is_partial: bool,
-    /// Name of the host.
-    pub host: Option<Box<str>>,
-    /// Name of the process.
-    pub comm: Option<Comm>,
-    /// Its id, if it is one.
-    pub pid: Option<u32>,
-    /// How many processes it is.
-    pub processes: Option<u64>,
-    /// Whether there may be more of them.
-    pub processes_at_least: bool,
-    /// Id of the container.
-    pub container: Option<Box<str>>,
-    /// Systemd unit.
-    pub unit: Option<Box<[u8]>>,
-    /// Path of the control group.
-    pub cgroup: Option<Box<[u8]>>,
-    /// Remote address.
-    pub remote_ip: Option<IpAddr>,
-    /// Remote port, of clients.
-    pub remote_port: Option<u16>,
-    /// What stands for the interface of a link-local remote address, where it is known.
-    pub remote_zone: Option<Box<str>>,
-    /// Local port, of servers.
-    pub local_port: Option<u16>,
-    /// Network namespace, by inode number.
-    pub netns: Option<u32>,
-    /// Its name.
-    pub netns_name: Option<Box<[u8]>>,
-}
-
 /// A group of connections, all of them or those that were in one state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupRow {
@@ -373,7 +271,7 @@ pub struct ChurnRow {
     pub group: Group,
     /// Which end the process is.
     pub side: Side,
-    /// How many were in ESTABLISHED for less than [`SHORT_NS`], and have left it.
+    /// How many were in ESTABLISHED for less than [`SHORT_NS`](crate::study::counts::SHORT_NS), and have left it.
     pub connections: u64,
     /// All others between the two.
     pub longer: u64,
@@ -386,9 +284,6 @@ pub struct ChurnRow {
     /// Mean payload that each received.
     pub bytes_received: Option<u64>,
 }
-
-/// A connection that was in ESTABLISHED for less than this, in ns, is short-lived.
-pub const SHORT_NS: u64 = 1_000_000_000;
 
 /// Connections of a group that were still open in the end, in one state.
 #[derive(Clone, Debug, PartialEq)]
@@ -405,21 +300,6 @@ pub struct OpenRow {
     pub never_accepted: u64,
     /// For how long the oldest one had been in the state.
     pub oldest: Held,
-}
-
-/// What the kernel has counted in a network namespace, and no connection shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CounterRow {
-    /// Which counter.
-    pub counter: Unseen,
-    /// Which namespace, or how many others.
-    pub group: Group,
-    /// By how much it has grown.
-    pub increase: u64,
-    /// When that was seen first, in ns of Unix time.
-    pub first_unix_ns: i64,
-    /// And last.
-    pub last_unix_ns: i64,
 }
 
 /// What there was in a part of the time.
@@ -479,25 +359,11 @@ pub struct SlowRow {
     pub context: Context,
 }
 
-impl Bin {
-    /// Whether nothing is in it.
-    pub fn is_empty(&self) -> bool {
-        self.exact == 0 && self.at_least == 0
-    }
-}
-
 impl Report {
     /// Between which two there were most short-lived connections; of both ends of the same ones, the client.
     pub fn busiest_pair(&self) -> Option<&ChurnRow> {
         let pairs = self.churn.iter().filter(|row| row.group.others.is_none());
         pairs.max_by_key(|row| (row.connections, row.side == Side::Client))
-    }
-}
-
-impl Group {
-    /// The remote end, as far as the group has one.
-    pub fn remote(&self) -> Option<SocketAddr> {
-        self.remote_ip.map(|ip| SocketAddr::new(ip, self.remote_port.unwrap_or(0)))
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::rows::{Peak, Point, TRACKED, per_second};
+use super::rows::{Peak, Point, per_second};
 use crate::model::tcp::State;
+use crate::study::counts::TRACKED;
 
 /// Buckets that are kept.
 const SLOTS: usize = 4096;

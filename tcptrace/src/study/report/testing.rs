@@ -14,7 +14,7 @@ const MS: u64 = 1_000_000;
 const S: u64 = 1_000 * MS;
 
 /// curl's, to 10.0.0.2:443, closed by curl in good order.
-pub(super) fn connection(stays: &[(State, Held)]) -> Connection {
+pub(crate) fn connection(stays: &[(State, Held)]) -> Connection {
     Connection {
         identity: identity("curl", 42, 40_000, [10, 0, 0, 2], 443),
         opened_ns: None,
@@ -48,12 +48,12 @@ fn identity(comm: &str, pid: u32, local_port: u16, remote: [u8; 4], remote_port:
 }
 
 /// One that is still in a state.
-pub(super) fn open(connection: Connection, state: State, age: Held) -> Connection {
+pub(crate) fn open(connection: Connection, state: State, age: Held) -> Connection {
     Connection { status: Status::Open { state, age, accepted: None }, ..connection }
 }
 
 /// A host whose boot was at the Unix epoch.
-pub(super) fn origin() -> Origin {
+pub(crate) fn origin() -> Origin {
     Origin {
         number: 0,
         host: "web-1".into(),

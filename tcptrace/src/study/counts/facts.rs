@@ -1,6 +1,6 @@
-//! What a report needs to know of one connection.
+//! What there is to count of one connection.
 
-use super::rows::STUDIED;
+use super::STUDIED;
 use super::survival::Seen;
 use crate::model::row::{Connection, Held};
 use crate::model::tcp::{Closer, End, State, TimeWaitEnd};
@@ -16,33 +16,47 @@ pub(super) struct Facts<'c> {
     /// For how long it has been in that.
     pub(super) age: Held,
     /// Time in ESTABLISHED.
-    pub(super) established: Held,
+    pub(super) established: Spent,
     /// Time in each of [`STUDIED`].
-    pub(super) studied: [Held; STUDIED.len()],
+    pub(super) studied: [Spent; STUDIED.len()],
     /// No process has ever had it, though a listener's queue has.
     pub(super) never_accepted: bool,
+}
+
+/// Time in a state.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spent {
+    pub(super) held: Held,
+    /// What was seen of it, if anything.
+    pub(super) seen: Option<Seen>,
 }
 
 impl<'c> Facts<'c> {
     pub(super) fn of(connection: &'c Connection) -> Self {
         let open = connection.status.open();
-        Self {
+        let mut facts = Self {
             connection,
             end: connection.end(),
             open: open.map(|(state, _)| state),
             age: open.map_or(Held::Unknown, |(_, age)| age),
-            established: connection.held(State::Established),
-            studied: STUDIED.map(|state| connection.held(state)),
+            established: Spent::default(),
+            studied: [Spent::default(); STUDIED.len()],
             never_accepted: match connection.end() {
                 Some(end) => end == End::NeverAccepted,
                 None => connection.status.accepted() == Some(false),
             },
-        }
+        };
+        facts.established = facts.spent(State::Established);
+        facts.studied = STUDIED.map(|state| facts.spent(state));
+        facts
     }
 
-    /// What was seen of its stay in a state, if anything.
-    pub(super) fn seen(&self, state: State) -> Option<Seen> {
+    fn spent(&self, state: State) -> Spent {
         let held = self.connection.held(state);
+        Spent { held, seen: self.seen(state, held) }
+    }
+
+    fn seen(&self, state: State, held: Held) -> Option<Seen> {
         let to_ns = held.known_ns()?;
         if self.open == Some(state) {
             let begun = matches!(self.age, Held::Exactly(_));
@@ -74,6 +88,11 @@ impl<'c> Facts<'c> {
     /// Whether it ended otherwise than by an orderly close.
     pub(super) fn failed(&self) -> bool {
         self.end.is_some_and(is_failure)
+    }
+
+    /// Whether neither side has begun to close it.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.open.is_some() && self.connection.closer == Closer::Unknown
     }
 
     /// Whether this side closed first.

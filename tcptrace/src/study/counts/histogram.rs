@@ -1,21 +1,42 @@
 //! How durations are spread, in little memory: buckets that widen with the value.
 
-use super::rows::Bin;
+use super::change::Change;
 
-/// Counts values in buckets of which every doubling has `1 << BITS`. Smallest, largest and number are exact; a quantile
-/// is off by half a bucket at most: 0.4 % with 7 bits, 1.6 % with 5.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Histogram<const BITS: u32> {
+/// Counts values in buckets of which every doubling has `1 << BITS`. Their number is exact; a quantile is off by half a
+/// bucket at most: 0.4 % with 7 bits, 1.6 % with 5. Smallest and largest are exact until values are taken out, and
+/// bounds within the bucket after that.
+///
+/// Two are equal if as many values are in each bucket.
+#[derive(Clone, Debug, Default)]
+pub struct Histogram<const BITS: u32> {
     /// Place of the first bucket of `counts`.
     first: usize,
+    /// Neither the first nor the last one is empty.
     counts: Vec<u32>,
     total: u64,
     min: u64,
     max: u64,
 }
 
+impl<const BITS: u32> PartialEq for Histogram<BITS> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.first, self.total, &self.counts) == (other.first, other.total, &other.counts)
+    }
+}
+
+impl<const BITS: u32> Eq for Histogram<BITS> {}
+
 impl<const BITS: u32> Histogram<BITS> {
-    pub(super) fn add(&mut self, value: u64) {
+    /// Counts a value in, or takes it out.
+    pub(super) fn change(&mut self, value: u64, change: Change) {
+        match change {
+            Change::In => self.add(value),
+            Change::Out => self.remove(value),
+        }
+    }
+
+    /// Counts a value in.
+    pub fn add(&mut self, value: u64) {
         self.min = if self.total == 0 { value } else { self.min.min(value) };
         self.max = self.max.max(value);
         self.total += 1;
@@ -23,13 +44,13 @@ impl<const BITS: u32> Histogram<BITS> {
         *slot = slot.saturating_add(1);
     }
 
-    /// Takes out a value that was counted. Smallest and largest stay bounds of what is left.
-    pub(super) fn remove(&mut self, value: u64) {
+    /// Takes out a value that was counted in.
+    pub fn remove(&mut self, value: u64) {
         self.take(place::<BITS>(value), 1);
     }
 
     /// Takes out what another one has counted, and this one too.
-    pub(super) fn unmerge(&mut self, other: &Self) {
+    pub fn unmerge(&mut self, other: &Self) {
         for (place, count) in (other.first..).zip(&other.counts) {
             self.take(place, *count);
         }
@@ -41,13 +62,33 @@ impl<const BITS: u32> Histogram<BITS> {
             let taken = count.min(*slot);
             *slot -= taken;
             self.total -= u64::from(taken);
-        }
-        if self.total == 0 {
-            *self = Self::default();
+            if *slot == 0 {
+                self.trim();
+            }
         }
     }
 
-    pub(super) fn merge(&mut self, other: &Self) {
+    /// Leaves out what is empty at both ends.
+    fn trim(&mut self) {
+        let is_some = |count: &u32| *count > 0;
+        let (Some(first), Some(last)) = (self.counts.iter().position(is_some), self.counts.iter().rposition(is_some))
+        else {
+            *self = Self::default();
+            return;
+        };
+        if last + 1 < self.counts.len() {
+            self.counts.truncate(last + 1);
+            self.max = self.max.min(highest::<BITS>(self.first + last));
+        }
+        if first > 0 {
+            self.counts.drain(..first);
+            self.first += first;
+            self.min = self.min.max(lowest::<BITS>(self.first));
+        }
+    }
+
+    /// Counts in what another one has counted.
+    pub fn merge(&mut self, other: &Self) {
         if other.total == 0 {
             return;
         }
@@ -87,20 +128,23 @@ impl<const BITS: u32> Histogram<BITS> {
         self.first..self.first + self.counts.len()
     }
 
-    pub(super) fn total(&self) -> u64 {
+    /// How many values it has counted.
+    pub fn total(&self) -> u64 {
         self.total
     }
 
-    pub(super) fn min(&self) -> Option<u64> {
+    /// The smallest one.
+    pub fn min(&self) -> Option<u64> {
         (self.total > 0).then_some(self.min)
     }
 
-    pub(super) fn max(&self) -> Option<u64> {
+    /// The largest one.
+    pub fn max(&self) -> Option<u64> {
         (self.total > 0).then_some(self.max)
     }
 
     /// The smallest value that so many hundredths of all are not above.
-    pub(super) fn percentile(&self, hundredths: u64) -> Option<u64> {
+    pub fn percentile(&self, hundredths: u64) -> Option<u64> {
         if self.total == 0 {
             return None;
         }
@@ -133,6 +177,11 @@ pub(super) fn lowest<const BITS: u32>(place: usize) -> u64 {
     ((place - (shift << BITS)) as u64) << shift
 }
 
+/// The largest value of a bucket.
+fn highest<const BITS: u32>(place: usize) -> u64 {
+    lowest::<BITS>(place) + ((1 << shift::<BITS>(place)) - 1)
+}
+
 fn shift<const BITS: u32>(place: usize) -> usize {
     (place >> BITS).saturating_sub(1)
 }
@@ -151,9 +200,29 @@ const BOUNDS: [u64; 37] = {
     bounds
 };
 
+/// How many durations are in a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bin {
+    /// From this on, in ns.
+    pub from_ns: u64,
+    /// Below that; `None` without a bound.
+    pub to_ns: Option<u64>,
+    /// Those that are known exactly.
+    pub exact: u64,
+    /// Those of which the known part is in it.
+    pub at_least: u64,
+}
+
+impl Bin {
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.exact == 0 && self.at_least == 0
+    }
+}
+
 /// Counts durations between bounds that people like. Exact.
-#[derive(Clone, Debug)]
-pub(super) struct Bins {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bins {
     exact: [u64; BOUNDS.len() + 1],
     at_least: [u64; BOUNDS.len() + 1],
 }
@@ -165,13 +234,25 @@ impl Default for Bins {
 }
 
 impl Bins {
-    pub(super) fn add(&mut self, ns: u64, is_at_least: bool) {
+    /// Counts a duration in.
+    pub fn add(&mut self, ns: u64, is_at_least: bool) {
+        self.change(ns, is_at_least, Change::In);
+    }
+
+    /// Counts a duration in, or takes it out.
+    pub(super) fn change(&mut self, ns: u64, is_at_least: bool, change: Change) {
         let counts = if is_at_least { &mut self.at_least } else { &mut self.exact };
-        counts[BOUNDS.partition_point(|bound| *bound <= ns)] += 1;
+        change.count(&mut counts[BOUNDS.partition_point(|bound| *bound <= ns)]);
+    }
+
+    /// Counts in what another one has counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.exact.iter_mut().zip(other.exact).for_each(|(mine, its)| *mine += its);
+        self.at_least.iter_mut().zip(other.at_least).for_each(|(mine, its)| *mine += its);
     }
 
     /// From the first one that has any to the last one.
-    pub(super) fn rows(&self) -> Vec<Bin> {
+    pub fn rows(&self) -> Vec<Bin> {
         let has_any = |place: &usize| self.exact[*place] + self.at_least[*place] > 0;
         let mut all = 0..self.exact.len();
         let (Some(first), last) = (all.find(has_any), all.rfind(has_any)) else { return Vec::new() };
@@ -240,7 +321,35 @@ mod tests {
         assert!(Bins::default().rows().is_empty());
     }
 
+    #[test]
+    fn the_largest_one_is_not_that_which_was_taken_out() {
+        let mut histogram = of::<5>(&[7, 1_000, 1_000_000]);
+        histogram.remove(1_000_000);
+        let max = histogram.max().expect("not empty");
+        assert!((1_000..1_032).contains(&max), "{max}");
+        histogram.remove(7);
+        let min = histogram.min().expect("not empty");
+        assert!((969..=1_000).contains(&min), "{min}");
+        histogram.remove(1_000);
+        assert_eq!((histogram.total(), histogram.min(), histogram.max()), (0, None, None));
+        histogram.add(3);
+        assert_eq!((histogram.min(), histogram.max()), (Some(3), Some(3)));
+    }
+
     proptest! {
+        /// What was taken out leaves no trace but in the last digits of the smallest and the largest one.
+        #[test]
+        fn removing_is_not_adding(one: Vec<u64>, other: Vec<u64>) {
+            let rest = of::<5>(&one);
+            let mut removed = of::<5>(&[&one[..], &other[..]].concat());
+            other.iter().for_each(|value| removed.remove(*value));
+            prop_assert_eq!(&removed, &rest);
+            for (found, expected) in [(removed.min(), rest.min()), (removed.max(), rest.max())] {
+                prop_assert_eq!(found.map(place::<5>), expected.map(place::<5>));
+            }
+            prop_assert!(removed.min() <= rest.min() && removed.max() >= rest.max());
+        }
+
         #[test]
         fn quantiles_are_near(mut values in proptest::collection::vec(any::<u64>().prop_map(|v| v >> (v % 60)), 1..50), hundredths in 1_u64..=100) {
             let histogram = of::<3>(&values);

@@ -1,14 +1,18 @@
 //! What connections are grouped by.
 
+mod translate;
+
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
 
 use foldhash::fast::FixedState;
 
-use super::rows::{By, Group};
+use super::group::{By, Group};
 use crate::model::row::Identity;
 use crate::model::stream::Origin;
 use crate::model::tcp::{Comm, Side};
+
+pub(super) use self::translate::Translator;
 
 /// How many control groups and names of network namespaces are kept.
 const MOST: usize = 1 << 16;
@@ -71,6 +75,44 @@ pub(super) struct Ends {
     pub(super) local_port: Option<u16>,
 }
 
+/// What tells whose a connection is, apart from itself: by what was known when it was counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Whose {
+    pub(super) machine: Machine,
+    pub(super) place: Place,
+    pub(super) side: Side,
+}
+
+/// All groups that a connection belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keys {
+    pub(super) process: Process,
+    pub(super) remote: Remote,
+    pub(super) local: Local,
+    pub(super) within: Within,
+    pub(super) netns: Netns,
+    /// `None` where it is not known which end it is.
+    pub(super) ends: Option<Ends>,
+}
+
+impl Keys {
+    pub(super) fn of(identity: &Identity, whose: Whose) -> Self {
+        let Whose { machine, place, side } = whose;
+        let process = Process { machine, comm: identity.owner.map(|owner| owner.task.comm.0), place };
+        let remote = Remote::new(machine, identity, side);
+        let local_port = (side == Side::Server).then_some(identity.tuple.local_port);
+        let netns = identity.netns.filter(|_| local_port.is_some());
+        Self {
+            process,
+            remote,
+            local: Local { machine, netns, port: local_port },
+            within: Within { machine, place },
+            netns: Netns { machine, inode: identity.netns },
+            ends: (side != Side::Unknown).then_some(Ends { process, remote, local_port }),
+        }
+    }
+}
+
 impl Remote {
     pub(super) fn new(machine: Machine, identity: &Identity, side: Side) -> Self {
         let ip = identity.tuple.remote_ip;
@@ -107,16 +149,33 @@ struct Named {
 }
 
 impl Directory {
+    /// Whose a connection is. Where it does not know itself which end it is, others tell: those that were accepted where
+    /// it came in, or those that led where it leads.
+    pub(super) fn whose(
+        &mut self,
+        identity: &Identity,
+        origin: &Origin,
+        knows_ends: impl FnOnce(Machine) -> (bool, bool),
+    ) -> Whose {
+        let machine = self.machine(origin);
+        let place = self.place(machine, identity, origin);
+        self.name_interface(machine, identity, origin);
+        let side = match identity.side {
+            Side::Unknown => match knows_ends(machine) {
+                (true, false) => Side::Server,
+                (false, true) => Side::Client,
+                _ => Side::Unknown,
+            },
+            side => side,
+        };
+        Whose { machine, place, side }
+    }
+
     pub(super) fn machine(&mut self, origin: &Origin) -> Machine {
         if let Some(Some(machine)) = self.machines.get(origin.number) {
             return *machine;
         }
-        let known = |(host, boot): &(Box<str>, Box<str>)| *host == origin.host && *boot == origin.boot_id;
-        let place = self.hosts.iter().position(known).unwrap_or_else(|| {
-            self.hosts.push((origin.host.clone(), origin.boot_id.clone()));
-            self.hosts.len() - 1
-        });
-        let machine = u32::try_from(place).unwrap_or(u32::MAX);
+        let machine = self.boot(&origin.host, &origin.boot_id);
         if origin.number < MOST {
             self.machines.resize(self.machines.len().max(origin.number + 1), None);
             self.machines[origin.number] = Some(machine);
@@ -124,8 +183,17 @@ impl Directory {
         machine
     }
 
+    fn boot(&mut self, host: &str, boot: &str) -> Machine {
+        let known = |it: &(Box<str>, Box<str>)| (&*it.0, &*it.1) == (host, boot);
+        let place = self.hosts.iter().position(known).unwrap_or_else(|| {
+            self.hosts.push((host.into(), boot.into()));
+            self.hosts.len() - 1
+        });
+        u32::try_from(place).unwrap_or(u32::MAX)
+    }
+
     /// The container, unit or control group of a connection, if its name is known by now.
-    pub(super) fn place(&mut self, machine: Machine, identity: &Identity, origin: &Origin) -> Place {
+    fn place(&mut self, machine: Machine, identity: &Identity, origin: &Origin) -> Place {
         let id = identity.cgroup?;
         if let Some(place) = self.groups.get(&(machine, id)) {
             return Some(*place);
@@ -136,19 +204,20 @@ impl Directory {
         // The container is the name of all that is within.
         let unit = if container.is_none() { unit } else { None };
         let named = Named { machine, container, unit, path };
-        let place = match self.known.get(&named) {
-            Some(place) => *place,
-            None if self.places.len() >= MOST => return None,
-            None => {
-                let place = u32::try_from(self.places.len()).ok()?;
-                self.places.push(named.clone());
-                self.known.insert(named, place);
-                place
-            }
-        };
+        let place = self.number(named)?;
         if self.groups.len() < MOST {
             self.groups.insert((machine, id), place);
         }
+        Some(place)
+    }
+
+    fn number(&mut self, named: Named) -> Place {
+        if let Some(place) = self.known.get(&named) {
+            return Some(*place);
+        }
+        let place = u32::try_from(self.places.len()).ok().filter(|_| self.places.len() < MOST)?;
+        self.places.push(named.clone());
+        self.known.insert(named, place);
         Some(place)
     }
 
@@ -161,7 +230,7 @@ impl Directory {
     }
 
     /// Notes the name of the interface of a connection, if it has one by now.
-    pub(super) fn name_interface(&mut self, machine: Machine, identity: &Identity, origin: &Origin) {
+    fn name_interface(&mut self, machine: Machine, identity: &Identity, origin: &Origin) {
         let &Identity { netns, interface, .. } = identity;
         if interface == 0 || self.interfaces.len() >= MOST {
             return;
@@ -169,6 +238,12 @@ impl Directory {
         if let Some(name) = origin.context.names.interface(netns, interface) {
             self.interfaces.insert((machine, netns, interface), name.into());
         }
+    }
+
+    /// Whether there may soon be no room for more names.
+    pub(super) fn is_crowded(&self) -> bool {
+        let Self { places, groups, namespaces, interfaces, .. } = self;
+        [places.len(), groups.len(), namespaces.len(), interfaces.len()].into_iter().any(|names| names >= MOST / 2)
     }
 
     /// What stands for an interface in an address: its name, or its index.
@@ -199,6 +274,9 @@ impl Directory {
 pub(super) trait Key: Copy {
     /// Says which.
     fn describe(&self, directory: &Directory, group: &mut Group);
+
+    /// The same one by the numbers of another directory.
+    fn translate(self, names: &mut Translator<'_>) -> Self;
 }
 
 impl Key for Process {
@@ -206,6 +284,10 @@ impl Key for Process {
         group.host = directory.host(self.machine);
         group.comm = self.comm.map(Comm);
         directory.put_place(self.place, group);
+    }
+
+    fn translate(self, names: &mut Translator<'_>) -> Self {
+        Self { machine: names.machine(self.machine), place: names.place(self.place), ..self }
     }
 }
 
@@ -218,6 +300,13 @@ impl Key for Remote {
             group.remote_zone = directory.zone(machine, netns, interface);
         }
     }
+
+    fn translate(self, names: &mut Translator<'_>) -> Self {
+        if let (Some(machine), Some((netns, interface))) = (self.machine, self.link) {
+            names.copy_interface(machine, netns, interface);
+        }
+        Self { machine: self.machine.map(|machine| names.machine(machine)), ..self }
+    }
 }
 
 impl Key for Local {
@@ -226,6 +315,11 @@ impl Key for Local {
         group.local_port = self.port;
         directory.put_netns(self.machine, self.netns, group);
     }
+
+    fn translate(self, names: &mut Translator<'_>) -> Self {
+        names.copy_netns(self.machine, self.netns);
+        Self { machine: names.machine(self.machine), ..self }
+    }
 }
 
 impl Key for Within {
@@ -233,12 +327,21 @@ impl Key for Within {
         group.host = directory.host(self.machine);
         directory.put_place(self.place, group);
     }
+
+    fn translate(self, names: &mut Translator<'_>) -> Self {
+        Self { machine: names.machine(self.machine), place: names.place(self.place) }
+    }
 }
 
 impl Key for Netns {
     fn describe(&self, directory: &Directory, group: &mut Group) {
         group.host = directory.host(self.machine);
         directory.put_netns(self.machine, self.inode, group);
+    }
+
+    fn translate(self, names: &mut Translator<'_>) -> Self {
+        names.copy_netns(self.machine, self.inode);
+        Self { machine: names.machine(self.machine), ..self }
     }
 }
 
@@ -248,6 +351,10 @@ impl Key for Ends {
         self.process.describe(directory, group);
         group.local_port = self.local_port;
     }
+
+    fn translate(self, names: &mut Translator<'_>) -> Self {
+        Self { process: self.process.translate(names), remote: self.remote.translate(names), ..self }
+    }
 }
 
 impl Group {
@@ -256,28 +363,5 @@ impl Group {
         let mut group = Self { by, ..Self::others(by, None) };
         key.describe(directory, &mut group);
         group
-    }
-
-    /// So many groups that have no row of their own.
-    pub(super) fn others(by: By, others: Option<u64>) -> Self {
-        Self {
-            by,
-            others,
-            is_partial: false,
-            host: None,
-            comm: None,
-            pid: None,
-            processes: None,
-            processes_at_least: false,
-            container: None,
-            unit: None,
-            cgroup: None,
-            remote_ip: None,
-            remote_port: None,
-            remote_zone: None,
-            local_port: None,
-            netns: None,
-            netns_name: None,
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::change::Change;
 use super::histogram::{Histogram, lowest, middle, place};
 use crate::model::row::Held;
 
@@ -96,6 +97,14 @@ impl<const BITS: u32> Survival<BITS> {
         }
     }
 
+    /// Counts a stay in, or takes it out.
+    pub(super) fn change(&mut self, seen: Seen, change: Change) {
+        match change {
+            Change::In => self.add(seen),
+            Change::Out => self.remove(seen),
+        }
+    }
+
     /// Takes out a stay that was counted in: one that goes on, for instance, before it is counted anew.
     pub fn remove(&mut self, seen: Seen) {
         self.of(&seen).remove(seen.to_ns);
@@ -137,8 +146,13 @@ impl<const BITS: u32> Survival<BITS> {
     }
 
     /// Those that were seen to their end, and of which the age is known.
-    pub(super) fn known(&self) -> &Histogram<BITS> {
+    pub fn known(&self) -> &Histogram<BITS> {
         &self.ended
+    }
+
+    /// The longest of those that were seen in part, as far as they were seen.
+    pub fn longest_part(&self) -> Option<u64> {
+        [&self.censored, &self.late_ended, &self.late_censored].iter().filter_map(|stays| stays.max()).max()
     }
 
     /// All stays, each once, by when they were seen last.
