@@ -1,7 +1,7 @@
 //! A report as one page: no network, no scripts, everything drawn here.
 //!
-//! Every text is escaped, and the page forbids itself to load or to run anything. Its figures stand in tables, whose rows
-//! name the rows of JSON that they show, and as JSON in an element with the id `report`.
+//! Whatever is not markup by its type is escaped, and the page forbids itself to load or to run anything. Its figures
+//! stand in tables, whose rows name the rows of JSON that they show, and as JSON in an element with the id `report`.
 
 mod chart;
 mod markup;
@@ -14,14 +14,15 @@ mod tests;
 use std::io::{self, Write};
 
 use jiff::tz::TimeZone;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use self::markup::{Page, embedded, escaped};
+use self::markup::embedded;
 use super::lost::bound;
 use super::text::report::longest;
 use super::text::report::words::{
     Apart, count, counted, duration, ends, group, hosts, number, percent, period, rate, time,
 };
-use crate::study::report::{By, Peak, Report};
+use crate::study::report::{By, ChurnRow, Peak, Report, StateRow};
 
 /// What the page may load, and run: nothing. Its style is its own.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
@@ -33,51 +34,65 @@ const STYLE: &str = include_str!("page/style.css");
 /// # Errors
 /// What the writer returns.
 pub fn page(mut out: impl Write, zone: &TimeZone, report: &Report) -> io::Result<()> {
-    let mut writer = Writer { page: Page::default(), zone, report };
-    writer.write()?;
-    out.write_all(writer.page.html.as_bytes())?;
+    let page = Writer { zone, report }.page()?;
+    out.write_all(page.into_string().as_bytes())?;
     out.flush()
 }
 
-/// Writes parts of a page.
+/// Makes parts of a page.
 struct Writer<'a> {
-    page: Page,
     zone: &'a TimeZone,
     report: &'a Report,
 }
 
 impl Writer<'_> {
-    fn write(&mut self) -> io::Result<()> {
+    fn page(&self) -> io::Result<Markup> {
         let title = format!("{}: TCP connections", hosts(self.report));
-        self.page.raw("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">");
-        self.page.raw(&format!("<meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">"));
-        self.page.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
-        self.page.raw("<meta name=\"referrer\" content=\"no-referrer\">");
-        self.page.raw(&format!("<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>", escaped(&title)));
-        self.page.raw(chart::PATTERNS);
-        self.page.raw("<header>");
-        self.page.element("h1", "", &title);
-        self.page.element("p", "soft", &period(self.zone, self.report));
-        self.page.raw("</header>\n<main>");
-        self.missing();
-        self.cards();
-        self.in_short();
-        self.contents();
-        self.over_time();
-        for row in self.report.states.iter().filter(|row| row.sockets > 0) {
-            self.state(row);
-        }
-        self.ends();
-        self.short_lived();
-        self.failures();
-        self.dropped();
-        self.open();
-        self.all_connections();
-        self.slowest();
-        self.page.raw("</main>");
-        self.footer()?;
-        self.page.raw("</body>\n</html>");
-        Ok(())
+        let rows = self.rows()?;
+        Ok(html! {
+            (DOCTYPE) "\n"
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta http-equiv="Content-Security-Policy" content=(POLICY);
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="referrer" content="no-referrer";
+                    title { (title) }
+                    style { "\n" (PreEscaped(STYLE)) }
+                }
+                body {
+                    (chart::patterns())
+                    header {
+                        h1 { (title) }
+                        p.soft { (period(self.zone, self.report)) }
+                    }
+                    main {
+                        (self.missing())
+                        (self.cards())
+                        (self.in_short())
+                        (self.contents())
+                        (self.over_time())
+                        @for row in self.report.states.iter().filter(|row| row.sockets > 0) { (self.state(row)) }
+                        (self.ends())
+                        (self.short_lived())
+                        (self.failures())
+                        (self.dropped())
+                        (self.open())
+                        (self.all_connections())
+                        (self.slowest())
+                    }
+                    (footer())
+                    script type="application/json" id="report" { "[\n" (PreEscaped(embedded(&rows))) "\n]" }
+                }
+            }
+        })
+    }
+
+    /// The rows of JSON, as one array's.
+    fn rows(&self) -> io::Result<String> {
+        let mut rows = Vec::new();
+        super::report::json(&mut rows, self.report)?;
+        Ok(String::from_utf8_lossy(&rows).trim_end().replace('\n', ",\n"))
     }
 
     /// What its tables group by first.
@@ -95,23 +110,22 @@ impl Writer<'_> {
     }
 
     /// What is not in the figures.
-    fn missing(&mut self) {
-        let report = self.report;
-        for lost in report.lost.iter().filter(|lost| lost.events > 0 || lost.at_least) {
-            let cause = lost.cause.words();
-            let text = format!(
-                "{} lost ({cause}). The figures leave out what they would have told.",
-                bound(counted(lost.events, "event"), lost.at_least)
-            );
-            self.page.raw(&format!("<p class=\"alarm\" role=\"alert\">{}</p>", escaped(&text)));
-        }
-        for damage in &report.damage {
-            let text = format!("Damaged: {}", super::sanitise(damage.as_bytes()));
-            self.page.raw(&format!("<p class=\"alarm\" role=\"alert\">{}</p>", escaped(&text)));
+    fn missing(&self) -> Markup {
+        let lost = self.report.lost.iter().filter(|lost| lost.events > 0 || lost.at_least);
+        html! {
+            @for lost in lost {
+                p.alarm role="alert" {
+                    (bound(counted(lost.events, "event"), lost.at_least)) " lost (" (lost.cause.words()) "). "
+                    "The figures leave out what they would have told."
+                }
+            }
+            @for damage in &self.report.damage {
+                p.alarm role="alert" { "Damaged: " (super::sanitise(damage.as_bytes())) }
+            }
         }
     }
 
-    fn cards(&mut self) {
+    fn cards(&self) -> Markup {
         let overview = &self.report.overview;
         let most = |peak: Option<Peak>| {
             let peak = peak.filter(|peak| peak.value > 0.0);
@@ -140,62 +154,60 @@ impl Writer<'_> {
                 ),
             ),
         ];
-        self.page.raw("<dl class=\"cards\" data-event=\"report\" data-key=\"\">");
-        for (name, title, value, note) in cards {
-            self.page.raw(&format!(
-                "<div class=\"card\"><dt>{title}</dt><dd data-name=\"{name}\" data-value=\"{value}\">{}</dd>\
-                 <dd class=\"note\">{}</dd></div>",
-                count(value),
-                escaped(&note)
-            ));
+        html! {
+            dl.cards data-event="report" data-key="" {
+                @for (name, title, value, note) in cards {
+                    .card {
+                        dt { (title) }
+                        dd data-name=(name) data-value=(value) { (count(value)) }
+                        dd.note { (note) }
+                    }
+                }
+            }
         }
-        self.page.raw("</dl>");
     }
 
     /// A sentence for each thing that stands out.
-    fn in_short(&mut self) {
+    fn in_short(&self) -> Markup {
         let report = self.report;
-        self.page.raw("<ul class=\"short\">");
-        for row in report.states.iter().filter(|row| row.sockets > 0) {
-            let first = |by: By| {
-                let mut rows =
-                    report.groups.iter().filter(|group| group.state == Some(row.state) && group.group.by == by);
-                rows.next().map(|first| {
-                    format!(
-                        "{} {}",
-                        percent(first.total_share.unwrap_or(first.share)),
-                        group(&first.group, self.apart())
-                    )
-                })
-            };
-            let most = row.peak.map_or(String::new(), |peak| {
+        let first = |row: &StateRow, by: By| {
+            let mut rows = report.groups.iter().filter(|group| group.state == Some(row.state) && group.group.by == by);
+            let first = rows.next()?;
+            let share = percent(first.total_share.unwrap_or(first.share));
+            Some(format!("{share} {}", group(&first.group, self.apart())))
+        };
+        let most = |row: &StateRow| {
+            row.peak.map_or(String::new(), |peak| {
                 format!(" at most {} at once, at {};", number(peak.value), self.at(peak.unix_ns))
-            });
-            let parts: Vec<_> = [By::Process, By::Remote].into_iter().filter_map(first).collect();
-            let text = format!("{most} longest {}; {}.", longest(row), parts.join("; with "));
-            self.page.raw(&format!(
-                "<li><strong>{}{}</strong>{}</li>",
-                chart::key(row.state),
-                row.state,
-                escaped(&text)
-            ));
+            })
+        };
+        let parts = |row: &StateRow| {
+            let parts: Vec<_> = [By::Process, By::Remote].into_iter().filter_map(|by| first(row, by)).collect();
+            parts.join("; with ")
+        };
+        let all: u64 = report.churn.iter().map(|row| row.connections).sum();
+        let mean = |row: &ChurnRow| report.overview.per_second(row.connections).map_or("-".to_owned(), rate);
+        html! {
+            ul.short {
+                @for row in report.states.iter().filter(|row| row.sockets > 0) {
+                    li {
+                        strong { (chart::key(row.state)) (row.state) }
+                        (most(row)) " longest " (longest(row)) "; " (parts(row)) "."
+                    }
+                }
+                @if let Some(most) = report.busiest_pair() {
+                    li {
+                        strong { "Short-lived" }
+                        " " (counted(all, "connection")) " in ESTABLISHED for less than 1 s; most: "
+                        (ends(most, self.apart())) ", " (count(most.connections)) " (" (mean(most)) "), median "
+                        (duration(most.p50)) "."
+                    }
+                }
+            }
         }
-        if let Some(most) = report.busiest_pair() {
-            let all: u64 = report.churn.iter().map(|row| row.connections).sum();
-            let mean = report.overview.per_second(most.connections).map_or("-".to_owned(), rate);
-            let text = format!(
-                " {} in ESTABLISHED for less than 1 s; most: {}, {} ({mean}), median {}.",
-                counted(all, "connection"),
-                ends(most, self.apart()),
-                count(most.connections),
-                duration(most.p50),
-            );
-            self.page.raw(&format!("<li><strong>Short-lived</strong>{}</li>", escaped(&text)));
-        }
-        self.page.raw("</ul>");
     }
 
-    fn contents(&mut self) {
+    fn contents(&self) -> Markup {
         let states = self.report.states.iter().filter(|row| row.sockets > 0).map(|row| row.state.as_str());
         let parts = [
             ("ends", "How they ended"),
@@ -206,32 +218,21 @@ impl Writer<'_> {
             ("all", "All connections"),
             ("slowest", "Longest"),
         ];
-        let links: Vec<_> =
-            [("time", "Over time")].into_iter().chain(states.map(|name| (name, name))).chain(parts).collect();
-        let links = links.into_iter().filter(|(id, _)| *id != "dropped" || !self.report.counters.is_empty());
-        self.page.raw("<nav aria-label=\"Contents\">");
-        for (id, name) in links {
-            self.page.raw(&format!("<a href=\"#{id}\">{name}</a>"));
-        }
-        self.page.raw("</nav>");
+        let links = [("time", "Over time")].into_iter().chain(states.map(|name| (name, name))).chain(parts);
+        let links = links.filter(|(id, _)| *id != "dropped" || !self.report.counters.is_empty());
+        html! { nav aria-label="Contents" { @for (id, name) in links { a href={ "#" (id) } { (name) } } } }
     }
+}
 
-    fn footer(&mut self) -> io::Result<()> {
-        let mut rows = Vec::new();
-        super::report::json(&mut rows, self.report)?;
-        let rows = String::from_utf8_lossy(&rows);
-        let rows = rows.trim_end().replace('\n', ",\n");
-        self.page.raw("<footer>");
-        self.page.element(
-            "p",
-            "soft",
-            "Each end of a connection on a machine that was recorded counts. ≥ is a lower bound, - is \
-             unknown. Medians and percentiles are estimates (Kaplan-Meier) that count stays that are not over, or were seen in \
-             part.",
-        );
-        self.page.element("p", "soft", concat!("Made by tcptrace ", env!("CARGO_PKG_VERSION"), "."));
-        self.page.raw("</footer>");
-        self.page.raw(&format!("<script type=\"application/json\" id=\"report\">[\n{}\n]</script>", embedded(&rows)));
-        Ok(())
+fn footer() -> Markup {
+    html! {
+        footer {
+            p.soft {
+                "Each end of a connection on a machine that was recorded counts. ≥ is a lower bound, - is unknown. "
+                "Medians and percentiles are estimates (Kaplan-Meier) that count stays that are not over, or were seen in "
+                "part."
+            }
+            p.soft { "Made by tcptrace " (env!("CARGO_PKG_VERSION")) "." }
+        }
     }
 }

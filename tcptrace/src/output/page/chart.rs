@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::markup::escaped;
+use maud::{Markup, html};
+
 use crate::model::life::{Life, Span};
 use crate::model::row::{Connection, Held};
 use crate::model::tcp::State;
@@ -16,34 +17,44 @@ const WIDE: f64 = 1000.0;
 const HIGH: f64 = 100.0;
 
 /// Patterns that lie on top of colours, so that states can be told apart without those.
-pub(super) const PATTERNS: &str = "<svg width=\"0\" height=\"0\" aria-hidden=\"true\"><defs>\
-<pattern id=\"rising\" width=\"7\" height=\"7\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">\
-<rect width=\"2\" height=\"7\" fill=\"#000\" fill-opacity=\".35\"/></pattern>\
-<pattern id=\"falling\" width=\"9\" height=\"9\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(-45)\">\
-<rect width=\"2\" height=\"9\" fill=\"#fff\" fill-opacity=\".55\"/></pattern></defs></svg>";
+pub(super) fn patterns() -> Markup {
+    html! {
+        svg width="0" height="0" aria-hidden="true" {
+            defs {
+                pattern #rising width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
+                    rect width="2" height="7" fill="#000" fill-opacity=".35" {}
+                }
+                pattern #falling width="9" height="9" patternUnits="userSpaceOnUse" patternTransform="rotate(-45)" {
+                    rect width="2" height="9" fill="#fff" fill-opacity=".55" {}
+                }
+            }
+        }
+    }
+}
 
 /// The pattern on top of a state's colour.
 fn pattern(state: State) -> Option<&'static str> {
     match state {
-        State::CloseWait => Some("rising"),
-        State::FinWait2 => Some("falling"),
+        State::CloseWait => Some("url(#rising)"),
+        State::FinWait2 => Some("url(#falling)"),
         _ => None,
     }
 }
 
 /// A patch of a state's colour and pattern.
-pub(super) fn key(state: State) -> String {
-    let rect = |attributes: &str| format!("<rect width=\"22\" height=\"16\" {attributes}/>");
-    let colour = rect(&format!("class=\"{state}\""));
-    let pattern = pattern(state).map_or(String::new(), |id| rect(&format!("fill=\"url(#{id})\"")));
-    format!("<svg class=\"key\" viewBox=\"0 0 22 16\" aria-hidden=\"true\">{colour}{pattern}</svg>")
+pub(super) fn key(state: State) -> Markup {
+    html! {
+        svg.key viewBox="0 0 22 16" aria-hidden="true" {
+            rect width="22" height="16" class=(state) {}
+            @if let Some(fill) = pattern(state) { rect width="22" height="16" fill=(fill) {} }
+        }
+    }
 }
 
-fn drawing(label: &str, shapes: &str) -> String {
-    format!(
-        "<svg viewBox=\"0 0 {WIDE} {HIGH}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{}\">{shapes}</svg>",
-        escaped(label)
-    )
+fn drawing(label: &str, shapes: &Markup) -> Markup {
+    html! {
+        svg viewBox={ "0 0 " (WIDE) " " (HIGH) } preserveAspectRatio="none" role="img" aria-label=(label) { (shapes) }
+    }
 }
 
 /// Where each point begins and ends, from left to right.
@@ -59,25 +70,25 @@ fn columns(points: &[Point]) -> Vec<(f64, f64)> {
 }
 
 /// Sockets in some states, one on top of the other; and how high that is.
-pub(super) fn stacked(points: &[Point], states: &[State], label: &str) -> (String, f64) {
+pub(super) fn stacked(points: &[Point], states: &[State], label: &str) -> (Markup, f64) {
     let places: Vec<usize> =
         states.iter().filter_map(|state| TRACKED.iter().position(|tracked| tracked == state)).collect();
     let sum = |point: &Point| places.iter().map(|place| point.sockets[*place]).sum::<f64>();
     let highest = points.iter().map(sum).fold(0.0, f64::max);
     let columns = columns(points);
     let mut below = vec![0.0; points.len()];
-    let mut shapes = String::new();
+    let mut layers = Vec::new();
     for place in places {
         let above: Vec<f64> = below.iter().zip(points).map(|(below, point)| below + point.sockets[place]).collect();
-        let (state, path) = (TRACKED[place], area(&columns, &below, &above, highest));
-        let title = format!("<title>{state}</title>");
-        // Writing into a String cannot fail, here and below.
-        let _ = write!(shapes, "<path class=\"{state}\" d=\"{path}\">{title}</path>");
-        if let Some(id) = pattern(state) {
-            let _ = write!(shapes, "<path fill=\"url(#{id})\" d=\"{path}\">{title}</path>");
-        }
+        layers.push((TRACKED[place], area(&columns, &below, &above, highest)));
         below = above;
     }
+    let shapes = html! {
+        @for (state, path) in &layers {
+            path class=(state) d=(path) { title { (state) } }
+            @if let Some(fill) = pattern(*state) { path fill=(fill) d=(path) { title { (state) } } }
+        }
+    };
     (drawing(label, &shapes), highest)
 }
 
@@ -87,6 +98,7 @@ fn area(columns: &[(f64, f64)], below: &[f64], above: &[f64], highest: f64) -> S
     let mut path = String::new();
     for ((from, to), value) in columns.iter().zip(above) {
         let command = if path.is_empty() { 'M' } else { 'L' };
+        // Writing into a String cannot fail, here and below.
         let _ = write!(path, "{command}{from:.1} {:.2}L{to:.1} {0:.2}", y(*value));
     }
     for ((from, to), value) in columns.iter().zip(below).rev() {
@@ -97,13 +109,12 @@ fn area(columns: &[(f64, f64)], below: &[f64], above: &[f64], highest: f64) -> S
 }
 
 /// Lines of what happened a second, each with its class; and how high they go.
-pub(super) fn rates(points: &[Point], lines: &[(&str, Moments)], label: &str) -> (String, f64) {
+pub(super) fn rates(points: &[Point], lines: &[(&str, Moments)], label: &str) -> (Markup, f64) {
     let rate = |point: &Point, count: u64| count as f64 * 1e9 / point.width_ns.max(1) as f64;
     let all = lines.iter().flat_map(|(_, of)| points.iter().map(|point| rate(point, of(point))));
     let highest = all.fold(0.0, f64::max);
     let columns = columns(points);
-    let mut shapes = String::new();
-    for (class, of) in lines {
+    let line = |of: &Moments| {
         let mut path = String::new();
         for ((from, to), point) in columns.iter().zip(points) {
             let value = rate(point, of(point));
@@ -111,44 +122,43 @@ pub(super) fn rates(points: &[Point], lines: &[(&str, Moments)], label: &str) ->
             let command = if path.is_empty() { 'M' } else { 'L' };
             let _ = write!(path, "{command}{from:.1} {y:.2}L{to:.1} {y:.2}");
         }
-        let _ = write!(shapes, "<path class=\"line {class}\" d=\"{path}\"><title>{class}</title></path>");
-    }
+        path
+    };
+    let shapes = html! { @for (class, of) in lines { path.line.(class) d=(line(of)) { title { (class) } } } };
     (drawing(label, &shapes), highest)
 }
 
 /// A bar: the part that is known exactly, then the one known in part; both from 0 to 1.
-pub(super) fn bar(exact: f64, part: f64, class: &str) -> String {
-    let (exact, part) = (exact * WIDE, part * WIDE);
-    format!(
-        "<svg class=\"bars\" viewBox=\"0 0 {WIDE} 10\" preserveAspectRatio=\"none\" aria-hidden=\"true\">\
-         <rect class=\"{class}\" width=\"{exact:.1}\" height=\"10\"/>\
-         <rect class=\"{class} part\" x=\"{exact:.1}\" width=\"{part:.1}\" height=\"10\"/></svg>"
-    )
+pub(super) fn bar(exact: f64, part: f64, class: &str) -> Markup {
+    let [exact, part] = [exact, part].map(|share| format!("{:.1}", share * WIDE));
+    html! {
+        svg.bars viewBox={ "0 0 " (WIDE) " 10" } preserveAspectRatio="none" aria-hidden="true" {
+            rect.(class) width=(exact) height="10" {}
+            rect.(class).part x=(exact) width=(part) height="10" {}
+        }
+    }
 }
 
 /// When a connection was in which state, to the scale of the longest life; what was not seen is a gap.
-pub(super) fn life(connection: &Connection, longest_ns: u64, label: &str) -> String {
+pub(super) fn life(connection: &Connection, longest_ns: u64, label: &str) -> Markup {
     let life = Life::of(connection);
     let x = |at: u64| (at - life.begin) as f64 / longest_ns.max(1) as f64 * WIDE;
-    let mut shapes = String::new();
-    for Span { state, from, to } in &life.spans {
+    let span = |Span { state, from, to }: &Span| {
         let title = match state {
             Some(state) => format!("{state} {}", connection.held(*state)),
             None => format!("not known {}", Held::Exactly(to - from)),
         };
-        let (left, width) = (x(*from), x(*to) - x(*from));
-        let rect = |attributes: &str| {
-            format!(
-                "<rect {attributes} x=\"{left:.2}\" width=\"{width:.2}\" height=\"10\"><title>{title}</title></rect>"
-            )
-        };
-        shapes.push_str(&rect(&format!("class=\"{}\"", state.map_or("unseen", State::as_str))));
-        if let Some(id) = state.and_then(pattern) {
-            shapes.push_str(&rect(&format!("fill=\"url(#{id})\"")));
+        let (left, width) = (format!("{:.2}", x(*from)), format!("{:.2}", x(*to) - x(*from)));
+        html! {
+            rect.(state.map_or("unseen", State::as_str)) x=(left) width=(width) height="10" { title { (title) } }
+            @if let Some(fill) = state.and_then(pattern) {
+                rect fill=(fill) x=(left) width=(width) height="10" { title { (title) } }
+            }
+        }
+    };
+    html! {
+        svg.life viewBox={ "0 0 " (WIDE) " 10" } preserveAspectRatio="none" role="img" aria-label=(label) {
+            @for it in &life.spans { (span(it)) }
         }
     }
-    format!(
-        "<svg class=\"life\" viewBox=\"0 0 {WIDE} 10\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{}\">{shapes}</svg>",
-        escaped(label)
-    )
 }

@@ -1,69 +1,60 @@
 //! How connections ended, what repeats, what is left, and what took longest.
 
+use maud::{Markup, html};
+
 use super::Writer;
 use super::chart::{bar, life};
-use super::markup::{Cell, escaped};
+use super::markup::{Cell, heading, row, table};
 use crate::model::life::Life;
 use crate::model::tcp::End;
 use crate::output::fields::address;
 use crate::output::sanitise;
 use crate::output::text::report::words::{bytes, count, counted, duration, ends, group, meaning, percent, rate};
-use crate::study::report::{By, Property, Slow, SlowRow};
+use crate::study::report::{By, Group, Property, Slow, SlowRow};
 
 impl Writer<'_> {
     /// By closer and by end.
-    pub(super) fn ends(&mut self) {
-        self.page.heading("ends", "How connections ended");
-        self.page.raw("<div class=\"pair\"><div>");
-        self.counts("closer", "Who closed first");
+    pub(super) fn ends(&self) -> Markup {
         let undecided = self.report.overview.closer_undecided;
-        if undecided > 0 {
-            self.page.element(
-                "p",
-                "soft",
-                &format!("{} undecided: neither side has closed yet.", counted(undecided, "connection")),
-            );
+        html! {
+            (heading("ends", "How connections ended"))
+            .pair {
+                div {
+                    (self.counts("closer", "Who closed first"))
+                    @if undecided > 0 {
+                        p.soft { (counted(undecided, "connection")) " undecided: neither side has closed yet." }
+                    }
+                }
+                div { (self.counts("open", "States of those still open")) }
+            }
+            (self.counts("end", "How they ended"))
         }
-        self.page.raw("</div><div>");
-        self.counts("open", "States of those still open");
-        self.page.raw("</div></div>");
-        self.counts("end", "How they ended");
     }
 
     /// A table of connections by one property.
-    pub(super) fn counts(&mut self, property: &str, caption: &str) {
-        let report = self.report;
-        let rows: Vec<_> = report.counts.iter().filter(|row| row.property.kind() == property).collect();
-        if rows.is_empty() {
-            return;
-        }
-        self.page.table(caption, &[("", true), ("connections", false), ("share", false), ("", true)]);
-        for row in rows {
-            let what = match row.property {
-                Property::End(end) => format!("{} ({})", row.property.word(), meaning(end)),
-                _ => row.property.word().to_owned(),
+    pub(super) fn counts(&self, property: &str, caption: &str) -> Markup {
+        let counts: Vec<_> = self.report.counts.iter().filter(|count| count.property.kind() == property).collect();
+        let rows = counts.iter().map(|of| {
+            let word = of.property.word();
+            let what = match of.property {
+                Property::End(end) => format!("{word} ({})", meaning(end)),
+                _ => word.to_owned(),
             };
             let cells = [
                 Cell::Name(what),
-                Cell::Exact("connections", row.connections, count(row.connections)),
-                Cell::Figure(percent(row.share)),
-                Cell::Markup(bar(row.share, 0.0, "mark")),
+                Cell::Exact("connections", of.connections, count(of.connections)),
+                Cell::Figure(percent(of.share)),
+                Cell::Markup(bar(of.share, 0.0, "mark")),
             ];
-            self.page.row("report_count", &format!("{property}/{}", row.property.word()), "", cells);
-        }
-        self.page.end_table();
+            row("report_count", &format!("{property}/{word}"), None, cells)
+        });
+        let columns = [("", true), ("connections", false), ("share", false), ("", true)];
+        html! { @if !counts.is_empty() { (table(caption, &columns, rows)) } }
     }
 
     /// Short-lived connections that repeat.
-    pub(super) fn short_lived(&mut self) {
+    pub(super) fn short_lived(&self) -> Markup {
         let report = self.report;
-        self.page.heading("short", "Short-lived connections");
-        if report.churn.is_empty() {
-            self.page.element("p", "", "None was in ESTABLISHED for less than 1 s.");
-            return;
-        }
-        let text = "In ESTABLISHED for less than 1 s. Many from one process to one end are the mark of a missing connection pool.";
-        self.page.element("p", "", text);
         let columns = [
             "short-lived",
             "rate",
@@ -75,93 +66,90 @@ impl Writer<'_> {
         ];
         let columns: Vec<_> =
             [("Who, and where to", true)].into_iter().chain(columns.map(|name| (name, false))).collect();
-        self.page.table("", &columns);
-        for (place, row) in report.churn.iter().enumerate() {
-            let class = if row.group.others.is_some() { "others" } else { "" };
+        let rows = report.churn.iter().enumerate().map(|(place, of)| {
             let cells = [
-                Cell::Name(ends(row, self.apart())),
-                Cell::Exact("connections", row.connections, count(row.connections)),
-                Cell::Figure(report.overview.per_second(row.connections).map_or("-".to_owned(), rate)),
-                Cell::Exact("longer", row.longer, count(row.longer)),
-                Cell::Exact("active", row.active, count(row.active)),
-                Cell::Figure(duration(row.p50)),
-                Cell::Figure(bytes(row.bytes_sent)),
-                Cell::Figure(bytes(row.bytes_received)),
+                Cell::Name(ends(of, self.apart())),
+                Cell::Exact("connections", of.connections, count(of.connections)),
+                Cell::Figure(report.overview.per_second(of.connections).map_or("-".to_owned(), rate)),
+                Cell::Exact("longer", of.longer, count(of.longer)),
+                Cell::Exact("active", of.active, count(of.active)),
+                Cell::Figure(duration(of.p50)),
+                Cell::Figure(bytes(of.bytes_sent)),
+                Cell::Figure(bytes(of.bytes_received)),
             ];
-            self.page.row("report_churn", &place.to_string(), class, cells);
+            row("report_churn", &place.to_string(), others(&of.group), cells)
+        });
+        html! {
+            (heading("short", "Short-lived connections"))
+            @if report.churn.is_empty() {
+                p { "None was in ESTABLISHED for less than 1 s." }
+            } @else {
+                p {
+                    "In ESTABLISHED for less than 1 s. Many from one process to one end are the mark of a missing "
+                    "connection pool."
+                }
+                (table("", &columns, rows))
+            }
         }
-        self.page.end_table();
     }
 
     /// What no connection shows.
-    pub(super) fn dropped(&mut self) {
-        let report = self.report;
-        if report.counters.is_empty() {
-            return;
-        }
-        self.page.heading("dropped", "Dropped before there was a socket");
-        let text = "By the kernel's counters. No connection shows these.";
-        self.page.element("p", "", text);
+    pub(super) fn dropped(&self) -> Markup {
+        let counters = &self.report.counters;
         let columns = [("Counter", true), ("increase", false), ("first", false), ("last", false)];
         let columns: Vec<_> = columns.into_iter().chain([("network namespace", true), ("meaning", true)]).collect();
-        self.page.table("", &columns);
-        for (place, row) in report.counters.iter().enumerate() {
-            let class = if row.group.others.is_some() { "others" } else { "" };
+        let rows = counters.iter().enumerate().map(|(place, of)| {
             let cells = [
-                Cell::Text(row.counter.as_str().to_owned()),
-                Cell::Exact("increase", row.increase, count(row.increase)),
-                Cell::Figure(self.at(row.first_unix_ns)),
-                Cell::Figure(self.at(row.last_unix_ns)),
-                Cell::Name(group(&row.group, self.apart())),
-                Cell::Text(format!("{}: {}", row.counter.what(), row.counter.why())),
+                Cell::Text(of.counter.as_str().to_owned()),
+                Cell::Exact("increase", of.increase, count(of.increase)),
+                Cell::Figure(self.at(of.first_unix_ns)),
+                Cell::Figure(self.at(of.last_unix_ns)),
+                Cell::Name(group(&of.group, self.apart())),
+                Cell::Text(format!("{}: {}", of.counter.what(), of.counter.why())),
             ];
-            self.page.row("report_counter", &place.to_string(), class, cells);
+            row("report_counter", &place.to_string(), others(&of.group), cells)
+        });
+        html! {
+            @if !counters.is_empty() {
+                (heading("dropped", "Dropped before there was a socket"))
+                p { "By the kernel's counters. No connection shows these." }
+                (table("", &columns, rows))
+            }
         }
-        self.page.end_table();
     }
 
     /// Resets and failures, by kind: what could not be reached, and by whom.
-    pub(super) fn failures(&mut self) {
-        self.page.heading("failures", "Resets and failures");
-        if self.report.failures.is_empty() {
-            self.page.element("p", "", "None.");
-            return;
-        }
-        self.failures_by(By::Remote);
-        if self.by() != By::Remote {
-            self.failures_by(self.by());
+    pub(super) fn failures(&self) -> Markup {
+        html! {
+            (heading("failures", "Resets and failures"))
+            @if self.report.failures.is_empty() {
+                p { "None." }
+            } @else {
+                (self.failures_by(By::Remote))
+                @if self.by() != By::Remote { (self.failures_by(self.by())) }
+            }
         }
     }
 
-    fn failures_by(&mut self, by: By) {
-        let report = self.report;
-        let rows: Vec<_> = report.failures.iter().filter(|row| row.group.by == by).collect();
-        self.page.table("", &[("End", true), ("connections", false), ("share", false), (title(by), true)]);
-        let mut place = 0;
-        for (number, row) in rows.iter().enumerate() {
-            place = if number > 0 && rows[number - 1].end == row.end { place + 1 } else { 0 };
-            let class = if row.group.others.is_some() { "others" } else { "" };
+    fn failures_by(&self, by: By) -> Markup {
+        let failures: Vec<_> = self.report.failures.iter().filter(|of| of.group.by == by).collect();
+        let places = failures.chunk_by(|a, b| a.end == b.end).flat_map(|same| same.iter().enumerate());
+        let rows = places.map(|(place, of)| {
             let cells = [
-                Cell::Text(row.end.as_str().to_owned()),
-                Cell::Exact("connections", row.connections, count(row.connections)),
-                Cell::Figure(percent(row.share)),
-                Cell::Name(group(&row.group, self.apart())),
+                Cell::Text(of.end.as_str().to_owned()),
+                Cell::Exact("connections", of.connections, count(of.connections)),
+                Cell::Figure(percent(of.share)),
+                Cell::Name(group(&of.group, self.apart())),
             ];
-            self.page.row("report_failure", &group_key(by, Some(row.end.as_str()), place), class, cells);
-        }
-        self.page.end_table();
+            row("report_failure", &group_key(by, Some(of.end.as_str()), place), others(&of.group), cells)
+        });
+        table("", &[("End", true), ("connections", false), ("share", false), (title(by), true)], rows)
     }
 
     /// What was still open in the end.
-    pub(super) fn open(&mut self) {
-        let report = self.report;
+    pub(super) fn open(&self) -> Markup {
         let by = self.by();
-        self.page.heading("open", "Still open in the end");
-        let rows: Vec<_> = report.open.iter().filter(|row| row.group.by == by).collect();
-        if rows.is_empty() {
-            self.page.element("p", "", "Nothing.");
-            return;
-        }
+        let open: Vec<_> = self.report.open.iter().filter(|of| of.group.by == by).collect();
         let columns = [
             ("State", true),
             ("connections", false),
@@ -170,62 +158,52 @@ impl Writer<'_> {
             ("never accepted", false),
             (title(by), true),
         ];
-        self.page.table("", &columns);
-        let mut place = 0;
-        for (number, row) in rows.iter().enumerate() {
-            place = if number > 0 && rows[number - 1].state == row.state { place + 1 } else { 0 };
-            let class = if row.group.others.is_some() { "others" } else { "" };
+        let places = open.chunk_by(|a, b| a.state == b.state).flat_map(|same| same.iter().enumerate());
+        let rows = places.map(|(place, of)| {
             let cells = [
-                Cell::Text(row.state.as_str().to_owned()),
-                Cell::Exact("connections", row.connections, count(row.connections)),
-                Cell::Figure(percent(row.share)),
-                Cell::Figure(row.oldest.to_string()),
-                Cell::Exact("never_accepted", row.never_accepted, count(row.never_accepted)),
-                Cell::Name(group(&row.group, self.apart())),
+                Cell::Text(of.state.as_str().to_owned()),
+                Cell::Exact("connections", of.connections, count(of.connections)),
+                Cell::Figure(percent(of.share)),
+                Cell::Figure(of.oldest.to_string()),
+                Cell::Exact("never_accepted", of.never_accepted, count(of.never_accepted)),
+                Cell::Name(group(&of.group, self.apart())),
             ];
-            self.page.row("report_open", &group_key(by, Some(row.state.as_str()), place), class, cells);
+            row("report_open", &group_key(by, Some(of.state.as_str()), place), others(&of.group), cells)
+        });
+        html! {
+            (heading("open", "Still open in the end"))
+            @if open.is_empty() { p { "Nothing." } } @else { (table("", &columns, rows)) }
         }
-        self.page.end_table();
     }
 
     /// All connections, by every way of grouping.
-    pub(super) fn all_connections(&mut self) {
+    pub(super) fn all_connections(&self) -> Markup {
         let by = self.by();
-        self.page.heading("all", "All connections");
-        self.groups(None, by);
-        for other in By::ALL.into_iter().filter(|other| *other != by) {
-            self.page.raw(&format!("<details><summary>By {}</summary>", title(other).to_lowercase()));
-            self.groups(None, other);
-            self.page.raw("</details>");
-        }
+        html! { (heading("all", "All connections")) (self.groups(None, by)) (self.groups_by_others(None, by)) }
     }
 
     /// The connections that took longest, drawn.
-    pub(super) fn slowest(&mut self) {
-        let report = self.report;
-        self.page.heading("slowest", "Longest connections");
-        for slow in Slow::ALL {
-            let rows: Vec<&SlowRow> = report.slowest.iter().filter(|row| row.slow == slow).collect();
-            if rows.is_empty() {
-                continue;
+    pub(super) fn slowest(&self) -> Markup {
+        html! { (heading("slowest", "Longest connections")) @for slow in Slow::ALL { (self.slowest_in(slow)) } }
+    }
+
+    fn slowest_in(&self, slow: Slow) -> Markup {
+        let rows: Vec<&SlowRow> = self.report.slowest.iter().filter(|row| row.slow == slow).collect();
+        let longest = rows.iter().map(|row| Life::of(&row.connection).length()).max().unwrap_or(0);
+        let title = match slow {
+            Slow::TimeWait => "Longest in TIME_WAIT",
+            Slow::CloseWait => "Longest in CLOSE_WAIT",
+            Slow::Lifetime => "From opening to end",
+        };
+        html! {
+            @if !rows.is_empty() {
+                h3 { (title) }
+                ol.lives { @for row in rows { (self.life(row, longest)) } }
             }
-            self.page.element(
-                "h3",
-                "",
-                match slow {
-                    Slow::TimeWait => "Longest in TIME_WAIT",
-                    Slow::CloseWait => "Longest in CLOSE_WAIT",
-                    Slow::Lifetime => "From opening to end",
-                },
-            );
-            let longest = rows.iter().map(|row| Life::of(&row.connection).length()).max().unwrap_or(0);
-            self.page.raw("<ol class=\"lives\">");
-            rows.iter().for_each(|row| self.life(row, longest));
-            self.page.raw("</ol>");
         }
     }
 
-    fn life(&mut self, row: &SlowRow, longest: u64) {
+    fn life(&self, row: &SlowRow, longest: u64) -> Markup {
         let connection = &row.connection;
         let task = connection.identity.owner.map(|owner| owner.task);
         let process =
@@ -233,22 +211,25 @@ impl Writer<'_> {
         let host = if self.apart().hosts { format!("{}: ", sanitise(row.host.as_bytes())) } else { String::new() };
         let identity = &connection.identity;
         let end = |end| address(identity, end, &row.context);
-        let who = format!("{host}{process}, {} to {}", end(identity.local()), end(identity.remote()));
         let stay = |stay: &crate::model::row::Stay| format!("{} {}", stay.state, stay.held);
         let states = connection.stays.iter().map(stay).collect::<Vec<_>>().join(" › ");
-        let end = connection.end().map_or("still open", End::as_str);
-        self.page.raw(&format!(
-            "<li data-event=\"report_slowest\" data-key=\"{}/{:x}\"><div class=\"who\"><span>{}</span>\
-             <strong data-name=\"held_ns\" data-value=\"{}\">{}</strong></div>{}<div class=\"states\">{}</div></li>",
-            row.slow.as_str(),
-            connection.identity.conn,
-            escaped(&who),
-            row.held.known_ns().unwrap_or(0),
-            row.held,
-            life(connection, longest, &states),
-            escaped(&format!("{states} › {end}")),
-        ));
+        let key = format!("{}/{:x}", row.slow.as_str(), identity.conn);
+        html! {
+            li data-event="report_slowest" data-key=(key) {
+                .who {
+                    span { (host) (process) ", " (end(identity.local())) " to " (end(identity.remote())) }
+                    strong data-name="held_ns" data-value=(row.held.known_ns().unwrap_or(0)) { (row.held) }
+                }
+                (life(connection, longest, &states))
+                .states { (states) " › " (connection.end().map_or("still open", End::as_str)) }
+            }
+        }
     }
+}
+
+/// The class of the row of a group of what is left over.
+pub(super) fn others(group: &Group) -> Option<&'static str> {
+    group.others.is_some().then_some("others")
 }
 
 /// Which of the rows of one way of grouping, and of one state or end.
