@@ -112,13 +112,14 @@ mod tests {
     /// One that failed without a word would be forgotten when others are tried again.
     #[test]
     fn every_test_program_writes_down_how_its_tests_went() {
-        let programs = ["tcptrace/tests", "tests/tests", "tests/tests/export", "tests/tests/live"].map(|folder| {
-            let files =
-                fs::read_dir(workspace::root().join(folder)).expect("a folder").flatten().map(|file| file.path());
-            let is_main =
-                |path: &PathBuf| path.is_file() && (folder.matches('/').count() == 1 || path.ends_with("main.rs"));
-            files.filter(is_main).collect::<Vec<_>>()
-        });
+        let programs = ["tcptrace/tests", "tests/tests", "tests/tests/docs", "tests/tests/export", "tests/tests/live"]
+            .map(|folder| {
+                let files =
+                    fs::read_dir(workspace::root().join(folder)).expect("a folder").flatten().map(|file| file.path());
+                let is_main =
+                    |path: &PathBuf| path.is_file() && (folder.matches('/').count() == 1 || path.ends_with("main.rs"));
+                files.filter(is_main).collect::<Vec<_>>()
+            });
         for program in programs.iter().flatten() {
             let text = fs::read_to_string(program).expect("a source");
             let has_ours = text.contains("use tcptrace_tests::test;") || text.contains("#[macro_use(test)]");

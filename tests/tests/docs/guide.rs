@@ -1,6 +1,6 @@
 //! The three incidents of the guide: what the page promises shows in what its commands print.
 
-use crate::can_run;
+use crate::need_what_pages_need;
 use crate::page::{Block, pages};
 use crate::walk::Walk;
 
@@ -50,9 +50,7 @@ fn has_line(printed: &str, start: &str) {
 
 #[test]
 fn time_wait() {
-    if !can_run() {
-        return;
-    }
+    need_what_pages_need();
     let walk = walk("TIME_WAIT");
     let snapshot = only(&walk, "tcptrace snapshot");
     let last = lines(&snapshot).pop().expect("a row");
@@ -79,9 +77,7 @@ fn time_wait() {
 
 #[test]
 fn close_wait() {
-    if !can_run() {
-        return;
-    }
+    need_what_pages_need();
     let walk = walk("CLOSE_WAIT");
     let [snapshot, list] = walk.printed("tcptrace snapshot").try_into().expect("two snapshots");
     let ours = lines(&snapshot).into_iter().find(|line| line.starts_with("CLOSE_WAIT ")).expect("a row");
@@ -106,9 +102,7 @@ fn close_wait() {
 
 #[test]
 fn ports() {
-    if !can_run() {
-        return;
-    }
+    need_what_pages_need();
     let walk = walk("Ports");
     let report = only(&walk, "tcptrace report");
     let pid = process(&report, "shop");

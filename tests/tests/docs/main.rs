@@ -4,6 +4,10 @@
 //! TIME_WAIT takes a minute; everything else runs beside it and is done before.
 #![expect(clippy::panic, reason = "a panic is how a test fails")]
 
+// Its `#[test]`, in every module.
+#[macro_use(test)]
+extern crate tcptrace_tests;
+
 mod guide;
 mod options;
 mod page;
@@ -11,7 +15,8 @@ mod shape;
 mod walk;
 
 use page::{Page, pages};
-use tcptrace_tests::ability::kernel;
+use tcptrace_tests::ability::{kernel, need_root};
+use tcptrace_tests::attempt::skip;
 use walk::Walk;
 
 /// Blocks that are not run: the first line of each, and why.
@@ -25,16 +30,12 @@ const LEFT_OUT: [(&str, &str); 4] = [
 /// The first kernel that measures everything that the pages show.
 const WHOLE_PICTURE: (u32, u32) = (6, 11);
 
-/// Whether the pages' commands can be run here; says so when they cannot.
-#[expect(clippy::print_stdout, reason = "a test that cannot be made says why")]
-fn can_run() -> bool {
-    let why = match () {
-        () if !walk::is_root() => "it needs root",
-        () if kernel() < WHOLE_PICTURE => "the pages show what newer kernels measure",
-        () => return true,
-    };
-    println!("cannot: {why}");
-    false
+/// Skips the calling test where the pages' commands cannot be run.
+fn need_what_pages_need() {
+    need_root();
+    if kernel() < WHOLE_PICTURE {
+        skip("the pages show what newer kernels measure");
+    }
 }
 
 fn is_left_out(block: &page::Block) -> bool {
@@ -44,9 +45,7 @@ fn is_left_out(block: &page::Block) -> bool {
 /// The guide has tests of its own, one for each incident.
 #[test]
 fn every_page_does_what_it_shows() {
-    if !can_run() {
-        return;
-    }
+    need_what_pages_need();
     for page in pages().iter().filter(|page| page.name != guide::PAGE) {
         let blocks: Vec<_> = page.blocks.iter().filter(|block| !is_left_out(block)).collect();
         Walk::through(page, &blocks).looks_as_shown();
