@@ -226,7 +226,7 @@ fn text_and_tables() {
     assert_eq!(close_wait["open"], 10 + 3, "those that we keep, and the stranger's");
     let resets = rows.iter().find(|row| row["event"] == "report_count" && row["value"] == "reset_linger0");
     assert!(resets.is_some_and(|row| row["connections"].as_u64() >= Some(10)), "{resets:?}");
-    let text = report(&trace, &[]);
+    let text = report(&trace, &["--full"]);
     let line = text.text().lines().find(|line| line.starts_with("CLOSE_WAIT")).expect("a line");
     let cells: Vec<_> = line.split_whitespace().collect();
     assert_eq!(cells[1].replace(',', ""), close_wait["sockets"].to_string());

@@ -104,10 +104,12 @@ struct Planned {
     width: usize,
 }
 
+/// A cell, where it begins, and what is left of its text.
+type Placed<'a> = (&'a Cell, usize, Cow<'a, str>);
+
 /// A line that was laid out.
 struct Laid<'a> {
-    /// Cells, where they begin, and what is left of their text.
-    cells: Vec<(&'a Cell, usize, Cow<'a, str>)>,
+    cells: Vec<Placed<'a>>,
     /// Where the last one ends.
     end: usize,
     /// Where the last column ends.
@@ -166,7 +168,8 @@ impl Fit {
         let heads: Vec<&Cell> = self.columns.iter().map(|column| &column.head).collect();
         let laid = self.lay(&heads, self.taken, None);
         let note = heads.iter().find(|cell| cell.name == "NOTE").filter(|_| self.has_note);
-        write(line, &laid, note.map(|note| (*note, laid.columns_end + 1, note.text.as_str().into())));
+        let start = laid.columns_end + 1;
+        write(line, laid, note.map(|note| (*note, start, note.text.as_str().into())));
     }
 
     /// Writes a row; returns its note if that has to be read, and did not fit in full.
@@ -175,7 +178,7 @@ impl Fit {
         let laid = self.fitted(&all);
         let note = cells.iter().find(|cell| cell.name == "NOTE" && !cell.text.is_empty());
         let Some(note) = note else {
-            write(line, &laid, None);
+            write(line, laid, None);
             return None;
         };
         let wanted = width(&note.text);
@@ -183,7 +186,7 @@ impl Fit {
         let start = (laid.columns_end + 1).min(self.limit.saturating_sub(wanted)).max(laid.end + 1);
         let room = self.limit.saturating_sub(start);
         let is_shown = self.has_note && (wanted <= room || room >= NOTE_MIN && !must_note);
-        write(line, &laid, is_shown.then(|| (note, start, cut(note, room))));
+        write(line, laid, is_shown.then(|| (note, start, cut(note, room))));
         (must_note && !is_shown).then_some(note)
     }
 
@@ -327,10 +330,11 @@ fn cut(cell: &Cell, columns: usize) -> Cow<'_, str> {
     }
 }
 
-fn write<'a>(line: &mut Line, laid: &Laid<'a>, note: Option<(&'a Cell, usize, Cow<'a, str>)>) {
+fn write<'a>(line: &mut Line, mut laid: Laid<'a>, note: Option<Placed<'a>>) {
+    laid.cells.extend(note);
     let mut end = 0;
     let mut before = "";
-    for (cell, start, text) in laid.cells.iter().chain(note.as_ref()) {
+    for (cell, start, text) in &laid.cells {
         if before == "OLD" && cell.name == "NEW" {
             line.pad(start - end - gap(before, cell.name));
             line.raw(ARROW.as_bytes());

@@ -28,20 +28,20 @@ pub(super) enum Goes {
     Ended,
     /// How many were never accepted, which OPEN says as well.
     NeverAccepted,
-    /// The pair with the most short connections.
-    Pair,
     /// The second of the kernel's counters, and the most frequent failure.
     Details,
     /// Empty lines.
     Blank,
-    /// Where sockets lead.
-    Remote,
     /// How many connections were seen in part.
     Incomplete,
-    /// The groups that were asked for, where these are none of the above.
-    By,
     /// How many connections ended.
     Totals,
+    /// Short connections.
+    Short,
+    /// Where sockets lead.
+    Remote,
+    /// The groups that were asked for, where these are none of the above.
+    By,
     /// What nobody should miss.
     Never,
 }
@@ -72,7 +72,7 @@ impl Lines {
         self.add(goes, String::new(), style, text, 2);
     }
 
-    /// Adds a fact and its name.
+    /// Adds a fact and its name. The lines of a text stay and go together.
     pub(super) fn fact(&mut self, goes: Goes, name: &str, text: &str) {
         let head = if self.colour { format!("{HEADING}{name:10}{HEADING:#} ") } else { format!("{name:10} ") };
         self.add(goes, head, Style::new(), text, INDENT);
@@ -126,10 +126,8 @@ impl Lines {
     }
 
     fn add(&mut self, goes: Goes, head: String, style: Style, text: &str, indent: usize) {
-        let parts = match self.width {
-            Some(columns) => wrapped(text, columns.saturating_sub(indent)).into_iter().map(str::to_owned).collect(),
-            None => vec![text.to_owned()],
-        };
+        let room = self.width.map_or(usize::MAX, |columns| columns.saturating_sub(indent));
+        let parts = text.split('\n').flat_map(|line| wrapped(line, room)).map(str::to_owned).collect();
         self.rows.push(Row { goes, head, style, parts, indent });
     }
 }

@@ -293,9 +293,6 @@ impl<W: Write> Writer<'_, W> {
         };
         let all: u64 = report.churn.iter().map(|row| row.connections).sum();
         let share = all as f64 / report.overview.connections.max(1) as f64;
-        let text =
-            format!("{} ({}) in ESTABLISHED for less than 1 s; most:", counted(all, "connection"), percent(share));
-        lines.fact(Goes::Never, "SHORT", &text);
         let per_second = report.overview.per_second(most.connections).map_or("-".to_owned(), rate);
         let pair = format!(
             "{}: {} ({per_second}), median {}, {} sent and {} received each",
@@ -305,7 +302,9 @@ impl<W: Write> Writer<'_, W> {
             bytes(most.bytes_sent),
             bytes(most.bytes_received),
         );
-        lines.below(Goes::Pair, "", &pair);
+        let short = counted(all, "connection");
+        let text = format!("{short} ({}) in ESTABLISHED for less than 1 s; most:\n{pair}", percent(share));
+        lines.fact(Goes::Short, "SHORT", &text);
     }
 
     fn still_open(&self, lines: &mut Lines) {

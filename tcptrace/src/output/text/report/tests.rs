@@ -7,12 +7,12 @@ use crate::output::{Format, TextOptions, report, width};
 use crate::study::report::{By, Options, Report, testing};
 
 fn text(of: &Report) -> String {
-    written(of, TextOptions { full: true, ..TextOptions::default() })
+    written(of, &TextOptions { full: true, ..TextOptions::default() })
 }
 
-fn written(of: &Report, options: TextOptions) -> String {
+fn written(of: &Report, options: &TextOptions) -> String {
     let mut out = Vec::new();
-    report(&mut out, Format::Text, &options, of).expect("a Vec takes everything");
+    report(&mut out, Format::Text, options, of).expect("a Vec takes everything");
     String::from_utf8(out).expect("UTF-8")
 }
 
@@ -221,7 +221,7 @@ fn an_incident() {
 /// The screen alone, on a terminal of so many columns and lines, or on none.
 fn screen(size: Option<(usize, usize)>, options: Options) -> String {
     let (width, height) = size.unzip();
-    written(&testing::incident(options), TextOptions { width, height, ..TextOptions::default() })
+    written(&testing::incident(options), &TextOptions { width, height, ..TextOptions::default() })
 }
 
 #[rstest]
@@ -263,8 +263,8 @@ fn one_screen_is_one_screen(
 #[test]
 fn colour_does_not_break_the_screen() {
     let options = TextOptions { width: Some(80), height: Some(24), ..TextOptions::default() };
-    let plain = written(&testing::incident(Options::default()), options.clone());
-    let coloured = written(&testing::incident(Options::default()), TextOptions { colour: true, ..options });
+    let plain = written(&testing::incident(Options::default()), &options);
+    let coloured = written(&testing::incident(Options::default()), &TextOptions { colour: true, ..options });
     assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), plain);
 }
 
