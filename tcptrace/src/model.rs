@@ -7,6 +7,7 @@ pub mod event;
 pub mod feature;
 pub mod finding;
 pub mod life;
+mod named;
 pub mod names;
 pub mod role;
 pub mod row;
@@ -14,3 +15,5 @@ pub mod sink;
 pub mod socket;
 pub mod stream;
 pub mod tcp;
+
+pub(crate) use named::named;

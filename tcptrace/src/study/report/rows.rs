@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::counters::Unseen;
+use crate::model::named;
 use crate::model::row::{Connection, Held};
 use crate::model::stream::{Context, Lost};
 use crate::model::tcp::{Closer, Comm, End, Side, State, TimeWaitEnd};
@@ -38,35 +39,21 @@ pub const TRACKED: [State; 9] = [
 /// States that are looked at closely: where sockets pile up.
 pub const STUDIED: [State; 3] = [State::TimeWait, State::CloseWait, State::FinWait2];
 
-/// What connections are grouped by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, clap::ValueEnum)]
-pub enum By {
-    /// Name and control group of the process that owns them.
-    #[default]
-    Process,
-    /// Remote end: of clients address and port, of servers the address.
-    Remote,
-    /// Local port that servers listen at.
-    Lport,
-    /// Container; or systemd unit, or control group, where there is none.
-    Container,
-    /// Network namespace.
-    Netns,
-}
-
-impl By {
-    /// Every way, in the order of declaration.
-    pub const ALL: [Self; 5] = [Self::Process, Self::Remote, Self::Lport, Self::Container, Self::Netns];
-
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Process => "process",
-            Self::Remote => "remote",
-            Self::Lport => "lport",
-            Self::Container => "container",
-            Self::Netns => "netns",
-        }
+named! {
+    /// What connections are grouped by.
+    #[derive(Default, clap::ValueEnum)]
+    By {
+        /// Name and control group of the process that owns them.
+        #[default]
+        Process = "process",
+        /// Remote end: of clients address and port, of servers the address.
+        Remote = "remote",
+        /// Local port that servers listen at.
+        Lport = "lport",
+        /// Container; or systemd unit, or control group, where there is none.
+        Container = "container",
+        /// Network namespace.
+        Netns = "netns",
     }
 }
 
@@ -439,28 +426,15 @@ pub struct Point {
     pub sockets: [f64; TRACKED.len()],
 }
 
-/// What a connection is among the slowest of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slow {
-    /// Time in TIME_WAIT.
-    TimeWait,
-    /// Time in CLOSE_WAIT.
-    CloseWait,
-    /// Time from its opening to its end.
-    Lifetime,
-}
-
-impl Slow {
-    /// All, in the order in which they are shown.
-    pub const ALL: [Self; 3] = [Self::TimeWait, Self::CloseWait, Self::Lifetime];
-
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TimeWait => "time_wait",
-            Self::CloseWait => "close_wait",
-            Self::Lifetime => "lifetime",
-        }
+named! {
+    /// What a connection is among the slowest of.
+    Slow {
+        /// Time in TIME_WAIT.
+        TimeWait = "time_wait",
+        /// Time in CLOSE_WAIT.
+        CloseWait = "close_wait",
+        /// Time from its opening to its end.
+        Lifetime = "lifetime",
     }
 }
 
