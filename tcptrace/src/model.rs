@@ -7,6 +7,7 @@ pub mod event;
 pub mod feature;
 pub mod finding;
 pub mod life;
+mod named;
 pub mod names;
 pub mod role;
 pub mod row;
@@ -15,3 +16,5 @@ pub mod socket;
 pub mod stream;
 pub mod tcp;
 pub mod unanswered;
+
+pub(crate) use named::named;

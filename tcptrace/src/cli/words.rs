@@ -28,12 +28,12 @@ pub(super) fn states() -> Words<State> {
         ("synreceived", State::SynRecv),
         ("newsynrecv", State::SynRecv),
     ];
-    Words { all: State::ALL, word: State::as_str, synonyms: SYNONYMS }
+    Words { all: &State::ALL, word: State::as_str, synonyms: SYNONYMS }
 }
 
 /// Who closed.
 pub(super) fn closers() -> Words<Closer> {
-    Words { all: Closer::ALL, word: Closer::as_str, synonyms: &[] }
+    Words { all: &Closer::ALL, word: Closer::as_str, synonyms: &[] }
 }
 
 impl<T: Copy> Words<T> {

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+use super::named;
 use crate::model::tcp::{State, Task, Tuple};
 
 /// How a socket is told from all others.
@@ -476,66 +477,38 @@ pub enum ResetReason {
     State,
 }
 
-/// Why something is missing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    /// The trace is of a version that did not say.
-    #[default]
-    Unknown,
-    /// The ring buffer was full: events came faster than they were read.
-    RingFull,
-    /// The ring buffer was full, because nobody took what was to be printed.
-    OutputSlow,
-    /// The kernel did not run a program, because it was running already (`recursion_misses`), nor the one that stands in
-    /// for it.
-    Recursion,
-    /// The disk was full or did not keep up.
-    Disk,
-    /// The trace is damaged, or files of it are not there.
-    Damage,
-    /// More sockets than may be followed.
-    Evicted,
-    /// The kernel did not report the closing of a socket, or the FIN that came to an orphan, nor that it missed one: later
-    /// events of the socket prove it, or two surveys in a row that did not find it.
-    Unreported,
-    /// The kernel has counted what was neither seen nor counted as lost, as an audit has found.
-    Unaccounted,
-    /// More rows waited for a filter to be able to decide than are held back.
-    FilterFull,
+named! {
+    /// Why something is missing.
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    Cause {
+        /// The trace is of a version that did not say.
+        #[default]
+        Unknown = "unknown",
+        /// The ring buffer was full: events came faster than they were read.
+        RingFull = "ring_full",
+        /// The ring buffer was full, because nobody took what was to be printed.
+        OutputSlow = "output_slow",
+        /// The kernel did not run a program, because it was running already (`recursion_misses`), nor the one that
+        /// stands in for it.
+        Recursion = "recursion",
+        /// The disk was full or did not keep up.
+        Disk = "disk",
+        /// The trace is damaged, or files of it are not there.
+        Damage = "damage",
+        /// More sockets than may be followed.
+        Evicted = "evicted",
+        /// The kernel did not report the closing of a socket, or the FIN that came to an orphan, nor that it missed
+        /// one: later events of the socket prove it, or two surveys in a row that did not find it.
+        Unreported = "unreported",
+        /// The kernel has counted what was neither seen nor counted as lost, as an audit has found.
+        Unaccounted = "unaccounted",
+        /// More rows waited for a filter to be able to decide than are held back.
+        FilterFull = "filter_full",
+    }
 }
 
 impl Cause {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Unknown,
-        Self::RingFull,
-        Self::OutputSlow,
-        Self::Recursion,
-        Self::Disk,
-        Self::Damage,
-        Self::Evicted,
-        Self::Unreported,
-        Self::Unaccounted,
-        Self::FilterFull,
-    ];
-
-    /// Its word in data.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::RingFull => "ring_full",
-            Self::OutputSlow => "output_slow",
-            Self::Recursion => "recursion",
-            Self::Disk => "disk",
-            Self::Damage => "damage",
-            Self::Evicted => "evicted",
-            Self::Unreported => "unreported",
-            Self::Unaccounted => "unaccounted",
-            Self::FilterFull => "filter_full",
-        }
-    }
-
     /// For people, with what helps.
     pub fn words(self) -> &'static str {
         match self {

@@ -3,48 +3,35 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// What a hook is there for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Feature {
-    /// Every change of state.
-    Transitions,
-    /// The end of a full socket.
-    Destroy,
-    /// Resets sent.
-    ResetSent,
-    /// Resets received.
-    ResetReceived,
-    /// Whether a mini-socket took over, and in which state.
-    MiniCreated,
-    /// The natural end of TIME_WAIT and orphaned FIN_WAIT2.
-    MiniExpired,
-    /// Their early end, and by whom.
-    MiniKilled,
-    /// The FIN that turns an orphan's FIN_WAIT2 into TIME_WAIT, when it comes.
-    MiniFin,
-    /// Who accepts a connection.
-    Accept,
-    /// Who has a descriptor of a socket.
-    Holders,
+use super::named;
+
+named! {
+    /// What a hook is there for.
+    Feature {
+        /// Every change of state.
+        Transitions = "transitions",
+        /// The end of a full socket.
+        Destroy = "destroy",
+        /// Resets sent.
+        ResetSent = "reset_sent",
+        /// Resets received.
+        ResetReceived = "reset_received",
+        /// Whether a mini-socket took over, and in which state.
+        MiniCreated = "time_wait_created",
+        /// The natural end of TIME_WAIT and orphaned FIN_WAIT2.
+        MiniExpired = "time_wait_expired",
+        /// Their early end, and by whom.
+        MiniKilled = "time_wait_killed",
+        /// The FIN that turns an orphan's FIN_WAIT2 into TIME_WAIT, when it comes.
+        MiniFin = "fin_wait2_to_time_wait",
+        /// Who accepts a connection.
+        Accept = "accept",
+        /// Who has a descriptor of a socket.
+        Holders = "holders",
+    }
 }
 
 impl Feature {
-    /// Its name in data.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Transitions => "transitions",
-            Self::Destroy => "destroy",
-            Self::ResetSent => "reset_sent",
-            Self::ResetReceived => "reset_received",
-            Self::MiniCreated => "time_wait_created",
-            Self::MiniExpired => "time_wait_expired",
-            Self::MiniKilled => "time_wait_killed",
-            Self::MiniFin => "fin_wait2_to_time_wait",
-            Self::Accept => "accept",
-            Self::Holders => "holders",
-        }
-    }
-
     /// What it lets tcptrace tell.
     pub fn purpose(self) -> &'static str {
         match self {

@@ -3,63 +3,38 @@
 use serde::{Deserialize, Serialize};
 
 use super::counters::{Increase, Unseen};
+use super::named;
 
 /// What happens between an event and its being counted, or the other way round, is over by then: the CPU may have been
 /// taken from whoever did it.
 pub const MARGIN_NS: u64 = 100_000_000;
 
-/// A counter of the kernel, or several taken together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Counter {
-    /// Connections that were begun: a SYN was sent (`tcp_connect`).
-    ActiveOpens,
-    /// Connections that a listener has got (`tcp_create_openreq_child`).
-    PassiveOpens,
-    /// Connections that ended before they were established (`tcp_done`). The kernel also counts requests that were reset
-    /// before they became a socket, of which no event tells: no more than `EmbryonicRsts`.
-    AttemptFails,
-    /// Connections that ended in ESTABLISHED or CLOSE_WAIT (`tcp_set_state`).
-    EstabResets,
-    /// Mini-sockets, in TIME_WAIT or FIN_WAIT2. Since 5.18 counted when they are made (`__inet_twsk_schedule`), before
-    /// when their timer fires (`tw_timer_handler`); `TWKilled` are those with a timer of 4 s at most.
-    #[serde(rename = "TW+TWKilled")]
-    Tw,
-    /// Mini-sockets whose addresses and ports `connect` took over (`__inet_check_established`).
-    #[serde(rename = "TWRecycled")]
-    TwRecycled,
-    /// Mini-sockets that could not be made (`tcp_time_wait`).
-    #[serde(rename = "TCPTimeWaitOverflow")]
-    TwOverflow,
-    /// Connections that the kernel gave up, as no answer came in time (`tcp_write_err`).
-    #[serde(rename = "TCPAbortOnTimeout")]
-    AbortOnTimeout,
-}
-
-impl Counter {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::ActiveOpens,
-        Self::PassiveOpens,
-        Self::AttemptFails,
-        Self::EstabResets,
-        Self::Tw,
-        Self::TwRecycled,
-        Self::TwOverflow,
-        Self::AbortOnTimeout,
-    ];
-
-    /// Its name, as in `/proc/net/snmp` and `/proc/net/netstat`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ActiveOpens => "ActiveOpens",
-            Self::PassiveOpens => "PassiveOpens",
-            Self::AttemptFails => "AttemptFails",
-            Self::EstabResets => "EstabResets",
-            Self::Tw => "TW+TWKilled",
-            Self::TwRecycled => "TWRecycled",
-            Self::TwOverflow => "TCPTimeWaitOverflow",
-            Self::AbortOnTimeout => "TCPAbortOnTimeout",
-        }
+named! {
+    /// A counter of the kernel, or several taken together.
+    #[derive(PartialOrd, Ord, Serialize, Deserialize)]
+    Counter {
+        /// Connections that were begun: a SYN was sent (`tcp_connect`).
+        ActiveOpens = "ActiveOpens",
+        /// Connections that a listener has got (`tcp_create_openreq_child`).
+        PassiveOpens = "PassiveOpens",
+        /// Connections that ended before they were established (`tcp_done`). The kernel also counts requests that were
+        /// reset before they became a socket, of which no event tells: no more than `EmbryonicRsts`.
+        AttemptFails = "AttemptFails",
+        /// Connections that ended in ESTABLISHED or CLOSE_WAIT (`tcp_set_state`).
+        EstabResets = "EstabResets",
+        /// Mini-sockets, in TIME_WAIT or FIN_WAIT2. Since 5.18 counted when they are made (`__inet_twsk_schedule`),
+        /// before when their timer fires (`tw_timer_handler`); `TWKilled` are those with a timer of 4 s at most.
+        #[serde(rename = "TW+TWKilled")]
+        Tw = "TW+TWKilled",
+        /// Mini-sockets whose addresses and ports `connect` took over (`__inet_check_established`).
+        #[serde(rename = "TWRecycled")]
+        TwRecycled = "TWRecycled",
+        /// Mini-sockets that could not be made (`tcp_time_wait`).
+        #[serde(rename = "TCPTimeWaitOverflow")]
+        TwOverflow = "TCPTimeWaitOverflow",
+        /// Connections that the kernel gave up, as no answer came in time (`tcp_write_err`).
+        #[serde(rename = "TCPAbortOnTimeout")]
+        AbortOnTimeout = "TCPAbortOnTimeout",
     }
 }
 

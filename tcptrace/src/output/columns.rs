@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use super::fields::{Field, Shape, Streamed};
+use crate::model::named;
 
 /// A column.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,21 +24,22 @@ pub struct Column {
     pub spread: Spread,
 }
 
-/// The type of a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// True or false.
-    Bool,
-    /// A whole number of 64 bits with a sign, which every reader has.
-    Int,
-    /// A number with a fraction, of 64 bits.
-    Real,
-    /// UTF-8.
-    Text,
-    /// Microseconds since the Unix epoch, as a time in UTC.
-    Time,
-    /// A list of structs of `state`, `ns` and `at_least`.
-    States,
+named! {
+    /// The type of a column.
+    Kind {
+        /// True or false.
+        Bool = "BOOLEAN",
+        /// A whole number of 64 bits with a sign, which every reader has.
+        Int = "INT64",
+        /// A number with a fraction, of 64 bits.
+        Real = "DOUBLE",
+        /// UTF-8.
+        Text = "STRING",
+        /// Microseconds since the Unix epoch, as a time in UTC.
+        Time = "TIMESTAMP(MICROS,UTC)",
+        /// A list of structs of `state`, `ns` and `at_least`.
+        States = "LIST<STRUCT<state STRING, ns INT64, at_least BOOLEAN>>",
+    }
 }
 
 /// How alike the values of a column are, which tells how to store them.
@@ -49,20 +51,6 @@ pub enum Spread {
     Near,
     /// Hardly two are equal.
     Many,
-}
-
-impl Kind {
-    /// Its name in a Parquet schema.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Bool => "BOOLEAN",
-            Self::Int => "INT64",
-            Self::Real => "DOUBLE",
-            Self::Text => "STRING",
-            Self::Time => "TIMESTAMP(MICROS,UTC)",
-            Self::States => "LIST<STRUCT<state STRING, ns INT64, at_least BOOLEAN>>",
-        }
-    }
 }
 
 /// What tells the boots of a host apart, whose connections may have the same numbers: the first column.

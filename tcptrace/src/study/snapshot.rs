@@ -11,29 +11,20 @@ use foldhash::fast::FixedState;
 use self::ends::Ends;
 use crate::engine::lifecycle::{TIME_WAIT_NS, closer_in, only_listener};
 use crate::model::event::Kept;
+use crate::model::named;
 use crate::model::row::{Entry, Held, Identity, Owner};
 use crate::model::socket::{Holding, Socket};
 use crate::model::tcp::{OwnerSource, Side, State, Task, Tuple};
 
-/// What sockets are counted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
-    /// State.
-    State,
-    /// State and process.
-    Owner,
-    /// State and the end that repeats: the local port, or the remote address and port.
-    Remote,
-}
-
-impl By {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::State => "state",
-            Self::Owner => "owner",
-            Self::Remote => "remote",
-        }
+named! {
+    /// What sockets are counted by.
+    By {
+        /// State.
+        State = "state",
+        /// State and process.
+        Owner = "owner",
+        /// State and the end that repeats: the local port, or the remote address and port.
+        Remote = "remote",
     }
 }
 

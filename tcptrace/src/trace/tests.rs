@@ -97,7 +97,7 @@ fn tuple(family: u8, n: u64) -> Tuple {
 }
 
 fn states() -> impl Strategy<Value = State> {
-    prop::sample::select(State::ALL)
+    prop::sample::select(State::ALL.to_vec())
 }
 
 fn tasks() -> impl Strategy<Value = Option<Task>> {

@@ -504,7 +504,7 @@ fn the_kernel_is_not_asked_for_a_part(#[case] options: &str) {
 
 /// Any row of one of four sockets; `boot_ns` is set to its place in the stream later.
 fn any_transition() -> impl Strategy<Value = Transition> {
-    let states = prop::sample::select(State::ALL);
+    let states = prop::sample::select(State::ALL.to_vec());
     let ports = prop::sample::select(vec![0_u16, 80, 443]);
     let owners = prop::sample::select(vec![
         None,
@@ -512,7 +512,7 @@ fn any_transition() -> impl Strategy<Value = Transition> {
         Some(owner(8, "nginx", OwnerSource::Listen)),
         Some(owner(9, "nginx", OwnerSource::Accept)),
     ]);
-    let closers = prop::option::of(prop::sample::select(Closer::ALL));
+    let closers = prop::option::of(prop::sample::select(Closer::ALL.to_vec()));
     let held = prop_oneof![Just(Held::Unknown), (0..4_u64).prop_map(Held::Exactly)];
     let cgroups = prop::sample::select(vec![None, Some(5), Some(6)]);
     (0..4_u64, states.clone(), states, ports.clone(), ports, owners, closers, held, cgroups).prop_map(

@@ -1,5 +1,6 @@
 //! What a report consists of: plain data, which every output renders.
 
+use crate::model::named;
 use crate::model::row::{Connection, Held};
 use crate::model::stream::{Context, Lost};
 use crate::model::tcp::{Closer, End, Side, State, TimeWaitEnd};
@@ -319,28 +320,15 @@ pub struct Point {
     pub sockets: [f64; TRACKED.len()],
 }
 
-/// What a connection is among the slowest of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Slow {
-    /// Time in TIME_WAIT.
-    TimeWait,
-    /// Time in CLOSE_WAIT.
-    CloseWait,
-    /// Time from its opening to its end.
-    Lifetime,
-}
-
-impl Slow {
-    /// All, in the order in which they are shown.
-    pub const ALL: [Self; 3] = [Self::TimeWait, Self::CloseWait, Self::Lifetime];
-
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TimeWait => "time_wait",
-            Self::CloseWait => "close_wait",
-            Self::Lifetime => "lifetime",
-        }
+named! {
+    /// What a connection is among the slowest of.
+    Slow {
+        /// Time in TIME_WAIT.
+        TimeWait = "time_wait",
+        /// Time in CLOSE_WAIT.
+        CloseWait = "close_wait",
+        /// Time from its opening to its end.
+        Lifetime = "lifetime",
     }
 }
 
