@@ -99,7 +99,9 @@ fn known_end(mut one: (Connection, usize)) -> (Connection, usize) {
 
 fn of<'c>(all: impl IntoIterator<Item = &'c (Connection, usize)>) -> Counts {
     let mut counts = Counts::default();
-    all.into_iter().for_each(|(connection, number)| drop(counts.add(connection, &machine(*number))));
+    for (connection, number) in all {
+        counts.add(connection, &machine(*number));
+    }
     counts
 }
 
