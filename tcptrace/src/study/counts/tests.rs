@@ -38,43 +38,54 @@ fn held() -> impl Strategy<Value = Held> {
     prop_oneof![Just(Held::Unknown), ns.clone().prop_map(Held::AtLeast), ns.prop_map(Held::Exactly)]
 }
 
+/// What is drawn of a connection: whose it is, what it went through, and what is known of it.
+type Drawn = (
+    (u32, u16, u32, u64, u8, usize),
+    (Vec<(usize, Held)>, usize, usize, bool),
+    (Option<u64>, Option<(u64, u64, u32)>, u8, Held),
+);
+
+fn made((whose, life, known): Drawn) -> Connection {
+    let (pid, port, netns, cgroup, ip, side) = whose;
+    let (stays, end, closer, complete) = life;
+    let (opened, bytes, status, age) = known;
+
+    let stays: Vec<(State, Held)> = stays.into_iter().map(|(state, held)| (State::ALL[state], held)).collect();
+    let stays: Vec<_> = stays.into_iter().filter(|(_, held)| *held != Held::Unknown).collect();
+    let mut made = connection(&stays);
+    let identity = &mut made.identity;
+    identity.owner = identity.owner.filter(|_| pid > 0);
+    identity.owner.iter_mut().for_each(|owner| owner.task.pid = pid);
+    (identity.tuple.local_port, identity.tuple.remote_port) = (port, port);
+    (identity.netns, identity.cgroup) = (Some(netns).filter(|netns| *netns > 0), Some(cgroup));
+    identity.tuple.remote_ip = match ip {
+        0 => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
+        1 => Ipv6Addr::LOCALHOST,
+        _ => Ipv4Addr::new(192, 0, 2, ip).to_ipv6_mapped(),
+    };
+    (identity.interface, identity.side) = (u32::from(ip == 0) * 2, Side::ALL[side]);
+    (made.opened_ns, made.boot_ns, made.complete) = (opened, 200 * S, complete);
+    made.closer = Closer::ALL[closer];
+    made.totals = bytes.map(|(bytes_sent, bytes_received, retransmits)| Totals {
+        bytes_sent,
+        bytes_received,
+        retransmits,
+        ..Totals::default()
+    });
+    let ending = Ending { end: End::ALL[end], time_wait: TimeWaitEnd::ALL.get(end).copied() };
+    made.status = Status::Ended(ending);
+    match status {
+        0 => open(made, State::ALL[closer % State::ALL.len()], age),
+        1 => Connection { status: Status::Released { ending, age, accepted: Some(complete) }, ..made },
+        _ => made,
+    }
+}
+
 /// Any connection, on any of three machines.
 fn any_connection() -> impl Strategy<Value = (Connection, usize)> {
     let ends = (0..5_u32, 0..3_u16, 0..3_u32, 0..3_u64, 0..4_u8, 0..Side::ALL.len());
     let life = (vec((0..State::ALL.len(), held()), 0..5), 0..End::ALL.len(), 0..Closer::ALL.len(), any::<bool>());
     let rest = (proptest::option::of(0..9 * S), proptest::option::of(any::<(u64, u64, u32)>()), 0..4_u8, held());
-    let made =
-        |((pid, port, netns, cgroup, ip, side), (stays, end, closer, complete), (opened, bytes, status, age))| {
-            let stays: Vec<(State, Held)> = stays.into_iter().map(|(state, held)| (State::ALL[state], held)).collect();
-            let stays: Vec<_> = stays.into_iter().filter(|(_, held)| *held != Held::Unknown).collect();
-            let mut made = connection(&stays);
-            let identity = &mut made.identity;
-            identity.owner = identity.owner.filter(|_| pid > 0);
-            identity.owner.iter_mut().for_each(|owner| owner.task.pid = pid);
-            (identity.tuple.local_port, identity.tuple.remote_port) = (port, port);
-            (identity.netns, identity.cgroup) = (Some(netns).filter(|netns| *netns > 0), Some(cgroup));
-            identity.tuple.remote_ip = match ip {
-                0 => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
-                1 => Ipv6Addr::LOCALHOST,
-                _ => Ipv4Addr::new(192, 0, 2, ip).to_ipv6_mapped(),
-            };
-            (identity.interface, identity.side) = (u32::from(ip == 0) * 2, Side::ALL[side]);
-            (made.opened_ns, made.boot_ns, made.complete) = (opened, 200 * S, complete);
-            made.closer = Closer::ALL[closer];
-            made.totals = bytes.map(|(bytes_sent, bytes_received, retransmits)| Totals {
-                bytes_sent,
-                bytes_received,
-                retransmits,
-                ..Totals::default()
-            });
-            let ending = Ending { end: End::ALL[end], time_wait: TimeWaitEnd::ALL.get(end).copied() };
-            made.status = Status::Ended(ending);
-            match status {
-                0 => open(made, State::ALL[closer % State::ALL.len()], age),
-                1 => Connection { status: Status::Released { ending, age, accepted: Some(complete) }, ..made },
-                _ => made,
-            }
-        };
     ((ends, life, rest).prop_map(made), 0..3_usize)
 }
 
@@ -88,7 +99,9 @@ fn known_end(mut one: (Connection, usize)) -> (Connection, usize) {
 
 fn of<'c>(all: impl IntoIterator<Item = &'c (Connection, usize)>) -> Counts {
     let mut counts = Counts::default();
-    all.into_iter().for_each(|(connection, number)| drop(counts.add(connection, &machine(*number))));
+    for (connection, number) in all {
+        counts.add(connection, &machine(*number));
+    }
     counts
 }
 
