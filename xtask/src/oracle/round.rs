@@ -1,6 +1,6 @@
 //! A round: lives in several network namespaces at once, beside one tcptrace and the witnesses.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -65,6 +65,8 @@ pub(super) struct Outcome {
     pub(super) packets: usize,
     /// Sockets in snapshots that were compared.
     pub(super) looked_at: u64,
+    /// Rows that are beside no life, by reason.
+    pub(super) left_out: BTreeMap<&'static str, u64>,
 }
 
 /// A network namespace, and who watches it.
@@ -145,8 +147,21 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
     let evidence = OpenOptions::new().create(true).append(true).open(ground.evidence);
     let mut evidence = evidence.context("cannot open the file for evidence")?;
     let mut compared = Vec::new();
+    let mut left_out = BTreeMap::new();
+    let is_theirs = |row: &&Row| groups.iter().any(|group| group.has(row.netns));
+    let mut strange: Vec<&Row> = live.values().flatten().filter(|row| !is_theirs(row)).collect();
     for group in &groups {
+        for row in group.rows(&live) {
+            match group.beside(row) {
+                Beside::Life(_) => {}
+                Beside::Nothing(why) => *left_out.entry(why).or_default() += 1,
+                Beside::Unknown => strange.push(row),
+            }
+        }
         compared.extend(group.compare(&live, &looks, &hidden, &mut evidence)?);
+    }
+    if let Some(row) = strange.first() {
+        complaints.push(format!("{} rows are of nothing that was made, such as {}", strange.len(), row.value));
     }
     excuse(&mut compared, ended.figures().map_or(0, |figures| figures.lost));
     complaints.extend(groups.iter().filter_map(Group::counters));
@@ -156,6 +171,7 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
         unseen: groups.iter().map(|group| group.unseen).sum(),
         packets: groups.iter().map(|group| group.packets.len()).sum(),
         looked_at: looks.sockets,
+        left_out,
     })
 }
 
@@ -246,6 +262,14 @@ struct Witnessed {
     expected: Vec<Expected>,
 }
 
+/// What a row is compared with.
+enum Beside {
+    Life(usize),
+    /// There is a reason why the witnesses know nothing of it.
+    Nothing(&'static str),
+    Unknown,
+}
+
 impl<'a> Group<'a> {
     fn prepare(ground: &Ground, number: usize, lives: &'a [Life]) -> Result<Self> {
         let scripts = ground.folder.join(format!("scripts-{number}"));
@@ -321,6 +345,31 @@ impl<'a> Group<'a> {
         usize::try_from(self.opens[0] + self.opens[1]).unwrap_or(0)
     }
 
+    fn has(&self, netns: u64) -> bool {
+        self.namespaces.iter().any(|namespace| namespace.netns == netns)
+    }
+
+    /// Those of its network namespaces.
+    fn rows<'rows>(&self, rows: &'rows HashMap<u64, Vec<Row>>) -> impl Iterator<Item = &'rows Row> {
+        let of = self.namespaces.each_ref().map(|namespace| rows.get(&namespace.netns));
+        of.into_iter().flatten().flatten()
+    }
+
+    fn beside(&self, row: &Row) -> Beside {
+        let life = row.life().filter(|life| *life < self.lives.len());
+        match life {
+            // Another network namespace may have its number.
+            Some(_) if row.begun > self.gone.0 => {
+                Beside::Nothing("of a life, begun after its network namespace was told to go")
+            }
+            None if row.begun > self.gone.0 => {
+                Beside::Nothing("of no life, begun after its network namespace was told to go")
+            }
+            Some(life) => Beside::Life(life),
+            None => Beside::Unknown,
+        }
+    }
+
     fn witnessed(&self) -> Result<Vec<Witnessed>> {
         let calls = log::read(&self.log, self.lives.len())?;
         let mut sorted = conversation::sort(&self.packets);
@@ -345,10 +394,10 @@ impl<'a> Group<'a> {
         evidence: &mut File,
     ) -> Result<Vec<Compared>> {
         let mut of_life: HashMap<usize, Vec<Row>> = HashMap::new();
-        let own = self.namespaces.iter().filter_map(|namespace| rows.get(&namespace.netns)).flatten();
-        // Later ones are of another namespace, which has the number that this one had.
-        for row in own.filter(|row| row.begun <= self.gone.0) {
-            of_life.entry(row.life().unwrap_or(usize::MAX)).or_default().push(row.clone());
+        for row in self.rows(rows) {
+            if let Beside::Life(life) = self.beside(row) {
+                of_life.entry(life).or_default().push(row.clone());
+            }
         }
         let mut all = Vec::new();
         for (index, Witnessed { calls, conversations, expected }) in self.witnessed()?.iter().enumerate() {

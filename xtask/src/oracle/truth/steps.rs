@@ -49,7 +49,7 @@ impl Witness<'_> {
         // Behind data, it does not leave at once, and does not say what had come.
         let is_behind = self.own_fin().is_some_and(|(_, fin)| fin.is_none_or(|fin| !self.is_prompt(&fin)));
         let resets = |own| happened.iter().any(|(at, what)| *what == What::OwnReset && overlap(*at, own));
-        if is_behind && at(What::OwnFin).is_some_and(resets) {
+        if is_behind && self.drawn_reset().is_none() && at(What::OwnFin).is_some_and(resets) {
             led.unsure("a reset while it is closed with data unsent");
         }
         let Some(peer) = at(What::PeerFin) else { return };
@@ -223,6 +223,8 @@ impl Witness<'_> {
         let takes_no_more = |name: &str| matches!(name, "close" | "exit" | "kill" | "shutrd" | "shutrdwr");
         let is_after_close =
             self.calls.iter().any(|call| takes_no_more(&call.name) && call.errno == 0 && call.from <= at.1);
+        // What a call sends acknowledges something.
+        let is_drawn = self.mine().any(|segment| segment.is(RST) && !segment.is(ACK) && segment.sent == at.1);
         let mut ends = Vec::new();
         if let Some(call) = call {
             match call.name.as_str() {
@@ -231,10 +233,10 @@ impl Witness<'_> {
                 "shutwr" | "shutrdwr" => {}
                 _ => {
                     let (least, most) = self.unread(call);
-                    if most > 0 {
+                    if most > 0 && !is_drawn {
                         ends.push("reset_unread_data");
                     }
-                    if least == 0 && self.option("linger") == Some(0) {
+                    if least == 0 && self.option("linger") == Some(0) && !is_drawn {
                         ends.push("reset_linger0");
                     }
                     if least == 0 && self.option("linger2") == Some(0) {
@@ -245,7 +247,7 @@ impl Witness<'_> {
         }
         let brings =
             |(received, segment): &(u64, &Segment)| segment.len > 0 && *received <= at.1 && at.1 - *received < 50 * MS;
-        if is_after_close && self.theirs().any(|(at, segment)| brings(&(at, segment))) {
+        if is_after_close && is_drawn && self.theirs().any(|(at, segment)| brings(&(at, segment))) {
             ends.push("reset_data_after_close");
         }
         if ends.is_empty() && call.is_none() && self.is_probed_in_vain(at) {

@@ -152,3 +152,40 @@ fn a_disconnect_in_last_ack() {
     assert_eq!(states(client)[1..], ["ESTABLISHED", "CLOSE_WAIT", "LAST_ACK"]);
     assert_eq!((&client.closer[..], &client.end[..]), (&["passive"][..], &["disconnected"][..]));
 }
+
+/// Its FIN waits behind data: what a segment draws acknowledges nothing, and what a close sends does.
+#[test]
+fn a_reset_while_the_fin_waits() {
+    let close = call(Who::Client, "close", 200);
+    let calls: Vec<_> = opening().into_iter().chain([close]).collect();
+    let reset_by = |arrival: u64, flags: u8| {
+        let mut segments = HANDSHAKE.to_vec();
+        segments.extend([(Who::Client, 150, ACK, 1_000, [1, 1]), (Who::Server, arrival, ACK, 5, [1, 1])]);
+        segments.push((Who::Client, 202, flags, 0, [1, 6]));
+        of_life(&calls, &conversation(&segments), GONE).remove(0)
+    };
+    let drawn = reset_by(200, RST);
+    assert_eq!(states(&drawn), ["SYN_SENT", "ESTABLISHED", "FIN_WAIT1"]);
+    assert_eq!((&drawn.closer[..], &drawn.end[..]), (&["active"][..], &["reset_data_after_close"][..]));
+    assert_eq!(drawn.unsure, None);
+    let unread = reset_by(180, RST | ACK);
+    assert_eq!(states(&unread), ["SYN_SENT", "ESTABLISHED"]);
+    assert_eq!((&unread.closer[..], &unread.end[..]), (&["reset_local"][..], &["reset_unread_data"][..]));
+    assert_eq!(unread.unsure, None);
+}
+
+/// A FIN that brings data has waited: nobody knows whether the peer's came before the close.
+#[test]
+fn a_fin_that_comes_while_one_waits() {
+    let mut segments = HANDSHAKE.to_vec();
+    segments.extend([
+        (Who::Client, 150, ACK, 1_000, [1, 1]),
+        (Who::Server, 201, FIN | ACK, 0, [1, 1]),
+        (Who::Client, 203, FIN | ACK, 72, [1_001, 2]),
+        (Who::Server, 205, ACK, 0, [2, 1_074]),
+    ]);
+    let mut calls = opening();
+    calls.push(Call { to: None, ..call(Who::Client, "exit", 200) });
+    let client = &of_life(&calls, &conversation(&segments), GONE)[0];
+    assert_eq!(client.unsure, Some("a FIN that comes while it is closed with data unsent"));
+}
