@@ -71,6 +71,11 @@ impl Compared {
         }
     }
 
+    /// The witnesses cannot tell.
+    pub(super) fn abstain(&mut self, what: &str, detail: String) {
+        self.note(Kind::Abstained, what, detail);
+    }
+
     fn unknown(&mut self, what: &str, detail: impl Into<String>) {
         self.values += 1;
         self.note(Kind::Unknown, what, detail);
