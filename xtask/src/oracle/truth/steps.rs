@@ -43,7 +43,10 @@ impl Witness<'_> {
         let at = |what| happened.iter().find(|(_, other)| *other == what).map(|(at, _)| *at);
         let overlap = |one: Range, other: Range| one.0 <= other.1 + SOON && other.0 <= one.1 + SOON;
         let ended = led.states.last().map_or((0, 0), |stay| stay.end);
-        if at(What::Killed).is_some_and(|killed| overlap(killed, ended)) && led.end != ["killed"] {
+        if at(What::Killed).is_some_and(|killed| overlap(killed, ended))
+            && led.end != ["killed"]
+            && led.time_wait_end != [Some("killed")]
+        {
             led.unsure("killed while something else happens");
         }
         // Behind data, it does not leave at once, and does not say what had come.
@@ -58,7 +61,9 @@ impl Witness<'_> {
         }
         let bare = |segment: &&Segment| segment.is(RST) && !segment.is(ACK);
         let resets = self.mine().filter(bare).any(|reset| overlap((reset.sent, reset.sent), (peer.0, peer.0)));
-        if resets && at(What::OwnFin).is_some_and(|own| own.0 <= peer.1) {
+        // What ended before cannot be changed by it.
+        let is_before = led.is_over() && ended.1 + SOON < peer.0;
+        if resets && !is_before && at(What::OwnFin).is_some_and(|own| own.0 <= peer.1) {
             led.unsure("a reset that comes with a FIN");
         }
     }
@@ -76,9 +81,7 @@ impl Witness<'_> {
             (What::TimedOut, "SYN_RECV" | "TIME_WAIT") => led.unsure("a time-out in an odd state"),
             (What::TimedOut, _) if happened.iter().any(|(_, what)| *what == What::OwnReset) => {}
             (What::TimedOut, _) => led.finish(self.timeouts(), "timeout", at),
-            (What::OwnFin, "ESTABLISHED" | "CLOSE_WAIT")
-                if self.option("usertimeout").is_some() && self.is_retransmitted() =>
-            {
+            (What::OwnFin, "ESTABLISHED" | "CLOSE_WAIT") if self.is_retransmitted() && self.may_time_out_by(at.1) => {
                 led.unsure("a user timeout that may have been over");
                 led.enter(if state == "CLOSE_WAIT" { "LAST_ACK" } else { "FIN_WAIT1" }, at);
             }

@@ -1,7 +1,7 @@
 //! Ends that the kernel's clock makes: retries given up, orphans let go, and TIME_WAITs.
 
 use super::super::conversation::Segment;
-use super::super::packets::{RST, SYN};
+use super::super::packets::{ACK, RST, SYN};
 use super::super::play::FIN_TIMEOUT;
 use super::super::script::Who;
 use super::led::Led;
@@ -83,6 +83,19 @@ impl Witness<'_> {
         } else {
             &["retransmit_timeout"]
         }
+    }
+
+    /// Whether its user timeout may have been over by then: it begins with what the peer does not acknowledge.
+    pub(super) fn may_time_out_by(&self, by: u64) -> bool {
+        let Some(ms) = self.option("usertimeout") else { return false };
+        let acked = self.theirs().filter(|(at, segment)| *at <= by && segment.is(ACK)).last();
+        let Some((_, acked)) = acked else { return true };
+        let is_unacked = |segment: &&Segment| {
+            let end = segment.seq.wrapping_add(segment.space());
+            segment.space() > 0 && end.wrapping_sub(acked.ack).cast_signed() > 0
+        };
+        let first = self.mine().find(is_unacked).map(|segment| segment.sent);
+        first.is_none_or(|first| first + ms * MS <= by + SOON)
     }
 
     /// When it last sent anything, and how long after what it had sent before.
