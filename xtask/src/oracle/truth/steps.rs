@@ -161,6 +161,13 @@ impl Witness<'_> {
         if unseen.is_some_and(|(call, fin)| is_begun(call, fin) && at.0 <= call.1 + SOON) {
             led.unsure("a reset that comes while it is closed");
         }
+        // It is lost on a socket that gives way to its mini-socket.
+        let gives_way = self.last_close().map(|call| self.effect(call));
+        if led.state() == "FIN_WAIT2"
+            && gives_way.is_some_and(|closed| closed.0 <= at.1 + SOON && at.0 <= closed.1 + SOON)
+        {
+            led.unsure("a reset that comes while it is closed");
+        }
         if let (Some(reset), Some(next), Some(initial)) =
             (reset, self.next_expected(at.0), self.conversation.initial(self.who.peer()))
             && reset.seq.wrapping_sub(initial) != next

@@ -189,3 +189,39 @@ fn a_fin_that_comes_while_one_waits() {
     let client = &of_life(&calls, &conversation(&segments), GONE)[0];
     assert_eq!(client.unsure, Some("a FIN that comes while it is closed with data unsent"));
 }
+
+/// What comes while the socket gives way to its mini-socket is lost.
+#[test]
+fn a_reset_while_the_socket_gives_way() {
+    let mut segments = HANDSHAKE.to_vec();
+    segments.extend([
+        (Who::Client, 201, FIN | ACK, 0, [1, 1]),
+        (Who::Server, 202, ACK, 0, [1, 2]),
+        (Who::Server, 299, RST | ACK, 0, [1, 2]),
+    ]);
+    let unsure = |closed: u64| {
+        let mut calls = opening();
+        calls.extend([call(Who::Client, "shutwr", 200), call(Who::Client, "close", closed)]);
+        of_life(&calls, &conversation(&segments), GONE)[0].unsure
+    };
+    assert_eq!(unsure(300), Some("a reset that comes while it is closed"));
+    assert_eq!(unsure(250), None);
+}
+
+/// Of two processes that listen, one waits for longer than the other, and gets the second connection from the same port.
+#[test]
+fn who_accepts_first_has_the_first() {
+    let mut segments = HANDSHAKE.to_vec();
+    segments.extend([
+        (Who::Client, 201, RST | ACK, 0, [1, 1]),
+        (Who::Client, 301, SYN, 0, [9_000_000, 0]),
+        (Who::Server, 302, SYN | ACK, 0, [9_000_000, 9_000_001]),
+        (Who::Client, 303, ACK, 0, [9_000_001, 9_000_001]),
+    ]);
+    let accepts = |from: u64, to: u64, cookie| Call { to: Some(to * MS), cookie, ..call(Who::Server, "accept", from) };
+    let mut calls = vec![opening().remove(0), opening().remove(0), opening().remove(1)];
+    calls.extend([accepts(90, 310, 21), accepts(110, 120, 20), call(Who::Client, "reconnect", 300)]);
+    let ends = of_life(&calls, &conversation(&segments), GONE);
+    let servers: Vec<_> = ends.iter().filter(|end| end.who == Who::Server).map(|end| end.cookie).collect();
+    assert_eq!(servers, [Some(20), Some(21)]);
+}
