@@ -225,3 +225,37 @@ fn who_accepts_first_has_the_first() {
     let servers: Vec<_> = ends.iter().filter(|end| end.who == Who::Server).map(|end| end.cookie).collect();
     assert_eq!(servers, [Some(20), Some(21)]);
 }
+
+/// Who tries in vain may have given up before a reset came.
+#[test]
+fn a_reset_after_the_last_try() {
+    let unsure = |reset: u64| {
+        let mut segments = HANDSHAKE.to_vec();
+        segments.extend([
+            (Who::Client, 201, FIN | ACK, 0, [1, 1]),
+            (Who::Client, 401, FIN | ACK, 0, [1, 1]),
+            (Who::Server, reset, RST | ACK, 0, [1, 1]),
+        ]);
+        let mut calls = opening();
+        calls.push(call(Who::Client, "close", 200));
+        of_life(&calls, &conversation(&segments), GONE)[0].unsure
+    };
+    assert_eq!(unsure(2_000), Some("a reset that may have come after the last try"));
+    assert_eq!(unsure(450), None);
+}
+
+/// A rule answers a SYN with an error, if the kernel lets it.
+#[test]
+fn an_error_that_may_have_been_left_out() {
+    let segments = [(Who::Client, 101, SYN, 0, [0, 0])];
+    let unsure = |server: Option<&str>| {
+        let mut conversations = conversation(&segments);
+        let conversation = &mut conversations[0];
+        conversation.segments[0].received = None;
+        conversation.segments[0].is_unreachable = true;
+        conversation.server = server.unwrap_or(SERVER).parse().expect("an address");
+        of_life(&opening()[..2], &conversations, GONE)[0].unsure
+    };
+    assert_eq!(unsure(None), None);
+    assert_eq!(unsure(Some("10.64.0.1:7000")), Some("an error that may have been left out"));
+}

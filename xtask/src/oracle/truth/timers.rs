@@ -138,6 +138,11 @@ impl Witness<'_> {
         if next.0 != u64::MAX && has_it {
             led.unsure("a connect whose last SYN drew an error");
         }
+        if !self.conversation.is_in_one_namespace() {
+            // The kernel limits how often it sends one to the same address (`icmpv4_xrlim_allow`, net/ipv4/icmp.c), but
+            // for its own.
+            led.unsure("an error that may have been left out");
+        }
         let until = if has_it { last + 3 * SECOND } else { last + SOON };
         led.finish(&["refused"], "never_established", (last, until));
     }
