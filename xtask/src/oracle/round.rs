@@ -35,8 +35,10 @@ pub(super) const GROUP: usize = 500;
 const SETTLE: Duration = Duration::from_secs(7);
 /// Long enough for every TIME_WAIT to expire.
 const TIME_WAIT: Duration = Duration::from_secs(63);
-/// How long a network namespace may take to go.
-const CLEANUP: Duration = Duration::from_secs(15);
+/// How long network namespaces may take to go: the kernel has them go one after the other, those of others among them.
+const CLEANUP: Duration = Duration::from_secs(120);
+/// Rows that the kernel's hiding may have cost are waited for so long.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Readings of clocks are as near as this, in ns.
 const CLOCKS: u64 = 20_000;
@@ -133,7 +135,8 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
         sleep(TIME_WAIT.saturating_sub(since.elapsed()));
         groups[0].end()?;
     }
-    wait_for_rows(&groups, &rows)?;
+    wait_for_rows(&groups, &rows, hidden.as_ref().map_or(0, Hidden::so_far))?;
+    groups.iter_mut().for_each(|group| group.gone.1 = log::now());
     let ended = tcptrace.end(Signal::SIGINT)?;
     let hidden = hidden.map(|hidden| hidden.sockets()).unwrap_or_default();
     let mut complaints = Vec::new();
@@ -235,19 +238,22 @@ fn replay(ground: &Ground, live: &str) -> Result<Option<String>> {
     )))
 }
 
-/// Waits until there are as many rows as there will be, or nothing comes for long.
-fn wait_for_rows(groups: &[Group], rows: &Path) -> Result<()> {
+/// Waits until there are as many rows as there will be, or nothing comes for long. So many events were hidden by the kernel
+/// so far.
+fn wait_for_rows(groups: &[Group], rows: &Path, hidden: u64) -> Result<()> {
     let expected: usize = groups.iter().map(Group::rows_at_least).sum();
+    let without_hidden = expected.saturating_sub(usize::try_from(hidden)?);
     let begun = Instant::now();
     let mut size = 0;
-    let mut quiet = Instant::now();
+    let mut changed = Instant::now();
     while begun.elapsed() < CLEANUP {
         let text = fs::read(rows).context("cannot read the rows")?;
         let count = text.iter().filter(|byte| **byte == b'\n').count();
         if text.len() != size {
-            (size, quiet) = (text.len(), Instant::now());
+            (size, changed) = (text.len(), Instant::now());
         }
-        if count >= expected && quiet.elapsed() > Duration::from_secs(1) {
+        let quiet = changed.elapsed();
+        if count >= expected && quiet > Duration::from_secs(1) || count >= without_hidden && quiet > QUIET {
             return Ok(());
         }
         sleep(Duration::from_millis(100));
@@ -336,7 +342,7 @@ impl<'a> Group<'a> {
         }
         let begun = log::now();
         self.load.end()?;
-        self.gone = (begun, log::now() + u64::try_from(CLEANUP.as_nanos())?);
+        self.gone = (begun, u64::MAX);
         Ok(())
     }
 
