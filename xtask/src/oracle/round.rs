@@ -135,7 +135,7 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
         sleep(TIME_WAIT.saturating_sub(since.elapsed()));
         groups[0].end()?;
     }
-    wait_for_rows(&groups, &rows, hidden.as_ref().map_or(0, Hidden::so_far))?;
+    wait_for_rows(&groups, &rows, hidden.as_ref())?;
     groups.iter_mut().for_each(|group| group.gone.1 = log::now());
     let ended = tcptrace.end(Signal::SIGINT)?;
     let hidden = hidden.map(|hidden| hidden.sockets()).unwrap_or_default();
@@ -238,11 +238,9 @@ fn replay(ground: &Ground, live: &str) -> Result<Option<String>> {
     )))
 }
 
-/// Waits until there are as many rows as there will be, or nothing comes for long. So many events were hidden by the kernel
-/// so far.
-fn wait_for_rows(groups: &[Group], rows: &Path, hidden: u64) -> Result<()> {
+/// Waits until there are as many rows as there will be, or nothing comes for long and hidden events explain what is missing.
+fn wait_for_rows(groups: &[Group], rows: &Path, hidden: Option<&Hidden>) -> Result<()> {
     let expected: usize = groups.iter().map(Group::rows_at_least).sum();
-    let without_hidden = expected.saturating_sub(usize::try_from(hidden)?);
     let begun = Instant::now();
     let mut size = 0;
     let mut changed = Instant::now();
@@ -253,7 +251,9 @@ fn wait_for_rows(groups: &[Group], rows: &Path, hidden: u64) -> Result<()> {
             (size, changed) = (text.len(), Instant::now());
         }
         let quiet = changed.elapsed();
-        if count >= expected && quiet > Duration::from_secs(1) || count >= without_hidden && quiet > QUIET {
+        let missing = expected.saturating_sub(count) as u64;
+        let is_explained = || quiet > QUIET && missing <= hidden.map_or(0, Hidden::so_far);
+        if missing == 0 && quiet > Duration::from_secs(1) || is_explained() {
             return Ok(());
         }
         sleep(Duration::from_millis(100));
