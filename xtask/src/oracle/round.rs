@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
-use super::actor::{canonical, server_address};
+use super::actor::{PORT, canonical, server_address};
 use super::compare::{self, Compared, Finding, Kind};
 use super::conversation::Conversation;
 use super::destroyed::{Destroyed, Listener};
@@ -241,14 +241,16 @@ fn replay(ground: &Ground, live: &str) -> Result<Option<String>> {
 /// Waits until there are as many rows as there will be, or nothing comes for long and hidden events explain what is missing.
 fn wait_for_rows(groups: &[Group], rows: &Path, hidden: Option<&Hidden>) -> Result<()> {
     let expected: usize = groups.iter().map(Group::rows_at_least).sum();
+    let of_life = format!(":{PORT}\"");
     let begun = Instant::now();
-    let mut size = 0;
+    let mut before = 0;
     let mut changed = Instant::now();
     while begun.elapsed() < CLEANUP {
         let text = fs::read(rows).context("cannot read the rows")?;
-        let count = text.iter().filter(|byte| **byte == b'\n').count();
-        if text.len() != size {
-            (size, changed) = (text.len(), Instant::now());
+        // Those of others have other ports.
+        let count = String::from_utf8_lossy(&text).lines().filter(|line| line.contains(&of_life)).count();
+        if count != before {
+            (before, changed) = (count, Instant::now());
         }
         let quiet = changed.elapsed();
         let missing = expected.saturating_sub(count) as u64;

@@ -8,8 +8,6 @@ use super::{MS, Range, SOON, What, Witness};
 
 /// A SYN brings no more data than this.
 const FAST_OPEN: u32 = 65_535;
-/// The last try is waited for at least as long.
-const LAST_TRY: u64 = 150 * MS;
 
 impl Witness<'_> {
     /// Goes through what happened, in order.
@@ -163,9 +161,7 @@ impl Witness<'_> {
         if unseen.is_some_and(|(call, fin)| is_begun(call, fin) && at.0 <= call.1 + SOON) {
             led.unsure("a reset that comes while it is closed");
         }
-        // Who tries in vain gives up, and says nothing.
-        let last = self.mine().map(|segment| segment.sent).filter(|sent| *sent <= at.1).max();
-        if self.is_retransmitted() && last.is_some_and(|last| at.0.saturating_sub(last) > LAST_TRY) {
+        if self.may_have_given_up(at.0) {
             led.unsure("a reset that may have come after the last try");
         }
         // It is lost on a socket that gives way to its mini-socket.

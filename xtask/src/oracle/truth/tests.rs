@@ -229,19 +229,18 @@ fn who_accepts_first_has_the_first() {
 /// Who tries in vain may have given up before a reset came.
 #[test]
 fn a_reset_after_the_last_try() {
-    let unsure = |reset: u64| {
+    let unsure = |tries: usize, reset: u64| {
         let mut segments = HANDSHAKE.to_vec();
-        segments.extend([
-            (Who::Client, 201, FIN | ACK, 0, [1, 1]),
-            (Who::Client, 401, FIN | ACK, 0, [1, 1]),
-            (Who::Server, reset, RST | ACK, 0, [1, 1]),
-        ]);
+        segments.extend([(Who::Client, 201, FIN | ACK, 0, [1, 1]), (Who::Client, 401, FIN | ACK, 0, [1, 1])]);
+        segments.extend((tries > 1).then_some((Who::Client, 801, FIN | ACK, 0, [1, 1])));
+        segments.push((Who::Server, reset, RST | ACK, 0, [1, 1]));
         let mut calls = opening();
         calls.push(call(Who::Client, "close", 200));
         of_life(&calls, &conversation(&segments), GONE)[0].unsure
     };
-    assert_eq!(unsure(2_000), Some("a reset that may have come after the last try"));
-    assert_eq!(unsure(450), None);
+    assert_eq!(unsure(2, 2_000), Some("a reset that may have come after the last try"));
+    assert_eq!(unsure(2, 850), None);
+    assert_eq!(unsure(1, 2_000), None);
 }
 
 /// A rule answers a SYN with an error, if the kernel lets it.

@@ -2,13 +2,15 @@
 
 use super::super::conversation::Segment;
 use super::super::packets::{ACK, RST, SYN};
-use super::super::play::FIN_TIMEOUT;
+use super::super::play::{FIN_TIMEOUT, ORPHAN_RETRIES};
 use super::super::script::Who;
 use super::led::Led;
 use super::{MS, Range, SECOND, SOON, Witness};
 
 /// The kernel gives up so long after the last segment, with as few retries as there are here.
 const GIVING_UP: u64 = 4 * SECOND;
+/// The last try is waited for at least as long.
+const LAST_TRY: u64 = 150 * MS;
 /// `TCP_TIMEWAIT_LEN`, and one step of the timer wheel at the slowest rate of its clock.
 const TIME_WAIT: Range = (60 * SECOND, 65_200 * MS);
 
@@ -96,6 +98,14 @@ impl Witness<'_> {
         };
         let first = self.mine().find(is_unacked).map(|segment| segment.sent);
         first.is_none_or(|first| first + ms * MS <= by + SOON)
+    }
+
+    /// Who tries in vain gives up after a while, and says nothing: after an error or a user timeout sooner than else.
+    pub(super) fn may_have_given_up(&self, by: u64) -> bool {
+        let tries: Vec<u64> = self.tries().into_iter().filter(|sent| *sent <= by).collect();
+        let is_soon = self.option("usertimeout").is_some() || self.mine().any(|segment| segment.is_unreachable);
+        let is_last = |last: &u64| by.saturating_sub(*last) > LAST_TRY;
+        tries.last().is_some_and(is_last) && (is_soon || tries.len() >= usize::from(ORPHAN_RETRIES))
     }
 
     /// When it last sent anything, and how long after what it had sent before.
