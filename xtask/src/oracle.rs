@@ -45,6 +45,9 @@ const SHORTEST: Duration = Duration::from_secs(2);
 /// Lives that are shown for each kind of finding.
 const EXAMPLES: usize = 3;
 
+/// More unknown values than this fail, in percent: a tracer that says nothing is not wrong either.
+const UNKNOWN: f64 = 0.5;
+
 /// Options of `cargo xtask oracle`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -86,6 +89,8 @@ struct Found {
     values: u64,
     packets: usize,
     looked_at: u64,
+    /// Rows that were compared with nothing, by reason.
+    left_out: BTreeMap<&'static str, u64>,
     kinds: BTreeMap<(Kind, String), Shown>,
     complaints: Vec<String>,
 }
@@ -145,6 +150,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let evidence = evidence.display();
         bail!("tcptrace and the witnesses disagree (--seed {seed}); all that they say is in {evidence}");
     }
+    if found.unknown_percent() > UNKNOWN {
+        bail!("more than {UNKNOWN} % of the values are unknown to tcptrace (--seed {seed})");
+    }
     Ok(())
 }
 
@@ -156,10 +164,13 @@ fn spread(lives: usize, rate: u32) -> Duration {
 
 impl Found {
     fn add(&mut self, lives: &[Life], outcome: Outcome) {
-        let Outcome { compared, complaints, unseen, packets, looked_at } = outcome;
+        let Outcome { compared, complaints, unseen, packets, looked_at, left_out } = outcome;
         self.complaints.extend(complaints);
         self.packets += packets;
         self.looked_at += looked_at;
+        for (why, count) in left_out {
+            *self.left_out.entry(why).or_default() += count;
+        }
         if unseen > 0 {
             self.complaints.push(format!("the witness of packets missed {unseen}"));
         }
@@ -182,6 +193,10 @@ impl Found {
         self.kinds.iter().filter(|((of, _), _)| *of == kind).map(|(_, shown)| shown.count).sum()
     }
 
+    fn unknown_percent(&self) -> f64 {
+        self.count(Kind::Unknown) as f64 * 100.0 / self.values.max(1) as f64
+    }
+
     /// Where there are more rounds than one.
     fn say_progress(&self, all: usize, took: Duration) {
         if all > ROUND {
@@ -195,8 +210,7 @@ impl Found {
     }
 
     fn print(&self, took: Duration) {
-        let unknown = self.count(Kind::Unknown);
-        let of_values = unknown as f64 * 100.0 / self.values.max(1) as f64;
+        let (unknown, of_values) = (self.count(Kind::Unknown), self.unknown_percent());
         println!(
             "{} lives in {:.0} s ({:.0} a minute): {} rows and {} sockets in snapshots compared, {} values, {} packets; {} \
              wrong, {unknown} unknown ({of_values:.2} %), {} abstentions.",
@@ -213,6 +227,9 @@ impl Found {
         for ((kind, what), Shown { count, examples }) in &self.kinds {
             println!("- {kind:?}: {what}: {count}");
             examples.iter().for_each(|(life, detail)| println!("    {life}\n      {detail}"));
+        }
+        for (why, count) in &self.left_out {
+            println!("- Row left out: {why}: {count}");
         }
         for complaint in &self.complaints {
             println!("- {complaint}");

@@ -51,6 +51,20 @@ pub(super) fn server_address(life: &Life, index: usize) -> SocketAddr {
     SocketAddr::new(ip, PORT)
 }
 
+/// What is between the ends of a life whose server has this address.
+pub(super) fn place_of(server: IpAddr) -> Option<Place> {
+    let prefix = match server.to_canonical() {
+        IpAddr::V4(v4) => u32::from(v4) >> 16,
+        IpAddr::V6(v6) => v6.segments()[0].into(),
+    };
+    match prefix {
+        0x7f01 | 0xfd00 => Some(Place::Loopback),
+        0x0a40 | 0xfd01 => Some(Place::Veth),
+        0x0a42 | 0xfd03 => Some(Place::Relay),
+        _ => None,
+    }
+}
+
 /// The life that a server with this address is of.
 pub(super) fn life_at(server: IpAddr) -> Option<usize> {
     let number = match server.to_canonical() {

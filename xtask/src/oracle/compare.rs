@@ -65,10 +65,15 @@ impl Compared {
 
     /// The kernel has kept events of this end from every eBPF program.
     fn excuse_hidden(&mut self, from: usize) {
-        for finding in self.findings[from..].iter_mut().filter(|finding| finding.kind == Kind::Wrong) {
+        for finding in self.findings[from..].iter_mut().filter(|finding| finding.kind != Kind::Abstained) {
             finding.kind = Kind::Unknown;
             finding.what += ", with events that this kernel keeps from every program (process 1)";
         }
+    }
+
+    /// The witnesses cannot tell.
+    pub(super) fn abstain(&mut self, what: &str, detail: String) {
+        self.note(Kind::Abstained, what, detail);
     }
 
     fn unknown(&mut self, what: &str, detail: impl Into<String>) {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::log::Call;
 use super::packets::{ACK, FIN, Packet, RST, SYN};
 use super::rules::Verdict;
-use super::script::Who;
+use super::script::{Place, Who};
 
 /// Rules for segments that have neither FIN nor SYN nor RST.
 pub(super) const REST: u64 = 8;
@@ -68,6 +68,11 @@ pub(super) struct Conversation {
 impl Conversation {
     pub(super) fn begun(&self) -> u64 {
         self.segments.first().map_or(0, |segment| segment.sent)
+    }
+
+    /// Whether both ends are in the same network namespace.
+    pub(super) fn is_in_one_namespace(&self) -> bool {
+        super::actor::place_of(self.server.ip()) == Some(Place::Loopback)
     }
 
     pub(super) fn of(&self, who: Who) -> impl Iterator<Item = &Segment> {

@@ -10,7 +10,7 @@ use super::script::Life;
 const TIMES: usize = 3;
 
 #[rustfmt::skip]
-const LIVES: [(&str, &str); 46] = [
+const LIVES: [(&str, &str); 47] = [
     ("active close", "v4 c.connect s.accept c.close s.close@20"),
     ("passive close", "v6 c.connect s.accept s.close c.close@20"),
     ("close of mapped addresses", "mapped c.connect s.accept c.send=100 s.recv=100 s.close c.close@20"),
@@ -38,6 +38,7 @@ const LIVES: [(&str, &str); 46] = [
     ("FIN_WAIT2 of TCP_LINGER2", "v4 c.connect s.accept c.linger2=3 c.close s.close@3900"),
     ("negative TCP_LINGER2", "v4 c.connect s.accept c.linger2=0 c.close@20 s.close@50"),
     ("FIN_WAIT1 behind data that nobody reads", "v4 c.connect s.accept s.send=60000 s.send=60000 s.send=60000 s.close@20 c.close@600"),
+    ("data for a close whose FIN waits behind data", "v4 c.connect s.accept c.send=60000 c.send=60000 c.send=60000 c.close s.send=100@50 s.close@20"),
     ("FIN and data that come again", "v4 c.connect s.accept c.send=1000 s.drop=9 c.send=20000 c.close s.undrop@300 s.eof@50 s.close"),
     ("refused", "v4 s.unlisten c.connect"),
     ("connect that times out", "v4 s.drop=2 c.connect c.recv=1@6000 c.close"),
@@ -115,7 +116,7 @@ mod tests {
         for life in &mut compared[2 * TIMES..3 * TIMES] {
             life.findings.push(finding(Kind::Abstained));
         }
-        let expected = "46 lives that are known by name: 1 wrong, 1 not judged.\n- active close: WRONG: end\n\
+        let expected = "47 lives that are known by name: 1 wrong, 1 not judged.\n- active close: WRONG: end\n\
                         - close of mapped addresses: not judged: end\n";
         assert_eq!(tell(&compared), expected);
     }

@@ -26,6 +26,9 @@ use crate::stress::load::{enter_new_namespace, say};
 /// How long an orphan waits for the peer's FIN in these namespaces.
 pub(super) const FIN_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often an orphan tries again, as [`SETTINGS`] has it.
+pub(super) const ORPHAN_RETRIES: u8 = 2;
+
 /// Nobody waits long for a peer that does not answer, every SYN may bring data, and servers need only a route to their
 /// addresses.
 const SETTINGS: [(&str, &str); 6] = [

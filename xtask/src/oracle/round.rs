@@ -1,6 +1,6 @@
 //! A round: lives in several network namespaces at once, beside one tcptrace and the witnesses.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
-use super::actor::{canonical, server_address};
+use super::actor::{PORT, canonical, server_address};
 use super::compare::{self, Compared, Finding, Kind};
 use super::conversation::Conversation;
 use super::destroyed::{Destroyed, Listener};
@@ -35,8 +35,10 @@ pub(super) const GROUP: usize = 500;
 const SETTLE: Duration = Duration::from_secs(7);
 /// Long enough for every TIME_WAIT to expire.
 const TIME_WAIT: Duration = Duration::from_secs(63);
-/// How long a network namespace may take to go.
-const CLEANUP: Duration = Duration::from_secs(15);
+/// How long network namespaces may take to go: the kernel has them go one after the other, those of others among them.
+const CLEANUP: Duration = Duration::from_secs(120);
+/// Rows that the kernel's hiding may have cost are waited for so long.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Readings of clocks are as near as this, in ns.
 const CLOCKS: u64 = 20_000;
@@ -65,6 +67,8 @@ pub(super) struct Outcome {
     pub(super) packets: usize,
     /// Sockets in snapshots that were compared.
     pub(super) looked_at: u64,
+    /// Rows that are beside no life, by reason.
+    pub(super) left_out: BTreeMap<&'static str, u64>,
 }
 
 /// A network namespace, and who watches it.
@@ -131,7 +135,8 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
         sleep(TIME_WAIT.saturating_sub(since.elapsed()));
         groups[0].end()?;
     }
-    wait_for_rows(&groups, &rows)?;
+    wait_for_rows(&groups, &rows, hidden.as_ref())?;
+    groups.iter_mut().for_each(|group| group.gone.1 = log::now());
     let ended = tcptrace.end(Signal::SIGINT)?;
     let hidden = hidden.map(|hidden| hidden.sockets()).unwrap_or_default();
     let mut complaints = Vec::new();
@@ -145,8 +150,21 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
     let evidence = OpenOptions::new().create(true).append(true).open(ground.evidence);
     let mut evidence = evidence.context("cannot open the file for evidence")?;
     let mut compared = Vec::new();
+    let mut left_out = BTreeMap::new();
+    let is_theirs = |row: &&Row| groups.iter().any(|group| group.has(row.netns));
+    let mut strange: Vec<&Row> = live.values().flatten().filter(|row| !is_theirs(row)).collect();
     for group in &groups {
+        for row in group.rows(&live) {
+            match group.beside(row) {
+                Beside::Life(_) => {}
+                Beside::Nothing(why) => *left_out.entry(why).or_default() += 1,
+                Beside::Unknown => strange.push(row),
+            }
+        }
         compared.extend(group.compare(&live, &looks, &hidden, &mut evidence)?);
+    }
+    if let Some(row) = strange.first() {
+        complaints.push(format!("{} rows are of nothing that was made, such as {}", strange.len(), row.value));
     }
     excuse(&mut compared, ended.figures().map_or(0, |figures| figures.lost));
     complaints.extend(groups.iter().filter_map(Group::counters));
@@ -156,6 +174,7 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
         unseen: groups.iter().map(|group| group.unseen).sum(),
         packets: groups.iter().map(|group| group.packets.len()).sum(),
         looked_at: looks.sockets,
+        left_out,
     })
 }
 
@@ -219,19 +238,24 @@ fn replay(ground: &Ground, live: &str) -> Result<Option<String>> {
     )))
 }
 
-/// Waits until there are as many rows as there will be, or nothing comes for long.
-fn wait_for_rows(groups: &[Group], rows: &Path) -> Result<()> {
+/// Waits until there are as many rows as there will be, or nothing comes for long and hidden events explain what is missing.
+fn wait_for_rows(groups: &[Group], rows: &Path, hidden: Option<&Hidden>) -> Result<()> {
     let expected: usize = groups.iter().map(Group::rows_at_least).sum();
+    let of_life = format!(":{PORT}\"");
     let begun = Instant::now();
-    let mut size = 0;
-    let mut quiet = Instant::now();
+    let mut before = 0;
+    let mut changed = Instant::now();
     while begun.elapsed() < CLEANUP {
         let text = fs::read(rows).context("cannot read the rows")?;
-        let count = text.iter().filter(|byte| **byte == b'\n').count();
-        if text.len() != size {
-            (size, quiet) = (text.len(), Instant::now());
+        // Those of others have other ports.
+        let count = String::from_utf8_lossy(&text).lines().filter(|line| line.contains(&of_life)).count();
+        if count != before {
+            (before, changed) = (count, Instant::now());
         }
-        if count >= expected && quiet.elapsed() > Duration::from_secs(1) {
+        let quiet = changed.elapsed();
+        let missing = expected.saturating_sub(count) as u64;
+        let is_explained = || quiet > QUIET && missing <= hidden.map_or(0, Hidden::so_far);
+        if missing == 0 && quiet > Duration::from_secs(1) || is_explained() {
             return Ok(());
         }
         sleep(Duration::from_millis(100));
@@ -244,6 +268,14 @@ struct Witnessed {
     calls: Vec<Call>,
     conversations: Vec<Conversation>,
     expected: Vec<Expected>,
+}
+
+/// What a row is compared with.
+enum Beside {
+    Life(usize),
+    /// There is a reason why the witnesses know nothing of it.
+    Nothing(&'static str),
+    Unknown,
 }
 
 impl<'a> Group<'a> {
@@ -312,13 +344,38 @@ impl<'a> Group<'a> {
         }
         let begun = log::now();
         self.load.end()?;
-        self.gone = (begun, log::now() + u64::try_from(CLEANUP.as_nanos())?);
+        self.gone = (begun, u64::MAX);
         Ok(())
     }
 
     /// One of the client's, and one of the server's.
     fn rows_at_least(&self) -> usize {
         usize::try_from(self.opens[0] + self.opens[1]).unwrap_or(0)
+    }
+
+    fn has(&self, netns: u64) -> bool {
+        self.namespaces.iter().any(|namespace| namespace.netns == netns)
+    }
+
+    /// Those of its network namespaces.
+    fn rows<'rows>(&self, rows: &'rows HashMap<u64, Vec<Row>>) -> impl Iterator<Item = &'rows Row> {
+        let of = self.namespaces.each_ref().map(|namespace| rows.get(&namespace.netns));
+        of.into_iter().flatten().flatten()
+    }
+
+    fn beside(&self, row: &Row) -> Beside {
+        let life = row.life().filter(|life| *life < self.lives.len());
+        match life {
+            // Another network namespace may have its number.
+            Some(_) if row.begun > self.gone.0 => {
+                Beside::Nothing("of a life, begun after its network namespace was told to go")
+            }
+            None if row.begun > self.gone.0 => {
+                Beside::Nothing("of no life, begun after its network namespace was told to go")
+            }
+            Some(life) => Beside::Life(life),
+            None => Beside::Unknown,
+        }
     }
 
     fn witnessed(&self) -> Result<Vec<Witnessed>> {
@@ -345,10 +402,10 @@ impl<'a> Group<'a> {
         evidence: &mut File,
     ) -> Result<Vec<Compared>> {
         let mut of_life: HashMap<usize, Vec<Row>> = HashMap::new();
-        let own = self.namespaces.iter().filter_map(|namespace| rows.get(&namespace.netns)).flatten();
-        // Later ones are of another namespace, which has the number that this one had.
-        for row in own.filter(|row| row.begun <= self.gone.0) {
-            of_life.entry(row.life().unwrap_or(usize::MAX)).or_default().push(row.clone());
+        for row in self.rows(rows) {
+            if let Beside::Life(life) = self.beside(row) {
+                of_life.entry(life).or_default().push(row.clone());
+            }
         }
         let mut all = Vec::new();
         for (index, Witnessed { calls, conversations, expected }) in self.witnessed()?.iter().enumerate() {

@@ -30,7 +30,7 @@ impl Row {
         }
         let address = |name: &str| {
             let text = value[name].as_str().unwrap_or_default();
-            text.parse().with_context(|| format!("`{text}` is no address"))
+            parse(text).with_context(|| format!("`{text}` is no address"))
         };
         let lasted: u64 = states(&value).map(|(_, ns, _)| ns).sum();
         let (local, remote) = (address("local")?, address("remote")?);
@@ -48,6 +48,12 @@ impl Row {
     pub(super) fn states(&self) -> impl Iterator<Item = (&str, u64, bool)> {
         states(&self.value)
     }
+}
+
+/// An address without its interface.
+fn parse(text: &str) -> Option<SocketAddr> {
+    let Some((ip, rest)) = text.split_once('%') else { return text.parse().ok() };
+    format!("{ip}{}", &rest[rest.find(']')?..]).parse().ok()
 }
 
 /// The life that has its server at this address.
@@ -75,4 +81,23 @@ pub(super) fn read(file: &Path) -> Result<HashMap<u64, Vec<Row>>> {
         }
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of others may be among them, where a network namespace has the number of one that is gone.
+    #[test]
+    fn an_address_may_have_an_interface() {
+        for (text, expected) in [
+            ("[fe80::a%near0]:44399", Some("[fe80::a]:44399")),
+            ("[fd00::1]:7000", Some("[fd00::1]:7000")),
+            ("127.0.0.1:80", Some("127.0.0.1:80")),
+            ("[fe80::a%near0:1", None),
+            ("%", None),
+        ] {
+            assert_eq!(parse(text).map(|address| address.to_string()).as_deref(), expected, "{text}");
+        }
+    }
 }

@@ -133,7 +133,9 @@ fn take_accept<'a>(
 ) -> Option<&'a Call> {
     let later = |call: &&Call| call.to.is_some_and(|to| to >= born);
     let at = if is_shared {
-        accepts.iter().position(|call| later(call) && call.remote.is_none_or(|remote| remote == conversation.client))
+        let is_it = |call: &Call| call.remote.is_none_or(|remote| remote == conversation.client);
+        let candidates = accepts.iter().enumerate().filter(|(_, call)| later(call) && is_it(call));
+        candidates.min_by_key(|(_, call)| call.to).map(|(at, _)| at)
     } else {
         accepts.iter().position(later)
     };
@@ -173,6 +175,9 @@ fn server(
     let mut end = witness.expected(accept.or(listener));
     if accept.and_then(|accept| accept.remote).is_some_and(|remote| remote != conversation.client) {
         end.unsure = Some("accepted in another order");
+    } else if is_shared && next.is_some_and(|next| accept.and_then(|call| call.to).is_some_and(|to| to >= next.begun()))
+    {
+        end.unsure = Some("nobody says which of two was accepted");
     } else if accept.is_none() && calls.iter().filter(unlistens).any(|call| call.from <= born) {
         end.unsure = Some("the listener was closed just then");
     } else if accept.is_none() && is_shared && pid.is_none() {

@@ -59,17 +59,23 @@ impl Witness<'_> {
     }
 
     pub(super) fn is_retransmitted(&self) -> bool {
-        let Some(initial) = self.conversation.initial(self.who) else { return false };
+        !self.tries().is_empty()
+    }
+
+    /// When it sent again what it had sent before.
+    pub(super) fn tries(&self) -> Vec<u64> {
+        let Some(initial) = self.conversation.initial(self.who) else { return Vec::new() };
         let mut next = 0;
+        let mut tries = Vec::new();
         for segment in self.mine().filter(|segment| !segment.is(RST)) {
             let begin = segment.seq.wrapping_sub(initial);
             let is_again = segment.space() > 0 && begin < next;
             // A zero window is probed with the byte before.
             if is_again || (segment.space() == 0 && begin.wrapping_add(1) == next && next > 1) {
-                return true;
+                tries.push(segment.sent);
             }
             next = next.max(begin.wrapping_add(segment.space()));
         }
-        false
+        tries
     }
 }

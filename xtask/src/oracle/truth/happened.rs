@@ -82,7 +82,31 @@ impl Witness<'_> {
         });
         self.order_fins(&mut all, own.and_then(|(_, fin)| fin), peer);
         self.order_reset(&mut all, peer);
+        self.order_drawn_reset(&mut all);
         all
+    }
+
+    /// A reset that acknowledges nothing is drawn by a segment: a socket that still sends data sends one when it was closed
+    /// before that came.
+    fn order_drawn_reset(&self, all: &mut [(Range, What)]) {
+        let Some(reset) = self.drawn_reset() else { return };
+        let at = |what| all.iter().position(|(_, other)| *other == what);
+        let (Some(own_at), Some(reset_at)) = (at(What::OwnFin), at(What::OwnReset)) else { return };
+        let (own, _) = &mut all[own_at];
+        own.1 = own.1.min(reset.sent).max(own.0);
+        if reset_at < own_at {
+            all[reset_at..=own_at].rotate_right(1);
+        }
+    }
+
+    /// The reset of a socket that was closed while data was unsent, so that its FIN never left, if data of the peer drew
+    /// it.
+    pub(super) fn drawn_reset(&self) -> Option<Segment> {
+        let (own, None) = self.own_fin()? else { return None };
+        let call = self.last_close().filter(|call| call.from == own.0)?;
+        let reset = self.mine().find(|segment| segment.is(RST))?;
+        let is_drawn = self.theirs().any(|(at, segment)| segment.len > 0 && (call.from..=reset.sent).contains(&at));
+        (!reset.is(ACK) && is_drawn && !self.is_retransmitted() && reset.sent >= call.from).then_some(*reset)
     }
 
     /// A reset that acknowledges something says whether the peer's FIN was there.
@@ -111,10 +135,13 @@ impl Witness<'_> {
 
     /// Whether it left when the call was made.
     pub(super) fn is_prompt(&self, fin: &Segment) -> bool {
-        let first = self.closing_calls().into_iter().find(|call| call.name != "disconnect");
+        let Some(call) = self.closing_calls().into_iter().find(|call| call.name != "disconnect") else { return false };
+        // One that brings data, or comes behind some, was not the next to be sent.
+        let is_behind = |segment: &Segment| segment.len > 0 && (call.from..=fin.sent).contains(&segment.sent);
         // While it tries again, the FIN waits behind what is not acknowledged.
         !self.is_retransmitted()
-            && first.is_some_and(|call| fin.sent >= call.from && fin.sent <= call.to.unwrap_or(call.from + 50 * MS))
+            && !self.mine().any(is_behind)
+            && (call.from..=call.to.unwrap_or(call.from + 50 * MS)).contains(&fin.sent)
     }
 
     /// The kernel has given up some time after the last try, and before a call heard of it.

@@ -43,13 +43,16 @@ impl Witness<'_> {
         let at = |what| happened.iter().find(|(_, other)| *other == what).map(|(at, _)| *at);
         let overlap = |one: Range, other: Range| one.0 <= other.1 + SOON && other.0 <= one.1 + SOON;
         let ended = led.states.last().map_or((0, 0), |stay| stay.end);
-        if at(What::Killed).is_some_and(|killed| overlap(killed, ended)) && led.end != ["killed"] {
+        if at(What::Killed).is_some_and(|killed| overlap(killed, ended))
+            && led.end != ["killed"]
+            && led.time_wait_end != [Some("killed")]
+        {
             led.unsure("killed while something else happens");
         }
         // Behind data, it does not leave at once, and does not say what had come.
         let is_behind = self.own_fin().is_some_and(|(_, fin)| fin.is_none_or(|fin| !self.is_prompt(&fin)));
         let resets = |own| happened.iter().any(|(at, what)| *what == What::OwnReset && overlap(*at, own));
-        if is_behind && at(What::OwnFin).is_some_and(resets) {
+        if is_behind && self.drawn_reset().is_none() && at(What::OwnFin).is_some_and(resets) {
             led.unsure("a reset while it is closed with data unsent");
         }
         let Some(peer) = at(What::PeerFin) else { return };
@@ -58,7 +61,9 @@ impl Witness<'_> {
         }
         let bare = |segment: &&Segment| segment.is(RST) && !segment.is(ACK);
         let resets = self.mine().filter(bare).any(|reset| overlap((reset.sent, reset.sent), (peer.0, peer.0)));
-        if resets && at(What::OwnFin).is_some_and(|own| own.0 <= peer.1) {
+        // What ended before cannot be changed by it.
+        let is_before = led.is_over() && ended.1 + SOON < peer.0;
+        if resets && !is_before && at(What::OwnFin).is_some_and(|own| own.0 <= peer.1) {
             led.unsure("a reset that comes with a FIN");
         }
     }
@@ -76,9 +81,7 @@ impl Witness<'_> {
             (What::TimedOut, "SYN_RECV" | "TIME_WAIT") => led.unsure("a time-out in an odd state"),
             (What::TimedOut, _) if happened.iter().any(|(_, what)| *what == What::OwnReset) => {}
             (What::TimedOut, _) => led.finish(self.timeouts(), "timeout", at),
-            (What::OwnFin, "ESTABLISHED" | "CLOSE_WAIT")
-                if self.option("usertimeout").is_some() && self.is_retransmitted() =>
-            {
+            (What::OwnFin, "ESTABLISHED" | "CLOSE_WAIT") if self.is_retransmitted() && self.may_time_out_by(at.1) => {
                 led.unsure("a user timeout that may have been over");
                 led.enter(if state == "CLOSE_WAIT" { "LAST_ACK" } else { "FIN_WAIT1" }, at);
             }
@@ -158,6 +161,16 @@ impl Witness<'_> {
         if unseen.is_some_and(|(call, fin)| is_begun(call, fin) && at.0 <= call.1 + SOON) {
             led.unsure("a reset that comes while it is closed");
         }
+        if self.may_have_given_up(at.0) {
+            led.unsure("a reset that may have come after the last try");
+        }
+        // It is lost on a socket that gives way to its mini-socket.
+        let gives_way = self.last_close().map(|call| self.effect(call));
+        if led.state() == "FIN_WAIT2"
+            && gives_way.is_some_and(|closed| closed.0 <= at.1 + SOON && at.0 <= closed.1 + SOON)
+        {
+            led.unsure("a reset that comes while it is closed");
+        }
         if let (Some(reset), Some(next), Some(initial)) =
             (reset, self.next_expected(at.0), self.conversation.initial(self.who.peer()))
             && reset.seq.wrapping_sub(initial) != next
@@ -223,6 +236,8 @@ impl Witness<'_> {
         let takes_no_more = |name: &str| matches!(name, "close" | "exit" | "kill" | "shutrd" | "shutrdwr");
         let is_after_close =
             self.calls.iter().any(|call| takes_no_more(&call.name) && call.errno == 0 && call.from <= at.1);
+        // What a call sends acknowledges something.
+        let is_drawn = self.mine().any(|segment| segment.is(RST) && !segment.is(ACK) && segment.sent == at.1);
         let mut ends = Vec::new();
         if let Some(call) = call {
             match call.name.as_str() {
@@ -231,10 +246,10 @@ impl Witness<'_> {
                 "shutwr" | "shutrdwr" => {}
                 _ => {
                     let (least, most) = self.unread(call);
-                    if most > 0 {
+                    if most > 0 && !is_drawn {
                         ends.push("reset_unread_data");
                     }
-                    if least == 0 && self.option("linger") == Some(0) {
+                    if least == 0 && self.option("linger") == Some(0) && !is_drawn {
                         ends.push("reset_linger0");
                     }
                     if least == 0 && self.option("linger2") == Some(0) {
@@ -245,7 +260,7 @@ impl Witness<'_> {
         }
         let brings =
             |(received, segment): &(u64, &Segment)| segment.len > 0 && *received <= at.1 && at.1 - *received < 50 * MS;
-        if is_after_close && self.theirs().any(|(at, segment)| brings(&(at, segment))) {
+        if is_after_close && is_drawn && self.theirs().any(|(at, segment)| brings(&(at, segment))) {
             ends.push("reset_data_after_close");
         }
         if ends.is_empty() && call.is_none() && self.is_probed_in_vain(at) {

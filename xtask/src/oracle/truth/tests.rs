@@ -152,3 +152,109 @@ fn a_disconnect_in_last_ack() {
     assert_eq!(states(client)[1..], ["ESTABLISHED", "CLOSE_WAIT", "LAST_ACK"]);
     assert_eq!((&client.closer[..], &client.end[..]), (&["passive"][..], &["disconnected"][..]));
 }
+
+/// Its FIN waits behind data: what a segment draws acknowledges nothing, and what a close sends does.
+#[test]
+fn a_reset_while_the_fin_waits() {
+    let close = call(Who::Client, "close", 200);
+    let calls: Vec<_> = opening().into_iter().chain([close]).collect();
+    let reset_by = |arrival: u64, flags: u8| {
+        let mut segments = HANDSHAKE.to_vec();
+        segments.extend([(Who::Client, 150, ACK, 1_000, [1, 1]), (Who::Server, arrival, ACK, 5, [1, 1])]);
+        segments.push((Who::Client, 202, flags, 0, [1, 6]));
+        of_life(&calls, &conversation(&segments), GONE).remove(0)
+    };
+    let drawn = reset_by(200, RST);
+    assert_eq!(states(&drawn), ["SYN_SENT", "ESTABLISHED", "FIN_WAIT1"]);
+    assert_eq!((&drawn.closer[..], &drawn.end[..]), (&["active"][..], &["reset_data_after_close"][..]));
+    assert_eq!(drawn.unsure, None);
+    let unread = reset_by(180, RST | ACK);
+    assert_eq!(states(&unread), ["SYN_SENT", "ESTABLISHED"]);
+    assert_eq!((&unread.closer[..], &unread.end[..]), (&["reset_local"][..], &["reset_unread_data"][..]));
+    assert_eq!(unread.unsure, None);
+}
+
+/// A FIN that brings data has waited: nobody knows whether the peer's came before the close.
+#[test]
+fn a_fin_that_comes_while_one_waits() {
+    let mut segments = HANDSHAKE.to_vec();
+    segments.extend([
+        (Who::Client, 150, ACK, 1_000, [1, 1]),
+        (Who::Server, 201, FIN | ACK, 0, [1, 1]),
+        (Who::Client, 203, FIN | ACK, 72, [1_001, 2]),
+        (Who::Server, 205, ACK, 0, [2, 1_074]),
+    ]);
+    let mut calls = opening();
+    calls.push(Call { to: None, ..call(Who::Client, "exit", 200) });
+    let client = &of_life(&calls, &conversation(&segments), GONE)[0];
+    assert_eq!(client.unsure, Some("a FIN that comes while it is closed with data unsent"));
+}
+
+/// What comes while the socket gives way to its mini-socket is lost.
+#[test]
+fn a_reset_while_the_socket_gives_way() {
+    let mut segments = HANDSHAKE.to_vec();
+    segments.extend([
+        (Who::Client, 201, FIN | ACK, 0, [1, 1]),
+        (Who::Server, 202, ACK, 0, [1, 2]),
+        (Who::Server, 299, RST | ACK, 0, [1, 2]),
+    ]);
+    let unsure = |closed: u64| {
+        let mut calls = opening();
+        calls.extend([call(Who::Client, "shutwr", 200), call(Who::Client, "close", closed)]);
+        of_life(&calls, &conversation(&segments), GONE)[0].unsure
+    };
+    assert_eq!(unsure(300), Some("a reset that comes while it is closed"));
+    assert_eq!(unsure(250), None);
+}
+
+/// Of two processes that listen, one waits for longer than the other, and gets the second connection from the same port.
+#[test]
+fn who_accepts_first_has_the_first() {
+    let mut segments = HANDSHAKE.to_vec();
+    segments.extend([
+        (Who::Client, 201, RST | ACK, 0, [1, 1]),
+        (Who::Client, 301, SYN, 0, [9_000_000, 0]),
+        (Who::Server, 302, SYN | ACK, 0, [9_000_000, 9_000_001]),
+        (Who::Client, 303, ACK, 0, [9_000_001, 9_000_001]),
+    ]);
+    let accepts = |from: u64, to: u64, cookie| Call { to: Some(to * MS), cookie, ..call(Who::Server, "accept", from) };
+    let mut calls = vec![opening().remove(0), opening().remove(0), opening().remove(1)];
+    calls.extend([accepts(90, 310, 21), accepts(110, 120, 20), call(Who::Client, "reconnect", 300)]);
+    let ends = of_life(&calls, &conversation(&segments), GONE);
+    let servers: Vec<_> = ends.iter().filter(|end| end.who == Who::Server).map(|end| end.cookie).collect();
+    assert_eq!(servers, [Some(20), Some(21)]);
+}
+
+/// Who tries in vain may have given up before a reset came.
+#[test]
+fn a_reset_after_the_last_try() {
+    let unsure = |tries: usize, reset: u64| {
+        let mut segments = HANDSHAKE.to_vec();
+        segments.extend([(Who::Client, 201, FIN | ACK, 0, [1, 1]), (Who::Client, 401, FIN | ACK, 0, [1, 1])]);
+        segments.extend((tries > 1).then_some((Who::Client, 801, FIN | ACK, 0, [1, 1])));
+        segments.push((Who::Server, reset, RST | ACK, 0, [1, 1]));
+        let mut calls = opening();
+        calls.push(call(Who::Client, "close", 200));
+        of_life(&calls, &conversation(&segments), GONE)[0].unsure
+    };
+    assert_eq!(unsure(2, 2_000), Some("a reset that may have come after the last try"));
+    assert_eq!(unsure(2, 850), None);
+    assert_eq!(unsure(1, 2_000), None);
+}
+
+/// A rule answers a SYN with an error, if the kernel lets it.
+#[test]
+fn an_error_that_may_have_been_left_out() {
+    let segments = [(Who::Client, 101, SYN, 0, [0, 0])];
+    let unsure = |server: Option<&str>| {
+        let mut conversations = conversation(&segments);
+        let conversation = &mut conversations[0];
+        conversation.segments[0].received = None;
+        conversation.segments[0].is_unreachable = true;
+        conversation.server = server.unwrap_or(SERVER).parse().expect("an address");
+        of_life(&opening()[..2], &conversations, GONE)[0].unsure
+    };
+    assert_eq!(unsure(None), None);
+    assert_eq!(unsure(Some("10.64.0.1:7000")), Some("an error that may have been left out"));
+}

@@ -1,14 +1,16 @@
 //! Ends that the kernel's clock makes: retries given up, orphans let go, and TIME_WAITs.
 
 use super::super::conversation::Segment;
-use super::super::packets::{RST, SYN};
-use super::super::play::FIN_TIMEOUT;
+use super::super::packets::{ACK, RST, SYN};
+use super::super::play::{FIN_TIMEOUT, ORPHAN_RETRIES};
 use super::super::script::Who;
 use super::led::Led;
 use super::{MS, Range, SECOND, SOON, Witness};
 
 /// The kernel gives up so long after the last segment, with as few retries as there are here.
 const GIVING_UP: u64 = 4 * SECOND;
+/// The last try is waited for at least as long.
+const LAST_TRY: u64 = 150 * MS;
 /// `TCP_TIMEWAIT_LEN`, and one step of the timer wheel at the slowest rate of its clock.
 const TIME_WAIT: Range = (60 * SECOND, 65_200 * MS);
 
@@ -85,6 +87,27 @@ impl Witness<'_> {
         }
     }
 
+    /// Whether its user timeout may have been over by then: it begins with what the peer does not acknowledge.
+    pub(super) fn may_time_out_by(&self, by: u64) -> bool {
+        let Some(ms) = self.option("usertimeout") else { return false };
+        let acked = self.theirs().filter(|(at, segment)| *at <= by && segment.is(ACK)).last();
+        let Some((_, acked)) = acked else { return true };
+        let is_unacked = |segment: &&Segment| {
+            let end = segment.seq.wrapping_add(segment.space());
+            segment.space() > 0 && end.wrapping_sub(acked.ack).cast_signed() > 0
+        };
+        let first = self.mine().find(is_unacked).map(|segment| segment.sent);
+        first.is_none_or(|first| first + ms * MS <= by + SOON)
+    }
+
+    /// Who tries in vain gives up after a while, and says nothing: after an error or a user timeout sooner than else.
+    pub(super) fn may_have_given_up(&self, by: u64) -> bool {
+        let tries: Vec<u64> = self.tries().into_iter().filter(|sent| *sent <= by).collect();
+        let is_soon = self.option("usertimeout").is_some() || self.mine().any(|segment| segment.is_unreachable);
+        let is_last = |last: &u64| by.saturating_sub(*last) > LAST_TRY;
+        tries.last().is_some_and(is_last) && (is_soon || tries.len() >= usize::from(ORPHAN_RETRIES))
+    }
+
     /// When it last sent anything, and how long after what it had sent before.
     fn last_try(&self) -> (u64, u64) {
         let mut sent: Vec<u64> = self.mine().map(|segment| segment.sent).collect();
@@ -124,6 +147,11 @@ impl Witness<'_> {
         let has_it = self.calls.iter().any(|call| call.from <= last && call.to.is_none_or(|to| last <= to));
         if next.0 != u64::MAX && has_it {
             led.unsure("a connect whose last SYN drew an error");
+        }
+        if !self.conversation.is_in_one_namespace() {
+            // The kernel limits how often it sends one to the same address (`icmpv4_xrlim_allow`, net/ipv4/icmp.c), but
+            // for its own.
+            led.unsure("an error that may have been left out");
         }
         let until = if has_it { last + 3 * SECOND } else { last + SOON };
         led.finish(&["refused"], "never_established", (last, until));
