@@ -17,8 +17,15 @@ pub(super) const PROGRAMS: [&str; 7] = ["bash", "coreutils", "iproute2", "nftabl
 const NOT_NEEDED: [&str; 5] = ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var"];
 
 /// The modules that a machine may load: those of the network, and what they need. Others stay out of its memory.
-const MODULES: [&str; 6] =
-    ["kernel/net", "kernel/lib", "kernel/crypto", "kernel/drivers/net/veth", "kernel/drivers/net/dummy", "modules."];
+const MODULES: [&str; 7] = [
+    "kernel/net",
+    "kernel/lib",
+    "kernel/crypto",
+    "kernel/drivers/net/veth",
+    "kernel/drivers/net/dummy",
+    "kernel/drivers/net/tun",
+    "modules.",
+];
 
 /// What the kernel starts.
 const INIT: &str = include_str!("init");
@@ -141,6 +148,7 @@ mod tests {
     fn only_modules_of_the_network_are_taken() {
         assert!(is_needed("kernel/net/ipv4/tcp_diag.ko.xz"));
         assert!(is_needed("kernel/drivers/net/veth.ko"));
+        assert!(is_needed("kernel/drivers/net/tun.ko.xz"));
         assert!(is_needed("modules.builtin"));
         assert!(!is_needed("kernel/drivers/net/wireless/ath.ko"));
         assert!(!is_needed("kernel/fs/xfs/xfs.ko"));
