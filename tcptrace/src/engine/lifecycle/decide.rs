@@ -107,7 +107,8 @@ impl Alternatives {
             (Doubt::UnreadData, _, Fate::Destroyed { .. }) | (_, _, Fate::Unknown) => None,
         };
         let with_reset = match (is_disconnect, doubt) {
-            (None, _) => self.with_reset,
+            // Where the kernel does not say why it sent the reset (before 6.10), or the hook shows too little, both look alike.
+            (None, _) => End::Unknown,
             (Some(true), _) => End::Disconnected,
             (Some(false), Doubt::UnreadData) => End::ResetUnreadData,
             (Some(false), Doubt::Linger0) => End::ResetLinger0,

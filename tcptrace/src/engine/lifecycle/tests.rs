@@ -76,15 +76,20 @@ use crate::model::row::Connection;
      5 FIN_WAIT2>CLOSED task=7 snd rcv sock unread=10 rst; 5 destroy shut",
     "client active unknown owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2"
 )]
-#[case::close_with_unread_data_after_a_shutdown_of_one_side(
+#[case::close_or_disconnect_with_unread_data_where_resets_have_no_names(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd sock; 3 FIN_WAIT1>FIN_WAIT2 snd sock;
-     5 FIN_WAIT2>CLOSED task=7 snd rcv sock unread=10 rst; 5 destroy shut",
-    "client active reset_unread_data owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2"
+     5 FIN_WAIT2>CLOSED task=7 snd rcv sock unread=10 rst; 25 destroy shut",
+    "client active unknown owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2"
 )]
 #[case::linger0_after_a_shutdown_of_one_side(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd sock; 3 FIN_WAIT1>FIN_WAIT2 snd sock;
-     5 FIN_WAIT2>CLOSED task=7 snd rcv sock linger0 rst; 5 destroy",
+     5 FIN_WAIT2>CLOSED task=7 snd rcv sock linger0 rst; 5 destroy open",
     "client active reset_linger0 owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2"
+)]
+#[case::linger0_or_disconnect_where_nobody_saw_what_was_shut(
+    "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd sock; 3 FIN_WAIT1>FIN_WAIT2 snd sock;
+     5 FIN_WAIT2>CLOSED task=7 snd rcv sock linger0 rst; 5 destroy",
+    "client active unknown owner=7/connect | SYN_SENT 1 ESTABLISHED 1 FIN_WAIT1 1 FIN_WAIT2 2"
 )]
 #[case::disconnect_after_shutdowns_of_either_side(
     "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 2 ESTABLISHED>FIN_WAIT1 task=7 snd sock; 3 FIN_WAIT1>FIN_WAIT2 snd sock;
