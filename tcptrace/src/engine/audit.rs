@@ -2,7 +2,8 @@
 //!
 //! The counters are those that one event stands behind, no more and no less (`net/ipv4`, 5.8 to 6.18). Left out are those
 //! that also count what shows in no event (`OutRsts`, `ListenDrops`, most of `TcpExt`), and `CurrEstab`, which stable
-//! kernels count in two ways that their version does not tell apart. Those of [`Unseen`](crate::model::counters::Unseen) are told beside, uncompared.
+//! kernels count in two ways that their version does not tell apart. Those of
+//! [`Unseen`](crate::model::counters::Unseen) are reported beside, and not compared.
 
 mod compare;
 mod tally;

@@ -29,8 +29,8 @@ pub enum Wanted {
     /// All of them, and which are subflows of MPTCP connections: where there are any, the kernel locks each full socket for
     /// that.
     AllAndPaths,
-    /// Those that a received segment has brought into a state that waits for somebody, with their [`Progress`](crate::model::socket::Progress): the kernel
-    /// locks each of them for that.
+    /// Those that a received segment has brought into a state that waits for somebody, with their
+    /// [`Progress`](crate::model::socket::Progress): the kernel locks each of them for that.
     Waiting,
     /// Those that have data to send, or may have, with their [`Progress`](crate::model::socket::Progress).
     Flowing,

@@ -1,5 +1,5 @@
-//! Sockets that wait for an answer to their FIN. Their process may have closed them: then nothing but the peer ends them, and
-//! if nobody reports that, only surveys show it. When it is worth one.
+//! Sockets that wait for an answer to their FIN, and when it is worth asking the kernel whether they are still there: if no
+//! program reports their end, only a survey shows it.
 
 use super::tcp::State;
 

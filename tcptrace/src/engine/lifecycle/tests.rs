@@ -5,14 +5,12 @@ mod missing;
 mod property;
 mod script;
 
-use crate::model::event::Totals;
-use crate::model::row::Row;
 use rstest::rstest;
 
 use script::{play, play_rows};
 
-use crate::model::event::Event;
-use crate::model::row::Connection;
+use crate::model::event::{Event, Totals};
+use crate::model::row::{Connection, Row};
 
 /// What the kernel shows of a life, and what the engine makes of it. Times are in ms; see [`script`] for the words.
 #[rstest]
