@@ -5,6 +5,7 @@ use std::process::Command;
 use std::{env, fs};
 
 use tcptrace_tests::program::{run, run_command};
+use tcptrace_tests::test;
 
 /// The completion script of a shell, in a file.
 fn script(shell: &str, folder: &Path) -> String {
