@@ -206,7 +206,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !host::is_root() {
         bail!("tracing the live kernel is for root: run `cargo xtask attack` as root");
     }
-    // Before there is any other thread: both hold for those that are started later.
+    // Before there is any other thread: all of it holds for those that are started later.
+    cleanup::heed_signals()?;
     cleanup::on_signals()?;
     mounts::keep_private()?;
     let built = || Ok(bench::build(false, &["--bin", "tcptrace"])?.join("tcptrace"));

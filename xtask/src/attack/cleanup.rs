@@ -6,12 +6,22 @@ use std::sync::Mutex;
 use std::thread;
 
 use anyhow::{Context as _, Result};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 
 use super::groups;
 
 /// Control groups that were made.
 static GROUPS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Shells have what they start in the background ignore the keyboard's signals, and what is started there inherits that. Here
+/// nothing is ignored, unless a scenario wants it.
+pub(super) fn heed_signals() -> Result<()> {
+    for which in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
+        // SAFETY: the default action runs no code of ours.
+        unsafe { signal(which, SigHandler::SigDfl) }.with_context(|| format!("cannot reset {which}"))?;
+    }
+    Ok(())
+}
 
 /// Removes what was made when a signal ends this process. Everything else ends with it: processes, namespaces, mounts.
 pub(super) fn on_signals() -> Result<()> {
