@@ -149,7 +149,7 @@ impl Command {
     }
 }
 
-/// The command line as it is defined, for whatever is generated from it.
+/// The definition of the command line, from which man pages are made.
 pub fn command() -> clap::Command {
     Cli::command()
 }
@@ -213,7 +213,7 @@ mod tests {
         command().debug_assert();
     }
 
-    /// Where an example runs another program as well, only what tcptrace is told counts.
+    /// Of an example that runs other programs too, the part after `tcptrace` is parsed.
     #[test]
     fn examples_are_accepted() {
         let mut all = command();

@@ -130,7 +130,7 @@ fn records_changed(raw: &[u8], others: &[Vec<u8>], random: &mut Random) -> Vec<u
             let again: Vec<_> = repeat_with(|| records[at].clone()).take(random.below(200)).collect();
             records.splice(at..at, again);
         }
-        6 => records[at][0] = random.below(30) as u8,
+        6 => records[at][0] = random.below(48) as u8,
         _ => {
             let (kind, body) = (records[at][0], body(&records[at]));
             records[at] = record(kind, &bytes_changed(body));

@@ -38,7 +38,7 @@ Examples:
 
 pub(super) const SNAPSHOT: &str = "\
 Examples:
-  tcptrace snapshot                            # how many sockets, in which states, of whom
+  tcptrace snapshot                            # sockets by state, owner and remote end
   tcptrace snapshot --list --state close-wait  # each socket in CLOSE_WAIT, with owner and age
   tcptrace snapshot --rport 5432 --format json";
 

@@ -148,7 +148,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
     })
 }
 
-/// Says what there is in a recording, and in which file where nobody has chosen that.
+/// Prints what was recorded and lost; and to which file, if that is the default one.
 pub(super) fn say_recorded(recorded: &Recorded, file: Option<&Path>) -> Outcome {
     let missing = recorded.lost();
     let Written { events, bytes, is_elsewhere } = recorded.written;

@@ -8,6 +8,7 @@ use rstest::rstest;
 use super::*;
 use crate::model::row::{Ending, Identity};
 use crate::model::tcp::{Closer, Side, Tuple};
+use crate::output::timeline::glyphs::letter;
 
 /// One that has ended in order, from these times on, in these states (`E5` for 5 ns of ESTABLISHED, `C5+` for 5 or more).
 fn lived(opened: Option<u64>, closed: u64, stays: &str) -> Connection {
@@ -46,22 +47,6 @@ fn lived(opened: Option<u64>, closed: u64, stays: &str) -> Connection {
 
 fn open(state: State, age: Held, connection: Connection) -> Connection {
     Connection { status: Status::Open { state, age, accepted: None }, ..connection }
-}
-
-fn letter(state: Option<State>) -> char {
-    match state {
-        Some(State::SynSent) => 'S',
-        Some(State::SynRecv) => 'R',
-        Some(State::Established) => 'E',
-        Some(State::FinWait1) => '1',
-        Some(State::FinWait2) => '2',
-        Some(State::CloseWait) => 'C',
-        Some(State::Closing) => 'X',
-        Some(State::LastAck) => 'L',
-        Some(State::TimeWait) => 'T',
-        Some(State::Closed | State::Listen) => '-',
-        None => '?',
-    }
 }
 
 /// `E0-5 ?5-7`, with `<` where it began before and `>` where it is open.

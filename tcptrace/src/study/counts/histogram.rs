@@ -46,22 +46,10 @@ impl<const BITS: u32> Histogram<BITS> {
 
     /// Takes out a value that was counted in.
     pub fn remove(&mut self, value: u64) {
-        self.take(place::<BITS>(value), 1);
-    }
-
-    /// Takes out what another one has counted, and this one too.
-    pub fn unmerge(&mut self, other: &Self) {
-        for (place, count) in (other.first..).zip(&other.counts) {
-            self.take(place, *count);
-        }
-    }
-
-    fn take(&mut self, place: usize, count: u32) {
-        let slot = place.checked_sub(self.first).and_then(|at| self.counts.get_mut(at));
-        if let Some(slot) = slot {
-            let taken = count.min(*slot);
-            *slot -= taken;
-            self.total -= u64::from(taken);
+        let slot = place::<BITS>(value).checked_sub(self.first).and_then(|at| self.counts.get_mut(at));
+        if let Some(slot) = slot.filter(|slot| **slot > 0) {
+            *slot -= 1;
+            self.total -= 1;
             if *slot == 0 {
                 self.trim();
             }

@@ -1,7 +1,5 @@
 //! How long sockets stay in a state, though most stays were not seen whole.
 
-use std::collections::VecDeque;
-
 use super::change::Change;
 use super::histogram::{Histogram, lowest, middle, place};
 use crate::model::row::Held;
@@ -124,20 +122,11 @@ impl<const BITS: u32> Survival<BITS> {
 
     /// Counts in what another one has counted.
     pub fn merge(&mut self, other: &Self) {
-        self.each(other, Histogram::merge);
-    }
-
-    /// Takes out what another one has counted, and this one too.
-    pub fn unmerge(&mut self, other: &Self) {
-        self.each(other, Histogram::unmerge);
-    }
-
-    fn each(&mut self, other: &Self, apply: fn(&mut Histogram<BITS>, &Histogram<BITS>)) {
-        apply(&mut self.ended, &other.ended);
-        apply(&mut self.censored, &other.censored);
-        apply(&mut self.entered, &other.entered);
-        apply(&mut self.late_ended, &other.late_ended);
-        apply(&mut self.late_censored, &other.late_censored);
+        self.ended.merge(&other.ended);
+        self.censored.merge(&other.censored);
+        self.entered.merge(&other.entered);
+        self.late_ended.merge(&other.late_ended);
+        self.late_censored.merge(&other.late_censored);
     }
 
     /// How many stays it has counted.
@@ -248,45 +237,6 @@ fn is_enough(watched: f64, alive: f64) -> bool {
 /// 0 says nothing.
 fn at_least(ns: u64) -> Held {
     if ns > 0 { Held::AtLeast(ns) } else { Held::Unknown }
-}
-
-/// Stays of the last few parts of time, as a view shows them that goes on.
-#[derive(Clone, Debug)]
-pub struct Recent<const BITS: u32> {
-    /// The oldest one first.
-    parts: VecDeque<Survival<BITS>>,
-    most: usize,
-    all: Survival<BITS>,
-}
-
-impl<const BITS: u32> Recent<BITS> {
-    /// Of so many parts of time, the current one included; at least that.
-    pub fn of(parts: usize) -> Self {
-        Self { parts: VecDeque::from([Survival::default()]), most: parts.max(1), all: Survival::default() }
-    }
-
-    /// Counts a stay into the current part.
-    pub fn add(&mut self, seen: Seen) {
-        if let Some(part) = self.parts.back_mut() {
-            part.add(seen);
-            self.all.add(seen);
-        }
-    }
-
-    /// Begins a part; the oldest one is forgotten.
-    pub fn turn(&mut self) {
-        if self.parts.len() == self.most
-            && let Some(oldest) = self.parts.pop_front()
-        {
-            self.all.unmerge(&oldest);
-        }
-        self.parts.push_back(Survival::default());
-    }
-
-    /// The stays of all parts. Those that go on belong to a moment, not to a part: add them to a copy.
-    pub fn all(&self) -> &Survival<BITS> {
-        &self.all
-    }
 }
 
 #[cfg(test)]
