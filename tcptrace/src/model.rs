@@ -4,6 +4,7 @@
 pub mod counters;
 pub mod criteria;
 pub mod event;
+pub mod facts;
 pub mod feature;
 pub mod finding;
 pub mod life;

@@ -82,6 +82,7 @@ fn opening(number: u32, ip: Ipv6Addr) -> Vec<Event> {
         new,
         flags: Some(Flags { has_socket: true, ..Flags::default() }),
         task: Some(task),
+        idle: None,
         end: None,
     };
     let (first, second) = if number.is_multiple_of(2) {

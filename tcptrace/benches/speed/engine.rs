@@ -100,6 +100,7 @@ fn change(cookie: u64, old: State, new: State) -> Change {
         new,
         flags: Some(Flags { has_socket: true, ..Flags::default() }),
         task: None,
+        idle: None,
         end: None,
     }
 }

@@ -61,6 +61,7 @@ impl Connection {
             new,
             flags: Some(Flags { has_socket: true, ..Flags::default() }),
             task: None,
+            idle: None,
             end: None,
         }
     }

@@ -83,6 +83,8 @@ impl Follower {
                     each(&Row::Audit(*finding), &self.origin)?;
                 }
                 Item::Counters(sample) => self.rows.extend(sample.increases().map(Row::Counter)),
+                // What only a diagnosis reads.
+                Item::Settings(_) | Item::AcceptQueues(_) | Item::Limits(_) => {}
                 Item::Head(_) | Item::Ended(_) | Item::Event(_) => {}
             }
         }
@@ -277,6 +279,7 @@ mod tests {
             new,
             flags: None,
             task: None,
+            idle: None,
             end: None,
         }
     }

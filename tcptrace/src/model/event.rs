@@ -2,12 +2,16 @@
 //!
 //! Times are in ns of `CLOCK_BOOTTIME`.
 
+mod look;
+
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
 use super::named;
 use crate::model::tcp::{State, Task, Tuple};
+
+pub use self::look::{Call, FailedCall, Idle, Inspected, Timer};
 
 /// How a socket is told from all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +86,10 @@ pub enum Event {
     },
     /// A process was found to have a descriptor of a socket.
     Holder(Holder),
+    /// What the kernel showed of a socket that it named, beyond that it exists.
+    Inspected(Inspected),
+    /// A system call failed that leaves no trace in the kernel.
+    FailedCall(FailedCall),
     /// How far the data of a connection has come.
     Flow(Flow),
     /// A socket carries data of an MPTCP connection.
@@ -162,6 +170,8 @@ impl Event {
             Self::Mini(mini) => mini.at,
             Self::Found(found) => found.at,
             Self::Holder(holder) => holder.found.at,
+            Self::Inspected(inspected) => inspected.at,
+            Self::FailedCall(call) => call.at,
             Self::Flow(flow) => flow.at,
             Self::Subflow(subflow) => subflow.at,
         }
@@ -181,6 +191,7 @@ impl Event {
             Self::Mini(mini) => Some(mini.id),
             Self::Found(found) => Some(found.id),
             Self::Holder(holder) => Some(holder.found.id),
+            Self::Inspected(inspected) => Some(inspected.id),
             Self::Flow(flow) => Some(flow.id),
             Self::Subflow(subflow) => Some(subflow.id),
             Self::Started { .. }
@@ -189,6 +200,7 @@ impl Event {
             | Self::SurveyEnded { .. }
             | Self::ScanBegun { .. }
             | Self::ScanEnded { .. }
+            | Self::FailedCall(_)
             | Self::Lost { .. }
             | Self::Passed { .. }
             | Self::Suspended { .. } => None,
@@ -233,6 +245,8 @@ pub struct Change {
     pub new: State,
     /// What its flags say; `None` where the hook shows none.
     pub flags: Option<Flags>,
+    /// How long data had not moved, where it leaves ESTABLISHED or is closed; `None` where the hook does not show it.
+    pub idle: Option<Idle>,
     /// Who was on the CPU, which need not have to do with the socket.
     pub task: Option<Task>,
     /// More, when it is closed.

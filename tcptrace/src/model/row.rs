@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::model::counters::Increase;
-use crate::model::event::{Cause, Kept, Multipath, Totals};
+use crate::model::event::{Cause, Idle, Kept, Multipath, Totals};
 use crate::model::finding::Finding;
 use crate::model::socket::{Holding, Timer};
 use crate::model::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple, scoped};
@@ -154,6 +154,8 @@ pub struct Connection {
     pub stays: Vec<Stay>,
     /// What the socket had counted when it was closed; `None` where nobody saw it, or bytes may have bypassed TCP.
     pub totals: Option<Totals>,
+    /// How long data had not moved when the first FIN or reset ended ESTABLISHED; `None` when nobody saw it.
+    pub idle: Option<Idle>,
     /// Whether everything of it was seen.
     pub complete: bool,
 }

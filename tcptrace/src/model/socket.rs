@@ -1,5 +1,6 @@
 //! A socket as the kernel shows it when it is asked (`sock_diag`), and who has it.
 
+pub use super::event::Timer;
 use super::event::{Found, Multipath};
 use super::tcp::Task;
 
@@ -42,33 +43,6 @@ pub struct Progress {
 
 const _: () = assert!(size_of::<Socket>() <= 184, "there can be a million of them");
 
-/// The timer of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timer {
-    /// None runs.
-    None,
-    /// Sends again what was not acknowledged.
-    Retransmit,
-    /// Asks whether the peer is still there, or ends an orphan.
-    Keepalive,
-    /// Ends a mini-socket.
-    TimeWait,
-    /// Asks whether the peer has room again.
-    Probe,
-}
-
-impl Timer {
-    /// The word that `ss` has for it.
-    pub const fn as_str(self) -> Option<&'static str> {
-        match self {
-            Self::None => None,
-            Self::Retransmit => Some("on"),
-            Self::Keepalive => Some("keepalive"),
-            Self::TimeWait => Some("timewait"),
-            Self::Probe => Some("persist"),
-        }
-    }
-}
 /// Who has a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::counters::Sample;
 use super::criteria::{Criteria, Undecided};
 use super::event::{Cause, Event, Losses};
+use super::facts::{AcceptQueues, Limits, Settings};
 use super::feature::Feature;
 use super::finding::Finding;
 use super::names::Names;
@@ -56,6 +57,12 @@ pub enum Item {
     Ended(Ended),
     /// What the kernel has counted in a network namespace.
     Counters(Box<Sample>),
+    /// What a network namespace, or the host, is set to.
+    Settings(Box<Settings>),
+    /// How full the accept queues of a network namespace are.
+    AcceptQueues(Box<AcceptQueues>),
+    /// How many descriptors processes have, and how many they may have.
+    Limits(Box<Limits>),
     /// Something happened.
     Event(Event),
 }

@@ -238,6 +238,7 @@ pub(crate) fn connection() -> Connection {
             retransmits_unanswered: 0,
             reset_received: Some(false),
         }),
+        idle: None,
         complete: true,
     }
 }

@@ -8,8 +8,10 @@ use super::encode::Described;
 use super::wire::{self, Body, bit, end_bit, kind, socket_bit};
 use crate::model::counters::Sample;
 use crate::model::event::{
-    Birth, Change, EndFacts, Event, Flow, Found, Holder, Id, Kept, Mini, Multipath, Subflow, Totals,
+    Birth, Change, EndFacts, Event, FailedCall, Flow, Found, Holder, Id, Inspected, Kept, Mini, Multipath, Subflow,
+    Totals,
 };
+use crate::model::facts::{AcceptQueues, Limits, Settings};
 use crate::model::stream::Item;
 use crate::model::tcp::{Comm, Task, Tuple};
 
@@ -130,6 +132,15 @@ impl Decoder {
                 let wire::Holder { found, task, fd } = read(body)?;
                 Event::Holder(Holder { found: self.found(&found)?, task: self.task(task)??, fd })
             }
+            kind::INSPECTED => Event::Inspected(self.inspected(read(body)?)?),
+            kind::FAILED_CALL => {
+                let wire::FailedCall { after, call, errno, task, fd, netns, address } = read(body)?;
+                let (at, task) = (self.at(after)?, self.task(task)??);
+                // Calls may be added.
+                let Some(call) = wire::call_from(call) else { return Some(()) };
+                let address = address.map(|(ip, port)| (Ipv6Addr::from(ip), port));
+                Event::FailedCall(FailedCall { at, call, errno, task, fd, netns, address })
+            }
             kind::FLOW => {
                 let wire::Flow { after, socket, acked, received, unacked } = read(body)?;
                 let (at, id) = (self.at(after)?, self.socket(socket)?.id);
@@ -198,6 +209,7 @@ impl Decoder {
             old,
             new,
             flags: wire::flags(change.bits),
+            idle: None,
             task,
             end,
         })));
@@ -234,6 +246,22 @@ impl Decoder {
         let interface = interface(socket, found.bits);
         let state = wire::state_from(found.state)?;
         Some(Found { at, id: socket.id, tuple: socket.tuple, netns, uid, cgroup, interface, state, kept })
+    }
+
+    fn inspected(&mut self, inspected: wire::Inspected) -> Option<Inspected> {
+        Some(Inspected {
+            at: self.at(inspected.after)?,
+            id: self.socket(inspected.socket)?.id,
+            recv_queue: inspected.recv_queue,
+            send_queue: inspected.send_queue,
+            timer: wire::timer_from(inspected.timer)?,
+            timer_left_ns: length(inspected.timer_left_ns)?,
+            retransmits: inspected.retransmits,
+            idle: inspected.idle.map(Into::into),
+            timestamps: inspected.timestamps,
+            bind_no_port: inspected.bind_no_port,
+            is_bound_only: inspected.is_bound_only,
+        })
     }
 
     fn at(&mut self, after: i64) -> Option<u64> {
@@ -297,6 +325,21 @@ fn other(kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
             let sample: Box<Sample> = serde_json::from_slice(body).ok()?;
             length(sample.at.max(sample.since.unwrap_or(0)).max(sample.quiet_until.unwrap_or(0)))?;
             Item::Counters(sample)
+        }
+        kind::SETTINGS => {
+            let settings: Box<Settings> = serde_json::from_slice(body).ok()?;
+            length(settings.at)?;
+            Item::Settings(settings)
+        }
+        kind::ACCEPT_QUEUES => {
+            let queues: Box<AcceptQueues> = serde_json::from_slice(body).ok()?;
+            length(queues.at)?;
+            Item::AcceptQueues(queues)
+        }
+        kind::LIMITS => {
+            let limits: Box<Limits> = serde_json::from_slice(body).ok()?;
+            length(limits.at)?;
+            Item::Limits(limits)
         }
         kind::CLOCKS => Item::Clocks(read(body)?),
         kind::ENDED => Item::Ended(serde_json::from_slice(body).ok()?),

@@ -15,7 +15,9 @@ use zstd::zstd_safe::CParameter;
 
 use super::block::{BlockHead, LONGEST, MAGIC, VERSION, flag};
 use super::wire::{self, bit, kind, socket_bit};
-use crate::model::event::{Birth, Change, EndFacts, Event, Flow, Found, Id, Kept, Mini, Multipath, Subflow};
+use crate::model::event::{
+    Birth, Change, EndFacts, Event, FailedCall, Flow, Found, Id, Inspected, Kept, Mini, Multipath, Subflow,
+};
 use crate::model::stream::Item;
 use crate::model::tcp::{Task, Tuple};
 
@@ -195,6 +197,9 @@ impl Encoder {
             Item::Audit(finding) => self.json(kind::AUDIT, finding),
             Item::Ended(ended) => self.json(kind::ENDED, ended),
             Item::Counters(sample) => self.json(kind::COUNTERS, &**sample),
+            Item::Settings(settings) => self.json(kind::SETTINGS, &**settings),
+            Item::AcceptQueues(queues) => self.json(kind::ACCEPT_QUEUES, &**queues),
+            Item::Limits(limits) => self.json(kind::LIMITS, &**limits),
             Item::Clocks(clocks) => {
                 self.record(kind::CLOCKS, clocks);
                 Ok(())
@@ -290,6 +295,8 @@ impl Encoder {
                 let task = self.task(Some(holder.task));
                 self.record(kind::HOLDER, &wire::Holder { found, task, fd: holder.fd });
             }
+            Event::Inspected(ref inspected) => self.inspected(inspected),
+            Event::FailedCall(ref call) => self.failed_call(call),
             Event::Flow(Flow { id, acked, received, unacked, .. }) => {
                 let socket = self.socket(&Mentioned::only(id));
                 let after = self.after(at);
@@ -317,7 +324,8 @@ impl Encoder {
     }
 
     fn change(&mut self, change: &Change) {
-        let Change { at, id, address, tuple, netns, uid, cgroup, interface, old, new, flags, task, ref end } = *change;
+        let Change { at, id, address, tuple, netns, uid, cgroup, interface, old, new, flags, idle: _, task, ref end } =
+            *change;
         let mentioned = Mentioned { id, tuple: Some(tuple), netns, uid, cgroup, interface };
         let body = wire::Change {
             socket: self.socket(&mentioned),
@@ -331,6 +339,36 @@ impl Encoder {
             (Some(address), None) => self.record(kind::CHANGE_WITH_ADDRESS, &(body, address)),
             (address, Some(end)) => self.record(kind::CLOSING, &(body, end_body(end), address)),
         }
+    }
+
+    fn inspected(&mut self, inspected: &Inspected) {
+        let body = wire::Inspected {
+            socket: self.socket(&Mentioned::only(inspected.id)),
+            after: self.after(inspected.at),
+            recv_queue: inspected.recv_queue,
+            send_queue: inspected.send_queue,
+            timer: wire::timer_to(inspected.timer),
+            timer_left_ns: inspected.timer_left_ns,
+            retransmits: inspected.retransmits,
+            idle: inspected.idle.map(Into::into),
+            timestamps: inspected.timestamps,
+            bind_no_port: inspected.bind_no_port,
+            is_bound_only: inspected.is_bound_only,
+        };
+        self.record(kind::INSPECTED, &body);
+    }
+
+    fn failed_call(&mut self, call: &FailedCall) {
+        let body = wire::FailedCall {
+            after: self.after(call.at),
+            call: wire::call_to(call.call),
+            errno: call.errno,
+            task: self.task(Some(call.task)),
+            fd: call.fd,
+            netns: call.netns,
+            address: call.address.map(|(ip, port)| (ip.octets(), port)),
+        };
+        self.record(kind::FAILED_CALL, &body);
     }
 
     fn act(&mut self, kind: u8, at: u64, id: Id, task: Option<Task>, number: u32) {

@@ -16,9 +16,10 @@ use crate::engine::lifecycle::Config;
 use crate::model::counters::Sample;
 use crate::model::criteria::Criteria;
 use crate::model::event::{
-    Birth, Cause, Change, EndFacts, Event, Flags, Flow, Found, Holder, Id, Kept, KilledBy, Losses, Mini, MiniEvent,
-    Multipath, ResetReason, Subflow, Totals,
+    Birth, Call, Cause, Change, EndFacts, Event, FailedCall, Flags, Flow, Found, Holder, Id, Idle, Inspected, Kept,
+    KilledBy, Losses, Mini, MiniEvent, Multipath, ResetReason, Subflow, Timer, Totals,
 };
+use crate::model::facts::{AcceptQueue, AcceptQueues, Limit, Limits, Settings};
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
 use crate::model::row::Row;
 use crate::model::stream::{Clocks, Head, Item, Origin, Summary};
@@ -83,6 +84,7 @@ fn sample() -> Vec<Vec<Item>> {
             new: State::SynSent,
             flags: Some(Flags { has_socket: true, ..Flags::default() }),
             task: Some(Task { pid: 7, tid: 7, comm: Comm::from("curl") }),
+            idle: None,
             end: None,
         };
         let next = Change { at: at + 99, old: State::SynSent, new: State::Established, task: None, ..change };
@@ -161,7 +163,7 @@ prop_compose! {
         let flags = flags.map(|([dead, done, has_socket, rcv_shutdown, send_shutdown], has_sent)| {
             Flags { dead, done, has_socket, rcv_shutdown, send_shutdown, has_sent }
         });
-        Change { at, id, address, tuple, netns, uid, cgroup, interface, old, new, flags, task, end }
+        Change { at, id, address, tuple, netns, uid, cgroup, interface, old, new, flags, idle: None, task, end }
     }
 }
 
@@ -214,6 +216,8 @@ fn events() -> impl Strategy<Value = Event> {
         (times(), ids(), any::<(u64, u64, u32)>()).prop_map(|(at, id, (acked, received, unacked))| {
             Event::Flow(Flow { at, id, acked, received, unacked })
         }),
+        inspections().prop_map(Event::Inspected),
+        failed_calls().prop_map(Event::FailedCall),
         (times(), ids(), any::<Option<NonZeroU32>>(), prop::option::of(states()))
             .prop_map(|(at, id, token, state)| { Event::Subflow(Subflow { at, id, of: Multipath { token, state } }) }),
         (times(), ids(), reasons()).prop_map(|(at, id, reason)| Event::ResetSent { at, id, reason }),
@@ -222,6 +226,58 @@ fn events() -> impl Strategy<Value = Event> {
         minis().prop_map(Event::Mini),
         marks,
     ]
+}
+
+prop_compose! {
+    fn inspections()(
+        (at, timer_left_ns) in (times(), 0..=LONGEST_NS), id in ids(), (recv_queue, send_queue) in any::<(u32, u32)>(),
+        timer in prop::sample::select(vec![Timer::None, Timer::Retransmit, Timer::Keepalive, Timer::TimeWait, Timer::Probe]),
+        retransmits in any::<u8>(), idle in any::<Option<[Option<u32>; 3]>>(),
+        (timestamps, bind_no_port, is_bound_only) in any::<(Option<bool>, Option<bool>, bool)>(),
+    ) -> Inspected {
+        let idle = idle.map(|[acked_ms, received_ms, sent_ms]| Idle { acked_ms, received_ms, sent_ms });
+        Inspected {
+            at, id, recv_queue, send_queue, timer, timer_left_ns, retransmits, idle, timestamps, bind_no_port, is_bound_only,
+        }
+    }
+}
+
+prop_compose! {
+    fn failed_calls()(
+        at in times(), call in prop::sample::select(Call::ALL.to_vec()), errno in any::<u16>(),
+        task in tasks().prop_filter_map("somebody", |task| task), fd in any::<u32>(), netns in any::<Option<u32>>(),
+        address in any::<Option<(u128, u16)>>(),
+    ) -> FailedCall {
+        FailedCall { at, call, errno, task, fd, netns, address: address.map(|(ip, port)| (ip.into(), port)) }
+    }
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let text = || "[!-~]{1,64}".prop_map(Into::into);
+    let values = prop::collection::btree_map(text(), text(), 0..9);
+    (times(), any::<Option<u32>>(), values).prop_map(|(at, netns, values)| Settings { at, netns, values })
+}
+
+prop_compose! {
+    fn accept_queues()(
+        at in times(), netns in any::<u32>(), conns in prop::collection::vec(any::<(u64, u128, u16, u32, u32, Option<u32>)>(), 0..9),
+        gone in prop::collection::vec(any::<u64>(), 0..3),
+    ) -> AcceptQueues {
+        let queue = |(conn, ip, port, queued, limit, requests): (_, u128, _, _, _, _)| {
+            AcceptQueue { conn, ip: ip.into(), port, queued, limit, requests }
+        };
+        AcceptQueues { at, netns, queues: conns.into_iter().map(queue).collect(), gone }
+    }
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let limit = any::<(u32, [Option<u64>; 3])>().prop_map(|(pid, [descriptors, soft, hard])| Limit {
+        pid,
+        descriptors,
+        soft,
+        hard,
+    });
+    (times(), prop::collection::vec(limit, 0..9)).prop_map(|(at, processes)| Limits { at, processes })
 }
 
 fn samples() -> impl Strategy<Value = Sample> {
@@ -264,6 +320,9 @@ fn items() -> impl Strategy<Value = Item> {
             Item::Audit(Finding::Verdict(Verdict { at, namespaces, lost, unexplained, ..Verdict::default() }))
         }),
         1 => samples().prop_map(|sample| Item::Counters(Box::new(sample))),
+        1 => settings().prop_map(|settings| Item::Settings(Box::new(settings))),
+        1 => accept_queues().prop_map(|queues| Item::AcceptQueues(Box::new(queues))),
+        1 => limits().prop_map(|limits| Item::Limits(Box::new(limits))),
         1 => any::<(String, i64, bool, u16)>().prop_map(|(host, started_unix_ns, knows_cookies, port)| {
             let filter = Criteria {
                 ports: vec![port],

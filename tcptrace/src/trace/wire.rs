@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::event::{Cause, EndFacts, Flags, KilledBy, MiniEvent, ResetReason};
+use crate::model::event::{self, Call, Cause, EndFacts, Flags, KilledBy, MiniEvent, ResetReason, Timer};
 use crate::model::tcp::State;
 
 /// Declares numbers that stand for variants, both ways.
@@ -99,7 +99,11 @@ pub(super) mod kind {
     pub(in super::super) const SUSPENDED: u8 = 25;
     pub(in super::super) const PASSED: u8 = 26;
     pub(in super::super) const AUDIT: u8 = 27;
+    pub(in super::super) const SETTINGS: u8 = 28;
+    pub(in super::super) const ACCEPT_QUEUES: u8 = 29;
+    pub(in super::super) const LIMITS: u8 = 30;
     pub(in super::super) const COUNTERS: u8 = 31;
+    pub(in super::super) const FAILED_CALL: u8 = 32;
     pub(in super::super) const ENDED: u8 = 33;
     /// Without a body.
     pub(in super::super) const NAMES_ANEW: u8 = 34;
@@ -108,10 +112,11 @@ pub(super) mod kind {
     pub(in super::super) const PROCESS: u8 = 42;
     pub(in super::super) const INTERFACE: u8 = 43;
     pub(in super::super) const SUBFLOW: u8 = 44;
+    pub(in super::super) const INSPECTED: u8 = 45;
 
     /// Whether a record of this kind is more than a description of what follows, or one of a later version.
     pub(in super::super) fn yields_item(kind: u8) -> bool {
-        matches!(kind, HEAD..=LOSSES | STARTED..=AUDIT | COUNTERS | ENDED | NAMES_ANEW | BYPASSING..=SUBFLOW)
+        matches!(kind, HEAD..=LOSSES | STARTED..=FAILED_CALL | ENDED | NAMES_ANEW | BYPASSING..=INSPECTED)
     }
 }
 
@@ -269,6 +274,52 @@ pub(super) struct Subflow {
     pub(super) state: Option<u8>,
 }
 
+#[derive(Serialize, Deserialize)]
+pub(super) struct Inspected {
+    pub(super) after: i64,
+    pub(super) socket: u32,
+    pub(super) recv_queue: u32,
+    pub(super) send_queue: u32,
+    pub(super) timer: u8,
+    pub(super) timer_left_ns: u64,
+    pub(super) retransmits: u8,
+    pub(super) idle: Option<Idle>,
+    pub(super) timestamps: Option<bool>,
+    pub(super) bind_no_port: Option<bool>,
+    pub(super) is_bound_only: bool,
+}
+
+/// [`event::Idle`] as it is written.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Idle {
+    pub(super) acked_ms: Option<u32>,
+    pub(super) received_ms: Option<u32>,
+    pub(super) sent_ms: Option<u32>,
+}
+
+impl From<event::Idle> for Idle {
+    fn from(event::Idle { acked_ms, received_ms, sent_ms }: event::Idle) -> Self {
+        Self { acked_ms, received_ms, sent_ms }
+    }
+}
+
+impl From<Idle> for event::Idle {
+    fn from(Idle { acked_ms, received_ms, sent_ms }: Idle) -> Self {
+        Self { acked_ms, received_ms, sent_ms }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct FailedCall {
+    pub(super) after: i64,
+    pub(super) call: u8,
+    pub(super) errno: u16,
+    pub(super) task: u32,
+    pub(super) fd: u32,
+    pub(super) netns: Option<u32>,
+    pub(super) address: Option<([u8; 16], u16)>,
+}
+
 /// An event that concerns no socket, and a number whose meaning depends on the kind.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Mark {
@@ -328,6 +379,20 @@ numbers!(cause_to, cause_from, Cause,
     Cause::Unreported => 7 = Cause::Unreported,
     Cause::Unaccounted => 8 = Cause::Unaccounted,
     Cause::FilterFull => 9 = Cause::FilterFull,
+);
+
+numbers!(timer_to, timer_from, Timer,
+    Timer::None => 0 = Timer::None,
+    Timer::Retransmit => 1 = Timer::Retransmit,
+    Timer::Keepalive => 2 = Timer::Keepalive,
+    Timer::TimeWait => 3 = Timer::TimeWait,
+    Timer::Probe => 4 = Timer::Probe,
+);
+
+numbers!(call_to, call_from, Call,
+    Call::Bind => 0 = Call::Bind,
+    Call::Listen => 1 = Call::Listen,
+    Call::Accept => 2 = Call::Accept,
 );
 
 numbers!(mini_to, mini_from, MiniEvent,

@@ -37,6 +37,7 @@ fn change(at: u64, old: State, new: State) -> Change {
         old,
         new,
         flags: Some(Flags::default()),
+        idle: None,
         task: None,
         end,
     }

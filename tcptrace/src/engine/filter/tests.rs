@@ -127,6 +127,7 @@ fn connection() -> Connection {
         closed_by: None,
         stays: [(State::Established, 600), (State::CloseWait, 300)].map(stay).into(),
         totals: None,
+        idle: None,
         complete: true,
     }
 }

@@ -150,7 +150,7 @@ impl Engine {
             Event::ResetSent { at, id, reason } => self.on_reset_sent(*at, *id, *reason, out),
             Event::Bypassing { id, .. } => self.on_bypassing(*id),
             Event::ResetReceived { id, .. } => self.on_reset_received(*id),
-            Event::Suspended { .. } | Event::Passed { .. } => {}
+            Event::Suspended { .. } | Event::Passed { .. } | Event::Inspected(_) | Event::FailedCall(_) => {}
             Event::Mini(mini) => self.on_mini(mini, out),
             Event::Lost { at, cause, events } => {
                 self.teller.blind_until = Some(*at);
@@ -465,6 +465,7 @@ impl Engine {
             new: State::Closed,
             flags: None,
             task: None,
+            idle: None,
             end: None,
         };
         let mut conn = Conn::new(mini.id.number(), &change, self.teller.gaps);

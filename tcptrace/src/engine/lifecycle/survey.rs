@@ -254,6 +254,7 @@ impl Conn {
             new: found.state,
             flags: None,
             task: None,
+            idle: None,
             end: None,
         };
         let mut conn = Self::new(number, &change, gaps);

@@ -182,6 +182,7 @@ impl Teller {
             closed_by: conn.closed_by(),
             stays,
             totals,
+            idle: None,
             complete: conn.is(Mark::Whole) && conn.gaps == self.gaps,
         }
     }

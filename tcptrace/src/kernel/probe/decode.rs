@@ -116,6 +116,7 @@ impl Decoder {
             new: State::from_kernel(head.new)?,
             flags: (!bare).then(|| flags(head)),
             task: None,
+            idle: None,
             end: None,
         })
     }

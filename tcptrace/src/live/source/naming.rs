@@ -216,6 +216,7 @@ mod tests {
             new: State::SynSent,
             flags: None,
             task: None,
+            idle: None,
             end: None,
         })
     }

@@ -41,6 +41,7 @@ fn lived(opened: Option<u64>, closed: u64, stays: &str) -> Connection {
         closed_by: None,
         stays: stays.split_whitespace().map(stay).collect(),
         totals: None,
+        idle: None,
         complete: false,
     }
 }

@@ -24,6 +24,7 @@ pub(crate) fn connection(stays: &[(State, Held)]) -> Connection {
         closed_by: None,
         stays: stays.iter().map(|(state, held)| Stay { state: *state, held: *held }).collect(),
         totals: None,
+        idle: None,
         complete: true,
     }
 }

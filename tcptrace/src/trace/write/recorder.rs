@@ -440,7 +440,8 @@ impl Sink for Recorder {
                 }
                 Item::Audit(finding) => self.findings.push(*finding),
                 Item::NamesAnew => self.names.forget(),
-                Item::Counters(_) | Item::Head(_) | Item::Ended(_) => {}
+                Item::Counters(_) | Item::Settings(_) | Item::AcceptQueues(_) | Item::Limits(_) => {}
+                Item::Head(_) | Item::Ended(_) => {}
             }
             self.push(item)?;
         }

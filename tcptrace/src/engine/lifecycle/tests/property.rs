@@ -104,6 +104,7 @@ impl Life {
             old,
             new,
             flags: Some(flags),
+            idle: None,
             task: Some(task(1)),
             end: (new == State::Closed).then(|| EndFacts { all_acked: true, mini, ..EndFacts::default() }),
         }

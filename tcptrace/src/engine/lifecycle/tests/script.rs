@@ -204,6 +204,7 @@ fn change(at: u64, id: Id, states: &str, words: &[&str]) -> Change {
         old,
         new,
         flags: (!is_bare).then_some(flags),
+        idle: None,
         task: number(words, "task=").map(|pid| task(u32::try_from(pid).expect("pid"))),
         end: (new == State::Closed && !is_bare).then(|| end(words)),
     }

@@ -1,0 +1,104 @@
+//! What the kernel shows of a socket when it is asked, and of a system call when it failed.
+
+use std::net::Ipv6Addr;
+
+use super::Id;
+use crate::model::named;
+use crate::model::tcp::Task;
+
+/// What the kernel shows of one socket when it is asked, beyond [`Found`](super::Found).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inspected {
+    /// When it was found, in ns of `CLOCK_BOOTTIME`.
+    pub at: u64,
+    /// The socket.
+    pub id: Id,
+    /// Bytes received and not read yet, a FIN that was not read among them; for a listener, connections in its accept queue.
+    pub recv_queue: u32,
+    /// Bytes written and not acknowledged yet; for a listener, the limit of its accept queue.
+    pub send_queue: u32,
+    /// The timer that runs.
+    pub timer: Timer,
+    /// In how many ns it is due.
+    pub timer_left_ns: u64,
+    /// Retransmissions or probes that went unanswered.
+    pub retransmits: u8,
+    /// When data last moved; `None` where the kernel was not asked for it.
+    pub idle: Option<Idle>,
+    /// Whether both ends use TCP timestamps; `None` where the kernel was not asked.
+    pub timestamps: Option<bool>,
+    /// Whether `IP_BIND_ADDRESS_NO_PORT` is set; `None` where the kernel does not show it.
+    pub bind_no_port: Option<bool>,
+    /// Whether it has a local port but has never connected nor listened (`bind()` alone).
+    pub is_bound_only: bool,
+}
+
+/// How long ago data last moved on a connection, in ms: as `struct tcp_info` has it at a look, or before a change of state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Idle {
+    /// Since the last segment that acknowledged anything (`tcpi_last_ack_recv`); `None` where the hook does not show it.
+    pub acked_ms: Option<u32>,
+    /// Since data was last received (`tcpi_last_data_recv`); for a connection that never received any, since it was
+    /// established.
+    pub received_ms: Option<u32>,
+    /// Since data was last sent (`tcpi_last_data_sent`).
+    pub sent_ms: Option<u32>,
+}
+
+/// The timer of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// None runs.
+    None,
+    /// Sends again what was not acknowledged.
+    Retransmit,
+    /// Asks whether the peer is still there, or ends an orphan.
+    Keepalive,
+    /// Ends a mini-socket.
+    TimeWait,
+    /// Asks whether the peer has room again.
+    Probe,
+}
+
+impl Timer {
+    /// The word that `ss` has for it.
+    pub const fn as_str(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Retransmit => Some("on"),
+            Self::Keepalive => Some("keepalive"),
+            Self::TimeWait => Some("timewait"),
+            Self::Probe => Some("persist"),
+        }
+    }
+}
+named! {
+    /// A system call about sockets that can fail without a trace.
+    Call {
+        /// `bind`.
+        Bind = "bind",
+        /// `listen`.
+        Listen = "listen",
+        /// `accept` or `accept4`.
+        Accept = "accept",
+    }
+}
+
+/// A system call that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailedCall {
+    /// When it returned, in ns of `CLOCK_BOOTTIME`.
+    pub at: u64,
+    /// Which call.
+    pub call: Call,
+    /// Its errno.
+    pub errno: u16,
+    /// Who called.
+    pub task: Task,
+    /// The descriptor that was given.
+    pub fd: u32,
+    /// Inode number of the caller's network namespace; `None` when unknown.
+    pub netns: Option<u32>,
+    /// The address and port that `bind` was given; `None` for other calls, and for other families.
+    pub address: Option<(Ipv6Addr, u16)>,
+}
