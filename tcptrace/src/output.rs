@@ -12,13 +12,11 @@ mod csv;
 pub mod export;
 mod features;
 pub mod fields;
-pub mod human;
 mod json;
 mod lost;
 mod page;
 pub(crate) mod render;
 mod report;
-mod sanitise;
 mod schema;
 mod text;
 mod time;
@@ -46,10 +44,11 @@ pub use self::json::Json;
 pub use self::lost::lost;
 pub use self::page::page;
 pub use self::report::report;
-pub use self::sanitise::{sanitise, sanitise_message, width};
 pub use self::schema::schema;
 pub use self::text::Text;
 pub(crate) use self::text::{end_style, fitting, state_style};
+pub use crate::model::human;
+pub use crate::model::sanitise::{sanitise, sanitise_message, width};
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -345,6 +345,7 @@ pub fn scoped(address: SocketAddr, interface: u32) -> SocketAddr {
     }
 }
 
-fn unmapped(ip: Ipv6Addr) -> IpAddr {
+/// IPv4 for an IPv4-mapped address.
+pub fn unmapped(ip: Ipv6Addr) -> IpAddr {
     IpAddr::V6(ip).to_canonical()
 }

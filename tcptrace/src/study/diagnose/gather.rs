@@ -1,0 +1,209 @@
+//! From items and rows to [`Evidence`]: the same for the live kernel and for a trace.
+
+mod host;
+mod look;
+mod pairs;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+
+use self::host::Host;
+use self::look::Looks;
+use self::pairs::Pairs;
+use super::evidence::{About, Evidence, PairKey, Standing};
+use super::need::Need;
+use super::say;
+use crate::model::event::{Event, Kept};
+use crate::model::row::{Connection, Held, Row, Status};
+use crate::model::stream::{Head, Item};
+use crate::model::tcp::{State, Task};
+
+/// How many processes of a pair or a listener are kept with their names.
+const MOST_TASKS: usize = 16;
+
+/// What a trace says of a kind of evidence that it does not hold.
+const NOT_RECORDED: &str = "the trace does not hold it (recorded with --no-facts, or by a version before this)";
+
+/// Takes in what a source says and what an engine concludes from it.
+///
+/// The engine is to put out transitions and connections, and connections at their close.
+#[derive(Debug, Default)]
+pub struct Gatherer {
+    about: About,
+    pairs: Pairs,
+    looks: Looks,
+    host: Host,
+    /// What the caller knows to be missing.
+    missing: HashMap<Need, String, FixedState>,
+    features: Vec<(String, bool, String)>,
+}
+
+impl Gatherer {
+    /// From a trace, or from the live kernel.
+    pub fn new(is_trace: bool) -> Self {
+        Self { about: About { is_trace, ..About::default() }, ..Self::default() }
+    }
+
+    /// Says that a kind of evidence cannot be had, and why.
+    pub fn lacks(&mut self, need: Need, reason: impl Into<String>) {
+        self.missing.insert(need, reason.into());
+    }
+
+    /// Takes in an item of the source, before the rows that follow from it.
+    pub fn item(&mut self, item: &Item) {
+        match item {
+            Item::Head(head) => self.head(head),
+            Item::Event(event) => self.event(event),
+            _ => self.host.item(item),
+        }
+    }
+
+    fn head(&mut self, head: &Head) {
+        self.about.host.clone_from(&head.host);
+        self.about.kernel.clone_from(&head.kernel);
+        self.about.boot_id.clone_from(&head.boot_id);
+        let features = head.features.iter();
+        self.features = features.map(|it| (it.feature.clone(), it.available, it.detail.clone())).collect();
+    }
+
+    fn event(&mut self, event: &Event) {
+        if let Event::Started { at } = event {
+            self.about.from = *at;
+        }
+        self.about.from = if self.about.from == 0 { event.at() } else { self.about.from };
+        self.about.to = self.about.to.max(event.at());
+        match event {
+            Event::Change(change) => self.host.change(change),
+            Event::FailedCall(call) => self.host.failed(call),
+            Event::Accepted { at, id, .. } => self.host.accepted(*at, id.number()),
+            _ => {}
+        }
+        if let Event::Found(found) = event {
+            self.host.found(found);
+        }
+        if let Event::Holder(holder) = event {
+            self.host.holder(holder);
+        }
+        self.looks.event(event);
+    }
+
+    /// Takes in a row of the engine.
+    pub fn row(&mut self, row: &Row) {
+        match row {
+            Row::Transition(row) if row.stuck.is_none() => {
+                self.host.transition(row);
+                self.pairs.transition(row, self.about.from, &self.host);
+            }
+            Row::Connection(row) if matches!(row.status, Status::Ended(_)) => self.pairs.ended(row, &self.host),
+            Row::Loss(row) => self.about.lost = self.about.lost.saturating_add(row.count.unwrap_or(1)),
+            _ => {}
+        }
+    }
+
+    /// The evidence, with the connections that are open now, or none where nobody knows them. `traced`: transitions were
+    /// traced, and not only looked at once.
+    pub fn finish(mut self, open: impl IntoIterator<Item = Connection>, traced: bool) -> Evidence {
+        self.about.traced_ns = if traced { self.about.to.saturating_sub(self.about.from) } else { 0 };
+        let open = open.into_iter();
+        let sockets: Vec<Standing> = open.filter_map(|row| self.standing(&row)).collect();
+        let mut namespaces: Vec<u32> = sockets.iter().filter_map(|socket| socket.netns).collect();
+        namespaces.sort_unstable();
+        namespaces.dedup();
+        self.about.namespaces = namespaces;
+        let missing = self.missing(traced);
+        let Self { mut about, pairs, looks, host, .. } = self;
+        (about.opened, about.ended) = (pairs.opened(), pairs.all_ended());
+        let (pairs, unpaired) = pairs.finish(&sockets);
+        let mut evidence = Evidence { about, missing, pairs, unpaired, sockets, ..Evidence::default() };
+        host.finish(&looks, &mut evidence);
+        evidence
+    }
+
+    /// Why each kind of evidence is missing that is.
+    fn missing(&self, traced: bool) -> HashMap<Need, String, FixedState> {
+        let mut missing = self.missing.clone();
+        let is_trace = self.about.is_trace;
+        let mut lacks = |need: Need, is_there: bool, live: &str| {
+            if !is_there {
+                missing.entry(need).or_insert_with(|| if is_trace { NOT_RECORDED } else { live }.to_owned());
+            }
+        };
+        lacks(Need::Events, traced, "needs time (--duration 10s)");
+        lacks(Need::Sockets, self.looks.has_looked() || traced, "sockets could not be listed");
+        lacks(Need::Inspections, self.looks.has_inspected(), "sockets could not be inspected");
+        lacks(Need::Owners, self.looks.has_scanned() || traced, "needs root");
+        lacks(Need::Counters, self.host.has_counters(), "counters could not be read");
+        lacks(Need::Settings, self.host.has_settings(), "settings could not be read");
+        lacks(Need::AcceptQueues, self.host.has_queues(), "listeners could not be listed");
+        lacks(Need::Limits, self.host.has_limits(), "needs root");
+        let calls = self.features.iter().find(|(name, ..)| name == "failed_calls");
+        match calls {
+            Some((_, true, _)) => {}
+            Some((_, false, reason)) if !is_trace => lacks(Need::FailedCalls, false, reason),
+            _ => lacks(Need::FailedCalls, false, "needs time (--duration 10s)"),
+        }
+        missing
+    }
+
+    /// A connection that is open, with what the last look showed of it.
+    fn standing(&self, row: &Connection) -> Option<Standing> {
+        let (state, age) = row.status.open()?;
+        let identity = &row.identity;
+        let looked = self.looks.of(identity.conn);
+        let kept = looked.and_then(|looked| looked.kept(state));
+        let seen = looked.and_then(|looked| looked.seen);
+        let now = row.boot_ns;
+        let left_ns = match kept {
+            Some(Kept::Mini { due_ns }) => looked.map(|it| (it.at() + due_ns).saturating_sub(now)),
+            _ if state == State::TimeWait => age.known_ns().map(|age| say::TIME_WAIT_NS.saturating_sub(age)),
+            _ => None,
+        };
+        let key = self.host.key(identity);
+        Some(Standing {
+            conn: identity.conn,
+            pair: key,
+            netns: identity.netns,
+            tuple: identity.tuple,
+            side: key.side,
+            state,
+            owner: identity.owner,
+            fd: self.looks.fd(identity.conn),
+            cgroup: identity.cgroup,
+            accepted: row.status.accepted(),
+            closer: row.closer,
+            age: looked.map_or(age, |looked| looked.age(state, age, now)),
+            kept,
+            left_ns,
+            seen,
+        })
+    }
+
+    /// What its connections are counted under.
+    pub fn key(&self, connection: &Connection) -> PairKey {
+        self.host.key(&connection.identity)
+    }
+}
+
+/// Counts a process. Whether it is one of those that are kept.
+fn count(tasks: &mut Vec<(Task, u64)>, task: Task) -> bool {
+    let place = tasks.iter().position(|(known, _)| known.pid == task.pid);
+    match place {
+        Some(place) => tasks[place].1 += 1,
+        None if tasks.len() < MOST_TASKS => tasks.push((task, 1)),
+        None => return false,
+    }
+    true
+}
+
+/// The longer of two lower bounds, unless one is exact.
+fn at_least(age: Held, ns: u64) -> Held {
+    match age {
+        Held::Exactly(_) => age,
+        Held::AtLeast(known) if known >= ns => age,
+        _ => Held::AtLeast(ns),
+    }
+}

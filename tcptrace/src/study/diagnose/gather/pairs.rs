@@ -1,0 +1,282 @@
+//! Connections of the window, by what they have in common.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use foldhash::fast::FixedState;
+
+use super::count;
+use super::host::Host;
+use crate::model::event::Idle;
+use crate::model::row::{Connection, Held, Reason, Transition};
+use crate::model::tcp::{Closer, End, Side, State, Task};
+use crate::study::counts::SHORT_NS;
+use crate::study::diagnose::evidence::{Ended, Pair, PairKey, Spread, Standing, Stays};
+use crate::study::diagnose::finding::Example;
+
+/// How many pairs are kept.
+const MOST: usize = 4096;
+/// How many processes of a pair are counted apart.
+const MOST_PROCESSES: usize = 256;
+/// How many closes of a pair wait for another connection to be opened in their place.
+const MOST_CLOSES: usize = 1024;
+/// An open that follows a close within this time takes its place.
+const REOPENED_NS: u64 = 1_000_000_000;
+/// Examples of an end.
+const EXAMPLES: usize = 5;
+
+/// All pairs.
+#[derive(Debug, Default)]
+pub(super) struct Pairs {
+    all: HashMap<PairKey, Gathering, FixedState>,
+    unpaired: u64,
+    opened: u64,
+    ended: u64,
+}
+
+/// A pair, while it is being counted.
+#[derive(Debug)]
+struct Gathering {
+    pair: Pair,
+    processes: HashSet<u32, FixedState>,
+    /// When this side closed connections that were not opened anew.
+    closes: VecDeque<u64>,
+    /// In ESTABLISHED, from those at the beginning.
+    level: i64,
+    least: i64,
+    most: i64,
+}
+
+impl Pairs {
+    fn of(&mut self, key: PairKey) -> Option<&mut Gathering> {
+        if self.all.len() >= MOST && !self.all.contains_key(&key) {
+            self.unpaired += 1;
+            return None;
+        }
+        Some(self.all.entry(key).or_insert_with(|| Gathering::new(key)))
+    }
+
+    pub(super) fn transition(&mut self, row: &Transition, begun: u64, host: &Host) {
+        let key = host.key(&row.identity);
+        let opens = match key.side {
+            Side::Server => row.new == State::Established && row.old != State::Established,
+            _ => row.new == State::SynSent,
+        };
+        self.opened += u64::from(opens);
+        if row.new == State::Listen || row.old == State::Listen && row.new == State::Closed {
+            return;
+        }
+        let Some(gathering) = self.of(key) else { return };
+        if opens {
+            gathering.opens(row.boot_ns);
+        }
+        gathering.moves(row, begun);
+    }
+
+    pub(super) fn ended(&mut self, row: &Connection, host: &Host) {
+        self.ended += 1;
+        let Some(gathering) = self.of(host.key(&row.identity)) else { return };
+        gathering.own(row.identity.owner.map(|owner| owner.task));
+        gathering.pair.add_end(row);
+    }
+
+    pub(super) fn opened(&self) -> u64 {
+        self.opened
+    }
+
+    pub(super) fn all_ended(&self) -> u64 {
+        self.ended
+    }
+
+    /// The pairs, those with the most connections first; and how many rows belong to none.
+    pub(super) fn finish(self, sockets: &[Standing]) -> (Vec<Pair>, u64) {
+        let Self { mut all, unpaired, .. } = self;
+        let mut open: HashMap<PairKey, i64, FixedState> = HashMap::default();
+        for socket in sockets {
+            if socket.state == State::Established {
+                *open.entry(socket.pair).or_default() += 1;
+            }
+            if let (Some(gathering), Some(task)) = (all.get_mut(&socket.pair), socket.task()) {
+                gathering.own_standing(task);
+            }
+        }
+        let mut pairs: Vec<Pair> = all.into_iter().map(|(key, gathering)| gathering.finish(open.get(&key))).collect();
+        pairs.sort_by_key(|pair| (std::cmp::Reverse(pair.opened.max(pair.ended())), pair.key.port, pair.key.ip));
+        (pairs, unpaired)
+    }
+}
+
+impl Gathering {
+    fn new(key: PairKey) -> Self {
+        let pair = Pair {
+            key,
+            tasks: Vec::new(),
+            unowned: 0,
+            processes: 0,
+            opened: 0,
+            established: 0,
+            ends: Vec::new(),
+            time_waits: Vec::new(),
+            stays: Vec::new(),
+            short: 0,
+            long: 0,
+            closed_here: 0,
+            reopened: 0,
+            least_open: 0,
+            most_open: 0,
+            srtt_us: Spread::default(),
+        };
+        Self { pair, processes: HashSet::default(), closes: VecDeque::new(), level: 0, least: 0, most: 0 }
+    }
+
+    fn opens(&mut self, at: u64) {
+        self.pair.opened += 1;
+        while self.closes.front().is_some_and(|close| at.saturating_sub(*close) > REOPENED_NS) {
+            self.closes.pop_front();
+        }
+        if self.closes.pop_front().is_some() {
+            self.pair.reopened += 1;
+        }
+    }
+
+    fn moves(&mut self, row: &Transition, begun: u64) {
+        let Transition { boot_ns: at, old, new, held, .. } = *row;
+        if new == State::Established {
+            self.pair.established += 1;
+            self.level += 1;
+            self.most = self.most.max(self.level);
+        }
+        if old == State::Established && new != State::Established {
+            self.level -= 1;
+            self.least = self.least.min(self.level);
+            if new == State::FinWait1 || row.closer == Some(Closer::ResetLocal) {
+                self.pair.closed_here += 1;
+                if self.closes.len() >= MOST_CLOSES {
+                    self.closes.pop_front();
+                }
+                self.closes.push_back(at);
+            }
+        }
+        if !matches!(old, State::Closed | State::Listen) {
+            self.pair.stay_mut(old).leave(held, at, begun);
+        }
+        if !matches!(new, State::Closed | State::Listen) {
+            self.pair.stay_mut(new).entered += 1;
+        }
+        if let Some(Reason::TimeWait(end)) = row.reason {
+            let place = self.pair.time_waits.iter().position(|(of, ..)| *of == end).unwrap_or_else(|| {
+                self.pair.time_waits.push((end, 0, Spread::default()));
+                self.pair.time_waits.len() - 1
+            });
+            let (_, count, lasted) = &mut self.pair.time_waits[place];
+            *count += 1;
+            if let Held::Exactly(ns) = held {
+                lasted.add(ns);
+            }
+        }
+    }
+
+    /// An ended connection was this process's.
+    fn own(&mut self, task: Option<Task>) {
+        let Some(task) = task else {
+            self.pair.unowned += 1;
+            return;
+        };
+        if self.processes.len() < MOST_PROCESSES {
+            self.processes.insert(task.pid);
+        }
+        self.pair.unowned += u64::from(!count(&mut self.pair.tasks, task));
+    }
+
+    fn own_standing(&mut self, task: Task) {
+        self.own(Some(task));
+    }
+
+    fn finish(self, open: Option<&i64>) -> Pair {
+        let Self { mut pair, processes, level, least, most, .. } = self;
+        // What is open now tells how many were open at the beginning.
+        let shift = open.copied().unwrap_or(0) - level;
+        let at_once = |level: i64| u64::try_from(level + shift).unwrap_or(0);
+        (pair.least_open, pair.most_open) = (at_once(least), at_once(most));
+        pair.processes = processes.len();
+        pair.tasks.sort_by_key(|(task, count)| (std::cmp::Reverse(*count), task.pid));
+        pair
+    }
+}
+
+impl Stays {
+    fn leave(&mut self, held: Held, at: u64, begun: u64) {
+        self.left += 1;
+        if let Held::Exactly(ns) = held {
+            self.lasted.add(ns);
+            self.left_new += u64::from(at.saturating_sub(ns) >= begun);
+        }
+    }
+}
+
+impl Pair {
+    fn stay_mut(&mut self, state: State) -> &mut Stays {
+        let place = self.stays.iter().position(|(of, _)| *of == state).unwrap_or_else(|| {
+            self.stays.push((state, Stays::default()));
+            self.stays.len() - 1
+        });
+        &mut self.stays[place].1
+    }
+
+    fn add_end(&mut self, row: &Connection) {
+        let (end, closer) = (row.end().unwrap_or(End::Unknown), row.closer);
+        match row.held(State::Established) {
+            Held::Exactly(ns) if ns < SHORT_NS => self.short += 1,
+            held if held.known_ns().is_some_and(|ns| ns >= SHORT_NS) => self.long += 1,
+            _ => {}
+        }
+        if let Some(srtt) = row.totals.and_then(|totals| totals.srtt_us) {
+            self.srtt_us.add(srtt.into());
+        }
+        let place = self.ends.iter().position(|(e, c, _)| (*e, *c) == (end, closer)).unwrap_or_else(|| {
+            self.ends.push((end, closer, Ended::default()));
+            self.ends.len() - 1
+        });
+        self.ends[place].2.add(row);
+    }
+}
+
+impl Ended {
+    fn add(&mut self, row: &Connection) {
+        self.count += 1;
+        self.first = if self.count == 1 { row.boot_ns } else { self.first.min(row.boot_ns) };
+        self.last = self.last.max(row.boot_ns);
+        for (state, spread) in [(State::Established, &mut self.established), (State::SynSent, &mut self.syn_sent)] {
+            if let Some(ns) = row.held(state).known_ns() {
+                spread.add(ns);
+            }
+        }
+        if let Some(totals) = row.totals {
+            self.bytes_sent.add(totals.bytes_sent);
+            self.bytes_sent_all = self.bytes_sent_all.saturating_add(totals.bytes_sent);
+            self.bytes_received = self.bytes_received.saturating_add(totals.bytes_received);
+            self.bytes_unread = self.bytes_unread.saturating_add(totals.bytes_unread.into());
+            self.with_data += u64::from(totals.bytes_sent > 0 || totals.bytes_received > 0);
+            self.in_flight += u64::from(totals.in_flight);
+        }
+        if let Some(ms) = row.idle.and_then(least_ms) {
+            self.idle.add(u64::from(ms) * 1_000_000);
+        }
+        self.in_close_wait += u64::from(row.stays.last().is_some_and(|stay| stay.state == State::CloseWait));
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(Example {
+                conn: row.identity.conn,
+                local: row.identity.local(),
+                remote: row.identity.remote(),
+                state: State::Closed,
+                age: Held::Unknown,
+                pid: row.identity.owner.map(|owner| owner.task.pid),
+                fd: None,
+            });
+        }
+    }
+}
+
+/// Since when no data has moved in either direction.
+fn least_ms(idle: Idle) -> Option<u32> {
+    idle.received_ms.into_iter().chain(idle.sent_ms).min()
+}

@@ -1,0 +1,48 @@
+//! Kinds of evidence.
+
+use std::fmt;
+
+/// A kind of evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Need {
+    /// Transitions, as they happened.
+    Events,
+    /// Which sockets there are.
+    Sockets,
+    /// What the kernel shows of them: queues, timers, when data last moved.
+    Inspections,
+    /// Who has a descriptor of which socket.
+    Owners,
+    /// The kernel's counters.
+    Counters,
+    /// Settings.
+    Settings,
+    /// Accept queues, over time.
+    AcceptQueues,
+    /// Descriptors of processes, and their limits.
+    Limits,
+    /// System calls that failed.
+    FailedCalls,
+    /// At least so many seconds of tracing.
+    Time(u64),
+    /// No event may be missing: absence proves something.
+    NoLosses,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Events => f.write_str("transitions"),
+            Self::Sockets => f.write_str("sockets"),
+            Self::Inspections => f.write_str("queues and ages of sockets"),
+            Self::Owners => f.write_str("owners of sockets"),
+            Self::Counters => f.write_str("kernel counters"),
+            Self::Settings => f.write_str("settings"),
+            Self::AcceptQueues => f.write_str("accept queues"),
+            Self::Limits => f.write_str("limits of processes"),
+            Self::FailedCalls => f.write_str("failed system calls"),
+            Self::Time(seconds) => write!(f, "{seconds}s of tracing"),
+            Self::NoLosses => f.write_str("no lost events"),
+        }
+    }
+}
