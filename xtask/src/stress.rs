@@ -70,7 +70,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         let outcome =
             scenario.run(&tcptrace, &folder).with_context(|| format!("cannot run the scenario `{}`", scenario.name))?;
-        let verdict = if outcome.complaints.is_empty() { "all told".into() } else { outcome.complaints.join("; ") };
+        let verdict =
+            if outcome.complaints.is_empty() { "all accounted for".into() } else { outcome.complaints.join("; ") };
         failed += usize::from(!outcome.complaints.is_empty());
         let Outcome { connections, rate, truth, seen, lost, .. } = outcome;
         println!("| {} | {connections} ({rate:.0}) | {truth} | {seen} | {lost} | {verdict} |", scenario.name);

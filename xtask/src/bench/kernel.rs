@@ -30,8 +30,8 @@ struct Use {
 struct Round {
     /// Connections of the load.
     made: u32,
-    /// Transitions of all sockets of the machine, divided by [`TRANSITIONS`]: the number of connections that share the
-    /// costs. Other programs may have made some, too.
+    /// Transitions of all sockets of the machine, other programs' included. Divided by [`TRANSITIONS`], they are the
+    /// number of connections that share the costs.
     transitions: u64,
     /// Run time of the empty program, in ns.
     empty: f64,

@@ -312,7 +312,8 @@ fn timer(text: &str) -> Option<(String, Range, u64)> {
     Some((kind.to_owned(), left(due)?, retries.parse().ok()?))
 }
 
-/// Parses a time into ns: `1min2sec`, `59sec`, `1.234ms`, `200ms`. `ss` cuts smaller units off.
+/// Parses a time into a range of ns: `1min2sec`, `59sec`, `1.234ms` (which is 1234 ms), `200ms`. `ss` cuts smaller units
+/// off.
 fn left(text: &str) -> Option<Range> {
     let (minutes, rest) = text.split_once("min").unwrap_or(("0", text));
     let (seconds, ms) = match (rest.strip_suffix("ms"), rest.strip_suffix("sec")) {
