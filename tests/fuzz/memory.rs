@@ -1,24 +1,24 @@
-//! How much memory something takes, counted where it is allocated.
+//! Counts the memory that an operation allocates.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// What is taken whatever the length of the file: an unpacked block, its items and the rows that follow from them, which
-/// are some 100 bytes for each of its own.
+/// Memory for a file of any length: an unpacked block, its items and their rows, about 100 bytes for each of the
+/// block's own.
 const FIXED: usize = 256 << 20;
 
 #[global_allocator]
 static COUNTED: Counted = Counted;
 
-/// Allocated now, and at most since that was set back.
+/// Bytes allocated now, and the peak since the last reset.
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
 
-/// Reads a file of so many bytes.
+/// Reads a file of this many bytes.
 ///
 /// # Panics
-/// When that takes more than 4 times as much memory, beside what it takes in any case.
+/// If that takes more than 4 times as much memory, besides the memory for a file of any length.
 pub(crate) fn is_within_bounds(len: usize, read: impl FnOnce()) {
     let before = NOW.load(Relaxed);
     MOST.store(before, Relaxed);

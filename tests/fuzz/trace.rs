@@ -1,7 +1,7 @@
-//! Whatever bytes there are in a trace, reading it ends well, and takes no more memory than it should.
+//! Reads a trace of arbitrary bytes: reading must end in order, within the memory limit.
 //!
-//! Checksums protect every block, so that bytes changed at random are found out at once. Most inputs are therefore made
-//! by changing what is inside: blocks are unpacked, changed, and packed again with checksums that are right.
+//! Checksums protect every block, so random changes of bytes are found at once. Most inputs are therefore changed
+//! inside: blocks are unpacked, changed, and packed again with correct checksums.
 #![no_main]
 
 mod memory;
@@ -20,14 +20,14 @@ use tcptrace::trace::Blocks;
 use tcptrace::trace::block::BlockHead;
 use zstd::bulk::compress;
 
-/// Longest block that is made, unpacked.
+/// Limit for the length of an unpacked block.
 const LONGEST: usize = 1 << 16;
 
-/// As much is made at most, unpacked: a few bytes can be packed records of many seconds' work, which is no finding.
+/// Limit for the unpacked length of all blocks: a few bytes can expand into seconds of work, which is no finding.
 const MOST: usize = 1 << 18;
 
 fuzz_target!(|bytes: &[u8]| {
-    // Whether there is something in it to be read is no matter.
+    // It does not matter whether anything can be read.
     memory::is_within_bounds(bytes.len(), || drop(print_nowhere(bytes)));
 });
 
@@ -56,7 +56,7 @@ fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     }
 });
 
-/// A file with a change behind its checksums; `None` if there is no block in it.
+/// A file with a change behind its checksums; `None` if it has no block.
 fn changed_inside(file: &[u8], random: &mut Random) -> Option<Vec<u8>> {
     let mut reader = Blocks::new(file).ok()?;
     let mut blocks = Vec::new();
@@ -88,7 +88,7 @@ fn changed_inside(file: &[u8], random: &mut Random) -> Option<Vec<u8>> {
     Some(changed)
 }
 
-/// Blocks come twice, not at all, in another order, from another recording.
+/// Repeats, drops or reorders blocks, or takes them from another recording.
 fn change_order(blocks: &mut Vec<(BlockHead, Vec<u8>)>, at: usize, random: &mut Random) {
     match random.below(4) {
         0 => blocks.push(blocks[at].clone()),
@@ -109,7 +109,7 @@ fn change_head(head: &mut BlockHead, random: &mut Random) {
     }
 }
 
-/// Records are changed, or come twice, not at all, in another order, or from another block.
+/// Changes, repeats, drops or reorders records, or takes them from another block.
 fn records_changed(raw: &[u8], others: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     let mut records: Vec<Vec<u8>> = records(raw).into_iter().map(<[u8]>::to_vec).collect();
     let Some(at) = random.index(records.len()) else { return bytes_changed(raw) };
@@ -150,7 +150,7 @@ fn bytes_changed(bytes: &[u8]) -> Vec<u8> {
     changed
 }
 
-/// Each with its kind and length, as far as that makes sense.
+/// Each record with kind and length, as far as they can be parsed.
 fn records(raw: &[u8]) -> Vec<&[u8]> {
     let mut rest = raw;
     let mut records = Vec::new();
@@ -162,7 +162,7 @@ fn records(raw: &[u8]) -> Vec<&[u8]> {
     records
 }
 
-/// A variable-length number, and how long it is.
+/// A variable-length number, and its size.
 fn length(bytes: &[u8]) -> Option<(usize, usize)> {
     let end = bytes.iter().take(3).position(|byte| byte & 0x80 == 0)?;
     let number = bytes[..=end].iter().rev().fold(0, |number, byte| number << 7 | usize::from(byte & 0x7f));
@@ -186,7 +186,7 @@ fn record(kind: u8, body: &[u8]) -> Vec<u8> {
     record
 }
 
-/// The same numbers for the same seed (xorshift64*).
+/// A reproducible generator (xorshift64*).
 struct Random(u64);
 
 impl Random {
@@ -197,7 +197,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Less than `end`, which is not 0.
+    /// A number below `end`, which is not 0.
     fn below(&mut self, end: usize) -> usize {
         (self.number() >> 33) as usize % end
     }

@@ -1,4 +1,4 @@
-//! What the running kernel can do and this process may, where a test depends on it.
+//! Requirements of tests: what the running kernel supports, and what this process may do.
 
 use std::fs;
 
@@ -8,10 +8,10 @@ use serde_json::Value;
 use crate::attempt::skip;
 use crate::program::run;
 
-/// The first version on which a tracing program can ask for a socket's cookie, by which all is told apart.
+/// The first version in which a tracing program can read a socket's cookie, by which tcptrace identifies sockets.
 const COOKIES: (u32, u32) = (5, 12);
 
-/// Whether root runs this.
+/// Whether root runs this process.
 pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
@@ -30,8 +30,8 @@ pub fn kernel() -> (u32, u32) {
     (numbers.next().expect("a version"), numbers.next().expect("a version"))
 }
 
-/// Skips the calling test on a kernel that is too old for more than changes of state. On any other a tracer that sees no
-/// more is a bug.
+/// Skips the calling test on a kernel that is too old for anything but changes of state. On newer kernels, a tracer
+/// that sees no more has a bug.
 pub(crate) fn expect_whole_picture() {
     if kernel() >= COOKIES {
         return;

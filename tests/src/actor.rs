@@ -14,17 +14,17 @@ use nix::sys::signal::Signal;
 
 use crate::process::spawn;
 
-/// No test hangs on an actor longer than this.
+/// Time limit for waiting for an actor.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A process that plays a part. It is killed on drop.
+/// A process that plays a part, and is killed on drop.
 pub struct Actor {
     process: Child,
     said: Receiver<String>,
 }
 
 impl Actor {
-    /// Starts one, in the caller's network namespace.
+    /// Starts an actor in the caller's network namespace.
     pub fn start(program: &str, name: impl AsRef<OsStr>, role: &[&str]) -> Self {
         let mut command = Command::new(program);
         command.arg(name).args(role).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -42,13 +42,13 @@ impl Actor {
         self.process.id()
     }
 
-    /// Waits for what it says next, in words.
+    /// Waits for its next line, split into words.
     pub fn says(&self) -> Vec<String> {
         let line = self.said.recv_timeout(PATIENCE).expect("an actor that says something");
         line.split(' ').map(str::to_owned).collect()
     }
 
-    /// Waits for what it says next, which is that it did this, and returns what follows.
+    /// Waits for its next line, which must report this action, and returns the rest.
     #[track_caller]
     pub fn did(&self, what: &str) -> Vec<String> {
         let mut words = self.says();
@@ -56,25 +56,25 @@ impl Actor {
         words.split_off(1)
     }
 
-    /// The same, where an address follows, which is the last word.
+    /// The same, and returns the last word as an address.
     #[track_caller]
     pub fn did_at(&self, what: &str) -> SocketAddr {
         let words = self.did(what);
         words.last().expect("an address").parse().expect("an address")
     }
 
-    /// Gives it its cue.
+    /// Gives it a cue.
     pub fn cue(&mut self) {
         self.process.stdin.as_mut().expect("a pipe").write_all(b"\n").expect("give a cue");
     }
 
-    /// Gives it its last cue, and waits for its end.
+    /// Gives it its last cue, and waits until it ends.
     pub fn finish(mut self) {
         let status = self.process.wait().expect("wait for an actor");
         assert!(status.success(), "an actor failed: {status}");
     }
 
-    /// Kills it, and waits for its end.
+    /// Kills it, and waits until it has ended.
     pub fn kill(&mut self) {
         self.process.kill().expect("kill an actor");
         self.process.wait().expect("wait for an actor");
@@ -83,7 +83,7 @@ impl Actor {
 
 impl Drop for Actor {
     fn drop(&mut self) {
-        // It does not matter whether it has ended.
+        // It may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,8 +1,8 @@
-//! One attempt at a test: it passes, it fails, or it is skipped for a reason that it finds out by itself.
+//! One attempt at a test: it passes, fails, or is skipped for a reason that it finds out itself.
 //!
-//! The standard harness has no third end for a test that runs: it prints "ok" for a skipped one. So the `#[test]` of this
-//! crate says on stderr which test is skipped and why, and writes every attempt down: a line of JSON when it begins and
-//! one when it ends, in the file that `TCPTRACE_TEST_RECORD` names.
+//! The standard harness prints "ok" for a test that finds out at run time that it must be skipped. So the `#[test]` of
+//! this crate prints on stderr which test is skipped and why. It also records every attempt: a line of JSON when it
+//! begins and one when it ends, in the file that `TCPTRACE_TEST_RECORD` names.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -14,23 +14,23 @@ use std::sync::Once;
 
 use serde_json::json;
 
-/// Names the file that attempts are written to the end of.
+/// Environment variable with the file to which attempts are appended.
 const RECORD: &str = "TCPTRACE_TEST_RECORD";
 
-/// What ends a test that is skipped: the reason.
+/// The panic payload of a skipped test: the reason.
 struct Skip(String);
 
 thread_local! {
-    /// Where this thread has panicked last, and with which message.
+    /// Location and message of this thread's last panic.
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Ends the test that calls it, which cannot be made here for this reason.
+/// Ends the calling test, which cannot run here for this reason.
 pub fn skip(why: impl Into<String>) -> ! {
     resume_unwind(Box::new(Skip(why.into())))
 }
 
-/// Makes a test; this is what `#[test]` does.
+/// Runs a test; `#[test]` calls this.
 pub fn attempt(test: &str, body: impl FnOnce()) {
     note_panics();
     write_down(test, "begun", None);
@@ -62,17 +62,17 @@ fn note_panics() {
     });
 }
 
-/// Past what the harness captures of a test that does well.
+/// Prints past the harness, which captures the output of a test that passes.
 fn say_skipped(test: &str, why: &str) {
     let line = format!("skipped {test}: {why}\n");
-    // Without a stderr, there is nobody to tell.
+    // Without a stderr, the message is lost.
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
 fn write_down(test: &str, outcome: &str, why: Option<&str>) {
     let Some(path) = env::var_os(RECORD) else { return };
     let line = format!("{}\n", json!({"outcome": outcome, "test": test, "why": why}));
-    // In one piece: other tests, and other programs, write to the same file.
+    // In one write: other tests and other programs append to the same file.
     let file = OpenOptions::new().create(true).append(true).open(path);
     file.and_then(|mut file| file.write_all(line.as_bytes())).expect("write down how a test went");
 }

@@ -1,4 +1,4 @@
-//! How long a TIME_WAIT really lasted, by the kernel's own tables.
+//! Measures how long a TIME_WAIT really lasts, from the kernel's own tables.
 
 use std::fs;
 use std::ops::RangeInclusive;
@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 
 use crate::Namespace;
 
-/// How often it looks.
+/// Interval of polling.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// When it gives up.
+/// Time limit.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// Watches one TIME_WAIT come and go, independently of any tracer.
+/// Watches one TIME_WAIT begin and end, independently of any tracer.
 pub struct TimeWaitClock(JoinHandle<RangeInclusive<Duration>>);
 
 impl TimeWaitClock {
-    /// Watches the namespace's count of mini-sockets, where the only one is never a FIN_WAIT2. Costs nothing.
+    /// Watches the namespace's count of mini-sockets, for a namespace whose only mini-socket is never in FIN_WAIT2.
+    /// Cheap.
     pub fn start(_: &Namespace) -> Self {
         Self::watch(|| {
             let text = fs::read_to_string("/proc/thread-self/net/sockstat").expect("read the socket counts");
@@ -25,8 +26,8 @@ impl TimeWaitClock {
         })
     }
 
-    /// Watches the namespace's socket table for a TIME_WAIT with that local port. Costs a walk through the kernel's
-    /// socket table each time.
+    /// Watches the namespace's socket table for a TIME_WAIT with that local port. Each look walks the kernel's socket
+    /// table.
     pub fn of_port(_: &Namespace, port: u16) -> Self {
         let local = format!(":{port:04X} ");
         Self::watch(move || {
@@ -35,13 +36,13 @@ impl TimeWaitClock {
         })
     }
 
-    /// The thread is born in the namespace of the thread that calls this.
+    /// The thread starts in the caller's network namespace.
     fn watch(is_there: impl Fn() -> bool + Send + 'static) -> Self {
         let started = Instant::now();
         Self(thread::spawn(move || measure(&is_there, started)))
     }
 
-    /// Between what bounds its length must lie.
+    /// Lower and upper bound of the TIME_WAIT's duration.
     pub fn length(self) -> RangeInclusive<Duration> {
         self.0.join().expect("watch a TIME_WAIT")
     }
@@ -56,7 +57,7 @@ fn measure(is_there: &dyn Fn() -> bool, started: Instant) -> RangeInclusive<Dura
     shortest..=longest
 }
 
-/// When the last look that still found it so began, and when the first one that did not was done.
+/// When the last look that found it began, and when the first look that did not find it was done.
 struct Change {
     last_begun: Instant,
     other_done: Instant,

@@ -1,4 +1,4 @@
-//! Disturbances: packets that vanish, and packets that nobody sent.
+//! Disturbances: dropped packets and forged packets.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{End, Namespace};
 
-/// Injected packets carry this time to live, and no rule drops them.
+/// Forged packets carry this time to live, and no rule drops them.
 const INJECTED_TTL: u8 = 77;
 
 /// FIN, as a flag of [`inject`].
@@ -22,12 +22,12 @@ pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
 
 impl Namespace {
-    /// From now on, what arrives and matches this nft expression vanishes. The sender does not notice. IPv4 only.
+    /// From now on, drops incoming packets that match this nft expression. The sender does not notice. IPv4 only.
     pub fn drop_arriving(&self, expression: &str) {
         self.treat_arriving(expression, "drop");
     }
 
-    /// From now on, what arrives and matches this nft expression meets this verdict. IPv4 only.
+    /// From now on, applies this verdict to incoming packets that match this nft expression. IPv4 only.
     pub fn treat_arriving(&self, expression: &str, verdict: &str) {
         let rule = format!("ip ttl != {INJECTED_TTL} {expression} {verdict}");
         self.run(
@@ -36,14 +36,14 @@ impl Namespace {
         );
     }
 
-    /// Everything arrives again.
+    /// Removes all rules.
     pub fn heal(&self) {
         self.run("nft", &["delete table inet faults"]);
     }
 }
 
 sockopt_impl!(
-    /// Which queue [`QueueSeq`] is about.
+    /// The queue for [`QueueSeq`].
     RepairQueue, Both, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, u32
 );
 sockopt_impl!(
@@ -51,17 +51,17 @@ sockopt_impl!(
     QueueSeq, Both, libc::IPPROTO_TCP, libc::TCP_QUEUE_SEQ, u32
 );
 
-/// Where an end's two directions are.
+/// The sequence numbers of both directions of an end.
 #[derive(Clone, Copy, Debug)]
 pub struct Sequence {
-    /// The number of the next byte that it sends.
+    /// The number of the next byte to send.
     pub sends: u32,
-    /// The number of the next byte that it expects.
+    /// The number of the next expected byte.
     pub expects: u32,
 }
 
 impl End {
-    /// Its sequence numbers, which only an established connection tells.
+    /// Its sequence numbers; only an established connection has them.
     pub fn sequence(&self) -> Sequence {
         const RECEIVE_QUEUE: u32 = 1;
         const SEND_QUEUE: u32 = 2;
@@ -78,7 +78,7 @@ impl End {
     }
 }
 
-/// Sends a segment without data in the name of `from` to `to`. IPv4 only.
+/// Forges a segment without data from `from` to `to`. IPv4 only.
 pub fn inject(from: SocketAddr, to: SocketAddr, sequence: u32, acknowledged: u32, flags: u8) {
     let (SocketAddr::V4(from), SocketAddr::V4(to)) = (from, to) else { panic!("{from} > {to} is not IPv4") };
     let mut segment = [&from.port().to_be_bytes()[..], &to.port().to_be_bytes()].concat();

@@ -1,13 +1,13 @@
-//! What the whole-program tests stand on.
+//! Helpers for end-to-end tests.
 //!
-//! A test enters a [`Namespace`] of its own, makes connections there with [`sockets`], disturbs them with [`faults`], and
-//! then asks what the real binary reported: a [`Life`] is one connection as `tcptrace watch` and `tcptrace connections`
-//! told it. One [`Tracer`] of each kind serves all tests of a process, which run at the same time. Where it matters whose
-//! a connection is, an [`Actor`] makes it: a process of its own.
+//! A test enters a [`Namespace`] of its own, makes connections there with [`sockets`], disturbs them with [`faults`],
+//! and checks what the real binary reported: a [`Life`] has the rows of one connection from `tcptrace watch` and
+//! `tcptrace connections`. One [`Tracer`] of each kind serves all tests of a process, which run at the same time. Tests
+//! of owners make connections with an [`Actor`], which is a process of its own.
 //!
-//! [`test`] takes the place of the standard `#[test]`: such a test can be skipped by [`attempt::skip`], from anywhere.
+//! [`test`] replaces the standard `#[test]`: [`attempt::skip`] can skip such a test from anywhere.
 //!
-//! A test waits for events, never for a guessed time. Where it sleeps, the sleep is the length that is to be measured.
+//! A test waits for events, never for a guessed time. Where it sleeps, the sleep is the duration to be measured.
 #![expect(clippy::panic, reason = "a panic is how a test fails")]
 
 pub mod ability;

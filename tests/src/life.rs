@@ -1,4 +1,4 @@
-//! One connection, as the program told it.
+//! The rows of one connection.
 
 use std::net::SocketAddr;
 use std::ops::RangeBounds;
@@ -11,13 +11,13 @@ use crate::attempt::skip;
 use crate::tracer::brief;
 use crate::{End, Namespace, TimeWaitClock, Tracer, Witness};
 
-/// What may lie between the same event in two running tracers, and between an event and the test that caused it.
+/// Tolerance between the times of an event in two running tracers, and between an event and the test's action.
 const SLACK: Duration = Duration::from_millis(100);
 
-/// `TCP_TIMEWAIT_LEN` is 60 s; the timer wheel only rounds up, by a granularity that depends on CONFIG_HZ.
+/// `TCP_TIMEWAIT_LEN` is 60 s; the timer wheel rounds up by a granularity that depends on CONFIG_HZ.
 const TIME_WAIT: std::ops::Range<Duration> = Duration::from_millis(59_900)..Duration::from_secs(65);
 
-/// One connection as `watch` and `connections` told it, already checked for what is true of every connection.
+/// The rows of one connection from `watch` and `connections`, after the checks that hold for every connection.
 #[derive(Debug)]
 pub struct Life {
     /// The row of `connections`.
@@ -27,12 +27,12 @@ pub struct Life {
 }
 
 impl Namespace {
-    /// Waits until both shared tracers have told this connection to its end.
+    /// Waits until both shared tracers have reported the end of this connection.
     pub fn life(&self, end: &End) -> Life {
         self.lives(end, 1).remove(0)
     }
 
-    /// The same, for one that was not made by this process.
+    /// The same for a connection that another process made.
     pub fn foreign_life(&self, end: &End) -> Life {
         Life::find(self, end, 1).remove(0)
     }
@@ -46,7 +46,7 @@ impl Namespace {
         lives
     }
 
-    /// Waits for a row of the shared `watch` about a connection to there, whatever its local port is.
+    /// Waits for a row of the shared `watch` about a connection to this address, from any local port.
     pub fn transition_to(&self, remote: SocketAddr, old: &str, new: &str) -> Value {
         let what = format!("{old} > {new} of a connection to {remote}");
         let wanted = |row: &Value| row["remote"] == remote.to_string() && row["old"] == old && row["new"] == new;
@@ -59,7 +59,7 @@ impl Namespace {
         Tracer::watch().row(self, &what, |row| self.is_about(row, end) && row["old"] == old && row["new"] == new)
     }
 
-    /// What the shared `watch` and `connections` told of this namespace so far.
+    /// The rows of this namespace from the shared `watch` and `connections` so far.
     pub fn told(&self) -> [Vec<Value>; 2] {
         [Tracer::watch(), Tracer::connections()]
             .map(|tracer| tracer.rows_now(self).into_iter().filter(|row| self.is_new(row)).collect())
@@ -101,13 +101,13 @@ impl Life {
         life
     }
 
-    /// The states that it went through, by the transitions.
+    /// The states that it went through, according to the transitions.
     pub fn path(&self) -> String {
         let first = self.transitions[0]["old"].as_str().expect("a state").to_owned();
         self.transitions.iter().fold(first, |path, row| path + " " + row["new"].as_str().expect("a state"))
     }
 
-    /// It was opened as usual, and then went through these states.
+    /// Checks that it was opened as usual, and then went through these states.
     #[track_caller]
     pub fn went(&self, states: &str) -> &Self {
         let opening = match self.connection["side"].as_str() {
@@ -118,14 +118,14 @@ impl Life {
         self.went_all(&format!("{opening} {states}"))
     }
 
-    /// It went through exactly these states.
+    /// Checks that it went through exactly these states.
     #[track_caller]
     pub fn went_all(&self, states: &str) -> &Self {
         assert_eq!(self.path(), states, "{self}");
         self
     }
 
-    /// The row of `connections` has these fields, among others.
+    /// Checks that the row of `connections` has these fields, among others.
     #[track_caller]
     pub fn has(&self, fields: Value) -> &Self {
         let Value::Object(fields) = fields else { panic!("fields, not {fields}") };
@@ -135,7 +135,7 @@ impl Life {
         self
     }
 
-    /// It closed so, by both rows.
+    /// Checks the closer in the rows of both commands.
     #[track_caller]
     pub fn ended(&self, closer: &str, end: &str) -> &Self {
         let last = self.last();
@@ -150,13 +150,13 @@ impl Life {
         self
     }
 
-    /// This process owned it, known from there, in every row from the first that could tell.
+    /// Checks that this process owned it, with this source, in every row from the first that could know.
     #[track_caller]
     pub fn ours_by(&self, source: &str) -> &Self {
         self.owned_by(source, std::process::id())
     }
 
-    /// That process owned it, known from there, in every row from the first that could tell.
+    /// Checks that that process owned it, with this source, in every row from the first that could know.
     #[track_caller]
     pub fn owned_by(&self, source: &str, pid: u32) -> &Self {
         for row in self.transitions.iter().skip_while(|row| row["pid"].is_null()).chain([&self.connection]) {
@@ -166,7 +166,7 @@ impl Life {
         self
     }
 
-    /// That process closed it, in the last row of both.
+    /// Checks that that process closed it, in the last row of both commands.
     #[track_caller]
     pub fn closed_by(&self, pid: u32, name: &str) -> &Self {
         for row in [self.last(), &self.connection] {
@@ -175,7 +175,7 @@ impl Life {
         self
     }
 
-    /// It stayed in a state for that long, by both rows, which saw all of it.
+    /// Checks that it stayed in a state for that long, in the rows of both commands, without lower bounds.
     #[track_caller]
     pub fn held(&self, state: &str, length: impl RangeBounds<Duration> + std::fmt::Debug) -> &Self {
         let row = self.leaving(state);
@@ -186,20 +186,20 @@ impl Life {
         self
     }
 
-    /// Nobody held the socket when it left this state.
+    /// Checks that the socket was an orphan when it left this state.
     #[track_caller]
     pub fn was_orphan_in(&self, state: &str) -> &Self {
         assert_eq!(self.leaving(state)["orphan"], true, "{self}");
         self
     }
 
-    /// Its TIME_WAIT ran to its end.
+    /// Checks that its TIME_WAIT expired.
     #[track_caller]
     pub fn expired(&self) -> &Self {
         self.has(serde_json::json!({"time_wait_end": "expired"})).held("TIME_WAIT", TIME_WAIT)
     }
 
-    /// Its TIME_WAIT ran to its end, for as long as the kernel's tables showed it.
+    /// Checks that its TIME_WAIT expired, after as long as the kernel's tables showed it.
     #[track_caller]
     pub fn waited_out(&self, clock: TimeWaitClock) -> &Self {
         let length = clock.length();
@@ -212,7 +212,7 @@ impl Life {
         self.transitions.last().expect("a transition")
     }
 
-    /// The transition that left this state.
+    /// The transition out of this state.
     #[track_caller]
     pub fn leaving(&self, state: &str) -> &Value {
         let row = self.transitions.iter().find(|row| row["old"] == state);
@@ -227,7 +227,7 @@ impl Life {
         }
     }
 
-    /// What is true of every connection whose whole life was seen.
+    /// Checks what is true of every connection that was seen from its beginning to its end.
     fn assert_consistent(&self) {
         self.expect_visible_turn();
         let complaints = Tracer::connections().complaints();
@@ -251,16 +251,16 @@ impl Life {
         assert!(unread <= received, "unread bytes that were never received: {self}");
     }
 
-    /// Skips a test that meets what `tcptrace check` says is missing before 6.11.
+    /// Skips a test that depends on a feature that `tcptrace check` lists as missing before 6.11.
     fn expect_visible_turn(&self) {
         let last = self.last();
         let is_unseen = last["old"] == "TIME_WAIT" && last["orphan"] == true && last["held_at_least"] == true;
         if is_unseen && kernel() < (6, 11) {
-            skip("this kernel does not tell when an orphan's FIN_WAIT2 turns into TIME_WAIT");
+            skip("this kernel does not report when an orphan's FIN_WAIT2 turns into TIME_WAIT");
         }
     }
 
-    /// Whoever else saw its mini-socket end says the same about when.
+    /// Checks the end of its mini-socket against the witness.
     fn assert_confirmed(&self) {
         let Ok(witness) = Witness::get() else { return };
         let time = |row: &Value| Duration::from_nanos(row["boot_ns"].as_u64().expect("a time"));
@@ -277,7 +277,7 @@ impl Life {
         }
     }
 
-    /// `states` of `connections` says what the transitions of `watch` say.
+    /// Checks that `states` of `connections` agrees with the transitions of `watch`.
     fn assert_states_agree(&self) {
         let stays = self.connection["states"].as_array().expect("states");
         let left = &self.transitions[1..];
@@ -296,7 +296,7 @@ impl Life {
     }
 }
 
-/// Whether a life ended with this transition when `connections` says that the connection ended.
+/// Whether a life ended with this transition, when `connections` reports that the connection ended.
 fn ended_at(last: Option<&Value>, connection: &Value) -> bool {
     let time = |row: &Value| Duration::from_nanos(row["boot_ns"].as_u64().expect("a time"));
     let is_same = |row: &Value| row["new"] == "CLOSED" && row["local"] == connection["local"];

@@ -14,43 +14,43 @@ use nix::time::{ClockId, clock_gettime};
 use crate::process::{self, output};
 use crate::{Tracer, Witness, ability};
 
-/// The namespace that this process was started in.
+/// The namespace in which this process was started.
 static HOME: LazyLock<File> = LazyLock::new(current);
 
-/// Those that the shared tracers watch for tests, by inode number, and since when.
+/// The namespaces that the shared tracers watch for tests, by inode number, and since when.
 static OURS: Mutex<BTreeMap<u64, u64>> = Mutex::new(BTreeMap::new());
 
 fn current() -> File {
     File::open("/proc/thread-self/ns/net").expect("open this thread's network namespace")
 }
 
-/// Notes where the process was started, before any thread leaves it.
+/// Records the namespace of the process, before any thread leaves it.
 pub(crate) fn remember_home() {
     LazyLock::force(&HOME);
 }
 
-/// Brings the calling thread back to where the process was started.
+/// Moves the calling thread back to the namespace of the process.
 pub(crate) fn go_home() {
     setns(HOME.as_fd(), CloneFlags::CLONE_NEWNET).expect("enter the network namespace that the tests started in");
 }
 
-/// A new network namespace with the calling thread in it, and its loopback up. The thread goes home on drop, and the
-/// kernel takes the namespace apart when nothing is left in it.
+/// A new network namespace with the calling thread in it, and with its loopback up. On drop, the thread goes back, and
+/// the kernel destroys the namespace once it is empty.
 pub struct Namespace {
     inode: u64,
     since_ns: u64,
-    /// It belongs to the thread that is in it.
+    /// Not `Send`: it belongs to its thread.
     not_send: PhantomData<*const ()>,
 }
 
 impl Namespace {
-    /// Enters a new one, which the shared tracers already watch.
+    /// Enters a new namespace that the shared tracers already watch.
     pub fn enter() -> Self {
         process::prepare();
         ability::need_root();
         ability::expect_whole_picture();
         Tracer::start_shared();
-        // It sees what happens from now on, if there can be one.
+        // Starts the witness before anything happens, if there can be one.
         let _witness = Witness::get();
         let net = Self::enter_unwatched();
         Tracer::forget(net.inode);
@@ -58,7 +58,7 @@ impl Namespace {
         net
     }
 
-    /// Enters a new one, without the shared tracers.
+    /// Enters a new namespace without the shared tracers.
     pub fn enter_unwatched() -> Self {
         process::prepare();
         ability::need_root();
@@ -69,27 +69,28 @@ impl Namespace {
         net
     }
 
-    /// Whether a namespace was made by a test of this process that has the shared tracers watch it, and before that time.
+    /// Whether a test of this process made the namespace for the shared tracers before that time.
     pub(crate) fn is_ours(inode: u64, boot_ns: u64) -> bool {
         OURS.lock().expect("no panic with it").get(&inode).is_some_and(|since_ns| boot_ns >= *since_ns)
     }
 
-    /// Its inode number, by which rows name it.
+    /// Its inode number, which rows contain.
     pub fn inode(&self) -> u64 {
         self.inode
     }
 
-    /// When it was made, in ns of `CLOCK_BOOTTIME`. Inode numbers are used again: older rows are about another one.
+    /// When it was made, in ns of `CLOCK_BOOTTIME`. The kernel reuses inode numbers: older rows are about another
+    /// namespace.
     pub fn since_ns(&self) -> u64 {
         self.since_ns
     }
 
-    /// Goes home early. The namespace dies when nothing is left in it, and can still be asked about.
+    /// Goes back early. The namespace ends when it is empty, and its number can still be used for checks.
     pub fn leave(&self) {
         go_home();
     }
 
-    /// Sets `/proc/sys/net/<name>`, which is this namespace's.
+    /// Sets `/proc/sys/net/<name>` of this namespace.
     pub fn sysctl(&self, name: &str, value: &str) {
         let path = format!("/proc/sys/net/{name}");
         fs::write(&path, value).unwrap_or_else(|error| panic!("write {value} to {path}: {error}"));
@@ -120,13 +121,13 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Its number may become that of one that is not watched.
+        // A later namespace that is not watched may reuse its number.
         OURS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.inode);
         go_home();
     }
 }
 
-/// Now, as rows tell time: ns of `CLOCK_BOOTTIME`.
+/// Now, in the unit of rows: ns of `CLOCK_BOOTTIME`.
 pub fn boot_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("read CLOCK_BOOTTIME");
     u64::try_from(now.tv_sec()).expect("after boot") * 1_000_000_000 + u64::try_from(now.tv_nsec()).expect("positive")

@@ -1,4 +1,4 @@
-//! The programs of the kernel side, some of which do nothing: as where the kernel runs none for a while.
+//! The eBPF object with programs that do nothing, to simulate a kernel that does not run them for a while.
 
 use std::fs;
 use std::ops::Range;
@@ -9,12 +9,12 @@ const ZERO: u64 = 0xb7;
 const EXIT: u64 = 0x95;
 /// `if r0 == 0 goto +N`, without N.
 const IF_ZERO: u64 = 0x15;
-/// Two instructions long.
+/// An instruction of double length.
 const LOAD_ADDRESS: u64 = 0x18;
 
 const INSTRUCTION: usize = 8;
 
-/// Writes the object of the kernel side to a file, with programs at once at their end that are in these sections.
+/// Writes the eBPF object to a file, with the programs of these sections replaced by ones that return at once.
 pub fn write_with_idle(sections: &[&str], to: &Path) {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tcptrace/bpf/tcptrace.bpf.o");
     let mut object = fs::read(&built).expect("the object of the kernel side");
@@ -26,10 +26,10 @@ pub fn write_with_idle(sections: &[&str], to: &Path) {
     fs::write(to, object).expect("write an object");
 }
 
-/// The verifier wants every instruction to be reachable, if only by a branch that is never taken.
+/// The verifier requires every instruction to be reachable, if only by a branch that is never taken.
 fn idle(program: &mut [u8]) {
     let instruction = |at: usize| number(program, at * INSTRUCTION, INSTRUCTION);
-    // What loads an address is relocated, and stays: it does nothing.
+    // Instructions that load an address are relocated, so they stay; they have no effect.
     let mut branch = 1;
     while instruction(branch) & 0xff == LOAD_ADDRESS {
         branch += 2;

@@ -1,7 +1,7 @@
-//! Starting processes and closing sockets, which do not mix.
+//! Starts processes and closes sockets without mixing the two.
 //!
-//! Between fork and exec, a child has a copy of every descriptor of its parent. Were a socket closed in that moment, the
-//! child's copy would be the last one: it would be the child that closes the connection, and later.
+//! Between fork and exec, a child has a copy of every descriptor of its parent. If a socket were closed at that moment,
+//! the child's copy would be the last one: the child would close the connection, and later.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,7 +20,7 @@ use crate::namespace::remember_home;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// Takes work to a thread whose table of descriptors is its own, and empty of sockets.
+/// Passes work to a thread with a descriptor table of its own, which has no sockets.
 static ASIDE: LazyLock<Mutex<Sender<Work>>> = LazyLock::new(|| {
     remember_home();
     let (sender, receiver) = channel();
@@ -30,36 +30,36 @@ static ASIDE: LazyLock<Mutex<Sender<Work>>> = LazyLock::new(|| {
     Mutex::new(sender)
 });
 
-/// Locked for writing while a process is started that is to inherit a socket, for reading while a socket is closed.
+/// Locked for writing while a process that inherits a socket starts, for reading while a socket is closed.
 static STARTING: RwLock<()> = RwLock::new(());
 
 fn work_aside(work: &Receiver<Work>, ready: &Sender<()>) {
     unshare(CloneFlags::CLONE_FILES).expect("have a table of descriptors of its own");
-    ready.send(()).expect("somebody who waits");
+    ready.send(()).expect("a waiting caller");
     for task in work {
-        // It shares this thread's descriptors, not the tests'.
+        // The new thread shares the descriptors of this one, not those of the tests.
         thread::spawn(task);
     }
 }
 
-/// Prepares for [`aside`], before there is any socket.
+/// Prepares for [`aside`], before any socket exists.
 pub(crate) fn prepare() {
     LazyLock::force(&ASIDE);
 }
 
-/// Does something in the caller's network namespace, in a thread that has none of the tests' descriptors.
+/// Runs something in the caller's network namespace, in a thread without the tests' descriptors.
 pub fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
     let (sender, result) = channel();
     let (entered, has_entered) = channel();
     let caller = format!("/proc/self/task/{}/ns/net", gettid());
     let work = move || {
-        // Others than root have not left the one that they were started in.
+        // Without root, no thread has left the first namespace.
         if is_root() {
             let net = File::open(&caller).expect("open the caller's network namespace");
             setns(net.as_fd(), CloneFlags::CLONE_NEWNET).expect("enter the caller's network namespace");
         }
         entered.send(()).expect("a caller that waits");
-        // Nobody minds when the caller no longer waits.
+        // The caller may no longer wait.
         let _unheard = sender.send(work());
     };
     ASIDE.lock().unwrap_or_else(PoisonError::into_inner).send(Box::new(work)).expect("a thread that works");
@@ -75,8 +75,8 @@ pub fn output(mut command: Command) -> Output {
     result.unwrap_or_else(|error| panic!("run {said}: {error}"))
 }
 
-/// Starts a process that may inherit a socket, and returns when it has what it was given only, and this process has it
-/// no more.
+/// Starts a process that may inherit a socket. Returns when it has only the descriptors meant for it, and this process
+/// no longer has that socket.
 pub fn spawn(command: &mut Command) -> Child {
     let _no_close = STARTING.write().unwrap_or_else(PoisonError::into_inner);
     let child = command.spawn().unwrap_or_else(|error| panic!("run {command:?}: {error}"));
@@ -85,8 +85,8 @@ pub fn spawn(command: &mut Command) -> Child {
     child
 }
 
-/// The parent of a process goes on before the kernel has closed what the child does not keep (`begin_new_exec` in
-/// fs/exec.c, `____fput` as task work): that is done when the child waits in another system call, or has ended.
+/// The parent continues before the kernel has closed what the child does not keep (`begin_new_exec` in fs/exec.c,
+/// `____fput` as task work). That is done when the child waits in another system call, or has ended.
 fn wait_for_exec(pid: u32) {
     let path = format!("/proc/{pid}/syscall");
     let exec = libc::SYS_execve.to_string();
@@ -100,7 +100,7 @@ fn wait_for_exec(pid: u32) {
     }
 }
 
-/// Closes a socket. No other process has it, unless it was given one.
+/// Closes a socket. No other process has it, unless it was passed on.
 pub fn close(socket: impl Into<OwnedFd>) {
     let _no_fork = STARTING.read().unwrap_or_else(PoisonError::into_inner);
     drop(socket.into());

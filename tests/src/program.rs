@@ -1,4 +1,4 @@
-//! The program under test, and what a run of it leaves behind.
+//! The program under test, and the result of a run.
 
 use std::env;
 use std::os::unix::process::ExitStatusExt;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::process::output;
 
-/// What a `tcptrace` left behind.
+/// The result of a run of `tcptrace`.
 pub struct Finished {
     /// Its exit status.
     pub status: ExitStatus,
@@ -40,14 +40,14 @@ impl Finished {
         std::str::from_utf8(&self.stdout).expect("UTF-8 on stdout")
     }
 
-    /// Its rows of JSON, without the last one that sums up.
+    /// Its rows of JSON without the summary row.
     pub fn rows(&self) -> Vec<Value> {
         let mut rows = self.all_rows();
         rows.pop_if(|row| row["event"] == "summary");
         rows
     }
 
-    /// The last row of JSON, which sums up; fails when there is none.
+    /// The summary row; fails if there is none.
     pub fn summary(&self) -> Value {
         let last = self.all_rows().pop().filter(|row| row["event"] == "summary");
         last.unwrap_or_else(|| panic!("no summary\n{}", self.stderr))
@@ -57,15 +57,15 @@ impl Finished {
         self.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
-    /// Its exit code; fails when a signal ended it.
+    /// Its exit code; fails if a signal ended it.
     pub fn code(&self) -> i32 {
         let signal = self.status.signal();
         self.status.code().unwrap_or_else(|| panic!("ended by signal {signal:?}\n{}", self.stderr))
     }
 }
 
-/// A copy of the program that everybody may run. Another process makes it: a descriptor that can write to it must not be
-/// inherited by a process that another test is just starting, or it could not be run.
+/// A copy of the program that every user may run. Another process makes it: if a process that another test is starting
+/// inherited a descriptor for writing, the copy could not be executed.
 pub fn copy_for_everybody(name: &str) -> PathBuf {
     let copy = env::temp_dir().join(format!("tcptrace-{name}-{}", std::process::id()));
     let mut command = Command::new("install");
@@ -75,7 +75,7 @@ pub fn copy_for_everybody(name: &str) -> PathBuf {
     copy
 }
 
-/// The program under test: `TCPTRACE_BIN`, or what cargo builds in the profile of this test.
+/// The program under test: `TCPTRACE_BIN`, otherwise the one that Cargo built in the profile of this test.
 pub fn binary() -> &'static PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| env::var_os("TCPTRACE_BIN").map_or_else(build, PathBuf::from))

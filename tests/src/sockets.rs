@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::process::close;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-/// No test hangs on a socket longer than this.
+/// Time limit for waiting on a socket.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One end of a connection. Its addresses outlive its socket.
@@ -53,12 +53,12 @@ impl Deref for End {
 }
 
 impl End {
-    /// An end whose socket is gone, or was never this process's.
+    /// An end whose socket is closed, or belongs to another process.
     pub fn named(local: SocketAddr, remote: SocketAddr) -> Self {
         Self { socket: None, local, remote }
     }
 
-    /// The same end without its socket, to ask about it later.
+    /// The same end without its socket, for checks after the close.
     pub fn name(&self) -> Self {
         Self::named(self.local, self.remote)
     }
@@ -75,7 +75,7 @@ impl End {
         close(socket);
     }
 
-    /// Gives the socket away.
+    /// Passes the socket on.
     pub fn take(&mut self) -> TcpStream {
         self.socket.take().expect("an open socket")
     }
@@ -95,13 +95,13 @@ impl End {
         (&**self).read_exact(&mut vec![0; bytes]).expect("receive");
     }
 
-    /// Waits for the peer's FIN, with nothing before it.
+    /// Waits for the peer's FIN, without data before it.
     pub fn receive_end(&self) {
         let rest = (&**self).read_to_end(&mut Vec::new()).expect("receive the end");
         assert_eq!(rest, 0, "bytes before the end");
     }
 
-    /// Waits until data is there, and leaves it.
+    /// Waits until data can be read, and does not read it.
     pub fn leave_unread(&self) {
         assert_ne!(self.peek(&mut [0]).expect("wait for data"), 0);
     }
@@ -124,7 +124,7 @@ pub fn listen(address: &str) -> TcpListener {
     TcpListener::bind((address, 0)).expect("listen")
 }
 
-/// The same, with room for so many connections that nobody has accepted.
+/// The same with a backlog of this length.
 pub fn listen_with(address: &str, backlog: usize) -> TcpListener {
     let listener = socket();
     let address = SocketAddr::new(address.parse().expect("an address"), 0);
@@ -133,7 +133,7 @@ pub fn listen_with(address: &str, backlog: usize) -> TcpListener {
     listener.into()
 }
 
-/// Where a listener listens.
+/// The address of a listener.
 pub fn address(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().expect("a bound socket")
 }
@@ -167,7 +167,7 @@ pub fn bound_to(local: SocketAddr) -> Socket {
     socket
 }
 
-/// Starts to connect and does not wait: the end that will be, with its local port chosen.
+/// Starts to connect without waiting; returns the future end, with its local port.
 pub fn start_connecting(to: SocketAddr) -> (Socket, End) {
     let socket = socket();
     socket.set_nonblocking(true).expect("make it non-blocking");

@@ -1,4 +1,4 @@
-//! The real program, running, and what it printed so far.
+//! A running tcptrace, and its output so far.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -19,13 +19,13 @@ use crate::namespace::{Namespace, go_home};
 use crate::process::aside;
 use crate::program::{Finished, binary};
 
-/// How long a row may be waited for: a TIME_WAIT and something on top.
+/// Longest wait for a row: a TIME_WAIT and a margin.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// What `watch`, `connections` and `record` say on stderr when every probe is attached.
+/// The text on stderr of `watch`, `connections` and `record` when every probe is attached.
 const READY: &str = "tcptrace: ready";
 
-/// Where rows are kept that name no network namespace.
+/// Key of rows that name no network namespace.
 const NOWHERE: u64 = 0;
 
 static WATCH: LazyLock<Tracer> = LazyLock::new(|| Tracer::launch(&["watch", "--format", "json"], Keep::OurRows));
@@ -44,7 +44,7 @@ struct Feed {
     grown: Condvar,
 }
 
-/// What is kept of a tracer's stdout: one that runs for long also tells of everything else on this machine.
+/// The kept part of a tracer's stdout: a tracer that runs for long also reports everything else on this machine.
 #[derive(Clone, Copy, PartialEq)]
 enum Keep {
     Everything,
@@ -54,7 +54,7 @@ enum Keep {
 #[derive(Default)]
 struct Output {
     stdout: Vec<u8>,
-    /// By network namespace.
+    /// Rows by network namespace.
     rows: HashMap<u64, Vec<Value>>,
     stderr: String,
     status: Option<ExitStatus>,
@@ -71,25 +71,25 @@ impl Tracer {
         &CONNECTIONS
     }
 
-    /// Starts both shared tracers, before there is something to trace.
+    /// Starts both shared tracers, before there is anything to trace.
     pub fn start_shared() {
         Self::watch();
         Self::connections();
     }
 
-    /// Drops what the shared tracers told of an earlier namespace with the same number.
+    /// Drops the shared tracers' rows of an earlier namespace with the same number.
     pub(crate) fn forget(inode: u64) {
         for tracer in [&WATCH, &CONNECTIONS] {
             tracer.feed.lock().rows.remove(&inode);
         }
     }
 
-    /// Starts one, and waits until it is ready.
+    /// Starts a tracer, and waits until it is ready.
     pub fn start(args: &[&str]) -> Self {
         Self::launch(args, Keep::Everything)
     }
 
-    /// Starts one that does without BTF, with tracefs where it looks for it. It does not know of namespaces.
+    /// Starts a tracer without BTF, with tracefs mounted where it looks. It does not know namespaces.
     pub fn start_without_btf(args: &[&str]) -> Self {
         let mut command = Command::new("unshare");
         command.args([
@@ -109,7 +109,7 @@ impl Tracer {
         Self::wait_for(command, keep)
     }
 
-    /// Runs a command that starts one, and waits until that is ready.
+    /// Runs a command that starts a tracer, and waits until it is ready.
     pub fn follow(command: Command) -> Self {
         Self::wait_for(command, Keep::Everything)
     }
@@ -121,12 +121,12 @@ impl Tracer {
         tracer
     }
 
-    /// Starts one that reports about a namespace only, and waits until it is ready.
+    /// Starts a tracer that reports one namespace only, and waits until it is ready.
     pub fn start_in(net: &Namespace, args: &[&str]) -> Self {
         Self::start(&[args, &["--netns", &net.inode().to_string()]].concat())
     }
 
-    /// Starts one.
+    /// Starts a tracer.
     fn spawn(mut command: Command, keep: Keep) -> Self {
         ability::need_root();
         let feed = Arc::new(Feed::default());
@@ -135,7 +135,8 @@ impl Tracer {
         unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
         let (started, start) = channel();
         let reader = Arc::clone(&feed);
-        // The signal comes when the thread that started the process ends, so that thread stays until the process ends.
+        // The kernel sends the signal when the thread that started the process ends, so that thread waits for the
+        // process.
         drop(aside(move || {
             go_home();
             let mut child = command.spawn().expect("start tcptrace");
@@ -156,18 +157,18 @@ impl Tracer {
         self.rows(net, what, |rows| rows.iter().find(|row| wanted(row)).cloned())
     }
 
-    /// Waits until the rows about a namespace that came so far have something to find.
+    /// Waits until the rows of a namespace so far satisfy `find`.
     pub fn rows<T>(&self, net: &Namespace, what: &str, find: impl FnMut(&[Value]) -> Option<T>) -> T {
         self.find(net, find).unwrap_or_else(|vain| panic!("{vain} {what}; seen here:\n{}", self.told(net)))
     }
 
-    /// The rows about a namespace that came so far.
+    /// The rows of a namespace so far.
     pub fn rows_now(&self, net: &Namespace) -> Vec<Value> {
         self.feed.lock().rows_of(net).to_vec()
     }
 
     fn find<T>(&self, net: &Namespace, mut find: impl FnMut(&[Value]) -> Option<T>) -> Result<T, String> {
-        // Every row of every test wakes all that wait; most are about other namespaces.
+        // Every row of every test wakes all waiting threads; most rows are about other namespaces.
         let mut looked_at = None;
         self.wait(|output| {
             let rows = output.rows_of(net);
@@ -180,7 +181,7 @@ impl Tracer {
         self.rows_now(net).iter().fold(self.complaints(), |text, row| text + &brief(row) + "\n")
     }
 
-    /// Waits for a text on stdout, and returns everything up to then.
+    /// Waits for a text on stdout, and returns everything up to it.
     pub fn text(&self, wanted: &str) -> String {
         self.expect(wanted, |output| {
             let text = String::from_utf8_lossy(&output.stdout);
@@ -188,17 +189,17 @@ impl Tracer {
         })
     }
 
-    /// Stops it in its tracks: what the kernel has to tell piles up.
+    /// Stops it: events pile up in the kernel.
     pub fn pause(&self) {
         kill(self.pid, Signal::SIGSTOP).expect("a tcptrace to stop");
     }
 
-    /// Lets it go on.
+    /// Continues it.
     pub fn resume(&self) {
         kill(self.pid, Signal::SIGCONT).expect("a tcptrace to go on");
     }
 
-    /// Sends it a Ctrl-C, and waits for its end.
+    /// Sends it SIGINT, and waits until it ends.
     pub fn interrupt(&self) -> Finished {
         self.signal(Signal::SIGINT);
         self.finish()
@@ -222,7 +223,7 @@ impl Tracer {
         self.feed.lock().status.is_some()
     }
 
-    /// What it printed on stderr so far.
+    /// Its stderr so far.
     pub fn complaints(&self) -> String {
         self.feed.lock().stderr.clone()
     }
@@ -268,7 +269,7 @@ impl Feed {
         self.grown.notify_all();
     }
 
-    /// Reads all that a process prints, until it ends.
+    /// Reads all output of a process until it ends.
     fn follow(self: Arc<Self>, child: &mut Child, keep: Keep) {
         let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
         let other = Arc::clone(&self);
@@ -280,7 +281,7 @@ impl Feed {
         let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut line = Vec::new();
         while stdout.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-            // Whoever waits is not woken for what concerns nobody: there can be a lot of it.
+            // Rows that no test waits for wake no thread: there can be many of them.
             let concerns = |row: &Value, inode| Namespace::is_ours(inode, row["boot_ns"].as_u64().unwrap_or(0));
             let row = parse(&line).filter(|(inode, row)| keep == Keep::Everything || concerns(row, *inode));
             if keep == Keep::Everything || row.is_some() {
@@ -295,7 +296,7 @@ impl Feed {
 }
 
 impl Output {
-    /// The rows about a namespace, or those of a tracer that does not know of namespaces.
+    /// The rows of a namespace, or all rows of a tracer that does not know namespaces.
     fn rows_of(&self, net: &Namespace) -> &[Value] {
         self.rows.get(&net.inode()).or_else(|| self.rows.get(&NOWHERE)).map_or(&[], Vec::as_slice)
     }
@@ -316,7 +317,7 @@ fn parse(line: &[u8]) -> Option<(u64, Value)> {
     Some((inode, row))
 }
 
-/// The telling fields of a row, in one line.
+/// The most informative fields of a row, in one line.
 pub fn brief(row: &Value) -> String {
     const DULL: [&str; 9] = ["event", "time", "opened", "closed", "protocol", "family", "uid", "cgroup", "tid"];
     let fields = row.as_object().expect("a row").iter();

@@ -1,7 +1,7 @@
-//! Somebody else who sees when a mini-socket ends: a kprobe on the function that takes it apart.
+//! A second observer of the ends of mini-sockets: a kprobe on the function that destroys them.
 //!
-//! tcptrace does not use kprobes, and concludes the end of a TIME_WAIT from its timer. What it says is compared with this
-//! wherever kprobes can be had.
+//! tcptrace uses no kprobes, and infers the end of a TIME_WAIT from its timer. Tests compare the two wherever kprobes
+//! are available.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use crate::namespace::go_home;
 use crate::process::aside;
 
-/// Where a mini-socket's ports are did not change since Linux 3.8 (`struct sock_common`, include/net/sock.h): `skc_dport`,
-/// in network order, at byte 12, and `skc_num` at byte 14. Ends when its input does, and leaves nothing behind.
+/// The offsets of a mini-socket's ports have not changed since Linux 3.8 (`struct sock_common`, include/net/sock.h):
+/// `skc_dport`, in network order, at byte 12, and `skc_num` at byte 14. The script ends with its input, and leaves
+/// nothing behind.
 const SCRIPT: &str = r#"
 [ -e /sys/kernel/tracing/trace_pipe ] || mount -t tracefs tracefs /sys/kernel/tracing || exit
 cd /sys/kernel/tracing || exit
@@ -34,11 +35,11 @@ rmdir instances/$name
 echo "-:tcptrace_tests/$name" >>kprobe_events
 "#;
 
-/// How long to wait for what it saw.
+/// Longest wait for its output.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Between the moment when the timer is stopped and the one when the mini-socket is taken apart, a machine can do
-/// something else.
+/// Longest time between stopping the timer and destroying the mini-socket: the machine can do something else in
+/// between.
 const SLACK: Duration = Duration::from_secs(1);
 
 static WITNESS: LazyLock<Result<Witness, String>> = LazyLock::new(Witness::start);
@@ -48,22 +49,22 @@ static WITNESS: LazyLock<Result<Witness, String>> = LazyLock::new(Witness::start
 struct Seen {
     local: u16,
     remote: u16,
-    /// Since the machine was started.
+    /// Since boot.
     at: Duration,
 }
 
-/// Sees mini-sockets end, in all network namespaces.
+/// Observes the ends of mini-sockets in all network namespaces.
 pub struct Witness {
     seen: Mutex<Vec<Seen>>,
     more: Condvar,
 }
 
 impl Witness {
-    /// The one of this process, or why there is none.
+    /// The witness of this process, or why there is none.
     ///
     /// # Errors
     ///
-    /// What the kernel lacks.
+    /// The missing kernel feature.
     pub fn get() -> Result<&'static Self, &'static str> {
         let witness = WITNESS.as_ref().map_err(String::as_str)?;
         Ok(witness)
@@ -74,7 +75,8 @@ impl Witness {
         command.args(["--mount", "bash", "-c", SCRIPT]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let (said, says) = channel();
-        // Its descriptors are in the table of that thread, which keeps its input open: it ends with this process, however
+        // That thread's descriptor table keeps the script's input open, so the script ends with this process in any
+        // case.
         // that ends.
         drop(aside(move || {
             go_home();
@@ -89,7 +91,7 @@ impl Witness {
             return Err(first);
         }
         thread::spawn(move || {
-            // The thread that started this is the first to ask, so it is there soon.
+            // The thread that starts the witness is the first to ask, so the witness is there soon.
             if let Ok(witness) = WITNESS.as_ref() {
                 says.iter().filter_map(|line| parse(&line)).for_each(|seen| witness.add(seen));
             }
@@ -119,7 +121,7 @@ impl Witness {
                 return;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "nobody saw the end of the mini-socket {local} > {remote} at {end:?}");
+            assert!(!left.is_zero(), "the witness saw no end of the mini-socket {local} > {remote} at {end:?}");
             seen = self.more.wait_timeout(seen, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }

@@ -1,4 +1,4 @@
-//! One socket in every state.
+//! A socket in every state.
 
 use std::net::TcpListener;
 
@@ -7,10 +7,10 @@ use socket2::Socket;
 use crate::sockets::{address, connect, listen, start_connecting};
 use crate::{End, Namespace, pair};
 
-/// Sockets of this process in every state but CLOSED, some of them twice: held, waiting to be accepted, orphaned, and
-/// as mini-sockets. They stay so for some seconds at least.
+/// Sockets of this process in every state but CLOSED, some of them in several ways: owned by the process, in the accept
+/// queue, orphaned, and as mini-sockets. They stay so for some seconds at least.
 pub struct Zoo {
-    /// Holds in its queue what nobody accepts.
+    /// The listener with connections in its queue.
     pub listener: TcpListener,
     /// In SYN_SENT.
     pub syn_sent: End,
@@ -22,7 +22,7 @@ pub struct Zoo {
     pub close_wait: End,
     /// An orphan in FIN_WAIT2.
     pub fin_wait2: End,
-    /// In CLOSE_WAIT, waiting to be accepted.
+    /// In CLOSE_WAIT, in the accept queue.
     pub never_accepted: End,
     /// In TIME_WAIT.
     pub time_wait: End,
@@ -38,7 +38,7 @@ pub struct Zoo {
 }
 
 impl Zoo {
-    /// Fills a namespace with them.
+    /// Makes them in a namespace.
     pub fn fill(net: &Namespace) -> Self {
         let (busy, listener) = (listen("127.0.0.1"), listen("127.0.0.1"));
         let mut peers = Vec::new();
@@ -59,7 +59,7 @@ impl Zoo {
         let mut queued = End::from(std::net::TcpStream::connect(address(&listener)).expect("connect"));
         queued.close();
 
-        // Nobody answers, and nobody is answered.
+        // A peer that never answers.
         let deaf = listen("127.0.0.1");
         net.drop_arriving(&format!("tcp dport {} tcp flags & (syn|ack) == syn", address(&deaf).port()));
         let (connecting, syn_sent) = start_connecting(address(&deaf));
@@ -108,7 +108,7 @@ impl Zoo {
     }
 }
 
-/// From now on nothing that this end sends arrives.
+/// From now on, drops everything that this end sends.
 fn cut(net: &Namespace, end: &End) {
     net.drop_arriving(&format!("tcp sport {} tcp dport {}", end.local.port(), end.remote.port()));
 }

@@ -1,6 +1,6 @@
-//! The command line: what people and scripts rely on.
+//! The command line, as people and scripts rely on it.
 
-// Its `#[test]`, in every module.
+// The tests' own `#[test]`, in every module.
 #[macro_use(test)]
 extern crate tcptrace_tests;
 
@@ -23,7 +23,7 @@ fn assert_usage_error(args: &[&str], said: &[&str]) {
     assert_eq!(finished.code(), USAGE, "{args:?}: {}", finished.stderr);
     assert_eq!(finished.text(), "", "{args:?}");
     for words in said {
-        assert!(finished.stderr.contains(words), "{args:?} says nothing of {words}: {}", finished.stderr);
+        assert!(finished.stderr.contains(words), "{args:?} does not mention {words}: {}", finished.stderr);
     }
 }
 
@@ -32,7 +32,7 @@ fn help() {
     let finished = run(&["--help"]);
     assert_eq!(finished.code(), 0);
     let listed = finished.text().lines().skip_while(|line| *line != "Commands:").skip(1);
-    // What goes on in a second line is indented further.
+    // Continuation lines are indented further.
     let listed = listed.take_while(|line| !line.is_empty()).filter(|line| line.as_bytes().get(2) != Some(&b' '));
     let listed: Vec<_> = listed.filter_map(|line| line.split_whitespace().next()).collect();
     for command in ["watch", "connections", "record", "replay", "snapshot", "timeline", "export", "report", "check"] {
@@ -54,7 +54,7 @@ fn version() {
     assert_eq!((finished.code(), finished.text()), (0, concat!("tcptrace ", env!("CARGO_PKG_VERSION"), "\n")));
 }
 
-/// Programs that read the output can rely on a schema that says so itself.
+/// Programs that read the output can rely on a schema that is a JSON Schema itself.
 #[test]
 fn schema() {
     let schema: serde_json::Value = serde_json::from_str(run(&["schema", "--format", "json"]).text()).expect("JSON");
@@ -71,7 +71,7 @@ fn wrong_usage() {
     assert_usage_error(&["watch", "leftover"], &["leftover"]);
 }
 
-/// What is wrong is named, and so is what would be right.
+/// An error names the wrong word and the nearest correct one.
 #[test]
 fn wrong_values() {
     assert_usage_error(&["watch", "--format", "bogus"], &["bogus", "text", "json", "csv"]);
@@ -91,7 +91,7 @@ fn wrong_values() {
     assert_usage_error(&["watch", "-4", "-6"], &["-4", "-6"]);
 }
 
-/// One sentence that says what is missing, and no more.
+/// One sentence that names the missing feature, and no more.
 #[test]
 fn without_privileges() {
     const NOBODY: u32 = 65_534;
@@ -128,7 +128,7 @@ fn check() {
     }
 }
 
-/// Data on stdout, everything else on stderr, the summary last.
+/// Data goes to stdout, everything else to stderr, and the closing line comes last.
 fn assert_summary(finished: &Finished) {
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     let lines: Vec<_> = finished.stderr.lines().collect();
@@ -139,7 +139,7 @@ fn assert_summary(finished: &Finished) {
     }
 }
 
-/// Ctrl-C ends it in order, even in the moment in which it says that it is ready.
+/// SIGINT ends it in order, even while it prints that it is ready.
 #[test]
 fn interrupted() {
     for command in ["watch", "connections"].repeat(5) {
@@ -147,7 +147,7 @@ fn interrupted() {
     }
 }
 
-/// Rows that came before the interrupt are printed, and counted.
+/// Rows from before the interrupt are printed and counted.
 #[test]
 fn interrupted_after_rows() {
     let net = Namespace::enter_unwatched();
@@ -169,7 +169,7 @@ fn ends_by_itself() {
     assert_summary(&finished);
 }
 
-/// `tcptrace watch | head -n 1`: the reader goes, and that is no failure.
+/// `tcptrace watch | head -n 1`: a reader that closes its pipe is no failure.
 #[test]
 fn reader_goes_away() {
     let net = Namespace::enter_unwatched();
@@ -197,7 +197,7 @@ fn reader_goes_away() {
     }
 }
 
-/// The header comes at once, so that a reader knows the columns before the first row.
+/// The header is printed at once, so that a reader knows the columns before the first row.
 #[test]
 fn csv_has_a_header() {
     let tracer = Tracer::start(&["watch", "--format", "csv"]);
@@ -207,7 +207,7 @@ fn csv_has_a_header() {
     }
 }
 
-/// A shell that runs the program as `"$T"`, with what it prints and its exit status on standard error.
+/// A shell that runs the program as `"$T"`, with its output and its exit status on stderr.
 fn shell(script: &str) -> String {
     let mut bash = Command::new("bash");
     bash.args(["-c", script]).env("T", binary());
@@ -216,7 +216,7 @@ fn shell(script: &str) -> String {
     finished.stderr
 }
 
-/// What could not be printed was not printed: `&&` must not go on.
+/// A failed write to stdout is a failure: `&&` must not go on.
 #[test]
 fn output_that_goes_nowhere_is_a_failure() {
     need_root();
@@ -232,11 +232,11 @@ fn output_that_goes_nowhere_is_a_failure() {
     }
 }
 
-/// Names of files come from archives and from other people.
+/// File names may come from archives and from other users, so they are escaped.
 #[test]
 fn what_is_typed_does_not_steer_the_terminal() {
     const NAME: &str = "x\x1b[31m\u{202e}\ny";
-    // A folder that is not there.
+    // A folder that does not exist.
     let path = format!("{NAME}/out");
     let commands: [&[&str]; 8] = [
         &[NAME],
@@ -257,7 +257,7 @@ fn what_is_typed_does_not_steer_the_terminal() {
     }
 }
 
-/// Scripts go on working: what options were called before, they are called in secret.
+/// Old names of options still work, and are hidden.
 #[test]
 fn older_spellings() {
     need_root();

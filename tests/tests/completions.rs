@@ -1,4 +1,4 @@
-//! Completions, in the shells themselves.
+//! Completions, run in the shells themselves.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::{env, fs};
 use tcptrace_tests::program::{run, run_command};
 use tcptrace_tests::test;
 
-/// The completion script of a shell, in a file.
+/// Writes the completion script of a shell to a file.
 fn script(shell: &str, folder: &Path) -> String {
     let finished = run(&["completions", shell]);
     assert_eq!((finished.code(), finished.stderr.as_str()), (0, ""));
@@ -16,7 +16,7 @@ fn script(shell: &str, folder: &Path) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
 
-/// What a shell prints that runs this, with the completion script as `$1`; nothing where it is not installed.
+/// The output of this shell script, with the completion script as `$1`; `None` if the shell is not installed.
 fn printed(shell: &str, options: &[&str], code: &str) -> Option<String> {
     let path = env::var_os("PATH").unwrap_or_default();
     if !env::split_paths(&path).any(|folder| folder.join(shell).is_file()) {
@@ -37,7 +37,7 @@ fn say_skipped(shell: &str) {
     eprintln!("skipped: {shell} is not installed");
 }
 
-/// One shell after the other.
+/// Tests one shell after the other.
 #[test]
 fn shells() {
     every_shell();
@@ -46,7 +46,7 @@ fn shells() {
     fish();
 }
 
-/// Bash is everywhere.
+/// Bash is installed everywhere.
 fn bash() {
     let complete = |words: &str| {
         let code = format!(
@@ -79,7 +79,7 @@ fn fish() {
     }
 }
 
-/// Each script names the program that it is for.
+/// Each script names the program that it completes.
 fn every_shell() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let finished = run(&["completions", shell]);

@@ -1,8 +1,9 @@
-//! Tests that are so loud that no other would be heard beside them: they have a process of their own, and take turns.
+//! Tests with so much traffic that others could not run beside them: they have a process of their own, and run one by
+//! one.
 //!
 //! Needs root and `ip`.
 
-// Its `#[test]`, in every module.
+// The tests' own `#[test]`, in every module.
 #[macro_use(test)]
 extern crate tcptrace_tests;
 
@@ -71,7 +72,7 @@ fn many_in_close_wait_before() {
     assert_eq!(fds, servers.iter().map(|end| u64::try_from(end.as_raw_fd()).expect("a descriptor")).collect());
 }
 
-/// Events are lost while the reader stands still. What vanished meanwhile is told as such, the rest goes on.
+/// Events are lost while the reader is stopped. Sockets that vanished meanwhile are reported, and the rest goes on.
 #[test]
 fn after_a_loss() {
     let _turn = TURN.lock();
@@ -79,7 +80,7 @@ fn after_a_loss() {
     let options = ["connections", "--format", "json", "--ring-size", "1"];
     let tracer = Tracer::start_in(&net, &options);
     let [mut gone, mut stays, mut moves] = [pair(), pair(), pair()];
-    // It has followed them, when it tells of a later one.
+    // It follows all of them once it reports a later one.
     let (mut probe, mut other) = pair();
     probe.reset();
     other.receive_reset();
@@ -121,8 +122,8 @@ fn after_a_loss() {
     assert_eq!(finished.code(), 3, "{}", finished.stderr);
 }
 
-/// What is missing is said where it is missing: what came before the reader stood still, and as much as its buffer holds, is
-/// complete. Live and from a trace, byte for byte.
+/// Losses are reported where events are missing: connections from before the reader was stopped, and as many as its
+/// buffer holds, are complete. Live and from a trace, byte for byte.
 #[test]
 fn losses_have_their_place() {
     let _turn = TURN.lock();
@@ -167,7 +168,7 @@ fn losses_have_their_place() {
     assert_eq!([&summary["lost"]["ring_full"], &summary["exit"]], [&rows[place]["count"], &3.into()], "{summary}");
 }
 
-/// A reader that stands still because nobody takes what it prints says so.
+/// A tracer whose output nobody reads reports its losses with that cause.
 #[test]
 fn nobody_takes_the_output() {
     let _turn = TURN.lock();
@@ -210,7 +211,7 @@ fn nobody_takes_the_output() {
     assert!(closing.contains(&format!("{count} output not taken fast enough")), "{closing}");
 }
 
-/// How often the kernel has skipped one of a tracer's programs, because it was running on that CPU already.
+/// How often the kernel skipped one of a tracer's programs, because it was already running on that CPU.
 fn skipped(tracer: &Tracer) -> u64 {
     let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", tracer.pid())).expect("a tracer that runs");
     let infos = descriptors.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
@@ -220,14 +221,14 @@ fn skipped(tracer: &Tracer) -> u64 {
     infos.filter_map(count).sum()
 }
 
-/// A namespace where what is sent on one CPU arrives on another.
+/// A namespace in which packets that are sent on one CPU are received on another.
 fn with_steered_packets() -> Namespace {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     if cpus < 2 {
-        skip("with one CPU, packets come when nothing is to be interrupted");
+        skip("with one CPU, packets never interrupt a program");
     }
     let net = Namespace::enter_unwatched();
-    // The setting shows in a sysfs that is mounted in the namespace.
+    // The setting is in a sysfs mounted inside the namespace.
     let steer = format!(
         "mount -t sysfs none /sys && echo {:x} > /sys/class/net/lo/queues/rx-0/rps_cpus",
         (1_u64 << cpus.min(32)) - 1
@@ -236,7 +237,7 @@ fn with_steered_packets() -> Namespace {
     net
 }
 
-/// Runs on each of two CPUs, until enough programs of a tracer were interrupted. Returns how often they were.
+/// Runs on each of two CPUs, until a tracer's programs were interrupted often enough. Returns how often they were.
 fn on_two_cpus_until_skipped(tracer: &Tracer, enough: u64, traffic: impl Fn() + Sync) -> u64 {
     let begun = Instant::now();
     thread::scope(|scope| {
@@ -254,11 +255,11 @@ fn on_two_cpus_until_skipped(tracer: &Tracer, enough: u64, traffic: impl Fn() + 
     skipped(tracer)
 }
 
-/// A process that closes a socket is interrupted, in the midst of the program that tells of it, by packets that make other
-/// sockets change. Those are told, too.
+/// Packets interrupt a process that closes a socket, inside the program that reports the close, and change the state of
+/// other sockets. tcptrace reports those changes, too.
 #[test]
 fn interrupted_by_packets() {
-    /// More than could all be of other programs than the one that tells of changes.
+    /// More than the other programs' interruptions could amount to.
     const ENOUGH: u64 = 20;
     let _turn = TURN.lock();
     let net = with_steered_packets();
@@ -282,8 +283,7 @@ fn interrupted_by_packets() {
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
 }
 
-/// A firewall drops packets on their way out, and is interrupted by others that it drops on their way in. None of them is a
-/// transition.
+/// A firewall drops outgoing packets, interrupted by incoming packets that it also drops. None of them is a transition.
 #[test]
 fn interrupted_by_dropped_packets() {
     const ENOUGH: u64 = 20;
@@ -298,7 +298,7 @@ fn interrupted_by_dropped_packets() {
     let skipped = on_two_cpus_until_skipped(&tracer, ENOUGH, || {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
         for low in 1..=200_u8 {
-            // The kernel may say at once that it was dropped; where it steers a packet depends on the address.
+            // A send may fail at once because of the drop; the CPU that receives a packet depends on the address.
             for port in [9, 10] {
                 let _ = socket.send_to(&[low], (Ipv4Addr::new(127, 0, 0, low), port));
             }

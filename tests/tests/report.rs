@@ -1,8 +1,8 @@
-//! Reports: what they say of a real trace, and what a real browser makes of their page.
+//! Reports of a real trace, and their page in a real browser.
 //!
 //! Needs root, `ip` and `chromium-headless-shell`.
 
-// Its `#[test]`, in every module.
+// The tests' own `#[test]`, in every module.
 #[macro_use(test)]
 extern crate tcptrace_tests;
 
@@ -18,20 +18,20 @@ use tcptrace_tests::sockets::{address, connect, listen};
 use tcptrace_tests::{Actor, Namespace, Tracer};
 use tempfile::TempDir;
 
-/// A name that would load something, were it taken for markup.
+/// A name that would load a resource if it were taken for markup.
 const MARKUP: &str = "<img src=//x>";
 
 fn path(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// A trace of connections of some kinds, by us and by somebody with a strange name.
+/// A trace of connections of several kinds, some from a process with a hostile name.
 fn trace(folder: &TempDir) -> String {
     let net = Namespace::enter_unwatched();
     let file = folder.path().join("trace");
     let tracer = Tracer::start_in(&net, &["record", "--output", path(&file)]);
     let listener = listen("127.0.0.1");
-    // Those that wait for us to close them.
+    // Connections that wait for us to close them.
     let mut kept = Vec::new();
     for number in 0..40 {
         let (mut client, mut server) = connect(&listener);
@@ -71,17 +71,17 @@ fn rows(trace: &str) -> Vec<Value> {
     finished.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-/// What a browser made of a page.
+/// A page in a browser.
 struct Browsed {
     /// The document, after it was rendered.
     document: String,
-    /// What the console says.
+    /// Messages of its console.
     console: Vec<String>,
-    /// What was asked of the network.
+    /// Its requests to the network.
     requests: Vec<String>,
 }
 
-/// Opens a page in a browser, as large as a window of this size.
+/// Opens a page in a browser, in a window of this size.
 fn browse(page: &Path, size: &str) -> Browsed {
     let folder = tempfile::tempdir().expect("a folder");
     let (profile, net_log) = (folder.path().join("profile"), folder.path().join("net.json"));
@@ -100,7 +100,7 @@ fn browse(page: &Path, size: &str) -> Browsed {
     Browsed { document: finished.text().to_owned(), console, requests: urls.map(str::to_owned).collect() }
 }
 
-/// A figure of a page: which kind of row of JSON, which of them, which field; its value, and what is seen of it.
+/// A figure of a page: the kind of JSON row, the row, the field, its value, and the visible text.
 #[derive(Debug)]
 struct Figure {
     event: String,
@@ -135,7 +135,7 @@ fn figures(document: &str) -> Vec<Figure> {
     figures
 }
 
-/// The rows of JSON, by what a page calls them.
+/// The rows of JSON, by the names that a page has for them.
 fn by_key(rows: &[Value]) -> HashMap<(String, String), &Value> {
     let mut places = HashMap::new();
     let mut keyed = HashMap::new();
@@ -162,7 +162,7 @@ fn by_key(rows: &[Value]) -> HashMap<(String, String), &Value> {
     keyed
 }
 
-/// Every figure that a browser shows is that of the JSON report; nothing is loaded, nothing is complained of.
+/// Every figure in the browser equals that of the JSON report; the page loads nothing and logs no errors.
 #[test]
 fn a_browser_shows_the_figures_of_the_report() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -196,7 +196,7 @@ fn a_browser_shows_the_figures_of_the_report() {
     }
 }
 
-/// That there is nothing to complain of means something: what the page forbids is seen where it is tried.
+/// The lack of errors is meaningful: violations of the page's policy are logged.
 #[test]
 fn a_browser_would_complain() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -215,7 +215,7 @@ fn a_browser_would_complain() {
     assert!(!browse(&page, "1200,900").requests.is_empty());
 }
 
-/// What is said of a trace in each format is the same, and adds up.
+/// All formats report the same facts about a trace, and the sums agree.
 #[test]
 fn text_and_tables() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -241,7 +241,7 @@ fn text_and_tables() {
     assert!(by.iter().all(|row| row.get("by").is_none_or(|by| by == "remote")));
 }
 
-/// A page never replaces what is there, unless it is told to, and never goes through a link.
+/// A page never replaces a file without --force, and is never written through a link.
 #[test]
 fn a_page_replaces_nothing() {
     let folder = tempfile::tempdir().expect("a folder");

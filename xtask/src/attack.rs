@@ -1,10 +1,11 @@
-//! `cargo xtask attack`: what hostile users and bad days do to a recorder, and to those who read what it has written.
+//! `cargo xtask attack`: attacks a recorder, and the readers of its traces, as hostile users and bad days do.
 //!
-//! Connections are made in network namespaces of their own, by a load that counts them. What the recorder says, what its
-//! trace says, and what every reader says of it has to agree, and recorded and lost together have to be what happened.
-//! How much is lost fails nothing, as that depends on the machine; a loss that somebody does not report does.
+//! A load makes connections in network namespaces of its own, and counts them. The recorder, its trace and every reader
+//! must agree, and recorded and lost events must add up to the load's count. The amount lost never fails a scenario,
+//! because it depends on the machine; an unreported loss does.
 //!
-//! All mounts are made in a mount namespace that ends with this process, and every process that it starts ends with it.
+//! All mounts are made in a mount namespace that ends with this process. Every process that it starts ends with it,
+//! too.
 
 mod books;
 mod cleanup;
@@ -39,19 +40,19 @@ use random::Random;
 /// Options of `cargo xtask attack`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these groups of scenarios; all of them otherwise, `soak` only in the full form
+    /// Run only these groups of scenarios; by default all, but `soak` only in the full form
     #[arg(value_enum)]
     groups: Vec<Group>,
     /// Take three minutes instead of half an hour, and check counts only, never times that depend on the machine
     #[arg(long)]
     short: bool,
-    /// Repeat what was random in another run
+    /// Repeat the random choices of another run
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// How long the soak takes
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
-    /// Only scenarios with this in their name
+    /// Run only scenarios with this in their name
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
     /// Use this tcptrace instead of a release build of the workspace
@@ -59,7 +60,7 @@ pub(crate) struct Args {
     tcptrace: Option<PathBuf>,
 }
 
-/// What is attacked, or who attacks.
+/// Groups of scenarios.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Group {
     /// Names that are long, many, deep, or made to deceive a terminal
@@ -68,17 +69,17 @@ enum Group {
     Damage,
     /// Recorders that are killed
     Kills,
-    /// Disks that are full, stand still, or go away
+    /// Disks that are full, stand still, or disappear
     Disks,
     /// Signals, dumps of the flight recorder, commands, pipes
     Signals,
-    /// Other tracers, and readers that stand still
+    /// Other tracers, and readers that stop reading
     Neighbours,
     /// A long recording
     Soak,
 }
 
-/// Something that happens to tcptrace.
+/// One scenario.
 struct Scenario {
     group: Group,
     name: &'static str,
@@ -101,7 +102,7 @@ const SCENARIOS: [Scenario; 31] = [
     scenario(Group::Disks, "disk of 64 KiB", disks::full_64k),
     scenario(Group::Disks, "disk of 1 MiB", disks::full_1m),
     scenario(Group::Disks, "disk of 64 KiB, rotated", disks::full_rotated),
-    scenario(Group::Disks, "disk that stands still", disks::frozen),
+    scenario(Group::Disks, "frozen disk", disks::frozen),
     scenario(Group::Disks, "ulimit -f", disks::file_limit),
     scenario(Group::Disks, "trace deleted", disks::deleted),
     scenario(Group::Disks, "folder removed", disks::folder_removed),
@@ -119,14 +120,14 @@ const SCENARIOS: [Scenario; 31] = [
     scenario(Group::Neighbours, "stopped, small ring buffer", neighbours::stopped),
     scenario(Group::Neighbours, "frozen control group", neighbours::frozen),
     scenario(Group::Neighbours, "nice 19 beside spinners", neighbours::nice),
-    scenario(Group::Neighbours, "kept back by its output", neighbours::slow_output),
+    scenario(Group::Neighbours, "slow reader of its output", neighbours::slow_output),
     scenario(Group::Soak, "soak", soak::soak),
 ];
 
 /// Where a scenario takes place.
 pub(crate) struct Ground {
     tcptrace: PathBuf,
-    /// Empty in the beginning.
+    /// An empty folder of its own.
     folder: PathBuf,
     is_short: bool,
     seed: u64,
@@ -134,7 +135,7 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    /// One of two, depending on the form.
+    /// Chooses the first in the short form, the second in the full form.
     fn either<T>(&self, short: T, full: T) -> T {
         if self.is_short { short } else { full }
     }
@@ -149,21 +150,21 @@ impl Ground {
         command
     }
 
-    /// A recorder of everything that happens to new sockets where the load is.
+    /// A command that records all events of new sockets in the load's network namespace.
     fn record(&self, load: &Load, file: &str, options: &[&str]) -> Command {
         let mut command = self.tcptrace(&["record", "--no-existing", "-o", file]);
         command.arg("--netns").arg(load.netns.to_string()).args(options);
         command
     }
 
-    /// A load that makes so many connections a second, or as many as it can.
+    /// A load that makes this many connections a second, or as many as it can.
     fn load(&self, seconds: f64, rate: Option<f64>) -> Result<Load> {
         let rate = rate.map(|rate| format!("--rate={rate}"));
         Load::start(&[Some(format!("--seconds={seconds}")), rate].into_iter().flatten().collect::<Vec<_>>())
     }
 }
 
-/// What a scenario came to.
+/// The outcome of a scenario.
 #[derive(Default)]
 pub(crate) struct Verdict {
     measured: Vec<String>,
@@ -173,7 +174,7 @@ pub(crate) struct Verdict {
 
 impl Verdict {
     fn must(&mut self, is_so: bool, complaint: impl FnOnce() -> String) {
-        /// Enough to see what is wrong.
+        /// The first few complaints show what is wrong.
         const MOST: usize = 12;
         if !is_so {
             match self.complaints.len() {
@@ -204,9 +205,9 @@ impl Verdict {
 /// Runs the scenarios, and prints the table.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if !host::is_root() {
-        bail!("tracing the live kernel is for root: run `cargo xtask attack` as root");
+        bail!("tracing the live kernel needs root: run `cargo xtask attack` as root");
     }
-    // Before there is any other thread: all of it holds for those that are started later.
+    // Before there is another thread: mounts and signal settings are inherited by threads that start later.
     cleanup::heed_signals()?;
     cleanup::on_signals()?;
     mounts::keep_private()?;
@@ -253,7 +254,7 @@ impl Args {
 }
 
 impl Ground {
-    /// Runs one. Its folder stays if a promise was broken.
+    /// Runs a scenario. Its folder stays if a promise was broken.
     fn run(&self, scenario: &Scenario) -> Result<(Duration, Verdict)> {
         let name = self.folder.display();
         if self.folder.exists() {
@@ -265,7 +266,7 @@ impl Ground {
         let ran = (scenario.run)(self, &mut verdict);
         let took = begun.elapsed();
         if let Err(error) = ran {
-            verdict.complaints.push(format!("it could not go on: {error:#}"));
+            verdict.complaints.push(format!("the scenario could not continue: {error:#}"));
         }
         if verdict.complaints.is_empty() {
             fs::remove_dir_all(&self.folder).with_context(|| format!("cannot remove {name}"))?;

@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: what tcptrace costs, next to nothing at all and to other tools, and that it misses nothing in
-//! silence, all in one run.
+//! `cargo xtask bench`: compares tcptrace's cost with no tool and with other tools, and checks that tcptrace loses
+//! nothing silently.
 //!
-//! Every round runs every subject once, beginning with another subject each time, so that a machine that slows down or
-//! speeds up does so for all of them.
+//! Every round runs every subject once, beginning with another subject each time. A machine that slows down or speeds
+//! up affects all of them alike.
 
 mod analysis;
 mod bpf;
@@ -44,16 +44,17 @@ use table::{Findings, wrapped};
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these parts
+    /// Run only these parts
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,…")]
     only: Vec<Part>,
-    /// How often each subject is measured where rates are compared
+    /// How often each subject is measured for rates
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Connections in each measurement of a rate
+    /// Connections per measurement of a rate
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=generator::MAX_CONNECTIONS))]
     connections: u32,
-    /// Everything once and small, of a debug build, and no other tools: whether it works, not how well
+    /// Measure everything once and briefly, with a debug build and without other tools: shows that it works, not how
+    /// well
     #[arg(long, conflicts_with_all = ["rounds", "connections"])]
     quick: bool,
     /// Also write every measurement to this file, as JSON
@@ -70,24 +71,24 @@ impl Args {
     }
 }
 
-/// What can be measured.
+/// The parts of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Whether all that happened was told or counted as lost
+    /// Whether every event was reported or counted as lost
     Completeness,
-    /// Which rate of connections is kept with one and with two cores saturated
+    /// The rate of connections that is kept with one and with two saturated cores
     Rate,
-    /// What the programs in the kernel cost
+    /// The cost of the programs in the kernel
     Kernel,
     /// CPU time in userspace
     Cpu,
     /// Memory with few and with many connections
     Memory,
-    /// Time from an event to the screen
+    /// Time from an event to its row on the screen
     Latency,
     /// Time from the start to the first event
     Start,
-    /// Time to look at many sockets
+    /// Time to take a snapshot of many sockets
     Snapshot,
     /// Time to study a long trace
     Analysis,
@@ -127,12 +128,12 @@ impl Part {
     }
 }
 
-/// What every part needs to know.
+/// What every part needs.
 struct Bench {
     tcptrace: PathBuf,
-    /// What makes synthetic traces.
+    /// The program that writes synthetic traces.
     synthesise: PathBuf,
-    /// For files that are gone afterwards.
+    /// A folder for temporary files.
     folder: PathBuf,
     rounds: u32,
     connections: u32,
@@ -141,7 +142,7 @@ struct Bench {
 
 impl Bench {
     fn new(args: &Args) -> Result<Self> {
-        // Of this run alone: there may be another.
+        // Named by process id: another run may be going on.
         let folder = workspace::target().join(format!("bench.{}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let mut bench = Self {
@@ -156,12 +157,12 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Builds what is not given.
+    /// Builds the programs that were not given.
     fn build(&mut self, given: Option<&Path>, traces: bool) -> Result<()> {
         let (program, example) = (["--bin", "tcptrace"], ["--example", "synthesise"]);
         let built = match (given, traces) {
             (None, false) => build(self.quick, &program)?,
-            // At once: what is built alone is built with other features of what it depends on.
+            // Both in one command: Cargo builds a package alone with other features of its dependencies.
             (None, true) => build(self.quick, &[program, example].concat())?,
             (Some(_), true) => build(self.quick, &example)?,
             (Some(_), false) => PathBuf::new(),
@@ -174,21 +175,21 @@ impl Bench {
         Ok(())
     }
 
-    /// How often to measure what is measured so often in a full run.
+    /// How often to measure something that a full run measures this often.
     fn times(&self, rounds: u32) -> u32 {
         if self.quick { 1 } else { rounds }
     }
 
-    /// Says how far it is.
+    /// Prints progress.
     fn tell(&self, what: fmt::Arguments<'_>) {
         eprintln!("{what}");
     }
 }
 
-/// Builds parts of tcptrace, as the tests do or for use, and returns the folder where they are.
+/// Builds parts of tcptrace, in the tests' profile or in release mode, and returns their folder.
 pub(crate) fn build(debug: bool, targets: &[&str]) -> Result<PathBuf> {
     let packages: &[&str] = match debug {
-        // As for the tests, so that it is there already.
+        // The tests' profile, so that Cargo need not build it again.
         true => &["--workspace", "--exclude", workspace::EBPF_PACKAGE],
         false => &["--release", "--package", "tcptrace"],
     };
@@ -196,7 +197,7 @@ pub(crate) fn build(debug: bool, targets: &[&str]) -> Result<PathBuf> {
     Ok(workspace::target().join(if debug { "debug" } else { "release" }))
 }
 
-/// Everything that was found out.
+/// The results.
 #[derive(Default)]
 struct Report {
     tables: Vec<table::Table>,
@@ -209,9 +210,9 @@ struct Report {
 ///
 /// # Errors
 ///
-/// When something cannot be measured, and when tcptrace missed something and did not count it. Never for a figure.
+/// When something cannot be measured, or when tcptrace missed an event and did not count it. Never because of a figure.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    // Before the build, which is a load too.
+    // Before the build, which loads the machine too.
     let machine = Machine::look();
     let bench = Bench::new(args)?;
     let report = measure(&bench, args);
@@ -239,7 +240,7 @@ fn measure(bench: &Bench, args: &Args) -> Report {
     let (parts, others): (Vec<Part>, Vec<Part>) = args.parts().iter().partition(|part| is_root || !part.needs_root());
     if !others.is_empty() {
         let names: Vec<_> = others.iter().map(|part| part.name()).collect();
-        report.skipped.push(format!("what needs root ({})", names.join(", ")));
+        report.skipped.push(format!("parts that need root ({})", names.join(", ")));
     }
     if bench.quick {
         report.skipped.push("other tools, in a quick run".to_owned());
@@ -265,8 +266,7 @@ fn markdown(report: &Report, machine: &Machine, bench: &Bench) -> String {
     let mut texts = vec![wrapped(&machine.caption(), 120) + "\n"];
     if bench.quick {
         texts.push(
-            "A quick run, of a debug build: it shows that everything works, and no figure is worth quoting.\n"
-                .to_owned(),
+            "A quick run of a debug build: it shows that everything works, but its figures mean nothing.\n".to_owned(),
         );
     }
     texts.extend(report.tables.iter().map(table::Table::markdown));
@@ -276,7 +276,7 @@ fn markdown(report: &Report, machine: &Machine, bench: &Bench) -> String {
     texts.join("\n")
 }
 
-/// Mounts tracefs where it is missing, for this process and its children only. tcptrace does without.
+/// Mounts tracefs if it is missing, for this process and its children only. tcptrace itself does not need it.
 pub(crate) fn mount_tracefs() -> Result<()> {
     let tracefs = Path::new("/sys/kernel/tracing");
     if tracefs.join("events").exists() {

@@ -1,4 +1,4 @@
-//! Running other programs, in the open.
+//! Runs other programs, and prints their commands.
 
 use std::env;
 use std::os::unix::process::CommandExt as _;
@@ -22,7 +22,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// What `command` prints to its standard output; fails, with what it says on stderr, unless it succeeds.
+/// The standard output of `command`; fails with its stderr unless it succeeds.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let line = line(command);
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run `{line}`"))?;
@@ -32,15 +32,15 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The Cargo that runs this program, at the root of the workspace.
+/// The Cargo that runs this program, at the workspace root.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace::root());
     command
 }
 
-/// Looks `program` up in `PATH`, in the folders of system tools, which not every user's `PATH` has, and where Cargo
-/// installs programs.
+/// Looks `program` up in `PATH`, then in the folders of system tools, which are not in every user's `PATH`, and in the
+/// folder where Cargo installs programs.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let cargo_bin = host::cargo_home().map(|home| home.join("bin"));
@@ -51,8 +51,8 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Has the kernel kill what `command` starts when the thread that starts it is gone. No signal is blocked in it, even if
-/// this process blocks some.
+/// Makes the kernel kill the process when the thread that started it ends. No signal is blocked in it, even if this
+/// process blocks some.
 pub(crate) fn dies_with_us(command: &mut Command) {
     let prepare = || {
         set_pdeathsig(Signal::SIGKILL)?;
@@ -62,7 +62,7 @@ pub(crate) fn dies_with_us(command: &mut Command) {
     unsafe { command.pre_exec(prepare) };
 }
 
-/// `command` as one would type it, without its environment except for what it sets.
+/// `command` as typed in a shell, with only the environment variables that it sets.
 pub(crate) fn line(command: &Command) -> String {
     let settings = command.get_envs().filter_map(|(name, value)| {
         let value = value?.to_string_lossy().replace('\x1f', " ");

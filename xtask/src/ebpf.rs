@@ -1,7 +1,7 @@
 //! `cargo xtask ebpf`: the eBPF object, built from source or checked against it.
 //!
-//! The object is committed, with a record of how it was made, so that building tcptrace needs nothing but stable Rust.
-//! It is reproducible: the same compiler and linker make the same bytes in any folder.
+//! The object is committed with a record of how it was made, so that building tcptrace needs only stable Rust. It is
+//! reproducible: the same compiler and linker make the same bytes in any folder.
 
 mod build;
 mod check;
@@ -22,16 +22,16 @@ use toolchain::Toolchain;
 /// Options of `cargo xtask ebpf`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Fail when the committed object is not what the sources make; change nothing
+    /// Fail if the committed object does not match its sources; change nothing
     #[arg(long, conflicts_with_all = ["bpf_log", "output"])]
     check: bool,
-    /// With --check: compare digests only, without building anything
+    /// With --check: only compare digests, and build nothing
     #[arg(long, requires = "check")]
     digest_only: bool,
     /// Build in the programs' debug messages; needs --output
     #[arg(long, requires = "output")]
     bpf_log: bool,
-    /// Write the object here, not to the place from where it is embedded
+    /// Write the object to this file instead of the committed one
     #[arg(short, long, value_name = "PATH")]
     output: Option<PathBuf>,
 }
@@ -59,7 +59,7 @@ fn commit(toolchain: &Toolchain, object: &[u8]) -> Result<()> {
     write(&workspace::record(), record.to_string().as_bytes())
 }
 
-/// Without its record, the object does not belong where it is embedded from.
+/// Forbids to write the committed object without its record.
 fn forbid_committed_place(path: &Path) -> Result<()> {
     let folder = |path: &Path| fs::canonicalize(path.parent()?).ok();
     let committed = workspace::object();

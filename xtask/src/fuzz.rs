@@ -1,7 +1,7 @@
-//! `cargo xtask fuzz`: reads traces that were changed at random, for a while.
+//! `cargo xtask fuzz`: reads randomly changed traces for a while.
 //!
-//! libFuzzer looks for inputs that reach new code, for which the compiler counts what is reached. Stable Rust can do that:
-//! LLVM's pass is asked for by name.
+//! libFuzzer looks for inputs that reach new code, and needs the compiler to instrument the code for that. Stable Rust
+//! can do so when LLVM's pass is named in its flags.
 
 use std::env;
 use std::fs;
@@ -16,15 +16,15 @@ use crate::{command, host, workspace};
 /// Options of `cargo xtask fuzz`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How long to go on, in seconds
+    /// Run for this many seconds
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
-    /// Read this input once more, instead of looking for others
+    /// Read this input again, instead of looking for others
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
 }
 
-/// Makes code count what is reached in it, and show libFuzzer what it compares.
+/// Instruments code: libFuzzer learns which code was reached, and which values were compared.
 const COVERAGE: [&str; 7] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -35,16 +35,16 @@ const COVERAGE: [&str; 7] = [
     "-Cllvm-args=-simplifycfg-branch-fold-threshold=0",
 ];
 
-/// Most memory of the process, in MB.
+/// Memory limit of the process, in MB.
 const MEMORY: u32 = 512;
 
-/// An input that takes longer, in seconds, is a finding.
+/// Time limit for an input, in seconds.
 const TIMEOUT: u32 = 20;
 
 /// Longest input, in bytes.
 const LONGEST: u32 = 1 << 16;
 
-/// Builds the target and runs it. Fails when it panics, takes too much memory or too long.
+/// Builds the target and runs it. Fails when it panics, or takes too much memory or too long.
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::require(&FUZZ_TOOLS)?;
     let target = build()?;
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     fuzz.arg(format!("-max_total_time={}", args.seconds))
         .arg(format!("-max_len={LONGEST}"))
         .arg("-print_final_stats=1");
-    let found = "what it found is the input named above; read it again with `cargo xtask fuzz --input FILE`";
+    let found = "the failing input is named above; repeat it with `cargo xtask fuzz --input FILE`";
     command::run(fuzz.args([&corpus, &seeds])).context(found)
 }
 
@@ -73,7 +73,7 @@ fn build() -> Result<PathBuf> {
     let triple = host_triple()?;
     let mut cargo = command::cargo();
     cargo.env("CARGO_ENCODED_RUSTFLAGS", COVERAGE.join("\x1f"));
-    // With a target named, what runs while building is not touched by these flags.
+    // With a named target, these flags do not affect build scripts.
     cargo.args(["build", "--locked", "--profile", "fuzz", "--target", &triple]);
     cargo.args(["--package", "tcptrace-tests", "--features", "fuzz", "--bin", "fuzz-trace"]);
     command::run(&mut cargo)?;
@@ -86,9 +86,9 @@ fn host_triple() -> Result<String> {
     host.map(str::to_owned).context("rustc does not say what it compiles for")
 }
 
-/// Records small traces of this machine, unless that was done before. They are the inputs to begin with.
+/// Records small traces of this machine as first inputs, unless they exist.
 fn seed(folder: &Path) -> Result<()> {
-    /// Connections in each.
+    /// Connections per trace.
     const CONNECTIONS: &str = "25";
     let kinds: [(&str, &[&str]); 3] =
         [("existing.tct", &[]), ("new.tct", &["--no-existing"]), ("classic.tct", &["--no-btf"])];
@@ -98,7 +98,7 @@ fn seed(folder: &Path) -> Result<()> {
         return Ok(());
     }
     if !host::is_root() {
-        bail!("the first inputs are traces of the live kernel, and recording them is for root");
+        bail!("the first inputs are recorded from the live kernel, which needs root");
     }
     command::run(command::cargo().args(["build", "--locked", "--package", "tcptrace"]))?;
     let generator = env::current_exe().context("cannot tell where this program is")?;

@@ -1,5 +1,6 @@
-//! What a kernel hides from every eBPF program: some sandboxes have kernels that run none while process 1 is on the CPU, not
-//! even for packets that interrupt it, and do not count that anywhere. Ftrace, which is no eBPF, sees those events.
+//! Counts the events that a kernel hides from every eBPF program. The kernels of some sandboxes run no eBPF program
+//! while process 1 is on the CPU, not even for packets that interrupt it, and do not count that. Ftrace, which is not
+//! eBPF, sees these events.
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,23 +13,26 @@ const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// Changes of state.
 pub(crate) const TRANSITIONS: &str = "events/sock/inet_sock_set_state";
-/// The end of a socket.
+/// The destruction of a socket.
 pub(crate) const ENDS: &str = "events/tcp/tcp_destroy_sock";
 
 /// Counts events that happen while process 1 is on the CPU.
 pub(crate) struct Hidden {
-    /// A tracing instance of our own.
+    /// A private tracing instance.
     folder: PathBuf,
     events: &'static [&'static str],
 }
 
 impl Hidden {
-    /// Counts from now on, of sockets with these ports, or of all. Nothing, where ftrace cannot do that.
+    /// Starts counting, for sockets with these ports or for all. `None` if ftrace cannot do that.
     pub(crate) fn count(events: &'static [&'static str], ports: &[u64]) -> Option<Self> {
         let folder = PathBuf::from(format!("{TRACEFS}/instances/tcptrace-hidden-{}", std::process::id()));
         fs::create_dir(&folder).ok()?;
         let hidden = Self { folder, events };
-        hidden.begin(ports).inspect_err(|error| eprintln!("what the kernel hides is not known: {error:#}")).ok()?;
+        hidden
+            .begin(ports)
+            .inspect_err(|error| eprintln!("cannot count the events that the kernel hides: {error:#}"))
+            .ok()?;
         Some(hidden)
     }
 
@@ -48,14 +52,14 @@ impl Hidden {
         Ok(())
     }
 
-    /// How many so far.
+    /// Their number so far.
     pub(crate) fn so_far(&self) -> u64 {
         let cpus = fs::read_dir(self.folder.join("per_cpu")).into_iter().flatten().flatten();
         let stats = cpus.filter_map(|cpu| fs::read_to_string(cpu.path().join("stats")).ok());
         stats.map(|stats| counted(&stats)).sum()
     }
 
-    /// Local and remote address of the sockets that those so far were about. What was overwritten is not among them.
+    /// Local and remote addresses of the sockets of these events, without those that were overwritten.
     pub(crate) fn sockets(&self) -> HashSet<(SocketAddr, SocketAddr)> {
         let trace = fs::read_to_string(self.folder.join("trace")).unwrap_or_default();
         trace.lines().filter_map(addresses).collect()
@@ -72,7 +76,7 @@ fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     Some((address("saddrv6", "sport")?, address("daddrv6", "dport")?))
 }
 
-/// Those that are in the buffer, and those that others have overwritten.
+/// The number of events in the buffer, and of those that were overwritten.
 fn counted(stats: &str) -> u64 {
     let numbers = stats.lines().filter_map(|line| {
         let (name, number) = line.split_once(": ")?;
@@ -83,7 +87,7 @@ fn counted(stats: &str) -> u64 {
 
 impl Drop for Hidden {
     fn drop(&mut self) {
-        // What remains of it does no harm, and there is nobody to tell.
+        // A leftover does no harm, and a destructor cannot report it.
         for event in self.events {
             let _ = fs::write(self.folder.join(event).join("enable"), "0");
         }

@@ -1,15 +1,15 @@
-//! Facts of the machine and of who runs this program.
+//! Facts about the machine and the user.
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Whether this process may do everything.
+/// Whether root runs this process.
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Whether packages are installed with Debian's tools.
+/// Whether this is Debian or a derivative.
 pub(crate) fn is_debian() -> bool {
     Path::new("/etc/debian_version").exists() && Path::new("/usr/bin/apt-get").exists()
 }

@@ -1,7 +1,7 @@
-//! Holds what the modules of the library use against one table: no arrow upwards, no circle.
+//! Checks the `use` lines of the library's modules against one table: no dependency upwards, no cycle.
 //!
-//! A room is a module of the crate's root. Inside a room, the modules of one parent may use each other as long as no circle
-//! comes of that; a module and its own parent are one thing in two files. Tests may use whatever they like.
+//! A room is a top-level module. Inside a room, the modules of one parent may use each other without cycles; a module
+//! and its parent count as one. Tests may use everything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +12,7 @@ use syn::visit::{self, Visit};
 
 use crate::workspace;
 
-/// Each room, and the rooms that it may use besides itself.
+/// Each room, with the rooms that it may use besides itself.
 const ROOMS: [(&str, &[&str]); 9] = [
     ("model", &[]),
     ("kernel", &["model"]),
@@ -25,10 +25,10 @@ const ROOMS: [(&str, &[&str]); 9] = [
     ("cli", &["engine", "kernel", "live", "model", "output", "replay", "study", "trace"]),
 ];
 
-/// Parents whose modules share one type, each a part of what it does.
+/// Parents whose modules implement parts of one shared type, and so may form cycles.
 const MAY_CIRCLE: [&str; 1] = ["engine::lifecycle"];
 
-/// Crates that one module alone may name, and what is below it.
+/// Crates that only one module, with its children, may name.
 const ONLY_IN: [(&str, &str); 1] = [("aya", "kernel::probe")];
 
 /// Arguments of `layers`.
@@ -39,10 +39,10 @@ pub(crate) struct Args {
     print: bool,
 }
 
-/// Looks at the library's sources.
+/// Checks the library's sources.
 ///
 /// # Errors
-/// When an arrow is forbidden: each of them, by name.
+/// Lists each forbidden dependency.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let graph = Graph::read(&workspace::root().join("tcptrace/src"))?;
     if args.print {
@@ -50,21 +50,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let faults = graph.faults();
     if !faults.is_empty() {
-        bail!("modules use what they may not (xtask/src/layers.rs has the table):\n{}", faults.join("\n"));
+        bail!("forbidden dependencies between modules (xtask/src/layers.rs has the table):\n{}", faults.join("\n"));
     }
-    println!("{} modules in {} rooms: no arrow upwards, no circle", graph.modules.len(), ROOMS.len());
+    println!("{} modules in {} rooms: no dependency upwards, no cycle", graph.modules.len(), ROOMS.len());
     Ok(())
 }
 
-/// The path of a module in its crate, from below the root.
+/// The path of a module below the crate's root.
 type Module = Vec<String>;
 
 #[derive(Default)]
 struct Graph {
     modules: BTreeSet<Module>,
-    /// Which uses which.
+    /// Each module, with the modules that it uses.
     arrows: BTreeSet<(Module, Module)>,
-    /// Crates that are named, and where.
+    /// Restricted crates, with the modules that name them.
     crates: BTreeSet<(String, Module)>,
 }
 
@@ -83,7 +83,7 @@ impl Graph {
         Ok(graph)
     }
 
-    /// A module names this path.
+    /// Records that a module names this path.
     fn note(&mut self, module: &Module, path: &[String]) {
         let mut names = path.iter().map(String::as_str).peekable();
         let mut place = match names.peek() {
@@ -112,7 +112,7 @@ impl Graph {
     fn faults(&self) -> Vec<String> {
         let upwards = self.arrows.iter().filter(|(from, to)| from[0] != to[0] && !may_use(&from[0], &to[0]));
         let upwards = upwards.map(|(from, to)| format!("  {} uses {}", from.join("::"), to.join("::")));
-        let circles = self.circles().into_iter().map(|names| format!("  in a circle: {}", names.join(", ")));
+        let circles = self.circles().into_iter().map(|names| format!("  in a cycle: {}", names.join(", ")));
         let crates = self.crates.iter().filter(|(name, module)| {
             let only = ONLY_IN.iter().find(|(only, _)| only == name);
             only.is_some_and(|(_, place)| !format!("{}::", module.join("::")).starts_with(&format!("{place}::")))
@@ -121,7 +121,7 @@ impl Graph {
         upwards.chain(circles).chain(crates).collect()
     }
 
-    /// Modules of one parent that use each other in a circle, whatever is below them included.
+    /// Cycles among modules of one parent, each with its children.
     fn circles(&self) -> Vec<Vec<String>> {
         let mut siblings: BTreeMap<&[String], BTreeSet<(&str, &str)>> = BTreeMap::new();
         for (from, to) in &self.arrows {
@@ -150,7 +150,7 @@ fn may_use(from: &str, to: &str) -> bool {
     ROOMS.iter().any(|(room, used)| *room == from && used.contains(&to))
 }
 
-/// What is left when whatever uses nothing that is left, or is used by nothing, is taken away again and again.
+/// Removes modules that use none of the others, or that none of the others uses, until only cycles are left.
 fn circle<'n>(mut arrows: BTreeSet<(&'n str, &'n str)>) -> BTreeSet<&'n str> {
     loop {
         let users: BTreeSet<&str> = arrows.iter().map(|(from, _)| *from).collect();
@@ -167,12 +167,12 @@ fn joined(parent: &[String], name: &str) -> Module {
     [parent, &[name.to_owned()]].concat()
 }
 
-/// Modules of tests alone, by their names.
+/// Names of test modules.
 fn is_test(module: &[String]) -> bool {
     module.iter().any(|name| matches!(name.as_str(), "tests" | "testing" | "samples"))
 }
 
-/// Finds the modules below a folder; what is in the root is none.
+/// Finds the modules below a folder; files directly in the root are not below a room.
 fn find(folder: &Path, parent: &mut Module, files: &mut Vec<(Module, PathBuf)>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
         let path = entry?.path();
@@ -190,7 +190,7 @@ fn find(folder: &Path, parent: &mut Module, files: &mut Vec<(Module, PathBuf)>) 
     Ok(())
 }
 
-/// The paths that a file names, but for those of its tests and its documentation.
+/// The paths that a file names outside its tests and its documentation.
 #[derive(Default)]
 struct Paths(BTreeSet<Vec<String>>);
 
@@ -228,7 +228,7 @@ impl<'ast> Visit<'ast> for Paths {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        // A single name was imported, or is declared here.
+        // A single name was imported or declared here.
         if path.segments.len() > 1 {
             self.0.insert(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
         }
@@ -291,6 +291,6 @@ mod tests {
             ("study/series.rs", "use super::report::deep::Report;"),
             ("study/leaf.rs", "use super::rows::Row;"),
         ]);
-        assert_eq!(faults, ["  in a circle: study::report, study::rows, study::series"]);
+        assert_eq!(faults, ["  in a cycle: study::report, study::rows, study::series"]);
     }
 }

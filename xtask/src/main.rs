@@ -1,4 +1,4 @@
-//! The project's own chores, run as `cargo xtask …`: building the eBPF object, set-up, tests and the benchmark.
+//! The project's tasks, run as `cargo xtask …`: building the eBPF object, set-up, tests and the benchmark.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a development tool talks to the person who runs it")]
 
 mod attack;
@@ -36,23 +36,26 @@ enum Task {
     Ebpf(ebpf::Args),
     /// Installs what building the eBPF object needs (Debian, as root)
     Setup(setup::Args),
-    /// Runs every test, the live kernel tests included (as root); a few of these that fail run once more, and are named
+    /// Runs every test, the live kernel tests included (as root); retries up to four failures once, and reports them as
+    /// flaky
     Test(test::Args),
     /// Runs the live scenarios on other kernels, in virtual machines, and on this one (as root)
     Vm(vm::Args),
-    /// Checks which modules of the library use which: no arrow upwards, no circle
+    /// Checks which modules of the library use which: no dependency upwards, no cycle
     Layers(layers::Args),
-    /// Writes the man pages of tcptrace and of each of its commands
+    /// Writes the man pages of tcptrace and its commands
     Man(man::Args),
-    /// Reads traces that were changed at random, for a while: nothing may panic, take long or much memory (as root)
+    /// Reads randomly changed traces for a while; fails on a panic, or when reading takes too long or too much memory
+    /// (as root)
     Fuzz(fuzz::Args),
-    /// Measures what tcptrace costs, next to nothing at all and to other tools (as root; the study of traces as anybody)
+    /// Measures the cost of tcptrace next to no tool and to other tools (as root; without root, only the study of
+    /// traces)
     Bench(bench::Args),
-    /// Disturbs tcptrace in every way, and checks that it misses nothing in silence (as root)
+    /// Disturbs tcptrace in many ways, and checks that it loses nothing silently (as root)
     Stress(stress::Args),
-    /// Attacks tcptrace as hostile users and bad days do, and checks that it keeps its promises (as root)
+    /// Attacks tcptrace as hostile users and bad days do, and checks its promises (as root)
     Attack(attack::Args),
-    /// Makes random lives on the live kernel, and compares every row with what other witnesses say (as root)
+    /// Makes random connections, and compares every row with independent witnesses (as root)
     Oracle(oracle::Args),
     /// Holds connections on loopback, for `bench`
     #[command(hide = true)]
@@ -66,10 +69,10 @@ enum Task {
     /// Makes connections from processes and control groups with hostile names: the load of `attack`
     #[command(hide = true)]
     AttackLoad(attack::groups::LoadArgs),
-    /// Makes lives from scripts, in a network namespace of its own: the load of `oracle`
+    /// Makes connections from scripts, in a network namespace of its own: the load of `oracle`
     #[command(hide = true)]
     OraclePlay(oracle::play::Args),
-    /// Goes on with a life as another program
+    /// Continues a script as another program
     #[command(hide = true)]
     OracleResume(oracle::resume::Args),
 }

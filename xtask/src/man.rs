@@ -9,7 +9,7 @@ use crate::{command, workspace};
 /// Options of `cargo xtask man`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Folder to write the pages to; `target/man` by default
+    /// Folder for the pages; `target/man` by default
     #[arg(value_name = "DIR")]
     folder: Option<PathBuf>,
 }
@@ -17,9 +17,9 @@ pub(crate) struct Args {
 /// Writes one page for the program, and one for each command.
 ///
 /// # Errors
-/// When they cannot be made or written.
+/// When a page cannot be made or written.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    // An example of that package does it, as xtask builds without the program.
+    // An example of the package writes them, because xtask builds without the program.
     let folder = args.folder.clone().unwrap_or_else(|| workspace::root().join("target/man"));
     let folder = std::path::absolute(folder)?;
     let mut example = command::cargo();

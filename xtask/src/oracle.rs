@@ -1,10 +1,10 @@
-//! `cargo xtask oracle`: random lives on the live kernel, and every row of tcptrace beside what witnesses say of them.
+//! `cargo xtask oracle`: makes random lives (connections) on the live kernel, and compares every row of tcptrace with
+//! witnesses.
 //!
-//! The witnesses share no code with tcptrace: the actors' own logs, a packet socket, what the
-//! kernel says of sockets that it frees, its counters, and `ss`. A value
-//! that differs from what they say fails; one that is unknown is counted, and so is one that the witnesses are unsure
-//! of. A life that fails is made again with less in it, until it is as short as it can be; then it gets a name, and is made
-//! in every run.
+//! The witnesses share no code with tcptrace: the actors' own logs, a packet socket, the kernel's notices of freed
+//! sockets, its counters, and `ss`. A value that differs from them is a failure. Unknown values are counted, and so are
+//! values that the witnesses cannot judge. A life that fails is shrunk until it is as short as possible; then it gets a
+//! name, and every run makes it.
 
 mod actor;
 mod compare;
@@ -39,25 +39,26 @@ use script::Life;
 /// Lives in one round.
 const ROUND: usize = 4 * round::GROUP;
 
-/// Lives begin over no shorter time.
+/// Shortest time in which all lives of a round begin.
 const SHORTEST: Duration = Duration::from_secs(2);
 
-/// Lives that are shown for each kind of finding.
+/// Lives to show for each kind of finding.
 const EXAMPLES: usize = 3;
 
-/// More unknown values than this fail, in percent: a tracer that says nothing is not wrong either.
+/// The oracle fails above this share of unknown values, in percent: a tracer that reports nothing makes no errors
+/// either.
 const UNKNOWN: f64 = 0.5;
 
 /// Options of `cargo xtask oracle`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How many lives to make
+    /// Number of lives
     #[arg(long, default_value_t = 10_000)]
     lives: usize,
     /// Repeat the lives of another run
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Make this life so many times, instead of random ones
+    /// Make this life as often as --lives says, instead of random ones
     #[arg(long, value_name = "TEXT")]
     script: Option<String>,
     /// Shrink this many kinds of failures
@@ -66,7 +67,7 @@ pub(crate) struct Args {
     /// Do not wait for any TIME_WAIT to expire
     #[arg(long)]
     no_expiry: bool,
-    /// Begin so many lives a second
+    /// Begin this many lives a second
     #[arg(long, value_name = "N", default_value_t = 165)]
     rate: u32,
     /// Use this tcptrace instead of a release build of the workspace
@@ -74,14 +75,14 @@ pub(crate) struct Args {
     tcptrace: Option<PathBuf>,
 }
 
-/// How often something was found, and the shortest lives that show it.
+/// How often a finding occurred, and the shortest lives that show it.
 #[derive(Default)]
 struct Shown {
     count: u64,
     examples: Vec<(Life, String)>,
 }
 
-/// What was found so far.
+/// The findings so far.
 #[derive(Default)]
 struct Found {
     lives: u64,
@@ -89,16 +90,16 @@ struct Found {
     values: u64,
     packets: usize,
     looked_at: u64,
-    /// Rows that were compared with nothing, by reason.
+    /// Rows that could not be compared, by reason.
     left_out: BTreeMap<&'static str, u64>,
     kinds: BTreeMap<(Kind, String), Shown>,
     complaints: Vec<String>,
 }
 
-/// Makes the lives, compares, and prints what was found.
+/// Makes the lives, compares them, and prints the findings.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if !host::is_root() {
-        bail!("tracing the live kernel is for root: run `cargo xtask oracle` as root");
+        bail!("tracing the live kernel needs root: run `cargo xtask oracle` as root");
     }
     let built = || Ok(bench::build(false, &["--bin", "tcptrace"])?.join("tcptrace"));
     let tcptrace = args.tcptrace.clone().map_or_else(built, Ok::<_, anyhow::Error>)?;
@@ -156,7 +157,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// How long it takes to begin so many lives.
+/// The time in which this many lives begin.
 fn spread(lives: usize, rate: u32) -> Duration {
     let lives = u32::try_from(lives).unwrap_or(u32::MAX);
     Duration::from_secs_f64(f64::from(lives) / f64::from(rate.max(1))).max(SHORTEST)
@@ -182,7 +183,7 @@ impl Found {
                 let Shown { count, examples } = self.kinds.entry((kind, what)).or_default();
                 *count += 1;
                 examples.push((life.clone(), detail));
-                // The shorter, the clearer.
+                // A shorter life is easier to understand.
                 examples.sort_by_key(|(life, _)| life.steps.len());
                 examples.truncate(EXAMPLES);
             }
@@ -197,7 +198,7 @@ impl Found {
         self.count(Kind::Unknown) as f64 * 100.0 / self.values.max(1) as f64
     }
 
-    /// Where there are more rounds than one.
+    /// Printed only if there are several rounds.
     fn say_progress(&self, all: usize, took: Duration) {
         if all > ROUND {
             let [wrong, unknown] = [Kind::Wrong, Kind::Unknown].map(|kind| self.count(kind));
@@ -237,9 +238,9 @@ impl Found {
     }
 }
 
-/// The shortest life that fails in this way, and how.
+/// The shortest life that fails in this way, with details.
 fn shrink(ground: &Ground, life: &Life, what: &str, rate: u32) -> Result<Option<(Life, String)>> {
-    /// Each is tried so often: what depends on a race does not show every time.
+    /// Each candidate is tried this often, because a race does not show every time.
     const TIMES: usize = 4;
     let mut shortest = None;
     let mut candidates = vec![life.clone()];

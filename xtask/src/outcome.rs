@@ -1,35 +1,34 @@
-//! How tests went, as they write it down themselves: see `tcptrace_tests::attempt`.
+//! The outcomes of tests, as the tests record them: see `tcptrace_tests::attempt`.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// Names the file that tests write to.
+/// Environment variable with the file that tests write to.
 pub(crate) const RECORD: &str = "TCPTRACE_TEST_RECORD";
 
-/// How a line begins, wherever else on a console it does.
+/// The beginning of a line, which may stand anywhere on a console.
 const LINE: &str = "{\"outcome\":";
 
-/// The names of tests, with their program (`live::basic::reset`), and how they went.
+/// Names of tests with their program (`live::basic::reset`), and their outcomes.
 pub(crate) type Outcomes = BTreeMap<String, Outcome>;
 
-/// How a test went.
+/// The outcome of a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// As it should.
     Pass,
-    /// As it should at a second try only, with why the first one failed.
+    /// Passed only when retried; has the reason of the first failure.
     Flaky(String),
-    /// Not, with what it said.
+    /// Failed, with this message.
     Fail(String),
-    /// It began, and the program or the machine ended before it did.
+    /// Began, but the program or the machine ended first.
     Unended,
-    /// This kernel, this machine or this user cannot do what it is about, for this reason.
+    /// Skipped: this kernel, machine or user lacks what the test needs.
     Skipped(String),
 }
 
 impl Outcome {
-    /// It in a word.
+    /// Its name.
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Pass => "pass",
@@ -39,7 +38,7 @@ impl Outcome {
         }
     }
 
-    /// What there is to say about it.
+    /// The message or the reason.
     pub(crate) fn why(&self) -> Option<&str> {
         match self {
             Self::Pass => None,
@@ -48,13 +47,13 @@ impl Outcome {
         }
     }
 
-    /// Whether there is something to mend.
+    /// Whether it needs a fix.
     pub(crate) fn is_failure(&self) -> bool {
         matches!(self, Self::Fail(_) | Self::Unended)
     }
 }
 
-/// What tests wrote down, maybe among what else a console shows.
+/// The outcomes in the text of the record or of a console.
 pub(crate) fn read(text: &str) -> Outcomes {
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(&line[line.find(LINE)?..]).ok());
     let outcome = |line: &Value| {
@@ -70,13 +69,13 @@ pub(crate) fn read(text: &str) -> Outcomes {
     lines.filter_map(|line| Some((line["test"].as_str()?.to_owned(), outcome(&line)?))).collect()
 }
 
-/// The tests that failed, as their program names them.
+/// The tests that failed, by their names in the program.
 pub(crate) fn failed(outcomes: &Outcomes) -> Vec<String> {
     let failed = outcomes.iter().filter(|(_, outcome)| outcome.is_failure());
     failed.map(|(name, _)| name.split_once("::").map_or(&**name, |(_, name)| name).to_owned()).collect()
 }
 
-/// Takes over how those that failed went at a second try.
+/// Adds the outcomes of retried tests.
 pub(crate) fn take_second(outcomes: &mut Outcomes, again: Outcomes) {
     for (name, second) in again {
         let Some(first) = outcomes.get_mut(&name).filter(|first| first.is_failure()) else { continue };
@@ -87,7 +86,7 @@ pub(crate) fn take_second(outcomes: &mut Outcomes, again: Outcomes) {
     }
 }
 
-/// Those of which there is something to say, by what that is.
+/// The outcomes other than a plain pass, by kind.
 pub(crate) fn told(outcomes: &Outcomes) -> String {
     let of = |title: &str, word: &str| {
         let those: Vec<_> = outcomes.iter().filter(|(_, outcome)| outcome.word() == word).collect();
@@ -101,7 +100,7 @@ pub(crate) fn told(outcomes: &Outcomes) -> String {
             format!("{title}: {}\n{}", those.len(), lines.collect::<String>())
         }
     };
-    of("Skipped", "skipped") + &of("Passed at the second try only", "flaky") + &of("Failed", "FAIL")
+    of("Skipped", "skipped") + &of("Passed only when retried", "flaky") + &of("Failed", "FAIL")
 }
 
 #[cfg(test)]
@@ -143,7 +142,7 @@ test ring ... ok
         let expected = "\
 Skipped: 1
   live::ring: no io_uring
-Passed at the second try only: 1
+Passed only when retried: 1
   live::basic::two: panicked at x.rs:1:1:
     no
 Failed: 1

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: what must be installed, and installing it.
+//! `cargo xtask setup`: checks what is installed, and installs what is missing.
 
 pub(crate) mod python;
 pub(crate) mod qemu;
@@ -12,36 +12,37 @@ use anyhow::{Result, bail};
 use crate::ebpf::toolchain::Linker;
 use crate::{command, host};
 
-/// Version of bpf-linker that is installed.
+/// Version of bpf-linker to install.
 const LINKER_VERSION: &str = "0.13.0";
-/// Major version of the LLVM that it is built with: the one of Debian's rustc-web.
+/// Major version of the LLVM to build it with: that of Debian's rustc-web.
 const LLVM: &str = "22";
 
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Also what the tests run: nft, ip, ss, sysctl; a browser; Java, and an environment of Python with DuckDB and Spark;
-    /// and the C++ compiler that fuzzing needs
+    /// Also install what the tests run: nft, ip, ss, sysctl; a browser; Java; a Python environment with DuckDB and
+    /// Spark; and the C++ compiler that fuzzing needs
     #[arg(long)]
     tests: bool,
-    /// Also what tests on other kernels run in: QEMU, below Cargo's target directory if apt would have to remove packages
+    /// Also install QEMU for tests on other kernels, below Cargo's target directory if apt would have to remove
+    /// packages
     #[arg(long)]
     vm: bool,
-    /// Also the tools that the benchmark compares with
+    /// Also install the tools that the benchmark compares with
     #[arg(long)]
     bench: bool,
 }
 
-/// A program, or a part of one, that somebody else makes.
+/// A program, or a part of one, from outside the project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tool {
-    /// File in `PATH`, an absolute path, or a module of Python.
+    /// A program in `PATH`, an absolute path, or a Python module.
     file: &'static str,
-    /// Debian's package that has it.
+    /// Its Debian package.
     package: &'static str,
 }
 
-/// What building the eBPF programs needs of Debian's packages.
+/// Debian packages for building the eBPF programs.
 const BPF_TOOLCHAIN: [Tool; 4] = [
     Tool { file: "/usr/bin/rustc", package: "rustc-web" },
     Tool { file: "/usr/bin/cargo", package: "cargo-web" },
@@ -49,7 +50,7 @@ const BPF_TOOLCHAIN: [Tool; 4] = [
     Tool { file: "/usr/lib/llvm-22/bin/llvm-config", package: "llvm-22-dev" },
 ];
 
-/// What the tests run.
+/// Programs that the tests run.
 pub(crate) const TEST_TOOLS: [Tool; 8] = [
     Tool { file: "nft", package: "nftables" },
     Tool { file: "ip", package: "iproute2" },
@@ -61,24 +62,24 @@ pub(crate) const TEST_TOOLS: [Tool; 8] = [
     Tool { file: "python3 -m ensurepip", package: "python3-venv" },
 ];
 
-/// What `cargo xtask fuzz` builds libFuzzer with.
+/// The compiler with which `cargo xtask fuzz` builds libFuzzer.
 pub(crate) const FUZZ_TOOLS: [Tool; 1] = [Tool { file: "c++", package: "g++" }];
 
-/// What `cargo xtask vm` makes machines with.
+/// Programs with which `cargo xtask vm` makes virtual machines.
 pub(crate) const VM_TOOLS: [Tool; 3] = [
     Tool { file: "qemu-system-x86_64", package: "qemu-system-x86" },
     Tool { file: "cpio", package: "cpio" },
     Tool { file: "/usr/share/keyrings/debian-archive-keyring.gpg", package: "debian-archive-keyring" },
 ];
 
-/// The same for machines of 64-bit ARM, and what compiles for them.
+/// The same for 64-bit ARM, and the cross compiler.
 pub(crate) const ARM_TOOLS: [Tool; 3] = [
     Tool { file: "qemu-system-aarch64", package: "qemu-system-arm" },
     Tool { file: "aarch64-linux-gnu-gcc", package: "gcc-aarch64-linux-gnu" },
     Tool { file: "/usr/aarch64-linux-gnu/lib/libc.a", package: "libc6-dev-arm64-cross" },
 ];
 
-/// What the benchmark compares with.
+/// Tools that the benchmark compares with.
 const BENCH_TOOLS: [Tool; 4] = [
     Tool { file: "tcpstates", package: "libbpf-tools" },
     Tool { file: "bpftrace", package: "bpftrace" },
@@ -86,7 +87,7 @@ const BENCH_TOOLS: [Tool; 4] = [
     Tool { file: "ss", package: "iproute2" },
 ];
 
-/// Installs what is missing; where it may not, says what is.
+/// Installs what is missing; without the right to, lists the commands.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut tools = BPF_TOOLCHAIN.to_vec();
     tools.extend(TEST_TOOLS.iter().chain(&FUZZ_TOOLS).filter(|_| args.tests));
@@ -101,7 +102,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Makes sure that `tools` are there, installing them where that is possible; says so either way.
+/// Installs `tools` where possible, and reports success or the commands to type.
 pub(crate) fn require(tools: &[Tool]) -> Result<()> {
     let missing: Vec<_> = tools.iter().filter(|tool| tool.is_missing()).map(|tool| tool.file).collect();
     if missing.is_empty() {
@@ -111,7 +112,7 @@ pub(crate) fn require(tools: &[Tool]) -> Result<()> {
     perform(&packages(tools, Tool::is_missing))
 }
 
-/// Makes sure that Rust's standard library for `target` is there.
+/// Installs Rust's standard library for `target` if it is missing.
 pub(crate) fn require_target(target: &str) -> Result<()> {
     let sysroot = command::output(Command::new("rustc").args(["--print", "sysroot"]))?;
     if Path::new(sysroot.trim()).join("lib/rustlib").join(target).exists() {
@@ -135,13 +136,13 @@ impl Tool {
     }
 }
 
-/// A command to type, as root.
+/// A command to type as root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Step {
     program: &'static str,
     arguments: Vec<String>,
     environment: Vec<(&'static str, String)>,
-    /// The QEMU that this installs, which apt can refuse to.
+    /// QEMU, which apt may be unable to install.
     qemu: Option<Tool>,
 }
 
@@ -176,7 +177,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// How to get the packages of those of `tools` that are missing.
+/// The commands that install the packages of missing `tools`.
 fn packages(tools: &[Tool], is_missing: impl Fn(&Tool) -> bool) -> Vec<Step> {
     let (qemus, others): (Vec<&Tool>, Vec<&Tool>) =
         tools.iter().filter(|tool| is_missing(tool)).partition(|tool| tool.is_qemu());
@@ -189,7 +190,7 @@ fn packages(tools: &[Tool], is_missing: impl Fn(&Tool) -> bool) -> Vec<Step> {
     update.into_iter().chain(installs).collect()
 }
 
-/// Whoever runs this keeps every package that is installed.
+/// `--no-remove`: installing must not cost the user a package.
 fn apt_get(verb: &str, what: &[&str]) -> Step {
     let options = [verb, "--yes", "--no-install-recommends", "--no-remove"];
     Step::new("apt-get", &[&options, what].concat()).with("DEBIAN_FRONTEND", "noninteractive")
@@ -211,9 +212,9 @@ fn perform(steps: &[Step]) -> Result<()> {
         return Ok(());
     }
     if !host::is_debian() || !host::is_root() {
-        let why = if host::is_debian() { "installing is for root" } else { "this is not Debian" };
+        let why = if host::is_debian() { "installing needs root" } else { "this is not Debian" };
         let lines: Vec<_> = steps.iter().map(|step| format!("  {step}")).collect();
-        bail!("{why}; these commands (or what does the same here) install what is missing:\n{}", lines.join("\n"));
+        bail!("{why}; these commands, or their equivalents, install what is missing:\n{}", lines.join("\n"));
     }
     for step in steps {
         step.run()?;

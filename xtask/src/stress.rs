@@ -1,8 +1,8 @@
-//! `cargo xtask stress`: nothing is missed in silence, whatever happens around the tracer.
+//! `cargo xtask stress`: disturbs the tracer, and checks that it loses nothing silently.
 //!
-//! Every scenario makes connections in a network namespace of its own, counts them, and compares: what was made with what
-//! the kernel counted, and that with what tcptrace saw and what it says it lost. How much is lost fails no scenario, that
-//! depends on the machine; a loss that nobody counted does.
+//! Every scenario makes connections in a network namespace of its own, and counts them. It compares that count with the
+//! kernel's counters, and those with the events that tcptrace saw and lost. The amount lost never fails a scenario,
+//! because it depends on the machine; an uncounted loss does.
 
 pub(crate) mod load;
 mod scenario;
@@ -19,10 +19,10 @@ use scenario::Scenario;
 /// Options of `cargo xtask stress`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How long connections are made in each scenario
+    /// How long each scenario makes connections
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// Only scenarios with this in their name
+    /// Run only scenarios with this in their name
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
     /// Use this tcptrace instead of a release build of the workspace
@@ -30,26 +30,26 @@ pub(crate) struct Args {
     tcptrace: Option<PathBuf>,
 }
 
-/// What a scenario came to.
+/// The outcome of a scenario.
 pub(crate) struct Outcome {
-    /// Connections made, by the count of who made them.
+    /// Connections, by the load's count.
     connections: u64,
-    /// And how many in a second.
+    /// Connections a second.
     rate: f64,
-    /// What there was to be seen, as whoever made it knows.
+    /// Events that happened, by the load's count.
     truth: u64,
-    /// What was seen of it.
+    /// Events that tcptrace saw.
     seen: u64,
-    /// What was lost, in the tracer's words.
+    /// Losses in the tracer's words.
     lost: String,
-    /// What is wrong; nothing, if all is accounted for.
+    /// Errors; empty if every event is accounted for.
     complaints: Vec<String>,
 }
 
 /// Runs every scenario, and prints the table.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if !host::is_root() {
-        bail!("tracing the live kernel is for root: run `cargo xtask stress` as root");
+        bail!("tracing the live kernel needs root: run `cargo xtask stress` as root");
     }
     let tcptrace = args
         .tcptrace
@@ -70,14 +70,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         let outcome =
             scenario.run(&tcptrace, &folder).with_context(|| format!("cannot run the scenario `{}`", scenario.name))?;
-        let verdict = if outcome.complaints.is_empty() { "all told".into() } else { outcome.complaints.join("; ") };
+        let verdict =
+            if outcome.complaints.is_empty() { "all accounted for".into() } else { outcome.complaints.join("; ") };
         failed += usize::from(!outcome.complaints.is_empty());
         let Outcome { connections, rate, truth, seen, lost, .. } = outcome;
         println!("| {} | {connections} ({rate:.0}) | {truth} | {seen} | {lost} | {verdict} |", scenario.name);
     }
     std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     if failed > 0 {
-        bail!("{failed} scenarios missed something in silence");
+        bail!("{failed} scenarios lost events silently");
     }
     Ok(())
 }

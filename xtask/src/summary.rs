@@ -1,4 +1,4 @@
-//! The last row of tcptrace's JSON, which sums up.
+//! The last row of tcptrace's JSON, the summary.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -7,15 +7,15 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-/// More than it has bytes.
+/// Longer than any summary, in bytes.
 const LONGEST: u64 = 64 << 10;
 
-/// What it says.
+/// A summary.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Summary(Value);
 
 impl Summary {
-    /// Takes it from a row, if that is the one.
+    /// Parses a row, if it is the summary.
     pub(crate) fn of(row: &[u8]) -> Option<Self> {
         if !row.starts_with(br#"{"event":"summary""#) {
             return None;
@@ -23,7 +23,7 @@ impl Summary {
         serde_json::from_slice(row).ok().map(Self)
     }
 
-    /// Takes it from the end of a file, if rows of JSON are there.
+    /// Parses the end of a file, if it has rows of JSON.
     pub(crate) fn at_end_of(path: &Path) -> Result<Option<Self>> {
         let failed = || format!("cannot read {}", path.display());
         let mut file = File::open(path).with_context(failed)?;
@@ -34,27 +34,27 @@ impl Summary {
         Ok(end.trim_ascii_end().rsplit(|byte| *byte == b'\n').next().and_then(Self::of))
     }
 
-    /// Changes of state that were seen.
+    /// Transitions seen.
     pub(crate) fn seen(&self) -> u64 {
         self.number("seen")
     }
 
-    /// Events that they follow from.
+    /// Events recorded.
     pub(crate) fn events(&self) -> u64 {
         self.number("events")
     }
 
-    /// Events lost, by all causes.
+    /// Events lost by any cause.
     pub(crate) fn lost(&self) -> u64 {
         self.causes().map(|(_, count)| count).sum()
     }
 
-    /// Events lost by a cause.
+    /// Events lost by this cause.
     pub(crate) fn lost_by(&self, cause: &str) -> u64 {
         self.causes().find(|(name, _)| *name == cause).map_or(0, |(_, count)| count)
     }
 
-    /// The exit status that it says.
+    /// Its exit status.
     pub(crate) fn exit(&self) -> u64 {
         self.number("exit")
     }

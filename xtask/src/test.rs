@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test.
+//! `cargo xtask test`: runs every test.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,34 +12,34 @@ use crate::{command, host, workspace};
 
 const PACKAGES: [&str; 4] = ["--locked", "--workspace", "--exclude", workspace::EBPF_PACKAGE];
 
-/// Tells test programs how many tests to run at once.
+/// Environment variable with the number of tests to run at once.
 const AT_ONCE: &str = "RUST_TEST_THREADS";
 
-/// As many as that, as they mostly wait for TIME_WAITs of 60 s, each in its own namespace.
+/// Many, because most tests wait for TIME_WAITs of 60 s, each in its own namespace.
 const THREADS: &str = "48";
 
-/// More tests than that do not fail by accident.
+/// More failures than this are no accident.
 const MOST_ACCIDENTS: usize = 4;
 
-/// As many as that at a second try.
+/// Fewer when retrying.
 const THREADS_AGAIN: &str = "2";
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only tests whose name contains this
+    /// Run only tests whose name contains this
     filter: Option<String>,
 }
 
 /// Runs the tests.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if !host::is_root() {
-        bail!("the tests trace the live kernel, which is for root: run `cargo xtask test` as root");
+        bail!("the tests trace the live kernel, which needs root: run `cargo xtask test` as root");
     }
     setup::require(&TEST_TOOLS)?;
     setup::python::require()?;
-    // The tests of whole programs run the binary, which `cargo test` alone might not build. With the examples, libraries have
-    // the features that tests need, and are not built twice.
+    // End-to-end tests run the binary, which `cargo test` alone might not build. Building the examples, too, gives
+    // libraries the features that tests need, so that they are built only once.
     command::run(command::cargo().args(["build", "--bins", "--examples"]).args(PACKAGES))?;
     let record = Record::begin()?;
     let (pure, mut outcomes) = record.of(tests(&["--lib", "--bins", "--examples"]).args(&args.filter))?;
@@ -48,11 +48,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let of_programs = run_twice(&record, &mut programs, args.filter.as_deref());
     outcomes.extend(programs);
     eprint!("\n{}", outcome::told(&outcomes));
-    ensure!(pure, "tests of libraries have failed");
+    ensure!(pure, "library tests failed");
     documented.and(of_programs)
 }
 
-/// Some of `cargo test`.
+/// A subset of `cargo test`.
 fn tests(of: &[&str]) -> Command {
     let mut tests = command::cargo();
     tests.env("TCPTRACE_BIN", workspace::target().join("debug/tcptrace"));
@@ -61,7 +61,7 @@ fn tests(of: &[&str]) -> Command {
     tests
 }
 
-/// The file that tests are written down in.
+/// The file in which tests record their outcomes.
 struct Record(PathBuf);
 
 impl Record {
@@ -75,7 +75,7 @@ impl Record {
         fs::read_to_string(&self.0).with_context(|| format!("cannot read {}", self.0.display()))
     }
 
-    /// Runs tests. Returns whether all is well, and what they wrote.
+    /// Runs tests. Returns whether all passed, and what they recorded.
     fn of(&self, tests: &mut Command) -> Result<(bool, Outcomes)> {
         let before = self.read()?.len();
         let is_good = command::run(tests.env(outcome::RECORD, &self.0)).is_ok();
@@ -83,25 +83,25 @@ impl Record {
     }
 }
 
-/// Other tests, and other programs, shake the one kernel that these are about. So what fails runs once more, with little beside
-/// it, unless that is too much for an accident.
+/// End-to-end tests share one kernel and can disturb each other. So a few failures are retried once, with few tests at
+/// a time.
 fn run_twice(record: &Record, outcomes: &mut Outcomes, filter: Option<&str>) -> Result<()> {
     let (is_good, first) = record.of(tests(&["--test", "*"]).env(AT_ONCE, THREADS).args(filter))?;
     *outcomes = first;
     if is_good {
         return Ok(());
     }
-    ensure!(outcomes.values().all(|outcome| *outcome != Outcome::Unended), "a test program did not come to its end");
+    ensure!(outcomes.values().all(|outcome| *outcome != Outcome::Unended), "a test program ended before its tests did");
     let failed = outcome::failed(outcomes);
     match failed.len() {
-        0 => bail!("the tests could not be built, or not be run"),
+        0 => bail!("the tests could not be built or run"),
         1..=MOST_ACCIDENTS => {}
-        many => bail!("{many} tests have failed"),
+        many => bail!("{many} tests failed"),
     }
     let again = ["--", "--exact"].into_iter().chain(failed.iter().map(String::as_str));
     let (is_good, second) = record.of(tests(&["--test", "*"]).env(AT_ONCE, THREADS_AGAIN).args(again))?;
     outcome::take_second(outcomes, second);
-    ensure!(is_good && outcome::failed(outcomes).is_empty(), "at the second try, too, tests have failed");
+    ensure!(is_good && outcome::failed(outcomes).is_empty(), "tests failed again when retried");
     Ok(())
 }
 
@@ -109,7 +109,7 @@ fn run_twice(record: &Record, outcomes: &mut Outcomes, filter: Option<&str>) -> 
 mod tests {
     use super::*;
 
-    /// One that failed without a word would be forgotten when others are tried again.
+    /// A failure that was not recorded would be forgotten when others are retried.
     #[test]
     fn every_test_program_writes_down_how_its_tests_went() {
         let programs = ["tcptrace/tests", "tests/tests", "tests/tests/docs", "tests/tests/export", "tests/tests/live"]

@@ -1,7 +1,7 @@
-//! `cargo xtask vm`: the live scenarios on other kernels than the one that runs here.
+//! `cargo xtask vm`: runs the live scenarios on other kernels.
 //!
-//! Debian's kernels boot in QEMU, each with a tree of files that has the same tests in it as `cargo xtask test` runs. What
-//! they print on the console is read, and makes a table of kernels and scenarios. The machine has no network and no disk.
+//! Debian's kernels boot in QEMU, each with a file tree that has the same tests as `cargo xtask test`. A table of
+//! kernels and scenarios is made from their console output. The virtual machines have no network and no disk.
 
 mod apt;
 mod image;
@@ -31,24 +31,24 @@ use crate::{command, host, workspace};
 /// Options of `cargo xtask vm`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Kernels: `host`, a series of Debian's such as `6.1`, `newest`; or host, 5.10, 6.1, 6.12 and newest
+    /// Kernels: `host`, a series of Debian's such as `6.1`, or `newest`; by default host, 5.10, 6.1, 6.12 and newest
     kernels: Vec<Wanted>,
-    /// Only scenarios with one of these in their names
+    /// Run only scenarios with one of these in their names
     #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
     scenarios: Vec<String>,
-    /// Make so many random lives on each kernel, as `cargo xtask oracle` does, instead of the scenarios
+    /// Make this many random lives on each kernel, as `cargo xtask oracle` does, instead of the scenarios
     #[arg(long, value_name = "LIVES", conflicts_with = "scenarios")]
     oracle: Option<usize>,
     /// Repeat the lives of another run
     #[arg(long, value_name = "N", requires = "oracle")]
     seed: Option<u64>,
-    /// Architecture of the machines, this one's if none is given
+    /// Architecture of the virtual machines; by default that of this machine
     #[arg(long)]
     arch: Option<Arch>,
-    /// How many scenarios run at the same time in a machine
+    /// How many scenarios run at the same time in a virtual machine
     #[arg(long, default_value_t = 16)]
     threads: u16,
-    /// Switch a machine off after this many minutes
+    /// Switch a virtual machine off after this many minutes
     #[arg(long, default_value_t = 30)]
     minutes: u32,
     /// Also write the table to this file
@@ -59,19 +59,19 @@ pub(crate) struct Args {
     json: Option<PathBuf>,
 }
 
-/// What runs when no kernel is named.
+/// The default kernels.
 const ALL: [&str; 5] = ["host", "5.10", "6.1", "6.12", "newest"];
 
-/// How many scenarios run at the same time where the processor is no emulated one: they mostly wait.
+/// Scenarios at the same time where the processor is not emulated: most of them only wait.
 const THREADS_OF_HOST: u16 = 96;
 
-/// Runs the scenarios on each kernel. Fails when one failed, or when a kernel could not be tested.
+/// Runs the scenarios on each kernel. Fails when a scenario failed, or a kernel could not be tested.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if !host::is_root() {
-        bail!("fetching packages, and the scenarios on this kernel, are for root: run `cargo xtask vm` as root");
+        bail!("fetching packages and running scenarios on this kernel need root: run `cargo xtask vm` as root");
     }
     let native = Arch::host();
-    let arch = args.arch.or(native).context("this architecture is not known: choose one with --arch")?;
+    let arch = args.arch.or(native).context("this machine's architecture is not supported: choose one with --arch")?;
     let is_foreign = native != Some(arch);
     let kernels = kernels(args, is_foreign)?;
     setup::require(&VM_TOOLS)?;
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn kernels(args: &Args, is_foreign: bool) -> Result<Vec<Wanted>> {
     if is_foreign && args.kernels.contains(&Wanted::Host) {
-        bail!("this machine's kernel is of another architecture");
+        bail!("this machine's kernel is for another architecture");
     }
     if !args.kernels.is_empty() {
         return Ok(args.kernels.clone());
@@ -130,17 +130,17 @@ fn publish(args: &Args, columns: &[Column]) -> Result<()> {
     Ok(())
 }
 
-/// What is the same for every kernel.
+/// Settings shared by all kernels.
 struct Bench<'a> {
     args: &'a Args,
     arch: Arch,
     qemu: PathBuf,
-    /// What a machine does instead of the scenarios.
+    /// What a virtual machine runs.
     lives: Option<Lives>,
     scenarios: Vec<String>,
-    /// Everything that is fetched or made is below it.
+    /// Folder for everything that is fetched or made.
     folder: PathBuf,
-    /// Where tcptrace and the tests are.
+    /// Folder with tcptrace and the tests.
     programs: PathBuf,
 }
 
@@ -165,7 +165,7 @@ impl Bench<'_> {
         tests.args(["--test-threads", &THREADS_OF_HOST.to_string()]).args(&self.args.scenarios);
         let record = self.folder.join("record.jsonl");
         fs::write(&record, "").with_context(|| format!("cannot create {}", record.display()))?;
-        // What failed is in the record.
+        // The record has the failures.
         let _ = command::run(tests.env(outcome::RECORD, &record));
         let recorded = fs::read_to_string(&record).with_context(|| format!("cannot read {}", record.display()))?;
         Ok(Column {
@@ -219,8 +219,8 @@ impl Bench<'_> {
         Ok(column)
     }
 
-    /// An emulated processor is so slow that a test can wait in vain: what failed runs once more, a few at a time, and that
-    /// is said.
+    /// An emulated processor is so slow that a test can time out: failures are retried once, a few at a time, and
+    /// reported as flaky.
     fn try_again(&self, column: &mut Column, kernel: &Kernel, trees: &[&Path], initramfs: &Path) -> Result<()> {
         const THREADS: u16 = 3;
         let failed = outcome::failed(&column.outcomes);
@@ -231,13 +231,13 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// How all went, out of what the tests wrote down. One that wrote nothing did not even begin.
+    /// The outcomes from the tests' records. A test without a record did not begin.
     fn outcomes(&self, recorded: &str) -> Outcomes {
         let all = self.scenarios.iter().map(|name| (format!("live::{name}"), Outcome::Unended));
         all.chain(outcome::read(recorded)).collect()
     }
 
-    /// Runs it, by the processor if that works. Returns what the console showed.
+    /// Boots the machine, with KVM if that works. Returns its console output.
     fn boot(&self, kernel: &Kernel, trees: &[&Path], initramfs: &Path) -> Result<(String, Acceleration)> {
         let run = |how, threads| {
             let script = match self.lives {
@@ -252,9 +252,10 @@ impl Bench<'_> {
                 Err(error) => eprintln!("KVM does not work here ({error:#}); TCG takes longer."),
             }
         }
-        // Times of lives are compared: what else runs on this computer must not stretch them.
+        // Durations of lives are compared, so other load on the host must not stretch them.
         let emulated = if self.lives.is_some() { Acceleration::Counted } else { Acceleration::Tcg };
-        // QEMU does not always notice at once when a kernel changes its own code, and that kernel dies while it boots.
+        // QEMU does not always notice at once that a kernel changed its own code; that kernel then crashes while it
+        // boots.
         run(emulated, self.args.threads).or_else(|error| {
             eprintln!("Once more: {error:#}");
             run(emulated, self.args.threads)
@@ -277,7 +278,7 @@ impl Bench<'_> {
         machine.run(Duration::from_secs(u64::from(self.args.minutes) * 60))
     }
 
-    /// The programs that tests run, as a tree of files.
+    /// The file tree of programs that tests run.
     fn tree(&self, mirrors: &Mirrors) -> Result<PathBuf> {
         let tree = self.folder.join("tree");
         if !tree.join("init").exists() {
@@ -311,7 +312,7 @@ impl Bench<'_> {
     }
 }
 
-/// What a machine does once it is ready, in its folder of tests.
+/// The script that a machine runs when it has booted, in its folder of tests.
 fn script(threads: u16, arguments: &[String]) -> String {
     let arguments: String = arguments.iter().map(|argument| format!(" '{argument}'")).collect();
     format!(
@@ -321,7 +322,7 @@ fn script(threads: u16, arguments: &[String]) -> String {
     )
 }
 
-/// The parts of what a console showed.
+/// The parts of the console output.
 struct Said<'a> {
     kernel: &'a str,
     check: &'a str,
@@ -330,8 +331,9 @@ struct Said<'a> {
 
 impl<'a> Said<'a> {
     fn parse(console: &'a str) -> Result<Self> {
-        let (_, rest) = console.split_once("tcptrace-vm: kernel ").context("the machine does not tell its kernel")?;
-        let (kernel, rest) = rest.split_once('\n').context("the machine ended with its kernel's name")?;
+        let (_, rest) =
+            console.split_once("tcptrace-vm: kernel ").context("the machine did not print its kernel's release")?;
+        let (kernel, rest) = rest.split_once('\n').context("the machine's output ends after its kernel's release")?;
         let (check, tests) = rest.split_once("tcptrace-vm: tests\n").context("the tests did not start")?;
         Ok(Self { kernel, check, tests })
     }

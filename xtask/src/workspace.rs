@@ -1,4 +1,4 @@
-//! Where things are in this workspace.
+//! Paths in this workspace.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Name of the package with the eBPF programs.
 pub(crate) const EBPF_PACKAGE: &str = "tcptrace-ebpf";
 
-/// Folder of the workspace, from where Cargo ran this program; else from where it was built.
+/// Root of the workspace, from Cargo's environment; otherwise where this program was built.
 pub(crate) fn root() -> PathBuf {
     let xtask = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     Path::new(&xtask).parent().map_or_else(PathBuf::new, Path::to_path_buf)
@@ -27,7 +27,7 @@ pub(crate) fn record() -> PathBuf {
     root().join("tcptrace/bpf/tcptrace.bpf.toml")
 }
 
-/// `path` as a person would name it: from the workspace where it is inside.
+/// `path` as shown to users: relative to the workspace if it is inside.
 pub(crate) fn shown(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }

@@ -1,11 +1,11 @@
 //! The `#[test]` of tests that can be skipped: see `tcptrace_tests::attempt`.
 //!
-//! It does without the crates that macros are usually made with: what they are built with would be built again for every
-//! crate that uses them, once with the features that this one needs and once without.
+//! It does not use the usual crates for macros: Cargo would build their dependencies twice for each user, with and
+//! without the features needed here.
 
 use proc_macro::{Delimiter, Group, TokenStream, TokenTree};
 
-/// Takes the place of the standard library's: the same test, for the same harness, whose end is written down.
+/// Replaces the standard `#[test]`: the same test in the same harness, which also records its outcome.
 #[proc_macro_attribute]
 pub fn test(_: TokenStream, function: TokenStream) -> TokenStream {
     let mut tokens: Vec<TokenTree> = function.into_iter().collect();
@@ -13,7 +13,7 @@ pub fn test(_: TokenStream, function: TokenStream) -> TokenStream {
     let (Some(name), Some(body)) = (name, tokens.pop()) else {
         return parsed("compile_error!(\"#[test] is for functions\");");
     };
-    // The body stays as it is, with its places in the source.
+    // The body keeps its source locations.
     let arguments = parsed(&format!("concat!(module_path!(), \"::{name}\"), ||")).into_iter().chain([body]);
     let call = parsed("::tcptrace_tests::attempt::attempt")
         .into_iter()

@@ -1,7 +1,7 @@
 //! A process that plays a part in a test: `actor NAME ROLE [ARGUMENT…]`.
 //!
-//! It gives itself the name, and says in lines on its stdout what it has done. Where it waits for its cue, that is a
-//! line on its stdin, or the end of it. A connection that it closes by itself it resets, unless a role says otherwise.
+//! It takes the name, and reports each action as a line on stdout. A cue is a line on stdin, or the end of stdin. It
+//! resets the connections that it closes itself, unless a role does otherwise.
 
 use std::error::Error;
 use std::ffi::CString;
@@ -28,7 +28,7 @@ type Played = Result<(), Box<dyn Error>>;
 
 /// Any free port.
 const ANYWHERE: &str = "127.0.0.1:0";
-/// Where [`give`] meets [`take`]: an abstract name, which belongs to the network namespace.
+/// The abstract address at which [`give`] meets [`take`]; it belongs to the network namespace.
 const MEETING: &[u8] = b"tcptrace-actors";
 
 fn main() -> Played {
@@ -63,7 +63,7 @@ fn main() -> Played {
     }
 }
 
-/// Connects, waits for its cue, and resets the connections.
+/// Connects, waits for a cue, and resets the connections.
 fn dial(count: usize, to: SocketAddr, from: Option<SocketAddr>) -> Played {
     let mut held = Vec::new();
     for _ in 0..count {
@@ -82,7 +82,7 @@ fn dial(count: usize, to: SocketAddr, from: Option<SocketAddr>) -> Played {
     held.into_iter().try_for_each(reset)
 }
 
-/// Listens, accepts, waits for its cue, and resets the connections.
+/// Listens, accepts, waits for a cue, and resets the connections.
 fn hold(count: usize, at: &str) -> Played {
     let listener = listen(at)?;
     let held = (0..count).map(|_| accept_from(&listener)).collect::<Result<Vec<_>, _>>()?;
@@ -90,8 +90,8 @@ fn hold(count: usize, at: &str) -> Played {
     held.into_iter().try_for_each(reset)
 }
 
-/// Accepts by that system call. A non-blocking listener has nothing at first, and accepts at its cue. Then it waits for
-/// another one, and resets the connection.
+/// Accepts with this system call. A non-blocking listener first finds nothing, and accepts after a cue. Then it waits
+/// for another cue, and resets the connection.
 fn accept(how: &str) -> Played {
     let listener = listen(ANYWHERE)?;
     let fd = listener.as_raw_fd();
@@ -108,9 +108,9 @@ fn accept(how: &str) -> Played {
         }
         _ => return Err("no such way to accept".into()),
     };
-    // SAFETY: the descriptor is new, and nobody else's.
+    // SAFETY: the descriptor is new, and nothing else owns it.
     let accepted = unsafe { TcpStream::from_raw_fd(accepted) };
-    // One that its peer has reset has no peer any more.
+    // A connection that its peer has reset has no peer address any more.
     say(&format!("accepted {}", accepted.peer_addr().map_or("nobody".into(), |peer| peer.to_string())))?;
     cue()?;
     reset(accepted)
@@ -128,9 +128,9 @@ fn prefork() -> Played {
     stop(&children)
 }
 
-/// Two children listen at the same address, each with a listener of its own, and accept until they are killed.
+/// Two children listen at the same address, each with its own listener, and accept until they are killed.
 fn reuseport() -> Played {
-    // Keeps the port until both have it.
+    // Reserves the port until both children listen.
     let place = shared(ANYWHERE.parse()?)?;
     let at = place.local_addr()?.as_socket().ok_or("no address")?;
     let child = || {
@@ -148,7 +148,7 @@ fn reuseport() -> Played {
     stop(&children)
 }
 
-/// Gives its connection away, and keeps no copy.
+/// Passes its connection on, and keeps no copy.
 fn give(connection: &TcpStream) -> Played {
     let to = UnixStream::connect_addr(&UnixAddress::from_abstract_name(MEETING)?)?;
     let fds = [connection.as_raw_fd()];
@@ -156,7 +156,7 @@ fn give(connection: &TcpStream) -> Played {
     cue()
 }
 
-/// Is given a connection, or a socket to connect. Waits for its cue, and resets it.
+/// Receives a connection, or a socket to connect. Waits for a cue, and resets it.
 fn take(to: Option<SocketAddr>) -> Played {
     let listener = UnixListener::bind_addr(&UnixAddress::from_abstract_name(MEETING)?)?;
     say("ready")?;
@@ -168,7 +168,7 @@ fn take(to: Option<SocketAddr>) -> Played {
         ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
         _ => None,
     });
-    // SAFETY: the kernel has just made this descriptor, and nobody else has it.
+    // SAFETY: the kernel has just made this descriptor, and nothing else owns it.
     let given = unsafe { TcpStream::from_raw_fd(given.ok_or("nothing was given")?) };
     if let Some(to) = to {
         SockRef::from(&given).connect(&to.into())?;
@@ -187,7 +187,7 @@ fn inetd() -> Played {
     Ok(())
 }
 
-/// Accepts without the system call: into descriptors, or only into the ring, with which the connections end.
+/// Accepts through io_uring: into descriptors, or into the ring alone, with which the connections end.
 fn uring(count: usize, how: &str) -> Played {
     let mut ring = match IoUring::new(8) {
         Ok(ring) => ring,
@@ -208,7 +208,7 @@ fn uring(count: usize, how: &str) -> Played {
             return Err(io::Error::from_raw_os_error(-accepted).into());
         }
         if slot.is_none() {
-            // SAFETY: the descriptor is new, and nobody else's.
+            // SAFETY: the descriptor is new, and nothing else owns it.
             held.push(unsafe { TcpStream::from_raw_fd(accepted) });
         }
         say("accepted")?;
@@ -217,7 +217,7 @@ fn uring(count: usize, how: &str) -> Played {
     held.into_iter().try_for_each(reset)
 }
 
-/// A socket that shares its address with others.
+/// A socket that can share its address with others.
 fn shared(at: SocketAddr) -> Result<Socket, Box<dyn Error>> {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_port(true)?;
@@ -231,7 +231,7 @@ fn listen(at: &str) -> Result<TcpListener, Box<dyn Error>> {
     Ok(listener)
 }
 
-/// Says which process accepted whom.
+/// Reports which process accepted a connection, and from which peer.
 fn accept_from(listener: &TcpListener) -> Result<TcpStream, Box<dyn Error>> {
     let (connection, peer) = listener.accept()?;
     say(&format!("accepted {} {peer}", id()))?;
@@ -242,7 +242,7 @@ fn accept_one() -> Result<TcpStream, Box<dyn Error>> {
     accept_from(&listen(ANYWHERE)?)
 }
 
-/// Starts a child that does this under that name, and ends with its parent.
+/// Starts a child with this name that runs this, and that ends with its parent.
 fn start(name: &str, work: impl FnOnce() -> Played) -> Result<Pid, Box<dyn Error>> {
     // SAFETY: this process has no other thread.
     match unsafe { fork() }? {
@@ -257,7 +257,7 @@ fn start(name: &str, work: impl FnOnce() -> Played) -> Result<Pid, Box<dyn Error
 
 fn stop(children: &[Pid]) -> Played {
     for child in children {
-        // It may have ended before: it stays known until it is waited for.
+        // It may have ended already; its id stays reserved until it is reaped.
         kill(*child, Signal::SIGKILL)?;
         waitpid(*child, None)?;
     }

@@ -1,13 +1,13 @@
-//! The three incidents of the guide: what the page promises shows in what its commands print.
+//! The three incidents of the guide: their commands print what the page promises.
 
 use crate::need_what_pages_need;
 use crate::page::{Block, pages};
 use crate::walk::Walk;
 
-/// Where they are.
+/// The page.
 pub(crate) const PAGE: &str = "tcptrace/docs/guide.md";
 
-/// Their headings, up to the colon.
+/// Headings of the incidents, up to the colon.
 pub(crate) const INCIDENTS: [&str; 3] = ["TIME_WAIT", "CLOSE_WAIT", "Ports"];
 
 fn walk(incident: &str) -> Walk {
@@ -19,18 +19,18 @@ fn walk(incident: &str) -> Walk {
     walk
 }
 
-/// What the only command that begins like this printed.
+/// The output of the only command that begins like this.
 fn only(walk: &Walk, command: &str) -> String {
     let [printed] = walk.printed(command).try_into().expect("one such command");
     printed
 }
 
-/// Lines with one space between words, so that they do not depend on how wide columns are.
+/// Lines with single spaces between words, so that column widths do not matter.
 fn lines(printed: &str) -> Vec<String> {
     printed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
 
-/// The connections that were printed, in words. Rows about lost events, which happen beside other tests, are none.
+/// The printed connections, split into words, without rows about events that were lost beside other tests.
 fn connections(printed: &str) -> Vec<Vec<&str>> {
     let rows = printed.lines().skip(1).map(|line| line.split_whitespace().collect());
     let rows: Vec<Vec<&str>> = rows.filter(|row: &Vec<&str>| ["client", "server"].contains(&row[1])).collect();
@@ -38,7 +38,7 @@ fn connections(printed: &str) -> Vec<Vec<&str>> {
     rows
 }
 
-/// The process id in the COMM[PID] that follows, on any line.
+/// The process id behind `comm`, as in COMM[PID], on any line.
 fn process<'p>(printed: &'p str, before: &str) -> &'p str {
     let (_, after) = printed.split_once(&format!("{before}[")).unwrap_or_else(|| panic!("no {before}[…]\n{printed}"));
     after.split_once(']').expect("a process id").0

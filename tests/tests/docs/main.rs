@@ -1,10 +1,10 @@
-//! The pages say what happens when somebody types what they show: these tests type it.
+//! Runs the commands of the pages, and compares their output with the pages.
 //!
 //! Needs root, iproute2, procps and Python. The first incident of the guide takes a minute and a half, because a
-//! TIME_WAIT takes a minute; everything else runs beside it and is done before.
+//! TIME_WAIT takes a minute; everything else runs at the same time and ends earlier.
 #![expect(clippy::panic, reason = "a panic is how a test fails")]
 
-// Its `#[test]`, in every module.
+// The tests' own `#[test]`, in every module.
 #[macro_use(test)]
 extern crate tcptrace_tests;
 
@@ -19,7 +19,7 @@ use tcptrace_tests::ability::{kernel, need_root};
 use tcptrace_tests::attempt::skip;
 use walk::Walk;
 
-/// Blocks that are not run: the first line of each, and why.
+/// Blocks that are not run: the beginning of each, and the reason.
 const LEFT_OUT: [(&str, &str); 4] = [
     ("cargo run --release -- watch", "builds the program, and runs until Ctrl-C"),
     ("cargo xtask test", "runs this test"),
@@ -27,10 +27,10 @@ const LEFT_OUT: [(&str, &str); 4] = [
     ("cargo xtask vm ", "boots other kernels, which takes minutes; CI runs it"),
 ];
 
-/// The first kernel that measures everything that the pages show.
+/// The first kernel that measures everything on the pages.
 const WHOLE_PICTURE: (u32, u32) = (6, 11);
 
-/// Skips the calling test where the pages' commands cannot be run.
+/// Skips the calling test if the pages' commands cannot run here.
 fn need_what_pages_need() {
     need_root();
     if kernel() < WHOLE_PICTURE {

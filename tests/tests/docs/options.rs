@@ -1,4 +1,4 @@
-//! Commands and options that the pages name are those that `--help` names.
+//! Checks that `--help` lists the commands and options on the pages.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +13,13 @@ impl Known {
     fn ask() -> Self {
         let help = run(&["--help"]);
         let commands = help.text().lines().skip_while(|line| *line != "Commands:").skip(1);
-        // Each is indented by two spaces, and what is said of it by more.
+        // An option is indented by two spaces, its description by more.
         let names = commands.take_while(|line| !line.is_empty()).filter_map(|line| line.strip_prefix("  "));
         let names = names.filter(|line| !line.starts_with(' ')).filter_map(|line| line.split(' ').next());
         Self(names.filter(|name| *name != "help").map(|name| (name.to_owned(), options(name))).collect())
     }
 
-    /// The first word of a command line, after `tcptrace`, that there is not.
+    /// The first word after `tcptrace` in a command line that does not exist.
     fn unknown(&self, words: &[&str]) -> Option<String> {
         let (name, rest) = words.split_first()?;
         let Some(options) = self.0.get(*name) else { return Some((*name).to_owned()) };
@@ -41,13 +41,13 @@ fn option(word: &str) -> Option<String> {
     (name.starts_with('-') && is_name).then(|| name.to_owned())
 }
 
-/// What is between backticks.
+/// Text between backticks.
 fn spans(page: &Page) -> Vec<String> {
     let prose = page.prose.join("\n");
     prose.split('`').skip(1).step_by(2).map(|span| span.replace('\n', " ")).collect()
 }
 
-/// Every command line that begins with `tcptrace` and the name of a command, in words.
+/// Every command line that begins with `tcptrace` and the name of a command, split into words.
 fn commands(text: &str) -> Vec<Vec<&str>> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let starts =
@@ -68,7 +68,7 @@ fn every_command_and_option_in_a_page_exists() {
                 panic!("{}: `{line}`: there is no {unknown}", page.name);
             }
         }
-        // Contributors read of other programs' options, too.
+        // CONTRIBUTING mentions options of other programs, too.
         for span in spans.iter().filter(|_| page.name != "CONTRIBUTING.md") {
             let Some(name) = span.split(' ').next().and_then(option) else { continue };
             let is_known = known.0.values().any(|options| options.contains(&name));

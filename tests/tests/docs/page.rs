@@ -7,36 +7,36 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Page {
     /// Its path in the repository.
     pub(crate) name: String,
-    /// Its blocks of commands, in order.
+    /// Its blocks with commands, in order.
     pub(crate) blocks: Vec<Block>,
-    /// Everything else, in lines.
+    /// Its other lines.
     pub(crate) prose: Vec<String>,
-    /// Output that cannot be repeated, with the commands that it comes from.
+    /// Output that a test cannot repeat, with its commands.
     pub(crate) samples: Vec<String>,
 }
 
 /// A block of commands.
 pub(crate) struct Block {
-    /// The heading that it is below, up to a colon.
+    /// The heading above it, up to a colon.
     pub(crate) section: String,
-    /// Where its first command is.
+    /// Line of its first command.
     pub(crate) line: usize,
-    /// What it shows.
+    /// Its text.
     pub(crate) text: String,
     is_console: bool,
 }
 
-/// Commands that run in one go, and what they print.
+/// Commands that run together, and their output.
 pub(crate) struct Step {
-    /// Where the page has them.
+    /// Line in the page.
     pub(crate) line: usize,
-    /// What to type.
+    /// The text to type.
     pub(crate) typed: String,
-    /// The lines that follow in the page, which a `sh` block does not have.
+    /// The lines of output in the page; a `sh` block has none.
     pub(crate) shown: Option<Vec<String>>,
 }
 
-/// Every page, in the order of their names.
+/// Every page, sorted by name.
 pub(crate) fn pages() -> Vec<Page> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
     let docs = fs::read_dir(root.join("tcptrace/docs")).expect("the pages").map(|file| file.expect("a page").path());
@@ -51,7 +51,7 @@ pub(crate) fn pages() -> Vec<Page> {
 }
 
 impl Page {
-    /// Reads its text.
+    /// Parses its text.
     pub(crate) fn parse(name: &str, text: &str) -> Self {
         let mut page = Self { name: name.to_owned(), blocks: Vec::new(), prose: Vec::new(), samples: Vec::new() };
         let mut section = String::new();
@@ -85,7 +85,7 @@ impl Page {
 }
 
 impl Block {
-    /// What to run, in order.
+    /// The commands to run, in order.
     pub(crate) fn steps(&self) -> Vec<Step> {
         if !self.is_console {
             return vec![Step { line: self.line, typed: self.text.clone(), shown: None }];

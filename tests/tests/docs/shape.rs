@@ -1,12 +1,12 @@
-//! Whether a command prints what its page shows, but for the numbers.
+//! Compares a command's output with the page, without its numbers.
 
-/// Where the shape of what was printed is not that of what is shown: the first line that is missing.
+/// The first line of the page that is missing in the output, if their shapes differ.
 pub(crate) fn missing<'s>(shown: &'s [String], printed: &str) -> Option<&'s str> {
     let mut keys = printed.lines().map(key).peekable();
     let mut last = String::new();
     for line in shown {
         let wanted = key(line);
-        // How many rows there are is a number, too.
+        // The number of rows may differ, too.
         if wanted == last {
             continue;
         }
@@ -18,7 +18,7 @@ pub(crate) fn missing<'s>(shown: &'s [String], printed: &str) -> Option<&'s str>
     None
 }
 
-/// What stays the same in each run: all of a line of column heads, the first word of any other.
+/// The part of a line that is the same in each run: all column headings, or the first word of another line.
 fn key(line: &str) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
     let is_head = |word: &&str| !word.starts_with(|c: char| c.is_ascii_digit()) && !word.contains(char::is_lowercase);
@@ -28,7 +28,7 @@ fn key(line: &str) -> String {
     words.first().map_or_else(String::new, |word| without_numbers(word))
 }
 
-/// A word with `#` for each number in it: `5,340`, `05:14:03.562` and `17` are the same.
+/// A word with `#` in place of each number: `5,340`, `05:14:03.562` and `17` become the same.
 fn without_numbers(word: &str) -> String {
     let mut plain = String::new();
     let mut rest = word.chars().peekable();

@@ -1,4 +1,4 @@
-//! Typing what a page shows, in one shell, from the first block to the last.
+//! Types the commands of a page into one shell, from the first block to the last.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,11 +15,11 @@ use tempfile::TempDir;
 use crate::page::{Block, Page, Step};
 use crate::shape;
 
-/// More than any page takes, in seconds, for one that hangs.
+/// Time limit for a page, in seconds.
 const TOO_LONG: &str = "170";
 
-/// Before the first block: what a page makes in `/run` is gone with the mount namespace, and its reports name this host as
-/// the pages do. Each command has to succeed; 3 says that events were lost, which happens beside other tests.
+/// Runs before the first block: files that a page makes in `/run` end with the mount namespace, and the host has the
+/// name on the pages. Each command must succeed; 3 is allowed, because events can be lost beside other tests.
 const BEGIN: &str = r#"
 set -o pipefail
 mount -t tmpfs tmpfs /run
@@ -27,32 +27,32 @@ echo vm >/proc/sys/kernel/hostname
 trap 'status=$?; [[ $status == 3 ]] || { echo "$at: status $status: $BASH_COMMAND" >"$SAID/failed"; exit 1; }' ERR
 "#;
 
-/// After the last: a page ends what it has begun.
+/// Runs after the last block: a page must end what it started.
 const END: &str = r#"
 at="the end of the page"
 wait
 ! ls -A /run/netns 2>/dev/null | grep . >"$SAID/left"
 "#;
 
-/// A page, or a part of it, that has been walked through.
+/// A page or a part of it, after its commands have run.
 pub(crate) struct Walk {
     page: String,
     steps: Vec<Step>,
     folder: TempDir,
 }
 
-/// Kills what a page has left running when a test fails.
+/// Kills processes that a page left running when a test fails.
 struct Group(Pid);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // It is empty when all is well.
+        // Without leftovers, the list is empty.
         let _nobody = killpg(self.0, Signal::SIGKILL);
     }
 }
 
 impl Walk {
-    /// Runs the blocks in order. Fails when a command does.
+    /// Runs the blocks in order. Fails when a command fails.
     pub(crate) fn through(page: &Page, blocks: &[&Block]) -> Self {
         let steps = blocks.iter().flat_map(|block| block.steps()).collect();
         let walk = Self { page: page.name.clone(), steps, folder: tempfile::tempdir().expect("a folder") };
@@ -89,7 +89,7 @@ impl Walk {
         script + END
     }
 
-    /// In a process group, a mount, a network and a UTS namespace of its own.
+    /// Runs in a process group, a mount, a network and a UTS namespace of its own.
     fn command(&self) -> Command {
         let mut command = Command::new("timeout");
         command
@@ -102,7 +102,7 @@ impl Walk {
         command
     }
 
-    /// What went wrong.
+    /// A report of the failure.
     fn story(&self) -> String {
         let read = |name: &Path| fs::read_to_string(name).unwrap_or_default();
         let said = self.path("said");
@@ -114,17 +114,17 @@ impl Walk {
         story
     }
 
-    /// What a command printed on its standard output.
+    /// The standard output of a command.
     fn output(&self, number: usize) -> String {
         fs::read_to_string(self.path(&format!("said/{number}.out"))).expect("read what was printed")
     }
 
-    /// Fails when a command did not print what the page shows.
+    /// Fails when a command's output differs from the page.
     pub(crate) fn looks_as_shown(&self) {
         for (number, step) in self.steps.iter().enumerate() {
             let Some(shown) = &step.shown else { continue };
             let printed = self.output(number);
-            // Beside other tests events can be lost. The line about that pushes the last one out of a `head`.
+            // Beside other tests, events can be lost. A row about that pushes the last row out of a `head`.
             let has_room = !printed.contains("\nLOST EVENTS") || !step.typed.contains("| head");
             let shown = &shown[..shown.len() - usize::from(!has_room)];
             if let Some(line) = shape::missing(shown, &printed) {
@@ -133,7 +133,7 @@ impl Walk {
         }
     }
 
-    /// What the commands printed that begin like this.
+    /// The output of the commands that begin like this.
     pub(crate) fn printed(&self, command: &str) -> Vec<String> {
         let is_it = |(_, step): &(usize, &Step)| step.typed.starts_with(command);
         self.steps.iter().enumerate().filter(is_it).map(|(number, _)| self.output(number)).collect()

@@ -1,8 +1,8 @@
-//! What other programs make of a trace: `tcptrace export`, read by those it is for.
+//! `tcptrace export`, read by the programs that it exports for.
 //!
 //! Needs root and `ip`; Java, a browser, and Python with the packages of `tests/requirements.txt`: `cargo xtask setup --tests`.
 
-// Its `#[test]`, in every module.
+// The tests' own `#[test]`, in every module.
 #[macro_use(test)]
 extern crate tcptrace_tests;
 
@@ -23,7 +23,7 @@ use tcptrace_tests::program::{Finished, binary, run, run_command};
 use tcptrace_tests::sockets::{accept, address, bound_to, connect, listen, socket};
 use tcptrace_tests::{End, Namespace, Tracer};
 
-/// What was recorded, and the data set that was made of it.
+/// The recorded traces, and their data set.
 struct Exported {
     folder: PathBuf,
     traces: [String; 2],
@@ -34,7 +34,7 @@ impl Exported {
         self.folder.join(name).to_str().expect("UTF-8").to_owned()
     }
 
-    /// What the program prints of both traces, row by row.
+    /// The rows that the program prints of both traces.
     fn printed(&self, args: &[&str]) -> Vec<Value> {
         let finished = run(&[args, &self.traces.each_ref().map(String::as_str)].concat());
         assert_eq!(finished.code(), 0, "{}", finished.stderr);
@@ -48,7 +48,7 @@ fn exported() -> &'static Exported {
     EXPORTED.get_or_init(|| {
         need_root();
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("export");
-        // Of the last run.
+        // Removes the data set of the previous run.
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).expect("a folder");
         let traces = ["one", "two"].map(|name| folder.join(name).to_str().expect("UTF-8").to_owned());
@@ -68,7 +68,7 @@ fn export(args: &[&str]) -> Finished {
     run(&[&["export"], args].concat())
 }
 
-/// Connections of several kinds: most of their TIME_WAITs are over at once, because their port is wanted again.
+/// Connections of several kinds: most of their TIME_WAITs end at once, because new connections reuse their ports.
 fn record(trace: &str) {
     let net = Namespace::enter_unwatched();
     let tracer = Tracer::start_in(&net, &["record", "-o", trace]);
@@ -100,7 +100,7 @@ fn record(trace: &str) {
     client.reset();
     server.receive_reset();
     server.close();
-    // These are left half closed.
+    // These stay half closed.
     let _open = [(); 3].map(|()| {
         let (mut client, server) = connect(&listener);
         client.close();
@@ -111,7 +111,7 @@ fn record(trace: &str) {
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
 }
 
-/// What the data set should say, by the JSON lines of the same traces.
+/// The expected data set, from the JSON lines of the same traces.
 fn expected(exported: &Exported) -> Value {
     let connections = exported.printed(&["export", "--format", "jsonl"]);
     let transitions = exported.printed(&["export", "--format", "jsonl", "--rows", "transitions"]);
@@ -153,14 +153,14 @@ fn text(value: &Value) -> String {
     value.as_str().expect("text").to_owned()
 }
 
-/// What an engine says of the data set.
+/// An engine's results for the data set.
 fn queried(exported: &Exported, engine: &str) -> Value {
     let scratch = exported.path(engine);
     fs::create_dir_all(&scratch).expect("a folder");
     python("query.py", &[engine, &exported.path("data"), &scratch])
 }
 
-/// What a script of these tests says.
+/// The output of a script in this folder.
 fn python(script: &str, args: &[&str]) -> Value {
     let mut command = Command::new(interpreter());
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/export").join(script)).args(args);
@@ -203,7 +203,7 @@ fn assert_agrees(engine: &str) {
     }
 }
 
-/// Counts and sums are those of the report of both traces.
+/// Counts and sums equal those of the report of both traces.
 fn assert_agrees_with_report(exported: &Exported, engine: &str, said: &Value) {
     let rows = exported.printed(&["report", "--format", "json"]);
     let of = |event: &str| rows.iter().filter(move |row| row["event"] == event).collect::<Vec<_>>();
@@ -221,7 +221,7 @@ fn assert_agrees_with_report(exported: &Exported, engine: &str, said: &Value) {
     }
     let report = of("report")[0];
     assert_eq!([&report["bytes_sent"], &report["open"]], [&said["bytes_sent"], &said["open"]], "{engine}");
-    // Both ends of those that were left, in both traces; and any other whose end had not been seen by then.
+    // Both ends of the half-closed connections, in both traces, and any other whose end had not been seen.
     let open = said["open"].as_u64().expect("a number");
     assert!((12..24).contains(&open), "{engine}: {open}");
 }
@@ -248,7 +248,7 @@ fn spark_reads_the_data_set() {
     assert_agrees("spark");
 }
 
-/// What is exported is what `replay` prints, byte for byte, on standard output and in a file.
+/// `export` writes the same bytes as `replay`, to standard output and to a file.
 #[test]
 fn lines_are_those_of_replay() {
     let exported = exported();
@@ -258,7 +258,7 @@ fn lines_are_those_of_replay() {
             let replay = run(&[&["replay", trace, "--format", format], replayed].concat());
             let printed = export(&[trace, "--format", to, "--rows", rows, "--ended"]);
             assert_eq!((printed.code(), replay.code()), (0, 0), "{}{}", printed.stderr, replay.stderr);
-            // But for the last row, which is about the command.
+            // Except the last row, which is about the command.
             let summary = replay.text().lines().last().filter(|line| line.starts_with(r#"{"event":"summary""#));
             assert_eq!(summary.is_some(), format == "json");
             let summed_up = summary.map_or(0, |line| line.len() + 1);
@@ -272,7 +272,7 @@ fn lines_are_those_of_replay() {
     }
 }
 
-/// A connection that had closed first was in TIME_WAIT when the trace ended: who asks for closers must not miss it.
+/// A connection that closed first was in TIME_WAIT when the trace ended: a filter for its closer must keep it.
 #[test]
 fn open_connections_are_exported_unless_left_out() {
     let trace = exported().traces[0].as_str();
@@ -287,7 +287,7 @@ fn open_connections_are_exported_unless_left_out() {
     assert!(ended.iter().all(|row| row["event"] == "connection" && row["closed"].is_string()));
     let open = &all[ended.len()..];
     assert!(open.iter().all(|row| row["event"] == "open" && row["closed"].is_null() && row["end"].is_null()));
-    // Both ends of the three that were left half closed, whether or not the first FIN is acknowledged already.
+    // Both ends of the three half-closed connections, whether or not the first FIN was acknowledged.
     let left = |closer: &str, states: &[&str]| {
         let those = open.iter().filter(|row| row["closer"] == closer);
         those.filter(|row| states.iter().any(|state| row["state"] == *state)).count()
@@ -316,7 +316,7 @@ fn a_trace_is_not_exported_twice() {
     }
 }
 
-/// The time axis has every connection, and its states where they were.
+/// The time axis has every connection, with its states at their times.
 #[test]
 fn a_time_axis_for_perfetto() {
     let exported = exported();
@@ -335,7 +335,7 @@ fn a_time_axis_for_perfetto() {
     };
     let drawn = state("e", "TIME_WAIT") - state("b", "TIME_WAIT");
     let told: u64 = rows.iter().filter_map(|row| row["time_wait_ns"].as_u64()).sum();
-    // As far as the numbers of a browser go.
+    // Within the accuracy of a browser's numbers.
     assert!(told > 0 && (drawn * 1000.0 - told as f64).abs() < 100.0 * rows.len() as f64, "{drawn} µs, {told} ns");
 }
 
@@ -381,7 +381,7 @@ fn perfetto_opens_the_time_axis() {
     let drawn = answers(1).map(|row| (text(&row[0]), [1, 2].map(|field| row[field].as_u64().expect("a number"))));
     let drawn: BTreeMap<_, _> = drawn.collect();
     for (state, (count, ns)) in states {
-        // The UI's times are of whole nanoseconds, read from floating-point numbers.
+        // The UI shows whole nanoseconds, but parses floating-point numbers.
         let [drawn, drawn_ns] = drawn[&state];
         assert!(
             drawn == count && drawn_ns.abs_diff(ns) <= 200 * count,
@@ -411,7 +411,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
-/// The trace comes through a pipe that stays open, so the export is never over.
+/// The trace comes through a pipe that stays open, so the export does not end by itself.
 #[test]
 fn a_signal_leaves_no_unfinished_file() {
     let trace = fs::read(&exported().traces[0]).expect("it was recorded");

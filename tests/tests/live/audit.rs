@@ -1,4 +1,4 @@
-//! `--audit`: everything that the kernel counts was seen, to the last event.
+//! `--audit`: tcptrace saw everything that the kernel counted, to the last event.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
@@ -15,9 +15,9 @@ use tcptrace_tests::sockets::{
 use tcptrace_tests::tracer::PATIENCE;
 use tcptrace_tests::{End, Namespace, Tracer};
 
-/// Has an audit made of what a test does, and returns the counters that were not 0, with their values. There is no
-/// difference between what was seen and what the kernel counted, at least once in a while: an interrupt may come in the midst
-/// of a program, and kernels of sandboxes may run none while process 1 is on the CPU. Both are told, too.
+/// Runs an audit of a test's traffic, and returns the counters that were not 0, with their values. The events seen must
+/// equal the kernel's counts in one of several tries: an interrupt may hit a running program, and kernels of sandboxes
+/// may run none while process 1 is on the CPU. tcptrace reports both.
 fn audited(net: &Namespace, traffic: impl Fn()) -> BTreeMap<String, u64> {
     const TRIES: usize = 4;
     let mut finished = audit(net, &traffic);
@@ -79,7 +79,7 @@ fn thousands_of_connections() {
             close_in_turn(&mut server, &mut client);
         }
     });
-    // Where that takes more than a second, a port may come twice.
+    // On a machine so slow that this takes more than a second, a port may repeat.
     counted.remove("TWRecycled");
     assert_eq!(counted, expected([("ActiveOpens", 4_000), ("PassiveOpens", 4_000), ("TW+TWKilled", 4_000)]));
 }
@@ -96,7 +96,7 @@ fn connections_that_do_not_come_about() {
             TcpStream::connect(nobody).expect_err("nobody listens");
         }
         net.drop_arriving(&format!("tcp flags syn tcp dport {}", address(&listener).port()));
-        // Closed while connecting; dissolved; killed; and one that nobody answers.
+        // Closed while connecting; dissolved; killed; and one without an answer.
         close(start_connecting(address(&listener)).0);
         let (connecting, _) = start_connecting(address(&listener));
         let (waiting, client) = start_connecting(address(&listener));
@@ -112,7 +112,7 @@ fn connections_that_do_not_come_about() {
             socket().connect(&address(&listener).into()).expect_err("the only port is taken");
         }
     });
-    // Nobody answered two of them: the second was waited for that long.
+    // Two of them had no answer: the second took that long.
     assert_eq!(counted["ActiveOpens"], 10 + 4 + 1);
     assert!((12..=13).contains(&counted["AttemptFails"]), "{counted:?}");
 }
@@ -146,7 +146,7 @@ fn resets() {
         drop(never_accepted);
         clients.iter().for_each(End::receive_reset);
     });
-    // Both ends each time, but for the one that had sent its FIN.
+    // Both ends each time, except the end that had sent its FIN.
     let expected = expected([("ActiveOpens", 410), ("EstabResets", 100 * 7 + 20), ("PassiveOpens", 410)]);
     assert_eq!(counted, expected);
 }
@@ -160,7 +160,7 @@ fn time_waits() {
         net.sysctl("ipv4/tcp_max_tw_buckets", "262144");
         let listener = listen("127.0.0.1");
         for _ in 0..EACH {
-            // Taken over by a socket that is bound to the same port, which resets.
+            // A socket bound to the same port takes over, and resets.
             let socket = bound_to(SocketAddr::from(([127, 0, 0, 1], 0)));
             socket.connect(&address(&listener).into()).expect("connect");
             let (mut client, mut server) = (End::from(socket), accept(&listener));
@@ -172,14 +172,14 @@ fn time_waits() {
             let (mut client, server) = connect(&listener);
             client.close();
             server.receive_end();
-            // Data that nobody wants any more: the mini-socket answers with a reset.
+            // Data for a closed socket: the mini-socket answers with a reset.
             let (mut client, server) = connect(&listener);
             client.close();
             server.receive_end();
             server.send(1);
             server.receive_reset();
         }
-        // Both, while there is room for none.
+        // Both of them, while no TIME_WAIT is allowed.
         net.sysctl("ipv4/tcp_max_tw_buckets", "0");
         for _ in 0..EACH {
             let (mut client, mut server) = connect(&listener);
@@ -191,11 +191,12 @@ fn time_waits() {
     });
     assert_eq!(counted["TWRecycled"], EACH, "{counted:?}");
     assert_eq!(counted["TCPTimeWaitOverflow"], 2 * EACH, "{counted:?}");
-    // Those that were to answer data had none if it came with the acknowledgement of their FIN.
+    // No mini-socket was made to answer the data if the data came with the acknowledgement of the FIN.
     assert!((2 * EACH..=3 * EACH).contains(&counted["TW+TWKilled"]), "{counted:?}");
 }
 
-/// Connections of which the kernel kept nothing before they were complete, and connections that began with data.
+/// Connections for which the kernel kept no state before they were complete (SYN cookies), and connections with data in
+/// the SYN.
 #[test]
 fn cookies_and_fast_open() {
     let net = Namespace::enter_unwatched();
@@ -219,7 +220,7 @@ fn cookies_and_fast_open() {
     assert_eq!(counted, expected([("ActiveOpens", 200), ("PassiveOpens", 200), ("TW+TWKilled", 200)]));
 }
 
-/// Requests that are reset before they become sockets are attempts that fail, and no event tells of them.
+/// Requests that are reset before they become sockets are failed attempts without an event.
 #[test]
 fn requests_that_are_reset() {
     let net = Namespace::enter_unwatched();
@@ -228,7 +229,7 @@ fn requests_that_are_reset() {
     net.drop_arriving(&format!("tcp sport {}", address(&listener).port()));
     close(start_connecting(address(&listener)).0);
     net.heal();
-    // The answer is sent again, and nobody is there any more whom it is for.
+    // The answer is retransmitted, and its receiver is gone.
     let begun = Instant::now();
     while net.counter("TcpExt", "EmbryonicRsts") == 0 {
         assert!(begun.elapsed() < PATIENCE, "no request was reset");
@@ -241,7 +242,8 @@ fn requests_that_are_reset() {
     assert_eq!(["seen", "expected", "within"].map(|field| row[field].as_u64()), [0, 1, 1].map(Some));
 }
 
-/// What was there before does not count, whatever becomes of it; and a recording says what it found, to whoever reads it.
+/// Sockets from before the trace do not count, whatever happens to them. A recording passes its audit on to every
+/// reader.
 #[test]
 fn recorded() {
     let net = Namespace::enter_unwatched();
@@ -277,7 +279,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// Behind the name of the counter.
+/// The columns after the name of the counter.
 fn numbers(line: &str) -> Vec<u64> {
     line.split_whitespace().skip(4).map_while(|word| word.parse().ok()).collect()
 }
@@ -303,7 +305,7 @@ fn a_namespace_that_goes() {
     tracer.rows(&net, "both ends to close", |rows| (rows.iter().filter(|row| closed(row)).count() == 2).then_some(()));
     drop(server);
     net.leave();
-    // Its sockets go first, then its name in /proc goes with the last process in it.
+    // Its sockets end first; its name in /proc ends with its last process.
     let finished = tracer.interrupt();
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     let rows = finished.rows();

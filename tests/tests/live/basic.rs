@@ -1,4 +1,4 @@
-//! Whatever a kernel lacks, the transitions are told: without BTF, by the classic tracepoint.
+//! tcptrace reports the transitions on every kernel: without BTF, from the classic tracepoint.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tcptrace_tests::sockets::{connect, listen};
 use tcptrace_tests::{End, Namespace, Tracer};
 
-/// Rows name no namespace here: an address tells which are this test's.
+/// Rows name no namespace here: the address identifies this test's rows.
 const SERVER: &str = "127.7.0.1";
 const HOLD: Duration = Duration::from_millis(300);
 
@@ -24,7 +24,7 @@ fn path(tracer: &Tracer, net: &Namespace, end: &End) -> String {
     })
 }
 
-/// The same as any user of this kernel has it: less on an old one, and nothing wrong.
+/// The same with the features that this kernel has: an old one reports less, but nothing wrong.
 #[test]
 fn transitions() {
     assert_transitions(Tracer::start);
@@ -89,6 +89,6 @@ fn assert_connection(start: fn(&[&str]) -> Tracer) {
     assert_eq!([&told["closer"], &told["side"]], ["passive", "server"], "{told}");
     let close_wait = Duration::from_nanos(told["close_wait_ns"].as_u64().expect("close_wait_ns"));
     assert!((HOLD..=longest).contains(&close_wait), "{told}");
-    // What cannot be seen is not made up.
+    // Values that cannot be seen are unknown.
     assert!(["fin", "unknown"].contains(&told["end"].as_str().expect("a word")), "{told}");
 }

@@ -99,7 +99,7 @@ fn half_close() {
         .held("CLOSE_WAIT", HOLD..);
 }
 
-/// Neither end has the other's FIN when it sends its own: crossed on the wire.
+/// Neither end has the other's FIN when it sends its own: the FINs cross.
 #[test]
 fn simultaneous_close() {
     let net = Namespace::enter();
@@ -156,7 +156,7 @@ fn connections_come_after_their_time_wait() {
     assert!(told.connection["boot_ns"].as_u64().expect("a time").abs_diff(over) < 100_000_000, "{told}");
 }
 
-/// `--at-close` does not wait: what became of the TIME_WAIT is not known then.
+/// `--at-close` does not wait: the end of the TIME_WAIT is unknown then.
 #[test]
 fn told_at_close() {
     let net = Namespace::enter();

@@ -7,7 +7,7 @@ use tcptrace_tests::program::{binary, run_command};
 use tcptrace_tests::sockets::{connect, listen};
 use tcptrace_tests::{Namespace, Tracer, pair};
 
-/// The program, with these arguments, in namespaces that `unshare` makes with these.
+/// Runs the program with these arguments, in namespaces that `unshare` makes with these options.
 fn confined(namespaces: &[&str], args: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     command.args(namespaces).args(["--fork", "--kill-child", "--"]).arg(binary()).args(args);
@@ -19,7 +19,7 @@ fn watch(net: &Namespace, namespaces: &[&str], args: &[&str]) -> Tracer {
     Tracer::follow(confined(namespaces, &[&["watch", "--format", "json", "--netns", &netns], args].concat()))
 }
 
-/// The second of the day.
+/// Seconds since midnight.
 fn second(row: &Value) -> Option<i64> {
     let time = row["time"].as_str()?.get(11..19)?;
     time.split(':').try_fold(0, |sum, part| Some(sum * 60 + part.parse::<i64>().ok()?))
@@ -29,7 +29,7 @@ fn boot_second(row: &Value) -> Option<i64> {
     row["boot_ns"].as_i64().map(|ns| ns / 1_000_000_000)
 }
 
-/// Once, every time was off by what the namespace adds, and a TIME_WAIT was over as soon as it had begun.
+/// A regression test: every time was off by the namespace's offset, and a TIME_WAIT ended as soon as it had begun.
 #[test]
 fn in_a_time_namespace() {
     let net = Namespace::enter();
@@ -53,7 +53,7 @@ fn in_a_time_namespace() {
     assert_eq!(last["new"], "TIME_WAIT", "it is not over: {rows:#?}");
     for clock in [second, boot_second] {
         let [shown, expected] = [clock(last), clock(&expected)].map(|time| time.expect("a time"));
-        // Two programs have read the clock, one after the other.
+        // Two programs read the clock, one after the other.
         let apart = (shown - expected).rem_euclid(86_400);
         assert!(apart <= 1 || apart == 86_399, "{shown} is not {expected}");
     }
@@ -61,7 +61,7 @@ fn in_a_time_namespace() {
 
 const PID_NAMESPACE: &[&str] = &["--pid", "--mount", "--mount-proc"];
 
-/// Once, it said that no process held a socket whose holder it could not see.
+/// A regression test: it reported that no process held a socket whose holder it could not see.
 #[test]
 fn in_a_pid_namespace() {
     let net = Namespace::enter();
@@ -84,7 +84,7 @@ fn in_a_pid_namespace() {
     old_server.close();
 }
 
-/// The kernel side and `/proc` number processes differently there.
+/// eBPF programs and `/proc` number processes differently there.
 #[test]
 fn what_a_pid_namespace_hides_is_said() {
     let net = Namespace::enter();

@@ -1,4 +1,4 @@
-//! IPv6, IPv4 in IPv6's clothes, and multipath TCP.
+//! IPv6, IPv4-mapped IPv6, and multipath TCP.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
@@ -23,7 +23,7 @@ fn ipv6() {
     net.life(&server).went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "fin").has(json!({"family": "ipv6"}));
 }
 
-/// A server that listens on `::` has IPv4 connections too: they are shown as what they are.
+/// A server that listens on `::` accepts IPv4 connections, too: they are shown as IPv4.
 #[test]
 fn ipv4_mapped() {
     let net = Namespace::enter();
@@ -42,7 +42,7 @@ fn ipv4_mapped() {
     told.has(json!({"family": "ipv4", "local": to.to_string()}));
 }
 
-/// A multipath connection is its TCP subflows, and each is told once.
+/// A multipath connection consists of its TCP subflows, and each is reported once.
 #[test]
 fn multipath() {
     let net = Namespace::enter();

@@ -1,4 +1,4 @@
-//! What the filters let through.
+//! Filters.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -29,7 +29,7 @@ fn short(address: &str) -> (End, End) {
     (client, server)
 }
 
-/// All rows, once there is one that says that this end is closed.
+/// All rows, once one reports that this end is closed.
 fn until_closed(tracer: &Tracer, net: &Namespace, end: &End) -> Vec<Value> {
     tracer.rows(net, &format!("the end of {end:?}"), |rows| {
         let closed = |row: &Value| net.is_about(row, end) && (row["new"] == "CLOSED" || row["event"] == "connection");
@@ -42,7 +42,7 @@ fn assert_only(rows: &[Value], end: &End) {
     assert!(rows.iter().all(|row| row["local"] == local), "{rows:#?}");
 }
 
-/// The kernel chooses the local port after the first transition, which is shown all the same.
+/// The kernel chooses the local port after the first transition, which is shown nevertheless.
 #[test]
 fn local_port_that_was_not_chosen_yet() {
     let net = Namespace::enter();
@@ -142,7 +142,7 @@ fn network_namespace() {
     let printed = tracer.interrupt();
     for line in printed.text().lines() {
         let row: Value = serde_json::from_str(line).expect("JSON");
-        // The last row sums up, and is of no namespace.
+        // The summary row has no namespace.
         assert!(row["netns"] == net.inode() || row["event"] == "summary", "{line}");
     }
 }

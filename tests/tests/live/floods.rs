@@ -1,4 +1,4 @@
-//! What the kernel drops before there is a socket: no event tells of it, its counters do.
+//! Requests that the kernel drops before a socket exists: no event reports them, but counters do.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,7 +10,7 @@ use tcptrace_tests::program::run;
 use tcptrace_tests::sockets::{address, listen_with, start_connecting};
 use tcptrace_tests::{Namespace, Tracer};
 
-/// By how much a counter of this namespace has grown, as these rows tell it.
+/// The growth of a counter of this namespace, according to these rows.
 fn told(rows: &[Value], event: &str, counter: &str) -> u64 {
     let wanted = rows.iter().filter(|row| row["event"] == event && row["counter"] == counter);
     wanted.map(|row| row["increase"].as_u64().expect("a number")).sum()
@@ -20,7 +20,7 @@ fn json(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-/// Clients of a listener that nobody accepts from, more than it has room for; with them, those that stay outside.
+/// More clients than the accept queue of a listener holds; also returns how many stay outside.
 fn overflow() -> (impl Sized, u64) {
     const CLIENTS: u64 = 20;
     const BACKLOG: u64 = 1;
@@ -30,7 +30,7 @@ fn overflow() -> (impl Sized, u64) {
     ((listener, clients), CLIENTS - BACKLOG - 1)
 }
 
-/// SYNs of clients that never answer: what is sent to them goes nowhere.
+/// SYNs of clients that never answer, because packets to them are dropped.
 fn flood(net: &Namespace, to: SocketAddr, count: u16) {
     net.run("ip", &["route", "add", "10.9.0.0/16", "dev", "lo"]);
     for number in 0..count {
@@ -49,7 +49,7 @@ fn a_full_accept_queue_is_told_at_once() {
             let sum = told(rows, "counter", counter);
             (sum >= outside).then_some(sum)
         });
-        // Each repetition of a SYN counts again.
+        // Each retransmission of a SYN counts again.
         assert!(sum <= net.counter("TcpExt", counter));
     }
     let row = Tracer::connections().row(&net, "the accept queue", |row| row["counter"] == "ListenOverflows");
@@ -108,7 +108,7 @@ fn a_flood_of_syns_is_in_the_report() {
     assert_eq!(told(&json(audit.text()), "unseen", "SyncookiesSent"), cookies);
 }
 
-/// What is left out, is.
+/// `--no-facts` leaves the counters out.
 #[test]
 fn a_recording_can_do_without() {
     let (net, folder) = (Namespace::enter_unwatched(), tempfile::tempdir().expect("a folder"));

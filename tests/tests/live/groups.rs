@@ -1,4 +1,4 @@
-//! Control groups, and the containers and units that they stand for.
+//! Control groups, with their containers and units.
 
 use std::fs::{self, File};
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ use crate::actor;
 
 const CONTAINER: &str = "4f1c0ffee4f1c0ffee4f1c0ffee4f1c0ffee4f1c0ffee4f1c0ffee4f1c0ffee0";
 
-/// A control group of the unified hierarchy, which is removed when nothing is left in it.
+/// A control group of the unified hierarchy, removed when it is empty.
 struct Group {
     directory: PathBuf,
     path: String,
@@ -27,20 +27,20 @@ impl Group {
         let mounts = fs::read_to_string("/proc/self/mounts").expect("read the mounts");
         let mut unified = mounts.lines().filter(|line| line.split(' ').nth(2) == Some("cgroup2"));
         let root = unified.next().and_then(|line| line.split(' ').nth(1)).expect("cgroup v2 is mounted");
-        // Its path is shown from the root of the hierarchy, which is where this process's paths begin, too.
+        // Its path is shown from the root of the hierarchy, where this process's paths begin, too.
         let path = format!("/tcptrace-{}-{name}/docker-{name}.scope", std::process::id());
         let directory = PathBuf::from(format!("{root}{path}"));
         fs::create_dir_all(&directory).expect("make a control group");
         Self { directory, path }
     }
 
-    /// Starts a program in it that connects, and waits for a line on its standard input before it ends.
+    /// Starts a program in it that connects, and that ends after a line on its standard input.
     fn connect(&self, to: &End) -> Child {
         connect_in(&self.directory, to)
     }
 }
 
-/// Starts a program in a control group that connects, and waits for a line on its standard input before it ends.
+/// Starts a program in a control group that connects, and that ends after a line on its standard input.
 fn connect_in(directory: &Path, to: &End) -> Child {
     let (procs, remote) = (directory.join("cgroup.procs"), to.remote);
     let connect = format!("exec 3<>/dev/tcp/{}/{}", remote.ip(), remote.port());
@@ -55,10 +55,9 @@ impl Drop for Group {
     }
 }
 
-/// A control group below another one, so deep that the kernel writes no path for it. It is removed when nothing is left
-/// in it.
+/// A control group so deep below others that the kernel writes no path for it. It is removed when it is empty.
 struct Deep {
-    /// Each within the one before it.
+    /// Each is in the one before it.
     groups: Vec<File>,
     name: String,
 }
@@ -74,7 +73,7 @@ impl Deep {
         deep
     }
 
-    /// The only path that leads there.
+    /// The only path to it.
     fn last(&self) -> PathBuf {
         let last = self.groups.last().expect("one group at least").as_raw_fd();
         format!("/proc/{}/fd/{last}", std::process::id()).into()
@@ -94,8 +93,8 @@ fn open(directory: &Path) -> File {
     File::open(directory).expect("open a control group")
 }
 
-/// Once, no control group had a name any more after one that cannot have any, and `--cgroup` left out their sockets
-/// without a word.
+/// A regression test: after a control group without a readable path, no group had a name any more, and `--cgroup`
+/// silently left out their sockets.
 #[test]
 fn nobody_hides_behind_a_path_that_is_too_long() {
     let net = Namespace::enter();
@@ -126,7 +125,8 @@ fn nobody_hides_behind_a_path_that_is_too_long() {
     drop(deep);
 }
 
-/// One process accepts, another one in a group of its own closes. Once, no filter found the second one.
+/// One process accepts, and another one in a group of its own closes. A regression test: no filter found the second
+/// one.
 #[test]
 fn of_who_closes() {
     let net = Namespace::enter();

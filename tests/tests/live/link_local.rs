@@ -7,16 +7,16 @@ use serde_json::Value;
 use tcptrace_tests::program::run;
 use tcptrace_tests::{End, Namespace, Tracer};
 
-/// Both ends of a cable: what one sends, the other receives.
+/// Both ends of a veth pair.
 const NEAR: (&str, Ipv6Addr) = ("near0", Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xa));
 const FAR: (&str, Ipv6Addr) = ("far0", Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0xb));
 
-/// The same address, written as rows do.
+/// An address as rows print it.
 fn zoned((interface, ip): (&str, Ipv6Addr), port: u16) -> String {
     format!("[{ip}%{interface}]:{port}")
 }
 
-/// A namespace with that cable, and the index of its near end.
+/// A namespace with that pair, and the index of its near end.
 fn namespace() -> (Namespace, u32) {
     let net = Namespace::enter_unwatched();
     net.run("ip", &["link", "add", NEAR.0, "type", "veth", "peer", "name", FAR.0]);
@@ -29,7 +29,7 @@ fn namespace() -> (Namespace, u32) {
     (net, index)
 }
 
-/// A connection from the near end to the far end, that the client resets.
+/// A connection from the near end to the far end, which the client resets.
 fn connect_and_reset(index: u32) -> (u16, u16) {
     let listener = TcpListener::bind("[::]:0").expect("listen");
     let port = listener.local_addr().expect("an address").port();
@@ -46,9 +46,9 @@ fn of(rows: &[Value], event: &str, side: &str) -> Vec<[String; 2]> {
     wanted.map(|row| ["local", "remote"].map(|end| row[end].as_str().expect("an address").to_owned())).collect()
 }
 
-/// The rows of both ends, each with the interface that it uses; and that of a child from its first row on.
+/// The rows of both ends, each with its interface; those of the server's socket from its first row on.
 fn assert_zoned(rows: &[Value], (from, port): (u16, u16)) {
-    // The last row of a replay sums up, and has no ends.
+    // The last row of a replay is the summary, and has no ends.
     for row in rows.iter().filter(|row| row["remote"].is_string() && row["remote"] != "[::]:0") {
         for end in ["local", "remote"] {
             assert!(row[end].as_str().expect("an address").contains('%'), "{row}");
@@ -63,7 +63,7 @@ fn assert_zoned(rows: &[Value], (from, port): (u16, u16)) {
     }
 }
 
-/// An address of the other end, as one end knows it: by its own interface.
+/// An address of the other end, with this end's interface.
 const FAR_FROM_NEAR: (&str, Ipv6Addr) = (NEAR.0, FAR.1);
 const NEAR_FROM_FAR: (&str, Ipv6Addr) = (FAR.0, NEAR.1);
 
@@ -107,7 +107,7 @@ fn live_and_from_a_trace() {
     }
 }
 
-/// What was there before has its interface from the survey.
+/// A socket from before the trace gets its interface from the survey.
 #[test]
 fn of_a_connection_that_was_there_before() {
     let (net, index) = namespace();
@@ -123,7 +123,7 @@ fn of_a_connection_that_was_there_before() {
     assert_eq!(stuck["remote"], zoned(NEAR, client.local.port()), "{stuck}");
 }
 
-/// Without BTF the kernel does not show it: then it is not told.
+/// Without BTF, the kernel does not show the interface: it is left out.
 #[test]
 fn without_btf() {
     let (net, index) = namespace();

@@ -1,9 +1,9 @@
-//! Every way in which a TCP connection begins and ends, made on the running kernel and told by the real program.
+//! Every way in which a TCP connection begins and ends, made on the running kernel and reported by the real program.
 //!
 //! Needs root, `ip`, `nft` and `ss`. All tests run at the same time and most wait for a TIME_WAIT of a minute:
 //! `cargo test -p tcptrace-tests --test live -- --test-threads 64`.
 
-// Its `#[test]`, in every module.
+// The tests' own `#[test]`, in every module.
 #[macro_use(test)]
 extern crate tcptrace_tests;
 
@@ -32,7 +32,7 @@ mod timeouts;
 mod unreported;
 mod witness;
 
-/// Starts a process that plays a part in a test: `TCPTRACE_TEST_ACTOR`, or what cargo built beside the test.
+/// Starts a process that plays a part: `TCPTRACE_TEST_ACTOR`, otherwise the actor that Cargo built beside the test.
 fn actor(name: impl AsRef<std::ffi::OsStr>, role: &[&str]) -> tcptrace_tests::Actor {
     let program = std::env::var("TCPTRACE_TEST_ACTOR").unwrap_or_else(|_| env!("CARGO_BIN_EXE_actor").to_owned());
     tcptrace_tests::Actor::start(&program, name, role)

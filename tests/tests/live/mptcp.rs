@@ -1,4 +1,4 @@
-//! Sockets of MPTCP, whose descriptors do not lead to the TCP sockets that are traced.
+//! MPTCP sockets: their descriptors do not lead to the TCP sockets that tcptrace traces.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use tcptrace_tests::program::run;
 use tcptrace_tests::sockets::{accept, address};
 use tcptrace_tests::{End, Namespace, Tracer};
 
-/// As every Go program listens.
+/// The way in which every Go program listens.
 fn listen() -> TcpListener {
     const IPPROTO_MPTCP: i32 = 262;
     let socket =
@@ -30,7 +30,7 @@ fn connect(listener: &TcpListener) -> [End; 2] {
     [client, server]
 }
 
-/// Tokens and states of MPTCP connections by both ends, in the words of `snapshot`.
+/// Tokens and states of MPTCP connections by their two ends, in the words of `snapshot`.
 fn of_ss(net: &Namespace) -> BTreeMap<String, [Value; 2]> {
     let lines = net.run("ss", &["-ManiOH"]);
     let entry = |line: &str| {
@@ -49,7 +49,7 @@ fn name(end: &End) -> String {
     format!("{} {}", end.local, end.remote)
 }
 
-/// The process of a server leaves its MPTCP connection in CLOSE_WAIT, and every TCP socket of it is established.
+/// A server's process leaves its MPTCP connection in CLOSE_WAIT, while all its TCP sockets are established.
 #[test]
 fn its_own_state_is_told_with_its_subflows() {
     let net = Namespace::enter();
@@ -80,10 +80,11 @@ fn its_own_state_is_told_with_its_subflows() {
         let [state, token] = &expected[&name(end)];
         assert_eq!(told(end.local, end.remote), [&json!(true), state, token], "{expected:?}");
     }
-    assert_eq!(expected[&name(&client)][0], "FIN_WAIT2", "nobody has read what it said");
+    assert_eq!(expected[&name(&client)][0], "FIN_WAIT2", "its data is still unread");
 }
 
-/// Once, nobody was known to listen: a walk through descriptors finds MPTCP's socket, and not its TCP socket.
+/// A regression test: listeners had no owner, because a walk through descriptors finds MPTCP's socket and not its TCP
+/// socket.
 #[test]
 fn a_listener_from_before_has_an_owner() {
     let net = Namespace::enter();

@@ -1,4 +1,4 @@
-//! A process names itself, and may mean ill.
+//! Hostile names of processes.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -9,10 +9,10 @@ use tcptrace_tests::{Namespace, Tracer};
 
 use crate::actor;
 
-/// Clears the screen, rings, begins a line of its own, and breaks out of quotes and columns.
+/// Clears the screen, rings the bell, ends the line, and breaks out of quotes and columns.
 const NAME: &[u8] = b"evil\x1b[2J\n\",\x07\r";
 
-/// Connects under that name, and returns what a tracer in this format printed about it.
+/// Connects under that name, and returns a tracer's output about it in this format.
 fn traced(command: &str, format: &str) -> Finished {
     let net = Namespace::enter();
     let nobody = address(&listen("127.0.0.1"));
@@ -24,7 +24,7 @@ fn traced(command: &str, format: &str) -> Finished {
     tracer.interrupt()
 }
 
-/// Whatever a terminal or a parser could stumble over is escaped.
+/// Everything that a terminal or a parser could misread is escaped.
 fn assert_harmless(printed: &Finished) {
     let text = printed.text();
     assert!(text.contains("evil"), "{text}");

@@ -1,4 +1,4 @@
-//! How connections begin, or do not.
+//! How connections begin or fail to.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -72,7 +72,7 @@ fn closed_while_connecting() {
     told.went_all("CLOSED SYN_SENT CLOSED").ended("never_established", "closed_while_connecting").ours_by("connect");
 }
 
-/// Programs that give a connect up need not close the socket: the kernel drops the connection all the same.
+/// A program that gives up a connect need not close the socket: the kernel drops the connection.
 #[test]
 fn given_up_while_connecting() {
     let net = Namespace::enter();
@@ -105,7 +105,7 @@ fn no_free_port_for_a_bound_socket() {
     told.went_all("CLOSED SYN_SENT CLOSED").ended("never_established", "no_local_port").ours_by("connect");
 }
 
-/// The SYN is lost once: the connection is established by a retransmission.
+/// The SYN is lost once: its retransmission establishes the connection.
 #[test]
 fn answered_late() {
     let net = Namespace::enter();
@@ -119,7 +119,7 @@ fn answered_late() {
     close(connecting);
 
     let told = net.life(&client);
-    // On a busy machine more of them are lost before the drop is lifted.
+    // On a busy machine, several are lost before the rule is removed.
     told.went("CLOSED").ended("reset_remote", "reset_received").held("SYN_SENT", SECOND * 9 / 10..130 * SECOND);
     assert!(told.connection["retransmits"].as_u64().expect("a count") >= 1, "{told}");
 }
@@ -128,7 +128,7 @@ fn answered_late() {
 #[test]
 fn fast_open() {
     let net = Namespace::enter();
-    // Client and server, without cookies, for all listeners.
+    // Allows Fast Open for clients and servers, without cookies, on all listeners.
     net.sysctl("ipv4/tcp_fastopen", "1543");
     let listener = listen("127.0.0.1");
     let socket = socket();
@@ -149,7 +149,7 @@ fn fast_open() {
     net.life(&server).went("CLOSE_WAIT LAST_ACK CLOSED").ended("passive", "fin").has(json!({"bytes_received": 5}));
 }
 
-/// Connecting to oneself: both SYNs are the same packet.
+/// A socket that connects to itself: both SYNs are the same packet.
 #[test]
 fn connected_to_itself() {
     let net = Namespace::enter();
@@ -180,7 +180,7 @@ fn listener() {
     let passed = closed["boot_ns"].as_u64().expect("a time") - opened["boot_ns"].as_u64().expect("a time");
     assert_eq!([&closed["held_ns"], &closed["held_at_least"]], [&json!(passed), &json!(false)]);
 
-    // A listener is no connection: the next connection comes, but none for the listener.
+    // A listener is no connection: wait for the next connection to be reported, without a row for the listener.
     let (mut client, _server) = connect(&listen("127.0.0.1"));
     client.reset();
     net.life(&client);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tcptrace_tests::{Namespace, TimeWaitClock, pair};
 
-/// Closes the client, and the server after that long.
+/// Closes the client, and after that time the server.
 fn assert_orphan_waits(wait: Duration) {
     let net = Namespace::enter();
     let (mut client, mut server) = pair();
@@ -39,7 +39,7 @@ fn orphan_waits_for_the_peer_for_seconds() {
     assert_orphan_waits(Duration::from_millis(3_500));
 }
 
-/// `shutdown`, then `close` while the peer still has not closed: the socket becomes an orphan in FIN_WAIT2.
+/// `shutdown`, then `close` before the peer has closed: the socket becomes an orphan in FIN_WAIT2.
 #[test]
 fn half_close_becomes_an_orphan() {
     let net = Namespace::enter();
@@ -94,7 +94,7 @@ fn data_after_close() {
     net.life(&server).went("CLOSE_WAIT CLOSED").ended("passive", "reset_received");
 }
 
-/// The same, when the data comes before our FIN was acknowledged: it meets the full socket.
+/// The same, but the data arrive before our FIN is acknowledged, while the socket is still a full one.
 #[test]
 fn data_before_the_acknowledgement() {
     let net = Namespace::enter();
@@ -130,7 +130,7 @@ fn data_with_the_acknowledgement() {
     net.life(&server).went("CLOSE_WAIT CLOSED").ended("passive", "reset_received");
 }
 
-/// Nobody acknowledges our FIN, and no process is left to care.
+/// Our FIN is never acknowledged, and no process has the socket.
 #[test]
 fn orphan_never_acknowledged() {
     let net = Namespace::enter();
@@ -145,8 +145,8 @@ fn orphan_never_acknowledged() {
     server.reset();
 }
 
-/// `tcp_max_orphans` and a dying network namespace also kill orphans; neither can be set up without touching others.
-/// A killed orphan is much the same: `ss -K` on a FIN_WAIT1 that nobody acknowledges.
+/// `tcp_max_orphans` and the end of a network namespace also kill orphans; neither can be tested without disturbing
+/// other tests. `ss -K` on an unacknowledged FIN_WAIT1 is similar.
 #[test]
 fn orphan_killed_by_an_administrator() {
     let net = Namespace::enter();

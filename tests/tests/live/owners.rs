@@ -1,4 +1,4 @@
-//! Whose a connection is.
+//! Owners of connections.
 
 mod accepting;
 mod passing;
@@ -20,7 +20,7 @@ use tcptrace_tests::{End, Namespace, Tracer, pair};
 
 use crate::actor;
 
-/// The connection closes with its last descriptor, and that is a child's.
+/// The connection closes with its last descriptor, which a child has.
 #[test]
 fn child_closes_last() {
     let net = Namespace::enter();
@@ -39,7 +39,7 @@ fn child_closes_last() {
     told.has(json!({"close_pid": child.id(), "close_tid": child.id(), "close_comm": "cat"}));
 }
 
-/// A killed process closes what it held.
+/// A killed process closes its sockets.
 #[test]
 fn killed_process() {
     let net = Namespace::enter();
@@ -54,12 +54,12 @@ fn killed_process() {
     net.foreign_life(&client).has(json!({"closer": "active", "close_pid": child.id(), "close_comm": "cat"}));
 }
 
-/// What this process is called: its first thread's name.
+/// The name of this process: its first thread's name.
 fn our_name() -> String {
     fs::read_to_string("/proc/self/comm").expect("read our name").trim_end().to_owned()
 }
 
-/// Does something in a new thread of that name, which is its own and not the process's, and tells the thread's id.
+/// Runs something in a new thread with a name of its own, and returns the thread's id.
 fn in_thread<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> (T, i32) {
     thread::scope(|scope| {
         let thread = thread::Builder::new().name(name.into()).spawn_scoped(scope, || (work(), gettid().as_raw()));
@@ -67,7 +67,7 @@ fn in_thread<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> (T, i32) {
     })
 }
 
-/// The process id and the name are the process's, the thread id is the thread's.
+/// Rows have the process's id and name, and the thread's id.
 #[test]
 fn threads() {
     let net = Namespace::enter();
@@ -87,7 +87,7 @@ fn threads() {
     assert!(![connector, acceptor, closer, server_closer].contains(&pid.cast_signed()));
 }
 
-/// On the loopback, packets are received in the name of whoever sent them: that is not the owner.
+/// On loopback, the sender's process is on the CPU while packets are received: it is not the owner.
 #[test]
 fn peer_is_another_process() {
     let net = Namespace::enter();
@@ -110,7 +110,7 @@ fn peer_is_another_process() {
     }
 }
 
-/// A killed process closes all that it held, and each connection is still its own.
+/// A killed process closes all its sockets, and remains the owner of each.
 #[test]
 fn killed_with_many() {
     const MANY: usize = 1_000;
@@ -129,7 +129,7 @@ fn killed_with_many() {
     holder.finish();
 
     let rows = Tracer::connections().rows(&net, "all of them", |rows| {
-        // This is asked with each row that comes, while other tests wait for theirs.
+        // This is checked with each row that comes, while other tests wait for theirs.
         let rows = (rows.len() >= 2 * MANY).then(|| rows.iter().filter(|row| net.is_new(row)).cloned());
         rows.map(Iterator::collect::<Vec<_>>).filter(|rows| rows.len() >= 2 * MANY)
     });
@@ -143,7 +143,7 @@ fn killed_with_many() {
         for row in rows {
             assert_eq!([&row["comm"], &row["owner_source"]], [name, source], "{row}");
             assert_eq!([&row["pid"], &row["complete"]], [&json!(pid), &json!(true)], "{row}");
-            // A tracer that looks who has a descriptor holds it for a moment, and may be the last to let go.
+            // A tracer that scans descriptors holds each for a moment, and may be the last to release one.
             let by_a_look = row["close_pid"].is_null() || row["close_comm"] == "tcptrace";
             assert!(row["close_pid"] == pid || by_a_look, "{row}");
             looks += usize::from(by_a_look);
@@ -167,7 +167,7 @@ fn twins_in_two_namespaces() {
         let client = actor(names[1], &["dial", "1", SERVER, CLIENT]);
         client.did("connected");
         server.did("accepted");
-        // As long as somebody has it, no other one is given its number.
+        // While the process exists, its number is not reused.
         let held = File::open("/proc/thread-self/ns/net").expect("the namespace of this thread");
         (net, server, client, held)
     };
@@ -186,7 +186,7 @@ fn twins_in_two_namespaces() {
         let source = if life.connection["side"] == "server" { "accept" } else { "connect" };
         life.owned_by(source, pid);
     }
-    // Whoever is reset by its peer has not closed.
+    // A process whose peer resets the connection has not closed it.
     lives[0][0].ended("reset_remote", "reset_received").has(json!({"comm": "server0", "close_pid": null}));
     lives[0][1].ended("reset_local", "reset_linger0").closed_by(pids[1], "client0").has(json!({"comm": "client0"}));
     lives[1][0].ended("reset_local", "reset_linger0").closed_by(pids[2], "server1").has(json!({"comm": "server1"}));

@@ -1,4 +1,4 @@
-//! Recordings: what is in them, and what is left of them whatever happens.
+//! Recordings: their contents, and what remains of them after failures.
 
 mod bad_days;
 
@@ -23,7 +23,7 @@ fn path(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// What a trace replays to, with these options.
+/// The replay of a trace with these options.
 fn replay(files: &[&Path], options: &[&str]) -> Finished {
     let files = files.iter().map(|file| path(file));
     run(&[&["replay", "--format", "json"], options, &files.collect::<Vec<_>>()[..]].concat())
@@ -33,7 +33,7 @@ fn rows(finished: &Finished) -> Vec<Value> {
     finished.rows()
 }
 
-/// A few connections that end in different ways.
+/// Some connections that end in different ways.
 fn traffic() {
     for way in 0..4 {
         let (mut client, mut server) = pair();
@@ -59,7 +59,7 @@ fn traffic() {
     }
 }
 
-/// What was recorded beside a live command replays to the same bytes.
+/// A trace that was recorded beside a live command replays to the same bytes.
 fn live_and_replayed(command: &str, options: &[&str], replay_options: &[&str]) {
     let (net, folder) = (Namespace::enter(), folder());
     let trace = folder.path().join("trace");
@@ -76,7 +76,7 @@ fn live_and_replayed(command: &str, options: &[&str], replay_options: &[&str]) {
     assert!(live.text().lines().count() > 7, "{}", live.text());
     let replayed = replay(&[&trace], replay_options);
     assert_eq!(replayed.code(), 0, "{}", replayed.stderr);
-    // The last row, too, which sums up: it says what the closing line does.
+    // The summary row, too, has the numbers of the closing line.
     assert_eq!(replayed.text(), live.text());
     let summary = live.summary();
     assert_eq!(
@@ -106,13 +106,13 @@ fn connections_replay_to_the_same_bytes() {
     live_and_replayed("connections", &["--at-close"], &["--rows", "connections", "--at-close"]);
 }
 
-/// Filters of the recording hold for whoever reads it, too.
+/// Filters of the recording apply to its readers, too.
 #[test]
 fn filters_replay_to_the_same_bytes() {
     live_and_replayed("watch", &["--closer", "active"], &[]);
 }
 
-/// A recording that is for itself tells the same connections as the shared live tracers.
+/// A recording by itself reports the same connections as the shared live tracers.
 #[test]
 fn alone() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -160,7 +160,7 @@ fn what_was_there_before_is_in_it() {
     assert_eq!([&left["held_at_least"], &left["pid"]], [&json!(true), &json!(std::process::id())], "{left}");
 }
 
-/// Each file can be read alone, the oldest go, and what is there reads as one.
+/// Each file can be read alone, the oldest are removed, and the remaining ones read as one trace.
 #[test]
 fn rotation() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -172,7 +172,7 @@ fn rotation() {
         traffic();
         files(folder.path()).iter().filter_map(|file| number_of(file)).max() >= Some(6)
     });
-    // A machine that stands still makes files of nothing but clocks.
+    // If the machine stalls, a file may contain only clocks.
     (0..20).for_each(|_| traffic());
     let finished = tracer.interrupt();
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
@@ -188,13 +188,13 @@ fn rotation() {
     let together = replay(&paths, &[]);
     assert_eq!(together.code(), 0, "{}", together.stderr);
     let count = together.text().lines().count();
-    // What is in two files is told twice when they are read alone.
+    // A connection in two files is reported twice when they are read alone.
     assert!(count > 0 && count <= sum, "{count} of {sum}");
-    // The next recording does not begin what it could not go on with.
+    // The next recording refuses to start where numbered files exist.
     let again = run(&options);
     assert_eq!(again.code(), 1, "{}", again.stderr);
     assert!(again.stderr.contains("exists already"), "{}", again.stderr);
-    // Without the one in the middle there is a gap, and nothing is made up.
+    // Without the file in the middle, there is a gap, and nothing is invented.
     let gap = replay(&[paths[0], paths[2]], &[]);
     assert_eq!(gap.code(), 3, "{}", gap.stderr);
     assert!(gap.stderr.contains("missing"), "{}", gap.stderr);
@@ -211,7 +211,7 @@ fn number_of(file: &Path) -> Option<u32> {
     path(file).strip_suffix(".tct")?.rsplit_once('.')?.1.parse().ok()
 }
 
-/// A file that nothing was written into yet is no reason not to read the others.
+/// A file that is still empty does not keep the others from being read.
 #[test]
 fn size() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -232,7 +232,7 @@ fn size() {
     assert_eq!(replay(&[&empty], &[]).code(), 1);
 }
 
-/// The flight recorder writes when it is asked to, and goes on.
+/// The flight recorder writes when asked, and goes on.
 #[test]
 fn last() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -292,7 +292,7 @@ fn nothing_is_overwritten() {
     assert_eq!(replay(&[&file], &[]).code(), 0);
 }
 
-/// As `perf record` has it: the file of the last run is kept once, and nothing has to be named.
+/// As with `perf record`: the previous file is kept once, and no name is needed.
 #[test]
 fn the_default_file() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -310,7 +310,7 @@ fn the_default_file() {
     let (oldest, is_old) = (inode(&trace), old.exists());
     assert!(!is_old);
 
-    // While it is written, it stays what it is.
+    // A file that is being written stays in place.
     let running = Tracer::follow(recorder(&[]));
     wait_until(|| old.exists() && inode(&trace) != oldest);
     assert_eq!(inode(&old), oldest);
@@ -330,14 +330,14 @@ fn the_default_file() {
         assert_eq!(replay(&[&old], &[]).code(), 0, "{options:?}");
     }
 
-    // One that is named, and numbered ones, are replaced by --force alone.
+    // Named files and numbered ones are replaced only with --force.
     let named = record(&["-o", "tcptrace.tct"]);
     assert!(named.code() == 1 && named.stderr.contains("--force replaces it"), "{}", named.stderr);
     assert_eq!(record(&["--rotate", "1M"]).code(), 0);
     let numbered = record(&["--rotate", "1M"]);
     assert!(numbered.code() == 1 && numbered.stderr.contains("--force replaces it"), "{}", numbered.stderr);
 
-    // An empty one is of no use to anybody.
+    // An empty file is replaced.
     let kept = inode(&old);
     fs::write(&trace, "").expect("an empty file");
     assert_eq!(record(&[]).code(), 0);
@@ -360,7 +360,7 @@ fn two_do_not_write_one_file() {
     assert_eq!(replay(&[&trace], &[]).code(), 0);
 }
 
-/// A command is recorded until it ends, and its exit status is ours.
+/// tcptrace records a command until it ends, and exits with its status.
 #[test]
 fn commands() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -381,7 +381,7 @@ fn commands() {
     assert_eq!([&row["end"], &row["comm"]], ["refused", "bash"], "{row}");
 }
 
-/// It ends with its command, and passes on what asks it to end.
+/// tcptrace ends with its command, and passes signals on to it.
 #[test]
 fn a_command_is_ended() {
     let (net, folder) = (Namespace::enter(), folder());

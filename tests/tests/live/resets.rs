@@ -98,7 +98,7 @@ fn killed_by_an_administrator() {
     net.life(&server).went("CLOSED").ended("reset_remote", "reset_received");
 }
 
-/// Connections that wait in the accept queue die with their listener.
+/// Connections in the accept queue end with their listener.
 #[test]
 fn listener_closed_before_it_accepts() {
     let net = Namespace::enter();
@@ -134,7 +134,7 @@ fn disconnected_and_connected_again() {
     told.last().expect("a life").went("CLOSED").ended("reset_local", "reset_linger0").ours_by("connect");
 }
 
-/// Both FINs are out: `SO_LINGER` 0 drops the connection, and sends nothing.
+/// After both FINs, `SO_LINGER` 0 drops the connection and sends nothing.
 #[test]
 fn linger_of_zero_in_last_ack() {
     let net = Namespace::enter();
@@ -152,7 +152,7 @@ fn linger_of_zero_in_last_ack() {
     assert_eq!(net.counter("Tcp", "OutRsts"), before);
 }
 
-/// A checkpoint: the socket is closed without a packet, and its peer knows nothing of it.
+/// A checkpoint (`TCP_REPAIR`): the socket is closed without a packet, and its peer does not notice.
 #[test]
 fn closed_in_repair_mode() {
     let net = Namespace::enter();

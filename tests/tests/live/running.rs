@@ -1,4 +1,4 @@
-//! Connections that were there before the tracer.
+//! Connections that are older than the tracer.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -69,7 +69,7 @@ fn close_wait_before() {
     assert_eq!([&told["end"], &told["pid"]], [&json!("fin"), &json!(std::process::id())], "{told}");
 }
 
-/// The kernel tells how much of it is left, and so how much is over.
+/// The kernel's timer shows the time left, and so the time that has passed.
 #[test]
 fn time_wait_before() {
     let net = Namespace::enter();
@@ -88,7 +88,7 @@ fn time_wait_before() {
     assert_eq!(ended["held_at_least"], true, "{ended}");
     let told = row(&connections, &net, &client, |_| true);
     assert_eq!([&told["complete"], &told["time_wait_end"]], [&json!(false), &json!("expired")], "{told}");
-    // Nobody has it, and what nobody has keeps no owner.
+    // No process has it, so it has no owner.
     assert_eq!([&told["pid"], &told["owner_source"]], [&Value::Null, &json!("unknown")], "{told}");
 }
 
@@ -106,7 +106,7 @@ fn listener_before() {
     assert_ne!(closed["held_ns"], 0, "{closed}");
 }
 
-/// What is there before has a state and an owner without having moved.
+/// A socket from before the trace has a state and an owner before it changes.
 #[test]
 fn every_state_before() {
     let net = Namespace::enter();
@@ -126,7 +126,7 @@ fn every_state_before() {
         let row = stuck(end);
         assert_eq!([&row["old"], &row["pid"], &row["owner_source"]], [&json!(state), &ours, &json!("scan")], "{row}");
         assert_eq!([&row["holder_pid"], &row["held_at_least"]], [&ours, &json!(true)], "{row}");
-        // It is as old as what was seen of it, and never 0.
+        // Its time is a lower bound from when the trace began, and never 0.
         let at = row["boot_ns"].as_u64().expect("a time");
         let age = row["held_ns"].as_u64().expect("an age");
         assert!((at - ready..=at - begun).contains(&age), "{row}");
@@ -142,7 +142,7 @@ fn every_state_before() {
             "{row}"
         );
     }
-    // The rest shows that it was known when it moves.
+    // The rest shows that it was known when its state changed.
     let Zoo { established: (mut client, mut server), mut closing, listener, .. } = zoo;
     client.reset();
     server.receive_reset();

@@ -1,4 +1,4 @@
-//! What exists, as `snapshot` tells it, against what `ss` tells in the same moment.
+//! Compares `snapshot` with `ss` at the same moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -63,7 +63,7 @@ fn agrees_with_ss_about_every_socket() {
     }
 }
 
-/// What changes on its own are timers.
+/// Only timers change by themselves.
 fn lines(text: &str) -> BTreeSet<String> {
     text.lines().map(|line| of_ss(line).to_string()).collect()
 }
@@ -84,7 +84,8 @@ fn who_has_what() {
         // A process that another test is just starting has it, too.
         assert!(row["holders"].as_u64() >= Some(1), "{row}");
         assert_eq!([&row["fd"], &row["owner_source"]], [&json!(end.as_raw_fd()), &json!("scan")], "{row}");
-        // The kernel tells when the last segment came, and nothing of states that no segment begins. Young ones have no age.
+        // The kernel knows when the last segment came, which is no lower bound for states that begin without one. Young
+        // sockets have no age.
         let is_begun_by_segment = ["FIN_WAIT2", "CLOSE_WAIT", "CLOSING"].iter().any(|state| row["state"] == *state);
         assert!(row["age_ns"].is_null() || is_begun_by_segment && row["age_at_least"] == true, "{row}");
     }
@@ -161,7 +162,7 @@ fn namespaces_have_names() {
     assert!(unknown.stderr.contains("no network namespace is called 'nobody-has-this-name'"), "{}", unknown.stderr);
 }
 
-/// A name for the network namespace of this thread, as `ip netns` would give it.
+/// A name for this thread's network namespace, as `ip netns` gives it.
 struct Named(String);
 
 impl Named {
@@ -184,7 +185,7 @@ impl Drop for Named {
     }
 }
 
-/// Anybody may look at what is around, and is told what stays hidden.
+/// Every user may take a snapshot, and learns what stays hidden.
 #[test]
 fn without_privileges() {
     let _net = Namespace::enter();
@@ -205,7 +206,7 @@ fn without_privileges() {
     assert!(finished.stderr.contains("run as root"), "{}", finished.stderr);
 }
 
-/// `/proc` can be mounted such that it does not even show that there are other processes.
+/// `/proc` can be mounted so that other processes are invisible.
 #[test]
 fn processes_that_proc_hides_are_not_seen() {
     let _net = Namespace::enter();

@@ -1,4 +1,4 @@
-//! Sockets in a sockmap, through which bytes bypass TCP.
+//! Sockets in a sockmap, whose data bypasses TCP.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -15,10 +15,10 @@ const CREATE: libc::c_int = 0;
 const UPDATE: libc::c_int = 2;
 const SOCKMAP: u32 = 15;
 
-/// Sockets that are in it at a time.
+/// Number of sockets in it at a time.
 const PLACES: u32 = 64;
 
-/// Long enough for many looks at what is in the map.
+/// Long enough for many readings of the map.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct SockMap(OwnedFd);
@@ -27,7 +27,7 @@ impl SockMap {
     fn new() -> Self {
         let (key_size, value_size) = (4, 8);
         let map = bpf(CREATE, &[SOCKMAP, key_size, value_size, PLACES]);
-        // SAFETY: the kernel has just made it for nobody else.
+        // SAFETY: the kernel has just made it, and nothing else owns it.
         Self(unsafe { OwnedFd::from_raw_fd(map) })
     }
 
@@ -39,12 +39,12 @@ impl SockMap {
 }
 
 fn bpf<T>(command: libc::c_int, attributes: &[T]) -> i32 {
-    // SAFETY: the attributes, and what they point to, are there until this returns.
+    // SAFETY: the attributes, and the memory that they point to, live until this returns.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(attributes)) };
     i32::try_from(Errno::result(result).expect("ask the kernel for a map: these tests need root")).expect("a number")
 }
 
-/// Nobody counts what is handed from socket to socket: what is known of the bytes is that they are unknown.
+/// Bytes that are passed from socket to socket are not counted: the byte counts are unknown.
 #[test]
 fn bytes_of_sockets_in_a_sockmap_are_unknown() {
     let net = Namespace::enter_unwatched();
@@ -60,7 +60,7 @@ fn bytes_of_sockets_in_a_sockmap_are_unknown() {
     let mut inside: VecDeque<(End, End)> = VecDeque::new();
     let begun = Instant::now();
     let mut place = 0;
-    // One that was in it when somebody looked.
+    // A socket that was in the map during a reading.
     let row = loop {
         assert!(begun.elapsed() < PATIENCE, "none is unknown: {}", tracer.complaints());
         let (client, served) = connect(&listener);

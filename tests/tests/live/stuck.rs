@@ -1,4 +1,4 @@
-//! Sockets that wait for somebody, reported while they are there.
+//! Waiting sockets, reported while they still exist.
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -75,7 +75,7 @@ fn close_wait_that_nobody_accepts() {
     assert_eq!([&told["listener_pid"], &told["pid"]], [&json!(std::process::id()), &Value::Null], "{told}");
 }
 
-/// The kernel has forgotten the connection, and `ss` does not show it any more; the process still has a descriptor.
+/// The kernel has forgotten the connection, and `ss` no longer shows it; the process still has a descriptor.
 #[test]
 fn reset_that_a_process_does_not_notice() {
     let net = Namespace::enter();
@@ -104,7 +104,7 @@ fn syn_sent_that_nobody_answers() {
     net.drop_arriving("tcp flags syn");
     let (connecting, client) = start_connecting(address(&listener));
 
-    // Who has it is not asked each time, where asking takes long.
+    // The holder is not looked up for each report where that is slow.
     let is_stuck = |row: &Value| net.is_about(row, &client) && row["event"] == "stuck" && !row["fd"].is_null();
     let told = watch.row(&net, &format!("stuck, of {client:?}"), is_stuck);
     assert_eq!(
@@ -114,13 +114,13 @@ fn syn_sent_that_nobody_answers() {
     assert_eq!([&told["holder_pid"], &told["fd"]], [&json!(std::process::id()), &json!(connecting.as_raw_fd())]);
 }
 
-/// Fills the peer's buffers until nothing more goes out.
+/// Fills the peer's buffers until nothing more can be sent.
 fn fill(end: &End) {
     end.set_nonblocking(true).expect("make it non-blocking");
     while (&**end).write(&[b'x'; 65_536]).is_ok() {}
 }
 
-/// No event says that the peer takes nothing more.
+/// No event reports that the peer stops reading.
 #[test]
 fn established_whose_peer_does_not_read() {
     let net = Namespace::enter();
@@ -150,7 +150,7 @@ fn fin_wait1_whose_peer_does_not_read() {
     assert!(told["bytes_unacked"].as_u64() > Some(0), "{told}");
 }
 
-/// As long as data goes the other way, nobody waits for anybody.
+/// A half-closed connection on which data flows is not stuck.
 #[test]
 fn half_closed_while_data_flows() {
     let net = Namespace::enter();
@@ -174,7 +174,7 @@ fn half_closed_while_data_flows() {
     }
 }
 
-/// Only what matches a filter is reported.
+/// Only sockets that match a filter are reported.
 #[test]
 fn filtered() {
     let net = Namespace::enter();

@@ -1,4 +1,4 @@
-//! How a TIME_WAIT ends, when its timer does not run out.
+//! Ends of TIME_WAIT other than by its timer.
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use tcptrace_tests::{End, Life, Namespace, pair};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOLD: Duration = Duration::from_millis(300);
-/// Well before its timer: on a busy machine a test hears late of a TIME_WAIT that it is to end.
+/// Well before its timer: on a busy machine, a test learns late of the TIME_WAIT that it should end.
 const CUT_SHORT: Duration = Duration::from_secs(50);
 const ACTIVE: &str = "FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSED";
 
@@ -31,7 +31,7 @@ fn assert_cut_short(life: &Life, how: &str, length: std::ops::Range<Duration>) {
     life.went(ACTIVE).ended("active", "fin").has(json!({"time_wait_end": how})).held("TIME_WAIT", length);
 }
 
-/// `connect` takes the port of a TIME_WAIT over: allowed after a second, where nothing else is free.
+/// `connect` takes over the port of a TIME_WAIT: allowed after a second, if no other port is free.
 #[test]
 fn port_taken_over_by_connect() {
     let net = Namespace::enter();
@@ -46,7 +46,7 @@ fn port_taken_over_by_connect() {
 
     assert_eq!(net.counter("TcpExt", "TWRecycled"), 1);
     let told = net.lives(&client, 2);
-    // In ms since 6.14; before, the clock's second has to be another one (tcp_twsk_unique, net/ipv4/tcp_ipv4.c).
+    // In ms since 6.14; before, it must be another second of the clock (tcp_twsk_unique, net/ipv4/tcp_ipv4.c).
     let wait = if Path::new("/proc/sys/net/ipv4/tcp_tw_reuse_delay").exists() { SECOND } else { Duration::ZERO };
     assert_cut_short(&told[0], "reused", wait..CUT_SHORT);
     told[0].ours_by("connect");
@@ -65,7 +65,7 @@ fn take_over(listener: &TcpListener) -> End {
     }
 }
 
-/// A socket bound to the port may take the TIME_WAIT over at any age.
+/// A socket bound to the port may take over the TIME_WAIT at any age.
 #[test]
 fn port_taken_over_by_a_bound_socket() {
     let net = Namespace::enter();
@@ -86,7 +86,7 @@ fn port_taken_over_by_a_bound_socket() {
     told[1].went("CLOSED").ended("reset_local", "reset_linger0").ours_by("connect");
 }
 
-/// The TIME_WAIT is the server's, and its client comes back from the same port.
+/// The TIME_WAIT is the server's, and the client connects again from the same port.
 #[test]
 fn ended_by_a_new_syn() {
     let net = Namespace::enter();
@@ -142,7 +142,7 @@ fn ended_with_its_namespace() {
     assert_cut_short(&net.life(&client), "netns_gone", HOLD..30 * SECOND);
 }
 
-/// `tcp_max_tw_buckets` is reached: the socket closes without one.
+/// `tcp_max_tw_buckets` is reached: the socket closes without a TIME_WAIT.
 #[test]
 fn refused_for_want_of_buckets() {
     let net = Namespace::enter();
@@ -161,7 +161,7 @@ fn refused_for_want_of_buckets() {
     net.life(&server).has(json!({"closer": "passive"}));
 }
 
-/// What the peer sends again starts the minute again, so that a TIME_WAIT can last longer than one.
+/// A retransmission of the peer restarts the timer, so that a TIME_WAIT can last longer than a minute.
 #[test]
 fn restarted_by_a_retransmitted_fin() {
     let net = Namespace::enter();

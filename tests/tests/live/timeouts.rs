@@ -8,7 +8,7 @@ use tcptrace_tests::{End, Namespace, pair};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// From now on nothing of the client's arrives.
+/// From now on, drops all packets from the client.
 fn cut_off(net: &Namespace, client: &End) {
     net.drop_arriving(&format!("tcp sport {}", client.local.port()));
 }
@@ -57,7 +57,7 @@ fn keepalive_goes_unanswered() {
     server.reset();
 }
 
-/// The peer is alive, but leaves no room for what we send.
+/// The peer answers, but has no room for our data.
 #[test]
 fn peer_reads_nothing() {
     let net = Namespace::enter();

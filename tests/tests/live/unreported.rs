@@ -8,7 +8,7 @@ use tcptrace_tests::object::write_with_idle;
 use tcptrace_tests::program::{Finished, run};
 use tcptrace_tests::{End, Namespace, Tracer, pair};
 
-/// An orphan in LAST_ACK, whose peer does not hear of it.
+/// An orphan in LAST_ACK, whose peer does not receive its FIN.
 struct Orphan {
     net: Namespace,
     end: End,
@@ -29,13 +29,13 @@ impl Orphan {
         Self { net, end: server, _peer: client, object }
     }
 
-    /// Follows it with programs that hear of nothing.
+    /// Follows it with eBPF programs that report nothing.
     fn follow(&self, command: &[&str]) -> Tracer {
         let object = self.object.to_str().expect("a path in UTF-8");
         Tracer::start_in(&self.net, &[command, &["--object", object]].concat())
     }
 
-    /// Its peer hears of it, and it is gone. Nothing is asked of one that has waited for less.
+    /// Its peer receives the FIN, and it ends. tcptrace asks only about sockets that have waited longer.
     fn end(&self) {
         std::thread::sleep(Duration::from_secs(1));
         self.net.heal();
@@ -60,7 +60,7 @@ fn assert_counted(finished: &Finished) {
     assert!(finished.stderr.contains("1 not reported by the kernel"), "{}", finished.stderr);
 }
 
-/// Once, its connection stayed open for ever.
+/// A regression test: its connection stayed open for ever.
 #[test]
 fn a_survey_at_the_end_notices_what_is_gone() {
     let orphan = Orphan::new("last");
@@ -106,7 +106,7 @@ fn a_recording_has_what_it_takes() {
     orphan.assert_unreported(&row.expect("a row for it"));
 }
 
-/// It is still there: that nobody hears of it is no reason to end it.
+/// It still exists: a lack of events does not end it.
 #[test]
 fn what_is_still_there_stays_open() {
     let orphan = Orphan::new("open");

@@ -1,11 +1,11 @@
-//! Every end of a TIME_WAIT that the other tests are told of is confirmed by a witness, where there can be one.
+//! A witness, if the kernel allows one, confirms every end of a TIME_WAIT in the other tests.
 
 use serde_json::json;
 use tcptrace_tests::ability::need_root;
 use tcptrace_tests::attempt::skip;
 use tcptrace_tests::{Namespace, Witness, pair};
 
-/// Without it, nothing would be confirmed: this tells whether it is there, and that it does not agree to everything.
+/// Checks that the witness works and does not confirm everything: otherwise nothing would be confirmed.
 #[test]
 fn of_the_end_of_a_time_wait() {
     need_root();

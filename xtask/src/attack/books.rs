@@ -1,4 +1,4 @@
-//! All numbers that are printed of one recording, and whether they agree.
+//! The numbers that all commands print about one recording, and whether they agree.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,20 +12,19 @@ use super::words::{self, Figures};
 use super::{Ground, Verdict};
 use crate::summary::Summary;
 
-/// How long reading an honest trace may take.
+/// The longest time that reading an honest trace may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Transitions in the life of a connection: 5 of each socket.
 const TRANSITIONS: u64 = 10;
 
-/// The numbers.
 pub(super) struct Books {
-    /// What the recorder says, if it could say something.
+    /// From the recorder, if it could still print them.
     pub(super) recorder: Option<(Figures, i32)>,
-    /// What `replay` says.
+    /// From `replay`.
     pub(super) replay: Figures,
-    /// What its rows are.
+    /// Counted from the rows of `replay`.
     pub(super) rows: Rows,
-    /// What `report` says.
+    /// From `report`.
     report: [u64; 3],
     pub(super) status: i32,
     report_status: i32,
@@ -36,14 +35,14 @@ pub(super) struct Books {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rows {
     pub(super) transitions: u64,
-    /// Ends of TIME_WAIT among them, which the kernel has no transition for.
+    /// Ends of TIME_WAIT among them, for which the kernel has no transition.
     pub(super) time_wait_ends: u64,
-    /// Rows of loss, and what they add up to.
+    /// Rows of loss, and the sum of their events.
     pub(super) losses: u64,
     pub(super) lost: u64,
-    /// Transitions whose control group is not known.
+    /// Transitions with an unknown control group.
     pub(super) groupless: u64,
-    /// The last one.
+    /// The summary row.
     summary: Option<Summary>,
 }
 
@@ -63,7 +62,7 @@ impl Rows {
     }
 }
 
-/// Whether this is in the line.
+/// Whether the line contains this.
 pub(super) fn has(line: &[u8], what: &[u8]) -> bool {
     line.windows(what.len()).any(|window| window == what)
 }
@@ -100,12 +99,12 @@ impl Books {
         })
     }
 
-    /// Whether the trace says that its recording ended abruptly.
+    /// Whether the trace reports that its recording ended abruptly.
     pub(super) fn is_abrupt(&self) -> bool {
         words::is_abrupt(&self.said)
     }
 
-    /// Every number that is printed is the same everywhere.
+    /// Checks that every printed number is the same everywhere.
     pub(super) fn must_agree(&self, verdict: &mut Verdict) {
         let Self { replay, rows, report: [events, transitions, lost], status, .. } = self;
         verdict.must(replay.events == *events, || format!("replay reads {} events, report {events}", replay.events));
@@ -135,7 +134,7 @@ impl Books {
         verdict.must(recorder.events == replay.events, || {
             format!("the recorder says {} events, replay {}", recorder.events, replay.events)
         });
-        // A trace that could not be written to its end cannot say what was lost then.
+        // A trace that could not be written to its end cannot report the losses of that time.
         let agrees = if self.is_abrupt() { replay.lost <= recorder.lost } else { replay.lost == recorder.lost };
         verdict.must(agrees, || format!("the recorder says {} lost, replay {}", recorder.lost, replay.lost));
         verdict.must(status == 0 || self.status == 3, || {
@@ -144,8 +143,8 @@ impl Books {
         verdict.must(recorder.lost == 0 || status == 3, || format!("{} lost, and status {status}", recorder.lost));
     }
 
-    /// Recorded and lost are what happened: so many connections, from their beginning to their end, of which the kernel
-    /// showed at most so many transitions to no program.
+    /// Checks that recorded and lost events add up to this many whole connections. The kernel hid at most `hidden`
+    /// transitions from every program.
     pub(super) fn must_be_true(&self, connections: u64, hidden: u64, verdict: &mut Verdict) {
         let truth = connections * TRANSITIONS;
         let seen = self.rows.transitions - self.rows.time_wait_ends;
@@ -157,7 +156,7 @@ impl Books {
         verdict.must(lost > 0 || seen + hidden >= truth, || format!("{seen} transitions seen of {truth}, none lost"));
     }
 
-    /// In short, for the table.
+    /// A short form for the table.
     pub(super) fn summary(&self) -> String {
         let (figures, whose) = match self.recorder {
             Some((recorder, _)) => (recorder, "recorded"),
@@ -171,7 +170,7 @@ impl Books {
     }
 }
 
-/// What the closing line of a reader says.
+/// The closing line of a reader.
 pub(super) fn closing(read: &Read) -> Result<Figures> {
     words::closing(&read.said).with_context(|| {
         format!("`{}` has no closing line (status {}): {}", read.line, read.status, words::tail(&read.said))

@@ -1,4 +1,4 @@
-//! What has to go, however this program ends.
+//! Cleans up, however this program ends.
 
 use std::path::PathBuf;
 use std::process::exit;
@@ -10,11 +10,11 @@ use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocma
 
 use super::groups;
 
-/// Control groups that were made.
+/// Control groups to remove.
 static GROUPS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Shells have what they start in the background ignore the keyboard's signals, and what is started there inherits that. Here
-/// nothing is ignored, unless a scenario wants it.
+/// Shells make background processes ignore the keyboard's signals, and their children inherit that. This resets the
+/// signals, unless a scenario wants them ignored.
 pub(super) fn heed_signals() -> Result<()> {
     for which in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
         // SAFETY: the default action runs no code of ours.
@@ -23,10 +23,10 @@ pub(super) fn heed_signals() -> Result<()> {
     Ok(())
 }
 
-/// Removes what was made when a signal ends this process. Everything else ends with it: processes, namespaces, mounts.
+/// Removes control groups when a signal ends this process. Processes, namespaces and mounts end with it by themselves.
 pub(super) fn on_signals() -> Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    // What is started and should be ended by them is started with none of them blocked.
+    // Processes that should react to these signals are started with none of them blocked.
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None).context("cannot block signals")?;
     thread::spawn(move || {
         let signal = signals.wait();
@@ -38,7 +38,7 @@ pub(super) fn on_signals() -> Result<()> {
     Ok(())
 }
 
-/// A control group that is removed, with all that is in it, when this goes.
+/// A control group that is removed on drop, with everything in it.
 pub(super) struct Base(PathBuf);
 
 impl Base {

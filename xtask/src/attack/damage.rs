@@ -1,4 +1,4 @@
-//! Traces that were damaged or forged: reading them does no harm, and damage is never passed over in silence.
+//! Damaged and forged traces: reading them does no harm, and readers always report damage.
 
 use std::fs;
 use std::path::Path;
@@ -18,16 +18,16 @@ use super::{Ground, Verdict, forge};
 use crate::hidden::{self, Hidden};
 use crate::stress::load::Load;
 
-/// A trace of which the truth is known.
+/// A trace whose contents are known.
 struct Honest {
     bytes: Vec<u8>,
     events: u64,
-    /// What `replay --format json` makes of it.
+    /// The rows of `replay --format json`.
     digest: u64,
 }
 
 impl Honest {
-    /// Of so many connections, a few in each of many blocks.
+    /// Records many connections over many blocks.
     fn record(ground: &Ground, connections: u32, verdict: &mut Verdict) -> Result<Self> {
         let mut load =
             Load::start(&["--seconds=60", "--rate=300", &format!("--connections={connections}")].map(String::from))?;
@@ -47,7 +47,7 @@ impl Honest {
     }
 }
 
-/// What some readers make of a file.
+/// The results of several readers of one file.
 struct Look {
     replay: Read,
     figures: Option<Figures>,
@@ -57,7 +57,7 @@ struct Look {
 }
 
 impl Look {
-    /// By two readers, and by so many of the others.
+    /// Reads a file with `replay`, `report` and `others` more readers.
     fn at(ground: &Ground, file: &str, others: usize, random: &mut Random, verdict: &mut Verdict) -> Result<Self> {
         let run = |output: &[&str], each: &mut (dyn FnMut(&[u8]) + Send)| {
             let mut command = ground.tcptrace(output);
@@ -108,7 +108,7 @@ impl Look {
     }
 }
 
-/// What was measured in all looks.
+/// Maxima over all readings.
 #[derive(Default)]
 struct Most {
     files: u32,
@@ -134,7 +134,7 @@ impl Most {
     }
 }
 
-/// How bytes are damaged.
+/// Ways to damage bytes.
 const WAYS: [&str; 10] =
     ["bits", "cut", "cut at a block", "hole", "zeroes", "again", "block again", "garbage", "order", "block gone"];
 
@@ -184,7 +184,7 @@ fn damage(way: &str, bytes: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// Damage is named, whatever it is.
+/// Checks that readers report every kind of damage.
 pub(super) fn damaged(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let honest = Honest::record(ground, 200, verdict)?;
     let mut random = ground.random();
@@ -209,7 +209,7 @@ pub(super) fn damaged(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
         verdict.must(rows == said, || {
             format!("{file}: rows are {rows:?} transitions and lost, the closing line says {said:?}")
         });
-        // Blocks that come twice are no events that happened twice, and how many are missing at the end is not known.
+        // A repeated block adds no events, and the number of events missing at the end is unknown.
         let all = figures.events.saturating_add(figures.lost);
         let is_lower_bound = figures.is_lower_bound || words::is_abrupt(&look.replay.said);
         verdict.must(all <= honest.events && (is_lower_bound || all == honest.events), || {
@@ -221,7 +221,7 @@ pub(super) fn damaged(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     Ok(())
 }
 
-/// Writes the file, has it read, and removes it unless something is wrong with it.
+/// Writes a file, runs the readers on it, and removes it unless something is wrong.
 fn look_at(
     ground: &Ground,
     file: &str,
@@ -244,7 +244,7 @@ fn remove(path: &Path) -> Result<()> {
     fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
 }
 
-/// What is wrong behind right checksums does no harm, and is told the same by all.
+/// Checks that wrong data behind correct checksums does no harm, and that all readers report it alike.
 pub(super) fn changed_inside(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let honest = Honest::record(ground, 100, verdict)?;
     let mut random = ground.random();
@@ -269,7 +269,7 @@ pub(super) fn changed_inside(ground: &Ground, verdict: &mut Verdict) -> Result<(
     Ok(())
 }
 
-/// Traces that no tcptrace has written.
+/// Traces that tcptrace did not write.
 pub(super) fn forged(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let mut random = ground.random();
     let mut most = Most::default();
@@ -288,12 +288,12 @@ pub(super) fn forged(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     Ok(())
 }
 
-/// One block of a trace with these records behind its beginning.
+/// A trace of one block: its head, then these records.
 fn trace(events: u32, records: &[u8]) -> Result<Vec<u8>> {
     forge::Block::new(0, events, [forge::beginning(&forge::head("host", "h")), records.to_vec()].concat()).written()
 }
 
-/// Small files that claim much, or make much work.
+/// Small files that claim to be large, or cause much work.
 fn bombs() -> Result<Vec<(&'static str, Vec<u8>)>> {
     use forge::{Block, SECOND, at, change, kind, lost, number, record, socket, timed};
     let claim = |place: std::ops::Range<usize>, claimed: u64| -> Result<Vec<u8>> {
@@ -336,7 +336,7 @@ fn bombs() -> Result<Vec<(&'static str, Vec<u8>)>> {
     ])
 }
 
-/// Ends of mini-sockets of which the beginning went unseen.
+/// Ends of mini-sockets whose beginning was not seen.
 fn phantoms() -> Result<Vec<(&'static str, Vec<u8>)>> {
     use forge::{SECOND, change, kind, mini, socket, task, timed};
     let ways = [("phantom-expired", 0), ("phantom-killed", 3), ("phantom-segment", 4), ("phantom-reset", 5)];
@@ -348,7 +348,7 @@ fn phantoms() -> Result<Vec<(&'static str, Vec<u8>)>> {
     ways.into_iter().map(phantom).collect()
 }
 
-/// Traces with hostile names wherever there is a name.
+/// Traces with hostile names in every field that has a name.
 fn deceivers(ground: &Ground) -> Result<Vec<Vec<u8>>> {
     use forge::{Block, beginning, head, kind, life, record, socket, task};
     let fields = ["host", "kernel", "machine", "program", "boot_id"];
@@ -363,7 +363,7 @@ fn deceivers(ground: &Ground) -> Result<Vec<Vec<u8>>> {
             Block::new(0, 7, records.concat()).written()
         };
         let comm: String = name.chars().take(5).collect();
-        // All at once, and in the full form every field of the head.
+        // The short form changes one field of the head; the full form changes each of them in turn.
         for field in
             fields.iter().skip(if ground.is_short { number % fields.len() } else { 0 }).take(ground.either(1, 5))
         {

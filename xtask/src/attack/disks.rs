@@ -1,4 +1,4 @@
-//! Disks that are full, stand still, or go away: what is not written is counted, and said once.
+//! Disks that are full, stand still, or disappear: unwritten events are counted, and the failure is reported once.
 
 use std::fs;
 use std::path::Path;
@@ -18,14 +18,14 @@ use super::{Ground, Verdict, words};
 use crate::hidden::{self, Hidden};
 use crate::stress::load::Load;
 
-/// A recording while something happens.
+/// A recording that is disturbed.
 struct Recorded {
     ended: Ended,
     connections: u64,
     hidden: u64,
 }
 
-/// Records while the load makes connections, of which it makes some before and some after it.
+/// Records while the load makes connections, some before the disturbance and some after it.
 fn record(
     ground: &Ground,
     mut load: Load,
@@ -43,22 +43,23 @@ fn record(
     Ok(Recorded { ended, connections: made.connections, hidden })
 }
 
-/// A recorder that could not write something says so once, and all numbers say it.
+/// Checks that the recorder reported the failure once, and that all numbers include the loss.
 fn must_be_told(recorded: &Recorded, books: &Books, why: &str, verdict: &mut Verdict) -> Result<()> {
     let Recorded { ended, connections, hidden } = recorded;
     let lost = ended.figures()?.lost;
     verdict.must(ended.status == 3, || format!("the recorder: status {}", ended.status));
     verdict.must(lost > 0, || "nothing was lost".to_owned());
     let times = words::times(&ended.said, why);
-    verdict
-        .must(times == 1, || format!("'{why}' is said {times} times: {}", words::complaints(&ended.said).join(" / ")));
+    verdict.must(times == 1, || {
+        format!("'{why}' is printed {times} times: {}", words::complaints(&ended.said).join(" / "))
+    });
     books.must_agree(verdict);
     books.must_be_true(*connections, *hidden, verdict);
     verdict.note(format!("{connections} connections, {}", books.summary()));
     Ok(())
 }
 
-/// So many connections, however long they take.
+/// Waits for this many connections, however long they take.
 fn load(connections: u32, more: Option<String>) -> Result<Load> {
     let arguments = ["--seconds=120".to_owned(), format!("--connections={connections}")];
     Load::start(&arguments.into_iter().chain(more).collect::<Vec<_>>())
@@ -90,9 +91,9 @@ pub(super) fn full_rotated(ground: &Ground, verdict: &mut Verdict) -> Result<()>
     full(ground, verdict, "64k", &["--rotate", "20K"], 10_000)
 }
 
-/// It stands still for longer than what waits to be written is kept.
+/// Freezes the disk for longer than the recorder can keep unwritten events.
 pub(super) fn frozen(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
-    /// That many are made before, and after.
+    /// Connections made before, and after.
     const AROUND: u64 = 5_000;
     let disk = match Mount::ext4(ground.folder.join("disk"), 256 << 20) {
         Ok(disk) => disk,
@@ -121,12 +122,12 @@ pub(super) fn frozen(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     books.must_be_true(recorded.connections, recorded.hidden, verdict);
     let lost = recorded.ended.figures()?.lost;
     verdict.must(lost > 0, || "nothing was lost".to_owned());
-    verdict.must(!books.is_abrupt(), || "the trace is said to have ended abruptly".to_owned());
+    verdict.must(!books.is_abrupt(), || "readers report an abrupt end".to_owned());
     verdict.note(format!("{} connections, {}", recorded.connections, books.summary()));
     Ok(())
 }
 
-/// As a quota would.
+/// `ulimit -f`: acts as a quota would.
 pub(super) fn file_limit(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let load = load(10_000, None)?;
     let command = limited(ground.record(&load, "t.tct", &[]), Resource::RLIMIT_FSIZE, 60_000);
@@ -148,8 +149,9 @@ fn gone(ground: &Ground, verdict: &mut Verdict, remove: impl FnOnce(&Path) -> st
     let figures = ended.figures()?;
     let complaints = words::complaints(&ended.said);
     verdict.must(ended.status == 3 || ended.status == 1, || format!("the recorder: status {}", ended.status));
-    verdict
-        .must(complaints.len() == 1, || format!("it is said {} times: {}", complaints.len(), complaints.join(" / ")));
+    verdict.must(complaints.len() == 1, || {
+        format!("the failure is reported {} times: {}", complaints.len(), complaints.join(" / "))
+    });
     verdict.must(figures.events + figures.lost >= connections * 10, || {
         format!("{} recorded and {} lost, of {connections} connections", figures.events, figures.lost)
     });
@@ -157,7 +159,7 @@ fn gone(ground: &Ground, verdict: &mut Verdict, remove: impl FnOnce(&Path) -> st
     Ok(())
 }
 
-/// Nobody will read it.
+/// Nobody can read a deleted file, so the recorder must report it.
 pub(super) fn deleted(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     gone(ground, verdict, |folder| fs::remove_file(folder.join("t.tct")))
 }
@@ -166,9 +168,9 @@ pub(super) fn folder_removed(ground: &Ground, verdict: &mut Verdict) -> Result<(
     gone(ground, verdict, |folder| fs::remove_dir_all(folder))
 }
 
-/// Another number will do.
+/// The recorder must choose another number.
 pub(super) fn name_taken(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
-    // It is a second until that number is reached.
+    // A number changes every second.
     let taken = ground.folder.join("t.0009.tct");
     let load = ground.load(2.5, Some(2000.0))?;
     let command = ground.record(&load, "t.tct", &["--rotate", "20K"]);

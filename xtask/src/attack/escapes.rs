@@ -1,6 +1,6 @@
-//! Characters that no output may have: they move the cursor, change the order of the text, or end a line.
+//! Characters that no output may contain: they move the cursor, reorder text, or end a line.
 
-/// The first one in this line, if there is any; the line's own end is none.
+/// The first such character in a line, not counting the line's own end.
 pub(super) fn raw(line: &[u8]) -> Option<String> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     match str::from_utf8(line) {
@@ -14,7 +14,7 @@ fn is_raw(c: char) -> bool {
     is_bidi || (c.is_control() && c != '\t') || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// Whether a spreadsheet would compute a cell of this line of CSV that a name is in.
+/// Whether a spreadsheet would evaluate a cell of this line of CSV.
 pub(super) fn has_formula(line: &[u8]) -> bool {
     let begins = |cell: &[u8]| {
         let cell = cell.strip_prefix(b"\"").unwrap_or(cell);

@@ -1,5 +1,5 @@
-//! Traces taken apart, and written by hand: blocks with right checksums around whatever one likes. It knows the format
-//! on its own, so that a fault of tcptrace's writer is not one of its own, too.
+//! Takes traces apart, and writes traces by hand: blocks with correct checksums around any contents. It implements the
+//! format independently, so that it does not repeat a fault of tcptrace's writer.
 
 use std::iter::repeat_n;
 
@@ -8,16 +8,16 @@ use zstd::bulk::{compress, decompress};
 
 use super::random::Random;
 
-/// Of the skippable frame that a head is in.
+/// Magic number of the skippable frame that contains a head.
 const FRAME: u32 = 0x184d_2a5c;
 /// Header of a frame: magic number and length.
 const HEADER: usize = 8;
 /// Length of a head.
 const HEAD: usize = 88;
-/// What is before it in a head is not covered by the checksum.
+/// Length of the part of a head that its checksum does not cover.
 const CHECKED_FROM: usize = 12;
 
-/// Where numbers are in a head.
+/// Offsets of numbers in a head.
 pub(super) mod at {
     use std::ops::Range;
     pub(in super::super) const VERSION: Range<usize> = 12..14;
@@ -49,7 +49,7 @@ pub(super) mod kind {
     pub(in super::super) const PASSED: u8 = 26;
 }
 
-/// A block, unpacked.
+/// An unpacked block.
 #[derive(Clone)]
 pub(super) struct Block {
     head: [u8; HEAD],
@@ -57,7 +57,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// A block of a trace that is written by hand.
+    /// An empty block for a hand-written trace.
     pub(super) fn new(number: u64, events: u32, raw: Vec<u8>) -> Self {
         let mut block = Self { head: [0; HEAD], raw };
         block.head[..8].copy_from_slice(b"tcptrace");
@@ -78,7 +78,7 @@ impl Block {
         self.head[at].copy_from_slice(&bytes[..len]);
     }
 
-    /// As in a file, with checksums that are right and lengths that are true.
+    /// The block as in a file, with correct checksums and lengths.
     pub(super) fn written(&self) -> Result<Vec<u8>> {
         let data = compress(&self.raw, 1).context("cannot pack a block")?;
         let mut block = self.clone();
@@ -87,7 +87,7 @@ impl Block {
         Ok(block.claiming(&data))
     }
 
-    /// With whatever its head claims.
+    /// The block with any head, correct or not; the checksum of the head is always correct.
     pub(super) fn claiming(mut self, data: &[u8]) -> Vec<u8> {
         let checksum = crc32fast::hash(&self.head[CHECKED_FROM..]);
         self.head[8..CHECKED_FROM].copy_from_slice(&checksum.to_le_bytes());
@@ -96,7 +96,7 @@ impl Block {
     }
 }
 
-/// The blocks of a trace that is not damaged.
+/// The blocks of an undamaged trace.
 pub(super) fn blocks(mut file: &[u8]) -> Result<Vec<Block>> {
     let mut blocks = Vec::new();
     while !file.is_empty() {
@@ -113,13 +113,13 @@ pub(super) fn blocks(mut file: &[u8]) -> Result<Vec<Block>> {
     Ok(blocks)
 }
 
-/// Where each block begins.
+/// Offsets at which blocks begin.
 pub(super) fn beginnings(file: &[u8]) -> Vec<usize> {
     let mark = [&FRAME.to_le_bytes()[..], &(HEAD as u32).to_le_bytes(), b"tcptrace"].concat();
     (0..file.len()).filter(|&at| file[at..].starts_with(&mark)).collect()
 }
 
-/// A change behind the checksums.
+/// Changes contents behind the checksums.
 pub(super) fn change_inside(blocks: &mut Vec<Block>, random: &mut Random) {
     let at = random.below(blocks.len());
     match random.below(10) {
@@ -196,7 +196,7 @@ fn change_records(raw: &mut Vec<u8>, others: &[Vec<u8>], random: &mut Random) {
     *raw = records.concat();
 }
 
-/// Each record, with kind and length, as far as that makes sense.
+/// Each record with kind and length, as far as they can be parsed.
 fn records(mut raw: &[u8]) -> Vec<&[u8]> {
     let mut records = Vec::new();
     while let Some((len, digits)) = raw.get(1..).and_then(length) {
@@ -207,7 +207,7 @@ fn records(mut raw: &[u8]) -> Vec<&[u8]> {
     records
 }
 
-/// A length, and how many bytes it takes.
+/// A length, and its size in bytes.
 fn length(bytes: &[u8]) -> Option<(usize, usize)> {
     let mut number = 0;
     for (place, byte) in bytes.iter().take(4).enumerate() {
@@ -219,10 +219,10 @@ fn length(bytes: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-/// In ns.
+/// Nanoseconds.
 pub(super) const SECOND: u64 = 1_000_000_000;
 
-/// A number as records have it.
+/// Encodes a number as in records.
 pub(super) fn number(mut number: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while number > 0x7f {
@@ -233,18 +233,18 @@ pub(super) fn number(mut number: u64) -> Vec<u8> {
     bytes
 }
 
-/// One with a sign, that has none.
+/// Encodes a signed number.
 fn signed(value: u64) -> Vec<u8> {
     number(value << 1)
 }
 
-/// A record.
+/// Encodes a record.
 pub(super) fn record(kind: u8, body: &[&[u8]]) -> Vec<u8> {
     let body = body.concat();
     [&[kind], number(body.len() as u64).as_slice(), body.as_slice()].concat()
 }
 
-/// The first records of a trace: its head, which a JSON object is, and the clocks.
+/// The first records of a trace: its head (a JSON object) and the clocks.
 pub(super) fn beginning(head: &serde_json::Value) -> Vec<u8> {
     let clocks = [number(SECOND), number(SECOND), signed(1_735_786_245 * SECOND)].concat();
     [
@@ -255,7 +255,7 @@ pub(super) fn beginning(head: &serde_json::Value) -> Vec<u8> {
     .concat()
 }
 
-/// A head as tcptrace writes one, with a name in place of one.
+/// A head as tcptrace writes one, with one name replaced.
 pub(super) fn head(field: &str, name: &str) -> serde_json::Value {
     let mut head = serde_json::json!({
         "program": "tcptrace 0", "host": "h", "kernel": "6.1", "machine": "x86_64",
@@ -280,7 +280,7 @@ pub(super) fn task(name: &str) -> Vec<u8> {
     record(kind::TASK, &[&[0, 9, 9], &comm])
 }
 
-/// What is known in an event: network namespace, user, control group, and so on.
+/// Flags for the known fields of an event: network namespace, user, control group, and so on.
 const KNOWN: u64 = 1 | 2 | 4 | 8 | 64;
 
 /// A change of state.
@@ -289,7 +289,7 @@ pub(super) fn change(after: u64, socket: u64, old: u8, new: u8) -> Vec<u8> {
     record(kind::CHANGE, &[&signed(after), &number(socket), &states, &number(KNOWN), &[1]])
 }
 
-/// What becomes of a mini-socket.
+/// What happens to a mini-socket.
 pub(super) fn mini(after: u64, socket: u64, state: u8, what: u8) -> Vec<u8> {
     record(kind::MINI, &[&signed(after), &number(socket), &[state, 1, 0, what]])
 }
@@ -304,7 +304,7 @@ pub(super) fn lost(after: u64, count: u64, cause: u8) -> Vec<u8> {
     record(kind::LOST, &[&signed(after), &number(count), &[cause]])
 }
 
-/// A connection that ends in TIME_WAIT, after which much time passes.
+/// A connection that ends in TIME_WAIT, followed by a long time.
 pub(super) fn life() -> Vec<u8> {
     [
         change(1000, 0, 0, 2),

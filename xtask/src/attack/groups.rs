@@ -1,4 +1,4 @@
-//! Control groups with names to attack with, and the load that makes connections from them.
+//! Control groups with hostile names, and the load that makes connections from them.
 
 use std::ffi::{CString, OsString};
 use std::io::{self, Read as _};
@@ -17,8 +17,8 @@ use serde_json::json;
 
 use crate::stress::load::{FIRST, enter_new_namespace, say};
 
-/// Names that a terminal, a spreadsheet, a browser or a program that reads lines may take for something else. A process
-/// has the first 15 bytes of them.
+/// Names that a terminal, a spreadsheet, a browser or a line-based parser may misread. A process gets the first 15
+/// bytes.
 pub(super) const HOSTILE: [&str; 14] = [
     "a\x1b[31mred",
     "\x1b]0;title\x07",
@@ -39,30 +39,30 @@ pub(super) const HOSTILE: [&str; 14] = [
 /// Options of the hidden subcommand.
 #[derive(clap::Args)]
 pub(crate) struct LoadArgs {
-    /// The control group to make others in
+    /// The control group below which to make others
     #[arg(long)]
     base: Option<PathBuf>,
-    /// Make a connection from each of so many of them
+    /// Make a connection from each of this many control groups
     #[arg(long, default_value_t = 0)]
     groups: u32,
-    /// Their names are so long
+    /// Length of their names
     #[arg(long, default_value_t = 20)]
     length: usize,
-    /// So many of them exist at a time
+    /// How many of them exist at a time
     #[arg(long, default_value_t = 100)]
     keep: u32,
-    /// Make one before, from a control group that is so deep, each level with a name of 250 bytes
+    /// First make one from a deeply nested control group: this many levels, each with a name of 250 bytes
     #[arg(long, default_value_t = 0)]
     depth: u32,
-    /// Make one from a process with each hostile name, in a control group with that name
+    /// Make one from a process with each hostile name, in a control group of that name
     #[arg(long)]
     hostile: bool,
-    /// Go on from where this process was before, for so many seconds
+    /// Then make connections from the original control group for this many seconds
     #[arg(long, default_value_t = 0.0)]
     after: f64,
 }
 
-/// Makes the connections. Speaks as the load of `stress` does.
+/// Makes the connections. It speaks the same protocol as the load of `stress`.
 pub(crate) fn run(args: &LoadArgs) -> Result<()> {
     enter_new_namespace()?;
     let mut maker = Maker::new()?;
@@ -72,13 +72,13 @@ pub(crate) fn run(args: &LoadArgs) -> Result<()> {
     }
     say(&json!({ "netns": netns, "ports": [maker.port] }))?;
     let mut input = io::stdin();
-    input.read_line(&mut String::new()).context("nobody says when to begin")?;
+    input.read_line(&mut String::new()).context("cannot wait for the order to begin")?;
     let begun = Instant::now();
     let made = maker.make(args);
     maker.go_home()?;
     made?;
     say(&json!({ "connections": maker.made, "seconds": begun.elapsed().as_secs_f64() }))?;
-    input.read_to_end(&mut Vec::new()).context("nobody says when to go")?;
+    input.read_to_end(&mut Vec::new()).context("cannot wait for the order to end")?;
     if let Some(base) = &args.base {
         remove(base);
     }
@@ -89,7 +89,7 @@ struct Maker {
     listener: TcpListener,
     port: u16,
     made: u32,
-    /// Where this process was in the beginning.
+    /// The original control group of this process.
     home: Option<PathBuf>,
 }
 
@@ -120,7 +120,7 @@ impl Maker {
 
     fn connect_deep(&mut self, base: &Path, depth: u32) -> Result<()> {
         let name = "d".repeat(250);
-        // The way there is longer than a path may be.
+        // The path is longer than PATH_MAX.
         env::set_current_dir(base).context("cannot enter the control group")?;
         for _ in 0..depth {
             fs::create_dir(&name).context("cannot create a control group")?;
@@ -158,7 +158,7 @@ impl Maker {
         Ok(())
     }
 
-    /// The client closes first. No 4-tuple comes twice.
+    /// Makes a connection that the client closes first. Each 4-tuple is used once.
     fn connect(&mut self) -> Result<()> {
         let to = SocketAddrV4::new(Ipv4Addr::from(u32::from(FIRST) + self.made), self.port);
         let client = TcpStream::connect(to).with_context(|| format!("cannot connect to {to}"))?;
@@ -174,12 +174,12 @@ impl Maker {
     }
 }
 
-/// Moves this process.
+/// Moves this process into a control group.
 fn enter(group: &Path) -> Result<()> {
     fs::write(group.join("cgroup.procs"), "0").context("cannot enter a control group")
 }
 
-/// Where the unified hierarchy of control groups is.
+/// Mount point of the unified hierarchy of control groups.
 pub(super) fn hierarchy() -> Option<PathBuf> {
     let mounts = fs::read("/proc/self/mounts").ok()?;
     mounts.split(|byte| *byte == b'\n').find_map(|line| {
@@ -189,15 +189,15 @@ pub(super) fn hierarchy() -> Option<PathBuf> {
     })
 }
 
-/// Removes a control group with all that is in it, processes too.
+/// Removes a control group with everything in it, processes included.
 pub(super) fn remove(group: &Path) {
-    // Those that are killed are gone a moment later.
+    // Killed processes leave the group a moment later.
     const TRIES: u32 = 100;
     for _ in 0..TRIES {
         if !group.exists() {
             return;
         }
-        // Kernels before 5.14 have no such file; there is nobody in it then, unless something failed.
+        // Kernels before 5.14 have no such file; the group is empty there, unless something failed.
         let _ = fs::write(group.join("cgroup.kill"), "1");
         if remove_tree(group).is_ok() {
             return;
@@ -206,7 +206,7 @@ pub(super) fn remove(group: &Path) {
     }
 }
 
-/// By way of descriptors: paths may be too long.
+/// Walks by descriptors, because paths may be too long.
 fn remove_tree(group: &Path) -> io::Result<()> {
     let folder = fs::File::open(group)?;
     let here = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));

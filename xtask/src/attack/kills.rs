@@ -1,4 +1,4 @@
-//! Recorders that are killed, whatever they are doing.
+//! Recorders that are killed at any moment.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,21 +21,21 @@ use super::{Ground, Verdict, words};
 use crate::hidden::{self, Hidden};
 use crate::stress::load::{self, FIRST, Load};
 
-/// What was seen so long before is in the file.
+/// Events that were seen this long before are in the file.
 const BOUND: Duration = Duration::from_millis(100);
 
-/// What a kill came to.
+/// The result of a kill.
 struct Killed {
-    /// How long before it the first connection was over that is not in the file.
+    /// The time between the end of the first connection that is not in the file, and the kill.
     lost: Duration,
-    /// By how much this machine stood still meanwhile.
+    /// How long this machine stood still meanwhile.
     stall: Duration,
     connections: usize,
     is_empty: bool,
 }
 
-/// Whatever the moment, what had been seen a tenth of a second before can be read, without a hole, and the trace says
-/// that it ended abruptly.
+/// Checks that events seen a tenth of a second before the kill can be read without a hole, and that readers report an
+/// abrupt end.
 pub(super) fn killed(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let ends = ground.folder.join("ends");
     let mut load =
@@ -76,14 +76,14 @@ fn kill(
     random: &mut Random,
     verdict: &mut Verdict,
 ) -> Result<Killed> {
-    // Each second one changes files all the time.
+    // Every second recorder rotates all the time.
     let rotate: &[&str] = if number % 2 == 1 { &["--rotate", "2K"] } else { &[] };
     let name = format!("k{number}.tct");
     let stderr = ground.folder.join(format!("k{number}.err"));
     let hidden_before = hidden.map_or(0, Hidden::so_far);
     let recorder = Process::ready(&mut ground.record(load, &name, rotate), &stderr)?;
     metronome.worst.store(0, Ordering::Relaxed);
-    // Anywhere between two flushes, and between two blocks.
+    // Kill at a random moment between two flushes, and between two blocks.
     sleep(Duration::from_millis(30 + u64::try_from(random.below(400))?));
     recorder.signal(Signal::SIGKILL)?;
     let killed_at = load::now()?;
@@ -103,8 +103,8 @@ fn kill(
     let (first, last) = (seen.first().copied(), seen.last().copied());
     let holes = first.zip(last).map_or(0, |(first, last)| last - first + 1 - seen.len());
     verdict
-        .must(u64::try_from(holes)? <= hidden, || format!("kill {number}: {holes} connections missing in the midst"));
-    // Without any, the first that was over while it recorded is not known.
+        .must(u64::try_from(holes)? <= hidden, || format!("kill {number}: {holes} connections missing in the middle"));
+    // Without any connection in the file, the first one that it should have is unknown.
     let missing = last.and_then(|last| ends.get(last + 1)).copied().filter(|end| *end < killed_at);
     let lost = missing.map_or(Duration::ZERO, |end| Duration::from_nanos(killed_at - end));
     Ok(Killed { lost, stall, connections: seen.len(), is_empty })
@@ -127,7 +127,7 @@ fn must_be_readable(read: &Read, files: &[std::path::PathBuf], number: usize, ve
     Ok(())
 }
 
-/// Which connection a row is the end of, if it is one: that of its server.
+/// The connection that a row ends, by its server's address.
 fn closed(line: &[u8], port: u64) -> Option<usize> {
     if !has(line, br#""new":"CLOSED""#) || !has(line, br#""old":"LAST_ACK""#) {
         return None;
@@ -142,7 +142,7 @@ fn closed(line: &[u8], port: u64) -> Option<usize> {
     }
 }
 
-/// When each connection was over.
+/// When each connection ended.
 fn times(ends: &Path) -> Result<Vec<u64>> {
     let bytes = fs::read(ends).context("cannot read when connections were over")?;
     let (times, _) = bytes.as_chunks();
@@ -153,7 +153,7 @@ fn times(ends: &Path) -> Result<Vec<u64>> {
 #[derive(Default)]
 struct Metronome {
     is_over: AtomicBool,
-    /// The longest time that it was late, in ns.
+    /// The longest delay, in ns.
     worst: AtomicU64,
 }
 

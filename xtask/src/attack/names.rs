@@ -20,7 +20,7 @@ use super::{Ground, Verdict, escapes, groups, reader, words};
 use crate::hidden::{self, Hidden};
 use crate::stress::load::Load;
 
-/// What readers make of a trace, which follows.
+/// Checks the output of readers for this trace.
 pub(super) const OUTPUTS: [&[&str]; 17] = [
     &["replay", "--format", "json"],
     &["report", "--format", "json"],
@@ -41,7 +41,7 @@ pub(super) const OUTPUTS: [&[&str]; 17] = [
     &["export", "--format", "perfetto"],
 ];
 
-/// A control group that scenarios make theirs in; it has to be made.
+/// The control group for those of scenarios; it has to be created first.
 fn base() -> Option<(PathBuf, Base)> {
     let base = groups::hierarchy()?.join(format!("tcptrace-attack-{}", process::id()));
     Some((base.clone(), Base::new(base)))
@@ -53,7 +53,7 @@ fn load(base: &Path, options: &[&str]) -> Result<Load> {
     Load::start_as("attack-load", &arguments)
 }
 
-/// More names than a block has room for, in recordings that write all of them again and again.
+/// Records more names than a block has room for, while files rotate and repeat all names.
 pub(super) fn many_groups(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let Some((path, _base)) = base() else {
         verdict.skip("there is no unified hierarchy of control groups");
@@ -90,7 +90,7 @@ pub(super) fn many_groups(ground: &Ground, verdict: &mut Verdict) -> Result<()> 
     Ok(())
 }
 
-/// Traces of a recording, in their order.
+/// The traces of a recording, in order.
 pub(super) fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     let is_ours = |path: &PathBuf| {
@@ -102,7 +102,7 @@ pub(super) fn files(folder: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// A control group that nobody can name costs its own name, and no filter lets the others go.
+/// A control group whose path cannot be read loses only its own name, and `--cgroup` still finds the others.
 pub(super) fn deep_group(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     const GROUPS: u64 = 20;
     let Some((path, _base)) = base() else {
@@ -123,7 +123,7 @@ pub(super) fn deep_group(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let books = Books::open(ground, &["all.tct"], Some(&all))?;
     books.must_agree(verdict);
     books.must_be_true(made.connections, hidden, verdict);
-    // Of the client's end of one connection; the server's end is where the listener is.
+    // Rows of the client's end of one connection; the server's end is in the listener's group.
     let nameless = books.rows.groupless;
     verdict.must(nameless <= 6, || format!("{nameless} rows without control group"));
     let mut rows = Rows::default();
@@ -139,7 +139,7 @@ pub(super) fn deep_group(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     Ok(())
 }
 
-/// No output has what a terminal, a spreadsheet or a browser would act on.
+/// Checks that no output contains anything that a terminal, a spreadsheet or a browser would act on.
 pub(super) fn hostile(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let Some((path, _base)) = base() else {
         verdict.skip("there is no unified hierarchy of control groups");
@@ -182,12 +182,12 @@ pub(super) fn hostile(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
         reader::read(ground.tcptrace(&["report", "t.tct", "--html", "t.html"]), super::process::PATIENCE, |_| {})?;
     html.must_not_deceive(verdict);
     let page = must_be_plain(&ground.folder.join("t.html"), "report --html", verdict)?;
-    verdict.must(!page.contains("<b>&\""), || "report --html prints markup that a name is".to_owned());
+    verdict.must(!page.contains("<b>&\""), || "report --html prints a name as markup".to_owned());
     verdict.note(format!("{} names, {} outputs", made.connections, OUTPUTS.len() + 2));
     Ok(())
 }
 
-/// Every name is in the trace, or nothing would be shown.
+/// Checks that every name is in the trace: otherwise the checks of the output would prove nothing.
 fn must_have_arrived(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let mut names = ["comm", "cgroup", "netns_name"].map(|field| (field, BTreeSet::new()));
     reader::read(ground.tcptrace(&["replay", "--format", "json", "t.tct"]), super::process::PATIENCE, |line| {
@@ -210,7 +210,7 @@ fn must_be_plain(file: &Path, whose: &str, verdict: &mut Verdict) -> Result<Stri
     Ok(String::from_utf8_lossy(&printed).into_owned())
 }
 
-/// A name such as `ip netns add` gives, in a folder that nobody else sees.
+/// A name as `ip netns add` gives it, in a private mount of its folder.
 fn name_namespace(load: &Load) -> Result<Mount> {
     const NAMES: &str = "/run/netns";
     const NAME: &str = "=n\x1b[31m\u{202e}\t<b>&\"'\u{9b}\r\n,";

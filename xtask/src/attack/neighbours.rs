@@ -1,4 +1,4 @@
-//! Other tracers, and readers that stand still: nothing is taken from anybody, and what is lost is reported.
+//! Other tracers, and readers that stop reading: tracers do not disturb each other, and losses are reported.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -16,7 +16,7 @@ use super::{Ground, Verdict, groups, words};
 use crate::hidden::{self, Hidden};
 use crate::stress::load::Load;
 
-/// Each sees every connection.
+/// Checks that each of several tracers sees every connection.
 pub(super) fn many(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     const TRACERS: usize = 20;
     let mut load = Load::start(&["--seconds=60", "--rate=500", "--connections=1000"].map(String::from))?;
@@ -47,7 +47,7 @@ pub(super) fn many(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     Ok(())
 }
 
-/// Records as fast as connections can be made, in a small ring buffer, while something happens to the recorder.
+/// Records connections at full speed in a small ring buffer, while the recorder is disturbed.
 fn disturb(
     ground: &Ground,
     verdict: &mut Verdict,
@@ -76,7 +76,7 @@ fn stand_still(ground: &Ground) -> Duration {
     Duration::from_secs(ground.either(2, 5))
 }
 
-/// As in a debugger, or with Ctrl-Z.
+/// Stops it, as a debugger or Ctrl-Z does.
 pub(super) fn stopped(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let time = stand_still(ground);
     let load = ground.load(time.as_secs_f64() + 1.0, None)?;
@@ -91,7 +91,7 @@ pub(super) fn stopped(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     Ok(())
 }
 
-/// As by an orchestrator that pauses a container.
+/// Freezes its control group, as an orchestrator does that pauses a container.
 pub(super) fn frozen(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let Some(group) = groups::hierarchy().map(|root| root.join(format!("tcptrace-attack-{}", process::id()))) else {
         verdict.skip("there is no unified hierarchy of control groups");
@@ -121,7 +121,7 @@ pub(super) fn frozen(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     Ok(())
 }
 
-/// As a batch job, while everybody else is busy.
+/// Runs it as a batch job beside busy processes.
 pub(super) fn nice(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let busy = Duration::from_secs(ground.either(2, 5));
     let load = ground.load(busy.as_secs_f64(), None)?;
@@ -144,7 +144,7 @@ pub(super) fn nice(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     Ok(())
 }
 
-/// Nobody takes what it prints for a while.
+/// Leaves its output unread for a while.
 pub(super) fn slow_output(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let mut load = ground.load(ground.either(2.0, 5.0), None)?;
     let mut command = ground.tcptrace(&["watch", "--no-existing", "--format", "json", "--ring-size", "1", "--netns"]);

@@ -1,4 +1,4 @@
-//! A tcptrace that is attacked.
+//! A tcptrace process under attack.
 
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -15,29 +15,29 @@ use nix::unistd::Pid;
 use super::words::{self, Figures};
 use crate::command;
 
-/// How long something may take to be ready, or to end in order.
+/// Time limit for starting, and for ending in order.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// How often something is looked at that is waited for.
+/// Interval of polling.
 const POLL: Duration = Duration::from_millis(5);
 
-/// One that runs. What it says on stderr is in a file.
+/// A running process. Its stderr goes to a file.
 pub(crate) struct Process {
     child: Child,
     stderr: PathBuf,
 }
 
-/// One that has ended.
+/// A process that has ended.
 pub(crate) struct Ended {
-    /// Its exit status, or 128 and the signal.
+    /// Its exit status, or 128 plus the signal.
     pub(crate) status: i32,
-    /// What it said.
+    /// Its stderr.
     pub(crate) said: String,
-    /// From when it was asked to end.
+    /// Time from the request to end until its end.
     pub(super) took: Duration,
 }
 
 impl Ended {
-    /// What its closing line says.
+    /// The numbers of its closing line.
     pub(crate) fn figures(&self) -> Result<Figures> {
         words::closing(&self.said)
             .with_context(|| format!("no closing line (status {}): {}", self.status, words::tail(&self.said)))
@@ -45,7 +45,6 @@ impl Ended {
 }
 
 impl Process {
-    /// Starts it.
     pub(crate) fn start(command: &mut Command, stderr: &Path) -> Result<Self> {
         let file = File::create(stderr).with_context(|| format!("cannot create {}", stderr.display()))?;
         command.stderr(file);
@@ -65,14 +64,14 @@ impl Process {
         self.wait_until("it is ready", |said| said.contains(words::READY))
     }
 
-    /// Waits until it has said something that satisfies this.
+    /// Waits until its stderr satisfies this.
     pub(super) fn wait_until(&mut self, what: &str, is_so: impl Fn(&str) -> bool) -> Result<()> {
         wait_until(what, || {
             if is_so(&self.said()) {
                 return Ok(true);
             }
             if let Some(status) = self.child.try_wait().context("cannot wait for it")? {
-                // It may have said it just before.
+                // It may have printed this just before it ended.
                 if !is_so(&self.said()) {
                     bail!("it ended ({status}) before {what}: {}", words::tail(&self.said()));
                 }
@@ -89,7 +88,7 @@ impl Process {
         self.child.stdout.take()
     }
 
-    /// What it has said so far.
+    /// Its stderr so far.
     pub(super) fn said(&self) -> String {
         fs::read(&self.stderr).map_or_else(|_| String::new(), |said| String::from_utf8_lossy(&said).into_owned())
     }
@@ -102,7 +101,7 @@ impl Process {
         Ok(self.child.try_wait().context("cannot wait for it")?.is_none())
     }
 
-    /// How many descriptors and threads it has.
+    /// Its number of descriptors and threads.
     pub(super) fn descriptors_and_threads(&self) -> Result<[usize; 2]> {
         let count = |what| {
             Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{}/{what}", self.pid())).context("it is gone")?.count())
@@ -110,7 +109,7 @@ impl Process {
         Ok([count("fd")?, count("task")?])
     }
 
-    /// Waits for its end, which has to come within this time.
+    /// Waits until it ends; fails after this time.
     pub(super) fn wait(mut self, limit: Duration) -> Result<Ended> {
         let begun = Instant::now();
         loop {
@@ -124,7 +123,7 @@ impl Process {
         }
     }
 
-    /// Sends it a signal, and waits for its end.
+    /// Sends it a signal, and waits until it ends.
     pub(crate) fn end(self, with: Signal) -> Result<Ended> {
         self.signal(with)?;
         self.wait(PATIENCE)
@@ -133,13 +132,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It has ended, unless something failed.
+        // It has ended already, unless something failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Waits until it is so.
+/// Waits until this is true.
 pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let begun = Instant::now();
     while !is_so()? {
@@ -151,19 +150,19 @@ pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> Result<bool>) ->
     Ok(())
 }
 
-/// As shells have it.
+/// The exit status as shells report it.
 pub(super) fn code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// Limits what the process may have of a resource.
+/// Limits a resource of the process.
 pub(super) fn limited(mut command: Command, resource: Resource, most: u64) -> Command {
     // SAFETY: between fork and exec this makes one system call, and touches no memory but its own stack.
     unsafe { command.pre_exec(move || Ok(setrlimit(resource, most, most)?)) };
     command
 }
 
-/// Has the process ignore a signal from its beginning, as `nohup` does.
+/// Makes the process ignore a signal from its start, as `nohup` does.
 pub(super) fn ignoring(mut command: Command, which: Signal) -> Command {
     let ignore = move || {
         // SAFETY: ignoring a signal runs no code of ours when it comes.

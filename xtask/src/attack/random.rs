@@ -1,4 +1,4 @@
-//! Numbers that look random and come again with the same seed.
+//! Reproducible pseudo-random numbers.
 
 /// SplitMix64.
 pub(crate) struct Random(u64);
@@ -15,13 +15,13 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Less than `limit`, and 0 where nothing is less.
+    /// A number below `limit`; 0 if `limit` is 0.
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         let limit = u64::try_from(limit).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.number() % limit).unwrap_or(0)
     }
 
-    /// One of them.
+    /// One of these.
     pub(crate) fn of<'t, T>(&mut self, things: &'t [T]) -> Option<&'t T> {
         let at = self.below(things.len());
         things.get(at)

@@ -1,4 +1,4 @@
-//! A tcptrace that reads a trace, and what that costs.
+//! A tcptrace that reads a trace, and its cost.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
@@ -14,25 +14,25 @@ use super::words;
 use super::{Verdict, escapes};
 use crate::command;
 
-/// Longer on hostile input is a hang.
+/// Reading hostile input for longer counts as a hang.
 pub(super) const HANG: Duration = Duration::from_secs(5);
-/// More on hostile input is a bomb, in bytes.
+/// More memory on hostile input counts as a bomb, in bytes.
 const MOST_MEMORY: u64 = 70 << 20;
-/// How often the end is looked for.
+/// Interval of looking for its end.
 const POLL: Duration = Duration::from_millis(1);
 
-/// What is left of a run.
+/// The result of a run.
 pub(super) struct Read {
     /// Its command line.
     pub(super) line: String,
-    /// Its exit status, or 128 and the signal.
+    /// Its exit status, or 128 plus the signal.
     pub(super) status: i32,
-    /// What it said on stderr.
+    /// Its stderr.
     pub(super) said: String,
     pub(super) took: Duration,
     /// Largest resident set, in bytes.
     pub(super) memory: u64,
-    /// Of its standard output.
+    /// Digest of its standard output.
     pub(super) digest: u64,
     /// The first raw control character that it printed.
     pub(super) escape: Option<String>,
@@ -41,7 +41,7 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// What holds for each run on whatever input.
+    /// Checks a run on any input.
     pub(super) fn must_be_harmless(&self, verdict: &mut Verdict) {
         let Self { line, status, said, took, memory, .. } = self;
         let last = said.lines().last().unwrap_or("");
@@ -53,7 +53,7 @@ impl Read {
         self.must_not_deceive(verdict);
     }
 
-    /// What holds for each run on whatever names.
+    /// Checks a run on any names.
     pub(super) fn must_not_deceive(&self, verdict: &mut Verdict) {
         if let Some(escape) = &self.escape {
             verdict.must(false, || format!("`{}` prints {escape}", self.line));
@@ -63,7 +63,7 @@ impl Read {
     }
 }
 
-/// Runs one to its end, which has to come within `limit`, and hands over each line that it prints.
+/// Runs a command to its end, which must come within `limit`, and hands over each line that it prints.
 pub(super) fn read(mut command: Command, limit: Duration, mut each: impl FnMut(&[u8]) + Send) -> Result<Read> {
     command::dies_with_us(&mut command);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -85,7 +85,7 @@ pub(super) fn read(mut command: Command, limit: Duration, mut each: impl FnMut(&
         });
         let said = scope.spawn(move || {
             let mut said = Vec::new();
-            // What was read until it failed is all there is.
+            // Keep the lines that were read before the failure.
             let _ = stderr.read_to_end(&mut said);
             String::from_utf8_lossy(&said).into_owned()
         });
@@ -97,7 +97,7 @@ pub(super) fn read(mut command: Command, limit: Duration, mut each: impl FnMut(&
     })
 }
 
-/// Waits for the end of a process, and kills it when it does not come in time. Its status, its memory, whether it was killed.
+/// Waits for a process, and kills it after the time limit. Returns its status, its memory, and whether it was killed.
 fn end(pid: u32, begun: Instant, limit: Duration) -> Result<(i32, u64, bool)> {
     let mut hangs = false;
     loop {
@@ -130,7 +130,7 @@ fn ended(pid: u32) -> Result<Option<(i32, u64)>> {
     }
 }
 
-/// FNV-1a, to tell outputs apart.
+/// FNV-1a, to distinguish outputs.
 struct Digest(u64);
 
 impl Digest {

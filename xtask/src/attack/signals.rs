@@ -1,4 +1,4 @@
-//! Signals, dumps of the flight recorder, commands, pipes: every way to end ends in order.
+//! Signals, dumps of the flight recorder, commands, pipes: every way to end a recording ends it in order.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -16,7 +16,7 @@ use super::process::{PATIENCE, Process, ignoring, limited, wait_until};
 use super::{Ground, Verdict, reader, words};
 use crate::hidden::{self, Hidden};
 
-/// The closing line, a whole trace, status 0.
+/// Checks the closing line, a whole trace, and status 0.
 pub(super) fn in_order(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
         let mut load = ground.load(0.3, Some(1000.0))?;
@@ -42,7 +42,7 @@ pub(super) fn in_order(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     Ok(())
 }
 
-/// Who started it has said that it is to go on.
+/// A recorder that was started with the signal ignored goes on.
 pub(super) fn nohup(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let mut load = ground.load(0.5, Some(500.0))?;
     let mut command = ignoring(ground.record(&load, "t.tct", &[]), Signal::SIGHUP);
@@ -62,7 +62,7 @@ pub(super) fn nohup(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     Ok(())
 }
 
-/// None of them leaves a descriptor or a thread.
+/// Checks that dumps leak no descriptor and no thread.
 pub(super) fn many_dumps(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     const DUMPS: usize = 300;
     let mut load = ground.load(600.0, Some(50.0))?;
@@ -85,7 +85,7 @@ pub(super) fn many_dumps(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     }
     let grown = |now: [usize; 2]| now.iter().zip(early).any(|(now, early)| *now > early + 2);
     let mut late = recorder.descriptors_and_threads()?;
-    // The last one may not be written to its end yet.
+    // The last dump may not be complete yet.
     let _ = wait_until("descriptors are closed", || {
         late = recorder.descriptors_and_threads()?;
         Ok(!grown(late) || late[1] > 100)
@@ -102,7 +102,7 @@ pub(super) fn many_dumps(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     Ok(())
 }
 
-/// The next number does, and what is there is left alone.
+/// A dump skips a number that exists, and leaves that file alone.
 pub(super) fn dump_name_taken(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let taken = ground.folder.join("a.0002.tct");
     fs::write(&taken, "somebody else's").context("cannot take a name")?;
@@ -131,7 +131,7 @@ pub(super) fn dump_name_taken(ground: &Ground, verdict: &mut Verdict) -> Result<
     Ok(())
 }
 
-/// It is said, and what is in memory stays there until it can be written.
+/// A failed dump is reported, and its events stay in memory until they can be written.
 pub(super) fn dump_folder_gone(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let folder = ground.folder.join("f");
     fs::create_dir(&folder).context("cannot create a folder")?;
@@ -162,9 +162,9 @@ pub(super) fn dump_folder_gone(ground: &Ground, verdict: &mut Verdict) -> Result
     Ok(())
 }
 
-/// TERM and `--duration` end it all the same.
+/// TERM and `--duration` end the recording although the command ignores TERM.
 pub(super) fn stubborn_command(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
-    /// It goes by itself after half a minute, should tcptrace leave it behind.
+    /// It ends by itself after half a minute, in case tcptrace leaves it behind.
     const STUBBORN: [&str; 4] =
         ["--", "sh", "-c", "trap '' TERM; i=0; while [ $i -lt 300 ]; do sleep 0.1; i=$((i+1)); done"];
     const LIMIT: Duration = Duration::from_secs(40);
@@ -181,7 +181,7 @@ pub(super) fn stubborn_command(ground: &Ground, verdict: &mut Verdict) -> Result
     });
     for (how, ended) in [("TERM", term?), ("--duration", duration?)] {
         let took = ended.took.as_secs_f64();
-        // It has five seconds; what is more depends on the machine.
+        // tcptrace waits five seconds; anything above depends on the machine.
         verdict.must(took < ground.either(20.0, 8.0), || format!("{how} takes {took:.1} s"));
         verdict.must(words::closing(&ended.said).is_some(), || format!("{how}: no closing line"));
         verdict.note(format!("{how} {took:.1} s, status {}", ended.status));
@@ -189,7 +189,7 @@ pub(super) fn stubborn_command(ground: &Ground, verdict: &mut Verdict) -> Result
     Ok(())
 }
 
-/// As shells have it, and no file is left of what did not begin.
+/// Checks exit statuses as shells define them, and that a command that did not start leaves no file.
 pub(super) fn command_status(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let cases: [(&[&str], i32, bool); 5] = [
         (&["/nonexistent"], 127, false),
@@ -203,7 +203,7 @@ pub(super) fn command_status(ground: &Ground, verdict: &mut Verdict) -> Result<(
         let mut command = ground.tcptrace(&["record", "--no-existing", "-o", &file, "--"]);
         command.args(words);
         let ended = Process::start(&mut command, &ground.folder.join(format!("{number}.err")))?.wait(PATIENCE)?;
-        // Others make connections on this machine, too.
+        // Other programs make connections on this machine, too.
         let lost = words::closing(&ended.said).is_some_and(|figures| figures.lost > 0);
         let status = if status == 0 && lost { 3 } else { status };
         verdict.must(ended.status == status, || format!("{words:?}: status {}, not {status}", ended.status));
@@ -214,7 +214,7 @@ pub(super) fn command_status(ground: &Ground, verdict: &mut Verdict) -> Result<(
     Ok(())
 }
 
-/// The reader sees all of it, and its end.
+/// Checks that the reader of a pipe gets the whole trace and its end.
 pub(super) fn piped(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let mut load = ground.load(1.0, Some(1000.0))?;
     let mut command = ground.record(&load, "-", &[]);
@@ -245,7 +245,7 @@ pub(super) fn piped(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     Ok(())
 }
 
-/// Who stops reading what is shown does not stop what is recorded from being whole.
+/// Checks that a recording stays whole when the reader of the rows stops.
 pub(super) fn reader_gone(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let mut load = ground.load(1.0, Some(1000.0))?;
     let mut command = ground.tcptrace(&["watch", "--no-existing", "--record", "w.tct", "--netns"]);

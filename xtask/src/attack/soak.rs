@@ -1,4 +1,4 @@
-//! A long recording: what it takes does not grow.
+//! A long recording: its memory, descriptors and CPU time do not grow.
 
 use std::process::Stdio;
 use std::thread::sleep;
@@ -15,12 +15,12 @@ use crate::hidden::{self, Hidden};
 
 /// Connections a second.
 const RATE: f64 = 1000.0;
-/// How often something is measured.
+/// Interval of measurements.
 const EVERY: Duration = Duration::from_secs(5);
-/// Until so much time has passed, the TIME_WAITs become more.
+/// Measurements start after this time, when the number of TIME_WAITs no longer grows.
 const SETTLED: Duration = Duration::from_secs(75);
 
-/// What a process has and has used.
+/// Resources that a process has and has used.
 struct Sample {
     at: Duration,
     /// Heap and stacks, in bytes.
@@ -38,7 +38,7 @@ impl Sample {
     }
 }
 
-/// Memory, descriptors and time on the CPU for each event are those of the beginning.
+/// Checks that memory, descriptors and CPU time per event stay as they were at the beginning.
 pub(super) fn soak(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let length = Duration::from_secs(60 * ground.minutes);
     let mut load = ground.load(length.as_secs_f64(), Some(RATE))?;
@@ -74,7 +74,7 @@ pub(super) fn soak(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     Ok(())
 }
 
-/// Compares the last third with the first one.
+/// Compares the last third with the first third.
 fn must_not_drift(whose: &str, samples: &[Sample], verdict: &mut Verdict) -> Result<()> {
     let settled: Vec<_> = samples.iter().filter(|sample| sample.at > SETTLED).collect();
     let third = settled.len() / 3;
@@ -82,7 +82,7 @@ fn must_not_drift(whose: &str, samples: &[Sample], verdict: &mut Verdict) -> Res
     let (first, last) = (&settled[..third], &settled[settled.len() - third..]);
     let most = |of: fn(&Sample) -> u64, samples: &[&Sample]| samples.iter().map(|sample| of(sample)).max().unwrap_or(0);
     let [before, after] = [first, last].map(|samples| most(|sample| sample.memory, samples));
-    // A tenth, and what an allocator rounds up to.
+    // A tenth more, and the rounding of an allocator.
     verdict.must(after <= before + before / 10 + (2 << 20), || {
         format!("{whose}: {} KiB of memory become {} KiB", before >> 10, after >> 10)
     });

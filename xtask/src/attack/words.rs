@@ -1,25 +1,25 @@
-//! The words of tcptrace that scenarios look for. They are here alone, so that they can change.
+//! The texts of tcptrace that scenarios look for, kept here so that a change touches one place.
 
-/// Every probe is attached.
+/// Printed when every probe is attached.
 pub(super) const READY: &str = "tcptrace: ready\n";
-/// The record is missing that ends a trace.
+/// Printed when the last record of a trace is missing.
 const ABRUPT: &str = "ended abruptly";
-/// A part of a trace, or all of it, cannot be read.
+/// Printed when a trace, or a part of it, cannot be read.
 const DAMAGE: [&str; 3] = ["damaged", "cannot be read", "is not a trace"];
-/// The only damage that a kill can make.
+/// Printed for the only damage that a kill can cause.
 const CUT: &str = "the file ends within a block";
-/// There is nothing in a file yet.
+/// Printed for a file that is still empty.
 const EMPTY: &str = "empty";
-/// What Rust says when a program has a bug.
+/// Printed by Rust for a panic.
 const PANIC: &str = "panicked at";
-/// What the system says of a disk that is full, and of a file that has reached its limit.
+/// The system's errors for a full disk, and for a file that reached its size limit.
 pub(super) const NO_SPACE: &str = "No space left on device";
 pub(super) const TOO_LARGE: &str = "File too large";
 
-/// What a closing line says.
+/// The numbers of a closing line.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Figures {
-    /// Events recorded or read; of a live command transitions seen.
+    /// Events recorded or read; for a live command, transitions seen.
     pub(super) events: u64,
     /// Transitions read.
     pub(super) transitions: u64,
@@ -29,7 +29,7 @@ pub(crate) struct Figures {
     pub(super) is_lower_bound: bool,
 }
 
-/// What the closing line says, if there is one.
+/// The numbers of the closing line, if there is one.
 pub(super) fn closing(said: &str) -> Option<Figures> {
     said.lines().rev().find_map(|line| closing_line(line.strip_prefix("tcptrace: ")?))
 }
@@ -57,49 +57,49 @@ fn counted(part: &str, units: &[&str]) -> Option<u64> {
     if units.contains(&unit) { number.parse().ok() } else { None }
 }
 
-/// Whether a reader says that the recording ended abruptly.
+/// Whether a reader reports that the recording ended abruptly.
 pub(super) fn is_abrupt(said: &str) -> bool {
     said.contains(ABRUPT)
 }
 
-/// Whether a reader names damage.
+/// Whether a reader reports damage.
 pub(super) fn is_damaged(said: &str) -> bool {
     damage(said).next().is_some()
 }
 
-/// Whether all damage that a reader names is a last block that was cut.
+/// Whether all reported damage is a last block that was cut.
 pub(super) fn is_cut_at_most(said: &str) -> bool {
     damage(said).all(|line| line.contains(CUT))
 }
 
-/// Lines that name damage, but not those that count it.
+/// Lines that report damage, without those that count it.
 fn damage(said: &str) -> impl Iterator<Item = &str> {
     let is_named = |line: &&str| DAMAGE.iter().any(|words| line.contains(words));
     said.lines().filter(move |line| is_named(line) && !line.contains(" events read, "))
 }
 
-/// Whether a reader says that there is nothing in a file.
+/// Whether a reader reports an empty file.
 pub(super) fn is_empty(said: &str) -> bool {
     said.contains(EMPTY)
 }
 
-/// Whether a program has a bug.
+/// Whether a program panicked.
 pub(super) fn has_panicked(said: &str) -> bool {
     said.contains(PANIC)
 }
 
-/// How many lines say so.
+/// How many lines contain it.
 pub(super) fn times(said: &str, what: &str) -> usize {
     said.lines().filter(|line| line.contains(what)).count()
 }
 
-/// The end of what was said, for a complaint.
+/// The end of stderr, for a complaint.
 pub(crate) fn tail(said: &str) -> String {
     let lines: Vec<_> = said.lines().collect();
     lines[lines.len().saturating_sub(3)..].join(" / ")
 }
 
-/// Lines that are neither the first nor the closing one.
+/// Lines that are neither the first nor the closing line.
 pub(super) fn complaints(said: &str) -> Vec<&str> {
     let of_note = |line: &&str| {
         let line = line.strip_prefix("tcptrace: ").unwrap_or(line);

@@ -1,4 +1,4 @@
-//! How long it takes to study a long trace. This needs no privileges.
+//! Time to study a long trace. This needs no privileges.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ use crate::command;
 const ROUNDS: u32 = 3;
 /// Transitions of one connection of a synthetic trace: 10 changes of state, and the end of the TIME_WAIT.
 const TRANSITIONS: u32 = 11;
-/// Ten million transitions, about.
+/// About ten million transitions.
 const CONNECTIONS: u32 = 10_000_000 / TRANSITIONS;
 
 /// Makes a trace, reads it in several ways, and makes the table.
@@ -23,7 +23,7 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
     let connections = if bench.quick { 10_000 } else { CONNECTIONS };
     command::run(Command::new(&bench.synthesise).args([trace, &connections.to_string()]))?;
     let bytes = path.metadata().context("cannot stat the trace")?.len();
-    // The client of a connection in the middle, as `synthesise` numbers them.
+    // The client of a connection in the middle, by the numbering of `synthesise`.
     let one = format!("timeline --conn {:x}", connections / 2 * 2 + 1);
     let subjects =
         ["report", "report --format json", "replay --rows connections --format json", "timeline", one.as_str()];

@@ -1,4 +1,4 @@
-//! What the benchmark asks the kernel by bpf(2): to count the time of programs, and to run an empty one.
+//! The benchmark's uses of bpf(2): counting the run time of programs, and running an empty one.
 
 use std::ffi::{CStr, c_long};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
@@ -33,7 +33,7 @@ static EMPTY: [Instruction; 2] = [
     Instruction { code: 0x95, registers: 0, offset: 0, immediate: 0 },
 ];
 
-/// The beginning of `union bpf_attr` as `BPF_PROG_LOAD` reads it.
+/// The beginning of `union bpf_attr`, as `BPF_PROG_LOAD` reads it.
 #[repr(C)]
 struct Load {
     program_type: u32,
@@ -42,16 +42,16 @@ struct Load {
     license: u64,
 }
 
-/// As `BPF_RAW_TRACEPOINT_OPEN` reads it.
+/// The part that `BPF_RAW_TRACEPOINT_OPEN` reads.
 #[repr(C)]
 struct Open {
     name: u64,
     program: u32,
-    // Nothing that the kernel has not been told to read may be uninitialised.
+    // The kernel must find no uninitialised byte here.
     padding: u32,
 }
 
-/// As `BPF_ENABLE_STATS` reads it.
+/// The part that `BPF_ENABLE_STATS` reads.
 #[repr(C)]
 struct Stats {
     kind: u32,
@@ -62,7 +62,7 @@ fn bpf<T>(command: c_long, attributes: &T) -> Result<OwnedFd, Errno> {
     // them; it reads no more than the size says. Pointers in them are to constants.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
     let fd = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
-    // SAFETY: each of the three commands returns a new descriptor, which nobody else knows of.
+    // SAFETY: each of the three commands returns a new descriptor, which nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -71,7 +71,7 @@ pub(super) fn count_time() -> Result<OwnedFd> {
     bpf(ENABLE_STATS, &Stats { kind: RUN_TIME }).context("the kernel does not count the time of BPF programs")
 }
 
-/// A program that does nothing, attached to the tracepoint of the changes of state.
+/// An empty program on the tracepoint of state changes.
 pub(super) struct EmptyProgram {
     program: OwnedFd,
     _link: OwnedFd,
@@ -93,7 +93,7 @@ impl EmptyProgram {
         Ok(Self { program, _link: link })
     }
 
-    /// How often and how long it has run.
+    /// How often it ran, and for how long.
     pub(super) fn look(&self) -> Result<Program> {
         let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.program.as_raw_fd()));
         let info = info.context("cannot read what the kernel says of the empty program")?;

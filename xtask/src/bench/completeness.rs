@@ -1,4 +1,4 @@
-//! Whether all that happened was told, or counted as lost. This, and only this, can fail.
+//! Whether every event was reported or counted as lost. Only this part can fail the benchmark.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -18,7 +18,7 @@ use super::table::{Findings, Table};
 use crate::command;
 use crate::hidden::{self, Hidden};
 
-/// What is run, and whether it tells of connections instead of transitions.
+/// Each command, and whether it prints connections instead of transitions.
 const COMMANDS: [(&str, bool); 3] =
     [("watch --format json", false), ("record", false), ("connections --at-close --format json", true)];
 
@@ -26,7 +26,7 @@ const COMMANDS: [(&str, bool); 3] =
 pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
     let cpus = available_parallelism().map_or(1, |cpus| cpus.get().min(2));
     let orders: Vec<_> = (0..cpus).map(|cpu| Order { cpu, ..Order::connections(bench.connections) }).collect();
-    let mut table = Table::new("Nothing missed in silence", ["", "happened", "reported", "lost, counted", "missing"]);
+    let mut table = Table::new("No silent losses", ["", "happened", "reported", "lost, counted", "missing"]);
     let mut json = Vec::new();
     for (words, tells_connections) in COMMANDS {
         let name = format!("tcptrace {words}");
@@ -37,19 +37,19 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
         let hidden = hidden.map_or(0, |hidden| hidden.so_far());
         let rows = rows(bench, words, &sample)?;
         let lost = sample.cost.as_ref().map_or(0, |cost| cost.lost);
-        // Both ends of a connection are sockets.
+        // Each end of a connection is a socket.
         let happened = if tells_connections { 2 * u64::from(sample.connections()) } else { sample.transitions() };
         findings.faults.extend(fault(&name, happened, rows, lost, hidden));
         let missing = happened.saturating_sub(rows + lost);
         let mut cells = [happened, rows, lost, missing].map(|count| count.to_string());
         if missing > 0 {
-            cells[3] += &format!(", of {hidden} that this kernel has kept from every eBPF program");
+            cells[3] += &format!(", of {hidden} that this kernel hid from every eBPF program");
         }
         table.row([vec![name.clone()], cells.to_vec()].concat());
         json.push(json!({ "name": name, "happened": happened, "told": rows, "lost": lost, "hidden": hidden }));
     }
     table.caption(format!(
-        "{cpus} generators make {} connections each, as fast as they can. They know what happened: {} transitions for each \
+        "{cpus} generators make {} connections each, as fast as they can. They count what happened: {} transitions for each \
          connection and two for each listener; for `connections`, two rows for each connection, one for each end. Rows \
          of the generators' network namespaces count, as the command or `replay` printed them.",
         bench.connections,
@@ -60,7 +60,7 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// Rows of the load's sockets; the ends of TIME_WAITs, which no state of the kernel's tells, are none.
+/// Counts the rows of the load's sockets. Ends of TIME_WAITs do not count: the kernel has no transition for them.
 fn rows(bench: &Bench, words: &str, sample: &Sample) -> Result<u64> {
     let printed = bench.folder.join("stdout");
     if words == "record" {
@@ -71,7 +71,7 @@ fn rows(bench: &Bench, words: &str, sample: &Sample) -> Result<u64> {
         let replay = replay.stdout(output).stderr(Stdio::piped()).spawn();
         let replayed = replay.and_then(Child::wait_with_output).with_context(|| format!("cannot run `{line}`"))?;
         let said = String::from_utf8_lossy(&replayed.stderr);
-        // 3: the trace says that events were lost.
+        // 3: the trace reports lost events.
         ensure!(matches!(replayed.status.code(), Some(0 | 3)), "`{line}` failed: {}: {said}", replayed.status);
     }
     count(&printed, &sample.netns)
@@ -93,12 +93,12 @@ fn is_of_load(row: &str, netns: &[u32]) -> bool {
     is_theirs && is_kind && !row.contains("\"old\":\"TIME_WAIT\"")
 }
 
-/// What is wrong with these counts: something is missing and not counted, or there is more than there was.
+/// The error in these counts, if any: an event is missing and not counted as lost, or there are too many.
 fn fault(name: &str, happened: u64, told: u64, lost: u64, hidden: u64) -> Option<String> {
-    // After a loss, rows tell what the kernel was found to have instead.
+    // After a loss, rows report the state that the kernel was found in instead.
     let too_many = lost == 0 && told > happened;
     let wrong = told + lost + hidden < happened || too_many;
-    wrong.then(|| format!("{name}: of {happened} that happened {told} were told and {lost} counted as lost"))
+    wrong.then(|| format!("{name}: of {happened} events, {told} were reported and {lost} counted as lost"))
 }
 
 #[cfg(test)]
@@ -109,9 +109,9 @@ mod tests {
     fn only_uncounted_losses_and_inventions_are_faults() {
         assert_eq!(fault("watch", 100, 100, 0, 0), None);
         assert_eq!(fault("watch", 100, 90, 10, 0), None);
-        assert_eq!(fault("watch", 100, 95, 10, 0), None, "others lost something too, or it was told later");
+        assert_eq!(fault("watch", 100, 95, 10, 0), None, "other programs lost events, too, or a row came later");
         assert_eq!(fault("watch", 100, 95, 0, 7), None, "the kernel hides some");
-        let said = "watch: of 100 that happened 98 were told and 0 counted as lost";
+        let said = "watch: of 100 events, 98 were reported and 0 counted as lost";
         assert_eq!(fault("watch", 100, 98, 0, 1).as_deref(), Some(said));
         assert!(fault("watch", 100, 101, 0, 0).is_some());
     }

@@ -1,4 +1,4 @@
-//! The CPU time that userspace takes for a million transitions, by where the output goes.
+//! CPU time in userspace for a million transitions, by destination of the output.
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use super::subject::{self, Sink, Subject, What};
 use super::table::{Findings, Table, interleaved};
 
 const ROUNDS: u32 = 3;
-/// Longer than elsewhere: a million transitions a round.
+/// More than elsewhere: a million transitions a round.
 const CONNECTIONS: u32 = 100_000;
 
 const SUBJECTS: [(&str, Sink); 5] = [

@@ -1,8 +1,8 @@
 //! The load: connections on loopback, one after the other, in a network namespace of their own.
 //!
-//! Each is opened, accepted, closed by the client and then by the server: 10 transitions of the kernel's
-//! `inet_sock_set_state`, 5 of each socket. A thread that is bound to one CPU does all of it, so that what a tracer
-//! adds to the path of a transition shows as fewer connections a second.
+//! Each is opened, accepted, closed by the client and then by the server: 10 transitions of `inet_sock_set_state`, 5
+//! for each socket. One thread, bound to one CPU, does all of it, so that the cost of a tracer shows as fewer
+//! connections a second.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -20,58 +20,58 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::os::fd::AsRawFd as _;
 
-/// Transitions in the life of one connection, as the kernel tells them; the end of its TIME_WAIT is not one of them.
+/// Transitions of one connection by the kernel's count; the end of its TIME_WAIT is not one of them.
 pub(super) const TRANSITIONS: u32 = 10;
 /// Transitions of the listener.
 pub(super) const LISTENER_TRANSITIONS: u32 = 2;
-/// So many connections have a destination address each.
+/// After this many connections, destination addresses repeat.
 pub(super) const MAX_CONNECTIONS: i64 = 8_000_000;
-/// The load ends after this, however many connections it has made.
+/// Time limit of the load.
 const LIMIT: Duration = Duration::from_secs(120);
-/// How often the time is looked at.
+/// Interval of looking at the clock, in connections.
 const CONNECTIONS_A_LOOK: u32 = 64;
 
 /// Options of the hidden subcommand.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// How many connections to make
+    /// Number of connections
     #[arg(long)]
     connections: u32,
-    /// Which CPU to stay on
+    /// CPU to run on
     #[arg(long, default_value_t = 0)]
     cpu: usize,
-    /// End after so many seconds in any case
+    /// Stop after this many seconds
     #[arg(long)]
     seconds: Option<f64>,
-    /// Make so many connections a second, instead of as many as possible
+    /// Make this many connections a second, instead of as many as possible
     #[arg(long)]
     rate: Option<f64>,
-    /// Say in which network namespace, and begin when told to
+    /// Print the network namespace, and begin when a line arrives on standard input
     #[arg(long)]
     wait: bool,
 }
 
-/// What a generator is to do.
+/// The orders of a generator.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Order {
-    /// How many connections to make, at most.
+    /// Greatest number of connections.
     pub(super) connections: u32,
-    /// Which CPU to stay on.
+    /// CPU to run on.
     pub(super) cpu: usize,
-    /// After how many seconds to end in any case.
+    /// Time limit in seconds.
     pub(super) seconds: Option<f64>,
-    /// How many connections to make a second, if not as many as possible.
+    /// Connections a second; without it, as many as possible.
     pub(super) rate: Option<f64>,
 }
 
 impl Order {
-    /// So many connections as fast as possible.
+    /// This many connections, as fast as possible.
     pub(super) fn connections(connections: u32) -> Self {
         Self { connections, cpu: 0, seconds: None, rate: None }
     }
 }
 
-/// A generator in another process, in a network namespace that ends with it. It does not outlive this.
+/// A generator in another process, in a network namespace of its own. Both end when this is dropped.
 pub(super) struct Generator {
     child: Child,
     said: BufReader<ChildStdout>,
@@ -79,9 +79,9 @@ pub(super) struct Generator {
 }
 
 impl Generator {
-    /// Starts one that is ready to begin.
+    /// Starts a generator, and waits until it is ready.
     pub(super) fn start(order: &Order) -> Result<Self> {
-        // This very program, even if its file has been built anew since.
+        // The running program, even if its file has been rebuilt since.
         let mut command = Command::new("/proc/self/exe");
         command.args(["generate", "--wait", "--connections", &order.connections.to_string()]);
         command.args(["--cpu", &order.cpu.to_string()]);
@@ -95,7 +95,7 @@ impl Generator {
         Ok(generator)
     }
 
-    /// Its process.
+    /// Its process id.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -108,10 +108,10 @@ impl Generator {
     /// Lets it begin.
     pub(super) fn go(&mut self) -> Result<()> {
         let stdin = self.child.stdin.as_mut().context("a generator has no input")?;
-        stdin.write_all(b"go\n").context("a generator does not listen")
+        stdin.write_all(b"go\n").context("cannot write to a generator")
     }
 
-    /// Waits until it has done what it was to do. Its process is still there.
+    /// Waits until it is done. Its process stays.
     pub(super) fn wait(&mut self) -> Result<Load> {
         let said = self.line()?;
         parse(&said).with_context(|| format!("the generator said `{said}`"))
@@ -134,13 +134,13 @@ impl Generator {
 
 impl Drop for Generator {
     fn drop(&mut self) {
-        // Both fail for a process that has been waited for.
+        // Both fail for a process that has been reaped.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What a generator did.
+/// The result of a generator.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Load {
     /// Connections made.
@@ -194,14 +194,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn read_line() -> Result<()> {
-    std::io::stdin().read_line(&mut String::new()).context("cannot wait for a word")?;
+    std::io::stdin().read_line(&mut String::new()).context("cannot wait for the order to begin")?;
     Ok(())
 }
 
 fn isolate(connections: u32) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
     bring_loopback_up().context("cannot bring up loopback in the new network namespace")?;
-    // Every connection stays in TIME_WAIT; beyond this many the kernel would skip it and the load be another one.
+    // Every connection stays in TIME_WAIT. Above this limit, the kernel would skip TIME_WAIT, and the load would be
+    // different.
     let buckets = "/proc/sys/net/ipv4/tcp_max_tw_buckets";
     fs::write(buckets, (connections + 65_536).to_string()).with_context(|| format!("cannot write {buckets}"))
 }
@@ -227,12 +228,12 @@ pub(crate) fn bring_loopback_up() -> Result<()> {
     Ok(())
 }
 
-/// So many connections, as fast as possible.
+/// Makes this many connections, as fast as possible.
 fn generate(connections: u32) -> Result<Load> {
     generate_for(connections, LIMIT)
 }
 
-/// As many connections as can be made until `limit`, at most so many.
+/// Makes connections until `limit`, but not more than this many.
 fn generate_for(connections: u32, limit: Duration) -> Result<Load> {
     let (listener, port) = listen()?;
     let begun = Instant::now();
@@ -245,8 +246,8 @@ fn generate_for(connections: u32, limit: Duration) -> Result<Load> {
     Ok(Load { connections: made, seconds: begun.elapsed().as_secs_f64() })
 }
 
-/// So many connections a second, until `limit` or the end. Each is open for half of the time until the next, so that
-/// opening and closing are two events far apart.
+/// Makes this many connections a second, until `limit` or the end. Each stays open for half of the interval, so that
+/// opening and closing are separate events.
 fn generate_at(rate: f64, connections: u32, limit: Duration) -> Result<Load> {
     ensure!(rate > 0.0, "no connections a second is no load");
     let (listener, port) = listen()?;
@@ -256,7 +257,7 @@ fn generate_at(rate: f64, connections: u32, limit: Duration) -> Result<Load> {
     let mut made = 0;
     while made < connections && begun.elapsed() < limit {
         let to = destination(made, port);
-        // Not in step with any timer.
+        // Random, so as not to run in step with a timer.
         let jitter = f64::from(made.wrapping_mul(0x9e37_79b9) >> 16) / 65_536.0 - 0.5;
         sleep_until(f64::from(made) + 0.4 * jitter + 0.2);
         let client = TcpStream::connect(to).with_context(|| format!("cannot connect to {to}"))?;
@@ -274,7 +275,7 @@ fn listen() -> Result<(TcpListener, u16)> {
     Ok((listener, port))
 }
 
-/// Another address of 127.0.0.0/8 for each connection, so that no 4-tuple comes twice.
+/// A different address of 127.0.0.0/8 for each connection, so that no 4-tuple repeats.
 fn destination(connection: u32, port: u16) -> SocketAddrV4 {
     let first = u32::from(Ipv4Addr::new(127, 1, 0, 0));
     SocketAddrV4::new(Ipv4Addr::from(first + connection), port)
@@ -287,7 +288,7 @@ fn connect_and_close(listener: &TcpListener, to: SocketAddrV4) -> Result<()> {
     close(client, server)
 }
 
-/// First the client's end, then the server's.
+/// Closes the client's end first, then the server's.
 fn close(client: TcpStream, mut server: TcpStream) -> Result<()> {
     drop(client);
     if server.read(&mut [0; 1]).context("cannot read")? != 0 {

@@ -10,16 +10,16 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::generator::bring_loopback_up;
 
-/// Pairs of sockets that one process holds: below the usual limit of descriptors.
+/// Pairs of sockets per process: below the usual limit of descriptors.
 pub(super) const PAIRS: u32 = 5_000;
 
 /// Options of the hidden subcommand that holds sockets.
 #[derive(clap::Args)]
 pub(crate) struct HoldArgs {
-    /// How many pairs
+    /// Number of pairs
     #[arg(long)]
     pairs: u32,
-    /// Which 65,536 addresses of 127.0.0.0/8 they connect to
+    /// Number of the block of 65,536 addresses of 127.0.0.0/8 to connect to
     #[arg(long)]
     block: u8,
 }
@@ -28,7 +28,7 @@ pub(crate) struct HoldArgs {
 pub(super) struct Holder(Child);
 
 impl Holder {
-    /// As many as so many pairs take, in the network namespace of this thread.
+    /// Starts as many as this number of pairs needs, in the network namespace of this thread.
     pub(super) fn start(pairs: u32) -> Result<Vec<Self>> {
         let blocks = (1..).zip((0..pairs).step_by(PAIRS as usize));
         let started: Vec<_> =
@@ -54,13 +54,13 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // Both fail for a process that has ended already.
+        // Both fail for a process that has ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Makes the sockets, says so, and keeps them until its standard input ends.
+/// Makes the sockets, reports ready, and keeps them until standard input ends.
 pub(crate) fn hold(args: &HoldArgs) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen on loopback")?;
     let port = listener.local_addr().context("cannot ask for the listening port")?.port();
@@ -77,9 +77,9 @@ pub(crate) fn hold(args: &HoldArgs) -> Result<()> {
     Ok(())
 }
 
-/// Does something in a new network namespace, which what it starts is in too.
+/// Runs something in a new network namespace; processes that it starts are in it, too.
 pub(super) fn in_namespace<T: Send>(act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    // A thread of its own, because whoever enters a namespace cannot always go back.
+    // In a separate thread, because a thread that has entered a namespace cannot always go back.
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;

@@ -1,4 +1,4 @@
-//! What the programs in the kernel cost, by the kernel's own account of them.
+//! The cost of the programs in the kernel, by the kernel's own statistics.
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -12,13 +12,13 @@ use super::stats::Figures;
 use super::subject::{self, Sink};
 use super::table::{Findings, Table};
 
-/// Rounds, each short: the counting costs time itself, so no rate is taken from them.
+/// Short rounds. The statistics cost time themselves, so rates are measured elsewhere.
 const ROUNDS: u32 = 5;
 
-/// What has no tracepoint: the walk through the descriptors of all processes.
+/// The program without a tracepoint: the iterator over the descriptors of all processes.
 const ON_DEMAND: &str = "none: run on demand";
 
-/// What one program did under one load.
+/// Statistics of one program under one load.
 #[derive(Clone, Debug, PartialEq)]
 struct Use {
     hook: String,
@@ -26,14 +26,14 @@ struct Use {
     ns: u64,
 }
 
-/// One round.
+/// Statistics of one round.
 struct Round {
-    /// Connections that the load made.
+    /// Connections of the load.
     made: u32,
-    /// Transitions of all sockets of the machine, a [`TRANSITIONS`]th of which are the connections that costs are shared out
-    /// to: others may have made some, too.
+    /// Transitions of all sockets of the machine, other programs' included. Divided by [`TRANSITIONS`], they are the
+    /// number of connections that share the costs.
     transitions: u64,
-    /// Of the empty program, ns a run.
+    /// Run time of the empty program, in ns.
     empty: f64,
     uses: Vec<Use>,
 }
@@ -45,7 +45,7 @@ impl Round {
         (sum(|used| used.runs), sum(|used| used.ns))
     }
 
-    /// Runs a connection, ns a run, the same less the empty program, and that a connection.
+    /// Runs per connection, ns per run, the same without the empty program's time, and that per connection.
     fn figures(&self, hook: &str) -> [f64; 4] {
         let (runs, ns) = self.of(hook);
         self.each(runs, ns)
@@ -98,11 +98,11 @@ fn one_round(pid: u32, connections: u32) -> Result<Round> {
     })
 }
 
-/// What each program did between two looks, where it did something.
+/// The difference between two readings, for the programs that ran.
 fn uses(before: &[Program], after: &[Program]) -> Result<Vec<Use>> {
     let used = |now: &Program| {
         let was = before.iter().find(|program| program.id == now.id).context("a program was loaded meanwhile")?;
-        // It may have been attached or detached meanwhile.
+        // It may have been attached or detached in between.
         let attached = now.hook.as_ref().or(was.hook.as_ref());
         let is_first = |other: &Program| other.id < now.id && other.hook.as_ref() == attached;
         let hook = match attached {
@@ -125,10 +125,10 @@ fn table(rounds: &[Round]) -> Table {
     let median = |hook: &str, index: usize| {
         rounds.iter().map(|round| round.figures(hook)[index]).collect::<Figures>().median().unwrap_or(0.0)
     };
-    // What others do, now and then, and not this load.
+    // Programs that other activity runs now and then, not this load.
     hooks.retain(|hook| median(hook, 0) >= 0.005);
     let cells = |figures: &dyn Fn(&Round) -> [f64; 4]| {
-        // Where something has not run, it has not taken 0 ns a run.
+        // A program that did not run has no time, not 0 ns a run.
         let ran = || rounds.iter().map(figures).filter(|[runs, ..]| *runs > 0.0);
         let column = |index: usize| ran().map(|figures| figures[index]).collect::<Figures>();
         [column(0).median().map_or_else(String::new, |runs| format!("{runs:.2}")), column(1).spread(0)]

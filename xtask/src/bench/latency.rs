@@ -1,4 +1,4 @@
-//! How long it takes from an event to its row on the screen.
+//! Time from an event to its row on the screen.
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use super::stats::Figures;
 use super::subject::{self, Sink, What};
 use super::table::{Findings, Table};
 
-/// What happens meanwhile. Idle: the time between two events is longer than tcptrace stays awake after one.
+/// The loads. Idle: the interval between events is longer than tcptrace stays awake after one.
 const LOADS: [(&str, u32, Option<f64>); 3] = [
     ("8 connections/s: idle in between", 200, Some(8.0)),
     ("1,000 connections/s", 5_000, Some(1_000.0)),
@@ -21,7 +21,7 @@ const LOADS: [(&str, u32, Option<f64>); 3] = [
 pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
     let what = What::Tool(subject::tcptrace(&bench.tcptrace, "watch --format json", Sink::Terminal { keep: true }));
     let mut table =
-        Table::new("From an event to the screen", ["", "connections/s", "rows", "p50 ms", "p99 ms", "most ms"]);
+        Table::new("From an event to the screen", ["", "connections/s", "rows", "p50 ms", "p99 ms", "max ms"]);
     let mut json = Vec::new();
     for (name, connections, rate) in LOADS {
         bench.tell(format_args!("latency: {name}"));
@@ -64,22 +64,22 @@ fn figures(name: &str, sample: &Sample, latencies: &Figures) -> Value {
     })
 }
 
-/// Of every transition of the load's sockets, in ms.
+/// The latency of every transition of the load's sockets, in ms.
 fn latencies(sample: &Sample) -> Result<Figures> {
     let taken = &sample.cost.as_ref().context("nothing has run")?.taken;
     let netns = sample.netns.first().copied().context("there was no load")?;
     Ok(taken.lines().filter_map(|(at, row)| latency(at, row, netns)).collect())
 }
 
-/// Of a row of this namespace. The ends of TIME_WAITs are left out: they come with that of their namespace.
+/// The latency of one row in this namespace. Ends of TIME_WAITs are left out: they come when their namespace ends.
 fn latency(at: u64, row: &str, netns: u32) -> Option<f64> {
     let is_wanted = number(row, "netns") == Some(netns.into()) && !row.contains("\"old\":\"TIME_WAIT\"");
     let happened = number(row, "boot_ns").filter(|_| is_wanted)?;
-    // They are a fraction of a second apart.
+    // The clocks' readings are a fraction of a second apart.
     Some((i128::from(at) - i128::from(happened)) as f64 / 1e6)
 }
 
-/// The first number of this name in a line of JSON.
+/// The first number with this name in a line of JSON.
 pub(super) fn number(row: &str, name: &str) -> Option<u64> {
     let (_, after) = row.split_once(&format!("\"{name}\":"))?;
     let end = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());

@@ -1,4 +1,4 @@
-//! One measurement: generators, and whatever runs beside them.
+//! One measurement: generators, and the subject that runs beside them.
 
 use std::path::Path;
 
@@ -10,20 +10,20 @@ use super::polling::{Polling, Seen};
 use super::running::{Cost, Running};
 use super::subject::What;
 
-/// What one measurement gave.
+/// The results of one measurement.
 pub(super) struct Sample {
-    /// What each generator did.
+    /// The result of each generator.
     pub(super) loads: Vec<Load>,
     /// The inode numbers of their network namespaces.
     pub(super) netns: Vec<u32>,
-    /// What it cost the tool; nothing, without one.
+    /// The cost of the tool, if one ran.
     pub(super) cost: Option<Cost>,
-    /// What `ss` saw.
+    /// What polling with `ss` saw.
     pub(super) polled: Option<Seen>,
 }
 
 impl Sample {
-    /// Connections that were made.
+    /// Connections made by all generators.
     pub(super) fn connections(&self) -> u32 {
         self.loads.iter().map(|load| load.connections).sum()
     }
@@ -33,14 +33,14 @@ impl Sample {
         self.loads.iter().map(Load::rate).sum()
     }
 
-    /// Transitions that the kernel made.
+    /// Transitions of these connections in the kernel.
     pub(super) fn transitions(&self) -> u64 {
         let listeners = self.loads.len() as u64 * u64::from(LISTENER_TRANSITIONS);
         u64::from(self.connections()) * u64::from(TRANSITIONS) + listeners
     }
 
-    /// Transitions that the tool neither says it saw nor says it lost: none may be. What others do on this machine counts
-    /// as seen as well, and one in ten thousand may have been kept from every eBPF program by the kernel:
+    /// Transitions that the tool neither reported nor counted as lost; there must be none. Other programs' transitions
+    /// count as seen, too, and the kernel may have hidden one in ten thousand from every eBPF program:
     /// [`super::completeness`] counts exactly.
     pub(super) fn missing(&self) -> u64 {
         let told = self.cost.as_ref().and_then(|cost| Some(cost.seen? + cost.lost));
@@ -48,7 +48,7 @@ impl Sample {
         if missing > self.transitions() / 10_000 { missing } else { 0 }
     }
 
-    /// For programs.
+    /// As JSON.
     pub(super) fn json(&self) -> Value {
         let load = |load: &Load| json!({ "connections": load.connections, "seconds": load.seconds });
         let cost = self.cost.as_ref().map(|cost| {
@@ -69,7 +69,7 @@ impl Sample {
     }
 }
 
-/// Runs the generators, beside something or nothing; files go to `folder`.
+/// Runs the generators beside a subject; files go to `folder`.
 pub(super) fn measure(what: Option<&What>, orders: &[Order], folder: &Path) -> Result<Sample> {
     let polls = match what {
         Some(What::Polling(ss)) => Some(ss.as_path()),

@@ -1,4 +1,4 @@
-//! What was measured on: the caption of every run.
+//! The machine that was measured: the caption of every run.
 
 use std::fs;
 use std::path::Path;
@@ -9,25 +9,25 @@ use serde_json::{Value, json};
 
 use crate::{command, host};
 
-/// Facts of this machine, and the versions of other tools.
+/// Properties of this machine, and the versions of other tools.
 pub(super) struct Machine {
     kernel: String,
     cpus: usize,
     model: String,
     virtual_machine: bool,
     memory_bytes: Option<u64>,
-    /// Before the measurements: how many others wanted a CPU in the last minute.
+    /// Load average of the last minute before the measurements.
     load: Option<f64>,
     mitigations: Vec<String>,
     peers: Vec<String>,
 }
 
-/// Tools whose versions matter, and how to ask for them.
+/// Tools whose versions matter, and how to print them.
 const VERSIONS: [(&str, &str); 4] =
     [("bpftrace", "--version"), ("perf", "--version"), ("ss", "-V"), ("tcpstates", "--version")];
 
 impl Machine {
-    /// Looks at this one.
+    /// Reads those of this machine.
     pub(super) fn look() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = read("/proc/cpuinfo");
@@ -44,7 +44,7 @@ impl Machine {
         }
     }
 
-    /// One line for people.
+    /// One line of text.
     pub(super) fn caption(&self) -> String {
         let kind = if self.virtual_machine { ", a virtual machine" } else { "" };
         let memory = self.memory_bytes.map(|bytes| format!(", {:.0} GiB", bytes as f64 / f64::from(1 << 30)));
@@ -61,7 +61,7 @@ impl Machine {
         )
     }
 
-    /// For programs.
+    /// As JSON.
     pub(super) fn json(&self) -> Value {
         json!({
             "kernel": self.kernel,
@@ -87,7 +87,7 @@ fn memory(meminfo: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// What the kernel does against flaws of this CPU.
+/// The kernel's mitigations for flaws of this CPU.
 fn mitigations() -> Vec<String> {
     let Ok(flaws) = fs::read_dir("/sys/devices/system/cpu/vulnerabilities") else { return Vec::new() };
     let described = |path: &Path| {
@@ -99,13 +99,13 @@ fn mitigations() -> Vec<String> {
     all
 }
 
-/// The first thing that is done against a flaw; nothing for one that is not there or not mitigated.
+/// The first mitigation of a flaw; `None` if the CPU is not affected or the flaw not mitigated.
 fn mitigation(flaw: &str, said: &str) -> Option<String> {
     let (_, how) = said.trim().split_once("Mitigation: ")?;
     Some(format!("{flaw} ({})", how.split([';', ',']).next().unwrap_or(how).trim()))
 }
 
-/// Name and version of Debian's package that has a program; else as it says itself.
+/// Name and version of the Debian package that contains a program; otherwise what the program prints.
 fn version(program: &str, option: &str) -> Option<String> {
     let path = command::find(program)?;
     packaged(&path).or_else(|| {
@@ -115,7 +115,7 @@ fn version(program: &str, option: &str) -> Option<String> {
 }
 
 fn packaged(program: &Path) -> Option<String> {
-    // Packages may know a program by the name that it had before `/bin` became `/usr/bin`.
+    // dpkg may know a program by its path from before `/bin` became `/usr/bin`.
     let older = Path::new("/").join(program.strip_prefix("/usr").ok()?);
     let owner = |path: &Path| command::output(Command::new("dpkg").arg("-S").arg(path)).ok();
     let owner = owner(program).or_else(|| owner(&older))?;

@@ -1,4 +1,4 @@
-//! Memory of the process with nothing, some and many live connections, which real sockets hold.
+//! Memory of the process with no, some and many live connections of real sockets.
 
 use std::fs;
 use std::thread::sleep;
@@ -17,17 +17,17 @@ use super::table::{Findings, Table, grouped, mib, rounds};
 
 const ROUNDS: u32 = 3;
 const COMMANDS: [&str; 3] = ["record", "watch", "connections"];
-/// How many sockets there are at each look.
+/// Numbers of sockets at the readings.
 const STEPS: [u32; 3] = [0, 10_000, 100_000];
-/// How long memory must stay as it is to count as settled.
+/// Memory counts as settled when it has not changed for this time.
 const STILL: Duration = Duration::from_secs(1);
-/// How long to wait for that at most.
+/// Longest wait for that.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// One process through all steps.
+/// One process at all readings.
 struct Round {
     looks: Vec<Memory>,
-    /// Before the first connection, and from then on.
+    /// The readings: before the first connection, then at each number.
     peaks: [u64; 2],
 }
 
@@ -135,7 +135,7 @@ fn table(series: &[Vec<Round>], steps: &[u32], count: u32) -> Table {
     table
 }
 
-/// What the heap grew by, for each socket.
+/// Growth of the heap per socket.
 fn each(looks: &[Memory], sockets: u32) -> Option<f64> {
     let (first, last) = (looks.first()?, looks.last()?);
     Some((last.own as f64 - first.own as f64) / f64::from(sockets))

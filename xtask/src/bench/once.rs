@@ -1,4 +1,4 @@
-//! A program that runs to its end.
+//! A program that runs to its end by itself.
 
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
@@ -15,28 +15,28 @@ use super::stats::Figures;
 use super::table::mib;
 use crate::command;
 
-/// How often a program that runs is looked at.
+/// Interval of looking at a running program.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// What one run took.
+/// The cost of one run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
     /// From its start to its end.
     pub(super) seconds: f64,
-    /// On a CPU.
+    /// CPU time.
     pub(super) cpu: Cpu,
-    /// Largest resident set, in bytes, as of a millisecond before its end.
+    /// Largest resident set, in bytes, read at most a millisecond before its end.
     pub(super) peak_rss: u64,
 }
 
 impl Run {
-    /// Seconds on a CPU.
+    /// CPU time in seconds.
     pub(super) fn cpu_seconds(&self) -> f64 {
         (self.cpu.user + self.cpu.system).as_secs_f64()
     }
 }
 
-/// Runs a command to its end, its output going to `/dev/null`.
+/// Runs a command to its end, with its output to `/dev/null`.
 pub(super) fn measure(command: &mut Command) -> Result<Run> {
     let line = command::line(command);
     let nothing = File::create("/dev/null").context("cannot open /dev/null")?;
@@ -59,7 +59,7 @@ pub(super) fn reap(child: &Child, begun: Instant) -> Result<Run> {
         if Errno::result(waited).context("cannot wait for it")? == pid {
             break;
         }
-        // What `wait4` says of memory begins with that of the process which has started it: this one's.
+        // The peak of `wait4` starts from the memory of the parent, which is this process.
         peak_rss = proc::peak_rss(child.id()).unwrap_or(0).max(peak_rss);
         sleep(LOOK);
     }
@@ -75,34 +75,34 @@ pub(super) fn reap(child: &Child, begun: Instant) -> Result<Run> {
 
 /// Several runs of one program.
 pub(super) struct Runs {
-    /// How a table names it.
+    /// Its name in a table.
     pub(super) name: String,
-    /// One a round.
+    /// One run per round.
     pub(super) runs: Vec<Run>,
 }
 
 impl Runs {
-    /// None so far.
+    /// Without runs yet.
     pub(super) fn none(name: String) -> Self {
         Self { name, runs: Vec::new() }
     }
 
-    /// How long they took.
+    /// Durations of the runs.
     pub(super) fn seconds(&self) -> Figures {
         self.runs.iter().map(|run| run.seconds).collect()
     }
 
-    /// The median of their time on a CPU, in seconds.
+    /// Median CPU time, in seconds.
     pub(super) fn cpu(&self) -> f64 {
         self.runs.iter().map(Run::cpu_seconds).collect::<Figures>().median().unwrap_or(0.0)
     }
 
-    /// The largest resident set of all.
+    /// The largest resident set of all runs.
     pub(super) fn peak_rss(&self) -> String {
         mib(self.runs.iter().map(|run| run.peak_rss).max().unwrap_or(0) as f64)
     }
 
-    /// Every one of them.
+    /// All runs as JSON.
     pub(super) fn json(&self) -> Value {
         let run = |run: &Run| {
             json!({

@@ -1,4 +1,4 @@
-//! `ss`, every now and then: what most people do. How many states of the load's sockets it ever sees.
+//! Polling with `ss`, as most people do: how many states of the load's sockets it ever sees.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -15,31 +15,31 @@ use nix::sched::{CloneFlags, setns};
 
 use super::once::{self, Run};
 
-/// How long from one look to the next.
+/// Interval of polling.
 const EVERY: Duration = Duration::from_millis(100);
-/// States that the two sockets of one connection of the load go through: five of the client's, four of the server's.
+/// States of the two sockets of a connection of the load: five of the client's, four of the server's.
 pub(super) const STATES: u32 = 9;
 
-/// What was seen.
+/// The results.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Sockets that were ever seen in each state.
     sockets: BTreeMap<String, HashSet<String>>,
     /// Bytes that were printed.
     pub(super) written: u64,
-    /// Lines that were printed.
+    /// Number of printed lines.
     pub(super) lines: u64,
-    /// What each look took.
+    /// Duration of each poll.
     pub(super) looks: Vec<Run>,
 }
 
 impl Seen {
-    /// States of the load's sockets that were seen, each socket counted once a state.
+    /// States of the load's sockets that were seen, each counted once per socket.
     pub(super) fn states(&self) -> usize {
         self.sockets.values().map(HashSet::len).sum()
     }
 
-    /// Of those, the sockets in TIME_WAIT.
+    /// The sockets in TIME_WAIT among them.
     pub(super) fn time_waits(&self) -> usize {
         self.sockets.get("TIME-WAIT").map_or(0, HashSet::len)
     }
@@ -58,21 +58,21 @@ impl Seen {
     }
 }
 
-/// A thread that looks, in the network namespace of a process.
+/// A thread that polls, in the network namespace of a process.
 pub(super) struct Polling {
     over: Arc<AtomicBool>,
     thread: JoinHandle<Result<Seen>>,
 }
 
 impl Polling {
-    /// Begins to look.
+    /// Starts polling.
     pub(super) fn start(ss: &Path, pid: u32) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let (ss, until) = (ss.to_owned(), Arc::clone(&over));
         Self { over, thread: thread::spawn(move || poll(&ss, pid, &until)) }
     }
 
-    /// Looks one last time.
+    /// Polls once more, and ends.
     pub(super) fn stop(self) -> Result<Seen> {
         self.over.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| anyhow!("the thread that polls has panicked"))?
@@ -82,7 +82,7 @@ impl Polling {
 fn poll(ss: &Path, pid: u32, until: &AtomicBool) -> Result<Seen> {
     let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
     let namespace = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    // Of this thread only, and of what it starts.
+    // Only this thread, and the processes that it starts, enter the namespace.
     setns(namespace, CloneFlags::CLONE_NEWNET).context("cannot enter the load's network namespace")?;
     let mut seen = Seen::default();
     loop {

@@ -1,4 +1,4 @@
-//! What `/proc` says of a process: time, memory, and its BPF programs.
+//! Facts from `/proc` about a process: CPU time, memory, and its BPF programs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,29 +7,29 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use procfs::process::{MMapPath, MemoryMaps, Process};
 
-/// Time on a CPU.
+/// CPU time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Cpu {
-    /// In its own code.
+    /// In user mode.
     pub(crate) user: Duration,
-    /// In the kernel's.
+    /// In the kernel.
     pub(crate) system: Duration,
 }
 
 impl Cpu {
-    /// The time between two looks.
+    /// The CPU time between two readings.
     pub(super) fn less(self, other: Self) -> Self {
         let less = |ours: Duration, theirs| ours.saturating_sub(theirs);
         Self { user: less(self.user, other.user), system: less(self.system, other.system) }
     }
 }
 
-/// Resident memory in bytes, by what it is.
+/// Resident memory in bytes, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Memory {
     /// All of it, as `ps` and `top` show it.
     pub(crate) rss: u64,
-    /// Maps shared with BPF programs; what is mapped twice counts twice.
+    /// Maps shared with BPF programs; memory that is mapped twice counts twice.
     pub(crate) maps: u64,
     /// Pages of files: the program and its libraries.
     pub(crate) files: u64,
@@ -37,16 +37,16 @@ pub(crate) struct Memory {
     pub(crate) own: u64,
 }
 
-/// A BPF program, and how often and how long it has run.
+/// A BPF program, with the number and duration of its runs.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Program {
-    /// The kernel's number of it.
+    /// Its id in the kernel.
     pub(super) id: u32,
-    /// The tracepoint that it is attached to, where the kernel says so.
+    /// Its tracepoint, if the kernel names it.
     pub(super) hook: Option<String>,
-    /// How often it has run while the kernel counted.
+    /// Runs while statistics were on.
     pub(super) runs: u64,
-    /// For how long, in ns.
+    /// Duration of these runs, in ns.
     pub(super) ns: u64,
 }
 
@@ -67,7 +67,7 @@ pub(super) fn peak_rss(pid: u32) -> Result<u64> {
     Ok(1024 * status.vmhwm.unwrap_or(0))
 }
 
-/// The resident memory at this moment.
+/// The resident memory now.
 pub(crate) fn memory(pid: u32) -> Result<Memory> {
     Ok(memory_in(process(pid)?.smaps().context("cannot read the mappings of a process")?))
 }
@@ -86,20 +86,20 @@ fn memory_in(mappings: MemoryMaps) -> Memory {
     memory
 }
 
-/// The BPF programs that a process has descriptors of.
+/// The BPF programs of which a process has descriptors.
 pub(super) fn programs(pid: u32) -> Result<Vec<Program>> {
     let folder = PathBuf::from(format!("/proc/{pid}/fdinfo"));
     let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    // A descriptor that has been closed meanwhile is none of a program that is attached.
+    // A descriptor that was closed meanwhile does not belong to an attached program.
     Ok(programs_in(entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok())))
 }
 
-/// From the text of one `/proc/PID/fdinfo/*`.
+/// Parses the text of one `/proc/PID/fdinfo/*`.
 pub(super) fn program_in(info: String) -> Option<Program> {
     programs_in([info].into_iter()).pop()
 }
 
-/// From the texts of `/proc/PID/fdinfo/*`: those of programs count the runs, those of links name the tracepoints.
+/// Parses the texts of `/proc/PID/fdinfo/*`: those of programs count the runs, those of links name the tracepoints.
 fn programs_in(infos: impl Iterator<Item = String>) -> Vec<Program> {
     let (mut programs, mut hooks) = (Vec::new(), Vec::new());
     for info in infos {

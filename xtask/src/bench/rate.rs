@@ -1,4 +1,4 @@
-//! Which connection rate is kept: each tool in turn against the same load, each between two runs of nothing at all.
+//! The rate of connections that is kept: each tool in turn under the same load, between two runs without a tool.
 
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -15,36 +15,36 @@ use super::stats::Figures;
 use super::subject::{self, Sink, Subject, What};
 use super::table::{Findings, Table, interleaved, mib};
 
-/// Rounds in which the other tools run too: they are slow, and far from each other.
+/// Rounds in which other tools run, too. They are slow, and their rates differ clearly.
 const PEER_ROUNDS: u32 = 3;
-/// What is measured of tcptrace on one core.
+/// tcptrace's commands on one core.
 const TCPTRACES: [&str; 4] = ["record", "watch", "watch --format json", "connections"];
-/// How long a load on two cores lasts.
+/// Duration of a load on two cores.
 const SECONDS: f64 = 1.5;
-/// More connections a second than any generator makes.
+/// A number of connections that no generator reaches in a second.
 const MOST_A_SECOND: f64 = 100_000.0;
 
-/// A subject with its samples, and which rate of nothing each was between.
+/// A subject with its samples, and the rates without a tool before and after each.
 struct Series {
     subject: Subject,
     samples: Vec<(Sample, f64)>,
 }
 
-/// What a table is of.
+/// The parameters of a table.
 struct Setting {
     name: &'static str,
     orders: Vec<Order>,
     subjects: Vec<(Subject, u32)>,
 }
 
-/// All series of one table, and the samples of nothing.
+/// All series of one table, and the samples without a tool.
 struct Measured {
     setting: Setting,
     series: Vec<Series>,
     nothing: Vec<Sample>,
 }
 
-/// Both tables.
+/// Makes both tables.
 pub(super) fn measure(bench: &Bench, findings: &mut Findings, skipped: &mut Vec<String>) -> Result<()> {
     let one = measure_setting(one_core(bench, skipped), bench, findings)?;
     findings.tables.push(one_core_table(&one, bench));
@@ -80,7 +80,7 @@ fn one_core(bench: &Bench, skipped: &mut Vec<String>) -> Setting {
 
 fn two_cores(bench: &Bench) -> Setting {
     let seconds = if bench.quick { 0.2 } else { SECONDS };
-    // Never reached: the time is over before.
+    // Never reached: the time limit comes first.
     let connections = (seconds * MOST_A_SECOND) as u32;
     let orders = [0, 1].map(|cpu| Order { connections, cpu, seconds: Some(seconds), rate: None }).to_vec();
     let subjects = tcptraces(bench, &["record", "watch", "connections"]);
@@ -91,7 +91,8 @@ fn measure_setting(mut setting: Setting, bench: &Bench, findings: &mut Findings)
     let rounds: Vec<_> = setting.subjects.iter().map(|(_, rounds)| *rounds).collect();
     let subjects = std::mem::take(&mut setting.subjects);
     let mut series: Vec<_> = subjects.into_iter().map(|(subject, _)| Series { subject, samples: Vec::new() }).collect();
-    let nothing = || load::measure(None, &setting.orders, &bench.folder).context("cannot measure nothing");
+    let nothing =
+        || load::measure(None, &setting.orders, &bench.folder).context("cannot measure the load without a tool");
     let mut nothings = Vec::new();
     for (round, first) in (0..bench.rounds).zip((0..series.len()).cycle()) {
         let mut before = nothing()?;
@@ -143,7 +144,7 @@ impl Measured {
         self.nothing.iter().map(Sample::rate).collect::<Figures>().spread(0)
     }
 
-    /// Rate and share of it that was kept.
+    /// The rate, and the share that was kept.
     fn rates(&self, series: &Series) -> [String; 2] {
         let rate: Figures = series.samples.iter().map(|(sample, _)| sample.rate()).collect();
         let kept: Figures = series.samples.iter().map(|(_, kept)| 100.0 * kept).collect();
@@ -200,14 +201,14 @@ fn costs(samples: &[(Sample, f64)]) -> [String; 5] {
             a_million(costs.iter().map(|cost| cost.user).sum())
         ),
         format!("{:.1}", written / transitions),
-        // One that ends at once may be gone before it can be looked at.
+        // A tool that ends at once may be gone before its memory can be read.
         if peak > 0 { mib(peak as f64) } else { "–".to_owned() },
         format!("{:.0}", lines.median().unwrap_or(0.0)),
         costs.iter().map(|cost| cost.lost).sum::<u64>().to_string(),
     ]
 }
 
-/// What polling saw of all that there was.
+/// The share of states that polling saw.
 fn polled(series: &[Series]) -> String {
     let samples = series.iter().flat_map(|series| &series.samples);
     let all: Vec<_> = samples.filter_map(|(sample, _)| Some((sample.polled.as_ref()?, sample.connections()))).collect();

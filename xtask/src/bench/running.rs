@@ -1,4 +1,4 @@
-//! A tool that is tracing: starting it, waiting for it, and what it cost when it has ended.
+//! A running tracer: starts it, waits for it, and reports its cost at the end.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -19,35 +19,35 @@ use super::terminal::{Taken, Terminal, Watched};
 use crate::command;
 use crate::summary::Summary;
 
-/// How long a tool may take to attach, or to end after an interrupt.
+/// Time limit for attaching, and for ending after an interrupt.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the output of a tool must stand still before it counts as complete.
+/// Output counts as complete when it has not grown for this time.
 const QUIET: Duration = Duration::from_millis(600);
-/// How often something is looked at that is waited for.
+/// Interval of polling.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What a tool spent and said.
+/// The cost and the output of a tool.
 #[derive(Debug, Default)]
 pub(super) struct Cost {
-    /// User and system time from being attached to its end.
+    /// User and system time, from being attached to the end.
     pub(super) cpu: Duration,
     /// User time alone.
     pub(super) user: Duration,
-    /// Bytes that it wrote, to standard output or its trace.
+    /// Bytes written to standard output or the trace.
     pub(super) written: u64,
     /// Largest resident set, in bytes.
     pub(super) peak_rss: u64,
-    /// Lines that it wrote to standard output.
+    /// Lines written to standard output.
     pub(super) lines: u64,
-    /// Transitions that it says it saw.
+    /// Transitions seen, by its own count.
     pub(super) seen: Option<u64>,
-    /// Events that it says it lost.
+    /// Events lost, by its own count.
     pub(super) lost: u64,
-    /// What a terminal took, if it was to keep it.
+    /// The text that its terminal received, if kept.
     pub(super) taken: Taken,
 }
 
-/// A tool that is tracing. It does not outlive this.
+/// A running tool, which is killed on drop.
 pub(super) struct Running<'a> {
     tool: &'a Tool,
     child: Child,
@@ -58,7 +58,7 @@ pub(super) struct Running<'a> {
 }
 
 impl<'a> Running<'a> {
-    /// Starts it and waits until it sees what happens; files that it writes go to `folder`.
+    /// Starts it, and waits until it traces; its files go to `folder`.
     pub(super) fn attach(tool: &'a Tool, folder: &Path) -> Result<Self> {
         let mut running = Self::start(tool, folder)?;
         running.wait_until_attached(POLL)?;
@@ -73,7 +73,7 @@ impl<'a> Running<'a> {
     pub(super) fn start(tool: &'a Tool, folder: &Path) -> Result<Self> {
         let create = |path: &Path| File::create(path).with_context(|| format!("cannot create {}", path.display()));
         let (stdout, stderr) = (folder.join("stdout"), folder.join("stderr"));
-        // That of the subject before.
+        // Removes the trace of the subject before.
         let _ = fs::remove_file(folder.join(TRACE));
         let mut command = Command::new(&tool.program);
         command.args(&tool.arguments).current_dir(folder).stdin(Stdio::null()).env("TERM", "xterm-256color");
@@ -92,13 +92,13 @@ impl<'a> Running<'a> {
         Ok(Self { tool, child, stdout, stderr, terminal, attached: None })
     }
 
-    /// Its process.
+    /// Its process id.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until it sees what happens. tcptrace says when it is ready. The others do not, but what attaches them is a
-    /// file descriptor.
+    /// Waits until it traces. tcptrace prints that it is ready. The others do not, but they have a descriptor of what
+    /// they attached.
     pub(super) fn wait_until_attached(&mut self, poll: Duration) -> Result<()> {
         let begun = Instant::now();
         while !self.is_attached()? {
@@ -113,7 +113,7 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    /// Whether its terminal has shown a line like that.
+    /// Whether its terminal has shown a line that satisfies this.
     pub(super) fn has_shown(&self, is_wanted: &dyn Fn(&str) -> bool) -> bool {
         self.terminal.as_ref().is_some_and(|terminal| terminal.has_shown(is_wanted))
     }
@@ -123,7 +123,7 @@ impl<'a> Running<'a> {
             return Ok(self.said().lines().any(|line| line == "tcptrace: ready"));
         }
         let fds = PathBuf::from(format!("/proc/{}/fd", self.pid()));
-        // A process that has ended has none; whoever waits notices that.
+        // A process that has ended has none; `wait_until` notices that.
         let Ok(entries) = fs::read_dir(fds) else { return Ok(false) };
         let targets = entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
         let attached = |target: PathBuf| {
@@ -133,7 +133,7 @@ impl<'a> Running<'a> {
         Ok(targets.into_iter().any(attached))
     }
 
-    /// Waits until its output has stood still for a while.
+    /// Waits until its output has stopped growing.
     pub(super) fn wait_until_quiet(&self) -> Result<()> {
         let begun = Instant::now();
         let mut size = self.written()?;
@@ -148,7 +148,7 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    /// Ends it.
+    /// Interrupts it, and waits for its end.
     pub(super) fn finish(mut self) -> Result<Cost> {
         let peak_rss = proc::peak_rss(self.pid())?;
         let reaped_before = reaped_cpu()?;
@@ -162,7 +162,7 @@ impl<'a> Running<'a> {
         if self.tool.is_tcptrace && !matches!(status.code(), Some(0 | 3)) {
             bail!("it failed: {status}: {said}");
         }
-        // With rows of JSON the last one says it; without, a closing line does.
+        // With rows of JSON, the last row has the counts; otherwise the closing line has them.
         let summary = Summary::at_end_of(&self.stdout)?.filter(|_| self.tool.is_tcptrace);
         let lost = summary.as_ref().map(Summary::lost).or_else(|| lost(&said));
         if self.tool.is_tcptrace && lost.is_none() {
@@ -206,7 +206,7 @@ impl<'a> Running<'a> {
         if let Some(terminal) = &self.terminal {
             return Ok(terminal.written());
         }
-        // Where the subjects that write a file of their own have it.
+        // The file of subjects that write one.
         let trace = fs::metadata(self.stdout.with_file_name(TRACE)).map_or(0, |metadata| metadata.len());
         let metadata = fs::metadata(&self.stdout).with_context(|| format!("cannot stat {}", self.stdout.display()))?;
         Ok(metadata.len().max(trace))
@@ -219,13 +219,13 @@ impl<'a> Running<'a> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        // Both fail for a process that has been waited for, which is what should have happened.
+        // Both fail for a process that has been reaped, as it should be.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// User and system time of every child that has been waited for.
+/// User and system time of all children that were reaped.
 fn reaped_cpu() -> Result<Cpu> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("cannot ask for the children's CPU time")?;
     let time = |time: TimeVal| Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap_or(0));
@@ -247,14 +247,14 @@ fn lines(path: &Path) -> Result<u64> {
     }
 }
 
-/// `12 transitions seen`, as tcptrace has it beside text.
+/// `12 transitions seen`, from tcptrace's closing line.
 fn seen(said: &str) -> Option<u64> {
     let words: Vec<_> = said.split_whitespace().collect();
     let at = words.windows(2).position(|pair| matches!(pair, ["transitions", seen] if seen.starts_with("seen")))?;
     words.get(at.checked_sub(1)?)?.parse().ok()
 }
 
-/// The sum of what is said to be lost: `12 lost` as tcptrace has it beside text and traces, `lost 12 events` as others do.
+/// The sum of reported losses: `12 lost` in tcptrace's closing line, `lost 12 events` of other tools.
 fn lost(said: &str) -> Option<u64> {
     said.split(['\n', ',']).filter_map(lost_in).reduce(|sum, count| sum + count)
 }

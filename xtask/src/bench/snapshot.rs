@@ -1,4 +1,4 @@
-//! How long it takes to look at many sockets, next to `ss`.
+//! Time to take a snapshot of many sockets, next to `ss`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

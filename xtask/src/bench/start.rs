@@ -1,4 +1,4 @@
-//! How long it takes from the start to the first event.
+//! Time from the start to the first event.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -15,16 +15,16 @@ use super::table::{Findings, Table};
 use super::terminal::boot_ns;
 
 const ROUNDS: u32 = 10;
-/// Connections a second that are made meanwhile.
+/// Connections a second during the measurement.
 const RATE: f64 = 500.0;
-/// How often one looks whether it is ready.
+/// Interval of polling.
 const POLL: Duration = Duration::from_millis(1);
-/// How long until a row comes, at most.
+/// Longest wait for a row.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Times since the start, in ms.
 struct Start {
-    /// Until it said that it was ready, if it says so.
+    /// Until it printed that it is ready, if it does.
     ready: Option<f64>,
     row: f64,
 }
@@ -35,7 +35,7 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
     let mut tools =
         vec![("tcptrace watch".to_owned(), subject::tcptrace(&bench.tcptrace, "watch", sink), bench.times(ROUNDS))];
     if !bench.quick {
-        // What is not installed has been said to be so with the rates.
+        // Missing tools were already reported with the rates.
         let peers = subject::peers(sink, &mut Vec::new()).into_iter().filter_map(prints_transitions);
         tools.extend(peers.map(|(name, tool)| (name, tool, ROUNDS / 2)));
     }
@@ -89,7 +89,7 @@ fn one_start(tool: &Tool, bench: &Bench) -> Result<Start> {
     Ok(Start { ready, row: since(row) })
 }
 
-/// Whether a line tells of a connection, whichever tool printed it: an address, or a process id first.
+/// Whether a line is a row about a connection, of any tool: it has an address, or begins with a process id.
 fn is_row(line: &str) -> bool {
     line.contains("127.") || line.starts_with(|first: char| first.is_ascii_digit())
 }

@@ -1,6 +1,6 @@
-//! Figures that were measured several times.
+//! Statistics of repeated measurements.
 
-/// Measurements, in order of size.
+/// Sorted measurements.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Figures(Vec<f64>);
 
@@ -13,12 +13,12 @@ impl FromIterator<f64> for Figures {
 }
 
 impl Figures {
-    /// How many there are.
+    /// Number of measurements.
     pub(super) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The middle one; of two middles, their mean. Nothing of nothing.
+    /// The median; with two middle values, their mean. `None` without measurements.
     pub(super) fn median(&self) -> Option<f64> {
         let half = self.0.len() / 2;
         match (self.0.get(half.wrapping_sub(1)), self.0.get(half)) {
@@ -27,9 +27,9 @@ impl Figures {
         }
     }
 
-    /// The smallest that so many per cent of all do not exceed.
+    /// The smallest value that is not below this percentage of all.
     pub(super) fn percentile(&self, percent: f64) -> Option<f64> {
-        // Between 0 and the length, which no vector has too many for.
+        // Between 0 and the length.
         let rank = (percent / 100.0 * self.0.len() as f64).ceil() as usize;
         self.0.get(rank.saturating_sub(1)).copied()
     }
@@ -39,7 +39,7 @@ impl Figures {
         self.0.last().copied()
     }
 
-    /// The median with the least and the most: `12.3 (11.0–15.8)`; `–` of nothing.
+    /// The median with minimum and maximum: `12.3 (11.0–15.8)`; `–` without measurements.
     pub(super) fn spread(&self, digits: usize) -> String {
         self.spread_of(digits, "")
     }

@@ -1,4 +1,4 @@
-//! What is measured: nothing, tcptrace, and what people use today.
+//! The subjects of measurements: no tool, tcptrace, and other tools.
 
 use std::path::{Path, PathBuf};
 
@@ -6,48 +6,47 @@ use crate::command;
 
 /// Something to run beside the load.
 pub(super) struct Subject {
-    /// How the table names it.
+    /// Its name in the table.
     pub(super) name: String,
-    /// What it is.
     pub(super) what: What,
 }
 
-/// What is run.
+/// What runs.
 pub(super) enum What {
     /// A tracer.
     Tool(Tool),
-    /// This `ss`, every now and then.
+    /// This `ss`, polled.
     Polling(PathBuf),
 }
 
 /// A tracer.
 pub(super) struct Tool {
-    /// Its file.
+    /// Path of the program.
     pub(super) program: PathBuf,
     /// Its arguments.
     pub(super) arguments: Vec<String>,
-    /// Whether it is tcptrace, which says when it is ready and what it lost.
+    /// Whether it is tcptrace, which prints when it is ready and what it lost.
     pub(super) is_tcptrace: bool,
-    /// Where its output goes.
+    /// Destination of its output.
     pub(super) sink: Sink,
 }
 
-/// Where output goes.
+/// Destination of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sink {
-    /// To a file on the disk.
+    /// A file on the disk.
     File,
-    /// To a terminal; whether what arrives there is kept, with the time when it did.
+    /// A pseudo-terminal.
     Terminal {
-        /// See above.
+        /// Whether to keep the text that arrives, with its times.
         keep: bool,
     },
 }
 
-/// What those write that write a file, in the folder of the measurement.
+/// The file, in the folder of the measurement, of subjects that write one.
 pub(super) const TRACE: &str = "trace";
 
-/// A tcptrace command line: its words, `record` with the file that it writes.
+/// A command line of tcptrace; `record` gets the file to write.
 pub(super) fn tcptrace(program: &Path, words: &str, sink: Sink) -> Tool {
     let mut arguments: Vec<_> = words.split_whitespace().map(str::to_owned).collect();
     if words == "record" {
@@ -59,7 +58,7 @@ pub(super) fn tcptrace(program: &Path, words: &str, sink: Sink) -> Tool {
 const BPFTRACE: &str = "tracepoint:sock:inet_sock_set_state \
     { printf(\"%d %s %d %d %d %d\\n\", pid, comm, args->sport, args->dport, args->oldstate, args->newstate); }";
 
-/// Other tools, each with the program it needs.
+/// Other tools, each with its program.
 const PEERS: [(&str, &str, &[&str]); 4] = [
     ("tcpstates (libbpf-tools)", "tcpstates", &[]),
     ("tcplife (libbpf-tools)", "tcplife", &[]),
@@ -67,10 +66,10 @@ const PEERS: [(&str, &str, &[&str]); 4] = [
     ("perf record, not read", "perf", &["record", "-q", "-a", "-o", TRACE, "-e", "sock:inet_sock_set_state"]),
 ];
 
-/// How the tables name the polling of `ss`.
+/// The name of polling in tables.
 const POLLING: &str = "ss -tan every 100 ms";
 
-/// The other tools that are installed, writing to `sink`; says what is left out.
+/// The other tools that are installed, writing to `sink`; reports those that are missing.
 pub(super) fn peers(sink: Sink, skipped: &mut Vec<String>) -> Vec<Subject> {
     let mut subjects = Vec::new();
     let mut missing = |name: &str| {

@@ -1,4 +1,4 @@
-//! What a part of the benchmark has to show: tables, and every measurement as JSON.
+//! The results of a part of the benchmark: tables, and every measurement as JSON.
 
 use std::fmt::Write as _;
 
@@ -8,25 +8,25 @@ use serde_json::Value;
 #[derive(Debug, Default)]
 pub(super) struct Table {
     title: String,
-    /// The first is that of the rows' names.
+    /// Headings; the first is that of the rows' names.
     columns: Vec<String>,
     rows: Vec<Vec<String>>,
     caption: String,
 }
 
 impl Table {
-    /// An empty one.
+    /// A table without rows.
     pub(super) fn new<const N: usize>(title: &str, columns: [&str; N]) -> Self {
         let columns = columns.iter().map(|&column| column.to_owned()).collect();
         Self { title: title.to_owned(), columns, ..Self::default() }
     }
 
-    /// One more row.
+    /// Adds a row.
     pub(super) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
-    /// Says how it came about.
+    /// Sets the text below it.
     pub(super) fn caption(&mut self, caption: String) {
         self.caption = caption;
     }
@@ -51,7 +51,7 @@ fn line(cells: &[String]) -> String {
     format!("| {} |\n", cells.join(" | "))
 }
 
-/// `text` in lines of so many characters at most, where its words allow that.
+/// Wraps `text` at this many characters, between words.
 pub(super) fn wrapped(text: &str, width: usize) -> String {
     let mut lines = String::new();
     let mut length = 0;
@@ -70,14 +70,14 @@ pub(super) fn wrapped(text: &str, width: usize) -> String {
     lines
 }
 
-/// What a part found out.
+/// The results of a part.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     /// For people.
     pub(super) tables: Vec<Table>,
-    /// For programs: every measurement.
+    /// Every measurement as JSON.
     pub(super) json: Value,
-    /// What must not be: losses that were not counted.
+    /// Errors: losses that were not counted.
     pub(super) faults: Vec<String>,
 }
 

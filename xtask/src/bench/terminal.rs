@@ -1,4 +1,4 @@
-//! A terminal that somebody watches: a pseudo-terminal, and a thread that takes what is written to it.
+//! A pseudo-terminal, and a thread that reads it.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -12,21 +12,21 @@ use nix::errno::Errno;
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::time::{ClockId, clock_gettime};
 
-/// What came out of a terminal.
+/// The output of a terminal.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    /// Bytes.
+    /// Number of bytes.
     pub(super) written: u64,
-    /// Lines.
+    /// Number of lines.
     pub(super) lines: u64,
     /// The text, if it was kept.
     text: Vec<u8>,
-    /// When, in ns of `CLOCK_BOOTTIME`, how much of the text was there.
+    /// Times in ns of `CLOCK_BOOTTIME`, each with the length of the text at that time.
     reads: Vec<(u64, usize)>,
 }
 
 impl Taken {
-    /// Every whole line of what was kept, with the time, in ns of `CLOCK_BOOTTIME`, when its end was there to be seen.
+    /// Every whole line of the kept text, with the time, in ns of `CLOCK_BOOTTIME`, at which its end arrived.
     pub(super) fn lines(&self) -> impl Iterator<Item = (u64, &str)> {
         let mut reads = self.reads.iter().peekable();
         let mut end = 0;
@@ -39,7 +39,7 @@ impl Taken {
     }
 }
 
-/// A terminal that nobody reads yet.
+/// A terminal that is not read yet.
 pub(super) struct Terminal {
     ours: File,
     theirs: OwnedFd,
@@ -47,21 +47,21 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    /// Opens one; `keep` what is written to it, or only count.
+    /// Opens one. With `keep`, the reader keeps the text; otherwise it only counts.
     pub(super) fn open(keep: bool) -> Result<Self> {
         let size = Winsize { ws_row: 50, ws_col: 160, ws_xpixel: 0, ws_ypixel: 0 };
         let OpenptyResult { master, slave } = openpty(Some(&size), None).context("cannot open a terminal")?;
         Ok(Self { ours: File::from(master), theirs: slave, keep })
     }
 
-    /// For the process that is to write to it.
+    /// Its other side, for the process that writes to it.
     pub(super) fn stdout(&self) -> Result<Stdio> {
         Ok(self.theirs.try_clone().context("cannot duplicate a descriptor")?.into())
     }
 
-    /// Takes what is written to it, until nobody can write to it any more.
+    /// Reads it until no writer is left.
     pub(super) fn read(self) -> Watched {
-        // From now on it is those who write that keep it open.
+        // From here on, only the writers keep it open.
         drop(self.theirs);
         let taken = Arc::new(Mutex::new(Taken::default()));
         let (shared, keep, mut ours) = (Arc::clone(&taken), self.keep, self.ours);
@@ -69,7 +69,7 @@ impl Terminal {
     }
 }
 
-/// A terminal that a thread reads.
+/// A terminal with a reading thread.
 pub(super) struct Watched {
     taken: Arc<Mutex<Taken>>,
     reader: JoinHandle<Result<()>>,
@@ -81,12 +81,12 @@ impl Watched {
         lock(&self.taken).written
     }
 
-    /// Whether there has been a line like that.
+    /// Whether a line that satisfies this has arrived.
     pub(super) fn has_shown(&self, is_wanted: &dyn Fn(&str) -> bool) -> bool {
         lock(&self.taken).lines().any(|(_, line)| is_wanted(line))
     }
 
-    /// Waits until whoever writes to it has ended.
+    /// Waits until all writers have ended.
     pub(super) fn close(self) -> Result<Taken> {
         self.reader.join().map_err(|_| anyhow!("the reader of the terminal has panicked"))??;
         Ok(std::mem::take(&mut *lock(&self.taken)))
@@ -94,7 +94,7 @@ impl Watched {
 }
 
 fn lock(taken: &Mutex<Taken>) -> MutexGuard<'_, Taken> {
-    // A reader that panicked is noticed when it is joined.
+    // A panic of the reader shows when it is joined.
     taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -104,7 +104,7 @@ fn take(terminal: &mut File, keep: bool, taken: &Mutex<Taken>) -> Result<()> {
         let length = match terminal.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(length) => length,
-            // Nobody has the other side open any more.
+            // No writer is left.
             Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error).context("cannot read from the terminal"),

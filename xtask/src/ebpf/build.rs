@@ -1,4 +1,4 @@
-//! Compiling the eBPF programs, so that the same sources make the same bytes wherever they are.
+//! Compiles the eBPF programs, so that the same sources make the same bytes everywhere.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -13,11 +13,11 @@ use super::strip;
 use super::toolchain::{Origin, TARGET, Toolchain};
 use crate::{command, host, workspace};
 
-/// What a build inherits of the environment, among the variables that Cargo and rustc read.
+/// Environment variables of Cargo and rustc that a build inherits.
 const KEPT: [&str; 7] =
     ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_REGISTRY_", "CARGO_SOURCE_", "CARGO_TERM_"];
 
-/// Beginnings of the variables that would change the result.
+/// Prefixes of variables that would change the result.
 const CLEARED: [&str; 6] = ["CARGO", "RUSTC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "RUST_TARGET_PATH", "AYA_"];
 
 /// Compiles and links the programs, and returns the object without its debug sections.
@@ -27,7 +27,8 @@ pub(super) fn build(toolchain: &Toolchain, bpf_log: bool) -> Result<Vec<u8>> {
     cargo
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags(toolchain)?.join("\x1f"))
         .env("CARGO_TARGET_DIR", &target_dir)
-        // The programs read no registers, so one object is for every architecture; aya's bindings ask nevertheless.
+        // The programs read no registers, so one object serves every architecture; aya's bindings require a choice
+        // nevertheless.
         .env("AYA_BPF_TARGET_ARCH", "x86_64")
         .args(["build", "--locked", "--release", "--target", TARGET, "--package", workspace::EBPF_PACKAGE]);
     if toolchain.origin == Origin::Nightly {
@@ -44,7 +45,7 @@ pub(super) fn build(toolchain: &Toolchain, bpf_log: bool) -> Result<Vec<u8>> {
     Ok(object)
 }
 
-/// Where the eBPF programs are built: apart from the rest, since compiler and flags differ.
+/// A target folder of its own, because compiler and flags differ from the rest.
 pub(super) fn target_dir() -> PathBuf {
     workspace::target().join("bpf")
 }
@@ -73,11 +74,10 @@ fn rustflags(toolchain: &Toolchain) -> Result<Vec<String>> {
     Ok(flags)
 }
 
-/// Folders of this machine that the compiler would write into the object, and what it writes instead. The last match
-/// counts, so what is inside the workspace comes after it.
+/// Folders of this machine that the compiler would write into the object, each with its replacement. The last match
+/// counts, so the workspace's subfolders come after it.
 fn path_prefixes(toolchain: &Toolchain) -> Result<Vec<(PathBuf, &'static str)>> {
-    // Relative, so that the linker finds the sources there and puts their lines into the BTF: the verifier's log
-    // shows them.
+    // Relative paths, so that the linker finds the sources and adds their lines to the BTF, for the verifier's log.
     let mut prefixes = vec![(workspace::root(), ".")];
     prefixes.push((target_dir(), "/target"));
     prefixes.extend(crate_folders(toolchain)?.into_iter().map(|folder| (folder, "/cargo")));
@@ -85,7 +85,7 @@ fn path_prefixes(toolchain: &Toolchain) -> Result<Vec<(PathBuf, &'static str)>> 
     Ok(prefixes)
 }
 
-/// The folders in which the sources of other people's crates are: one for each registry.
+/// The source folders of dependencies: one for each registry.
 fn crate_folders(toolchain: &Toolchain) -> Result<BTreeSet<PathBuf>> {
     let mut cargo = reproducible(toolchain.origin.cargo());
     cargo.args(["metadata", "--locked", "--format-version", "1", "--filter-platform", TARGET]);

@@ -1,4 +1,4 @@
-//! `cargo xtask ebpf --check`: is the committed object what the sources make?
+//! `cargo xtask ebpf --check`: whether the committed object matches its sources.
 
 use std::fs;
 use std::path::Path;
@@ -10,23 +10,23 @@ use super::record::{Makers, Record};
 use super::toolchain::Toolchain;
 use crate::{command, host, workspace};
 
-/// Fails when the committed object is stale, saying how it found out.
+/// Fails if the committed object is stale; prints how it was checked.
 pub(super) fn run(digest_only: bool) -> Result<()> {
     let (record, object) = committed().with_context(stale)?;
-    println!("Compared digests: the object is the recorded one, and the sources are those that it was made from.");
+    println!("Compared digests: the object and its sources match the record.");
     if digest_only {
         println!("Did not rebuild it, as --digest-only says.");
         return Ok(());
     }
     let toolchain = Toolchain::select()
-        .context("cannot check by rebuilding (the digests agree; --digest-only is content with that)")?;
+        .context("cannot check by rebuilding (the digests agree; --digest-only checks no more than that)")?;
     eprintln!("Rebuilding the eBPF programs with {toolchain}");
     let fresh = build::build(&toolchain, false)?;
     let makers = Makers::of(&toolchain);
     if makers == record.makers {
         compare(&object, &fresh).with_context(stale)
     } else {
-        println!("Could not compare bytes: the object was made by {}; here are {makers}.", record.makers);
+        println!("Could not compare bytes: the object was made by {}; this machine has {makers}.", record.makers);
         load(&fresh)
     }
 }
@@ -58,16 +58,16 @@ fn compare(committed: &[u8], fresh: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The best proof left where bytes cannot be compared: the kernel takes the programs.
+/// The best check where bytes cannot be compared: the kernel accepts the programs.
 fn load(fresh: &[u8]) -> Result<()> {
     if !host::is_root() {
-        println!("Did not load the fresh build into the kernel: that is for root.");
+        println!("Did not load the fresh build into the kernel: that needs root.");
         return Ok(());
     }
     let path = build::target_dir().join("tcptrace.bpf.o");
     fs::write(&path, fresh).with_context(|| format!("cannot write {}", path.display()))?;
-    load_file(&path).context("the kernel does not take the fresh build")?;
-    println!("Loaded the fresh build into the kernel ({}): it takes the programs.", host::kernel_release());
+    load_file(&path).context("the kernel rejects the fresh build")?;
+    println!("Loaded the fresh build into the kernel ({}): it accepts the programs.", host::kernel_release());
     Ok(())
 }
 

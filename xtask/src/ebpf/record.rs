@@ -1,4 +1,4 @@
-//! The file beside the object that says how it was made.
+//! The file beside the object that records how it was made.
 
 use std::fmt;
 use std::fs;
@@ -21,7 +21,7 @@ pub(super) struct Record {
     pub(super) makers: Makers,
 }
 
-/// What determines the bytes that given sources make.
+/// The tools that determine the bytes for given sources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Makers {
     toolchain: String,
@@ -32,7 +32,7 @@ pub(super) struct Makers {
 }
 
 impl Record {
-    /// The record of `object`, just made by `toolchain` from the sources as they are.
+    /// The record of `object`, which `toolchain` just made from the current sources.
     pub(super) fn new(toolchain: &Toolchain, object: &[u8]) -> Result<Self> {
         Ok(Self { object: sources::sha256(object), sources: sources::digest()?, makers: Makers::of(toolchain) })
     }
@@ -44,16 +44,16 @@ impl Record {
         read().with_context(|| format!("cannot read {}, the record of how it was made", workspace::shown(&path)))
     }
 
-    /// Fails unless `object` is the one that this is about.
+    /// Fails unless `object` is the recorded one.
     pub(super) fn require_object(&self, object: &[u8]) -> Result<()> {
         let actual = sources::sha256(object);
         if actual != self.object {
-            bail!("it is not the object that its record is about: sha256 is {actual}, recorded is {}", self.object);
+            bail!("it is not the recorded object: sha256 is {actual}, recorded is {}", self.object);
         }
         Ok(())
     }
 
-    /// Fails unless the sources are still those that the object was made from.
+    /// Fails unless the sources are still the recorded ones.
     pub(super) fn require_sources(&self) -> Result<()> {
         let actual = sources::digest()?;
         if actual != self.sources {
@@ -96,7 +96,7 @@ impl fmt::Display for Record {
 }
 
 impl Makers {
-    /// Those of `toolchain`.
+    /// The versions of `toolchain`.
     pub(super) fn of(toolchain: &Toolchain) -> Self {
         Self {
             toolchain: toolchain.origin.name().to_owned(),
@@ -148,6 +148,6 @@ mod tests {
     fn another_object_is_noticed() {
         record().require_object(b"object").expect("the same");
         let error = record().require_object(b"other").expect_err("another");
-        assert!(error.to_string().starts_with("it is not the object that its record is about"), "{error}");
+        assert!(error.to_string().starts_with("it is not the recorded object"), "{error}");
     }
 }

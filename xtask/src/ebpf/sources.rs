@@ -1,4 +1,4 @@
-//! What the object is made from, as one digest.
+//! The digest of everything that the object is made from.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// Every part with its length, so that no two lists of parts look alike.
+/// Hashes every part with its length, so that different lists of parts differ.
 fn add(hash: &mut Sha256, part: &[u8]) {
     hash.update((part.len() as u64).to_le_bytes());
     hash.update(part);

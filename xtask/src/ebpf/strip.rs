@@ -1,4 +1,4 @@
-//! Dropping DWARF from the object: nothing reads it once the BTF has been made from it, and it is most of the bytes.
+//! Drops DWARF from the object: after the BTF is made, nothing reads it, and it is most of the bytes.
 
 use anyhow::{Context as _, Result};
 use object::build::elf::{Builder, SectionData};

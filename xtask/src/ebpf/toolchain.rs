@@ -1,4 +1,4 @@
-//! Which compiler and linker make BPF code here.
+//! The compiler and the linker for BPF.
 
 use std::env;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::command;
 /// The target that the eBPF programs are compiled for.
 pub(super) const TARGET: &str = "bpfel-unknown-none";
 
-/// Environment variable that chooses between the toolchains: `debian` or `nightly`.
+/// Environment variable that selects the toolchain: `debian` or `nightly`.
 const CHOICE: &str = "TCPTRACE_BPF_TOOLCHAIN";
 
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
@@ -27,7 +27,7 @@ pub(super) enum Origin {
     Nightly,
 }
 
-/// A compiler and a linker that fit together.
+/// A matching compiler and linker.
 #[derive(Debug)]
 pub(super) struct Toolchain {
     /// Where the compiler comes from.
@@ -45,16 +45,16 @@ pub(super) struct Toolchain {
 /// An installed bpf-linker.
 #[derive(Clone, Debug)]
 pub(crate) struct Linker {
-    /// Its file.
+    /// Its path.
     pub(super) path: PathBuf,
-    /// What `bpf-linker --version` prints.
+    /// The output of `bpf-linker --version`.
     pub(crate) version: String,
     /// Version of its LLVM.
     pub(super) llvm: String,
 }
 
 impl Toolchain {
-    /// The toolchain that the environment asks for, else the first one that is complete.
+    /// The toolchain that the environment asks for, otherwise the first complete one.
     pub(super) fn select() -> Result<Self> {
         let mut missing = Vec::new();
         for origin in wanted()? {
@@ -102,7 +102,7 @@ impl fmt::Display for Toolchain {
 }
 
 impl Origin {
-    /// How the environment and the record name it.
+    /// Its name in the environment and in the record.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Debian => "debian",
@@ -117,7 +117,7 @@ impl Origin {
         }
     }
 
-    /// This toolchain's Cargo, told to use this toolchain's compiler.
+    /// This toolchain's Cargo, set to use this toolchain's compiler.
     pub(super) fn cargo(self) -> Command {
         match self {
             Self::Debian => {
@@ -178,7 +178,7 @@ impl Linker {
             bail!("bpf-linker is missing (`cargo install bpf-linker`, for the LLVM of the compiler)");
         };
         let version = command::output(Command::new(&path).arg("--version"))?.trim().to_owned();
-        // LLVM's own option: it prints LLVM's version and exits, before any input is read.
+        // An option of LLVM itself: it prints LLVM's version and exits before it reads any input.
         let about =
             command::output(Command::new(&path).args(["--llvm-args=--version", "-o", "/dev/null", "/dev/null"]))?;
         match llvm_version(&about) {

@@ -1,4 +1,4 @@
-//! One end of a life: a process that does its part of the script, and logs every call.
+//! One end of a life: a process that plays its part of the script, and logs every call.
 
 pub(crate) mod resume;
 mod rules;
@@ -27,14 +27,14 @@ use super::log::{Call, now};
 use super::rules::Verdict;
 use super::script::{Action, Family, Life, Place, Who};
 
-/// Where every server listens, each at an address of its own.
+/// Port of every server; each has an address of its own.
 pub(super) const PORT: u16 = 7_000;
-/// No call waits longer, in ms.
+/// Time limit of a call, in ms.
 const PATIENCE: i64 = 400;
-/// No actor lives longer, in seconds.
+/// Time limit of an actor, in seconds.
 const LIMIT: u32 = 30;
 
-/// Where the server of a life listens, as its own socket has it.
+/// The address of a life's server, as its own socket reports it.
 pub(super) fn server_address(life: &Life, index: usize) -> SocketAddr {
     let number = u32::try_from(index).unwrap_or(u32::MAX);
     let (v4, v6) = match life.place {
@@ -51,7 +51,7 @@ pub(super) fn server_address(life: &Life, index: usize) -> SocketAddr {
     SocketAddr::new(ip, PORT)
 }
 
-/// What is between the ends of a life whose server has this address.
+/// The link between the two ends, by the server's address.
 pub(super) fn place_of(server: IpAddr) -> Option<Place> {
     let prefix = match server.to_canonical() {
         IpAddr::V4(v4) => u32::from(v4) >> 16,
@@ -65,7 +65,7 @@ pub(super) fn place_of(server: IpAddr) -> Option<Place> {
     }
 }
 
-/// The life that a server with this address is of.
+/// The number of the life, by its server's address.
 pub(super) fn life_at(server: IpAddr) -> Option<usize> {
     let number = match server.to_canonical() {
         IpAddr::V4(v4) => match u32::from(v4) >> 16 {
@@ -77,22 +77,22 @@ pub(super) fn life_at(server: IpAddr) -> Option<usize> {
     usize::try_from(number).ok()
 }
 
-/// What all actors write to.
+/// Resources that all actors share.
 #[derive(Clone, Copy)]
 pub(super) struct Shared<'a> {
     pub(super) log: &'a File,
     pub(super) relay: &'a File,
 }
 
-/// One end.
+/// One end of a life.
 pub(super) struct Actor<'life> {
     index: usize,
     life: &'life Life,
     who: Who,
-    /// Through which the other end says that it has done a step.
+    /// Pipe on which the other end reports each step that it has done.
     peer: OwnedFd,
     shared: Shared<'life>,
-    /// The step that it does, or does next.
+    /// The current or next step.
     at: usize,
     listener: Option<OwnedFd>,
     /// Descriptors of its socket.
@@ -100,9 +100,9 @@ pub(super) struct Actor<'life> {
     cookie: u64,
     local: Option<SocketAddr>,
     remote: Option<SocketAddr>,
-    /// Steps that the other end has said it has done.
+    /// Steps that the other end has reported.
     heard: usize,
-    /// Kinds of segments to it for which there are rules, by verdict.
+    /// Kinds of incoming segments with a rule, by verdict.
     rules: [u32; 3],
 }
 
@@ -136,7 +136,7 @@ impl<'life> Actor<'life> {
     }
 
     fn go_on(mut self) -> ! {
-        // The server listens before anything else happens.
+        // The server listens before the first step.
         let mut expected = usize::from(self.who == Who::Client);
         let next = self.at;
         for (at, step) in self.life.steps.iter().enumerate() {
@@ -156,16 +156,16 @@ impl<'life> Actor<'life> {
             }
         }
         self.vanish("exit");
-        // SAFETY: ends the process at once; nothing of it is used after.
+        // SAFETY: ends the process at once; nothing uses its memory afterwards.
         unsafe { libc::_exit(0) }
     }
 
     fn say_done(&self) {
-        // The other end may be gone.
+        // The other end may have ended.
         let _ = send(self.peer.as_raw_fd(), &[1], MsgFlags::MSG_NOSIGNAL);
     }
 
-    /// Waits until the other end has done so many steps, or is gone.
+    /// Waits until the other end has done this many steps, or has ended.
     fn hear(&mut self, expected: usize) {
         while self.heard < expected {
             match read(&self.peer, &mut [0; 1]) {
@@ -192,7 +192,7 @@ impl<'life> Actor<'life> {
             Action::Undrop => self.call(action.name(), Self::forget_rules),
             Action::Hold { kinds, ms } => self.call(action.name(), |actor| actor.hold(kinds, ms)),
             Action::Share => self.share(),
-            // If that succeeds, the other program says so.
+            // If exec succeeds, the new program logs the call.
             Action::Exec => self.call(action.name(), |actor| actor.exec()),
             Action::Reconnect => {
                 self.close_all();
@@ -240,7 +240,7 @@ impl<'life> Actor<'life> {
             }
             Action::Kill => {
                 self.vanish(action.name());
-                // It does not come back.
+                // This call does not return.
                 let _ = raise(Signal::SIGKILL);
             }
         }
@@ -270,7 +270,7 @@ impl<'life> Actor<'life> {
         self.write(name, from, Some(now()), result);
     }
 
-    /// Says that it will not come back.
+    /// Logs a call that does not return.
     fn vanish(&self, name: &str) {
         self.write(name, now(), None, Ok(0));
     }
@@ -296,7 +296,7 @@ impl<'life> Actor<'life> {
         self.cookie = 0;
         let listener = self.listener.as_ref().ok_or(Errno::EBADF)?;
         let raw = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
-        // SAFETY: it was just made, and nothing else has it.
+        // SAFETY: it was just made, and nothing else owns it.
         let socket = unsafe { OwnedFd::from_raw_fd(raw) };
         self.cookie = cookie(&socket)?;
         be_impatient(&socket)?;
@@ -311,7 +311,7 @@ impl<'life> Actor<'life> {
         let result = self.connect_to(to, from, with);
         self.name_ends();
         self.remote = Some(canonical(to));
-        // Without one, it could not be bound.
+        // The socket could not be bound otherwise.
         let name = if self.sockets.is_empty() { "nosocket" } else { name };
         self.write(name, begun, Some(now()), result.map(|()| 0));
         if result.is_err_and(|errno| !matches!(errno, Errno::EINPROGRESS | Errno::EAGAIN | Errno::EALREADY)) {
@@ -404,7 +404,7 @@ impl<'life> Actor<'life> {
         Ok(seconds.into())
     }
 
-    /// An option of TCP that is an int.
+    /// An int option of TCP.
     fn option(&self, option: libc::c_int, value: libc::c_int) -> Result<u64, Errno> {
         let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
         let raw = self.socket()?.as_raw_fd();
@@ -423,7 +423,7 @@ impl<'life> Actor<'life> {
         Ok(0)
     }
 
-    /// Returns the process that did it.
+    /// Runs `ss -K`, and returns its process id.
     fn destroy(&mut self) -> Result<u64, Errno> {
         let (Some(local), Some(remote)) = (self.local, self.remote) else { return Err(Errno::ENOTCONN) };
         let ends = |name: &str, end: SocketAddr| match end {
@@ -436,11 +436,11 @@ impl<'life> Actor<'life> {
         let child = command.spawn().map_err(|_| Errno::ENOENT)?;
         let pid = child.id();
         let output = child.wait_with_output().map_err(|_| Errno::ECHILD)?;
-        // It prints what it has destroyed.
+        // `ss -K` prints the sockets that it destroyed.
         if output.stdout.is_empty() { Err(Errno::ENOENT) } else { Ok(pid.into()) }
     }
 
-    /// The child goes on when its parent has let go of everything.
+    /// Forks; the child goes on when its parent has closed everything.
     fn fork(&mut self) {
         let Ok((gone, here)) = pipe() else { return };
         // SAFETY: this process has one thread.
@@ -455,7 +455,7 @@ impl<'life> Actor<'life> {
         }
     }
 
-    /// The other process goes on with a descriptor that was in flight.
+    /// Passes the socket to another process, which goes on with the received descriptor.
     fn pass(&mut self) {
         let Ok((here, there)) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC) else {
             return;
@@ -493,7 +493,7 @@ impl<'life> Actor<'life> {
             self.call("closeref", |actor| actor.sockets.pop().map(|_| 0).ok_or(Errno::EBADF));
         }
         self.listener = None;
-        // SAFETY: ends the process at once; nothing of it is used after.
+        // SAFETY: ends the process at once; nothing uses its memory afterwards.
         unsafe { libc::_exit(0) }
     }
 }
@@ -511,7 +511,7 @@ fn take(from: &OwnedFd) -> Result<OwnedFd, Errno> {
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(descriptors) = control {
             let raw = *descriptors.first().ok_or(Errno::EBADMSG)?;
-            // SAFETY: the kernel has just made it for this process, and nothing else has it.
+            // SAFETY: the kernel has just made it for this process, and nothing else owns it.
             return Ok(unsafe { OwnedFd::from_raw_fd(raw) });
         }
     }
@@ -521,7 +521,7 @@ fn take(from: &OwnedFd) -> Result<OwnedFd, Errno> {
 fn new_socket(family: Family) -> Result<OwnedFd, Errno> {
     let family = if family == Family::V4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    // Also of a listener: nobody waits for ever.
+    // Also for a listener: no accept waits for ever.
     be_impatient(&socket)?;
     Ok(socket)
 }
@@ -554,7 +554,7 @@ fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     v4.or_else(|| storage.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into()))
 }
 
-/// As rows print it.
+/// An address as rows print it.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

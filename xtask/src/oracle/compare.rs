@@ -1,4 +1,4 @@
-//! Rows beside what the witnesses say.
+//! Compares rows with the witnesses.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -10,36 +10,36 @@ use super::row::Row;
 use super::script::Who;
 use super::truth::{Expected, Range};
 
-/// How far a length may be from what the witnesses say, in ns.
+/// Tolerance for a duration, in ns.
 pub(super) const TOLERANCE: u64 = 5_000_000;
 
-/// What a comparison came to.
+/// The outcome of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Kind {
-    /// The row says what is not so.
+    /// The row contradicts the witnesses.
     Wrong,
-    /// The row does not say what the witnesses know.
+    /// The row lacks a value that the witnesses know.
     Unknown,
-    /// The witnesses cannot tell.
+    /// The witnesses do not know the value.
     Abstained,
 }
 
-/// One value that is not as the witnesses say.
+/// A value that does not agree with the witnesses.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Finding {
     pub(super) kind: Kind,
-    /// Which field, or why.
+    /// The field or the reason.
     pub(super) what: String,
     pub(super) detail: String,
 }
 
-/// What comparing the rows of a life came to.
+/// The result of comparing the rows of a life.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Compared {
     pub(super) findings: Vec<Finding>,
-    /// Values that were compared.
+    /// Number of compared values.
     pub(super) values: u64,
-    /// Rows that were.
+    /// Number of compared rows.
     pub(super) rows: u64,
 }
 
@@ -55,7 +55,7 @@ impl Compared {
         }
     }
 
-    /// A row that says that events of it may have been lost claims nothing.
+    /// A row that is marked incomplete makes no claims.
     fn excuse(&mut self, from: usize) {
         for finding in &mut self.findings[from..] {
             finding.kind = Kind::Unknown;
@@ -63,15 +63,15 @@ impl Compared {
         }
     }
 
-    /// The kernel has kept events of this end from every eBPF program.
+    /// The kernel hid events of this end from every eBPF program.
     fn excuse_hidden(&mut self, from: usize) {
         for finding in self.findings[from..].iter_mut().filter(|finding| finding.kind != Kind::Abstained) {
             finding.kind = Kind::Unknown;
-            finding.what += ", with events that this kernel keeps from every program (process 1)";
+            finding.what += ", with events that this kernel hides from every program (process 1)";
         }
     }
 
-    /// The witnesses cannot tell.
+    /// The witnesses do not know the value.
     pub(super) fn abstain(&mut self, what: &str, detail: String) {
         self.note(Kind::Abstained, what, detail);
     }
@@ -82,7 +82,8 @@ impl Compared {
     }
 }
 
-/// Compares the rows of a life with its ends. Of some sockets, the kernel has kept events from every eBPF program.
+/// Compares the rows of a life with its ends. `hidden` names the sockets of which the kernel hid events from every eBPF
+/// program.
 pub(super) fn life(expected: &[Expected], rows: &[Row], hidden: &HashSet<(SocketAddr, SocketAddr)>) -> Compared {
     let mut compared = Compared::default();
     let mut left: Vec<&Row> = rows.iter().collect();
@@ -163,7 +164,7 @@ fn compare(end: &Expected, row: &Row, compared: &mut Compared) {
         None if !end.is_owned => compared.values += 1,
         None => compared.unknown("pid", format!("{side}, expected {:?}", end.owner)),
         Some(pid) => {
-            // Of one that nobody accepted, who closed the listener is as good as who made it listen.
+            // For a connection that was never accepted, the closer of the listener is as good as its opener.
             let or_closer = if field("owner_source") == "close" { &end.closers[..] } else { &[] };
             let is_so = end.owner.iter().chain(or_closer).any(|owner| u64::from(*owner) == pid);
             compared.value(is_so, "pid", || {
@@ -187,15 +188,15 @@ fn compare(end: &Expected, row: &Row, compared: &mut Compared) {
     counted(end, row, side, compared);
     if field("complete") == false {
         compared.excuse(before);
-        compared.unknown("complete", format!("{side} is said to be incomplete"));
+        compared.unknown("complete", format!("{side} is marked incomplete"));
     }
 }
 
-/// What its socket had counted, unless a disconnect has set that to 0.
+/// The counts of its socket, unless a disconnect reset them to 0.
 fn counted(end: &Expected, row: &Row, side: &str, compared: &mut Compared) {
     let Some(counted) = end.counted.filter(|counted| counted.bytes_sent + counted.bytes_received > 0) else { return };
     let Counted { bytes_sent, bytes_received, retransmits } = counted;
-    // The peer's FIN counts as a byte there.
+    // The peer's FIN counts as one byte there.
     let received = (bytes_received.saturating_sub(1), bytes_received);
     for (name, range) in [
         ("bytes_sent", (bytes_sent, bytes_sent)),
@@ -216,7 +217,7 @@ fn number(side: &str, name: &str, said: &Value, (least, most): Range, compared: 
     }
 }
 
-/// When it began, and when it was over.
+/// Its beginning and its end.
 fn times(end: &Expected, row: &Row, compared: &mut Compared) {
     if row.states().any(|(_, _, at_least)| at_least) {
         return;

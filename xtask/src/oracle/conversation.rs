@@ -1,4 +1,5 @@
-//! Packets, put in order: one conversation for each connection that was begun, with when each segment left and came.
+//! Sorts packets into conversations, one for each attempt to connect, with the times at which each segment left and
+//! arrived.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,7 +12,8 @@ use super::script::{Place, Who};
 /// Rules for segments that have neither FIN nor SYN nor RST.
 pub(super) const REST: u64 = 8;
 
-/// By what kinds of rules a segment with these flags is met: those for FIN, for SYN, for RST, and for all else.
+/// The kinds of rules that match a segment with these flags: rules for FIN, for SYN, for RST, and for all other
+/// segments.
 pub(super) fn kinds(flags: u8) -> u64 {
     let kinds = u64::from(flags & (FIN | SYN | RST));
     if kinds == 0 { REST } else { kinds }
@@ -27,7 +29,7 @@ pub(super) struct Segment {
     pub(super) ack: u32,
     pub(super) flags: u8,
     pub(super) len: u32,
-    /// Whether a rule made it, as an answer, and not the socket.
+    /// Whether a rule's answer made it, not the socket.
     pub(super) is_by_rule: bool,
     /// Whether a rule answered it with an ICMP error.
     pub(super) is_unreachable: bool,
@@ -42,26 +44,27 @@ impl Segment {
         kinds(self.flags)
     }
 
-    /// Whether a call made it: one that a segment draws acknowledges nothing, unless that segment did not either.
+    /// Whether a call made this reset: the answer to a segment acknowledges nothing, unless that segment had no
+    /// acknowledgement.
     pub(super) fn is_active_reset(&self) -> bool {
         self.is(RST) && self.is(ACK)
     }
 
-    /// How much of the sequence space it takes.
+    /// Its length in the sequence space.
     pub(super) fn space(&self) -> u32 {
         self.len + u32::from(self.is(SYN)) + u32::from(self.is(FIN))
     }
 }
 
-/// All segments of a connection, from its SYN.
+/// All segments of a connection, from its SYN on.
 #[derive(Clone, Debug)]
 pub(super) struct Conversation {
     pub(super) client: SocketAddr,
     pub(super) server: SocketAddr,
     pub(super) segments: Vec<Segment>,
-    /// When the next one between the same ends began.
+    /// The beginning of the next connection between the same ends.
     pub(super) next: Option<u64>,
-    /// Why nobody can tell what became of it.
+    /// Why its outcome is unknown.
     pub(super) doubt: Option<&'static str>,
 }
 
@@ -79,12 +82,12 @@ impl Conversation {
         self.segments.iter().filter(move |segment| segment.from == who)
     }
 
-    /// Its initial sequence number, once it has one.
+    /// Its initial sequence number, if it has one.
     pub(super) fn initial(&self, who: Who) -> Option<u32> {
         self.of(who).find(|segment| segment.is(SYN)).map(|segment| segment.seq)
     }
 
-    /// When the server got what makes it a connection.
+    /// When the server received the segment that completes the handshake.
     pub(super) fn accepted_by_server(&self) -> Option<u64> {
         let server = self.initial(Who::Server)?;
         let confirms = |segment: &&Segment| {
@@ -96,7 +99,7 @@ impl Conversation {
 }
 
 impl Conversation {
-    /// When the server's socket was made: by the SYN if it took what that brought, as with Fast Open.
+    /// When the server's socket was created: at the SYN if it accepted the SYN's data, as with Fast Open.
     pub(super) fn born(&self) -> Option<u64> {
         let answer = self.of(Who::Server).find(|segment| segment.is(SYN))?;
         let took = |segment: &&Segment| {
@@ -106,7 +109,7 @@ impl Conversation {
         syn.or_else(|| self.accepted_by_server())
     }
 
-    /// Whether a segment has a number that is near to the first one, where that is known.
+    /// Whether a segment's number is near the initial one, as far as that is known.
     fn may_have(&self, who: Who, packet: &Packet) -> bool {
         const NEAR: u32 = 1 << 24;
         let of = |initial: u32, number: u32| number.wrapping_sub(initial) < NEAR;
@@ -117,7 +120,7 @@ impl Conversation {
         }
     }
 
-    /// Forgets that segments came which a rule dropped after the packet socket saw them.
+    /// Removes the arrival of segments that a rule dropped after the packet socket saw them.
     pub(super) fn drop_by_rules(&mut self, calls: &[Call]) {
         for verdict in Verdict::ALL {
             let is_it = |call: &&Call| call.name == verdict.name() && call.errno == 0;
@@ -154,7 +157,7 @@ impl Conversation {
         }
     }
 
-    /// Finds the reset by which a rule answered (`nf_reject_ip_tcphdr_put`, net/ipv4/netfilter/nf_reject_ipv4.c).
+    /// Finds a rule's reset in answer to a segment (`nf_reject_ip_tcphdr_put`, net/ipv4/netfilter/nf_reject_ipv4.c).
     fn note_answer(&mut self, rejected: &Segment, at: u64) {
         let (seq, ack) =
             if rejected.is(ACK) { (rejected.ack, 0) } else { (0, rejected.seq.wrapping_add(rejected.space())) };
@@ -179,9 +182,9 @@ pub(super) fn sort(packets: &[Packet]) -> HashMap<SocketAddr, Vec<Conversation>>
         let conversations = servers.entry(server).or_default();
         let is_of = |other: &Conversation| other.client == client && other.may_have(who, packet);
         let latest = conversations.iter().rposition(|other| other.client == client);
-        // What an earlier socket sends again belongs to it.
+        // Retransmissions of an earlier socket belong to that socket.
         let is_sure = |other: &Conversation| is_of(other) && other.initial(who).is_some();
-        // A reset without an acknowledgement says least.
+        // A reset without an acknowledgement says least about its connection.
         let is_bare = packet.flags & (RST | ACK) == RST;
         let sure = conversations.iter().rposition(is_sure).filter(|_| is_bare);
         let current = sure.or_else(|| conversations.iter().rposition(is_of)).or(latest);
@@ -218,7 +221,7 @@ pub(super) fn sort(packets: &[Packet]) -> HashMap<SocketAddr, Vec<Conversation>>
     servers
 }
 
-/// Who sent it, and the client's and the server's addresses: servers have a port that no client has.
+/// The sender, and the client's and the server's addresses; only servers use the servers' port.
 fn ends(packet: &Packet) -> Option<(Who, SocketAddr, SocketAddr)> {
     match (packet.from.port(), packet.to.port()) {
         (_, super::actor::PORT) => Some((Who::Client, packet.from, packet.to)),

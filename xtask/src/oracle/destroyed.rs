@@ -1,5 +1,5 @@
-//! The third witness: what the kernel says of every socket when it frees it (`sock_diag_broadcast_destroy`,
-//! net/core/sock_diag.c), with what that had counted.
+//! The third witness: the kernel's notice of every socket that it frees (`sock_diag_broadcast_destroy`,
+//! net/core/sock_diag.c), with the socket's counts.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,15 +20,15 @@ const NETLINK_SOCK_DIAG: libc::c_int = 4;
 /// `SKNLGRP_INET_TCP_DESTROY` and `SKNLGRP_INET6_TCP_DESTROY`, as bits.
 const GROUPS: u32 = 1 | 1 << 2;
 const INET_DIAG_INFO: u16 = 2;
-/// Where the attributes begin: behind `nlmsghdr` and `inet_diag_msg`.
+/// Offset of the attributes, behind `nlmsghdr` and `inet_diag_msg`.
 const ATTRIBUTES: usize = 16 + 72;
 const BUFFER: libc::c_int = 64 << 20;
 
-/// What a socket had counted.
+/// The counts of a socket.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Counted {
     pub(super) bytes_sent: u64,
-    /// With the peer's FIN, if that came.
+    /// Including the peer's FIN, if it arrived.
     pub(super) bytes_received: u64,
     pub(super) retransmits: u64,
 }
@@ -36,21 +36,21 @@ pub(super) struct Counted {
 /// By cookie.
 pub(super) type Destroyed = HashMap<u64, Counted>;
 
-/// Hears of sockets until it is told to stop.
+/// Collects notices until it is stopped.
 pub(super) struct Listener {
     is_over: Arc<AtomicBool>,
     reader: JoinHandle<Result<Destroyed>>,
 }
 
 impl Listener {
-    /// Begins in this network namespace.
+    /// Starts in this network namespace.
     pub(super) fn start(namespace: PathBuf) -> Result<Self> {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         let (ready, is_ready) = std::sync::mpsc::channel();
         let reader = thread::spawn(move || {
             let socket = open(&namespace);
-            // Whoever waits for it is there.
+            // The receiver waits in `start`.
             let _ = ready.send(());
             read(&socket?, &over)
         });
@@ -58,7 +58,7 @@ impl Listener {
         Ok(Self { is_over, reader })
     }
 
-    /// Ends. Nothing holds the network namespace any more.
+    /// Stops. It holds the network namespace no longer.
     pub(super) fn stop(self) -> Result<Destroyed> {
         self.is_over.store(true, Ordering::Relaxed);
         self.reader.join().map_err(|_| anyhow!("the listener for destroyed sockets panicked"))?
@@ -71,7 +71,7 @@ fn open(namespace: &Path) -> Result<OwnedFd> {
     // SAFETY: socket(2) takes no pointers.
     let raw = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, NETLINK_SOCK_DIAG) };
     let raw = Errno::result(raw).context("cannot make a netlink socket")?;
-    // SAFETY: it was just made, and nothing else has it.
+    // SAFETY: it was just made, and nothing else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(raw) };
     let (buffer, length) = (BUFFER, libc::socklen_t::try_from(size_of::<libc::c_int>())?);
     // SAFETY: the socket is open, and the option is an int that lives until the call returns.
@@ -99,14 +99,14 @@ fn read(socket: &OwnedFd, is_over: &AtomicBool) -> Result<Destroyed> {
         unsafe { libc::poll(&raw mut poll, 1, 50) };
         loop {
             let raw = socket.as_raw_fd();
-            // SAFETY: the socket is open, and there is room for so many bytes.
+            // SAFETY: the socket is open, and the buffer has the given length.
             let length = unsafe { libc::recv(raw, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
             let Ok(length) = usize::try_from(length) else {
                 let error = io::Error::last_os_error();
                 match error.kind() {
                     io::ErrorKind::WouldBlock => break,
                     io::ErrorKind::Interrupted => continue,
-                    _ => return Err(error).context("cannot hear of destroyed sockets"),
+                    _ => return Err(error).context("cannot receive notices of destroyed sockets"),
                 }
             };
             destroyed.extend(parse(&buffer[..length]));
@@ -117,7 +117,7 @@ fn read(socket: &OwnedFd, is_over: &AtomicBool) -> Result<Destroyed> {
     }
 }
 
-/// The cookie, and what was counted: `struct tcp_info` (include/uapi/linux/tcp.h) has grown at its end only.
+/// The cookie and the counts; `struct tcp_info` (include/uapi/linux/tcp.h) has only grown at its end.
 fn parse(message: &[u8]) -> Option<(u64, Counted)> {
     let u64_at = |data: &[u8], at: usize| Some(u64::from_ne_bytes(data.get(at..at + 8)?.try_into().ok()?));
     let u32_at = |data: &[u8], at: usize| Some(u32::from_ne_bytes(data.get(at..at + 4)?.try_into().ok()?));

@@ -1,12 +1,12 @@
-//! Lives that were told wrongly once, and those that are easily. They are made before any random one, and told of by name.
-//! The shortest script of whatever is found belongs here.
+//! Named lives: those that tcptrace once described wrongly, and those that are easy to get wrong. Every run makes them
+//! first, and reports them by name. Add the shortest script of every bug that is found.
 
 use anyhow::{Context as _, Result};
 
 use super::compare::{Compared, Kind};
 use super::script::Life;
 
-/// How often each is made: chance decides some races.
+/// How often each is made: the outcome of some depends on a race.
 const TIMES: usize = 3;
 
 #[rustfmt::skip]
@@ -70,7 +70,7 @@ pub(super) fn lives() -> Result<Vec<Life>> {
     Ok(lives)
 }
 
-/// Which of them are told wrongly, or could not be judged by the witnesses even once.
+/// The names of lives that were described wrongly, or that the witnesses could not judge even once.
 pub(super) fn tell(compared: &[Compared]) -> String {
     let mut text = String::new();
     let (mut wrong, mut unclear) = (0, 0);
@@ -86,7 +86,7 @@ pub(super) fn tell(compared: &[Compared]) -> String {
         unclear += usize::from(word != "WRONG");
         text += &format!("- {name}: {word}: {}\n", found.what);
     }
-    format!("{} lives that are known by name: {wrong} wrong, {unclear} not judged.\n{text}", LIVES.len())
+    format!("{} named lives: {wrong} wrong, {unclear} not judged.\n{text}", LIVES.len())
 }
 
 #[cfg(test)]
@@ -116,7 +116,7 @@ mod tests {
         for life in &mut compared[2 * TIMES..3 * TIMES] {
             life.findings.push(finding(Kind::Abstained));
         }
-        let expected = "47 lives that are known by name: 1 wrong, 1 not judged.\n- active close: WRONG: end\n\
+        let expected = "47 named lives: 1 wrong, 1 not judged.\n- active close: WRONG: end\n\
                         - close of mapped addresses: not judged: end\n";
         assert_eq!(tell(&compared), expected);
     }

@@ -1,4 +1,4 @@
-//! What the actors say they did: one line for each call, appended to a file that all of them share.
+//! The actors' log: one line for each call, appended to a file that they share.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -10,24 +10,24 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::script::Who;
 
-/// What an actor did.
+/// A call of an actor.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Call {
     pub(super) life: usize,
     pub(super) who: Who,
-    /// Name of the action; `closeref` is a close that leaves another descriptor.
+    /// Name of the action; `closeref` is a close that leaves another descriptor open.
     pub(super) name: String,
     pub(super) pid: u32,
-    /// When it began, in ns of `CLOCK_BOOTTIME`.
+    /// Its beginning, in ns of `CLOCK_BOOTTIME`.
     pub(super) from: u64,
-    /// When it was over; `None` if the process did not come back from it.
+    /// Its end; `None` if it did not return.
     pub(super) to: Option<u64>,
     pub(super) errno: i32,
-    /// Of the socket; 0 if there is none.
+    /// Cookie of the socket; 0 without one.
     pub(super) cookie: u64,
     pub(super) local: Option<SocketAddr>,
     pub(super) remote: Option<SocketAddr>,
-    /// Bytes sent or received, or the number of an option.
+    /// Bytes sent or received, or the value of an option.
     pub(super) number: u64,
 }
 
@@ -36,14 +36,14 @@ pub(super) fn now() -> u64 {
     clock(ClockId::CLOCK_BOOTTIME)
 }
 
-/// Now, by some clock, in ns; 0 if it cannot be read, which no test passes with.
+/// Now, by this clock, in ns; 0 if it cannot be read, with which no test passes.
 pub(super) fn clock(id: ClockId) -> u64 {
     let at = clock_gettime(id).map(std::time::Duration::from).unwrap_or_default();
     u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Call {
-    /// Appends it, in one write.
+    /// Appends it in one write.
     pub(super) fn write(&self, mut log: &File) {
         let who = self.who.letter();
         let address = |address: Option<SocketAddr>| address.map_or_else(|| "-".to_owned(), |to| to.to_string());
@@ -60,7 +60,7 @@ impl Call {
             address(self.remote),
             self.number,
         );
-        // Nobody hears a complaint; what is missing makes the witness unsure.
+        // An actor cannot report a failure here; a missing line makes the witness unsure.
         let _ = log.write_all(line.as_bytes());
     }
 
@@ -81,7 +81,7 @@ impl Call {
     }
 }
 
-/// All calls, by life, each in the order of their beginning.
+/// All calls by life, each in the order in which they began.
 pub(super) fn read(file: &Path, lives: usize) -> Result<Vec<Vec<Call>>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let mut calls = vec![Vec::new(); lives];

@@ -1,4 +1,4 @@
-//! The second witness: every TCP segment in a network namespace, as a packet socket sees it.
+//! The second witness: every TCP segment in a network namespace, from a packet socket.
 
 use std::io;
 use std::mem::{size_of, zeroed};
@@ -20,15 +20,15 @@ pub(super) const FIN: u8 = 1;
 pub(super) const SYN: u8 = 2;
 pub(super) const RST: u8 = 4;
 pub(super) const ACK: u8 = 16;
-/// Headers fit in so many bytes.
+/// Room for the headers.
 const SNAP: usize = 192;
-/// Room for what comes while the reader does not run.
+/// Room for packets that arrive while the reader does not run.
 const BUFFER: libc::c_int = 256 << 20;
 
-/// A segment that left an end, or came to one.
+/// A segment that left an end or arrived at one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Packet {
-    /// In ns of `CLOCK_BOOTTIME`.
+    /// Nanoseconds of `CLOCK_BOOTTIME`.
     pub(super) at: u64,
     pub(super) is_outgoing: bool,
     pub(super) from: SocketAddr,
@@ -40,30 +40,30 @@ pub(super) struct Packet {
     pub(super) len: u32,
 }
 
-/// Sees them until it is told to stop.
+/// Collects segments until it is stopped.
 pub(super) struct Capture {
     is_over: Arc<AtomicBool>,
     reader: JoinHandle<Result<Seen>>,
 }
 
-/// What was seen.
+/// The result.
 pub(super) struct Seen {
     pub(super) packets: Vec<Packet>,
-    /// Those that there was no room for.
+    /// Number of segments for which there was no room.
     pub(super) dropped: u32,
-    /// What the kernel counted: connections that were begun, and those that were accepted.
+    /// The kernel's counts of connections opened and accepted.
     pub(super) opens: [u64; 2],
 }
 
 impl Capture {
-    /// Begins in this network namespace.
+    /// Starts in this network namespace.
     pub(super) fn start(namespace: PathBuf) -> Result<Self> {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         let (ready, is_ready) = std::sync::mpsc::channel();
         let reader = thread::spawn(move || {
             let socket = open(&namespace)?;
-            // Whoever waits for it is there.
+            // The receiver waits in `start`.
             let _ = ready.send(());
             read(&socket, &over)
         });
@@ -76,7 +76,7 @@ impl Capture {
         Ok(Self { is_over, reader })
     }
 
-    /// Ends. Nothing holds the network namespace any more.
+    /// Stops. It holds the network namespace no longer.
     pub(super) fn stop(self) -> Result<Seen> {
         self.is_over.store(true, Ordering::Relaxed);
         self.reader.join().map_err(|_| anyhow::anyhow!("the reader of packets panicked"))?
@@ -90,7 +90,7 @@ fn open(namespace: &Path) -> Result<OwnedFd> {
     // SAFETY: socket(2) takes no pointers.
     let raw = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, all) };
     let raw = nix::errno::Errno::result(raw).context("cannot make a packet socket")?;
-    // SAFETY: it was just made, and nothing else has it.
+    // SAFETY: it was just made, and nothing else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(raw) };
     for (option, value) in [(libc::SO_RCVBUFFORCE, BUFFER), (libc::SO_TIMESTAMPNS, 1)] {
         let length = libc::socklen_t::try_from(size_of::<libc::c_int>())?;
@@ -114,14 +114,14 @@ fn read(socket: &OwnedFd, is_over: &AtomicBool) -> Result<Seen> {
         while let Some(packet) = receive(socket, since_boot)? {
             packets.extend(packet);
         }
-        // All that came before the word did is read.
+        // Everything that arrived before the order to stop has been read.
         if was_over {
             return Ok(Seen { packets, dropped: dropped(socket)?, opens: opens()? });
         }
     }
 }
 
-/// In the network namespace of this thread.
+/// The kernel's counts in the network namespace of this thread.
 fn opens() -> Result<[u64; 2]> {
     let snmp = std::fs::read_to_string("/proc/thread-self/net/snmp").context("cannot read counters")?;
     let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:"));
@@ -133,7 +133,7 @@ fn opens() -> Result<[u64; 2]> {
     Ok([of("ActiveOpens").unwrap_or(0), of("PassiveOpens").unwrap_or(0)])
 }
 
-/// How far the clock that packets are stamped by is ahead: between readings that nothing came between.
+/// The offset of the packets' clock, from readings without an interruption in between.
 fn since_boot() -> u64 {
     let reading = || {
         let before = clock(ClockId::CLOCK_BOOTTIME);
@@ -148,7 +148,7 @@ fn dropped(socket: &OwnedFd) -> Result<u32> {
     const PACKET_STATISTICS: libc::c_int = 6;
     let mut statistics = [0_u32; 2];
     let mut length = libc::socklen_t::try_from(size_of::<[u32; 2]>())?;
-    // SAFETY: `tpacket_stats` is two unsigned ints, and there is room for them.
+    // SAFETY: `tpacket_stats` is two unsigned ints, and the buffer has that size.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -162,7 +162,7 @@ fn dropped(socket: &OwnedFd) -> Result<u32> {
     Ok(statistics[1])
 }
 
-/// The next one: `None` when there is none, `Some(None)` if it is not TCP.
+/// The next segment: `None` if nothing waits, `Some(None)` if it is not TCP.
 fn receive(socket: &OwnedFd, since_boot: u64) -> Result<Option<Option<Packet>>> {
     let mut data = [0_u8; SNAP];
     let mut control = [0_u64; 16];
@@ -177,7 +177,7 @@ fn receive(socket: &OwnedFd, since_boot: u64) -> Result<Option<Option<Packet>>> 
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control);
-    // SAFETY: every pointer in the message leads to something that lives until the call returns.
+    // SAFETY: every pointer in the message leads to memory that lives until the call returns.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT | libc::MSG_TRUNC) };
     let Ok(length) = usize::try_from(length) else {
         let error = io::Error::last_os_error();
@@ -202,7 +202,7 @@ fn timestamp(message: &libc::msghdr) -> Option<u64> {
     Some(u64::try_from(at.tv_sec).ok()? * 1_000_000_000 + u64::try_from(at.tv_nsec).ok()?)
 }
 
-/// A packet without a header of its link; `None` if it is not TCP.
+/// Parses a packet without a link header; `None` if it is not TCP.
 pub(super) fn parse(data: &[u8], at: u64, is_outgoing: bool) -> Option<Packet> {
     let u16_at = |at: usize| Some(u16::from_be_bytes(data.get(at..at + 2)?.try_into().ok()?));
     let u32_at = |at: usize| Some(u32::from_be_bytes(data.get(at..at + 4)?.try_into().ok()?));

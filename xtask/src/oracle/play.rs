@@ -1,4 +1,4 @@
-//! The hidden subcommand that makes lives: in two network namespaces of its own, which stay until it is told to go.
+//! The hidden subcommand that makes lives, in two network namespaces of its own, which stay until it is told to end.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, Read as _, stdin};
@@ -23,13 +23,13 @@ use super::script::{Life, Place, Who};
 use crate::command;
 use crate::stress::load::{enter_new_namespace, say};
 
-/// How long an orphan waits for the peer's FIN in these namespaces.
+/// `tcp_fin_timeout` in these namespaces.
 pub(super) const FIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often an orphan tries again, as [`SETTINGS`] has it.
+/// Retries of an orphan, as set in [`SETTINGS`].
 pub(super) const ORPHAN_RETRIES: u8 = 2;
 
-/// Nobody waits long for a peer that does not answer, every SYN may bring data, and servers need only a route to their
+/// Short waits for a peer that does not answer, data in every SYN allowed, and servers that need only a route to their
 /// addresses.
 const SETTINGS: [(&str, &str); 6] = [
     ("ipv4/tcp_fin_timeout", "2"),
@@ -46,10 +46,10 @@ pub(crate) struct Args {
     /// Scripts, one a line
     #[arg(long)]
     scripts: PathBuf,
-    /// Where the actors log what they do
+    /// Log of the actors
     #[arg(long)]
     log: PathBuf,
-    /// Begin so many lives a second
+    /// Begin this many lives a second
     #[arg(long)]
     rate: f64,
 }
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     join(&servers, &clients)?;
     let (orders, relay) = std::io::pipe().context("cannot make a pipe")?;
     let relay = File::from(OwnedFd::from(relay));
-    // Actors' children are waited for as actors are.
+    // This process reaps the actors' children as well as the actors.
     set_child_subreaper(true).context("cannot wait for orphans")?;
     let scripts = fs::read_to_string(&args.scripts).context("cannot read the scripts")?;
     let lives: Vec<Life> = scripts.lines().map(str::parse).collect::<Result<_>>()?;
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "orders": orders.as_raw_fd(),
     }))?;
     let mut input = BufReader::new(stdin());
-    std::io::BufRead::read_line(&mut input, &mut String::new()).context("nobody says when to begin")?;
+    std::io::BufRead::read_line(&mut input, &mut String::new()).context("cannot wait for the order to begin")?;
     let begun = Instant::now();
     for (index, life) in lives.iter().enumerate() {
         let index_f = f64::from(u32::try_from(index)?);
@@ -84,11 +84,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     while wait().is_ok() {}
     say(&json!({ "connections": lives.len(), "seconds": begun.elapsed().as_secs_f64() }))?;
-    input.read_to_end(&mut Vec::new()).context("nobody says when to go")?;
+    input.read_to_end(&mut Vec::new()).context("cannot wait for the order to end")?;
     Ok(())
 }
 
-/// Enters another network namespace, with the settings that lives need.
+/// Enters a new network namespace with the settings that lives need.
 fn new_namespace() -> Result<File> {
     enter_new_namespace()?;
     for (name, value) in SETTINGS {
@@ -99,7 +99,7 @@ fn new_namespace() -> Result<File> {
     File::open("/proc/thread-self/ns/net").context("cannot look at the network namespace")
 }
 
-/// Joins the two by a veth pair, and stays where the servers are.
+/// Joins both by a veth pair, and ends in that of the servers.
 fn join(servers: &File, clients: &File) -> Result<()> {
     let ip = |line: &str| command::output(Command::new("ip").args(line.split(' '))).map(drop);
     let other = format!("/proc/{}/fd/{}", std::process::id(), clients.as_raw_fd());
@@ -127,7 +127,7 @@ fn play(index: usize, life: &Life, shared: Shared, clients: &File) -> Result<()>
         // SAFETY: this process has one thread.
         if let ForkResult::Child = unsafe { fork() }? {
             let (who, own) = (ends[at].0, ends[at].1.take());
-            // The other end hears of this one's death: nobody else has it.
+            // The other end notices this one's death, because nothing else holds its pipe.
             ends.iter_mut().for_each(|(_, end)| drop(end.take()));
             if who == Who::Client && life.place != Place::Loopback {
                 setns(clients, CloneFlags::CLONE_NEWNET)?;

@@ -1,5 +1,5 @@
-//! What is between two network namespaces whose segments may come late: a TUN device in each, and a relay that holds what
-//! it is told to.
+//! The link between two network namespaces that can delay segments: a TUN device in each, and a relay between them that
+//! holds segments on request.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -26,21 +26,21 @@ use super::packets;
 use super::script::Who;
 use crate::command;
 
-/// Bytes of an order.
+/// Size of an order.
 const ORDER: usize = 16;
 /// `TUNSETIFF`, `IFF_TUN` and `IFF_NO_PI` (include/uapi/linux/if_tun.h).
 const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
 const TUN_WITHOUT_HEADER: libc::c_short = 0x1001;
 const MS: u64 = 1_000_000;
 
-/// What an actor wants held.
+/// An actor's order to hold segments.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Order {
     pub(super) life: u32,
-    /// On the way to which end.
+    /// The end that the segments go to.
     pub(super) to: Who,
     pub(super) kinds: u32,
-    /// 0: not any more.
+    /// How long to hold them; 0 ends the order.
     pub(super) ms: u32,
 }
 
@@ -59,21 +59,21 @@ impl Order {
     }
 }
 
-/// A relay that works until it is told to stop.
+/// A running relay.
 pub(super) struct Relay {
     is_over: Arc<AtomicBool>,
     worker: JoinHandle<Result<()>>,
 }
 
 impl Relay {
-    /// Begins between the namespaces of servers and of clients, and takes orders from a pipe.
+    /// Starts between the namespaces of servers and of clients, and takes orders from a pipe.
     pub(super) fn start(servers: PathBuf, clients: PathBuf, orders: PathBuf) -> Result<Self> {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         let (ready, is_ready) = std::sync::mpsc::channel();
         let worker = thread::spawn(move || {
             let mut ends = Ends::open(&servers, &clients, &orders)?;
-            // Whoever waits for it is there.
+            // The receiver waits in `start`.
             let _ = ready.send(());
             ends.work(&over)
         });
@@ -84,14 +84,14 @@ impl Relay {
         Ok(Self { is_over, worker })
     }
 
-    /// Ends. Nothing of it holds the network namespaces any more.
+    /// Stops. It holds the network namespaces no longer.
     pub(super) fn stop(self) -> Result<()> {
         self.is_over.store(true, Ordering::Relaxed);
         self.worker.join().map_err(|_| anyhow!("the relay panicked"))?
     }
 }
 
-/// What is held, by when it goes on, and in the order in which it came.
+/// Held packets, by the time when they go on and in the order of their arrival.
 type Held = BinaryHeap<Reverse<(u64, u64, bool, Vec<u8>)>>;
 
 struct Ends {
@@ -156,7 +156,7 @@ impl Ends {
 
     fn take_orders(&mut self) -> Result<()> {
         let mut bytes = [0; ORDER];
-        // A pipe keeps what was written at once together.
+        // A pipe keeps a small write in one piece.
         while let Some(ORDER) = available(self.orders.read(&mut bytes)).context("cannot read orders")? {
             if let Some(Order { life, to, kinds, ms }) = Order::parse(&bytes) {
                 self.wanted.insert((life, to), (kinds, ms));
@@ -165,7 +165,7 @@ impl Ends {
         Ok(())
     }
 
-    /// The next packet on its way to this end.
+    /// Takes the next packet for this end.
     fn receive(&mut self, to: Who) -> Result<Option<Vec<u8>>> {
         let mut packet = vec![0; 65_536];
         let from = if to == Who::Server { &mut self.client } else { &mut self.server };
@@ -204,12 +204,12 @@ impl Ends {
 
     fn send(&mut self, to: Who, packet: &[u8]) {
         let end = if to == Who::Server { &mut self.server } else { &mut self.client };
-        // One that is refused is lost, as packets may be: nobody sees it come.
+        // A refused packet is lost, as packets may be; no witness sees it arrive.
         let _ = end.write(packet);
     }
 }
 
-/// `None` if there is nothing now, or nobody who writes.
+/// `None` if nothing waits, or no writer is left.
 fn available(read: io::Result<usize>) -> io::Result<Option<usize>> {
     match read {
         Ok(0) => Ok(None),
@@ -228,11 +228,11 @@ fn ip(line: &str) -> Result<()> {
     command::output(Command::new("ip").args(line.split(' '))).map(drop)
 }
 
-/// A TUN device in the network namespace of this thread.
+/// Makes a TUN device in the network namespace of this thread.
 fn tun(name: &str) -> Result<File> {
     let open = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
     let file = open.context("cannot open /dev/net/tun")?;
-    // `struct ifreq`: a name of 16 bytes, then flags, and room for more.
+    // `struct ifreq`: a name of 16 bytes, then flags, then padding.
     let mut request = [0_u8; 40];
     request[..name.len()].copy_from_slice(name.as_bytes());
     request[16..18].copy_from_slice(&TUN_WITHOUT_HEADER.to_ne_bytes());

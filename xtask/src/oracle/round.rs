@@ -1,4 +1,4 @@
-//! A round: lives in several network namespaces at once, beside one tcptrace and the witnesses.
+//! A round: lives in several network namespaces at once, with one tcptrace and the witnesses.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
@@ -31,70 +31,71 @@ use crate::stress::load::Load;
 
 /// Lives in one network namespace.
 pub(super) const GROUP: usize = 500;
-/// How long the last life may go on by itself when its actors are gone: an orphan's time, and some.
+/// How long the last life may take after its actors have ended: an orphan's time, and a margin.
 const SETTLE: Duration = Duration::from_secs(7);
 /// Long enough for every TIME_WAIT to expire.
 const TIME_WAIT: Duration = Duration::from_secs(63);
-/// How long network namespaces may take to go: the kernel has them go one after the other, those of others among them.
+/// How long network namespaces may take to be destroyed: the kernel destroys them one by one, other programs' among
+/// them.
 const CLEANUP: Duration = Duration::from_secs(120);
-/// Rows that the kernel's hiding may have cost are waited for so long.
+/// How long to wait for rows that may be missing because the kernel hid events.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Readings of clocks are as near as this, in ns.
+/// Accuracy of clock readings, in ns.
 const CLOCKS: u64 = 20_000;
 
-/// What a round needs.
+/// The parameters of a round.
 pub(super) struct Ground<'a> {
     pub(super) tcptrace: &'a Path,
-    /// Of this round alone.
+    /// A folder for this round alone.
     pub(super) folder: &'a Path,
-    /// What is known of lives that fail is appended to it.
+    /// File to which everything known about failed lives is appended.
     pub(super) evidence: &'a Path,
-    /// How long beginning all lives takes.
+    /// Time in which all lives begin.
     pub(super) spread: Duration,
     /// Whether the first network namespace stays until every TIME_WAIT has expired.
     pub(super) expire: bool,
 }
 
-/// What a round came to.
+/// The result of a round.
 pub(super) struct Outcome {
-    /// Of each life.
+    /// By life.
     pub(super) compared: Vec<Compared>,
-    /// Complaints about all of it.
+    /// Complaints about the whole round.
     pub(super) complaints: Vec<String>,
     /// Packets that the witness missed.
     pub(super) unseen: u32,
     pub(super) packets: usize,
-    /// Sockets in snapshots that were compared.
+    /// Number of sockets that were compared in snapshots.
     pub(super) looked_at: u64,
-    /// Rows that are beside no life, by reason.
+    /// Rows that could not be compared, by reason.
     pub(super) left_out: BTreeMap<&'static str, u64>,
 }
 
-/// A network namespace, and who watches it.
+/// A network namespace with its witnesses.
 struct Namespace {
     netns: u64,
     path: PathBuf,
     watchers: Option<(Capture, Listener)>,
 }
 
-/// Some lives in two network namespaces.
+/// A group of lives in two network namespaces.
 struct Group<'a> {
     lives: &'a [Life],
     load: Load,
     log: PathBuf,
-    /// Those of servers and of clients.
+    /// The namespaces of servers and of clients.
     namespaces: [Namespace; 2],
     relay: Option<Relay>,
     destroyed: Destroyed,
     packets: Vec<super::packets::Packet>,
     unseen: u32,
     gone: truth::Range,
-    /// What the kernel counted: connections that were begun, and those that were accepted.
+    /// The kernel's counts of connections opened and accepted.
     opens: [u64; 2],
 }
 
-/// Makes the lives, and compares.
+/// Makes the lives, and compares the rows.
 pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
     if ground.folder.exists() {
         fs::remove_dir_all(ground.folder).context("cannot remove the folder of an earlier run")?;
@@ -113,11 +114,11 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
     }
     let first = usize::from(ground.expire);
     let rows = ground.folder.join("rows");
-    // Those whose network namespaces stay, and have a process in them all the time.
+    // Groups whose network namespaces stay, with a process in them all the time.
     let staying = &groups[..groups.len() - usize::from(groups.len() > 1)];
     let namespaces = staying.iter().map(|group| &group.namespaces[0]).map(|it| (it.path.clone(), it.netns)).collect();
     let looker = Looker::start(ground.tcptrace, namespaces);
-    // The last one goes while orphans live.
+    // The last group's namespaces are destroyed while orphans live.
     if let [_, .., last] = &mut groups[..] {
         last.load.wait()?;
         last.settle()?;
@@ -140,7 +141,7 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
     let ended = tcptrace.end(Signal::SIGINT)?;
     let hidden = hidden.map(|hidden| hidden.sockets()).unwrap_or_default();
     let mut complaints = Vec::new();
-    // A loss that is said shows in rows that are incomplete.
+    // A reported loss shows as incomplete rows.
     let is_loss = ended.status == 3 && ended.figures().is_ok_and(|figures| figures.lost > 0);
     if ended.status != 0 && !is_loss {
         complaints.push(format!("tcptrace ended with {}: {}", ended.status, words::tail(&ended.said)));
@@ -164,7 +165,7 @@ pub(super) fn run(ground: &Ground, lives: &[Life]) -> Result<Outcome> {
         compared.extend(group.compare(&live, &looks, &hidden, &mut evidence)?);
     }
     if let Some(row) = strange.first() {
-        complaints.push(format!("{} rows are of nothing that was made, such as {}", strange.len(), row.value));
+        complaints.push(format!("{} rows belong to no life, such as {}", strange.len(), row.value));
     }
     excuse(&mut compared, ended.figures().map_or(0, |figures| figures.lost));
     complaints.extend(groups.iter().filter_map(Group::counters));
@@ -191,7 +192,7 @@ fn start(ground: &Ground, groups: &[Group]) -> Result<Process> {
     Process::ready(&mut command, &ground.folder.join("said"))
 }
 
-/// A connection whose end is among the events that tcptrace says were lost has no row.
+/// A connection has no row if its end is among the events that tcptrace reports as lost.
 fn excuse(compared: &mut [Compared], mut lost: u64) {
     let is_missing = |finding: &&mut Finding| finding.kind == Kind::Wrong && finding.what.ends_with(" missing");
     for finding in compared.iter_mut().flat_map(|life| &mut life.findings).filter(is_missing) {
@@ -204,7 +205,7 @@ fn excuse(compared: &mut [Compared], mut lost: u64) {
     }
 }
 
-/// The rows of the trace that was recorded at the same time have to be the same.
+/// Checks that the trace recorded at the same time replays to the same rows.
 fn replay(ground: &Ground, live: &str) -> Result<Option<String>> {
     let output = Command::new(ground.tcptrace)
         .args(["replay", "--rows", "connections", "--format", "json"])
@@ -238,7 +239,7 @@ fn replay(ground: &Ground, live: &str) -> Result<Option<String>> {
     )))
 }
 
-/// Waits until there are as many rows as there will be, or nothing comes for long and hidden events explain what is missing.
+/// Waits until all expected rows are there, or until no more come and hidden events explain the missing ones.
 fn wait_for_rows(groups: &[Group], rows: &Path, hidden: Option<&Hidden>) -> Result<()> {
     let expected: usize = groups.iter().map(Group::rows_at_least).sum();
     let of_life = format!(":{PORT}\"");
@@ -247,7 +248,7 @@ fn wait_for_rows(groups: &[Group], rows: &Path, hidden: Option<&Hidden>) -> Resu
     let mut changed = Instant::now();
     while begun.elapsed() < CLEANUP {
         let text = fs::read(rows).context("cannot read the rows")?;
-        // Those of others have other ports.
+        // Other programs use other ports.
         let count = String::from_utf8_lossy(&text).lines().filter(|line| line.contains(&of_life)).count();
         if count != before {
             (before, changed) = (count, Instant::now());
@@ -263,17 +264,17 @@ fn wait_for_rows(groups: &[Group], rows: &Path, hidden: Option<&Hidden>) -> Resu
     Ok(())
 }
 
-/// What there is to know of a life: what the actors did, what was said between them, and what has to come of it.
+/// Everything known about a life: the actors' calls, the packets, and the expected outcome.
 struct Witnessed {
     calls: Vec<Call>,
     conversations: Vec<Conversation>,
     expected: Vec<Expected>,
 }
 
-/// What a row is compared with.
+/// The truth that a row is compared with.
 enum Beside {
     Life(usize),
-    /// There is a reason why the witnesses know nothing of it.
+    /// The witnesses cannot know anything, for this reason.
     Nothing(&'static str),
     Unknown,
 }
@@ -308,7 +309,7 @@ impl<'a> Group<'a> {
         })
     }
 
-    /// Lets witnesses, and the relay, into the network namespaces.
+    /// Starts witnesses, and the relay, in the network namespaces.
     fn watch(&mut self) -> Result<()> {
         let [servers, clients] = self.namespaces.each_ref().map(|namespace| namespace.path.clone());
         let orders = self.load.said["orders"].as_u64().context("the load has no pipe for orders")?;
@@ -321,7 +322,7 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// All lives are over, but for what goes on by itself; the second time, nothing.
+    /// Waits until all lives are over, except what the kernel does later. Does nothing the second time.
     fn settle(&mut self) -> Result<()> {
         let Some(relay) = self.relay.take() else { return Ok(()) };
         for namespace in &mut self.namespaces {
@@ -332,12 +333,13 @@ impl<'a> Group<'a> {
             self.opens.iter_mut().zip(seen.opens).for_each(|(opens, more)| *opens += more);
             self.destroyed.extend(listener.stop()?);
         }
-        // What leaves one namespace comes to the other later, even if their clocks are read at different times.
+        // A segment that leaves one namespace arrives later in the other, even if their clocks are read at different
+        // times.
         self.packets.sort_by_key(|packet| packet.at + if packet.is_outgoing { 0 } else { CLOCKS });
         relay.stop()
     }
 
-    /// Has the network namespaces go; the second time, nothing.
+    /// Ends the network namespaces. Does nothing the second time.
     fn end(&mut self) -> Result<()> {
         if self.gone != (0, 0) {
             return Ok(());
@@ -348,7 +350,7 @@ impl<'a> Group<'a> {
         Ok(())
     }
 
-    /// One of the client's, and one of the server's.
+    /// A witness of the client's side and one of the server's side.
     fn rows_at_least(&self) -> usize {
         usize::try_from(self.opens[0] + self.opens[1]).unwrap_or(0)
     }
@@ -357,7 +359,7 @@ impl<'a> Group<'a> {
         self.namespaces.iter().any(|namespace| namespace.netns == netns)
     }
 
-    /// Those of its network namespaces.
+    /// The rows of its network namespaces.
     fn rows<'rows>(&self, rows: &'rows HashMap<u64, Vec<Row>>) -> impl Iterator<Item = &'rows Row> {
         let of = self.namespaces.each_ref().map(|namespace| rows.get(&namespace.netns));
         of.into_iter().flatten().flatten()
@@ -366,12 +368,12 @@ impl<'a> Group<'a> {
     fn beside(&self, row: &Row) -> Beside {
         let life = row.life().filter(|life| *life < self.lives.len());
         match life {
-            // Another network namespace may have its number.
+            // Another network namespace may reuse its number.
             Some(_) if row.begun > self.gone.0 => {
-                Beside::Nothing("of a life, begun after its network namespace was told to go")
+                Beside::Nothing("a connection of a life, begun after its network namespace was ended")
             }
             None if row.begun > self.gone.0 => {
-                Beside::Nothing("of no life, begun after its network namespace was told to go")
+                Beside::Nothing("a connection of no life, begun after its network namespace was ended")
             }
             Some(life) => Beside::Life(life),
             None => Beside::Unknown,
@@ -429,7 +431,7 @@ impl<'a> Group<'a> {
         Ok(all)
     }
 
-    /// What the witnesses say has to be what the kernel counted.
+    /// Checks that the witnesses agree with the kernel's counters.
     fn counters(&self) -> Option<String> {
         let witnessed = self.witnessed().ok()?;
         let ends = || witnessed.iter().flat_map(|life| &life.expected);

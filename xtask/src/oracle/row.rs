@@ -1,4 +1,4 @@
-//! Rows of tcptrace, as far as they are compared.
+//! Rows of tcptrace, with the fields that are compared.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,7 +18,7 @@ pub(super) struct Row {
     pub(super) value: Value,
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
-    /// When it began, in ns of `CLOCK_BOOTTIME`.
+    /// Its beginning, in ns of `CLOCK_BOOTTIME`.
     pub(super) begun: u64,
 }
 
@@ -39,12 +39,12 @@ impl Row {
         Ok(Some(Self { netns, local, remote, begun, value }))
     }
 
-    /// Which life it is of.
+    /// The number of its life.
     pub(super) fn life(&self) -> Option<usize> {
         [self.local, self.remote].into_iter().find_map(life)
     }
 
-    /// Its states, how long each lasted, and whether that is a lower bound.
+    /// Its states, each with its duration and whether that is a lower bound.
     pub(super) fn states(&self) -> impl Iterator<Item = (&str, u64, bool)> {
         states(&self.value)
     }
@@ -56,7 +56,7 @@ fn parse(text: &str) -> Option<SocketAddr> {
     format!("{ip}{}", &rest[rest.find(']')?..]).parse().ok()
 }
 
-/// The life that has its server at this address.
+/// The life whose server has this address.
 pub(super) fn life(server: SocketAddr) -> Option<usize> {
     if server.port() != PORT {
         return None;
@@ -71,7 +71,7 @@ fn states(value: &Value) -> impl Iterator<Item = (&str, u64, bool)> {
     })
 }
 
-/// All rows of a file, by network namespace, and the lines as they are.
+/// All rows of a file by network namespace, and the lines themselves.
 pub(super) fn read(file: &Path) -> Result<HashMap<u64, Vec<Row>>> {
     let opened = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
     let mut rows: HashMap<u64, Vec<Row>> = HashMap::new();
@@ -87,7 +87,7 @@ pub(super) fn read(file: &Path) -> Result<HashMap<u64, Vec<Row>>> {
 mod tests {
     use super::*;
 
-    /// Rows of others may be among them, where a network namespace has the number of one that is gone.
+    /// Other programs' rows may be among them, if a network namespace reuses the number of a destroyed one.
     #[test]
     fn an_address_may_have_an_interface() {
         for (text, expected) in [

@@ -1,4 +1,4 @@
-//! Rules of nftables for segments: which kinds of them are dropped, or rejected, on their way to which end.
+//! nftables rules for segments: the kinds that are dropped or rejected, by direction.
 
 use super::actor::PORT;
 use super::script::Who;
@@ -6,7 +6,7 @@ use super::script::Who;
 /// Kinds of segments, as bits: those with FIN, with SYN, with RST, and all others.
 pub(super) const KINDS: [u32; 4] = [1, 2, 4, 8];
 
-/// What becomes of a segment.
+/// The verdict on a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Drop,
@@ -17,7 +17,7 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
-    /// In the order in which the rules stand.
+    /// In the order of the rules.
     pub(super) const ALL: [Self; 3] = [Self::Drop, Self::Reject, Self::Unreach];
 
     /// The action that sets such a rule.
@@ -38,13 +38,14 @@ impl Verdict {
     }
 }
 
-/// Name of the set of servers' addresses for such a rule.
+/// Name of the set with the servers' addresses for such a rule.
 pub(super) fn set(end: Who, kind: u32, verdict: Verdict, is_v6: bool) -> String {
     let family = if is_v6 { "_6" } else { "" };
     format!("{}{kind}{}{family}", end.letter(), verdict.name())
 }
 
-/// For either end, each kind of segments, and each verdict a set: servers' addresses, to or from which such segments go.
+/// A set of servers' addresses for each end, kind of segments and verdict: the rule matches segments to or from these
+/// servers.
 pub(super) fn table() -> String {
     let mut sets = String::new();
     let mut chain = String::new();

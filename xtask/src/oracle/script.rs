@@ -1,7 +1,8 @@
-//! Scripts of lives: what the two ends of a connection do, as one line that can be printed and run again.
+//! Scripts of lives: the actions of both ends of a connection, as one line that can be printed and run again.
 //!
-//! `v4 c.connect s.accept c.send=100 s.close@20 c.close&`: the client connects, the server accepts, …; `@20` waits so many
-//! ms before, and nobody waits for a step with `&`. `v4 veth …` and `v4 relay …` are lives between two network namespaces.
+//! `v4 c.connect s.accept c.send=100 s.close@20 c.close&`: the client connects, the server accepts, …; `@20` waits 20
+//! ms before the step, and with `&` later steps do not wait for it. `v4 veth …` and `v4 relay …` are lives between two
+//! network namespaces.
 
 mod random;
 
@@ -26,14 +27,14 @@ pub(super) enum Family {
     Mapped,
 }
 
-/// What is between the two ends.
+/// The link between the two ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Both are in one network namespace.
+    /// Both ends are in one network namespace.
     Loopback,
-    /// Each is in a network namespace of its own, and a veth pair joins them.
+    /// Each end is in a network namespace of its own; a veth pair joins them.
     Veth,
-    /// So is each here, and a relay may hold segments.
+    /// The same with a relay in place of the pair, which may hold segments.
     Relay,
 }
 
@@ -77,22 +78,22 @@ impl Who {
 pub(super) struct Step {
     pub(super) who: Who,
     pub(super) action: Action,
-    /// How long the actor waits before.
+    /// Delay before it, in ms.
     pub(super) wait_ms: u32,
     /// Whether later steps of the peer wait for it.
     pub(super) awaited: bool,
 }
 
-/// What an actor does.
+/// An action of an actor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Action {
     /// Makes a socket, and connects.
     Connect,
-    /// Makes a socket, binds it to the local address of the one before, and connects.
+    /// Makes a socket, binds it to the previous local address, and connects.
     Reconnect,
     Accept,
     Send(u32),
-    /// Receives so many bytes, fewer if they do not come.
+    /// Receives up to this many bytes.
     Receive(u32),
     /// Receives until the peer's FIN.
     ReceiveEnd,
@@ -101,17 +102,17 @@ pub(super) enum Action {
     ShutBoth,
     Close,
     Linger(u32),
-    /// `TCP_LINGER2`, in seconds; 0 is -1: none.
+    /// `TCP_LINGER2`, in seconds; 0 stands for -1 (no wait).
     Linger2(u32),
     /// `TCP_USER_TIMEOUT`, in ms.
     UserTimeout(u32),
-    /// Keepalive with one probe, after a second.
+    /// Keepalive after a second, with one probe.
     Keepalive,
-    /// Duplicates the descriptor, so that the next close is none.
+    /// Duplicates the descriptor, so that the next close does not close the socket.
     Duplicate,
-    /// A child goes on, and its parent exits.
+    /// Forks: the child goes on, and the parent exits.
     Fork,
-    /// Another process gets the descriptor through a Unix socket and goes on.
+    /// Passes the descriptor through a Unix socket to another process, which goes on.
     Pass,
     /// `connect(AF_UNSPEC)`.
     Disconnect,
@@ -119,26 +120,26 @@ pub(super) enum Action {
     Unlisten,
     Exit,
     Kill,
-    /// Has `ss -K` destroy its socket, or what is left of it.
+    /// Destroys its socket, or its mini-socket, with `ss -K`.
     Destroy,
-    /// Makes a socket, and connects with a SYN that brings data.
+    /// Makes a socket, and connects with data in the SYN.
     FastOpen(u32),
-    /// Drops segments that come to it: 1 with FIN, 2 with SYN, 4 with RST, 8 all others, or several of them.
+    /// Drops incoming segments, as a sum of kinds: 1 with FIN, 2 with SYN, 4 with RST, 8 all others.
     Drop(u32),
-    /// Has them answered with a reset instead.
+    /// Answers them with a reset instead.
     Reject(u32),
-    /// Has them answered with an ICMP error (port unreachable) instead.
+    /// Answers them with an ICMP error (port unreachable) instead.
     Unreach(u32),
-    /// No such rule holds any more.
+    /// Removes all such rules.
     Undrop,
-    /// Has the relay hold them for so long.
+    /// Makes the relay hold them for this time.
     Hold {
         kinds: u32,
         ms: u32,
     },
-    /// Another process listens on the same address, too (`SO_REUSEPORT`), and takes one connection.
+    /// A second process listens at the same address (`SO_REUSEPORT`), and accepts one connection.
     Share,
-    /// Goes on as another program, with the descriptors that it had.
+    /// Goes on as another program with the same descriptors.
     Exec,
 }
 
@@ -300,7 +301,7 @@ impl FromStr for Life {
 }
 
 impl Life {
-    /// The same life with less in it, most promising first.
+    /// Shorter variants of the life, the most promising first.
     pub(super) fn simpler(&self) -> Vec<Self> {
         let mut all = Vec::new();
         let count = self.steps.len();

@@ -1,6 +1,6 @@
-//! Two more witnesses, while lives are going on. `ss` lists the sockets of a network namespace, before a `tcptrace snapshot`
-//! and after: what both lists say has to be in the snapshot. And every list says which socket was in which state just then,
-//! which its row has to say, too.
+//! Two more witnesses, during the lives. `ss` lists the sockets of a network namespace before and after a `tcptrace
+//! snapshot`: a fact in both lists must be in the snapshot. Each list also shows the state of each socket at that time,
+//! with which its row must agree.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,56 +24,56 @@ use super::truth::Range;
 use crate::command;
 
 const MS: u64 = 1_000_000;
-/// Timers go by a clock of 100 Hz at the slowest, and are read at some moment of one step.
+/// Timers run on a clock of at least 100 Hz, and are read at any moment of a tick.
 const STEP: u64 = 20 * MS;
-/// Of the machine's time, looking takes no more than a part of so many.
+/// Polling takes at most one part in this many of the machine's time.
 const SHARE: u32 = 3;
 
-/// Namespaces that are looked at, one after the other.
+/// Namespaces to poll, one after the other.
 pub(super) struct Looker {
     is_over: Arc<AtomicBool>,
     thread: JoinHandle<Result<Looks>>,
 }
 
-/// What was seen.
+/// The results.
 #[derive(Default)]
 pub(super) struct Looks {
-    /// How snapshots compare, by network namespace and life.
+    /// Comparisons of snapshots, by network namespace and life.
     compared: HashMap<(u64, usize), Compared>,
-    /// By network namespace and cookie.
+    /// Polled states, by network namespace and cookie.
     polled: HashMap<(u64, u64), Vec<Polled>>,
-    /// Sockets that both lists had, and that were compared.
+    /// Number of sockets in both lists that were compared.
     pub(super) sockets: u64,
 }
 
-/// A socket was in this state at some moment of that time.
+/// The socket was in this state at some moment of this time.
 #[derive(Clone, Debug)]
 struct Polled {
     state: &'static str,
     during: Range,
 }
 
-/// A socket, as `ss` has it.
+/// A socket in the words of `ss`.
 #[derive(Clone, Debug, PartialEq)]
 struct Seen {
     line: String,
     state: &'static str,
     queues: [u64; 2],
     local: SocketAddr,
-    /// A listener has none.
+    /// `None` for a listener.
     remote: Option<SocketAddr>,
     inode: u64,
     cookie: u64,
-    /// Which timer, in how many ns it is due, and how often it was in vain.
+    /// Its timer, the time left in ns, and the number of retries.
     timer: Option<(String, Range, u64)>,
-    /// Processes that have it, each once, by their numbers.
+    /// Process ids of its holders, without duplicates.
     pids: Vec<u64>,
-    /// What it has sent and received so far.
+    /// Bytes sent and received so far.
     progress: Vec<String>,
 }
 
 impl Looker {
-    /// Looks at these until it is told to stop: a path of each, and its inode number.
+    /// Polls these namespaces until it is stopped; each has a path and an inode number.
     pub(super) fn start(tcptrace: &Path, namespaces: Vec<(PathBuf, u64)>) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let (over, tcptrace) = (Arc::clone(&is_over), tcptrace.to_owned());
@@ -81,10 +81,10 @@ impl Looker {
         Self { is_over, thread }
     }
 
-    /// Ends. Nothing holds a network namespace any more.
+    /// Stops. It holds the network namespaces no longer.
     pub(super) fn stop(self) -> Result<Looks> {
         self.is_over.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("who looks at sockets panicked"))?
+        self.thread.join().map_err(|_| anyhow!("the thread that polls sockets panicked"))?
     }
 }
 
@@ -106,19 +106,19 @@ fn look(tcptrace: &PathBuf, namespaces: &[(PathBuf, u64)], is_over: &AtomicBool)
     Ok(looks)
 }
 
-/// The sockets of a network namespace, and when they were listed.
+/// The sockets of a network namespace, and the time of the list.
 fn list(path: &Path) -> Result<(Range, HashMap<u64, Seen>)> {
     let path = path.to_owned();
     let list = move || {
         let namespace = File::open(path).context("cannot find the network namespace")?;
-        // The thread that does this ends.
+        // Only this thread, which ends, enters the namespace.
         setns(namespace, CloneFlags::CLONE_NEWNET).context("cannot enter the network namespace")?;
         let from = now();
         let listed = command::output(Command::new("ss").args(["-OHtanpei"]))?;
         Ok(((from, now()), listed))
     };
     let listed: Result<(Range, String)> =
-        thread::spawn(list).join().map_err(|_| anyhow!("who lists sockets panicked"))?;
+        thread::spawn(list).join().map_err(|_| anyhow!("the thread that lists sockets panicked"))?;
     let (during, listed) = listed?;
     Ok((during, listed.lines().filter_map(Seen::parse).map(|seen| (seen.cookie, seen)).collect()))
 }
@@ -158,7 +158,7 @@ impl Looks {
         Ok(())
     }
 
-    /// Adds how the snapshots of a network namespace show a life.
+    /// Adds the comparison of snapshots with a life.
     pub(super) fn add_of_life(&self, compared: &mut Compared, netns: u64, life: usize) {
         if let Some(of_snapshots) = self.compared.get(&(netns, life)) {
             compared.values += of_snapshots.values;
@@ -166,7 +166,7 @@ impl Looks {
         }
     }
 
-    /// Adds whether rows have the states that were polled.
+    /// Adds the comparison of rows with polled states.
     pub(super) fn add_of_rows(&self, compared: &mut Compared, rows: &[Row]) {
         for row in rows.iter().filter(|row| row.value["complete"] != false) {
             let cookie = row.value["conn"].as_str().and_then(|conn| u64::from_str_radix(conn, 16).ok());
@@ -179,9 +179,9 @@ impl Looks {
     }
 }
 
-/// Whether a row says that its connection was in that state at some moment of that time.
+/// Whether the row's connection was in that state at some moment of that time.
 fn is_in(row: &Row, state: &str, during: Range) -> bool {
-    // A request has this state, and there is no connection yet.
+    // A request is listed in this state before the connection exists.
     if state == "SYN_RECV" {
         return true;
     }
@@ -220,7 +220,7 @@ impl Seen {
         })
     }
 
-    /// Whether it was the same all the time between two lists: no state comes back.
+    /// Whether it was unchanged between the two lists; no state comes back.
     fn is_still(&self, later: &Self) -> bool {
         let kind = |seen: &Self| seen.timer.as_ref().map(|(kind, ..)| kind == "timewait");
         (self.state, self.inode, self.local, self.remote) == (later.state, later.inode, later.local, later.remote)
@@ -231,7 +231,7 @@ impl Seen {
         self.timer.as_ref().is_some_and(|(kind, ..)| kind == "timewait")
     }
 
-    /// What has it: nobody accepts what was closed here, and nobody closes what was not accepted.
+    /// Its holders: a socket closed here is not accepted again, and one that was not accepted cannot be closed.
     fn kept(&self) -> &'static str {
         match self.state {
             _ if self.is_mini() => "mini",
@@ -241,7 +241,7 @@ impl Seen {
         }
     }
 
-    /// Compares the row of a snapshot with the two lists.
+    /// Compares a row of the snapshot with both lists.
     fn compare(&self, was: &Self, during: [Range; 2], row: &Value, compared: &mut Compared) {
         let mut same = |name: &str, expected: Value| {
             let is_so = row[name] == expected;
@@ -256,7 +256,7 @@ impl Seen {
         }
         same("kept", self.kept().into());
         same("inode", Some(self.inode).filter(|inode| *inode != 0).into());
-        // A listener counts nothing, and its queue fills and empties.
+        // A listener has no byte counts, and its queue changes.
         let is_quiet = self.remote.is_some() && (self.queues, &self.progress) == (was.queues, &was.progress);
         if is_quiet {
             same("recv_queue", self.queues[0].into());
@@ -270,8 +270,8 @@ impl Seen {
         if self.pids == was.pids && (!self.pids.is_empty() || self.inode == 0 || row["pid"].is_null()) {
             same("pid", self.pids.first().copied().into());
         } else if self.pids == was.pids {
-            // `ss` goes through processes one by one, and misses what goes from one to another meanwhile.
-            compared.abstain("snapshot: pid of a socket that `ss` finds nobody to hold", self.line.clone());
+            // `ss` reads processes one by one, and misses a descriptor that is passed on meanwhile.
+            compared.abstain("snapshot: pid of a socket for which `ss` finds no holder", self.line.clone());
         }
         let due = [was, self].map(|seen| seen.timer.as_ref().map(|(_, left, _)| *left));
         if let ([Some(first), Some(second)], true) = (due, self.is_mini()) {
@@ -279,7 +279,7 @@ impl Seen {
             let ends = [at(during[0], first), at(during[1], second)];
             let left = if self.state == "TIME_WAIT" { "time_wait_left_ns" } else { "timer_left_ns" };
             let said = row["boot_ns"].as_u64().zip(row[left].as_u64()).map_or(0, |(at, left)| at + left);
-            // Between the lists, a segment may have given it more time.
+            // A segment between the lists may have restarted the timer.
             let is_so = ends.iter().any(|(least, most)| (least.saturating_sub(STEP)..=most + STEP).contains(&said));
             compared.value(is_so, &format!("snapshot: {left}"), || {
                 format!("expected an end in {ends:?}, got {said}: {row}, of {}", self.line)
@@ -305,14 +305,15 @@ fn name(state: &str) -> Option<&'static str> {
     })
 }
 
-/// `(on,200ms,0)`: which, when it is due, and how often it was in vain.
+/// Parses `(on,200ms,0)`: the timer, the time left, and the number of retries.
 fn timer(text: &str) -> Option<(String, Range, u64)> {
     let mut parts = text.strip_prefix('(')?.strip_suffix(')')?.split(',');
     let (kind, due, retries) = (parts.next()?, parts.next()?, parts.next()?);
     Some((kind.to_owned(), left(due)?, retries.parse().ok()?))
 }
 
-/// How long, in ns: `1min2sec`, `59sec`, `1.234ms` for 1234 ms, `200ms`. What is left out was cut off.
+/// Parses a time into a range of ns: `1min2sec`, `59sec`, `1.234ms` (which is 1234 ms), `200ms`. `ss` cuts smaller units
+/// off.
 fn left(text: &str) -> Option<Range> {
     let (minutes, rest) = text.split_once("min").unwrap_or(("0", text));
     let (seconds, ms) = match (rest.strip_suffix("ms"), rest.strip_suffix("sec")) {
@@ -356,7 +357,7 @@ mod tests {
         ]
     }
 
-    /// What differs when a snapshot shows these rows.
+    /// The differences that a snapshot with these rows shows.
     fn found(before: &[&str], rows: &[Value], after: &[&str]) -> Vec<String> {
         let list = |at: u64, lines: &[&str]| {
             let seen = lines.iter().map(|line| Seen::parse(line).expect("a socket"));
@@ -398,7 +399,7 @@ mod tests {
         assert_eq!(found(&[HELD], &rows, &[&read]), [""; 0]);
         assert_eq!(found(&[HELD], &[], &[&closed]), [""; 0]);
         assert_eq!(found(&[HELD], &[], &[]), [""; 0]);
-        // It is given more time: an end after either list is right.
+        // The timer was restarted: an end by either list is correct.
         assert_eq!(found(&[&MINI.replace("59", "20")], &rows, &[MINI]), [""; 0]);
         rows[1]["time_wait_left_ns"] = json!(60_030 * MS);
         assert_eq!(found(&[MINI], &rows, &[MINI]), [""; 0]);
@@ -409,12 +410,12 @@ mod tests {
         let nobody = HELD.replace(r#"users:(("x",pid=9,fd=5),("x",pid=7,fd=5)) "#, "");
         let mut rows = rows();
         let found = |rows: &[Value]| found(&[&nobody], rows, &[&nobody]);
-        assert_eq!(found(&rows), ["snapshot: pid of a socket that `ss` finds nobody to hold"]);
+        assert_eq!(found(&rows), ["snapshot: pid of a socket for which `ss` finds no holder"]);
         rows[0]["pid"] = Value::Null;
         assert_eq!(found(&rows), [""; 0]);
     }
 
-    /// It was ESTABLISHED somewhere from 980 to 990 ms, and from 1010 to 1020.
+    /// The socket was ESTABLISHED at some moment from 980 to 990 ms, and from 1010 to 1020 ms.
     #[test]
     fn a_state_that_was_polled_is_in_the_row() {
         let list = |at: u64| {
@@ -439,7 +440,7 @@ mod tests {
         assert_eq!(found(970, closes_after(30)), 1);
         assert_eq!(found(1_030, closes_after(60)), 2);
         assert_eq!(found(970, json!([stay("CLOSE_WAIT", 500, false)])), 2);
-        // When it was is not known.
+        // The time of its states is unknown.
         assert_eq!(found(1_030, json!([stay("ESTABLISHED", 9, true)])), 0);
     }
 

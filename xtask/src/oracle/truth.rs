@@ -1,7 +1,7 @@
-//! What the witnesses say of each end of a connection: its states and when they began, how it ended, and whose it was.
+//! The witnesses' knowledge of each end of a connection: its states and when they began, how it ended, and its owner.
 //!
-//! This is another reading of RFC 9293 and of the kernel than tcptrace's: from segments and system calls alone. Every time
-//! is a range, every word one of several; where the witnesses cannot tell, they say why.
+//! This is a second implementation of RFC 9293 and of the kernel's behaviour, from segments and system calls alone.
+//! Every time is a range, and every word one of several alternatives. Where the witnesses do not know, they say why.
 
 mod amounts;
 mod happened;
@@ -19,12 +19,12 @@ use super::log::Call;
 use super::packets::{FIN, RST, SYN};
 use super::script::Who;
 
-/// In ns of `CLOCK_BOOTTIME`: not earlier, and not later.
+/// Earliest and latest time, in ns of `CLOCK_BOOTTIME`.
 pub(super) type Range = (u64, u64);
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
-/// What the kernel makes of a segment is made so soon after it came.
+/// The kernel has processed a segment this long after its arrival.
 const SOON: u64 = 2 * MS;
 
 /// One end of a connection.
@@ -39,22 +39,22 @@ pub(super) struct Expected {
     pub(super) closer: Vec<&'static str>,
     pub(super) end: Vec<&'static str>,
     pub(super) time_wait_end: Vec<Option<&'static str>>,
-    /// Whose it is; nobody's, if nobody accepted it.
+    /// Its owner; none if it was never accepted.
     pub(super) owner: Vec<u32>,
     pub(super) is_owned: bool,
-    /// Who may have closed it, and whether somebody has for certain.
+    /// Processes that may have closed it, and whether one of them certainly did.
     pub(super) closers: Vec<u32>,
     pub(super) is_closed: bool,
     pub(super) sent: Range,
     pub(super) received: Range,
     pub(super) is_retransmitted: bool,
-    /// What its socket had counted when the kernel freed it.
+    /// The counts of its socket when the kernel freed it.
     pub(super) counted: Option<Counted>,
-    /// Why the witnesses cannot tell.
+    /// Why the witnesses do not know.
     pub(super) unsure: Option<&'static str>,
 }
 
-/// A state, when it began and when it was over.
+/// A state, with the times of its beginning and its end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Stay {
     pub(super) state: &'static str,
@@ -62,7 +62,7 @@ pub(super) struct Stay {
     pub(super) end: Range,
 }
 
-/// What happened to an end.
+/// Something that happened to an end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum What {
     Established,
@@ -71,32 +71,32 @@ enum What {
     PeerFin,
     OwnReset,
     PeerReset,
-    /// Nobody holds its socket any more.
+    /// The last descriptor of its socket was closed.
     Orphaned,
     /// The first call that ends a connect.
     LetGo,
     /// An administrator destroyed it.
     Killed,
-    /// A call heard that it had timed out.
+    /// A call returned that it had timed out.
     TimedOut,
-    /// `connect(AF_UNSPEC)`, wherever that sends no reset.
+    /// `connect(AF_UNSPEC)` in a state in which it sends no reset.
     Disconnected,
 }
 
-/// All that the witnesses know of one end.
+/// Everything that the witnesses know about one end.
 struct Witness<'a> {
     who: Who,
     conversation: &'a Conversation,
-    /// The next one between the same ends.
+    /// The next connection between the same ends.
     next: Option<&'a Conversation>,
-    /// Calls on this socket, or on the listener of one that nobody accepted.
+    /// Calls on this socket, or on the listener if it was never accepted.
     calls: Vec<&'a Call>,
     is_accepted: bool,
-    /// When the network namespace went.
+    /// When the network namespace was destroyed.
     gone: Range,
 }
 
-/// The ends that a life had.
+/// The ends of a life's connections.
 pub(super) fn of_life(calls: &[Call], conversations: &[Conversation], gone: Range) -> Vec<Expected> {
     let mut ends = Vec::new();
     let mut accepts: Vec<&Call> = calls.iter().filter(|call| call.name == "accept" && call.errno == 0).collect();
@@ -124,7 +124,7 @@ pub(super) fn of_life(calls: &[Call], conversations: &[Conversation], gone: Rang
     ends
 }
 
-/// The queue of each listener is in order: the first that was accepted is the first that was made.
+/// Each listener's queue is in order: the connection that was made first is accepted first.
 fn take_accept<'a>(
     accepts: &mut Vec<&'a Call>,
     conversation: &Conversation,
@@ -155,7 +155,7 @@ fn server(
     let unlistens = |call: &&Call| {
         call.who == Who::Server && matches!(call.name.as_str(), "unlisten" | "exit" | "kill") && call.errno == 0
     };
-    // Of several listeners, the one whose end resets it.
+    // With several listeners, it is the one whose close resets the connection.
     let resets = |call: &&Call| {
         let until = call.to.unwrap_or(call.from + 50 * MS) + SOON;
         conversation.of(Who::Server).any(|segment| segment.is(RST) && (call.from..=until).contains(&segment.sent))
@@ -177,11 +177,11 @@ fn server(
         end.unsure = Some("accepted in another order");
     } else if is_shared && next.is_some_and(|next| accept.and_then(|call| call.to).is_some_and(|to| to >= next.begun()))
     {
-        end.unsure = Some("nobody says which of two was accepted");
+        end.unsure = Some("unknown which of two was accepted");
     } else if accept.is_none() && calls.iter().filter(unlistens).any(|call| call.from <= born) {
         end.unsure = Some("the listener was closed just then");
     } else if accept.is_none() && is_shared && pid.is_none() {
-        end.unsure = Some("nobody says whose listener it was");
+        end.unsure = Some("a listener with an unknown owner");
     }
     end
 }
@@ -216,12 +216,12 @@ fn without_segments(call: &Call, conversations: &[Conversation]) -> Option<Expec
 }
 
 impl Witness<'_> {
-    /// Those that its socket sent.
+    /// Segments that its socket sent.
     fn mine(&self) -> impl Iterator<Item = &Segment> {
         self.conversation.of(self.who).filter(|segment| !segment.is_by_rule)
     }
 
-    /// Those that came, and when.
+    /// Segments that arrived, and when.
     fn theirs(&self) -> impl Iterator<Item = (u64, &Segment)> {
         let came = self.conversation.of(self.who.peer()).filter_map(|segment| Some((segment.received?, segment)));
         let mut came: Vec<_> = came.collect();
@@ -258,7 +258,7 @@ impl Witness<'_> {
             is_retransmitted: self.is_retransmitted(),
             counted: None,
             states: life.states,
-            unsure: life.unsure.or_else(|| opener.is_none().then_some("nobody says who opened it")),
+            unsure: life.unsure.or_else(|| opener.is_none().then_some("an unknown opener")),
         }
     }
 
@@ -268,7 +268,7 @@ impl Witness<'_> {
                 && match call.name.as_str() {
                     "shutwr" | "shutrdwr" | "disconnect" | "close" | "exit" | "kill" => true,
                     "unlisten" => !self.is_accepted,
-                    // While it connects, to shut down either way is to give up.
+                    // During a connect, a shutdown in either direction gives it up.
                     "shutrd" => !self.theirs().any(|(_, segment)| segment.is(SYN)),
                     _ => false,
                 }
@@ -276,7 +276,7 @@ impl Witness<'_> {
         let mut calls = Vec::new();
         for call in self.calls.iter().filter(closes) {
             calls.push(*call);
-            // After this, the process has the socket no more.
+            // After this, the process no longer has the socket.
             if matches!(call.name.as_str(), "close" | "exit" | "kill" | "unlisten" | "disconnect") {
                 break;
             }
@@ -284,14 +284,14 @@ impl Witness<'_> {
         calls
     }
 
-    /// The call by which nobody holds the socket any more.
+    /// The call that closed the last descriptor of the socket.
     fn last_close(&self) -> Option<&Call> {
         let calls = self.closing_calls();
         calls.into_iter().find(|call| matches!(call.name.as_str(), "close" | "exit" | "kill" | "unlisten"))
     }
 
-    /// The latest moment at which the kernel has done what a segment that came then makes it do: it waits while a call has
-    /// the socket.
+    /// The latest time at which the kernel has processed a segment that arrived at this time: it waits while a call
+    /// owns the socket lock.
     fn done_by(&self, at: u64) -> u64 {
         let has_it = |call: &&&Call| call.from <= at + SOON;
         self.calls.iter().filter(has_it).filter_map(|call| call.to).filter(|to| *to >= at).max().unwrap_or(at)
@@ -301,9 +301,9 @@ impl Witness<'_> {
         (at, self.done_by(at))
     }
 
-    /// When a closing call had its effect.
+    /// When a closing call took effect.
     fn effect(&self, call: &Call) -> Range {
-        // A process that exits closes its descriptors soon; what it sends shows when.
+        // An exiting process closes its descriptors soon; the segments that it sends show when.
         let ends = |segment: &&Segment| {
             (segment.is(FIN) || segment.is_active_reset()) && (call.from..=call.from + SECOND).contains(&segment.sent)
         };
@@ -316,7 +316,7 @@ impl Witness<'_> {
         self.mine().any(|segment| segment.is_active_reset() && segment.sent >= from && segment.sent <= to + SOON)
     }
 
-    /// The option of its socket that was set last.
+    /// The last value of this socket option.
     fn option(&self, name: &str) -> Option<u64> {
         self.calls.iter().rev().find(|call| call.name == name && call.errno == 0).map(|call| call.number)
     }

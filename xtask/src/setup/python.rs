@@ -1,4 +1,4 @@
-//! Python packages that the tests run, in an environment of their own below Cargo's target directory.
+//! A Python environment below Cargo's target directory, with the packages that the tests use.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,30 +8,31 @@ use anyhow::{Context as _, Result};
 
 use crate::{command, workspace};
 
-/// What makes the environment.
+/// The program that makes the environment.
 const PYTHON: &str = "python3";
 
-/// Where the environment is, in Cargo's target directory: the tests look there too.
+/// Its folder in Cargo's target directory, where the tests look, too.
 const FOLDER: &str = "python";
 
-/// The interpreter of the environment, which the tests are told.
+/// The interpreter of the environment; the tests get its path.
 pub(crate) fn interpreter() -> PathBuf {
     workspace::target().join(FOLDER).join("bin/python")
 }
 
-/// Whether Python has a module.
+/// Whether Python has this module.
 pub(super) fn has(module: &str) -> bool {
     let import = format!("import {module}");
     command::find(PYTHON)
         .is_some_and(|python| command::output(Command::new(python).args(["-c", import.as_str()])).is_ok())
 }
 
-/// Makes the environment, unless it is there with the packages that are asked for; whether it did. Needs no privileges.
+/// Makes the environment, unless it exists with the required packages. Returns whether it made one. Needs no
+/// privileges.
 pub(crate) fn require() -> Result<bool> {
     let wanted = workspace::root().join("tests/requirements.txt");
     let requirements = fs::read(&wanted).with_context(|| format!("cannot read {}", workspace::shown(&wanted)))?;
     let folder = workspace::target().join(FOLDER);
-    // Copied last, so it says that all of it is there.
+    // Written last, so its presence means that all packages are installed.
     let installed = folder.join("requirements.txt");
     if fs::read(&installed).is_ok_and(|installed| installed == requirements) && interpreter().exists() {
         return Ok(false);

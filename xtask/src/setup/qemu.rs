@@ -1,5 +1,5 @@
-//! QEMU where apt would have to remove a package to install it, such as newer tools of QEMU's: its packages are then
-//! unpacked below Cargo's target directory. It finds its data and modules beside its program, wherever that is.
+//! Installs QEMU even if apt would have to remove a package for it, such as newer QEMU tools: it then unpacks QEMU's
+//! packages below Cargo's target directory. QEMU finds its data and modules beside its program.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 use super::{Tool, apt_get};
 use crate::{command, workspace};
 
-/// Where a program of QEMU's is: in `PATH`, else unpacked.
+/// The path of a QEMU program: in `PATH`, otherwise the unpacked one.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let unpacked = || Some(folder(program).join("usr/bin").join(program));
-    // The target directory may outlive the libraries, when a new machine has it from a cache.
+    // A cached target directory on a new machine may have QEMU without its libraries.
     command::find(program).or_else(|| unpacked().filter(|program| runs(program)))
 }
 
@@ -25,7 +25,8 @@ fn folder(program: &str) -> PathBuf {
     workspace::target().join("qemu").join(program)
 }
 
-/// Runs `install` if that removes nothing; else unpacks the packages and installs only the libraries they need.
+/// Runs `install` if that removes no package; otherwise unpacks the packages, and installs only the libraries they
+/// need.
 pub(super) fn install(qemu: Tool, install: &mut Command) -> Result<()> {
     let removed = removed_to_install(qemu.package)?;
     if removed.is_empty() {
@@ -57,19 +58,19 @@ fn removed(simulation: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// What QEMU runs with.
+/// The packages that QEMU needs.
 #[derive(Debug, PartialEq, Eq)]
 struct Needed {
-    /// The packages to unpack: QEMU's own and the firmware that it looks for beside itself.
+    /// Packages to unpack: QEMU's own, and the firmware that it looks for beside itself.
     packages: Vec<String>,
-    /// The other dependencies, as Debian writes them.
+    /// Other dependencies, in Debian's syntax.
     libraries: String,
 }
 
 impl Needed {
     fn of(package: &str) -> Result<Self> {
         let about = command::output(Command::new("apt-cache").args(["show", "--no-all-versions", package]))?;
-        Self::parse(package, &about).with_context(|| format!("apt does not tell what {package} depends on"))
+        Self::parse(package, &about).with_context(|| format!("apt does not print the dependencies of {package}"))
     }
 
     fn parse(package: &str, about: &str) -> Option<Self> {
@@ -89,7 +90,7 @@ fn unpack(packages: &[String], into: &Path) -> Result<()> {
     }
     let downloads = partial.join("packages");
     fs::create_dir_all(&downloads).with_context(|| format!("cannot create {}", downloads.display()))?;
-    // apt's own user, who otherwise downloads, cannot write into a folder of root's.
+    // apt downloads as its own user, who cannot write into a folder of root's.
     let options = ["download", "--option", "APT::Sandbox::User=root"];
     command::run(Command::new("apt-get").current_dir(&downloads).args(options).args(packages))?;
     for file in fs::read_dir(&downloads).with_context(|| format!("cannot list {}", downloads.display()))? {

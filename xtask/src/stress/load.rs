@@ -1,4 +1,4 @@
-//! The load of a scenario: a process in a network namespace of its own, which stays until it is told to go.
+//! The load of a scenario: a process in a network namespace of its own, which stays until it is told to end.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-/// Where the first connection leads; each leads to the next address.
+/// Destination of the first connection; each later one goes to the next address.
 pub(crate) const FIRST: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 0);
 
 /// Options of the hidden subcommand.
@@ -26,54 +26,54 @@ pub(crate) struct Args {
     /// How long to make connections
     #[arg(long)]
     seconds: f64,
-    /// Or until there are so many of each thread
+    /// Instead: how many connections each thread makes
     #[arg(long, default_value_t = u32::MAX)]
     connections: u32,
-    /// Threads that do, each on a CPU of its own
+    /// Number of threads, each on a CPU of its own
     #[arg(long, default_value_t = 1)]
     threads: u32,
-    /// Have any CPU take what arrives, in the midst of whatever it does
+    /// Let any CPU process received packets, also while it runs an eBPF program
     #[arg(long)]
     spread: bool,
-    /// Change the namespace's settings all the time, and let other namespaces come and go
+    /// Change the namespace's settings all the time, and create and destroy other namespaces
     #[arg(long)]
     churn: bool,
-    /// Make so many connections a second in each thread, instead of as many as possible
+    /// Make this many connections a second in each thread, instead of as many as possible
     #[arg(long)]
     rate: Option<f64>,
-    /// Write to this file when each connection of the first thread was over: ns of `CLOCK_MONOTONIC`, as u64
+    /// Write the time when each connection of the first thread ended to this file: ns of `CLOCK_MONOTONIC`, as u64
     #[arg(long)]
     ends: Option<PathBuf>,
 }
 
-/// A load that was started.
+/// A running load.
 pub(crate) struct Load {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
     /// Inode number of its network namespace.
     pub(crate) netns: u64,
-    /// Ports that it listens on.
+    /// Its listening ports.
     pub(crate) ports: Vec<u64>,
-    /// All that it said when it was ready.
+    /// Everything that it printed when it was ready.
     pub(crate) said: Value,
 }
 
-/// What a load has made.
+/// The result of a load.
 pub(crate) struct Made {
     pub(crate) connections: u64,
     pub(crate) seconds: f64,
 }
 
 impl Load {
-    /// Starts one, which waits.
+    /// Starts a load, which waits to begin.
     pub(crate) fn start(arguments: &[String]) -> Result<Self> {
         Self::start_as("stress-load", arguments)
     }
 
-    /// Starts one that another hidden subcommand makes, and that speaks as this one does.
+    /// Starts another hidden subcommand that speaks the same protocol.
     pub(crate) fn start_as(subcommand: &str, arguments: &[String]) -> Result<Self> {
-        // This very program, even if its file has been built anew since.
+        // The running program, even if its file has been rebuilt since.
         let mut command = Command::new("/proc/self/exe");
         command.arg(subcommand).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         crate::command::dies_with_us(&mut command);
@@ -81,29 +81,29 @@ impl Load {
         let input = child.stdin.take();
         let mut output = BufReader::new(child.stdout.take().context("the load has no output")?);
         let said = line(&mut output)?;
-        let netns = said["netns"].as_u64().context("the load does not say where it is")?;
+        let netns = said["netns"].as_u64().context("the load did not print its network namespace")?;
         let ports = said["ports"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
         Ok(Self { child, input, output, netns, ports, said })
     }
 
-    /// Its process.
+    /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Lets it begin.
     pub(crate) fn begin(&mut self) -> Result<()> {
-        self.input.as_mut().context("the load is gone")?.write_all(b"go\n").context("the load does not listen")
+        self.input.as_mut().context("the load is gone")?.write_all(b"go\n").context("cannot write to the load")
     }
 
     /// Waits until it has made its connections. Its network namespace stays.
     pub(crate) fn wait(&mut self) -> Result<Made> {
         let said = line(&mut self.output)?;
-        let connections = said["connections"].as_u64().context("the load does not say what it made")?;
+        let connections = said["connections"].as_u64().context("the load did not print its number of connections")?;
         Ok(Made { connections, seconds: said["seconds"].as_f64().unwrap_or(0.0) })
     }
 
-    /// Lets it go, and its network namespace with it; the second time, nothing.
+    /// Ends it and its network namespace. Does nothing the second time.
     pub(crate) fn end(&mut self) -> Result<()> {
         let Some(input) = self.input.take() else { return Ok(()) };
         drop(input);
@@ -115,7 +115,7 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        // It has ended, unless something failed.
+        // It has ended already, unless something failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -123,7 +123,7 @@ impl Drop for Load {
 
 fn line(output: &mut impl io::BufRead) -> Result<Value> {
     let mut said = String::new();
-    output.read_line(&mut said).context("cannot hear the load")?;
+    output.read_line(&mut said).context("cannot read the load's output")?;
     serde_json::from_str(&said).with_context(|| format!("the load said `{}`", said.trim()))
 }
 
@@ -141,7 +141,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let netns = fs::metadata("/proc/thread-self/ns/net").context("cannot look at the network namespace")?.ino();
     say(&json!({ "netns": netns, "ports": ports }))?;
     let mut input = BufReader::new(io::stdin());
-    input.read_line(&mut String::new()).context("nobody says when to begin")?;
+    input.read_line(&mut String::new()).context("cannot wait for the order to begin")?;
     let begun = Instant::now();
     let is_over = AtomicBool::new(false);
     let made: Result<Vec<u32>> = thread::scope(|scope| {
@@ -160,7 +160,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     });
     let made: u64 = made?.into_iter().map(u64::from).sum();
     say(&json!({ "connections": made, "seconds": begun.elapsed().as_secs_f64() }))?;
-    input.read_to_end(&mut Vec::new()).context("nobody says when to go")?;
+    input.read_to_end(&mut Vec::new()).context("cannot wait for the order to end")?;
     Ok(())
 }
 
@@ -174,7 +174,7 @@ pub(crate) fn enter_new_namespace() -> Result<()> {
     crate::bench::generator::bring_loopback_up().context("cannot bring up loopback in the new network namespace")
 }
 
-/// Receive packet steering for loopback. Its settings show in a sysfs that was mounted in its network namespace.
+/// Turns on receive packet steering for loopback. The settings are in a sysfs mounted inside the network namespace.
 fn spread() -> Result<()> {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS)?;
@@ -185,7 +185,7 @@ fn spread() -> Result<()> {
     Ok(())
 }
 
-/// Connects to another address each time, so that no 4-tuple comes twice. The client closes first.
+/// Connects to a different address each time, so that no 4-tuple repeats. The client closes first.
 fn connect(listener: &TcpListener, cpu: u32, args: &Args) -> Result<u32> {
     let mut only = CpuSet::new();
     let cpus = thread::available_parallelism().map_or(1, usize::from);
@@ -214,7 +214,7 @@ fn connect(listener: &TcpListener, cpu: u32, args: &Args) -> Result<u32> {
     Ok(made)
 }
 
-/// In ns of `CLOCK_MONOTONIC`.
+/// Now, in ns of `CLOCK_MONOTONIC`.
 pub(crate) fn now() -> Result<u64> {
     let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?);
     Ok(u64::try_from(now.as_nanos())?)
@@ -236,7 +236,7 @@ fn churn(is_over: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-/// A network namespace that is gone when this thread is, with connections that are not over.
+/// A network namespace that ends with this thread, with open connections in it.
 fn passing_namespace() -> Result<()> {
     enter_new_namespace()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;

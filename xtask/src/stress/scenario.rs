@@ -1,4 +1,4 @@
-//! What happens while connections are made.
+//! The scenarios: what disturbs the tracer while the load makes connections.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -18,16 +18,16 @@ use super::tracer::{Said, Tracer};
 use crate::command;
 use crate::hidden::{self, Hidden};
 
-/// Transitions in the life of a connection: 5 of each socket.
+/// Transitions of a connection: 5 of each socket.
 const TRANSITIONS: u64 = 10;
-/// And both sockets are destroyed.
+/// The same, and the destruction of both sockets.
 const EVENTS_WITHOUT_BTF: u64 = TRANSITIONS + 2;
-/// How long the output may stand still before it counts as complete.
+/// Output counts as complete when it has not grown for this time.
 const QUIET: Duration = Duration::from_secs(10);
-/// Long enough for every TIME_WAIT to expire.
+/// Longer than any TIME_WAIT.
 const TIME_WAIT: Duration = Duration::from_secs(66);
 
-/// One of them.
+/// A scenario.
 pub(super) struct Scenario {
     pub(super) name: &'static str,
     load: Vec<String>,
@@ -39,27 +39,27 @@ pub(super) struct Scenario {
 #[derive(Clone, Copy, PartialEq)]
 enum Disturbance {
     None,
-    /// The tracer stands still for so long.
+    /// How long the tracer is stopped.
     Stop(Duration),
-    /// Another tool's programs run on every CPU all the time.
+    /// Whether another tool's programs run on every CPU all the time.
     Bpftrace,
 }
 
-/// How it is told that nothing was missed in silence.
+/// How to check that no loss was silent.
 #[derive(Clone, Copy, PartialEq)]
 enum Proof {
-    /// Of the load's network namespace alone, where every transition is known.
+    /// By the transitions in the load's network namespace, which are known exactly.
     Exact,
-    /// By the kernel's counters, of every network namespace.
+    /// By the kernel's counters in every network namespace.
     Counters,
-    /// By the number of events, where nobody knows of network namespaces.
+    /// By the number of events, where namespaces are unknown.
     Events,
-    /// By one row for each end of a connection, once its TIME_WAIT is over: expired, or gone with its network namespace.
+    /// By one row for each end of a connection, after its TIME_WAIT has expired or its network namespace has ended.
     Rows { expire: bool },
 }
 
 impl Scenario {
-    /// All of them, with connections being made for so long.
+    /// All scenarios, with connections for this long.
     pub(super) fn all(length: Duration) -> Vec<Self> {
         let seconds = length.as_secs_f64();
         let load = |seconds: f64, more: &[&str]| -> Vec<String> {
@@ -74,7 +74,7 @@ impl Scenario {
             disturbance,
             proof,
         };
-        // Some time before and after.
+        // Leaves some time before and after the stop.
         let stop = |name, ms: u64, tracer: &str| {
             let stopped = Duration::from_millis(ms);
             let load = load(1.0 + stopped.as_secs_f64(), &[]);
@@ -134,7 +134,7 @@ impl Scenario {
         all
     }
 
-    /// What it needs and is not there.
+    /// Why it cannot run here.
     pub(super) fn lacks(&self) -> Option<&'static str> {
         let wants_bpftrace = self.disturbance == Disturbance::Bpftrace;
         (wants_bpftrace && command::find("bpftrace").is_none()).then_some("bpftrace is not installed")
@@ -191,7 +191,7 @@ impl Scenario {
             Proof::Exact | Proof::Counters => {
                 let [transitions, lost_transitions, _, unexplained] = said.verdict.unwrap_or_default();
                 must(said.verdict.is_some(), "there was no audit".into());
-                must(unexplained <= hidden, format!("the audit misses {unexplained}"));
+                must(unexplained <= hidden, format!("the audit finds {unexplained} unexplained events"));
                 let of = |name: &str| said.counters.get(&(load.netns, name.to_owned())).copied().unwrap_or_default();
                 let [active, active_expected, active_missing] = of("ActiveOpens");
                 let [_, passive_expected, _] = of("PassiveOpens");
@@ -200,7 +200,7 @@ impl Scenario {
                     format!("the kernel counted {active_expected} and {passive_expected} connections"),
                 );
                 match self.proof {
-                    // A program that was running already may have missed transitions.
+                    // A program that was already running may have missed transitions.
                     Proof::Exact => {
                         let told = transitions + lost_transitions + said.missed;
                         let truth = made.connections * TRANSITIONS;
@@ -209,12 +209,12 @@ impl Scenario {
                     _ => (made.connections, active + active_missing.min(said.lost), active),
                 }
             }
-            // Others' sockets may be among them, while their ports are not known.
+            // Sockets of other programs may be among them, as long as their ports are unknown.
             Proof::Events => {
                 let truth = made.connections * EVENTS_WITHOUT_BTF;
                 (truth, (said.events + said.lost).min(truth), said.events)
             }
-            // What was lost may have been a row, or a part of one.
+            // The loss may include a row or a part of one.
             Proof::Rows { .. } => {
                 let truth = made.connections * 2;
                 (truth, if rows < truth { truth.min(rows + said.lost) } else { rows }, rows)
@@ -232,7 +232,7 @@ impl Scenario {
     }
 }
 
-/// Until there are so many, or nothing has come for long.
+/// Waits until there are this many rows, or until no more come.
 fn wait_for_rows(tracer: &Tracer, wanted: u64, patience: Duration) {
     let (mut seen, mut since) = (0, Instant::now());
     while seen < wanted && since.elapsed() < patience {
@@ -244,7 +244,7 @@ fn wait_for_rows(tracer: &Tracer, wanted: u64, patience: Duration) {
     }
 }
 
-/// Somebody else's programs on classic tracepoints that are hit all the time.
+/// Another tool's programs, on classic tracepoints that are hit all the time.
 struct Foreign {
     child: Child,
     is_over: Arc<AtomicBool>,
@@ -263,18 +263,18 @@ impl Foreign {
         let mut line = String::new();
         while !line.starts_with("ready") {
             line.clear();
-            let read = std::io::BufRead::read_line(&mut stdout, &mut line).context("cannot hear bpftrace")?;
+            let read = std::io::BufRead::read_line(&mut stdout, &mut line).context("cannot read bpftrace's output")?;
             anyhow::ensure!(read > 0, "bpftrace did not get ready");
         }
-        // Nobody is interested in its table, but it must have somewhere to go.
+        // Nothing reads its table, but its output needs a destination.
         std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
         let is_over = Arc::new(AtomicBool::new(false));
-        // They keep every CPU in those programs, where an interrupt finds it.
+        // Busy processes keep every CPU in those programs, so that interrupts hit them.
         for cpu in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             let is_over = Arc::clone(&is_over);
             std::thread::spawn(move || {
                 let mut only = CpuSet::new();
-                // It does its work on any CPU, too.
+                // bpftrace itself must not be limited to one CPU.
                 let _ = only.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
                 while !is_over.load(Ordering::Relaxed) {
                     nix::unistd::getppid();
@@ -288,7 +288,7 @@ impl Foreign {
 impl Drop for Foreign {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
-        // It has ended, unless it was killed before.
+        // It has ended already, unless it was killed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

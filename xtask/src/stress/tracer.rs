@@ -1,4 +1,4 @@
-//! A tcptrace under stress, and what it says in the end: in rows of JSON or, where it records, in words.
+//! A tcptrace under stress, and its summary: a row of JSON, or a closing line when it records.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -15,37 +15,37 @@ use serde_json::Value;
 
 use crate::summary::Summary;
 
-/// One that runs.
+/// A running tracer.
 pub(super) struct Tracer {
     child: Child,
     stderr: BufReader<ChildStderr>,
-    /// Connections of which it has printed a row, as JSON.
+    /// Number of connections of which it printed a row.
     pub(super) rows: Arc<AtomicU64>,
     reader: Option<JoinHandle<Said>>,
 }
 
-/// What one says in the end.
+/// The summary of a tracer.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Said {
-    /// The counters by network namespace and name: seen, expected, and by how much they differ for certain.
+    /// The audit's counters by network namespace and name: seen, expected, and the certain part of the difference.
     pub(super) counters: BTreeMap<(u64, String), [u64; 3]>,
-    /// Transitions seen, transitions lost, events lost, and differences that nothing explains: the verdict of the audit.
+    /// The audit's verdict: transitions seen, transitions lost, events lost, and unexplained differences.
     pub(super) verdict: Option<[u64; 4]>,
     /// Events recorded, or transitions seen.
     pub(super) events: u64,
-    /// Lost, and why.
+    /// Events lost, and the causes.
     pub(super) lost: u64,
     pub(super) causes: String,
-    /// Times that a program was not run because it was running already.
+    /// How often a program was not run because it was running already.
     pub(super) missed: u64,
     /// Its exit status.
     pub(super) status: Option<i32>,
-    /// Whether it has summed up in a row.
+    /// Whether it printed a summary row.
     has_summary: bool,
 }
 
 impl Tracer {
-    /// Starts one, and waits until it is ready.
+    /// Starts a tracer, and waits until it is ready.
     pub(super) fn start(tcptrace: &Path, arguments: &[String]) -> Result<Self> {
         let mut command = Command::new(tcptrace);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -76,11 +76,11 @@ impl Tracer {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).context("tcptrace is gone")
     }
 
-    /// Ends it with a Ctrl-C.
+    /// Ends it with SIGINT.
     pub(super) fn finish(mut self) -> Result<Said> {
         self.signal(Signal::SIGINT)?;
         let mut text = String::new();
-        self.stderr.read_to_string(&mut text).context("cannot hear tcptrace")?;
+        self.stderr.read_to_string(&mut text).context("cannot read tcptrace's output")?;
         let status = self.child.wait().context("cannot wait for tcptrace")?;
         let rows = self.reader.take().map(JoinHandle::join).and_then(Result::ok).filter(|said| said.has_summary);
         let said = Said { status: status.code(), ..rows.unwrap_or_else(|| parse(&text)) };
@@ -91,7 +91,7 @@ impl Tracer {
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        // It has ended, unless something failed.
+        // It has ended already, unless something failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -110,7 +110,7 @@ fn parse(text: &str) -> Said {
 }
 
 impl Said {
-    /// Takes a row of JSON.
+    /// Adds a row of JSON.
     fn take_row(&mut self, line: &[u8]) {
         if let Some(summary) = Summary::of(line) {
             (self.events, self.lost, self.causes) = (summary.seen(), summary.lost(), summary.words());

@@ -1,4 +1,4 @@
-//! Debian's packages, of any suite and architecture, without touching what the system itself knows of packages.
+//! Debian's packages of any suite and architecture, without touching the system's own package state.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use anyhow::{Context as _, Result, bail};
 use super::kernel::{Arch, Suite};
 use crate::command;
 
-/// The keys of Debian's archive: apt takes nothing that they did not sign.
+/// The keys of Debian's archive: apt accepts only what they signed.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Where this machine gets Debian's packages from.
+/// The archives that this machine gets Debian's packages from.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mirrors {
     main: String,
@@ -32,14 +32,14 @@ impl Mirrors {
         Self::parse(&targets).context("apt knows of no archive of Debian; `apt-get update` may help")
     }
 
-    /// Out of lines with a label and an address.
+    /// Parses lines with a label and an address.
     fn parse(targets: &str) -> Option<Self> {
         let labelled = |label: &str| {
             let address = targets.lines().find_map(|line| line.strip_prefix(label)?.strip_prefix(' '))?;
             Some(address.trim_end_matches('/').to_owned())
         };
         let main = labelled("Debian")?;
-        // A machine without security updates gets those of the tests from where they usually are.
+        // A machine without security updates gets those for the tests from the usual address.
         let security = labelled("Debian-Security").unwrap_or_else(|| format!("{main}-security"));
         Some(Self { main, security })
     }
@@ -50,16 +50,16 @@ impl Mirrors {
     }
 }
 
-/// An apt of its own: other suites, another architecture, and nothing installed.
+/// A private apt: other suites, another architecture, and no installed packages.
 pub(super) struct Apt {
     folder: PathBuf,
 }
 
 impl Apt {
-    /// Sets one up in a folder, and fetches its lists of packages, whose signatures apt verifies.
+    /// Sets it up in a folder, and fetches its package lists, whose signatures apt verifies.
     pub(super) fn new(folder: PathBuf, arch: Arch, mirrors: &Mirrors, suites: &[Suite]) -> Result<Self> {
         if !Path::new(KEYRING).exists() {
-            bail!("{KEYRING} is missing, without which packages cannot be verified (Debian's debian-archive-keyring)");
+            bail!("{KEYRING} is missing, so packages cannot be verified: install Debian's debian-archive-keyring");
         }
         let apt = Self { folder };
         for folder in ["lists/partial", "cache/archives/partial", "none"] {
@@ -71,7 +71,7 @@ impl Apt {
             let path = apt.folder.join(name);
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
-        // Without this, apt goes on with an old list when it cannot get, or not verify, a new one.
+        // Without this, apt goes on with an old list when it cannot fetch or verify a new one.
         command::run(apt.command("apt-get").args(["--quiet", "--quiet", "--error-on=any", "update"]))?;
         Ok(apt)
     }
@@ -102,7 +102,7 @@ Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";
         command
     }
 
-    /// The names of all packages that begin so, one a line.
+    /// The names of all packages with this prefix, one a line.
     pub(super) fn names(&self, beginning: &str) -> Result<String> {
         command::output(self.command("apt-cache").args(["pkgnames", beginning]))
     }
@@ -111,10 +111,10 @@ Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";
     pub(super) fn version(&self, package: &str) -> Result<String> {
         let about = command::output(self.command("apt-cache").args(["show", "--no-all-versions", package]))?;
         let version = about.lines().find_map(|line| line.strip_prefix("Version: "));
-        version.map(str::to_owned).with_context(|| format!("apt tells no version of {package}"))
+        version.map(str::to_owned).with_context(|| format!("apt does not print the version of {package}"))
     }
 
-    /// Unpacks packages into a folder, as they are; with all that they depend on if asked to.
+    /// Unpacks packages into a folder; on request with all their dependencies.
     pub(super) fn unpack(&self, packages: &[&str], with_dependencies: bool, into: &Path) -> Result<()> {
         let downloads = self.folder.join("cache/archives");
         if with_dependencies {

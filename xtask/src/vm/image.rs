@@ -1,4 +1,4 @@
-//! What is in a machine: a tree of files that the kernel unpacks into its memory.
+//! The contents of a virtual machine: a file tree that the kernel unpacks into memory.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -10,13 +10,14 @@ use anyhow::{Context as _, Result, bail};
 use super::kernel::Release;
 use crate::command;
 
-/// What the tests run, by package of Debian.
+/// Debian packages of the programs that the tests run.
 pub(super) const PROGRAMS: [&str; 7] = ["bash", "coreutils", "iproute2", "nftables", "kmod", "mount", "util-linux"];
 
-/// Folders of packages that no test looks into.
+/// Folders of packages that no test needs.
 const NOT_NEEDED: [&str; 5] = ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var"];
 
-/// The modules that a machine may load: those of the network, and what they need. Others stay out of its memory.
+/// Modules that a virtual machine may load: those for networking, with their dependencies. Others would only take
+/// memory.
 const MODULES: [&str; 7] = [
     "kernel/net",
     "kernel/lib",
@@ -27,10 +28,10 @@ const MODULES: [&str; 7] = [
     "modules.",
 ];
 
-/// What the kernel starts.
+/// The first program that the kernel starts.
 const INIT: &str = include_str!("init");
 
-/// A kernel that was unpacked.
+/// An unpacked kernel.
 pub(super) struct Kernel {
     pub(super) release: Release,
     /// Debian's version of the package.
@@ -39,7 +40,7 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// Its image, which moved in the course of time.
+    /// Its image, whose path depends on the version.
     pub(super) fn image(&self) -> Result<PathBuf> {
         let places =
             [format!("boot/vmlinuz-{}", self.release.0), format!("usr/lib/modules/{}/vmlinuz", self.release.0)];
@@ -54,7 +55,7 @@ impl Kernel {
     }
 }
 
-/// Makes a tree anew.
+/// Starts an empty tree.
 pub(super) fn fresh(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
@@ -62,7 +63,7 @@ pub(super) fn fresh(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
-/// Completes the tree of programs with what every machine has.
+/// Adds to the programs' tree what every virtual machine needs.
 pub(super) fn furnish(tree: &Path) -> Result<()> {
     for folder in NOT_NEEDED.map(|folder| tree.join(folder)).iter().filter(|folder| folder.exists()) {
         fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
@@ -71,7 +72,7 @@ pub(super) fn furnish(tree: &Path) -> Result<()> {
         let folder = tree.join(folder);
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
-    // What links to others is made by scripts of the packages, which do not run here.
+    // Packages make these links in scripts, which do not run here.
     let sh = tree.join("bin/sh");
     if sh.symlink_metadata().is_err() {
         symlink("bash", &sh).with_context(|| format!("cannot create {}", sh.display()))?;
@@ -79,19 +80,19 @@ pub(super) fn furnish(tree: &Path) -> Result<()> {
     executable(&tree.join("init"), INIT.as_bytes())
 }
 
-/// Writes a program.
+/// Writes an executable file.
 pub(super) fn executable(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes)
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Copies the modules of a kernel that are needed into a tree.
+/// Copies the required modules of a kernel into a tree.
 pub(super) fn take_modules(kernel: &Kernel, tree: &Path) -> Result<()> {
     let from = kernel.modules()?;
     let to = tree.join("lib/modules").join(&kernel.release.0);
     for file in files_below(&from)? {
-        let name = file.strip_prefix(&from).context("a file that is not where it was found")?;
+        let name = file.strip_prefix(&from).context("a file outside its folder")?;
         if !is_needed(&name.to_string_lossy()) {
             continue;
         }
@@ -122,7 +123,7 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Appends trees, one after the other, to an archive as the kernel unpacks it.
+/// Appends trees, one after the other, to an archive that the kernel can unpack.
 pub(super) fn pack(trees: &[&Path], archive: &Path) -> Result<()> {
     let mut file = File::create(archive).with_context(|| format!("cannot create {}", archive.display()))?;
     for tree in trees {

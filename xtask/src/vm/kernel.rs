@@ -1,11 +1,11 @@
-//! Which kernels there are, and which of Debian's is meant.
+//! Kernels: how they are named, and which Debian package each name stands for.
 
 use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
 
-/// Architecture of a machine.
+/// Architecture of a virtual machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Arch {
     /// x86-64
@@ -15,12 +15,12 @@ pub(super) enum Arch {
 }
 
 impl Arch {
-    /// The one that this program runs on, if it is one of them.
+    /// That of this program, if it is supported.
     pub(super) fn host() -> Option<Self> {
         [Self::Amd64, Self::Arm64].into_iter().find(|arch| arch.target().starts_with(std::env::consts::ARCH))
     }
 
-    /// Debian's name of it.
+    /// Its name in Debian.
     pub(super) fn debian(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -28,7 +28,7 @@ impl Arch {
         }
     }
 
-    /// QEMU's program that makes machines of it.
+    /// The QEMU program for it.
     pub(super) fn qemu(self) -> &'static str {
         match self {
             Self::Amd64 => "qemu-system-x86_64",
@@ -36,7 +36,7 @@ impl Arch {
         }
     }
 
-    /// What the tests are compiled for.
+    /// The target triple of the tests.
     pub(super) fn target(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64-unknown-linux-gnu",
@@ -45,14 +45,14 @@ impl Arch {
     }
 }
 
-/// What is asked for: a kernel that is to be tested.
+/// A kernel to test, as the user names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// The one that runs this program.
+    /// The running kernel.
     Host,
     /// The newest of a series: `6.1`.
     Series(u32, u32),
-    /// The newest that Debian has.
+    /// Debian's newest.
     Newest,
 }
 
@@ -83,21 +83,21 @@ impl fmt::Display for Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Suite {
     pub(super) name: &'static str,
-    /// It is in the archive of security updates.
+    /// Whether it is in the archive of security updates.
     pub(super) is_security: bool,
 }
 
-/// One of the main archive.
+/// A suite of the main archive.
 const fn suite(name: &'static str) -> Suite {
     Suite { name, is_security: false }
 }
 
-/// One of the security updates.
+/// A suite of the security updates.
 const fn security(name: &'static str) -> Suite {
     Suite { name, is_security: true }
 }
 
-/// Where the programs come from that are in the machine beside the tests.
+/// The suite of the programs in the virtual machine.
 pub(super) const PROGRAMS: &[Suite] = &[suite("bookworm")];
 
 const DEBIAN_11: &[Suite] = &[suite("bullseye"), security("bullseye-security")];
@@ -105,7 +105,7 @@ const DEBIAN_12: &[Suite] = &[suite("bookworm"), security("bookworm-security")];
 const LATER: &[Suite] = &[suite("trixie-backports"), suite("sid")];
 
 impl Wanted {
-    /// Where Debian has it.
+    /// The suites of this kernel in Debian.
     pub(super) fn suites(&self) -> &'static [Suite] {
         match self {
             Self::Series(..=5, _) => DEBIAN_11,
@@ -114,7 +114,7 @@ impl Wanted {
         }
     }
 
-    /// The newest release that is wanted, out of the names of packages.
+    /// The newest release that matches, from names of packages.
     pub(super) fn choose(&self, arch: Arch, packages: &str) -> Option<Release> {
         let suffix = format!("-cloud-{}", arch.debian());
         packages
@@ -123,7 +123,7 @@ impl Wanted {
             .filter(|name| name.ends_with(&suffix))
             .map(|name| Release(name.to_owned()))
             .filter(|release| match (self, release.numbers().as_slice()) {
-                // A name with a series only is that of a package that stands for the newest.
+                // A name with only a series is a metapackage for the newest release.
                 (_, [] | [_] | [_, _]) | (Self::Host, _) => false,
                 (Self::Newest, _) => true,
                 (Self::Series(major, minor), numbers) => numbers[..2] == [*major, *minor],
@@ -137,13 +137,13 @@ impl Wanted {
 pub(super) struct Release(pub(super) String);
 
 impl Release {
-    /// Its numbers: `6.1.0-56-cloud-amd64` is 6, 1, 0, 56.
+    /// Its numbers: `6.1.0-56-cloud-amd64` has 6, 1, 0, 56.
     fn numbers(&self) -> Vec<u32> {
         let version = self.0.split("-cloud-").next().unwrap_or_default();
         version.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
     }
 
-    /// Those of Debian's packages that make it up: one up to 7.0 or so, later several.
+    /// Its Debian packages: one up to about 7.0, several since.
     pub(super) fn packages<'a>(&self, packages: &'a str) -> Vec<&'a str> {
         const PARTS: [&str; 4] = ["linux-image-", "linux-base-", "linux-binary-", "linux-modules-"];
         let is_part = |name: &&str| PARTS.iter().any(|part| name.strip_prefix(part) == Some(&self.0));

@@ -1,17 +1,17 @@
-//! The lives of `cargo xtask oracle` in a machine, instead of the tests.
+//! Runs the lives of `cargo xtask oracle` in a virtual machine, instead of the tests.
 
-/// What lives are called in the table.
+/// Their name in the table.
 pub(super) const SCENARIO: &str = "oracle::lives";
 
-/// What stands before and behind what the oracle says.
+/// Markers before and after the oracle's output.
 const BEGIN: &str = "tcptrace-vm: the oracle";
 const END: &str = "tcptrace-vm: no more of the oracle";
 
-/// How many lives begin in a second. An emulated processor is a slow one.
+/// Lives that begin in a second. An emulated processor is slow.
 const RATE: u32 = 150;
 const EMULATED_RATE: u32 = 20;
 
-/// Lives to make.
+/// The lives to make.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lives {
     pub(super) count: usize,
@@ -19,7 +19,7 @@ pub(super) struct Lives {
 }
 
 impl Lives {
-    /// What a machine does, in its folder of tests: what the oracle prints is as tests print it.
+    /// The script that the virtual machine runs in its folder of tests; it prints the oracle's outcome as a test would.
     pub(super) fn script(self, is_emulated: bool) -> String {
         let rate = if is_emulated { EMULATED_RATE } else { RATE };
         let seed = self.seed.map(|seed| format!(" --seed {seed}")).unwrap_or_default();
@@ -28,13 +28,13 @@ impl Lives {
             "./tcptrace check\necho 'tcptrace-vm: tests'\necho '{BEGIN}'\nresult=fail\n\
              CARGO_TARGET_DIR=/tmp ./xtask oracle --tcptrace $PWD/tcptrace --lives {count} --rate {rate}{seed} 2>&1 && result=pass\n\
              echo '{END}'\n\
-             echo '{{\"outcome\":\"'$result'\",\"test\":\"live::{SCENARIO}\",\"why\":\"it says above what is wrong\"}}'\n\
+             echo '{{\"outcome\":\"'$result'\",\"test\":\"live::{SCENARIO}\",\"why\":\"see the output above\"}}'\n\
              [ $result = pass ] || cat /tmp/oracle/evidence*\n"
         )
     }
 }
 
-/// What the oracle printed.
+/// The oracle's output.
 pub(super) fn said(tests: &str) -> &str {
     let (_, said) = tests.split_once(BEGIN).unwrap_or(("", tests));
     said.split_once(END).map_or(said, |(said, _)| said).trim_start()
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
     use crate::outcome::{self, Outcome};
 
-    /// Runs the script with programs that do nothing but say and return this.
+    /// Runs the script with programs that only print and return this.
     fn run(said: &str, status: u8) -> String {
         let folder = tempfile::tempdir().expect("a folder");
         for (name, text) in [("tcptrace", ""), ("xtask", &*format!("echo '{said}'; echo \"$@\"; exit {status}\n"))] {

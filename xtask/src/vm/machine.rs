@@ -1,4 +1,4 @@
-//! A machine that QEMU makes up, which boots a kernel and runs the tests.
+//! A QEMU virtual machine that boots a kernel and runs the tests.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -12,24 +12,24 @@ use anyhow::{Context as _, Result, bail};
 use super::kernel::Arch;
 use crate::command;
 
-/// How often the console is looked at.
+/// Interval of reading the console.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// A machine that has not come to its first program after this long does not work.
+/// A virtual machine that has not started its first program after this time is broken.
 const BOOT: Duration = Duration::from_secs(300);
 
-/// The same where the processor runs it: that takes a second.
+/// The same with KVM, where booting takes a second.
 const BOOT_BY_KVM: Duration = Duration::from_secs(20);
 
-/// How instructions are carried out.
+/// How instructions are executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Acceleration {
-    /// By the processor.
+    /// By the processor (KVM).
     Kvm,
-    /// By QEMU, ten times as slowly or worse.
+    /// By QEMU (TCG), at a tenth of the speed or less.
     Tcg,
-    /// By QEMU, for one processor. Each instruction takes a nanosecond of the machine's time, which no other program on this
-    /// computer can stretch, and waiting takes none of ours.
+    /// By QEMU, with one processor. Each instruction advances the virtual clock by a nanosecond, so other load on the
+    /// host does not stretch its time, and idle time is skipped.
     Counted,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Acceleration {
     }
 }
 
-/// A machine, switched off.
+/// A virtual machine that is not running.
 pub(super) struct Machine<'a> {
     pub(super) qemu: &'a Path,
     pub(super) arch: Arch,
@@ -67,7 +67,7 @@ impl Machine<'_> {
         let processor = match (self.acceleration, self.arch) {
             (Acceleration::Kvm, _) => "host",
             (_, Arch::Amd64) => "max",
-            // ARM's own way to authenticate pointers takes half of an emulated processor's time.
+            // Emulating ARM's pointer authentication would take half of the processor's time.
             (_, Arch::Arm64) => "max,pauth-impdef=on",
         };
         let mut qemu = Command::new(self.qemu);
@@ -82,8 +82,8 @@ impl Machine<'_> {
         qemu
     }
 
-    /// Switches it on, waits until it has done everything, for no longer than `patience`, and switches it off. Returns what
-    /// its console showed.
+    /// Boots it, waits until it is done, but not longer than `patience`, and switches it off. Returns its console
+    /// output.
     pub(super) fn run(&self, patience: Duration) -> Result<String> {
         let mut qemu = self.command();
         eprintln!("+ {}", command::line(&qemu));
@@ -110,7 +110,7 @@ impl Machine<'_> {
                 if !is_up {
                     bail!("{}", ended.trim_end());
                 }
-                // What was seen so far says which tests ended; the others failed.
+                // The output so far shows which tests ended; the others count as failed.
                 eprintln!("{ended}");
                 return Ok(shown);
             }
@@ -131,12 +131,12 @@ impl Machine<'_> {
     }
 }
 
-/// A QEMU that does not outlive this program's interest in it.
+/// A QEMU process that is killed on drop.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

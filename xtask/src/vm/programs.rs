@@ -1,4 +1,4 @@
-//! The programs that run in a machine: tcptrace, the tests, and their actor, without anything shared.
+//! The programs for a virtual machine: tcptrace, the tests, and their actor, all statically linked.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use super::image;
 use super::kernel::Arch;
 use crate::{command, workspace};
 
-/// Builds them for `arch` and copies them into the folder `into`, under their names: the oracle in the place of tests.
+/// Builds them for `arch`, and copies them into the folder `into` under their names. Lives need the oracle in place of
+/// the tests.
 pub(super) fn build(arch: Arch, is_for_lives: bool, into: &Path) -> Result<()> {
     image::fresh(into)?;
     let tcptrace = ("tcptrace", "tcptrace", ["--bin", "tcptrace"]);
@@ -27,15 +28,16 @@ pub(super) fn build(arch: Arch, is_for_lives: bool, into: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Every start of a tracer costs a second or more of an emulated processor; unoptimised, three times as much.
+/// Each start of a tracer takes a second or more on an emulated processor, and three times as long without
+/// optimisation.
 const OPTIMISED: [&str; 2] = ["--config", "profile.dev.package.tcptrace.opt-level=2"];
 
-/// Builds one in the profile of `cargo xtask test`, so that what it depends on is not built again.
+/// Builds a program in the profile of `cargo xtask test`, so that its dependencies are not built again.
 fn build_one(arch: Arch, package: &str, what: [&str; 2]) -> Result<PathBuf> {
     let mut cargo = command::cargo();
     cargo.args(["rustc", "--locked", "--package", package]).args(what).args(OPTIMISED);
     if Arch::host() != Some(arch) {
-        // Nothing else is built for it, and what is stripped in the end is not made first.
+        // Skip debug information, which would be stripped anyway.
         cargo.args(["--target", arch.target()]).env("CARGO_PROFILE_DEV_DEBUG", "false");
         if arch == Arch::Arm64 {
             cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
@@ -55,10 +57,10 @@ fn build_one(arch: Arch, package: &str, what: [&str; 2]) -> Result<PathBuf> {
         bail!("`{}` failed: {}", command::line(&cargo), output.status);
     }
     let said = String::from_utf8_lossy(&output.stdout);
-    executable(&said, what[1]).with_context(|| format!("cargo does not tell where it put {}", what[1]))
+    executable(&said, what[1]).with_context(|| format!("cargo does not print the path of {}", what[1]))
 }
 
-/// Where cargo says that it put the program of that name.
+/// The path of this program in Cargo's messages.
 fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|message| {
         let is_it = message["reason"] == "compiler-artifact" && message["target"]["name"] == name;
@@ -66,12 +68,12 @@ fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     })
 }
 
-/// The tests in a test program whose names contain one of `filters`, or all of them, in their order.
+/// The tests in a test program whose names contain one of `filters` (all without filters), in order.
 pub(super) fn scenarios(arch: Arch, programs: &Path, filters: &[String]) -> Result<Vec<String>> {
     let mut list = if Arch::host() == Some(arch) {
         Command::new(programs.join("live"))
     } else {
-        // One of another architecture does not run here; but its tests are the same.
+        // The program may be for another architecture; the host's has the same tests.
         let mut cargo = command::cargo();
         cargo.args(["test", "--locked", "--package", "tcptrace-tests", "--test", "live", "--"]);
         cargo
@@ -85,7 +87,7 @@ pub(super) fn scenarios(arch: Arch, programs: &Path, filters: &[String]) -> Resu
     Ok(names)
 }
 
-/// The names in what a test program prints with `--list`.
+/// The names in the `--list` output of a test program.
 fn listed(output: &str) -> Vec<String> {
     output.lines().filter_map(|line| line.trim_end().strip_suffix(": test")).map(str::to_owned).collect()
 }

@@ -7,23 +7,23 @@ use serde_json::{Value, json};
 
 use crate::outcome::{Outcome, Outcomes};
 
-/// What was found out about one kernel.
+/// The results for one kernel.
 #[derive(Debug)]
 pub(super) struct Column {
-    /// As its machine calls it.
+    /// Its release as the virtual machine reports it.
     pub(super) kernel: String,
-    /// Debian's version of the package, where it is Debian's.
+    /// Version of the Debian package, if it is Debian's.
     pub(super) version: Option<String>,
-    /// What ran it: `QEMU, TCG`.
+    /// How it ran: `QEMU, TCG`.
     pub(super) machine: String,
-    /// What `tcptrace check` said there.
+    /// The output of `tcptrace check`.
     pub(super) check: String,
-    /// How each scenario went.
+    /// The outcome of each scenario.
     pub(super) outcomes: Outcomes,
 }
 
 impl Column {
-    /// Whether there is nothing to mend.
+    /// Whether nothing needs a fix.
     pub(super) fn is_good(&self) -> bool {
         !self.outcomes.values().any(Outcome::is_failure)
     }
@@ -34,17 +34,17 @@ impl Column {
     }
 }
 
-/// Scenarios are grouped by what they are about: `live::time_wait::ended_by_a_reset` is in `time_wait`.
+/// Scenarios are grouped by module: `live::time_wait::ended_by_a_reset` is in `time_wait`.
 fn group_of(scenario: &str) -> &str {
     short_name(scenario).split("::").next().unwrap_or(scenario)
 }
 
-/// `time_wait::ended_by_a_reset`: all are in one program.
+/// `time_wait::ended_by_a_reset`: the program's name is the same for all.
 fn short_name(scenario: &str) -> &str {
     scenario.split_once("::").map_or(scenario, |(_, name)| name)
 }
 
-/// All of it in Markdown: how many scenarios of each group passed, and what is to be told of the others.
+/// The Markdown table: how many scenarios of each group passed, and details of the others.
 pub(super) fn markdown(columns: &[Column]) -> String {
     let mut text = summary(columns);
     for column in columns {
@@ -52,7 +52,7 @@ pub(super) fn markdown(columns: &[Column]) -> String {
         let _ = write!(text, "\n{}{version}, {}.\n", column.kernel, column.machine);
     }
     text += &exceptions("Skipped there:", columns, "skipped");
-    text += &exceptions("Passed at a second try only:", columns, "flaky");
+    text += &exceptions("Passed only when retried:", columns, "flaky");
     text + &exceptions("Failed:", columns, "FAIL")
 }
 
@@ -85,7 +85,7 @@ fn cell<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> String {
     if parts.is_empty() { "–".to_owned() } else { parts.join(", ") }
 }
 
-/// A list of scenarios that went in this way, by kernel and reason.
+/// A list of scenarios with this outcome, by kernel and reason.
 fn exceptions(title: &str, columns: &[Column], word: &str) -> String {
     let mut text = String::new();
     for column in columns {
@@ -105,7 +105,7 @@ fn indented(text: &str) -> String {
     text.trim().replace('\n', "\n  ")
 }
 
-/// All of it for programs.
+/// All results as JSON.
 pub(super) fn json(columns: &[Column]) -> Value {
     let column = |column: &Column| {
         let scenarios: serde_json::Map<String, Value> = column
@@ -177,7 +177,7 @@ Skipped there:
 - 6.1.0-56: witness – no kprobes
 - 6.18: witness – no kprobes
 
-Passed at a second try only:
+Passed only when retried:
 
 - 6.18: time_wait::two – third
 

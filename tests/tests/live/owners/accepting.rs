@@ -1,4 +1,4 @@
-//! The server's end of a connection is whose process accepted it, however it did.
+//! The owner of the server's end is the process that accepted it, by whatever call.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -14,25 +14,25 @@ use tcptrace_tests::{Actor, End, Life, Namespace, Tracer};
 
 use crate::actor;
 
-/// Connects: the client's end, and the name of the server's.
+/// Connects: returns the client's end, and the name of the server's.
 fn dial(to: SocketAddr) -> (End, End) {
     let client = End::from(TcpStream::connect(to).expect("connect"));
     let server = End::named(client.remote, client.local);
     (client, server)
 }
 
-/// A listener, as rows name it.
+/// A listener as rows name it.
 fn listening(at: SocketAddr) -> End {
     End::named(at, ([0, 0, 0, 0], 0).into())
 }
 
-/// Waits until a process has accepted a connection: which one, and from where.
+/// Waits until a process reports that it accepted a connection; returns the process and the peer.
 fn accepted(actor: &Actor) -> (u32, SocketAddr) {
     let words = actor.did("accepted");
     (words[0].parse().expect("a process id"), words[1].parse().expect("an address"))
 }
 
-/// Whatever is known of its owner and its closer is that it was this process.
+/// Checks that the owner and the closer, where known, are this process.
 fn assert_nobody_elses(told: &Life, pid: u32) {
     for row in told.transitions.iter().chain([&told.connection]) {
         for field in ["pid", "close_pid"] {
@@ -41,7 +41,7 @@ fn assert_nobody_elses(told: &Life, pid: u32) {
     }
 }
 
-/// Children accept on a listener that they inherited: the listener is their parent's, the connections are theirs.
+/// Children accept on an inherited listener: the parent owns the listener, the children own the connections.
 #[test]
 fn children_of_a_listener() {
     let net = Namespace::enter();
@@ -79,7 +79,8 @@ fn children_of_a_listener() {
     }
 }
 
-/// Several processes listen at the same address: each owns what it accepts, and one that dies takes only that along.
+/// Several processes listen at the same address: each owns what it accepts, and a process that dies closes only its
+/// own.
 #[test]
 fn listeners_that_share_an_address() {
     const CONNECTIONS: usize = 32;
@@ -133,7 +134,7 @@ fn listeners_that_share_an_address() {
     actor.finish();
 }
 
-/// One by `accept` or `accept4`, with its flags.
+/// Accepts one with `accept` or with `accept4` and its flags.
 #[test]
 fn by_each_system_call() {
     let net = Namespace::enter();
@@ -150,7 +151,7 @@ fn by_each_system_call() {
     }
 }
 
-/// There is nothing to accept at first.
+/// The first accept finds nothing.
 #[test]
 fn by_a_listener_that_does_not_wait() {
     let net = Namespace::enter();
@@ -167,7 +168,7 @@ fn by_a_listener_that_does_not_wait() {
     actor.finish();
 }
 
-/// Its peer has reset it before it is accepted: it never was anybody's, and above all not its peer's.
+/// The peer resets it before it is accepted: it never had an owner, least of all the peer.
 #[test]
 fn after_its_end() {
     let net = Namespace::enter();
@@ -189,7 +190,7 @@ fn after_its_end() {
     net.foreign_life(&End::named(local, at)).owned_by("connect", client_pid).closed_by(client_pid, "client");
 }
 
-/// A process that accepts through a ring (io_uring), and where it listens. Skips the test where the machine forbids that.
+/// A process that accepts with io_uring, and its address. Skips the test on a machine that forbids io_uring.
 fn ring(count: usize, how: &str) -> (Actor, SocketAddr) {
     let actor = actor("ring", &["uring", &count.to_string(), how]);
     let words = actor.says();
@@ -199,10 +200,10 @@ fn ring(count: usize, how: &str) -> (Actor, SocketAddr) {
     (actor, words[1].parse().expect("an address"))
 }
 
-/// Accepting through a ring is no system call: who has the connections is found out after a while, by looking.
+/// Accepting with io_uring is no system call: a later scan finds the owner.
 #[test]
 fn through_a_ring() {
-    // Looking takes its time on a busy machine, and is not done again before twenty times that.
+    // On a busy machine a scan is slow, and the next one comes only after twenty times that.
     const TRIES: usize = 240;
     let net = Namespace::enter();
     let (actor, at) = ring(TRIES, "descriptor");
@@ -215,7 +216,7 @@ fn through_a_ring() {
     let found = connections.into_iter().any(|(mut client, server)| {
         sleep(Duration::from_secs(1));
         client.reset();
-        // Whoever is reset by its peer has not closed, and is not known from there.
+        // A process whose peer resets the connection has not closed it, so `close` cannot be the source.
         let told = net.foreign_life(&server);
         assert_nobody_elses(&told, actor.pid());
         let rows = [told.last(), &told.connection];
@@ -225,7 +226,7 @@ fn through_a_ring() {
     actor.finish();
 }
 
-/// It is closed before anybody looked: whoever closes it had it.
+/// It is closed before any scan: the process that closes it is the owner.
 #[test]
 fn through_a_ring_shortly() {
     let net = Namespace::enter();
@@ -242,7 +243,7 @@ fn through_a_ring_shortly() {
     actor.finish();
 }
 
-/// No descriptor leads to it, and the kernel closes it with the ring, when its process is already gone.
+/// It has no descriptor, and the kernel closes it with the ring, after its process has ended.
 #[test]
 fn into_a_ring() {
     let net = Namespace::enter();

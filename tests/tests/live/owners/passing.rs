@@ -1,4 +1,4 @@
-//! One process opens a connection, and another one closes it: both are told.
+//! One process opens a connection, and another one closes it: rows name both.
 
 use std::net::TcpStream;
 
@@ -9,7 +9,7 @@ use tcptrace_tests::{End, Namespace};
 
 use crate::actor;
 
-/// The client's descriptor goes to another process.
+/// The client's descriptor is passed to another process.
 #[test]
 fn connected_and_given_away() {
     let net = Namespace::enter();
@@ -30,7 +30,7 @@ fn connected_and_given_away() {
     taker.finish();
 }
 
-/// The server's descriptor does.
+/// The server's descriptor is passed on.
 #[test]
 fn accepted_and_given_away() {
     let net = Namespace::enter();
@@ -51,7 +51,7 @@ fn accepted_and_given_away() {
     taker.finish();
 }
 
-/// A socket connects again in another process's hands: the second connection is that one's.
+/// Another process connects the same socket again: it owns the second connection.
 #[test]
 fn connected_again_by_another() {
     let net = Namespace::enter();
@@ -60,7 +60,7 @@ fn connected_again_by_another() {
     let mut taker = actor("taker", &["take", &to]);
     taker.did("ready");
     let giver = actor("giver", &["give", &to, "dissolved"]);
-    // It may be over by now: only `accept` still says who it was.
+    // The first connection may have ended: only `accept` shows its owner then.
     let (socket, peer) = listener.accept().expect("accept");
     let first = End::named(peer, address(&listener));
     close(socket);
@@ -78,7 +78,7 @@ fn connected_again_by_another() {
     taker.finish();
 }
 
-/// One process shuts it down, and another one has the last descriptor of it: each row names who did what it tells.
+/// One process shuts it down, and another one has the last descriptor: each row names the process that acted.
 #[test]
 fn shut_down_and_given_away() {
     let net = Namespace::enter();

@@ -1,4 +1,4 @@
-//! Recordings on bad days: nothing is missed in silence, and what is there stays.
+//! Recordings under bad conditions: no loss is silent, and recorded events stay.
 
 use std::io::{BufRead, BufReader, PipeReader, pipe};
 use std::process::{Child, Stdio};
@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use super::*;
 
-/// What a recorder has said in its closing line: events recorded, and events lost.
+/// The numbers of a recorder's closing line: events recorded, and events lost.
 fn closing(finished: &Finished) -> [u64; 2] {
     let line = finished.stderr.lines().find(|line| line.contains(" events recorded, ")).unwrap_or_default();
     let number = |after: &str| line.split(after).nth(1)?.split(' ').next()?.parse().ok();
@@ -19,7 +19,7 @@ fn closing(finished: &Finished) -> [u64; 2] {
     numbers.map(Option::unwrap_or_default)
 }
 
-/// The same numbers, as a reader says them: events read, and events lost.
+/// The same numbers from a reader: events read, and events lost.
 fn read(finished: &Finished) -> [u64; 2] {
     let line = finished.stderr.lines().find(|line| line.contains(" events read, ")).unwrap_or_default();
     let numbers: Vec<u64> = line.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
@@ -27,7 +27,7 @@ fn read(finished: &Finished) -> [u64; 2] {
     [numbers[0], numbers[2]]
 }
 
-/// The recorder, whoever reads the trace, and the rows of losses agree.
+/// Checks that the recorder, the readers and the rows of losses agree.
 fn assert_told_alike(recorded: &Finished, replayed: &Finished) {
     assert_eq!(closing(recorded), read(replayed), "{}{}", recorded.stderr, replayed.stderr);
     let lost: u64 =
@@ -39,7 +39,7 @@ fn record(net: &Namespace, trace: &Path, options: &[&str]) -> Tracer {
     Tracer::start_in(net, &[&["record", "--output", path(trace)], options].concat())
 }
 
-/// A closed terminal ends a recording as Ctrl-C does, unless whoever started it wants it to outlive that.
+/// A closed terminal ends a recording as Ctrl-C does, unless SIGHUP was ignored from the start.
 #[test]
 fn signals() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -74,7 +74,7 @@ fn nohup() {
     assert!(rows(&replayed).len() >= 4, "it went on: {}", replayed.text());
 }
 
-/// A recorder that was killed has said nothing, and so a reader does; not of one that still runs.
+/// Readers report the abrupt end of a killed recording, but not one that still runs.
 #[test]
 fn cut_off() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -93,14 +93,14 @@ fn cut_off() {
         assert_eq!(finished.code(), 3, "{command}: {}", finished.stderr);
         assert!(finished.stderr.contains("trace: the recording ended abruptly after "), "{}", finished.stderr);
     }
-    // What comes through a pipe has ended when that has.
+    // A trace that comes through a pipe has ended when the pipe ends.
     let mut command = Command::new("sh");
     command.args(["-c", "cat \"$1\" | \"$0\" replay -"]).arg(binary()).arg(&trace);
     let piped = run_command(command);
     assert!(piped.stderr.contains("-: the recording ended abruptly after "), "{}", piped.stderr);
 }
 
-/// A full disk ends the writing, not the counting, and what is there stays. It says how much is missing.
+/// A full disk ends writing, but not counting, and written events stay. The recorder reports how many are missing.
 #[test]
 fn full_disk() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -147,7 +147,7 @@ impl Drop for Disk {
     }
 }
 
-/// A file that may not grow is a full disk.
+/// A file at its size limit counts as a full disk.
 #[test]
 fn limited_file() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -184,7 +184,7 @@ fn deleted() {
     assert!(closing(&finished)[0] == 0 && closing(&finished)[1] > 0, "{}", finished.stderr);
 }
 
-/// A name that is taken is passed over, and a file that is gone costs what was in it.
+/// A name that exists is skipped, and a deleted file loses only its own events.
 #[test]
 fn rotation_goes_on() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -199,7 +199,7 @@ fn rotation_goes_on() {
         });
     };
     until(3);
-    // Another recorder does not take what this one has written.
+    // Another recorder does not replace this one's files.
     let second = run(&["record", "--force", "--rotate", "4K", "--duration", "0s", "--output", path(&pattern)]);
     assert_eq!(second.code(), 1, "{}", second.stderr);
     assert!(second.stderr.contains("another process is writing it"), "{}", second.stderr);
@@ -219,7 +219,7 @@ fn rotation_goes_on() {
     assert_told_alike(&finished, &replayed);
 }
 
-/// A dump that fails costs nothing but itself.
+/// A failed dump has no other effect.
 #[test]
 fn dumps_that_fail() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -244,7 +244,7 @@ fn dumps_that_fail() {
         dump(&format!("trace.{number:04}.tct'"));
     }
     let count = |what: &str| fs::read_dir(format!("/proc/{}/{what}", tracer.pid())).expect("a process").count();
-    // Some look at the kernel, and none writes any more.
+    // Some threads poll the kernel; none writes any more.
     wait_until(|| count("task") < 6);
     assert!(count("fd") < 60, "{} descriptors", count("fd"));
     let finished = tracer.interrupt();
@@ -259,7 +259,7 @@ fn dumps_that_fail() {
     }
 }
 
-/// What was kept for a folder that is gone in the end is put elsewhere.
+/// A last dump for a deleted folder is written to another place.
 #[test]
 fn nowhere_to_go() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -277,7 +277,7 @@ fn nowhere_to_go() {
     assert_told_alike(&finished, &replay(&[&folder.path().join("trace.tct")], &[]));
 }
 
-/// Where nothing takes it, it is kept until something does.
+/// If no place accepts it, the recorder keeps it until one does.
 #[test]
 fn full_everywhere() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -292,14 +292,14 @@ fn full_everywhere() {
     }
     tracer.signal(Signal::SIGTERM);
     wait_until(|| tracer.complaints().contains("tried again every second"));
-    assert_eq!(files(&disk.0), [disk.0.join("full")], "nothing by halves");
+    assert_eq!(files(&disk.0), [disk.0.join("full")], "no partial file");
     fs::remove_file(disk.0.join("full")).expect("remove it");
     let finished = tracer.finish();
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     assert_told_alike(&finished, &replay(&[&disk.0.join("trace.tct")], &[]));
 }
 
-/// What stays of a recording that could not begin keeps no other one from it; and what is begun is ours alone.
+/// A recording that could not start leaves nothing that blocks the next one. Only the owner can read new files.
 #[test]
 fn whose_file_it_is() {
     let (_net, folder) = (Namespace::enter(), folder());
@@ -323,7 +323,7 @@ fn whose_file_it_is() {
     assert_eq!(files(folder.path()).len(), 3, "{:?}", files(folder.path()));
 }
 
-/// Commands that cannot be run leave nothing behind, and those that do not want to end are ended.
+/// Commands that cannot run leave nothing behind, and commands that do not end are killed.
 #[test]
 fn stubborn_commands() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -340,7 +340,7 @@ fn stubborn_commands() {
     let finished = run(&[&timed, &deaf[..]].concat());
     assert_eq!(finished.code(), 128 + 9, "{}", finished.stderr);
     assert_eq!(replay(&[&trace], &[]).code(), 0);
-    // The recording is over, and the command is not.
+    // The recording is over, but the command is not.
     let sized = ["record", "--force", "--netns", &netns, "--output", path(&trace), "--max-size", "2K"];
     let tracer = Tracer::start(&[&sized, &deaf[..]].concat());
     wait_until(|| {
@@ -367,7 +367,7 @@ fn through_a_pipe() {
     assert_told_alike(&finished, &finished);
 }
 
-/// A disk that does not keep up is a pipe that nobody reads: what is missing stands where it is missing.
+/// A slow disk is simulated by a pipe that is not read: losses are reported where events are missing.
 #[test]
 fn slow_disk() {
     let net = Namespace::enter();
@@ -383,7 +383,7 @@ fn slow_disk() {
     let trace = folder.path().join("trace");
     let (mut stdout, mut file) = (recorder.stdout.take().expect("a pipe"), fs::File::create(&trace).expect("a file"));
     let reader = std::thread::spawn(move || std::io::copy(&mut stdout, &mut file));
-    // Where that is missing, the kernel is asked what is left.
+    // After a loss, tcptrace asks the kernel which sockets exist.
     let end_of = |end: &tcptrace_tests::End| {
         let connections = rows(&replay(&[&trace], &["--rows", "connections"]));
         connections.into_iter().find(|row| row["local"] == end.local.to_string())
@@ -398,7 +398,7 @@ fn slow_disk() {
     assert_eq!(end_of(&stays.0), None, "it goes on");
 }
 
-/// One whose standard output is a pipe that nobody reads.
+/// A recorder whose standard output is a pipe that is not read.
 struct Recorder {
     child: Child,
     stdout: Option<PipeReader>,
@@ -410,7 +410,7 @@ impl Recorder {
     fn start(net: &Namespace) -> Self {
         let mut command = Command::new(binary());
         command.args(["record", "--output", "-", "--netns", &net.inode().to_string()]);
-        // The smallest one, so that it is full soon.
+        // The smallest pipe, so that it is full soon.
         let (stdout, writer) = pipe().expect("a pipe");
         fcntl(&stdout, FcntlArg::F_SETPIPE_SZ(4096)).expect("a small pipe");
         command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
@@ -437,7 +437,7 @@ impl Recorder {
     }
 }
 
-/// Who stops reading rows does not end the recording by halves.
+/// A recording stays whole when the reader of the rows stops.
 #[test]
 fn nobody_reads_the_rows() {
     let (net, folder) = (Namespace::enter(), folder());

@@ -1,4 +1,5 @@
-//! Going on as another program: an actor's state as arguments of a hidden subcommand, and its descriptors as they are.
+//! Goes on as another program: the actor's state becomes arguments of a hidden subcommand, and its descriptors are
+//! inherited.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -23,7 +24,7 @@ pub(crate) struct Args {
     life: String,
     #[arg(long)]
     is_server: bool,
-    /// The step that comes next
+    /// The next step
     #[arg(long)]
     at: usize,
     #[arg(long)]
@@ -36,7 +37,7 @@ pub(crate) struct Args {
     heard: usize,
     #[arg(long, value_delimiter = ',')]
     rules: Vec<u32>,
-    /// Descriptors: of the log, the relay and the other end
+    /// Descriptors of the log, of the relay and of the other end
     #[arg(long, value_delimiter = ',')]
     shared: Vec<RawFd>,
     #[arg(long)]
@@ -46,7 +47,7 @@ pub(crate) struct Args {
 }
 
 impl Actor<'_> {
-    /// Goes on with the next step as another program.
+    /// Executes another program, which continues with the next step.
     pub(super) fn exec(&self) -> Result<u64, Errno> {
         let shared = [self.shared.log.as_raw_fd(), self.shared.relay.as_raw_fd(), self.peer.as_raw_fd()];
         let sockets: Vec<RawFd> = self.sockets.iter().map(AsRawFd::as_raw_fd).collect();
@@ -73,9 +74,9 @@ impl Actor<'_> {
     }
 }
 
-/// Goes on.
+/// Continues a life.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    // SAFETY: the program before has left these descriptors open for this one, which nothing else here has.
+    // SAFETY: the program before left these descriptors open for this one, and nothing else here owns them.
     let own = |raw: RawFd| unsafe { OwnedFd::from_raw_fd(raw) };
     let &[log, relay, peer] = &args.shared[..] else { anyhow::bail!("three descriptors are needed") };
     let (log, relay) = (File::from(own(log)), File::from(own(relay)));

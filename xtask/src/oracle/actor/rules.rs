@@ -1,4 +1,4 @@
-//! Rules for segments that come to an actor: in nftables, and in the relay.
+//! Rules for the segments that come to an actor: in nftables, and in the relay.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -46,7 +46,7 @@ impl Actor<'_> {
         if status.is_ok_and(|status| status.success()) { Ok(()) } else { Err(Errno::EINVAL) }
     }
 
-    /// Has the relay hold such segments on their way to this end.
+    /// Makes the relay delay such segments on their way to this end.
     pub(super) fn hold(&self, kinds: u32, ms: u32) -> Result<u64, Errno> {
         if self.life.place != Place::Relay {
             return Err(Errno::ENOTSUP);

@@ -1,4 +1,4 @@
-//! Another process that listens where the server does (`SO_REUSEPORT`).
+//! A second process that listens at the server's address (`SO_REUSEPORT`).
 
 use nix::unistd::{ForkResult, alarm, fork, pipe, read, write};
 
@@ -6,7 +6,7 @@ use super::{Actor, LIMIT};
 use crate::oracle::log::now;
 
 impl Actor<'_> {
-    /// Goes on when the other process listens, or has failed to.
+    /// Goes on when the other process listens or has failed.
     pub(super) fn share(&mut self) {
         let from = now();
         let Ok((here, there)) = pipe() else { return };
@@ -18,7 +18,7 @@ impl Actor<'_> {
                 self.sockets.clear();
                 self.cookie = 0;
                 self.call("listen", Self::listen);
-                // The other may be gone.
+                // The other process may have ended.
                 let _ = write(&there, &[1]);
                 drop(there);
                 self.serve_one()
@@ -32,7 +32,7 @@ impl Actor<'_> {
         }
     }
 
-    /// Takes one connection, if one comes, and ends with it.
+    /// Accepts one connection, if one comes, and ends with it.
     fn serve_one(&mut self) -> ! {
         self.call("accept", Self::accept);
         if !self.sockets.is_empty() {
@@ -40,7 +40,7 @@ impl Actor<'_> {
             self.close();
         }
         self.vanish("exit");
-        // SAFETY: ends the process at once; nothing of it is used after.
+        // SAFETY: ends the process at once; nothing uses its memory afterwards.
         unsafe { nix::libc::_exit(0) }
     }
 }

@@ -1,9 +1,9 @@
-//! Lives at random.
+//! Random lives.
 
 use super::{Action, Family, Life, Place, Step, Who};
 use crate::attack::random::Random;
 
-/// Whether something happens that is this likely.
+/// True with this probability.
 fn chance(random: &mut Random, percent: usize) -> bool {
     random.below(100) < percent
 }
@@ -13,7 +13,7 @@ fn pick<T: Copy>(random: &mut Random, things: &[T], otherwise: T) -> T {
 }
 
 impl Life {
-    /// A random one.
+    /// A random life.
     pub(in super::super) fn random(random: &mut Random) -> Self {
         let family = pick(random, &[Family::V4, Family::V4, Family::V6, Family::Mapped], Family::V4);
         let place = match random.below(100) {
@@ -63,7 +63,7 @@ impl Life {
     }
 }
 
-/// Closes, and connects once more between the same addresses.
+/// Closes, and connects again between the same addresses.
 fn again(random: &mut Random, steps: &mut Vec<Step>) {
     let first = pick(random, &[Who::Client, Who::Server], Who::Client);
     steps.push(random_step(random, first, Action::Close));
@@ -73,7 +73,7 @@ fn again(random: &mut Random, steps: &mut Vec<Step>) {
     steps.push(random_step(random, Who::Client, Action::Send(10)));
 }
 
-/// Hears nothing for longer than keepalive waits.
+/// Receives nothing for longer than keepalive waits.
 fn fall_silent(random: &mut Random, steps: &mut Vec<Step>) {
     let who = pick(random, &[Who::Client, Who::Server], Who::Client);
     steps.push(random_step(random, who, Action::Keepalive));
@@ -81,7 +81,7 @@ fn fall_silent(random: &mut Random, steps: &mut Vec<Step>) {
     steps.push(Step { wait_ms: 2_700, ..random_step(random, who, Action::Receive(1)) });
 }
 
-/// Has some segments dropped, for some time or to the end.
+/// Drops some segments, for a while or to the end.
 fn interfere(random: &mut Random, steps: &mut Vec<Step>) {
     let who = pick(random, &[Who::Client, Who::Server], Who::Client);
     let kinds = pick(random, &[1, 1, 2, 4, 8, 9, 15], 1);
@@ -94,7 +94,7 @@ fn interfere(random: &mut Random, steps: &mut Vec<Step>) {
     }
 }
 
-/// Has some segments come late, for some time or to the end.
+/// Delays some segments, for a while or to the end.
 fn hold(random: &mut Random, steps: &mut Vec<Step>) {
     let who = pick(random, &[Who::Client, Who::Server], Who::Client);
     let kinds = pick(random, &[1, 1, 4, 8, 9, 12, 15], 1);
@@ -114,7 +114,7 @@ fn random_step(random: &mut Random, who: Who, action: Action) -> Step {
         8 => random.below(150),
         _ => random.below(600),
     };
-    // Whoever accepts has to have something to accept.
+    // Every acceptor needs a connection to accept.
     let awaited =
         matches!(action, Action::Connect | Action::Accept | Action::Reconnect | Action::FastOpen(_) | Action::Drop(_))
             || matches!(action, Action::Reject(_) | Action::Unreach(_) | Action::Share | Action::Hold { .. })

@@ -1,11 +1,11 @@
-//! Bytes that were sent, that came, and that nobody read.
+//! Bytes that were sent, that arrived, and that were left unread.
 
 use super::super::log::Call;
 use super::super::packets::{ACK, RST};
 use super::{Range, SOON, Witness};
 
 impl Witness<'_> {
-    /// How much of what the peer sent had come, in order, by some time.
+    /// How much of the peer's data had arrived in order by this time.
     pub(super) fn next_expected(&self, by: u64) -> Option<u32> {
         let initial = self.conversation.initial(self.who.peer())?;
         let mut parts: Vec<(u32, u32)> = self
@@ -23,7 +23,7 @@ impl Witness<'_> {
         Some(next)
     }
 
-    /// How many bytes had come that nobody had read when it was closed.
+    /// Number of bytes that were unread at the close.
     pub(super) fn unread(&self, call: &Call) -> Range {
         let bytes = |by| u64::from(self.next_expected(by).unwrap_or(1).saturating_sub(1 + self.fin_by(by)));
         let read: u64 = self
@@ -45,7 +45,7 @@ impl Witness<'_> {
         (by(ended.0.saturating_sub(SOON)), by(ended.1 + SOON))
     }
 
-    /// What it acknowledged has been received, and what never came has not.
+    /// Acknowledged bytes were received; bytes that never arrived were not.
     pub(super) fn received(&self, ended: Range) -> Range {
         let Some(initial) = self.conversation.initial(self.who.peer()) else { return (0, 0) };
         let fin = self.fin_by(u64::MAX);
@@ -62,7 +62,7 @@ impl Witness<'_> {
         !self.tries().is_empty()
     }
 
-    /// When it sent again what it had sent before.
+    /// When it retransmitted.
     pub(super) fn tries(&self) -> Vec<u64> {
         let Some(initial) = self.conversation.initial(self.who) else { return Vec::new() };
         let mut next = 0;
@@ -70,7 +70,7 @@ impl Witness<'_> {
         for segment in self.mine().filter(|segment| !segment.is(RST)) {
             let begin = segment.seq.wrapping_sub(initial);
             let is_again = segment.space() > 0 && begin < next;
-            // A zero window is probed with the byte before.
+            // A zero-window probe sends the previous byte.
             if is_again || (segment.space() == 0 && begin.wrapping_add(1) == next && next > 1) {
                 tries.push(segment.sent);
             }

@@ -1,4 +1,4 @@
-//! What happened to one end, in order: each with the range in which it did.
+//! Everything that happened to one end, in order, each with its range of times.
 
 use super::super::conversation::Segment;
 use super::super::log::Call;
@@ -12,11 +12,11 @@ impl Witness<'_> {
         let call = self.closing_calls().into_iter().find(|call| call.name != "disconnect");
         match (segment, call) {
             (Some(segment), Some(call)) if call.from <= segment.sent => {
-                // A process that exits closes its descriptors soon, even if the FIN waits behind data.
+                // An exiting process closes its descriptors soon, even if the FIN waits behind data.
                 Some(((call.from, self.effect(call).1.min(segment.sent)), Some(segment)))
             }
             (Some(segment), _) => Some(((segment.sent, segment.sent), Some(segment))),
-            // Behind data that the peer has no room for.
+            // Behind data for which the peer has no room.
             (None, Some(call))
                 if self.is_accepted && (call.name.starts_with("shut") || !self.resets_within(self.effect(call))) =>
             {
@@ -29,9 +29,10 @@ impl Witness<'_> {
     pub(super) fn peer_fin(&self) -> Option<(Range, Segment)> {
         let (_, fin) = self.theirs().find(|(_, segment)| segment.is(FIN))?;
         let end = fin.seq.wrapping_add(fin.space()).wrapping_sub(self.conversation.initial(self.who.peer())?);
-        // It counts when nothing before it is missing.
+        // A segment counts when no earlier data is missing.
         let at = self.theirs().map(|(at, _)| at).find(|at| self.next_expected(*at).is_some_and(|next| next >= end))?;
-        // A FIN that comes while the socket gives way to its mini-socket is lost, and comes again before it is acknowledged.
+        // A FIN that arrives while a mini-socket replaces the socket is lost; the peer retransmits it before it is
+        // acknowledged.
         let acks = |segment: &&Segment| {
             let initial = self.conversation.initial(self.who.peer()).unwrap_or(0);
             segment.is(ACK) && segment.sent >= at && segment.ack.wrapping_sub(initial) >= end
@@ -75,7 +76,7 @@ impl Witness<'_> {
         );
         let resets = self.theirs().filter(|(_, segment)| segment.is(RST));
         all.extend(resets.map(|(at, _)| (self.on_arrival(at), What::PeerReset)));
-        // What it does itself is done when it shows; what comes is done when it comes.
+        // Its own actions have happened when they are visible; an arrival counts at its arrival.
         all.sort_by_key(|(at, what)| match what {
             What::OwnFin | What::OwnReset | What::Killed => (at.1, *what == What::OwnReset),
             _ => (at.0, *what == What::PeerFin),
@@ -86,8 +87,8 @@ impl Witness<'_> {
         all
     }
 
-    /// A reset that acknowledges nothing is drawn by a segment: a socket that still sends data sends one when it was closed
-    /// before that came.
+    /// A reset that acknowledges nothing answers a segment: a socket that still sends data does so if it was closed
+    /// before that segment arrived.
     fn order_drawn_reset(&self, all: &mut [(Range, What)]) {
         let Some(reset) = self.drawn_reset() else { return };
         let at = |what| all.iter().position(|(_, other)| *other == what);
@@ -99,7 +100,7 @@ impl Witness<'_> {
         }
     }
 
-    /// The reset of a socket that was closed while data was unsent, so that its FIN never left, if data of the peer drew
+    /// The reset of a socket that was closed with unsent data, so that its FIN never left, if the peer's data caused
     /// it.
     pub(super) fn drawn_reset(&self) -> Option<Segment> {
         let (own, None) = self.own_fin()? else { return None };
@@ -109,7 +110,7 @@ impl Witness<'_> {
         (!reset.is(ACK) && is_drawn && !self.is_retransmitted() && reset.sent >= call.from).then_some(*reset)
     }
 
-    /// A reset that acknowledges something says whether the peer's FIN was there.
+    /// A reset with an acknowledgement shows whether the peer's FIN had arrived.
     fn order_reset(&self, all: &mut [(Range, What)], peer: Option<(Range, Segment)>) {
         let Some(reset) = self.mine().find(|segment| segment.is(RST) && segment.is(ACK)) else { return };
         let Some((_, peer)) = peer else { return };
@@ -121,30 +122,30 @@ impl Witness<'_> {
         }
     }
 
-    /// What each FIN acknowledges says which was first.
+    /// The acknowledgement in each FIN shows which FIN was first.
     fn order_fins(&self, all: &mut [(Range, What)], own: Option<Segment>, peer: Option<(Range, Segment)>) {
         let (Some(own), Some((_, peer))) = (own, peer) else { return };
         let is_covered = own.ack.wrapping_sub(peer.seq.wrapping_add(peer.space())).cast_signed() >= 0;
         let at = |what| all.iter().position(|(_, other)| *other == what);
         let (Some(own_at), Some(peer_at)) = (at(What::OwnFin), at(What::PeerFin)) else { return };
         if is_covered == (own_at < peer_at) && self.is_prompt(&own) {
-            // Between them, only what depends on neither.
+            // In between, only conclusions that depend on neither.
             all.swap(own_at, peer_at);
         }
     }
 
-    /// Whether it left when the call was made.
+    /// Whether the FIN left during the call.
     pub(super) fn is_prompt(&self, fin: &Segment) -> bool {
         let Some(call) = self.closing_calls().into_iter().find(|call| call.name != "disconnect") else { return false };
-        // One that brings data, or comes behind some, was not the next to be sent.
+        // A FIN with data, or behind data, was not the next segment to send.
         let is_behind = |segment: &Segment| segment.len > 0 && (call.from..=fin.sent).contains(&segment.sent);
-        // While it tries again, the FIN waits behind what is not acknowledged.
+        // While the socket retransmits, the FIN waits behind unacknowledged data.
         !self.is_retransmitted()
             && !self.mine().any(is_behind)
             && (call.from..=call.to.unwrap_or(call.from + 50 * MS)).contains(&fin.sent)
     }
 
-    /// The kernel has given up some time after the last try, and before a call heard of it.
+    /// The kernel gave up some time after the last retry, and before a call returned the error.
     fn timed_out(&self) -> Option<Range> {
         let hears =
             |call: &&&Call| call.errno == nix::libc::ETIMEDOUT && matches!(call.name.as_str(), "recv" | "eof" | "send");
@@ -154,7 +155,7 @@ impl Witness<'_> {
         Some((last, to))
     }
 
-    /// When `ss -K` destroyed it: when its reset left, if one did.
+    /// When `ss -K` destroyed it: when its reset left, if it sent one.
     fn killed(&self) -> Option<Range> {
         let call = self.calls.iter().find(|call| call.name == "ssk" && call.errno == 0)?;
         let (from, to) = (call.from, call.to?);

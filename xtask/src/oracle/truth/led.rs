@@ -1,8 +1,8 @@
-//! What one end went through, as it is being found out.
+//! The states and the end of one end, as they are worked out.
 
 use super::{Range, Stay};
 
-/// What a life came to.
+/// The outcome of a life.
 pub(super) struct Led {
     pub(super) opened: Range,
     pub(super) states: Vec<Stay>,

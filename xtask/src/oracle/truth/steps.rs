@@ -1,4 +1,4 @@
-//! From what happened to states, and to how it ended.
+//! Turns events into states and an end.
 
 use super::super::conversation::Segment;
 use super::super::packets::{ACK, RST, SYN};
@@ -6,11 +6,11 @@ use super::super::script::Who;
 use super::led::Led;
 use super::{MS, Range, SOON, What, Witness};
 
-/// A SYN brings no more data than this.
+/// The most data in a SYN.
 const FAST_OPEN: u32 = 65_535;
 
 impl Witness<'_> {
-    /// Goes through what happened, in order.
+    /// Processes the events in order.
     pub(super) fn lead(&self) -> Led {
         let begun = self.conversation.begun();
         let mut led = match self.who {
@@ -38,7 +38,7 @@ impl Witness<'_> {
         led
     }
 
-    /// What may have been in another order than it seems.
+    /// Events whose order may be different from how it seems.
     fn doubt_overlaps(&self, led: &mut Led, happened: &[(Range, What)]) {
         let at = |what| happened.iter().find(|(_, other)| *other == what).map(|(at, _)| *at);
         let overlap = |one: Range, other: Range| one.0 <= other.1 + SOON && other.0 <= one.1 + SOON;
@@ -49,7 +49,7 @@ impl Witness<'_> {
         {
             led.unsure("killed while something else happens");
         }
-        // Behind data, it does not leave at once, and does not say what had come.
+        // Behind data, the FIN does not leave at once, and does not show what had arrived.
         let is_behind = self.own_fin().is_some_and(|(_, fin)| fin.is_none_or(|fin| !self.is_prompt(&fin)));
         let resets = |own| happened.iter().any(|(at, what)| *what == What::OwnReset && overlap(*at, own));
         if is_behind && self.drawn_reset().is_none() && at(What::OwnFin).is_some_and(resets) {
@@ -61,7 +61,7 @@ impl Witness<'_> {
         }
         let bare = |segment: &&Segment| segment.is(RST) && !segment.is(ACK);
         let resets = self.mine().filter(bare).any(|reset| overlap((reset.sent, reset.sent), (peer.0, peer.0)));
-        // What ended before cannot be changed by it.
+        // A connection that ended before cannot change.
         let is_before = led.is_over() && ended.1 + SOON < peer.0;
         if resets && !is_before && at(What::OwnFin).is_some_and(|own| own.0 <= peer.1) {
             led.unsure("a reset that comes with a FIN");
@@ -77,7 +77,7 @@ impl Witness<'_> {
             (What::Established, "SYN_SENT" | "SYN_RECV") => led.enter("ESTABLISHED", at),
             (What::LetGo, "SYN_SENT") => led.finish(&["closed_while_connecting"], "never_established", at),
             (What::TimedOut, "SYN_SENT") => led.finish(&["connect_timeout"], "never_established", at),
-            // Probes in vain end with a reset.
+            // Unanswered probes end with a reset.
             (What::TimedOut, "SYN_RECV" | "TIME_WAIT") => led.unsure("a time-out in an odd state"),
             (What::TimedOut, _) if happened.iter().any(|(_, what)| *what == What::OwnReset) => {}
             (What::TimedOut, _) => led.finish(self.timeouts(), "timeout", at),
@@ -128,7 +128,7 @@ impl Witness<'_> {
                 }
                 led.finish(&["disconnected"], "reset_local", at);
             }
-            // There is no reset from these states, and nothing is waited for.
+            // These states send no reset, and wait for nothing.
             (What::Orphaned, "CLOSING" | "LAST_ACK") if self.option("linger") == Some(0) && !self.resets_within(at) => {
                 if happened.iter().any(|(other, what)| *what == What::FinAcked && other.0 <= at.1 + SOON) {
                     led.unsure("a FIN that is acknowledged while it is closed");
@@ -145,7 +145,7 @@ impl Witness<'_> {
         let reset =
             self.theirs().find(|(received, segment)| *received == at.0 && segment.is(RST)).map(|(_, reset)| *reset);
         if led.state() == "SYN_SENT" {
-            // One that does not acknowledge the SYN is of an earlier connection, and changes nothing.
+            // A segment that does not acknowledge the SYN belongs to an earlier connection, and changes nothing.
             let syn = self.mine().find(|segment| segment.is(SYN)).map(|syn| syn.seq.wrapping_add(1));
             if reset
                 .is_some_and(|reset| !reset.is(ACK) || syn.is_some_and(|next| reset.ack.wrapping_sub(next) > FAST_OPEN))
@@ -155,7 +155,7 @@ impl Witness<'_> {
             return led.finish(&["refused"], "never_established", at);
         }
         let otherwise = if led.state() == "SYN_RECV" { "never_established" } else { "reset_remote" };
-        // A FIN that was not seen to leave before may have been before it or not at all.
+        // The FIN, which was not seen to leave, may have left before this or not at all.
         let unseen = self.own_fin().filter(|(_, fin)| fin.is_none_or(|fin| fin.sent >= at.0));
         let is_begun = |call: Range, fin: Option<Segment>| call.0 <= at.0 + if fin.is_some() { SOON } else { 0 };
         if unseen.is_some_and(|(call, fin)| is_begun(call, fin) && at.0 <= call.1 + SOON) {
@@ -164,7 +164,7 @@ impl Witness<'_> {
         if self.may_have_given_up(at.0) {
             led.unsure("a reset that may have come after the last try");
         }
-        // It is lost on a socket that gives way to its mini-socket.
+        // A segment is lost on a socket that a mini-socket replaces.
         let gives_way = self.last_close().map(|call| self.effect(call));
         if led.state() == "FIN_WAIT2"
             && gives_way.is_some_and(|closed| closed.0 <= at.1 + SOON && at.0 <= closed.1 + SOON)
@@ -193,7 +193,7 @@ impl Witness<'_> {
 
     fn own_reset_ends(&self, led: &mut Led, at: Range, happened: &[(Range, What)]) {
         if led.state() == "SYN_SENT" {
-            // Of an acknowledgement of something else, which changes nothing.
+            // It acknowledges something else, and changes nothing.
             return;
         }
         if led.state() == "SYN_RECV" {
@@ -208,7 +208,7 @@ impl Witness<'_> {
         if led.state() == "TIME_WAIT" {
             led.unsure("a reset from TIME_WAIT");
         }
-        // Who closes does not say whether the acknowledgement of its FIN was there.
+        // A close does not show whether its FIN had been acknowledged.
         let acked = happened.iter().find(|(_, what)| *what == What::FinAcked).map(|(acked, _)| *acked);
         let is_just_acked = matches!(led.state(), "FIN_WAIT1" | "FIN_WAIT2")
             && acked.is_some_and(|acked| acked.1 + SOON >= at.1 && acked.0 <= at.1 + SOON);
@@ -226,7 +226,7 @@ impl Witness<'_> {
         }
     }
 
-    /// Why it sent a reset, at that time.
+    /// Why it sent a reset at that time.
     fn why_reset(&self, at: Range) -> Vec<&'static str> {
         let closing = self.closing_calls();
         let call = closing.iter().rev().find(|call| {
@@ -236,7 +236,7 @@ impl Witness<'_> {
         let takes_no_more = |name: &str| matches!(name, "close" | "exit" | "kill" | "shutrd" | "shutrdwr");
         let is_after_close =
             self.calls.iter().any(|call| takes_no_more(&call.name) && call.errno == 0 && call.from <= at.1);
-        // What a call sends acknowledges something.
+        // A reset caused by a call acknowledges something.
         let is_drawn = self.mine().any(|segment| segment.is(RST) && !segment.is(ACK) && segment.sent == at.1);
         let mut ends = Vec::new();
         if let Some(call) = call {
@@ -265,7 +265,7 @@ impl Witness<'_> {
         }
         if ends.is_empty() && call.is_none() && self.is_probed_in_vain(at) {
             ends.push("keepalive_timeout");
-            // The error that was kept is why.
+            // The stored error is the reason.
             ends.extend(self.mine().any(|segment| segment.is_unreachable).then_some("unreachable"));
         }
         if is_after_close && ends.is_empty() && self.option("linger2") == Some(0) {
@@ -274,7 +274,7 @@ impl Witness<'_> {
         ends
     }
 
-    /// Whether it has keepalive, and nothing had come for as long as that takes.
+    /// Whether keepalive is on, and nothing had arrived for as long as it waits.
     fn is_probed_in_vain(&self, at: Range) -> bool {
         let last = self.theirs().map(|(received, _)| received).filter(|received| *received <= at.1).last();
         self.option("keepalive").is_some() && last.is_some_and(|last| at.1.saturating_sub(last) > 900 * MS)

@@ -5,8 +5,8 @@ const CLIENT: &str = "127.0.0.1:40000";
 const SERVER: &str = "127.1.0.0:7000";
 const GONE: Range = (40 * SECOND, 50 * SECOND);
 
-/// Each segment is seen when it leaves, and 1 ms later when it comes: who sends it, when in ms, flags, bytes, and
-/// numbers from the initial ones, which are 0.
+/// Each segment is seen when it leaves, and when it arrives 1 ms later. Fields: sender, time in ms, flags, length, and
+/// sequence numbers relative to the initial ones.
 fn conversation(segments: &[(Who, u64, u8, u32, [u32; 2])]) -> Vec<Conversation> {
     let [client, server] = [CLIENT, SERVER].map(|address| address.parse().expect("an address"));
     let seen = |is_outgoing: bool| {
@@ -63,7 +63,7 @@ fn who_closes_first_waits() {
     assert!(client.unsure.is_none() && server.unsure.is_none());
 }
 
-/// Both FINs acknowledge only what was there.
+/// Each FIN acknowledges only what had arrived.
 #[test]
 fn fins_that_cross() {
     let mut segments = HANDSHAKE.to_vec();
@@ -81,7 +81,7 @@ fn fins_that_cross() {
     }
 }
 
-/// A connection that nobody accepted is reset with its listener, and data that nobody read is why the other is.
+/// Closing a listener resets a connection that was never accepted; unread data resets an accepted one.
 #[test]
 fn resets() {
     let mut segments = HANDSHAKE.to_vec();
@@ -108,7 +108,7 @@ fn an_orphan_does_not_wait_for_ever() {
     assert!(ends[1].unsure.is_some(), "nobody closes the other");
 }
 
-/// A rule answers the client's FIN, which the server never gets: the reset is none of the server's.
+/// A rule answers the client's FIN, which never reaches the server: the server did not send the reset.
 #[test]
 fn a_reset_by_a_rule() {
     let mut segments = HANDSHAKE.to_vec();
@@ -124,7 +124,7 @@ fn a_reset_by_a_rule() {
     assert_eq!(ends[1].unsure, Some("it has not ended"));
 }
 
-/// While it connects, only a reset that acknowledges its SYN refuses it.
+/// During a connect, only a reset that acknowledges the SYN refuses it.
 #[test]
 fn an_old_reset_refuses_nothing() {
     let mut segments = vec![(Who::Client, 101, SYN, 0, [0, 0]), (Who::Server, 102, RST, 0, [77, 0])];
@@ -133,7 +133,7 @@ fn an_old_reset_refuses_nothing() {
     assert_eq!(states(&ends[0]), ["SYN_SENT", "ESTABLISHED"]);
 }
 
-/// Once the FIN is out after the peer's, a disconnect sends nothing.
+/// After both FINs, the peer's first, a disconnect sends nothing.
 #[test]
 fn a_disconnect_in_last_ack() {
     let mut segments = HANDSHAKE.to_vec();
@@ -153,7 +153,7 @@ fn a_disconnect_in_last_ack() {
     assert_eq!((&client.closer[..], &client.end[..]), (&["passive"][..], &["disconnected"][..]));
 }
 
-/// Its FIN waits behind data: what a segment draws acknowledges nothing, and what a close sends does.
+/// The FIN waits behind data. The answer to a segment acknowledges nothing; the reset of a close does.
 #[test]
 fn a_reset_while_the_fin_waits() {
     let close = call(Who::Client, "close", 200);
@@ -174,7 +174,7 @@ fn a_reset_while_the_fin_waits() {
     assert_eq!(unread.unsure, None);
 }
 
-/// A FIN that brings data has waited: nobody knows whether the peer's came before the close.
+/// A FIN with data has waited: whether the peer's FIN came before the close is unknown.
 #[test]
 fn a_fin_that_comes_while_one_waits() {
     let mut segments = HANDSHAKE.to_vec();
@@ -190,7 +190,7 @@ fn a_fin_that_comes_while_one_waits() {
     assert_eq!(client.unsure, Some("a FIN that comes while it is closed with data unsent"));
 }
 
-/// What comes while the socket gives way to its mini-socket is lost.
+/// A segment that arrives while a mini-socket replaces the socket is lost.
 #[test]
 fn a_reset_while_the_socket_gives_way() {
     let mut segments = HANDSHAKE.to_vec();
@@ -208,7 +208,7 @@ fn a_reset_while_the_socket_gives_way() {
     assert_eq!(unsure(250), None);
 }
 
-/// Of two processes that listen, one waits for longer than the other, and gets the second connection from the same port.
+/// Two processes listen; one waits longer, and gets the second connection from the same port.
 #[test]
 fn who_accepts_first_has_the_first() {
     let mut segments = HANDSHAKE.to_vec();
@@ -226,7 +226,7 @@ fn who_accepts_first_has_the_first() {
     assert_eq!(servers, [Some(20), Some(21)]);
 }
 
-/// Who tries in vain may have given up before a reset came.
+/// A socket that retransmits in vain may have given up before the reset arrived.
 #[test]
 fn a_reset_after_the_last_try() {
     let unsure = |tries: usize, reset: u64| {
@@ -243,7 +243,7 @@ fn a_reset_after_the_last_try() {
     assert_eq!(unsure(1, 2_000), None);
 }
 
-/// A rule answers a SYN with an error, if the kernel lets it.
+/// A rule answers a SYN with an ICMP error, unless the kernel's rate limit suppresses it.
 #[test]
 fn an_error_that_may_have_been_left_out() {
     let segments = [(Who::Client, 101, SYN, 0, [0, 0])];

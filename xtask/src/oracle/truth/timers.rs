@@ -1,4 +1,4 @@
-//! Ends that the kernel's clock makes: retries given up, orphans let go, and TIME_WAITs.
+//! Ends by the kernel's timers: retries that failed, orphans, and TIME_WAITs.
 
 use super::super::conversation::Segment;
 use super::super::packets::{ACK, RST, SYN};
@@ -7,21 +7,21 @@ use super::super::script::Who;
 use super::led::Led;
 use super::{MS, Range, SECOND, SOON, Witness};
 
-/// The kernel gives up so long after the last segment, with as few retries as there are here.
+/// The kernel gives up this long after the last segment, with the few retries that are set here.
 const GIVING_UP: u64 = 4 * SECOND;
-/// The last try is waited for at least as long.
+/// Shortest wait for the last retry.
 const LAST_TRY: u64 = 150 * MS;
-/// `TCP_TIMEWAIT_LEN`, and one step of the timer wheel at the slowest rate of its clock.
+/// `TCP_TIMEWAIT_LEN`, and one step of the timer wheel at the lowest HZ.
 const TIME_WAIT: Range = (60 * SECOND, 65_200 * MS);
 
 impl Witness<'_> {
-    /// Nothing more came, and what it sent in vain shows since when.
+    /// Nothing more arrived, and unacknowledged segments show since when.
     pub(super) fn give_up(&self, led: &mut Led) {
         if led.is_over() {
             return;
         }
         let (last, interval) = self.last_try();
-        // Each retry is waited for twice as long as the one before.
+        // Each retry waits twice as long as the one before.
         let at = (last, last + GIVING_UP.max(interval * 2 + SECOND));
         if at.1 > self.gone.0 || !self.is_retransmitted() {
             led.unsure("it has not ended");
@@ -35,7 +35,7 @@ impl Witness<'_> {
         }
     }
 
-    /// An orphan does not wait in `FIN_WAIT2` for ever.
+    /// An orphan does not stay in `FIN_WAIT2` for ever.
     pub(super) fn time_out(&self, led: &mut Led, next: Range) {
         if led.state() == "SYN_SENT" && !led.is_over() {
             return self.connect_in_vain(led, next);
@@ -52,7 +52,7 @@ impl Witness<'_> {
             Some(seconds) => seconds * SECOND,
             None => u64::try_from(FIN_TIMEOUT.as_nanos()).unwrap_or(u64::MAX),
         };
-        // 3.5 retransmission timeouts are the least, and segments that come late make those long.
+        // At least 3.5 retransmission timeouts, which delayed segments make long.
         let late = self
             .conversation
             .segments
@@ -68,17 +68,17 @@ impl Witness<'_> {
             led.unsure("a FIN_WAIT2 whose time was over just then");
         }
         if due.1 > self.gone.0 {
-            // It goes with the network namespace, if that goes first.
+            // It ends with the network namespace, if that is destroyed first.
             let at = (due.0.min(self.gone.0), due.1);
             return led.finish(&["fin_wait2_timeout", "orphan_killed"], "active", at);
         }
         led.finish(&["fin_wait2_timeout"], "active", due);
     }
 
-    /// How an end that the kernel gives up is told.
+    /// The end of a connection that the kernel gives up.
     pub(super) fn timeouts(&self) -> &'static [&'static str] {
         if self.mine().any(|segment| segment.is_unreachable) {
-            // The error that was kept is why.
+            // The stored error is the reason.
             &["retransmit_timeout", "user_timeout", "unreachable"]
         } else if self.option("usertimeout").is_some() {
             &["user_timeout", "retransmit_timeout"]
@@ -87,7 +87,7 @@ impl Witness<'_> {
         }
     }
 
-    /// Whether its user timeout may have been over by then: it begins with what the peer does not acknowledge.
+    /// Whether its user timeout may have run out by then: it starts with the peer's first missing acknowledgement.
     pub(super) fn may_time_out_by(&self, by: u64) -> bool {
         let Some(ms) = self.option("usertimeout") else { return false };
         let acked = self.theirs().filter(|(at, segment)| *at <= by && segment.is(ACK)).last();
@@ -100,7 +100,8 @@ impl Witness<'_> {
         first.is_none_or(|first| first + ms * MS <= by + SOON)
     }
 
-    /// Who tries in vain gives up after a while, and says nothing: after an error or a user timeout sooner than else.
+    /// A socket that retransmits in vain gives up after a while without sending anything; earlier after an error or a
+    /// user timeout.
     pub(super) fn may_have_given_up(&self, by: u64) -> bool {
         let tries: Vec<u64> = self.tries().into_iter().filter(|sent| *sent <= by).collect();
         let is_soon = self.option("usertimeout").is_some() || self.mine().any(|segment| segment.is_unreachable);
@@ -108,7 +109,7 @@ impl Witness<'_> {
         tries.last().is_some_and(is_last) && (is_soon || tries.len() >= usize::from(ORPHAN_RETRIES))
     }
 
-    /// When it last sent anything, and how long after what it had sent before.
+    /// When it last sent anything, and how long after the transmission before.
     fn last_try(&self) -> (u64, u64) {
         let mut sent: Vec<u64> = self.mine().map(|segment| segment.sent).collect();
         sent.sort_unstable();
@@ -119,8 +120,8 @@ impl Witness<'_> {
         }
     }
 
-    /// A SYN is sent again as often as the kernel's settings say: each is waited for as long as the one before, or twice
-    /// as long.
+    /// The kernel retransmits a SYN as often as its settings say. Each wait is as long as the one before, or twice as
+    /// long.
     fn connect_in_vain(&self, led: &mut Led, next: Range) {
         let syns: Vec<u64> = self.mine().filter(|segment| segment.is(SYN)).map(|segment| segment.sent).collect();
         let last = self.mine().filter(|segment| segment.is(SYN)).last();
@@ -139,7 +140,7 @@ impl Witness<'_> {
         led.finish(&["connect_timeout"], "never_established", due);
     }
 
-    /// An error that comes while the process has the socket is kept until the kernel tries no more.
+    /// The kernel stores an error that arrives while a process owns the socket, until it stops retrying.
     fn connect_unreachable(&self, led: &mut Led, last: u64, next: Range) {
         if next.1 < last {
             return;
@@ -149,8 +150,8 @@ impl Witness<'_> {
             led.unsure("a connect whose last SYN drew an error");
         }
         if !self.conversation.is_in_one_namespace() {
-            // The kernel limits how often it sends one to the same address (`icmpv4_xrlim_allow`, net/ipv4/icmp.c), but
-            // for its own.
+            // The kernel limits the rate of errors to an address (`icmpv4_xrlim_allow`, net/ipv4/icmp.c), except to its
+            // own.
             led.unsure("an error that may have been left out");
         }
         let until = if has_it { last + 3 * SECOND } else { last + SOON };
@@ -178,7 +179,7 @@ impl Witness<'_> {
         led.time_wait_end = how.to_vec();
     }
 
-    /// When the next connection between the same ends takes its place: when its SYN leaves there, or comes.
+    /// When the next connection between the same ends replaces it: when its SYN leaves or arrives.
     fn taken_over(&self) -> Option<u64> {
         match self.who {
             Who::Client => self.conversation.next,
@@ -186,8 +187,8 @@ impl Witness<'_> {
         }
     }
 
-    /// How a server's TIME_WAIT ends that a client connects to again. Where nobody listens any more, it answers the SYN with
-    /// an acknowledgement, which the client resets.
+    /// The end of a server's TIME_WAIT when a client connects again. If nothing listens any more, the TIME_WAIT answers
+    /// the SYN with an acknowledgement, which the client resets.
     fn overtaken(&self, next: u64) -> (&'static [Option<&'static str>], Range) {
         let segments = self.next.map_or(&[][..], |next| &next.segments);
         let answers = |segment: &&Segment| segment.from == Who::Server && segment.is(SYN);
