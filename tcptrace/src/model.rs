@@ -1,5 +1,5 @@
-//! What everything else is about: TCP's words, what happened ([`event`]), what follows from it ([`row`]), and what carries
-//! both ([`stream`]). Values only: no I/O, no clock, and nothing of what stands on them.
+//! What everything else is about: TCP's words ([`tcp`]), what happened ([`event`]), what follows from it ([`row`]), and
+//! what carries both ([`stream`]). Values only: no I/O, no clock, nothing of any other room.
 
 pub mod counters;
 pub mod criteria;
