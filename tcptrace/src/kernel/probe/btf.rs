@@ -1,12 +1,12 @@
-//! The types of a kernel, as its BTF describes them (`Documentation/bpf/btf.rst`): as much as it takes to find members,
-//! tracepoints' arguments and enumerations.
+//! The types of a kernel, as its BTF describes them (`Documentation/bpf/btf.rst`): enough of it to find members,
+//! arguments of tracepoints, and enumerations.
 
 use zerocopy::native_endian::{I32, U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 const MAGIC: u16 = 0xeb9f;
 
-/// Anonymous structures within each other, and modifiers behind each other, at most: there are fewer, unless in circles.
+/// Deepest nesting of anonymous structures, and longest chain of modifiers: only circles exceed it.
 const DEEPEST: usize = 32;
 
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
@@ -86,7 +86,7 @@ impl<'b> Btf<'b> {
     /// Reads raw BTF.
     ///
     /// # Errors
-    /// When it is none, or is cut off.
+    /// When it is not BTF, or is cut off.
     pub(super) fn read(raw: &'b [u8]) -> Result<Self, String> {
         let (header, _) = Header::ref_from_prefix(raw).map_err(|_| "it is too short")?;
         if header.magic.get() != MAGIC || header.version != 1 {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever it says, reading it ends.
+        /// Reading any bytes ends.
         #[test]
         fn any_bytes(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12)) {
             let mut raw = sample();
