@@ -23,43 +23,43 @@ pub(super) enum Verdict {
     Mini {
         /// `FIN_WAIT2` or `TIME_WAIT`.
         substate: State,
-        /// In how many ns its timer is due.
+        /// Time until its timer is due, in ns.
         due_ns: u64,
     },
     /// It depends on whether a reset is sent right after.
     AwaitReset(Alternatives),
 }
 
-/// What an end is, depending on the reset that follows it.
+/// The possible ends, depending on the reset that may follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Alternatives {
-    /// When one is sent.
+    /// If a reset is sent.
     with_reset: End,
-    /// When one is sent for this very reason only, or for one that the kernel does not say (before 6.10).
+    /// Only a reset for this very reason counts, or one for which the kernel gives no reason (before 6.10).
     only_for: Option<ResetReason>,
-    /// When none is.
+    /// If none is sent.
     without: Ending,
     /// A process closes it: the reset is sent before the socket is destroyed.
     by_process: bool,
-    /// It may have been shut down in both directions before: then a disconnect looks as a close does.
+    /// It may have been shut down in both directions before: then a disconnect looks like a close.
     or_disconnect: Option<Doubt>,
 }
 
-/// What a close would have sent its reset for, where it may have been a disconnect.
+/// Why a close would have sent its reset, where it may have been a disconnect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doubt {
     UnreadData,
     Linger0,
 }
 
-/// What became of a socket that a process had closed, or disconnected.
+/// The fate of a socket that a process had closed or disconnected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It was destroyed, and may have been shut down in both directions then.
     Destroyed {
         shut: Option<bool>,
     },
-    /// It was not, for longer than a close takes.
+    /// It was not destroyed, for longer than a close takes.
     Kept,
     Unknown,
 }
@@ -75,7 +75,7 @@ pub(super) enum ResetSent {
 }
 
 impl Alternatives {
-    /// The ending, now that a reset was sent, or that none will be.
+    /// The ending, once it is known whether a reset was sent.
     pub(super) fn resolve(self, reset: ResetSent) -> Ending {
         match (reset, self.only_for) {
             (ResetSent::Yes(_), None) => self.with_reset.into(),
@@ -90,12 +90,12 @@ impl Alternatives {
         }
     }
 
-    /// Whether what becomes of the socket says more than the reset does.
+    /// Whether the fate of the socket says more than the reset.
     pub(super) fn await_fate(self) -> bool {
         self.or_disconnect.is_some()
     }
 
-    /// Tells a disconnect from a close, now that it is known what became of the socket.
+    /// Tells a disconnect from a close, once the fate of the socket is known.
     pub(super) fn with_fate(self, fate: Fate, reset: Option<ResetReason>) -> Self {
         let Some(doubt) = self.or_disconnect else { return self };
         let is_disconnect = match (doubt, reset, fate) {
@@ -107,7 +107,8 @@ impl Alternatives {
             (Doubt::UnreadData, _, Fate::Destroyed { .. }) | (_, _, Fate::Unknown) => None,
         };
         let with_reset = match (is_disconnect, doubt) {
-            // Where the kernel does not say why it sent the reset (before 6.10), or the hook shows too little, both look alike.
+            // Where the kernel gives no reason for the reset (before 6.10), or the hook shows too little, both look
+            // alike.
             (None, _) => End::Unknown,
             (Some(true), _) => End::Disconnected,
             (Some(false), Doubt::UnreadData) => End::ResetUnreadData,
@@ -145,7 +146,7 @@ fn ended(end: End) -> Verdict {
     Verdict::Ended(end.into())
 }
 
-/// Where the hook shows no facts.
+/// For hooks that show no facts.
 fn unknown(old: State) -> Verdict {
     let due = matches!(old, State::FinWait2 | State::Closing);
     Verdict::Ended(Ending { end: End::Unknown, time_wait: due.then_some(TimeWaitEnd::Unknown) })
@@ -159,14 +160,14 @@ fn by_error(old: State, facts: &EndFacts) -> Verdict {
         ETIMEDOUT if connecting => End::ConnectTimeout,
         EPIPE | ECONNRESET => return by_reset(old),
         ETIMEDOUT => by_timeout(facts),
-        // ICMP, or an ICMP error that was kept until the timeout.
+        // ICMP, or an ICMP error that the kernel kept until the timeout.
         _ => End::Unreachable,
     })
 }
 
 fn by_reset(old: State) -> Verdict {
     match old {
-        // Data for a socket that can take none any more: the kernel treats it as if a reset had come, and sends one.
+        // Data for a socket that accepts none any more: the kernel acts as if a reset had come, and sends one.
         State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => Verdict::AwaitReset(Alternatives {
             with_reset: End::ResetDataAfterClose,
             only_for: Some(ResetReason::AbortOnData),
@@ -189,7 +190,7 @@ fn by_timeout(facts: &EndFacts) -> End {
 }
 
 /// A connect that ends without an error: a process gave it up, by `close`, `shutdown` or `connect(AF_UNSPEC)`, or the
-/// kernel found no port for it. In the latter case no SYN was sent, nor a sequence number chosen for it, which tells it
+/// kernel found no port for it. Without a port, the kernel sends no SYN and chooses no sequence number. That tells it
 /// from a Fast Open connect that waits for data (`tcp_v4_connect` in `net/ipv4/tcp_ipv4.c`).
 fn connecting(change: &Change, flags: Flags, facts: &EndFacts) -> End {
     if change.tuple.local_port == 0 {
@@ -203,14 +204,14 @@ fn connecting(change: &Change, flags: Flags, facts: &EndFacts) -> End {
     }
 }
 
-/// A connection that is set up without a packet (`TCP_REPAIR`): it was begun elsewhere, by nobody knows which end.
+/// A connection set up without a packet (`TCP_REPAIR`): it began elsewhere, and which end began it is unknown.
 pub(super) fn is_restored(change: &Change) -> bool {
     let is_silent = change.flags.is_some_and(|flags| flags.has_sent == Some(false));
     is_silent && (change.old, change.new) == (State::SynSent, State::Established)
 }
 
-/// The closing of a socket of which nothing was seen before. It had no cookie by which its mini-socket could have been
-/// known when that was made: that none was seen says nothing.
+/// The closing of a socket that was never seen before. It had no cookie to link it to its mini-socket, so not seeing
+/// one proves nothing.
 pub(super) fn without_proof(change: &Change) -> Change {
     let unseen = |end: EndFacts| match end.mini {
         Birth::None => EndFacts { mini: Birth::NotWatched, ..end },
@@ -223,7 +224,7 @@ pub(super) fn without_proof(change: &Change) -> Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Certain,
-    /// If a reset follows, none was due.
+    /// If a reset follows, no mini-socket was due.
     UnlessReset,
 }
 
@@ -246,7 +247,7 @@ fn no_time_wait(facts: &EndFacts) -> Verdict {
     Verdict::Ended(Ending { end: End::Fin, time_wait: Some(why) })
 }
 
-/// An orphan whose peer has not closed yet, and no mini-socket was made for it to wait in.
+/// An orphan whose peer has not closed yet, without a mini-socket to wait in.
 fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> Verdict {
     if facts.linger2_negative {
         return Verdict::AwaitReset(Alternatives {
@@ -257,7 +258,7 @@ fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> V
             or_disconnect: None,
         });
     }
-    // Before it gives up what is no mini-socket, the timer sends a reset (`tcp_keepalive_timer` in `net/ipv4/tcp_timer.c`).
+    // The timer sends a reset before it gives up a full socket (`tcp_keepalive_timer` in `net/ipv4/tcp_timer.c`).
     match reset_before {
         Some(ResetReason::AbortOnMemory) => return ended(End::OrphanKilled),
         Some(_) => return ended(End::FinWait2Timeout),
@@ -275,10 +276,10 @@ fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> V
     })
 }
 
-/// A process, or a listener that is closed, drops the connection. The kernel sends a reset then, but for a socket in
-/// `TCP_REPAIR` and for one whose FIN is out after the peer's (`tcp_disconnect` in `net/ipv4/tcp.c`). A close sends one only
-/// for data that was not read, and with a linger time of 0; it shuts down both directions first. That may have been done before,
-/// unseen where the FIN was out already.
+/// A process, or a closing listener, drops the connection. The kernel then sends a reset, except for a socket in
+/// `TCP_REPAIR` and for one whose FIN is out after the peer's (`tcp_disconnect` in `net/ipv4/tcp.c`). A close sends one
+/// only for unread data, or with a linger time of 0; it shuts down both directions first. That may have happened
+/// before, unseen if the FIN was out already.
 fn by_process(old: State, flags: Flags, facts: &EndFacts, was_shut: bool) -> Verdict {
     if flags.dead {
         return ended(End::OrphanKilled);
@@ -334,7 +335,7 @@ pub(super) fn time_wait_killed(by: KilledBy) -> TimeWaitEnd {
     }
 }
 
-/// Who closed first, as far as a state alone tells.
+/// Who closed first, as far as a state alone shows.
 pub(crate) fn closer_in(state: State) -> Option<Closer> {
     match state {
         State::FinWait1 | State::FinWait2 => Some(Closer::Active),
@@ -357,7 +358,7 @@ pub(super) fn closer_by(end: End, old: State) -> Closer {
         End::ResetUnreadData | End::ResetLinger0 | End::ResetDataAfterClose | End::ResetOther => Closer::ResetLocal,
         End::OrphanKilled | End::Killed => Closer::Killed,
         End::Refused | End::NoLocalPort | End::ClosedWhileConnecting => Closer::NeverEstablished,
-        // Where a reset was sent, that is known before.
+        // If a reset was sent, its sender is known before.
         End::Disconnected | End::NeverAccepted | End::Fin | End::FinWait2Timeout | End::Unknown => Closer::Unknown,
     }
 }
