@@ -9,12 +9,12 @@ pub mod finding;
 pub mod life;
 mod named;
 pub mod names;
-pub mod role;
+pub(crate) mod role;
 pub mod row;
 pub mod sink;
 pub mod socket;
 pub mod stream;
 pub mod tcp;
-pub mod unanswered;
+pub(crate) mod unanswered;
 
 pub(crate) use named::named;

@@ -67,12 +67,12 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kernel(Errno::ENOENT) => {
-                f.write_str("the kernel has no module tcp_diag: `modprobe tcp_diag` as root")
+                f.write_str("the kernel module tcp_diag is missing: run `modprobe tcp_diag` as root")
             }
             Self::Kernel(error) => f.write_str(error.desc()),
-            Self::TooLong(bytes) => write!(f, "a piece of the answer has {bytes} bytes"),
+            Self::TooLong(bytes) => write!(f, "a piece of the answer is too long ({bytes} bytes)"),
             Self::Malformed => f.write_str("the answer is malformed"),
-            Self::Overrun => f.write_str("part of the answer was lost"),
+            Self::Overrun => f.write_str("the kernel lost part of the answer"),
         }
     }
 }

@@ -8,7 +8,7 @@ const ECONNABORTED: u16 = 103;
 
 /// How the current task of a transition relates to the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// It called `connect`.
     Connects,
     /// It called `listen`.
@@ -22,7 +22,7 @@ pub enum Role {
 }
 
 /// System calls make transitions as the current task; packets and timers do not.
-pub fn role(change: &Change, shut_early: bool) -> Role {
+pub(crate) fn role(change: &Change, shut_early: bool) -> Role {
     let err = change.end.map_or(0, |end| end.err);
     match (change.old, change.new) {
         (State::Closed, State::SynSent) => Role::Connects,
@@ -40,7 +40,7 @@ pub fn role(change: &Change, shut_early: bool) -> Role {
 }
 
 /// Whether the current task of a change may have made it.
-pub fn is_call(change: &Change) -> bool {
+pub(crate) fn is_call(change: &Change) -> bool {
     !matches!(role(change, false), Role::Bystander)
 }
 
@@ -58,7 +58,7 @@ fn closed_by_call(old: State, change: &Change) -> bool {
 
 impl Event {
     /// Id of the process that relates to its socket, as far as this event alone shows.
-    pub fn process(&self) -> Option<u32> {
+    pub(crate) fn process(&self) -> Option<u32> {
         match self {
             Self::Change(change) => change.task.filter(|_| is_call(change)).map(|task| task.pid),
             Self::Accepted { task, .. } | Self::Holder(Holder { task, .. }) => Some(task.pid),

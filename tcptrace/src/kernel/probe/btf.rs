@@ -90,7 +90,7 @@ impl<'b> Btf<'b> {
     pub(super) fn read(raw: &'b [u8]) -> Result<Self, String> {
         let (header, _) = Header::ref_from_prefix(raw).map_err(|_| "it is too short")?;
         if header.magic.get() != MAGIC || header.version != 1 {
-            return Err("it does not begin as BTF of version 1 does".into());
+            return Err("it is not BTF of version 1".into());
         }
         let section = |from: U32, len: U32| {
             let from = usize::try_from(header.len.get()).ok()?.checked_add(usize::try_from(from.get()).ok()?)?;
@@ -102,7 +102,7 @@ impl<'b> Btf<'b> {
         let mut at = 0;
         while at < types.len() {
             let len = Type::read(&types[at..]).map(|(_, len)| len);
-            let len = len.ok_or_else(|| format!("type {} makes no sense", btf.places.len() + 1))?;
+            let len = len.ok_or_else(|| format!("type {} is malformed", btf.places.len() + 1))?;
             btf.places.push(u32::try_from(at).map_err(|_| "it is too long")?);
             at += len;
         }
@@ -288,7 +288,7 @@ mod tests {
         let raw = sample();
         let why = |raw: &[u8]| Btf::read(raw).err().unwrap_or_default();
         assert_eq!(why(&[]), "it is too short");
-        assert_eq!(why(&[0; 64]), "it does not begin as BTF of version 1 does");
+        assert_eq!(why(&[0; 64]), "it is not BTF of version 1");
         assert_eq!(why(&raw[..60]), "its types are cut off");
         assert_eq!(why(&raw[..raw.len() - 1]), "its strings are cut off");
     }

@@ -70,7 +70,7 @@ fn a_namespace_that_comes_later_is_told_from_its_making_on() {
     assert_eq!(told(&looks, false), expected);
 }
 
-/// A cookie tells namespaces apart; where the kernel has none, counters that are smaller than before do.
+/// A cookie identifies a namespace; where the kernel has none, counters that are smaller than before do.
 #[rstest]
 #[case::by_cookie(Some(1), Some(2), 9, "all_of_it")]
 #[case::same(Some(1), Some(1), 9, "difference")]
