@@ -36,8 +36,8 @@
 //!   kernels, the expiry of the timer shows when it was last set, once another connection has shown how long a TIME_WAIT
 //!   is set for. The time since then is a lower bound.
 //!
-//! Each of them carries the cookie of the full socket, which joins both sockets into one connection. No duration is
-//! assumed.
+//! Each of them carries the cookie of the full socket, which joins both sockets into one connection. tcptrace
+//! assumes no duration.
 //!
 //! # Who owns a connection
 //!

@@ -152,7 +152,7 @@ impl Follower {
         hand_over(&mut self.filters, &self.origin, &mut self.rows, &mut self.passed, each)
     }
 
-    /// What the engine wishes.
+    /// What the engine asks for.
     pub fn wishes(&self) -> Wishes {
         let engine = &self.engine;
         Wishes {

@@ -1,4 +1,4 @@
-//! What consumes a stream, and what it wishes from the source.
+//! What consumes a stream, and what it asks of the source.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ pub trait Sink {
     /// As for [`Sink::take`].
     fn settle(&mut self, now: u64) -> Result<()>;
 
-    /// What it wishes. Each question is handed over once.
+    /// What it asks for. Each question is handed over once.
     fn wishes(&mut self) -> Wishes;
 }
 
-/// What a sink wishes from its source.
+/// What a sink asks of its source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wishes {
     /// By when, in ns of `CLOCK_BOOTTIME`, it wants to know that nothing else has happened
@@ -47,7 +47,7 @@ pub struct Wishes {
 }
 
 impl Wishes {
-    /// The wishes of two sinks of one stream, which ends when either takes no more.
+    /// What two sinks of one stream ask for; the stream ends when either takes no more.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let earliest = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();

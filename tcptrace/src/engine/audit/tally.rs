@@ -43,7 +43,7 @@ pub struct Counts {
 
 /// Whether an event lies between the two readings of a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Timing {
     Before,
     /// It may or may not; the flag says which by its time.
     Doubtful(bool),
@@ -104,7 +104,7 @@ impl Tally {
 
     fn change(&mut self, change: &Change) {
         let Some(netns) = change.netns else { return };
-        let is_before = self.place(netns, change.at) == Place::Before;
+        let is_before = self.timing(netns, change.at) == Timing::Before;
         self.counts.entry(netns).or_default().transitions += u64::from(!is_before);
         let effect = match (change.old, change.new) {
             (State::Closed, State::SynSent) => Some((Counter::ActiveOpens, Effect::One)),
@@ -143,40 +143,40 @@ impl Tally {
             MiniEvent::Killed(KilledBy::Connect) => self.count(netns, mini.at, Counter::TwRecycled, Effect::One),
             MiniEvent::Killed(KilledBy::Unknown) => self.count(netns, mini.at, Counter::TwRecycled, Effect::Perhaps),
             MiniEvent::Expired => {
-                let place = self.place(netns, mini.at);
+                let timing = self.timing(netns, mini.at);
                 let counts = self.counts.entry(netns).or_default();
-                counts.expired += u64::from(matches!(place, Place::Between | Place::Doubtful(true)));
-                counts.expired_doubtful += u64::from(matches!(place, Place::Doubtful(_)));
+                counts.expired += u64::from(matches!(timing, Timing::Between | Timing::Doubtful(true)));
+                counts.expired_doubtful += u64::from(matches!(timing, Timing::Doubtful(_)));
             }
             MiniEvent::Fin | MiniEvent::Rearmed | MiniEvent::Killed(_) => {}
         }
     }
 
     fn count(&mut self, netns: u32, at: u64, counter: Counter, effect: Effect) {
-        let place = self.place(netns, at);
+        let timing = self.timing(netns, at);
         let counts = self.counts.entry(netns).or_default();
         let (seen, doubtful) = (&mut counts.seen[counter as usize], &mut counts.doubtful[counter as usize]);
-        match (place, effect) {
-            (Place::Before, _) => return,
-            (Place::Between | Place::Doubtful(true), Effect::One) => *seen += 1,
-            (Place::Between | Place::Doubtful(true), Effect::OneLess) => *seen = seen.saturating_sub(1),
-            (Place::Doubtful(false), _) | (_, Effect::Perhaps) => {}
+        match (timing, effect) {
+            (Timing::Before, _) => return,
+            (Timing::Between | Timing::Doubtful(true), Effect::One) => *seen += 1,
+            (Timing::Between | Timing::Doubtful(true), Effect::OneLess) => *seen = seen.saturating_sub(1),
+            (Timing::Doubtful(false), _) | (_, Effect::Perhaps) => {}
         }
-        *doubtful += u64::from(place != Place::Between || effect == Effect::Perhaps);
+        *doubtful += u64::from(timing != Timing::Between || effect == Effect::Perhaps);
     }
 
-    fn place(&self, netns: u32, at: u64) -> Place {
+    fn timing(&self, netns: u32, at: u64) -> Timing {
         if let Some((from, to)) = self.readings.get(&netns) {
             if at.saturating_add(MARGIN_NS) < *from {
-                return Place::Before;
+                return Timing::Before;
             }
             if at <= to.saturating_add(MARGIN_NS) {
-                return Place::Doubtful(at > *to);
+                return Timing::Doubtful(at > *to);
             }
         }
         match self.last_call {
-            Some(last_call) if at > last_call => Place::Doubtful(at <= last_call.saturating_add(MARGIN_NS)),
-            _ => Place::Between,
+            Some(last_call) if at > last_call => Timing::Doubtful(at <= last_call.saturating_add(MARGIN_NS)),
+            _ => Timing::Between,
         }
     }
 }

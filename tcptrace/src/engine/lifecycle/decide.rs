@@ -16,7 +16,7 @@ const ECONNREFUSED: u16 = 111;
 
 /// What the closing of a full socket means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Conclusion {
     /// The connection has ended.
     Ended(Ending),
     /// A mini-socket carries on.
@@ -124,13 +124,13 @@ impl Alternatives {
 }
 
 /// What it means that a full socket was closed, which may have been shut down in both directions before.
-pub(super) fn closing(change: &Change, reset_before: Option<ResetReason>, was_shut: bool) -> Verdict {
+pub(super) fn closing(change: &Change, reset_before: Option<ResetReason>, was_shut: bool) -> Conclusion {
     let (Some(flags), Some(facts)) = (change.flags, change.end) else { return unknown(change.old) };
     if facts.err != 0 {
         return by_error(change.old, &facts);
     }
     if let Birth::Made { substate, due_ns } = facts.mini {
-        return Verdict::Mini { substate, due_ns };
+        return Conclusion::Mini { substate, due_ns };
     }
     match change.old {
         State::SynSent => ended(connecting(change, flags, &facts)),
@@ -142,17 +142,17 @@ pub(super) fn closing(change: &Change, reset_before: Option<ResetReason>, was_sh
     }
 }
 
-fn ended(end: End) -> Verdict {
-    Verdict::Ended(end.into())
+fn ended(end: End) -> Conclusion {
+    Conclusion::Ended(end.into())
 }
 
 /// For hooks that show no facts.
-fn unknown(old: State) -> Verdict {
+fn unknown(old: State) -> Conclusion {
     let due = matches!(old, State::FinWait2 | State::Closing);
-    Verdict::Ended(Ending { end: End::Unknown, time_wait: due.then_some(TimeWaitEnd::Unknown) })
+    Conclusion::Ended(Ending { end: End::Unknown, time_wait: due.then_some(TimeWaitEnd::Unknown) })
 }
 
-fn by_error(old: State, facts: &EndFacts) -> Verdict {
+fn by_error(old: State, facts: &EndFacts) -> Conclusion {
     let connecting = matches!(old, State::SynSent | State::SynRecv);
     ended(match facts.err {
         ECONNABORTED => End::Killed,
@@ -165,10 +165,10 @@ fn by_error(old: State, facts: &EndFacts) -> Verdict {
     })
 }
 
-fn by_reset(old: State) -> Verdict {
+fn by_reset(old: State) -> Conclusion {
     match old {
         // Data for a socket that accepts none any more: the kernel acts as if a reset had come, and sends one.
-        State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => Verdict::AwaitReset(Alternatives {
+        State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => Conclusion::AwaitReset(Alternatives {
             with_reset: End::ResetDataAfterClose,
             only_for: Some(ResetReason::AbortOnData),
             without: End::ResetReceived.into(),
@@ -235,22 +235,22 @@ pub(crate) fn time_wait_refused(change: &Change) -> Option<Refusal> {
     }
     let is_refused = |ending: &Ending| ending.time_wait == Some(TimeWaitEnd::Refused);
     match closing(change, None, false) {
-        Verdict::Ended(ending) if is_refused(&ending) => Some(Refusal::Certain),
-        Verdict::AwaitReset(Alternatives { without, .. }) if is_refused(&without) => Some(Refusal::UnlessReset),
+        Conclusion::Ended(ending) if is_refused(&ending) => Some(Refusal::Certain),
+        Conclusion::AwaitReset(Alternatives { without, .. }) if is_refused(&without) => Some(Refusal::UnlessReset),
         _ => None,
     }
 }
 
 /// Both FINs are done, ours first, but no mini-socket was made.
-fn no_time_wait(facts: &EndFacts) -> Verdict {
+fn no_time_wait(facts: &EndFacts) -> Conclusion {
     let why = if facts.mini == Birth::None { TimeWaitEnd::Refused } else { TimeWaitEnd::Unknown };
-    Verdict::Ended(Ending { end: End::Fin, time_wait: Some(why) })
+    Conclusion::Ended(Ending { end: End::Fin, time_wait: Some(why) })
 }
 
 /// An orphan whose peer has not closed yet, without a mini-socket to wait in.
-fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> Verdict {
+fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> Conclusion {
     if facts.linger2_negative {
-        return Verdict::AwaitReset(Alternatives {
+        return Conclusion::AwaitReset(Alternatives {
             with_reset: End::ResetOther,
             only_for: None,
             without: End::Unknown.into(),
@@ -265,9 +265,9 @@ fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> V
         None => {}
     }
     if facts.mini == Birth::NotWatched {
-        return Verdict::Ended(Ending { end: End::Unknown, time_wait: Some(TimeWaitEnd::Unknown) });
+        return Conclusion::Ended(Ending { end: End::Unknown, time_wait: Some(TimeWaitEnd::Unknown) });
     }
-    Verdict::AwaitReset(Alternatives {
+    Conclusion::AwaitReset(Alternatives {
         with_reset: End::ResetDataAfterClose,
         only_for: None,
         without: Ending { end: End::Fin, time_wait: Some(TimeWaitEnd::Refused) },
@@ -280,7 +280,7 @@ fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> V
 /// `TCP_REPAIR` and for one whose FIN is out after the peer's (`tcp_disconnect` in `net/ipv4/tcp.c`). A close sends one
 /// only for unread data, or with a linger time of 0; it shuts down both directions first. That may have happened
 /// before, unseen if the FIN was out already.
-fn by_process(old: State, flags: Flags, facts: &EndFacts, was_shut: bool) -> Verdict {
+fn by_process(old: State, flags: Flags, facts: &EndFacts, was_shut: bool) -> Conclusion {
     if flags.dead {
         return ended(End::OrphanKilled);
     }
@@ -303,7 +303,7 @@ fn by_process(old: State, flags: Flags, facts: &EndFacts, was_shut: bool) -> Ver
         _ if facts.totals.bytes_unread > 0 => Some(Doubt::UnreadData),
         _ => Some(Doubt::Linger0),
     };
-    Verdict::AwaitReset(Alternatives {
+    Conclusion::AwaitReset(Alternatives {
         with_reset,
         only_for: None,
         without: without.into(),

@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 use super::config::{Config, Stats};
 use super::conn::{Conn, MINI, Mark, progress};
 use super::deadlines::{Deadline, Deadlines};
-use super::decide::{self, Alternatives, Fate, ResetSent, Verdict};
+use super::decide::{self, Alternatives, Conclusion, Fate, ResetSent};
 use super::missing::Missing;
 use super::store::{self, Place, Store};
 use super::stuck::Waiting;
@@ -302,17 +302,17 @@ impl Engine {
         }
         conn.mark(Mark::Lingers, change.flags.is_some_and(|flags| !flags.dead));
         let reset = conn.reset().filter(|(at, _)| change.at.saturating_sub(*at) < RESET_FOLLOWS_NS);
-        let verdict = decide::closing(change, reset.map(|(_, reason)| reason), conn.is(Mark::ShutBoth));
-        if !matches!(verdict, Verdict::Mini { .. }) {
+        let conclusion = decide::closing(change, reset.map(|(_, reason)| reason), conn.is(Mark::ShutBoth));
+        if !matches!(conclusion, Conclusion::Mini { .. }) {
             self.early.remove(&(key | MINI));
         }
-        match verdict {
-            Verdict::Mini { substate, due_ns } => self.become_mini(key, conn, change, substate, due_ns, out),
-            Verdict::Ended(ending) => {
+        match conclusion {
+            Conclusion::Mini { substate, due_ns } => self.become_mini(key, conn, change, substate, due_ns, out),
+            Conclusion::Ended(ending) => {
                 let held = self.teller.held(&conn, change.at);
                 self.end(conn, change.at, held, ending, out);
             }
-            Verdict::AwaitReset(alternatives) => self.await_reset(key, conn, change.at, alternatives, out),
+            Conclusion::AwaitReset(alternatives) => self.await_reset(key, conn, change.at, alternatives, out),
         }
     }
 

@@ -286,7 +286,7 @@ impl Engine {
         self.waiting.scan_wanted = true;
     }
 
-    /// Reports sockets that were pending when the scan that has ended began.
+    /// Reports the sockets that were already pending when the finished scan began.
     pub(super) fn report_answered(&mut self, scanned_at: u64, out: &mut Vec<Row>) {
         self.report_pending(
             |engine, key, pending| pending.asked_at <= scanned_at && !engine.waiting.takes_another_look(key),
@@ -416,7 +416,7 @@ fn since(conn: &Conn) -> u64 {
     conn.since().or(conn.at_least_since()).unwrap_or(0)
 }
 
-/// What tells a stay in a state from other stays of the same socket.
+/// Identifies a stay in a state among the stays of the same socket.
 pub(super) fn stay(conn: &Conn) -> u64 {
     conn.since().or(conn.at_least_since()).unwrap_or(conn.state as u64)
 }

@@ -104,7 +104,7 @@ impl Teller {
             self.put(conn, mini.at, State::TimeWait, held, None, out);
             return;
         }
-        // Without a counted loss, this is one.
+        // If no counted loss explains it, the FIN itself was lost.
         if self.config.fins && conn.gaps == self.gaps {
             self.stats.unreported += 1;
             out.push(Row::Loss(Loss { boot_ns: mini.at, cause: Cause::Unreported, count: Some(1) }));
