@@ -132,7 +132,7 @@ pub struct Head {
     pub flags: u8,
 }
 
-/// Who is on the CPU. Whether that says anything about the socket is for the reader to judge.
+/// The task on the CPU. The reader decides whether it relates to the socket.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TaskTail {
@@ -182,7 +182,7 @@ pub struct ClosedChildTail {
     pub task: TaskTail,
 }
 
-/// Who has a descriptor of a socket.
+/// A process that holds a descriptor of a socket.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct HolderTail {
@@ -196,7 +196,7 @@ pub struct HolderTail {
     pub padding: u32,
 }
 
-/// What the socket knew when it was closed.
+/// What the socket had counted when it was closed.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct EndTail {
@@ -231,7 +231,7 @@ pub struct EndTail {
 /// Frames of [`CancelTail::stack`].
 pub const STACK_FRAMES: usize = 16;
 
-/// From where a mini-socket's timer was cancelled.
+/// The call stack that cancelled a mini-socket's timer.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CancelTail {
@@ -244,7 +244,7 @@ const _: () = {
     assert!(size_of::<EndTail>() == 64, "an end is two cache lines");
 };
 
-/// Places in the array of counters that every CPU has.
+/// Indexes into the array of counters that every CPU has.
 pub mod counter {
     /// Transitions that did not fit into the ring buffer.
     pub const LOST_TRANSITIONS: usize = 0;
@@ -252,10 +252,10 @@ pub mod counter {
     pub const LOST_OTHERS: usize = 1;
     /// Transitions kept out by a filter in the kernel.
     pub const FILTERED: usize = 2;
-    /// Add this for what programs count that stand in for others while those are interrupted: these may be just about to
-    /// count.
+    /// Added to the index by programs that stand in for others while those are interrupted: an interrupted program may
+    /// be just about to count.
     pub const STAND_IN: usize = 3;
-    /// How often one has stood in.
+    /// How often a program has stood in for another.
     pub const STOOD_IN: usize = 6;
     /// How many counters there are.
     pub const COUNT: usize = 7;

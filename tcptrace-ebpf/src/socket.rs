@@ -1,4 +1,4 @@
-//! What a record says of the socket it is about, and whether anybody wants to hear it.
+//! What a record says about its socket, and whether the filter wants it.
 
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use tcptrace_common::{FILTER_PORTS, Head, flag};
@@ -166,8 +166,8 @@ pub(crate) unsafe fn cgroup(sk: *const u8) -> u64 {
     }
 }
 
-/// Index of the only interface that a full socket uses; 0 if it may use any. One that a listener makes has its own from the
-/// moment on that its addresses are set.
+/// Index of the only interface that a full socket uses; 0 if it may use any. A child socket has its own one once its
+/// addresses are set.
 ///
 /// # Safety
 ///

@@ -57,7 +57,7 @@ struct Change {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     look(&ctx, 0);
-    // It has a cookie by now, if it was reported.
+    // It has a cookie now, if it was reported.
     reported::note(&reported::CHANGES, || seen(&ctx));
     0
 }

@@ -1,12 +1,12 @@
-//! The types of a kernel, as its BTF describes them (`Documentation/bpf/btf.rst`): as much as it takes to find members,
-//! tracepoints' arguments and enumerations.
+//! The types of a kernel, as its BTF describes them (`Documentation/bpf/btf.rst`): enough of it to find members,
+//! arguments of tracepoints, and enumerations.
 
 use zerocopy::native_endian::{I32, U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 const MAGIC: u16 = 0xeb9f;
 
-/// Anonymous structures within each other, and modifiers behind each other, at most: there are fewer, unless in circles.
+/// Deepest nesting of anonymous structures, and longest chain of modifiers: only circles exceed it.
 const DEEPEST: usize = 32;
 
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
@@ -86,11 +86,11 @@ impl<'b> Btf<'b> {
     /// Reads raw BTF.
     ///
     /// # Errors
-    /// When it is none, or is cut off.
+    /// When it is not BTF, or is cut off.
     pub(super) fn read(raw: &'b [u8]) -> Result<Self, String> {
         let (header, _) = Header::ref_from_prefix(raw).map_err(|_| "it is too short")?;
         if header.magic.get() != MAGIC || header.version != 1 {
-            return Err("it does not begin as BTF of version 1 does".into());
+            return Err("it is not BTF of version 1".into());
         }
         let section = |from: U32, len: U32| {
             let from = usize::try_from(header.len.get()).ok()?.checked_add(usize::try_from(from.get()).ok()?)?;
@@ -102,7 +102,7 @@ impl<'b> Btf<'b> {
         let mut at = 0;
         while at < types.len() {
             let len = Type::read(&types[at..]).map(|(_, len)| len);
-            let len = len.ok_or_else(|| format!("type {} makes no sense", btf.places.len() + 1))?;
+            let len = len.ok_or_else(|| format!("type {} is malformed", btf.places.len() + 1))?;
             btf.places.push(u32::try_from(at).map_err(|_| "it is too long")?);
             at += len;
         }
@@ -288,13 +288,13 @@ mod tests {
         let raw = sample();
         let why = |raw: &[u8]| Btf::read(raw).err().unwrap_or_default();
         assert_eq!(why(&[]), "it is too short");
-        assert_eq!(why(&[0; 64]), "it does not begin as BTF of version 1 does");
+        assert_eq!(why(&[0; 64]), "it is not BTF of version 1");
         assert_eq!(why(&raw[..60]), "its types are cut off");
         assert_eq!(why(&raw[..raw.len() - 1]), "its strings are cut off");
     }
 
     proptest! {
-        /// Whatever it says, reading it ends.
+        /// Reading any bytes ends.
         #[test]
         fn any_bytes(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12)) {
             let mut raw = sample();

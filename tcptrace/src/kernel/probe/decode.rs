@@ -14,13 +14,13 @@ use crate::model::event::{
 };
 use crate::model::tcp::{Comm, State, Task, Tuple};
 
-/// What it takes to understand the records of this kernel.
+/// What is needed to decode the records of this kernel.
 pub(super) struct Decoder {
     /// Length of a kernel tick in ns.
     pub(super) tick_ns: u64,
-    /// Whether the creation of mini-sockets is seen, so that there was none where a record names none.
+    /// Whether the creation of mini-sockets is seen: then a record that names none proves that none was made.
     pub(super) minis_watched: bool,
-    /// Who cancelled a timer.
+    /// Shows who cancelled a timer.
     pub(super) symbols: Symbols,
     /// Meaning of reset reasons, by number.
     pub(super) reset_reasons: Vec<ResetReason>,
@@ -31,14 +31,14 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// A process; `None` for the kernel's own threads, and for ourselves: whoever walks through descriptors holds each
-    /// file for a moment, and closes it if its process lets go just then.
+    /// A process; `None` for kernel threads and for tcptrace itself. During a scan, tcptrace holds each file for a
+    /// moment, and closes it if its process lets go just then.
     fn task(&self, tail: &TaskTail) -> Option<Task> {
         let is_somebody = tail.pid != 0 && tail.pid != self.own_pid;
         is_somebody.then_some(Task { pid: tail.pid, tid: tail.tid, comm: Comm(tail.comm) })
     }
 
-    /// The event that a record tells of; `None` for a record of unknown kind or form.
+    /// The event that a record describes; `None` for a record of unknown kind or form.
     pub(super) fn decode(&self, record: &[u8]) -> Option<Event> {
         let (head, tail) = Head::ref_from_prefix(record).ok()?;
         let at = head.boot_ns;
@@ -142,7 +142,7 @@ impl Decoder {
 
     fn end_facts(&self, head: &Head, end: &EndTail) -> EndFacts {
         let has = |bit| end.flags & bit != 0;
-        // The kernel counts the peer's FIN as a byte (`tcp_rcv_nxt_update`); it is none that anybody sent.
+        // The kernel counts the peer's FIN as a byte (`tcp_rcv_nxt_update`), but nobody sent that byte.
         let fin = u64::from(head.flags & flag::DONE != 0);
         EndFacts {
             totals: Totals {
@@ -206,7 +206,7 @@ fn both_shut(flags: u8) -> Option<bool> {
     (flags & flag::BARE == 0).then_some(flags & BOTH == BOTH)
 }
 
-/// Of those that a socket is bound to, only the interface of link-local addresses is theirs.
+/// Only link-local addresses need the interface that a socket is bound to.
 fn interface(head: &Head, index: u32) -> u32 {
     if tuple(head).is_link_local() { index } else { 0 }
 }
@@ -223,7 +223,7 @@ fn flags(head: &Head) -> Flags {
     }
 }
 
-/// A number of which 0 means that it is not known.
+/// A number, where 0 means unknown.
 fn known<T: PartialEq + Default>(number: T) -> Option<T> {
     (number != T::default()).then_some(number)
 }

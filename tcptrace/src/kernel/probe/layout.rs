@@ -1,4 +1,4 @@
-//! Where structure members are in the running kernel, from its BTF.
+//! The offsets of structure members in the running kernel, from its BTF.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ pub(super) enum Need {
     Packet,
     /// Those that look up descriptors.
     Files,
-    /// Nobody: without it a field stays unknown.
+    /// No hook: without it a field stays unknown.
     Optional,
 }
 
@@ -79,12 +79,12 @@ const MEMBERS: &[(&str, &str, &str, Need)] = &[
     ("SKB_TRANSPORT_HEADER", "sk_buff", "transport_header", Need::Packet),
 ];
 
-/// What the kernel's BTF says about what the programs need.
+/// What the programs need to know from the kernel's BTF.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     /// Offsets in bytes, by the symbol that takes them.
     pub(super) offsets: Vec<(&'static str, u32)>,
-    /// Members that this kernel has not, with who needs them.
+    /// Members that this kernel lacks, with who needs them.
     missing: Vec<(Need, String)>,
     /// Number of arguments of the tracepoints that have changed over time.
     arguments: HashMap<&'static str, usize>,
@@ -122,7 +122,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Why hooks with this need cannot work, if so.
+    /// Why hooks with this need cannot work, if they cannot.
     pub(super) fn lacks(&self, need: Need) -> Option<String> {
         let missing: Vec<_> =
             self.missing.iter().filter(|(by, _)| *by == need).map(|(_, member)| member.as_str()).collect();

@@ -35,7 +35,7 @@ pub(super) fn play_rows(script: &str) -> Vec<String> {
     transitions(&run(script, Config::default()))
 }
 
-/// The same with scans, and with a report of sockets that wait for a second.
+/// The same with scans, and with reports of sockets that have waited for a second.
 pub(super) fn play_stuck(script: &str) -> Vec<String> {
     transitions(&run(script, Config { stuck_after: Some(1_000 * MS), scans: true, ..Config::default() }))
 }
