@@ -87,7 +87,7 @@ pub struct Receipt(Option<Counted>);
 impl Counts {
     /// Adds a connection, ended or open. If its side is unknown, earlier connections to the same end decide.
     ///
-    /// A connection that had ended before, and only its descriptor is still open, was counted then. It does not count
+    /// A connection that had ended earlier, with only its descriptor still open, was counted then. It does not count
     /// again.
     pub fn add(&mut self, connection: &Connection, origin: &Origin) -> Receipt {
         if connection.ended_before() {

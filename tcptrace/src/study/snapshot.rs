@@ -435,7 +435,7 @@ mod tests {
     #[case::brought_there_by_a_segment(State::CloseWait, Kept::Held, Held::AtLeast(1_500_000_000))]
     #[case::orphan(State::FinWait2, Kept::Orphan, Held::AtLeast(1_500_000_000))]
     #[case::brought_there_by_its_process(State::LastAck, Kept::Orphan, Held::Unknown)]
-    fn the_last_segment_tells_the_least_age(#[case] state: State, #[case] kept: Kept, #[case] expected: Held) {
+    fn the_last_segment_bounds_the_age(#[case] state: State, #[case] kept: Kept, #[case] expected: Held) {
         let progress = Some(Progress { acked: 1, received: 1, quiet_ms: 1_500 });
         let socket = Socket { progress, ..server(7, state, kept) };
         let entry = Snapshot::new(vec![socket], holding).entries().next().expect("it is there");

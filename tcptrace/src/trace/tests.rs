@@ -389,7 +389,7 @@ fn block(raw: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_later_versions_add_is_passed_over() {
+fn additions_of_later_versions_are_skipped() {
     let passed = |after: u8, more: &[u8]| [&[kind::PASSED, 2 + more.len() as u8, after, 0], more].concat();
     let raw = [&passed(2, b"")[..], &[200, 3, 1, 2, 3], &passed(4, b"more"), &[255, 0]].concat();
     let (read, damage) = read(&block(&raw));
@@ -408,7 +408,7 @@ fn what_later_versions_add_is_passed_over() {
 #[case::time_beyond_all(&[kind::PASSED, 11, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0])]
 #[case::zeros(&[0, 0, 0, 0])]
 #[case::head_that_is_no_json(&[kind::HEAD, 1, b'{'])]
-fn senseless_records_are_damage(#[case] end: &[u8]) {
+fn invalid_records_are_damage(#[case] end: &[u8]) {
     let raw = [&[kind::PASSED, 2, 2, 0], end].concat();
     let (read, damage) = read(&block(&raw));
     assert_eq!(read, [[Item::Event(Event::Passed { at: 1 })]], "earlier items stay");
@@ -424,6 +424,8 @@ fn a_later_format_is_refused() {
     let (blocks, damage) = read(&later);
     assert!(blocks.is_empty());
     assert_eq!(damage[0].what, Wrong::NoBlock(NoHead::Later(VERSION + 1)));
+    let error = Recordings::of(vec![("x.tct".into(), &later[..])]).err().expect("it is refused").to_string();
+    assert!(error.starts_with("cannot read the trace 'x.tct': it was written in format 2 by a later"), "{error}");
 }
 
 #[rstest]
@@ -460,7 +462,7 @@ fn rows_of(bytes: &[u8], only: Option<&[u64]>) -> Vec<Row> {
 
 /// Readers skip blocks by their heads; the rows of the remaining sockets stay the same.
 #[test]
-fn some_sockets_alone_are_told_the_same() {
+fn rows_of_some_sockets_are_the_same() {
     let mut blocks = sample();
     blocks[0].insert(0, Item::Event(Event::Started { at: 1 }));
     blocks.push(vec![

@@ -208,7 +208,7 @@ mod tests {
         let sampled = |look: &Look| look.samples.iter().map(|sample| (sample.netns, sample.whole)).collect::<Vec<_>>();
         assert_eq!(sampled(&first), [(own, true)]);
         counting.ask();
-        assert!(!counting.is_looking, "there was one just now");
+        assert!(!counting.is_looking, "a look has just ended");
         let rest = counting.rest();
         assert!(rest > Duration::ZERO && rest <= PERIOD.max(first.took * REST), "{rest:?}");
         counting.note(own);

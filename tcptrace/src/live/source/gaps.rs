@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn nothing_is_read_past_a_place_unseen() {
         let mut gaps = Gaps::new(RING);
-        assert_eq!(gaps.limit(), RING - LONGEST_RECORD, "all of that was there when the counters were looked at");
+        assert_eq!(gaps.limit(), RING - LONGEST_RECORD, "the buffer already contained all of that at the last check");
         gaps.looked_at(1_000);
         gaps.note_dropped(Cause::RingFull, 1, Losses::default(), 2_000);
         gaps.looked_at(2_000);

@@ -298,7 +298,7 @@ mod tests {
 
     /// All namespaces are announced once, however many exist.
     #[test]
-    fn namespaces_that_exist_are_no_reason_to_begin_anew() {
+    fn existing_namespaces_do_not_begin_a_generation() {
         let names: Vec<(u32, Vec<u8>)> = (0..10_000).map(|inode| (inode, format!("n{inode}").into_bytes())).collect();
         let found = Namespaces::recorded(names.iter().map(|(inode, name)| (*inode, &name[..])));
         let mut naming = Naming::new(true, false);

@@ -99,7 +99,7 @@ impl<const BITS: u32> Survival<BITS> {
         }
     }
 
-    /// Removes a stay that was added: for instance, one that goes on, before it is added anew.
+    /// Removes a stay that was added: for instance, one that goes on, before it is added again.
     pub fn remove(&mut self, seen: Seen) {
         self.of(&seen).remove(seen.to_ns);
         if let Some(from) = seen.from_ns.filter(|from| *from > 0) {

@@ -121,7 +121,7 @@ fn many_groups_are_folded() {
 }
 
 #[test]
-fn which_end_it_is_can_be_told_by_others() {
+fn other_connections_decide_the_side() {
     let mut served = short(1);
     served.identity.side = Side::Server;
     served.identity.tuple.local_port = 80;
@@ -137,7 +137,7 @@ fn which_end_it_is_can_be_told_by_others() {
 }
 
 #[test]
-fn failures_are_told_by_kind() {
+fn failures_are_counted_by_kind() {
     let ended = |end| Connection { status: Status::Ended(Ending::from(end)), ..short(1) };
     let report = report(&[ended(End::Refused), ended(End::ResetReceived), ended(End::ResetReceived), short(1)], 100);
     let by_process: Vec<_> = report.failures.iter().filter(|row| row.group.by == By::Process).collect();

@@ -147,7 +147,7 @@ fn whole() -> Vec<Row> {
 #[case::in_any_order(&[1..4, 0..3])]
 #[case::one_within_the_other(&[0..4, 1..2])]
 #[case::the_same_twice(&[0..4, 0..4])]
-fn what_two_files_of_a_recording_have_in_common_is_told_once(#[case] ranges: &[std::ops::Range<usize>]) {
+fn the_common_part_of_two_files_is_read_once(#[case] ranges: &[std::ops::Range<usize>]) {
     let files: Vec<_> = ranges.iter().map(|range| blocks()[range.clone()].concat()).collect();
     let (rows, summary) = told(&files.iter().map(Vec::as_slice).collect::<Vec<_>>());
     assert_eq!(rows, whole());

@@ -8,7 +8,7 @@ use foldhash::fast::FixedState;
 use crate::model::event::Event;
 use crate::model::stream::Item;
 
-/// Names of network namespaces, control groups and interfaces. A file contains those that its events mention.
+/// Names of network namespaces, control groups and interfaces. A file contains the names that its events mention.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     namespaces: Known<u32>,
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_anew_is_forgotten() {
+    fn names_are_forgotten_and_written_again() {
         let mut names = Names::default();
         names.learn(&group(1));
         names.turn();

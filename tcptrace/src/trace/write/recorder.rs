@@ -239,11 +239,11 @@ impl Recorder {
             }
         }
         self.wants_survey = true;
-        self.begin_anew(now)
+        self.begin_again(now)
     }
 
     /// Repeats the items that readers of the following events need.
-    fn begin_anew(&mut self, now: u64) -> Result<()> {
+    fn begin_again(&mut self, now: u64) -> Result<()> {
         self.push_head()?;
         self.encoder.push(&Item::Clocks(self.clocks))?;
         if let Some(events) = self.gap {
@@ -270,7 +270,7 @@ impl Recorder {
                 "'{path}' cannot be written fast enough: events are lost; the trace reports where, and how many"
             ));
         }
-        self.begin_anew(now)
+        self.begin_again(now)
     }
 
     /// Whether writing has failed. Reports the failure once.

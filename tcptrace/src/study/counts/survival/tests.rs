@@ -234,7 +234,7 @@ proptest! {
     /// If all ages are known, lives that predate the window are at risk from its start on. The quantile is that of all
     /// lives, observed or not.
     #[test]
-    fn lives_of_known_age_tell_of_those_that_were_missed(seed: u64, mean in 0.5..20.0, window in 20..100_u64) {
+    fn lives_of_known_age_represent_the_missed_ones(seed: u64, mean in 0.5..20.0, window in 20..100_u64) {
         let random = &mut Random(seed);
         let lives = lives(Kind::Memoryless { mean }, window * S, random);
         let truth: Vec<u64> = lives.iter().map(|(_, length)| *length).collect();
