@@ -376,9 +376,7 @@ impl Recorder {
             return Ok(());
         }
         match self.encoder.push(item) {
-            Err(error) if error.kind() == ErrorKind::FileTooLarge => {
-                log::warn!("cannot store an item in the trace, it is left out: {error}")
-            }
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => log::warn!("item left out of the trace: {error}"),
             pushed => pushed?,
         }
         if self.encoder.len() >= FLUSH_BYTES {

@@ -206,8 +206,8 @@ impl Store {
     /// Creates the first file.
     ///
     /// # Errors
-    /// When the file exists and must not be replaced, if it is not a regular file, or if another process is writing it.
-    /// With numbered files, another process may write none of them.
+    /// When the file exists and must not be replaced, when it is not a regular file, or when another process is writing
+    /// it. With numbered files, also when another process is writing any of them.
     pub fn create(plan: &Plan) -> Result<Self, StoreError> {
         if plan.numbered {
             let others = plan.others()?;
