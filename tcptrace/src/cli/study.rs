@@ -112,8 +112,8 @@ impl TraceArgs {
         Ok(Some(file))
     }
 
-    /// Reads the traces, and hands over each row that the live commands would have shown, in the order of time; after
-    /// those, if asked for, the connections that were still open in the end ([`Status::Open`](crate::model::row::Status::Open)).
+    /// Passes each row that the live commands would have shown to `each`, ordered by time. With `open_too`, the
+    /// connections that were still open when the trace ended follow ([`Status::Open`](crate::model::row::Status::Open)).
     pub(super) fn read(
         &self,
         config: Config,

@@ -14,12 +14,12 @@ use crate::model::row::Row;
 use crate::model::sink::Wishes;
 use crate::model::stream::{Context, Item, Lost, Origin, Summary};
 
-/// How many open connections are handed over at a time.
+/// How many open connections are passed on at a time.
 const AT_A_TIME: usize = 512;
 
 /// Follows a source.
 ///
-/// What it hands over depends on the items and their order alone, not on how many come at a time.
+/// Its rows depend only on the items and their order, not on how many come at a time.
 #[derive(Debug)]
 pub struct Follower {
     engine: Engine,
