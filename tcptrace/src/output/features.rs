@@ -1,4 +1,4 @@
-//! What the kernel lets tcptrace measure, as a table.
+//! The features that the kernel supports, as a table.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use super::fields::FEATURE;
 use super::{Csv, Format, Json};
 use crate::model::feature::{Feature, Service};
 
-/// Writes one line a feature.
+/// Writes one line per feature.
 ///
 /// # Errors
 /// What the writer returns.

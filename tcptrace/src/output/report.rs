@@ -38,7 +38,7 @@ pub(super) fn json(out: &mut impl Write, report: &Report) -> io::Result<()> {
 
 /// Takes rows of any kind.
 trait Sink {
-    /// Takes the rows of one kind, each with what it leaves open.
+    /// Takes the rows of one kind, each with its context.
     fn take<'r, R: 'r>(
         &mut self,
         table: &'static Table<R>,
@@ -75,7 +75,7 @@ impl Sink for Columns {
     }
 }
 
-/// CSV of rows that do not have all columns.
+/// CSV of rows that have some of the columns.
 struct Sparse<'a, W: Write> {
     csv: &'a mut Csv<W>,
     columns: &'a [&'static str],
@@ -91,7 +91,7 @@ impl<W: Write> Sink for Sparse<'_, W> {
     }
 }
 
-/// Hands over every row, the most important ones first.
+/// Hands over all rows, the most important first.
 fn rows(report: &Report, sink: &mut impl Sink) -> io::Result<()> {
     let context = Context::default();
     fn plain<'r, R>(rows: &'r [R], context: &'r Context) -> impl Iterator<Item = (&'r R, &'r Context)> {

@@ -9,7 +9,7 @@ use super::columns::{Column, PARTITIONS, columns};
 use super::fields::{Describe, Described, Shape, Streamed, TABLES};
 use crate::model::row::{Connection, Transition};
 
-/// The columns of a data set that `export --format parquet` makes, below what its folders are named for.
+/// The columns of a data set of `export --format parquet`, besides those in the names of its directories.
 struct DataSet {
     command: String,
     columns: Vec<Column>,
@@ -48,7 +48,7 @@ fn text(out: &mut impl Write) -> io::Result<()> {
     data_sets().iter().try_for_each(|set| text_of(out, set, width))
 }
 
-/// All may be null.
+/// Every column may be null.
 fn text_of(out: &mut impl Write, set: &DataSet, width: usize) -> io::Result<()> {
     writeln!(out, "\ntcptrace {}", set.command)?;
     for (name, doc) in PARTITIONS {
@@ -97,7 +97,7 @@ fn word(shape: Shape) -> &'static str {
     }
 }
 
-/// Of one row, which is one line of JSON. Fields may be added in later versions.
+/// The schema of a row, which is a line of JSON. Later versions may add fields.
 fn json_schema() -> Value {
     let definition = |table: &&dyn Describe| (table.name().to_owned(), definition(&table.describe()));
     let definitions: Map<String, Value> = TABLES.iter().map(definition).collect();

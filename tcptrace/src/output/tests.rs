@@ -173,7 +173,7 @@ fn counters_as_text() {
     03:04:06.234 netns blue\x1b[2J: 1,000,000 half-open connections reset (EmbryonicRsts): by clients or by tcp_abort_on_overflow
     03:04:06.234 netns blue\x1b[2J: 10,000,000 packets dropped by connection tracking (conntrack.drop): its table is full or a helper refused them
     03:04:06.234 netns blue\x1b[2J: 100,000,000 tracked connections removed early (conntrack.early_drop): the connection tracking table is full
-    03:04:06.234 netns 1: 1 SYN or ACK dropped (ListenOverflows, since the namespace was made): the accept queue is full
+    03:04:06.234 netns 1: 1 SYN or ACK dropped (ListenOverflows, since the namespace was created): the accept queue is full
     ");
 }
 
