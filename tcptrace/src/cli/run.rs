@@ -74,7 +74,7 @@ pub(super) fn handler(kind: SignalKind) -> Result<Signal> {
 /// Whether the parent process has set this signal to be ignored.
 fn is_ignored(signal: Number) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: nothing is set, and the kernel fills in what is read, or fails.
+    // SAFETY: the null pointer sets nothing, and the kernel fills in `action` or fails.
     let asked = unsafe { libc::sigaction(signal as i32, ptr::null(), action.as_mut_ptr()) };
     // SAFETY: every bit pattern is a value of it, and it was zeroed.
     Errno::result(asked).is_ok() && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
@@ -89,7 +89,7 @@ pub(super) fn survive_file_size_limit() {
     unsafe { libc::signal(libc::SIGXFSZ, handler as libc::sighandler_t) };
 }
 
-/// Waits for this moment; forever, if there is none.
+/// Waits until this moment; without one, forever.
 pub(super) async fn reached(end: Option<Instant>) {
     match end {
         Some(end) => tokio::time::sleep_until(end).await,

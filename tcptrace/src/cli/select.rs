@@ -72,7 +72,7 @@ pub(super) struct FilterArgs {
 
 impl FilterArgs {
     /// # Errors
-    /// When there is no network namespace of a name that is asked for.
+    /// When `--netns` names an unknown network namespace.
     pub(super) fn criteria(&self, namespaces: &Namespaces) -> Result<Criteria> {
         Ok(Criteria {
             ports: self.port.clone(),
@@ -93,7 +93,7 @@ impl FilterArgs {
     }
 }
 
-/// Ends the program if an audit would miss what is filtered.
+/// Ends the program if filters would make an audit incomplete.
 pub(super) fn refuse_partial_audits(criteria: &Criteria) {
     let others = Criteria { netns: Vec::new(), ..criteria.clone() };
     if others != Criteria::default() {

@@ -20,8 +20,8 @@ extern "C" fn look() {
     WAS_CLOSED.store(flags == -1, Ordering::Relaxed);
 }
 
-/// Columns and lines of the terminal that standard output is; `None` if it is none, or does not say. Below 80 columns,
-/// rows would lose too much, so they wrap instead.
+/// Columns and lines of the terminal on standard output; `None` if there is none, or its size is unknown. Below 80
+/// columns, rows would lose too much, so they wrap instead.
 pub(super) fn terminal() -> Option<(usize, usize)> {
     let (columns, lines) = terminal_size::terminal_size_of(io::stdout())?;
     Some((usize::from(columns.0).max(80), lines.0.into()))

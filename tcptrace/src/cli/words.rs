@@ -97,7 +97,7 @@ mod tests {
 
     use super::*;
 
-    /// What `ss state` takes and prints, `netstat` and bcc print, the kernel and the RFC call them, and people type.
+    /// The spellings of `ss state`, `netstat`, bcc, the kernel, the RFC and people.
     #[rstest]
     #[case(State::Closed, &["CLOSED", "closed", "UNCONN", "CLOSE", "TCP_CLOSE"])]
     #[case(State::Listen, &["LISTEN", "listening", "listen"])]
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(states().nearest(typed), expected);
     }
 
-    /// No spelling stands for two things, and none that the outputs print is refused.
+    /// No spelling has two meanings, and every printed one is accepted.
     #[test]
     fn spellings_are_unambiguous() {
         let mut keys: Vec<String> = states().spellings().map(|(spelling, _)| spelling).collect();

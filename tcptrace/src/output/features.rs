@@ -9,7 +9,7 @@ use crate::model::feature::{Feature, Service};
 /// Writes one line per feature.
 ///
 /// # Errors
-/// What the writer returns.
+/// Errors of the writer.
 pub fn features(mut out: impl Write, format: Format, services: &[(Feature, Service)]) -> io::Result<()> {
     match format {
         Format::Text => text(&mut out, services),

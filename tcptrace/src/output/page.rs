@@ -32,7 +32,7 @@ const STYLE: &str = include_str!("page/style.css");
 /// Writes a report as a page.
 ///
 /// # Errors
-/// What the writer returns.
+/// Errors of the writer.
 pub fn page(mut out: impl Write, zone: &TimeZone, report: &Report) -> io::Result<()> {
     let page = Writer { zone, report }.page()?;
     out.write_all(page.into_string().as_bytes())?;
@@ -88,7 +88,7 @@ impl Writer<'_> {
         })
     }
 
-    /// The rows of JSON, as one array's.
+    /// The rows of JSON, as elements of an array.
     fn rows(&self) -> io::Result<String> {
         let mut rows = Vec::new();
         super::report::json(&mut rows, self.report)?;

@@ -14,7 +14,7 @@ use crate::study::report::{Group, Report};
 /// Writes a report.
 ///
 /// # Errors
-/// What the writer returns.
+/// Errors of the writer.
 pub fn report<W: Write>(mut out: W, format: Format, text: &TextOptions, report: &Report) -> io::Result<()> {
     match format {
         Format::Text => write_report(&mut out, text, report)?,
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(ways(Some(By::Remote)), ["remote".to_owned()].into());
     }
 
-    /// They are for programs: sentences are for people, and change.
+    /// Causes are words for programs. Sentences are for people, and change.
     #[test]
     fn causes_of_losses_are_words() {
         let rows = json(Options::default());

@@ -25,7 +25,7 @@ fn data_sets() -> [DataSet; 2] {
 /// Writes the fields of every output.
 ///
 /// # Errors
-/// What the writer returns.
+/// Errors of the writer.
 pub fn schema(mut out: impl Write, format: Format) -> io::Result<()> {
     match format {
         Format::Text => text(&mut out),
@@ -162,8 +162,7 @@ mod tests {
     use crate::output::{Json, Lister as _, Printed, Printer as _, TextOptions};
     use crate::study::report::{Options, testing};
 
-    /// What the printer of JSON makes of every sample is as the schema has it, and the other way round: nothing that is
-    /// required is missing.
+    /// Every sample printed as JSON matches the schema, and has every required field.
     #[test]
     fn rows_are_as_the_schema_says() {
         let mut lines = Vec::new();
@@ -183,7 +182,7 @@ mod tests {
         let schema = json_schema();
         let validators = schema["$defs"].as_object().expect("definitions").iter().map(|(command, definition)| {
             let mut definition = definition.clone();
-            // Unknown fields are allowed, but here there are none.
+            // The schema allows unknown fields, but samples have none.
             definition["additionalProperties"] = json!(false);
             (command.as_str(), jsonschema::validator_for(&definition).expect("a schema"))
         });

@@ -37,7 +37,7 @@ pub struct Options {
     pub ascii: bool,
     /// Where bars start.
     pub axis: Axis,
-    /// The zone that times are shown in.
+    /// The time zone of the drawing.
     pub zone: TimeZone,
 }
 
@@ -68,7 +68,7 @@ impl Line {
 /// Writes lines.
 ///
 /// # Errors
-/// What the writer returns.
+/// Errors of the writer.
 pub fn write(out: &mut impl Write, lines: &[Line], colour: bool) -> io::Result<()> {
     for line in lines {
         for Part { text, style } in &line.0 {

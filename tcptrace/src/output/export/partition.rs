@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(value(host), folder);
     }
 
-    /// It must not change: a data set would have a host twice.
+    /// It must never change: a data set would have a host twice.
     #[test]
     fn hashes_are_those_of_the_specification() {
         assert_eq!(hash(b""), 0x6c62272e07bb014262b821756295c58d);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     proptest! {
-        /// One folder, never another one, whatever the host calls itself; and different names stay different.
+        /// Any host name gives one safe directory name, and different names stay different.
         #[test]
         fn any_host_is_one_folder(one: String, other: String) {
             let (folder, second) = (value(&one), value(&other));

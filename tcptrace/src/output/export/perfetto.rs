@@ -71,7 +71,7 @@ impl<W: Write> Perfetto<W> {
     /// Adds a connection.
     ///
     /// # Errors
-    /// What the writer returns.
+    /// Errors of the writer.
     pub fn push(&mut self, row: &Connection, origin: &Origin) -> Result<()> {
         let life = Life::of(row);
         let clock = origin.context.clock;
@@ -88,7 +88,7 @@ impl<W: Write> Perfetto<W> {
     /// Ends the file.
     ///
     /// # Errors
-    /// What the writer returns.
+    /// Errors of the writer.
     pub fn end(&mut self, summary: &Summary) -> Result<()> {
         if self.rows == 0 {
             self.text.extend_from_slice(self.before);

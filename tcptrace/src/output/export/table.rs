@@ -51,7 +51,7 @@ impl<R: Streamed, W: Write + Send> Table<R, W> {
     /// Starts a file for the rows of a recording.
     ///
     /// # Errors
-    /// What the writer returns.
+    /// Errors of the writer.
     pub fn new(out: W, origin: &Origin) -> Result<Self> {
         let columns = columns::<R>();
         let schema = Arc::new(schema(&columns));
@@ -72,7 +72,7 @@ impl<R: Streamed, W: Write + Send> Table<R, W> {
     /// Adds a row.
     ///
     /// # Errors
-    /// What the writer returns.
+    /// Errors of the writer.
     pub fn push(&mut self, row: &R, context: &Context) -> Result<()> {
         if let Some(boot_id) = self.cells.first_mut() {
             boot_id.text(&sanitise(self.boot_id.as_bytes()));
@@ -101,7 +101,7 @@ impl<R: Streamed, W: Write + Send> Table<R, W> {
     /// Writes the rest; returns what was written, and the writer.
     ///
     /// # Errors
-    /// What the writer returns.
+    /// Errors of the writer.
     pub fn finish(mut self) -> Result<(Exported, W)> {
         self.encode()?;
         let out = self.writer.into_inner().context("cannot end a Parquet file")?;

@@ -201,7 +201,7 @@ impl Fit {
         wrapped(&note.text, self.limit.saturating_sub(STATES_INDENT.len()))
     }
 
-    /// Lines of words beside a time.
+    /// The lines of a message beside a time.
     pub(super) fn beside_time<'a>(&self, words: &'a str) -> Vec<&'a str> {
         wrapped(words, self.limit.saturating_sub(STATES_INDENT.len()))
     }

@@ -106,7 +106,7 @@ impl<W: Write> Text<W> {
                 columns.note.cell(line, Style::new(), |to| note::count(to, row));
             }
         }
-        // It is all that such a row says.
+        // Such a row has nothing else.
         self.end_of_row(row.groups.is_some())
     }
 

@@ -1,4 +1,4 @@
-//! What is drawn, of which connections.
+//! The drawing, and the choice of its connections.
 
 mod pair;
 
@@ -123,7 +123,7 @@ fn what_would_be_short_by_the_clock_begins_at_the_left() {
     ");
 }
 
-/// Names come from traces, which anybody may have written.
+/// Names come from traces, which are untrusted.
 #[rstest]
 #[case(false)]
 #[case(true)]
@@ -199,7 +199,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    /// Seen from beginning to end.
+    /// Seen from start to end.
     fn any_whole()(
         ns in proptest::array::uniform6(0_u32..40),
         opened in 0..1_u64 << 40,
@@ -214,7 +214,7 @@ prop_compose! {
 }
 
 proptest! {
-    /// Whatever a trace says.
+    /// For any trace.
     #[test]
     fn no_line_is_wider_than_wanted(
         connections in proptest::collection::vec(any_connection(), 0..6),
@@ -241,7 +241,7 @@ proptest! {
         }
     }
 
-    /// The best of all, and in their order, however many are kept.
+    /// For any limit, the first of all, in order.
     #[test]
     fn selecting_is_sorting_and_cutting(lengths in proptest::collection::vec(0_u64..20, 0..40), limit in 0_usize..10) {
         let connections: Vec<_> =

@@ -1,4 +1,4 @@
-//! What an incident looks like as text.
+//! The text of an incident.
 
 use insta::assert_snapshot;
 use rstest::rstest;
@@ -218,7 +218,7 @@ fn an_incident() {
     ");
 }
 
-/// The screen alone, on a terminal of so many columns and lines, or on none.
+/// The screen alone, on a terminal of this size, or without one.
 fn screen(size: Option<(usize, usize)>, options: Options) -> String {
     let (width, height) = size.unzip();
     written(&testing::incident(options), &TextOptions { width, height, ..TextOptions::default() })
@@ -244,8 +244,7 @@ fn the_screen_is_where_the_full_report_begins() {
     assert!(shown.iter().all(|line| full[..40].contains(line)), "{screen}");
 }
 
-/// Whatever it is grouped by, and however small the terminal: no line wraps, what was lost comes first, and how to get the
-/// rest last.
+/// For every grouping and terminal size, no line wraps, losses come first, and the way to the rest comes last.
 #[rstest]
 fn one_screen_is_one_screen(
     #[values(80, 81, 90, 100, 120, 160)] columns: usize,
