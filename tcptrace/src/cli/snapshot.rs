@@ -38,7 +38,7 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let namespaces = Namespaces::find();
     let criteria = args.filter.criteria(&namespaces)?;
     warn_of_missing_groups(&criteria, false);
-    // Asking changes the network namespace of the thread.
+    // The query switches the network namespace of its thread, so it gets one of its own.
     let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria, args.list)).join());
     let Found { sockets, coverage, allocated } =
         asked.map_err(|_| anyhow!("internal error: the thread that lists sockets panicked"))??;
@@ -59,7 +59,7 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// What the kernel says exists.
+/// The kernel's answer.
 struct Found {
     sockets: Vec<Socket>,
     coverage: Coverage,
@@ -67,7 +67,7 @@ struct Found {
 }
 
 impl Found {
-    /// `ages`: ask again for those whose age the kernel can tell.
+    /// `ages`: ask again for the sockets whose age the kernel knows.
     fn ask(namespaces: &Namespaces, criteria: &Criteria, ages: bool) -> Result<Self> {
         let (mut sockets, mut multipaths) = (Vec::new(), Multipaths::default());
         let mut keep = |answer| match answer {
@@ -85,7 +85,7 @@ impl Found {
                 Answer::Multipath(socket) => multipaths.note(&socket),
                 Answer::Namespace(_) => {}
             };
-            // What it cannot list now is known from before, but for the age.
+            // A socket that is not listed again is known from the first answer, without its age.
             kernel::survey(namespaces, &criteria.netns, Wanted::Waiting, ipv4, true, &mut keep)?;
         }
         sockets.iter_mut().for_each(|socket| socket.multipath = multipaths.of(socket));
@@ -100,7 +100,7 @@ fn holders(sockets: &[Socket], prefers: impl FnMut(&Task) -> bool) -> Result<Hol
         .context("cannot read socket owners from /proc")
 }
 
-/// What is shown of it, and how.
+/// Filters the answer, and prints it.
 struct Report {
     criteria: Criteria,
     printer: Box<dyn Lister>,
@@ -115,7 +115,7 @@ impl Report {
         let colour = output.colour();
         let text = TextOptions { colour, zone: TimeZone::system(), width, ..TextOptions::default() };
         let context = stream::Context { clock: live::read_clocks()?.clock(), ..stream::Context::default() };
-        // A line of text has no room for them.
+        // Text has no column for control groups.
         let groups = output.format != Format::Text || !criteria.cgroups.is_empty();
         let printer = output.format.lister(Outlet::default(), text);
         Ok(Self { criteria, printer, context, groups: groups.then(Groups::new), undecided: Undecided::default() })
@@ -169,7 +169,7 @@ impl Report {
         matches!(verdict, Verdict::Shown | Verdict::Undecided)
     }
 
-    /// Whether a process that has sockets is one that is asked for.
+    /// Whether a process with sockets matches the filters.
     fn prefers(&mut self, task: &Task) -> bool {
         if let (Some(groups), false) = (&mut self.groups, self.criteria.cgroups.is_empty()) {
             let group = groups.of_process(task.pid);
@@ -191,13 +191,13 @@ fn unseen(coverage: &Coverage, holders: &Holders, are_hidden: bool) -> String {
     parts.extend(coverage.unreadable.iter().map(|(netns, reason)| format!("network namespace {netns} ({reason})")));
     if !coverage.interrupted.is_empty() {
         let places = counted(coverage.interrupted.len() as u64, "network namespace");
-        parts.push(format!("what changed meanwhile in {places}"));
+        parts.push(format!("changes during the listing in {places}"));
     }
     let advice = if nix::unistd::geteuid().is_root() { "" } else { "; run as root to see all" };
     if parts.is_empty() { String::new() } else { format!("; not seen: {}{advice}", parts.join(", ")) }
 }
 
-/// What processes do not show, or `/proc` does not show of them.
+/// Parts of processes that could not be read.
 fn of_processes(what: &str, unseen: usize, are_hidden: bool) -> Option<String> {
     let of = match (unseen, are_hidden) {
         (0, false) => return None,

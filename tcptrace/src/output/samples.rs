@@ -67,7 +67,7 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-/// A server's socket whose owner nobody saw, between long IPv6 addresses.
+/// A server's socket with an unknown owner, between long IPv6 addresses.
 pub(crate) fn strange_identity() -> Identity {
     Identity {
         conn: 7,
@@ -195,7 +195,7 @@ pub(crate) fn held_open() -> Report {
     }
 }
 
-/// What `ss -M` shows as token:1a0e7afa.
+/// The connection that `ss -M` shows as token:1a0e7afa.
 fn multipath() -> Multipath {
     Multipath { token: NonZeroU32::new(0x1a0e_7afa), state: Some(State::CloseWait) }
 }
@@ -206,12 +206,12 @@ pub(crate) fn never_accepted() -> Report {
     Report { holder: None, holders: Some(0), accepted: Some(false), listener, ..held_open() }
 }
 
-/// Over, but nginx has not closed its descriptor.
+/// Ended, but nginx has not closed its descriptor.
 pub(crate) fn lingering() -> Report {
     Report { stalled: None, ..held_open() }
 }
 
-/// curl's whole life, closed by curl, with a TIME_WAIT that ran out.
+/// A whole connection of curl, closed by curl, whose TIME_WAIT expired.
 pub(crate) fn connection() -> Connection {
     let stays = [
         (State::SynSent, 400_000),
@@ -410,14 +410,14 @@ pub(crate) fn counts() -> Vec<Count> {
     ]
 }
 
-/// One for each cause, and one of which the number is unknown.
+/// One for each cause, and one with an unknown number.
 pub(crate) fn losses() -> Vec<Loss> {
     let loss = |(cause, count)| Loss { boot_ns: 1_234_567_890, cause, count };
     let unknown = std::iter::once((Cause::Damage, None));
     Cause::ALL.into_iter().zip((1..).map(|power| Some(10_u64.pow(power)))).chain(unknown).map(loss).collect()
 }
 
-/// A counter that agrees in a namespace with a name, one that does not in another, and what that comes to.
+/// A counter that agrees, in a namespace with a name; one that does not, in another; and the verdict.
 pub(crate) fn findings() -> Vec<Finding> {
     let one = Compared {
         at: 1_234_567_890,
@@ -442,7 +442,7 @@ pub(crate) fn findings() -> Vec<Finding> {
     vec![Finding::Counter(one), Finding::Counter(other), Finding::Unseen(unseen), Finding::Verdict(verdict)]
 }
 
-/// Every counter, in a namespace with a name; one of a namespace without, and that was made since the look before.
+/// Every counter, in a namespace with a name; and one in a new namespace without a name.
 pub(crate) fn increases() -> Vec<Increase> {
     let one = |counter| Increase {
         at: 1_234_567_890,

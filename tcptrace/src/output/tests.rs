@@ -1,4 +1,4 @@
-//! What every format makes of the same rows.
+//! The same rows in every format.
 
 mod width;
 
@@ -24,7 +24,7 @@ fn rendered(render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
     String::from_utf8(out).expect("UTF-8")
 }
 
-/// Prints rows; of each kind the format has a place for all of them, or for none.
+/// Prints rows. A format prints either all rows of a kind or none.
 fn all(printer: &mut dyn Printer, rows: impl Iterator<Item = Row>) -> io::Result<()> {
     let printed = rows.map(|row| printer.row(&row, &CONTEXT)).collect::<io::Result<Vec<_>>>()?;
     assert!(printed.windows(2).all(|pair| pair[0] == pair[1]), "{printed:?}");
@@ -113,13 +113,13 @@ fn losses_as_json() {
     "#);
 }
 
-/// They would not fit among the columns of other rows.
+/// Their columns differ from those of other rows.
 #[test]
 fn losses_are_no_rows_of_csv() {
     assert_eq!(losses(Format::Csv, PLAIN), "");
 }
 
-/// Nothing is left out in silence: what a format has no place for has words, but for audits, which have a table.
+/// No row is dropped silently: a row that a format does not print has a message. Audits have a table instead.
 #[rstest]
 #[case(Format::Text, false, true)]
 #[case(Format::Json, true, true)]
@@ -173,7 +173,7 @@ fn counters_as_text() {
     03:04:06.234 netns blue\x1b[2J: 1,000,000 half-open connections reset (EmbryonicRsts): by clients or by tcp_abort_on_overflow
     03:04:06.234 netns blue\x1b[2J: 10,000,000 packets dropped by connection tracking (conntrack.drop): its table is full or a helper refused them
     03:04:06.234 netns blue\x1b[2J: 100,000,000 tracked connections removed early (conntrack.early_drop): the connection tracking table is full
-    03:04:06.234 netns 1: 1 SYN or ACK dropped (ListenOverflows, since the namespace was made): the accept queue is full
+    03:04:06.234 netns 1: 1 SYN or ACK dropped (ListenOverflows, since the namespace was created): the accept queue is full
     ");
 }
 
@@ -431,7 +431,7 @@ fn connections_as_json() {
     "#);
 }
 
-/// A healthy connection that is looked at is open; stuck is only what waits too long.
+/// A healthy connection is open; only one that waits too long is stuck.
 #[rstest]
 #[case::ended(samples::ended(End::Fin, None), "connection")]
 #[case::open(Status::Open { state: State::Established, age: Held::Unknown, accepted: None }, "open")]
@@ -517,7 +517,7 @@ fn text_is_in_the_zone_it_is_told() {
     assert!(text.lines().nth(1).is_some_and(|line| line.starts_with("22:04:06.234 ")), "{text}");
 }
 
-/// Fails like a pipe whose reader has gone.
+/// Fails like a pipe whose reader has closed it.
 struct ClosedPipe;
 
 impl Write for ClosedPipe {
@@ -586,7 +586,7 @@ fn unescape(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Random bytes, and what is known to do harm.
+/// Random bytes, and characters known to be harmful.
 fn any_comm() -> impl Strategy<Value = Comm> {
     let harm = ["\x1b]0;", "\u{9b}", "\u{202e}", "\u{200d}", "\n", "\r\n", "=", "-", "\"", "'", ",", "\\", "\u{3164}"];
     let pieces = prop_oneof![

@@ -18,14 +18,14 @@ pub use self::select::{Addresses, Selection};
 /// Which connections to draw, and in which order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Sort {
-    /// Connections that were in TIME_WAIT, longest first.
+    /// Longest time in TIME_WAIT first; connections without TIME_WAIT are left out.
     TimeWait,
-    /// Connections that were in CLOSE_WAIT, longest first.
+    /// Longest time in CLOSE_WAIT first; connections without CLOSE_WAIT are left out.
     CloseWait,
-    /// Longest from open to end first.
+    /// Longest lifetime first.
     #[default]
     Lifetime,
-    /// In the order of their beginning.
+    /// Earliest start first.
     Opened,
 }
 

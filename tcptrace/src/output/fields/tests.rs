@@ -53,7 +53,7 @@ fn every_word_is_documented() {
     assert_words(&CONNECTION, "time_wait_end", TimeWaitEnd::ALL.iter().map(|word| word.as_str()));
 }
 
-/// A line for each kind of row; the fields that only some of its rows have follow the bar.
+/// A line for each kind of row. The fields of only some rows follow the bar.
 #[test]
 fn names_are_a_contract() {
     let line = |table: &&dyn Describe| {

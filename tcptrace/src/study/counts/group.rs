@@ -7,14 +7,14 @@ use crate::model::tcp::Comm;
 /// What connections are grouped by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum By {
-    /// Name and control group of the process that owns them.
+    /// Name and control group of the owner.
     #[default]
     Process,
-    /// Remote end: address and port for clients, the address for servers.
+    /// Remote end: address and port for clients, address for servers.
     Remote,
     /// Local port of servers.
     Lport,
-    /// Container; without one, systemd unit or control group.
+    /// Container, else systemd unit, else control group.
     Container,
     /// Network namespace.
     Netns,
