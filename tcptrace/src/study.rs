@@ -1,6 +1,7 @@
 //! What rows come to when they are taken together. Pure: rows in, values out that [`output`](crate::output) draws.
 
 pub mod counts;
+pub mod ports;
 pub mod report;
 pub mod snapshot;
 pub mod timeline;
