@@ -69,12 +69,33 @@ fn counts(format: Format) -> String {
     })
 }
 
+fn ports(format: Format, options: TextOptions) -> String {
+    rendered(|out| {
+        let mut printer = format.lister(out, options);
+        printer.header(Kind::Ports)?;
+        samples::ports().iter().try_for_each(|row| printer.ports(row, &CONTEXT))?;
+        printer.flush()
+    })
+}
+
 fn losses(format: Format, options: TextOptions) -> String {
     rendered(|out| {
         let mut printer = format.printer(out, options);
         all(&mut *printer, samples::losses().into_iter().map(Row::Loss))?;
         printer.flush()
     })
+}
+
+#[test]
+fn ports_as_text() {
+    assert_snapshot!(ports(Format::Text, PLAIN), @"");
+}
+
+#[rstest]
+#[case::json(Format::Json, "ports_as_json")]
+#[case::csv(Format::Csv, "ports_as_csv")]
+fn ports_for_programs(#[case] format: Format, #[case] name: &str) {
+    assert_snapshot!(name, ports(format, PLAIN));
 }
 
 #[test]

@@ -25,11 +25,12 @@ use foldhash::fast::FixedState;
 
 pub use self::budget::{Budget, Owners, Reuse};
 pub use self::forecast::Forecast;
-pub use self::rank::{Ranked, rank};
+pub use self::rank::{Ranked, Rest, rank};
 pub use self::set::PortSet;
 pub use self::settings::{PortSettings, TwReuse};
 pub use self::source::SourceBudget;
 pub use self::usage::{Origin, PortUse};
+use crate::model::tcp::Tuple;
 
 /// For how long a connection takes its port after this side has closed first, where nobody has measured it: the 60 s of
 /// TIME_WAIT, and what the kernel's timers add.
@@ -57,6 +58,14 @@ pub struct Rate {
     pub opened: u64,
     /// In how many ns.
     pub window_ns: u64,
+}
+
+impl Key {
+    /// Its ends; no port stands for any.
+    pub fn ends(&self) -> Tuple {
+        let Self { source, destination, port, .. } = *self;
+        Tuple { local_ip: source, local_port: 0, remote_ip: destination, remote_port: port }
+    }
 }
 
 impl Rate {

@@ -10,18 +10,22 @@ pub enum Ranked {
     /// One destination.
     One(Box<Budget>),
     /// The others.
-    Rest {
-        /// How many destinations.
-        groups: u64,
-        /// Ports that they take; one that several take counts as often.
-        taken: u64,
-        /// By sockets of which the connection is not over on this side.
-        open: u64,
-        /// By mini-sockets in FIN_WAIT2.
-        fin_wait2: u64,
-        /// By TIME_WAITs.
-        time_wait: u64,
-    },
+    Rest(Rest),
+}
+
+/// The sum of some budgets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// How many destinations.
+    pub groups: u64,
+    /// Ports that they take; one that several take counts as often.
+    pub taken: u64,
+    /// By sockets of which the connection is not over on this side.
+    pub open: u64,
+    /// By mini-sockets in FIN_WAIT2.
+    pub fin_wait2: u64,
+    /// By TIME_WAITs.
+    pub time_wait: u64,
 }
 
 /// The `top` ones of which the largest part is taken, and the sum of the others.
@@ -34,13 +38,13 @@ pub fn rank(mut budgets: Vec<Budget>, top: usize) -> Vec<Ranked> {
     let mut rows: Vec<Ranked> = budgets.into_iter().map(|budget| Ranked::One(Box::new(budget))).collect();
     if top > 0 && !others.is_empty() {
         let sum = |of: fn(&Budget) -> u32| others.iter().map(|it| u64::from(of(it))).sum();
-        rows.push(Ranked::Rest {
+        rows.push(Ranked::Rest(Rest {
             groups: others.len() as u64,
             taken: sum(|it| it.taken),
             open: sum(|it| it.open),
             fin_wait2: sum(|it| it.fin_wait2),
             time_wait: sum(|it| it.time_wait),
-        });
+        }));
     }
     rows
 }

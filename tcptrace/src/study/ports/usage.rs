@@ -90,7 +90,8 @@ impl PortUse {
         self.state == State::TimeWait
     }
 
-    pub(super) fn key(&self) -> Key {
+    /// Whose budget it counts for, if it takes a port.
+    pub fn key(&self) -> Key {
         let Tuple { local_ip, remote_ip, remote_port, .. } = self.tuple;
         let Self { netns, interface, .. } = *self;
         Key { netns, interface, source: local_ip, destination: remote_ip, port: remote_port }
