@@ -77,6 +77,7 @@ fn usable(to: &mut Vec<u8>, budget: &Budget) {
 /// In how long the last port is taken, or where the rate levels off.
 fn left(to: &mut Vec<u8>, forecast: Forecast) {
     match (forecast.seconds_left, forecast.levels_off_at) {
+        (Some(seconds), _) if seconds <= 0.0 => word(to, "now"),
         (Some(seconds), _) => {
             // Writing into a Vec cannot fail, here and below.
             let _ = write!(to, "{}", human::Duration((seconds * 1e9) as u64));
