@@ -67,7 +67,8 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let snapshot = Snapshot::new(sockets, |inode| holders.of(inode));
     let mut unseen = Unseen::of(&coverage, &holders, are_hidden);
     let (shown, what) = if args.ports {
-        unseen.settings(ports::without_settings(&coverage.namespaces, &settings));
+        let places = [&coverage.namespaces[..], &coverage.interrupted].concat();
+        unseen.settings(ports::without_settings(&places, &settings));
         (report.ports(&snapshot, &settings, args.top)?, "destination")
     } else if args.list {
         (report.list(&snapshot)?, "socket")

@@ -156,8 +156,8 @@ static PORTS_FIELDS: &[Field<Ranked>] = &[
         nullable: true,
         unit: "ports",
         shape: Shape::Number,
-        doc: "How many ports connect() can have now: usable less taken, and reusable; null in the row that sums up the \
-              others.",
+        doc: "How many ports connect() can have now: usable less taken, and reusable; at most so many where usable_at_most is \
+              true; null in the row that sums up the others.",
         value: |row, _| Value::number(one(row).map(|it| it.free)),
     },
     Field {
