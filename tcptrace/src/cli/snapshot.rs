@@ -96,7 +96,8 @@ impl Found {
         let (mut sockets, mut multipaths) = (Vec::new(), Multipaths::default());
         let mut ask = |wanted, sockets: &mut Vec<Socket>| {
             let mut keep = |answer| match answer {
-                Answer::Socket(socket) => sockets.push(socket),
+                // The same again with more of it, or one that is bound and nothing else.
+                Answer::Socket(socket) | Answer::Inspected(socket) => sockets.push(socket),
                 Answer::Multipath(socket) => multipaths.note(&socket),
                 Answer::Namespace(_) => {}
             };
@@ -105,7 +106,7 @@ impl Found {
             kernel::survey(namespaces, &criteria.netns, wanted, ipv4, true, &mut keep)
         };
         let allocated = kernel::allocated();
-        let coverage = ask(if args.ports { Wanted::All } else { Wanted::AllAndPaths }, &mut sockets)?;
+        let coverage = ask(if args.ports { Wanted::AllAndBound } else { Wanted::AllAndPaths }, &mut sockets)?;
         let settings = if args.ports { settings(namespaces, &criteria.netns)? } else { Vec::new() };
         // What it cannot list now is known from before, but for that.
         let has_ages = args.list && sockets.iter().any(snapshot::is_waiting);
@@ -122,7 +123,6 @@ impl Found {
 
 /// Those of all network namespaces, or of these.
 fn settings(namespaces: &Namespaces, only: &[u32]) -> Result<Vec<Settings>> {
-    let only = if let [only] = only { *only } else { 0 };
     let now = || kernel::clock_ns(ClockId::CLOCK_BOOTTIME).unwrap_or_default();
     kernel::settings(namespaces, only, &now).context("cannot come back to the own network namespace")
 }

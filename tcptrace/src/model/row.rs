@@ -310,4 +310,6 @@ pub struct Entry {
     pub multipath: Option<Multipath>,
     /// How long ago the last segment came that acknowledged anything, in ns; `None` where the kernel was not asked.
     pub idle_ns: Option<u64>,
+    /// Whether both ends use TCP timestamps; `None` where the kernel was not asked.
+    pub timestamps: Option<bool>,
 }

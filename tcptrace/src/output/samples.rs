@@ -335,6 +335,7 @@ fn socket() -> Entry {
         inode: 4711,
         multipath: None,
         idle_ns: None,
+        timestamps: None,
     }
 }
 
