@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tcptrace_tests::ability::kernel;
 use tcptrace_tests::attempt::skip;
-use tcptrace_tests::program::run;
+use tcptrace_tests::program::{binary, run};
 use tcptrace_tests::sockets::{accept, bound_to};
 use tcptrace_tests::{End, Namespace};
 
@@ -46,6 +46,8 @@ fn assert_figures(row: &Value, figures: &[(&str, u64)]) {
 
 /// 100 ports, without reuse, and two servers elsewhere.
 fn hundred() -> (Namespace, TcpListener, TcpListener) {
+    // It may have to be built, which takes longer than a TIME_WAIT.
+    binary();
     let net = Namespace::enter_unwatched();
     net.sysctl("ipv4/ip_local_port_range", "40000 40099");
     net.sysctl("ipv4/tcp_tw_reuse", "0");
