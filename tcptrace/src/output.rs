@@ -32,6 +32,7 @@ use jiff::tz::TimeZone;
 
 use crate::model::row::{Entry, Row};
 use crate::model::stream::{Closing, Context};
+use crate::study::ports::Ranked;
 use crate::study::snapshot::Count;
 
 pub use self::aside::aside;
@@ -72,6 +73,8 @@ pub enum Kind {
     Socket,
     /// Counts of those sockets.
     Count,
+    /// The ports of destinations.
+    Ports,
 }
 
 /// Options of the text format.
@@ -149,6 +152,12 @@ pub trait Lister: Printer {
     /// # Errors
     /// What the writer returns.
     fn count(&mut self, row: &Count, context: &Context) -> io::Result<()>;
+
+    /// Writes the ports of a destination.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    fn ports(&mut self, row: &Ranked, context: &Context) -> io::Result<()>;
 }
 
 impl Format {

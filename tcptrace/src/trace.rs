@@ -13,14 +13,14 @@
 //! that it hits, and reading resumes at the next head. A reader can go from head to head without unpacking any data, so
 //! a trace needs no separate index.
 //!
-//! Numbers in heads are little-endian. In bodies they are variable-length, as postcard writes them, and times are
-//! differences in ns. Head, losses, audit, counters and end are JSON. Records are in the order in which the recorder
-//! received the events.
+//! Numbers in heads are little-endian; in bodies they are variable-length as postcard writes them, times as differences
+//! in ns. Head, losses, audit, counters, settings, accept queues, limits and end are JSON. The records are in the order in
+//! which the events were taken in.
 //!
-//! The last record of a file says that the file ends, and why ([`Ended`]); the head announces that record
-//! ([`Head::says_end`]). A file names all network namespaces and control groups of its sockets, and the interfaces of
-//! link-local addresses, before an event needs them. Once there are many names, the recorder writes each again when it
-//! is needed ([`Item::NamesAnew`]), so that readers keep only the names of live sockets.
+//! The last record of a file says that it ends, and why ([`Ended`]); the head announces that ([`Head::says_end`]). A file
+//! has the names of all network namespaces and control groups that its sockets have, and of the interfaces of link-local
+//! addresses, before they are needed; it begins with the newest settings, accept queues and limits. Once there are many names, each is written again when it is needed
+//! ([`Item::NamesAnew`]), so that readers keep those of live sockets only.
 //!
 //! [`Ended`]: crate::model::stream::Ended
 //! [`Head::says_end`]: crate::model::stream::Head::says_end

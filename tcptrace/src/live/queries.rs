@@ -52,6 +52,8 @@ pub(super) struct Queries {
     filter: tcptrace_common::Filter,
     /// Whether a scan also reports how far the data of connections has come.
     flows: bool,
+    /// Whether a survey says more of some sockets than that they exist.
+    inspects: bool,
     wanted: [bool; 4],
     /// The earliest time of the next run of each question.
     rested: [Instant; 4],
@@ -67,12 +69,22 @@ struct Running {
 
 impl Queries {
     pub(super) fn new(filter: tcptrace_common::Filter) -> Self {
-        Self { filter, flows: false, wanted: [false; 4], rested: [Instant::now(); 4], running: None }
+        Self { filter, flows: false, inspects: false, wanted: [false; 4], rested: [Instant::now(); 4], running: None }
     }
 
     /// Makes every scan report how far the data of connections has come.
     pub(super) fn want_flows(&mut self) {
         self.flows = true;
+    }
+
+    /// Has every survey say more of some sockets than that they exist.
+    pub(super) fn want_inspections(&mut self) {
+        self.inspects = true;
+    }
+
+    /// Whether this is being asked.
+    pub(super) fn is_asking(&self, question: Question) -> bool {
+        self.running.as_ref().is_some_and(|running| running.question == question)
     }
 
     /// Requests a question, after its pause.
@@ -108,7 +120,8 @@ impl Queries {
         self.wanted[question as usize] = false;
         let scan = if question == Question::Scan { probe.scan() } else { None };
         let (sender, receiver) = channel(CHUNKS);
-        let worker = Worker { to: sender, chunk: Vec::new(), filter: self.filter, flows: self.flows };
+        let Self { filter, flows, inspects, .. } = *self;
+        let worker = Worker { to: sender, chunk: Vec::new(), filter, flows, inspects };
         let spawned = std::thread::Builder::new().name("queries".into()).spawn(move || worker.answer(question, scan));
         if let Err(error) = spawned {
             log::warn!("cannot list the kernel's sockets: cannot start a thread: {error}");
@@ -144,6 +157,7 @@ struct Worker {
     chunk: Vec<Event>,
     filter: tcptrace_common::Filter,
     flows: bool,
+    inspects: bool,
 }
 
 impl Worker {
@@ -161,9 +175,11 @@ impl Worker {
     }
 
     fn survey(&mut self) {
-        self.sockets(Wanted::All, |worker, answer| match answer {
+        let wanted = if self.inspects { Wanted::AllAndBound } else { Wanted::All };
+        self.sockets(wanted, |worker, answer| match answer {
             // The child of a request that has become a connection meanwhile inherits its cookie.
             kernel::Answer::Socket(socket) if !socket.is_request => worker.report(Event::Found(socket.found)),
+            kernel::Answer::Inspected(socket) => worker.report(Event::Inspected(socket.inspected())),
             kernel::Answer::Socket(_) | kernel::Answer::Multipath(_) => {}
             kernel::Answer::Namespace(netns) => worker.report(Event::Surveyed { at: boot_ns().unwrap_or(0), netns }),
         });
@@ -225,7 +241,7 @@ impl Worker {
                 }
             }
             kernel::Answer::Multipath(socket) => multipaths.note(&socket),
-            kernel::Answer::Namespace(_) => {}
+            kernel::Answer::Inspected(_) | kernel::Answer::Namespace(_) => {}
         });
         if !kernel::are_all_visible() {
             // In this PID namespace, the process ids in `/proc` differ from those in events.
@@ -264,7 +280,7 @@ impl Worker {
         let namespaces = Namespaces::find();
         let surveyed = kernel::survey(&namespaces, only, wanted, filter.family != 6, true, &mut |answer| {
             let passes = match &answer {
-                kernel::Answer::Socket(socket) => {
+                kernel::Answer::Socket(socket) | kernel::Answer::Inspected(socket) => {
                     let (tuple, netns) = (&socket.found.tuple, socket.found.netns.unwrap_or(0));
                     filter.wants(netns, tuple.is_ipv4(), tuple.local_port, tuple.remote_port)
                 }

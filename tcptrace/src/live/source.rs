@@ -2,7 +2,9 @@
 
 mod announced;
 mod counting;
+mod facts;
 mod gaps;
+mod look;
 mod naming;
 mod processes;
 
@@ -15,12 +17,12 @@ use tokio::time::Instant;
 
 use self::counting::{Counting, Look};
 use self::gaps::{Gaps, Marker};
+pub use self::look::{Looked, look};
 use self::naming::Naming;
 use super::clock::{self, boot_ns};
 use super::queries::{Answer, Queries, Question};
 use crate::kernel::probe::{Options, Probe};
 use crate::kernel::{Namespaces, are_all_visible};
-use crate::model::criteria::Criteria;
 use crate::model::event::{Cause, Change, Event, Id, Losses};
 use crate::model::feature::Feature;
 use crate::model::sink::{Sink, Wishes};
@@ -50,11 +52,12 @@ pub struct Source {
     naming: Naming,
     /// The sockets that were in sockmaps at the last check.
     in_sockmaps: BTreeSet<u64>,
-    /// Finished surveys.
+    /// Surveys and scans that are over.
     surveys: u64,
+    scans: u64,
     existing: bool,
-    /// Whether to read the kernel's counters, only in one network namespace unless 0, and the thread that reads them.
-    facts: bool,
+    /// What is to be looked at beside the stream; in which network namespace only, if it is not 0; and what looks.
+    besides: Besides,
     only: u32,
     counting: Option<Counting>,
     /// The clocks as last reported.
@@ -75,6 +78,18 @@ pub struct Source {
     asked: Asked,
 }
 
+/// What is looked at beside the stream of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Besides {
+    /// Nothing.
+    Nothing,
+    /// The kernel's counters.
+    Counters,
+    /// And what only a diagnosis reads: settings, accept queues and limits, and more of sockets than that they exist, to begin
+    /// with and in the end.
+    Facts,
+}
+
 #[derive(Default)]
 struct Asked {
     survey: bool,
@@ -82,17 +97,21 @@ struct Asked {
 }
 
 impl Source {
-    /// Attaches the programs. `processes`: report the control groups of processes; `facts`: report the kernel's
-    /// counters.
-    pub fn attach(options: &Options, existing: bool, names: bool, processes: bool, facts: bool) -> Result<Self> {
+    /// Attaches the programs. `processes`: the control groups of processes are told.
+    pub fn attach(options: &Options, existing: bool, names: bool, processes: bool, besides: Besides) -> Result<Self> {
         let probe = Probe::attach(options)?;
+        let mut queries = Queries::new(options.filter);
+        if besides == Besides::Facts {
+            queries.want_inspections();
+        }
         Ok(Self {
-            queries: Queries::new(options.filter),
+            queries,
             naming: Naming::new(names, processes),
             in_sockmaps: BTreeSet::new(),
             surveys: 0,
+            scans: 0,
             existing: existing && probe.knows_cookies(),
-            facts,
+            besides,
             only: options.filter.netns,
             counting: None,
             clocks: Clocks::default(),
@@ -111,6 +130,10 @@ impl Source {
     /// Makes every scan report how far the data of connections has come.
     pub fn want_flows(&mut self) {
         self.queries.want_flows();
+    }
+
+    fn has_facts(&self) -> bool {
+        self.besides == Besides::Facts
     }
 
     /// Whether cookies identify sockets.
@@ -136,26 +159,18 @@ impl Source {
 
     /// Describes the source for a recording.
     pub fn head(&self) -> Result<Head> {
-        let system = nix::sys::utsname::uname()?;
-        let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
         let features = self.probe.services().iter().map(|(feature, service)| RecordedFeature {
             feature: feature.as_str().to_owned(),
             available: service.is_attached(),
             detail: service.detail().into_owned(),
         });
         Ok(Head {
-            program: format!("tcptrace {}", env!("CARGO_PKG_VERSION")),
-            host: text(system.nodename()),
-            kernel: text(system.release()),
-            machine: text(system.machine()),
-            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
-            started_unix_ns: clock::read_all()?.unix_ns,
             knows_cookies: self.knows_cookies(),
             existing: self.existing,
-            says_end: false,
             partial_scans: self.scans_in_part(),
+            facts: self.has_facts(),
             features: features.collect(),
-            filter: Criteria::default(),
+            ..head_of()?
         })
     }
 
@@ -164,8 +179,8 @@ impl Source {
         self.read_clocks()?;
         self.naming.name_namespaces(namespaces, &mut self.items);
         self.items.push(Item::Event(Event::Started { at: boot_ns()? }));
-        if self.facts
-            && let Some((counting, look)) = Counting::begin(namespaces, self.only)
+        if self.besides != Besides::Nothing
+            && let Some((counting, look)) = Counting::begin(namespaces, self.only, self.has_facts())
         {
             self.counting = Some(counting);
             self.push_look(look);
@@ -211,8 +226,8 @@ impl Source {
         }
     }
 
-    /// Runs surveys before the end if the sink misses sockets. A socket that one survey did not find is gone only if
-    /// the next one does not find it either.
+    /// Asks which sockets are still there, if the sink misses some, or if facts are wanted, before nothing more comes. What
+    /// one survey did not find is gone only if the next one does not find it either.
     pub(super) async fn look_for_missing(&mut self, sink: &mut impl Sink) -> Result<()> {
         let now = boot_ns()?;
         self.take_in(sink)?;
@@ -220,12 +235,23 @@ impl Source {
         self.hand_over(sink)?;
         for is_first in [true, false] {
             let wishes = self.hear(sink);
-            if !self.existing || !(wishes.missing || is_first && wishes.missing_at_end) {
+            let wants_all = is_first && self.has_facts();
+            if !self.existing || !(wishes.missing || is_first && wishes.missing_at_end || wants_all) {
                 break;
             }
+            // One that began before may have missed the end.
+            let running = |question| u64::from(wants_all && self.queries.is_asking(question));
+            let surveys = self.surveys + 1 + running(Question::Survey);
+            let scans = self.scans + if wants_all { 1 + running(Question::Scan) } else { 0 };
             self.queries.want_now(Question::Survey);
-            let (begun, before) = (Instant::now(), self.surveys);
-            while self.surveys == before && begun.elapsed() < LAST_SURVEY && !self.hear(sink).stop {
+            if wants_all {
+                self.queries.want_now(Question::Scan);
+            }
+            let begun = Instant::now();
+            while (self.surveys < surveys || self.scans < scans)
+                && begun.elapsed() < LAST_SURVEY
+                && !self.hear(sink).stop
+            {
                 self.follow(sink, tokio::time::sleep(LAST_LOOK)).await?;
             }
         }
@@ -292,8 +318,11 @@ impl Source {
         let limit = self.gaps.limit();
         let Self { probe, items, naming, queries, counting, .. } = self;
         let is_empty = probe.drain(BATCH, limit, |event| {
-            if let (Some(counting), Event::Change(Change { netns: Some(netns), .. })) = (&mut *counting, &event) {
-                counting.note(*netns);
+            if let Some(counting) = &mut *counting {
+                if let Event::Change(Change { netns: Some(netns), .. }) = &event {
+                    counting.note(*netns);
+                }
+                event.process().into_iter().for_each(|pid| counting.note_process(pid));
             }
             naming.learn(&event, queries, items);
             items.push(Item::Event(event));
@@ -361,6 +390,10 @@ impl Source {
 
     fn push(&mut self, event: Event) {
         self.surveys += u64::from(matches!(event, Event::SurveyEnded { .. }));
+        self.scans += u64::from(matches!(event, Event::ScanEnded { .. }));
+        if let (Some(counting), Some(pid)) = (&mut self.counting, event.process()) {
+            counting.note_process(pid);
+        }
         self.naming.learn(&event, &mut self.queries, &mut self.items);
         self.items.push(Item::Event(event));
     }
@@ -417,6 +450,7 @@ impl Source {
             self.naming.name_namespaces(namespaces, &mut self.items);
         }
         self.items.extend(look.samples.into_iter().map(|sample| Item::Counters(Box::new(sample))));
+        self.items.extend(look.facts);
     }
 
     fn read_clocks(&mut self) -> Result<()> {
@@ -433,6 +467,21 @@ impl Source {
         }
         Ok(())
     }
+}
+
+/// What is known of this host and this moment.
+fn head_of() -> Result<Head> {
+    let system = nix::sys::utsname::uname()?;
+    let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+    Ok(Head {
+        program: format!("tcptrace {}", env!("CARGO_PKG_VERSION")),
+        host: text(system.nodename()),
+        kernel: text(system.release()),
+        machine: text(system.machine()),
+        boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+        started_unix_ns: clock::read_all()?.unix_ns,
+        ..Head::default()
+    })
 }
 
 /// Waits for the result of a look; forever if no thread looks.

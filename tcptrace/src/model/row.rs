@@ -295,4 +295,8 @@ pub struct Entry {
     pub inode: u32,
     /// The MPTCP connection that it is a subflow of.
     pub multipath: Option<Multipath>,
+    /// How long ago the last segment came that acknowledged anything, in ns; `None` where the kernel was not asked.
+    pub idle_ns: Option<u64>,
+    /// Whether both ends use TCP timestamps; `None` where the kernel was not asked.
+    pub timestamps: Option<bool>,
 }

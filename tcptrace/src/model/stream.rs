@@ -88,6 +88,9 @@ pub struct Head {
     pub says_end: bool,
     /// Whether scans for holders of sockets left out some processes.
     pub partial_scans: bool,
+    /// Whether it has what only a diagnosis reads: settings, accept queues, limits, and what a survey shows of sockets beyond
+    /// that they exist.
+    pub facts: bool,
     /// What could be measured.
     pub features: Vec<RecordedFeature>,
     /// What readers of the trace are to show. The recording itself only leaves out what the kernel side can filter.

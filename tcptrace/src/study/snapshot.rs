@@ -147,8 +147,8 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
         // The timer may have been extended, so this is a lower bound of the age.
         let of_timer = time_wait_left_ns.and_then(|left| TIME_WAIT_NS.checked_sub(left));
         // The segment that caused the state is the last one received, or an earlier one.
-        let quiet = socket.progress.filter(|_| is_waiting(socket)).map(|it| u64::from(it.quiet_ms) * 1_000_000);
-        let age = of_timer.or(quiet).filter(|age| *age > 0);
+        let quiet = socket.progress.map(|it| u64::from(it.quiet_ms) * 1_000_000);
+        let age = of_timer.or(quiet.filter(|_| is_waiting(socket))).filter(|age| *age > 0);
         Entry {
             boot_ns: found.at,
             identity: Identity {
@@ -175,6 +175,8 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
             retransmits: socket.retransmits,
             inode: socket.inode,
             multipath: socket.multipath,
+            idle_ns: quiet,
+            timestamps: socket.progress.map(|it| it.timestamps),
         }
     }
 
@@ -357,6 +359,7 @@ mod tests {
             timer: Timer::None,
             timer_left_ns: 0,
             retransmits: 0,
+            bind_no_port: None,
             is_request: false,
             progress: None,
             multipath: None,
@@ -436,7 +439,8 @@ mod tests {
     #[case::orphan(State::FinWait2, Kept::Orphan, Held::AtLeast(1_500_000_000))]
     #[case::brought_there_by_its_process(State::LastAck, Kept::Orphan, Held::Unknown)]
     fn the_last_segment_bounds_the_age(#[case] state: State, #[case] kept: Kept, #[case] expected: Held) {
-        let progress = Some(Progress { acked: 1, received: 1, quiet_ms: 1_500 });
+        let progress =
+            Some(Progress { acked: 1, received: 1, quiet_ms: 1_500, received_ms: 0, sent_ms: 0, timestamps: false });
         let socket = Socket { progress, ..server(7, state, kept) };
         let entry = Snapshot::new(vec![socket], holding).entries().next().expect("it is there");
         assert_eq!(entry.age, expected);

@@ -90,7 +90,8 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
         nullable: false,
         unit: "bytes",
         shape: Shape::Number,
-        doc: "Payload received that the process has not read; for a listener, the connections in its accept queue.",
+        doc: "Payload received that the process has not read, plus one for an unread FIN; for a listener, the connections in its \
+              accept queue.",
         value: |row, _| Value::U64(row.recv_queue.into()),
     },
     Field {
@@ -148,6 +149,15 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
     Field::MPTCP_SUBFLOW,
     Field::MPTCP_TOKEN,
     Field::MPTCP_STATE,
+    Field {
+        name: "idle_ns",
+        nullable: true,
+        unit: "ns",
+        shape: Shape::Number,
+        doc: "How long ago the last segment came that acknowledged anything (tcpi_last_ack_recv), to the ms: without --idle, \
+              of sockets in CLOSE_WAIT, CLOSING and FIN_WAIT2 only; null when unknown.",
+        value: |row, _| Value::number(row.idle_ns),
+    },
 ];
 
 /// A count.
