@@ -20,6 +20,8 @@ mod schema;
 mod text;
 mod time;
 pub mod timeline;
+mod top;
+pub mod tui;
 
 #[cfg(test)]
 pub(crate) mod samples;
@@ -46,6 +48,7 @@ pub use self::page::page;
 pub use self::report::report;
 pub use self::schema::schema;
 pub use self::text::Text;
+pub use self::top::top;
 pub(crate) use self::text::{end_style, fitting, state_style};
 pub use crate::model::human;
 pub use crate::model::sanitise::{sanitise, sanitise_message, width};

@@ -10,7 +10,7 @@ use crate::model::row::Held;
 use crate::model::tcp::State;
 
 /// Looks at all sockets, one after the other: the last one counts.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Looks {
     known: HashMap<u64, Looked, FixedState>,
     fds: HashMap<u64, u32, FixedState>,

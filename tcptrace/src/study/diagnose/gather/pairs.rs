@@ -25,7 +25,7 @@ const REOPENED_NS: u64 = 1_000_000_000;
 const EXAMPLES: usize = 5;
 
 /// All pairs.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Pairs {
     all: HashMap<PairKey, Gathering, FixedState>,
     unpaired: u64,
@@ -34,7 +34,7 @@ pub(super) struct Pairs {
 }
 
 /// A pair, while it is being counted.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Gathering {
     pair: Pair,
     processes: HashSet<u32, FixedState>,
