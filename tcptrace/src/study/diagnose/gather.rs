@@ -40,6 +40,8 @@ pub struct Gatherer {
     /// What the caller knows to be missing.
     missing: HashMap<Need, String, FixedState>,
     features: Vec<(String, bool, String)>,
+    /// What counts is from then on, in ns of `CLOCK_BOOTTIME`; what was before only says how things stood.
+    since: u64,
 }
 
 impl Gatherer {
@@ -53,11 +55,17 @@ impl Gatherer {
         self.missing.insert(need, reason.into());
     }
 
+    /// Counts what happens from then on, in ns of `CLOCK_BOOTTIME`. What comes before only says how things stood then.
+    pub fn count_from(&mut self, since: u64) {
+        self.since = since;
+    }
+
     /// Takes in an item of the source, before the rows that follow from it.
     pub fn item(&mut self, item: &Item) {
         match item {
             Item::Head(head) => self.head(head),
             Item::Event(event) => self.event(event),
+            Item::Counters(sample) if !sample.whole && sample.at < self.since => {}
             _ => self.host.item(item),
         }
     }
@@ -74,12 +82,12 @@ impl Gatherer {
         if let Event::Started { at } = event {
             self.about.from = *at;
         }
-        self.about.from = if self.about.from == 0 { event.at() } else { self.about.from };
+        self.about.from = if self.about.from == 0 { event.at() } else { self.about.from }.max(self.since);
         self.about.to = self.about.to.max(event.at());
         match event {
             Event::Change(change) => self.host.change(change),
-            Event::FailedCall(call) => self.host.failed(call),
-            Event::Accepted { at, id, .. } => self.host.accepted(*at, id.number()),
+            Event::FailedCall(call) if call.at >= self.since => self.host.failed(call),
+            Event::Accepted { at, id, .. } if *at >= self.since => self.host.accepted(*at, id.number()),
             _ => {}
         }
         if let Event::Found(found) = event {
