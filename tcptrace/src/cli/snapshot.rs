@@ -73,7 +73,7 @@ impl Found {
         let mut keep = |answer| match answer {
             Answer::Socket(socket) => sockets.push(socket),
             Answer::Multipath(socket) => multipaths.note(&socket),
-            Answer::Namespace(_) => {}
+            Answer::Inspected(_) | Answer::Namespace(_) => {}
         };
         // IPv4-mapped addresses are among those of IPv6.
         let ipv4 = criteria.ipv4 || !criteria.ipv6;
@@ -83,7 +83,7 @@ impl Found {
             let mut keep = |answer| match answer {
                 Answer::Socket(socket) => sockets.push(socket),
                 Answer::Multipath(socket) => multipaths.note(&socket),
-                Answer::Namespace(_) => {}
+                Answer::Inspected(_) | Answer::Namespace(_) => {}
             };
             // What it cannot list now is known from before, but for the age.
             kernel::survey(namespaces, &criteria.netns, Wanted::Waiting, ipv4, true, &mut keep)?;
