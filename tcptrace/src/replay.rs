@@ -91,6 +91,9 @@ pub trait Audience<E> {
 
     /// The part of the time that rows are from, before anything else.
     fn begins(&mut self, _span: Span) {}
+
+    /// Nothing more comes from there.
+    fn ends(&mut self, _origin: &Origin) {}
 }
 
 impl<E, F: FnMut(&Row, &Origin) -> Result<(), E>> Audience<E> for F {

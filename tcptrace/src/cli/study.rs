@@ -95,9 +95,9 @@ impl TraceArgs {
         self.files.is_empty()
     }
 
-    /// Whether a part of the time was asked for.
-    pub(super) fn is_timed(&self) -> bool {
-        self.since.is_some() || self.until.is_some()
+    /// Whether something is asked of rows.
+    pub(super) fn is_filtered(&self) -> bool {
+        self.filter != FilterArgs::default()
     }
 
     /// What is asked of rows.
@@ -112,7 +112,7 @@ impl TraceArgs {
 
     /// What is asked of rows, by the names that the traces know.
     pub(super) fn criteria(&self) -> Result<Criteria> {
-        if self.filter == FilterArgs::default() {
+        if !self.is_filtered() {
             return Ok(Criteria::default());
         }
         let recordings = Recordings::open(&self.files)?;
@@ -241,6 +241,10 @@ impl<A: Audience<anyhow::Error>> Audience<anyhow::Error> for Watched<'_, A> {
 
     fn begins(&mut self, span: Span) {
         self.audience.begins(span);
+    }
+
+    fn ends(&mut self, origin: &Origin) {
+        self.audience.ends(origin);
     }
 }
 

@@ -112,6 +112,7 @@ impl<R: Read> Followed<R> {
             self.follower.take_open(|row, origin| audience.row(row, origin))?;
         }
         self.follower.finish(|row, origin| told(row, origin, span, audience))?;
+        audience.ends(self.follower.origin());
         let host = &self.recording.head.host;
         if !summary.hosts.iter().any(|known| **known == **host) {
             summary.hosts.push(host.as_str().into());
