@@ -46,7 +46,7 @@ pub use self::features::features;
 pub use self::json::Json;
 pub use self::lost::lost;
 pub use self::page::page;
-pub use self::report::report;
+pub use self::report::{ReportFormat, report};
 pub use self::schema::schema;
 pub use self::text::Text;
 pub(crate) use self::text::{end_style, fitting, state_style};

@@ -79,9 +79,13 @@ pub trait Audience<E> {
     /// So many bytes of the files have been read.
     fn progress(&mut self, _bytes: u64) {}
 
-    /// Whether it takes items, too: then rows follow the item that they follow from, instead of many at a time, and the
-    /// filter of the recording does not narrow them.
+    /// Whether it takes items, too: then rows follow the item that they follow from, instead of many at a time.
     fn takes_items(&self) -> bool {
+        false
+    }
+
+    /// Whether it takes everything that was recorded, whatever the recording was to show.
+    fn takes_all(&self) -> bool {
         false
     }
 
@@ -255,7 +259,7 @@ impl<R: Read> Recordings<R> {
         audience: &mut impl Audience<E>,
     ) -> Result<Summary, E> {
         let mut followed: Vec<_> = Vec::new();
-        let is_whole = audience.takes_items();
+        let is_whole = audience.takes_all();
         for (number, recording) in self.all.into_iter().enumerate() {
             followed.push(Followed::new(number, recording, config, criteria, is_whole));
         }

@@ -1,7 +1,7 @@
 //! `diagnose`: what is wrong and why, from the live kernel or from traces.
 
 mod live;
-mod traces;
+pub(super) mod traces;
 
 use std::io;
 use std::time::Duration;

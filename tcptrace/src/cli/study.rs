@@ -235,6 +235,10 @@ impl<A: Audience<anyhow::Error>> Audience<anyhow::Error> for Watched<'_, A> {
         self.audience.takes_items()
     }
 
+    fn takes_all(&self) -> bool {
+        self.audience.takes_all()
+    }
+
     fn item(&mut self, item: &Item, origin: &Origin) {
         self.audience.item(item, origin);
     }

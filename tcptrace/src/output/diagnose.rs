@@ -89,3 +89,8 @@ pub fn explain<W: Write>(mut out: W, format: DiagnoseFormat, options: &TextOptio
     }
     out.flush()
 }
+
+#[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
+mod tests;

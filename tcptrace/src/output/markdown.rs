@@ -1,5 +1,7 @@
 //! Markdown, to be pasted into a ticket or a channel. What others chose cannot become markup.
 
+pub(super) mod report;
+
 use std::borrow::Cow;
 use std::io::{self, Write};
 
@@ -50,7 +52,9 @@ fn finding(out: &mut impl Write, it: &Finding) -> io::Result<()> {
     for (id, headline) in &it.explains {
         writeln!(out, "- so {id}: {}", text(headline))?;
     }
-    writeln!(out)?;
+    if !it.evidence.is_empty() || !it.explains.is_empty() {
+        writeln!(out)?;
+    }
     if !it.why.is_empty() {
         writeln!(out, "Why: {}\n", text(&it.why))?;
     }

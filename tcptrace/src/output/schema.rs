@@ -240,7 +240,12 @@ mod tests {
         samples::sockets().iter().try_for_each(|row| printer.socket(row, &CONTEXT)).expect("written");
         samples::counts().iter().try_for_each(|row| printer.count(row, &CONTEXT)).expect("written");
         let report = testing::incident(Options::default());
-        crate::output::report(&mut lines, Format::Json, &TextOptions::default(), &report).expect("written");
+        crate::output::report(&mut lines, crate::output::ReportFormat::Json, &TextOptions::default(), &report)
+            .expect("written");
+        let cases = [crate::output::diagnose::testing::ill(), crate::output::diagnose::testing::well()];
+        let (format, text) = (crate::output::DiagnoseFormat::Json, TextOptions::default());
+        crate::output::diagnose(&mut lines, format, &text, &cases, 4).expect("written");
+        crate::output::rules(&mut lines, format, crate::study::diagnose::RULES).expect("written");
         let schema = json_schema();
         let validators = schema["$defs"].as_object().expect("definitions").iter().map(|(command, definition)| {
             let mut definition = definition.clone();
@@ -256,6 +261,9 @@ mod tests {
             let command = match row["event"].as_str().expect("a word") {
                 "socket" => "snapshot --list",
                 "count" => "snapshot",
+                event @ ("diagnosis" | "finding" | "checked") => &format!("diagnose: {event}"),
+                "summary" if row.get("not_checked").is_some() => "diagnose: summary",
+                "rule" => "diagnose --rules: rule",
                 event @ ("lost" | "counter" | "audit" | "unseen" | "audited" | "summary") => {
                     &format!("watch, connections: {event}")
                 }

@@ -95,9 +95,12 @@ fn look(reason: Option<String>) -> Result<Watcher> {
         }
     }
     let looked = live::look(&[], &mut watcher)?;
-    if looked.unseen_processes > 0 {
+    // One that has just ended shows none either.
+    if looked.unseen_processes > 0 && !nix::unistd::geteuid().is_root() {
         let processes = looked.unseen_processes;
-        say(format_args!("not seen: the descriptors of {processes} processes (run as root to see all)"));
+        say(format_args!(
+            "not seen: who has the sockets of other users, {processes} processes (run as root to see all)"
+        ));
     }
     Ok(watcher)
 }

@@ -21,14 +21,16 @@ pub(super) fn cases(args: &DiagnoseArgs) -> Result<(Vec<Case>, Summary)> {
     let mut hosts = Hosts { wanted: args.wanted(), ..Hosts::default() };
     let summary = trace.of_everybody().tell(rows(), true, Progress::new, &mut hosts)?;
     summarise(&summary);
-    Ok((hosts.cases.into_values().map(|case| case.only_about(&criteria)).collect(), summary))
+    Ok((hosts.into_cases(|_| true).into_iter().map(|case| case.only_about(&criteria)).collect(), summary))
 }
 
 /// Gathers the evidence of each recording, and diagnoses it when it is over.
 #[derive(Default)]
-struct Hosts {
+pub(in crate::cli) struct Hosts {
     wanted: Selection,
     span: Span,
+    /// See [`Gatherer::ends_late`].
+    ends_late: bool,
     running: BTreeMap<usize, Host>,
     cases: BTreeMap<usize, Case>,
 }
@@ -39,8 +41,11 @@ struct Host {
 }
 
 impl Host {
-    fn new(span: Span, origin: &Origin) -> Self {
+    fn new(span: Span, ends_late: bool, origin: &Origin) -> Self {
         let mut gatherer = Gatherer::new(true);
+        if ends_late {
+            gatherer.ends_late();
+        }
         if span.from != Span::default().from {
             let since = span.from.saturating_sub(origin.context.clock.boot_to_unix_ns);
             gatherer.count_from(u64::try_from(since).unwrap_or(0));
@@ -50,9 +55,19 @@ impl Host {
 }
 
 impl Hosts {
+    /// For an engine that puts connections out when they have truly ended, after their TIME_WAIT.
+    pub(in crate::cli) fn ending_late() -> Self {
+        Self { ends_late: true, ..Self::default() }
+    }
+
+    /// The diagnoses of the recordings that are wanted, in their order.
+    pub(in crate::cli) fn into_cases(self, wanted: impl Fn(usize) -> bool) -> Vec<Case> {
+        self.cases.into_iter().filter(|(recording, _)| wanted(*recording)).map(|(_, case)| case).collect()
+    }
+
     fn of(&mut self, origin: &Origin) -> &mut Host {
-        let span = self.span;
-        self.running.entry(origin.number).or_insert_with(|| Host::new(span, origin))
+        let (span, ends_late) = (self.span, self.ends_late);
+        self.running.entry(origin.number).or_insert_with(|| Host::new(span, ends_late, origin))
     }
 }
 
@@ -67,6 +82,10 @@ impl Audience<anyhow::Error> for Hosts {
     }
 
     fn takes_items(&self) -> bool {
+        true
+    }
+
+    fn takes_all(&self) -> bool {
         true
     }
 

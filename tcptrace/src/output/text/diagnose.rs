@@ -15,6 +15,8 @@ const IN_FULL: usize = 7;
 /// Columns of the names of a finding's parts, and of the figures that were compared.
 const INDENT: usize = 12;
 const COMPARED: usize = 15;
+/// Columns of the severity.
+const BESIDE: usize = 10;
 /// The column of evidence is at least so wide, however long its sources are.
 const LEAST: usize = 40;
 /// Where no terminal says otherwise, pages are as wide.
@@ -177,7 +179,7 @@ impl<W: Write> Writer<'_, W> {
         }
         for finding in &short {
             self.head(finding)?;
-            self.aligned_rest(INDENT, &format!("{}: {}", finding.id, finding.headline))?;
+            self.aligned_rest(BESIDE, &format!("{}: {}", finding.id, finding.headline))?;
         }
         if !short.is_empty() {
             self.wrapped(0, "`--all` shows them in full.")?;
@@ -204,7 +206,7 @@ impl<W: Write> Writer<'_, W> {
 
     /// The severity, in a column of its own.
     fn head(&mut self, finding: &Finding) -> io::Result<()> {
-        let word = format!("{:<10}", finding.severity.as_str().to_uppercase());
+        let word = format!("{:<8}", finding.severity.as_str().to_uppercase());
         if self.options.colour {
             let style = style(finding.severity);
             write!(self.out, "{style}{word}{style:#}  ")

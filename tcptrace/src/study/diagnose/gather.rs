@@ -20,7 +20,7 @@ use super::say;
 use crate::model::event::{Event, Kept};
 use crate::model::row::{Connection, Held, Row, Status};
 use crate::model::stream::{Head, Item};
-use crate::model::tcp::{State, Task};
+use crate::model::tcp::{End, State, Task};
 
 /// How many processes of a pair or a listener are kept with their names.
 const MOST_TASKS: usize = 16;
@@ -42,6 +42,7 @@ pub struct Gatherer {
     features: Vec<(String, bool, String)>,
     /// What counts is from then on, in ns of `CLOCK_BOOTTIME`; what was before only says how things stood.
     since: u64,
+    ends_late: bool,
 }
 
 impl Gatherer {
@@ -58,6 +59,12 @@ impl Gatherer {
     /// Counts what happens from then on, in ns of `CLOCK_BOOTTIME`. What comes before only says how things stood then.
     pub fn count_from(&mut self, since: u64) {
         self.since = since;
+    }
+
+    /// Has connections been put out when they have truly ended, and not at their close: those in TIME_WAIT have ended, too,
+    /// when nothing more comes.
+    pub fn ends_late(&mut self) {
+        self.ends_late = true;
     }
 
     /// Takes in an item of the source, before the rows that follow from it.
@@ -116,8 +123,14 @@ impl Gatherer {
     /// traced, and not only looked at once.
     pub fn finish(mut self, open: impl IntoIterator<Item = Connection>, traced: bool) -> Evidence {
         self.about.traced_ns = if traced { self.about.to.saturating_sub(self.about.from) } else { 0 };
-        let open = open.into_iter();
-        let sockets: Vec<Standing> = open.filter_map(|row| self.standing(&row)).collect();
+        let mut sockets: Vec<Standing> = Vec::new();
+        for row in open {
+            sockets.extend(self.standing(&row));
+            if self.ends_late && row.status.open().is_some_and(|(state, _)| state == State::TimeWait) {
+                let ended = Connection { status: Status::Ended(End::Fin.into()), ..row };
+                self.pairs.ended(&ended, &self.host);
+            }
+        }
         let mut namespaces: Vec<u32> = sockets.iter().filter_map(|socket| socket.netns).collect();
         namespaces.sort_unstable();
         namespaces.dedup();
@@ -147,7 +160,11 @@ impl Gatherer {
         lacks(Need::Counters, self.host.has_counters(), "counters could not be read");
         lacks(Need::Settings, self.host.has_settings(), "settings could not be read");
         lacks(Need::AcceptQueues, self.host.has_queues(), "listeners could not be listed");
-        lacks(Need::Limits, self.host.has_limits(), "needs root");
+        lacks(
+            Need::Limits,
+            self.host.has_limits(),
+            "no process with TCP sockets could be looked at (needs root for those of others)",
+        );
         let calls = self.features.iter().find(|(name, ..)| name == "failed_calls");
         match calls {
             Some((_, true, _)) => {}

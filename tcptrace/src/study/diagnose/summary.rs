@@ -218,14 +218,32 @@ mod tests {
         evidence.about.ended = 320;
         let counted = Counted { grown: [("TcpExt.PAWSEstab".into(), 2)].into(), ..Counted::default() };
         evidence.counters.insert(NETNS, counted);
-        insta::assert_snapshot!(text(&evidence), @"");
+        insta::assert_snapshot!(text(&evidence), @r"
+        TIME_WAIT    8 (2.0 KiB of memory), 131,072 allowed; 1 on listening ports, 7 on client ports; end after 61s by themselves
+        ports        unknown: port budgets are not computed by this version
+        CLOSE_WAIT   1, oldest ≥2.00s
+        descriptors  fullest: nginx[812] 1,310 of 65,536 (2.0 %)
+        accept queue fullest: 0.0.0.0:443 (nginx[812]) 3 of 511; 0 overflows
+        failures     0 refused, 0 timed out, 0 without a port, 4 resets (1.2 %)
+        counters     PAWS 2, SYN cookies 0, aborts by memory 0, by timeout 0
+        settings     changed: net.core.somaxconn 65535
+        ");
     }
 
     /// Nothing is called healthy that nobody has looked at.
     #[test]
     fn what_is_missing_says_why() {
         let evidence = Gatherer::new(false).finish([], false);
-        insta::assert_snapshot!(text(&evidence), @"");
+        insta::assert_snapshot!(text(&evidence), @r"
+        TIME_WAIT    unknown: sockets could not be listed
+        ports        unknown: port budgets are not computed by this version
+        CLOSE_WAIT   unknown: sockets could not be listed
+        descriptors  unknown: no process with TCP sockets could be looked at (needs root for those of others)
+        accept queue unknown: listeners could not be listed
+        failures     unknown: needs time (--duration 10s)
+        counters     unknown: counters could not be read
+        settings     unknown: settings could not be read
+        ");
     }
 
     #[test]
