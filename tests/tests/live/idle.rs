@@ -14,7 +14,7 @@ const TICKS: Duration = Duration::from_millis(20);
 
 fn assert_quiet(life: &tcptrace_tests::Life, from: Duration, to: Duration) {
     let quiet = life.connection["idle_before_close_ns"].as_u64().map(Duration::from_nanos);
-    let quiet = quiet.unwrap_or_else(|| panic!("no idle time: {life}"));
+    let quiet = quiet.expect("an idle time");
     assert!((from.saturating_sub(TICKS)..=to + TICKS).contains(&quiet), "{quiet:?} is not {from:?} to {to:?}: {life}");
 }
 
