@@ -1,8 +1,10 @@
-//! How long a connection was quiet before it began to end.
+//! How long a connection was quiet before it began to end, and which calls failed: what only a diagnosis is made of.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+use tcptrace_tests::program::run;
 use tcptrace_tests::{Namespace, pair};
 
 const HOLD: Duration = Duration::from_millis(300);
@@ -12,7 +14,7 @@ const TICKS: Duration = Duration::from_millis(20);
 
 fn assert_quiet(life: &tcptrace_tests::Life, from: Duration, to: Duration) {
     let quiet = life.connection["idle_before_close_ns"].as_u64().map(Duration::from_nanos);
-    let quiet = quiet.unwrap_or_else(|| panic!("no idle time: {life}"));
+    let quiet = quiet.expect("an idle time");
     assert!((from.saturating_sub(TICKS)..=to + TICKS).contains(&quiet), "{quiet:?} is not {from:?} to {to:?}: {life}");
 }
 
@@ -56,4 +58,16 @@ fn without_a_byte() {
     for end in [&client, &server] {
         assert_quiet(&net.life(end), HOLD, longest);
     }
+}
+
+/// A kernel on which tcptrace sees who accepts a connection shows which calls fail, too.
+#[test]
+fn failed_calls_can_be_seen() {
+    let _net = Namespace::enter_unwatched();
+    let checked = run(&["check", "--format", "json"]);
+    let rows =
+        checked.text().lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")).collect::<Vec<_>>();
+    let is_available = |feature| rows.iter().find(|row| row["feature"] == feature).map(|row| &row["available"]);
+    assert!(is_available("accept").is_some(), "{}", checked.text());
+    assert_eq!(is_available("failed_calls"), is_available("accept"), "{}", checked.text());
 }
