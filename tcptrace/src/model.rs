@@ -10,6 +10,7 @@ pub mod finding;
 pub mod life;
 mod named;
 pub mod names;
+pub mod newest;
 pub mod role;
 pub mod row;
 pub mod sink;
