@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod descriptors;
+mod diagnose;
 mod examples;
 mod export;
 mod interrupted;
@@ -21,6 +22,7 @@ mod snapshot;
 mod stdout;
 mod study;
 mod timeline;
+mod top;
 mod usage;
 mod view;
 mod words;
@@ -94,6 +96,12 @@ enum Command {
     /// Count or list the sockets that exist now, by state, owner and remote end. Works without root for your own sockets.
     #[command(after_help = examples::SNAPSHOT)]
     Snapshot(snapshot::SnapshotArgs),
+    /// Find what is wrong and say why, with the evidence and what to do: live, or in traces.
+    #[command(after_help = examples::DIAGNOSE)]
+    Diagnose(diagnose::DiagnoseArgs),
+    /// Show sockets by state, owner and remote end, rates and findings on one screen, live or from traces.
+    #[command(after_help = examples::TOP)]
+    Top(top::TopArgs),
     /// Draw the connections of a trace on a time axis, the two ends of a connection below each other.
     #[command(after_help = examples::TIMELINE)]
     Timeline(timeline::TimelineArgs),
@@ -127,7 +135,12 @@ impl Command {
 
     /// Whether it attaches to the kernel, which needs an event loop.
     fn is_live(&self) -> bool {
-        matches!(self, Self::Watch(_) | Self::Connections(_) | Self::Record(_) | Self::Check(_))
+        match self {
+            Self::Watch(_) | Self::Connections(_) | Self::Record(_) | Self::Check(_) => true,
+            Self::Diagnose(args) => args.is_live(),
+            Self::Top(args) => args.is_live(),
+            _ => false,
+        }
     }
 
     fn run(&self) -> Result<Outcome> {
@@ -137,6 +150,8 @@ impl Command {
             Self::Record(args) => record::run(args),
             Self::Replay(args) => replay::run(args),
             Self::Snapshot(args) => snapshot::run(args),
+            Self::Diagnose(args) => diagnose::run(args),
+            Self::Top(args) => top::run(args),
             Self::Timeline(args) => timeline::run(args),
             Self::Export(args) => export::run(args),
             Self::Report(args) => report::run(args),

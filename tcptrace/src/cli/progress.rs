@@ -41,6 +41,11 @@ impl Progress {
         Self::shown_if(io::stderr().is_terminal() && !io::stdout().is_terminal(), total_bytes)
     }
 
+    /// For a command that has the whole screen.
+    pub(super) fn hidden(_total_bytes: u64) -> Self {
+        Self { bar: None }
+    }
+
     fn shown_if(is_shown: bool, total_bytes: u64) -> Self {
         // It counts from the start, so that its rate is right once it is drawn.
         let bar = is_shown.then(|| {
@@ -70,6 +75,32 @@ impl Bar {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         self.bar.set_position(bytes);
+    }
+}
+
+/// How often a line about the time that is left is drawn.
+const TICK: Duration = Duration::from_millis(200);
+
+const LOOKING: &str = "tcptrace: looking [{bar:30}] {msg} left; Ctrl-C ends it now";
+
+/// Waits for this time, and shows how much of it is left, if somebody sits there.
+pub(super) async fn wait(time: Duration) {
+    let (begun, draws) = (Instant::now(), io::stderr().is_terminal());
+    let target = if draws { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let bar = ProgressBar::with_draw_target(Some(millis), target).with_finish(ProgressFinish::AndClear);
+    // The template is a constant; with the default one the bar would be plainer, no more.
+    if let Ok(style) = ProgressStyle::with_template(LOOKING) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    loop {
+        let left = time.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return;
+        }
+        bar.set_message(format!("{}s", left.as_secs() + 1));
+        bar.set_position(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+        tokio::time::sleep(if draws { left.min(TICK) } else { left }).await;
     }
 }
 

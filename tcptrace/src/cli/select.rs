@@ -153,7 +153,7 @@ pub(super) struct ProbeArgs {
 impl ProbeArgs {
     pub(super) fn options(&self, filter: tcptrace_common::Filter) -> probe::Options {
         let (no_btf, object) = (self.no_btf, self.object.clone());
-        probe::Options { ring_bytes: self.ring_size, filter, no_btf, object }
+        probe::Options { ring_bytes: self.ring_size, filter, failed_calls: false, no_btf, object }
     }
 }
 
@@ -220,6 +220,13 @@ pub(super) struct OutputArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: Format,
+    #[command(flatten)]
+    colours: ColourArgs,
+}
+
+/// Whether what is printed has colours.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct ColourArgs {
     /// When to use colour: `auto` means on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     color: ColorChoice,
@@ -229,6 +236,13 @@ pub(super) struct OutputArgs {
 }
 
 impl OutputArgs {
+    /// See [`ColourArgs::colour`].
+    pub(super) fn colour(&self) -> bool {
+        self.colours.colour()
+    }
+}
+
+impl ColourArgs {
     /// Whether to colour standard output.
     pub(super) fn colour(&self) -> bool {
         match self.color {

@@ -7,6 +7,7 @@
 mod audit;
 mod connection;
 mod counter;
+mod diagnose;
 mod feature;
 mod identity;
 mod loss;
@@ -30,6 +31,10 @@ use crate::model::tcp::Task;
 pub use self::audit::{AUDIT, AUDITED};
 pub use self::connection::CONNECTION;
 pub use self::counter::{COUNTER, UNSEEN};
+pub(super) use self::diagnose::recorded;
+pub use self::diagnose::{
+    CHECKED, CheckedRow, DIAGNOSED, DIAGNOSIS, DiagnosisRow, FINDING, FindingRow, RULE, RuleRow, Totals,
+};
 pub use self::feature::FEATURE;
 pub use self::identity::Identified;
 pub(crate) use self::identity::address;
@@ -75,6 +80,11 @@ pub static TABLES: &[&dyn Describe] = &[
     &REPORT_OPEN,
     &REPORT_POINT,
     &REPORT_SLOWEST,
+    &DIAGNOSIS,
+    &FINDING,
+    &CHECKED,
+    &DIAGNOSED,
+    &RULE,
     &TOP,
     &TOP_STATE,
     &TOP_RATE,
@@ -122,6 +132,24 @@ pub enum Shape {
     States,
     /// Numbers by word.
     Counts,
+    /// A sentence: text that is safe to print.
+    Text,
+    /// Several of them.
+    Texts,
+    /// Several whole numbers.
+    Numbers,
+    /// What a rule compares, by name: numbers, truths and nulls.
+    Figures,
+    /// Whom a finding is about.
+    Subject,
+    /// Lines of evidence, each with where it is from.
+    Lines,
+    /// Connections that show what a finding says.
+    Examples,
+    /// Whole numbers by word.
+    Tally,
+    /// Names with unit and meaning.
+    Described,
 }
 
 /// The same field, but nullable.
@@ -157,6 +185,10 @@ pub enum Value<'r> {
     States(&'r [Stay]),
     /// Numbers of lost events by cause.
     Counts(&'r [Lost]),
+    /// Text that is safe to print.
+    Text(&'r str),
+    /// An array or an object; in CSV, its JSON.
+    Tree(&'r serde_json::Value),
 }
 
 impl Value<'_> {

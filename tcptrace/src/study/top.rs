@@ -139,9 +139,7 @@ impl Top {
                 }
                 None
             }
-            Event::Holder(holder) => {
-                Some((holder.found.id.number(), holder.task, OwnerSource::Scan, Some(holder.fd)))
-            }
+            Event::Holder(holder) => Some((holder.found.id.number(), holder.task, OwnerSource::Scan, Some(holder.fd))),
             Event::SurveyEnded { .. } => {
                 self.is_surveyed = true;
                 None
@@ -428,5 +426,7 @@ impl Top {
 
 fn is_shown(socket: &Socket, criteria: &[Criteria], now: u64, names: &Names) -> bool {
     let verdict = |criteria: &Criteria| criteria.judge_socket(&socket.entry(now), names);
-    criteria.iter().all(|criteria| criteria.is_empty() || matches!(verdict(criteria), Verdict::Shown | Verdict::Undecided))
+    criteria
+        .iter()
+        .all(|criteria| criteria.is_empty() || matches!(verdict(criteria), Verdict::Shown | Verdict::Undecided))
 }

@@ -61,8 +61,16 @@ impl Screen {
         let (sender, receiver) = sync_channel(1024);
         messages::hold();
         let screen = terminal::Screen::new().inspect_err(|_| messages::release())?;
-        let mut drawing =
-            Drawing { screen, view, ask, typed: None, parsed, shared: shared.clone(), sender, notify: Box::new(notify) };
+        let mut drawing = Drawing {
+            screen,
+            view,
+            ask,
+            typed: None,
+            parsed,
+            shared: shared.clone(),
+            sender,
+            notify: Box::new(notify),
+        };
         let thread = thread::Builder::new().name("screen".into()).spawn(move || {
             let result = drawing.run();
             drawing.send(Wish::Quit);

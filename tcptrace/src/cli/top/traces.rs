@@ -1,5 +1,6 @@
 //! Traces on a screen: they are played, with their time.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -13,9 +14,10 @@ use crate::cli::Outcome;
 use crate::cli::progress::Progress;
 use crate::cli::replay::summarise;
 use crate::cli::study::TraceArgs;
+use crate::engine::follow::Follower;
 use crate::model::names::Names;
 use crate::model::row::Row;
-use crate::model::stream::{Origin, Summary};
+use crate::model::stream::{Item, Origin, Summary};
 use crate::output::tui::Playing;
 use crate::replay::Audience;
 use crate::study::top::{Ask, Top};
@@ -79,10 +81,32 @@ struct Whole {
     origin: Origin,
 }
 
+/// The engine knows more of the open connections.
+fn confirm(top: &mut Top, follower: &mut Follower) {
+    top.look();
+    let Ok(()) = follower.take_open::<Infallible>(|row, origin| {
+        top.confirm(row, origin);
+        Ok(())
+    });
+    top.confirmed(follower.origin());
+}
+
 impl Audience<anyhow::Error> for Whole {
     fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
         self.top.row(row, origin);
         Ok(())
+    }
+
+    fn takes_items(&self) -> bool {
+        true
+    }
+
+    fn item(&mut self, item: &Item, origin: &Origin) {
+        self.top.item(item, origin);
+    }
+
+    fn looked(&mut self, follower: &mut Follower) {
+        confirm(&mut self.top, follower);
     }
 
     fn time(&mut self, unix_ns: i64) -> Result<()> {
@@ -204,7 +228,9 @@ impl Player {
             self.let_time_pass(unix_ns);
             self.wait(early.clamp(Duration::from_millis(1), BETWEEN));
         }
-        while !self.is_quit && let Ok(wish) = self.wishes.try_recv() {
+        while !self.is_quit
+            && let Ok(wish) = self.wishes.try_recv()
+        {
             self.wish(wish);
         }
     }
@@ -235,6 +261,18 @@ impl Audience<anyhow::Error> for Player {
     fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
         self.top.row(row, origin);
         Ok(())
+    }
+
+    fn takes_items(&self) -> bool {
+        true
+    }
+
+    fn item(&mut self, item: &Item, origin: &Origin) {
+        self.top.item(item, origin);
+    }
+
+    fn looked(&mut self, follower: &mut Follower) {
+        confirm(&mut self.top, follower);
     }
 
     fn time(&mut self, unix_ns: i64) -> Result<()> {

@@ -67,7 +67,7 @@ fn names_are_a_contract() {
     let lines: Vec<String> = TABLES.iter().map(line).collect();
     insta::assert_snapshot!(lines.join("\n"), @"
     watch: event time boot_ns conn protocol family local remote netns old new held_ns held_at_least pid tid comm uid cgroup owner_source side closer reason orphan netns_name cgroup_id container unit close_pid close_comm | holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since mptcp_subflow mptcp_token mptcp_state
-    connections: event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm complete netns_name cgroup_id container unit in_flight retransmits_unanswered reset_received | state age_ns age_at_least holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since mptcp_subflow mptcp_token mptcp_state
+    connections: event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm complete netns_name cgroup_id container unit in_flight retransmits_unanswered reset_received idle_before_close_ns | state age_ns age_at_least holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since mptcp_subflow mptcp_token mptcp_state
     watch, connections: lost: event time boot_ns cause count
     watch, connections: counter: event time boot_ns netns netns_name counter increase over_ns what meaning
     watch, connections: audit: event time boot_ns netns netns_name counter seen expected difference within
@@ -92,5 +92,10 @@ fn names_are_a_contract() {
     report: report_open: event state by connections share never_accepted oldest_ns oldest_at_least others partial host pid processes comm container unit cgroup remote local_port netns netns_name
     report: report_point: event time duration_ns opened ended failed time_wait close_wait fin_wait2 established syn_sent syn_recv fin_wait1 closing last_ack
     report: report_slowest: event slow held_ns held_at_least host opened closed conn family local remote netns netns_name pid comm uid cgroup container unit owner_source side closer end states time_wait_end bytes_sent bytes_received retransmits complete
+    diagnose: diagnosis: event host kernel boot_id source from to looked_ns sockets opened opens_per_second netns events_lost
+    diagnose: finding: event host id severity confidence headline subject figures evidence why do dont sure because_of explains first_seen last_seen count seconds_left examples
+    diagnose: checked: event host id outcome reason figures
+    diagnose: summary: event findings checked not_checked hidden exit
+    diagnose --rules: rule: event id title needs recorded figures
     ");
 }

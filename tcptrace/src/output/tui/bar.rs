@@ -80,17 +80,15 @@ pub(super) fn foot(to: &mut Buffer, area: Rect, view: &View) {
     if let Some(typing) = &view.typing {
         let error = view.error.as_deref().map(|error| format!("   {error}")).unwrap_or_default();
         let hint = if typing.is_empty() { "   such as --port 443 --state close-wait, Enter, Esc" } else { "" };
-        let parts = [
-            (format!("filter: {typing}"), BOLD),
-            ("▌".to_owned(), PLAIN),
-            (error, ALARM),
-            (hint.to_owned(), DIM),
-        ];
+        let parts =
+            [(format!("filter: {typing}"), BOLD), ("▌".to_owned(), PLAIN), (error, ALARM), (hint.to_owned(), DIM)];
         return put_all(to, area, area.y, &parts);
     }
     let keys: &[(&str, &str)] = match view.over.last() {
         Some(Over::Help) => &[("Esc", "back"), ("q", "quit")],
-        Some(Over::Finding(_) | Over::Connection(_)) => &[("Esc", "back"), ("↑↓", "scroll"), ("p", "pause"), ("q", "quit")],
+        Some(Over::Finding(_) | Over::Connection(_)) => {
+            &[("Esc", "back"), ("↑↓", "scroll"), ("p", "pause"), ("q", "quit")]
+        }
         Some(Over::Group(..)) => &[("↑↓", "select"), ("Enter", "timeline"), ("Esc", "back"), ("q", "quit")],
         None => &[
             ("↑↓", "select"),

@@ -8,8 +8,8 @@ use super::paint::{BOLD, DIM, PLAIN, of_severity, put, put_all};
 use super::table::{Cell, Column, Table};
 use crate::output::sanitise_message;
 use crate::output::text::wrap::wrapped;
-use crate::study::diagnose::finding::Finding;
 use crate::study::diagnose::Diagnosis;
+use crate::study::diagnose::finding::Finding;
 use crate::study::top::Frame;
 
 /// Columns of the names of a page's parts.

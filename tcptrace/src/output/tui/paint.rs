@@ -91,9 +91,10 @@ pub(super) fn style(of: anstyle::Style) -> Style {
         (Effects::UNDERLINE, Modifier::UNDERLINED),
         (Effects::INVERT, Modifier::REVERSED),
     ];
-    effects.into_iter().filter(|(effect, _)| of.get_effects().contains(*effect)).fold(style, |style, (_, modifier)| {
-        style.add_modifier(modifier)
-    })
+    effects
+        .into_iter()
+        .filter(|(effect, _)| of.get_effects().contains(*effect))
+        .fold(style, |style, (_, modifier)| style.add_modifier(modifier))
 }
 
 /// One column for each value, in eighths of the highest one. Zero is a dot.

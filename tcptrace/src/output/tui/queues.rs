@@ -9,7 +9,10 @@ use crate::study::top::{Frame, Queue};
 
 pub(super) fn table(frame: &Frame) -> Table {
     Table {
-        title: format!("{} accept queues, the fullest first", count(frame.queues.rows.len() as u64 + frame.queues.more)),
+        title: format!(
+            "{} accept queues, the fullest first",
+            count(frame.queues.rows.len() as u64 + frame.queues.more)
+        ),
         columns: ["LISTENER", "WAITING", "LIMIT", "SYN_RECV", "PID", "PROCESS", "NETNS"].map(Column::new).into(),
         rows: frame.queues.rows.iter().map(cells).collect(),
         more: frame.queues.more,

@@ -106,15 +106,7 @@ impl Table {
         widths
     }
 
-    fn line(
-        &self,
-        to: &mut Buffer,
-        area: Rect,
-        y: u16,
-        widths: &[u16],
-        whole: Style,
-        cell: impl Fn(usize) -> Cell,
-    ) {
+    fn line(&self, to: &mut Buffer, area: Rect, y: u16, widths: &[u16], whole: Style, cell: impl Fn(usize) -> Cell) {
         to.set_style(Rect { y, height: 1, ..area }, whole);
         let mut x = area.x;
         for (column, columns) in widths.iter().copied().enumerate() {

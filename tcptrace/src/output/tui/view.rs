@@ -238,7 +238,8 @@ impl View {
 
 /// The pane with the keys above, and others below it: one beside the other where that is wide enough.
 fn split(area: Rect, main: Pane) -> (Rect, Vec<(Pane, Rect)>) {
-    let others: Vec<Pane> = [Pane::Waiters, Pane::Ports, Pane::Groups].into_iter().filter(|pane| *pane != main).collect();
+    let others: Vec<Pane> =
+        [Pane::Waiters, Pane::Ports, Pane::Groups].into_iter().filter(|pane| *pane != main).collect();
     let above = Rect { height: area.height * 3 / 5, ..area };
     let below = Rect { y: above.bottom() + 1, height: area.height.saturating_sub(above.height + 1), ..area };
     match others[..] {

@@ -189,7 +189,8 @@ impl<K: Copy + Eq + Hash> Kind<K> {
     /// Frees the places of groups without sockets and rates.
     fn sweep(&mut self, second: i64) {
         for (place, slot) in (0..).zip(&mut self.slots).skip(1) {
-            if slot.sockets == 0 && slot.level.is_quiet(second)
+            if slot.sockets == 0
+                && slot.level.is_quiet(second)
                 && let Some(key) = slot.key.take()
             {
                 self.places.remove(&key);

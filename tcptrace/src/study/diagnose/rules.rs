@@ -8,7 +8,7 @@ mod fin_timeout_trap;
 mod stale_pool;
 
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 use super::rule::Rule;
 

@@ -77,13 +77,7 @@ pub enum Detail {
 
 impl Default for Ask {
     fn default() -> Self {
-        Self {
-            by: By::default(),
-            sort: Sort::default(),
-            criteria: Vec::new(),
-            detail: Detail::None,
-            rows: 200,
-        }
+        Self { by: By::default(), sort: Sort::default(), criteria: Vec::new(), detail: Detail::None, rows: 200 }
     }
 }
 

@@ -124,10 +124,8 @@ impl Top {
 
     fn connections(&self, by: By, id: u64, most: usize) -> (Group, Rows<Waiter>) {
         let (groups, _) = self.levels.groups(by);
-        let group = groups.into_iter().find(|it| it.id == id).map_or_else(
-            || Group { by, ..Group::default() },
-            |it| it.group,
-        );
+        let group =
+            groups.into_iter().find(|it| it.id == id).map_or_else(|| Group { by, ..Group::default() }, |it| it.group);
         let is_in = |socket: &Socket| socket.spot.is_some_and(|spot| self.levels.id(spot, by) == id);
         (group, self.list(most, is_in, |waiter| (WAITING.contains(&waiter.state), waiter.age.known_ns())))
     }
@@ -173,7 +171,8 @@ impl Top {
     }
 
     fn queues(&self, most: usize) -> Rows<Queue> {
-        let queue = |(place, (queue, task)): (&(u32, u64), &(_, _))| Queue { netns: place.0, queue: *queue, task: *task };
+        let queue =
+            |(place, (queue, task)): (&(u32, u64), &(_, _))| Queue { netns: place.0, queue: *queue, task: *task };
         let mut rows: Vec<Queue> = self.queues.iter().map(queue).collect();
         rows.sort_by(|one, other| {
             let name = |it: &Queue| (it.netns, it.queue.port, it.queue.ip, it.queue.conn);
