@@ -52,7 +52,7 @@ pub(super) struct TopArgs {
     /// Exit after this time (10s, 5m) [default with --once: 1s, and at least until all sockets are found]
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "files")]
     duration: Option<Duration>,
-    /// How far back the keys [ and ] can go in the live kernel; it takes about 15 KB a second
+    /// How far back the keys [ and ] can go in the live kernel; it takes some 20 KB a second
     #[arg(long, value_name = "TIME", value_parser = history, default_value = "10m")]
     history: Duration,
     /// Play a trace so many times as fast (0.5, 10)

@@ -4,6 +4,8 @@
 mod findings;
 mod frame;
 mod make;
+#[cfg(test)]
+pub(crate) mod samples;
 mod series;
 mod sockets;
 #[cfg(test)]
@@ -37,7 +39,7 @@ pub use self::sockets::Key;
 const SECOND: i64 = 1_000_000_000;
 
 /// Rows of each table that are kept of an earlier moment.
-const KEPT_ROWS: usize = 40;
+const KEPT_ROWS: usize = 25;
 
 /// Most destinations whose rate of TIME_WAITs is measured.
 const MOST_DESTINATIONS: usize = 4096;
@@ -50,7 +52,8 @@ pub struct Top {
     /// The time, and when looking began, in ns of Unix time.
     now: i64,
     begun: Option<i64>,
-    clocks: HashMap<usize, Clock, FixedState>,
+    /// By number of the recording.
+    clocks: Vec<Clock>,
     is_surveyed: bool,
     sockets: Sockets,
     levels: Levels,
@@ -84,7 +87,7 @@ impl Top {
             host: String::new(),
             now: 0,
             begun: None,
-            clocks: HashMap::default(),
+            clocks: Vec::new(),
             is_surveyed: false,
             sockets: Sockets::default(),
             levels: Levels::default(),
@@ -202,6 +205,9 @@ impl Top {
         }
         self.count(key, row, second);
         if row.new == State::Closed {
+            if self.ask.detail == Detail::Connection(key) {
+                self.ended = self.sockets.all.get(&key).map(|socket| (key, socket.ended(row)));
+            }
             self.remove(key);
         }
     }
@@ -304,18 +310,22 @@ impl Top {
     }
 
     fn remove(&mut self, key: Key) {
-        let now = self.boot_ns(key.origin);
         let Some(socket) = self.sockets.all.remove(&key) else { return };
-        if self.ask.detail == Detail::Connection(key) {
-            self.ended = Some((key, socket.connection(now)));
-        }
         self.closed = socket.spot.map(|spot| (key, spot));
         socket.spot.into_iter().for_each(|spot| self.levels.leave(spot));
     }
 
     /// Nothing from before this time, in ns of Unix time, is still to come.
     pub fn time(&mut self, unix_ns: i64, origin: &Origin) {
-        self.clocks.insert(origin.number, origin.context.clock);
+        if self.clocks.len() <= origin.number {
+            self.clocks.resize(origin.number + 1, Clock::default());
+        }
+        self.clocks[origin.number] = origin.context.clock;
+        self.pass(unix_ns);
+    }
+
+    /// The same, without a word of the clock.
+    pub fn pass(&mut self, unix_ns: i64) {
         if unix_ns <= self.now {
             return;
         }
@@ -331,7 +341,7 @@ impl Top {
         self.leaving.retain(|_, recent| recent.total(second) > 0);
         let clocks = &self.clocks;
         for (number, findings) in &mut self.findings {
-            let clock = clocks.get(number).copied().unwrap_or_default();
+            let clock = clocks.get(*number).copied().unwrap_or_default();
             findings.turn(u64::try_from(unix_ns.saturating_sub(clock.boot_to_unix_ns)).unwrap_or(0));
         }
     }
@@ -342,7 +352,7 @@ impl Top {
     }
 
     fn boot_ns(&self, origin: usize) -> u64 {
-        let clock = self.clocks.get(&origin).copied().unwrap_or_default();
+        let clock = self.clocks.get(origin).copied().unwrap_or_default();
         u64::try_from(self.now.saturating_sub(clock.boot_to_unix_ns)).unwrap_or(0)
     }
 

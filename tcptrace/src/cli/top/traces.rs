@@ -39,7 +39,7 @@ pub(super) fn run(args: &TopArgs) -> Result<Outcome> {
     let traces = traces.of_everybody();
     let ask = args.ask(&parsed);
     if args.once {
-        let mut all = Whole { top: args.state(ask), origin: Origin::default() };
+        let mut all = Whole { top: args.state(ask) };
         let summary = traces.tell(args.config(), false, Progress::new, &mut all)?;
         all.top.diagnose();
         all.top.count_ports();
@@ -78,7 +78,6 @@ pub(super) fn run(args: &TopArgs) -> Result<Outcome> {
 /// The whole trace at once.
 struct Whole {
     top: Top,
-    origin: Origin,
 }
 
 /// The engine knows more of the open connections.
@@ -110,7 +109,7 @@ impl Audience<anyhow::Error> for Whole {
     }
 
     fn time(&mut self, unix_ns: i64) -> Result<()> {
-        self.top.time(unix_ns, &self.origin);
+        self.top.pass(unix_ns);
         Ok(())
     }
 }
@@ -241,7 +240,7 @@ impl Player {
         if !self.is_paused {
             let passed = (here.elapsed().as_secs_f64() * self.speed * SECOND as f64) as i64;
             self.at = self.at.max(there.saturating_add(passed).min(before));
-            self.top.time(self.at, &Origin::default());
+            self.top.pass(self.at);
         }
         self.refresh();
     }
@@ -281,6 +280,7 @@ impl Audience<anyhow::Error> for Player {
             return Err(Over.into());
         }
         self.at = self.at.max(unix_ns);
+        self.top.pass(unix_ns);
         self.refresh();
         Ok(())
     }

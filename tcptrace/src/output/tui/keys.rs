@@ -33,6 +33,12 @@ pub enum Act {
 impl View {
     /// Takes a key. `None`: it asks for nothing.
     pub fn key(&mut self, key: KeyEvent) -> Option<Act> {
+        let act = self.act(key);
+        self.awaits |= matches!(act, Some(Act::Ask | Act::Filter(_) | Act::Move(_) | Act::Percent(_) | Act::Now));
+        act
+    }
+
+    fn act(&mut self, key: KeyEvent) -> Option<Act> {
         if key.kind == KeyEventKind::Release {
             return None;
         }
@@ -153,7 +159,7 @@ impl View {
 
     /// Opens what is selected.
     fn open(&mut self) -> Option<Act> {
-        let at = *self.selected();
+        let at = (*self.selected()).min(self.rows().saturating_sub(1));
         let over = match (self.over.last(), self.pane) {
             (Some(Over::Group(..)), _) => {
                 let (_, rows) = self.frame.connections.as_ref()?;

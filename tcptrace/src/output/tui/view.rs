@@ -75,6 +75,8 @@ pub struct View {
     pub(super) typing: Option<String>,
     pub(super) error: Option<String>,
     pub(super) is_paused: bool,
+    /// A key has asked for another frame, which is shown on a paused screen, too.
+    pub(super) awaits: bool,
     /// Rows of the pane that has the keys.
     pub(super) page: u16,
     /// Whether the screen is to be drawn.
@@ -126,6 +128,7 @@ impl View {
             typing: None,
             error: None,
             is_paused: false,
+            awaits: false,
             page: 1,
             is_dirty: true,
         }
@@ -134,8 +137,7 @@ impl View {
     /// Shows another frame, unless it is paused. A trace pauses at its source.
     pub fn take(&mut self, frame: Arc<Frame>, playing: Playing) {
         self.playing = playing;
-        let is_asked_for = self.frame.by != frame.by || self.frame.sort != frame.sort || !self.over.is_empty();
-        if !self.is_paused || is_asked_for || matches!(playing, Playing::Trace { .. }) {
+        if !self.is_paused || std::mem::take(&mut self.awaits) || matches!(playing, Playing::Trace { .. }) {
             self.frame = frame;
             self.is_dirty = true;
         }
@@ -275,7 +277,7 @@ pub fn print(out: &mut impl Write, frame: &Frame, columns: u16, ascii: bool) -> 
 }
 
 /// Writes the text of a screen, without blanks at the ends of lines.
-fn write(out: &mut impl Write, buffer: &Buffer) -> io::Result<()> {
+pub(super) fn write(out: &mut impl Write, buffer: &Buffer) -> io::Result<()> {
     for y in buffer.area.rows() {
         let mut line = String::new();
         let mut skip = 0;

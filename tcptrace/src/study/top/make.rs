@@ -166,7 +166,7 @@ impl Top {
     }
 
     fn origin(&self, key: Key) -> Origin {
-        let clock = self.clocks.get(&key.origin).copied().unwrap_or_default();
+        let clock = self.clocks.get(key.origin).copied().unwrap_or_default();
         Origin { number: key.origin, context: Context { clock, ..Context::default() }, ..Origin::default() }
     }
 

@@ -5,9 +5,9 @@ use std::collections::hash_map::Entry;
 
 use foldhash::fast::FixedState;
 
-use crate::model::row::{Connection, Held, Identity, Row, Status, Stay, Transition};
+use crate::model::row::{Connection, Ending, Held, Identity, Reason, Row, Status, Stay, Transition};
 use crate::model::socket::Timer;
-use crate::model::tcp::{Closer, State};
+use crate::model::tcp::{Closer, End, State};
 use crate::model::{event::Kept, row};
 use crate::study::counts::levels::Spot;
 
@@ -101,6 +101,17 @@ impl Socket {
             idle: None,
             complete: self.opened_ns.is_some(),
         }
+    }
+
+    /// The same after the transition that ended it.
+    pub(super) fn ended(&self, row: &Transition) -> Connection {
+        let ending = match row.reason {
+            Some(Reason::End(end)) => end.into(),
+            Some(Reason::TimeWait(end)) => Ending { end: End::Fin, time_wait: Some(end) },
+            None => End::Unknown.into(),
+        };
+        let stays = self.stays.clone();
+        Connection { status: Status::Ended(ending), stays, ..self.connection(row.boot_ns) }
     }
 
     /// The same as a listed socket, which filters judge.
