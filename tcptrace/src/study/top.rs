@@ -44,6 +44,9 @@ const KEPT_ROWS: usize = 25;
 /// Most destinations whose rate of TIME_WAITs is measured.
 const MOST_DESTINATIONS: usize = 4096;
 
+/// Most listeners whose processes are kept.
+const MOST_LISTENERS: usize = 1 << 16;
+
 /// The state of a live screen.
 #[derive(Debug)]
 pub struct Top {
@@ -74,7 +77,9 @@ pub struct Top {
     leaving: HashMap<ports::Key, Recent, FixedState>,
     budgets: Rows<ports::Budget>,
     /// By network namespace and cookie of the listener.
-    queues: HashMap<(u32, u64), (AcceptQueue, Option<Task>), FixedState>,
+    queues: HashMap<(u32, u64), AcceptQueue, FixedState>,
+    /// Who listens, by cookie.
+    listeners: HashMap<u64, Task, FixedState>,
     history: VecDeque<Arc<Frame>>,
     most: usize,
 }
@@ -103,6 +108,7 @@ impl Top {
             leaving: HashMap::default(),
             budgets: Rows::default(),
             queues: HashMap::default(),
+            listeners: HashMap::default(),
             history: VecDeque::new(),
             most: seconds,
         }
@@ -121,10 +127,11 @@ impl Top {
             }
             Item::AcceptQueues(queues) => {
                 for queue in &queues.queues {
-                    self.queues.entry((queues.netns, queue.conn)).or_insert((*queue, None)).0 = *queue;
+                    self.queues.insert((queues.netns, queue.conn), *queue);
                 }
                 for conn in &queues.gone {
                     self.queues.remove(&(queues.netns, *conn));
+                    self.listeners.remove(conn);
                 }
             }
             Item::Event(event) => self.event(event, origin),
@@ -136,9 +143,8 @@ impl Top {
         let owner = match event {
             Event::Accepted { id, task, .. } => Some((id.number(), *task, OwnerSource::Accept, None)),
             Event::Holder(holder) if holder.found.state == State::Listen => {
-                let place = holder.found.netns.map(|netns| (netns, holder.found.id.number()));
-                if let Some((_, task)) = place.and_then(|place| self.queues.get_mut(&place)) {
-                    *task = Some(holder.task);
+                if self.listeners.len() < MOST_LISTENERS {
+                    self.listeners.insert(holder.found.id.number(), holder.task);
                 }
                 None
             }
@@ -156,6 +162,10 @@ impl Top {
         if socket.identity.owner.is_none_or(|owner| owner.source == OwnerSource::Listen) {
             socket.identity.owner = Some(Owner { task, source });
             self.place(key, origin);
+            let spot = self.sockets.all.get(&key).and_then(|socket| socket.spot);
+            if let Some(spot) = spot.filter(|_| source == OwnerSource::Accept) {
+                self.levels.own(spot, self.now.div_euclid(SECOND));
+            }
         }
     }
 
@@ -183,7 +193,13 @@ impl Top {
 
     fn transition(&mut self, row: &Transition, origin: &Origin) {
         // Listeners are counted by their queues.
-        if row.new == State::Listen || row.old == State::Listen && row.new == State::Closed {
+        if row.new == State::Listen {
+            let owner = row.identity.owner.filter(|_| self.listeners.len() < MOST_LISTENERS);
+            self.listeners.extend(owner.map(|owner| (row.identity.conn, owner.task)));
+            return;
+        }
+        if row.old == State::Listen && row.new == State::Closed {
+            self.listeners.remove(&row.identity.conn);
             return;
         }
         let key = Key { origin: origin.number, conn: row.identity.conn };

@@ -171,6 +171,9 @@ impl State {
 
     /// Lets time pass.
     fn tick(&mut self) {
+        if self.settled == 0 {
+            return;
+        }
         let now = self.follower.context().clock.unix_ns(self.settled);
         self.top.time(now, self.follower.origin());
     }

@@ -91,17 +91,17 @@ pub(super) fn foot(to: &mut Buffer, area: Rect, view: &View) {
         }
         Some(Over::Group(..)) => &[("↑↓", "select"), ("Enter", "timeline"), ("Esc", "back"), ("q", "quit")],
         None => &[
-            ("↑↓", "select"),
             ("Enter", "open"),
             ("Tab", "pane"),
             ("/", "filter"),
             ("s", "sort"),
             ("g", "group"),
-            ("p", "pause"),
             ("f", "findings"),
-            ("[ ]", "time"),
+            ("p", "pause"),
             ("?", "help"),
             ("q", "quit"),
+            ("[ ]", "time"),
+            ("↑↓", "select"),
         ],
     };
     let mut x = area.x;

@@ -264,8 +264,15 @@ impl Levels {
         }
     }
 
+    /// A connection was opened. Its process counts it once that is known.
     pub fn open(&mut self, spot: Spot, second: i64) {
-        self.levels(spot).for_each(|level| level.opened.add(second));
+        let skipped = usize::from(spot.pid.is_none());
+        self.levels(spot).skip(skipped).for_each(|level| level.opened.add(second));
+    }
+
+    /// Who owns a connection that was opened is known now.
+    pub fn own(&mut self, spot: Spot, second: i64) {
+        self.processes.level(spot.at[By::Process as usize]).opened.add(second);
     }
 
     pub fn fail(&mut self, spot: Spot, second: i64) {

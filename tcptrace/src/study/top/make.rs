@@ -8,6 +8,7 @@ use foldhash::fast::FixedState;
 use super::frame::{Ask, Detail, Frame, GroupRow, Queue, Rates, Rows, Sort, Waiter};
 use super::sockets::{Key, Socket};
 use super::{SECOND, Top};
+use crate::model::facts::AcceptQueue;
 use crate::model::row::{Connection, Held};
 use crate::model::stream::{Context, Origin};
 use crate::model::tcp::{Closer, End, State};
@@ -171,8 +172,11 @@ impl Top {
     }
 
     fn queues(&self, most: usize) -> Rows<Queue> {
-        let queue =
-            |(place, (queue, task)): (&(u32, u64), &(_, _))| Queue { netns: place.0, queue: *queue, task: *task };
+        let queue = |(place, queue): (&(u32, u64), &AcceptQueue)| Queue {
+            netns: place.0,
+            queue: *queue,
+            task: self.listeners.get(&queue.conn).copied(),
+        };
         let mut rows: Vec<Queue> = self.queues.iter().map(queue).collect();
         rows.sort_by(|one, other| {
             let name = |it: &Queue| (it.netns, it.queue.port, it.queue.ip, it.queue.conn);
@@ -186,10 +190,10 @@ impl Top {
     /// The accept queues of a port together.
     fn queue_of(&self, group: &Group) -> Option<(u64, u64)> {
         let port = group.local_port.filter(|_| group.by == By::Lport)?;
-        let of_port = |((netns, _), (queue, _)): &(&(u32, u64), &(crate::model::facts::AcceptQueue, _))| {
-            queue.port == port && group.netns.is_none_or(|of| of == *netns)
+        let of_port = |(place, queue): &(&(u32, u64), &AcceptQueue)| {
+            queue.port == port && group.netns.is_none_or(|netns| netns == place.0)
         };
-        let queues = self.queues.iter().filter(of_port).map(|(_, (queue, _))| (queue.queued, queue.limit));
+        let queues = self.queues.iter().filter(of_port).map(|(_, queue)| (queue.queued, queue.limit));
         queues.fold(None, |all: Option<(u64, u64)>, (queued, limit)| {
             let (mine, its) = (all.unwrap_or_default(), (u64::from(queued), u64::from(limit)));
             Some((mine.0 + its.0, mine.1 + its.1))

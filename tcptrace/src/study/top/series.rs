@@ -61,8 +61,10 @@ impl Series {
 
     /// Begins another second. Those between had the sockets of the last one, and nothing happened.
     pub(super) fn turn(&mut self, number: i64) {
-        let Some(last) = self.seconds.back().copied() else {
-            self.seconds.push_back(Second::new(number, [0; State::ALL.len()]));
+        let begun = self.seconds.back().filter(|last| last.number > 0).copied();
+        let Some(last) = begun else {
+            // What came before the first time belongs to it.
+            self.now().number = number;
             return;
         };
         let most = i64::try_from(self.most).unwrap_or(i64::MAX);
