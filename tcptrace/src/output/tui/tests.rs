@@ -57,7 +57,7 @@ impl Screen {
 
     fn text(&mut self, columns: u16, lines: u16) -> String {
         let mut out = Vec::new();
-        super::view::write(&mut out, &self.drawn(columns, lines)).expect("a Vec takes everything");
+        view::write(&mut out, &self.drawn(columns, lines)).expect("a Vec takes everything");
         String::from_utf8(out).expect("UTF-8")
     }
 }
