@@ -94,7 +94,7 @@ impl Table {
         let mut left = room.saturating_sub(FIRST.min(widths.first().copied().unwrap_or(0)));
         for width in widths.iter_mut().skip(1) {
             // A space before each.
-            if *width + 1 <= left {
+            if *width < left {
                 left -= *width + 1;
             } else {
                 (*width, left) = (0, 0);
