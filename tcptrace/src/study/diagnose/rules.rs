@@ -2,15 +2,31 @@
 //!
 //! Order is the order in which findings of one severity are printed.
 
+mod accept_queue_full;
+mod bind_refused;
 mod close_wait;
 mod close_wait_leak;
+mod close_wait_unread;
+mod fd_limit;
 mod fin_timeout_trap;
+mod listening;
+mod never_accepted;
+mod quiet;
 mod stale_pool;
 
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 use super::rule::Rule;
 
 /// Every rule.
-pub static RULES: &[&Rule] = &[&close_wait_leak::RULE, &fin_timeout_trap::RULE];
+pub static RULES: &[&Rule] = &[
+    &close_wait_leak::RULE,
+    &close_wait_unread::RULE,
+    &stale_pool::RULE,
+    &never_accepted::RULE,
+    &fd_limit::RULE,
+    &fin_timeout_trap::RULE,
+    &accept_queue_full::RULE,
+    &bind_refused::RULE,
+];

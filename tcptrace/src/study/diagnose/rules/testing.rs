@@ -2,21 +2,21 @@
 
 use std::net::Ipv4Addr;
 
-use crate::model::event::{Id, Idle, Inspected, Timer};
-use crate::model::facts::Settings;
+use crate::model::event::{Call, Id, Idle, Inspected, Timer};
+use crate::model::facts::{AcceptQueue, Settings};
 use crate::model::row::{Held, Owner};
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, Tuple};
-use crate::study::diagnose::evidence::{About, Ended, Evidence, Pair, PairKey, Spread, Standing};
+use crate::study::diagnose::evidence::{About, Ended, Evidence, Failed, Listener, Pair, PairKey, Spread, Standing};
 use crate::study::diagnose::finding::Finding;
 use crate::study::diagnose::rule::{Outcome, Rule};
 
 /// The network namespace of everything here.
-pub(super) const NETNS: u32 = 7;
+pub(in crate::study::diagnose) const NETNS: u32 = 7;
 /// A second, in ns.
-pub(super) const S: u64 = 1_000_000_000;
+pub(in crate::study::diagnose) const S: u64 = 1_000_000_000;
 
 /// Ten seconds of tracing, with nothing in them and nothing missing.
-pub(super) fn nothing() -> Evidence {
+pub(in crate::study::diagnose) fn nothing() -> Evidence {
     let about = About { from: 1000 * S, to: 1010 * S, traced_ns: 10 * S, namespaces: vec![NETNS], ..About::default() };
     Evidence { about, ..Evidence::default() }
 }
@@ -52,25 +52,60 @@ pub(super) fn fired(rule: &Rule, evidence: &Evidence) -> Vec<Finding> {
 }
 
 /// `api[4711]`.
-pub(super) fn api() -> Task {
+pub(in crate::study::diagnose) fn api() -> Task {
     Task { pid: 4711, tid: 4711, comm: Comm::from("api") }
 }
 
 /// An address 10.0.0.x and a port of it, for both ends.
-pub(super) fn tuple(local: (u8, u16), remote: (u8, u16)) -> Tuple {
+pub(in crate::study::diagnose) fn tuple(local: (u8, u16), remote: (u8, u16)) -> Tuple {
     let ip = |last| Ipv4Addr::new(10, 0, 0, last).to_ipv6_mapped();
     Tuple { local_ip: ip(local.0), remote_ip: ip(remote.0), local_port: local.1, remote_port: remote.1 }
 }
 
+/// `api[4711]` listens on 0.0.0.0:80, with so many connections in its accept queue, and room for so many and one more.
+pub(in crate::study::diagnose) fn api_listener(queued: u32, limit: u32) -> Listener {
+    let ip = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
+    Listener {
+        netns: Some(NETNS),
+        queue: AcceptQueue { conn: 80, ip, port: 80, queued, limit, requests: None },
+        task: Some(api()),
+        most_queued: queued,
+        waiting_since: None,
+        accepted: 0,
+        accepted_at: None,
+        is_old: true,
+    }
+}
+
+/// A call of `api[4711]` that has failed so often.
+pub(in crate::study::diagnose) fn failed_call(call: Call, errno: u16, count: u64) -> Failed {
+    let (first, last) = (1001 * S, 1009 * S);
+    Failed { call, errno, task: api(), netns: Some(NETNS), address: None, count, first, last }
+}
+
+/// A connection that came in at port 80 so many seconds ago at least, and that nobody has accepted.
+pub(in crate::study::diagnose) fn queued(conn: u64, state: State, seconds: u64) -> Standing {
+    let remote = 50_000 + u16::try_from(conn).unwrap_or(0);
+    Standing {
+        pair: server_key(),
+        tuple: tuple((1, 80), (2, remote)),
+        side: Side::Server,
+        owner: None,
+        fd: None,
+        accepted: Some(false),
+        ..standing(conn, state, seconds)
+    }
+}
+
 /// What connections of `api[4711]` to 10.0.0.9:6379 are counted under.
-pub(super) fn client_key() -> PairKey {
+pub(in crate::study::diagnose) fn client_key() -> PairKey {
     let tuple = tuple((1, 0), (9, 6379));
     let comm = Some(api().comm);
     PairKey { netns: Some(NETNS), side: Side::Client, cgroup: None, comm, ip: tuple.remote_ip, port: tuple.remote_port }
 }
 
 /// What connections that came in at port 80 are counted under.
-pub(super) fn server_key() -> PairKey {
+pub(in crate::study::diagnose) fn server_key() -> PairKey {
     let ip = std::net::Ipv6Addr::UNSPECIFIED;
     PairKey { netns: Some(NETNS), side: Side::Server, cgroup: None, comm: None, ip, port: 80 }
 }
@@ -104,7 +139,7 @@ pub(super) fn pair_ended(end: End, count: u64) -> Pair {
 }
 
 /// A socket of `api[4711]`, a client's, in a state since so many seconds at least.
-pub(super) fn standing(conn: u64, state: State, seconds: u64) -> Standing {
+pub(in crate::study::diagnose) fn standing(conn: u64, state: State, seconds: u64) -> Standing {
     Standing {
         conn,
         pair: client_key(),
@@ -125,7 +160,7 @@ pub(super) fn standing(conn: u64, state: State, seconds: u64) -> Standing {
 }
 
 /// What a look showed of it.
-pub(super) fn seen(conn: u64, recv_queue: u32, acked_ms: u32) -> Inspected {
+pub(in crate::study::diagnose) fn seen(conn: u64, recv_queue: u32, acked_ms: u32) -> Inspected {
     Inspected {
         at: 1009 * S,
         id: Id::Cookie(conn),
