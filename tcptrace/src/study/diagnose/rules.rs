@@ -9,8 +9,10 @@ mod close_wait_leak;
 mod close_wait_unread;
 mod fd_limit;
 mod fin_timeout_trap;
+mod idle_close_race;
 mod listening;
 mod never_accepted;
+mod peer_does_not_close;
 mod quiet;
 mod stale_pool;
 
@@ -26,7 +28,9 @@ pub static RULES: &[&Rule] = &[
     &stale_pool::RULE,
     &never_accepted::RULE,
     &fd_limit::RULE,
+    &peer_does_not_close::RULE,
     &fin_timeout_trap::RULE,
+    &idle_close_race::RULE,
     &accept_queue_full::RULE,
     &bind_refused::RULE,
 ];
