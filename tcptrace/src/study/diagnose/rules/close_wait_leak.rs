@@ -3,7 +3,7 @@
 use super::close_wait::{by_process, examples, language, oldest_ns, peers, queues, subject};
 use super::{close_wait_unread, stale_pool};
 use crate::model::event::Timer;
-use crate::model::tcp::{State, Task};
+use crate::model::tcp::{Side, State, Task};
 use crate::study::diagnose::evidence::{Descriptors, Evidence, Standing};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
 use crate::study::diagnose::need::Need;
@@ -206,10 +206,14 @@ fn confidence(holder: &Holder<'_>, moves: Moves) -> Confidence {
     }
 }
 
-/// Whether most of them look like idle connections of a pool, and nobody knows whether they grow.
+/// Whether most of them may be idle connections of a client's pool: nobody knows whether they grow, or whether the process
+/// has looked at them.
 fn may_be_a_pool(holder: &Holder<'_>) -> bool {
-    let alike = holder.sockets.iter().filter(|socket| stale_pool::may_be_stale(socket)).count();
-    holder.traced.is_none() && alike * 2 > holder.sockets.len()
+    let may_be = |socket: &&&Standing| match socket.recv_queue() {
+        Some(_) => holder.traced.is_none() && stale_pool::may_be_stale(socket),
+        None => socket.side == Side::Client,
+    };
+    holder.sockets.iter().filter(may_be).count() * 2 > holder.sockets.len()
 }
 
 /// How many more there are each second; `None` when they leave again, or are not more.
@@ -376,6 +380,16 @@ mod tests {
         let finding = &fired(&RULE, &evidence)[0];
         assert_eq!(finding.confidence, Confidence::Possible);
         assert!(finding.sure.contains("a pool's idle connections"), "{}", finding.sure);
+    }
+
+    /// A trace without closer looks does not tell a pool from a leak of a client; a server has no pool.
+    #[rstest]
+    #[case::client(Side::Client, Confidence::Possible)]
+    #[case::server(Side::Server, Confidence::Likely)]
+    fn without_queues_a_clients_may_be_a_pool(#[case] side: Side, #[case] expected: Confidence) {
+        let mut evidence = leaked(20, 11_520);
+        evidence.sockets.iter_mut().for_each(|socket| (socket.seen, socket.side) = (None, side));
+        assert_eq!(fired(&RULE, &evidence)[0].confidence, expected);
     }
 
     #[test]
