@@ -1,4 +1,5 @@
-//! What exists now, by asking the kernel: sockets, network namespaces, descriptors, control groups. Loads no BPF.
+//! What the kernel shows: sockets, network namespaces, descriptors and control groups on request, and events
+//! ([`probe`], which alone loads eBPF programs).
 
 mod clock;
 mod counters;
@@ -6,31 +7,41 @@ mod descriptors;
 mod diag;
 mod groups;
 mod interfaces;
+mod limits;
 mod multipath;
 mod namespaces;
 pub mod probe;
 mod processes;
+mod queues;
+mod release;
+mod settings;
 mod sockstat;
 mod survey;
 #[cfg(test)]
 mod testing;
+mod visit;
 
 use std::fmt::Display;
 use std::io;
 
 pub use clock::clock_ns;
-pub use counters::{Counting, read_counters};
+pub use counters::{Counting, counters_here, read_counters};
 pub use descriptors::{Holders, holders};
 pub use diag::{DiagError, Dump, Wanted, dump, mptcp};
 pub use groups::{Groups, LookUp};
 pub use interfaces::interface_name;
+pub use limits::limits;
 pub use multipath::Multipaths;
 pub use namespaces::{Namespace, Namespaces, ResolveError};
-pub use processes::{are_all_visible, are_hidden as are_processes_hidden};
+pub use processes::{are_all_visible, are_descriptors_shown, are_hidden as are_processes_hidden};
+pub use queues::{Queues, accept_queues_here};
+pub use release::shows_bound;
+pub use settings::{add_host_settings, settings, settings_here};
 pub use sockstat::allocated;
 pub use survey::{Answer, Coverage, Interface, survey};
+pub use visit::visit;
 
-/// Has an error say which file it is about.
+/// Adds the file to an error.
 fn about(path: impl Display) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{path}: {error}"))
 }

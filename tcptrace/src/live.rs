@@ -1,4 +1,4 @@
-//! The live kernel as a source of items, for whoever takes them in: no subcommand, no format, no terminal.
+//! The live kernel as a source of items for any sink: no subcommand, no format, no terminal.
 
 mod audit;
 mod clock;
@@ -7,4 +7,4 @@ mod source;
 
 pub use self::audit::Audited;
 pub use self::clock::{boot_ns, read_all as read_clocks};
-pub use self::source::Source;
+pub use self::source::{Besides, Looked, Source, look};

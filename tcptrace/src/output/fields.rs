@@ -1,14 +1,17 @@
-//! What every row consists of: name, unit, meaning and value of each field, in order.
+//! The fields of every row in order: name, unit, meaning and value.
 //!
-//! These tables are the only definition of JSON and CSV. Fields may be added; none is ever renamed, moved in meaning or
-//! dropped. The fields of a socket that stays as it is follow those of its row: always in CSV, in JSON on such rows only.
+//! These tables are the only definition of JSON and CSV. Fields may be added; none is ever renamed, dropped or given
+//! another meaning. The fields of a stuck or open socket follow those of its row: always in CSV, in JSON only on such
+//! rows.
 
 mod audit;
 mod connection;
 mod counter;
+mod diagnose;
 mod feature;
 mod identity;
 mod loss;
+mod ports;
 mod report;
 mod snapshot;
 mod stuck;
@@ -27,11 +30,16 @@ use crate::model::tcp::Task;
 pub use self::audit::{AUDIT, AUDITED};
 pub use self::connection::CONNECTION;
 pub use self::counter::{COUNTER, UNSEEN};
+pub(super) use self::diagnose::recorded;
+pub use self::diagnose::{
+    CHECKED, CheckedRow, DIAGNOSED, DIAGNOSIS, DiagnosisRow, FINDING, FindingRow, RULE, RuleRow, Totals,
+};
 pub use self::feature::FEATURE;
 pub use self::identity::Identified;
 pub(crate) use self::identity::address;
-pub(super) use self::identity::zone;
+pub(super) use self::identity::{zone, zone_in};
 pub use self::loss::LOSS;
+pub use self::ports::PORTS;
 pub use self::report::{
     REPORT, REPORT_BUCKET, REPORT_CHURN, REPORT_COUNT, REPORT_COUNTER, REPORT_DAMAGE, REPORT_FAILURE, REPORT_GROUP,
     REPORT_HOST, REPORT_LOSS, REPORT_OPEN, REPORT_POINT, REPORT_SLOWEST, REPORT_STATE,
@@ -42,7 +50,7 @@ pub use self::summary::SUMMARY;
 pub use self::table::{Describe, Described, Table};
 pub use self::transition::TRANSITION;
 
-/// Every kind of row: what is here is in the schema, and what is printed is here.
+/// Every kind of row that is printed. The schema is made from this list.
 pub static TABLES: &[&dyn Describe] = &[
     &TRANSITION,
     &CONNECTION,
@@ -54,6 +62,7 @@ pub static TABLES: &[&dyn Describe] = &[
     &SUMMARY,
     &COUNT,
     &SOCKET,
+    &PORTS,
     &FEATURE,
     &REPORT,
     &REPORT_HOST,
@@ -69,6 +78,11 @@ pub static TABLES: &[&dyn Describe] = &[
     &REPORT_OPEN,
     &REPORT_POINT,
     &REPORT_SLOWEST,
+    &DIAGNOSIS,
+    &FINDING,
+    &CHECKED,
+    &DIAGNOSED,
+    &RULE,
 ];
 
 /// One field of a row.
@@ -79,15 +93,14 @@ pub struct Field<R> {
     pub nullable: bool,
     /// The unit or notation of its value; empty for words, names and plain numbers.
     pub unit: &'static str,
-    /// What kind of value it has.
     pub shape: Shape,
     /// What it means, and when it is null.
     pub doc: &'static str,
-    /// Takes it from a row.
+    /// Takes the value from a row.
     pub value: for<'r> fn(&'r R, &'r Context) -> Value<'r>,
 }
 
-/// What kind of value a field has.
+/// The kind of a field's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// True or false.
@@ -96,9 +109,9 @@ pub enum Shape {
     Number,
     /// A number with at most 4 decimal places, not negative.
     Real,
-    /// One of our own words.
+    /// A word from a fixed list.
     Word,
-    /// A name that somebody else chose, escaped.
+    /// A name from outside, escaped.
     Name,
     /// Wall-clock time.
     Time,
@@ -110,9 +123,27 @@ pub enum Shape {
     States,
     /// Numbers by word.
     Counts,
+    /// A sentence: text that is safe to print.
+    Text,
+    /// Several of them.
+    Texts,
+    /// Several whole numbers.
+    Numbers,
+    /// What a rule compares, by name: numbers, truths and nulls.
+    Figures,
+    /// Whom a finding is about.
+    Subject,
+    /// Lines of evidence, each with where it is from.
+    Lines,
+    /// Connections that show what a finding says.
+    Examples,
+    /// Whole numbers by word.
+    Tally,
+    /// Names with unit and meaning.
+    Described,
 }
 
-/// The same, but that it may be null.
+/// The same field, but nullable.
 #[expect(clippy::needless_pass_by_value, reason = "the one that is given is used up: there is no other of this name")]
 const fn or_null<R>(field: Field<R>) -> Field<R> {
     Field { nullable: true, ..field }
@@ -127,9 +158,9 @@ pub enum Value<'r> {
     Bool(bool),
     /// A number.
     U64(u64),
-    /// A number of which 4 decimal places are written.
+    /// A number, written with 4 decimal places.
     Real(f64),
-    /// One of our own words: printable ASCII without quotes, backslashes, commas or semicolons.
+    /// A word from a fixed list: printable ASCII without quotes, backslashes, commas or semicolons.
     Word(&'static str),
     /// A name that a process chose for itself: any bytes.
     Name(&'r [u8]),
@@ -143,8 +174,12 @@ pub enum Value<'r> {
     Hex(u64),
     /// States in order, each with how long it lasted.
     States(&'r [Stay]),
-    /// What was lost by which cause.
+    /// Numbers of lost events by cause.
     Counts(&'r [Lost]),
+    /// Text that is safe to print.
+    Text(&'r str),
+    /// An array or an object; in CSV, its JSON.
+    Tree(&'r serde_json::Value),
 }
 
 impl Value<'_> {
@@ -169,17 +204,17 @@ impl<'r> Value<'r> {
 
 /// A row of a stream: of `watch` or of `connections`.
 pub trait Streamed: Identified + Sized + 'static {
-    /// What such rows are called.
+    /// The name of such rows.
     const KIND: &'static str;
 
-    /// Its fields, and those that only a socket has that stays as it is.
+    /// The fields of every row, and those of stuck or open sockets.
     fn fields() -> [&'static [Field<Self>]; 2];
 
     /// When it happened, in ns of `CLOCK_BOOTTIME`.
     fn boot_ns(&self) -> u64;
 }
 
-/// A name that is empty is one that was not known.
+/// An empty name means that it is unknown.
 fn name(task: Option<&Task>) -> Value<'_> {
     Value::name(task.map(|task| task.comm.bytes()).filter(|name| !name.is_empty()))
 }

@@ -5,13 +5,14 @@ use std::io::{self, Write};
 use crate::model::finding::Finding;
 use crate::model::row::{Entry, Row, Stay};
 use crate::model::stream::{Closing, Context, Lost};
+use crate::study::ports::Ranked;
 use crate::study::snapshot::Count;
 
 use super::fields::{
-    AUDIT, AUDITED, CONNECTION, COUNT, COUNTER, LOSS, SOCKET, SUMMARY, TRANSITION, Table, UNSEEN, Value,
+    AUDIT, AUDITED, CONNECTION, COUNT, COUNTER, LOSS, PORTS, SOCKET, SUMMARY, TRANSITION, Table, UNSEEN, Value,
 };
 use super::time::Rfc3339;
-use super::{Kind, Lister, Printed, Printer, render, sanitise};
+use super::{Kind, Lister, Printed, Printer, render, sanitise, sanitise_message};
 
 /// Writes rows as JSON.
 #[derive(Debug)]
@@ -27,12 +28,12 @@ impl<W: Write> Json<W> {
         Self { out, line: Vec::with_capacity(1024), time: Rfc3339::default() }
     }
 
-    /// What it writes to.
+    /// The writer.
     pub(crate) fn get_mut(&mut self) -> &mut W {
         &mut self.out
     }
 
-    /// Writes rows that are no part of a stream.
+    /// Writes rows that are not part of a stream.
     pub(super) fn table<R>(&mut self, table: &Table<R>, rows: &[R]) -> io::Result<()> {
         let context = Context::default();
         rows.iter().try_for_each(|row| self.object(table, row, &context))?;
@@ -70,13 +71,15 @@ impl<W: Write> Json<W> {
             Value::Hex(number) => quoted(to, |to| render::hex(to, number)),
             Value::States(stays) => states(to, stays),
             Value::Counts(all) => counts(to, all),
+            Value::Text(text) => serde_json::to_writer(to, &sanitise_message(text))?,
+            Value::Tree(tree) => serde_json::to_writer(to, tree)?,
         }
         Ok(())
     }
 }
 
 impl<W: Write> Printer for Json<W> {
-    /// JSON has none.
+    /// JSON has no header.
     fn header(&mut self, _: Kind) -> io::Result<()> {
         Ok(())
     }
@@ -111,9 +114,13 @@ impl<W: Write> Lister for Json<W> {
     fn count(&mut self, row: &Count, context: &Context) -> io::Result<()> {
         self.object(&COUNT, row, context)
     }
+
+    fn ports(&mut self, row: &Ranked, context: &Context) -> io::Result<()> {
+        self.object(&PORTS, row, context)
+    }
 }
 
-/// For what needs no escaping.
+/// For text that needs no escaping.
 fn quoted(to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     to.push(b'"');
     write(to);

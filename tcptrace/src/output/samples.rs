@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use crate::model::counters::{Increase, Unseen};
 use crate::model::criteria::Undecided;
-use crate::model::event::{Cause, Kept, Multipath, Totals};
+use crate::model::event::{Cause, Idle, Kept, Multipath, Totals};
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
 use crate::model::names::{Group, Names};
 use crate::model::row::{
@@ -15,6 +15,7 @@ use crate::model::row::{
 use crate::model::socket::{Holding, Timer};
 use crate::model::stream::{Clock, Closing, Lost, Summary};
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
+use crate::study::ports::{Budget, Forecast, Key, Owners, Ranked, Rest, Reuse};
 use crate::study::snapshot::{By, Count, Shares};
 
 use super::Context;
@@ -67,7 +68,7 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-/// A server's socket whose owner nobody saw, between long IPv6 addresses.
+/// A server's socket with an unknown owner, between long IPv6 addresses.
 pub(crate) fn strange_identity() -> Identity {
     Identity {
         conn: 7,
@@ -195,7 +196,7 @@ pub(crate) fn held_open() -> Report {
     }
 }
 
-/// What `ss -M` shows as token:1a0e7afa.
+/// The connection that `ss -M` shows as token:1a0e7afa.
 fn multipath() -> Multipath {
     Multipath { token: NonZeroU32::new(0x1a0e_7afa), state: Some(State::CloseWait) }
 }
@@ -206,12 +207,12 @@ pub(crate) fn never_accepted() -> Report {
     Report { holder: None, holders: Some(0), accepted: Some(false), listener, ..held_open() }
 }
 
-/// Over, but nginx has not closed its descriptor.
+/// Ended, but nginx has not closed its descriptor.
 pub(crate) fn lingering() -> Report {
     Report { stalled: None, ..held_open() }
 }
 
-/// curl's whole life, closed by curl, with a TIME_WAIT that ran out.
+/// A whole connection of curl, closed by curl, whose TIME_WAIT expired.
 pub(crate) fn connection() -> Connection {
     let stays = [
         (State::SynSent, 400_000),
@@ -238,7 +239,7 @@ pub(crate) fn connection() -> Connection {
             retransmits_unanswered: 0,
             reset_received: Some(false),
         }),
-        idle: None,
+        idle: Some(Idle { acked_ms: Some(80), received_ms: Some(1_004), sent_ms: Some(1_084) }),
         complete: true,
     }
 }
@@ -271,6 +272,7 @@ pub(crate) fn connections() -> Vec<Connection> {
             ]),
             status: ended(End::Fin, None),
             totals: None,
+            idle: None,
             complete: false,
             ..base.clone()
         },
@@ -293,6 +295,7 @@ pub(crate) fn connections() -> Vec<Connection> {
             status: ended(End::NoLocalPort, None),
             stays: Vec::new(),
             totals: Some(Totals::default()),
+            idle: None,
             ..base.clone()
         },
         Connection {
@@ -333,6 +336,8 @@ fn socket() -> Entry {
         retransmits: 0,
         inode: 4711,
         multipath: None,
+        idle_ns: None,
+        timestamps: None,
     }
 }
 
@@ -377,6 +382,65 @@ pub(crate) fn sockets() -> Vec<Entry> {
         Entry { kept: Kept::Queued, state: State::SynRecv, ..base },
         Entry { multipath: Some(multipath()), ..socket() },
         Entry { identity: link_local(2), ..socket() },
+        Entry { state: State::Listen, recv_queue: 5, send_queue: 4, ..socket() },
+        Entry { idle_ns: Some(3_723_004_000_000), ..socket() },
+    ]
+}
+
+/// The ports of a destination of which nobody has counted connections, of others at a rate, and of the others.
+pub(crate) fn ports() -> Vec<Ranked> {
+    let key = |source: &str, destination: &str| {
+        let Tuple { local_ip, remote_ip, remote_port, .. } = tuple(source, destination);
+        let (netns, interface) = (Some(4_026_532_000), 0);
+        Key { netns, interface, source: local_ip, destination: remote_ip, port: remote_port }
+    };
+    let base = Budget {
+        key: key("10.0.0.1:0", "10.0.0.9:6379"),
+        range: 28_232,
+        reserved: 1,
+        blocked: 2,
+        usable: 28_229,
+        usable_at_most: true,
+        taken: 16_903,
+        open: 3,
+        fin_wait2: 1,
+        time_wait: 16_899,
+        reusable: 0,
+        reuse: Reuse::LoopbackOnly,
+        free: 11_326,
+        share: 0.598_781_4,
+        half_walked: true,
+        holds_ns: 61_000_000_000,
+        is_measured: false,
+        sustainable: 462.721_311_5,
+        forecast: None,
+        samples: 0,
+        owners: Owners { known: vec![(task(4242, Comm::from("api")), 3)], unknown: 16_900 },
+    };
+    let at = |rate, demand, levels_off_at, seconds_left| Some(Forecast { rate, demand, levels_off_at, seconds_left });
+    let several = Owners { known: vec![(task(13, HOSTILE), 2), (task(80, Comm::from("nginx")), 1)], unknown: 0 };
+    let rest = Rest { groups: 3, taken: 7, open: 4, fin_wait2: 1, time_wait: 2 };
+    let one = |budget| Ranked::One(Box::new(budget));
+    vec![
+        one(base.clone()),
+        one(Budget { free: 0, share: 1.0, forecast: at(500.0, 30_504.0, None, Some(0.0)), ..base.clone() }),
+        one(Budget { forecast: at(521.5, 31_815.5, None, Some(41.04)), is_measured: true, ..base.clone() }),
+        one(Budget {
+            key: key("[::1]:0", "[::1]:443"),
+            usable_at_most: false,
+            reusable: 16_800,
+            reuse: Reuse::On,
+            free: 28_126,
+            share: 0.003_648_7,
+            half_walked: false,
+            holds_ns: 1_000_000_000,
+            sustainable: 28_225.0,
+            forecast: at(200.0, 204.0, Some(0.007_226_6), None),
+            owners: several,
+            ..base
+        }),
+        Ranked::Rest(rest),
+        Ranked::Rest(Rest { groups: 1, ..rest }),
     ]
 }
 
@@ -410,14 +474,14 @@ pub(crate) fn counts() -> Vec<Count> {
     ]
 }
 
-/// One for each cause, and one of which the number is unknown.
+/// One for each cause, and one with an unknown number.
 pub(crate) fn losses() -> Vec<Loss> {
     let loss = |(cause, count)| Loss { boot_ns: 1_234_567_890, cause, count };
     let unknown = std::iter::once((Cause::Damage, None));
     Cause::ALL.into_iter().zip((1..).map(|power| Some(10_u64.pow(power)))).chain(unknown).map(loss).collect()
 }
 
-/// A counter that agrees in a namespace with a name, one that does not in another, and what that comes to.
+/// A counter that agrees, in a namespace with a name; one that does not, in another; and the verdict.
 pub(crate) fn findings() -> Vec<Finding> {
     let one = Compared {
         at: 1_234_567_890,
@@ -442,7 +506,7 @@ pub(crate) fn findings() -> Vec<Finding> {
     vec![Finding::Counter(one), Finding::Counter(other), Finding::Unseen(unseen), Finding::Verdict(verdict)]
 }
 
-/// Every counter, in a namespace with a name; one of a namespace without, and that was made since the look before.
+/// Every counter, in a namespace with a name; and one in a new namespace without a name.
 pub(crate) fn increases() -> Vec<Increase> {
     let one = |counter| Increase {
         at: 1_234_567_890,

@@ -9,7 +9,7 @@ use super::columns::{Column, PARTITIONS, columns};
 use super::fields::{Describe, Described, Shape, Streamed, TABLES};
 use crate::model::row::{Connection, Transition};
 
-/// The columns of a data set that `export --format parquet` makes, below what its folders are named for.
+/// The columns of a data set of `export --format parquet`, besides those in the names of its directories.
 struct DataSet {
     command: String,
     columns: Vec<Column>,
@@ -25,7 +25,7 @@ fn data_sets() -> [DataSet; 2] {
 /// Writes the fields of every output.
 ///
 /// # Errors
-/// What the writer returns.
+/// Errors of the writer.
 pub fn schema(mut out: impl Write, format: Format) -> io::Result<()> {
     match format {
         Format::Text => text(&mut out),
@@ -48,7 +48,7 @@ fn text(out: &mut impl Write) -> io::Result<()> {
     data_sets().iter().try_for_each(|set| text_of(out, set, width))
 }
 
-/// All may be null.
+/// Every column may be null.
 fn text_of(out: &mut impl Write, set: &DataSet, width: usize) -> io::Result<()> {
     writeln!(out, "\ntcptrace {}", set.command)?;
     for (name, doc) in PARTITIONS {
@@ -94,10 +94,19 @@ fn word(shape: Shape) -> &'static str {
         Shape::Hex => "hex",
         Shape::States => "states",
         Shape::Counts => "counts",
+        Shape::Text => "text",
+        Shape::Texts => "texts",
+        Shape::Numbers => "numbers",
+        Shape::Figures => "figures",
+        Shape::Subject => "subject",
+        Shape::Lines => "lines",
+        Shape::Examples => "examples",
+        Shape::Tally => "tally",
+        Shape::Described => "names",
     }
 }
 
-/// Of one row, which is one line of JSON. Fields may be added in later versions.
+/// The schema of a row, which is a line of JSON. Later versions may add fields.
 fn json_schema() -> Value {
     let definition = |table: &&dyn Describe| (table.name().to_owned(), definition(&table.describe()));
     let definitions: Map<String, Value> = TABLES.iter().map(definition).collect();
@@ -117,12 +126,64 @@ fn definition(fields: &[Described]) -> Value {
     json!({ "type": "object", "properties": properties, "required": required })
 }
 
+/// What an example of a finding consists of.
+const EXAMPLE: &[Member] = &[
+    ("conn", &["string"]),
+    ("local", &["string"]),
+    ("remote", &["string"]),
+    ("state", &["string"]),
+    ("age_ns", &["integer", "null"]),
+    ("age_at_least", &["boolean"]),
+    ("pid", &["integer", "null"]),
+    ("fd", &["integer", "null"]),
+];
+
+/// What says whom a finding is about.
+const SUBJECT: &[Member] = &[
+    ("pid", &["integer", "null"]),
+    ("comm", &["string", "null"]),
+    ("container", &["string", "null"]),
+    ("unit", &["string", "null"]),
+    ("cgroup", &["string", "null"]),
+    ("netns", &["integer", "null"]),
+    ("netns_name", &["string", "null"]),
+    ("local", &["string", "null"]),
+    ("remote", &["string", "null"]),
+    ("lport", &["integer", "null"]),
+    ("side", &["string", "null"]),
+];
+
+/// The name of a member of an object, and its types.
+type Member = (&'static str, &'static [&'static str]);
+
+fn object(members: &[Member]) -> Value {
+    let properties: Map<String, Value> =
+        members.iter().map(|(name, types)| ((*name).to_owned(), json!({ "type": types }))).collect();
+    let required: Vec<&str> = members.iter().map(|(name, _)| *name).collect();
+    json!({ "type": "object", "properties": properties, "required": required })
+}
+
+fn objects(members: &[Member]) -> Value {
+    json!({ "type": "array", "items": object(members) })
+}
+
 fn property(field: &Described) -> Value {
     let mut schema = match field.shape {
         Shape::Bool => json!({ "type": "boolean" }),
         Shape::Number => json!({ "type": "integer", "minimum": 0 }),
         Shape::Real => json!({ "type": "number", "minimum": 0 }),
-        Shape::Word | Shape::Name | Shape::Address => json!({ "type": "string" }),
+        Shape::Word | Shape::Name | Shape::Address | Shape::Text => json!({ "type": "string" }),
+        Shape::Texts => json!({ "type": "array", "items": { "type": "string" } }),
+        Shape::Numbers => json!({ "type": "array", "items": { "type": "integer", "minimum": 0 } }),
+        Shape::Tally => json!({ "type": "object", "additionalProperties": { "type": "integer", "minimum": 0 } }),
+        Shape::Figures => json!({
+            "type": "object",
+            "additionalProperties": { "type": ["number", "boolean", "null"] },
+        }),
+        Shape::Lines => objects(&[("text", &["string"]), ("source", &["string"])]),
+        Shape::Described => objects(&[("name", &["string"]), ("unit", &["string"]), ("doc", &["string"])]),
+        Shape::Examples => objects(EXAMPLE),
+        Shape::Subject => object(SUBJECT),
         Shape::Time => json!({ "type": "string", "format": "date-time" }),
         Shape::Counts => json!({
             "type": "object",
@@ -162,8 +223,7 @@ mod tests {
     use crate::output::{Json, Lister as _, Printed, Printer as _, TextOptions};
     use crate::study::report::{Options, testing};
 
-    /// What the printer of JSON makes of every sample is as the schema has it, and the other way round: nothing that is
-    /// required is missing.
+    /// Every sample printed as JSON matches the schema, and has every required field.
     #[test]
     fn rows_are_as_the_schema_says() {
         let mut lines = Vec::new();
@@ -179,11 +239,16 @@ mod tests {
         samples::sockets().iter().try_for_each(|row| printer.socket(row, &CONTEXT)).expect("written");
         samples::counts().iter().try_for_each(|row| printer.count(row, &CONTEXT)).expect("written");
         let report = testing::incident(Options::default());
-        crate::output::report(&mut lines, Format::Json, &TextOptions::default(), &report).expect("written");
+        crate::output::report(&mut lines, crate::output::ReportFormat::Json, &TextOptions::default(), &report)
+            .expect("written");
+        let cases = [crate::output::diagnose::testing::ill(), crate::output::diagnose::testing::well()];
+        let (format, text) = (crate::output::DiagnoseFormat::Json, TextOptions::default());
+        crate::output::diagnose(&mut lines, format, &text, &cases, 4).expect("written");
+        crate::output::rules(&mut lines, format, crate::study::diagnose::RULES).expect("written");
         let schema = json_schema();
         let validators = schema["$defs"].as_object().expect("definitions").iter().map(|(command, definition)| {
             let mut definition = definition.clone();
-            // Unknown fields are allowed, but here there are none.
+            // The schema allows unknown fields, but samples have none.
             definition["additionalProperties"] = json!(false);
             (command.as_str(), jsonschema::validator_for(&definition).expect("a schema"))
         });
@@ -195,6 +260,10 @@ mod tests {
             let command = match row["event"].as_str().expect("a word") {
                 "socket" => "snapshot --list",
                 "count" => "snapshot",
+                "ports" => "snapshot --ports",
+                event @ ("diagnosis" | "finding" | "checked") => &format!("diagnose: {event}"),
+                "summary" if row.get("not_checked").is_some() => "diagnose: summary",
+                "rule" => "diagnose --rules: rule",
                 event @ ("lost" | "counter" | "audit" | "unseen" | "audited" | "summary") => {
                     &format!("watch, connections: {event}")
                 }

@@ -1,8 +1,10 @@
-//! Aligned columns for people. A column that a longer value has widened stays wide, so the eye need not jump again.
+//! Aligned columns for people. A column that a longer value has widened stays wide.
 
 mod column;
+pub(super) mod diagnose;
 mod fit;
 mod note;
+mod ports;
 pub(super) mod report;
 mod snapshot;
 mod style;
@@ -17,10 +19,12 @@ use crate::model::counters::Increase;
 use crate::model::row::{Connection, Entry, Held, Identity, Loss, Row, Status, Transition};
 use crate::model::stream::{Closing, Context};
 use crate::model::tcp::{Closer, End, State, Task, TimeWaitEnd};
+use crate::study::ports::Ranked;
 use crate::study::snapshot::{By, Count};
 
 pub(crate) use self::column::fitting;
 use self::column::{Align, Column, Line};
+pub(super) use self::diagnose::{write_diagnoses, write_page, write_rules};
 use self::fit::Fit;
 pub(super) use self::report::words::count;
 pub(super) use self::report::write_report;
@@ -33,7 +37,7 @@ use super::{Kind, Lister, Printed, Printer, TextOptions, counter_words, human, r
 const COMM_WIDTH: usize = 15;
 /// Any IPv4 address and port.
 const IPV4_WIDTH: usize = "255.255.255.255:65535".len();
-/// Below the column after TIME.
+/// Indents to the column after TIME.
 const STATES_INDENT: &[u8] = b"             ";
 
 /// Writes rows as text.
@@ -47,12 +51,13 @@ pub struct Text<W> {
     line: Line,
     columns: Columns,
     snapshot: snapshot::Columns,
+    ports: ports::Columns,
     counted_by: Option<By>,
     /// Where output is a terminal.
     fit: Option<Fit>,
 }
 
-/// All columns of both kinds of rows; those in common keep their width.
+/// The columns of both kinds of rows. Shared columns keep their width.
 #[derive(Debug)]
 struct Columns {
     time: Column,
@@ -76,7 +81,7 @@ struct Columns {
 
 impl Columns {
     fn new() -> Self {
-        // Only IPv6 widens these.
+        // Only IPv6 addresses are longer.
         let address = IPV4_WIDTH;
         let duration = ">12.3ms".len();
         let ends_of_time_wait = longest(TimeWaitEnd::ALL.iter().map(|it| it.as_str()));
@@ -118,6 +123,7 @@ impl<W: Write> Text<W> {
             line: if options.width.is_some() { Line::collecting() } else { Line::default() },
             columns: Columns::new(),
             snapshot: snapshot::Columns::new(),
+            ports: ports::Columns::new(),
             counted_by: None,
             fit: options.width.map(Fit::new),
         }
@@ -128,7 +134,7 @@ impl<W: Write> Text<W> {
     }
 
     fn heading(&mut self, kind: Kind) {
-        let (c, s) = (&self.columns, &self.snapshot);
+        let (c, s, p) = (&self.columns, &self.snapshot, &self.ports);
         let columns: &[&Column] = match kind {
             Kind::Transition => &[&c.time, &c.pid, &c.comm, &c.local, &c.remote, &c.old, &c.new, &c.held, &c.note],
             Kind::Connection => &[
@@ -160,7 +166,10 @@ impl<W: Write> Text<W> {
                 &s.timer,
                 &c.note,
             ],
-            // There is one for every table.
+            Kind::Ports => {
+                &[&c.local, &c.remote, &p.usable, &p.taken, &p.share, &p.sustainable, &p.left, &c.pid, &c.comm, &c.note]
+            }
+            // Every table has its own.
             Kind::Count => return,
         };
         for column in columns {
@@ -180,7 +189,7 @@ impl<W: Write> Text<W> {
         }
     }
 
-    /// Rows may come without a heading.
+    /// Rows may come without a header.
     fn expect_plan(&mut self, kind: Kind) {
         if self.fit.as_ref().is_some_and(|fit| !fit.is_for(kind)) {
             self.heading(kind);
@@ -214,7 +223,7 @@ impl<W: Write> Text<W> {
         columns.comm.cell(line, Style::new(), |to| or_dash(to, name, comm));
     }
 
-    /// A state that lasts has no next one yet.
+    /// A state that still lasts has no next one.
     fn old_and_new(&mut self, row: &Transition) {
         let (old_style, new_style) = (self.coloured(style::state(row.old)), self.coloured(style::state(row.new)));
         let new = if row.stuck.is_some() { "…" } else { row.new.as_str() };
@@ -253,7 +262,7 @@ impl<W: Write> Text<W> {
             .cell(line, Style::new(), |to| or_dash(to, row.totals, |to, totals| bytes(to, totals.bytes_received)));
     }
 
-    /// The line below a connection; on a terminal, as many as it takes.
+    /// The line below a connection, or several where the terminal is narrow.
     fn path(&mut self, row: &Connection) -> io::Result<()> {
         const STEP: &str = " › ";
         let limit = self.fit.as_ref().map_or(usize::MAX, Fit::limit);
@@ -283,7 +292,7 @@ impl<W: Write> Text<W> {
         self.end_of_line()
     }
 
-    /// A note that has to be read goes below the row if it does not fit beside it.
+    /// A note that must be read goes below the row if it does not fit beside it.
     fn end_of_row(&mut self, must_note: bool) -> io::Result<()> {
         let Some(fit) = &mut self.fit else { return self.end_of_line() };
         let cells = self.line.take_cells();
@@ -406,6 +415,10 @@ impl<W: Write> Lister for Text<W> {
 
     fn count(&mut self, row: &Count, _: &Context) -> io::Result<()> {
         self.write_count(row)
+    }
+
+    fn ports(&mut self, row: &Ranked, context: &Context) -> io::Result<()> {
+        self.write_ports(row, context)
     }
 }
 

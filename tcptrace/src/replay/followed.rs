@@ -1,4 +1,4 @@
-//! A recording, and what becomes of its items.
+//! A recording and the engine that follows its items.
 
 use std::io::{self, Read};
 
@@ -11,17 +11,24 @@ use crate::model::event::Event;
 use crate::model::row::Row;
 use crate::model::stream::{Head, Item, Origin, Summary};
 
-/// A recording, and what becomes of it.
+/// A recording and the engine that follows its items.
 pub(super) struct Followed<R> {
     pub(super) recording: Recording<R>,
     follower: Follower,
-    /// Everything was told, or what is left is not wanted.
+    /// Everything was read, or the rest is not wanted.
     pub(super) is_over: bool,
     begins: i64,
 }
 
 impl<R: Read> Followed<R> {
-    pub(super) fn new(number: usize, recording: Recording<R>, config: Config, criteria: &Criteria) -> Self {
+    /// `is_whole`: what the recording itself was to show does not matter.
+    pub(super) fn new(
+        number: usize,
+        recording: Recording<R>,
+        config: Config,
+        criteria: &Criteria,
+        is_whole: bool,
+    ) -> Self {
         let head = &recording.head;
         let (resets, fins) = (head.sees_resets(), head.sees_fins());
         let received_resets = head.sees_received_resets();
@@ -35,17 +42,18 @@ impl<R: Read> Followed<R> {
             ..Origin::default()
         };
         origin.context.clock = recording.clock;
-        let follower = Follower::new(config, [head.filter.clone(), criteria.clone()], origin);
+        let own = (!is_whole).then(|| head.filter.clone());
+        let follower = Follower::new(config, own.into_iter().chain([criteria.clone()]), origin);
         Self { begins: recording.starts(), recording, follower, is_over: false }
     }
 
-    /// When what comes next happened.
+    /// The time of the next event.
     pub(super) fn next_time(&self) -> Option<i64> {
         (!self.is_over).then(|| self.recording.clock.unix_ns(self.recording.at))
     }
 
-    /// Tells what has happened until then, and one thing at least.
-    pub(super) fn tell<E: From<io::Error>>(
+    /// Passes on all events until then, and at least one item.
+    pub(super) fn advance<E: From<io::Error>>(
         &mut self,
         until: i64,
         span: Span,
@@ -75,14 +83,14 @@ impl<R: Read> Followed<R> {
         }
         recording.clock = clock;
         if taken == 0 {
-            // All that is left is too late.
+            // All further events are too late.
             *is_over = true;
             return Ok(());
         }
         audience.time(clock.unix_ns(recording.at))?;
         let items = &rest[..taken];
         recording.next += taken;
-        follower.take(items, |row, origin| told(row, origin, span, audience))?;
+        take(follower, items, span, audience)?;
         if let Some(Item::Event(next)) = recording.items.get(recording.next) {
             recording.at = recording.at.max(next.at());
         }
@@ -99,11 +107,12 @@ impl<R: Read> Followed<R> {
         let ends = self.recording.clock.unix_ns(self.recording.at);
         let at = ends.min(span.to).saturating_sub(self.recording.clock.boot_to_unix_ns);
         let passed = Item::Event(Event::Passed { at: u64::try_from(at).unwrap_or(0) });
-        self.follower.take(&[passed], |row, origin| told(row, origin, span, audience))?;
+        take(&mut self.follower, &[passed], span, audience)?;
         if open_too {
             self.follower.take_open(|row, origin| audience.row(row, origin))?;
         }
-        self.follower.finish(|row, origin| told(row, origin, span, audience))?;
+        self.follower.finish(|row, origin| pass_on(row, origin, span, audience))?;
+        audience.ends(self.follower.origin());
         let host = &self.recording.head.host;
         if !summary.hosts.iter().any(|known| **known == **host) {
             summary.hosts.push(host.as_str().into());
@@ -117,8 +126,19 @@ impl<R: Read> Followed<R> {
     }
 }
 
-/// Tells a row, if it is of this time.
-fn told<E>(row: &Row, origin: &Origin, span: Span, audience: &mut impl Audience<E>) -> Result<(), E> {
+/// Follows items and passes on the rows; before those of each item, the item itself, if the audience takes items.
+fn take<E>(follower: &mut Follower, items: &[Item], span: Span, audience: &mut impl Audience<E>) -> Result<(), E> {
+    if !audience.takes_items() {
+        return follower.take(items, |row, origin| pass_on(row, origin, span, audience));
+    }
+    items.iter().try_for_each(|item| {
+        audience.item(item, follower.origin());
+        follower.take(std::slice::from_ref(item), |row, origin| pass_on(row, origin, span, audience))
+    })
+}
+
+/// Passes on a row within the wanted time.
+fn pass_on<E>(row: &Row, origin: &Origin, span: Span, audience: &mut impl Audience<E>) -> Result<(), E> {
     let is_wanted = (span.from..=span.to).contains(&origin.context.clock.unix_ns(row.boot_ns()));
     if is_wanted { audience.row(row, origin) } else { Ok(()) }
 }

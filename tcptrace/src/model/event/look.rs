@@ -29,8 +29,20 @@ pub struct Inspected {
     pub timestamps: Option<bool>,
     /// Whether `IP_BIND_ADDRESS_NO_PORT` is set; `None` where the kernel does not show it.
     pub bind_no_port: Option<bool>,
-    /// Whether it has a local port but has never connected nor listened (`bind()` alone).
-    pub is_bound_only: bool,
+    /// Where it is bound, if it does nothing else with its port: it does not listen, and is not connected (`bind()` alone).
+    /// Nothing else tells of such a socket.
+    pub bound: Option<Bound>,
+}
+
+/// The local end of a socket that has no other, and does not listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Its address; IPv4 as IPv4-mapped IPv6.
+    pub ip: Ipv6Addr,
+    /// Its port.
+    pub port: u16,
+    /// Inode number of its network namespace; `None` when unknown.
+    pub netns: Option<u32>,
 }
 
 /// How long ago data last moved on a connection, in ms: as `struct tcp_info` has it at a look, or before a change of state.
@@ -41,8 +53,17 @@ pub struct Idle {
     /// Since data was last received (`tcpi_last_data_recv`); for a connection that never received any, since it was
     /// established.
     pub received_ms: Option<u32>,
-    /// Since data was last sent (`tcpi_last_data_sent`).
+    /// Since data was last sent (`tcpi_last_data_sent`). If it never sent any: at a look since it was established, and at
+    /// a change of state `None`.
     pub sent_ms: Option<u32>,
+}
+
+impl Idle {
+    /// Since data last moved in either direction, in ns.
+    pub fn quiet_ns(self) -> Option<u64> {
+        let ms = self.received_ms.into_iter().chain(self.sent_ms).min()?;
+        Some(u64::from(ms) * 1_000_000)
+    }
 }
 
 /// The timer of a socket.
@@ -84,7 +105,8 @@ named! {
     }
 }
 
-/// A system call that failed.
+/// A system call about a TCP socket that failed: `bind` and `listen` for want of a port, an address or a right, `accept` for
+/// want of a descriptor. A thread that calls `accept` in a circle is told of once a millisecond at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailedCall {
     /// When it returned, in ns of `CLOCK_BOOTTIME`.
@@ -97,8 +119,9 @@ pub struct FailedCall {
     pub task: Task,
     /// The descriptor that was given.
     pub fd: u32,
-    /// Inode number of the caller's network namespace; `None` when unknown.
+    /// Inode number of the socket's network namespace; `None` when unknown.
     pub netns: Option<u32>,
-    /// The address and port that `bind` was given; `None` for other calls, and for other families.
+    /// The address and port that `bind` was given, and for other calls those of the socket; `None` for what is no address of
+    /// IPv4 or IPv6.
     pub address: Option<(Ipv6Addr, u16)>,
 }

@@ -3,6 +3,7 @@ use std::collections::HashSet;
 use super::*;
 use crate::model::event::Cause;
 use crate::model::tcp::{Closer, End, OwnerSource, Side, State, TimeWaitEnd};
+use crate::study::ports::Reuse;
 
 fn assert_documented(table: &dyn Describe) {
     let fields = table.describe();
@@ -50,10 +51,11 @@ fn every_word_is_documented() {
     assert_words(&LOSS, "cause", Cause::ALL.iter().map(|cause| cause.as_str()));
     assert_words(&REPORT_LOSS, "cause", Cause::ALL.iter().map(|cause| cause.as_str()));
     assert_words(&CONNECTION, "end", End::ALL.iter().map(|word| word.as_str()));
+    assert_words(&PORTS, "reuse", Reuse::ALL.iter().map(|word| word.as_str()));
     assert_words(&CONNECTION, "time_wait_end", TimeWaitEnd::ALL.iter().map(|word| word.as_str()));
 }
 
-/// A line for each kind of row; the fields that only some of its rows have follow the bar.
+/// A line for each kind of row. The fields of only some rows follow the bar.
 #[test]
 fn names_are_a_contract() {
     let line = |table: &&dyn Describe| {
@@ -65,7 +67,7 @@ fn names_are_a_contract() {
     let lines: Vec<String> = TABLES.iter().map(line).collect();
     insta::assert_snapshot!(lines.join("\n"), @"
     watch: event time boot_ns conn protocol family local remote netns old new held_ns held_at_least pid tid comm uid cgroup owner_source side closer reason orphan netns_name cgroup_id container unit close_pid close_comm | holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since mptcp_subflow mptcp_token mptcp_state
-    connections: event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm complete netns_name cgroup_id container unit in_flight retransmits_unanswered reset_received | state age_ns age_at_least holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since mptcp_subflow mptcp_token mptcp_state
+    connections: event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm complete netns_name cgroup_id container unit in_flight retransmits_unanswered reset_received idle_before_close_ns | state age_ns age_at_least holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since mptcp_subflow mptcp_token mptcp_state
     watch, connections: lost: event time boot_ns cause count
     watch, connections: counter: event time boot_ns netns netns_name counter increase over_ns what meaning
     watch, connections: audit: event time boot_ns netns netns_name counter seen expected difference within
@@ -73,7 +75,8 @@ fn names_are_a_contract() {
     watch, connections: audited: event time boot_ns namespaces gone unclear transitions lost lost_transitions unexplained
     watch, connections: summary: event seen events lost lost_at_least damaged followed filtered undecided undecided_shown exit
     snapshot: event by state total held queued orphan mini pid comm listener_pid listener_comm local remote netns several_owners groups
-    snapshot --list: event time boot_ns conn protocol family local remote netns netns_name state kept age_ns age_at_least time_wait_left_ns recv_queue send_queue timer timer_left_ns retransmits pid comm fd holders owner_source inode uid cgroup cgroup_id container unit listener_pid listener_comm mptcp_subflow mptcp_token mptcp_state
+    snapshot --list: event time boot_ns conn protocol family local remote netns netns_name state kept age_ns age_at_least time_wait_left_ns recv_queue send_queue timer timer_left_ns retransmits pid comm fd holders owner_source inode uid cgroup cgroup_id container unit listener_pid listener_comm mptcp_subflow mptcp_token mptcp_state idle_ns
+    snapshot --ports: event local remote netns netns_name range reserved blocked usable usable_at_most taken open fin_wait2 time_wait reusable reuse free share half_taken holds_ns holds_measured sustainable_per_second rate_per_second demand levels_off_at seconds_left pid comm several_owners groups
     check: event feature purpose available detail partial
     report: report: event from to duration_ns events transitions lost lost_at_least damaged connections opened opened_per_second opened_peak_per_second opened_peak_time ended ended_per_second ended_peak_per_second ended_peak_time open incomplete failed reset counted bytes_sent bytes_received retransmits closer_undecided
     report: report_host: event host
@@ -89,5 +92,10 @@ fn names_are_a_contract() {
     report: report_open: event state by connections share never_accepted oldest_ns oldest_at_least others partial host pid processes comm container unit cgroup remote local_port netns netns_name
     report: report_point: event time duration_ns opened ended failed time_wait close_wait fin_wait2 established syn_sent syn_recv fin_wait1 closing last_ack
     report: report_slowest: event slow held_ns held_at_least host opened closed conn family local remote netns netns_name pid comm uid cgroup container unit owner_source side closer end states time_wait_end bytes_sent bytes_received retransmits complete
+    diagnose: diagnosis: event host kernel boot_id source from to looked_ns sockets opened opens_per_second netns events_lost
+    diagnose: finding: event host id severity confidence headline subject figures evidence why do dont sure because_of explains first_seen last_seen count seconds_left examples
+    diagnose: checked: event host id outcome reason figures
+    diagnose: summary: event findings checked not_checked hidden exit
+    diagnose --rules: rule: event id title needs recorded figures
     ");
 }

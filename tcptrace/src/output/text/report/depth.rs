@@ -11,17 +11,18 @@ use super::{Writer, longest, sparkline, style};
 use crate::model::tcp::{End, State};
 use crate::output::fields::address;
 use crate::output::text::column::Align;
+use crate::output::text::diagnose;
 use crate::study::report::{By, Group, GroupRow, Point, Property, Slow, StateRow, TRACKED, is_failure};
 
 /// What happened in a part of the time.
 type Moments = fn(&Point) -> u64;
 
-/// Columns of what goes over the whole width.
+/// Columns of a chart over the whole width.
 const WIDE: usize = 60;
 
 impl<W: Write> Writer<'_, W> {
-    /// Everything, part by part.
     pub(super) fn depth(&mut self) -> io::Result<()> {
+        self.findings()?;
         self.over_time()?;
         self.counts()?;
         for row in self.report.states.iter().filter(|row| row.sockets > 0) {
@@ -33,6 +34,14 @@ impl<W: Write> Writer<'_, W> {
         self.dropped()?;
         self.open()?;
         Slow::ALL.into_iter().try_for_each(|slow| self.slowest(slow))
+    }
+
+    fn findings(&mut self) -> io::Result<()> {
+        for case in self.report.cases.iter().filter(|case| !case.diagnosis.findings.is_empty()) {
+            self.heading(&format!("FINDINGS: {}", diagnose::header(case)))?;
+            diagnose::write_findings(self.out, self.options, case)?;
+        }
+        Ok(())
     }
 
     fn over_time(&mut self) -> io::Result<()> {
@@ -53,7 +62,7 @@ impl<W: Write> Writer<'_, W> {
         for state in TRACKED {
             let values = self.sockets(state);
             let highest = values.iter().copied().fold(0.0, f64::max);
-            // What is always there for some µs only would fill the screen.
+            // States that always last only some µs would fill the screen.
             if highest >= 0.05 {
                 let cells = [state.as_str().to_owned(), sparkline(&values, WIDE), number(highest)];
                 table.styled(cells.into_iter().zip([
@@ -66,7 +75,7 @@ impl<W: Write> Writer<'_, W> {
         self.heading(&heading)?;
         table.write(self.out, 2, self.options.colour)?;
         for row in self.report.states.iter().filter(|row| row.unplaced > 0) {
-            writeln!(self.out, "  {} in {} left out: not known when", count(row.unplaced), row.state)?;
+            writeln!(self.out, "  {} in {} not shown: it is unknown when", count(row.unplaced), row.state)?;
         }
         Ok(())
     }
@@ -122,7 +131,7 @@ impl<W: Write> Writer<'_, W> {
         let all = ["all".to_owned(), count(row.sockets), String::new()];
         table.row(all.into_iter().chain(quantiles).chain([longest(row).to_string()]));
         for (name, sockets, of, mark) in
-            [("known exactly", exact, row.exact, ""), ("known in part", row.at_least, row.parts, "≥")]
+            [("exact", exact, row.exact, ""), ("lower bound", row.at_least, row.parts, "≥")]
         {
             if sockets > 0 {
                 let [min, max] = [of.min, of.max].map(|ns| format!("{mark}{}", duration(ns)));
@@ -158,7 +167,7 @@ impl<W: Write> Writer<'_, W> {
         table.write(self.out, 2, self.options.colour)
     }
 
-    /// Those in a state, in a table by what was asked for, and in a line by everything else.
+    /// Sockets in a state: a table by the chosen grouping, and a line for each other one.
     fn groups_in(&mut self, state: State) -> io::Result<()> {
         let by = self.by();
         let rows = self.report.groups.iter().filter(|row| row.state == Some(state) && row.group.by == by);
@@ -241,7 +250,7 @@ impl<W: Write> Writer<'_, W> {
 
     fn short_lived(&mut self) -> io::Result<()> {
         let mut table = Table::new(&[
-            ("WHO AND WHERE TO", Align::Left),
+            ("PROCESS AND PEER", Align::Left),
             ("SHORT", Align::Right),
             ("RATE", Align::Right),
             ("LONGER", Align::Right),
@@ -269,7 +278,7 @@ impl<W: Write> Writer<'_, W> {
         table.write(self.out, 2, self.options.colour)
     }
 
-    /// What could not be reached, and by whom.
+    /// Failures by remote end and by process.
     fn failed(&mut self) -> io::Result<()> {
         if self.report.failures.is_empty() {
             return Ok(());
@@ -321,7 +330,7 @@ impl<W: Write> Writer<'_, W> {
         if table.is_empty() {
             return Ok(());
         }
-        self.heading("DROPPED BEFORE THERE WAS A SOCKET (the kernel's counters)")?;
+        self.heading("DROPPED BEFORE A SOCKET EXISTED (kernel counters)")?;
         table.write(self.out, 2, self.options.colour)
     }
 
@@ -350,7 +359,7 @@ impl<W: Write> Writer<'_, W> {
         if table.is_empty() {
             return Ok(());
         }
-        self.heading("STILL OPEN IN THE END")?;
+        self.heading("STILL OPEN AT THE END")?;
         table.write(self.out, 2, self.options.colour)
     }
 
@@ -393,7 +402,7 @@ impl<W: Write> Writer<'_, W> {
     }
 }
 
-/// The heading of what is grouped by.
+/// The heading of a grouping.
 fn title(by: By) -> &'static str {
     match by {
         By::Process => "PROCESS",

@@ -202,7 +202,7 @@ fn inspected(at: u64, conn: u64, recv_queue: u32, acked_ms: u32) -> Item {
         idle: Some(Idle { acked_ms: Some(acked_ms), ..Idle::default() }),
         timestamps: Some(true),
         bind_no_port: None,
-        is_bound_only: false,
+        bound: None,
     }))
 }
 

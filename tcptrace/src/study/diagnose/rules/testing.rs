@@ -22,7 +22,7 @@ pub(in crate::study::diagnose) fn nothing() -> Evidence {
 }
 
 /// The same with settings.
-pub(super) fn with_settings(values: &[(&str, &str)]) -> Evidence {
+pub(in crate::study::diagnose) fn with_settings(values: &[(&str, &str)]) -> Evidence {
     let values = values.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     let mut evidence = nothing();
     evidence.settings.insert(Some(NETNS), Settings { at: 1000 * S, netns: Some(NETNS), values });
@@ -30,7 +30,7 @@ pub(super) fn with_settings(values: &[(&str, &str)]) -> Evidence {
 }
 
 /// What a rule finds, by itself.
-pub(super) fn fired(rule: &Rule, evidence: &Evidence) -> Vec<Finding> {
+pub(in crate::study::diagnose) fn fired(rule: &Rule, evidence: &Evidence) -> Vec<Finding> {
     let declared: Vec<_> = rule.figures.iter().map(|figure| figure.name).collect();
     match (rule.check)(evidence) {
         Outcome::Fired(findings) => {
@@ -111,7 +111,7 @@ pub(in crate::study::diagnose) fn server_key() -> PairKey {
 }
 
 /// A pair of `api[4711]` with nothing counted.
-pub(super) fn pair(key: PairKey) -> Pair {
+pub(in crate::study::diagnose) fn pair(key: PairKey) -> Pair {
     Pair {
         key,
         tasks: vec![(api(), 1)],
@@ -133,7 +133,7 @@ pub(super) fn pair(key: PairKey) -> Pair {
 }
 
 /// A client's pair of which so many have ended so, this side having closed first.
-pub(super) fn pair_ended(end: End, count: u64) -> Pair {
+pub(in crate::study::diagnose) fn pair_ended(end: End, count: u64) -> Pair {
     let ended = Ended { count, first: 1001 * S, last: 1009 * S, ..Ended::default() };
     Pair { opened: count, ends: vec![(end, Closer::Active, ended)], ..pair(client_key()) }
 }
@@ -172,6 +172,6 @@ pub(in crate::study::diagnose) fn seen(conn: u64, recv_queue: u32, acked_ms: u32
         idle: Some(Idle { acked_ms: Some(acked_ms), received_ms: None, sent_ms: None }),
         timestamps: Some(true),
         bind_no_port: None,
-        is_bound_only: false,
+        bound: None,
     }
 }
