@@ -10,10 +10,13 @@ mod multipath;
 mod namespaces;
 pub mod probe;
 mod processes;
+mod release;
+mod settings;
 mod sockstat;
 mod survey;
 #[cfg(test)]
 mod testing;
+mod visit;
 
 use std::fmt::Display;
 use std::io;
@@ -27,8 +30,11 @@ pub use interfaces::interface_name;
 pub use multipath::Multipaths;
 pub use namespaces::{Namespace, Namespaces, ResolveError};
 pub use processes::{are_all_visible, are_hidden as are_processes_hidden};
+pub use release::shows_bound;
+pub use settings::{add_host_settings, settings, settings_here};
 pub use sockstat::allocated;
 pub use survey::{Answer, Coverage, Interface, survey};
+pub use visit::visit;
 
 /// Has an error say which file it is about.
 fn about(path: impl Display) -> impl FnOnce(io::Error) -> io::Error {

@@ -33,6 +33,7 @@ use jiff::tz::TimeZone;
 
 use crate::model::row::{Entry, Row};
 use crate::model::stream::{Closing, Context};
+use crate::study::ports::Ranked;
 use crate::study::snapshot::Count;
 
 pub use self::aside::aside;
@@ -73,6 +74,8 @@ pub enum Kind {
     Socket,
     /// How many of them there are.
     Count,
+    /// The ports of destinations.
+    Ports,
 }
 
 /// What only the text format takes into account.
@@ -151,6 +154,12 @@ pub trait Lister: Printer {
     /// # Errors
     /// What the writer returns.
     fn count(&mut self, row: &Count, context: &Context) -> io::Result<()>;
+
+    /// Writes the ports of a destination.
+    ///
+    /// # Errors
+    /// What the writer returns.
+    fn ports(&mut self, row: &Ranked, context: &Context) -> io::Result<()>;
 }
 
 impl Format {

@@ -2,6 +2,7 @@
 
 pub mod counts;
 pub mod diagnose;
+pub mod ports;
 pub mod report;
 pub mod snapshot;
 pub mod timeline;

@@ -40,6 +40,7 @@ pub(super) const SNAPSHOT: &str = "\
 Examples:
   tcptrace snapshot                            # sockets by state, owner and remote end
   tcptrace snapshot --list --state close-wait  # each socket in CLOSE_WAIT, with owner and age
+  tcptrace snapshot --ports                    # how many local ports each destination has left
   tcptrace snapshot --rport 5432 --format json";
 
 pub(super) const TIMELINE: &str = "\

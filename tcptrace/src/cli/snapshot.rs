@@ -1,17 +1,23 @@
 //! `snapshot`: what exists now.
 
+mod ports;
+
+use std::time::Duration;
+
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use jiff::tz::TimeZone;
+use nix::time::ClockId;
 
 use super::outlet::Outlet;
-use super::select::{FilterArgs, OutputArgs, warn_of_missing_groups};
+use super::select::{FilterArgs, OutputArgs, duration, warn_of_missing_groups};
 use super::view::undecided;
 use super::{Outcome, say, stdout};
 use crate::engine::filter::Verdict;
 use crate::kernel::{self, Answer, Coverage, Groups, Holders, Multipaths, Namespaces, Wanted};
 use crate::live;
 use crate::model::criteria::{Criteria, Undecided};
+use crate::model::facts::Settings;
 use crate::model::row::Entry;
 use crate::model::socket::{Holding, Socket};
 use crate::model::stream;
@@ -25,7 +31,15 @@ pub(super) struct SnapshotArgs {
     /// List every socket, instead of counting them
     #[arg(long)]
     list: bool,
-    /// Print the N owners and the N ends with the most sockets; one more row sums up the others
+    /// Show how many local ports each destination takes, and how many it has left. Filters choose destinations by their
+    /// sockets; all sockets count against the ports
+    #[arg(long, conflicts_with_all = ["list", "idle"])]
+    ports: bool,
+    /// Only sockets of which no segment has come for at least this long (10ms, 1m30s) that acknowledges anything
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    idle: Option<Duration>,
+    /// Print the N owners and the N ends with the most sockets, or the N destinations with the largest share of their ports
+    /// taken; one more row sums up the others
     #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "list")]
     top: usize,
     #[command(flatten)]
@@ -39,10 +53,10 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let criteria = args.filter.criteria(&namespaces)?;
     warn_of_missing_groups(&criteria, false);
     // Asking changes the network namespace of the thread.
-    let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria, args.list)).join());
-    let Found { sockets, coverage, allocated } =
+    let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria, args)).join());
+    let Found { sockets, coverage, allocated, settings } =
         asked.map_err(|_| anyhow!("internal error: the thread that lists sockets panicked"))??;
-    let mut report = Report::new(&args.output, criteria)?;
+    let mut report = Report::new(args, criteria)?;
     namespaces.teach(&mut report.context.names);
     for kernel::Interface { netns, index, name } in &coverage.interfaces {
         report.context.names.name_interface(*netns, *index, name);
@@ -51,11 +65,20 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let allocated = allocated.filter(|_| coverage.is_complete() && !are_hidden);
     let holders = holders(&sockets, |task| report.prefers(task))?;
     let snapshot = Snapshot::new(sockets, |inode| holders.of(inode));
-    let shown = if args.list { report.list(&snapshot)? } else { report.counts(&snapshot, args.top, allocated)? };
+    let mut unseen = Unseen::of(&coverage, &holders, are_hidden);
+    let (shown, what) = if args.ports {
+        let places = [&coverage.namespaces[..], &coverage.interrupted].concat();
+        unseen.settings(ports::without_settings(&places, &settings));
+        (report.ports(&snapshot, &settings, args.top)?, "destination")
+    } else if args.list {
+        (report.list(&snapshot)?, "socket")
+    } else {
+        (report.counts(&snapshot, args.top, allocated)?, "socket")
+    };
     let places = coverage.namespaces.len() + coverage.interrupted.len();
-    let (sockets, places) = (counted(shown, "socket"), counted(places as u64, "network namespace"));
+    let (shown, places) = (counted(shown, what), counted(places as u64, "network namespace"));
     let undecided = undecided(report.undecided, "socket");
-    say(format_args!("{sockets} in {places}{undecided}{}", unseen(&coverage, &holders, are_hidden)));
+    say(format_args!("{shown} in {places}{undecided}{}", unseen.words()));
     Ok(Outcome::Done)
 }
 
@@ -64,33 +87,44 @@ struct Found {
     sockets: Vec<Socket>,
     coverage: Coverage,
     allocated: Option<u64>,
+    /// Of network namespaces, where ports are asked for.
+    settings: Vec<Settings>,
 }
 
 impl Found {
-    /// `ages`: ask again for those whose age the kernel can tell.
-    fn ask(namespaces: &Namespaces, criteria: &Criteria, ages: bool) -> Result<Self> {
+    fn ask(namespaces: &Namespaces, criteria: &Criteria, args: &SnapshotArgs) -> Result<Self> {
         let (mut sockets, mut multipaths) = (Vec::new(), Multipaths::default());
-        let mut keep = |answer| match answer {
-            Answer::Socket(socket) => sockets.push(socket),
-            Answer::Multipath(socket) => multipaths.note(&socket),
-            Answer::Namespace(_) => {}
-        };
-        // IPv4-mapped addresses are among those of IPv6.
-        let ipv4 = criteria.ipv4 || !criteria.ipv6;
-        let allocated = kernel::allocated();
-        let coverage = kernel::survey(namespaces, &criteria.netns, Wanted::AllAndPaths, ipv4, true, &mut keep)?;
-        if ages && sockets.iter().any(snapshot::is_waiting) {
+        let mut ask = |wanted, sockets: &mut Vec<Socket>| {
             let mut keep = |answer| match answer {
                 Answer::Socket(socket) => sockets.push(socket),
                 Answer::Multipath(socket) => multipaths.note(&socket),
                 Answer::Namespace(_) => {}
             };
-            // What it cannot list now is known from before, but for the age.
-            kernel::survey(namespaces, &criteria.netns, Wanted::Waiting, ipv4, true, &mut keep)?;
+            // IPv4-mapped addresses are among those of IPv6. A port is taken from both families.
+            let ipv4 = criteria.ipv4 || !criteria.ipv6 || args.ports;
+            kernel::survey(namespaces, &criteria.netns, wanted, ipv4, true, &mut keep)
+        };
+        let allocated = kernel::allocated();
+        let coverage = ask(if args.ports { Wanted::All } else { Wanted::AllAndPaths }, &mut sockets)?;
+        let settings = if args.ports { settings(namespaces, &criteria.netns)? } else { Vec::new() };
+        // What it cannot list now is known from before, but for that.
+        let has_ages = args.list && sockets.iter().any(snapshot::is_waiting);
+        for (is_wanted, wanted) in [(args.idle.is_some(), Wanted::Flowing), (has_ages, Wanted::Waiting)] {
+            if is_wanted {
+                ask(wanted, &mut sockets)?;
+                break;
+            }
         }
         sockets.iter_mut().for_each(|socket| socket.multipath = multipaths.of(socket));
-        Ok(Self { sockets, coverage, allocated })
+        Ok(Self { sockets, coverage, allocated, settings })
     }
+}
+
+/// Those of all network namespaces, or of these.
+fn settings(namespaces: &Namespaces, only: &[u32]) -> Result<Vec<Settings>> {
+    let only = if let [only] = only { *only } else { 0 };
+    let now = || kernel::clock_ns(ClockId::CLOCK_BOOTTIME).unwrap_or_default();
+    kernel::settings(namespaces, only, &now).context("cannot come back to the own network namespace")
 }
 
 fn holders(sockets: &[Socket], prefers: impl FnMut(&Task) -> bool) -> Result<Holders> {
@@ -107,10 +141,12 @@ struct Report {
     context: stream::Context,
     groups: Option<Groups>,
     undecided: Undecided,
+    idle_ns: Option<u64>,
 }
 
 impl Report {
-    fn new(output: &OutputArgs, criteria: Criteria) -> Result<Self> {
+    fn new(args: &SnapshotArgs, criteria: Criteria) -> Result<Self> {
+        let SnapshotArgs { output, idle, .. } = args;
         let width = stdout::terminal().map(|(columns, _)| columns);
         let colour = output.colour();
         let text = TextOptions { colour, zone: TimeZone::system(), width, ..TextOptions::default() };
@@ -118,7 +154,9 @@ impl Report {
         // A line of text has no room for them.
         let groups = output.format != Format::Text || !criteria.cgroups.is_empty();
         let printer = output.format.lister(Outlet::default(), text);
-        Ok(Self { criteria, printer, context, groups: groups.then(Groups::new), undecided: Undecided::default() })
+        let idle_ns = idle.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let groups = groups.then(Groups::new);
+        Ok(Self { criteria, printer, context, groups, undecided: Undecided::default(), idle_ns })
     }
 
     fn list(&mut self, snapshot: &Snapshot<impl Fn(u32) -> Option<Holding>>) -> Result<u64> {
@@ -160,6 +198,10 @@ impl Report {
         if let (Some(groups), Some(id)) = (&mut self.groups, socket.identity.cgroup) {
             groups.learn(id, &mut self.context.names);
         }
+        // Of a socket that the kernel says nothing of, nobody knows.
+        if self.idle_ns.is_some_and(|least| socket.idle_ns.is_none_or(|idle| idle < least)) {
+            return false;
+        }
         if self.criteria.is_empty() {
             return true;
         }
@@ -181,20 +223,37 @@ impl Report {
 }
 
 /// What could not be seen, in words for the closing line.
-fn unseen(coverage: &Coverage, holders: &Holders, are_hidden: bool) -> String {
-    let mut parts = Vec::new();
-    parts.extend(of_processes("descriptors", holders.unseen_processes, are_hidden));
-    if !kernel::are_all_visible() && !are_hidden {
-        parts.push("the processes outside this pid namespace".to_owned());
+struct Unseen(Vec<String>);
+
+impl Unseen {
+    fn of(coverage: &Coverage, holders: &Holders, are_hidden: bool) -> Self {
+        let mut parts = Vec::new();
+        parts.extend(of_processes("descriptors", holders.unseen_processes, are_hidden));
+        if !kernel::are_all_visible() && !are_hidden {
+            parts.push("the processes outside this pid namespace".to_owned());
+        }
+        parts.extend(of_processes("network namespaces", coverage.unseen_processes, are_hidden));
+        parts.extend(coverage.unreadable.iter().map(|(netns, reason)| format!("network namespace {netns} ({reason})")));
+        if !coverage.interrupted.is_empty() {
+            let places = counted(coverage.interrupted.len() as u64, "network namespace");
+            parts.push(format!("what changed meanwhile in {places}"));
+        }
+        Self(parts)
     }
-    parts.extend(of_processes("network namespaces", coverage.unseen_processes, are_hidden));
-    parts.extend(coverage.unreadable.iter().map(|(netns, reason)| format!("network namespace {netns} ({reason})")));
-    if !coverage.interrupted.is_empty() {
-        let places = counted(coverage.interrupted.len() as u64, "network namespace");
-        parts.push(format!("what changed meanwhile in {places}"));
+
+    fn settings(&mut self, of: usize) {
+        if of > 0 {
+            self.0.push(format!(
+                "the ports of {}, whose settings cannot be read",
+                counted(of as u64, "network namespace")
+            ));
+        }
     }
-    let advice = if nix::unistd::geteuid().is_root() { "" } else { "; run as root to see all" };
-    if parts.is_empty() { String::new() } else { format!("; not seen: {}{advice}", parts.join(", ")) }
+
+    fn words(&self) -> String {
+        let advice = if nix::unistd::geteuid().is_root() { "" } else { "; run as root to see all" };
+        if self.0.is_empty() { String::new() } else { format!("; not seen: {}{advice}", self.0.join(", ")) }
+    }
 }
 
 /// What processes do not show, or `/proc` does not show of them.

@@ -308,4 +308,6 @@ pub struct Entry {
     pub inode: u32,
     /// The MPTCP connection of which it is a subflow.
     pub multipath: Option<Multipath>,
+    /// How long ago the last segment came that acknowledged anything, in ns; `None` where the kernel was not asked.
+    pub idle_ns: Option<u64>,
 }

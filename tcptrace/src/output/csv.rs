@@ -5,9 +5,10 @@ use std::io::{self, Write};
 
 use crate::model::row::{Entry, Row, Stay};
 use crate::model::stream::{Closing, Context};
+use crate::study::ports::Ranked;
 use crate::study::snapshot::Count;
 
-use super::fields::{CONNECTION, COUNT, SOCKET, TRANSITION, Table, Value};
+use super::fields::{CONNECTION, COUNT, PORTS, SOCKET, TRANSITION, Table, Value};
 use super::time::Rfc3339;
 use super::{Kind, Lister, Printed, Printer, render, sanitise};
 
@@ -108,6 +109,7 @@ impl<W: Write> Printer for Csv<W> {
             Kind::Connection => self.names(&CONNECTION),
             Kind::Socket => self.names(&SOCKET),
             Kind::Count => self.names(&COUNT),
+            Kind::Ports => self.names(&PORTS),
         }
     }
 
@@ -137,6 +139,10 @@ impl<W: Write> Lister for Csv<W> {
 
     fn count(&mut self, row: &Count, context: &Context) -> io::Result<()> {
         self.write(&COUNT, row, context)
+    }
+
+    fn ports(&mut self, row: &Ranked, context: &Context) -> io::Result<()> {
+        self.write(&PORTS, row, context)
     }
 }
 

@@ -9,6 +9,7 @@ mod counter;
 mod feature;
 mod identity;
 mod loss;
+mod ports;
 mod report;
 mod snapshot;
 mod stuck;
@@ -30,8 +31,9 @@ pub use self::counter::{COUNTER, UNSEEN};
 pub use self::feature::FEATURE;
 pub use self::identity::Identified;
 pub(crate) use self::identity::address;
-pub(super) use self::identity::zone;
+pub(super) use self::identity::{zone, zone_in};
 pub use self::loss::LOSS;
+pub use self::ports::PORTS;
 pub use self::report::{
     REPORT, REPORT_BUCKET, REPORT_CHURN, REPORT_COUNT, REPORT_COUNTER, REPORT_DAMAGE, REPORT_FAILURE, REPORT_GROUP,
     REPORT_HOST, REPORT_LOSS, REPORT_OPEN, REPORT_POINT, REPORT_SLOWEST, REPORT_STATE,
@@ -54,6 +56,7 @@ pub static TABLES: &[&dyn Describe] = &[
     &SUMMARY,
     &COUNT,
     &SOCKET,
+    &PORTS,
     &FEATURE,
     &REPORT,
     &REPORT_HOST,

@@ -5,10 +5,11 @@ use std::io::{self, Write};
 use crate::model::finding::Finding;
 use crate::model::row::{Entry, Row, Stay};
 use crate::model::stream::{Closing, Context, Lost};
+use crate::study::ports::Ranked;
 use crate::study::snapshot::Count;
 
 use super::fields::{
-    AUDIT, AUDITED, CONNECTION, COUNT, COUNTER, LOSS, SOCKET, SUMMARY, TRANSITION, Table, UNSEEN, Value,
+    AUDIT, AUDITED, CONNECTION, COUNT, COUNTER, LOSS, PORTS, SOCKET, SUMMARY, TRANSITION, Table, UNSEEN, Value,
 };
 use super::time::Rfc3339;
 use super::{Kind, Lister, Printed, Printer, render, sanitise};
@@ -110,6 +111,10 @@ impl<W: Write> Lister for Json<W> {
 
     fn count(&mut self, row: &Count, context: &Context) -> io::Result<()> {
         self.object(&COUNT, row, context)
+    }
+
+    fn ports(&mut self, row: &Ranked, context: &Context) -> io::Result<()> {
+        self.object(&PORTS, row, context)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::model::row::{
 use crate::model::socket::{Holding, Timer};
 use crate::model::stream::{Clock, Closing, Lost, Summary};
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
+use crate::study::ports::{Budget, Forecast, Key, Owners, Ranked, Rest, Reuse};
 use crate::study::snapshot::{By, Count, Shares};
 
 use super::Context;
@@ -333,6 +334,7 @@ fn socket() -> Entry {
         retransmits: 0,
         inode: 4711,
         multipath: None,
+        idle_ns: None,
     }
 }
 
@@ -377,6 +379,65 @@ pub(crate) fn sockets() -> Vec<Entry> {
         Entry { kept: Kept::Queued, state: State::SynRecv, ..base },
         Entry { multipath: Some(multipath()), ..socket() },
         Entry { identity: link_local(2), ..socket() },
+        Entry { state: State::Listen, recv_queue: 5, send_queue: 4, ..socket() },
+        Entry { idle_ns: Some(3_723_004_000_000), ..socket() },
+    ]
+}
+
+/// The ports of a destination of which nobody has counted connections, of others at a rate, and of the others.
+pub(crate) fn ports() -> Vec<Ranked> {
+    let key = |source: &str, destination: &str| {
+        let Tuple { local_ip, remote_ip, remote_port, .. } = tuple(source, destination);
+        let (netns, interface) = (Some(4_026_532_000), 0);
+        Key { netns, interface, source: local_ip, destination: remote_ip, port: remote_port }
+    };
+    let base = Budget {
+        key: key("10.0.0.1:0", "10.0.0.9:6379"),
+        range: 28_232,
+        reserved: 1,
+        blocked: 2,
+        usable: 28_229,
+        usable_at_most: true,
+        taken: 16_903,
+        open: 3,
+        fin_wait2: 1,
+        time_wait: 16_899,
+        reusable: 0,
+        reuse: Reuse::LoopbackOnly,
+        free: 11_326,
+        share: 0.598_781_4,
+        half_walked: true,
+        holds_ns: 61_000_000_000,
+        is_measured: false,
+        sustainable: 462.721_311_5,
+        forecast: None,
+        samples: 0,
+        owners: Owners { known: vec![(task(4242, Comm::from("api")), 3)], unknown: 16_900 },
+    };
+    let at = |rate, demand, levels_off_at, seconds_left| Some(Forecast { rate, demand, levels_off_at, seconds_left });
+    let several = Owners { known: vec![(task(13, HOSTILE), 2), (task(80, Comm::from("nginx")), 1)], unknown: 0 };
+    let rest = Rest { groups: 3, taken: 7, open: 4, fin_wait2: 1, time_wait: 2 };
+    let one = |budget| Ranked::One(Box::new(budget));
+    vec![
+        one(base.clone()),
+        one(Budget { free: 0, share: 1.0, forecast: at(500.0, 30_504.0, None, Some(0.0)), ..base.clone() }),
+        one(Budget { forecast: at(521.5, 31_815.5, None, Some(41.04)), is_measured: true, ..base.clone() }),
+        one(Budget {
+            key: key("[::1]:0", "[::1]:443"),
+            usable_at_most: false,
+            reusable: 16_800,
+            reuse: Reuse::On,
+            free: 28_126,
+            share: 0.003_648_7,
+            half_walked: false,
+            holds_ns: 1_000_000_000,
+            sustainable: 28_225.0,
+            forecast: at(200.0, 204.0, Some(0.007_226_6), None),
+            owners: several,
+            ..base
+        }),
+        Ranked::Rest(rest),
+        Ranked::Rest(Rest { groups: 1, ..rest }),
     ]
 }
 

@@ -195,6 +195,7 @@ mod tests {
             let command = match row["event"].as_str().expect("a word") {
                 "socket" => "snapshot --list",
                 "count" => "snapshot",
+                "ports" => "snapshot --ports",
                 event @ ("lost" | "counter" | "audit" | "unseen" | "audited" | "summary") => {
                     &format!("watch, connections: {event}")
                 }

@@ -3,6 +3,7 @@
 mod column;
 mod fit;
 mod note;
+mod ports;
 pub(super) mod report;
 mod snapshot;
 mod style;
@@ -17,6 +18,7 @@ use crate::model::counters::Increase;
 use crate::model::row::{Connection, Entry, Held, Identity, Loss, Row, Status, Transition};
 use crate::model::stream::{Closing, Context};
 use crate::model::tcp::{Closer, End, State, Task, TimeWaitEnd};
+use crate::study::ports::Ranked;
 use crate::study::snapshot::{By, Count};
 
 pub(crate) use self::column::fitting;
@@ -47,6 +49,7 @@ pub struct Text<W> {
     line: Line,
     columns: Columns,
     snapshot: snapshot::Columns,
+    ports: ports::Columns,
     counted_by: Option<By>,
     /// Where output is a terminal.
     fit: Option<Fit>,
@@ -118,6 +121,7 @@ impl<W: Write> Text<W> {
             line: if options.width.is_some() { Line::collecting() } else { Line::default() },
             columns: Columns::new(),
             snapshot: snapshot::Columns::new(),
+            ports: ports::Columns::new(),
             counted_by: None,
             fit: options.width.map(Fit::new),
         }
@@ -128,7 +132,7 @@ impl<W: Write> Text<W> {
     }
 
     fn heading(&mut self, kind: Kind) {
-        let (c, s) = (&self.columns, &self.snapshot);
+        let (c, s, p) = (&self.columns, &self.snapshot, &self.ports);
         let columns: &[&Column] = match kind {
             Kind::Transition => &[&c.time, &c.pid, &c.comm, &c.local, &c.remote, &c.old, &c.new, &c.held, &c.note],
             Kind::Connection => &[
@@ -160,6 +164,9 @@ impl<W: Write> Text<W> {
                 &s.timer,
                 &c.note,
             ],
+            Kind::Ports => {
+                &[&c.local, &c.remote, &p.usable, &p.taken, &p.share, &p.sustainable, &p.left, &c.pid, &c.comm, &c.note]
+            }
             // There is one for every table.
             Kind::Count => return,
         };
@@ -406,6 +413,10 @@ impl<W: Write> Lister for Text<W> {
 
     fn count(&mut self, row: &Count, _: &Context) -> io::Result<()> {
         self.write_count(row)
+    }
+
+    fn ports(&mut self, row: &Ranked, context: &Context) -> io::Result<()> {
+        self.write_ports(row, context)
     }
 }
 

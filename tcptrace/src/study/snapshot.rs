@@ -147,8 +147,8 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
         // It may have been given more time, and have begun earlier.
         let of_timer = time_wait_left_ns.and_then(|left| TIME_WAIT_NS.checked_sub(left));
         // The segment that brought it into its state is the last one, or one before that.
-        let quiet = socket.progress.filter(|_| is_waiting(socket)).map(|it| u64::from(it.quiet_ms) * 1_000_000);
-        let age = of_timer.or(quiet).filter(|age| *age > 0);
+        let quiet = socket.progress.map(|it| u64::from(it.quiet_ms) * 1_000_000);
+        let age = of_timer.or(quiet.filter(|_| is_waiting(socket))).filter(|age| *age > 0);
         Entry {
             boot_ns: found.at,
             identity: Identity {
@@ -175,6 +175,7 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
             retransmits: socket.retransmits,
             inode: socket.inode,
             multipath: socket.multipath,
+            idle_ns: quiet,
         }
     }
 

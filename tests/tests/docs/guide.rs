@@ -111,7 +111,12 @@ fn ports() {
         let failed = ["client", "never_established", "no_local_port", pid, "shop", "10.9.0.1:-", "10.9.0.2:5432"];
         assert_eq!(row[1..8], failed, "{printed}{report}");
     }
-    has_line(&only(&walk, "tcptrace snapshot"), "TIME_WAIT 256 - - 10.9.0.1:* 10.9.0.2:5432 mini-sockets");
+    has_line(
+        &only(&walk, "tcptrace snapshot --netns app --rport"),
+        "TIME_WAIT 256 - - 10.9.0.1:* 10.9.0.2:5432 mini-sockets",
+    );
+    let budget = only(&walk, "tcptrace snapshot --netns app --ports");
+    has_line(&budget, "10.9.0.1:* 10.9.0.2:5432 256 256 100.0% 4.1 - - - no port is left");
     has_line(&only(&walk, "ip netns exec app sysctl"), "net.ipv4.ip_local_port_range = 32768 33023");
     let failed = lines(&report).into_iter().find(|line| line.starts_with("no_local_port ")).expect("the failures");
     assert!(failed.ends_with(&format!("with 10.9.0.2:5432 100 %; of shop[{pid}] 100 %")), "{report}");

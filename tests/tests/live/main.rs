@@ -21,6 +21,7 @@ mod names;
 mod opening;
 mod orphans;
 mod owners;
+mod ports;
 mod record;
 mod resets;
 mod running;

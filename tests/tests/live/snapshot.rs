@@ -145,6 +145,47 @@ fn filters() {
     assert_eq!(local(&["--state", "TIME_WAIT"]).len(), 0);
 }
 
+/// By when the last segment came that acknowledged anything.
+#[test]
+fn idle_sockets() {
+    let net = Namespace::enter_unwatched();
+    let (client, server) = pair();
+    client.send(1);
+    server.receive(1);
+    let least = 300_000_000;
+    let rows = loop {
+        let rows = snapshot(&net, &["--list", "--idle", "300ms"]);
+        if rows.len() == 2 {
+            break rows;
+        }
+    };
+    assert!(rows.iter().all(|row| row["idle_ns"].as_u64().is_some_and(|idle| idle >= least)), "{rows:?}");
+    assert_eq!(snapshot(&net, &["--list", "--idle", "1h"]), [] as [Value; 0]);
+    let counted = |idle| {
+        let rows = snapshot(&net, &["--idle", idle]);
+        rows.iter().find(|row| row["by"] == "state" && row["state"] == "ESTABLISHED").map(|row| row["total"].clone())
+    };
+    assert_eq!([counted("300ms"), counted("1h")], [Some(json!(2)), Some(json!(0))]);
+    let text = run(&["snapshot", "--list", "--idle", "300ms", "--netns", &net.inode().to_string()]).text().to_owned();
+    assert_eq!(text.lines().filter(|line| line.contains(", idle ")).count(), 2, "{text}");
+}
+
+#[test]
+fn accept_queues() {
+    let net = Namespace::enter_unwatched();
+    let listener = tcptrace_tests::sockets::listen_with("127.0.0.1", 4);
+    let address = listener.local_addr().expect("its address");
+    let _clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(address).expect("connect")).collect();
+    let list =
+        || run(&["snapshot", "--list", "--state", "LISTEN", "--netns", &net.inode().to_string()]).text().to_owned();
+    let is_there = |text: &str| text.lines().any(|line| line.ends_with("accept queue 3/4"));
+    let mut text = list();
+    while !is_there(&text) {
+        assert!(text.contains("LISTEN"), "{text}");
+        text = list();
+    }
+}
+
 #[test]
 fn namespaces_have_names() {
     let name = format!("tcptrace-test-{}", std::process::id());

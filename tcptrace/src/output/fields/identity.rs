@@ -176,10 +176,13 @@ fn end<'c>(identity: &Identity, address: SocketAddr, context: &'c Context) -> Va
 
 /// The name of the interface that a link-local address of a row needs, if it is known.
 pub(in crate::output) fn zone<'c>(identity: &Identity, address: SocketAddr, context: &'c Context) -> Option<&'c str> {
+    zone_in(identity.netns, address, context)
+}
+
+/// The same of a network namespace.
+pub(in crate::output) fn zone_in(netns: Option<u32>, address: SocketAddr, context: &Context) -> Option<&str> {
     match address {
-        SocketAddr::V6(address) if address.scope_id() != 0 => {
-            context.names.interface(identity.netns, address.scope_id())
-        }
+        SocketAddr::V6(address) if address.scope_id() != 0 => context.names.interface(netns, address.scope_id()),
         _ => None,
     }
 }

@@ -91,7 +91,8 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
         nullable: false,
         unit: "bytes",
         shape: Shape::Number,
-        doc: "Payload received that the process has not read; of a listener, how many connections wait to be accepted.",
+        doc: "Payload received that the process has not read, one more for a FIN that it has not read; of a listener, how many \
+              connections wait to be accepted.",
         value: |row, _| Value::U64(row.recv_queue.into()),
     },
     Field {
@@ -149,6 +150,15 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
     Field::MPTCP_SUBFLOW,
     Field::MPTCP_TOKEN,
     Field::MPTCP_STATE,
+    Field {
+        name: "idle_ns",
+        nullable: true,
+        unit: "ns",
+        shape: Shape::Number,
+        doc: "How long ago the last segment came that acknowledged anything (tcpi_last_ack_recv), to the ms: without --idle, \
+              of sockets in CLOSE_WAIT, CLOSING and FIN_WAIT2 only; null when unknown.",
+        value: |row, _| Value::number(row.idle_ns),
+    },
 ];
 
 /// A count.

@@ -3,6 +3,7 @@ use std::collections::HashSet;
 use super::*;
 use crate::model::event::Cause;
 use crate::model::tcp::{Closer, End, OwnerSource, Side, State, TimeWaitEnd};
+use crate::study::ports::Reuse;
 
 fn assert_documented(table: &dyn Describe) {
     let fields = table.describe();
@@ -50,6 +51,7 @@ fn every_word_is_documented() {
     assert_words(&LOSS, "cause", Cause::ALL.iter().map(|cause| cause.as_str()));
     assert_words(&REPORT_LOSS, "cause", Cause::ALL.iter().map(|cause| cause.as_str()));
     assert_words(&CONNECTION, "end", End::ALL.iter().map(|word| word.as_str()));
+    assert_words(&PORTS, "reuse", Reuse::ALL.iter().map(|word| word.as_str()));
     assert_words(&CONNECTION, "time_wait_end", TimeWaitEnd::ALL.iter().map(|word| word.as_str()));
 }
 
@@ -73,7 +75,8 @@ fn names_are_a_contract() {
     watch, connections: audited: event time boot_ns namespaces gone unclear transitions lost lost_transitions unexplained
     watch, connections: summary: event seen events lost lost_at_least damaged followed filtered undecided undecided_shown exit
     snapshot: event by state total held queued orphan mini pid comm listener_pid listener_comm local remote netns several_owners groups
-    snapshot --list: event time boot_ns conn protocol family local remote netns netns_name state kept age_ns age_at_least time_wait_left_ns recv_queue send_queue timer timer_left_ns retransmits pid comm fd holders owner_source inode uid cgroup cgroup_id container unit listener_pid listener_comm mptcp_subflow mptcp_token mptcp_state
+    snapshot --list: event time boot_ns conn protocol family local remote netns netns_name state kept age_ns age_at_least time_wait_left_ns recv_queue send_queue timer timer_left_ns retransmits pid comm fd holders owner_source inode uid cgroup cgroup_id container unit listener_pid listener_comm mptcp_subflow mptcp_token mptcp_state idle_ns
+    snapshot --ports: event local remote netns netns_name range reserved blocked usable usable_at_most taken open fin_wait2 time_wait reusable reuse free share half_taken holds_ns holds_measured sustainable_per_second rate_per_second demand levels_off_at seconds_left pid comm several_owners groups
     check: event feature purpose available detail partial
     report: report: event from to duration_ns events transitions lost lost_at_least damaged connections opened opened_per_second opened_peak_per_second opened_peak_time ended ended_per_second ended_peak_per_second ended_peak_time open incomplete failed reset counted bytes_sent bytes_received retransmits closer_undecided
     report: report_host: event host

@@ -45,6 +45,7 @@ fn all_kinds(columns: usize) -> String {
             samples::counts().iter().try_for_each(|row| printer.count(row, &CONTEXT))?;
             printer.flush()
         }),
+        ports(Format::Text, fitting(columns)),
         losses(Format::Text, fitting(columns)),
         rendered(|out| {
             let mut printer = Format::Text.printer(out, fitting(columns));

@@ -70,6 +70,20 @@ const fn plan(kind: Kind) -> Plan {
             ],
             last: "STATE",
         },
+        Kind::Ports => Plan {
+            note: 22,
+            steps: &[
+                ("PID", 0),
+                ("COMM", 8),
+                ("NOTE", 0),
+                ("COMM", 0),
+                ("LEFT", 0),
+                ("MAX/S", 0),
+                ("USABLE", 0),
+                ("TAKEN", 0),
+            ],
+            last: "SHARE",
+        },
         Kind::Count => {
             Plan { note: 22, steps: &[("PID", 0), ("COMM", 8), ("NOTE", 0), ("COMM", 0), ("STATE", 0)], last: "TOTAL" }
         }

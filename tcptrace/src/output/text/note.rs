@@ -4,9 +4,10 @@
 use std::io::Write;
 
 use crate::model::event::{Kept, Multipath};
-use crate::model::row::{Connection, Entry, Owner, Reason, Report, Status, Stuck, Transition};
+use crate::model::row::{Connection, Entry, Held, Owner, Reason, Report, Status, Stuck, Transition};
 use crate::model::tcp::{Closer, End, State, Task, TimeWaitEnd};
-use crate::output::sanitise;
+use crate::output::{human, sanitise};
+use crate::study::ports::Ranked;
 use crate::study::snapshot::{By, Count, Shares};
 
 /// Writes the note of a change of state.
@@ -59,6 +60,17 @@ pub(super) fn socket(to: &mut Vec<u8>, row: &Entry) {
     if let Some(holding) = row.holding {
         descriptors(to, holding.fd, Some(holding.count));
     }
+    if row.state == State::Listen && row.recv_queue > 0 {
+        comma(to);
+        // One more fits than the limit says.
+        let full = if row.recv_queue > row.send_queue { ", full" } else { "" };
+        let _ = write!(to, "accept queue {}/{}{full}", row.recv_queue, row.send_queue);
+    }
+    // Elsewhere, AGE says the same.
+    if let Some(idle) = row.idle_ns.filter(|_| row.age == Held::Unknown) {
+        comma(to);
+        let _ = write!(to, "idle {}", human::Duration(idle));
+    }
     multipath(to, row.multipath);
 }
 
@@ -77,6 +89,32 @@ pub(super) fn count(to: &mut Vec<u8>, row: &Count) {
         let parts = [(held, "holder not found"), (orphan, "orphans"), (mini, "mini-sockets")];
         let named: Vec<_> = parts.iter().filter(|(count, _)| *count > 0).map(|(_, name)| *name).collect();
         add(to, &named.join(", "));
+    }
+}
+
+/// Writes the note of the ports of a destination.
+pub(super) fn ports(to: &mut Vec<u8>, row: &Ranked) {
+    let budget = match row {
+        Ranked::One(budget) => budget,
+        Ranked::Rest(rest) => {
+            let ending = if rest.groups == 1 { "" } else { "s" };
+            // Writing into a Vec cannot fail, here and below.
+            let _ = write!(to, "the sum of {} more destination{ending}", rest.groups);
+            return;
+        }
+    };
+    if budget.free == 0 {
+        add(to, "no port is left");
+    } else if budget.half_walked {
+        add(to, "connect slows down");
+    }
+    if budget.reusable > 0 {
+        comma(to);
+        let _ = write!(to, "{} reusable", budget.reusable);
+    }
+    if budget.owners.known.len() > 1 {
+        comma(to);
+        add(to, "several owners");
     }
 }
 

@@ -1,0 +1,32 @@
+//! What only the kernel's version tells.
+
+use nix::sys::utsname::uname;
+
+/// Whether the kernel lists sockets that are bound and nothing else (`TCP_BOUND_INACTIVE`), which it does since 6.8.
+pub fn shows_bound() -> bool {
+    let version = uname().ok().and_then(|system| system.release().to_str().and_then(version));
+    version.is_some_and(|version| version >= (6, 8))
+}
+
+/// `6.12.9-amd64` as 6 and 12.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("6.12.9-amd64", Some((6, 12)))]
+    #[case("5.10.0", Some((5, 10)))]
+    #[case("7.0-rc1", Some((7, 0)))]
+    #[case("6", None)]
+    #[case("", None)]
+    fn versions(#[case] release: &str, #[case] expected: Option<(u32, u32)>) {
+        assert_eq!(version(release), expected);
+    }
+}

@@ -1,0 +1,131 @@
+//! Who uses a port.
+
+use super::Key;
+use crate::model::event::{Found, Kept};
+use crate::model::row::Entry;
+use crate::model::tcp::{Side, State, Task, Tuple};
+
+/// A socket that has a local port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortUse {
+    /// Inode number of the network namespace.
+    pub netns: Option<u32>,
+    /// Index of the interface, where an address is link-local; otherwise 0.
+    pub interface: u32,
+    /// Both ends.
+    pub tuple: Tuple,
+    /// Its state; for a mini-socket its substate.
+    pub state: State,
+    /// It is a mini-socket.
+    pub is_mini: bool,
+    /// How it has come by its port.
+    pub origin: Origin,
+    /// Whose it is.
+    pub owner: Option<Task>,
+    /// In how many ns its TIME_WAIT ends; `None` when unknown.
+    pub left_ns: Option<u64>,
+    /// For how many ns it has been in TIME_WAIT, or longer; `None` when unknown.
+    pub age_ns: Option<u64>,
+    /// Whether both ends use TCP timestamps; `None` when unknown.
+    pub timestamps: Option<bool>,
+    /// It is bound to the loopback device.
+    pub is_on_loopback: bool,
+}
+
+/// How a socket has come by its local port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It listens there.
+    Listener,
+    /// It has done no more than bind().
+    BoundOnly,
+    /// From its listener, which need not be there any more.
+    Accepted,
+    /// By connect(), or by a bind() before that.
+    Connected {
+        /// Whether bind() chose it; `None` when unknown.
+        bound: Option<bool>,
+    },
+    /// Nobody has seen that.
+    Unknown,
+}
+
+impl PortUse {
+    /// What a look at a socket shows. How it has come by its port is known where its state tells, or `side` does.
+    pub fn of_found(found: &Found, side: Side, owner: Option<Task>) -> Self {
+        let left = match found.kept {
+            Kept::Mini { due_ns } if found.state == State::TimeWait => Some(due_ns),
+            _ => None,
+        };
+        Self {
+            netns: found.netns,
+            interface: found.interface,
+            tuple: found.tuple,
+            state: found.state,
+            is_mini: matches!(found.kept, Kept::Mini { .. }),
+            origin: origin(found.state, found.kept, side),
+            owner,
+            left_ns: left,
+            age_ns: left.and_then(|left| crate::engine::lifecycle::TIME_WAIT_NS.checked_sub(left)),
+            timestamps: None,
+            is_on_loopback: false,
+        }
+    }
+
+    /// Whether connect() chooses its port for nobody else.
+    pub(super) fn blocks(&self) -> bool {
+        match self.origin {
+            Origin::Listener | Origin::BoundOnly | Origin::Accepted => true,
+            Origin::Connected { bound } => bound == Some(true),
+            Origin::Unknown => false,
+        }
+    }
+
+    /// Whether it might do so.
+    pub(super) fn may_block(&self) -> bool {
+        matches!(self.origin, Origin::Unknown | Origin::Connected { bound: None })
+    }
+
+    pub(super) fn is_time_wait(&self) -> bool {
+        self.state == State::TimeWait
+    }
+
+    /// Whose budget it counts for, if it takes a port.
+    pub fn key(&self) -> Key {
+        let Tuple { local_ip, remote_ip, remote_port, .. } = self.tuple;
+        let Self { netns, interface, .. } = *self;
+        Key { netns, interface, source: local_ip, destination: remote_ip, port: remote_port }
+    }
+}
+
+/// What a snapshot shows.
+impl From<&Entry> for PortUse {
+    fn from(entry: &Entry) -> Self {
+        let identity = &entry.identity;
+        Self {
+            netns: identity.netns,
+            interface: identity.interface,
+            tuple: identity.tuple,
+            state: entry.state,
+            is_mini: matches!(entry.kept, Kept::Mini { .. }),
+            origin: origin(entry.state, entry.kept, identity.side),
+            owner: identity.owner.map(|owner| owner.task),
+            left_ns: entry.time_wait_left_ns,
+            age_ns: entry.age.known_ns().filter(|_| entry.state == State::TimeWait),
+            timestamps: None,
+            is_on_loopback: false,
+        }
+    }
+}
+
+/// What has a port and no peer is bound.
+fn origin(state: State, kept: Kept, side: Side) -> Origin {
+    match (state, side) {
+        (State::Listen, _) => Origin::Listener,
+        (State::Closed, _) => Origin::BoundOnly,
+        (State::SynRecv, _) | (_, Side::Server) => Origin::Accepted,
+        _ if kept == Kept::Queued => Origin::Accepted,
+        (State::SynSent, _) | (_, Side::Client) => Origin::Connected { bound: None },
+        _ => Origin::Unknown,
+    }
+}
