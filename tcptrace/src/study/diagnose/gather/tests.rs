@@ -1,1 +1,325 @@
-//! Tests.
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::engine::follow::Follower;
+use crate::engine::lifecycle::Config;
+use crate::model::counters::Sample;
+use crate::model::event::{
+    Birth, Call, Change, EndFacts, FailedCall, Flags, Found, Holder, Id, Idle, Inspected, Timer, Totals,
+};
+use crate::model::facts::{AcceptQueue, AcceptQueues, Limit, Limits, Settings};
+use crate::model::stream::Origin;
+use crate::model::tcp::{Closer, Comm, End, Side, State, Task, Tuple};
+use crate::study::diagnose::evidence::{Evidence, Pair};
+
+const NETNS: u32 = 7;
+const MS: u64 = 1_000_000;
+const S: u64 = 1_000 * MS;
+
+/// What comes of these items, as a command would have it.
+fn observe(items: &[Item]) -> Evidence {
+    let config = Config { at_close: true, scans: true, ..Config::default() };
+    let mut follower = Follower::new(config, [], Origin::default());
+    let mut gatherer = Gatherer::new(false);
+    for item in items {
+        gatherer.item(item);
+        let Ok(()) = follower.take::<Infallible>(std::slice::from_ref(item), |row, _| {
+            gatherer.row(row);
+            Ok(())
+        });
+    }
+    let mut open = Vec::new();
+    let Ok(()) = follower.take_open::<Infallible>(|row, _| {
+        open.extend(if let Row::Connection(row) = row { Some(row.clone()) } else { None });
+        Ok(())
+    });
+    gatherer.finish(open, true)
+}
+
+fn ip(last: u8) -> Ipv6Addr {
+    Ipv4Addr::new(10, 0, 0, last).to_ipv6_mapped()
+}
+
+fn task() -> Task {
+    Task { pid: 4711, tid: 4711, comm: Comm::from("api") }
+}
+
+/// A connection of `api[4711]` from 10.0.0.1 to 10.0.0.9:6379.
+fn outgoing(conn: u64) -> Tuple {
+    let local_port = 40_000 + u16::try_from(conn).expect("few");
+    Tuple { local_ip: ip(1), remote_ip: ip(9), local_port, remote_port: 6379 }
+}
+
+/// A connection that came in at port 80.
+fn incoming(conn: u64) -> Tuple {
+    Tuple { local_port: 80, remote_port: 50_000 + u16::try_from(conn).expect("few"), ..outgoing(conn) }
+}
+
+fn started() -> Item {
+    Item::Event(Event::Started { at: S })
+}
+
+fn passed(at: u64) -> Item {
+    Item::Event(Event::Passed { at })
+}
+
+fn change(at: u64, conn: u64, tuple: Tuple, old: State, new: State) -> Change {
+    Change {
+        at,
+        id: Id::Cookie(conn),
+        address: None,
+        tuple,
+        netns: Some(NETNS),
+        uid: None,
+        cgroup: None,
+        interface: 0,
+        old,
+        new,
+        flags: Some(Flags { has_socket: true, ..Flags::default() }),
+        idle: None,
+        task: Some(task()),
+        end: None,
+    }
+}
+
+fn event(change: Change) -> Item {
+    Item::Event(Event::Change(change))
+}
+
+/// Opened at a time, established 1 ms later, closed by this side first after `ms`, and into TIME_WAIT.
+fn short(at: u64, conn: u64, ms: u64) -> Vec<Item> {
+    let unbound = Tuple { local_port: 0, ..outgoing(conn) };
+    let tuple = outgoing(conn);
+    let to = |at, old, new| change(at, conn, tuple, old, new);
+    let closed = at + MS + ms * MS;
+    let totals = Totals { bytes_sent: 84, bytes_received: 7, ..Totals::default() };
+    let mini = Birth::Made { substate: State::TimeWait, due_ns: 60 * S };
+    let end = EndFacts { totals, mini, all_acked: true, ..EndFacts::default() };
+    let idle = Some(Idle { acked_ms: None, received_ms: Some(5), sent_ms: Some(9) });
+    vec![
+        event(change(at, conn, unbound, State::Closed, State::SynSent)),
+        event(to(at + MS, State::SynSent, State::Established)),
+        event(Change { idle, ..to(closed, State::Established, State::FinWait1) }),
+        event(to(closed + 1, State::FinWait1, State::FinWait2)),
+        event(Change { end: Some(end), ..to(closed + 2, State::FinWait2, State::Closed) }),
+    ]
+}
+
+fn only(evidence: &Evidence) -> &Pair {
+    let [pair] = &*evidence.pairs else { panic!("{:?}", evidence.pairs) };
+    pair
+}
+
+#[test]
+fn connections_of_a_client_are_one_pair() {
+    let lives = (0..3).flat_map(|conn| short((2 + conn) * S, conn, 4));
+    let items: Vec<_> = [started()].into_iter().chain(lives).chain([passed(11 * S)]).collect();
+    let evidence = observe(&items);
+    assert_eq!((evidence.about.opened, evidence.about.ended, evidence.about.traced_ns), (3, 3, 10 * S));
+    let pair = only(&evidence);
+    assert_eq!(
+        (pair.end().to_string(), pair.task(), pair.key.side),
+        ("10.0.0.9:6379".into(), Some(task()), Side::Client)
+    );
+    assert_eq!((pair.opened, pair.established, pair.short, pair.long, pair.closed_here), (3, 3, 3, 0, 3));
+    let [(end, closer, ended)] = &*pair.ends else { panic!("{:?}", pair.ends) };
+    assert_eq!((*end, *closer, ended.count, ended.bytes_sent_all), (End::Fin, Closer::Active, 3, 252));
+    // They stay for TIME_WAIT.
+    assert_eq!(evidence.sockets.iter().filter(|socket| socket.state == State::TimeWait).count(), 3);
+    assert_eq!(pair.stay(State::TimeWait).map(|stay| (stay.entered, stay.left)), Some((3, 0)));
+    assert_eq!(pair.process(), "api[4711]");
+}
+
+/// Two at once, then one in the place of each that was closed: within a second, or later.
+#[test]
+fn what_is_opened_anew_is_counted() {
+    let lives = [(2_000, 1), (2_001, 2), (2_500, 3), (9_000, 4)];
+    let mut items: Vec<_> = lives.into_iter().flat_map(|(at_ms, conn)| short(at_ms * MS, conn, 100)).collect();
+    items.sort_by_key(|item| if let Item::Event(event) = item { event.at() } else { 0 });
+    items.insert(0, started());
+    let evidence = observe(&items);
+    let pair = only(&evidence);
+    assert_eq!((pair.closed_here, pair.reopened, pair.least_open, pair.most_open), (4, 1, 0, 2));
+}
+
+#[test]
+fn a_port_that_is_bound_before_connect_is_noticed() {
+    let connect = |conn, port, tuple: Tuple| {
+        event(change(2 * S, conn, Tuple { local_port: port, ..tuple }, State::Closed, State::SynSent))
+    };
+    let other = Tuple { remote_port: 443, ..outgoing(2) };
+    let items = [
+        started(),
+        connect(1, 40_001, outgoing(1)),
+        connect(2, 40_002, other),
+        connect(3, 0, outgoing(3)),
+        // Not one that the kernel hands out.
+        connect(4, 22, outgoing(4)),
+    ];
+    let evidence = observe(&items);
+    let [binder] = &*evidence.binders else { panic!("{:?}", evidence.binders) };
+    assert_eq!((binder.ip, binder.opened, binder.destinations, binder.lacks_no_port), (ip(1), 2, 2, None));
+    assert_eq!(binder.tasks, [(task(), 2)]);
+}
+
+fn queue(at: u64, queued: u32) -> Item {
+    let queue = AcceptQueue { conn: 99, ip: Ipv6Addr::UNSPECIFIED, port: 80, queued, limit: 4, requests: Some(0) };
+    Item::AcceptQueues(Box::new(AcceptQueues { at, netns: NETNS, queues: vec![queue], gone: vec![] }))
+}
+
+#[test]
+fn the_course_of_an_accept_queue() {
+    let established = change(5 * S, 1, incoming(1), State::SynRecv, State::Established);
+    let accepted = Item::Event(Event::Accepted { at: 6 * S, id: Id::Cookie(1), task: task() });
+    let born = change(5 * S, 1, incoming(1), State::Listen, State::SynRecv);
+    let items = [started(), queue(S, 0), queue(2 * S, 5), queue(3 * S, 3), event(born), event(established), accepted];
+    let evidence = observe(&items);
+    let [listener] = &*evidence.listeners else { panic!("{:?}", evidence.listeners) };
+    assert_eq!((listener.waiting_since, listener.most_queued, listener.is_old), (Some(2 * S), 5, true));
+    assert_eq!((listener.accepted, listener.accepted_at), (1, Some(6 * S)));
+    let items = [started(), queue(S, 5), queue(2 * S, 0), queue(3 * S, 1)];
+    assert_eq!(observe(&items).listeners[0].waiting_since, Some(3 * S));
+}
+
+fn found(at: u64, conn: u64, tuple: Tuple, state: State, kept: Kept) -> Found {
+    let id = Id::Cookie(conn);
+    Found { at, id, tuple, netns: Some(NETNS), uid: Some(0), cgroup: None, interface: 0, state, kept }
+}
+
+fn inspected(at: u64, conn: u64, recv_queue: u32, acked_ms: u32) -> Item {
+    Item::Event(Event::Inspected(Inspected {
+        at,
+        id: Id::Cookie(conn),
+        recv_queue,
+        send_queue: 0,
+        timer: Timer::None,
+        timer_left_ns: 0,
+        retransmits: 0,
+        idle: Some(Idle { acked_ms: Some(acked_ms), ..Idle::default() }),
+        timestamps: Some(true),
+        bind_no_port: None,
+        is_bound_only: false,
+    }))
+}
+
+/// The peer's FIN was the last segment, hours before tracing began.
+#[test]
+fn what_was_there_before_is_as_old_as_its_last_segment() {
+    let waiting = found(2 * S, 1, incoming(1), State::CloseWait, Kept::Held);
+    let listener = found(2 * S, 99, Tuple { remote_port: 0, ..incoming(1) }, State::Listen, Kept::Held);
+    let holder = |found| Item::Event(Event::Holder(Holder { found, task: task(), fd: 57 }));
+    let items = [
+        started(),
+        Item::Event(Event::SurveyBegun { at: 2 * S }),
+        Item::Event(Event::Found(listener)),
+        Item::Event(Event::Found(waiting)),
+        inspected(2 * S, 1, 1, 7_200_000),
+        Item::Event(Event::Surveyed { at: 2 * S, netns: NETNS }),
+        Item::Event(Event::SurveyEnded { at: 2 * S }),
+        Item::Event(Event::ScanBegun { at: 3 * S }),
+        holder(waiting),
+        holder(listener),
+        Item::Event(Event::ScanEnded { at: 3 * S }),
+        passed(11 * S),
+    ];
+    let evidence = observe(&items);
+    let [socket] = &*evidence.sockets else { panic!("{:?}", evidence.sockets) };
+    assert_eq!(
+        (socket.state, socket.side, socket.fd, socket.recv_queue()),
+        (State::CloseWait, Side::Server, Some(57), Some(1))
+    );
+    assert_eq!((socket.age, socket.task()), (Held::AtLeast(7_209 * S), Some(task())));
+    assert_eq!(evidence.listeners[0].task, Some(task()));
+}
+
+/// A look that does not find a socket any more says nothing of it.
+#[test]
+fn only_the_last_look_counts() {
+    let waiting = |at| Item::Event(Event::Found(found(at, 1, incoming(1), State::CloseWait, Kept::Held)));
+    let survey = |at: u64, middle: Vec<Item>| {
+        let begun = Item::Event(Event::SurveyBegun { at });
+        [vec![begun], middle, vec![Item::Event(Event::SurveyEnded { at })]].concat()
+    };
+    let items = [
+        vec![started()],
+        survey(2 * S, vec![waiting(2 * S), inspected(2 * S, 1, 5, 100)]),
+        survey(5 * S, vec![waiting(5 * S)]),
+    ]
+    .concat();
+    let evidence = observe(&items);
+    assert_eq!(evidence.sockets.iter().map(|it| it.recv_queue()).collect::<Vec<_>>(), [None]);
+}
+
+#[test]
+fn counters_settings_limits_and_calls() {
+    let values = |all: &[(&str, u64)]| all.iter().map(|(name, value)| ((*name).into(), *value)).collect();
+    let sample = |at, since, whole, counts: &[(&str, u64)], levels: &[(&str, u64)]| {
+        let (counts, levels) = (values(counts), values(levels));
+        Item::Counters(Box::new(Sample { at, netns: NETNS, whole, since, counts, levels, ..Sample::default() }))
+    };
+    let limit = |at, descriptors| {
+        let limit = Limit { pid: 4711, descriptors: Some(descriptors), soft: Some(1024), hard: None };
+        Item::Limits(Box::new(Limits { at, processes: vec![limit] }))
+    };
+    let call = |at, pid| {
+        let task = Task { pid, ..task() };
+        let (call, netns, address) = (Call::Bind, Some(NETNS), Some((ip(1), 8080)));
+        Item::Event(Event::FailedCall(FailedCall { at, call, errno: 98, task, fd: 3, netns, address }))
+    };
+    let settings =
+        Settings { at: S, netns: Some(NETNS), values: [("net.ipv4.tcp_fin_timeout".into(), "60".into())].into() };
+    let host = Settings { at: S, netns: None, values: [("fs.nr_open".into(), "1048576".into())].into() };
+    let items = [
+        started(),
+        Item::Settings(Box::new(settings)),
+        Item::Settings(Box::new(host)),
+        sample(S, None, true, &[("TcpExt.ListenOverflows", 500)], &[("sockstat.TCP.tw", 3)]),
+        sample(2 * S, Some(S), false, &[("TcpExt.ListenOverflows", 15)], &[]),
+        sample(4 * S, Some(2 * S), false, &[("TcpExt.ListenOverflows", 45)], &[("sockstat.TCP.tw", 9)]),
+        limit(S, 100),
+        limit(11 * S, 200),
+        call(2 * S, 4711),
+        call(3 * S, 4712),
+    ];
+    let evidence = observe(&items);
+    assert_eq!(evidence.grown(NETNS, "TcpExt.ListenOverflows"), 60);
+    let counted = &evidence.counters[&NETNS];
+    assert_eq!((counted.levels.get("sockstat.TCP.tw"), counted.over_ns), (Some(&9), 3 * S));
+    assert_eq!(evidence.number(Some(NETNS), "net.ipv4.tcp_fin_timeout"), Some(60));
+    assert_eq!(evidence.number(Some(NETNS), "fs.nr_open"), Some(1_048_576));
+    let [limits] = &*evidence.limits else { panic!("{:?}", evidence.limits) };
+    assert_eq!((limits.growth(), limits.task.map(|it| it.pid)), (Some(10.0), Some(4711)));
+    let [failed] = &*evidence.calls else { panic!("{:?}", evidence.calls) };
+    assert_eq!((failed.count, failed.task.pid, failed.first, failed.last), (2, 4712, 2 * S, 3 * S));
+}
+
+#[test]
+fn what_is_missing_has_a_reason() {
+    let evidence = observe(&[started(), passed(3 * S)]);
+    assert_eq!(evidence.lacks(Need::Events), None);
+    assert_eq!(evidence.lacks(Need::Time(10)).as_deref(), Some("needs time (--duration 10s)"));
+    assert!(evidence.lacks(Need::Settings).is_some());
+    let of_trace = Gatherer::new(true).finish([], true);
+    assert_eq!(of_trace.lacks(Need::Limits).as_deref(), Some(NOT_RECORDED));
+}
+
+proptest! {
+    /// Whatever comes in whatever order, nothing panics, and what is counted adds up.
+    #[test]
+    fn nothing_makes_it_panic(steps in prop::collection::vec((0_u64..5, 0..State::ALL.len(), 0..State::ALL.len(), any::<bool>()), 0..60)) {
+        let mut items = vec![started()];
+        for (place, (conn, old, new, is_incoming)) in (2..).zip(steps) {
+            let tuple = if is_incoming { incoming(conn) } else { outgoing(conn) };
+            let change = change(place * S, conn, tuple, State::ALL[old], State::ALL[new]);
+            let end = (State::ALL[new] == State::Closed).then(EndFacts::default);
+            items.push(event(Change { end, ..change }));
+        }
+        let evidence = observe(&items);
+        let ended: u64 = evidence.pairs.iter().map(Pair::ended).sum();
+        prop_assert_eq!(ended, evidence.about.ended);
+        prop_assert!(evidence.pairs.iter().all(|pair| pair.least_open <= pair.most_open));
+    }
+}
