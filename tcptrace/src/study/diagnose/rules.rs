@@ -4,13 +4,18 @@
 
 mod close_wait;
 mod close_wait_leak;
+mod connect_refused;
+mod connect_timeout;
 mod fin_timeout_trap;
+mod group;
 mod stale_pool;
+mod words;
 
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 use super::rule::Rule;
 
 /// Every rule.
-pub static RULES: &[&Rule] = &[&close_wait_leak::RULE, &fin_timeout_trap::RULE];
+pub static RULES: &[&Rule] =
+    &[&close_wait_leak::RULE, &fin_timeout_trap::RULE, &connect_refused::RULE, &connect_timeout::RULE];

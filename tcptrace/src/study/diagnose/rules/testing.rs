@@ -3,10 +3,10 @@
 use std::net::Ipv4Addr;
 
 use crate::model::event::{Id, Idle, Inspected, Timer};
-use crate::model::facts::Settings;
+use crate::model::facts::{AcceptQueue, Settings};
 use crate::model::row::{Held, Owner};
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, Tuple};
-use crate::study::diagnose::evidence::{About, Ended, Evidence, Pair, PairKey, Spread, Standing};
+use crate::study::diagnose::evidence::{About, Ended, Evidence, Listener, Pair, PairKey, Spread, Standing};
 use crate::study::diagnose::finding::Finding;
 use crate::study::diagnose::rule::{Outcome, Rule};
 
@@ -139,4 +139,26 @@ pub(super) fn seen(conn: u64, recv_queue: u32, acked_ms: u32) -> Inspected {
         bind_no_port: None,
         is_bound_only: false,
     }
+}
+
+/// A listener of `redis[12]` with nobody in its queue.
+pub(in crate::study::diagnose) fn listener(netns: u32, ip: Ipv4Addr, port: u16) -> Listener {
+    let queue = AcceptQueue { conn: 99, ip: ip.to_ipv6_mapped(), port, queued: 0, limit: 511, requests: Some(0) };
+    Listener {
+        netns: Some(netns),
+        queue,
+        task: Some(Task { pid: 12, tid: 12, comm: Comm::from("redis") }),
+        most_queued: 0,
+        waiting_since: None,
+        accepted: 0,
+        accepted_at: None,
+        is_old: true,
+    }
+}
+
+/// Durations or sizes, one of each.
+pub(in crate::study::diagnose) fn spread(values: impl IntoIterator<Item = u64>) -> Spread {
+    let mut spread = Spread::default();
+    values.into_iter().for_each(|value| spread.add(value));
+    spread
 }
