@@ -8,7 +8,13 @@ mod connect_refused;
 mod connect_timeout;
 mod fin_timeout_trap;
 mod group;
+mod linger_zero;
+mod no_connection_pool;
+mod pool_too_small;
+mod server_closes_first;
 mod stale_pool;
+mod time_wait_refused;
+mod unread_at_close;
 mod words;
 
 #[cfg(test)]
@@ -17,5 +23,15 @@ pub(super) mod testing;
 use super::rule::Rule;
 
 /// Every rule.
-pub static RULES: &[&Rule] =
-    &[&close_wait_leak::RULE, &fin_timeout_trap::RULE, &connect_refused::RULE, &connect_timeout::RULE];
+pub static RULES: &[&Rule] = &[
+    &no_connection_pool::RULE,
+    &pool_too_small::RULE,
+    &server_closes_first::RULE,
+    &time_wait_refused::RULE,
+    &close_wait_leak::RULE,
+    &fin_timeout_trap::RULE,
+    &linger_zero::RULE,
+    &unread_at_close::RULE,
+    &connect_refused::RULE,
+    &connect_timeout::RULE,
+];

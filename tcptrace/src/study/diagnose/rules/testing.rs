@@ -11,18 +11,18 @@ use crate::study::diagnose::finding::Finding;
 use crate::study::diagnose::rule::{Outcome, Rule};
 
 /// The network namespace of everything here.
-pub(super) const NETNS: u32 = 7;
+pub(in crate::study::diagnose) const NETNS: u32 = 7;
 /// A second, in ns.
-pub(super) const S: u64 = 1_000_000_000;
+pub(in crate::study::diagnose) const S: u64 = 1_000_000_000;
 
 /// Ten seconds of tracing, with nothing in them and nothing missing.
-pub(super) fn nothing() -> Evidence {
+pub(in crate::study::diagnose) fn nothing() -> Evidence {
     let about = About { from: 1000 * S, to: 1010 * S, traced_ns: 10 * S, namespaces: vec![NETNS], ..About::default() };
     Evidence { about, ..Evidence::default() }
 }
 
 /// The same with settings.
-pub(super) fn with_settings(values: &[(&str, &str)]) -> Evidence {
+pub(in crate::study::diagnose) fn with_settings(values: &[(&str, &str)]) -> Evidence {
     let values = values.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     let mut evidence = nothing();
     evidence.settings.insert(Some(NETNS), Settings { at: 1000 * S, netns: Some(NETNS), values });
@@ -30,7 +30,7 @@ pub(super) fn with_settings(values: &[(&str, &str)]) -> Evidence {
 }
 
 /// What a rule finds, by itself.
-pub(super) fn fired(rule: &Rule, evidence: &Evidence) -> Vec<Finding> {
+pub(in crate::study::diagnose) fn fired(rule: &Rule, evidence: &Evidence) -> Vec<Finding> {
     let declared: Vec<_> = rule.figures.iter().map(|figure| figure.name).collect();
     match (rule.check)(evidence) {
         Outcome::Fired(findings) => {
@@ -52,31 +52,31 @@ pub(super) fn fired(rule: &Rule, evidence: &Evidence) -> Vec<Finding> {
 }
 
 /// `api[4711]`.
-pub(super) fn api() -> Task {
+pub(in crate::study::diagnose) fn api() -> Task {
     Task { pid: 4711, tid: 4711, comm: Comm::from("api") }
 }
 
 /// An address 10.0.0.x and a port of it, for both ends.
-pub(super) fn tuple(local: (u8, u16), remote: (u8, u16)) -> Tuple {
+pub(in crate::study::diagnose) fn tuple(local: (u8, u16), remote: (u8, u16)) -> Tuple {
     let ip = |last| Ipv4Addr::new(10, 0, 0, last).to_ipv6_mapped();
     Tuple { local_ip: ip(local.0), remote_ip: ip(remote.0), local_port: local.1, remote_port: remote.1 }
 }
 
 /// What connections of `api[4711]` to 10.0.0.9:6379 are counted under.
-pub(super) fn client_key() -> PairKey {
+pub(in crate::study::diagnose) fn client_key() -> PairKey {
     let tuple = tuple((1, 0), (9, 6379));
     let comm = Some(api().comm);
     PairKey { netns: Some(NETNS), side: Side::Client, cgroup: None, comm, ip: tuple.remote_ip, port: tuple.remote_port }
 }
 
 /// What connections that came in at port 80 are counted under.
-pub(super) fn server_key() -> PairKey {
+pub(in crate::study::diagnose) fn server_key() -> PairKey {
     let ip = std::net::Ipv6Addr::UNSPECIFIED;
     PairKey { netns: Some(NETNS), side: Side::Server, cgroup: None, comm: None, ip, port: 80 }
 }
 
 /// A pair of `api[4711]` with nothing counted.
-pub(super) fn pair(key: PairKey) -> Pair {
+pub(in crate::study::diagnose) fn pair(key: PairKey) -> Pair {
     Pair {
         key,
         tasks: vec![(api(), 1)],
@@ -98,13 +98,13 @@ pub(super) fn pair(key: PairKey) -> Pair {
 }
 
 /// A client's pair of which so many have ended so, this side having closed first.
-pub(super) fn pair_ended(end: End, count: u64) -> Pair {
+pub(in crate::study::diagnose) fn pair_ended(end: End, count: u64) -> Pair {
     let ended = Ended { count, first: 1001 * S, last: 1009 * S, ..Ended::default() };
     Pair { opened: count, ends: vec![(end, Closer::Active, ended)], ..pair(client_key()) }
 }
 
 /// A socket of `api[4711]`, a client's, in a state since so many seconds at least.
-pub(super) fn standing(conn: u64, state: State, seconds: u64) -> Standing {
+pub(in crate::study::diagnose) fn standing(conn: u64, state: State, seconds: u64) -> Standing {
     Standing {
         conn,
         pair: client_key(),
@@ -125,7 +125,7 @@ pub(super) fn standing(conn: u64, state: State, seconds: u64) -> Standing {
 }
 
 /// What a look showed of it.
-pub(super) fn seen(conn: u64, recv_queue: u32, acked_ms: u32) -> Inspected {
+pub(in crate::study::diagnose) fn seen(conn: u64, recv_queue: u32, acked_ms: u32) -> Inspected {
     Inspected {
         at: 1009 * S,
         id: Id::Cookie(conn),
@@ -161,4 +161,9 @@ pub(in crate::study::diagnose) fn spread(values: impl IntoIterator<Item = u64>) 
     let mut spread = Spread::default();
     values.into_iter().for_each(|value| spread.add(value));
     spread
+}
+
+/// A third of all is near each value, and so on for as many as there are.
+pub(in crate::study::diagnose) fn pooled<const N: usize>(values: [u64; N]) -> Spread {
+    spread(values.into_iter().flat_map(|value| std::iter::repeat_n(value, 30)))
 }
