@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod descriptors;
+mod diagnose;
 mod examples;
 mod export;
 mod interrupted;
@@ -96,6 +97,9 @@ enum Command {
     /// Count or list the sockets that exist now, by state, owner and remote end. Works without root for your own sockets.
     #[command(after_help = examples::SNAPSHOT)]
     Snapshot(snapshot::SnapshotArgs),
+    /// Find what is wrong and say why, with the evidence and what to do: live, or in traces.
+    #[command(after_help = examples::DIAGNOSE)]
+    Diagnose(diagnose::DiagnoseArgs),
     /// Draw the lives of a trace's connections to scale, the two ends of a connection below each other.
     #[command(after_help = examples::TIMELINE)]
     Timeline(timeline::TimelineArgs),
@@ -129,7 +133,11 @@ impl Command {
 
     /// Whether it follows the kernel, which takes an event loop.
     fn is_live(&self) -> bool {
-        matches!(self, Self::Watch(_) | Self::Connections(_) | Self::Record(_) | Self::Check(_))
+        match self {
+            Self::Watch(_) | Self::Connections(_) | Self::Record(_) | Self::Check(_) => true,
+            Self::Diagnose(args) => args.is_live(),
+            _ => false,
+        }
     }
 
     fn run(&self) -> Result<Outcome> {
@@ -139,6 +147,7 @@ impl Command {
             Self::Record(args) => record::run(args),
             Self::Replay(args) => replay::run(args),
             Self::Snapshot(args) => snapshot::run(args),
+            Self::Diagnose(args) => diagnose::run(args),
             Self::Timeline(args) => timeline::run(args),
             Self::Export(args) => export::run(args),
             Self::Report(args) => report::run(args),

@@ -7,4 +7,4 @@ mod source;
 
 pub use self::audit::Audited;
 pub use self::clock::{boot_ns, read_all as read_clocks};
-pub use self::source::Source;
+pub use self::source::{Besides, Looked, Source, look};

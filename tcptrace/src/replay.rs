@@ -78,6 +78,26 @@ pub trait Audience<E> {
 
     /// So many bytes of the files have been read.
     fn progress(&mut self, _bytes: u64) {}
+
+    /// Whether it takes items, too: then rows follow the item that they follow from, instead of many at a time.
+    fn takes_items(&self) -> bool {
+        false
+    }
+
+    /// Whether it takes everything that was recorded, whatever the recording was to show.
+    fn takes_all(&self) -> bool {
+        false
+    }
+
+    /// An item, before the rows that follow from it. Those from before the span come, too: they say how things stand when it
+    /// begins.
+    fn item(&mut self, _item: &Item, _origin: &Origin) {}
+
+    /// The part of the time that rows are from, before anything else.
+    fn begins(&mut self, _span: Span) {}
+
+    /// Nothing more comes from there.
+    fn ends(&mut self, _origin: &Origin) {}
 }
 
 impl<E, F: FnMut(&Row, &Origin) -> Result<(), E>> Audience<E> for F {
@@ -239,9 +259,11 @@ impl<R: Read> Recordings<R> {
         audience: &mut impl Audience<E>,
     ) -> Result<Summary, E> {
         let mut followed: Vec<_> = Vec::new();
+        let is_whole = audience.takes_all();
         for (number, recording) in self.all.into_iter().enumerate() {
-            followed.push(Followed::new(number, recording, config, criteria));
+            followed.push(Followed::new(number, recording, config, criteria, is_whole));
         }
+        audience.begins(span);
         loop {
             let times = followed.iter().enumerate().filter_map(|(index, one)| Some((one.next_time()?, index)));
             let mut times: Vec<(i64, usize)> = times.collect();

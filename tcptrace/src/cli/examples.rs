@@ -43,6 +43,15 @@ Examples:
   tcptrace snapshot --ports                    # how many local ports each destination has left
   tcptrace snapshot --rport 5432 --format json";
 
+pub(super) const DIAGNOSE: &str = "\
+Examples:
+  tcptrace diagnose                             # look for ten seconds
+  tcptrace diagnose --duration 0                # one look, without eBPF
+  tcptrace diagnose web.tct --since 03:00 --comm nginx
+  tcptrace diagnose --explain close-wait-leak   # what a rule looks for, and why
+
+Exit status: 4 there is a finding at or above --fail-on; 3 there is none, but events were lost; 0 there is none.";
+
 pub(super) const TIMELINE: &str = "\
 Examples:
   tcptrace timeline web.tct --sort time-wait --limit 5

@@ -18,7 +18,7 @@ use super::view::View;
 use super::{Outcome, say_ready, tell};
 use crate::engine::lifecycle::Config;
 use crate::kernel::Namespaces;
-use crate::live::{Audited, Source};
+use crate::live::{Audited, Besides, Source};
 use crate::model::feature::Feature;
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::Item;
@@ -86,10 +86,11 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     let store = plan.map(|plan| Store::create(&plan)).transpose()?;
     // A line of text has no room for names.
     let names = store.is_some() || args.output.format != Format::Text || !criteria.cgroups.is_empty();
+    let besides = if store.is_some() { Besides::Facts } else { Besides::Counters };
     let processes = store.is_some() || !criteria.cgroups.is_empty() && !criteria.owner_only;
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
-        let mut source = Source::attach(&options, existing, names, processes, true)?;
+        let mut source = Source::attach(&options, existing, names, processes, besides)?;
         let config = args.engine.config(kind, rows.at_close);
         let (resets, fins) = (source.has(Feature::ResetSent), source.has(Feature::MiniFin));
         let received_resets = source.has(Feature::ResetReceived);

@@ -73,6 +73,32 @@ impl Bar {
     }
 }
 
+/// How often a line about the time that is left is drawn.
+const TICK: Duration = Duration::from_millis(200);
+
+const LOOKING: &str = "tcptrace: looking [{bar:30}] {msg} left; Ctrl-C ends it now";
+
+/// Waits for this time, and shows how much of it is left, if somebody sits there.
+pub(super) async fn wait(time: Duration) {
+    let (begun, draws) = (Instant::now(), io::stderr().is_terminal());
+    let target = if draws { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let bar = ProgressBar::with_draw_target(Some(millis), target).with_finish(ProgressFinish::AndClear);
+    // The template is a constant; with the default one the bar would be plainer, no more.
+    if let Ok(style) = ProgressStyle::with_template(LOOKING) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    loop {
+        let left = time.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return;
+        }
+        bar.set_message(format!("{}s", left.as_secs() + 1));
+        bar.set_position(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+        tokio::time::sleep(if draws { left.min(TICK) } else { left }).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

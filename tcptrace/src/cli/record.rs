@@ -24,7 +24,7 @@ use super::select::{
 };
 use super::{Outcome, say, say_ready, tell};
 use crate::kernel::Namespaces;
-use crate::live::{Audited, Source};
+use crate::live::{Audited, Besides, Source};
 use crate::output::lost;
 use crate::trace::write::{Memory, Plan, Recorded, Recorder, Rotate, Store, Target, Written};
 
@@ -62,7 +62,8 @@ pub(super) struct RecordArgs {
     /// too
     #[arg(long)]
     audit: bool,
-    /// Leave out the kernel's counters, which are recorded once a second when they change
+    /// Leave out what only `diagnose` reads: the kernel's counters, settings, accept queues and limits, looked at once a second or
+    /// less often, and a closer look at sockets when recording begins and ends
     #[arg(long)]
     no_facts: bool,
     #[command(flatten)]
@@ -102,7 +103,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
         let mut dump = handler(SignalKind::user_defined1())?;
-        let mut source = Source::attach(&options, !args.probe.no_existing, true, true, !args.no_facts)?;
+        let besides = if args.no_facts { Besides::Nothing } else { Besides::Facts };
+        let mut source = Source::attach(&options, !args.probe.no_existing, true, true, besides)?;
         let recorder = Recorder::new(target, source.head()?, criteria.clone(), tell)?;
         let mut recorder = Audited::new(Shown::new(recorder), args.audit, &source, &criteria)?;
         source.begin(&namespaces, &mut recorder)?;

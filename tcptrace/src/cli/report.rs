@@ -1,5 +1,6 @@
 //! `report`: what happened, from traces.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
@@ -7,15 +8,21 @@ use anyhow::{Context, Result};
 use clap::Args;
 use jiff::tz::TimeZone;
 
+use super::diagnose::traces::Hosts;
+use super::progress::Progress;
 use super::replay::summarise;
-use super::select::OutputArgs;
+use super::select::ColourArgs;
 use super::study::TraceArgs;
 use super::{Outcome, interrupted, stdout};
 use crate::engine::lifecycle::Config;
+use crate::model::criteria::Criteria;
 use crate::model::row::Row;
+use crate::model::stream::{Item, Origin};
 use crate::output::export::Draft;
-use crate::output::{self, TextOptions};
-use crate::study::report::{Analysis, By, Options};
+use crate::output::{self, ReportFormat, TextOptions};
+use crate::replay::{Audience, Span};
+use crate::study::diagnose::Case;
+use crate::study::report::{Analysis, By, Options, Report};
 
 /// Arguments of `report`.
 #[derive(Args, Debug)]
@@ -38,8 +45,11 @@ pub(super) struct ReportArgs {
     /// Replace that file if it exists
     #[arg(long, requires = "html")]
     force: bool,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: ReportFormat,
     #[command(flatten)]
-    output: OutputArgs,
+    colours: ColourArgs,
 }
 
 impl ReportArgs {
@@ -56,16 +66,21 @@ pub(super) fn run(args: &ReportArgs) -> Result<Outcome> {
     // Nobody should wait for the reading, and be told then that there is no place for the page.
     let page = args.html.as_deref().map(|path| Draft::begin_at(path, args.force)).transpose()?;
     let mut analysis = Analysis::new(Options { by: args.by, top: args.top });
-    let config = Config { transitions: false, connections: true, ..Config::default() };
-    let summary = args.trace.read(config, true, &mut |row, origin| {
-        match row {
-            Row::Connection(connection) => analysis.add(connection, origin),
-            Row::Counter(increase) => analysis.add_counter(increase, origin),
-            _ => {}
-        }
-        Ok(())
-    })?;
-    let report = analysis.finish(&summary);
+    // What filters leave out would be missing in the evidence.
+    let (summary, cases) = if args.trace.is_filtered() {
+        let config = Config { transitions: false, connections: true, ..Config::default() };
+        let summary = args.trace.read(config, true, &mut |row, origin| {
+            analyse(&mut analysis, row, origin);
+            Ok(())
+        })?;
+        (summary, Vec::new())
+    } else {
+        let config = Config { transitions: true, connections: true, ..Config::default() };
+        let mut diagnosed = Diagnosed::new(&mut analysis);
+        let summary = args.trace.tell(config, true, Progress::new, &mut diagnosed)?;
+        (summary, diagnosed.into_cases())
+    };
+    let report = Report { cases, ..analysis.finish(&summary) };
     if let Some((draft, file)) = page {
         let written = output::page(io::BufWriter::new(file), &TimeZone::system(), &report);
         written.with_context(|| format!("cannot write {draft}"))?;
@@ -73,9 +88,64 @@ pub(super) fn run(args: &ReportArgs) -> Result<Outcome> {
         return Ok(summarise(&summary));
     }
     let (width, height) = stdout::terminal().unzip();
-    let (colour, full) = (args.output.colour(), args.full);
+    let (colour, full) = (args.colours.colour(), args.full);
     let text = TextOptions { colour, zone: TimeZone::system(), width, height, full, ..TextOptions::default() };
     let out = io::BufWriter::new(io::stdout().lock());
-    output::report(out, args.output.format, &text, &report).context("cannot write the report")?;
+    output::report(out, args.format, &text, &report).context("cannot write the report")?;
     Ok(summarise(&summary))
+}
+
+fn analyse(analysis: &mut Analysis, row: &Row, origin: &Origin) {
+    match row {
+        Row::Connection(connection) => analysis.add(connection, origin),
+        Row::Counter(increase) => analysis.add_counter(increase, origin),
+        _ => {}
+    }
+}
+
+/// An analysis, with a diagnosis beside it.
+struct Diagnosed<'a> {
+    analysis: &'a mut Analysis,
+    hosts: Hosts,
+    /// Recordings that were to show a part only: so do their rows.
+    partial: BTreeSet<usize>,
+}
+
+impl<'a> Diagnosed<'a> {
+    fn new(analysis: &'a mut Analysis) -> Self {
+        Self { analysis, hosts: Hosts::ending_late(), partial: BTreeSet::new() }
+    }
+
+    fn into_cases(self) -> Vec<Case> {
+        let Self { hosts, partial, .. } = self;
+        hosts.into_cases(|recording| !partial.contains(&recording))
+    }
+}
+
+impl Audience<anyhow::Error> for Diagnosed<'_> {
+    fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
+        analyse(self.analysis, row, origin);
+        self.hosts.row(row, origin)
+    }
+
+    fn takes_items(&self) -> bool {
+        true
+    }
+
+    fn item(&mut self, item: &Item, origin: &Origin) {
+        if let Item::Head(head) = item
+            && head.filter != Criteria::default()
+        {
+            self.partial.insert(origin.number);
+        }
+        self.hosts.item(item, origin);
+    }
+
+    fn begins(&mut self, span: Span) {
+        self.hosts.begins(span);
+    }
+
+    fn ends(&mut self, origin: &Origin) {
+        self.hosts.ends(origin);
+    }
 }

@@ -221,6 +221,13 @@ pub(super) struct OutputArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     pub(super) format: Format,
+    #[command(flatten)]
+    colours: ColourArgs,
+}
+
+/// Whether what is printed has colours.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct ColourArgs {
     /// When to use colour: auto is on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     color: ColorChoice,
@@ -230,6 +237,13 @@ pub(super) struct OutputArgs {
 }
 
 impl OutputArgs {
+    /// See [`ColourArgs::colour`].
+    pub(super) fn colour(&self) -> bool {
+        self.colours.colour()
+    }
+}
+
+impl ColourArgs {
     /// Whether standard output takes colours, and they are wanted.
     pub(super) fn colour(&self) -> bool {
         match self.color {

@@ -98,7 +98,7 @@ impl Found {
             let mut keep = |answer| match answer {
                 Answer::Socket(socket) => sockets.push(socket),
                 Answer::Multipath(socket) => multipaths.note(&socket),
-                Answer::Namespace(_) => {}
+                Answer::Inspected(_) | Answer::Namespace(_) => {}
             };
             // IPv4-mapped addresses are among those of IPv6. A port is taken from both families.
             let ipv4 = criteria.ipv4 || !criteria.ipv6 || args.ports;
@@ -122,7 +122,6 @@ impl Found {
 
 /// Those of all network namespaces, or of these.
 fn settings(namespaces: &Namespaces, only: &[u32]) -> Result<Vec<Settings>> {
-    let only = if let [only] = only { *only } else { 0 };
     let now = || kernel::clock_ns(ClockId::CLOCK_BOOTTIME).unwrap_or_default();
     kernel::settings(namespaces, only, &now).context("cannot come back to the own network namespace")
 }

@@ -19,8 +19,9 @@ use super::progress::Progress;
 use super::select::{FilterArgs, duration};
 use crate::engine::lifecycle::Config;
 use crate::kernel::Namespaces;
+use crate::model::criteria::Criteria;
 use crate::model::row::Row;
-use crate::model::stream::{Origin, Summary};
+use crate::model::stream::{Item, Origin, Summary};
 use crate::model::tcp::Tuple;
 use crate::replay::{Audience, Recordings, Span};
 
@@ -87,6 +88,35 @@ impl TraceArgs {
     /// Whether nothing is left out, but what comes after the end that is asked for.
     pub(super) fn is_unfiltered(&self) -> bool {
         self.since.is_none() && self.filter == FilterArgs::default()
+    }
+
+    /// Whether there is nothing to read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Whether something is asked of rows.
+    pub(super) fn is_filtered(&self) -> bool {
+        self.filter != FilterArgs::default()
+    }
+
+    /// What is asked of rows.
+    pub(super) fn filter(&self) -> &FilterArgs {
+        &self.filter
+    }
+
+    /// The same traces and times, without what is asked of rows.
+    pub(super) fn of_everybody(&self) -> Self {
+        Self { filter: FilterArgs::default(), ..self.clone() }
+    }
+
+    /// What is asked of rows, by the names that the traces know.
+    pub(super) fn criteria(&self) -> Result<Criteria> {
+        if !self.is_filtered() {
+            return Ok(Criteria::default());
+        }
+        let recordings = Recordings::open(&self.files)?;
+        self.filter.criteria(&Namespaces::recorded(recordings.namespaces()))
     }
 
     /// The same traces, and nothing else left out.
@@ -199,6 +229,26 @@ impl<A: Audience<anyhow::Error>> Audience<anyhow::Error> for Watched<'_, A> {
     fn progress(&mut self, bytes: u64) {
         self.progress.advanced_to(bytes);
         self.audience.progress(bytes);
+    }
+
+    fn takes_items(&self) -> bool {
+        self.audience.takes_items()
+    }
+
+    fn takes_all(&self) -> bool {
+        self.audience.takes_all()
+    }
+
+    fn item(&mut self, item: &Item, origin: &Origin) {
+        self.audience.item(item, origin);
+    }
+
+    fn begins(&mut self, span: Span) {
+        self.audience.begins(span);
+    }
+
+    fn ends(&mut self, origin: &Origin) {
+        self.audience.ends(origin);
     }
 }
 

@@ -7,6 +7,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, Error};
 
 use crate::model::tcp::{Closer, State};
+use crate::study::diagnose::RULES;
+use crate::study::diagnose::rule::Rule;
 
 /// Accepts one word of a list. Case, hyphens, underscores and a leading `TCP_` make no difference.
 #[derive(Clone, Copy)]
@@ -34,6 +36,11 @@ pub(super) fn states() -> Words<State> {
 /// Who closed.
 pub(super) fn closers() -> Words<Closer> {
     Words { all: &Closer::ALL, word: Closer::as_str, synonyms: &[] }
+}
+
+/// Rules of `diagnose`, by their ids.
+pub(super) fn rules() -> Words<&'static Rule> {
+    Words { all: RULES, word: |rule| rule.id, synonyms: &[] }
 }
 
 impl<T: Copy> Words<T> {

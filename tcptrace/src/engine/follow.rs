@@ -166,6 +166,11 @@ impl Follower {
         }
     }
 
+    /// Where its rows come from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     /// What rows leave open.
     pub fn context(&self) -> &Context {
         &self.origin.context

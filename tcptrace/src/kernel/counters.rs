@@ -10,7 +10,7 @@ use nix::{getsockopt_impl, libc, sockopt_impl};
 
 use super::about;
 use super::namespaces::{Namespace, Namespaces};
-use crate::model::counters::Unseen;
+use crate::model::counters::{Counters, Unseen};
 use crate::model::finding::{Counter, Reading};
 
 pub use self::all::Counting;
@@ -46,6 +46,15 @@ fn read_here(netns: u32, now: &dyn Fn() -> u64) -> io::Result<Reading> {
     let unseen = Unseen::ALL.map(|counter| all.counts.get(counter.key()).copied().unwrap_or(0));
     let embryonic_resets = find(&netstat, "TcpExt", "EmbryonicRsts").unwrap_or(0);
     Ok(Reading { netns, cookie, from, to, values, embryonic_resets, unseen })
+}
+
+/// Reads all that the kernel counts of TCP in the network namespace that the calling thread is in, whose inode number is
+/// `netns`; with `now` as the clock.
+///
+/// # Errors
+/// When `/proc` does not show it.
+pub fn counters_here(netns: u32, now: &dyn Fn() -> u64) -> io::Result<Counters> {
+    all::read_here(netns, now)
 }
 
 /// That of the network namespace that the calling thread is in.

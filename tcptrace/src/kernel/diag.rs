@@ -15,6 +15,7 @@ use nix::time::ClockId;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::clock::clock_ns;
+use crate::model::event::Found;
 use crate::model::socket::Socket;
 use wire::{Circumstances, MptcpRequest, Of, Request, Step};
 
@@ -32,6 +33,17 @@ pub enum Wanted {
     /// Those that a received segment has brought into a state that waits for somebody, with their
     /// [`Progress`](crate::model::socket::Progress): the kernel locks each of them for that.
     Waiting,
+    /// All of them, as little as the kernel gives, and those that are bound and nothing else, which are CLOSED (6.8 and
+    /// newer).
+    AllAndBound,
+    /// Both of these.
+    AllAndBoundAndPaths,
+    /// Those that listen.
+    Listening,
+    /// Connection requests.
+    Requests,
+    /// Those of which one end has closed, with their [`Progress`](crate::model::socket::Progress).
+    Lingering,
     /// Those that have data to send, or may have, with their [`Progress`](crate::model::socket::Progress).
     Flowing,
 }
@@ -106,6 +118,32 @@ pub fn dump(
         dump.interrupted |= question.ask(sink).map_err(|reason| DiagError { family, reason })?;
     }
     Ok(dump)
+}
+
+/// Asks for these sockets of the calling thread's network namespace once more, one by one, with their
+/// [`Progress`](crate::model::socket::Progress). Those that are gone are left out.
+pub(super) fn inspect<'f>(
+    sockets: impl IntoIterator<Item = &'f Found>,
+    sink: &mut dyn FnMut(Socket),
+) -> Result<(), DiagError> {
+    let failed = |reason| DiagError { family: "one socket", reason };
+    let kernel = open().map_err(|error| failed(error.into()))?;
+    let mut buffer = vec![0; BUFFER];
+    for found in sockets {
+        let Some(request) = Request::one(found) else { continue };
+        let mut ask = || {
+            send(kernel.as_raw_fd(), request.as_bytes(), MsgFlags::empty())?;
+            let piece = receive(&kernel, &mut buffer)?;
+            let about = Circumstances { at: boot_ns()?, netns: found.netns, protocol: Of::Tcp };
+            wire::parse(piece, &about, &mut Step::default(), sink)
+        };
+        match ask() {
+            // Another one can have its addresses by now.
+            Ok(()) | Err(Reason::Kernel(Errno::ENOENT | Errno::ESTALE)) => {}
+            Err(reason) => return Err(failed(reason)),
+        }
+    }
+    Ok(())
 }
 
 /// Hands over every socket of MPTCP in the calling thread's network namespace, with its token and its own state. If a

@@ -60,6 +60,11 @@ pub fn are_all_visible() -> bool {
     is_own && fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == ALL)
 }
 
+/// Whether the first process shows its descriptors, as all do then.
+pub fn are_descriptors_shown() -> bool {
+    fs::read_dir("/proc/1/fd").is_ok()
+}
+
 /// The ids of a process's threads; none if it has ended, or has but one.
 pub(super) fn threads(pid: u32) -> Vec<u32> {
     let directory = format!("/proc/{pid}/task");

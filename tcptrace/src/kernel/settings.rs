@@ -87,12 +87,12 @@ pub fn add_host_settings(settings: &mut Settings) {
     }
 }
 
-/// Reads the settings of the host, and those of each of these network namespaces, or of the one `only`, if it is not 0; with
+/// Reads the settings of the host, and those of each of these network namespaces, or of those in `only`, if it is not empty; with
 /// `now` as the clock. Changes the network namespace of the calling thread, and brings it home.
 ///
 /// # Errors
 /// When there is no way home.
-pub fn settings(namespaces: &Namespaces, only: u32, now: &dyn Fn() -> u64) -> io::Result<Vec<Settings>> {
+pub fn settings(namespaces: &Namespaces, only: &[u32], now: &dyn Fn() -> u64) -> io::Result<Vec<Settings>> {
     let mut host = Settings { at: now(), ..Settings::default() };
     let mut all = Vec::new();
     let closed = visit(namespaces, only, |netns| {
@@ -185,7 +185,7 @@ mod tests {
             fs::write(path("net.ipv4.tcp_fin_timeout"), "17").expect("set it");
             fs::write(path("net.ipv4.ip_local_port_range"), "40000 40009").expect("set it");
             fs::write(path("net.ipv4.ip_local_reserved_ports"), &few).expect("set it");
-            let all = settings(&Namespaces::find(), 0, &|| 7).expect("a way home");
+            let all = settings(&Namespaces::find(), &[], &|| 7).expect("a way home");
             assert_eq!(Namespaces::own_namespace(), Some(own));
             let of = |netns| all.iter().find(|settings| settings.netns == netns).expect("it was read");
             let (ours, other, host) = (of(Some(own)), of(Some(named.inode())), of(None));

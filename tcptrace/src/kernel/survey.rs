@@ -1,9 +1,12 @@
 //! Every TCP socket of every network namespace.
 
+mod inspection;
+
 use std::collections::BTreeSet;
 
 use nix::libc;
 
+use self::inspection::Inspection;
 use super::diag::{DiagError, Dump, Wanted, dump, mptcp};
 use super::namespaces::{Namespace, Namespaces};
 use crate::model::socket::Socket;
@@ -47,6 +50,9 @@ impl Coverage {
 pub enum Answer {
     /// There is this socket.
     Socket(Socket),
+    /// The kernel shows this of a socket that it has named, or of one that is bound and nothing else, if those are wanted, too.
+    /// It comes to those that wait for somebody, that listen, or whose data waits; and to one of each kind of connections.
+    Inspected(Socket),
     /// There is this socket of MPTCP. Those of a namespace come before its TCP sockets, if paths are wanted.
     Multipath(Socket),
     /// Every socket of this network namespace was given.
@@ -123,12 +129,14 @@ impl Survey<'_> {
         let wanted = self.wanted_here(inode);
         let Self { ipv4, ipv6, sink, coverage, .. } = self;
         let mut indexes = BTreeSet::new();
+        let mut inspection = Inspection::new(wanted);
         let result = dump(inode, wanted, *ipv4, *ipv6, &mut |socket| {
             if socket.found.interface != 0 {
                 indexes.insert(socket.found.interface);
             }
-            sink(Answer::Socket(socket));
+            inspection.take(socket, sink);
         });
+        inspection.finish(inode, *ipv4, *ipv6, sink);
         // The thread is still where they have these numbers.
         let interface = |index| Interface { netns: inode, index, name: name_of(index) };
         coverage.interfaces.extend(indexes.into_iter().map(interface));
@@ -137,15 +145,17 @@ impl Survey<'_> {
 
     /// What to ask of TCP's sockets, after MPTCP's were asked for. A listener is known by its inode number.
     fn wanted_here(&mut self, inode: Option<u32>) -> Wanted {
-        if self.wanted != Wanted::AllAndPaths {
-            return self.wanted;
-        }
+        let without_paths = match self.wanted {
+            Wanted::AllAndPaths => Wanted::All,
+            Wanted::AllAndBoundAndPaths => Wanted::AllAndBound,
+            other => return other,
+        };
         let (sink, mut has_connections) = (&mut self.sink, false);
         mptcp(inode, &mut |socket| {
             has_connections |= socket.found.state != State::Listen;
             sink(Answer::Multipath(socket));
         });
-        if has_connections { Wanted::AllAndPaths } else { Wanted::All }
+        if has_connections { self.wanted } else { without_paths }
     }
 
     fn finish(&mut self, inode: u32, dump: Dump) {
@@ -242,7 +252,7 @@ mod tests {
         assert!(coverage.namespaces.contains(&named.inode()));
         let whole = answers.iter().filter_map(|answer| match answer {
             Answer::Namespace(inode) => Some(*inode),
-            Answer::Socket(_) | Answer::Multipath(_) => None,
+            Answer::Socket(_) | Answer::Inspected(_) | Answer::Multipath(_) => None,
         });
         assert!(whole.eq(coverage.namespaces));
     }

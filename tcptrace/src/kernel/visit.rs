@@ -7,16 +7,16 @@ use nix::sched::{CloneFlags, setns};
 
 use super::namespaces::Namespaces;
 
-/// Has the calling thread go into each of these network namespaces (or into the one `only`, if it is not 0), call `each`
+/// Has the calling thread go into each of these network namespaces (or into those in `only`, if it is not empty), call `each`
 /// with its inode number there, and come home. Its own comes first, which takes no privileges. Returns those that it could
 /// not enter, and why.
 ///
 /// # Errors
 /// When there is no way home.
-pub fn visit(namespaces: &Namespaces, only: u32, mut each: impl FnMut(u32)) -> io::Result<Vec<(u32, io::Error)>> {
+pub fn visit(namespaces: &Namespaces, only: &[u32], mut each: impl FnMut(u32)) -> io::Result<Vec<(u32, io::Error)>> {
     let home = File::open("/proc/thread-self/ns/net")?;
     let own = Namespaces::own_namespace();
-    let is_wanted = |inode: u32| only == 0 || inode == only;
+    let is_wanted = |inode: u32| only.is_empty() || only.contains(&inode);
     if let Some(own) = own.filter(|own| is_wanted(*own)) {
         each(own);
     }
@@ -53,11 +53,11 @@ mod tests {
                 assert_eq!(Namespaces::own_namespace(), Some(inode));
                 visited.push(inode);
             };
-            visit(&Namespaces::find(), 0, here).expect("a way home");
+            visit(&Namespaces::find(), &[], here).expect("a way home");
             assert_eq!((visited.first(), Namespaces::own_namespace()), (Some(&own), Some(own)));
             assert!(visited.contains(&named.inode()));
             let mut visited = Vec::new();
-            visit(&Namespaces::find(), named.inode(), |inode| visited.push(inode)).expect("a way home");
+            visit(&Namespaces::find(), &[named.inode()], |inode| visited.push(inode)).expect("a way home");
             assert_eq!(visited, [named.inode()]);
         });
     }

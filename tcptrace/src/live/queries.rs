@@ -53,6 +53,8 @@ pub(super) struct Inquirer {
     filter: tcptrace_common::Filter,
     /// Whether a scan says how far the data of connections has come.
     flows: bool,
+    /// Whether a survey says more of some sockets than that they exist.
+    inspects: bool,
     wanted: [bool; 4],
     /// Not to be asked before.
     rested: [Instant; 4],
@@ -68,12 +70,22 @@ struct Running {
 
 impl Inquirer {
     pub(super) fn new(filter: tcptrace_common::Filter) -> Self {
-        Self { filter, flows: false, wanted: [false; 4], rested: [Instant::now(); 4], running: None }
+        Self { filter, flows: false, inspects: false, wanted: [false; 4], rested: [Instant::now(); 4], running: None }
     }
 
     /// Has every scan say how far the data of connections has come.
     pub(super) fn want_flows(&mut self) {
         self.flows = true;
+    }
+
+    /// Has every survey say more of some sockets than that they exist.
+    pub(super) fn want_inspections(&mut self) {
+        self.inspects = true;
+    }
+
+    /// Whether this is being asked.
+    pub(super) fn is_asking(&self, question: Question) -> bool {
+        self.running.as_ref().is_some_and(|running| running.question == question)
     }
 
     /// Asks as soon as may be.
@@ -109,7 +121,8 @@ impl Inquirer {
         self.wanted[question as usize] = false;
         let scan = if question == Question::Scan { probe.scan() } else { None };
         let (sender, receiver) = channel(CHUNKS);
-        let voice = Voice { to: sender, chunk: Vec::new(), filter: self.filter, flows: self.flows };
+        let Self { filter, flows, inspects, .. } = *self;
+        let voice = Voice { to: sender, chunk: Vec::new(), filter, flows, inspects };
         let spawned = std::thread::Builder::new().name("inquiry".into()).spawn(move || voice.answer(question, scan));
         if let Err(error) = spawned {
             log::warn!("cannot ask the kernel which sockets there are: no thread: {error}");
@@ -145,6 +158,7 @@ struct Voice {
     chunk: Vec<Event>,
     filter: tcptrace_common::Filter,
     flows: bool,
+    inspects: bool,
 }
 
 impl Voice {
@@ -162,9 +176,11 @@ impl Voice {
     }
 
     fn survey(&mut self) {
-        self.sockets(Wanted::All, |voice, answer| match answer {
+        let wanted = if self.inspects { Wanted::AllAndBound } else { Wanted::All };
+        self.sockets(wanted, |voice, answer| match answer {
             // Its child inherits the cookie of a request that has become a connection in the meantime.
             kernel::Answer::Socket(socket) if !socket.is_request => voice.say(Event::Found(socket.found)),
+            kernel::Answer::Inspected(socket) => voice.say(Event::Inspected(socket.inspected())),
             kernel::Answer::Socket(_) | kernel::Answer::Multipath(_) => {}
             kernel::Answer::Namespace(netns) => voice.say(Event::Surveyed { at: boot_ns().unwrap_or(0), netns }),
         });
@@ -226,7 +242,7 @@ impl Voice {
                 }
             }
             kernel::Answer::Multipath(socket) => multipaths.note(&socket),
-            kernel::Answer::Namespace(_) => {}
+            kernel::Answer::Inspected(_) | kernel::Answer::Namespace(_) => {}
         });
         if !kernel::are_all_visible() {
             // `/proc` numbers processes as nothing else does.
@@ -265,7 +281,7 @@ impl Voice {
         let namespaces = Namespaces::find();
         let surveyed = kernel::survey(&namespaces, only, wanted, filter.family != 6, true, &mut |answer| {
             let passes = match &answer {
-                kernel::Answer::Socket(socket) => {
+                kernel::Answer::Socket(socket) | kernel::Answer::Inspected(socket) => {
                     let (tuple, netns) = (&socket.found.tuple, socket.found.netns.unwrap_or(0));
                     filter.wants(netns, tuple.is_ipv4(), tuple.local_port, tuple.remote_port)
                 }

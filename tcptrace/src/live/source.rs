@@ -1,7 +1,9 @@
 //! The live kernel as a source of items: what its ring buffer holds, what it answers, names, clocks and losses.
 
 mod counting;
+mod facts;
 mod gaps;
+mod look;
 mod naming;
 mod processes;
 mod told;
@@ -15,12 +17,12 @@ use tokio::time::Instant;
 
 use self::counting::{Counting, Look};
 use self::gaps::{Gaps, Marker};
+pub use self::look::{Looked, look};
 use self::naming::Naming;
 use super::clock::{self, boot_ns};
 use super::queries::{Answer, Inquirer, Question};
 use crate::kernel::probe::{Options, Probe};
 use crate::kernel::{Namespaces, are_all_visible};
-use crate::model::criteria::Criteria;
 use crate::model::event::{Cause, Change, Event, Id, Losses};
 use crate::model::feature::Feature;
 use crate::model::sink::{Sink, Wishes};
@@ -51,11 +53,12 @@ pub struct Source {
     naming: Naming,
     /// The sockets whose bytes could bypass TCP when last looked at.
     in_sockmaps: BTreeSet<u64>,
-    /// Surveys that are over.
+    /// Surveys and scans that are over.
     surveys: u64,
+    scans: u64,
     existing: bool,
-    /// Whether the kernel's counters are to be looked at; in which network namespace only, if it is not 0; and what looks.
-    facts: bool,
+    /// What is to be looked at beside the stream; in which network namespace only, if it is not 0; and what looks.
+    besides: Besides,
     only: u32,
     counting: Option<Counting>,
     /// As told last.
@@ -76,6 +79,18 @@ pub struct Source {
     asked: Asked,
 }
 
+/// What is looked at beside the stream of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Besides {
+    /// Nothing.
+    Nothing,
+    /// The kernel's counters.
+    Counters,
+    /// And what only a diagnosis reads: settings, accept queues and limits, and more of sockets than that they exist, to begin
+    /// with and in the end.
+    Facts,
+}
+
 #[derive(Default)]
 struct Asked {
     survey: bool,
@@ -83,16 +98,21 @@ struct Asked {
 }
 
 impl Source {
-    /// Attaches the programs. `processes`: the control groups of processes are told; `facts`: the kernel's counters.
-    pub fn attach(options: &Options, existing: bool, names: bool, processes: bool, facts: bool) -> Result<Self> {
+    /// Attaches the programs. `processes`: the control groups of processes are told.
+    pub fn attach(options: &Options, existing: bool, names: bool, processes: bool, besides: Besides) -> Result<Self> {
         let probe = Probe::attach(options)?;
+        let mut inquirer = Inquirer::new(options.filter);
+        if besides == Besides::Facts {
+            inquirer.want_inspections();
+        }
         Ok(Self {
-            inquirer: Inquirer::new(options.filter),
+            inquirer,
             naming: Naming::new(names, processes),
             in_sockmaps: BTreeSet::new(),
             surveys: 0,
+            scans: 0,
             existing: existing && probe.knows_cookies(),
-            facts,
+            besides,
             only: options.filter.netns,
             counting: None,
             clocks: Clocks::default(),
@@ -111,6 +131,10 @@ impl Source {
     /// Has whoever looks who holds which socket look how far their data has come, too.
     pub fn want_flows(&mut self) {
         self.inquirer.want_flows();
+    }
+
+    fn has_facts(&self) -> bool {
+        self.besides == Besides::Facts
     }
 
     /// Whether sockets are told apart by their cookies.
@@ -136,26 +160,18 @@ impl Source {
 
     /// What is known of the source, for a recording of it.
     pub fn head(&self) -> Result<Head> {
-        let system = nix::sys::utsname::uname()?;
-        let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
         let features = self.probe.services().iter().map(|(feature, service)| RecordedFeature {
             feature: feature.as_str().to_owned(),
             available: service.is_attached(),
             detail: service.detail().into_owned(),
         });
         Ok(Head {
-            program: format!("tcptrace {}", env!("CARGO_PKG_VERSION")),
-            host: text(system.nodename()),
-            kernel: text(system.release()),
-            machine: text(system.machine()),
-            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
-            started_unix_ns: clock::read_all()?.unix_ns,
             knows_cookies: self.knows_cookies(),
             existing: self.existing,
-            says_end: false,
             partial_scans: self.scans_in_part(),
+            facts: self.has_facts(),
             features: features.collect(),
-            filter: Criteria::default(),
+            ..head_of()?
         })
     }
 
@@ -164,8 +180,8 @@ impl Source {
         self.read_clocks()?;
         self.naming.name_namespaces(namespaces, &mut self.items);
         self.items.push(Item::Event(Event::Started { at: boot_ns()? }));
-        if self.facts
-            && let Some((counting, look)) = Counting::begin(namespaces, self.only)
+        if self.besides != Besides::Nothing
+            && let Some((counting, look)) = Counting::begin(namespaces, self.only, self.has_facts())
         {
             self.counting = Some(counting);
             self.push_look(look);
@@ -211,8 +227,8 @@ impl Source {
         }
     }
 
-    /// Asks which sockets are still there, if the sink misses some, before nothing more comes. What one survey did not find
-    /// is gone only if the next one does not find it either.
+    /// Asks which sockets are still there, if the sink misses some, or if facts are wanted, before nothing more comes. What
+    /// one survey did not find is gone only if the next one does not find it either.
     pub(super) async fn look_for_missing(&mut self, sink: &mut impl Sink) -> Result<()> {
         let now = boot_ns()?;
         self.take_in(sink)?;
@@ -220,12 +236,23 @@ impl Source {
         self.hand_over(sink)?;
         for is_first in [true, false] {
             let wishes = self.hear(sink);
-            if !self.existing || !(wishes.missing || is_first && wishes.missing_at_end) {
+            let wants_all = is_first && self.has_facts();
+            if !self.existing || !(wishes.missing || is_first && wishes.missing_at_end || wants_all) {
                 break;
             }
+            // One that began before may have missed the end.
+            let running = |question| u64::from(wants_all && self.inquirer.is_asking(question));
+            let surveys = self.surveys + 1 + running(Question::Survey);
+            let scans = self.scans + if wants_all { 1 + running(Question::Scan) } else { 0 };
             self.inquirer.want_now(Question::Survey);
-            let (begun, before) = (Instant::now(), self.surveys);
-            while self.surveys == before && begun.elapsed() < LAST_SURVEY && !self.hear(sink).stop {
+            if wants_all {
+                self.inquirer.want_now(Question::Scan);
+            }
+            let begun = Instant::now();
+            while (self.surveys < surveys || self.scans < scans)
+                && begun.elapsed() < LAST_SURVEY
+                && !self.hear(sink).stop
+            {
                 self.follow(sink, tokio::time::sleep(LAST_LOOK)).await?;
             }
         }
@@ -292,8 +319,11 @@ impl Source {
         let limit = self.gaps.limit();
         let Self { probe, items, naming, inquirer, counting, .. } = self;
         let is_empty = probe.drain(BATCH, limit, |event| {
-            if let (Some(counting), Event::Change(Change { netns: Some(netns), .. })) = (&mut *counting, &event) {
-                counting.note(*netns);
+            if let Some(counting) = &mut *counting {
+                if let Event::Change(Change { netns: Some(netns), .. }) = &event {
+                    counting.note(*netns);
+                }
+                event.process().into_iter().for_each(|pid| counting.note_process(pid));
             }
             naming.learn(&event, inquirer, items);
             items.push(Item::Event(event));
@@ -361,6 +391,10 @@ impl Source {
 
     fn push(&mut self, event: Event) {
         self.surveys += u64::from(matches!(event, Event::SurveyEnded { .. }));
+        self.scans += u64::from(matches!(event, Event::ScanEnded { .. }));
+        if let (Some(counting), Some(pid)) = (&mut self.counting, event.process()) {
+            counting.note_process(pid);
+        }
         self.naming.learn(&event, &mut self.inquirer, &mut self.items);
         self.items.push(Item::Event(event));
     }
@@ -417,6 +451,7 @@ impl Source {
             self.naming.name_namespaces(namespaces, &mut self.items);
         }
         self.items.extend(look.samples.into_iter().map(|sample| Item::Counters(Box::new(sample))));
+        self.items.extend(look.facts);
     }
 
     fn read_clocks(&mut self) -> Result<()> {
@@ -433,6 +468,21 @@ impl Source {
         }
         Ok(())
     }
+}
+
+/// What is known of this host and this moment.
+fn head_of() -> Result<Head> {
+    let system = nix::sys::utsname::uname()?;
+    let text = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+    Ok(Head {
+        program: format!("tcptrace {}", env!("CARGO_PKG_VERSION")),
+        host: text(system.nodename()),
+        kernel: text(system.release()),
+        machine: text(system.machine()),
+        boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+        started_unix_ns: clock::read_all()?.unix_ns,
+        ..Head::default()
+    })
 }
 
 /// Waits for what a look brings; forever, if nothing looks.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::named;
 use crate::model::tcp::{State, Task, Tuple};
 
-pub use self::look::{Call, FailedCall, Idle, Inspected, Timer};
+pub use self::look::{Bound, Call, FailedCall, Idle, Inspected, Timer};
 
 /// How a socket is told from all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

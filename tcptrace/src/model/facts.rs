@@ -1,9 +1,14 @@
 //! What only a look at the host shows, and no event: settings, accept queues and limits.
 
+mod newest;
+
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::newest::Newest;
+use super::stream::Item;
 
 /// The settings of a network namespace, or of the host. JSON in a trace: fields may be added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +19,7 @@ pub struct Settings {
     /// Inode number of the network namespace; `None`: of the host as a whole.
     pub netns: Option<u32>,
     /// Values by the name that `sysctl` has for them, as the kernel prints them, each run of white space as one blank. What
-    /// the kernel does not have, or does not show in this namespace, is left out.
+    /// the kernel does not have, or does not show in this namespace, is left out. None: the network namespace is gone.
     pub values: BTreeMap<Box<str>, Box<str>>,
 }
 
@@ -30,6 +35,23 @@ pub struct AcceptQueues {
     pub queues: Vec<AcceptQueue>,
     /// Cookies of listeners that are gone since.
     pub gone: Vec<u64>,
+}
+
+impl AcceptQueues {
+    /// As items, each of which is short; none if there is nothing to tell.
+    pub fn into_items(self) -> impl Iterator<Item = Item> {
+        const MOST: usize = 1000;
+        let Self { at, netns, queues, gone } = self;
+        let parts = queues.len().div_ceil(MOST).max(gone.len().div_ceil(MOST));
+        (0..parts).map(move |part| {
+            let (queues, gone) = (of_part(&queues, part, MOST), of_part(&gone, part, MOST));
+            Item::AcceptQueues(Box::new(Self { at, netns, queues, gone }))
+        })
+    }
+}
+
+fn of_part<T: Copy>(all: &[T], part: usize, most: usize) -> Vec<T> {
+    all.chunks(most).nth(part).unwrap_or_default().to_vec()
 }
 
 /// The accept queue of one listener.
@@ -55,7 +77,7 @@ pub struct AcceptQueue {
 pub struct Limits {
     /// When they were read, in ns of `CLOCK_BOOTTIME`.
     pub at: u64,
-    /// Those that have changed since the last look, or all of them at the first one.
+    /// Those that have changed since the last look, or all of them at the first one. One of which nothing is known is gone.
     pub processes: Vec<Limit>,
 }
 
@@ -71,4 +93,11 @@ pub struct Limit {
     pub soft: Option<u64>,
     /// How far it may raise that; `None`: no limit, or unknown.
     pub hard: Option<u64>,
+}
+
+impl Limit {
+    /// Whether the process is gone.
+    pub fn is_gone(&self) -> bool {
+        *self == Self { pid: self.pid, ..Self::default() }
+    }
 }

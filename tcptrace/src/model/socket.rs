@@ -1,7 +1,8 @@
 //! A socket as the kernel shows it when it is asked (`sock_diag`), and who has it.
 
 pub use super::event::Timer;
-use super::event::{Found, Multipath};
+use super::event::{Bound, Found, Idle, Inspected, Multipath};
+use super::tcp::State;
 use super::tcp::Task;
 
 /// A socket, and what only an answer to this question shows of it.
@@ -21,6 +22,8 @@ pub struct Socket {
     pub timer_left_ns: u64,
     /// How often the timer has fired in vain: retransmissions or probes.
     pub retransmits: u8,
+    /// Whether `IP_BIND_ADDRESS_NO_PORT` is set; `None` where the kernel does not show it (before 5.6), or it is no full socket.
+    pub bind_no_port: Option<bool>,
     /// It is not a socket yet, but a SYN that was answered.
     pub is_request: bool,
     /// How far its data has come, if that was asked for and it is a full socket.
@@ -39,9 +42,46 @@ pub struct Progress {
     pub received: u64,
     /// How long ago the last segment came that acknowledged anything, in ms.
     pub quiet_ms: u32,
+    /// How long ago data last came, in ms.
+    pub received_ms: u32,
+    /// How long ago data was last sent, in ms.
+    pub sent_ms: u32,
+    /// Whether both ends use TCP timestamps.
+    pub timestamps: bool,
 }
 
-const _: () = assert!(size_of::<Socket>() <= 184, "there can be a million of them");
+const _: () =
+    assert!(size_of::<Socket>() <= 192, "there can be a million of them: 8 bytes more for when data has moved");
+
+impl Socket {
+    /// Whether it is bound and nothing else, which is asked for apart.
+    pub fn is_bound_only(&self) -> bool {
+        self.found.state == State::Closed
+    }
+
+    /// What this shows beyond that it exists.
+    pub fn inspected(&self) -> Inspected {
+        let Found { at, id, tuple, netns, .. } = self.found;
+        let idle = |it: Progress| Idle {
+            acked_ms: Some(it.quiet_ms),
+            received_ms: Some(it.received_ms),
+            sent_ms: Some(it.sent_ms),
+        };
+        Inspected {
+            at,
+            id,
+            recv_queue: self.recv_queue,
+            send_queue: self.send_queue,
+            timer: self.timer,
+            timer_left_ns: self.timer_left_ns,
+            retransmits: self.retransmits,
+            idle: self.progress.map(idle),
+            timestamps: self.progress.map(|it| it.timestamps),
+            bind_no_port: self.bind_no_port,
+            bound: self.is_bound_only().then_some(Bound { ip: tuple.local_ip, port: tuple.local_port, netns }),
+        }
+    }
+}
 
 /// Who has a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -92,6 +92,9 @@ pub struct Head {
     pub says_end: bool,
     /// Whether some processes were not looked at when somebody asked who holds which socket.
     pub partial_scans: bool,
+    /// Whether it has what only a diagnosis reads: settings, accept queues, limits, and what a survey shows of sockets beyond
+    /// that they exist.
+    pub facts: bool,
     /// What could be measured.
     pub features: Vec<RecordedFeature>,
     /// What whoever reads the trace is to be shown of it. The recording itself only leaves out what the kernel side

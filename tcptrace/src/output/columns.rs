@@ -91,6 +91,15 @@ pub fn columns_of<R>(field: &Field<R>) -> Vec<Column> {
         Shape::Number if unit == "ns" => vec![column(Kind::Int, Spread::Near)],
         Shape::Number => vec![column(Kind::Int, Spread::Few)],
         Shape::Real => vec![column(Kind::Real, Spread::Many)],
+        Shape::Text
+        | Shape::Texts
+        | Shape::Numbers
+        | Shape::Figures
+        | Shape::Subject
+        | Shape::Lines
+        | Shape::Examples
+        | Shape::Tally
+        | Shape::Described => vec![column(Kind::Text, Spread::Many)],
         Shape::Word | Shape::Name | Shape::Counts => vec![column(Kind::Text, Spread::Few)],
         Shape::Hex => vec![column(Kind::Text, Spread::Many)],
         Shape::States => vec![column(Kind::States, Spread::Few)],

@@ -10,7 +10,7 @@ use crate::study::snapshot::Count;
 
 use super::fields::{CONNECTION, COUNT, PORTS, SOCKET, TRANSITION, Table, Value};
 use super::time::Rfc3339;
-use super::{Kind, Lister, Printed, Printer, render, sanitise};
+use super::{Kind, Lister, Printed, Printer, render, sanitise, sanitise_message};
 
 /// Bytes that are gathered before they are written: some hundred rows.
 const BUFFER: usize = 64 * 1024;
@@ -95,6 +95,8 @@ impl<W: Write> Csv<W> {
             Value::Hex(number) => render::hex(to, number),
             Value::States(stays) => states(to, stays),
             Value::Counts(counts) => render::counts(to, counts),
+            Value::Text(sentence) => text(to, &sanitise_message(sentence)),
+            Value::Tree(tree) => text(to, &tree.to_string()),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod audit;
 mod connection;
 mod counter;
+mod diagnose;
 mod feature;
 mod identity;
 mod loss;
@@ -28,6 +29,10 @@ use crate::model::tcp::Task;
 pub use self::audit::{AUDIT, AUDITED};
 pub use self::connection::CONNECTION;
 pub use self::counter::{COUNTER, UNSEEN};
+pub(super) use self::diagnose::recorded;
+pub use self::diagnose::{
+    CHECKED, CheckedRow, DIAGNOSED, DIAGNOSIS, DiagnosisRow, FINDING, FindingRow, RULE, RuleRow, Totals,
+};
 pub use self::feature::FEATURE;
 pub use self::identity::Identified;
 pub(crate) use self::identity::address;
@@ -72,6 +77,11 @@ pub static TABLES: &[&dyn Describe] = &[
     &REPORT_OPEN,
     &REPORT_POINT,
     &REPORT_SLOWEST,
+    &DIAGNOSIS,
+    &FINDING,
+    &CHECKED,
+    &DIAGNOSED,
+    &RULE,
 ];
 
 /// One field of a row.
@@ -113,6 +123,24 @@ pub enum Shape {
     States,
     /// Numbers by word.
     Counts,
+    /// A sentence: text that is safe to print.
+    Text,
+    /// Several of them.
+    Texts,
+    /// Several whole numbers.
+    Numbers,
+    /// What a rule compares, by name: numbers, truths and nulls.
+    Figures,
+    /// Whom a finding is about.
+    Subject,
+    /// Lines of evidence, each with where it is from.
+    Lines,
+    /// Connections that show what a finding says.
+    Examples,
+    /// Whole numbers by word.
+    Tally,
+    /// Names with unit and meaning.
+    Described,
 }
 
 /// The same, but that it may be null.
@@ -148,6 +176,10 @@ pub enum Value<'r> {
     States(&'r [Stay]),
     /// What was lost by which cause.
     Counts(&'r [Lost]),
+    /// Text that is safe to print.
+    Text(&'r str),
+    /// An array or an object; in CSV, its JSON.
+    Tree(&'r serde_json::Value),
 }
 
 impl Value<'_> {

@@ -12,7 +12,7 @@ use super::fields::{
     AUDIT, AUDITED, CONNECTION, COUNT, COUNTER, LOSS, PORTS, SOCKET, SUMMARY, TRANSITION, Table, UNSEEN, Value,
 };
 use super::time::Rfc3339;
-use super::{Kind, Lister, Printed, Printer, render, sanitise};
+use super::{Kind, Lister, Printed, Printer, render, sanitise, sanitise_message};
 
 /// Writes rows as JSON.
 #[derive(Debug)]
@@ -71,6 +71,8 @@ impl<W: Write> Json<W> {
             Value::Hex(number) => quoted(to, |to| render::hex(to, number)),
             Value::States(stays) => states(to, stays),
             Value::Counts(all) => counts(to, all),
+            Value::Text(text) => serde_json::to_writer(to, &sanitise_message(text))?,
+            Value::Tree(tree) => serde_json::to_writer(to, tree)?,
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! stand in tables, whose rows name the rows of JSON that they show, and as JSON in an element with the id `report`.
 
 mod chart;
+mod findings;
 mod markup;
 mod parts;
 mod states;
@@ -68,6 +69,7 @@ impl Writer<'_> {
                     }
                     main {
                         (self.missing())
+                        (self.findings())
                         (self.cards())
                         (self.in_short())
                         (self.contents())
@@ -220,6 +222,8 @@ impl Writer<'_> {
         ];
         let links = [("time", "Over time")].into_iter().chain(states.map(|name| (name, name))).chain(parts);
         let links = links.filter(|(id, _)| *id != "dropped" || !self.report.counters.is_empty());
+        let found = (!self.report.causes().is_empty()).then_some(("findings", "Findings"));
+        let links = found.into_iter().chain(links);
         html! { nav aria-label="Contents" { @for (id, name) in links { a href={ "#" (id) } { (name) } } } }
     }
 }

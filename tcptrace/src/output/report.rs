@@ -7,19 +7,34 @@ use super::fields::{
     REPORT_HOST, REPORT_LOSS, REPORT_OPEN, REPORT_POINT, REPORT_SLOWEST, REPORT_STATE, Table,
 };
 use super::text::write_report;
-use super::{Csv, Format, Json, TextOptions};
+use super::{Csv, Json, TextOptions};
 use crate::model::stream::Context;
 use crate::study::report::{Group, Report};
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReportFormat {
+    /// Aligned columns, for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// Comma-separated values, with a header.
+    Csv,
+    /// Markdown, to be pasted into a ticket or a channel.
+    Markdown,
+}
 
 /// Writes a report.
 ///
 /// # Errors
 /// What the writer returns.
-pub fn report<W: Write>(mut out: W, format: Format, text: &TextOptions, report: &Report) -> io::Result<()> {
+pub fn report<W: Write>(mut out: W, format: ReportFormat, text: &TextOptions, report: &Report) -> io::Result<()> {
     match format {
-        Format::Text => write_report(&mut out, text, report)?,
-        Format::Json => json(&mut out, report)?,
-        Format::Csv => {
+        ReportFormat::Text => write_report(&mut out, text, report)?,
+        ReportFormat::Json => json(&mut out, report)?,
+        ReportFormat::Markdown => super::markdown::report::write(&mut out, text, report)?,
+        ReportFormat::Csv => {
             let mut columns = Columns::default();
             rows(report, &mut columns)?;
             let mut csv = Csv::new(&mut out);
@@ -124,14 +139,14 @@ mod tests {
     use super::*;
     use crate::study::report::{By, Options, testing};
 
-    fn written(format: Format, options: Options) -> String {
+    fn written(format: ReportFormat, options: Options) -> String {
         let mut out = Vec::new();
         report(&mut out, format, &TextOptions::default(), &testing::incident(options)).expect("a Vec takes everything");
         String::from_utf8(out).expect("UTF-8")
     }
 
     fn json(options: Options) -> Vec<serde_json::Value> {
-        written(Format::Json, options).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+        written(ReportFormat::Json, options).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
     #[test]
@@ -194,7 +209,7 @@ mod tests {
 
     #[test]
     fn csv_has_the_rows_of_json_below_one_header() {
-        let (json, csv) = (json(Options::default()), written(Format::Csv, Options::default()));
+        let (json, csv) = (json(Options::default()), written(ReportFormat::Csv, Options::default()));
         let mut reader = ::csv::Reader::from_reader(csv.as_bytes());
         let header = reader.headers().expect("a header").clone();
         assert_eq!(header.iter().collect::<HashSet<_>>().len(), header.len(), "each column once");

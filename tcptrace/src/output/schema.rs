@@ -94,6 +94,15 @@ fn word(shape: Shape) -> &'static str {
         Shape::Hex => "hex",
         Shape::States => "states",
         Shape::Counts => "counts",
+        Shape::Text => "text",
+        Shape::Texts => "texts",
+        Shape::Numbers => "numbers",
+        Shape::Figures => "figures",
+        Shape::Subject => "subject",
+        Shape::Lines => "lines",
+        Shape::Examples => "examples",
+        Shape::Tally => "tally",
+        Shape::Described => "names",
     }
 }
 
@@ -117,12 +126,64 @@ fn definition(fields: &[Described]) -> Value {
     json!({ "type": "object", "properties": properties, "required": required })
 }
 
+/// What an example of a finding consists of.
+const EXAMPLE: &[Member] = &[
+    ("conn", &["string"]),
+    ("local", &["string"]),
+    ("remote", &["string"]),
+    ("state", &["string"]),
+    ("age_ns", &["integer", "null"]),
+    ("age_at_least", &["boolean"]),
+    ("pid", &["integer", "null"]),
+    ("fd", &["integer", "null"]),
+];
+
+/// What says whom a finding is about.
+const SUBJECT: &[Member] = &[
+    ("pid", &["integer", "null"]),
+    ("comm", &["string", "null"]),
+    ("container", &["string", "null"]),
+    ("unit", &["string", "null"]),
+    ("cgroup", &["string", "null"]),
+    ("netns", &["integer", "null"]),
+    ("netns_name", &["string", "null"]),
+    ("local", &["string", "null"]),
+    ("remote", &["string", "null"]),
+    ("lport", &["integer", "null"]),
+    ("side", &["string", "null"]),
+];
+
+/// The name of a member of an object, and its types.
+type Member = (&'static str, &'static [&'static str]);
+
+fn object(members: &[Member]) -> Value {
+    let properties: Map<String, Value> =
+        members.iter().map(|(name, types)| ((*name).to_owned(), json!({ "type": types }))).collect();
+    let required: Vec<&str> = members.iter().map(|(name, _)| *name).collect();
+    json!({ "type": "object", "properties": properties, "required": required })
+}
+
+fn objects(members: &[Member]) -> Value {
+    json!({ "type": "array", "items": object(members) })
+}
+
 fn property(field: &Described) -> Value {
     let mut schema = match field.shape {
         Shape::Bool => json!({ "type": "boolean" }),
         Shape::Number => json!({ "type": "integer", "minimum": 0 }),
         Shape::Real => json!({ "type": "number", "minimum": 0 }),
-        Shape::Word | Shape::Name | Shape::Address => json!({ "type": "string" }),
+        Shape::Word | Shape::Name | Shape::Address | Shape::Text => json!({ "type": "string" }),
+        Shape::Texts => json!({ "type": "array", "items": { "type": "string" } }),
+        Shape::Numbers => json!({ "type": "array", "items": { "type": "integer", "minimum": 0 } }),
+        Shape::Tally => json!({ "type": "object", "additionalProperties": { "type": "integer", "minimum": 0 } }),
+        Shape::Figures => json!({
+            "type": "object",
+            "additionalProperties": { "type": ["number", "boolean", "null"] },
+        }),
+        Shape::Lines => objects(&[("text", &["string"]), ("source", &["string"])]),
+        Shape::Described => objects(&[("name", &["string"]), ("unit", &["string"]), ("doc", &["string"])]),
+        Shape::Examples => objects(EXAMPLE),
+        Shape::Subject => object(SUBJECT),
         Shape::Time => json!({ "type": "string", "format": "date-time" }),
         Shape::Counts => json!({
             "type": "object",
@@ -179,7 +240,12 @@ mod tests {
         samples::sockets().iter().try_for_each(|row| printer.socket(row, &CONTEXT)).expect("written");
         samples::counts().iter().try_for_each(|row| printer.count(row, &CONTEXT)).expect("written");
         let report = testing::incident(Options::default());
-        crate::output::report(&mut lines, Format::Json, &TextOptions::default(), &report).expect("written");
+        crate::output::report(&mut lines, crate::output::ReportFormat::Json, &TextOptions::default(), &report)
+            .expect("written");
+        let cases = [crate::output::diagnose::testing::ill(), crate::output::diagnose::testing::well()];
+        let (format, text) = (crate::output::DiagnoseFormat::Json, TextOptions::default());
+        crate::output::diagnose(&mut lines, format, &text, &cases, 4).expect("written");
+        crate::output::rules(&mut lines, format, crate::study::diagnose::RULES).expect("written");
         let schema = json_schema();
         let validators = schema["$defs"].as_object().expect("definitions").iter().map(|(command, definition)| {
             let mut definition = definition.clone();
@@ -196,6 +262,9 @@ mod tests {
                 "socket" => "snapshot --list",
                 "count" => "snapshot",
                 "ports" => "snapshot --ports",
+                event @ ("diagnosis" | "finding" | "checked") => &format!("diagnose: {event}"),
+                "summary" if row.get("not_checked").is_some() => "diagnose: summary",
+                "rule" => "diagnose --rules: rule",
                 event @ ("lost" | "counter" | "audit" | "unseen" | "audited" | "summary") => {
                     &format!("watch, connections: {event}")
                 }

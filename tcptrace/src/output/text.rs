@@ -1,6 +1,7 @@
 //! Aligned columns for people. A column that a longer value has widened stays wide, so the eye need not jump again.
 
 mod column;
+pub(super) mod diagnose;
 mod fit;
 mod note;
 mod ports;
@@ -23,6 +24,7 @@ use crate::study::snapshot::{By, Count};
 
 pub(crate) use self::column::fitting;
 use self::column::{Align, Column, Line};
+pub(super) use self::diagnose::{write_diagnoses, write_page, write_rules};
 use self::fit::Fit;
 pub(super) use self::report::words::count;
 pub(super) use self::report::write_report;

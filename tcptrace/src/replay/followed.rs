@@ -21,7 +21,14 @@ pub(super) struct Followed<R> {
 }
 
 impl<R: Read> Followed<R> {
-    pub(super) fn new(number: usize, recording: Recording<R>, config: Config, criteria: &Criteria) -> Self {
+    /// `is_whole`: what the recording itself was to show does not matter.
+    pub(super) fn new(
+        number: usize,
+        recording: Recording<R>,
+        config: Config,
+        criteria: &Criteria,
+        is_whole: bool,
+    ) -> Self {
         let head = &recording.head;
         let (resets, fins) = (head.sees_resets(), head.sees_fins());
         let received_resets = head.sees_received_resets();
@@ -35,7 +42,8 @@ impl<R: Read> Followed<R> {
             ..Origin::default()
         };
         origin.context.clock = recording.clock;
-        let follower = Follower::new(config, [head.filter.clone(), criteria.clone()], origin);
+        let own = (!is_whole).then(|| head.filter.clone());
+        let follower = Follower::new(config, own.into_iter().chain([criteria.clone()]), origin);
         Self { begins: recording.starts(), recording, follower, is_over: false }
     }
 
@@ -82,7 +90,7 @@ impl<R: Read> Followed<R> {
         audience.time(clock.unix_ns(recording.at))?;
         let items = &rest[..taken];
         recording.next += taken;
-        follower.take(items, |row, origin| told(row, origin, span, audience))?;
+        take(follower, items, span, audience)?;
         if let Some(Item::Event(next)) = recording.items.get(recording.next) {
             recording.at = recording.at.max(next.at());
         }
@@ -99,11 +107,12 @@ impl<R: Read> Followed<R> {
         let ends = self.recording.clock.unix_ns(self.recording.at);
         let at = ends.min(span.to).saturating_sub(self.recording.clock.boot_to_unix_ns);
         let passed = Item::Event(Event::Passed { at: u64::try_from(at).unwrap_or(0) });
-        self.follower.take(&[passed], |row, origin| told(row, origin, span, audience))?;
+        take(&mut self.follower, &[passed], span, audience)?;
         if open_too {
             self.follower.take_open(|row, origin| audience.row(row, origin))?;
         }
         self.follower.finish(|row, origin| told(row, origin, span, audience))?;
+        audience.ends(self.follower.origin());
         let host = &self.recording.head.host;
         if !summary.hosts.iter().any(|known| **known == **host) {
             summary.hosts.push(host.as_str().into());
@@ -115,6 +124,17 @@ impl<R: Read> Followed<R> {
         summary.cut_off.append(&mut self.recording.cut_off);
         Ok(())
     }
+}
+
+/// Has items followed, and tells the rows; before those of each item, if the audience takes them, the item itself.
+fn take<E>(follower: &mut Follower, items: &[Item], span: Span, audience: &mut impl Audience<E>) -> Result<(), E> {
+    if !audience.takes_items() {
+        return follower.take(items, |row, origin| told(row, origin, span, audience));
+    }
+    items.iter().try_for_each(|item| {
+        audience.item(item, follower.origin());
+        follower.take(std::slice::from_ref(item), |row, origin| told(row, origin, span, audience))
+    })
 }
 
 /// Tells a row, if it is of this time.

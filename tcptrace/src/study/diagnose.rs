@@ -5,6 +5,7 @@
 //! cause under that cause. Nothing is guessed: a rule without its evidence is not checked.
 
 pub mod budgets;
+mod case;
 pub mod evidence;
 pub mod finding;
 mod gather;
@@ -13,13 +14,17 @@ pub mod need;
 pub mod rule;
 mod rules;
 pub mod say;
+mod subject;
+mod summary;
 
 use self::evidence::{About, Evidence};
 use self::finding::{Figures, Finding, Id, Severity};
 use self::rule::{Outcome, Rule};
 
+pub use self::case::Case;
 pub use self::gather::Gatherer;
 pub use self::rules::RULES;
+pub use self::summary::{Compared, compared};
 
 /// Which rules are wanted.
 #[derive(Clone, Debug, Default)]

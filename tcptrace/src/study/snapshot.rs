@@ -357,6 +357,7 @@ mod tests {
             timer: Timer::None,
             timer_left_ns: 0,
             retransmits: 0,
+            bind_no_port: None,
             is_request: false,
             progress: None,
             multipath: None,
@@ -436,7 +437,8 @@ mod tests {
     #[case::orphan(State::FinWait2, Kept::Orphan, Held::AtLeast(1_500_000_000))]
     #[case::brought_there_by_its_process(State::LastAck, Kept::Orphan, Held::Unknown)]
     fn the_last_segment_tells_the_least_age(#[case] state: State, #[case] kept: Kept, #[case] expected: Held) {
-        let progress = Some(Progress { acked: 1, received: 1, quiet_ms: 1_500 });
+        let progress =
+            Some(Progress { acked: 1, received: 1, quiet_ms: 1_500, received_ms: 0, sent_ms: 0, timestamps: false });
         let socket = Socket { progress, ..server(7, state, kept) };
         let entry = Snapshot::new(vec![socket], holding).entries().next().expect("it is there");
         assert_eq!(entry.age, expected);

@@ -260,7 +260,7 @@ impl Decoder {
             idle: inspected.idle.map(Into::into),
             timestamps: inspected.timestamps,
             bind_no_port: inspected.bind_no_port,
-            is_bound_only: inspected.is_bound_only,
+            bound: inspected.bound.map(Into::into),
         })
     }
 

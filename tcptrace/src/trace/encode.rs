@@ -353,7 +353,7 @@ impl Encoder {
             idle: inspected.idle.map(Into::into),
             timestamps: inspected.timestamps,
             bind_no_port: inspected.bind_no_port,
-            is_bound_only: inspected.is_bound_only,
+            bound: inspected.bound.map(Into::into),
         };
         self.record(kind::INSPECTED, &body);
     }

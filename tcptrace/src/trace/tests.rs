@@ -16,8 +16,8 @@ use crate::engine::lifecycle::Config;
 use crate::model::counters::Sample;
 use crate::model::criteria::Criteria;
 use crate::model::event::{
-    Birth, Call, Cause, Change, EndFacts, Event, FailedCall, Flags, Flow, Found, Holder, Id, Idle, Inspected, Kept,
-    KilledBy, Losses, Mini, MiniEvent, Multipath, ResetReason, Subflow, Timer, Totals,
+    Birth, Bound, Call, Cause, Change, EndFacts, Event, FailedCall, Flags, Flow, Found, Holder, Id, Idle, Inspected,
+    Kept, KilledBy, Losses, Mini, MiniEvent, Multipath, ResetReason, Subflow, Timer, Totals,
 };
 use crate::model::facts::{AcceptQueue, AcceptQueues, Limit, Limits, Settings};
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
@@ -233,11 +233,12 @@ prop_compose! {
         (at, timer_left_ns) in (times(), 0..=LONGEST_NS), id in ids(), (recv_queue, send_queue) in any::<(u32, u32)>(),
         timer in prop::sample::select(vec![Timer::None, Timer::Retransmit, Timer::Keepalive, Timer::TimeWait, Timer::Probe]),
         retransmits in any::<u8>(), idle in any::<Option<[Option<u32>; 3]>>(),
-        (timestamps, bind_no_port, is_bound_only) in any::<(Option<bool>, Option<bool>, bool)>(),
+        (timestamps, bind_no_port) in any::<(Option<bool>, Option<bool>)>(), bound in any::<Option<(u128, u16, Option<u32>)>>(),
     ) -> Inspected {
+        let bound = bound.map(|(ip, port, netns)| Bound { ip: ip.into(), port, netns });
         let idle = idle.map(|[acked_ms, received_ms, sent_ms]| Idle { acked_ms, received_ms, sent_ms });
         Inspected {
-            at, id, recv_queue, send_queue, timer, timer_left_ns, retransmits, idle, timestamps, bind_no_port, is_bound_only,
+            at, id, recv_queue, send_queue, timer, timer_left_ns, retransmits, idle, timestamps, bind_no_port, bound,
         }
     }
 }

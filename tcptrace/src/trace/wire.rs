@@ -286,7 +286,27 @@ pub(super) struct Inspected {
     pub(super) idle: Option<Idle>,
     pub(super) timestamps: Option<bool>,
     pub(super) bind_no_port: Option<bool>,
-    pub(super) is_bound_only: bool,
+    pub(super) bound: Option<Bound>,
+}
+
+/// [`event::Bound`] as it is written.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Bound {
+    pub(super) ip: [u8; 16],
+    pub(super) port: u16,
+    pub(super) netns: Option<u32>,
+}
+
+impl From<event::Bound> for Bound {
+    fn from(event::Bound { ip, port, netns }: event::Bound) -> Self {
+        Self { ip: ip.octets(), port, netns }
+    }
+}
+
+impl From<Bound> for event::Bound {
+    fn from(Bound { ip, port, netns }: Bound) -> Self {
+        Self { ip: ip.into(), port, netns }
+    }
 }
 
 /// [`event::Idle`] as it is written.

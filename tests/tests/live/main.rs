@@ -11,6 +11,7 @@ mod audit;
 mod basic;
 mod closing;
 mod confined;
+mod diagnose;
 mod families;
 mod filters;
 mod floods;

@@ -40,7 +40,7 @@ impl Counting {
         self.is_stale = true;
     }
 
-    /// Hands over what each namespace shows, with `now` as the clock. Returns the namespaces, if it has searched for them:
+    /// Hands over what each namespace shows, with `now` as the clock, while the thread is in it. Returns the namespaces, if it has searched for them:
     /// because it was asked to, or because one was not found where it had been.
     pub fn look(&mut self, now: &dyn Fn() -> u64, mut each: impl FnMut(Counters)) -> Option<&Namespaces> {
         let mut read = HashSet::default();

@@ -28,6 +28,10 @@ const NEW_SYN_RECV: u8 = 12;
 /// Every state but CLOSED, which no table of the kernel has. Above are pseudo states.
 const STATES: u32 = (1 << (NEW_SYN_RECV + 1)) - 1 - 1;
 
+/// `TCP_BOUND_INACTIVE`, since 6.8: sockets that are bound and nothing else. Kernels of before know no such bit, and have
+/// nothing to show for it.
+const BOUND_INACTIVE: u8 = 13;
+
 /// `INET_DIAG_INFO`.
 const INFO: u16 = 2;
 
@@ -44,6 +48,14 @@ const SHUTDOWN: u16 = 8;
 
 /// `INET_DIAG_CGROUP_ID`, since 5.9, of full sockets only.
 const CGROUP_ID: u16 = 21;
+
+/// `INET_DIAG_SOCKOPT`, since 5.10, of full sockets only: `struct inet_diag_sockopt`, whose second byte begins with
+/// `bind_address_no_port`.
+const SOCKOPT: u16 = 22;
+const BIND_NO_PORT: u8 = if cfg!(target_endian = "little") { 1 } else { 1 << 7 };
+
+/// `TCPI_OPT_TIMESTAMPS`.
+const TIMESTAMPS: u8 = 1;
 
 /// `struct nlmsghdr`.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -171,16 +183,51 @@ impl Request {
             port: 0,
         };
         let protocol = libc::IPPROTO_TCP as u8;
-        let extensions = if wanted == Wanted::All { 0 } else { 1 << (INFO - 1) };
+        let is_little = matches!(wanted, Wanted::All | Wanted::AllAndBound | Wanted::Listening | Wanted::Requests);
+        let extensions = if is_little { 0 } else { 1 << (INFO - 1) };
         Self { header, family, protocol, extensions, padding: 0, states: states(wanted), id: SocketId::default() }
+    }
+}
+
+impl Request {
+    /// For the one socket that was found, with its [`Progress`]. `None` if it is not known well enough.
+    pub(super) fn one(found: &Found) -> Option<Self> {
+        let Id::Cookie(cookie) = found.id else { return None };
+        let Tuple { local_ip, remote_ip, local_port, remote_port } = found.tuple;
+        let ipv4 = local_ip.to_ipv4_mapped().zip(remote_ip.to_ipv4_mapped());
+        // A socket of IPv6 with IPv4-mapped addresses is found by those, too.
+        let family = if ipv4.is_some() { libc::AF_INET } else { libc::AF_INET6 };
+        let bytes = |ip: Ipv6Addr| match ip.to_ipv4_mapped().filter(|_| ipv4.is_some()) {
+            Some(ip) => {
+                let mut bytes = [0; 16];
+                bytes[..4].copy_from_slice(&ip.octets());
+                bytes
+            }
+            None => ip.octets(),
+        };
+        let mut request = Self::new(family as u8, Wanted::Lingering);
+        request.header.flags = libc::NLM_F_REQUEST as u16;
+        request.id = SocketId {
+            local_port: local_port.into(),
+            remote_port: remote_port.into(),
+            local_ip: bytes(local_ip),
+            remote_ip: bytes(remote_ip),
+            interface: found.interface,
+            cookie: [cookie as u32, (cookie >> 32) as u32],
+        };
+        Some(request)
     }
 }
 
 /// As bits.
 fn states(wanted: Wanted) -> u32 {
-    use tcptrace_common::state::{CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK};
+    use tcptrace_common::state::{CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN};
     let some: &[u8] = match wanted {
         Wanted::All | Wanted::AllAndPaths => return STATES,
+        Wanted::AllAndBound | Wanted::AllAndBoundAndPaths => return STATES | 1 << BOUND_INACTIVE,
+        Wanted::Listening => &[LISTEN],
+        Wanted::Requests => &[SYN_RECV, NEW_SYN_RECV],
+        Wanted::Lingering => &[CLOSE_WAIT, FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK],
         Wanted::Waiting => &[CLOSE_WAIT, CLOSING, FIN_WAIT2],
         Wanted::Flowing => &[ESTABLISHED, CLOSE_WAIT, FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK],
     };
@@ -252,7 +299,11 @@ fn complaint(body: &[u8]) -> Option<Reason> {
 
 /// `None` for what is not traced: another family, a pseudo state.
 fn socket(message: &Message, attributes: &[u8], about: &Circumstances) -> Option<Socket> {
-    let state = State::from_kernel(if message.state == NEW_SYN_RECV { SYN_RECV } else { message.state })?;
+    let state = match message.state {
+        NEW_SYN_RECV => State::SynRecv,
+        BOUND_INACTIVE => State::Closed,
+        state => State::from_kernel(state)?,
+    };
     let attributes = Attributes::read(attributes, about.protocol);
     let timer_left_ns = u64::from(message.expires_ms) * 1_000_000;
     let timer = timer(message.timer);
@@ -280,6 +331,7 @@ fn socket(message: &Message, attributes: &[u8], about: &Circumstances) -> Option
         timer,
         timer_left_ns,
         retransmits: message.retransmits,
+        bind_no_port: attributes.bind_no_port,
         is_request,
         progress: attributes.progress,
         multipath: match about.protocol {
@@ -305,7 +357,7 @@ fn timer(number: u8) -> Timer {
 fn kept(state: State, inode: u32) -> Kept {
     match state {
         _ if inode != 0 => Kept::Held,
-        State::Listen => Kept::Held,
+        State::Listen | State::Closed => Kept::Held,
         State::SynRecv | State::Established | State::CloseWait => Kept::Queued,
         _ => Kept::Orphan,
     }
@@ -336,6 +388,7 @@ struct Attributes {
     is_full: bool,
     cgroup: Option<u64>,
     progress: Option<Progress>,
+    bind_no_port: Option<bool>,
     /// Of a TCP socket.
     subflow_of: Option<Multipath>,
     /// Of a socket of MPTCP.
@@ -356,7 +409,13 @@ struct MptcpInfo {
 #[derive(FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct TcpInfo {
-    before: [u32; 14],
+    state_and_others: [u8; 5],
+    options: u8,
+    scales_and_more: [u8; 2],
+    before: [u32; 9],
+    last_data_sent_ms: u32,
+    last_ack_sent_ms: u32,
+    last_data_recv_ms: u32,
     last_ack_recv_ms: u32,
     between: [u32; 11],
     pacing_rates: [u64; 2],
@@ -368,7 +427,14 @@ const _: () = assert!(std::mem::offset_of!(TcpInfo, bytes_acked) == 120, "as in 
 
 impl TcpInfo {
     fn progress(&self) -> Progress {
-        Progress { acked: self.bytes_acked, received: self.bytes_received, quiet_ms: self.last_ack_recv_ms }
+        Progress {
+            acked: self.bytes_acked,
+            received: self.bytes_received,
+            quiet_ms: self.last_ack_recv_ms,
+            received_ms: self.last_data_recv_ms,
+            sent_ms: self.last_data_sent_ms,
+            timestamps: self.options & TIMESTAMPS != 0,
+        }
     }
 }
 
@@ -381,6 +447,7 @@ impl Attributes {
                 INFO => attributes.progress = TcpInfo::read_from_prefix(value).ok().map(|(info, _)| info.progress()),
                 SHUTDOWN => attributes.is_full = true,
                 CGROUP_ID => attributes.cgroup = u64::read_from_bytes(value).ok(),
+                SOCKOPT => attributes.bind_no_port = value.get(1).map(|bits| bits & BIND_NO_PORT != 0),
                 ULP => attributes.subflow_of = subflow_of(value),
                 _ => {}
             }
@@ -427,6 +494,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::model::event::Bound;
 
     const ABOUT: Circumstances = Circumstances { at: 7, netns: Some(8), protocol: Of::Tcp };
 
@@ -505,6 +573,7 @@ mod tests {
             timer: Timer::Probe,
             timer_left_ns: 250_000_000,
             retransmits: 2,
+            bind_no_port: None,
             is_request: false,
             progress: None,
             multipath: None,
@@ -537,10 +606,14 @@ mod tests {
     #[test]
     fn progress_is_read() {
         let mut info = [0_u8; 232];
+        info[5] = 0x13;
+        info[44..48].copy_from_slice(&1_300_u32.to_ne_bytes());
+        info[52..56].copy_from_slice(&1_400_u32.to_ne_bytes());
         info[56..60].copy_from_slice(&1_500_u32.to_ne_bytes());
         info[120..128].copy_from_slice(&7_u64.to_ne_bytes());
         info[128..136].copy_from_slice(&8_u64.to_ne_bytes());
-        let expected = Some(Progress { acked: 7, received: 8, quiet_ms: 1_500 });
+        let (quiet_ms, received_ms, sent_ms) = (1_500, 1_400, 1_300);
+        let expected = Some(Progress { acked: 7, received: 8, quiet_ms, received_ms, sent_ms, timestamps: true });
         assert_eq!(only(&answer(&message(CLOSE_WAIT, 0, 1), &[attribute(INFO, &info)])).progress, expected);
         assert_eq!(only(&answer(&message(CLOSE_WAIT, 0, 1), &[attribute(INFO, &info[..130])])).progress, None);
     }
@@ -583,8 +656,23 @@ mod tests {
     #[test]
     fn pseudo_states_and_other_families_are_left_out() {
         let other_family = Message { family: 1, ..message(CLOSE_WAIT, 0, 1) };
-        let piece = [answer(&message(13, 0, 1), &[]), answer(&other_family, &[])].concat();
+        let piece = [answer(&message(14, 0, 1), &[]), answer(&other_family, &[])].concat();
         assert_eq!(read(&piece), (Ok(()), Step::default(), Vec::new()));
+    }
+
+    #[test]
+    fn one_that_is_bound_and_nothing_else_says_so() {
+        let [without, with] = [0, 1].map(|bits| {
+            only(&answer(
+                &message(BOUND_INACTIVE, 0, 9),
+                &[attribute(SHUTDOWN, &[0]), attribute(SOCKOPT, &[0x22, bits])],
+            ))
+        });
+        assert!(without.is_bound_only());
+        assert_eq!((without.bind_no_port, with.bind_no_port), (Some(false), Some(true)));
+        let bound = Bound { ip: without.found.tuple.local_ip, port: 80, netns: Some(8) };
+        assert_eq!(without.inspected().bound, Some(bound));
+        assert_eq!(only(&answer(&message(CLOSE_WAIT, 0, 9), &[attribute(SOCKOPT, &[0])])).bind_no_port, None);
     }
 
     #[test]

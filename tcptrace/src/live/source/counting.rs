@@ -1,4 +1,4 @@
-//! Looks at the kernel's counters once a second, beside the stream: in a thread that stays.
+//! Looks at the kernel's counters, and at settings, accept queues and limits, beside the stream: in a thread that stays.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -8,9 +8,11 @@ use foldhash::fast::FixedState;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
+use super::facts::{Facts, Owners, Reading};
 use crate::kernel::{self, Namespaces};
 use crate::live::clock::boot_ns;
 use crate::model::counters::{History, Sample};
+use crate::model::stream::Item;
 
 /// How often.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -23,18 +25,23 @@ const SEARCH: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct Look {
     pub(super) samples: Vec<Sample>,
+    /// What else is to be told.
+    pub(super) facts: Vec<Item>,
+    /// Processes that are gone.
+    gone: Vec<u32>,
     /// The network namespaces that there are, if they were searched for.
     pub(super) namespaces: Option<Namespaces>,
     took: Duration,
 }
 
 /// How to look.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Wish {
     /// Tell everything, and not only what has changed.
     whole: bool,
     /// Search for network namespaces before.
     search: bool,
+    facts: Reading,
 }
 
 /// Has a thread look.
@@ -48,6 +55,8 @@ pub(super) struct Counting {
     wish: Wish,
     due: Instant,
     searched: Instant,
+    /// The processes whose limits are read, if facts are wanted.
+    owners: Option<Owners>,
     known: std::collections::HashSet<u32, FixedState>,
     /// The last one that was known: most often it is that one again.
     last: Option<u32>,
@@ -55,15 +64,16 @@ pub(super) struct Counting {
 
 impl Counting {
     /// Begins, and brings the first look, after which nothing goes unseen. Of all network namespaces, or only of one.
-    pub(super) fn begin(namespaces: &Namespaces, only: u32) -> Option<(Self, Look)> {
+    /// `facts`: looks at settings, accept queues and limits, too.
+    pub(super) fn begin(namespaces: &Namespaces, only: u32, facts: bool) -> Option<(Self, Look)> {
         let (wishes, wished) = channel();
         let (sender, looks) = unbounded_channel();
         let (first, begun) = channel();
         let known = namespaces.iter().map(|namespace| namespace.inode).collect();
         let namespaces = namespaces.clone();
         let run = move || {
-            if let Some(mut thread) = Thread::begin(namespaces, only) {
-                let look = thread.look(Wish { whole: true, search: false });
+            if let Some(mut thread) = Thread::begin(namespaces, only, facts) {
+                let look = thread.look(&Wish { whole: true, search: false, facts: Reading::FIRST });
                 if first.send(look).is_ok() {
                     thread.run(&wished, &sender);
                 }
@@ -80,8 +90,10 @@ impl Counting {
         let look = begun.recv().ok()?;
         let now = Instant::now();
         let due = now + PERIOD.max(look.took * REST);
-        let wish = Wish::default();
-        Some((Self { wishes, looks, thread, is_looking: false, wish, due, searched: now, known, last: None }, look))
+        let (wish, owners) = (Wish::default(), facts.then(|| Owners::new(now, kernel::are_all_visible())));
+        let counting =
+            Self { wishes, looks, thread, is_looking: false, wish, due, searched: now, owners, known, last: None };
+        Some((counting, look))
     }
 
     /// Has the next look tell everything.
@@ -98,6 +110,13 @@ impl Counting {
         }
     }
 
+    /// This process has sockets.
+    pub(super) fn note_process(&mut self, pid: u32) {
+        if let Some(owners) = &mut self.owners {
+            owners.note(pid);
+        }
+    }
+
     /// How long nothing is to be done; forever, while it looks.
     pub(super) fn rest(&self) -> Duration {
         if self.is_looking { Duration::MAX } else { self.due.saturating_duration_since(Instant::now()) }
@@ -111,6 +130,9 @@ impl Counting {
         }
         let mut wish = std::mem::take(&mut self.wish);
         wish.search |= now.duration_since(self.searched) >= SEARCH;
+        if let Some(owners) = &mut self.owners {
+            wish.facts = owners.next(now);
+        }
         self.is_looking = self.wishes.send(wish).is_ok();
         self.due = now + PERIOD;
     }
@@ -133,6 +155,9 @@ impl Counting {
     fn take(&mut self, look: &Look) {
         let now = Instant::now();
         self.is_looking = false;
+        if let Some(owners) = &mut self.owners {
+            owners.forget(&look.gone);
+        }
         self.due = self.due.max(now + look.took * REST);
         if let Some(namespaces) = &look.namespaces {
             self.searched = now;
@@ -143,9 +168,10 @@ impl Counting {
 
     /// Looks for the last time, and waits for that.
     pub(super) fn finish(self) -> Vec<Look> {
-        let Self { wishes, mut looks, thread, .. } = self;
+        let Self { wishes, mut looks, thread, mut owners, .. } = self;
+        let facts = owners.as_mut().map(Owners::last).unwrap_or_default();
         // If it cannot be asked, it has ended.
-        let _ = wishes.send(Wish { whole: true, search: false });
+        let _ = wishes.send(Wish { whole: true, search: false, facts });
         drop(wishes);
         if thread.join().is_err() {
             log::warn!("the thread that looks at the kernel's counters has failed");
@@ -158,12 +184,13 @@ impl Counting {
 struct Thread {
     counting: kernel::Counting,
     history: History,
+    facts: Option<Facts>,
 }
 
 impl Thread {
-    fn begin(namespaces: Namespaces, only: u32) -> Option<Self> {
+    fn begin(namespaces: Namespaces, only: u32, facts: bool) -> Option<Self> {
         match kernel::Counting::new(namespaces, only) {
-            Ok(counting) => Some(Self { counting, history: History::default() }),
+            Ok(counting) => Some(Self { counting, history: History::default(), facts: facts.then(Facts::default) }),
             Err(error) => {
                 log::warn!("cannot look at the kernel's counters: {error}");
                 None
@@ -173,24 +200,33 @@ impl Thread {
 
     fn run(mut self, wished: &Receiver<Wish>, looks: &UnboundedSender<Look>) {
         while let Ok(wish) = wished.recv() {
-            if looks.send(self.look(wish)).is_err() {
+            if looks.send(self.look(&wish)).is_err() {
                 break;
             }
         }
     }
 
-    fn look(&mut self, wish: Wish) -> Look {
+    fn look(&mut self, wish: &Wish) -> Look {
         let begun = Instant::now();
-        let Self { counting, history } = self;
+        let Self { counting, history, facts } = self;
         if wish.search {
             counting.search();
         }
         let mut samples = Vec::new();
         let now = || boot_ns().unwrap_or(0);
-        let found = counting.look(&now, |reading| history.take(reading, wish.whole, &mut samples));
+        if let Some(facts) = facts {
+            facts.begin(&wish.facts, now());
+        }
+        let found = counting.look(&now, |reading| {
+            if let Some(facts) = facts {
+                facts.look_here(reading.netns, &now);
+            }
+            history.take(reading, wish.whole, &mut samples);
+        });
         let all = found.map(|found| found.iter().map(|namespace| namespace.inode).collect());
         history.end_look(all.as_ref());
-        Look { samples, namespaces: found.cloned(), took: begun.elapsed() }
+        let (facts, gone) = facts.as_mut().map(|facts| facts.end(&wish.facts, &now, all.as_ref())).unwrap_or_default();
+        Look { samples, facts, gone, namespaces: found.cloned(), took: begun.elapsed() }
     }
 }
 
@@ -203,7 +239,7 @@ mod tests {
         tcptrace_tests::ability::need_root();
         let namespaces = Namespaces::find();
         let own = Namespaces::own_namespace().expect("its number");
-        let (mut counting, first) = Counting::begin(&namespaces, own).expect("a thread");
+        let (mut counting, first) = Counting::begin(&namespaces, own, false).expect("a thread");
         let told = |look: &Look| look.samples.iter().map(|sample| (sample.netns, sample.whole)).collect::<Vec<_>>();
         assert_eq!(told(&first), [(own, true)]);
         counting.ask();

@@ -29,8 +29,20 @@ pub struct Inspected {
     pub timestamps: Option<bool>,
     /// Whether `IP_BIND_ADDRESS_NO_PORT` is set; `None` where the kernel does not show it.
     pub bind_no_port: Option<bool>,
-    /// Whether it has a local port but has never connected nor listened (`bind()` alone).
-    pub is_bound_only: bool,
+    /// Where it is bound, if it does nothing else with its port: it does not listen, and is not connected (`bind()` alone).
+    /// Nothing else tells of such a socket.
+    pub bound: Option<Bound>,
+}
+
+/// The local end of a socket that has no other, and does not listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Its address; IPv4 as IPv4-mapped IPv6.
+    pub ip: Ipv6Addr,
+    /// Its port.
+    pub port: u16,
+    /// Inode number of its network namespace; `None` when unknown.
+    pub netns: Option<u32>,
 }
 
 /// How long ago data last moved on a connection, in ms: as `struct tcp_info` has it at a look, or before a change of state.

@@ -150,6 +150,8 @@ fn fill(cells: &mut [Cells], value: Value<'_>, scratch: &mut Vec<u8>) -> u64 {
         Value::Name(name) => first.text(&sanitise(name)),
         Value::Hex(number) => first.text(rendered(scratch, |to| render::hex(to, number))),
         Value::States(stays) => return first.states(stays),
+        Value::Text(text) => first.text(text),
+        Value::Tree(tree) => first.text(&tree.to_string()),
         Value::Counts(counts) => first.text(rendered(scratch, |to| render::counts(to, counts))),
         Value::Time(ns) => {
             first.micros(ns.div_euclid(1_000));

@@ -176,6 +176,11 @@ impl Finding {
         }
     }
 
+    /// Whether it is more than a note.
+    pub fn is_urgent(&self) -> bool {
+        self.severity > Severity::Note
+    }
+
     /// Adds a line of evidence.
     pub fn line(&mut self, source: &'static str, text: impl Into<String>) {
         self.evidence.push(Line { text: text.into(), source });

@@ -21,7 +21,7 @@ use super::say;
 use crate::model::event::{Event, Kept};
 use crate::model::row::{Connection, Held, Row, Status};
 use crate::model::stream::{Head, Item};
-use crate::model::tcp::{State, Task};
+use crate::model::tcp::{End, State, Task};
 
 /// How many processes of a pair or a listener are kept with their names.
 const MOST_TASKS: usize = 16;
@@ -41,6 +41,9 @@ pub struct Gatherer {
     /// What the caller knows to be missing.
     missing: HashMap<Need, String, FixedState>,
     features: Vec<(String, bool, String)>,
+    /// What counts is from then on, in ns of `CLOCK_BOOTTIME`; what was before only says how things stood.
+    since: u64,
+    ends_late: bool,
 }
 
 impl Gatherer {
@@ -54,11 +57,23 @@ impl Gatherer {
         self.missing.insert(need, reason.into());
     }
 
+    /// Counts what happens from then on, in ns of `CLOCK_BOOTTIME`. What comes before only says how things stood then.
+    pub fn count_from(&mut self, since: u64) {
+        self.since = since;
+    }
+
+    /// Has connections been put out when they have truly ended, and not at their close: those in TIME_WAIT have ended, too,
+    /// when nothing more comes.
+    pub fn ends_late(&mut self) {
+        self.ends_late = true;
+    }
+
     /// Takes in an item of the source, before the rows that follow from it.
     pub fn item(&mut self, item: &Item) {
         match item {
             Item::Head(head) => self.head(head),
             Item::Event(event) => self.event(event),
+            Item::Counters(sample) if !sample.whole && sample.at < self.since => {}
             _ => self.host.item(item),
         }
     }
@@ -75,12 +90,12 @@ impl Gatherer {
         if let Event::Started { at } = event {
             self.about.from = *at;
         }
-        self.about.from = if self.about.from == 0 { event.at() } else { self.about.from };
+        self.about.from = if self.about.from == 0 { event.at() } else { self.about.from }.max(self.since);
         self.about.to = self.about.to.max(event.at());
         match event {
             Event::Change(change) => self.host.change(change),
-            Event::FailedCall(call) => self.host.failed(call),
-            Event::Accepted { at, id, .. } => self.host.accepted(*at, id.number()),
+            Event::FailedCall(call) if call.at >= self.since => self.host.failed(call),
+            Event::Accepted { at, id, .. } if *at >= self.since => self.host.accepted(*at, id.number()),
             _ => {}
         }
         if let Event::Found(found) = event {
@@ -109,8 +124,14 @@ impl Gatherer {
     /// traced, and not only looked at once.
     pub fn finish(mut self, open: impl IntoIterator<Item = Connection>, traced: bool) -> Evidence {
         self.about.traced_ns = if traced { self.about.to.saturating_sub(self.about.from) } else { 0 };
-        let open = open.into_iter();
-        let sockets: Vec<Standing> = open.filter_map(|row| self.standing(&row)).collect();
+        let mut sockets: Vec<Standing> = Vec::new();
+        for row in open {
+            sockets.extend(self.standing(&row));
+            if self.ends_late && row.status.open().is_some_and(|(state, _)| state == State::TimeWait) {
+                let ended = Connection { status: Status::Ended(End::Fin.into()), ..row };
+                self.pairs.ended(&ended, &self.host);
+            }
+        }
         let mut namespaces: Vec<u32> = sockets.iter().filter_map(|socket| socket.netns).collect();
         namespaces.sort_unstable();
         namespaces.dedup();
@@ -142,7 +163,11 @@ impl Gatherer {
         lacks(Need::Counters, self.host.has_counters(), "counters could not be read");
         lacks(Need::Settings, self.host.has_settings(), "settings could not be read");
         lacks(Need::AcceptQueues, self.host.has_queues(), "listeners could not be listed");
-        lacks(Need::Limits, self.host.has_limits(), "needs root");
+        lacks(
+            Need::Limits,
+            self.host.has_limits(),
+            "no process with TCP sockets could be looked at (needs root for those of others)",
+        );
         let calls = self.features.iter().find(|(name, ..)| name == "failed_calls");
         match calls {
             Some((_, true, _)) => {}

@@ -29,6 +29,30 @@ pub enum Need {
     NoLosses,
 }
 
+/// When a trace holds a kind of evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Recorded {
+    /// In any case.
+    Always,
+    /// Unless it was recorded with `--no-facts`.
+    WithFacts,
+    /// If that was asked for.
+    OnRequest,
+}
+
+impl Need {
+    /// When a trace holds it.
+    pub fn recorded(self) -> Recorded {
+        match self {
+            Self::Events | Self::Sockets | Self::Owners | Self::Time(_) | Self::NoLosses => Recorded::Always,
+            Self::Inspections | Self::Counters | Self::Settings | Self::AcceptQueues | Self::Limits => {
+                Recorded::WithFacts
+            }
+            Self::FailedCalls => Recorded::OnRequest,
+        }
+    }
+}
+
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -5,6 +5,7 @@ use super::finding::{Figures, Finding, Id};
 use super::need::Need;
 
 /// A rule: one file each in [`rules`](super::rules).
+#[derive(Debug)]
 pub struct Rule {
     /// Its id.
     pub id: Id,

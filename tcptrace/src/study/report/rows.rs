@@ -5,6 +5,8 @@ use crate::model::row::{Connection, Held};
 use crate::model::stream::{Context, Lost};
 use crate::model::tcp::{Closer, End, Side, State, TimeWaitEnd};
 use crate::study::counts::{Bin, By, CounterRow, Group, TRACKED};
+use crate::study::diagnose::Case;
+use crate::study::diagnose::finding::Finding;
 
 /// What a report shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub struct Report {
     pub points: Vec<Point>,
     /// The connections that were longest in TIME_WAIT, in CLOSE_WAIT and at all; longest first.
     pub slowest: Vec<SlowRow>,
+    /// What is wrong on each host, where that was diagnosed.
+    pub cases: Vec<Case>,
 }
 
 /// Figures of everything.
@@ -348,6 +352,13 @@ pub struct SlowRow {
 }
 
 impl Report {
+    /// What was found that nothing else explains, the most severe first.
+    pub fn causes(&self) -> Vec<&Finding> {
+        let mut causes: Vec<_> = self.cases.iter().flat_map(|case| case.diagnosis.causes()).collect();
+        causes.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        causes
+    }
+
     /// Between which two there were most short-lived connections; of both ends of the same ones, the client.
     pub fn busiest_pair(&self) -> Option<&ChurnRow> {
         let pairs = self.churn.iter().filter(|row| row.group.others.is_none());

@@ -15,6 +15,7 @@ use super::{End, Packed, Say, Store};
 use crate::model;
 use crate::model::criteria::Criteria;
 use crate::model::event::{Cause, Event, Losses};
+use crate::model::facts::Newest;
 use crate::model::finding::Finding;
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::{Clocks, Ended, Head, Item, Lost, Reason};
@@ -105,6 +106,10 @@ pub struct Recorder {
     /// With `unwritten`: events that the disk did not take, but for those of which the [`Store`] alone knows.
     losses: Losses,
     names: Names,
+    newest: Newest,
+    /// It is to be told again, or is being told.
+    wants_newest: bool,
+    is_telling_newest: bool,
     /// Which file, from 0, or which part of what is kept in memory.
     file: u32,
     file_bytes: u64,
@@ -145,6 +150,9 @@ impl Recorder {
             clocks: Clocks::default(),
             losses: Losses::default(),
             names: Names::default(),
+            newest: Newest::default(),
+            wants_newest: false,
+            is_telling_newest: false,
             file: 0,
             file_bytes: 0,
             file_since: None,
@@ -206,7 +214,9 @@ impl Recorder {
                     self.encoder.take_back(1);
                     return self.note_unwritten(events, now);
                 }
-                self.wants_survey |= self.gap.take().is_some();
+                if self.gap.take().is_some() {
+                    (self.wants_survey, self.wants_newest) = (true, true);
+                }
                 self.bytes += len;
                 self.file_bytes += len;
                 let since = *self.file_since.get_or_insert(now);
@@ -218,7 +228,13 @@ impl Recorder {
                 is_due || store.wants_turn()
             }
         };
-        if is_turn && !self.is_ending { self.turn(now) } else { Ok(()) }
+        if self.is_ending || self.is_telling_newest {
+            return Ok(());
+        }
+        if is_turn {
+            self.turn(now)?;
+        }
+        self.tell_newest(now)
     }
 
     /// What follows can be read without what was before.
@@ -240,7 +256,7 @@ impl Recorder {
                 (self.file_bytes, self.file_since) = (0, None);
             }
         }
-        self.wants_survey = true;
+        (self.wants_survey, self.wants_newest) = (true, true);
         self.begin_anew(now)
     }
 
@@ -254,6 +270,21 @@ impl Recorder {
         self.encoder.push(&Item::Losses(self.losses))?;
         self.names.turn();
         Ok(())
+    }
+
+    /// Says again what the host was set to when that was last told, and what has changed since: here it is not known.
+    fn tell_newest(&mut self, now: u64) -> Result<()> {
+        if !std::mem::take(&mut self.wants_newest) {
+            return Ok(());
+        }
+        let newest = std::mem::take(&mut self.newest);
+        self.is_telling_newest = true;
+        let told = newest.items().try_for_each(|item| {
+            push(&mut self.encoder, &item)?;
+            if self.encoder.len() >= FLUSH_BYTES { self.flush(now) } else { Ok(()) }
+        });
+        (self.newest, self.is_telling_newest) = (newest, false);
+        told
     }
 
     /// The disk is full, or does not keep up: what it takes next says where the trace has a gap, and how much is missing.
@@ -376,15 +407,23 @@ impl Recorder {
         if self.has_failed {
             return Ok(());
         }
-        match self.encoder.push(item) {
-            Err(error) if error.kind() == ErrorKind::FileTooLarge => log::warn!("left out of the trace: {error}"),
-            pushed => pushed?,
-        }
+        push(&mut self.encoder, item)?;
         if self.encoder.len() >= FLUSH_BYTES {
             let at = if let Item::Event(event) = item { event.at() } else { self.passed_at };
             self.flush(at)?;
         }
         Ok(())
+    }
+}
+
+/// Leaves out what is too large for any reader.
+fn push(encoder: &mut Encoder, item: &Item) -> io::Result<()> {
+    match encoder.push(item) {
+        Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+            log::warn!("left out of the trace: {error}");
+            Ok(())
+        }
+        pushed => pushed,
     }
 }
 
@@ -440,8 +479,8 @@ impl Sink for Recorder {
                 }
                 Item::Audit(finding) => self.findings.push(*finding),
                 Item::NamesAnew => self.names.forget(),
-                Item::Counters(_) | Item::Settings(_) | Item::AcceptQueues(_) | Item::Limits(_) => {}
-                Item::Head(_) | Item::Ended(_) => {}
+                Item::Settings(_) | Item::AcceptQueues(_) | Item::Limits(_) => self.newest.take(item),
+                Item::Counters(_) | Item::Head(_) | Item::Ended(_) => {}
             }
             self.push(item)?;
         }

@@ -11,6 +11,7 @@ use super::{Writer, longest, sparkline, style};
 use crate::model::tcp::{End, State};
 use crate::output::fields::address;
 use crate::output::text::column::Align;
+use crate::output::text::diagnose;
 use crate::study::report::{By, Group, GroupRow, Point, Property, Slow, StateRow, TRACKED, is_failure};
 
 /// What happened in a part of the time.
@@ -22,6 +23,7 @@ const WIDE: usize = 60;
 impl<W: Write> Writer<'_, W> {
     /// Everything, part by part.
     pub(super) fn depth(&mut self) -> io::Result<()> {
+        self.findings()?;
         self.over_time()?;
         self.counts()?;
         for row in self.report.states.iter().filter(|row| row.sockets > 0) {
@@ -33,6 +35,14 @@ impl<W: Write> Writer<'_, W> {
         self.dropped()?;
         self.open()?;
         Slow::ALL.into_iter().try_for_each(|slow| self.slowest(slow))
+    }
+
+    fn findings(&mut self) -> io::Result<()> {
+        for case in self.report.cases.iter().filter(|case| !case.diagnosis.findings.is_empty()) {
+            self.heading(&format!("FINDINGS: {}", diagnose::header(case)))?;
+            diagnose::write_findings(self.out, self.options, case)?;
+        }
+        Ok(())
     }
 
     fn over_time(&mut self) -> io::Result<()> {

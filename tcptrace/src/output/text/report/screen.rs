@@ -27,6 +27,9 @@ const WORDS: usize = 5;
 const SPARK: usize = 24;
 const SPARK_LEAST: usize = 8;
 
+/// Findings that have a line each.
+const FOUND: usize = 4;
+
 /// How many lines the screen has at most, and how many it has room for in any case.
 const LINES_MOST: usize = 30;
 const LINES_LEAST: usize = 22;
@@ -39,6 +42,7 @@ impl<W: Write> Writer<'_, W> {
         let mut lines = Lines::new(self.options.colour, self.options.width.filter(|_| !is_all));
         lines.line(Goes::Never, HEADING, &format!("{}, {}", hosts(report), period(&self.options.zone, report)));
         self.losses(&mut lines);
+        self.found(&mut lines);
         self.totals(&mut lines);
         lines.blank();
         self.pile_ups(&mut lines)?;
@@ -66,6 +70,22 @@ impl<W: Write> Writer<'_, W> {
         let fits =
             self.options.height.map_or(LINES_MOST, |lines| lines.saturating_sub(2).clamp(LINES_LEAST, LINES_MOST));
         (!self.options.full).then_some(fits)
+    }
+
+    /// What is wrong, a line each.
+    fn found(&self, lines: &mut Lines) {
+        let causes = self.report.causes();
+        for finding in causes.iter().take(FOUND) {
+            let text = format!("{}: {} ({})", finding.severity.as_str(), finding.headline, finding.id);
+            lines.fact(Goes::Never, "FOUND", &crate::output::sanitise_message(&text));
+        }
+        if causes.len() > FOUND {
+            let more = counted((causes.len() - FOUND) as u64, "more finding");
+            lines.below(Goes::Never, "", &format!("and {more}"));
+        }
+        if !causes.is_empty() {
+            lines.below(Goes::Details, "", "tcptrace diagnose FILE shows the evidence, and what to do");
+        }
     }
 
     fn totals(&self, lines: &mut Lines) {

@@ -3,7 +3,7 @@
 use insta::assert_snapshot;
 use rstest::rstest;
 
-use crate::output::{Format, TextOptions, report, width};
+use crate::output::{ReportFormat, TextOptions, report, width};
 use crate::study::report::{By, Options, Report, testing};
 
 fn text(of: &Report) -> String {
@@ -12,7 +12,7 @@ fn text(of: &Report) -> String {
 
 fn written(of: &Report, options: &TextOptions) -> String {
     let mut out = Vec::new();
-    report(&mut out, Format::Text, options, of).expect("a Vec takes everything");
+    report(&mut out, ReportFormat::Text, options, of).expect("a Vec takes everything");
     String::from_utf8(out).expect("UTF-8")
 }
 

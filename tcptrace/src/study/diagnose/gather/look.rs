@@ -97,10 +97,8 @@ impl Looks {
 
     /// Sockets that were bound and have neither connected nor listened.
     pub(super) fn bound(&self) -> Vec<Bound> {
-        let only = self.known.values().filter(|it| it.seen.is_some_and(|seen| seen.is_bound_only));
-        let found = only.filter_map(|it| it.found);
-        let bound = |it: Found| Bound { netns: it.netns, ip: it.tuple.local_ip, port: it.tuple.local_port };
-        let mut all: Vec<Bound> = found.map(bound).collect();
+        let bound = self.known.values().filter_map(|it| it.seen?.bound);
+        let mut all: Vec<Bound> = bound.map(|it| Bound { netns: it.netns, ip: it.ip, port: it.port }).collect();
         all.sort_unstable_by_key(|it| (it.netns, it.port, it.ip));
         all
     }

@@ -8,7 +8,7 @@ use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
 use crate::model::counters::Sample;
 use crate::model::event::{
-    Birth, Call, Change, EndFacts, FailedCall, Flags, Found, Holder, Id, Idle, Inspected, Timer, Totals,
+    self, Birth, Call, Change, EndFacts, FailedCall, Flags, Found, Holder, Id, Idle, Inspected, Timer, Totals,
 };
 use crate::model::facts::{AcceptQueue, AcceptQueues, Limit, Limits, Settings};
 use crate::model::stream::Origin;
@@ -186,13 +186,12 @@ fn how_connections_came_by_their_port() {
 
 #[test]
 fn sockets_that_are_only_bound() {
-    let only = found(2 * S, 5, Tuple { remote_port: 0, ..outgoing(5) }, State::Closed, Kept::Held);
     let Item::Event(Event::Inspected(seen)) = inspected(2 * S, 5, 0, 0) else { unreachable!() };
+    let bound = Some(event::Bound { ip: ip(1), port: 40_005, netns: Some(NETNS) });
     let items = [
         started(),
         Item::Event(Event::SurveyBegun { at: 2 * S }),
-        Item::Event(Event::Found(only)),
-        Item::Event(Event::Inspected(Inspected { is_bound_only: true, ..seen })),
+        Item::Event(Event::Inspected(Inspected { bound, ..seen })),
         Item::Event(Event::SurveyEnded { at: 2 * S }),
     ];
     let evidence = observe(&items);
@@ -247,7 +246,7 @@ fn inspected(at: u64, conn: u64, recv_queue: u32, acked_ms: u32) -> Item {
         idle: Some(Idle { acked_ms: Some(acked_ms), ..Idle::default() }),
         timestamps: Some(true),
         bind_no_port: None,
-        is_bound_only: false,
+        bound: None,
     }))
 }
 

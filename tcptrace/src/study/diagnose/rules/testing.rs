@@ -137,7 +137,7 @@ pub(in crate::study::diagnose) fn seen(conn: u64, recv_queue: u32, acked_ms: u32
         idle: Some(Idle { acked_ms: Some(acked_ms), received_ms: None, sent_ms: None }),
         timestamps: Some(true),
         bind_no_port: None,
-        is_bound_only: false,
+        bound: None,
     }
 }
 
