@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use super::evidence::{Evidence, Standing};
+use super::evidence::{Evidence, Pair, Standing};
 use super::finding::{Finding, Id, Value};
 use super::rules::RULES;
-use crate::model::tcp::{Side, State, Tuple, unmapped};
+use crate::model::tcp::{Side, State, TimeWaitEnd, Tuple, unmapped};
 
 /// A finding of this rule can explain those of others.
 struct Explains {
@@ -21,13 +21,13 @@ struct Explains {
 const TABLE: &[Explains] = &[
     Explains {
         cause: "no-connection-pool",
-        effects: &["ports-exhausted", "ports-running-out", "time-wait-refused"],
-        when: same_client,
+        effects: &["ports-exhausted", "ports-running-out", "time-wait-refused", "conntrack-full"],
+        when: takes_most,
     },
     Explains {
         cause: "pool-too-small",
-        effects: &["ports-exhausted", "ports-running-out", "time-wait-refused"],
-        when: same_client,
+        effects: &["ports-exhausted", "ports-running-out", "time-wait-refused", "conntrack-full"],
+        when: takes_most,
     },
     Explains {
         cause: "bind-before-connect",
@@ -90,15 +90,35 @@ fn urgency(finding: &Finding) -> f64 {
     }
 }
 
-/// The same process, as far as both name one, and the same remote end.
-fn same_client(cause: &Finding, effect: &Finding, _: &Evidence) -> bool {
+/// The connections that the cause is about are most of those that the effect is about: of one destination, of the
+/// TIME_WAITs of a network namespace, or of all that were opened.
+fn takes_most(cause: &Finding, effect: &Finding, evidence: &Evidence) -> bool {
+    /// From here on they are what makes it.
+    const SHARE: f64 = 0.5;
     let (one, other) = (&cause.subject, &effect.subject);
-    let same_process = match (one.task, other.task) {
-        (Some(one), Some(other)) => one.comm == other.comm,
-        _ => true,
+    let is_everywhere = effect.id == "conntrack-full";
+    if !is_everywhere && one.netns != other.netns || other.remote.is_some_and(|remote| one.remote != Some(remote)) {
+        return false;
+    }
+    let is_about = |pair: &Pair| {
+        let is_client_of = |remote| pair.key.side == Side::Client && pair.end() == remote;
+        (is_everywhere || pair.key.netns == other.netns) && other.remote.is_none_or(is_client_of)
     };
-    let same_remote = other.remote.is_none() || one.remote == other.remote;
-    one.netns == other.netns && same_process && same_remote
+    let is_cause = |pair: &Pair| {
+        pair.key.side == Side::Client
+            && (pair.key.netns, pair.key.cgroup) == (one.netns, one.cgroup)
+            && one.remote == Some(pair.end())
+            && one.task.is_none_or(|task| pair.key.comm == Some(task.comm))
+    };
+    let weight = |pair: &Pair| match effect.id {
+        "time-wait-refused" => {
+            pair.stay(State::TimeWait).map_or(0, |it| it.entered) + pair.time_waits_by(TimeWaitEnd::Refused)
+        }
+        _ => pair.opened,
+    };
+    let all: u64 = evidence.pairs.iter().filter(|pair| is_about(pair)).map(weight).sum();
+    let own: u64 = evidence.pairs.iter().filter(|pair| is_about(pair) && is_cause(pair)).map(weight).sum();
+    own > 0 && own as f64 >= SHARE * all as f64
 }
 
 /// The same source address of a network namespace.
@@ -193,27 +213,118 @@ fn other_end(cause: &Finding, effect: &Finding, evidence: &Evidence) -> bool {
 }
 
 /// The same process and remote end; or the connections that were reset are the other ends of the cause's.
-fn same_reset(cause: &Finding, effect: &Finding, evidence: &Evidence) -> bool {
+fn same_reset(cause: &Finding, effect: &Finding, _: &Evidence) -> bool {
     let ends: HashSet<_> = cause.examples.iter().map(|it| (it.local, it.remote)).collect();
     let both_seen = effect.examples.iter().any(|it| ends.contains(&(it.remote, it.local)));
     let is_client = cause.subject.remote.is_some() && cause.subject.remote == effect.subject.remote;
-    both_seen || is_client && same_client(cause, effect, evidence)
+    both_seen || is_client && same_client(cause, effect)
+}
+
+/// The same remote end, and the same process where both are known.
+fn same_client(cause: &Finding, effect: &Finding) -> bool {
+    let (one, other) = (&cause.subject, &effect.subject);
+    let same_process = match (one.task, other.task) {
+        (Some(one), Some(other)) => one.comm == other.comm,
+        _ => true,
+    };
+    one.netns == other.netns && same_process && one.remote == other.remote
 }
 
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
 
-    use super::super::evidence::{Counted, Descriptors};
+    use super::super::evidence::{Counted, Descriptors, PairKey, Stays};
+    use super::super::finding::{Confidence, Severity, Subject};
     use super::super::rules::testing::{
-        NETNS, S, api, api_listener, client_key, failed_call, nothing, queued, seen, standing,
+        NETNS, S, api, api_listener, client_key, failed_call, nothing, pair, queued, seen, standing, tuple,
     };
-    use super::super::{Diagnosis, Selection, Severity, diagnose};
+    use super::super::{Diagnosis, Selection, diagnose};
     use super::*;
     use crate::model::event::{Call, Kept};
     use crate::model::facts::Limit;
     use crate::model::tcp::{Comm, Task};
-    use crate::study::diagnose::finding::{Confidence, Subject};
+
+    /// Of 10.0.0.9:6379, `api` opens so many connections and `worker` so many others; each leaves a TIME_WAIT.
+    fn opens(api: u64, worker: u64) -> Evidence {
+        let mut evidence = nothing();
+        let other = PairKey { comm: Some(Comm::from("worker")), ..client_key() };
+        for (key, opened) in [(client_key(), api), (other, worker)] {
+            let mut pair = pair(key);
+            pair.opened = opened;
+            pair.stays.push((State::TimeWait, Stays { entered: opened, ..Stays::default() }));
+            evidence.pairs.push(pair);
+        }
+        evidence
+    }
+
+    fn of_severity(id: Id, severity: Severity, subject: Subject) -> Finding {
+        Finding { subject, ..Finding::new(id, severity, Confidence::Certain, format!("{id} it is")) }
+    }
+
+    fn cause(id: Id) -> Finding {
+        let tuple = tuple((1, 0), (9, 6379));
+        let subject =
+            Subject { task: Some(api()), netns: Some(NETNS), remote: Some(tuple.remote()), ..Subject::default() };
+        of_severity(id, Severity::Warning, subject)
+    }
+
+    fn of_source(id: Id, last: u8, remote: u16) -> Finding {
+        let tuple = tuple((last, 0), (9, remote));
+        let (local, remote) = (Some(tuple.local()), Some(tuple.remote()));
+        of_severity(id, Severity::Critical, Subject { netns: Some(NETNS), local, remote, ..Subject::default() })
+    }
+
+    /// Which of two findings is put under the other one.
+    fn merged(cause: Finding, effect: Finding, evidence: &Evidence) -> Option<Id> {
+        let of = effect.id;
+        let mut findings = vec![effect, cause];
+        merge(&mut findings, evidence);
+        let effect = findings.iter().find(|it| it.id == of)?;
+        if let Some(id) = effect.because_of {
+            let cause = findings.first()?;
+            assert_eq!((cause.id, cause.severity, cause.explains.len()), (id, effect.severity, 1));
+        }
+        effect.because_of
+    }
+
+    #[rstest]
+    fn who_opens_most_explains_that_ports_are_short(
+        #[values("no-connection-pool", "pool-too-small")] id: Id,
+        #[values("ports-exhausted", "ports-running-out")] effect: Id,
+    ) {
+        let of = |api, worker| merged(cause(id), of_source(effect, 1, 6379), &opens(api, worker));
+        assert_eq!((of(50, 50), of(49, 51)), (Some(id), None));
+        assert_eq!(merged(cause(id), of_source(effect, 1, 443), &opens(50, 0)), None, "another destination");
+    }
+
+    #[rstest]
+    #[case::of_the_namespace("time-wait-refused", Some(NETNS), true)]
+    #[case::of_another_namespace("time-wait-refused", Some(NETNS + 1), false)]
+    #[case::of_the_host("conntrack-full", None, true)]
+    fn who_opens_most_explains_that_tables_are_full(
+        #[case] effect: Id,
+        #[case] netns: Option<u32>,
+        #[case] expected: bool,
+        #[values("no-connection-pool", "pool-too-small")] id: Id,
+    ) {
+        let effect = || of_severity(effect, Severity::Critical, Subject { netns, ..Subject::default() });
+        let of = |api, worker| merged(cause(id), effect(), &opens(api, worker));
+        assert_eq!((of(50, 50), of(49, 51)), (Some(id).filter(|_| expected), None));
+    }
+
+    #[rstest]
+    #[case::its_address(1, true)]
+    #[case::another_address(2, false)]
+    fn who_binds_explains_that_ports_of_the_address_are_short(
+        #[case] last: u8,
+        #[case] expected: bool,
+        #[values("ports-exhausted", "ports-running-out", "bind-refused")] effect: Id,
+    ) {
+        let cause = of_source("bind-before-connect", 1, 0);
+        let because_of = merged(cause, of_source(effect, last, 6379), &opens(50, 0));
+        assert_eq!(because_of, Some("bind-before-connect").filter(|_| expected));
+    }
 
     /// A cause never stands below what it explains, in the order of causes.
     #[test]
@@ -366,11 +477,7 @@ mod tests {
     fn both_ends(other: impl Fn(u64) -> Standing) -> Evidence {
         let mut evidence = nothing();
         let waiting = |conn| {
-            let key = super::super::evidence::PairKey {
-                ip: queued(1, State::CloseWait, 1).tuple.local_ip,
-                port: 80,
-                ..client_key()
-            };
+            let key = PairKey { ip: queued(1, State::CloseWait, 1).tuple.local_ip, port: 80, ..client_key() };
             let tuple = queued(conn, State::CloseWait, 1).tuple.reversed();
             Standing {
                 pair: key,

@@ -94,8 +94,13 @@ impl Pairs {
         let Self { mut all, unpaired, .. } = self;
         let mut open: HashMap<PairKey, i64, FixedState> = HashMap::default();
         for socket in sockets {
-            if socket.state == State::Established {
-                *open.entry(socket.pair).or_default() += 1;
+            match socket.state {
+                State::Established => *open.entry(socket.pair).or_default() += 1,
+                // It was opened before the window, and is still without an answer.
+                State::SynSent if all.len() < MOST => {
+                    all.entry(socket.pair).or_insert_with(|| Gathering::new(socket.pair));
+                }
+                _ => {}
             }
             if let (Some(gathering), Some(task)) = (all.get_mut(&socket.pair), socket.task()) {
                 gathering.own_standing(task);

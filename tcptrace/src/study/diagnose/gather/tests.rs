@@ -9,7 +9,7 @@ use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
 use crate::model::counters::Sample;
 use crate::model::event::{
-    Birth, Call, Change, EndFacts, FailedCall, Flags, Found, Holder, Id, Idle, Inspected, Timer, Totals,
+    self, Birth, Call, Change, EndFacts, FailedCall, Flags, Found, Holder, Id, Idle, Inspected, Timer, Totals,
 };
 use crate::model::facts::{AcceptQueue, AcceptQueues, Limit, Limits, Settings};
 use crate::model::stream::Origin;
@@ -169,6 +169,51 @@ fn a_port_that_is_bound_before_connect_is_noticed() {
 fn queue(at: u64, queued: u32) -> Item {
     let queue = AcceptQueue { conn: 99, ip: Ipv6Addr::UNSPECIFIED, port: 80, queued, limit: 4, requests: Some(0) };
     Item::AcceptQueues(Box::new(AcceptQueues { at, netns: NETNS, queues: vec![queue], gone: vec![] }))
+}
+
+/// It is known as long as the connection takes its port: for its TIME_WAIT too, and no longer.
+#[test]
+fn how_connections_came_by_their_port() {
+    let bound = event(change(3 * S, 2, outgoing(2), State::Closed, State::SynSent));
+    let items: Vec<_> = [started()].into_iter().chain(short(2 * S, 1, 4)).chain([bound]).collect();
+    let evidence = observe(&items);
+    let states: Vec<_> = evidence.sockets.iter().map(|it| (it.conn, it.state)).collect();
+    assert!(states.contains(&(1, State::TimeWait)), "{states:?}");
+    assert_eq!((evidence.bound_first.get(&1), evidence.bound_first.get(&2)), (Some(&false), Some(&true)));
+    let refused = event(change(4 * S, 2, outgoing(2), State::SynSent, State::Closed));
+    let items: Vec<_> = items.into_iter().chain([refused]).collect();
+    assert_eq!(observe(&items).bound_first.get(&2), None);
+}
+
+#[test]
+fn sockets_that_are_only_bound() {
+    let Item::Event(Event::Inspected(seen)) = inspected(2 * S, 5, 0, 0) else { unreachable!() };
+    let bound = Some(event::Bound { ip: ip(1), port: 40_005, netns: Some(NETNS) });
+    let items = [
+        started(),
+        Item::Event(Event::SurveyBegun { at: 2 * S }),
+        Item::Event(Event::Inspected(Inspected { bound, ..seen })),
+        Item::Event(Event::SurveyEnded { at: 2 * S }),
+    ];
+    let evidence = observe(&items);
+    let bound: Vec<_> = evidence.bound.iter().map(|it| (it.netns, it.ip, it.port)).collect();
+    assert_eq!(bound, [(Some(NETNS), ip(1), 40_005)]);
+}
+
+/// A socket that has waited since before the window belongs to a pair, although nothing happened to it.
+#[test]
+fn a_connection_that_still_waits_has_a_pair() {
+    let waiting = found(2 * S, 1, outgoing(1), State::SynSent, Kept::Held);
+    let items = [
+        started(),
+        Item::Event(Event::SurveyBegun { at: 2 * S }),
+        Item::Event(Event::Found(waiting)),
+        Item::Event(Event::SurveyEnded { at: 2 * S }),
+        passed(11 * S),
+    ];
+    let evidence = observe(&items);
+    assert_eq!((evidence.sockets.len(), only(&evidence).opened), (1, 0));
+    assert!(only(&evidence).has(&evidence.sockets[0]));
 }
 
 #[test]

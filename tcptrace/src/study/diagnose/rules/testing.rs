@@ -175,3 +175,30 @@ pub(in crate::study::diagnose) fn seen(conn: u64, recv_queue: u32, acked_ms: u32
         bound: None,
     }
 }
+
+/// A listener of `redis[12]` with nobody in its queue.
+pub(in crate::study::diagnose) fn listener(netns: u32, ip: Ipv4Addr, port: u16) -> Listener {
+    let queue = AcceptQueue { conn: 99, ip: ip.to_ipv6_mapped(), port, queued: 0, limit: 511, requests: Some(0) };
+    Listener {
+        netns: Some(netns),
+        queue,
+        task: Some(Task { pid: 12, tid: 12, comm: Comm::from("redis") }),
+        most_queued: 0,
+        waiting_since: None,
+        accepted: 0,
+        accepted_at: None,
+        is_old: true,
+    }
+}
+
+/// Durations or sizes, one of each.
+pub(in crate::study::diagnose) fn spread(values: impl IntoIterator<Item = u64>) -> Spread {
+    let mut spread = Spread::default();
+    values.into_iter().for_each(|value| spread.add(value));
+    spread
+}
+
+/// A third of all is near each value, and so on for as many as there are.
+pub(in crate::study::diagnose) fn pooled<const N: usize>(values: [u64; N]) -> Spread {
+    spread(values.into_iter().flat_map(|value| std::iter::repeat_n(value, 30)))
+}
