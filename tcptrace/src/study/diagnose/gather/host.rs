@@ -19,6 +19,8 @@ use crate::study::diagnose::evidence::{Binder, Counted, Descriptors, Evidence, F
 const MOST_CALLS: usize = 256;
 const MOST_BINDERS: usize = 1024;
 const MOST_DESTINATIONS: usize = 64;
+/// Of how many connections that have not ended it is known how they came by their port.
+const MOST_CONNECTING: usize = 1 << 20;
 /// How many processes are kept with their limits.
 const MOST_PROCESSES: usize = 1 << 16;
 /// Ports that the kernel hands out unless it is told otherwise.
@@ -39,6 +41,8 @@ pub(super) struct Host {
     binders: HashMap<(Option<u32>, Ipv6Addr), Binding, FixedState>,
     calls: Vec<Failed>,
     has_queues: bool,
+    /// Whether connections had a local port before connect().
+    bound_first: HashMap<u64, bool, FixedState>,
 }
 
 #[derive(Debug)]
@@ -149,7 +153,13 @@ impl Host {
             self.name(task);
         }
         let port = change.tuple.local_port;
-        if (change.old, change.new) != (State::Closed, State::SynSent) || !self.is_in_range(change.netns, port) {
+        if (change.old, change.new) != (State::Closed, State::SynSent) {
+            return;
+        }
+        if self.bound_first.len() < MOST_CONNECTING {
+            self.bound_first.insert(change.id.number(), port != 0);
+        }
+        if !self.is_in_range(change.netns, port) {
             return;
         }
         let key = (change.netns, change.tuple.local_ip);
@@ -244,6 +254,7 @@ impl Host {
             }
             (_, State::Closed) => {
                 self.queued.remove(&identity.conn);
+                self.bound_first.remove(&identity.conn);
             }
             _ => {}
         }
@@ -309,7 +320,8 @@ impl Host {
     }
 
     pub(super) fn finish(self, looks: &Looks, evidence: &mut Evidence) {
-        let Self { settings, listeners, limits, names, counters, binders, calls, .. } = self;
+        let Self { settings, listeners, limits, names, counters, binders, calls, bound_first, .. } = self;
+        evidence.bound_first = bound_first;
         evidence.settings = settings;
         evidence.calls = calls;
         let counted = |of: Counters| {
