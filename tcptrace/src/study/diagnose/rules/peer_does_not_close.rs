@@ -155,7 +155,8 @@ fn is_waiting(evidence: &Evidence, socket: &Standing) -> bool {
 /// How long it has waited: as seen, or by what is left of the kernel's timer.
 fn waits_ns(evidence: &Evidence, socket: &Standing) -> u64 {
     let timeout = evidence.number(socket.netns, FIN_TIMEOUT).and_then(|seconds| u64::try_from(seconds).ok());
-    let passed = timeout.zip(socket.left_ns).map(|(seconds, left)| seconds.saturating_mul(1_000_000_000).saturating_sub(left));
+    let passed =
+        timeout.zip(socket.left_ns).map(|(seconds, left)| seconds.saturating_mul(1_000_000_000).saturating_sub(left));
     socket.age_ns().max(passed.unwrap_or(0))
 }
 
