@@ -11,6 +11,7 @@ pub mod human;
 pub mod life;
 mod named;
 pub mod names;
+pub mod newest;
 pub(crate) mod role;
 pub mod row;
 pub mod sanitise;

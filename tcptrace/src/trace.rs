@@ -19,8 +19,8 @@
 //!
 //! The last record of a file says that it ends, and why ([`Ended`]); the head announces that ([`Head::says_end`]). A file
 //! has the names of all network namespaces and control groups that its sockets have, and of the interfaces of link-local
-//! addresses, before they are needed; it begins with the newest settings, accept queues and limits. Once there are many names, each is written again when it is needed
-//! ([`Item::NamesAnew`]), so that readers keep those of live sockets only.
+//! addresses, before they are needed; it begins with the newest settings, accept queues and limits. Once there are many
+//! names, each is written again when it is needed ([`Item::NamesAnew`]), so that readers keep those of live sockets only.
 //!
 //! [`Ended`]: crate::model::stream::Ended
 //! [`Head::says_end`]: crate::model::stream::Head::says_end
