@@ -1,3 +1,5 @@
+#![expect(clippy::panic, reason = "a panic is how a test fails")]
+
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -296,7 +298,7 @@ fn only_the_last_look_counts() {
     ]
     .concat();
     let evidence = observe(&items);
-    assert_eq!(evidence.sockets.iter().map(|it| it.recv_queue()).collect::<Vec<_>>(), [None]);
+    assert_eq!(evidence.sockets.iter().map(Standing::recv_queue).collect::<Vec<_>>(), [None]);
 }
 
 #[test]

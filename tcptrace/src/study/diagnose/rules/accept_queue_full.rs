@@ -139,7 +139,11 @@ fn headline(evidence: &Evidence, netns: u32, culprit: Option<(&Listener, bool)>,
     let Some((listener, is_certain)) = culprit else {
         return format!("a listener of netns {netns} accepts too slowly: {dropped} in {window}");
     };
-    let who = format!("{} accepts too slowly on {}", listening::process(listener), listening::end(listener));
+    let end = listening::end(listener);
+    let who = match listener.task {
+        Some(task) => format!("{} accepts too slowly on {end}", say::process(task)),
+        None => format!("the listener of {end} accepts too slowly"),
+    };
     let (most, limit) = (say::count(listener.most_queued), say::count(listener.queue.limit));
     if !is_certain {
         return say::fitting([format!("{who}: {dropped} in {window}"), format!("{who}: {dropped}")]);

@@ -83,15 +83,12 @@ impl<'e> Holders<'e> {
         holders
     }
 
-    /// How many kinds there are.
+    /// How many kinds there are that could be why; a listener always is.
     fn kinds(&self) -> usize {
-        let has = [
-            !self.listeners.is_empty(),
-            !self.clients.is_empty(),
-            !self.open.is_empty(),
-            !self.time_wait.is_empty(),
-            self.bound > 0,
-        ];
+        if !self.listeners.is_empty() {
+            return 1;
+        }
+        let has = [!self.clients.is_empty(), !self.open.is_empty(), !self.time_wait.is_empty(), self.bound > 0];
         has.into_iter().filter(|has| *has).count()
     }
 
@@ -143,7 +140,7 @@ fn finding(evidence: &Evidence, failed: &Failed, (ip, port): (Ipv6Addr, u16)) ->
     advise(failed, &holders, port, &mut finding);
     finding.sure = match holders.kinds() {
         0 => "certain that bind failed; no socket has the port now, so who had it is unknown",
-        1 => "certain: the errno, and the only sockets on the port",
+        1 => "certain: the errno, and who has the port",
         _ => "certain that bind failed; several kinds of sockets are on the port, and the first one named is likely",
     }
     .into();
@@ -157,7 +154,8 @@ fn finding(evidence: &Evidence, failed: &Failed, (ip, port): (Ipv6Addr, u16)) ->
 fn who(holders: &Holders<'_>, port: u16) -> String {
     let mut parts = Vec::new();
     for listener in holders.listeners.iter().take(3) {
-        parts.push(format!("{} listens on {}", listening::process(listener), listening::end(listener)));
+        let other = listener.task.map_or_else(|| "a process".to_owned(), say::process);
+        parts.push(format!("{other} listens on {}", listening::end(listener)));
     }
     let mut some = |count: u64, what: &str| {
         if count > 0 {
@@ -184,7 +182,8 @@ fn headline(failed: &Failed, end: SocketAddr, holders: &Holders<'_>) -> String {
     }
     let cannot = format!("{process} cannot bind {end}");
     if let Some(listener) = holders.listeners.first() {
-        return format!("{cannot}: {} still listens on it", listening::process(listener));
+        let other = listener.task.map_or_else(|| "another process".to_owned(), say::process);
+        return format!("{cannot}: {other} still listens on it");
     }
     if let Some(client) = holders.clients.first() {
         let remote = client.tuple.remote();
@@ -296,6 +295,8 @@ mod tests {
         let finding = &fired(&RULE, &evidence)[0];
         assert_eq!(finding.headline, "myd[90] cannot bind 0.0.0.0:80: api[4711] still listens on it");
         assert_eq!((finding.severity, finding.confidence), (Severity::Warning, Confidence::Certain));
+        evidence.sockets.push(accepted(1, State::Established));
+        assert_eq!(fired(&RULE, &evidence)[0].confidence, Confidence::Certain);
         evidence.listeners[0].task = Some(evidence.calls[0].task);
         assert_eq!(headline(&evidence), "myd[90] could not bind 0.0.0.0:80 1 time; it listens there now");
     }

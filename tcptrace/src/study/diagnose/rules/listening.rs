@@ -43,11 +43,6 @@ pub(super) fn end(listener: &Listener) -> SocketAddr {
     say::end(listener.queue.ip, listener.queue.port)
 }
 
-/// Who listens, in words.
-pub(super) fn process(listener: &Listener) -> String {
-    listener.task.map_or_else(|| "an unknown process".to_owned(), say::process)
-}
-
 /// Whom a finding about it is about.
 pub(super) fn subject(listener: &Listener) -> Subject {
     Subject {
