@@ -11,6 +11,7 @@ pub mod human;
 pub mod life;
 mod named;
 pub mod names;
+pub mod newest;
 pub mod role;
 pub mod row;
 pub mod sanitise;

@@ -14,12 +14,13 @@
 //! without unpacking any, which makes an index of its own unnecessary.
 //!
 //! Numbers in heads are little-endian; in bodies they are variable-length as postcard writes them, times as differences
-//! in ns. Head, losses, audit, counters and end are JSON. The records are in the order in which the events were taken in.
+//! in ns. Head, losses, audit, counters, settings, accept queues, limits and end are JSON. The records are in the order in
+//! which the events were taken in.
 //!
 //! The last record of a file says that it ends, and why ([`Ended`]); the head announces that ([`Head::says_end`]). A file
 //! has the names of all network namespaces and control groups that its sockets have, and of the interfaces of link-local
-//! addresses, before they are needed. Once there are many names, each is written again when it is needed
-//! ([`Item::NamesAnew`]), so that readers keep those of live sockets only.
+//! addresses, before they are needed; it begins with the newest settings, accept queues and limits. Once there are many
+//! names, each is written again when it is needed ([`Item::NamesAnew`]), so that readers keep those of live sockets only.
 //!
 //! [`Ended`]: crate::model::stream::Ended
 //! [`Head::says_end`]: crate::model::stream::Head::says_end

@@ -161,7 +161,7 @@ impl Eye {
         self.event(Event::SurveyEnded { at });
         for (netns, queues) in queues {
             let queues = AcceptQueues { at, netns, queues: queues.finish(true), gone: Vec::new() };
-            queues.into_items().for_each(|item| self.say(item));
+            queues.into_parts().for_each(|part| self.say(Item::AcceptQueues(Box::new(part))));
         }
         subflows.into_iter().for_each(|subflow| self.event(subflow));
         Ok((coverage, held))
