@@ -44,7 +44,7 @@ pub mod kind {
     pub const STATE_TASK: u8 = 3;
     /// A transition by which a process opens a socket, with [`OpenTail`](super::OpenTail).
     pub const STATE_OPEN: u8 = 11;
-    /// A transition to `CLOSED`, with [`EndTail`](super::EndTail).
+    /// A transition to `CLOSED`, with [`ClosedTail`](super::ClosedTail).
     pub const STATE_END: u8 = 4;
     /// `tcp_destroy_sock`; nothing but the [`Head`](super::Head).
     pub const DESTROY: u8 = 5;
@@ -64,6 +64,24 @@ pub mod kind {
     pub const HELD: u8 = 13;
     /// A process closes a connection in `SYN_RECV`, with [`ClosedChildTail`](super::ClosedChildTail).
     pub const STATE_CHILD_CLOSED: u8 = 14;
+    /// A transition that leaves `ESTABLISHED` by a packet, with [`IdleTail`](super::IdleTail).
+    pub const STATE_IDLE: u8 = 15;
+    /// A transition that leaves `ESTABLISHED` by a system call, with [`IdleTaskTail`](super::IdleTaskTail).
+    pub const STATE_IDLE_TASK: u8 = 16;
+    /// A system call failed, with [`TaskTail`](super::TaskTail): `local_addr` and `local_port` are what it was about, `extra`
+    /// is its descriptor, `old` which call it was (see [`call`](super::call)), and `new` its errno. With
+    /// [`flag::BARE`](super::flag::BARE) it was given no address that can be read.
+    pub const FAILED_CALL: u8 = 17;
+}
+
+/// System calls, in [`Head::old`] of [`kind::FAILED_CALL`].
+pub mod call {
+    /// `bind`.
+    pub const BIND: u8 = 1;
+    /// `listen`.
+    pub const LISTEN: u8 = 2;
+    /// `accept` or `accept4`.
+    pub const ACCEPT: u8 = 3;
 }
 
 /// Bits of [`Head::flags`].
@@ -154,8 +172,10 @@ pub struct OpenTail {
     pub cgroup: u64,
     /// Index of the only interface that the socket uses; 0 if it may use any.
     pub interface: u32,
+    /// The byte of `struct sock_common` that has `skc_reuse` and `skc_reuseport`; 0 where the kernel has none.
+    pub reuse: u8,
     /// Zero.
-    pub padding: u32,
+    pub padding: [u8; 3],
 }
 
 /// Ties a child socket's address to its cookie.
@@ -224,8 +244,47 @@ pub struct EndTail {
     pub in_flight_retransmits: u8,
     /// `icsk_probes_out`: keepalive or zero-window probes not answered.
     pub probes_out: u8,
+    /// As in [`OpenTail`].
+    pub reuse: u8,
     /// Zero.
-    pub padding: [u8; 2],
+    pub padding: u8,
+}
+
+/// Ticks that are not known.
+pub const UNKNOWN_TICKS: u32 = u32::MAX;
+
+/// How long nothing has moved, in ticks, or [`UNKNOWN_TICKS`].
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct IdleTail {
+    /// Since data was received, or since the connection was established if there was none.
+    pub received: u32,
+    /// Since data was sent; unknown if there was none.
+    pub sent: u32,
+    /// Since a segment acknowledged anything.
+    pub acked: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// Who ends a connection, and how long nothing had moved.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct IdleTaskTail {
+    /// Who was on the CPU.
+    pub task: TaskTail,
+    /// How long nothing had moved.
+    pub idle: IdleTail,
+}
+
+/// What the socket knew when it was closed, and how long nothing had moved.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ClosedTail {
+    /// What it knew.
+    pub end: EndTail,
+    /// How long nothing had moved; unknown if it was never established.
+    pub idle: IdleTail,
 }
 
 /// Frames of [`CancelTail::stack`].
@@ -241,7 +300,7 @@ pub struct CancelTail {
 
 const _: () = {
     assert!(size_of::<Head>() == 64, "a transition stays within one cache line");
-    assert!(size_of::<EndTail>() == 64, "an end is two cache lines");
+    assert!(size_of::<EndTail>() == 64, "an end is two cache lines, but for its idle times");
 };
 
 /// Places in the array of counters that every CPU has.

@@ -51,7 +51,7 @@ fn accepted(ctx: TracePointContext) -> u32 {
 /// Address of the `struct sock` behind a descriptor of the current process. By now another thread may have put
 /// something else in its place: only what points back to its file is a socket.
 #[inline(always)]
-fn socket_of(fd: i64) -> Option<u64> {
+pub(crate) fn socket_of(fd: i64) -> Option<u64> {
     // SAFETY: the verifier checks each load. One through a pointer that leads nowhere is zero.
     let (slots, files) = unsafe {
         let files: *const u8 = load(bpf_get_current_task_btf().cast(), off::TASK_FILES());

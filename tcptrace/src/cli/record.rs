@@ -66,6 +66,10 @@ pub(super) struct RecordArgs {
     /// less often, and a closer look at sockets when recording begins and ends
     #[arg(long)]
     no_facts: bool,
+    /// Record, too, which calls of bind, listen and accept fail for TCP sockets, and by whom: ports that are taken, descriptors
+    /// that have run out. Every system call of the machine takes a little longer meanwhile
+    #[arg(long)]
+    failed_calls: bool,
     #[command(flatten)]
     probe: ProbeArgs,
     /// Run this command, and record until it ends. Its exit status is passed on: 3 instead of 0 if events were lost, 126 or
@@ -97,7 +101,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
     }
     refuse_foreign_pids(&criteria)?;
     warn_of_missing_groups(&criteria, true);
-    let options = args.probe.options(criteria.kernel());
+    let mut options = args.probe.options(criteria.kernel());
+    options.failed_calls = args.failed_calls;
     // Whatever is wrong with the file is said before anything is attached.
     let target = args.target()?;
     runtime()?.block_on(async {

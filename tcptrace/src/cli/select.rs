@@ -154,7 +154,7 @@ pub(super) struct ProbeArgs {
 impl ProbeArgs {
     pub(super) fn options(&self, filter: tcptrace_common::Filter) -> probe::Options {
         let (no_btf, object) = (self.no_btf, self.object.clone());
-        probe::Options { ring_bytes: self.ring_size, filter, no_btf, object }
+        probe::Options { ring_bytes: self.ring_size, filter, failed_calls: false, no_btf, object }
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// What the programs filter by.
     pub filter: tcptrace_common::Filter,
+    /// See which calls of `bind`, `listen` and `accept` fail. It slows every system call of the machine down a little.
+    pub failed_calls: bool,
     /// Use the classic tracepoints only, as on a kernel without BTF.
     pub no_btf: bool,
     /// Load this object instead of the built-in one.
@@ -49,7 +51,13 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: DEFAULT_RING_BYTES, filter: tcptrace_common::Filter::default(), no_btf: false, object: None }
+        Self {
+            ring_bytes: DEFAULT_RING_BYTES,
+            filter: tcptrace_common::Filter::default(),
+            failed_calls: false,
+            no_btf: false,
+            object: None,
+        }
     }
 }
 

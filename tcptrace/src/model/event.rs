@@ -354,6 +354,18 @@ pub struct Flags {
     /// Whether it has ever sent a segment, were it only a SYN; `None` where the hook does not say, which it does when a
     /// socket leaves SYN_SENT.
     pub has_sent: Option<bool>,
+    /// With whom it shares its address and port; `None` where the hook does not say, which it does when a process opens a
+    /// socket and when it is closed. A child and a mini-socket have it from their listener and full socket.
+    pub reuse: Option<Reuse>,
+}
+
+/// Whether a socket shares its address and port with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Reuse {
+    /// `SO_REUSEADDR` is set.
+    pub address: bool,
+    /// `SO_REUSEPORT` is set.
+    pub port: bool,
 }
 
 /// What a socket had counted when it was closed.

@@ -26,6 +26,8 @@ named! {
         MiniFin = "fin_wait2_to_time_wait",
         /// Who accepts a connection.
         Accept = "accept",
+        /// Calls of `bind`, `listen` and `accept` that fail; only on demand.
+        FailedCalls = "failed_calls",
         /// Who has a descriptor of a socket.
         Holders = "holders",
     }
@@ -44,6 +46,7 @@ impl Feature {
             Self::MiniKilled => "early end of TIME_WAIT, and by whom",
             Self::MiniFin => "orphan's FIN_WAIT2 turning TIME_WAIT, live",
             Self::Accept => "which process accepts a connection",
+            Self::FailedCalls => "bind, listen and accept calls that failed",
             Self::Holders => "which processes hold a socket",
         }
     }

@@ -1,6 +1,6 @@
 //! What the task on the CPU has to do with a change of state.
 
-use super::event::{Change, Event, Holder};
+use super::event::{Change, Event, FailedCall, Holder};
 use super::tcp::State;
 
 /// `sk_err` of a socket that `ss -K` or the like has destroyed.
@@ -61,7 +61,9 @@ impl Event {
     pub fn process(&self) -> Option<u32> {
         match self {
             Self::Change(change) => change.task.filter(|_| is_call(change)).map(|task| task.pid),
-            Self::Accepted { task, .. } | Self::Holder(Holder { task, .. }) => Some(task.pid),
+            Self::Accepted { task, .. }
+            | Self::Holder(Holder { task, .. })
+            | Self::FailedCall(FailedCall { task, .. }) => Some(task.pid),
             _ => None,
         }
     }

@@ -108,6 +108,11 @@ impl Head {
         self.sees(Feature::ResetSent).unwrap_or(true)
     }
 
+    /// Whether calls that fail are in it.
+    pub fn sees_failed_calls(&self) -> bool {
+        self.sees(Feature::FailedCalls).unwrap_or(false)
+    }
+
     /// Whether the resets that sockets receive are in it.
     pub fn sees_received_resets(&self) -> bool {
         self.sees(Feature::ResetReceived).unwrap_or(true)

@@ -191,6 +191,7 @@ mod tests {
         in_flight BOOLEAN
         retransmits_unanswered INT64
         reset_received BOOLEAN
+        idle_before_close_ns INT64
         state STRING
         age_ns INT64
         age_at_least BOOLEAN

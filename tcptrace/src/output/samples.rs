@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use crate::model::counters::{Increase, Unseen};
 use crate::model::criteria::Undecided;
-use crate::model::event::{Cause, Kept, Multipath, Totals};
+use crate::model::event::{Cause, Idle, Kept, Multipath, Totals};
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
 use crate::model::names::{Group, Names};
 use crate::model::row::{
@@ -238,7 +238,7 @@ pub(crate) fn connection() -> Connection {
             retransmits_unanswered: 0,
             reset_received: Some(false),
         }),
-        idle: None,
+        idle: Some(Idle { acked_ms: Some(80), received_ms: Some(1_004), sent_ms: Some(1_084) }),
         complete: true,
     }
 }
@@ -271,6 +271,7 @@ pub(crate) fn connections() -> Vec<Connection> {
             ]),
             status: ended(End::Fin, None),
             totals: None,
+            idle: None,
             complete: false,
             ..base.clone()
         },
@@ -293,6 +294,7 @@ pub(crate) fn connections() -> Vec<Connection> {
             status: ended(End::NoLocalPort, None),
             stays: Vec::new(),
             totals: Some(Totals::default()),
+            idle: None,
             ..base.clone()
         },
         Connection {

@@ -186,12 +186,14 @@ impl Decoder {
         let change = wire::Change::read(&mut body)?;
         let (end, address) = match kind {
             kind::CLOSING => {
-                let (end, address): (wire::End, Option<u64>) = read(body.0)?;
+                let ((end, address), rest): ((wire::End, Option<u64>), _) = postcard::take_from_bytes(body.0).ok()?;
+                body.0 = rest;
                 (Some(end_facts(&end)?), address)
             }
             kind::CHANGE_WITH_ADDRESS => (None, Some(body.u64()?)),
             _ => (None, None),
         };
+        let wire::IdleAtEnd(idle) = wire::IdleAtEnd::read(&mut body)?;
         let at = self.at(change.after)?;
         let socket = self.socket(change.socket)?;
         let task = self.task(change.task)?;
@@ -209,7 +211,7 @@ impl Decoder {
             old,
             new,
             flags: wire::flags(change.bits),
-            idle: None,
+            idle,
             task,
             end,
         })));

@@ -324,8 +324,9 @@ impl Encoder {
     }
 
     fn change(&mut self, change: &Change) {
-        let Change { at, id, address, tuple, netns, uid, cgroup, interface, old, new, flags, idle: _, task, ref end } =
+        let Change { at, id, address, tuple, netns, uid, cgroup, interface, old, new, flags, idle, task, ref end } =
             *change;
+        let idle = wire::IdleAtEnd(idle);
         let mentioned = Mentioned { id, tuple: Some(tuple), netns, uid, cgroup, interface };
         let body = wire::Change {
             socket: self.socket(&mentioned),
@@ -335,9 +336,9 @@ impl Encoder {
             bits: mentioned.bits() | wire::flag_bits(flags),
         };
         match (address, end) {
-            (None, None) => self.record(kind::CHANGE, &body),
-            (Some(address), None) => self.record(kind::CHANGE_WITH_ADDRESS, &(body, address)),
-            (address, Some(end)) => self.record(kind::CLOSING, &(body, end_body(end), address)),
+            (None, None) => self.record(kind::CHANGE, &(body, idle)),
+            (Some(address), None) => self.record(kind::CHANGE_WITH_ADDRESS, &(body, address, idle)),
+            (address, Some(end)) => self.record(kind::CLOSING, &(body, end_body(end), address, idle)),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::model::counters::Sample;
 use crate::model::criteria::Criteria;
 use crate::model::event::{
     Birth, Bound, Call, Cause, Change, EndFacts, Event, FailedCall, Flags, Flow, Found, Holder, Id, Idle, Inspected,
-    Kept, KilledBy, Losses, Mini, MiniEvent, Multipath, ResetReason, Subflow, Timer, Totals,
+    Kept, KilledBy, Losses, Mini, MiniEvent, Multipath, ResetReason, Reuse, Subflow, Timer, Totals,
 };
 use crate::model::facts::{AcceptQueue, AcceptQueues, Limit, Limits, Settings};
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
@@ -153,17 +153,24 @@ prop_compose! {
     }
 }
 
+fn idles() -> impl Strategy<Value = Option<Idle>> {
+    let ms = || prop::option::of(prop_oneof![Just(0), 0..300_u32, any::<u32>()]);
+    let idle = [ms(), ms(), ms()].prop_map(|[acked_ms, received_ms, sent_ms]| Idle { acked_ms, received_ms, sent_ms });
+    prop::option::of(idle)
+}
+
 prop_compose! {
     fn changes()(
         at in times(), id in ids(), address in any::<Option<u64>>(), tuple in tuples(), netns in any::<Option<u32>>(),
         uid in any::<Option<u32>>(), cgroup in any::<Option<u64>>(), (old, new) in (states(), states()),
-        (flags, interface) in (any::<Option<([bool; 5], Option<bool>)>>(), interfaces()),
-        task in tasks(), end in prop::option::of(end_facts()),
+        (flags, interface) in (any::<Option<([bool; 5], Option<bool>, Option<(bool, bool)>)>>(), interfaces()),
+        idle in idles(), task in tasks(), end in prop::option::of(end_facts()),
     ) -> Change {
-        let flags = flags.map(|([dead, done, has_socket, rcv_shutdown, send_shutdown], has_sent)| {
-            Flags { dead, done, has_socket, rcv_shutdown, send_shutdown, has_sent }
+        let flags = flags.map(|([dead, done, has_socket, rcv_shutdown, send_shutdown], has_sent, reuse)| {
+            let reuse = reuse.map(|(address, port)| Reuse { address, port });
+            Flags { dead, done, has_socket, rcv_shutdown, send_shutdown, has_sent, reuse }
         });
-        Change { at, id, address, tuple, netns, uid, cgroup, interface, old, new, flags, idle: None, task, end }
+        Change { at, id, address, tuple, netns, uid, cgroup, interface, old, new, flags, idle, task, end }
     }
 }
 
@@ -232,11 +239,10 @@ prop_compose! {
     fn inspections()(
         (at, timer_left_ns) in (times(), 0..=LONGEST_NS), id in ids(), (recv_queue, send_queue) in any::<(u32, u32)>(),
         timer in prop::sample::select(vec![Timer::None, Timer::Retransmit, Timer::Keepalive, Timer::TimeWait, Timer::Probe]),
-        retransmits in any::<u8>(), idle in any::<Option<[Option<u32>; 3]>>(),
+        retransmits in any::<u8>(), idle in idles(),
         (timestamps, bind_no_port) in any::<(Option<bool>, Option<bool>)>(), bound in any::<Option<(u128, u16, Option<u32>)>>(),
     ) -> Inspected {
         let bound = bound.map(|(ip, port, netns)| Bound { ip: ip.into(), port, netns });
-        let idle = idle.map(|[acked_ms, received_ms, sent_ms]| Idle { acked_ms, received_ms, sent_ms });
         Inspected {
             at, id, recv_queue, send_queue, timer, timer_left_ns, retransmits, idle, timestamps, bind_no_port, bound,
         }

@@ -2,9 +2,10 @@
 
 use std::num::NonZeroU32;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeTuple;
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::model::event::{self, Call, Cause, EndFacts, Flags, KilledBy, MiniEvent, ResetReason, Timer};
+use crate::model::event::{self, Call, Cause, EndFacts, Flags, KilledBy, MiniEvent, ResetReason, Reuse, Timer};
 use crate::model::tcp::State;
 
 /// Declares numbers that stand for variants, both ways.
@@ -167,6 +168,42 @@ impl Change {
     }
 }
 
+/// How long data had not moved, at the end of a change: traces of before have none, nor have changes that do not show it. A
+/// byte that says which times are known (1: acked, 2: received, 4: sent) and which of them are not 0 (8, 16, 32), and
+/// these.
+pub(super) struct IdleAtEnd(pub(super) Option<event::Idle>);
+
+impl Serialize for IdleAtEnd {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Some(event::Idle { acked_ms, received_ms, sent_ms }) = self.0 else { return serializer.serialize_unit() };
+        let all = [acked_ms, received_ms, sent_ms];
+        let bits = all.iter().enumerate().fold(0_u8, |bits, (place, ms)| {
+            bits | u8::from(ms.is_some()) << place | u8::from(ms.is_some_and(|ms| ms != 0)) << (place + 3)
+        });
+        let mut tuple = serializer.serialize_tuple(1 + (bits >> 3).count_ones() as usize)?;
+        tuple.serialize_element(&bits)?;
+        for ms in all.into_iter().flatten().filter(|ms| *ms != 0) {
+            tuple.serialize_element(&ms)?;
+        }
+        tuple.end()
+    }
+}
+
+impl IdleAtEnd {
+    pub(super) fn read(body: &mut Body<'_>) -> Option<Self> {
+        if body.0.is_empty() {
+            return Some(Self(None));
+        }
+        let bits = body.u8()?;
+        let mut next = |place: u8| {
+            let is = |bit: u8| bits & bit << place != 0;
+            let ms = if is(8) { body.u32()? } else { 0 };
+            Some(is(1).then_some(ms))
+        };
+        Some(Self(Some(event::Idle { acked_ms: next(0)?, received_ms: next(1)?, sent_ms: next(2)? })))
+    }
+}
+
 /// What is known of a socket in an event, and its flags.
 pub(super) mod bit {
     pub(in super::super) const NETNS: u16 = 1;
@@ -182,6 +219,10 @@ pub(super) mod bit {
     pub(in super::super) const KNOWS_SENT: u16 = 512;
     pub(in super::super) const HAS_SENT: u16 = 1024;
     pub(in super::super) const INTERFACE: u16 = 2048;
+    /// With whom it shares its address and port is known.
+    pub(in super::super) const KNOWS_REUSE: u16 = 4096;
+    pub(in super::super) const REUSES_ADDRESS: u16 = 8192;
+    pub(in super::super) const REUSES_PORT: u16 = 16384;
 }
 
 #[derive(Serialize, Deserialize)]
@@ -437,6 +478,9 @@ pub(super) fn flag_bits(flags: Option<Flags>) -> u16 {
         (flags.send_shutdown, bit::SEND_SHUTDOWN),
         (flags.has_sent.is_some(), bit::KNOWS_SENT),
         (flags.has_sent == Some(true), bit::HAS_SENT),
+        (flags.reuse.is_some(), bit::KNOWS_REUSE),
+        (flags.reuse.is_some_and(|reuse| reuse.address), bit::REUSES_ADDRESS),
+        (flags.reuse.is_some_and(|reuse| reuse.port), bit::REUSES_PORT),
     ];
     all.into_iter().filter(|(is_set, _)| *is_set).fold(bit::FLAGS, |bits, (_, bit)| bits | bit)
 }
@@ -450,6 +494,7 @@ pub(super) fn flags(bits: u16) -> Option<Flags> {
         rcv_shutdown: has(bit::RCV_SHUTDOWN),
         send_shutdown: has(bit::SEND_SHUTDOWN),
         has_sent: has(bit::KNOWS_SENT).then_some(has(bit::HAS_SENT)),
+        reuse: has(bit::KNOWS_REUSE).then(|| Reuse { address: has(bit::REUSES_ADDRESS), port: has(bit::REUSES_PORT) }),
     })
 }
 

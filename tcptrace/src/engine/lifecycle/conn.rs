@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use super::decide::closer_in;
 use super::stays::Stays;
-use crate::model::event::{Change, ResetReason, Totals};
+use crate::model::event::{Change, Idle, ResetReason, Totals};
 use crate::model::role::{Role, role};
 use crate::model::row::{Ending, Held, Identity, Owner, Stay};
 use crate::model::tcp::{Closer, Comm, OwnerSource, Side, State, Task, Tuple};
@@ -57,6 +57,7 @@ struct More {
     closed_by: Option<Task>,
     reset: Option<(u64, ResetReason)>,
     totals: Option<Totals>,
+    idle: Option<Idle>,
     mini: MiniTimes,
 }
 
@@ -224,6 +225,18 @@ impl Conn {
     pub(super) fn set_totals(&mut self, totals: Option<Totals>) {
         if totals.is_some() || self.more.is_some() {
             self.more().totals = totals;
+        }
+    }
+
+    /// How long data had not moved when its end began.
+    pub(super) fn idle(&self) -> Option<Idle> {
+        self.more.as_ref()?.idle
+    }
+
+    /// Notes it at the change that begins its end.
+    pub(super) fn note_idle(&mut self, change: &Change) {
+        if change.old == State::Established && change.new != State::Established && change.idle.is_some() {
+            self.more().idle = change.idle;
         }
     }
 

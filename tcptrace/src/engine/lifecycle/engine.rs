@@ -252,6 +252,7 @@ impl Engine {
             if conn.state != change.old {
                 conn.change_unseen(change.old, None);
             }
+            conn.note_idle(change);
             if change.new == State::Closed {
                 let conn = self.conns.remove(place);
                 let change = if is_known { *change } else { decide::without_proof(change) };

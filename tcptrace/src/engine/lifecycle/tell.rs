@@ -182,7 +182,7 @@ impl Teller {
             closed_by: conn.closed_by(),
             stays,
             totals,
-            idle: None,
+            idle: conn.idle(),
             complete: conn.is(Mark::Whole) && conn.gaps == self.gaps,
         }
     }

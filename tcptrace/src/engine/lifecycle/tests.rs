@@ -9,7 +9,7 @@ use rstest::rstest;
 
 use script::{play, play_rows};
 
-use crate::model::event::{Event, Totals};
+use crate::model::event::{Event, Idle, Totals};
 use crate::model::row::{Connection, Row};
 
 /// What the kernel shows of a life, and what the engine makes of it. Times are in ms; see [`script`] for the words.
@@ -398,6 +398,27 @@ fn totals(rows: &[Row]) -> Totals {
 fn a_reset_that_came(#[case] script: &str, #[case] expected: Option<bool>) {
     let rows = script::rows(script);
     assert_eq!(totals(&rows).reset_received, expected);
+}
+
+/// What counts is how long it was quiet when the first FIN or reset came; later changes are not about that.
+#[rstest]
+#[case::we_close(
+    "2 ESTABLISHED>FIN_WAIT1 idle=300; 3 FIN_WAIT1>FIN_WAIT2; 4 FIN_WAIT2>CLOSED done dead idle=301",
+    Some(300)
+)]
+#[case::kept_by_the_mini_socket(
+    "2 ESTABLISHED>FIN_WAIT1 idle=300; 3 FIN_WAIT1>FIN_WAIT2; 4 FIN_WAIT2>CLOSED done dead mini=TIME_WAIT idle=301;
+     60004 expired TIME_WAIT",
+    Some(300)
+)]
+#[case::the_peer_closes("2 ESTABLISHED>CLOSE_WAIT idle=0; 9 CLOSE_WAIT>CLOSED err=32 idle=7", Some(0))]
+#[case::reset("2 ESTABLISHED>CLOSED err=104 idle=5", Some(5))]
+#[case::nobody_saw_it("2 ESTABLISHED>CLOSE_WAIT; 9 CLOSE_WAIT>CLOSED err=32 idle=7", None)]
+fn how_long_it_was_quiet(#[case] script: &str, #[case] expected: Option<u64>) {
+    let rows = script::rows(&format!("0 CLOSED>SYN_SENT; 1 SYN_SENT>ESTABLISHED; {script}"));
+    let ended = |row: &Row| if let Row::Connection(row) = row { Some(row.idle.and_then(Idle::quiet_ns)) } else { None };
+    let quiet: Vec<_> = rows.iter().filter_map(ended).collect();
+    assert_eq!(quiet, [expected.map(|ms| ms * 1_000_000)]);
 }
 
 /// What was under way when the socket was closed is kept until its row.

@@ -74,6 +74,17 @@ pub(super) struct Type<'b> {
     rest: &'b [u8],
 }
 
+/// Where a member of a structure is.
+#[derive(Clone, Copy)]
+struct Place {
+    /// In bits.
+    offset: u32,
+    /// Of a bit field, in bits; 0 for what is none.
+    width: u32,
+    /// Its type.
+    of: u32,
+}
+
 /// All types of a kernel.
 pub(super) struct Btf<'b> {
     types: &'b [u8],
@@ -137,17 +148,30 @@ impl<'b> Btf<'b> {
         let (mut composite, mut bits) = (structure, 0_u32);
         let mut names = path.split('.').peekable();
         while let Some(name) = names.next() {
-            let (offset, of) = self.member(composite, name.as_bytes(), DEEPEST)?;
-            bits = bits.checked_add(offset)?;
+            let member = self.member(composite, name.as_bytes(), DEEPEST).filter(|member| member.width == 0)?;
+            bits = bits.checked_add(member.offset)?;
             if names.peek().is_some() {
-                composite = self.composite(of)?;
+                composite = self.composite(member.of)?;
             }
         }
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
-    /// A member's offset in bits, and its type.
-    fn member(&self, composite: Type<'b>, name: &[u8], deepest: usize) -> Option<(u32, u32)> {
+    /// The byte in which a bit field of a structure lies, and its bits there. `None` where there is none, or it is in more
+    /// than one byte.
+    pub(super) fn bits(&self, structure: Type<'b>, name: &str) -> Option<(u32, u8)> {
+        let Place { offset, width, .. } = self.member(structure, name.as_bytes(), DEEPEST)?;
+        let first = offset % 8;
+        if width == 0 || first + width > 8 {
+            return None;
+        }
+        // On machines that have the highest byte first, the first bit is the highest one.
+        let shift = if cfg!(target_endian = "big") { 8 - first - width } else { first };
+        Some((offset / 8, (u8::MAX >> (8 - width)) << shift))
+    }
+
+    /// Where a member is, and its type.
+    fn member(&self, composite: Type<'b>, name: &[u8], deepest: usize) -> Option<Place> {
         let members = <[Member]>::ref_from_prefix_with_elems(composite.rest, composite.count).ok()?.0;
         members.iter().find_map(|member| {
             let (offset, width) = match composite.is_bit_field {
@@ -156,13 +180,13 @@ impl<'b> Btf<'b> {
             };
             let its = self.string(member.name.get());
             if its == name {
-                return (width == 0).then_some((offset, member.of.get()));
+                return Some(Place { offset, width, of: member.of.get() });
             }
             if !its.is_empty() || deepest == 0 {
                 return None;
             }
-            let (within, of) = self.member(self.composite(member.of.get())?, name, deepest - 1)?;
-            Some((offset.checked_add(within)?, of))
+            let within = self.member(self.composite(member.of.get())?, name, deepest - 1)?;
+            Some(Place { offset: offset.checked_add(within.offset)?, ..within })
         })
     }
 
@@ -269,6 +293,9 @@ mod tests {
         let offsets = ["x", "y", "y.x", "z", "y.z", "q"].map(|path| btf.offset(structure, path));
         assert_eq!(offsets, [Some(0), Some(4), Some(8), None, None, None], "bit fields have no offset in bytes");
         assert!(btf.named(Kind::Union, "a").is_none());
+        let bits = ["z", "x", "y", "q"].map(|name| btf.bits(structure, name));
+        let z = if cfg!(target_endian = "big") { 0b1110_0000 } else { 0b111 };
+        assert_eq!(bits, [Some((12, z)), None, None, None], "only bit fields have bits");
     }
 
     #[test]
@@ -306,6 +333,7 @@ mod tests {
                 for kind in [Kind::Structure, Kind::Union, Kind::Modifier] {
                     for (_, of) in btf.each(kind) {
                         btf.offset(of, "y.x");
+                        btf.bits(of, "z");
                         btf.target(of);
                     }
                 }

@@ -4,13 +4,16 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv6Addr;
 
 use tcptrace_common::{
-    CancelTail, ChildTail, ClosedChildTail, EndTail, Head, HolderTail, OpenTail, TaskTail, end_flag, flag, kind, state,
+    CancelTail, ChildTail, ClosedChildTail, ClosedTail, EndTail, Head, HolderTail, IdleTail, IdleTaskTail, OpenTail,
+    TaskTail, UNKNOWN_TICKS, call, end_flag, flag, kind, state,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
+use super::layout::ReuseBits;
 use super::symbols::{Cancelled, Symbols};
 use crate::model::event::{
-    Birth, Change, EndFacts, Event, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason, Totals,
+    Birth, Call, Change, EndFacts, Event, FailedCall, Flags, Found, Holder, Id, Idle, Kept, KilledBy, Mini, MiniEvent,
+    ResetReason, Reuse, Totals,
 };
 use crate::model::tcp::{Comm, State, Task, Tuple};
 
@@ -24,6 +27,8 @@ pub(super) struct Decoder {
     pub(super) symbols: Symbols,
     /// Meaning of reset reasons, by number.
     pub(super) reset_reasons: Vec<ResetReason>,
+    /// Which bits say whether a socket shares its address and port, where this kernel has them.
+    pub(super) reuse: Option<ReuseBits>,
     /// Our own process id, in the initial pid namespace.
     pub(super) own_pid: u32,
     /// Scrambles addresses, which are the kernel's secret.
@@ -56,12 +61,23 @@ impl Decoder {
                 let open: &OpenTail = read(tail)?;
                 let (task, cgroup) = (self.task(&open.task), known(open.cgroup));
                 let interface = interface(head, open.interface);
-                Event::Change(Change { task, cgroup, interface, ..self.change(head, id)? })
+                let change = Change { task, cgroup, interface, ..self.change(head, id)? };
+                Event::Change(self.with_reuse(change, open.reuse))
+            }
+            kind::STATE_IDLE => {
+                let idle = self.idle(read(tail)?);
+                Event::Change(Change { idle, ..self.change(head, id)? })
+            }
+            kind::STATE_IDLE_TASK => {
+                let IdleTaskTail { task, idle } = read(tail)?;
+                let (task, idle) = (self.task(task), self.idle(idle));
+                Event::Change(Change { task, idle, ..self.change(head, id)? })
             }
             kind::STATE_END => {
-                let end: &EndTail = read(tail)?;
-                let (task, end) = (self.task(&end.task), Some(self.end_facts(head, end)));
-                Event::Change(Change { task, end, ..self.change(head, id)? })
+                let ClosedTail { end, idle } = read(tail)?;
+                let (task, facts, idle) = (self.task(&end.task), Some(self.end_facts(head, end)), self.idle(idle));
+                let change = Change { task, idle, end: facts, ..self.change(head, id)? };
+                Event::Change(self.with_reuse(change, end.reuse))
             }
             kind::DESTROY => Event::Destroyed { at, id, shut: both_shut(head.flags) },
             kind::RESET_SENT => Event::ResetSent { at, id, reason: self.reset_reason(head.extra) },
@@ -73,8 +89,26 @@ impl Decoder {
                 Event::Mini(self.mini(head, id, what)?)
             }
             kind::ACCEPTED => Event::Accepted { at, id, task: self.task(read(tail)?)? },
+            kind::FAILED_CALL => Event::FailedCall(self.failed_call(head, read(tail)?)?),
             kind::HELD => Event::Holder(self.holder(head, id, read(tail)?)?),
             _ => return None,
+        })
+    }
+
+    fn failed_call(&self, head: &Head, task: &TaskTail) -> Option<FailedCall> {
+        Some(FailedCall {
+            at: head.boot_ns,
+            call: match head.old {
+                call::BIND => Call::Bind,
+                call::LISTEN => Call::Listen,
+                call::ACCEPT => Call::Accept,
+                _ => return None,
+            },
+            errno: head.new.into(),
+            task: self.task(task)?,
+            fd: head.extra,
+            netns: known(head.netns),
+            address: (head.flags & flag::BARE == 0).then(|| (Ipv6Addr::from(head.local_addr), head.local_port)),
         })
     }
 
@@ -119,6 +153,23 @@ impl Decoder {
             idle: None,
             end: None,
         })
+    }
+
+    /// A change that says, too, whether its socket shares its address and port.
+    fn with_reuse(&self, change: Change, byte: u8) -> Change {
+        let reuse = self.reuse.map(|bits| Reuse { address: byte & bits.address != 0, port: byte & bits.port != 0 });
+        Change { flags: change.flags.map(|flags| Flags { reuse, ..flags }), ..change }
+    }
+
+    /// `None` where nothing of it is known.
+    fn idle(&self, idle: &IdleTail) -> Option<Idle> {
+        let ms = |ticks: u32| {
+            let ns =
+                (ticks != UNKNOWN_TICKS && self.tick_ns != 0).then(|| u64::from(ticks).saturating_mul(self.tick_ns));
+            ns.map(|ns| u32::try_from(ns / 1_000_000).unwrap_or(u32::MAX))
+        };
+        let idle = Idle { acked_ms: ms(idle.acked), received_ms: ms(idle.received), sent_ms: ms(idle.sent) };
+        (idle != Idle::default()).then_some(idle)
     }
 
     fn child(&self, head: &Head, id: Id, child: &ChildTail) -> Option<Change> {
@@ -220,6 +271,7 @@ fn flags(head: &Head) -> Flags {
         rcv_shutdown: has(flag::RCV_SHUTDOWN),
         send_shutdown: has(flag::SEND_SHUTDOWN),
         has_sent: (head.old == state::SYN_SENT).then_some(!has(flag::SILENT)),
+        reuse: None,
     }
 }
 
@@ -239,6 +291,7 @@ mod tests {
         Decoder {
             tick_ns: 4_000_000,
             minis_watched: true,
+            reuse: Some(ReuseBits { address: 0b1111, port: 0b1_0000 }),
             own_pid: 77,
             symbols: Symbols::default(),
             reset_reasons: vec![ResetReason::Other, ResetReason::AbortOnData],
@@ -248,7 +301,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_record_makes_it_panic(record in prop::collection::vec(any::<u8>(), 0..300), kind in 0_u8..15) {
+        fn no_record_makes_it_panic(record in prop::collection::vec(any::<u8>(), 0..300), kind in 0_u8..20) {
             let mut record = record;
             if let Some(byte) = record.get_mut(std::mem::offset_of!(Head, kind)) {
                 *byte = kind;
@@ -261,6 +314,17 @@ mod tests {
     fn addresses_do_not_get_out() {
         let address = 0xffff_8880_1234_5600;
         assert_ne!(decoder().scramble(address), address);
+    }
+
+    #[rstest]
+    #[case::all([50, 25, 0], Some([Some(200), Some(100), Some(0)]))]
+    #[case::never_sent([50, UNKNOWN_TICKS, 0], Some([Some(200), None, Some(0)]))]
+    #[case::longest([UNKNOWN_TICKS - 1, 1, 1], Some([Some(u32::MAX), Some(4), Some(4)]))]
+    #[case::never_established([UNKNOWN_TICKS; 3], None)]
+    fn ticks_are_told_in_ms(#[case] ticks: [u32; 3], #[case] expected: Option<[Option<u32>; 3]>) {
+        let [received, sent, acked] = ticks;
+        let idle = decoder().idle(&IdleTail { received, sent, acked, padding: 0 });
+        assert_eq!(idle.map(|idle| [idle.received_ms, idle.sent_ms, idle.acked_ms]), expected);
     }
 
     #[rstest]

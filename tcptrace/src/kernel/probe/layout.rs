@@ -40,6 +40,7 @@ const MEMBERS: &[(&str, &str, &str, Need)] = &[
     ("SOCK_SOCKET", "sock", "sk_socket", Need::Socket),
     ("SOCK_LINGERTIME", "sock", "sk_lingertime", Need::Socket),
     ("SOCK_UID", "sock", "sk_uid", Need::Socket),
+    ("SOCK_PROTOCOL", "sock", "sk_protocol", Need::Files),
     ("TASK_FLAGS", "task_struct", "flags", Need::Socket),
     ("TASK_PID", "task_struct", "pid", Need::Socket),
     ("TASK_TGID", "task_struct", "tgid", Need::Socket),
@@ -55,6 +56,9 @@ const MEMBERS: &[(&str, &str, &str, Need)] = &[
     ("CGROUP_KN", "cgroup", "kn", Need::Optional),
     ("KERNFS_NODE_ID", "kernfs_node", "id", Need::Optional),
     ("SOCK_CGROUP", "sock", "sk_cgrp_data.cgroup", Need::Optional),
+    ("ICSK_ACK_LRCVTIME", "inet_connection_sock", "icsk_ack.lrcvtime", Need::Optional),
+    ("TCP_LSNDTIME", "tcp_sock", "lsndtime", Need::Optional),
+    ("TCP_RCV_TSTAMP", "tcp_sock", "rcv_tstamp", Need::Optional),
     ("INET_SPORT", "inet_sock", "inet_sport", Need::Socket),
     ("ICSK_RETRANSMITS", "inet_connection_sock", "icsk_retransmits", Need::Socket),
     ("ICSK_PROBES_OUT", "inet_connection_sock", "icsk_probes_out", Need::Socket),
@@ -90,6 +94,26 @@ pub(super) struct Layout {
     arguments: HashMap<&'static str, usize>,
     /// Meaning of the reasons of resets, by number.
     pub(super) reset_reasons: Vec<ResetReason>,
+    /// Where `SO_REUSEADDR` and `SO_REUSEPORT` are.
+    pub(super) reuse: Option<ReuseBits>,
+}
+
+/// Two bit fields of `struct sock_common` that lie in one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ReuseBits {
+    /// Bits of `skc_reuse`.
+    pub(super) address: u8,
+    /// Bits of `skc_reuseport`.
+    pub(super) port: u8,
+}
+
+impl ReuseBits {
+    /// With the offset of their byte.
+    fn find(btf: &Btf<'_>, sock_common: Type<'_>) -> Option<(u32, Self)> {
+        let (at, address) = btf.bits(sock_common, "skc_reuse")?;
+        let (_, port) = btf.bits(sock_common, "skc_reuseport").filter(|(its, _)| *its == at)?;
+        Some((at, Self { address, port }))
+    }
 }
 
 impl Layout {
@@ -112,6 +136,13 @@ impl Layout {
                 Some(offset) => layout.offsets.push((symbol, offset)),
                 None => layout.missing.push((need, format!("{structure}.{path}"))),
             }
+        }
+        match structures.get(&b"sock_common"[..]).and_then(|structure| ReuseBits::find(&btf, *structure)) {
+            Some((offset, bits)) => {
+                layout.offsets.push(("SOCK_COMMON_REUSE", offset));
+                layout.reuse = Some(bits);
+            }
+            None => layout.missing.push((Need::Optional, "sock_common.skc_reuse".to_owned())),
         }
         for name in ["kfree_skb", "tcp_send_reset"] {
             if let Some(count) = tracepoint_arguments(&btf, name) {

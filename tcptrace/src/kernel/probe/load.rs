@@ -67,6 +67,16 @@ const CLASSIC: &[(Feature, &str, &str, &str)] = &[
 const ACCEPTED: &str = "accepted";
 const ACCEPT: [&str; 2] = ["sys_exit_accept", "sys_exit_accept4"];
 
+/// The tracepoints of the system calls whose failures are told, and the programs for them.
+const FAILED_CALLS: [(&str, &[&str]); 6] = [
+    ("bind_called", &["sys_enter_bind"]),
+    ("bind_returned", &["sys_exit_bind"]),
+    ("listen_called", &["sys_enter_listen"]),
+    ("listen_returned", &["sys_exit_listen"]),
+    ("accept_called", &["sys_enter_accept", "sys_enter_accept4"]),
+    ("accept_returned", &ACCEPT),
+];
+
 /// What is known of the kernel before anything is loaded.
 struct Surroundings {
     btf: Result<(Btf, Layout), String>,
@@ -142,6 +152,10 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
         services.push((hook.feature, serve(hook, &around, &mut ebpf, &mut programs, &mut stand_ins)));
     }
     services.push((Feature::Accept, serve_accept(&around, &mut ebpf, &mut programs)));
+    // Not even named otherwise: to find out would take loading them.
+    if options.failed_calls {
+        services.push((Feature::FailedCalls, serve_failed_calls(&around, &mut ebpf, &mut programs)));
+    }
     services.push((Feature::Holders, serve_holders(&around, &mut ebpf)));
     for classic in CLASSIC {
         fall_back(classic, options, &mut services, &mut ebpf, &mut programs);
@@ -157,6 +171,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
         tick_ns: kernel::tick_ns(),
         minis_watched: is_attached(&services, Feature::MiniCreated),
         reset_reasons: around.layout().map(|layout| layout.reset_reasons.clone()).unwrap_or_default(),
+        reuse: around.layout().and_then(|layout| layout.reuse),
         symbols: around.symbols.unwrap_or_default(),
         scrambler: RandomState::new(),
     };
@@ -267,6 +282,22 @@ fn serve_accept(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd
             Service::Attached { by: Tier::Classic, hook: "tracepoint/syscalls/sys_exit_accept, …accept4".into() }
         }
         Err(error) => Service::Unavailable { reason: kernel::explain(&error) },
+    }
+}
+
+fn serve_failed_calls(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) -> Service {
+    if let Some(reason) = objection_to_files(around) {
+        return Service::Unavailable { reason };
+    }
+    for (program, tracepoints) in FAILED_CALLS {
+        match attach_classic(ebpf, "syscalls", tracepoints, program) {
+            Ok(fd) => programs.push(fd),
+            Err(error) => return Service::Unavailable { reason: kernel::explain(&error) },
+        }
+    }
+    Service::Attached {
+        by: Tier::Classic,
+        hook: "tracepoint/syscalls/sys_exit_bind, …listen, …accept, …accept4".into(),
     }
 }
 

@@ -59,6 +59,7 @@ impl Naming {
             Event::Found(found) => (found.netns, found.cgroup),
             Event::Holder(holder) => (holder.found.netns, holder.found.cgroup),
             Event::Mini(mini) => (mini.netns, None),
+            Event::FailedCall(call) => (call.netns, None),
             Event::Accepted { .. } => (None, None),
             _ => return,
         };

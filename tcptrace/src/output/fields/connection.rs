@@ -1,5 +1,6 @@
 //! The fields of `connections`.
 
+use crate::model::event::Idle;
 use crate::model::row::{Connection, Identity, Report, Status};
 use crate::model::tcp::{End, State, TimeWaitEnd};
 
@@ -266,6 +267,15 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
             Some(came) => Value::Bool(came),
             None => Value::Null,
         },
+    },
+    Field {
+        name: "idle_before_close_ns",
+        nullable: true,
+        unit: "ns",
+        shape: Shape::Number,
+        doc: "How long no data had been received or sent when the connection began to end: when the first FIN or reset ended \
+              ESTABLISHED. Counted from the handshake where there was no data. Whole kernel ticks; null when unknown.",
+        value: |row, _| Value::number(row.idle.and_then(Idle::quiet_ns)),
     },
 ];
 

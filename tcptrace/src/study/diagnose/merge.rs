@@ -41,7 +41,7 @@ const TABLE: &[Explains] = &[
 ];
 
 /// Puts findings under what explains them, and in order: causes before what they explain, the most severe first.
-pub(super) fn merge(findings: &mut Vec<Finding>, evidence: &Evidence) {
+pub(super) fn merge(findings: &mut [Finding], evidence: &Evidence) {
     let mut explained: Vec<(usize, usize)> = Vec::new();
     let mut is_explained = HashSet::new();
     for rule in TABLE {

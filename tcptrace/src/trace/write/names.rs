@@ -78,6 +78,7 @@ impl Names {
             Event::Mini(mini) => (mini.netns, None),
             Event::Found(found) => (found.netns, found.cgroup),
             Event::Holder(holder) => (holder.found.netns, holder.found.cgroup),
+            Event::FailedCall(call) => (call.netns, None),
             Event::Accepted { .. } => (None, None),
             _ => return NOTHING,
         };
