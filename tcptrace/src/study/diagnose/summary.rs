@@ -41,9 +41,12 @@ pub struct Compared {
     pub text: String,
 }
 
+/// The figures of a line, or why there are none.
+type Figures = fn(&Evidence) -> Result<String, String>;
+
 /// What was compared. The lines are always these, in this order.
 pub fn compared(evidence: &Evidence) -> Vec<Compared> {
-    let lines: [(&str, fn(&Evidence) -> Result<String, String>); 8] = [
+    let lines: [(&str, Figures); 8] = [
         ("TIME_WAIT", time_wait),
         ("ports", ports),
         ("CLOSE_WAIT", close_wait),
@@ -53,7 +56,7 @@ pub fn compared(evidence: &Evidence) -> Vec<Compared> {
         ("counters", counters),
         ("settings", settings),
     ];
-    let line = |(name, text): (&'static str, fn(&Evidence) -> Result<String, String>)| {
+    let line = |(name, text): (&'static str, Figures)| {
         let text = text(evidence).unwrap_or_else(|reason| format!("unknown: {reason}"));
         Compared { name, text }
     };

@@ -30,6 +30,8 @@ const DEFAULT_RANGE: (u16, u16) = (32_768, 60_999);
 #[derive(Debug, Default)]
 pub(super) struct Host {
     settings: BTreeMap<Option<u32>, Settings>,
+    /// The ports that the kernel hands out, by network namespace, where that is known.
+    ranges: BTreeMap<Option<u32>, (u16, u16)>,
     listeners: HashMap<u64, Known, FixedState>,
     /// Ports that somebody listens on, by namespace, and how many listeners each has.
     ports: HashMap<(Option<u32>, u16), u32, FixedState>,
@@ -37,6 +39,8 @@ pub(super) struct Host {
     queued: HashMap<u64, (Option<u32>, u16), FixedState>,
     limits: HashMap<u32, Descriptors, FixedState>,
     names: HashMap<u32, Task, FixedState>,
+    /// Most of the time, the next one is the same.
+    named_last: Option<Task>,
     counters: BTreeMap<u32, Counters>,
     binders: HashMap<(Option<u32>, Ipv6Addr), Binding, FixedState>,
     calls: Vec<Failed>,
@@ -70,6 +74,7 @@ impl Host {
     pub(super) fn item(&mut self, item: &Item) {
         match item {
             Item::Settings(settings) => {
+                self.ranges.extend(range(settings).map(|range| (settings.netns, range)));
                 self.settings.insert(settings.netns, (**settings).clone());
             }
             Item::AcceptQueues(queues) => self.queues(queues),
@@ -182,16 +187,15 @@ impl Host {
 
     /// Whether a port is one of those that the kernel hands out in a network namespace.
     fn is_in_range(&self, netns: Option<u32>, port: u16) -> bool {
-        let text = self.settings.get(&netns).and_then(|settings| settings.values.get("net.ipv4.ip_local_port_range"));
-        let range = text.and_then(|text| {
-            let mut ends = text.split_whitespace().map(str::parse);
-            Some((ends.next()?.ok()?, ends.next()?.ok()?))
-        });
-        let (first, last): (u16, u16) = range.unwrap_or(DEFAULT_RANGE);
+        let (first, last) = self.ranges.get(&netns).copied().unwrap_or(DEFAULT_RANGE);
         (first..=last).contains(&port)
     }
 
     fn name(&mut self, task: Task) {
+        if self.named_last == Some(task) {
+            return;
+        }
+        self.named_last = Some(task);
         if self.names.len() < MOST_PROCESSES || self.names.contains_key(&task.pid) {
             self.names.insert(task.pid, task);
         }
@@ -252,7 +256,7 @@ impl Host {
             (_, State::Established) if identity.side == Side::Server => {
                 self.queued.insert(identity.conn, place);
             }
-            (_, State::Closed) => {
+            (_, State::Closed) if !self.queued.is_empty() && identity.side != Side::Client => {
                 self.queued.remove(&identity.conn);
                 self.bound_first.remove(&identity.conn);
             }
@@ -352,6 +356,12 @@ impl Host {
             .for_each(|it| it.tasks.sort_by_key(|(task, count)| (std::cmp::Reverse(*count), task.pid)));
         evidence.binders.sort_by_key(|it| (std::cmp::Reverse(it.opened), it.netns, it.ip));
     }
+}
+
+/// The ports that the kernel hands out by these settings.
+fn range(settings: &Settings) -> Option<(u16, u16)> {
+    let mut ends = settings.values.get("net.ipv4.ip_local_port_range")?.split_whitespace().map(str::parse);
+    Some((ends.next()?.ok()?, ends.next()?.ok()?))
 }
 
 impl Known {

@@ -71,7 +71,7 @@ impl Looks {
                 self.fds.insert(holder.found.id.number(), holder.fd);
             }
             Event::ScanEnded { .. } => self.has_scanned = true,
-            Event::Destroyed { id, .. } => {
+            Event::Destroyed { id, .. } if !self.fds.is_empty() => {
                 self.fds.remove(&id.number());
             }
             _ => {}
