@@ -44,7 +44,7 @@ pub mod kind {
     pub const STATE_TASK: u8 = 3;
     /// A transition by which a process opens a socket, with [`OpenTail`](super::OpenTail).
     pub const STATE_OPEN: u8 = 11;
-    /// A transition to `CLOSED`, with [`EndTail`](super::EndTail).
+    /// A transition to `CLOSED`, with [`ClosedTail`](super::ClosedTail).
     pub const STATE_END: u8 = 4;
     /// `tcp_destroy_sock`; nothing but the [`Head`](super::Head).
     pub const DESTROY: u8 = 5;
@@ -64,6 +64,24 @@ pub mod kind {
     pub const HELD: u8 = 13;
     /// A process closes a connection in `SYN_RECV`, with [`ClosedChildTail`](super::ClosedChildTail).
     pub const STATE_CHILD_CLOSED: u8 = 14;
+    /// A transition that leaves `ESTABLISHED` by a packet, with [`IdleTail`](super::IdleTail).
+    pub const STATE_IDLE: u8 = 15;
+    /// A transition that leaves `ESTABLISHED` by a system call, with [`IdleTaskTail`](super::IdleTaskTail).
+    pub const STATE_IDLE_TASK: u8 = 16;
+    /// A system call failed, with [`TaskTail`](super::TaskTail): `local_addr` and `local_port` are what it was about, `extra`
+    /// is its descriptor, `old` which call it was (see [`call`](super::call)), and `new` its errno. With
+    /// [`flag::BARE`](super::flag::BARE) it was given no address that can be read.
+    pub const FAILED_CALL: u8 = 17;
+}
+
+/// System calls, in [`Head::old`] of [`kind::FAILED_CALL`].
+pub mod call {
+    /// `bind`.
+    pub const BIND: u8 = 1;
+    /// `listen`.
+    pub const LISTEN: u8 = 2;
+    /// `accept` or `accept4`.
+    pub const ACCEPT: u8 = 3;
 }
 
 /// Bits of [`Head::flags`].
@@ -132,7 +150,7 @@ pub struct Head {
     pub flags: u8,
 }
 
-/// Who is on the CPU. Whether that says anything about the socket is for the reader to judge.
+/// The task on the CPU. The reader decides whether it relates to the socket.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TaskTail {
@@ -154,8 +172,10 @@ pub struct OpenTail {
     pub cgroup: u64,
     /// Index of the only interface that the socket uses; 0 if it may use any.
     pub interface: u32,
+    /// The byte of `struct sock_common` that has `skc_reuse` and `skc_reuseport`; 0 where the kernel has none.
+    pub reuse: u8,
     /// Zero.
-    pub padding: u32,
+    pub padding: [u8; 3],
 }
 
 /// Ties a child socket's address to its cookie.
@@ -182,7 +202,7 @@ pub struct ClosedChildTail {
     pub task: TaskTail,
 }
 
-/// Who has a descriptor of a socket.
+/// A process that holds a descriptor of a socket.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct HolderTail {
@@ -196,7 +216,7 @@ pub struct HolderTail {
     pub padding: u32,
 }
 
-/// What the socket knew when it was closed.
+/// What the socket had counted when it was closed.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct EndTail {
@@ -224,14 +244,53 @@ pub struct EndTail {
     pub in_flight_retransmits: u8,
     /// `icsk_probes_out`: keepalive or zero-window probes not answered.
     pub probes_out: u8,
+    /// As in [`OpenTail`].
+    pub reuse: u8,
     /// Zero.
-    pub padding: [u8; 2],
+    pub padding: u8,
+}
+
+/// Ticks that are not known.
+pub const UNKNOWN_TICKS: u32 = u32::MAX;
+
+/// How long nothing has moved, in ticks, or [`UNKNOWN_TICKS`].
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct IdleTail {
+    /// Since data was received, or since the connection was established if there was none.
+    pub received: u32,
+    /// Since data was sent; unknown if there was none.
+    pub sent: u32,
+    /// Since a segment acknowledged anything.
+    pub acked: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// Who ends a connection, and how long nothing had moved.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct IdleTaskTail {
+    /// Who was on the CPU.
+    pub task: TaskTail,
+    /// How long nothing had moved.
+    pub idle: IdleTail,
+}
+
+/// What the socket knew when it was closed, and how long nothing had moved.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ClosedTail {
+    /// What it knew.
+    pub end: EndTail,
+    /// How long nothing had moved; unknown if it was never established.
+    pub idle: IdleTail,
 }
 
 /// Frames of [`CancelTail::stack`].
 pub const STACK_FRAMES: usize = 16;
 
-/// From where a mini-socket's timer was cancelled.
+/// The call stack that cancelled a mini-socket's timer.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CancelTail {
@@ -241,10 +300,10 @@ pub struct CancelTail {
 
 const _: () = {
     assert!(size_of::<Head>() == 64, "a transition stays within one cache line");
-    assert!(size_of::<EndTail>() == 64, "an end is two cache lines");
+    assert!(size_of::<EndTail>() == 64, "an end is two cache lines, but for its idle times");
 };
 
-/// Places in the array of counters that every CPU has.
+/// Indexes into the array of counters that every CPU has.
 pub mod counter {
     /// Transitions that did not fit into the ring buffer.
     pub const LOST_TRANSITIONS: usize = 0;
@@ -252,10 +311,10 @@ pub mod counter {
     pub const LOST_OTHERS: usize = 1;
     /// Transitions kept out by a filter in the kernel.
     pub const FILTERED: usize = 2;
-    /// Add this for what programs count that stand in for others while those are interrupted: these may be just about to
-    /// count.
+    /// Added to the index by programs that stand in for others while those are interrupted: an interrupted program may
+    /// be just about to count.
     pub const STAND_IN: usize = 3;
-    /// How often one has stood in.
+    /// How often a program has stood in for another.
     pub const STOOD_IN: usize = 6;
     /// How many counters there are.
     pub const COUNT: usize = 7;

@@ -1,4 +1,4 @@
-//! The way out: the ring buffer, its wakeups, and what did not fit.
+//! Output: the ring buffer, its wakeups, and the records that did not fit.
 
 use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
@@ -28,7 +28,7 @@ static WAKE: Array<u32, 1> = Array::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<[u64; counter::COUNT], 1> = PerCpuArray::new();
 
-/// Room for a record; counted as lost when there is none.
+/// Reserves room for a record; counts the record as lost if there is none.
 #[inline(always)]
 pub(crate) fn reserve<T: 'static>(lost: usize) -> Option<RingBufEntry<T>> {
     let entry = EVENTS.reserve_untyped::<T>(0);
@@ -38,8 +38,8 @@ pub(crate) fn reserve<T: 'static>(lost: usize) -> Option<RingBufEntry<T>> {
     entry
 }
 
-/// Hands a filled record over. It wakes the reader only if that sleeps: a wakeup per event would cost more than all
-/// the rest, and a busy reader comes by on a timer.
+/// Submits a filled record. Wakes the reader only if it sleeps: a wakeup per event would cost more than everything
+/// else, and a busy reader comes by on a timer.
 #[inline(always)]
 pub(crate) fn submit<T: 'static>(entry: RingBufEntry<T>) {
     let mut flags = BPF_RB_NO_WAKEUP;
@@ -59,9 +59,9 @@ pub(crate) fn submit<T: 'static>(entry: RingBufEntry<T>) {
 #[inline(always)]
 pub(crate) fn count(index: usize) {
     if let Some(counters) = COUNTERS.get_ptr_mut(0) {
-        // SAFETY: this CPU's own element. A program does not interrupt itself, and those that count transitions have a
-        // place each; of other records one may go uncounted where a program that counts is interrupted by another that
-        // does. The verifier checks the index.
+        // SAFETY: this CPU's own element. A program does not interrupt itself, and each program that counts transitions
+        // has an element of its own. Another kind of record may go uncounted if a counting program interrupts another
+        // one. The verifier checks the index.
         unsafe {
             let counter = counters.cast::<u64>().add(index);
             counter.write(counter.read().wrapping_add(1));
@@ -88,7 +88,7 @@ pub(crate) unsafe fn fill_task(tail: *mut TaskTail) {
     unsafe { fill_task_of(tail, generated::bpf_get_current_task_btf().cast()) }
 }
 
-/// Notes who a task is.
+/// Notes which task it is.
 ///
 /// # Safety
 ///

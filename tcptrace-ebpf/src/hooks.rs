@@ -3,6 +3,7 @@
 
 mod classic;
 mod destroy;
+mod failed;
 mod holder;
 mod mini;
 mod reset;

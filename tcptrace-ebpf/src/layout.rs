@@ -35,6 +35,7 @@ offsets! {
     SOCK_SOCKET,
     SOCK_LINGERTIME,
     SOCK_UID,
+    SOCK_PROTOCOL,
     SOCKET_FILE,
     SOCKET_SK,
     FILE_PRIVATE_DATA,
@@ -73,9 +74,27 @@ offsets! {
     SKB_TRANSPORT_HEADER,
 }
 
-/// Offset of the pointer to the control group in `struct sock`; the largest number where the kernel has none.
-#[unsafe(no_mangle)]
-static SOCK_CGROUP: Global<u32> = Global::new(u32::MAX);
+/// Declares the offset of a structure member that not every kernel need have; the largest number where it has none.
+macro_rules! optional_offsets {
+    ($($name:ident => $get:ident,)*) => {
+        $(#[unsafe(no_mangle)] static $name: Global<u32> = Global::new(u32::MAX);
+        #[inline(always)]
+        pub(crate) fn $get() -> Option<usize> {
+            match $name.load() {
+                u32::MAX => None,
+                offset => Some(offset as usize),
+            }
+        })*
+    };
+}
+
+optional_offsets! {
+    SOCK_CGROUP => sock_cgroup,
+    ICSK_ACK_LRCVTIME => received_at,
+    TCP_LSNDTIME => sent_at,
+    TCP_RCV_TSTAMP => acked_at,
+    SOCK_COMMON_REUSE => sock_reuse,
+}
 
 /// Address of `tw_timer_handler`, the function of every mini-socket's timer.
 #[unsafe(no_mangle)]
@@ -93,14 +112,6 @@ static FILTER: Global<Filter> = Global::new(Filter {
     netns: 0,
     family: 0,
 });
-
-#[inline(always)]
-pub(crate) fn sock_cgroup() -> Option<usize> {
-    match SOCK_CGROUP.load() {
-        u32::MAX => None,
-        offset => Some(offset as usize),
-    }
-}
 
 #[inline(always)]
 pub(crate) fn tw_timer_handler() -> u64 {

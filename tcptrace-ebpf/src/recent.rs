@@ -1,5 +1,5 @@
-//! What happened last on this CPU: the kernel does some things in two steps, one right after the other and without
-//! leaving the CPU, and the second can only be understood with the first.
+//! The last events on this CPU: the kernel does some things in two steps, one right after the other and without leaving
+//! the CPU. The second step can only be understood with the first.
 
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::macros::btf_map;

@@ -1,21 +1,21 @@
 //! Standing in for a program that is interrupted.
 //!
-//! The kernel does not run a program while it is running already on that CPU, and a process that closes a socket may be
-//! interrupted in the midst of it by packets that make other sockets change. So there are two programs on a tracepoint:
-//! the first notes what it sees, the second runs right after it, and looks at what was not noted.
+//! The kernel does not run a program that is already running on that CPU. Packets may interrupt a process that closes a
+//! socket, and may make other sockets change. So there are two programs on a tracepoint: the first one notes what it
+//! sees; the second one runs right after it and looks at what was not noted.
 
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 
-/// As many events as may come between the two programs, when the CPU is interrupted just there: more than a network
-/// card's queue brings in a round of 64 packets.
+/// More events than may come between the two programs, when the CPU is interrupted just there: a network card's queue
+/// brings in a round of 64 packets.
 const MOST: u64 = 128;
 
-/// One event, as it is told from others on that CPU.
+/// Identifies one event on that CPU.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Seen {
-    /// Of the socket.
+    /// The socket's address.
     pub(crate) address: u64,
     /// Its cookie, if it has one, and what happens to it.
     pub(crate) what: u64,
@@ -58,7 +58,7 @@ pub(crate) fn note(map: &Map, seen: impl FnOnce() -> Seen) {
     }
 }
 
-/// Whether an event was noted; it is forgotten. Where the second program was not run, as it was running already, the
+/// Whether an event was noted; removes the note. If the second program did not run, because it was running already, the
 /// first one's note stays.
 #[inline(always)]
 pub(crate) fn take(map: &Map, seen: Seen) -> bool {

@@ -1,10 +1,10 @@
-//! What a record says of the socket it is about, and whether anybody wants to hear it.
+//! What a record says about its socket, and whether the filter wants it.
 
 use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use tcptrace_common::{FILTER_PORTS, Head, flag};
 
 use crate::kernel::{load, read};
-use crate::layout::{filter, off, sock_cgroup};
+use crate::layout::{filter, off, sock_cgroup, sock_reuse};
 
 const AF_INET: u16 = 2;
 /// The first bytes of an IPv4-mapped IPv6 address, in memory order.
@@ -166,8 +166,8 @@ pub(crate) unsafe fn cgroup(sk: *const u8) -> u64 {
     }
 }
 
-/// Index of the only interface that a full socket uses; 0 if it may use any. One that a listener makes has its own from the
-/// moment on that its addresses are set.
+/// Index of the only interface that a full socket uses; 0 if it may use any. A child socket has its own one once its
+/// addresses are set.
 ///
 /// # Safety
 ///
@@ -176,6 +176,19 @@ pub(crate) unsafe fn cgroup(sk: *const u8) -> u64 {
 pub(crate) unsafe fn interface(sk: *const u8) -> u32 {
     // SAFETY: the verifier checks the load.
     unsafe { load(sk, off::SOCK_COMMON_BOUND_DEV_IF()) }
+}
+
+/// The byte that has `skc_reuse` and `skc_reuseport` of a full socket; 0 where the kernel has none. The verifier lets a
+/// bit field be loaded by whole bytes that contain it (`btf_struct_walk` in `kernel/bpf/btf.c`).
+///
+/// # Safety
+///
+/// `sk` is a `struct sock` that the verifier trusts.
+#[inline(always)]
+pub(crate) unsafe fn reuse(sk: *const u8) -> u8 {
+    let Some(offset) = sock_reuse() else { return 0 };
+    // SAFETY: the verifier checks the load.
+    unsafe { load(sk, offset) }
 }
 
 /// The flags of a full socket, as [`Head::flags`] wants them.

@@ -35,21 +35,19 @@ use clap::{CommandFactory, Parser, Subcommand};
 use self::messages::{say, say_ready, tell};
 use crate::model::stream::Summary;
 
-/// What every successful run comes to.
+/// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// All is well.
     Done,
-    /// It worked, but something is missing from the output.
+    /// Events were lost, or a trace is damaged.
     Lost,
-    /// It could not do what it was asked for, and has said why.
+    /// It failed, and has printed why.
     Failed,
-    /// What another program ended with.
+    /// The exit status of the recorded command.
     Of(u8),
 }
 
 impl Outcome {
-    /// The exit status that says so.
     fn code(self) -> u8 {
         match self {
             Self::Done => 0,
@@ -59,7 +57,7 @@ impl Outcome {
         }
     }
 
-    /// What a run comes to that has missed something, or has not.
+    /// `Lost` where the summary counts losses or damage.
     fn of(summary: &Summary) -> Self {
         if summary.lost.is_empty() && summary.damage.is_empty() { Self::Done } else { Self::Lost }
     }
@@ -88,7 +86,7 @@ enum Command {
     /// Print one line per connection when it has truly ended, after its TIME_WAIT.
     #[command(after_help = examples::CONNECTIONS)]
     Connections(live::ConnectionsArgs),
-    /// Record a trace: cheaper than watching, and what is recorded survives a crash.
+    /// Record a trace to a file. It costs less than `watch`, and the file survives a crash.
     #[command(after_help = examples::RECORD)]
     Record(record::RecordArgs),
     /// Print what `watch` or `connections` would have printed, from a trace.
@@ -100,7 +98,7 @@ enum Command {
     /// Find what is wrong and say why, with the evidence and what to do: live, or in traces.
     #[command(after_help = examples::DIAGNOSE)]
     Diagnose(diagnose::DiagnoseArgs),
-    /// Draw the lives of a trace's connections to scale, the two ends of a connection below each other.
+    /// Draw the connections of a trace on a time axis, the two ends of a connection below each other.
     #[command(after_help = examples::TIMELINE)]
     Timeline(timeline::TimelineArgs),
     /// Convert traces into JSON lines, CSV, Parquet, or a timeline for ui.perfetto.dev.
@@ -115,13 +113,13 @@ enum Command {
     /// Show which features this kernel supports, and why others are unavailable.
     #[command(after_help = examples::CHECK)]
     Check(check::CheckArgs),
-    /// Print a script with which a shell completes commands, options and their values.
+    /// Print a completion script for a shell.
     #[command(after_help = examples::COMPLETIONS)]
     Completions(completions::CompletionsArgs),
 }
 
 impl Command {
-    /// Whether what it is for goes to standard output.
+    /// Whether its result goes to standard output.
     fn prints(&self) -> bool {
         match self {
             Self::Record(_) => false,
@@ -131,7 +129,7 @@ impl Command {
         }
     }
 
-    /// Whether it follows the kernel, which takes an event loop.
+    /// Whether it attaches to the kernel, which needs an event loop.
     fn is_live(&self) -> bool {
         match self {
             Self::Watch(_) | Self::Connections(_) | Self::Record(_) | Self::Check(_) => true,
@@ -201,7 +199,7 @@ fn exit(result: Result<Outcome>) -> ExitCode {
     }
 }
 
-/// Whether the reader of our output has gone, as `head` does: that is no failure.
+/// Whether the reader of our output has closed it, as `head` does. That is not a failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|io| io.kind() == io::ErrorKind::BrokenPipe)
 }
@@ -241,7 +239,7 @@ mod tests {
         }
     }
 
-    /// What scripts say that were written before means what it is called now, and no help shows it.
+    /// Older spellings still work, and no help shows them.
     #[rstest]
     #[case("replay --from 1s --to 03:00 t", "replay --since 1s --until 03:00 t")]
     #[case("report --from 1s --to 03:00 t", "report --since 1s --until 03:00 t")]

@@ -1,7 +1,7 @@
 //! Events in, rows out. Pure: no clock, no I/O.
 //!
-//! [`lifecycle`] rebuilds connections, [`filter`] decides which of them are shown, [`audit`] compares what was seen with
-//! what the kernel has counted, and [`follow`] is all of that for one stream, live or from a trace.
+//! [`lifecycle`] rebuilds connections, [`filter`] decides which of them are shown, [`audit`] compares what was seen
+//! with the kernel's own counters, and [`follow`] combines them for one stream, live or from a trace.
 
 pub mod audit;
 pub mod filter;

@@ -1,4 +1,5 @@
-//! What exists now, by asking the kernel: sockets, network namespaces, descriptors, control groups. Loads no BPF.
+//! What the kernel shows: sockets, network namespaces, descriptors and control groups on request, and events
+//! ([`probe`], which alone loads eBPF programs).
 
 mod clock;
 mod counters;
@@ -40,7 +41,7 @@ pub use sockstat::allocated;
 pub use survey::{Answer, Coverage, Interface, survey};
 pub use visit::visit;
 
-/// Has an error say which file it is about.
+/// Adds the file to an error.
 fn about(path: impl Display) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{path}: {error}"))
 }

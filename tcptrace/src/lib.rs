@@ -1,6 +1,6 @@
 //! tcptrace follows TCP connections to their true end, and says who closed first and how long each state lasted.
 //!
-//! Everything goes one way, live and from a trace:
+//! Data flows one way, live and from a trace:
 //!
 //! ```text
 //! kernel --records--> kernel::probe --Event--+                       +--> output's printers (watch, connections)
@@ -9,7 +9,7 @@
 //!                     trace::write <-------Item------------+ (record)
 //! ```
 //!
-//! The kernel side only reports, the pure engine decides, every output only renders. A room uses only rooms above it:
+//! The kernel side reports, the pure engine decides, the outputs render. A room uses only rooms above it:
 //!
 //! | room | is | knows nothing of |
 //! | --- | --- | --- |
@@ -19,30 +19,31 @@
 //! | [`trace`] | the format, and the files that are written | lifecycles, printers |
 //! | [`live`] | the kernel as a stream | formats, terminals |
 //! | [`replay`] | files as a stream | formats, terminals |
-//! | [`study`] | what rows come to together | where rows come from, how they are drawn |
+//! | [`study`] | sums, reports and pictures of many rows | where rows come from, how they are drawn |
 //! | [`output`] | rows and studies in every format | where rows come from |
 //! | [`cli`] | arguments, wiring, messages | - |
 //!
-//! `cargo xtask layers` holds the `use` lines of the sources against that table.
+//! `cargo xtask layers` checks the `use` lines of the sources against this table.
 //!
 //! # How a connection is followed beyond its last tracepoint
 //!
-//! `inet_sock_set_state` ends with CLOSED, when a mini-socket may have taken over. What becomes of it is told by:
+//! `inet_sock_set_state` last reports CLOSED, when a mini-socket may have taken over. Three sources show its fate:
 //!
-//! - **its timer**. `timer_start` shows that a mini-socket was made, in which substate and for how long; that it shows
-//!   none is the proof that `tcp_max_tw_buckets` refused one. `timer_expire_entry` is its natural end.
+//! - **its timer**. `timer_start` shows that a mini-socket was made, its substate and its timeout. Without one,
+//!   `tcp_max_tw_buckets` has refused the mini-socket. `timer_expire_entry` is its natural end.
 //! - **the kernel's own call stack** at `timer_cancel`: whether it was killed or given more time, and by whom.
-//! - **its FIN**, which turns the FIN_WAIT2 of an orphan into TIME_WAIT and is seen at `kfree_skb`, since 6.11. Before,
-//!   the timer tells afterwards when it was set for the last time, and so the least that the TIME_WAIT lasted, once
-//!   another one has shown how long they are set for.
+//! - **its FIN**, which turns the FIN_WAIT2 of an orphan into TIME_WAIT. `kfree_skb` shows it since 6.11. On older
+//!   kernels, the expiry of the timer shows when it was last set, once another connection has shown how long a TIME_WAIT
+//!   is set for. The time since then is a lower bound.
 //!
-//! All of them carry the cookie of the full socket, which makes the two one connection. No duration is assumed anywhere.
+//! Each of them carries the cookie of the full socket, which joins both sockets into one connection. tcptrace
+//! assumes no duration.
 //!
-//! # Whose a connection is
+//! # Who owns a connection
 //!
-//! The task on the CPU is asked only where it must be the one that acts: in `connect`, `listen`, `close` and `shutdown`,
-//! and at the exit of `accept`, where the new descriptor is looked up in its own table. In a soft interrupt it is whoever
-//! happened to run. What is left is looked up by a walk through all descriptors, later and beside the stream.
+//! The task on the CPU counts as the owner only where it must be the one that acts: in `connect`, `listen`, `close` and
+//! `shutdown`, and at the exit of `accept`, where its own descriptor table has the new descriptor. In a soft interrupt,
+//! that task may be unrelated. A later walk through all descriptors finds the remaining owners, beside the stream.
 
 pub mod cli;
 pub mod engine;

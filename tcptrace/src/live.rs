@@ -1,4 +1,4 @@
-//! The live kernel as a source of items, for whoever takes them in: no subcommand, no format, no terminal.
+//! The live kernel as a source of items for any sink: no subcommand, no format, no terminal.
 
 mod audit;
 mod clock;

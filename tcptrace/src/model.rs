@@ -1,5 +1,5 @@
-//! What everything else is about: TCP's words, what happened ([`event`]), what follows from it ([`row`]), and what carries
-//! both ([`stream`]). Values only: no I/O, no clock, and nothing of what stands on them.
+//! What everything else is about: TCP's words ([`tcp`]), what happened ([`event`]), what follows from it ([`row`]), and
+//! what carries both ([`stream`]). Values only: no I/O, no clock, nothing of any other room.
 
 pub mod counters;
 pub mod criteria;
@@ -11,13 +11,14 @@ pub mod human;
 pub mod life;
 mod named;
 pub mod names;
-pub mod role;
+pub mod newest;
+pub(crate) mod role;
 pub mod row;
 pub mod sanitise;
 pub mod sink;
 pub mod socket;
 pub mod stream;
 pub mod tcp;
-pub mod unanswered;
+pub(crate) mod unanswered;
 
 pub(crate) use named::named;

@@ -1,8 +1,7 @@
 //! Rows in, bytes out: text, JSON and CSV.
 //!
-//! A printer only renders. It knows nothing of where rows come from, reads no clock (the caller passes a [`Context`]) and
-//! touches nothing but its writer. It writes once a row, so the writer should be buffered; [`Printer::flush`] hands over
-//! what is left.
+//! A printer only renders. It does not know the source of rows, reads no clock (the caller passes a [`Context`]) and
+//! uses only its writer. It writes once per row, so the writer should be buffered; [`Printer::flush`] writes the rest.
 
 mod aside;
 mod audit;
@@ -54,7 +53,7 @@ pub(crate) use self::text::{end_style, fitting, state_style};
 pub use crate::model::human;
 pub use crate::model::sanitise::{sanitise, sanitise_message, width};
 
-/// How rows are written.
+/// Formats of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Aligned columns, for people.
@@ -66,7 +65,7 @@ pub enum Format {
     Csv,
 }
 
-/// Which rows a header is for.
+/// Kinds of rows that have a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Changes of state.
@@ -75,26 +74,26 @@ pub enum Kind {
     Connection,
     /// Sockets that exist.
     Socket,
-    /// How many of them there are.
+    /// Counts of those sockets.
     Count,
     /// The ports of destinations.
     Ports,
 }
 
-/// What only the text format takes into account.
+/// Options of the text format.
 #[derive(Clone, Debug)]
 pub struct TextOptions {
     /// Mark states and resets with colours.
     pub colour: bool,
-    /// Below a connection, the states it went through.
+    /// Print the states of a connection below it.
     pub states: bool,
-    /// The zone that times are shown in.
+    /// The time zone of the output.
     pub zone: TimeZone,
-    /// Columns of the terminal, which lines have to fit; `None` where output is no terminal, and nothing is narrowed.
+    /// Columns of the terminal, which lines must fit; `None` where output is not a terminal.
     pub width: Option<usize>,
-    /// Lines of the terminal, which a report's screen has to fit.
+    /// Lines of the terminal, which a report's screen must fit.
     pub height: Option<usize>,
-    /// Below a report's screen, each part in depth.
+    /// Print each part of a report in depth, below its screen.
     pub full: bool,
 }
 
@@ -108,43 +107,42 @@ impl Default for TextOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Printed {
-    /// It was.
     Yes,
-    /// The format has no place for it among its rows: [`aside`] has the words to say it elsewhere.
+    /// The format has no columns for it: [`aside`] has a message for it instead.
     No,
 }
 
 /// Writes rows in one format.
 pub trait Printer {
-    /// Writes the header, where the format has one; the second time, nothing.
+    /// Writes the header once, if the format has one.
     ///
     /// # Errors
     /// What the writer returns.
     fn header(&mut self, kind: Kind) -> io::Result<()>;
 
-    /// Writes a row of a stream, if the format has a place for it.
+    /// Writes a row of a stream, if the format has columns for it.
     ///
     /// # Errors
     /// What the writer returns.
     fn row(&mut self, row: &Row, context: &Context) -> io::Result<Printed>;
 
-    /// Writes the last row, if the format has a place for it. A closing line on standard error says the same, for people.
+    /// Writes the last row, if the format has columns for it. The closing line on standard error has the same content.
     ///
     /// # Errors
     /// What the writer returns.
     fn closing(&mut self, row: &Closing) -> io::Result<()>;
 
-    /// The terminal has this many columns from now on. Formats for programs take no notice.
+    /// Sets the columns of the terminal. Formats for programs ignore it.
     fn resize(&mut self, _width: usize) {}
 
-    /// Writes whatever is kept in buffers, the writer's included.
+    /// Writes all buffers, including the writer's.
     ///
     /// # Errors
     /// What the writer returns.
     fn flush(&mut self) -> io::Result<()>;
 }
 
-/// Writes what exists, instead of what happens.
+/// Writes sockets that exist, and their counts.
 pub trait Lister: Printer {
     /// Writes a socket that exists.
     ///
@@ -152,7 +150,7 @@ pub trait Lister: Printer {
     /// What the writer returns.
     fn socket(&mut self, row: &Entry, context: &Context) -> io::Result<()>;
 
-    /// Writes how many there are of one kind.
+    /// Writes a count.
     ///
     /// # Errors
     /// What the writer returns.
@@ -171,7 +169,7 @@ impl Format {
         self.lister(out, text)
     }
 
-    /// The same, for what exists.
+    /// A lister of this format.
     pub fn lister<'w, W: Write + 'w>(self, out: W, text: TextOptions) -> Box<dyn Lister + 'w> {
         match self {
             Self::Text => Box::new(Text::new(out, text)),

@@ -1,4 +1,4 @@
-//! Several files read as one: those of a recording one after the other, several recordings by time.
+//! Reads several files as one: the files of a recording in sequence, several recordings merged by time.
 
 mod followed;
 mod part;
@@ -24,33 +24,23 @@ use crate::model::row::Row;
 use crate::model::stream::{Item, Origin, Summary};
 use crate::model::tcp::Tuple;
 
-/// Why there is nothing to read.
+/// Why no trace can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The file cannot be read.
     #[error("cannot read the trace '{path}': {reason}")]
-    Unreadable {
-        /// Which.
-        path: String,
-        /// Why not.
-        reason: io::Error,
-    },
-    /// It holds no block.
-    #[error("'{path}' holds no trace: {reason}")]
-    NoTrace {
-        /// Which.
-        path: String,
-        /// What is there instead.
-        reason: String,
-    },
+    Unreadable { path: String, reason: io::Error },
+    /// It contains no block.
+    #[error("'{path}' is not a tcptrace trace: {reason}")]
+    NoTrace { path: String, reason: String },
 }
 
-/// Part of the time of a trace, in ns of Unix time.
+/// Part of a trace, in ns of Unix time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Rows from before are left out.
+    /// Earlier rows are left out.
     pub from: i64,
-    /// What comes after is not read.
+    /// Later events are not read.
     pub to: i64,
 }
 
@@ -60,23 +50,23 @@ impl Default for Span {
     }
 }
 
-/// Who is told what is in a trace.
+/// Receives the rows of a trace.
 pub trait Audience<E> {
-    /// A row, and where it comes from.
+    /// A row and its origin.
     ///
     /// # Errors
-    /// Whatever ends the reading.
+    /// Any error ends the reading.
     fn row(&mut self, row: &Row, origin: &Origin) -> Result<(), E>;
 
-    /// What comes next happened at this time, in ns of Unix time.
+    /// The time of the next rows, in ns of Unix time.
     ///
     /// # Errors
-    /// Whatever ends the reading.
+    /// Any error ends the reading.
     fn time(&mut self, _unix_ns: i64) -> Result<(), E> {
         Ok(())
     }
 
-    /// So many bytes of the files have been read.
+    /// How many bytes of the files have been read.
     fn progress(&mut self, _bytes: u64) {}
 
     /// Whether it takes items, too: then rows follow the item that they follow from, instead of many at a time.
@@ -106,29 +96,29 @@ impl<E, F: FnMut(&Row, &Origin) -> Result<(), E>> Audience<E> for F {
     }
 }
 
-/// Items that are decoded at a time: few enough to be still at hand when they are looked at.
+/// Items that are decoded at a time: few enough to stay in the processor's cache until they are used.
 const AT_A_TIME: usize = 512;
 
 /// Files that are read together.
 pub struct Recordings<R = File> {
     all: Vec<Recording<R>>,
-    /// Files that cannot be read.
+    /// Files that could not be read.
     damage: Vec<Box<str>>,
-    /// Length of the files, where that is known.
+    /// Length of the files, if known.
     bytes: u64,
 }
 
-/// Whether another process has the lock that recorders have on what they write.
+/// Whether another process holds the lock that recorders take on the files they write.
 fn is_locked(file: &File) -> bool {
     let lock = |file| Flock::lock(file, FlockArg::LockSharedNonblock);
     file.try_clone().is_ok_and(|file| matches!(lock(file), Err((_, Errno::EWOULDBLOCK))))
 }
 
 impl Recordings<File> {
-    /// Opens files. Those that cannot be read are damage, as long as one of them can. `-` is standard input.
+    /// Opens files. A file that cannot be read counts as damage if at least one other can. `-` is standard input.
     ///
     /// # Errors
-    /// When none of them can be read, or is a trace.
+    /// When none of them is a readable trace.
     pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self, OpenError> {
         let mut bytes = 0;
         let inputs = paths.iter().map(|path| {
@@ -141,7 +131,7 @@ impl Recordings<File> {
     }
 }
 
-/// A file, and its length.
+/// Opens a file and returns its length.
 fn open(path: &Path) -> io::Result<(File, u64)> {
     let file = if path.as_os_str() == "-" { stdin() } else { File::open(path) }?;
     let metadata = file.metadata()?;
@@ -153,10 +143,11 @@ fn stdin() -> io::Result<File> {
 }
 
 impl<R: Read> Recordings<R> {
-    /// Reads from these, each with its name. Those that cannot be read are damage, as long as one of them can.
+    /// Reads from these inputs, each with its name. An input that cannot be read counts as damage if at least one other
+    /// can.
     ///
     /// # Errors
-    /// When none of them can be read, or is a trace.
+    /// When none of them is a readable trace.
     pub fn of(inputs: Vec<(Box<str>, R)>) -> Result<Self, OpenError> {
         Self::of_opened(inputs.into_iter().map(|(name, input)| (name, Ok(input))).collect(), |_| false)
     }
@@ -169,7 +160,7 @@ impl<R: Read> Recordings<R> {
             let is_abandoned = input.as_ref().is_ok_and(|input| !is_written(input));
             match input.map_err(unreadable).and_then(|input| Part::open(name.clone(), input, is_written)) {
                 Ok(Some(part)) => parts.push(part),
-                // A recorder that is killed can leave one.
+                // A recorder that is killed can leave an empty file.
                 Ok(None) => {
                     is_begun_only |= is_abandoned;
                     empty = Some(OpenError::NoTrace { path: name.into(), reason: "it is empty".into() });
@@ -194,7 +185,7 @@ impl<R: Read> Recordings<R> {
         Ok(Self { all, damage, bytes: 0 })
     }
 
-    /// Passes over the events of sockets with other cookies than these: faster than a filter, where there are few.
+    /// Skips the events of sockets with other cookies than these. With few cookies, this is faster than a filter.
     #[must_use]
     pub fn only(mut self, ids: HashSet<u64>) -> Self {
         let ids = Arc::new(ids);
@@ -227,17 +218,17 @@ impl<R: Read> Recordings<R> {
         Ok(ids)
     }
 
-    /// Length of the files in bytes, where that is known.
+    /// Length of the files in bytes, if known.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// When the first recording begins, in ns of Unix time.
+    /// Start of the first recording, in ns of Unix time.
     pub fn starts(&self) -> i64 {
         self.all.first().map_or(0, Recording::starts)
     }
 
-    /// Names of network namespaces that the beginnings of the recordings tell.
+    /// Names of network namespaces in the beginnings of the recordings.
     pub fn namespaces(&self) -> impl Iterator<Item = (u32, &[u8])> {
         self.all.iter().flat_map(|recording| &recording.items).filter_map(|item| match item {
             Item::Namespace { inode, name } => Some((*inode, &**name)),
@@ -245,11 +236,11 @@ impl<R: Read> Recordings<R> {
         })
     }
 
-    /// Tells everything that is in them: the rows that an engine of this kind puts out, and that match the criteria and
-    /// those of the recording; at last, if wanted, the connections that are still open.
+    /// Passes everything to `audience`: the rows that an engine with this configuration makes, if they match the
+    /// criteria and those of the recording. With `open_too`, the connections that are still open follow at the end.
     ///
     /// # Errors
-    /// What the audience returns, and when a file cannot be read.
+    /// Errors of the audience, and unreadable files.
     pub fn tell<E: From<io::Error>>(
         self,
         config: Config,
@@ -269,12 +260,12 @@ impl<R: Read> Recordings<R> {
             let mut times: Vec<(i64, usize)> = times.collect();
             times.sort_unstable();
             let Some(&(time, index)) = times.first() else { break };
-            // As long as nobody else has something older.
+            // Until another recording has an older event.
             let until = times.get(1).map_or(i64::MAX, |(time, _)| *time);
             if time > span.to {
                 break;
             }
-            followed[index].tell(until, span, audience)?;
+            followed[index].advance(until, span, audience)?;
             audience.progress(followed.iter().map(|one| one.recording.read).sum());
         }
         let (from_unix_ns, to_unix_ns) = (i64::MAX, i64::MIN);
@@ -288,11 +279,11 @@ impl<R: Read> Recordings<R> {
 }
 
 impl OpenError {
-    /// What it says of a file, beside others that can be read.
+    /// How damage reports this file, if others can be read.
     fn as_damage(&self) -> Box<str> {
         match self {
             Self::Unreadable { path, reason } => format!("{path} cannot be read: {reason}").into(),
-            Self::NoTrace { path, reason } => format!("{path} is not a trace: {reason}").into(),
+            Self::NoTrace { path, reason } => format!("{path} is not a tcptrace trace: {reason}").into(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What rows come to when they are taken together. Pure: rows in, values out that [`output`](crate::output) draws.
+//! Summaries of rows. Pure: rows in, values out that [`output`](crate::output) draws.
 
 pub mod counts;
 pub mod diagnose;

@@ -1,25 +1,26 @@
-//! Traces: files that hold what a recording saw, as events, so that every conclusion can be drawn again later.
+//! Traces: files that store the events of a recording, so that every conclusion can be drawn again later.
 //!
 //! # Format
 //!
 //! A trace is a series of blocks, each two frames of the Zstandard format (RFC 8878), so that `zstd -dc` opens it:
 //!
-//! 1. a skippable frame, the [`BlockHead`](block::BlockHead): which recording, which block of it, which time, how long,
-//!    and a checksum of all that;
-//! 2. a data frame with a checksum: records, each a kind, a length and a body. A reader passes over kinds that it does not
-//!    know, and over whatever follows what it knows in a body.
+//! 1. a skippable frame, the [`BlockHead`](block::BlockHead): recording, block number, period, lengths, and a checksum
+//!    over all of them;
+//! 2. a data frame with a checksum: records, each with a kind, a length and a body. A reader skips records of unknown
+//!    kinds, and bytes that follow the known part of a body.
 //!
-//! A block needs no other one to be read: the sockets and processes of its records are described in it. What is
-//! damaged or missing costs its block, and reading goes on at the next head. The heads lead from block to block
-//! without unpacking any, which makes an index of its own unnecessary.
+//! Each block can be read alone: it describes the sockets and processes of its records. Damage costs only the blocks
+//! that it hits, and reading resumes at the next head. A reader can go from head to head without unpacking any data, so
+//! a trace needs no separate index.
 //!
 //! Numbers in heads are little-endian; in bodies they are variable-length as postcard writes them, times as differences
-//! in ns. Head, losses, audit, counters and end are JSON. The records are in the order in which the events were taken in.
+//! in ns. Head, losses, audit, counters, settings, accept queues, limits and end are JSON. The records are in the order in
+//! which the events were taken in.
 //!
 //! The last record of a file says that it ends, and why ([`Ended`]); the head announces that ([`Head::says_end`]). A file
 //! has the names of all network namespaces and control groups that its sockets have, and of the interfaces of link-local
-//! addresses, before they are needed. Once there are many names, each is written again when it is needed
-//! ([`Item::NamesAnew`]), so that readers keep those of live sockets only.
+//! addresses, before they are needed; it begins with the newest settings, accept queues and limits. Once there are many
+//! names, each is written again when it is needed ([`Item::NamesAnew`]), so that readers keep those of live sockets only.
 //!
 //! [`Ended`]: crate::model::stream::Ended
 //! [`Head::says_end`]: crate::model::stream::Head::says_end
@@ -27,9 +28,10 @@
 //!
 //! # Compatibility
 //!
-//! Readers read every trace that an earlier version wrote. What later versions add are kinds of records, fields at the end
-//! of bodies, fields of JSON and bits of heads, which readers of this version skip: they tell what they know. Only where
-//! they would misread a block, [`block::VERSION`] changes, and they refuse it by name.
+//! Readers read every trace that an earlier version wrote. Later versions may add kinds of records, fields at the end
+//! of bodies, fields of JSON and bits of heads. Readers of this version skip those and report the rest.
+//! [`block::VERSION`] changes only when such readers would misread a block; they then refuse the block and name its
+//! version.
 
 pub mod block;
 mod decode;
@@ -41,6 +43,6 @@ pub mod write;
 #[cfg(test)]
 mod tests;
 
-pub use self::decode::Senseless;
+pub use self::decode::InvalidRecord;
 pub use self::encode::Encoder;
 pub use self::read::{Block, Blocks, Content, Damage, Reader, Wrong};

@@ -1,4 +1,4 @@
-//! What the engine keeps of connections that live, counted where it is allocated.
+//! Memory that the engine uses for live connections, measured in the allocator.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -12,8 +12,8 @@ use tcptrace::model::row::Row;
 use tcptrace::model::tcp::{Comm, State, Task, Tuple};
 use tcptrace_tests::test;
 
-/// What is promised for each connection: its record, its place in the order and in the index, and whatever else grows
-/// with their number.
+/// Promised bytes for each connection: its record, its entries in order and index, and everything else that grows with
+/// the number of connections.
 const PROMISED: usize = 160;
 
 #[test]
@@ -21,7 +21,7 @@ fn a_connection_that_lives_takes_little_memory() {
     is_kept([60_000, 100_000, 115_000]);
 }
 
-/// The same, for as many as take long.
+/// The same with a large number of connections.
 #[test]
 #[ignore = "takes minutes, and a gigabyte"]
 fn five_million_connections_take_little_memory_each() {
@@ -29,7 +29,7 @@ fn five_million_connections_take_little_memory_each() {
 }
 
 fn is_kept(sizes: impl IntoIterator<Item = u32>) {
-    // What is allocated is counted for all threads together.
+    // Allocations of all threads are counted together.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().expect("no other test has failed");
     for size in sizes {
@@ -40,7 +40,7 @@ fn is_kept(sizes: impl IntoIterator<Item = u32>) {
     }
 }
 
-/// The bytes that an engine takes for so many established connections from an address.
+/// The bytes that an engine allocates for this many established connections from an address.
 fn taken_by(size: u32, ip: Ipv6Addr) -> usize {
     let before = NOW.load(Relaxed);
     let config = Config { sockets: size as usize, scans: true, stuck_after: Some(1_000_000_000), ..Config::default() };
@@ -59,10 +59,10 @@ fn taken_by(size: u32, ip: Ipv6Addr) -> usize {
     NOW.load(Relaxed) - before
 }
 
-/// Between one connection and the next.
+/// Time between two connections.
 const APART_NS: u64 = 100_000;
 
-/// Every other one is a client, the others were accepted.
+/// Every other connection is a client; the rest were accepted.
 fn opening(number: u32, ip: Ipv6Addr) -> Vec<Event> {
     let at = u64::from(number) * APART_NS;
     let id = Id::Cookie(u64::from(number) + 1);
@@ -100,16 +100,16 @@ fn opening(number: u32, ip: Ipv6Addr) -> Vec<Event> {
 #[global_allocator]
 static COUNTED: Counted = Counted;
 
-/// Bytes that are allocated now.
+/// Bytes that are currently allocated.
 static NOW: AtomicUsize = AtomicUsize::new(0);
 
 struct Counted;
 
-// SAFETY: It only counts what the system's allocator does.
+// SAFETY: It counts, and leaves the work to the system's allocator.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         NOW.fetch_add(layout.size(), Relaxed);
-        // SAFETY: The caller's promises are passed on, here and below.
+        // SAFETY: The caller's guarantees hold for the system's allocator as well, here and below.
         unsafe { System.alloc(layout) }
     }
 

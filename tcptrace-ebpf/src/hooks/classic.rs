@@ -1,5 +1,5 @@
-//! Basic service for kernels without BTF: the classic tracepoints, whose layout is the same from 5.8 to 6.19. They
-//! show no cookie, so that a socket is known by its address, and none of the facts that tell how a connection ended.
+//! Basic service for kernels without BTF: the classic tracepoints, whose layout is the same from 5.8 to 6.19. They show
+//! no cookie, so an address identifies a socket. They show no facts about how a connection ended.
 
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;

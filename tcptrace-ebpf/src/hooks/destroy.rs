@@ -40,7 +40,7 @@ fn look(ctx: &BtfTracePointContext, lost: usize) {
     let sk: *const u8 = ctx.arg(0);
     // SAFETY: as above.
     let cookie: u64 = unsafe { load(sk, off::SOCK_COMMON_COOKIE()) };
-    // Never seen in any transition, or just reported: nobody waits for its end.
+    // Never seen in any transition, or just reported: userspace does not need its end.
     if cookie == 0 || recent::was_closed(cookie) {
         return;
     }

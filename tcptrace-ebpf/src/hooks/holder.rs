@@ -1,5 +1,5 @@
-//! Who has a socket: the process that accepts it, at the exit of its system call, and those that hold a descriptor of
-//! it, by a walk through the descriptors of all processes that userspace asks for.
+//! Who holds a socket: the process that accepts it, at the exit of its system call; and the processes with a descriptor
+//! of it, by a walk through all descriptors that userspace requests.
 
 use core::ffi::c_void;
 
@@ -23,7 +23,7 @@ struct HolderRecord {
     holder: HolderTail,
 }
 
-/// Reports whose the socket is that `accept` or `accept4` has just returned.
+/// Reports the process to which `accept` or `accept4` has just returned a socket.
 #[tracepoint]
 fn accepted(ctx: TracePointContext) -> u32 {
     /// Of the return value, in `events/syscalls/sys_exit_accept4/format`.
@@ -32,8 +32,8 @@ fn accepted(ctx: TracePointContext) -> u32 {
     let returned: i64 = unsafe { load(ctx.as_ptr().cast(), RETURNED) };
     let Some(sk) = socket_of(returned) else { return 0 };
     let cookie: u64 = member(sk, off::SOCK_COMMON_COOKIE());
-    // A socket that no hook has reported so far has none, as a rule, and nobody would know which one is meant. That is
-    // the filter, too: to look at addresses and ports would cost more than all the rest.
+    // A socket that no hook has reported usually has no cookie, and nothing else identifies it. That is the filter,
+    // too: a look at addresses and ports would cost more than everything else.
     if cookie == 0 {
         return 0;
     }
@@ -48,10 +48,10 @@ fn accepted(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// Address of the `struct sock` behind a descriptor of the current process. By now another thread may have put
-/// something else in its place: only what points back to its file is a socket.
+/// Address of the `struct sock` behind a descriptor of the current process. Another thread may have replaced the
+/// descriptor meanwhile: only an object that points back to its file is a socket.
 #[inline(always)]
-fn socket_of(fd: i64) -> Option<u64> {
+pub(crate) fn socket_of(fd: i64) -> Option<u64> {
     // SAFETY: the verifier checks each load. One through a pointer that leads nowhere is zero.
     let (slots, files) = unsafe {
         let files: *const u8 = load(bpf_get_current_task_btf().cast(), off::TASK_FILES());

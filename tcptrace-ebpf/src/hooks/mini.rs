@@ -1,7 +1,7 @@
-//! Mini-sockets, which carry TIME_WAIT and the FIN_WAIT2 of orphans. No tracepoint is theirs, but their timer is
-//! seen: `timer_start` when they are made, `timer_expire_entry` at their natural end, `timer_cancel` when they end
-//! early. A FIN that turns FIN_WAIT2 into TIME_WAIT often leaves the timer in its bucket, where nothing shows; the
-//! FIN itself is seen when it is freed, at `kfree_skb`, which since 6.11 names the socket that took it in.
+//! Mini-sockets, which carry TIME_WAIT and the FIN_WAIT2 of orphans. They have no tracepoint, but their timer has:
+//! `timer_start` when they are made, `timer_expire_entry` at their natural end, `timer_cancel` when they end early. A
+//! FIN that turns FIN_WAIT2 into TIME_WAIT often leaves the timer in its bucket, which no tracepoint shows. `kfree_skb`
+//! shows the FIN itself when it is freed, and names the socket that took it in since 6.11.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_jiffies64};

@@ -1,18 +1,21 @@
 //! Changes of state, at `inet_sock_set_state`. It fires before the new state is stored, under the socket's lock, so
 //! that for one socket the order of records is the order of transitions (`net/ipv4/af_inet.c`, 5.8 to 6.19).
 
-use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use tcptrace_common::state::{CLOSED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT};
-use tcptrace_common::{ChildTail, ClosedChildTail, EndTail, Head, OpenTail, counter, end_flag, flag, kind};
+use tcptrace_common::state::{CLOSE_WAIT, CLOSED, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT};
+use tcptrace_common::{
+    ChildTail, ClosedChildTail, ClosedTail, EndTail, Head, IdleTail, IdleTaskTail, OpenTail, UNKNOWN_TICKS, counter,
+    end_flag, flag, kind,
+};
 
 use crate::emit::{TaskRecord, boot_ns, count, fill_task, reserve, submit};
 use crate::kernel::load;
-use crate::layout::off;
+use crate::layout::{self, off};
 use crate::recent;
 use crate::reported::{self, Seen};
-use crate::socket::{Key, bit, cgroup, cookie, fill_addresses, flags, interface, sock_flag};
+use crate::socket::{Key, bit, cgroup, cookie, fill_addresses, flags, interface, reuse, sock_flag};
 
 #[repr(C)]
 struct OpenRecord {
@@ -35,7 +38,19 @@ struct ClosedChildRecord {
 #[repr(C)]
 struct EndRecord {
     head: Head,
-    end: EndTail,
+    closed: ClosedTail,
+}
+
+#[repr(C)]
+struct IdleRecord {
+    head: Head,
+    idle: IdleTail,
+}
+
+#[repr(C)]
+struct IdleTaskRecord {
+    head: Head,
+    tail: IdleTaskTail,
 }
 
 /// One change of state, and where to read about it.
@@ -57,7 +72,7 @@ struct Change {
 #[btf_tracepoint(function = "inet_sock_set_state")]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     look(&ctx, 0);
-    // It has a cookie by now, if it was reported.
+    // It has a cookie now, if it was reported.
     reported::note(&reported::CHANGES, || seen(&ctx));
     0
 }
@@ -122,7 +137,12 @@ unsafe fn report(change: Change, lost: usize) {
             if let Some(mut entry) = reserve::<EndRecord>(lost) {
                 let record = entry.as_mut_ptr();
                 fill_head(&raw mut (*record).head, change, kind::STATE_END);
-                fill_end(&raw mut (*record).end, change);
+                fill_end(&raw mut (*record).closed.end, change);
+                fill_idle(
+                    &raw mut (*record).closed.idle,
+                    change.tcp,
+                    !matches!(old, LISTEN | SYN_SENT | SYN_RECV | CLOSED),
+                );
                 if (*record).head.flags & flag::DEAD != 0 {
                     recent::note_closed((*record).head.id);
                 }
@@ -151,7 +171,23 @@ unsafe fn report(change: Change, lost: usize) {
                 fill_task(&raw mut (*record).open.task);
                 (&raw mut (*record).open.cgroup).write(cgroup(change.tcp));
                 (&raw mut (*record).open.interface).write(interface(change.sk));
-                (&raw mut (*record).open.padding).write(0);
+                (&raw mut (*record).open.reuse).write(reuse(change.tcp));
+                (&raw mut (*record).open.padding).write([0; 3]);
+                submit(entry);
+            }
+        } else if old == ESTABLISHED && new == FIN_WAIT1 {
+            if let Some(mut entry) = reserve::<IdleTaskRecord>(lost) {
+                let record = entry.as_mut_ptr();
+                fill_head(&raw mut (*record).head, change, kind::STATE_IDLE_TASK);
+                fill_task(&raw mut (*record).tail.task);
+                fill_idle(&raw mut (*record).tail.idle, change.tcp, true);
+                submit(entry);
+            }
+        } else if old == ESTABLISHED && new == CLOSE_WAIT {
+            if let Some(mut entry) = reserve::<IdleRecord>(lost) {
+                let record = entry.as_mut_ptr();
+                fill_head(&raw mut (*record).head, change, kind::STATE_IDLE);
+                fill_idle(&raw mut (*record).idle, change.tcp, true);
                 submit(entry);
             }
         } else if old == new || matches!(new, FIN_WAIT1 | LAST_ACK) {
@@ -228,7 +264,33 @@ unsafe fn fill_end(end: *mut EndTail, change: Change) {
         (&raw mut (*end).mini_ticks).write(ticks);
         (&raw mut (*end).in_flight_retransmits).write(load(tcp, off::ICSK_RETRANSMITS()));
         (&raw mut (*end).probes_out).write(load(tcp, off::ICSK_PROBES_OUT()));
-        (&raw mut (*end).padding).write([0; 2]);
+        (&raw mut (*end).reuse).write(reuse(change.tcp));
+        (&raw mut (*end).padding).write(0);
+    }
+}
+
+/// How long nothing has moved. All three times begin when the connection is established: received and sent by
+/// `tcp_finish_connect`, `tcp_create_openreq_child` and `tcp_rcv_state_process`, acknowledged by `tcp_ack` of the
+/// handshake. A FIN without data is none that was received or sent, and is acknowledged after this.
+///
+/// # Safety
+///
+/// `idle` points into a reserved record; `tcp` is trusted by the verifier.
+#[inline(always)]
+unsafe fn fill_idle(idle: *mut IdleTail, tcp: *const u8, was_established: bool) {
+    // SAFETY: the writes stay inside the record; the verifier checks the loads.
+    unsafe {
+        // `tcp_jiffies32` in `include/net/tcp.h`.
+        let now = bpf_jiffies64() as u32;
+        let has_sent = was_established && load::<u64>(tcp, off::TCP_BYTES_SENT()) != 0;
+        let since = |at: Option<usize>, is_known: bool| match at {
+            Some(offset) if is_known => now.wrapping_sub(load::<u32>(tcp, offset)),
+            _ => UNKNOWN_TICKS,
+        };
+        (&raw mut (*idle).received).write(since(layout::received_at(), was_established));
+        (&raw mut (*idle).sent).write(since(layout::sent_at(), has_sent));
+        (&raw mut (*idle).acked).write(since(layout::acked_at(), was_established));
+        (&raw mut (*idle).padding).write(0);
     }
 }
 

@@ -1,11 +1,11 @@
-//! Time on a processor, which others that are busy on the machine do not lengthen as they do that on the wall.
+//! Processor time, which other programs lengthen less than wall-clock time.
 
 use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use nix::time::{ClockId, clock_gettime};
 
-/// The time that the thread has run.
+/// Processor time of the thread.
 pub(crate) struct CpuTime;
 
 impl CpuTime {

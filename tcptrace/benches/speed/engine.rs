@@ -1,4 +1,4 @@
-//! The lifecycle engine, among more and more connections that live.
+//! The lifecycle engine with a growing number of live connections.
 
 use std::hint::black_box;
 use std::net::Ipv4Addr;
@@ -11,7 +11,7 @@ use tcptrace::model::tcp::{Comm, State, Task, Tuple};
 
 use crate::cpu::CpuTime;
 
-/// One more size, which takes long to set up.
+/// Environment variable for one more size, which takes long to set up.
 const MORE: &str = "TCPTRACE_BENCH_LIVE";
 
 pub(crate) fn bench(criterion: &mut Criterion<CpuTime>) {
@@ -25,7 +25,7 @@ pub(crate) fn bench(criterion: &mut Criterion<CpuTime>) {
     }
 }
 
-/// Connections that live, of which at any moment any one may end while another begins.
+/// Live connections. At any moment one may end while another begins.
 struct Crowd {
     engine: Engine,
     rows: Vec<Row>,
@@ -46,7 +46,7 @@ impl Crowd {
         crowd
     }
 
-    /// Two events that end a connection, and two that open one.
+    /// Two events that end a connection, and two that open another one.
     fn churn(&mut self) {
         self.noise = self.noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let place = (self.noise >> 33) as usize % self.live.len();

@@ -1,7 +1,7 @@
-//! What one event costs in each of the places that all events go through: `cargo bench -p tcptrace`.
+//! The cost of one event in each stage that all events pass: `cargo bench -p tcptrace`.
 //!
-//! Elements are events, or rows where rows are printed: the time that is told, divided by their number, is that of one.
-//! It is time on the processor.
+//! Elements are events, or rows where rows are printed: divide the reported time by their number for the cost of one.
+//! Times are processor time.
 
 #[path = "../../examples/synthesise/life.rs"]
 mod life;

@@ -25,7 +25,9 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
-    let options = Options { no_btf: args.no_btf, object: args.object.clone(), ring_bytes: 4096, ..Options::default() };
+    let (no_btf, object) = (args.no_btf, args.object.clone());
+    // What is attached on demand only is tried, too.
+    let options = Options { no_btf, object, ring_bytes: 4096, failed_calls: true, ..Options::default() };
     // The ring buffer registers with the event loop.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the event loop")?;

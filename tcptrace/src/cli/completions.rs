@@ -1,4 +1,4 @@
-//! `completions`: what shells complete.
+//! `completions`: scripts for shells.
 
 use std::io::{self, Write};
 
@@ -25,9 +25,9 @@ pub(super) fn run(args: &CompletionsArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// What a command shows of itself: the generator would complete hidden options, too.
+/// The command without its hidden options, which the generator would complete, too.
 fn visible(command: &Command) -> Command {
-    // A name has to live as long as the program, which ends with the script.
+    // clap needs a static name here. The program ends once the script is printed.
     let name: &str = command.get_name().to_owned().leak();
     let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set()).cloned();
     let commands = command.get_subcommands().filter(|command| !command.is_hide_set()).map(visible);

@@ -1,11 +1,11 @@
-//! Whether there are file descriptors to begin with.
+//! Checks the limit of open files before the event loop starts.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 
-/// What the event loop opens at once: without that it panics.
+/// Descriptors that the event loop opens at its start. It panics if it cannot.
 const EVENT_LOOP: usize = 8;
 
 /// # Errors

@@ -1,4 +1,4 @@
-//! `export`: traces for other programs.
+//! `export`: converts traces for other programs.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -25,18 +25,18 @@ pub(super) struct ExportArgs {
     /// Format to convert to
     #[arg(long, alias = "to", value_enum, value_name = "FORMAT")]
     format: Target,
-    /// File to write, readable for its owner only; for parquet a folder, to whose data set files are added. Without it,
-    /// standard output
+    /// File to write, readable by its owner only [default: standard output]. For parquet, the directory of the data set
+    /// to add files to
     #[arg(short, long, value_name = "OUT", required_if_eq("format", "parquet"))]
     output: Option<PathBuf>,
-    /// Which rows: those of `connections` or those of `watch`
+    /// Rows to write
     #[arg(long, value_enum, value_name = "ROWS", default_value_t = RowKind::Connections)]
     rows: RowKind,
-    /// Leave out connections that were still open when a trace ended. By default, they follow those that ended, with what
-    /// is known of them, and `open` as their event
+    /// Leave out connections that were still open when a trace ended. By default, they come last, as rows with the
+    /// event `open`
     #[arg(long)]
     ended: bool,
-    /// What is the default now.
+    /// Older spelling of the default.
     #[arg(long, hide = true)]
     open: bool,
     /// Replace files that exist
@@ -46,14 +46,14 @@ pub(super) struct ExportArgs {
     trace: TraceArgs,
 }
 
-/// What traces are exported to.
+/// Formats to export to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Target {
     /// One JSON object a line, as --format json prints
     Jsonl,
     /// Comma-separated values with a header, as --format csv prints
     Csv,
-    /// A folder of Parquet files, partitioned by kind of rows, date and host
+    /// Directory of Parquet files, partitioned by kind of rows, date and host
     Parquet,
     /// JSON for ui.perfetto.dev: each connection with its states on a time axis
     Perfetto,
@@ -105,7 +105,7 @@ fn exporter(args: &ExportArgs) -> Result<Box<dyn Exporter>> {
     })
 }
 
-/// What every command prints, from a trace.
+/// Rows as `replay` prints them.
 fn printed(format: Format, rows: RowKind, out: Option<&Path>, replace: bool) -> Result<Box<dyn Exporter>> {
     let (draft, out) = open(out, replace)?;
     let text = TextOptions::default();
@@ -120,7 +120,7 @@ fn open(out: Option<&Path>, replace: bool) -> Result<(Option<Draft>, Box<dyn Wri
     Ok((Some(draft), Box::new(BufWriter::with_capacity(1 << 18, file))))
 }
 
-/// What goes to standard output, or to a file that is named at the end.
+/// Exports to standard output, or to a file that gets its name at the end.
 struct Published<E> {
     exporter: E,
     draft: Option<Draft>,
@@ -140,7 +140,7 @@ impl<E: Exporter> Exporter for Published<E> {
     }
 }
 
-/// What a printer prints.
+/// Exports rows through a printer.
 struct Lines {
     printer: Box<dyn Printer>,
     rows: u64,
@@ -148,7 +148,7 @@ struct Lines {
 
 impl Exporter for Lines {
     fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
-        // What has no place in CSV is left out: the closing line tells what was lost.
+        // CSV leaves out rows that it has no columns for. The closing line reports losses.
         self.rows += u64::from(self.printer.row(row, &origin.context)? == Printed::Yes);
         Ok(())
     }
@@ -165,6 +165,6 @@ fn report(args: &ExportArgs, exported: Exported) {
         say(format_args!("{} in {}", plural(exported.rows, "row"), plural(exported.files, "file")));
     }
     if exported.too_large > 0 {
-        say(format_args!("{} too large for Parquet: left out, as null", plural(exported.too_large, "number")));
+        say(format_args!("{} too large for Parquet, written as null", plural(exported.too_large, "number")));
     }
 }

@@ -1,4 +1,4 @@
-//! What a signal ends leaves nothing half-done behind.
+//! Removes unfinished files when a signal ends the program.
 
 use std::{process, thread};
 
@@ -9,13 +9,13 @@ use crate::output::export::Draft;
 
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// From now on, files that are being written are removed when a signal ends the program. Threads that run by then are not
-/// reached: call it before there are any.
+/// From now on, a signal that ends the program first removes unfinished files. Call this before any thread starts: only
+/// threads that start later inherit the signal mask.
 pub(super) fn remove_drafts() -> Result<()> {
     let mut signals = SigSet::empty();
-    // Some start programs so that they outlive their terminal (`nohup`).
+    // A signal that was ignored at the start stays ignored, as with `nohup`.
     ENDING.into_iter().filter(|signal| !is_ignored(*signal)).for_each(|signal| signals.add(signal));
-    pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&signals), None).context("cannot hold signals back")?;
+    pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&signals), None).context("cannot block signals")?;
     let wait = move || {
         if let Ok(signal) = signals.wait() {
             Draft::remove_all(|| die_of(signal, &signals));
@@ -25,7 +25,7 @@ pub(super) fn remove_drafts() -> Result<()> {
     Ok(())
 }
 
-/// As it would have been without us.
+/// Ends the process as the signal's default action does.
 fn die_of(signal: Signal, held_back: &SigSet) {
     let _ = pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(held_back), None);
     let _ = raise(signal);
@@ -35,12 +35,12 @@ fn die_of(signal: Signal, held_back: &SigSet) {
 
 fn is_ignored(signal: Signal) -> bool {
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: nothing is called at all when it comes.
+    // SAFETY: the default action calls no handler.
     let before = unsafe { sigaction(signal, &default) };
     let Ok(before) = before else { return false };
     let is_ignored = matches!(before.handler(), SigHandler::SigIgn);
     if is_ignored {
-        // SAFETY: it is what was there.
+        // SAFETY: this restores the action that was set before.
         let _ = unsafe { sigaction(signal, &before) };
     }
     is_ignored

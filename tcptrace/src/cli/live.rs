@@ -32,12 +32,12 @@ struct LiveArgs {
     duration: Option<Duration>,
     #[command(flatten)]
     output: OutputArgs,
-    /// At the end, compare what was seen with the kernel's own counters of every network namespace: on standard error, and
-    /// with --format json also as rows
+    /// At the end, compare the events with the kernel's own counters in every network namespace. The result goes to
+    /// standard error, and with --format json also into rows
     #[arg(long)]
     audit: bool,
-    /// Also record a trace. It keeps what the filters hide, except what is filtered in the kernel (ports, network namespace,
-    /// IP version)
+    /// Also record a trace. It includes rows that the filters hide, except those filtered in the kernel (by port,
+    /// network namespace or IP version)
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     #[command(flatten)]
@@ -84,7 +84,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     let existing = !args.probe.no_existing;
     let plan = args.record.clone().map(|path| Plan { path, ..Plan::default() });
     let store = plan.map(|plan| Store::create(&plan)).transpose()?;
-    // A line of text has no room for names.
+    // Text has no column for names.
     let names = store.is_some() || args.output.format != Format::Text || !criteria.cgroups.is_empty();
     let besides = if store.is_some() { Besides::Facts } else { Besides::Counters };
     let processes = store.is_some() || !criteria.cgroups.is_empty() && !criteria.owner_only;
@@ -121,11 +121,11 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     })
 }
 
-/// The terminal, and a trace.
+/// Prints rows, and also records them if asked to.
 struct Both {
     view: View,
     recorder: Option<Recorder>,
-    /// Why nothing is printed any more.
+    /// The error that ended printing.
     broken: Option<io::Error>,
 }
 
@@ -144,7 +144,7 @@ impl Both {
         self.view.finish(recorded)
     }
 
-    /// Whoever does not take rows any more does not keep them from being recorded.
+    /// Prints until the first error. A closed output does not end the recording.
     fn print(&mut self, print: impl FnOnce(&mut View) -> io::Result<()>) {
         if self.broken.is_none() {
             self.broken = print(&mut self.view).err();

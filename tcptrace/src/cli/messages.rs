@@ -1,4 +1,4 @@
-//! What is said to the person at the terminal, beside the data: on standard error, a line each.
+//! Messages to the user: one line each, on standard error, apart from the data.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -8,23 +8,23 @@ use log::{Level, Record};
 use crate::live::Source;
 use crate::output::sanitise_message;
 
-/// Says something. Whatever is typed or read stands in it as it is: nothing of that reaches the terminal unescaped.
+/// Prints a message. It may quote untrusted text as it is: this function escapes it.
 pub(super) fn say(message: impl Display) {
     let line = format!("tcptrace: {}\n", sanitise_message(&message.to_string()));
-    // In one piece, as threads may say something at once. Nobody is left to tell when this fails.
+    // One write, because threads may print at the same time. An error here cannot be reported anywhere.
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-/// The same, for what says something while it works.
+/// The same, as a callback for code that reports while it works.
 pub(super) fn tell(message: &dyn Display) {
     say(message);
 }
 
-/// Says that everything is attached that can be, and what cannot.
+/// Says that tcptrace is ready, and which features are unavailable.
 pub(super) fn say_ready(source: &Source) {
     say("ready");
     if source.scans_in_part() {
-        say("which processes outside this pid namespace hold a socket is not seen here (tcptrace check says why)");
+        say("cannot see which processes outside this pid namespace hold a socket (tcptrace check says why)");
     }
     let missing: Vec<_> = source.missing().collect();
     if !missing.is_empty() {
@@ -32,7 +32,7 @@ pub(super) fn say_ready(source: &Source) {
     }
 }
 
-/// From now on, warnings read like all other messages.
+/// Formats log records like all other messages.
 pub(super) fn show_log() {
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("TCPTRACE_LOG", "warn"))
         .format(|out, record| out.write_all(logged(record).as_bytes()))

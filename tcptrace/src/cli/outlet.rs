@@ -1,4 +1,4 @@
-//! Where rows go.
+//! Buffered standard output.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -14,19 +14,18 @@ pub(super) struct Outlet {
     blocked: Blocked,
 }
 
-/// How long output was waited for until it was taken.
+/// How long writes to standard output have blocked.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Blocked(Rc<Cell<Duration>>);
 
 impl Blocked {
-    /// So far.
     pub(super) fn get(&self) -> Duration {
         self.0.get()
     }
 }
 
 impl Outlet {
-    /// One that notes how long it waits.
+    /// Adds the time that its writes block to `blocked`.
     pub(super) fn timed(blocked: Blocked) -> Self {
         Self { pending: BytesMut::default(), blocked }
     }

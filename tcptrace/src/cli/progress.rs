@@ -1,11 +1,11 @@
-//! How far a long read is: a bar with rate and time left, on standard error if that is a terminal.
+//! Progress of a long read: a bar with rate and time left, on standard error if that is a terminal.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
-/// What is over sooner needs no bar.
+/// A shorter read shows no bar.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Bytes between two looks at the clock.
@@ -14,10 +14,10 @@ const STRIDE: u64 = 1 << 16;
 const TEMPLATE: &str =
     "tcptrace: reading [{bar:30}] {percent:>3} %, {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
 
-/// The progress of a read. It is gone from the terminal when it is dropped.
+/// The progress of a read. Dropping it clears it from the terminal.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// `None`: nobody would see it.
+    /// `None` where it would not be visible.
     bar: Option<Bar>,
 }
 
@@ -25,24 +25,24 @@ pub(super) struct Progress {
 struct Bar {
     bar: ProgressBar,
     began: Instant,
-    /// How far it has to be for the next look at the clock.
+    /// The byte at which it looks at the clock again.
     next: u64,
     is_drawn: bool,
 }
 
 impl Progress {
-    /// Of a read of so many bytes, whose output comes when it is over.
+    /// For a command that prints when the read is over.
     pub(super) fn new(total_bytes: u64) -> Self {
         Self::shown_if(io::stderr().is_terminal(), total_bytes)
     }
 
-    /// Of a read whose output comes meanwhile: no bar is drawn in between.
+    /// For a command that prints while it reads: a bar must not mix with rows on the terminal.
     pub(super) fn beside_output(total_bytes: u64) -> Self {
         Self::shown_if(io::stderr().is_terminal() && !io::stdout().is_terminal(), total_bytes)
     }
 
     fn shown_if(is_shown: bool, total_bytes: u64) -> Self {
-        // It counts from the beginning, so that its rate is right when it is drawn.
+        // It counts from the start, so that its rate is right once it is drawn.
         let bar = is_shown.then(|| {
             let bar = ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::hidden());
             Bar { bar: bar.with_finish(ProgressFinish::AndClear), began: Instant::now(), next: 0, is_drawn: false }
@@ -50,7 +50,7 @@ impl Progress {
         Self { bar }
     }
 
-    /// So many bytes of all are read. Cheap enough for every block.
+    /// Sets how many bytes are read. Cheap enough to call for every block.
     pub(super) fn advanced_to(&mut self, bytes: u64) {
         if let Some(bar) = self.bar.as_mut().filter(|bar| bytes >= bar.next) {
             bar.next = bytes.saturating_add(STRIDE);
@@ -63,7 +63,7 @@ impl Bar {
     fn advance(&mut self, bytes: u64, elapsed: Duration) {
         if !self.is_drawn && elapsed >= PATIENCE {
             self.is_drawn = true;
-            // The template is a constant; with the default one the bar would be plainer, no more.
+            // The template is a constant. If it were invalid, the default bar would do.
             if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
                 self.bar.set_style(style.progress_chars("=> "));
             }

@@ -1,4 +1,4 @@
-//! `record`: from the kernel into a trace.
+//! `record`: from the kernel to a trace.
 
 mod child;
 mod progress;
@@ -28,14 +28,14 @@ use crate::live::{Audited, Besides, Source};
 use crate::output::lost;
 use crate::trace::write::{Memory, Plan, Recorded, Recorder, Rotate, Store, Target, Written};
 
-/// What is written where nothing is said about that.
+/// The default of `--output`.
 const DEFAULT_FILE: &str = "tcptrace.tct";
 
 /// Arguments of `record`.
 #[derive(Args, Debug)]
 pub(super) struct RecordArgs {
-    /// Trace to write, readable for its owner only; `-` is standard output. Without it, tcptrace.tct, and an earlier one is
-    /// renamed to tcptrace.tct.old
+    /// Trace to write, readable by its owner only; `-` is standard output [default: tcptrace.tct; an existing one is
+    /// renamed to tcptrace.tct.old]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Replace the file if it exists
@@ -44,32 +44,36 @@ pub(super) struct RecordArgs {
     /// Stop after this time (10s, 5m)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
-    /// Begin a new file after this size or time (100M, 1h). Files are numbered (web.0001.tct); each is complete in itself
+    /// Start a new file after this size or time (100M, 1h). Files are numbered (web.0001.tct); each can be read alone
     #[arg(long, value_name = "SIZE|TIME", value_parser = rotate)]
     rotate: Option<Rotate>,
     /// Keep at most this many files, and remove the oldest
     #[arg(long, value_name = "N", requires = "rotate", value_parser = clap::value_parser!(u32).range(1..))]
     max_files: Option<u32>,
-    /// Keep at most this much (500M, 2G): --rotate removes the oldest files, --last forgets the oldest part, otherwise
-    /// recording ends
+    /// Keep at most this much (500M, 2G). With --rotate, remove the oldest files; with --last, drop the oldest events;
+    /// otherwise, stop recording
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_size: Option<u64>,
-    /// Flight recorder: keep only the last part (5m), in memory, at most 256M or --max-size. SIGUSR1 writes it while recording
-    /// goes on, Ctrl-C writes it and ends. FILE comes first, later ones are numbered from 2 (FILE.0002)
+    /// Flight recorder: keep only the last part (5m) in memory, at most 256M or --max-size. SIGUSR1 writes it to FILE
+    /// and recording continues; Ctrl-C writes it and ends. Later files are numbered from 2 (FILE.0002)
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "rotate")]
     last: Option<Duration>,
-    /// At the end, compare what was seen with the kernel's own counters of every network namespace; the trace has the result,
-    /// too
+    /// At the end, compare the events with the kernel's own counters in every network namespace; the trace includes the
+    /// result
     #[arg(long)]
     audit: bool,
     /// Leave out what only `diagnose` reads: the kernel's counters, settings, accept queues and limits, looked at once a second or
     /// less often, and a closer look at sockets when recording begins and ends
     #[arg(long)]
     no_facts: bool,
+    /// Record, too, which calls of bind, listen and accept fail for TCP sockets, and by whom: ports that are taken, descriptors
+    /// that have run out. Every system call of the machine takes a little longer meanwhile
+    #[arg(long)]
+    failed_calls: bool,
     #[command(flatten)]
     probe: ProbeArgs,
-    /// Run this command, and record until it ends. Its exit status is passed on: 3 instead of 0 if events were lost, 126 or
-    /// 127 if it cannot run. A signal to end goes to the command, which is killed after 5 seconds
+    /// Run this command and record until it exits. tcptrace exits with its status, with 3 instead of 0 if events were
+    /// lost, and with 126 or 127 if it cannot run. A signal to end goes to the command, which is killed 5 seconds later
     #[arg(last = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
     command: Vec<OsString>,
     #[command(flatten)]
@@ -97,8 +101,9 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
     }
     refuse_foreign_pids(&criteria)?;
     warn_of_missing_groups(&criteria, true);
-    let options = args.probe.options(criteria.kernel());
-    // Whatever is wrong with the file is said before anything is attached.
+    let mut options = args.probe.options(criteria.kernel());
+    options.failed_calls = args.failed_calls;
+    // Report errors with the file before attaching anything.
     let target = args.target()?;
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
@@ -139,7 +144,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
         say_audit(findings, &names);
         let is_written = write_all(&mut recorder, &mut stop).await;
         let outcome = if is_written { say_recorded(&recorder.finish(), args.default_file()) } else { Outcome::Failed };
-        // All that may be recorded is recorded, and the command goes on.
+        // The recording has stopped at its size limit, and the command still runs.
         if let (Some(child), None) = (&mut child, &status) {
             status = Some(child.ended(&mut stop, end).await?);
         }
@@ -150,7 +155,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
     })
 }
 
-/// Prints what was recorded and lost; and to which file, if that is the default one.
+/// Prints what was recorded and lost, and the name of the file if it is the default.
 pub(super) fn say_recorded(recorded: &Recorded, file: Option<&Path>) -> Outcome {
     let missing = recorded.lost();
     let Written { events, bytes, is_elsewhere } = recorded.written;
@@ -173,7 +178,7 @@ impl RecordArgs {
         self.output.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
     }
 
-    /// The one file that is written, where no other was asked for.
+    /// The default file, if it is the only one written.
     fn default_file(&self) -> Option<&Path> {
         let is_one = self.output.is_none() && self.rotate.is_none() && self.last.is_none();
         is_one.then_some(Path::new(DEFAULT_FILE))
@@ -207,19 +212,19 @@ impl RecordArgs {
 
     fn refuse_stdout(&self, option: &str) {
         if self.is_to_stdout() {
-            let message = format!("{option} writes files: -o - (standard output) does not go with it\n");
+            let message = format!("{option} writes files and cannot be used with -o - (standard output)\n");
             clap::Error::raw(ErrorKind::ArgumentConflict, message).exit()
         }
     }
 }
 
-/// Has everything written, and tries again as long as that cannot be and nobody asks to end. `false` if it was not.
+/// Writes everything, and retries until it succeeds or the user asks to end. Returns whether it was written.
 async fn write_all(recorder: &mut Recorder, stop: &mut Stop) -> bool {
     const AGAIN: Duration = Duration::from_secs(1);
     let mut is_said = false;
     while let Err(error) = recorder.write_all() {
         if !std::mem::replace(&mut is_said, true) {
-            say(format_args!("{error:#}; tried again every second until it can be written, or until a second signal"));
+            say(format_args!("{error:#}; retried every second until it succeeds or a second signal arrives"));
         }
         tokio::select! {
             () = stop.asked() => {
@@ -232,7 +237,7 @@ async fn write_all(recorder: &mut Recorder, stop: &mut Stop) -> bool {
     true
 }
 
-/// What makes the recording do something else.
+/// What interrupts the recording.
 enum Next {
     Stop,
     Dump,

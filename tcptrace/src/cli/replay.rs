@@ -22,7 +22,7 @@ use crate::replay::Audience;
 #[derive(Args, Debug)]
 #[command(mut_arg("until", |time| time.alias("to")))]
 pub(super) struct ReplayArgs {
-    /// Which rows: those of `watch` or those of `connections`
+    /// Rows to print
     #[arg(long = "rows", value_enum, value_name = "ROWS", default_value_t = RowKind::Transitions)]
     kind: RowKind,
     /// Older spelling of `--rows connections`.
@@ -30,7 +30,7 @@ pub(super) struct ReplayArgs {
     connections: bool,
     #[command(flatten)]
     rows: ConnectionRows,
-    /// Print rows as fast as they happened (1), or this many times as fast; without it, all at once
+    /// Print rows at the speed of the trace (1) or a multiple of it (0.5, 10), instead of all at once
     #[arg(long, value_name = "FACTOR", value_parser = speed)]
     speed: Option<f64>,
     #[command(flatten)]
@@ -63,7 +63,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Outcome> {
     Ok(summarise(&closing.summary))
 }
 
-/// Says what there was in the traces.
+/// Prints the closing lines of a command that reads traces.
 pub(super) fn summarise(summary: &Summary) -> Outcome {
     for place in &summary.damage {
         say(place);
@@ -74,15 +74,15 @@ pub(super) fn summarise(summary: &Summary) -> Outcome {
     Outcome::of(summary)
 }
 
-/// Rows on standard output, in their time.
+/// Prints rows, at the speed that is asked for.
 struct Screen {
     rows: Rows,
-    /// Somebody may wait for rows while no more is read.
+    /// The trace comes from standard input, which may pause: rows must not wait in a buffer.
     is_live: bool,
-    /// Why what was to be printed meanwhile was not.
+    /// The first error of a flush.
     failure: Option<io::Error>,
     speed: Option<f64>,
-    /// When it began, here and there.
+    /// When the first row was printed, and its time in the trace.
     begun: Option<(Instant, i64)>,
 }
 

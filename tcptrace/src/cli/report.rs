@@ -1,4 +1,4 @@
-//! `report`: what happened, from traces.
+//! `report`: what happened in traces.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -30,19 +30,19 @@ use crate::study::report::{Analysis, By, Options, Report};
 pub(super) struct ReportArgs {
     #[command(flatten)]
     trace: TraceArgs,
-    /// Print every table, not only the first screen (text only; the other formats always have all)
+    /// Print every table, not only the first screen (text only; other formats always include all)
     #[arg(long)]
     full: bool,
-    /// What the tables group by [default: process; in JSON and CSV: each of them]
+    /// Property that tables group by [default: process; JSON and CSV: all of them]
     #[arg(long, value_enum)]
     by: Option<By>,
-    /// How many rows a table has; what is left is summed up in one more
+    /// Rows per table; one more row sums up the others
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
-    /// Write a page for browsers to this file, instead of printing: all in one, without scripts
+    /// Write an HTML page to this file instead of printing. The page is self-contained and has no scripts
     #[arg(long, value_name = "OUT.html", conflicts_with = "format")]
     html: Option<PathBuf>,
-    /// Replace that file if it exists
+    /// Replace the HTML file if it exists
     #[arg(long, requires = "html")]
     force: bool,
     /// Output format
@@ -63,7 +63,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<Outcome> {
     if !args.prints() {
         interrupted::remove_drafts()?;
     }
-    // Nobody should wait for the reading, and be told then that there is no place for the page.
+    // Create the page first: an error with its path should not come after a long read.
     let page = args.html.as_deref().map(|path| Draft::begin_at(path, args.force)).transpose()?;
     let mut analysis = Analysis::new(Options { by: args.by, top: args.top });
     // What filters leave out would be missing in the evidence.

@@ -1,4 +1,4 @@
-//! Rows on standard output; on standard error, what the format has no place for.
+//! Prints rows to standard output, and those that the format has no columns for to standard error.
 
 use std::io;
 
@@ -18,7 +18,7 @@ pub(super) struct Rows {
     printer: Box<dyn Printer>,
     /// Columns of the terminal.
     width: Option<usize>,
-    /// What audits found, and names for it.
+    /// Findings of audits, and the names for them.
     findings: Vec<Finding>,
     names: Names,
 }
@@ -34,7 +34,7 @@ impl Rows {
         Ok(Self { printer, width, findings: Vec::new(), names: Names::default() })
     }
 
-    /// Prints a row, or says it.
+    /// Prints a row, or describes it on standard error.
     pub(super) fn row(&mut self, row: &Row, origin: &Origin) -> io::Result<()> {
         let names = &origin.context.names;
         if let Row::Audit(finding) = row {
@@ -50,7 +50,7 @@ impl Rows {
         Ok(())
     }
 
-    /// What comes next fits the terminal as it is by now.
+    /// Writes the buffered rows. The next ones fit the current size of the terminal.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         if self.width.is_some() {
             self.width = stdout::terminal().map(|(columns, _)| columns).or(self.width);
@@ -59,8 +59,7 @@ impl Rows {
         self.printer.flush()
     }
 
-    /// Nothing more comes: prints the last row, if the format has one, and says what audits found. The caller says the
-    /// closing line.
+    /// Prints the last row, if the format has one, and the findings of audits. The caller prints the closing line.
     pub(super) fn finish(&mut self, closing: &Closing) -> io::Result<()> {
         self.printer.closing(closing)?;
         self.printer.flush()?;
@@ -69,7 +68,7 @@ impl Rows {
     }
 }
 
-/// Says what an audit found, if there was one.
+/// Prints the findings of an audit, if there was one.
 pub(super) fn say_audit(findings: &[Finding], names: &Names) {
     audit_lines(findings, names).iter().for_each(|line| say(format_args!("audit: {line}")));
 }

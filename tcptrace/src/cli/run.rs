@@ -1,4 +1,4 @@
-//! What the commands share that follow the live kernel until something ends them.
+//! What the live commands share: the event loop, signals and the end time.
 
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -46,8 +46,8 @@ impl Stop {
         }
     }
 
-    /// Waits for one that the processes that we have started need to be told of. Those from the keyboard pass by: the
-    /// terminal sends them to all.
+    /// Waits for a signal to pass on to the command. Those from the keyboard are skipped: the terminal sends them to
+    /// the command as well.
     pub(super) async fn forwarded(&mut self) -> Number {
         loop {
             tokio::select! {
@@ -71,17 +71,17 @@ pub(super) fn handler(kind: SignalKind) -> Result<Signal> {
     signal(kind).with_context(|| format!("cannot handle signal {}", kind.as_raw_value()))
 }
 
-/// Whether whoever has started this process wants a signal to be ignored.
+/// Whether the parent process has set this signal to be ignored.
 fn is_ignored(signal: Number) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: nothing is set, and the kernel fills in what is read, or fails.
+    // SAFETY: the null pointer sets nothing, and the kernel fills in `action` or fails.
     let asked = unsafe { libc::sigaction(signal as i32, ptr::null(), action.as_mut_ptr()) };
     // SAFETY: every bit pattern is a value of it, and it was zeroed.
     Errno::result(asked).is_ok() && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }
 
-/// A file that grows beyond `ulimit -f` is an error to whoever writes it, as a full disk is, and not the end of the
-/// process. What this process starts is not changed by that.
+/// Makes a write beyond `ulimit -f` fail with an error, as on a full disk, instead of ending the process. Child
+/// processes are not affected.
 pub(super) fn survive_file_size_limit() {
     extern "C" fn nothing(_: i32) {}
     let handler: extern "C" fn(i32) = nothing;
@@ -89,7 +89,7 @@ pub(super) fn survive_file_size_limit() {
     unsafe { libc::signal(libc::SIGXFSZ, handler as libc::sighandler_t) };
 }
 
-/// Waits for this moment; forever, if there is none.
+/// Waits until this moment; without one, forever.
 pub(super) async fn reached(end: Option<Instant>) {
     match end {
         Some(end) => tokio::time::sleep_until(end).await,

@@ -1,4 +1,4 @@
-//! `schema`: what the fields of the outputs are.
+//! `schema`: every field of every output.
 
 use std::io;
 

@@ -19,8 +19,7 @@ use crate::model::tcp::{Closer, State};
 use crate::output::{Format, Kind, sanitise};
 use clap::error::ErrorKind;
 
-/// Which connections and rows are shown. Different options must all hold; of one option given several times, one
-/// must.
+/// Filters of connections and rows. All options must match; a repeated option matches any of its values.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 #[command(next_help_heading = "Filters (all must match; repeat one to match any of its values)")]
 pub(super) struct FilterArgs {
@@ -36,10 +35,10 @@ pub(super) struct FilterArgs {
     /// Local or remote address, or network in CIDR notation
     #[arg(long, value_name = "CIDR", value_parser = network)]
     addr: Vec<IpNet>,
-    /// Process id of the owner, of a process with a descriptor of the socket, or of the one that closed it
+    /// Process id of the owner, of a process that holds a descriptor of the socket, or of the one that closed it
     #[arg(long, value_name = "PID")]
     pid: Vec<u32>,
-    /// Name of one of those processes
+    /// Name of the owner, of a process that holds a descriptor of the socket, or of the one that closed it
     #[arg(long, value_name = "NAME")]
     comm: Vec<String>,
     /// Match --pid and --comm against the owner only, and --cgroup against the socket's own control group
@@ -48,19 +47,19 @@ pub(super) struct FilterArgs {
     /// Network namespace, by name (`ip netns`), inode number (`readlink /proc/PID/ns/net`) or path (/proc/PID/ns/net)
     #[arg(long, value_name = "NETNS")]
     netns: Vec<String>,
-    /// Control group of the socket or of one of those processes: its path or that of a parent, a container's id, or any
-    /// systemd unit on the path
+    /// Control group of the socket, its owner, a holder of its descriptors or its closer: the path, a parent's path, a
+    /// container id, or any systemd unit on the path
     #[arg(long, value_name = "CGROUP")]
     cgroup: Vec<String>,
-    /// State that a transition leaves or enters, that a connection was in, or that a socket is in; spelled as here or as
-    /// `ss` spells it
+    /// State that a transition leaves or enters, a connection was in, or a socket is in; the spellings of `ss` work,
+    /// too
     #[arg(long, value_name = "STATE", value_parser = states())]
     state: Vec<State>,
     /// Who closed first: this end (active), the peer (passive), …
     #[arg(long, value_name = "CLOSER", value_parser = closers())]
     closer: Vec<Closer>,
-    /// At least this long (10ms, 1m30s): a transition in the state that it leaves, a connection in the states of --state or
-    /// from open to end, a socket in its state
+    /// Minimum time (10ms, 1m30s): of a transition, in the state it leaves; of a connection, in the states of --state,
+    /// else its lifetime; of a socket, in its current state
     #[arg(long, value_name = "TIME", value_parser = duration)]
     min_duration: Option<Duration>,
     /// IPv4 only, IPv4-mapped IPv6 included
@@ -73,7 +72,7 @@ pub(super) struct FilterArgs {
 
 impl FilterArgs {
     /// # Errors
-    /// When there is no network namespace of a name that is asked for.
+    /// When `--netns` names an unknown network namespace.
     pub(super) fn criteria(&self, namespaces: &Namespaces) -> Result<Criteria> {
         Ok(Criteria {
             ports: self.port.clone(),
@@ -94,7 +93,7 @@ impl FilterArgs {
     }
 }
 
-/// Ends the program if an audit would miss what is filtered.
+/// Ends the program if filters would make an audit incomplete.
 pub(super) fn refuse_partial_audits(criteria: &Criteria) {
     let others = Criteria { netns: Vec::new(), ..criteria.clone() };
     if others != Criteria::default() {
@@ -103,10 +102,10 @@ pub(super) fn refuse_partial_audits(criteria: &Criteria) {
     }
 }
 
-/// In a pid namespace, nothing says by which number the kernel side knows a process.
+/// The kernel reports the host's process ids, which a pid namespace does not know.
 ///
 /// # Errors
-/// When processes are asked for by such numbers.
+/// When `--pid` is used in a pid namespace.
 pub(super) fn refuse_foreign_pids(criteria: &Criteria) -> Result<()> {
     anyhow::ensure!(
         criteria.pids.is_empty() || are_all_visible(),
@@ -116,25 +115,25 @@ pub(super) fn refuse_foreign_pids(criteria: &Criteria) -> Result<()> {
     Ok(())
 }
 
-/// Warns of control groups that are asked for and do not exist now. Unlike a network namespace, they match by name
-/// whenever they are made, if the program runs long enough to see it.
+/// Warns of control groups in the filter that do not exist now. Unlike a network namespace, they match as soon as they
+/// are created.
 pub(super) fn warn_of_missing_groups(criteria: &Criteria, goes_on: bool) {
     if criteria.cgroups.is_empty() {
         return;
     }
     let Some(missing) = Groups::new().missing(&criteria.cgroups) else {
         return say(
-            "no control group has a known name, because cgroup2 is not mounted here: --cgroup cannot decide, and hides no \
-             socket",
+            "cgroup2 is not mounted here, so the names of control groups are unknown: --cgroup cannot decide, and \
+             hides no socket",
         );
     };
-    let later = if goes_on { "; its sockets are shown if it is made later" } else { "" };
+    let later = if goes_on { "; its sockets are shown once it is created" } else { "" };
     for wanted in missing {
         say(format_args!("no control group matches '{}' now{later}", sanitise(wanted.as_bytes())));
     }
 }
 
-/// How the live kernel is watched.
+/// How to attach to the kernel.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ProbeArgs {
     /// Size of the ring buffer, in MiB or with a unit (256K); rounded up to a power of two
@@ -154,19 +153,19 @@ pub(super) struct ProbeArgs {
 impl ProbeArgs {
     pub(super) fn options(&self, filter: tcptrace_common::Filter) -> probe::Options {
         let (no_btf, object) = (self.no_btf, self.object.clone());
-        probe::Options { ring_bytes: self.ring_size, filter, no_btf, object }
+        probe::Options { ring_bytes: self.ring_size, filter, failed_calls: false, no_btf, object }
     }
 }
 
-/// How connections are followed.
+/// How to follow connections.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct EngineArgs {
     /// Follow at most this many sockets; beyond that, forget the one that has been idle longest
     #[arg(long, value_name = "N", default_value_t = Config::default().sockets)]
     pub(super) max_sockets: usize,
-    /// Report a socket that waits for this time (30s, 5m), and again when the time has doubled: in a state that should pass
-    /// (all but ESTABLISHED, LISTEN and TIME_WAIT, and no half-closed connection on which data flows), ESTABLISHED with a
-    /// peer that acknowledges nothing, or still open though its connection is over
+    /// Report a socket that is stuck for this time (30s, 5m), and again whenever the time has doubled. Stuck means: in
+    /// a passing state (any but ESTABLISHED, LISTEN and TIME_WAIT, unless it is half-closed and data still flows), in
+    /// ESTABLISHED with a peer that acknowledges nothing, or still open after its connection has ended
     #[arg(long, value_name = "TIME", value_parser = duration)]
     report_stuck: Option<Duration>,
 }
@@ -185,12 +184,12 @@ impl EngineArgs {
     }
 }
 
-/// Which rows there are.
+/// Kinds of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum RowKind {
-    /// One row per state transition
+    /// One row per state transition, as `watch` prints
     Transitions,
-    /// One row per connection
+    /// One row per connection, as `connections` prints
     Connections,
 }
 
@@ -210,7 +209,7 @@ pub(super) struct ConnectionRows {
     /// Print a connection when its socket is closed, instead of waiting for the end of its TIME_WAIT
     #[arg(long)]
     pub(super) at_close: bool,
-    /// Add a line with the time in each state (text; the other formats always have it)
+    /// Add a line with the time in each state (text only; other formats always include it)
     #[arg(long)]
     pub(super) states: bool,
 }
@@ -228,10 +227,10 @@ pub(super) struct OutputArgs {
 /// Whether what is printed has colours.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct ColourArgs {
-    /// When to use colour: auto is on a terminal, unless NO_COLOR is set
+    /// When to use colour: `auto` means on a terminal, unless NO_COLOR is set
     #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
     color: ColorChoice,
-    /// What `--color=never` was called before.
+    /// Older spelling of `--color never`.
     #[arg(long, hide = true)]
     no_color: bool,
 }
@@ -244,7 +243,7 @@ impl OutputArgs {
 }
 
 impl ColourArgs {
-    /// Whether standard output takes colours, and they are wanted.
+    /// Whether to colour standard output.
     pub(super) fn colour(&self) -> bool {
         match self.color {
             ColorChoice::Auto if !self.no_color => AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never,
@@ -285,7 +284,7 @@ fn ring_bytes(text: &str) -> Result<u32> {
     Ok(u32::try_from(size)?)
 }
 
-/// An address or a network; one of IPv4-mapped IPv6 addresses is taken as the IPv4 one that rows show.
+/// An address or a network. An IPv4-mapped IPv6 network becomes its IPv4 network, as rows show it.
 fn network(text: &str) -> Result<IpNet, String> {
     let given = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     let given = given.map_err(|_| format!("'{text}' is neither an address nor a network such as 10.0.0.0/8"))?;

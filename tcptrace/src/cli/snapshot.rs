@@ -52,7 +52,7 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let namespaces = Namespaces::find();
     let criteria = args.filter.criteria(&namespaces)?;
     warn_of_missing_groups(&criteria, false);
-    // Asking changes the network namespace of the thread.
+    // The query switches the network namespace of its thread, so it gets one of its own.
     let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria, args)).join());
     let Found { sockets, coverage, allocated, settings } =
         asked.map_err(|_| anyhow!("internal error: the thread that lists sockets panicked"))??;
@@ -82,7 +82,7 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// What the kernel says exists.
+/// The kernel's answer.
 struct Found {
     sockets: Vec<Socket>,
     coverage: Coverage,
@@ -96,16 +96,17 @@ impl Found {
         let (mut sockets, mut multipaths) = (Vec::new(), Multipaths::default());
         let mut ask = |wanted, sockets: &mut Vec<Socket>| {
             let mut keep = |answer| match answer {
-                Answer::Socket(socket) => sockets.push(socket),
+                // The same again with more of it, or one that is bound and nothing else.
+                Answer::Socket(socket) | Answer::Inspected(socket) => sockets.push(socket),
                 Answer::Multipath(socket) => multipaths.note(&socket),
-                Answer::Inspected(_) | Answer::Namespace(_) => {}
+                Answer::Namespace(_) => {}
             };
             // IPv4-mapped addresses are among those of IPv6. A port is taken from both families.
             let ipv4 = criteria.ipv4 || !criteria.ipv6 || args.ports;
             kernel::survey(namespaces, &criteria.netns, wanted, ipv4, true, &mut keep)
         };
         let allocated = kernel::allocated();
-        let coverage = ask(if args.ports { Wanted::All } else { Wanted::AllAndPaths }, &mut sockets)?;
+        let coverage = ask(if args.ports { Wanted::AllAndBound } else { Wanted::AllAndPaths }, &mut sockets)?;
         let settings = if args.ports { settings(namespaces, &criteria.netns)? } else { Vec::new() };
         // What it cannot list now is known from before, but for that.
         let has_ages = args.list && sockets.iter().any(snapshot::is_waiting);
@@ -133,7 +134,7 @@ fn holders(sockets: &[Socket], prefers: impl FnMut(&Task) -> bool) -> Result<Hol
         .context("cannot read socket owners from /proc")
 }
 
-/// What is shown of it, and how.
+/// Filters the answer, and prints it.
 struct Report {
     criteria: Criteria,
     printer: Box<dyn Lister>,
@@ -150,7 +151,7 @@ impl Report {
         let colour = output.colour();
         let text = TextOptions { colour, zone: TimeZone::system(), width, ..TextOptions::default() };
         let context = stream::Context { clock: live::read_clocks()?.clock(), ..stream::Context::default() };
-        // A line of text has no room for them.
+        // Text has no column for control groups.
         let groups = output.format != Format::Text || !criteria.cgroups.is_empty();
         let printer = output.format.lister(Outlet::default(), text);
         let idle_ns = idle.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
@@ -210,7 +211,7 @@ impl Report {
         matches!(verdict, Verdict::Shown | Verdict::Undecided)
     }
 
-    /// Whether a process that has sockets is one that is asked for.
+    /// Whether a process with sockets matches the filters.
     fn prefers(&mut self, task: &Task) -> bool {
         if let (Some(groups), false) = (&mut self.groups, self.criteria.cgroups.is_empty()) {
             let group = groups.of_process(task.pid);
@@ -235,7 +236,7 @@ impl Unseen {
         parts.extend(coverage.unreadable.iter().map(|(netns, reason)| format!("network namespace {netns} ({reason})")));
         if !coverage.interrupted.is_empty() {
             let places = counted(coverage.interrupted.len() as u64, "network namespace");
-            parts.push(format!("what changed meanwhile in {places}"));
+            parts.push(format!("changes during the listing in {places}"));
         }
         Self(parts)
     }
@@ -255,7 +256,7 @@ impl Unseen {
     }
 }
 
-/// What processes do not show, or `/proc` does not show of them.
+/// Parts of processes that could not be read.
 fn of_processes(what: &str, unseen: usize, are_hidden: bool) -> Option<String> {
     let of = match (unseen, are_hidden) {
         (0, false) => return None,

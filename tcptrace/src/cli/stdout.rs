@@ -8,8 +8,7 @@ use nix::libc;
 
 static WAS_CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Before `main` the standard library opens `/dev/null` in the place of descriptors that are closed: so this has to look
-/// even earlier.
+/// The standard library opens `/dev/null` in place of closed descriptors before `main`, so this looks even earlier.
 #[used]
 // SAFETY: the section holds such functions, called once each before main; this one needs nothing that main sets up.
 #[unsafe(link_section = ".init_array")]
@@ -21,15 +20,15 @@ extern "C" fn look() {
     WAS_CLOSED.store(flags == -1, Ordering::Relaxed);
 }
 
-/// Columns and lines of the terminal that standard output is; `None` if it is none, or does not say. Below 80 columns, rows
-/// would lose what they are read for: they are left to wrap.
+/// Columns and lines of the terminal on standard output; `None` if there is none, or its size is unknown. Below 80
+/// columns, rows would lose too much, so they wrap instead.
 pub(super) fn terminal() -> Option<(usize, usize)> {
     let (columns, lines) = terminal_size::terminal_size_of(io::stdout())?;
     Some((usize::from(columns.0).max(80), lines.0.into()))
 }
 
 /// # Errors
-/// When standard output was closed by whoever started the program: what is printed would be lost without a word.
+/// When the parent process has closed standard output: the output would be lost silently.
 pub(super) fn expect_open() -> Result<()> {
     ensure!(!WAS_CLOSED.load(Ordering::Relaxed), "cannot write to standard output: it is closed");
     Ok(())

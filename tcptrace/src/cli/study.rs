@@ -25,17 +25,17 @@ use crate::model::stream::{Item, Origin, Summary};
 use crate::model::tcp::Tuple;
 use crate::replay::{Audience, Recordings, Span};
 
-/// Which traces are read, and what of them.
+/// Traces to read, and which part of them.
 #[derive(Args, Clone, Debug)]
 pub(super) struct TraceArgs {
     /// Traces to read; several are merged by time. `-` is standard input
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// Leave out what happened before this time: 2026-01-31T03:00:00Z, or local as '2026-01-31 03:00' or 03:00, or as time
-    /// since the trace began (90s, 5m)
+    /// Skip everything before this time: 2026-01-31T03:00:00Z, local time as '2026-01-31 03:00' or 03:00, or time since
+    /// the start of the trace (90s, 5m)
     #[arg(long, alias = "from", value_name = "TIME", value_parser = when)]
     since: Option<When>,
-    /// Leave out what happened after this time, given like --since
+    /// Skip everything after this time, in the formats of --since
     #[arg(long, value_name = "TIME", value_parser = when)]
     until: Option<When>,
     #[command(flatten)]
@@ -47,27 +47,27 @@ pub(super) struct TraceArgs {
 enum When {
     At(Timestamp),
     Local(DateTime),
-    /// The first time that a clock shows this.
+    /// The first time in the trace when a clock shows this.
     Clock(Time),
     After(Duration),
 }
 
 fn when(text: &str) -> Result<When> {
-    // Lengths of time can be written with colons, too; here those are clocks.
+    // Durations may contain colons, too; here a colon means a time of day.
     if let (Ok(after), false) = (duration(text), text.contains(':')) {
         return Ok(When::After(after));
     }
     let time = || text.parse().map(When::Clock);
-    // A time alone is read from all of them, so that comes last.
+    // The parser of a time of day accepts the others as well, so it comes last.
     let local = || text.parse().map(When::Local);
     let at = || text.parse().map(When::At);
     let expected =
-        || format!("'{text}' is neither a time such as 2026-01-31T03:00:00Z or 03:00 nor one such as 90s or 5m");
+        || format!("'{text}' is neither a time such as 2026-01-31T03:00:00Z or 03:00 nor a duration such as 90s or 5m");
     at().or_else(|_| local()).or_else(|_| time()).with_context(expected)
 }
 
 impl When {
-    /// In ns of Unix time, for a trace that begins then.
+    /// In ns of Unix time, for a trace that starts at `begins`.
     fn unix_ns(self, begins: i64, zone: &TimeZone) -> Result<i64> {
         let timestamp = match self {
             Self::After(after) => return Ok(begins.saturating_add(i64::try_from(after.as_nanos()).unwrap_or(i64::MAX))),
@@ -85,7 +85,7 @@ impl When {
 }
 
 impl TraceArgs {
-    /// Whether nothing is left out, but what comes after the end that is asked for.
+    /// Whether nothing is left out, except what comes after `--until`.
     pub(super) fn is_unfiltered(&self) -> bool {
         self.since.is_none() && self.filter == FilterArgs::default()
     }
@@ -119,18 +119,18 @@ impl TraceArgs {
         self.filter.criteria(&Namespaces::recorded(recordings.namespaces()))
     }
 
-    /// The same traces, and nothing else left out.
+    /// The same traces without `--since` and filters.
     pub(super) fn unfiltered(&self) -> Self {
         Self { since: None, filter: FilterArgs::default(), ..self.clone() }
     }
 
-    /// Whether rows may be wanted before the traces end.
+    /// Whether a trace comes from standard input, so that rows may be wanted before it ends.
     pub(super) fn is_stream(&self) -> bool {
         self.files.iter().any(|file| is_stdin(file))
     }
 
-    /// Puts a file in the place of standard input, for a command that reads it several times. That file has no name, and is
-    /// gone when it is dropped.
+    /// Copies standard input to a temporary file, for a command that reads it several times. The file has no name, and
+    /// is gone once it is dropped.
     pub(super) fn keep_stdin(&mut self) -> Result<Option<File>> {
         let Some(place) = self.files.iter_mut().find(|file| is_stdin(file)) else { return Ok(None) };
         let folder = std::env::temp_dir();
@@ -142,8 +142,8 @@ impl TraceArgs {
         Ok(Some(file))
     }
 
-    /// Reads the traces, and hands over each row that the live commands would have shown, in the order of time; after
-    /// those, if asked for, the connections that were still open in the end ([`Status::Open`](crate::model::row::Status::Open)).
+    /// Passes each row that the live commands would have shown to `each`, ordered by time. With `open_too`, the
+    /// connections that were still open when the trace ended follow ([`Status::Open`](crate::model::row::Status::Open)).
     pub(super) fn read(
         &self,
         config: Config,
@@ -153,7 +153,7 @@ impl TraceArgs {
         self.tell(config, open_too, Progress::new, &mut |row: &Row, origin: &Origin| each(row, origin))
     }
 
-    /// The same, of the connections with these ids alone, which is faster.
+    /// The same for the connections with these ids only, which is faster.
     pub(super) fn read_only(
         &self,
         ids: HashSet<u64>,
@@ -171,7 +171,7 @@ impl TraceArgs {
         Recordings::open(&self.files)?.ids_of(tuples).context("cannot read the traces")
     }
 
-    /// The same, for an audience that is interested in time as well, or that prints meanwhile.
+    /// The same, for an audience that also follows the time, or prints while it reads.
     pub(super) fn tell(
         &self,
         config: Config,
@@ -211,7 +211,7 @@ fn is_stdin(file: &Path) -> bool {
     file.as_os_str() == "-"
 }
 
-/// An audience, and somebody who waits for it.
+/// An audience with a progress bar.
 struct Watched<'a, A> {
     audience: &'a mut A,
     progress: Progress,

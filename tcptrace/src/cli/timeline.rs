@@ -20,32 +20,32 @@ use crate::output::timeline::{self, Axis, Options};
 use crate::output::{Format, Kind, TextOptions};
 use crate::study::timeline::{Group, Peers, Selection, Sort};
 
-/// Columns where there is no terminal to ask.
+/// Width where output is not a terminal.
 const WIDTH: usize = 100;
 
-/// Nobody reads more.
+/// The upper bound of `--width`.
 const WIDEST: usize = 10_000;
 
 /// Arguments of `timeline`.
 #[derive(Args, Debug)]
 #[command(mut_arg("until", |time| time.alias("to")))]
 pub(super) struct TimelineArgs {
-    /// Draw the connection with this id only: `conn` in JSON, `sk:` in `ss -e`
+    /// Draw only the connection with this id (`conn` in JSON, `sk:` in `ss -e`)
     #[arg(long, value_name = "ID", value_parser = hex)]
     conn: Vec<u64>,
-    /// Order in which connections are drawn; those beyond --limit are left out
+    /// Order of the connections; --limit keeps the first ones
     #[arg(long, value_enum, default_value_t)]
     sort: Sort,
-    /// Draw at most this many connections, not counting the other ends that are drawn with them
+    /// Draw at most this many connections, not counting the peers drawn with them
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: usize,
-    /// Where bars begin
+    /// Where bars start
     #[arg(long, value_enum, default_value_t)]
     axis: Axis,
     /// Draw with ASCII characters only; the default where the locale is not UTF-8
     #[arg(long)]
     ascii: bool,
-    /// Draw this wide, instead of as wide as the terminal
+    /// Width of the drawing [default: the width of the terminal]
     #[arg(long, value_name = "COLUMNS")]
     width: Option<usize>,
     #[command(flatten)]
@@ -61,7 +61,7 @@ pub(super) fn run(args: &TimelineArgs) -> Result<Outcome> {
     let ids = (!args.conn.is_empty()).then(|| args.conn.iter().copied().collect());
     let summary = each_connection(&traces, ids, &mut |connection, origin| selection.offer(connection, origin))?;
     let offered = selection.offered();
-    // The other end is drawn whatever the filters say, so it may not have come up yet.
+    // The peer is drawn even if the filters hide it, so it may take a second read to find it.
     let is_all_seen = args.conn.is_empty() && traces.is_unfiltered();
     let is_all_drawn = is_all_seen && selection.is_whole();
     let addresses = selection.addresses();
@@ -75,7 +75,7 @@ pub(super) fn run(args: &TimelineArgs) -> Result<Outcome> {
     args.print(&groups)?;
     let ends = groups.iter().filter(|group| group.second.is_some()).count();
     let drawn = groups.len() + ends;
-    say(format_args!("drew {drawn} connections, {ends} of them below their other end; {offered} matched"));
+    say(format_args!("drew {drawn} connections, {ends} of them as the peer of another; {offered} matched"));
     Ok(summarise(&summary))
 }
 
@@ -110,7 +110,7 @@ impl TimelineArgs {
     }
 }
 
-/// Reads the connections of traces, those with these ids or all, those included that have not ended.
+/// Reads the connections with these ids, or all; open ones are included.
 fn each_connection(
     traces: &TraceArgs,
     ids: Option<HashSet<u64>>,
@@ -118,7 +118,7 @@ fn each_connection(
 ) -> Result<Summary> {
     let config = Config { transitions: false, connections: true, ..Config::default() };
     let mut each = |row: &Row, origin: &Origin| {
-        // One that is over, its descriptor still open, has come up before.
+        // A connection that has ended while its descriptor stayed open was reported before.
         if let Row::Connection(connection) = row
             && !connection.ended_before()
         {

@@ -1,4 +1,4 @@
-//! From the arguments to what they ask for; and what is said when they ask for help, or make no sense.
+//! Parses arguments, and prints help and usage errors.
 
 use std::borrow::Cow;
 use std::ffi::OsString;
@@ -11,15 +11,15 @@ use clap::Parser;
 use super::stdout;
 use crate::output::{sanitise, sanitise_message};
 
-/// What the arguments ask for.
+/// Parses the arguments.
 ///
 /// # Errors
-/// Help, the version, or what is wrong with them: nothing in that can steer a terminal.
+/// Help, the version or a usage error, all safe for a terminal.
 pub(super) fn parse<P: Parser>(args: &[OsString]) -> Result<P, clap::Error> {
     P::try_parse_from(args).map_err(|error| harmless::<P>(args, error))
 }
 
-/// The parser quotes arguments as they are. So it is shown harmless ones, which it refuses for the same reason.
+/// clap quotes arguments unescaped. So this parses escaped ones, which clap refuses for the same reason.
 fn harmless<P: Parser>(args: &[OsString], error: clap::Error) -> clap::Error {
     let safe: Vec<_> = args.iter().map(|arg| sanitise(arg.as_bytes())).collect();
     if safe.iter().all(|arg| matches!(arg, Cow::Borrowed(_))) {
@@ -27,7 +27,7 @@ fn harmless<P: Parser>(args: &[OsString], error: clap::Error) -> clap::Error {
     }
     match P::try_parse_from(safe.iter().map(|arg| &**arg)) {
         Err(other) if other.kind() == error.kind() => other,
-        // Escaped, they are accepted, or refused for another reason.
+        // clap accepts the escaped ones, or refuses them for another reason.
         _ => {
             let text = error.to_string();
             let lines: Vec<_> = text.lines().map(sanitise_message).collect();
@@ -36,13 +36,13 @@ fn harmless<P: Parser>(args: &[OsString], error: clap::Error) -> clap::Error {
     }
 }
 
-/// Prints help, the version, or what is wrong with the arguments.
+/// Prints help, the version or a usage error.
 ///
 /// # Errors
-/// When it was asked for, and cannot be printed.
+/// When help or the version cannot be printed.
 pub(super) fn print(error: &clap::Error) -> Result<()> {
     if error.use_stderr() {
-        // Nobody is left to tell when this fails.
+        // An error here cannot be reported anywhere.
         let _ = error.print();
         return Ok(());
     }

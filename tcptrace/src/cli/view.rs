@@ -1,4 +1,4 @@
-//! Rows on standard output, as items come in: what `watch` and `connections` print.
+//! Prints the rows of `watch` and `connections` as items arrive.
 
 use std::io;
 
@@ -15,29 +15,29 @@ use crate::model::sink::Wishes;
 use crate::model::stream::{Closing, Item, Origin, Summary};
 use crate::output::{Kind, lost};
 
-/// Follows a source, and prints what comes out.
+/// Follows a source and prints its rows.
 pub(super) struct View {
     follower: Follower,
     rows: Rows,
     blocked: Blocked,
 }
 
-/// What filters could not decide, for a closing line; nothing if they could decide everything.
+/// The part of a closing line about rows that filters could not decide; empty if there are none.
 pub(super) fn undecided(undecided: Undecided, what: &str) -> String {
     let counted = |count: u64| if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") };
     let Undecided { shown, left_out } = undecided;
     let mut words = String::new();
     if shown > 0 {
-        words.push_str(&format!(", {} not decided by --cgroup and shown: a control group is unknown", counted(shown)));
+        words.push_str(&format!(", {} not decided by --cgroup (control group unknown), shown", counted(shown)));
     }
     if left_out > 0 {
-        words.push_str(&format!(", {} not decided and left out: the process is unknown", counted(left_out)));
+        words.push_str(&format!(", {} not decided (process unknown), left out", counted(left_out)));
     }
     words
 }
 
 impl View {
-    /// Prints rows that match all of these, and begins with the header.
+    /// Prints the header; later, the rows that match all criteria.
     pub(super) fn new(
         config: Config,
         criteria: impl IntoIterator<Item = Criteria>,
@@ -56,7 +56,7 @@ impl View {
         follower.take(items, |row, origin| rows.row(row, origin))
     }
 
-    /// What the engine would like to know, and how long it has waited until its output was taken.
+    /// The wishes of the engine, and how long its output has blocked.
     pub(super) fn wishes(&mut self) -> Wishes {
         Wishes { blocked: self.blocked.get(), ..self.follower.wishes() }
     }
@@ -65,7 +65,7 @@ impl View {
         self.rows.flush()
     }
 
-    /// Says what there was. What was recorded beside it ends the command, unless that went well.
+    /// Prints the closing line. A recording that failed or lost events decides the exit status.
     pub(super) fn finish(&mut self, recorded: Outcome) -> Result<Outcome> {
         let Self { follower, rows, .. } = self;
         follower.finish(|row, origin| rows.row(row, origin))?;

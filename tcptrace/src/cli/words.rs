@@ -15,7 +15,7 @@ use crate::study::diagnose::rule::Rule;
 pub(super) struct Words<T: 'static> {
     all: &'static [T],
     word: fn(T) -> &'static str,
-    /// What other tools call them, as [`key`] makes it.
+    /// The spellings of other tools, normalised by [`key`].
     synonyms: &'static [(&'static str, T)],
 }
 
@@ -33,7 +33,6 @@ pub(super) fn states() -> Words<State> {
     Words { all: &State::ALL, word: State::as_str, synonyms: SYNONYMS }
 }
 
-/// Who closed.
 pub(super) fn closers() -> Words<Closer> {
     Words { all: &Closer::ALL, word: Closer::as_str, synonyms: &[] }
 }
@@ -44,7 +43,7 @@ pub(super) fn rules() -> Words<&'static Rule> {
 }
 
 impl<T: Copy> Words<T> {
-    /// Every spelling, as [`key`] makes it, and what it stands for.
+    /// Every spelling, normalised by [`key`], with its value.
     fn spellings(&self) -> impl DoubleEndedIterator<Item = (String, T)> {
         let own = self.all.iter().map(|value| (key((self.word)(*value)), *value));
         own.chain(self.synonyms.iter().map(|(synonym, value)| ((*synonym).to_owned(), *value)))
@@ -59,7 +58,7 @@ impl<T: Copy> Words<T> {
     fn nearest(&self, typed: &str) -> Option<&'static str> {
         const SIMILAR: f64 = 0.7;
         let typed = key(typed);
-        // Of equals, the last one counts: turned round, that is the first one.
+        // `max_by` returns the last of equals; reversed, that is the first.
         let rated = self.spellings().rev().map(|(spelling, value)| (strsim::jaro_winkler(&typed, &spelling), value));
         let best = rated.filter(|(similarity, _)| *similarity > SIMILAR).max_by(|one, other| one.0.total_cmp(&other.0));
         best.map(|(_, value)| (self.word)(value))
@@ -92,7 +91,7 @@ impl<T: Copy + Send + Sync + 'static> TypedValueParser for Words<T> {
     }
 }
 
-/// A word without what makes no difference.
+/// A word without hyphens, underscores, spaces, case and a leading `TCP_`.
 fn key(word: &str) -> String {
     let letters = word.chars().filter(|letter| !matches!(letter, '-' | '_' | ' '));
     let key: String = letters.map(|letter| letter.to_ascii_lowercase()).collect();
@@ -105,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// What `ss state` takes and prints, `netstat` and bcc print, the kernel and the RFC call them, and people type.
+    /// The spellings of `ss state`, `netstat`, bcc, the kernel, the RFC and people.
     #[rstest]
     #[case(State::Closed, &["CLOSED", "closed", "UNCONN", "CLOSE", "TCP_CLOSE"])]
     #[case(State::Listen, &["LISTEN", "listening", "listen"])]
@@ -147,7 +146,7 @@ mod tests {
         assert_eq!(states().nearest(typed), expected);
     }
 
-    /// No spelling stands for two things, and none that the outputs print is refused.
+    /// No spelling has two meanings, and every printed one is accepted.
     #[test]
     fn spellings_are_unambiguous() {
         let mut keys: Vec<String> = states().spellings().map(|(spelling, _)| spelling).collect();

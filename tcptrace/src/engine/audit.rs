@@ -1,9 +1,9 @@
-//! Whether everything was seen: what events tell, against what the kernel counts by itself. Pure.
+//! Whether tcptrace saw everything: compares events with the kernel's own counters. Pure.
 //!
-//! The counters are those that one event stands behind, no more and no less (`net/ipv4`, 5.8 to 6.18). Left out are those
-//! that also count what shows in no event (`OutRsts`, `ListenDrops`, most of `TcpExt`), and `CurrEstab`, which stable
-//! kernels count in two ways that their version does not tell apart. Those of
-//! [`Unseen`](crate::model::counters::Unseen) are reported beside, and not compared.
+//! An audit compares counters that the kernel increments exactly once per event (`net/ipv4`, 5.8 to 6.18). It leaves
+//! out counters that also count what no event shows (`OutRsts`, `ListenDrops`, most of `TcpExt`). It leaves out
+//! `CurrEstab` too: stable kernels count it in two ways, and their version does not say which. It reports the counters
+//! of [`Unseen`](crate::model::counters::Unseen) without comparing them.
 
 mod compare;
 mod tally;

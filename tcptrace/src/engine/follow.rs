@@ -1,4 +1,4 @@
-//! Items in, rows out: the one way from what a source tells to what is shown, live and from a trace.
+//! Items in, rows out: the one way from a source to what is shown, live and from a trace.
 
 use std::collections::HashSet;
 
@@ -14,22 +14,22 @@ use crate::model::row::Row;
 use crate::model::sink::Wishes;
 use crate::model::stream::{Context, Item, Lost, Origin, Summary};
 
-/// Connections that are open are handed over so many at a time.
+/// How many open connections are passed on at a time.
 const AT_A_TIME: usize = 512;
 
 /// Follows a source.
 ///
-/// What it hands over depends on the items and their order alone, not on how many come at a time.
+/// Its rows depend only on the items and their order, not on how many come at a time.
 #[derive(Debug)]
 pub struct Follower {
     engine: Engine,
-    /// A row is shown that passes all of them.
+    /// A row is shown if it passes all of them.
     filters: Vec<Filter>,
     origin: Origin,
     losses: Losses,
-    /// What audits did not find.
+    /// Kernel counts that audits could not account for.
     unaccounted: u64,
-    /// What damage of a trace has cost, and whether that may be more.
+    /// Events lost to damage of a trace, and whether there may be more.
     damaged: (u64, bool),
     events: u64,
     rows: Vec<Row>,
@@ -37,7 +37,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Hands over what matches all of these.
+    /// Hands over the rows that match all of these.
     pub fn new(config: Config, criteria: impl IntoIterator<Item = Criteria>, origin: Origin) -> Self {
         let filters = criteria.into_iter().map(Filter::new).filter(|filter| !filter.is_open());
         Self {
@@ -53,7 +53,7 @@ impl Follower {
         }
     }
 
-    /// Takes items in, and hands over the rows that follow from them, each with where it comes from.
+    /// Takes items, and hands over the rows that follow from them, each with its origin.
     ///
     /// # Errors
     /// What `each` returns.
@@ -64,7 +64,7 @@ impl Follower {
                 self.engine.feed(event, &mut self.rows);
                 continue;
             }
-            // Clock and names hold for what comes after them.
+            // Clock and names apply to the items after them.
             self.hand_over(&mut each)?;
             match item {
                 Item::Clocks(clocks) => self.origin.context.clock = clocks.clock(),
@@ -93,7 +93,7 @@ impl Follower {
 
     fn count(&mut self, event: &Event) {
         self.events += u64::from(event.id().is_some());
-        // Readers of a trace say so, not the trace.
+        // The reader of a trace reports this, not the trace.
         if let Event::Lost { cause: Cause::Damage, events, .. } = *event {
             self.damaged.0 = self.damaged.0.saturating_add(events);
             self.damaged.1 |= events == 0;
@@ -105,7 +105,7 @@ impl Follower {
     /// # Errors
     /// What `each` returns.
     pub fn take_open<E>(&mut self, mut each: impl FnMut(&Row, &Origin) -> Result<(), E>) -> Result<(), E> {
-        // A few at a time: there can be as many as sockets that live.
+        // A few at a time: there can be as many as live sockets.
         let Self { engine, filters, origin, rows, passed, .. } = self;
         let mut open = engine.open().peekable();
         while open.peek().is_some() {
@@ -115,7 +115,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Nothing more comes. Hands over what was held back, as far as it matches or nobody can say whether it does.
+    /// The stream has ended. Hands over pending rows that match, or that the filter cannot decide.
     ///
     /// # Errors
     /// What `each` returns.
@@ -134,13 +134,13 @@ impl Follower {
         given
     }
 
-    /// Keeps the names that rows can still show without being told them again.
+    /// Keeps only the names that rows can still show without hearing them again.
     fn forget_names(&mut self) {
         let (mut namespaces, mut groups) = (HashSet::<_, FixedState>::default(), HashSet::<_, FixedState>::default());
         let mut interfaces = HashSet::<_, FixedState>::default();
-        let held = self.filters.iter().flat_map(Filter::held);
-        let held = held.map(|identity| (identity.netns, identity.cgroup, identity.interface));
-        for (netns, cgroup, interface) in self.engine.places().chain(held) {
+        let pending = self.filters.iter().flat_map(Filter::pending);
+        let pending = pending.map(|identity| (identity.netns, identity.cgroup, identity.interface));
+        for (netns, cgroup, interface) in self.engine.places().chain(pending) {
             namespaces.extend(netns);
             groups.extend(cgroup);
             if interface != 0 {
@@ -154,7 +154,7 @@ impl Follower {
         hand_over(&mut self.filters, &self.origin, &mut self.rows, &mut self.passed, each)
     }
 
-    /// What the engine would like to know.
+    /// What the engine asks for.
     pub fn wishes(&self) -> Wishes {
         let engine = &self.engine;
         Wishes {
@@ -176,17 +176,17 @@ impl Follower {
         &self.origin.context
     }
 
-    /// Events of sockets that were taken in.
+    /// Events of sockets that were taken.
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// What the engine has done.
+    /// The engine's statistics.
     pub fn stats(&self) -> Stats {
         self.engine.stats()
     }
 
-    /// Transitions and rows that were kept out by filters, in the kernel and here.
+    /// Transitions and rows that filters left out, in the kernel and here.
     pub fn filtered_out(&self) -> u64 {
         self.losses.filtered + self.filters.iter().map(Filter::filtered_out).sum::<u64>()
     }
@@ -198,7 +198,7 @@ impl Follower {
         all
     }
 
-    /// Adds what it has come to.
+    /// Adds its results.
     pub fn add_to(&self, summary: &mut Summary) {
         let stats = self.stats();
         summary.events += self.events;
@@ -217,7 +217,7 @@ impl Follower {
         }
     }
 
-    /// What is missing, by cause.
+    /// Losses by cause.
     pub fn lost(&self) -> Vec<Lost> {
         let dropped = self.filters.iter().map(Filter::dropped).sum();
         let (damaged, at_least) = self.damaged;
@@ -249,7 +249,7 @@ fn hand_over<E>(
     given
 }
 
-/// Has rows go through filters, one after the other.
+/// Passes rows through filters, one after the other.
 fn pass(filters: &mut [Filter], names: &Names, rows: &mut Vec<Row>, passed: &mut Vec<Row>) {
     for filter in filters {
         for row in rows.drain(..) {
@@ -289,7 +289,7 @@ mod tests {
         }
     }
 
-    /// By a reset or by data that came too late: a reset of ours would tell.
+    /// By a reset, or by data that came too late: a reset of ours would show which.
     fn reset(number: u32) -> Change {
         const ECONNRESET: u16 = 104;
         let end = EndFacts {
@@ -355,7 +355,7 @@ mod tests {
         let begun = [opened(1), opened(2), vec![item(reset(2))], named(3).to_vec()].concat();
         take(&mut follower, &begun);
         assert_eq!(known(&follower).0, [1, 2, 3]);
-        // The second one has not ended before it is certain that no reset follows.
+        // The second one has not ended until it is certain that no reset follows.
         take(&mut follower, &[Item::NamesAnew]);
         assert_eq!(known(&follower), (vec![1, 2], vec![1, 2]));
         let later = Item::Event(Event::Passed { at: 60_000_000_000 });

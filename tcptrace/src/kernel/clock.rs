@@ -1,4 +1,4 @@
-//! The kernel's clocks as its own side reads them, whatever time namespace this process is in.
+//! The kernel's clocks as the eBPF programs read them, in whatever time namespace this process is.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,8 @@ use super::about;
 /// What a time namespace adds to the clocks.
 const OFFSETS: &str = "/proc/self/timens_offsets";
 const NAMESPACE: &str = "/proc/self/ns/time";
-/// The one that children will be in, which the offsets are of (`proc_timens_show_offsets` in `kernel/time/namespace.c`).
+/// The time namespace of future children, which the offsets describe (`proc_timens_show_offsets` in
+/// `kernel/time/namespace.c`).
 const OF_CHILDREN: &str = "/proc/self/ns/time_for_children";
 /// Inode number of the first time namespace (`PROC_TIME_INIT_INO` in `include/linux/proc_ns.h`), which adds nothing.
 const FIRST: u64 = 0xefff_fffa;
@@ -28,7 +29,7 @@ struct Offsets {
 /// `bpf_ktime_get_ns` return. Other clocks are the same in every namespace.
 ///
 /// # Errors
-/// When the clock cannot be read, or nobody says what the time namespace adds to it.
+/// When the clock cannot be read, or the offsets of the time namespace are unknown.
 pub fn clock_ns(clock: ClockId) -> io::Result<u64> {
     static ADDED: OnceLock<Offsets> = OnceLock::new();
     let added = match ADDED.get() {
@@ -48,12 +49,12 @@ impl Offsets {
         let inode = |path: &str| fs::metadata(path).map(|namespace| namespace.ino());
         let own = match inode(NAMESPACE) {
             Ok(own) if own != FIRST => own,
-            // Where there is no file, there are no time namespaces, or no `/proc`.
+            // Without this file there are no time namespaces, or there is no `/proc`.
             Ok(_) | Err(_) => return Ok(Self::default()),
         };
         if inode(OF_CHILDREN).map_err(about(OF_CHILDREN))? != own {
             return Err(io::Error::other(
-                "nothing says how far the clocks of this time namespace are off: start tcptrace as a child process in it",
+                "the clock offsets of this time namespace are unknown: start tcptrace as a child process in it",
             ));
         }
         Ok(Self::parse(&fs::read_to_string(OFFSETS).map_err(about(OFFSETS))?))

@@ -16,12 +16,12 @@ use crate::model::finding::{Counter, Reading};
 pub use self::all::Counting;
 
 sockopt_impl!(
-    /// What tells a network namespace from all that ever were (`SO_NETNS_COOKIE`, 5.14 and newer).
+    /// Identifies a network namespace for as long as the kernel runs (`SO_NETNS_COOKIE`, 5.14 and newer).
     NetnsCookie, GetOnly, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, u64
 );
 
-/// Reads the counters of these network namespaces; with `now` as the clock. Those that cannot be entered are left out.
-/// Changes the network namespace of the calling thread: call it in a thread of its own.
+/// Reads the counters of these network namespaces, with `now` as the clock. Skips those that cannot be entered. Changes
+/// the network namespace of the calling thread: call it in a thread of its own.
 pub fn read_counters(namespaces: &Namespaces, only: &[u32], now: &dyn Fn() -> u64) -> Vec<Reading> {
     let is_wanted = |namespace: &&Namespace| only.is_empty() || only.contains(&namespace.inode);
     let mut readings = Vec::new();
@@ -57,7 +57,7 @@ pub fn counters_here(netns: u32, now: &dyn Fn() -> u64) -> io::Result<Counters> 
     all::read_here(netns, now)
 }
 
-/// That of the network namespace that the calling thread is in.
+/// The cookie of the calling thread's network namespace.
 fn cookie() -> Option<u64> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
     socket.and_then(|socket| getsockopt(&socket, NetnsCookie)).ok()

@@ -17,38 +17,38 @@ use super::{about, processes};
 use crate::model::socket::Holding;
 use crate::model::tcp::{Comm, Task};
 
-/// Longer than `socket:[4294967295]`. Other links are cut, and not understood anyway.
+/// Longer than `socket:[4294967295]`. The kernel cuts other links, which do not matter here.
 const LINK: usize = 32;
 
 /// Who has descriptors of which sockets.
 #[derive(Clone, Debug, Default)]
 pub struct Holders {
     sockets: HashMap<u32, Entry, FixedState>,
-    /// Those that have one, once each, and whether they are preferred.
+    /// Processes that hold a socket, once each, and whether they are preferred.
     processes: Vec<(Task, bool)>,
-    /// How many processes do not show their descriptors: it takes the right to trace them.
+    /// Number of processes whose descriptors tcptrace may not read: that takes the right to trace them.
     pub unseen_processes: usize,
 }
 
-/// Of a socket. There can be a million of them.
+/// One holder of a socket. There can be a million of them.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// Its index.
+    /// Index of the process.
     process: u32,
     fd: u32,
     count: u32,
 }
 
-/// Looks for descriptors of the sockets that are wanted, by inode number. Of several processes that have one, those that
-/// are preferred come first.
+/// Looks for descriptors of the wanted sockets, by inode number. If several processes hold one, preferred processes
+/// come first.
 ///
-/// A process is asked as a whole, by its main thread: what belongs to a thread with descriptors of its own
-/// (`unshare(CLONE_FILES)`) is not found, nor what belongs to other threads when the main one has ended. Process ids
-/// are those of the pid namespace whose `/proc` is mounted.
+/// Each process is read once, by its main thread. So tcptrace misses the descriptors of a thread with a table of its
+/// own (`unshare(CLONE_FILES)`), and those of other threads after the main thread has ended. Process ids are those of
+/// the pid namespace whose `/proc` is mounted.
 ///
 /// # Errors
 ///
-/// If `/proc` cannot be read, or there is no descriptor or memory left for it.
+/// If `/proc` cannot be read, or if no descriptor or memory is left.
 pub fn holders(wanted: impl Fn(u32) -> bool, mut prefers: impl FnMut(&Task) -> bool) -> io::Result<Holders> {
     let mut holders = Holders::default();
     for pid in processes::ids()? {
@@ -65,7 +65,7 @@ pub fn holders(wanted: impl Fn(u32) -> bool, mut prefers: impl FnMut(&Task) -> b
 }
 
 impl Holders {
-    /// Who has the socket with this inode number.
+    /// Who holds the socket with this inode number.
     pub fn of(&self, inode: u32) -> Option<Holding> {
         let entry = self.sockets.get(&inode)?;
         let (task, _) = *self.processes.get(usize::try_from(entry.process).ok()?)?;

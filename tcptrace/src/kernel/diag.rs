@@ -1,4 +1,4 @@
-//! The TCP sockets of a network namespace, asked for as `ss` does it (`sock_diag`).
+//! The TCP sockets of a network namespace, listed as `ss` does it (`sock_diag`).
 
 mod wire;
 
@@ -19,19 +19,19 @@ use crate::model::event::Found;
 use crate::model::socket::Socket;
 use wire::{Circumstances, MptcpRequest, Of, Request, Step};
 
-/// The kernel answers in pieces of up to 32 KiB, however large this is.
+/// The kernel answers in pieces of up to 32 KiB, even if this is larger.
 const BUFFER: usize = 64 * 1024;
 
 /// Which sockets to ask for, and how much of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// All of them, as little as the kernel gives.
+    /// All of them, with as few facts as the kernel allows.
     All,
-    /// All of them, and which are subflows of MPTCP connections: where there are any, the kernel locks each full socket for
-    /// that.
+    /// All of them, and which are subflows of MPTCP connections. If there are any, the kernel locks each full socket
+    /// for that.
     AllAndPaths,
-    /// Those that a received segment has brought into a state that waits for somebody, with their
-    /// [`Progress`](crate::model::socket::Progress): the kernel locks each of them for that.
+    /// Sockets that a received segment has brought into a state that waits for somebody, with their
+    /// [`Progress`](crate::model::socket::Progress). The kernel locks each of them for that.
     Waiting,
     /// All of them, as little as the kernel gives, and those that are bound and nothing else, which are CLOSED (6.8 and
     /// newer).
@@ -44,14 +44,14 @@ pub enum Wanted {
     Requests,
     /// Those of which one end has closed, with their [`Progress`](crate::model::socket::Progress).
     Lingering,
-    /// Those that have data to send, or may have, with their [`Progress`](crate::model::socket::Progress).
+    /// Sockets that have data to send, or may have, with their [`Progress`](crate::model::socket::Progress).
     Flowing,
 }
 
-/// How an answer went.
+/// The result of a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Dump {
-    /// The kernel says that something changed under its hands: sockets may be missing.
+    /// The kernel noticed a change during the dump: sockets may be missing.
     pub interrupted: bool,
 }
 
@@ -65,13 +65,13 @@ pub struct DiagError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
-    /// The kernel says no, or could not go on.
+    /// The kernel refused, or could not continue.
     Kernel(Errno),
-    /// A piece of the answer was larger than the kernel makes them.
+    /// A piece of the answer was longer than the kernel makes them.
     TooLong(usize),
-    /// A piece of the answer makes no sense.
+    /// A piece of the answer was malformed.
     Malformed,
-    /// The kernel says that it lost part of the answer.
+    /// The kernel lost part of the answer.
     Overrun,
 }
 
@@ -79,12 +79,12 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kernel(Errno::ENOENT) => {
-                f.write_str("the kernel has no module tcp_diag: `modprobe tcp_diag` as root")
+                f.write_str("the kernel module tcp_diag is missing: run `modprobe tcp_diag` as root")
             }
             Self::Kernel(error) => f.write_str(error.desc()),
-            Self::TooLong(bytes) => write!(f, "a piece of the answer has {bytes} bytes"),
+            Self::TooLong(bytes) => write!(f, "a piece of the answer is too long ({bytes} bytes)"),
             Self::Malformed => f.write_str("the answer is malformed"),
-            Self::Overrun => f.write_str("part of the answer was lost"),
+            Self::Overrun => f.write_str("the kernel lost part of the answer"),
         }
     }
 }
@@ -103,7 +103,7 @@ impl From<Errno> for Reason {
 ///
 /// # Errors
 ///
-/// What the kernel says. What was handed over until then is true, but not everything.
+/// The kernel's error. Sockets handed over before it are valid, but not complete.
 pub fn dump(
     netns: Option<u32>,
     wanted: Wanted,
@@ -146,10 +146,10 @@ pub(super) fn inspect<'f>(
     Ok(())
 }
 
-/// Hands over every socket of MPTCP in the calling thread's network namespace, with its token and its own state. If a
-/// process holds it, its TCP sockets, the subflows, have the same inode number (`mptcp_subflow_create_socket` in
-/// `net/mptcp/subflow.c`), and no descriptor leads to them. Where the kernel knows no MPTCP, or does not list it, there
-/// are none.
+/// Hands over every MPTCP socket in the calling thread's network namespace, with its token and its own state. If a
+/// process holds it, its subflows (TCP sockets) have the same inode number (`mptcp_subflow_create_socket` in
+/// `net/mptcp/subflow.c`), and no descriptor leads to them. A kernel without MPTCP, or without a list of its sockets,
+/// has none.
 pub fn mptcp(netns: Option<u32>, sink: &mut dyn FnMut(Socket)) {
     if IS_MPTCP_MISSING.load(Ordering::Relaxed) {
         return;
@@ -157,9 +157,9 @@ pub fn mptcp(netns: Option<u32>, sink: &mut dyn FnMut(Socket)) {
     for family in [libc::AF_INET, libc::AF_INET6] {
         let question = Question { netns, protocol: Of::Mptcp, request: MptcpRequest::new(family as u8) };
         match question.ask(sink) {
-            // Every question would have the kernel look for the module.
+            // Otherwise each request would make the kernel look for the module.
             Err(Reason::Kernel(Errno::ENOENT | Errno::EINVAL)) => IS_MPTCP_MISSING.store(true, Ordering::Relaxed),
-            Err(reason) => log::debug!("cannot list sockets of MPTCP: {reason}"),
+            Err(reason) => log::debug!("cannot list MPTCP sockets: {reason}"),
             Ok(_) => {}
         }
     }
@@ -189,7 +189,7 @@ impl<R: IntoBytes + Immutable> Question<R> {
     }
 }
 
-/// A socket that hears from nobody but the kernel.
+/// A socket that receives only from the kernel.
 fn open() -> nix::Result<OwnedFd> {
     let kernel =
         socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;

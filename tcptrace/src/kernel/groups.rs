@@ -1,4 +1,4 @@
-//! The paths of control groups, which the kernel names by id.
+//! The paths of control groups, which the kernel identifies by number.
 
 mod process;
 
@@ -19,20 +19,20 @@ use self::process::Processes;
 use super::about;
 use crate::model::names::{Group, Names};
 
-/// What is mounted where.
+/// The table of mounts.
 const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// `FILEID_KERNFS`: a handle is the id of a control group.
 const KERNFS: i32 = 0xfe;
 
-/// How many directories are looked at where ids cannot be looked up.
+/// How many directories to walk through where ids cannot be looked up.
 const MOST_DIRECTORIES: usize = 100_000;
-/// Before they are looked at again, so many times what it took: at most a twentieth of one CPU goes into it.
+/// How long to rest before the next walk, as a multiple of the last one: walks take at most a twentieth of one CPU.
 const REST: u32 = 20;
-/// And this at least.
+/// The shortest rest.
 const REST_AT_LEAST: Duration = Duration::from_secs(1);
 
-/// What finds the paths of control groups.
+/// Finds the paths of control groups.
 #[derive(Debug)]
 pub struct Groups {
     hierarchy: Option<Hierarchy>,
@@ -40,24 +40,24 @@ pub struct Groups {
     lent: Lent,
 }
 
-/// How long groups of processes have been looked for, in the second that began then.
+/// Time spent on finding the groups of processes, in the second that began then.
 #[derive(Debug)]
 struct Lent {
     since: Instant,
     took: Duration,
 }
 
-/// So much of a second goes into that at most: the rest of them are unknown.
+/// The most time spent on that in a second: further groups are unknown.
 const MOST_LENT: Duration = Duration::from_millis(50);
 
-/// What looking a control group up brings.
+/// The result of looking up a control group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LookUp {
     /// Its path in the hierarchy.
     Path(Vec<u8>),
-    /// It is gone, or nobody can say its path.
+    /// It is gone, or its path cannot be found.
     Nameless,
-    /// It may have a path: another look-up may bring it.
+    /// It may have a path: another look-up may find it.
     Later,
 }
 
@@ -70,15 +70,15 @@ struct Hierarchy {
     walked: Option<Walked>,
     /// Kinds of errors that were reported.
     reported: HashSet<Option<i32>, FixedState>,
-    /// A walk came too early or too late for some group, and that was reported.
+    /// A walk missed some group, too early or too late, and that was reported.
     has_missed: bool,
 }
 
-/// The groups that there were when somebody walked through all of them.
+/// The groups that existed at the last walk.
 #[derive(Debug)]
 struct Walked {
     paths: HashMap<u64, PathBuf, FixedState>,
-    /// Not to be done again before.
+    /// Earliest time of the next walk.
     rested: Instant,
 }
 
@@ -86,7 +86,7 @@ struct Walked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mount {
     point: PathBuf,
-    /// What part of it: `/`, or below that.
+    /// Its root in the hierarchy: `/`, or below that.
     root: Vec<u8>,
 }
 
@@ -105,9 +105,9 @@ impl Default for Groups {
 }
 
 impl Groups {
-    /// Looks where control groups are mounted. Without them there are no paths.
+    /// Looks for the mount of control groups. Without one there are no paths.
     pub fn new() -> Self {
-        let hierarchy = Hierarchy::find().inspect_err(|error| log::debug!("no paths of control groups: {error}")).ok();
+        let hierarchy = Hierarchy::find().inspect_err(|error| log::debug!("cannot find control groups: {error}")).ok();
         let lent = Lent { since: Instant::now(), took: Duration::ZERO };
         Self { hierarchy, processes: Processes::new(), lent }
     }
@@ -117,7 +117,7 @@ impl Groups {
         self.hierarchy.as_mut().map_or(LookUp::Nameless, |hierarchy| hierarchy.path(id))
     }
 
-    /// The id of the group that a process is in now; `None` when that cannot be said, or not in time.
+    /// The id of a process's group now; `None` when unknown, or when the time for look-ups is used up.
     pub fn of_process(&mut self, pid: u32) -> Option<u64> {
         let mount = &self.hierarchy.as_ref()?.mount;
         let begun = Instant::now();
@@ -141,7 +141,7 @@ impl Groups {
         }
     }
 
-    /// Those of the wanted ones ([`Group::is`]) that do not exist now; `None` where there are no control groups at all.
+    /// The wanted groups ([`Group::is`]) that do not exist now; `None` without any control groups.
     pub fn missing<'w>(&self, wanted: &'w [String]) -> Option<Vec<&'w str>> {
         let mount = &self.hierarchy.as_ref()?.mount;
         let mut missing: Vec<&str> = wanted.iter().map(String::as_str).collect();
@@ -174,7 +174,7 @@ impl Hierarchy {
         }
     }
 
-    /// A path that could not be looked up.
+    /// Handles a failed look-up.
     fn path_after(&mut self, id: u64, error: &io::Error) -> LookUp {
         let (found, cost) = match Failure::of(error) {
             Failure::Gone => return LookUp::Nameless,
@@ -191,7 +191,7 @@ impl Hierarchy {
         found
     }
 
-    /// The path of a group where ids cannot be looked up. One that was not there last time may have been made since.
+    /// The path of a group where ids cannot be looked up. A group that the last walk did not find may be newer.
     fn find_walked(&mut self, id: u64) -> LookUp {
         let find = |mount: &Mount, walked: &Walked| walked.paths.get(&id).and_then(|directory| mount.inside(directory));
         if let Some(walked) = &self.walked {
@@ -212,24 +212,24 @@ impl Hierarchy {
     fn report_miss(&mut self) {
         if !std::mem::replace(&mut self.has_missed, true) {
             log::warn!(
-                "control groups that exist for a short time may have no name: looking them up at once takes CAP_DAC_READ_SEARCH"
+                "short-lived control groups may have no name: looking them up at once needs CAP_DAC_READ_SEARCH"
             );
         }
     }
 
     fn walk(&mut self) -> Walked {
-        // The last walk is of no use any more, and can be large.
+        // The last walk is of no more use, and can be large.
         self.walked = None;
         let begun = Instant::now();
         let mut directories = Directories::below(&self.mount.point);
         let paths = directories.by_ref().take(MOST_DIRECTORIES).collect();
         if directories.next().is_some() && self.reported.insert(None) {
-            log::warn!("more than {MOST_DIRECTORIES} control groups: not all of them have names");
+            log::warn!("more than {MOST_DIRECTORIES} control groups: some of them have no name");
         }
         Walked { paths, rested: Instant::now() + (begun.elapsed() * REST).max(REST_AT_LEAST) }
     }
 
-    /// By its id, which takes `CAP_DAC_READ_SEARCH`.
+    /// Looks up by id, which needs `CAP_DAC_READ_SEARCH`.
     fn look_up(&self, id: u64) -> io::Result<PathBuf> {
         let mut handle = Handle { bytes: size_of::<u64>() as u32, kind: KERNFS, id: id.to_ne_bytes() };
         let flags = libc::O_PATH | libc::O_CLOEXEC;
@@ -242,10 +242,10 @@ impl Hierarchy {
     }
 }
 
-/// What follows from an error.
+/// The meaning of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
-    /// There is no such group any more.
+    /// The group is gone.
     Gone,
     /// Nothing can be looked up, now or later.
     Never,
@@ -259,7 +259,7 @@ impl Failure {
     fn of(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::ESTALE | libc::ENOENT) => Self::Gone,
-            // It takes `CAP_DAC_READ_SEARCH`, and a kernel that can.
+            // It needs `CAP_DAC_READ_SEARCH`, and a kernel with support for it.
             Some(libc::EPERM | libc::EACCES | libc::EOPNOTSUPP | libc::ENOSYS) => Self::Never,
             Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR | libc::EAGAIN) => Self::Now,
             // Such as ENAMETOOLONG: `d_path` in `fs/d_path.c` writes no path that is longer than a page.
@@ -269,7 +269,7 @@ impl Failure {
 }
 
 impl Mount {
-    /// The best one in the text of `/proc/PID/mountinfo`: one that shows everything, if there is.
+    /// The best one in the text of `/proc/PID/mountinfo`: one that shows the whole hierarchy, if possible.
     fn among(table: &[u8]) -> Option<Self> {
         let mut mounts: Vec<Self> = table.split(|byte| *byte == b'\n').filter_map(Self::parse).collect();
         let best = mounts.iter().position(|mount| mount.root == b"/").unwrap_or(0);
@@ -314,7 +314,7 @@ fn octal(digits: &[u8]) -> Option<u8> {
     u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
 }
 
-/// Every directory from a top one on, by inode number, which is the id of a control group.
+/// A directory and every one below it, by inode number, which is the id of a control group.
 struct Directories {
     todo: Vec<(u64, PathBuf)>,
 }
@@ -331,7 +331,7 @@ impl Iterator for Directories {
 
     fn next(&mut self) -> Option<Self::Item> {
         let (id, path) = self.todo.pop()?;
-        // What is gone, or too deep for a path, has nothing below it that could be named.
+        // A directory that is gone, or too deep for a path, has nothing below it that could be named.
         let entries = fs::read_dir(&path).into_iter().flatten().flatten();
         let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         self.todo.extend(directories.map(|entry| (entry.ino(), entry.path())));
@@ -447,7 +447,7 @@ pub(super) mod tests {
         assert_eq!(names.group(made.id()), Some(&Group::at(b"/known")));
     }
 
-    /// Once, no group had a name any more after one whose path is too long.
+    /// A group whose path is too long once cost all later groups their names.
     #[tcptrace_tests::test]
     fn a_path_that_is_too_long_costs_its_own_name_only() {
         let deep = Deep::new("tcptrace-deep");
@@ -458,7 +458,7 @@ pub(super) mod tests {
         assert_eq!(groups.look_up(deep.top.id()), LookUp::Path(deep.top.path()));
     }
 
-    /// Once, it hid every descriptor of its process with a higher number.
+    /// Such a descriptor once hid all higher descriptors of its process.
     #[tcptrace_tests::test]
     fn a_descriptor_of_a_path_that_is_too_long_hides_no_other() {
         let deep = Deep::new("tcptrace-deep-opened");
@@ -487,7 +487,7 @@ pub(super) mod tests {
         }
     }
 
-    /// What cannot be looked up is walked to, and walked to again when that has had its rest.
+    /// tcptrace walks to a group that it cannot look up, and walks again after the rest.
     #[tcptrace_tests::test]
     fn walking_finds_groups_made_later() {
         let mut hierarchy = Hierarchy::find().expect("a unified hierarchy");

@@ -5,8 +5,8 @@ use std::thread;
 use super::namespaces::{Namespace, Namespaces};
 use super::survey::name_of;
 
-/// The name of an interface of a network namespace that was found; `None` if there is none any more, or the namespace
-/// cannot be entered.
+/// The name of an interface in a known network namespace; `None` if the interface is gone, or the namespace cannot be
+/// entered.
 pub fn interface_name(namespaces: &Namespaces, netns: u32, index: u32) -> Option<Box<[u8]>> {
     let namespace = namespaces.iter().find(|namespace| namespace.inode == netns)?;
     thread::scope(|scope| {
@@ -17,7 +17,7 @@ pub fn interface_name(namespaces: &Namespaces, netns: u32, index: u32) -> Option
 }
 
 fn look_up(namespace: &Namespace, index: u32) -> Option<Box<[u8]>> {
-    // To stay where one is takes no privileges.
+    // Staying in the own namespace needs no privileges.
     let is_there =
         Namespaces::own_namespace() == Some(namespace.inode) || namespace.enter_directly().is_ok_and(|it| it);
     is_there.then(|| name_of(index)).filter(|name| !name.is_empty())

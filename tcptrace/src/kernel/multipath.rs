@@ -8,11 +8,11 @@ use foldhash::fast::FixedState;
 use crate::model::event::Multipath;
 use crate::model::socket::Socket;
 
-/// The MPTCP connections there are, by what their subflows know of them.
+/// The MPTCP connections, by the keys that their subflows know.
 #[derive(Clone, Debug, Default)]
 pub struct Multipaths {
     by_token: HashMap<(Option<u32>, NonZeroU32), Multipath, FixedState>,
-    /// A listener has no token. Of a socket that a process holds, all subflows have the inode number.
+    /// A listener has no token. All subflows of a socket that a process holds have its inode number.
     by_inode: HashMap<u32, Multipath, FixedState>,
 }
 

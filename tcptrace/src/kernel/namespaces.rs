@@ -1,4 +1,4 @@
-//! The network namespaces that there are: those of processes, and those that a file keeps.
+//! The existing network namespaces: those of processes, and those that a file keeps alive.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -16,17 +16,17 @@ use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use super::{about, processes};
 use crate::model::names::Names;
 
-/// That of the calling thread.
+/// The namespace of the calling thread.
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// Where `ip netns` and Docker keep them, each as a file with a name.
+/// Directories where `ip netns` and Docker keep namespaces, each as a file with a name.
 const NAMED: &[&str] = &["/run/netns", "/run/docker/netns", "/var/run/docker/netns"];
 
-/// Those that were found.
+/// The network namespaces found.
 #[derive(Clone, Debug, Default)]
 pub struct Namespaces {
     list: Vec<Namespace>,
-    /// How many processes do not show theirs: it takes the right to trace them.
+    /// Number of processes whose namespaces tcptrace may not read: that takes the right to trace them.
     pub unseen_processes: usize,
 }
 
@@ -37,32 +37,27 @@ pub struct Namespace {
     pub inode: u32,
     /// The name that `ip netns` or Docker gave it.
     pub name: Option<Box<[u8]>>,
-    /// What leads to it.
+    /// A file that leads to it.
     path: PathBuf,
 }
 
-/// Why a text stands for no network namespace.
+/// Why a text names no network namespace.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     /// It is neither a name nor a number.
     #[error("no network namespace is called '{0}' (see ip netns)")]
     Unknown(String),
     /// It is the path of something else.
-    #[error("'{0}' is no network namespace")]
+    #[error("'{0}' is not a network namespace")]
     SomethingElse(String),
-    /// It is a path that leads nowhere, or that may not be followed.
+    /// It is a path that leads nowhere, or that tcptrace may not follow.
     #[error("cannot look at '{path}': {reason}")]
-    Unreadable {
-        /// The path.
-        path: String,
-        /// Why not.
-        reason: io::Error,
-    },
+    Unreadable { path: String, reason: io::Error },
 }
 
 impl Namespaces {
-    /// Looks for them: the calling thread's own first, then those that have a name, then those of processes and their
-    /// threads. One that only an open descriptor keeps is not found.
+    /// Looks for network namespaces: first that of the calling thread, then those with a name, then those of processes
+    /// and their threads. A namespace that only an open descriptor keeps alive is not found.
     pub fn find() -> Self {
         let mut found = Self::default();
         if let Some(inode) = Self::own_namespace() {
@@ -73,7 +68,7 @@ impl Namespaces {
         found
     }
 
-    /// Those that are known from elsewhere, by number and name: nothing leads to them.
+    /// Namespaces of a recording, by number and name: no file leads to them.
     pub fn recorded<'n>(named: impl Iterator<Item = (u32, &'n [u8])>) -> Self {
         let one = |(inode, name): (u32, &[u8])| Namespace { inode, name: Some(name.into()), path: PathBuf::new() };
         Self { list: named.map(one).collect(), unseen_processes: 0 }
@@ -111,22 +106,21 @@ impl Namespaces {
         }
     }
 
-    /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Namespace> {
         self.list.iter()
     }
 
-    /// The inode number of the calling thread's own.
+    /// The inode number of the calling thread's namespace.
     pub fn own_namespace() -> Option<u32> {
         inode(Path::new(OWN)).ok()
     }
 
-    /// The inode number of the one that a text stands for: its name, its inode number, or the path of a file that leads
-    /// to it, which must have a slash.
+    /// The inode number of the namespace that a text names: by name, by inode number, or by the path of a file that
+    /// leads to it, which must have a slash.
     ///
     /// # Errors
     ///
-    /// If it stands for none. An inode number always stands for one, which may come yet.
+    /// If it names none. An inode number is always valid, as that namespace may still come.
     pub fn resolve(&self, text: &str) -> Result<u32, ResolveError> {
         if text.contains('/') {
             return resolve_path(text);
@@ -151,14 +145,14 @@ impl Namespaces {
 }
 
 impl Namespace {
-    /// Brings the calling thread into it. `false` if it is gone.
+    /// Moves the calling thread into it. Returns `false` if it is gone.
     pub fn enter(&self) -> io::Result<bool> {
         let Some(file) = self.open()? else { return Ok(false) };
         setns(file, CloneFlags::CLONE_NEWNET)?;
         Ok(true)
     }
 
-    /// The same, only by the way that is known. Looks nowhere else, which takes long.
+    /// The same, but only by the known path, as a search takes long.
     pub(super) fn enter_directly(&self) -> io::Result<bool> {
         match open(&self.path) {
             Ok(Some((file, inode))) if inode == self.inode => {
@@ -174,7 +168,8 @@ impl Namespace {
     fn open(&self) -> io::Result<Option<File>> {
         match open(&self.path) {
             Ok(Some((file, inode))) if inode == self.inode => Ok(Some(file)),
-            // The process has ended, and its id may be another's by now: perhaps it was not the last one.
+            // The process has ended, and another one may have its id. It may not have been the last process of the
+            // namespace.
             Ok(_) => Ok(self.search()),
             Err(error) if is_gone(&error) => Ok(self.search()),
             Err(error) => Err(about(self.path.display())(error)),
@@ -190,7 +185,7 @@ impl Namespace {
     }
 }
 
-/// What leads to that of a process, and to those of its other threads.
+/// Files that lead to the namespace of a process, and to those of its other threads.
 fn of_process(pid: u32) -> impl Iterator<Item = PathBuf> {
     let others = processes::threads(pid).into_iter().filter(move |tid| *tid != pid);
     let paths = others.map(move |tid| format!("/proc/{pid}/task/{tid}/ns/net").into());
@@ -209,8 +204,8 @@ fn number(metadata: &fs::Metadata) -> io::Result<u32> {
     u32::try_from(metadata.ino()).map_err(io::Error::other)
 }
 
-/// Opens a network namespace, and says which one it is. `None` if it is something else, which is not even opened:
-/// that can have consequences.
+/// Opens a network namespace, and returns its number. `None` if the path leads to something else, which is not even
+/// opened: opening can have side effects.
 fn open(path: &Path) -> io::Result<Option<(File, u32)>> {
     if statfs(path)?.filesystem_type() != NSFS_MAGIC {
         return Ok(None);
@@ -229,7 +224,7 @@ fn is_network(namespace: &File) -> bool {
     kind == libc::CLONE_NEWNET
 }
 
-/// By a second name, or one that it has got since.
+/// By a second name, or by one that was given later.
 fn named(name: &str) -> Option<u32> {
     NAMED.iter().find_map(|directory| open(&Path::new(directory).join(name)).ok()?).map(|(_, inode)| inode)
 }
@@ -289,8 +284,8 @@ mod tests {
         let complaint = |text| found.resolve(text).expect_err("it is none").to_string();
         assert_eq!(complaint("no-such"), "no network namespace is called 'no-such' (see ip netns)");
         assert_eq!(complaint(""), "no network namespace is called '' (see ip netns)");
-        assert_eq!(complaint("/dev/null"), "'/dev/null' is no network namespace");
-        assert_eq!(complaint("/proc/self/ns/uts"), "'/proc/self/ns/uts' is no network namespace");
+        assert_eq!(complaint("/dev/null"), "'/dev/null' is not a network namespace");
+        assert_eq!(complaint("/proc/self/ns/uts"), "'/proc/self/ns/uts' is not a network namespace");
         assert!(complaint("/no/such").starts_with("cannot look at '/no/such': No such file"));
     }
 

@@ -34,6 +34,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// What the programs filter by.
     pub filter: tcptrace_common::Filter,
+    /// See which calls of `bind`, `listen` and `accept` fail. It slows every system call of the machine down a little.
+    pub failed_calls: bool,
     /// Use the classic tracepoints only, as on a kernel without BTF.
     pub no_btf: bool,
     /// Load this object instead of the built-in one.
@@ -41,7 +43,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Size of the ring buffer that is made.
+    /// The size of the ring buffer, rounded up.
     pub fn ring_size(&self) -> u32 {
         self.ring_bytes.max(4096).next_power_of_two()
     }
@@ -49,7 +51,13 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { ring_bytes: DEFAULT_RING_BYTES, filter: tcptrace_common::Filter::default(), no_btf: false, object: None }
+        Self {
+            ring_bytes: DEFAULT_RING_BYTES,
+            filter: tcptrace_common::Filter::default(),
+            failed_calls: false,
+            no_btf: false,
+            object: None,
+        }
     }
 }
 
@@ -59,25 +67,23 @@ pub enum ProbeError {
     /// The object is not one that can be loaded.
     #[error("cannot load the eBPF object {object}: {reason}")]
     Object {
-        /// Which.
         object: String,
-        /// What the loader says.
+        /// The loader's error.
         reason: String,
     },
-    /// The state changes cannot be seen, without which there is nothing to show.
+    /// State changes cannot be seen, and without them there is nothing to show.
     #[error("cannot attach to inet_sock_set_state: {reason}")]
     NoTransitions {
         /// Why, and what to do.
         reason: String,
-        /// How the other features fared, as far as that was tried.
+        /// How the other features are served, as far as that was tried.
         services: Vec<(Feature, Service)>,
     },
     /// A map of the object is missing or of the wrong kind.
     #[error("cannot open the map {name} of the eBPF object: {reason}")]
     Map {
-        /// Its name.
         name: &'static str,
-        /// What the loader says.
+        /// The loader's error.
         reason: String,
     },
 }
@@ -93,35 +99,35 @@ impl Probe {
     ///
     /// # Errors
     ///
-    /// When the object cannot be loaded, or the state changes cannot be seen at all. Every other hook may be missing:
+    /// When the object cannot be loaded, or state changes cannot be seen at all. Any other hook may be missing:
     /// [`Probe::services`] says which, and why.
     pub fn attach(options: &Options) -> Result<Self, ProbeError> {
         let load::Loaded { reader, services } = load::load(options)?;
-        // The kernel's BTF and symbols were here, some 20 MB, and nothing so big is needed again.
+        // The kernel's BTF and symbols took some 20 MB, and nothing that large is needed again.
         // SAFETY: it only gives back memory that the allocator has free.
         unsafe { nix::libc::malloc_trim(0) };
         Ok(Self { reader, services })
     }
 
-    /// What the kernel allowed, feature by feature.
+    /// What the kernel allowed, by feature.
     pub fn services(&self) -> &[(Feature, Service)] {
         &self.services
     }
 
-    /// Whether sockets are told apart by their cookies, and not by addresses that are used again.
+    /// Whether cookies identify sockets, not addresses, which the kernel uses again.
     pub fn knows_cookies(&self) -> bool {
         let by_type = |service: &Service| matches!(service, Service::Attached { by: Tier::Btf, .. });
         self.services.iter().any(|(feature, service)| *feature == Feature::Transitions && by_type(service))
     }
 
-    /// Waits until there may be something to read, at most this long: until woken while idle, for a short while when
-    /// busy.
+    /// Waits until there may be something to read, for at most this long. While idle, the programs wake the reader;
+    /// while busy, it waits for a short time.
     pub async fn wait(&mut self, at_most: Duration) {
         self.reader.wait(at_most).await;
     }
 
-    /// Hands over up to `at_most` events, and none behind a place in the stream ([`Probe::read`]). Returns whether nothing
-    /// is left: then every event from before this call has been handed over.
+    /// Hands over up to `at_most` events, and none beyond a position in the stream ([`Probe::read`]). Returns whether
+    /// nothing is left: then every event from before this call has been handed over.
     pub fn drain(&mut self, at_most: usize, limit: u64, sink: impl FnMut(Event)) -> bool {
         self.reader.drain(at_most, limit, sink)
     }
@@ -139,11 +145,11 @@ impl Probe {
     /// Prepares a walk through the descriptors of all processes; `None` where the kernel does not allow it.
     pub fn scan(&mut self) -> Option<Scan> {
         let scan = self.reader.scan()?;
-        scan.inspect_err(|error| log::warn!("cannot look who holds which socket: {}", kernel::explain(error))).ok()
+        scan.inspect_err(|error| log::warn!("cannot scan for socket owners: {}", kernel::explain(error))).ok()
     }
 
-    /// Looks how often a program was kept from running because it was running already, and lets others stand in. That
-    /// takes a file a program.
+    /// Reads how often the kernel did not run a program because it was running already, and attaches stand-ins if
+    /// needed. That reads one file per program.
     pub fn read_recursion(&mut self) {
         self.reader.read_recursion();
     }

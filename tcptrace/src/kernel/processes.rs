@@ -15,7 +15,7 @@ pub(super) fn ids() -> io::Result<Vec<u32>> {
 
 /// Whether `/proc` leaves out processes of others, because it is mounted with `hidepid`.
 pub fn are_hidden() -> bool {
-    // The first process of a pid namespace is there as long as that.
+    // Process 1 lives as long as its pid namespace.
     if fs::symlink_metadata("/proc/1").is_err() {
         return true;
     }
@@ -43,7 +43,7 @@ fn hides(mounts: &str, status: &str) -> bool {
 /// From `linux/capability.h`.
 const CAP_SYS_PTRACE: u32 = 19;
 
-/// Those of the file system, if that is what `/proc` is: `31 23 0:28 / /proc … - proc SOURCE OPTIONS`.
+/// The options of the file system, if it is mounted at `/proc`: `31 23 0:28 / /proc … - proc SOURCE OPTIONS`.
 fn options_of_proc(line: &str) -> Option<&str> {
     let (mount, system) = line.split_once(" - ")?;
     let is_it = mount.split(' ').nth(4) == Some("/proc") && system.starts_with("proc ");
@@ -53,8 +53,8 @@ fn options_of_proc(line: &str) -> Option<&str> {
 /// Inode number of the first pid namespace (`PROC_PID_INIT_INO` in `include/linux/proc_ns.h`), which shows every process.
 const ALL: u64 = 0xefff_fffc;
 
-/// Whether `/proc` shows every process, under the number that the kernel side knows it by. In a pid namespace of its own
-/// it shows some, under other numbers.
+/// Whether `/proc` shows every process, under the number that the kernel side uses. In a pid namespace of its own, it
+/// shows some of them, under other numbers.
 pub fn are_all_visible() -> bool {
     let is_own = fs::read_link("/proc/self").is_ok_and(|own| number(own.as_os_str()) == Some(std::process::id()));
     is_own && fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == ALL)
@@ -65,7 +65,7 @@ pub fn are_descriptors_shown() -> bool {
     fs::read_dir("/proc/1/fd").is_ok()
 }
 
-/// The ids of a process's threads; none if it has ended, or has but one.
+/// The ids of a process's threads; none if it has ended, or has only one.
 pub(super) fn threads(pid: u32) -> Vec<u32> {
     let directory = format!("/proc/{pid}/task");
     // Itself, the entry in `/proc/PID`, and one for every thread.

@@ -1,4 +1,4 @@
-//! What the kernel counts itself.
+//! The kernel's own count of sockets.
 
 use std::fs;
 

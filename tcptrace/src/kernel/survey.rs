@@ -12,18 +12,18 @@ use super::namespaces::{Namespace, Namespaces};
 use crate::model::socket::Socket;
 use crate::model::tcp::State;
 
-/// What was seen and what was not.
+/// What a survey has covered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
-    /// Network namespaces of which every socket was given.
+    /// Network namespaces whose sockets were all listed.
     pub namespaces: Vec<u32>,
-    /// Those in which something changed meanwhile: sockets may be missing.
+    /// Namespaces that changed during the survey: sockets may be missing.
     pub interrupted: Vec<u32>,
-    /// Those whose sockets could not be listed, or not all of them, and why.
+    /// Namespaces whose sockets could not be listed, or not all of them, and why.
     pub unreadable: Vec<(u32, String)>,
     /// The interfaces of sockets with link-local addresses.
     pub interfaces: Vec<Interface>,
-    /// Processes that do not show in which network namespace they are.
+    /// Number of processes whose network namespace tcptrace may not read.
     pub unseen_processes: usize,
 }
 
@@ -39,7 +39,7 @@ pub struct Interface {
 }
 
 impl Coverage {
-    /// Whether nothing is missing, of all network namespaces or of those that were asked for.
+    /// Whether nothing is missing, in all network namespaces or in the requested ones.
     pub fn is_complete(&self) -> bool {
         self.interrupted.is_empty() && self.unreadable.is_empty() && self.unseen_processes == 0
     }
@@ -48,24 +48,24 @@ impl Coverage {
 /// A piece of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// There is this socket.
+    /// A socket.
     Socket(Socket),
     /// The kernel shows this of a socket that it has named, or of one that is bound and nothing else, if those are wanted, too.
     /// It comes to those that wait for somebody, that listen, or whose data waits; and to one of each kind of connections.
     Inspected(Socket),
-    /// There is this socket of MPTCP. Those of a namespace come before its TCP sockets, if paths are wanted.
+    /// An MPTCP socket. If paths are wanted, those of a namespace come before its TCP sockets.
     Multipath(Socket),
-    /// Every socket of this network namespace was given.
+    /// Every socket of this network namespace was listed.
     Namespace(u32),
 }
 
-/// Asks for the wanted TCP sockets of all these network namespaces (or of those in `only`, if it is not empty), of `AF_INET`, of
-/// `AF_INET6`, or both. The calling thread's own comes first, which takes no privileges. Changes the network namespace
-/// of the calling thread: call it in a thread of its own.
+/// Asks for the wanted TCP sockets of all these network namespaces (or of those in `only`, if it is not empty), of
+/// `AF_INET`, of `AF_INET6`, or both. Begins with the calling thread's own namespace, which needs no privileges.
+/// Changes the network namespace of the calling thread: call it in a thread of its own.
 ///
 /// # Errors
 ///
-/// If the calling thread's own namespace cannot be listed. What is wrong with others is in the [`Coverage`].
+/// If the calling thread's own namespace cannot be listed. The [`Coverage`] has the errors of others.
 pub fn survey(
     namespaces: &Namespaces,
     only: &[u32],
@@ -119,7 +119,7 @@ impl Survey<'_> {
                 Ok(dump) => self.finish(other.inode, dump),
                 Err(error) => self.give_up(other.inode, error.to_string()),
             },
-            // It went away since it was found, and its sockets with it.
+            // It is gone since it was found, and its sockets with it.
             Ok(false) => {}
             Err(error) => self.give_up(other.inode, format!("cannot enter it: {error}")),
         }
@@ -137,13 +137,13 @@ impl Survey<'_> {
             inspection.take(socket, sink);
         });
         inspection.finish(inode, *ipv4, *ipv6, sink);
-        // The thread is still where they have these numbers.
+        // The thread is still in the namespace that these numbers belong to.
         let interface = |index| Interface { netns: inode, index, name: name_of(index) };
         coverage.interfaces.extend(indexes.into_iter().map(interface));
         result
     }
 
-    /// What to ask of TCP's sockets, after MPTCP's were asked for. A listener is known by its inode number.
+    /// Which TCP sockets to ask for, after the MPTCP sockets. An MPTCP listener is known by its inode number.
     fn wanted_here(&mut self, inode: Option<u32>) -> Wanted {
         let without_paths = match self.wanted {
             Wanted::AllAndPaths => Wanted::All,
@@ -171,7 +171,7 @@ impl Survey<'_> {
         self.coverage.unreadable.push((inode, reason));
     }
 
-    /// Whoever asks for one by its number should hear that it was not there.
+    /// Reports requested namespaces that were not found.
     fn note_missing(&mut self, namespaces: &Namespaces) {
         for &inode in self.only.iter().filter(|inode| namespaces.iter().all(|known| known.inode != **inode)) {
             self.coverage.unreadable.push((inode, "no process and no file leads to it".into()));

@@ -1,4 +1,4 @@
-//! What tests of several modules need.
+//! Helpers for tests of several modules.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,4 +1,4 @@
-//! Whether what was seen is what the kernel has counted.
+//! Compares the events with the kernel's own counters.
 
 use std::thread;
 use std::time::Duration;
@@ -16,9 +16,8 @@ use crate::model::finding::{Counter, MARGIN_NS, Reading};
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::Item;
 
-/// Counts beside a sink, if that is wanted.
+/// Passes items to a sink, and counts them for the audit if requested.
 pub struct Audited<S> {
-    /// What it counts beside.
     pub sink: S,
     audit: Option<Audit>,
 }
@@ -30,17 +29,17 @@ struct Audit {
 }
 
 impl<S: Sink> Audited<S> {
-    /// Begins to count, if that is wanted: programs are attached, and nothing has been handed over yet.
+    /// Starts to count, if `wanted`. The programs must be attached, and no item passed on yet.
     ///
     /// # Errors
-    /// When the kernel side or the kernel's counters do not allow it.
+    /// When the kernel side lacks what the audit needs, or the kernel's counters cannot be read.
     pub fn new(sink: S, wanted: bool, source: &Source, criteria: &Criteria) -> Result<Self> {
         if !wanted {
             return Ok(Self { sink, audit: None });
         }
         anyhow::ensure!(
             source.knows_cookies(),
-            "--audit needs to know the network namespace of every event, which takes BTF (see tcptrace check)"
+            "--audit needs the network namespace of every event, and therefore BTF (see tcptrace check)"
         );
         let scope = Scope {
             namespaces: criteria.netns.clone(),
@@ -53,7 +52,7 @@ impl<S: Sink> Audited<S> {
         Ok(Self { sink, audit: Some(Audit { tally: Tally::new(&first), scope, first }) })
     }
 
-    /// Waits until what happens is certain to be counted, if somebody counts.
+    /// With an audit, follows the source for a moment, so that events of the start are certain to be counted.
     ///
     /// # Errors
     /// What the sink returns.
@@ -64,7 +63,7 @@ impl<S: Sink> Audited<S> {
         Ok(())
     }
 
-    /// Has everything handed over that is left, and tells the sink what the audit comes to.
+    /// Passes on everything that is left, and gives the sink the result of the audit.
     ///
     /// # Errors
     /// What the sink returns, or when the kernel's counters cannot be read.
@@ -79,7 +78,7 @@ impl<S: Sink> Audited<S> {
         let only = audit.scope.namespaces.clone();
         source.follow(&mut self, tokio::time::sleep(margin)).await?;
         let (sender, receiver) = oneshot::channel();
-        // Meanwhile events go on being taken in. Nobody waits any more if the sink takes no more.
+        // Events are still received meanwhile. The receiver is gone if the sink stops early.
         thread::spawn(move || drop(sender.send(read(&only))));
         let last = source.follow(&mut self, receiver).await?;
         source.follow(&mut self, tokio::time::sleep(margin)).await?;
@@ -94,7 +93,7 @@ impl<S: Sink> Audited<S> {
     }
 }
 
-/// In a thread of its own, which does not come back from where it goes.
+/// Call it in a thread of its own: it enters other network namespaces and does not return to the original one.
 fn read(only: &[u32]) -> Vec<Reading> {
     read_counters(&Namespaces::find(), only, &|| boot_ns().unwrap_or(0))
 }
@@ -109,7 +108,7 @@ fn is_watched(counter: Counter, source: &Source) -> bool {
     }
 }
 
-/// Whether this release counts mini-sockets that are made, as 5.18 and newer do.
+/// Whether this release counts new mini-sockets, as 5.18 and newer do.
 fn counts_made(release: &str) -> bool {
     let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse);
     let version: (u32, u32) = match (numbers.next(), numbers.next()) {

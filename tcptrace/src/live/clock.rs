@@ -1,4 +1,4 @@
-//! The kernel's clocks, in ns: those that events are timed by, in whatever time namespace this is.
+//! The kernel's clocks, in ns, as events are timed: whatever time namespace tcptrace runs in.
 
 use anyhow::{Context, Result};
 use nix::time::ClockId;
@@ -6,7 +6,7 @@ use nix::time::ClockId;
 use crate::kernel::clock_ns;
 use crate::model::stream::Clocks;
 
-/// Two clocks read one after the other are taken as read at once if it took no longer than this.
+/// Two clocks count as read at the same time if both reads took no longer than this.
 const AT_ONCE_NS: u64 = 20_000;
 
 /// `CLOCK_BOOTTIME`, in ns.
@@ -21,7 +21,7 @@ fn read(clock: ClockId) -> Result<u64> {
     clock_ns(clock).with_context(|| format!("cannot read clock {clock}"))
 }
 
-/// What all of them show.
+/// Reads all clocks.
 ///
 /// # Errors
 /// When one cannot be read.
@@ -31,7 +31,7 @@ pub fn read_all() -> Result<Clocks> {
     for _ in 0..TRIES {
         let boot_ns = read(ClockId::CLOCK_BOOTTIME)?;
         let monotonic_ns = read(ClockId::CLOCK_MONOTONIC)?;
-        let unix_ns = i64::try_from(read(ClockId::CLOCK_REALTIME)?).context("the clock is unset")?;
+        let unix_ns = i64::try_from(read(ClockId::CLOCK_REALTIME)?).context("the wall clock is not set")?;
         let took = read(ClockId::CLOCK_BOOTTIME)?.saturating_sub(boot_ns);
         if best.is_none_or(|(least, _)| took < least) {
             best = Some((took, Clocks { boot_ns, monotonic_ns, unix_ns }));
@@ -40,5 +40,5 @@ pub fn read_all() -> Result<Clocks> {
             break;
         }
     }
-    best.map(|(_, clocks)| clocks).context("no clock was read")
+    best.map(|(_, clocks)| clocks).context("cannot read the clocks")
 }

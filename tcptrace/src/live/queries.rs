@@ -1,4 +1,4 @@
-//! Asks the kernel which sockets there are, and who has them, beside the stream: in a thread, one question at a time.
+//! Asks the kernel for its sockets and their owners, beside the event stream: in a thread, one question at a time.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
@@ -11,69 +11,68 @@ use crate::kernel::{self, Multipaths, Namespaces, Wanted};
 use crate::model::event::{Event, Flow, Holder, Subflow};
 use crate::model::socket::{Progress, Socket};
 
-/// Events handed over at a time.
+/// Events in a chunk.
 const CHUNK: usize = 1024;
-/// Chunks that wait at most.
+/// Most chunks that wait.
 const CHUNKS: usize = 16;
-/// Before the same is asked again, so many times what it took: at most a twentieth of one CPU goes into each question.
+/// Pause before the same question, as a multiple of the time that its answer took: each question uses at most a
+/// twentieth of one CPU.
 const REST: u32 = 20;
-/// And this at least; less before who has which socket is asked again: a report of one waits for that.
+/// The shortest pause. It is shorter before a scan for owners, because a reported socket waits for its owner.
 const REST_AT_LEAST: Duration = Duration::from_secs(1);
 const REST_BEFORE_SCAN: Duration = Duration::from_millis(250);
 
-/// What a question brings.
+/// An answer, or a part of one.
 pub(super) enum Answer {
-    /// Events, for the engine.
     Events(Vec<Event>),
-    /// The network namespaces there are.
+    /// All network namespaces.
     Namespaces(Namespaces),
     /// The sockets whose bytes can bypass TCP.
     InSockmaps(BTreeSet<u64>),
 }
 
-/// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
-    /// Which sockets are there?
+    /// Which sockets exist?
     Survey,
-    /// Who has which?
+    /// Which process holds which socket?
     Scan,
-    /// Which network namespaces are there?
+    /// Which network namespaces exist?
     Namespaces,
-    /// Of which sockets can bytes bypass TCP?
+    /// Which sockets are in sockmaps, so that their bytes can bypass TCP?
     Sockmaps,
 }
 
 /// In the order in which they are asked.
 const QUESTIONS: [Question; 4] = [Question::Survey, Question::Scan, Question::Namespaces, Question::Sockmaps];
 
-/// Asks one question after the other.
-pub(super) struct Inquirer {
-    /// Sockets that it keeps out are not followed.
+/// Asks one question at a time.
+pub(super) struct Queries {
+    /// Sockets that the filter excludes are ignored.
     filter: tcptrace_common::Filter,
-    /// Whether a scan says how far the data of connections has come.
+    /// Whether a scan also reports how far the data of connections has come.
     flows: bool,
     /// Whether a survey says more of some sockets than that they exist.
     inspects: bool,
     wanted: [bool; 4],
-    /// Not to be asked before.
+    /// The earliest time of the next run of each question.
     rested: [Instant; 4],
     running: Option<Running>,
 }
 
-/// What is being asked.
+/// The current question.
 struct Running {
     question: Question,
     since: Instant,
     answers: Receiver<Answer>,
 }
 
-impl Inquirer {
+impl Queries {
     pub(super) fn new(filter: tcptrace_common::Filter) -> Self {
         Self { filter, flows: false, inspects: false, wanted: [false; 4], rested: [Instant::now(); 4], running: None }
     }
 
-    /// Has every scan say how far the data of connections has come.
+    /// Makes every scan report how far the data of connections has come.
     pub(super) fn want_flows(&mut self) {
         self.flows = true;
     }
@@ -88,18 +87,18 @@ impl Inquirer {
         self.running.as_ref().is_some_and(|running| running.question == question)
     }
 
-    /// Asks as soon as may be.
+    /// Requests a question, after its pause.
     pub(super) fn want(&mut self, question: Question) {
         self.wanted[question as usize] = true;
     }
 
-    /// Asks as soon as nothing else is being asked.
+    /// Requests a question without its pause.
     pub(super) fn want_now(&mut self, question: Question) {
         self.rested[question as usize] = Instant::now();
         self.want(question);
     }
 
-    /// How long nothing is to be asked; forever, if nothing is wanted, or before there is an answer to what is being asked.
+    /// Time until the next question; forever while an answer is outstanding, or if no question is requested.
     pub(super) fn rest(&self) -> Duration {
         if self.running.is_some() {
             return Duration::MAX;
@@ -109,7 +108,7 @@ impl Inquirer {
         rests.map(|(_, rested)| rested.saturating_duration_since(now)).min().unwrap_or(Duration::MAX)
     }
 
-    /// Asks what is wanted, if nothing is being asked and it is time. The event belongs to the engine before anything
+    /// Asks a requested question if it is due and no other one is running. The returned event belongs before everything
     /// that happens later.
     pub(super) fn ask(&mut self, probe: &mut Probe, now: u64) -> Option<Event> {
         if self.running.is_some() {
@@ -122,10 +121,10 @@ impl Inquirer {
         let scan = if question == Question::Scan { probe.scan() } else { None };
         let (sender, receiver) = channel(CHUNKS);
         let Self { filter, flows, inspects, .. } = *self;
-        let voice = Voice { to: sender, chunk: Vec::new(), filter, flows, inspects };
-        let spawned = std::thread::Builder::new().name("inquiry".into()).spawn(move || voice.answer(question, scan));
+        let worker = Worker { to: sender, chunk: Vec::new(), filter, flows, inspects };
+        let spawned = std::thread::Builder::new().name("queries".into()).spawn(move || worker.answer(question, scan));
         if let Err(error) = spawned {
-            log::warn!("cannot ask the kernel which sockets there are: no thread: {error}");
+            log::warn!("cannot list the kernel's sockets: cannot start a thread: {error}");
             return None;
         }
         self.running = Some(Running { question, since, answers: receiver });
@@ -136,8 +135,8 @@ impl Inquirer {
         }
     }
 
-    /// Waits for the next part of an answer; forever, if nothing is being asked. What it says is to be fed after
-    /// everything that is in the ring buffer by then.
+    /// Waits for the next part of an answer; forever if no question is running. The answer belongs after everything
+    /// that is in the ring buffer when it arrives.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
         let Some(Running { question, since, answers }) = &mut self.running else {
             return std::future::pending().await;
@@ -152,8 +151,8 @@ impl Inquirer {
     }
 }
 
-/// What speaks in the thread.
-struct Voice {
+/// Answers a question in a thread.
+struct Worker {
     to: Sender<Answer>,
     chunk: Vec<Event>,
     filter: tcptrace_common::Filter,
@@ -161,7 +160,7 @@ struct Voice {
     inspects: bool,
 }
 
-impl Voice {
+impl Worker {
     fn answer(mut self, question: Question, scan: Option<Scan>) {
         match (question, scan) {
             (Question::Survey, _) => self.survey(),
@@ -170,36 +169,36 @@ impl Voice {
             (Question::Namespaces, _) => self.send(Answer::Namespaces(Namespaces::find())),
             (Question::Sockmaps, _) => match probe::in_sockmaps() {
                 Ok(cookies) => self.send(Answer::InSockmaps(cookies)),
-                Err(error) => log::debug!("cannot look which sockets are in sockmaps: {error}"),
+                Err(error) => log::debug!("cannot list the sockets in sockmaps: {error}"),
             },
         }
     }
 
     fn survey(&mut self) {
         let wanted = if self.inspects { Wanted::AllAndBound } else { Wanted::All };
-        self.sockets(wanted, |voice, answer| match answer {
-            // Its child inherits the cookie of a request that has become a connection in the meantime.
-            kernel::Answer::Socket(socket) if !socket.is_request => voice.say(Event::Found(socket.found)),
-            kernel::Answer::Inspected(socket) => voice.say(Event::Inspected(socket.inspected())),
+        self.sockets(wanted, |worker, answer| match answer {
+            // The child of a request that has become a connection meanwhile inherits its cookie.
+            kernel::Answer::Socket(socket) if !socket.is_request => worker.report(Event::Found(socket.found)),
+            kernel::Answer::Inspected(socket) => worker.report(Event::Inspected(socket.inspected())),
             kernel::Answer::Socket(_) | kernel::Answer::Multipath(_) => {}
-            kernel::Answer::Namespace(netns) => voice.say(Event::Surveyed { at: boot_ns().unwrap_or(0), netns }),
+            kernel::Answer::Namespace(netns) => worker.report(Event::Surveyed { at: boot_ns().unwrap_or(0), netns }),
         });
         self.end(|at| Event::SurveyEnded { at });
     }
 
     fn walk(&mut self, scan: Scan) {
-        if let Err(error) = scan.run(|event| self.say(event)) {
+        if let Err(error) = scan.run(|event| self.report(event)) {
             log::warn!("cannot read socket owners from /proc: {error}");
         }
         if let Some(subflows) = self.mptcp_inodes() {
             self.look_into_proc(|inode| subflows.contains(&inode));
         }
-        self.tell_flows();
+        self.report_flows();
         self.end(|at| Event::ScanEnded { at });
     }
 
-    /// The inode numbers of sockets of MPTCP that a process holds, which have descriptors for their subflows; `None` if
-    /// there is no MPTCP at all. A walk meets them, and passes over them.
+    /// The inode numbers of the MPTCP sockets that processes hold; their descriptors own the subflows. `None` if there
+    /// are none. A walk meets such sockets, and skips them.
     fn mptcp_inodes(&self) -> Option<HashSet<u32>> {
         let (mut inodes, mut are_there) = (HashSet::new(), false);
         let (only, own) = (self.filter.netns, Namespaces::own_namespace());
@@ -213,7 +212,7 @@ impl Voice {
         };
         here(own);
         for other in Namespaces::find().iter().filter(|other| Some(other.inode) != own) {
-            // One that cannot be entered was reported by the survey.
+            // The survey already reported a namespace that cannot be entered.
             if (only == 0 || other.inode == only) && other.enter().is_ok_and(|entered| entered) {
                 here(Some(other.inode));
             }
@@ -221,20 +220,20 @@ impl Voice {
         are_there.then_some(inodes)
     }
 
-    /// The same as a walk, by inode numbers, where the kernel cannot walk.
+    /// Finds owners in `/proc` by inode numbers, where the kernel cannot walk.
     fn read_proc(&mut self) {
         self.look_into_proc(|inode| inode != 0);
-        self.tell_flows();
+        self.report_flows();
         self.end(|at| Event::ScanEnded { at });
     }
 
     fn look_into_proc(&mut self, wanted: impl Fn(u32) -> bool) {
         let (mut found_at, mut inodes) = (Vec::new(), HashSet::new());
         let mut multipaths = Multipaths::default();
-        self.sockets(Wanted::AllAndPaths, |voice, answer| match answer {
+        self.sockets(Wanted::AllAndPaths, |worker, answer| match answer {
             kernel::Answer::Socket(socket) => {
                 if let Some(of) = multipaths.of(&socket) {
-                    voice.say(Event::Subflow(Subflow { at: socket.found.at, id: socket.found.id, of }));
+                    worker.report(Event::Subflow(Subflow { at: socket.found.at, id: socket.found.id, of }));
                 }
                 if wanted(socket.inode) {
                     found_at.push((socket.inode, socket.found));
@@ -245,7 +244,7 @@ impl Voice {
             kernel::Answer::Inspected(_) | kernel::Answer::Namespace(_) => {}
         });
         if !kernel::are_all_visible() {
-            // `/proc` numbers processes as nothing else does.
+            // In this PID namespace, the process ids in `/proc` differ from those in events.
             return;
         }
         match kernel::holders(|inode| inodes.contains(&inode), |_| false) {
@@ -253,31 +252,31 @@ impl Voice {
                 for (inode, found) in found_at {
                     let Some(holding) = holders.of(inode) else { continue };
                     let holder = Event::Holder(Holder { found, task: holding.task, fd: holding.fd });
-                    (0..holding.count).for_each(|_| self.say(holder));
+                    (0..holding.count).for_each(|_| self.report(holder));
                 }
             }
             Err(error) => log::warn!("cannot read socket owners from /proc: {error}"),
         }
     }
 
-    fn tell_flows(&mut self) {
+    fn report_flows(&mut self) {
         if !self.flows {
             return;
         }
-        self.sockets(Wanted::Flowing, |voice, answer| {
+        self.sockets(Wanted::Flowing, |worker, answer| {
             if let kernel::Answer::Socket(Socket { found, send_queue: unacked, progress: Some(progress), .. }) = answer
             {
                 let Progress { acked, received, .. } = progress;
-                voice.say(Event::Flow(Flow { at: found.at, id: found.id, acked, received, unacked }));
+                worker.report(Event::Flow(Flow { at: found.at, id: found.id, acked, received, unacked }));
             }
         });
     }
 
-    /// Goes through the wanted sockets that the filter lets through.
+    /// Calls `each` for the wanted sockets that pass the filter.
     fn sockets(&mut self, wanted: Wanted, mut each: impl FnMut(&mut Self, kernel::Answer)) {
         let filter = self.filter;
         let only: &[u32] = if filter.netns == 0 { &[] } else { &[filter.netns] };
-        // IPv4-mapped addresses are in the dump of IPv6.
+        // The dump of IPv6 sockets includes those with IPv4-mapped addresses.
         let namespaces = Namespaces::find();
         let surveyed = kernel::survey(&namespaces, only, wanted, filter.family != 6, true, &mut |answer| {
             let passes = match &answer {
@@ -294,15 +293,15 @@ impl Voice {
         match surveyed {
             Ok(coverage) => {
                 for (netns, reason) in coverage.unreadable {
-                    log::warn!("the sockets of network namespace {netns} that were there before are unknown: {reason}");
+                    log::warn!("cannot list the existing sockets of network namespace {netns}: {reason}");
                 }
                 self.send(Answer::Namespaces(namespaces));
             }
-            Err(error) => log::warn!("the sockets that were there before are unknown: {error}"),
+            Err(error) => log::warn!("cannot list the existing sockets: {error}"),
         }
     }
 
-    fn say(&mut self, event: Event) {
+    fn report(&mut self, event: Event) {
         self.chunk.push(event);
         if self.chunk.len() >= CHUNK {
             self.hand_over();
@@ -320,7 +319,7 @@ impl Voice {
     }
 
     fn send(&self, answer: Answer) {
-        // Nobody listens any more when the program ends.
+        // The receiver is gone when the program ends.
         let _ = self.to.blocking_send(answer);
     }
 }

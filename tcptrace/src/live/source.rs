@@ -1,12 +1,12 @@
-//! The live kernel as a source of items: what its ring buffer holds, what it answers, names, clocks and losses.
+//! The live kernel as a source of items: events from the ring buffer, answers, names, clocks and losses.
 
+mod announced;
 mod counting;
 mod facts;
 mod gaps;
 mod look;
 mod naming;
 mod processes;
-mod told;
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -20,7 +20,7 @@ use self::gaps::{Gaps, Marker};
 pub use self::look::{Looked, look};
 use self::naming::Naming;
 use super::clock::{self, boot_ns};
-use super::queries::{Answer, Inquirer, Question};
+use super::queries::{Answer, Queries, Question};
 use crate::kernel::probe::{Options, Probe};
 use crate::kernel::{Namespaces, are_all_visible};
 use crate::model::event::{Cause, Change, Event, Id, Losses};
@@ -28,30 +28,29 @@ use crate::model::feature::Feature;
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::{Clocks, Head, Item, RecordedFeature};
 
-/// How long a survey at the end is waited for, and how often it is looked whether it is over.
+/// Longest wait for a survey at the end, and how often to check whether it has ended.
 const LAST_SURVEY: Duration = Duration::from_secs(2);
 const LAST_LOOK: Duration = Duration::from_millis(50);
 
-/// Records taken from the ring buffer at a time.
+/// Records that are taken from the ring buffer at a time.
 const BATCH: usize = 256;
-/// How often the slower loss counters are looked at.
+/// How often the slower loss counters are read.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// And where so many bytes have come from the kernel since.
+/// How often they are read once this many bytes have come from the kernel since the last time.
 const BUSY_HOUSEKEEPING: Duration = Duration::from_millis(100);
 const BUSY_BYTES: u64 = 64 << 10;
-/// How far boot time must run away from monotonic time to count as sleep, and not as reading them one by one.
+/// How far boot time must run ahead of monotonic time to count as sleep, and not as the delay between two reads.
 const SLEEP_NS: u64 = 10_000_000;
-/// How far wall-clock time must be off for the clocks to be told at once.
+/// A change of the wall clock beyond this is reported at once.
 const STEP_NS: u64 = 1_000_000;
-/// How often they are told in any case.
+/// How often the clocks are reported in any case.
 const CLOCKS_NS: u64 = 10_000_000_000;
 
-/// The live kernel.
 pub struct Source {
     probe: Probe,
-    inquirer: Inquirer,
+    queries: Queries,
     naming: Naming,
-    /// The sockets whose bytes could bypass TCP when last looked at.
+    /// The sockets that were in sockmaps at the last check.
     in_sockmaps: BTreeSet<u64>,
     /// Surveys and scans that are over.
     surveys: u64,
@@ -61,21 +60,21 @@ pub struct Source {
     besides: Besides,
     only: u32,
     counting: Option<Counting>,
-    /// As told last.
+    /// The clocks as last reported.
     clocks: Clocks,
-    /// How long the machine had slept when last looked at.
+    /// How long the machine had slept at the last check.
     slept_ns: u64,
     losses: Losses,
-    /// The same, as the kernel side counts.
+    /// The same losses, as the kernel side counts them.
     counted: Losses,
-    /// Where they belong.
+    /// Where the losses belong in the stream.
     gaps: Gaps,
-    /// When they were last looked at, and how long the sink had waited until its output was taken.
+    /// Time of the last check, and how long the sink had been blocked by its output by then.
     looked_at: (Instant, Duration),
-    /// When the slower loss counters were looked at, and how far had been read.
+    /// When the slower loss counters were read, and how many bytes had been read by then.
     housekept: (Instant, u64),
     items: Vec<Item>,
-    /// What the sink has asked, and nobody has asked the kernel yet.
+    /// Requests of the sink that have not been passed on.
     asked: Asked,
 }
 
@@ -101,12 +100,12 @@ impl Source {
     /// Attaches the programs. `processes`: the control groups of processes are told.
     pub fn attach(options: &Options, existing: bool, names: bool, processes: bool, besides: Besides) -> Result<Self> {
         let probe = Probe::attach(options)?;
-        let mut inquirer = Inquirer::new(options.filter);
+        let mut queries = Queries::new(options.filter);
         if besides == Besides::Facts {
-            inquirer.want_inspections();
+            queries.want_inspections();
         }
         Ok(Self {
-            inquirer,
+            queries,
             naming: Naming::new(names, processes),
             in_sockmaps: BTreeSet::new(),
             surveys: 0,
@@ -128,37 +127,37 @@ impl Source {
         })
     }
 
-    /// Has whoever looks who holds which socket look how far their data has come, too.
+    /// Makes every scan report how far the data of connections has come.
     pub fn want_flows(&mut self) {
-        self.inquirer.want_flows();
+        self.queries.want_flows();
     }
 
     fn has_facts(&self) -> bool {
         self.besides == Besides::Facts
     }
 
-    /// Whether sockets are told apart by their cookies.
+    /// Whether cookies identify sockets.
     pub fn knows_cookies(&self) -> bool {
         self.probe.knows_cookies()
     }
 
-    /// Whether something can be measured.
+    /// Whether a feature is available.
     pub fn has(&self, feature: Feature) -> bool {
         self.probe.services().iter().any(|(served, service)| *served == feature && service.is_attached())
     }
 
-    /// Whether some processes are not looked at when somebody asks who holds which socket.
+    /// Whether a scan cannot see all processes.
     pub fn scans_in_part(&self) -> bool {
         !are_all_visible()
     }
 
-    /// What cannot be measured: what each of it would tell.
+    /// The purpose of each feature that is unavailable.
     pub fn missing(&self) -> impl Iterator<Item = &'static str> {
         let services = self.probe.services().iter();
         services.filter(|(_, service)| !service.is_attached()).map(|(feature, _)| feature.purpose())
     }
 
-    /// What is known of the source, for a recording of it.
+    /// Describes the source for a recording.
     pub fn head(&self) -> Result<Head> {
         let features = self.probe.services().iter().map(|(feature, service)| RecordedFeature {
             feature: feature.as_str().to_owned(),
@@ -175,7 +174,7 @@ impl Source {
         })
     }
 
-    /// Tells what there is to tell first. From here on nothing goes unseen.
+    /// Passes on the first items. From here on no event goes unseen.
     pub fn begin(&mut self, namespaces: &Namespaces, sink: &mut impl Sink) -> Result<()> {
         self.read_clocks()?;
         self.naming.name_namespaces(namespaces, &mut self.items);
@@ -187,13 +186,13 @@ impl Source {
             self.push_look(look);
         }
         if self.existing {
-            self.inquirer.want(Question::Survey);
-            self.inquirer.want(Question::Scan);
+            self.queries.want(Question::Survey);
+            self.queries.want(Question::Scan);
         }
         self.hand_over(sink)
     }
 
-    /// Hands over whatever comes, until `until` is ready, or nothing if the sink takes no more before that.
+    /// Passes on items until `until` is ready. Returns `None` if the sink stops before that.
     pub async fn follow<T>(&mut self, sink: &mut impl Sink, until: impl Future<Output = T>) -> Result<Option<T>> {
         let mut until = pin!(until);
         loop {
@@ -202,11 +201,11 @@ impl Source {
                 biased;
                 result = &mut until => return Ok(Some(result)),
                 () = self.probe.wait(wait) => (None, None),
-                answer = self.inquirer.answer() => (answer, None),
+                answer = self.queries.answer() => (answer, None),
                 look = next_look(&mut self.counting) => (None, Some(look)),
             };
             self.take_in(sink)?;
-            // What is answered is older than whatever comes next, and younger than what has just come.
+            // Answers are older than events that are still to come, and younger than those just read.
             match answer {
                 Some(Answer::Events(events)) => events.into_iter().for_each(|event| self.push(event)),
                 Some(Answer::InSockmaps(cookies)) => self.note_sockmaps(cookies)?,
@@ -216,7 +215,7 @@ impl Source {
             if let Some(look) = look {
                 self.push_look(look);
             }
-            self.inquire(sink)?;
+            self.pass_on_requests(sink)?;
             if !self.items.is_empty() {
                 self.hand_over(sink)?;
                 sink.settle(boot_ns()?)?;
@@ -241,12 +240,12 @@ impl Source {
                 break;
             }
             // One that began before may have missed the end.
-            let running = |question| u64::from(wants_all && self.inquirer.is_asking(question));
+            let running = |question| u64::from(wants_all && self.queries.is_asking(question));
             let surveys = self.surveys + 1 + running(Question::Survey);
             let scans = self.scans + if wants_all { 1 + running(Question::Scan) } else { 0 };
-            self.inquirer.want_now(Question::Survey);
+            self.queries.want_now(Question::Survey);
             if wants_all {
-                self.inquirer.want_now(Question::Scan);
+                self.queries.want_now(Question::Scan);
             }
             let begun = Instant::now();
             while (self.surveys < surveys || self.scans < scans)
@@ -259,7 +258,7 @@ impl Source {
         Ok(())
     }
 
-    /// Hands over what is left.
+    /// Passes on everything that is left.
     pub fn finish(&mut self, sink: &mut impl Sink) -> Result<()> {
         self.probe.read_recursion();
         self.take_in(sink)?;
@@ -272,7 +271,7 @@ impl Source {
         sink.settle(boot_ns()?)
     }
 
-    /// What the sink would like now. Its questions are kept until they are asked.
+    /// The current wishes of the sink. Requests stay until they are passed on.
     fn hear(&mut self, sink: &mut impl Sink) -> Wishes {
         let wishes = sink.wishes();
         self.asked.survey |= wishes.survey;
@@ -280,16 +279,16 @@ impl Source {
         wishes
     }
 
-    /// How long nothing needs to be done unless something happens.
+    /// How long the source can wait for events.
     fn longest_wait(&mut self, sink: &mut impl Sink) -> Result<Duration> {
         let wishes = self.hear(sink);
         let deadline = wishes.deadline.into_iter().chain(wishes.settle_by).min().unwrap_or(u64::MAX);
         let look = self.counting.as_ref().map_or(Duration::MAX, Counting::rest);
-        let wait = Duration::from_nanos(deadline.saturating_sub(boot_ns()?)).min(self.inquirer.rest()).min(look);
+        let wait = Duration::from_nanos(deadline.saturating_sub(boot_ns()?)).min(self.queries.rest()).min(look);
         Ok(wait.clamp(Duration::from_millis(1), HOUSEKEEPING))
     }
 
-    /// Hands over what the ring buffer holds.
+    /// Passes on everything in the ring buffer.
     pub fn take_in(&mut self, sink: &mut impl Sink) -> Result<()> {
         let (kept_at, kept_read) = self.housekept;
         let is_busy = self.probe.read() - kept_read >= BUSY_BYTES;
@@ -312,12 +311,12 @@ impl Source {
         }
     }
 
-    /// Takes one batch from the ring buffer. Returns whether that is empty.
+    /// Takes one batch from the ring buffer. Returns whether the buffer is empty.
     fn take_batch(&mut self, blocked: Duration) -> Result<bool> {
         let first = self.items.len();
         let markers = self.gaps.pass(false);
         let limit = self.gaps.limit();
-        let Self { probe, items, naming, inquirer, counting, .. } = self;
+        let Self { probe, items, naming, queries, counting, .. } = self;
         let is_empty = probe.drain(BATCH, limit, |event| {
             if let Some(counting) = &mut *counting {
                 if let Event::Change(Change { netns: Some(netns), .. }) = &event {
@@ -325,7 +324,7 @@ impl Source {
                 }
                 event.process().into_iter().for_each(|pid| counting.note_process(pid));
             }
-            naming.learn(&event, inquirer, items);
+            naming.learn(&event, queries, items);
             items.push(Item::Event(event));
         });
         let now = boot_ns()?;
@@ -340,21 +339,21 @@ impl Source {
         Ok(is_empty)
     }
 
-    /// Notes what was lost since the last look. What was not dropped by the ring buffer was lost among the events from
+    /// Notes losses since the last check. Events that the ring buffer did not drop were lost among the events from
     /// `first` on.
     fn look_at_losses(&mut self, blocked: Duration, at: u64, first: usize) {
         let read = self.probe.read();
         let (looked_at, blocked_before) = std::mem::replace(&mut self.looked_at, (Instant::now(), blocked));
         let counted = self.probe.losses();
         let before = self.counted;
-        // When they cannot be read for once, nothing was lost so far as is known.
+        // If the counters cannot be read this time, no new losses are known.
         if counted.ring_full >= before.ring_full && counted.ring_full_others >= before.ring_full_others {
             self.counted = counted;
         }
         let transitions = counted.ring_full.saturating_sub(before.ring_full);
         let others = counted.ring_full_others.saturating_sub(before.ring_full_others);
         let missed = counted.recursion.saturating_sub(before.recursion);
-        // For most of the time nothing was read, because something was to be written.
+        // Output blocked the reader for most of the time.
         let is_output_slow = blocked.saturating_sub(blocked_before) * 2 >= looked_at.elapsed();
         let cause = if is_output_slow { Cause::OutputSlow } else { Cause::RingFull };
         self.losses.drop(cause, transitions, others);
@@ -369,7 +368,7 @@ impl Source {
         self.gaps.looked_at(read);
     }
 
-    /// Tells of losses, before the item in this place.
+    /// Inserts losses before the item at `place`.
     fn mark(&mut self, markers: impl IntoIterator<Item = Marker>, at: u64, place: usize) {
         let mut items = Vec::new();
         for marker in markers {
@@ -381,7 +380,7 @@ impl Source {
                 Marker::To => {
                     items.push(Item::Event(Event::Lost { at, cause: Cause::Unknown, events: 0 }));
                     if self.knows_cookies() {
-                        self.inquirer.want(Question::Survey);
+                        self.queries.want(Question::Survey);
                     }
                 }
             }
@@ -395,7 +394,7 @@ impl Source {
         if let (Some(counting), Some(pid)) = (&mut self.counting, event.process()) {
             counting.note_process(pid);
         }
-        self.naming.learn(&event, &mut self.inquirer, &mut self.items);
+        self.naming.learn(&event, &mut self.queries, &mut self.items);
         self.items.push(Item::Event(event));
     }
 
@@ -407,7 +406,7 @@ impl Source {
         Ok(())
     }
 
-    /// What was there before is known.
+    /// Reports the sockets that are new in sockmaps.
     fn note_sockmaps(&mut self, cookies: BTreeSet<u64>) -> Result<()> {
         let at = boot_ns()?;
         for cookie in cookies.difference(&std::mem::take(&mut self.in_sockmaps)) {
@@ -417,16 +416,16 @@ impl Source {
         Ok(())
     }
 
-    /// Asks what the sink would like to know, now or later.
-    fn inquire(&mut self, sink: &mut impl Sink) -> Result<()> {
+    /// Passes on the requests of the sink, if they are due.
+    fn pass_on_requests(&mut self, sink: &mut impl Sink) -> Result<()> {
         let is_missing = self.hear(sink).missing;
         let wants_survey = std::mem::take(&mut self.asked.survey);
         if self.existing && wants_survey {
-            self.inquirer.want(Question::Survey);
-            self.inquirer.want(Question::Scan);
+            self.queries.want(Question::Survey);
+            self.queries.want(Question::Scan);
         }
         if self.existing && is_missing {
-            self.inquirer.want(Question::Survey);
+            self.queries.want(Question::Survey);
         }
         if let Some(counting) = &mut self.counting {
             if wants_survey {
@@ -435,12 +434,12 @@ impl Source {
             counting.ask();
         }
         if self.knows_cookies() {
-            self.inquirer.want(Question::Sockmaps);
+            self.queries.want(Question::Sockmaps);
         }
         if std::mem::take(&mut self.asked.scan) {
-            self.inquirer.want(Question::Scan);
+            self.queries.want(Question::Scan);
         }
-        if let Some(begun) = self.inquirer.ask(&mut self.probe, boot_ns()?) {
+        if let Some(begun) = self.queries.ask(&mut self.probe, boot_ns()?) {
             self.items.push(Item::Event(begun));
         }
         Ok(())
@@ -485,7 +484,7 @@ fn head_of() -> Result<Head> {
     })
 }
 
-/// Waits for what a look brings; forever, if nothing looks.
+/// Waits for the result of a look; forever if no thread looks.
 async fn next_look(counting: &mut Option<Counting>) -> Look {
     match counting {
         Some(counting) => counting.look().await,

@@ -1,5 +1,5 @@
-//! What the kernel counts of TCP in each network namespace: how much more since the last look, and which of it stands
-//! for what no event tells. Pure.
+//! What the kernel counts of TCP in each network namespace: by how much each counter grew since the last look, and
+//! which growth no event shows. Pure.
 //!
 //! A SYN that a listener drops makes no socket, and so no event. The kernel counts it, and nothing else shows it.
 
@@ -17,55 +17,57 @@ use serde::{Deserialize, Serialize};
 pub use self::history::History;
 pub use self::unseen::{Increase, Unseen};
 
-/// Numbers by name. Names are the kernel's, behind the group that has them: `Tcp.ActiveOpens`, `TcpExt.ListenDrops`,
+/// Numbers by name. Names are the kernel's, after the group that has them: `Tcp.ActiveOpens`, `TcpExt.ListenDrops`,
 /// `sockstat.TCP.orphan`, `conntrack.drop`.
 pub type Values = BTreeMap<Box<str>, u64>;
 
-/// What a network namespace showed at one moment. What is 0 is left out.
+/// What a network namespace showed at one moment, without zeros.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Which namespace, by inode number.
+    /// Inode number of the namespace.
     pub netns: u32,
-    /// What no other namespace ever has, where the kernel tells it (5.14 and newer): inode numbers are used again.
+    /// The namespace's cookie, where the kernel has one (5.14 and newer). It stays unique; the kernel reuses inode
+    /// numbers.
     pub cookie: Option<u64>,
     /// When, in ns of `CLOCK_BOOTTIME`.
     pub at: u64,
-    /// What only grows.
+    /// Counters, which only grow.
     pub counts: Values,
-    /// What goes up and down.
+    /// Levels, which go up and down.
     pub levels: Values,
 }
 
-/// What a recording tells of the counters of a network namespace. JSON in a trace: fields may be added.
+/// A sample of a network namespace's counters in a recording. JSON in a trace: fields may be added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Sample {
     /// When the counters were read, in ns of `CLOCK_BOOTTIME`.
     pub at: u64,
-    /// In which network namespace, by inode number.
+    /// Inode number of the network namespace.
     pub netns: u32,
-    /// What no other namespace ever has; `None` when unknown.
+    /// The namespace's cookie; `None` when unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cookie: Option<u64>,
-    /// Everything that was counted up to now, to begin with: it happened before, or other samples tell it too.
+    /// `counts` are totals, as a starting point. They cover what happened before the recording, or what other samples
+    /// cover too.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub whole: bool,
-    /// Since when `counts` count; `None`: since the namespace was made.
+    /// Start of the time that `counts` cover; `None`: since the namespace was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<u64>,
-    /// Until when none of the counters of [`Unseen`] had grown since then; `None` like `since`.
+    /// Up to this time, none of the counters of [`Unseen`] had grown; `None` like `since`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quiet_until: Option<u64>,
     /// By how much each counter has grown, if it has.
     #[serde(deserialize_with = "bounded::values", skip_serializing_if = "BTreeMap::is_empty")]
     pub counts: Values,
-    /// What has changed of what goes up and down: its value now. All that is not 0, in a whole one.
+    /// New values of the levels that have changed; of all that are not 0, if `whole`.
     #[serde(deserialize_with = "bounded::values", skip_serializing_if = "BTreeMap::is_empty")]
     pub levels: Values,
 }
 
 impl Sample {
-    /// What it tells that no event does.
+    /// The growth that no event shows.
     pub fn increases(&self) -> impl Iterator<Item = Increase> {
         let counters = Unseen::ALL.into_iter().filter(|_| !self.whole);
         counters.filter_map(|counter| {

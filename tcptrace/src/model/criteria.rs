@@ -1,11 +1,11 @@
-//! What is to be shown, as it was asked for. What it means for a row is decided by the filter.
+//! The filters as the user gave them. The engine's filter decides what they mean for a row.
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::tcp::{Closer, State};
 
-/// What is shown. Different criteria must all hold, of the values of one criterion any; an empty one always holds.
+/// What to show. All criteria must match; one matches if any of its values does, or if it is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Criteria {
@@ -17,35 +17,34 @@ pub struct Criteria {
     pub remote_ports: Vec<u16>,
     /// Networks of the local or remote address. IPv4-mapped IPv6 addresses are in IPv4 networks.
     pub networks: Vec<IpNet>,
-    /// Process id of the owner, of who holds it, or of who closed it.
+    /// Process id of the owner, of a holder, or of the process that closed it.
     pub pids: Vec<u32>,
-    /// Name of one of them, all of it; longer ones are cut as the kernel cuts them.
+    /// Full name of one of these processes; the kernel's limit cuts longer ones.
     pub comms: Vec<String>,
-    /// Ask the owner alone, and of control groups the socket's own.
+    /// Look at the owner alone, and for control groups at the socket's own.
     pub owner_only: bool,
     /// Inode number of the network namespace.
     pub netns: Vec<u32>,
-    /// Control group of the socket, or of one of those processes: its path or that of one above it, the id of its
-    /// container, or a systemd unit on its path ([`Group::is`](crate::model::names::Group::is)).
+    /// Control group of the socket, or of one of these processes: its path or an ancestor's, the id of its container,
+    /// or a systemd unit on its path ([`Group::is`](crate::model::names::Group::is)).
     pub cgroups: Vec<String>,
     /// Of a transition: the state left or entered. Of a connection: a state that it was in.
     pub states: Vec<State>,
-    /// Who closed.
     pub closers: Vec<Closer>,
-    /// Shortest time in ns: of a transition, in the state that it leaves; of a connection, in one of `states`, or, without
-    /// any, from its opening to its end.
+    /// Shortest time in ns. For a transition: in the state that it leaves. For a connection: in one of `states`, or
+    /// from its opening to its end if `states` is empty.
     pub min_duration_ns: Option<u64>,
-    /// IPv4, IPv4-mapped IPv6 included. Neither family chosen is both.
+    /// IPv4, IPv4-mapped IPv6 included. Choosing neither family means both.
     pub ipv4: bool,
     /// IPv6.
     pub ipv6: bool,
 }
-/// What could not be decided, because something is unknown.
+/// Rows that the filter could not decide, because something is unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Undecided {
-    /// Shown, although the control group of the socket or of a process that had to do with it is unknown.
+    /// Shown, although the control group of the socket or of a process involved is unknown.
     pub shown: u64,
-    /// Left out, because it is unknown which process had to do with it.
+    /// Left out, because a process involved is unknown.
     pub left_out: u64,
 }
 

@@ -13,12 +13,12 @@ use crate::model::tcp::{State, Task, Tuple};
 
 pub use self::look::{Bound, Call, FailedCall, Idle, Inspected, Timer};
 
-/// How a socket is told from all others.
+/// What identifies a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Id {
     /// Its cookie: unique as long as the kernel runs, and kept by the mini-socket that takes over.
     Cookie(u64),
-    /// Its address in the kernel, which is used again as soon as the socket is gone.
+    /// Its address in the kernel, which the kernel uses again as soon as the socket is gone.
     Address(u64),
 }
 
@@ -31,10 +31,9 @@ impl Id {
     }
 }
 
-/// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Tracing began: what happened before was not seen.
+    /// Tracing began: earlier events were not seen.
     Started {
         /// When every probe was attached.
         at: u64,
@@ -43,103 +42,70 @@ pub enum Event {
     Change(Change),
     /// A full socket is gone, descriptor and all.
     Destroyed {
-        /// When.
         at: u64,
-        /// Which.
         id: Id,
-        /// Whether both of its directions were shut down then. A close shuts them, a disconnect opens them again, and so
-        /// does a close that goes by way of one, as with a linger time of 0 (`tcp_disconnect`). `None`: not known.
+        /// Whether both directions were shut down by then. A close shuts them down. A disconnect opens them again, and
+        /// so does a close that includes one, as with a linger time of 0 (`tcp_disconnect`). `None`: unknown.
         shut: Option<bool>,
     },
     /// A process accepted a connection.
-    Accepted {
-        /// When.
-        at: u64,
-        /// Which.
-        id: Id,
-        /// Who.
-        task: Task,
-    },
-    /// Somebody began to ask the kernel which sockets there are. What it answers comes later, between other events.
-    SurveyBegun {
-        /// When.
-        at: u64,
-    },
+    Accepted { at: u64, id: Id, task: Task },
+    /// A survey began: tcptrace asks the kernel which sockets exist. The answers come later, between other events.
+    SurveyBegun { at: u64 },
     /// A socket that the kernel named when it was asked.
     Found(Found),
     /// Every socket of a network namespace has been found.
     Surveyed {
-        /// When.
         at: u64,
-        /// Which namespace, by inode number.
+        /// Inode number of the namespace.
         netns: u32,
     },
     /// The survey is over.
-    SurveyEnded {
-        /// When.
-        at: u64,
-    },
-    /// Somebody began to look who has the descriptors of which sockets.
-    ScanBegun {
-        /// When.
-        at: u64,
-    },
+    SurveyEnded { at: u64 },
+    /// A scan began: tcptrace looks for the processes that hold each socket.
+    ScanBegun { at: u64 },
     /// A process was found to have a descriptor of a socket.
     Holder(Holder),
     /// What the kernel showed of a socket that it named, beyond that it exists.
     Inspected(Inspected),
     /// A system call failed that leaves no trace in the kernel.
     FailedCall(FailedCall),
-    /// How far the data of a connection has come.
+    /// Progress of a connection's data.
     Flow(Flow),
     /// A socket carries data of an MPTCP connection.
     Subflow(Subflow),
     /// The scan is over.
-    ScanEnded {
-        /// When.
-        at: u64,
-    },
+    ScanEnded { at: u64 },
     /// A socket was found in a map of sockets, where its bytes can bypass TCP.
-    Bypassing {
-        /// When.
-        at: u64,
-        /// Which.
-        id: Id,
-    },
+    Bypassing { at: u64, id: Id },
     /// A reset was sent.
     ResetSent {
-        /// When.
         at: u64,
-        /// By which socket.
+        /// The sender.
         id: Id,
-        /// Why, where the kernel says so.
+        /// Why, where the kernel gives a reason.
         reason: ResetReason,
     },
     /// A reset was received.
     ResetReceived {
-        /// When.
         at: u64,
-        /// By which socket.
+        /// The receiver.
         id: Id,
     },
     /// Something happened to a mini-socket.
     Mini(Mini),
     /// Events are missing here.
     Lost {
-        /// When: no event before it is younger.
+        /// When; no earlier item of the stream is younger.
         at: u64,
-        /// Why.
         cause: Cause,
-        /// How many; 0 where others may be missing up to here that were counted before. For [`Cause::Damage`] 0 is an
-        /// unknown number.
+        /// How many; 0 if the events missing up to here were counted before. For [`Cause::Damage`], 0 is an unknown
+        /// number.
         events: u64,
     },
     /// Nothing else has happened until then.
-    Passed {
-        /// Until when.
-        at: u64,
-    },
-    /// The machine slept: time passed that no timer of the kernel saw.
+    Passed { at: u64 },
+    /// The machine slept: time passed that no kernel timer counted.
     Suspended {
         /// When this was noticed.
         at: u64,
@@ -179,7 +145,7 @@ impl Event {
 }
 
 impl Event {
-    /// Which socket it concerns, if it is one.
+    /// The socket it concerns, if any.
     pub fn id(&self) -> Option<Id> {
         match *self {
             Self::Destroyed { id, .. }
@@ -209,7 +175,7 @@ impl Event {
 }
 
 impl Event {
-    /// The network namespace and the index of the interface that its addresses need, if they need one.
+    /// The network namespace and the index of the interface that its addresses need, if any.
     pub fn interface(&self) -> Option<(u32, u32)> {
         let (netns, interface) = match self {
             Self::Change(change) => (change.netns, change.interface),
@@ -223,11 +189,9 @@ impl Event {
 /// A change of state of a full socket, at `inet_sock_set_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// When.
     pub at: u64,
-    /// Which socket.
     pub id: Id,
-    /// Its address too, where that ties it to an earlier event that knew nothing else.
+    /// Its address too, where that links it to an earlier event that had only the address.
     pub address: Option<u64>,
     /// Both ends, as far as they are set.
     pub tuple: Tuple,
@@ -243,22 +207,20 @@ pub struct Change {
     pub old: State,
     /// The state it enters; the same again when `close` follows `shutdown`.
     pub new: State,
-    /// What its flags say; `None` where the hook shows none.
+    /// `None` where the hook shows none.
     pub flags: Option<Flags>,
     /// How long data had not moved, where it leaves ESTABLISHED or is closed; `None` where the hook does not show it.
     pub idle: Option<Idle>,
-    /// Who was on the CPU, which need not have to do with the socket.
+    /// The task on the CPU, which may be unrelated to the socket.
     pub task: Option<Task>,
-    /// More, when it is closed.
+    /// More facts, when it is closed.
     pub end: Option<EndFacts>,
 }
 
-/// A socket as it was found.
+/// A socket that a survey or scan found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// When.
     pub at: u64,
-    /// Which.
     pub id: Id,
     /// Both ends.
     pub tuple: Tuple,
@@ -268,42 +230,39 @@ pub struct Found {
     pub uid: Option<u32>,
     /// Id of its control group.
     pub cgroup: Option<u64>,
-    /// Index of the interface that its link-local addresses need; 0 where it has none, or nobody said.
+    /// Index of the interface that its link-local addresses need; 0 where it has none, or it is unknown.
     pub interface: u32,
     /// Its state; for a mini-socket its substate.
     pub state: State,
-    /// What has it.
     pub kept: Kept,
 }
 
-/// What has a socket.
+/// Who keeps a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// Processes, by their descriptors; or the kernel, for its own use.
     Held,
-    /// Its listener: nobody has accepted it yet.
+    /// Its listener: it is still in the accept queue.
     Queued,
-    /// Nobody any more: an orphan.
+    /// Nobody: it is an orphan.
     Orphan,
-    /// Nobody, and it is a mini-socket.
+    /// Nobody: it is a mini-socket.
     Mini {
-        /// In how many ns its timer is due.
+        /// Time until its timer is due, in ns.
         due_ns: u64,
     },
 }
 
-/// How far the data of a connection has come.
+/// Progress of a connection's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// When.
     pub at: u64,
-    /// Which.
     pub id: Id,
     /// Bytes that the peer has acknowledged, SYN and FIN among them.
     pub acked: u64,
     /// Bytes received, the peer's FIN among them.
     pub received: u64,
-    /// Bytes that its process has written, and the peer not acknowledged; a FIN among them.
+    /// Bytes written that the peer has not acknowledged, a FIN among them.
     pub unacked: u32,
 }
 
@@ -312,7 +271,6 @@ pub struct Flow {
 pub struct Subflow {
     /// When it was found.
     pub at: u64,
-    /// Which.
     pub id: Id,
     /// The MPTCP connection.
     pub of: Multipath,
@@ -323,18 +281,15 @@ pub struct Subflow {
 pub struct Multipath {
     /// Its token on this host; a listener has none.
     pub token: Option<NonZeroU32>,
-    /// Its own state, which need not be that of any subflow; `None` if its socket was not found.
+    /// Its own state, which may differ from that of every subflow; `None` if its socket was not found.
     pub state: Option<State>,
 }
 
 /// A process that has a descriptor of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// The socket.
     pub found: Found,
-    /// The process.
     pub task: Task,
-    /// The descriptor.
     pub fd: u32,
 }
 
@@ -345,15 +300,27 @@ pub struct Flags {
     pub dead: bool,
     /// The peer's FIN was received (`SOCK_DONE`).
     pub done: bool,
-    /// It belongs to a process: not waiting to be accepted, not orphaned.
+    /// It belongs to a process: it is neither in the accept queue nor an orphan.
     pub has_socket: bool,
-    /// Nothing more is received.
+    /// The receiving direction is shut down.
     pub rcv_shutdown: bool,
-    /// Nothing more is sent.
+    /// The sending direction is shut down.
     pub send_shutdown: bool,
-    /// Whether it has ever sent a segment, were it only a SYN; `None` where the hook does not say, which it does when a
+    /// Whether it has ever sent a segment, even if only a SYN. `None` where the hook does not say; it does when a
     /// socket leaves SYN_SENT.
     pub has_sent: Option<bool>,
+    /// With whom it shares its address and port; `None` where the hook does not say, which it does when a process opens a
+    /// socket and when it is closed. A child and a mini-socket have it from their listener and full socket.
+    pub reuse: Option<Reuse>,
+}
+
+/// Whether a socket shares its address and port with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Reuse {
+    /// `SO_REUSEADDR` is set.
+    pub address: bool,
+    /// `SO_REUSEPORT` is set.
+    pub port: bool,
 }
 
 /// What a socket had counted when it was closed.
@@ -369,11 +336,11 @@ pub struct Totals {
     pub retransmits: u32,
     /// Smoothed round-trip time in µs; `None` when none was measured.
     pub srtt_us: Option<u32>,
-    /// Something that it had sent was not acknowledged: data, a SYN or a FIN.
+    /// Data, a SYN or a FIN was not acknowledged.
     pub in_flight: bool,
-    /// Retransmissions in a row, the last ones, that nothing had answered.
+    /// Latest retransmissions in a row without an answer.
     pub retransmits_unanswered: u8,
-    /// Whether a reset of its peer had come; `None` when unknown.
+    /// Whether its peer had sent a reset; `None` when unknown.
     pub reset_received: Option<bool>,
 }
 
@@ -398,7 +365,7 @@ pub struct EndFacts {
     pub user_timeout: bool,
     /// Retransmissions of what is in flight.
     pub retransmits: u8,
-    /// Probes not answered.
+    /// Unanswered probes.
     pub probes: u8,
     /// The mini-socket that took over.
     pub mini: Birth,
@@ -407,7 +374,7 @@ pub struct EndFacts {
 /// Whether a mini-socket took over from a full one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Birth {
-    /// Nobody looked.
+    /// tcptrace cannot see it.
     #[default]
     NotWatched,
     /// None was made.
@@ -416,7 +383,7 @@ pub enum Birth {
     Made {
         /// `FIN_WAIT2` or `TIME_WAIT`.
         substate: State,
-        /// In how many ns its timer is due.
+        /// Time until its timer is due, in ns.
         due_ns: u64,
     },
 }
@@ -424,9 +391,8 @@ pub enum Birth {
 /// Something that happened to a mini-socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mini {
-    /// When.
     pub at: u64,
-    /// Which: the id of the full socket that it took over from.
+    /// Id of the full socket that it took over from.
     pub id: Id,
     /// Both ends.
     pub tuple: Tuple,
@@ -434,9 +400,8 @@ pub struct Mini {
     pub netns: Option<u32>,
     /// `FIN_WAIT2` or `TIME_WAIT`.
     pub substate: State,
-    /// In how many ns its timer was due, to the tick; negative when overdue.
+    /// Time until its timer was due, in ns, exact to the tick; negative when overdue.
     pub due_ns: i64,
-    /// What.
     pub what: MiniEvent,
 }
 
@@ -445,21 +410,21 @@ pub struct Mini {
 pub enum MiniEvent {
     /// Its timer fired.
     Expired,
-    /// It took in a FIN.
+    /// It received a FIN.
     Fin,
-    /// It was given more time.
+    /// The kernel gave it more time.
     Rearmed,
     /// It ended before its time.
     Killed(KilledBy),
 }
 
-/// Who ended a mini-socket before its time, by the kernel's own call stack.
+/// Who ended a mini-socket before its time, according to the kernel's own call stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KilledBy {
     /// `connect` took over its addresses and ports.
     Connect,
-    /// A segment that it cannot take: in TIME_WAIT a new SYN for a listener, in FIN_WAIT2 data, which is answered with
-    /// a reset.
+    /// A segment that it does not accept: in TIME_WAIT a new SYN for a listener; in FIN_WAIT2 data, which the kernel
+    /// answers with a reset.
     Segment,
     /// The peer's reset.
     Reset,
@@ -467,14 +432,14 @@ pub enum KilledBy {
     Admin,
     /// Its network namespace went away.
     Netns,
-    /// The stack does not say, not even whether the mini-socket ended or was given more time.
+    /// The stack does not show it, nor whether the mini-socket ended or got more time.
     Unknown,
 }
 
 /// Why the kernel sent a reset (`enum sk_rst_reason`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ResetReason {
-    /// The kernel does not say, or it is none of the others.
+    /// The kernel gives no reason, or another one.
     #[default]
     Other,
     /// Data came after we had closed.
@@ -487,43 +452,43 @@ pub enum ResetReason {
     AbortOnMemory,
     /// Keepalive probes went unanswered.
     KeepaliveTimeout,
-    /// It was in a state that takes one: of a disconnect, and of a close that goes by way of one.
+    /// Its state calls for one: on a disconnect, and on a close that includes one.
     State,
 }
 
 named! {
-    /// Why something is missing.
+    /// Why events are missing.
     #[derive(Default, Serialize, Deserialize)]
     #[serde(rename_all = "snake_case")]
     Cause {
-        /// The trace is of a version that did not say.
+        /// The trace is of a version that did not record the cause.
         #[default]
         Unknown = "unknown",
         /// The ring buffer was full: events came faster than they were read.
         RingFull = "ring_full",
-        /// The ring buffer was full, because nobody took what was to be printed.
+        /// The ring buffer was full, because nobody read tcptrace's output.
         OutputSlow = "output_slow",
-        /// The kernel did not run a program, because it was running already (`recursion_misses`), nor the one that
-        /// stands in for it.
+        /// Recursion: the kernel did not run a program that was running already (`recursion_misses`), nor the program
+        /// that stands in for it.
         Recursion = "recursion",
         /// The disk was full or did not keep up.
         Disk = "disk",
-        /// The trace is damaged, or files of it are not there.
+        /// The trace is damaged, or some of its files are missing.
         Damage = "damage",
-        /// More sockets than may be followed.
+        /// There are more sockets than tcptrace may follow.
         Evicted = "evicted",
-        /// The kernel did not report the closing of a socket, or the FIN that came to an orphan, nor that it missed
-        /// one: later events of the socket prove it, or two surveys in a row that did not find it.
+        /// The kernel reported neither the closing of a socket (or the FIN for an orphan) nor a loss. Later events of
+        /// the socket prove it, or two surveys in a row that did not find the socket.
         Unreported = "unreported",
-        /// The kernel has counted what was neither seen nor counted as lost, as an audit has found.
+        /// An audit found that the kernel has counted events that were neither seen nor counted as lost.
         Unaccounted = "unaccounted",
-        /// More rows waited for a filter to be able to decide than are held back.
+        /// More rows waited for the filter's decision than it keeps.
         FilterFull = "filter_full",
     }
 }
 
 impl Cause {
-    /// For people, with what helps.
+    /// For people, with a remedy where there is one.
     pub fn words(self) -> &'static str {
         match self {
             Self::Unknown => "cause not recorded",
@@ -540,7 +505,7 @@ impl Cause {
     }
 }
 
-/// What was lost between the kernel and us, by cause.
+/// Losses between the kernel and tcptrace, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Losses {
@@ -548,20 +513,20 @@ pub struct Losses {
     pub ring_full: u64,
     /// Other records that did not fit.
     pub ring_full_others: u64,
-    /// Transitions that did not fit, while nobody took the output.
+    /// Transitions that did not fit, while nobody read the output.
     pub output_slow: u64,
     /// Other records that did not fit, likewise.
     pub output_slow_others: u64,
-    /// Times a program was kept from running because it was running already (`recursion_misses`), and none stood in.
+    /// Times the kernel did not run a program because it was running already (`recursion_misses`), nor its stand-in.
     pub recursion: u64,
-    /// Transitions kept out by a filter in the kernel: not lost, but not shown.
+    /// Transitions that a filter left out in the kernel: not lost, but not shown.
     pub filtered: u64,
     /// Events that could not be written into a trace.
     pub unwritten: u64,
 }
 
 impl Losses {
-    /// Counts what did not fit into the ring buffer.
+    /// Counts records that did not fit into the ring buffer.
     pub fn drop(&mut self, cause: Cause, transitions: u64, others: u64) {
         let (counted, counted_others) = match cause {
             Cause::OutputSlow => (&mut self.output_slow, &mut self.output_slow_others),
@@ -571,12 +536,12 @@ impl Losses {
         *counted_others += others;
     }
 
-    /// Everything that is missing.
+    /// The sum over all causes.
     pub fn total(&self) -> u64 {
         self.by_cause().fold(0, |sum, (_, count)| sum.saturating_add(count))
     }
 
-    /// What was lost by which cause, where there was something.
+    /// The losses that are not 0, by cause.
     pub fn by_cause(&self) -> impl Iterator<Item = (Cause, u64)> {
         let causes = [
             (Cause::RingFull, self.ring_full.saturating_add(self.ring_full_others)),

@@ -1,14 +1,9 @@
 //! What only a look at the host shows, and no event: settings, accept queues and limits.
 
-mod newest;
-
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use serde::{Deserialize, Serialize};
-
-pub use self::newest::Newest;
-use super::stream::Item;
 
 /// The settings of a network namespace, or of the host. JSON in a trace: fields may be added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,14 +33,14 @@ pub struct AcceptQueues {
 }
 
 impl AcceptQueues {
-    /// As items, each of which is short; none if there is nothing to tell.
-    pub fn into_items(self) -> impl Iterator<Item = Item> {
+    /// In parts, each of which is short; none if there is nothing to tell.
+    pub fn into_parts(self) -> impl Iterator<Item = Self> {
         const MOST: usize = 1000;
         let Self { at, netns, queues, gone } = self;
         let parts = queues.len().div_ceil(MOST).max(gone.len().div_ceil(MOST));
         (0..parts).map(move |part| {
             let (queues, gone) = (of_part(&queues, part, MOST), of_part(&gone, part, MOST));
-            Item::AcceptQueues(Box::new(Self { at, netns, queues, gone }))
+            Self { at, netns, queues, gone }
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What the kernel side can measure, and how each of it is served.
+//! What the kernel side can measure, and which hook serves it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use super::named;
 
 named! {
-    /// What a hook is there for.
+    /// What a hook is for.
     Feature {
         /// Every change of state.
         Transitions = "transitions",
@@ -20,19 +20,21 @@ named! {
         MiniCreated = "time_wait_created",
         /// The natural end of TIME_WAIT and orphaned FIN_WAIT2.
         MiniExpired = "time_wait_expired",
-        /// Their early end, and by whom.
+        /// Their early end, and who caused it.
         MiniKilled = "time_wait_killed",
         /// The FIN that turns an orphan's FIN_WAIT2 into TIME_WAIT, when it comes.
         MiniFin = "fin_wait2_to_time_wait",
         /// Who accepts a connection.
         Accept = "accept",
-        /// Who has a descriptor of a socket.
+        /// Calls of `bind`, `listen` and `accept` that fail; only on demand.
+        FailedCalls = "failed_calls",
+        /// Who holds a socket.
         Holders = "holders",
     }
 }
 
 impl Feature {
-    /// What it lets tcptrace tell.
+    /// What tcptrace can report with it.
     pub fn purpose(self) -> &'static str {
         match self {
             Self::Transitions => "every change of state",
@@ -44,6 +46,7 @@ impl Feature {
             Self::MiniKilled => "early end of TIME_WAIT, and by whom",
             Self::MiniFin => "orphan's FIN_WAIT2 turning TIME_WAIT, live",
             Self::Accept => "which process accepts a connection",
+            Self::FailedCalls => "bind, listen and accept calls that failed",
             Self::Holders => "which processes hold a socket",
         }
     }
@@ -52,11 +55,11 @@ impl Feature {
 /// What kind of hook serves a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
-    /// A tracepoint whose arguments the program reads by type, which takes BTF. It knows sockets by their cookies.
+    /// A tracepoint whose arguments the program reads by type, which needs BTF. It identifies sockets by their cookies.
     Btf,
-    /// A classic tracepoint: it knows what its record has, and no cookies.
+    /// A classic tracepoint: it shows the fields of its record, and no cookies.
     Classic,
-    /// An iterator, which runs when it is asked.
+    /// An iterator, which runs on request.
     Iterator,
 }
 
@@ -65,14 +68,14 @@ pub enum Tier {
 pub enum Service {
     /// Attached to this hook.
     Attached {
-        /// Of which kind the hook is.
+        /// The kind of hook.
         by: Tier,
-        /// Its name, for people.
+        /// The hook's name, for people.
         hook: String,
     },
-    /// Attached to this hook, which shows a part only.
+    /// Attached to this hook, which shows only a part.
     Partly {
-        /// As above.
+        /// The hook's name, for people.
         hook: String,
         /// What it does not show, and what to do.
         missing: String,
@@ -90,12 +93,12 @@ impl Service {
         matches!(self, Self::Attached { .. } | Self::Partly { .. })
     }
 
-    /// Whether it shows a part only.
+    /// Whether it shows only a part.
     pub fn is_partial(&self) -> bool {
         matches!(self, Self::Partly { .. })
     }
 
-    /// The hook, and what it does not show; or why there is none.
+    /// The hook and what it does not show, or why there is none.
     pub fn detail(&self) -> Cow<'_, str> {
         match self {
             Self::Attached { hook, .. } => hook.into(),

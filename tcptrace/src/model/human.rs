@@ -1,10 +1,10 @@
-//! Durations and sizes as people read them, in at most six columns.
+//! Durations and sizes for people, in at most six columns.
 
 use std::fmt::{self, Write};
 
 use crate::model::row::Held;
 
-/// A duration in ns: `420µs`, `1.23ms`, `61.8s`, `2m03s`, `3h12m`. Cut, not rounded, so it never says too much.
+/// A duration in ns: `420µs`, `1.23ms`, `61.8s`, `2m03s`, `3h12m`. Cut, not rounded, so it is never too large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duration(pub u64);
 
@@ -35,7 +35,7 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// `-` when unknown; `≥1.2s` when it may have been longer.
+/// `-` when unknown; `≥1.2s` for a lower bound.
 impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = Short::default();
@@ -79,12 +79,12 @@ fn bytes(to: &mut Short, bytes: u64) -> fmt::Result {
     if power == 0 || whole >= 100 {
         write!(to, "{whole}{name}")
     } else {
-        // The part is below 2^60, so ten times it fits.
+        // The remainder is below 2^60, so ten times it fits.
         write!(to, "{whole}.{}{name}", bytes % unit * 10 / unit)
     }
 }
 
-/// Text that needs no allocation, so that padding is cheap.
+/// Text without an allocation, so that padding is cheap.
 #[derive(Default)]
 struct Short {
     bytes: [u8; 24],

@@ -1,4 +1,4 @@
-//! When a connection was in which state, as far as what is known of it tells: decided here, for every report and drawing.
+//! When a connection was in which state, as far as that is known. Every report and drawing uses this.
 
 #[cfg(test)]
 mod tests;
@@ -11,33 +11,30 @@ use crate::model::tcp::{End, State, TimeWaitEnd};
 /// A connection's life, from its beginning (or where it was first seen) to its end, in ns of `CLOCK_BOOTTIME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Life {
-    /// When it began, or when it had begun at the latest.
+    /// When it began, or the latest time at which it can have begun.
     pub begin: u64,
     /// Whether its beginning was seen.
     pub begin_seen: bool,
-    /// When it ended, or was looked at while it was open.
+    /// When it ended, or when tcptrace looked at it while it was open.
     pub end: u64,
-    /// Whether it had not ended.
     pub is_open: bool,
-    /// Without gaps, from begin to end.
+    /// Without gaps, from `begin` to `end`.
     pub spans: Vec<Span>,
 }
 
 /// A part of a life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// In this state; `None`: nobody knows in which.
+    /// `None` when unknown.
     pub state: Option<State>,
-    /// From when on.
     pub from: u64,
-    /// Until when.
     pub to: u64,
 }
 
 impl Life {
-    /// Puts the stays of a connection where they belong. Those from its beginning on follow one another until one is
-    /// not known exactly, those before its end likewise, backwards; what lies between is not known. What is known of a
-    /// stay that was at least so long is its end.
+    /// Places the stays of a connection in time. Those from its beginning follow one another, up to the first one that
+    /// is not known exactly. Those before its end do likewise, backwards. The time between is unknown. Of a stay that
+    /// is a lower bound, only the end is placed.
     pub fn of(connection: &Connection) -> Self {
         let (begin, end) = (connection.begin_ns(), connection.boot_ns);
         let stays = &connection.stays[..];
@@ -60,20 +57,20 @@ impl Life {
         self.end - self.begin
     }
 
-    /// The states whose time is known, each with when it was in it, from and to.
+    /// The states whose time is known, each with its begin and end.
     pub fn known(&self) -> impl Iterator<Item = (State, u64, u64)> {
         self.spans.iter().filter_map(|span| Some((span.state?, span.from, span.to)))
     }
 }
 
 impl Connection {
-    /// When it began, or had begun at the latest, in ns of `CLOCK_BOOTTIME`.
+    /// When it began, or the latest time at which it can have begun, in ns of `CLOCK_BOOTTIME`.
     pub fn begin_ns(&self) -> u64 {
         let opened = self.opened_ns.map(|opened| opened.min(self.boot_ns));
         opened.unwrap_or_else(|| self.boot_ns.saturating_sub(self.seen_ns()))
     }
 
-    /// How long it lived, or has lived by now if its socket is still there.
+    /// How long it lived, or has lived so far if its socket still exists.
     pub fn lifetime(&self) -> Held {
         let seen = self.seen_ns();
         let since = |opened: u64| self.boot_ns.saturating_sub(opened);
@@ -85,18 +82,19 @@ impl Connection {
         }
     }
 
-    /// All that was seen of its states.
+    /// The total of its known times.
     fn seen_ns(&self) -> u64 {
         self.stays.iter().filter_map(|stay| stay.held.known_ns()).fold(0, u64::saturating_add)
     }
 
-    /// Whether it ended at the time of its row. Where its end was not seen, that is the time at which this was noticed.
+    /// Whether it ended at the time of its row. If its end was not seen, the row has the time at which that was
+    /// noticed.
     fn is_end_timed(&self) -> bool {
         self.complete || self.end() != Some(End::Unknown) && self.time_wait_end() != Some(TimeWaitEnd::Unknown)
     }
 }
 
-/// Puts out the stays that follow one another from the beginning on; returns the end of the last one.
+/// Adds the stays that follow one another from the beginning; returns the end of the last one.
 fn from_begin(connection: &Connection, begin: u64, spans: &mut Vec<Span>) -> u64 {
     let stays = &connection.stays;
     let before = [State::Closed].into_iter().chain(stays.iter().map(|stay| stay.state));
@@ -110,7 +108,7 @@ fn from_begin(connection: &Connection, begin: u64, spans: &mut Vec<Span>) -> u64
     at
 }
 
-/// Puts out the stays before the end, the last one first.
+/// Adds the stays before the end, the last one first.
 fn from_end(connection: &Connection, stays: &[Stay], not_before: u64, spans: &mut Vec<Span>) {
     let mut at = connection.boot_ns;
     let mut after = None;
@@ -129,7 +127,7 @@ fn from_end(connection: &Connection, stays: &[Stay], not_before: u64, spans: &mu
     }
 }
 
-/// Whether the last state that is known is the one that it ended in, or is still in.
+/// Whether the last known state is the one that it ended in, or is still in.
 fn is_end_seen(connection: &Connection) -> bool {
     use State::{Closing, FinWait1, FinWait2, LastAck, TimeWait};
     let Some(last) = connection.stays.last().map(|stay| stay.state) else { return false };
@@ -150,14 +148,14 @@ fn is_end_seen(connection: &Connection) -> bool {
     }
 }
 
-/// Whether what was seen of its states takes up all the time from its beginning on: a state that it may have outlived
-/// lasted until then at least.
+/// Whether its known states take up all the time since its beginning. A state that is a lower bound lasted until then
+/// at least.
 fn is_all_seen(connection: &Connection) -> bool {
     let seen = connection.opened_ns.and_then(|opened| opened.checked_add(connection.seen_ns()));
     seen == Some(connection.boot_ns) && !connection.ended_before()
 }
 
-/// Whether a connection goes from one state to the other without one between.
+/// Whether a connection can go from one state directly to the other.
 fn follows(before: State, after: State) -> bool {
     use State::{CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, SynRecv, SynSent, TimeWait};
     matches!(

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use foldhash::fast::FixedState;
 use hashlink::LruCache;
 
-/// What is known of them. Whoever finds a name notes it here; outputs look it up.
+/// The names found so far, for outputs to look up.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     namespaces: HashMap<u32, Box<[u8]>, FixedState>,
@@ -16,11 +16,11 @@ pub struct Names {
     processes: Processes,
 }
 
-/// By process id, those that were spoken of last.
+/// The control groups of the processes mentioned last, by process id.
 #[derive(Clone, Debug)]
 struct Processes(LruCache<u32, Membership, FixedState>);
 
-/// So many of them are kept.
+/// Processes kept at most.
 const MOST_PROCESSES: usize = 1 << 16;
 
 impl Default for Processes {
@@ -29,16 +29,16 @@ impl Default for Processes {
     }
 }
 
-/// The control groups that processes with one id have been in. Ids are used again, and processes move: what was said of
-/// an earlier moment holds for a later one only where nothing else was said since.
+/// The control groups that processes with one id have been in. Ids are used again, and processes move. So an earlier
+/// answer holds for a later moment only if no other answer came since.
 #[derive(Clone, Debug, Default)]
 struct Membership {
     groups: Vec<u64>,
-    /// There were others, which nobody knows.
+    /// There were other groups, which are unknown.
     has_others: bool,
 }
 
-/// So many groups of one process id are kept. Others are unknown.
+/// Groups of one process id kept at most. Others are unknown.
 const MOST_GROUPS: usize = 4;
 
 /// A control group of the unified hierarchy.
@@ -46,9 +46,9 @@ const MOST_GROUPS: usize = 4;
 pub struct Group {
     /// Its path below the root of the hierarchy, such as `/system.slice/nginx.service`: any bytes.
     pub path: Box<[u8]>,
-    /// The id of the container that it belongs to, where the path tells.
+    /// The id of the container that it belongs to, where the path shows it.
     pub container: Option<Box<str>>,
-    /// The innermost systemd unit that it belongs to, where the path tells; a slice only where there is no other.
+    /// The innermost systemd unit that it belongs to, where the path shows it; a slice only if there is no other.
     pub unit: Option<Box<[u8]>>,
 }
 
@@ -81,7 +81,7 @@ impl Names {
         }
     }
 
-    /// Forgets all names but those of these namespaces, groups and interfaces, and of groups of processes.
+    /// Forgets all names except those of these namespaces, groups and interfaces, and of groups of processes.
     pub fn retain(
         &mut self,
         namespaces: &HashSet<u32, FixedState>,
@@ -95,7 +95,7 @@ impl Names {
         self.groups.retain(|id, _| groups.contains(id) || of_processes.contains(id));
     }
 
-    /// Those of one namespace, group and interface.
+    /// The names of one namespace, group and interface.
     #[must_use]
     pub fn only(&self, netns: Option<u32>, group: Option<u64>, interface: u32) -> Self {
         let mut names = Self::default();
@@ -145,7 +145,7 @@ const SLICE: &[u8] = b".slice";
 /// Digits of the id of a container.
 const ID: usize = 64;
 
-/// So many digits of an id tell it from all others, as container tools show it.
+/// Container tools show this many digits of an id.
 const SHORT_ID: usize = 12;
 
 impl Group {

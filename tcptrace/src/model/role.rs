@@ -1,28 +1,28 @@
-//! What the task on the CPU has to do with a change of state.
+//! How the task on the CPU relates to a change of state.
 
-use super::event::{Change, Event, Holder};
+use super::event::{Change, Event, FailedCall, Holder};
 use super::tcp::State;
 
-/// `sk_err` of a socket that `ss -K` or the like has destroyed.
+/// `sk_err` of a socket that `ss -K` or the like destroyed.
 const ECONNABORTED: u16 = 103;
 
-/// What the current task of a transition is to the socket.
+/// How the current task of a transition relates to the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// It called `connect`.
     Connects,
     /// It called `listen`.
     Listens,
     /// It closed or shut down the socket.
     Closes,
-    /// It destroyed somebody else's socket.
+    /// It destroyed a socket of another process.
     Kills,
-    /// It only happened to be on the CPU.
+    /// It is unrelated, and only happened to be on the CPU.
     Bystander,
 }
 
-/// Transitions made by a system call are the current task's; those made by packets and timers are not.
-pub fn role(change: &Change, shut_early: bool) -> Role {
+/// System calls make transitions as the current task; packets and timers do not.
+pub(crate) fn role(change: &Change, shut_early: bool) -> Role {
     let err = change.end.map_or(0, |end| end.err);
     match (change.old, change.new) {
         (State::Closed, State::SynSent) => Role::Connects,
@@ -40,12 +40,12 @@ pub fn role(change: &Change, shut_early: bool) -> Role {
 }
 
 /// Whether the current task of a change may have made it.
-pub fn is_call(change: &Change) -> bool {
+pub(crate) fn is_call(change: &Change) -> bool {
     !matches!(role(change, false), Role::Bystander)
 }
 
-/// Whether a socket that was closed without an error was so by a system call: no packet and no timer closes a socket
-/// that a process holds, except at the end of a FIN exchange.
+/// Whether a system call closed a socket that has no error. No packet and no timer closes a socket that a process
+/// holds, except at the end of a FIN exchange.
 fn closed_by_call(old: State, change: &Change) -> bool {
     let Some(flags) = change.flags else { return false };
     match old {
@@ -57,11 +57,13 @@ fn closed_by_call(old: State, change: &Change) -> bool {
 }
 
 impl Event {
-    /// Id of the process that has to do with its socket, as far as this event alone can say.
-    pub fn process(&self) -> Option<u32> {
+    /// Id of the process that relates to its socket, as far as this event alone shows.
+    pub(crate) fn process(&self) -> Option<u32> {
         match self {
             Self::Change(change) => change.task.filter(|_| is_call(change)).map(|task| task.pid),
-            Self::Accepted { task, .. } | Self::Holder(Holder { task, .. }) => Some(task.pid),
+            Self::Accepted { task, .. }
+            | Self::Holder(Holder { task, .. })
+            | Self::FailedCall(FailedCall { task, .. }) => Some(task.pid),
             _ => None,
         }
     }

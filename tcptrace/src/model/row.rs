@@ -1,4 +1,4 @@
-//! What the engine concludes: the rows that every output renders.
+//! The engine's conclusions: the rows that every output renders.
 
 mod status;
 
@@ -13,13 +13,13 @@ use crate::model::tcp::{Closer, End, OwnerSource, Side, State, Task, TimeWaitEnd
 
 pub use self::status::{Ending, Report, Stalled, Status, Stuck};
 
-/// A duration in ns that says how much of it was seen.
+/// A duration in ns: unknown, a lower bound, or exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Held {
     /// Nothing of it was seen.
     #[default]
     Unknown,
-    /// It lasted this long or longer: tracing began in the middle, or something was lost.
+    /// A lower bound: tracing began in the middle, or something was lost.
     AtLeast(u64),
     /// It lasted exactly this long.
     Exactly(u64),
@@ -34,18 +34,16 @@ impl Held {
         }
     }
 
-    /// Whether it may have lasted longer than the known part.
+    /// Whether it is a lower bound.
     pub fn is_at_least(self) -> bool {
         matches!(self, Self::AtLeast(_))
     }
 }
 
-/// Whose socket it is, and how that is known.
+/// The owner of a socket, and how tcptrace knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The process.
     pub task: Task,
-    /// Where it is known from.
     pub source: OwnerSource,
 }
 
@@ -66,7 +64,6 @@ pub struct Identity {
     pub interface: u32,
     /// Which end this is.
     pub side: Side,
-    /// Whose it is.
     pub owner: Option<Owner>,
 }
 
@@ -82,7 +79,7 @@ impl Identity {
     }
 }
 
-/// Why a transition happened, where there is something to say.
+/// Why a transition happened, where a reason is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The connection ended.
@@ -106,7 +103,6 @@ impl Reason {
 pub struct Transition {
     /// When, in ns of `CLOCK_BOOTTIME`.
     pub boot_ns: u64,
-    /// Which connection.
     pub identity: Identity,
     /// The state it leaves.
     pub old: State,
@@ -114,64 +110,59 @@ pub struct Transition {
     pub new: State,
     /// How long it was in `old`.
     pub held: Held,
-    /// Who closed, once that is known.
+    /// Who closed, once known.
     pub closer: Option<Closer>,
-    /// Why.
     pub reason: Option<Reason>,
     /// Whether no process holds the socket any more, and a mini-socket lives on.
     pub orphan: bool,
-    /// The process that closed the socket, once one has; it need not be the owner.
+    /// The process that closed the socket, if one did; it may not be the owner.
     pub closed_by: Option<Task>,
-    /// No change at all, but a state that lasts: `new` is `old` again.
+    /// Set if this is not a change, but the report of a lasting state: `new` equals `old`.
     pub stuck: Option<Stuck>,
 }
 
 /// One state of a connection's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stay {
-    /// Which.
     pub state: State,
-    /// How long; never [`Held::Unknown`].
+    /// Never [`Held::Unknown`].
     pub held: Held,
 }
 
 /// A connection, ended or open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// Which.
     pub identity: Identity,
     /// When it began, in ns of `CLOCK_BOOTTIME`; `None` when that was not seen.
     pub opened_ns: Option<u64>,
-    /// When it ended, or was looked at while it was open, in ns of `CLOCK_BOOTTIME`.
+    /// When it ended, or when tcptrace looked at it while it was open, in ns of `CLOCK_BOOTTIME`.
     pub boot_ns: u64,
-    /// What has become of it by then.
+    /// Its status at that time.
     pub status: Status,
-    /// Who closed.
     pub closer: Closer,
-    /// The process that closed it, which need not be its owner.
+    /// The process that closed it, which may not be its owner.
     pub closed_by: Option<Task>,
     /// The states it went through, in order.
     pub stays: Vec<Stay>,
-    /// What the socket had counted when it was closed; `None` where nobody saw it, or bytes may have bypassed TCP.
+    /// What the socket had counted when it was closed; `None` when unknown, or when bytes may have bypassed TCP.
     pub totals: Option<Totals>,
     /// How long data had not moved when the first FIN or reset ended ESTABLISHED; `None` when nobody saw it.
     pub idle: Option<Idle>,
-    /// Whether everything of it was seen.
+    /// Whether all of it was seen.
     pub complete: bool,
 }
 
 impl Connection {
-    /// Whether it has not ended.
     pub fn is_open(&self) -> bool {
         self.status.open().is_some()
     }
 
-    /// Whether an earlier row has told of its end: only its descriptor is, or was until now, left.
+    /// Whether an earlier row reported its end: only its descriptor is left, or was until now.
     pub fn ended_before(&self) -> bool {
         matches!(self.status, Status::Unreleased { .. } | Status::Released { .. })
     }
 
-    /// When it ended; `None` where its row does not say that.
+    /// When it ended; `None` where its row does not say.
     pub fn closed_ns(&self) -> Option<u64> {
         matches!(self.status, Status::Ended(_)).then_some(self.boot_ns)
     }
@@ -186,25 +177,24 @@ impl Connection {
         self.status.ending()?.time_wait
     }
 
-    /// How long it was in a state; [`Held::Unknown`] where it never was or nobody saw.
+    /// How long it was in a state; [`Held::Unknown`] if it never was, or if nobody saw.
     pub fn held(&self, state: State) -> Held {
         self.stays.iter().find(|stay| stay.state == state).map_or(Held::Unknown, |stay| stay.held)
     }
 }
 
-/// Something is missing here.
+/// Events are missing here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
     /// When, in ns of `CLOCK_BOOTTIME`.
     pub boot_ns: u64,
-    /// Why.
     pub cause: Cause,
     /// How many events, or sockets where they were forgotten; `None` when unknown.
     pub count: Option<u64>,
 }
 
 impl Loss {
-    /// What an event says of a loss; `None` when it only says how far one goes that was told before.
+    /// The loss that an event reports; `None` if the event only shows how far an earlier one extends.
     pub fn of(at: u64, cause: Cause, events: u64) -> Option<Self> {
         match (cause, events) {
             (Cause::Damage, 0) => Some(Self { boot_ns: at, cause, count: None }),
@@ -214,7 +204,6 @@ impl Loss {
     }
 }
 
-/// For people.
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = self.cause.words();
@@ -226,23 +215,23 @@ impl fmt::Display for Loss {
     }
 }
 
-/// What the engine puts out.
+/// The engine's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
     /// A change of state.
     Transition(Transition),
     /// The end of a connection, or a look at one.
     Connection(Connection),
-    /// Something is missing here.
+    /// Events are missing here.
     Loss(Loss),
     /// What an audit found.
     Audit(Finding),
-    /// The kernel has counted what no event tells.
+    /// Growth of a kernel counter that no event shows.
     Counter(Increase),
 }
 
 impl Row {
-    /// Whether it is about a socket that stays as it is, rather than about a change or an end.
+    /// Whether it is about a socket that stays as it is, not about a change or an end.
     pub fn is_standing(&self) -> bool {
         match self {
             Self::Transition(row) => row.stuck.is_some(),
@@ -251,7 +240,7 @@ impl Row {
         }
     }
 
-    /// Which connection it is about, if it is about one.
+    /// The connection it is about, if any.
     pub fn identity(&self) -> Option<&Identity> {
         match self {
             Self::Transition(row) => Some(&row.identity),
@@ -273,41 +262,41 @@ impl Row {
     }
 }
 
-/// One socket.
+/// One socket of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// When it was found, in ns of `CLOCK_BOOTTIME`.
     pub boot_ns: u64,
-    /// Which. Its owner is the process that holds it.
+    /// The owner is the process that holds it.
     pub identity: Identity,
     /// Its state; for a mini-socket its substate.
     pub state: State,
-    /// What has it.
     pub kept: Kept,
-    /// Who closed, as far as its state tells.
+    /// Who closed, as far as its state shows.
     pub closer: Option<Closer>,
     /// How long it has been in this state.
     pub age: Held,
-    /// Who has a descriptor of it; `None` when nobody was found.
+    /// Who holds it; `None` if nobody was found.
     pub holding: Option<Holding>,
-    /// Who listens for it, if nobody has accepted it and that is one process.
+    /// The listening process, if nobody has accepted it and only one process listens.
     pub listener: Option<Task>,
-    /// How much of its TIME_WAIT is left, in ns.
+    /// Time left in TIME_WAIT, in ns.
     pub time_wait_left_ns: Option<u64>,
-    /// Bytes received that its process has not read; of a listener, the connections that wait to be accepted.
+    /// Bytes received that its process has not read; of a listener, connections in the accept queue.
     pub recv_queue: u32,
-    /// Bytes sent that the peer has not acknowledged; of a listener, how many connections may wait.
+    /// Bytes sent that the peer has not acknowledged; of a listener, the size of its accept queue.
     pub send_queue: u32,
-    /// Its timer.
     pub timer: Timer,
-    /// In how many ns that timer is due.
+    /// Time until that timer is due, in ns.
     pub timer_left_ns: u64,
-    /// Retransmissions, or probes, that went unanswered.
+    /// Unanswered retransmissions or probes.
     pub retransmits: u8,
     /// Its number in `/proc/PID/fd`; 0 when it has none.
     pub inode: u32,
-    /// The MPTCP connection of which it is a subflow.
+    /// The MPTCP connection that it is a subflow of.
     pub multipath: Option<Multipath>,
     /// How long ago the last segment came that acknowledged anything, in ns; `None` where the kernel was not asked.
     pub idle_ns: Option<u64>,
+    /// Whether both ends use TCP timestamps; `None` where the kernel was not asked.
+    pub timestamps: Option<bool>,
 }

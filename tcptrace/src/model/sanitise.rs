@@ -1,11 +1,11 @@
-//! Names that processes choose for themselves, made safe to show.
+//! Makes untrusted names safe to show.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Text without anything that could steer a terminal, hide or reorder what is around it, or break a line.
+/// Escapes everything that could control a terminal, hide or reorder the text around it, or break a line.
 ///
-/// What is not shown as it is:
+/// Escaped are:
 /// - control characters below U+0080 (C0, DEL): `\x1b`;
 /// - bytes that are not UTF-8: `\xff`;
 /// - C1, bidi controls, zero-width and combining characters, separators, whatever else has no glyph: `\u{202e}`;
@@ -17,7 +17,7 @@ pub fn sanitise(bytes: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// The same for a whole message of ours: names in it may be escaped before, so the backslash stays as it is.
+/// The same for a whole message: names in it may be escaped already, so the backslash stays.
 pub fn sanitise_message(text: &str) -> Cow<'_, str> {
     let is_harmless = |character| character == '\\' || is_safe(character);
     if text.chars().all(is_harmless) {
@@ -61,14 +61,14 @@ fn is_safe(character: char) -> bool {
     match character {
         '\\' | '\x7f' => false,
         ' '..='~' => true,
-        // Letters and symbols by category, blank on the screen: Hangul fillers and the empty Braille pattern.
+        // Letters and symbols that are blank on screen: Hangul fillers and the empty Braille pattern.
         '\u{115f}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{ffa0}' => false,
-        // The standard library knows which characters have a glyph of their own (categories C*, Z*, grapheme extenders).
+        // `escape_debug` escapes characters without a glyph of their own (categories C*, Z*, grapheme extenders).
         _ => character.escape_debug().len() == 1,
     }
 }
 
-/// How many columns of a terminal safe text takes.
+/// The width of safe text in columns of a terminal.
 pub fn width(text: &str) -> usize {
     if text.is_ascii() { text.len() } else { text.chars().map(|character| 1 + usize::from(is_wide(character))).sum() }
 }

@@ -1,4 +1,4 @@
-//! What takes a stream in, and what it would like of the source.
+//! What consumes a stream, and what it asks of the source.
 
 use std::time::Duration;
 
@@ -6,25 +6,25 @@ use anyhow::Result;
 
 use super::stream::Item;
 
-/// Takes items in.
+/// Consumes a stream of items.
 pub trait Sink {
-    /// Takes in what comes next.
+    /// Takes the next items.
     ///
     /// # Errors
     /// When it can take no more, which ends the stream.
     fn take(&mut self, items: &[Item]) -> Result<()>;
 
-    /// Everything from before `now`, in ns of `CLOCK_BOOTTIME`, has been taken in, and nothing more is there for the moment.
+    /// Everything before `now`, in ns of `CLOCK_BOOTTIME`, has been taken, and nothing more is ready for the moment.
     ///
     /// # Errors
     /// As for [`Sink::take`].
     fn settle(&mut self, now: u64) -> Result<()>;
 
-    /// What it would like. Questions are handed over once.
+    /// What it asks for. Each question is handed over once.
     fn wishes(&mut self) -> Wishes;
 }
 
-/// What a sink would like of its source.
+/// What a sink asks of its source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wishes {
     /// By when, in ns of `CLOCK_BOOTTIME`, it wants to know that nothing else has happened
@@ -32,22 +32,22 @@ pub struct Wishes {
     pub deadline: Option<u64>,
     /// By when it wants to settle at the latest, in ns of `CLOCK_BOOTTIME`.
     pub settle_by: Option<u64>,
-    /// It asks which sockets there are, and for everything that the kernel has counted.
+    /// It asks for a survey of all sockets, and for all counters of the kernel.
     pub survey: bool,
-    /// It asks which sockets are still there, until it is told of the survey that answers.
+    /// It asks which sockets still exist, until a survey answers.
     pub missing: bool,
-    /// The same, where nothing more comes.
+    /// The same, at the end of the stream.
     pub missing_at_end: bool,
     /// It asks who holds which socket.
     pub scan: bool,
     /// It takes no more.
     pub stop: bool,
-    /// How long it has waited until its output was taken, in all.
+    /// How long it has waited for its output to be taken, in total.
     pub blocked: Duration,
 }
 
 impl Wishes {
-    /// What two sinks of one stream would like; it ends when either takes no more.
+    /// What two sinks of one stream ask for; the stream ends when either takes no more.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let earliest = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();

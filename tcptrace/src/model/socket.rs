@@ -1,46 +1,46 @@
-//! A socket as the kernel shows it when it is asked (`sock_diag`), and who has it.
+//! A socket as the kernel shows it on request (`sock_diag`), and who holds it.
 
 pub use super::event::Timer;
 use super::event::{Bound, Found, Idle, Inspected, Multipath};
 use super::tcp::State;
 use super::tcp::Task;
 
-/// A socket, and what only an answer to this question shows of it.
+/// A socket, with the facts that only this request shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Socket {
-    /// What it is. Of a connection request and of a mini-socket, the kernel shows neither user nor control group.
+    /// What it is. For a connection request and a mini-socket, the kernel shows neither user nor control group.
     pub found: Found,
-    /// Inode number by which descriptors name it; 0 if there can be none.
+    /// Inode number by which descriptors name it; 0 if it can have none.
     pub inode: u32,
-    /// Bytes received and not read yet; for a listener, connections that wait to be accepted.
+    /// Bytes received and not read yet; for a listener, connections in the accept queue.
     pub recv_queue: u32,
-    /// Bytes written and not acknowledged yet; for a listener, how many connections may wait.
+    /// Bytes written and not acknowledged yet; for a listener, the size of its accept queue.
     pub send_queue: u32,
     /// The timer that runs.
     pub timer: Timer,
-    /// When it is due, in ns from `found.at`, to the ms.
+    /// Time until it is due, in ns from `found.at`, to the ms.
     pub timer_left_ns: u64,
     /// How often the timer has fired in vain: retransmissions or probes.
     pub retransmits: u8,
     /// Whether `IP_BIND_ADDRESS_NO_PORT` is set; `None` where the kernel does not show it (before 5.6), or it is no full socket.
     pub bind_no_port: Option<bool>,
-    /// It is not a socket yet, but a SYN that was answered.
+    /// It is not a socket yet, but a SYN that the kernel answered.
     pub is_request: bool,
-    /// How far its data has come, if that was asked for and it is a full socket.
+    /// Progress of its data, if requested, and if it is a full socket.
     pub progress: Option<Progress>,
-    /// The MPTCP connection of which it is a subflow, without its state: the kernel shows its token beside the progress,
-    /// up to 6.14 to those with `CAP_NET_ADMIN` only.
+    /// The MPTCP connection that it is a subflow of, without its state. The kernel shows its token beside the progress,
+    /// up to 6.14 only with `CAP_NET_ADMIN`.
     pub multipath: Option<Multipath>,
 }
 
-/// How far the data of a connection has come (`struct tcp_info`).
+/// Progress of a connection's data (`struct tcp_info`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Bytes that the peer has acknowledged, SYN and FIN among them.
     pub acked: u64,
     /// Bytes received, the peer's FIN among them.
     pub received: u64,
-    /// How long ago the last segment came that acknowledged anything, in ms.
+    /// Time since the last segment that acknowledged anything, in ms.
     pub quiet_ms: u32,
     /// How long ago data last came, in ms.
     pub received_ms: u32,
@@ -83,13 +83,13 @@ impl Socket {
     }
 }
 
-/// Who has a socket.
+/// Who holds a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {
-    /// The process with the lowest id, of those that are preferred if there are any.
+    /// The process with the lowest id, a preferred one if possible.
     pub task: Task,
     /// Its lowest descriptor.
     pub fd: u32,
-    /// Descriptors of the socket that all processes have together.
+    /// Number of descriptors of the socket, over all processes.
     pub count: u32,
 }

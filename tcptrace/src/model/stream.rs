@@ -1,4 +1,4 @@
-//! What a source tells, the live kernel or a trace: items one after the other, and what is known of the source itself.
+//! What a source delivers, the live kernel or a trace: items in order, and facts about the source itself.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,10 +10,10 @@ use super::feature::Feature;
 use super::finding::Finding;
 use super::names::Names;
 
-/// One thing after the other, as a source tells it: the live kernel or a trace.
+/// One item from a source: the live kernel or a trace.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item {
-    /// What is recorded, where and how. A trace says it at the beginning, and again from time to time.
+    /// What is recorded, where and how. A trace has it at the beginning, and again from time to time.
     Head(Box<Head>),
     /// What the clocks showed.
     Clocks(Clocks),
@@ -21,14 +21,12 @@ pub enum Item {
     Namespace {
         /// Its inode number.
         inode: u32,
-        /// Its name.
         name: Box<[u8]>,
     },
     /// A control group has a path.
     Group {
         /// Its id.
         id: u64,
-        /// Its path.
         path: Box<[u8]>,
     },
     /// An interface has a name.
@@ -37,25 +35,24 @@ pub enum Item {
         netns: u32,
         /// Its index.
         index: u32,
-        /// Its name.
         name: Box<[u8]>,
     },
     /// A process is in a control group.
     Process {
-        /// Its id, as the kernel side tells it.
+        /// Its id, as the kernel side reports it.
         pid: u32,
         /// Id of the group; `None` when it cannot be found any more.
         group: Option<u64>,
     },
-    /// Names told before this hold for sockets that live now. Every other name is told again when it is mentioned.
+    /// Names before this hold for sockets that live now. Every other name comes again when it is mentioned.
     NamesAnew,
-    /// How much was lost since the beginning.
+    /// Losses since the beginning.
     Losses(Losses),
-    /// What an audit found, in the end.
+    /// What an audit found, at the end.
     Audit(Finding),
     /// The file ends here, as it should.
     Ended(Ended),
-    /// What the kernel has counted in a network namespace.
+    /// The kernel's counters in a network namespace.
     Counters(Box<Sample>),
     /// What a network namespace, or the host, is set to.
     Settings(Box<Settings>),
@@ -63,7 +60,6 @@ pub enum Item {
     AcceptQueues(Box<AcceptQueues>),
     /// How many descriptors processes have, and how many they may have.
     Limits(Box<Limits>),
-    /// Something happened.
     Event(Event),
 }
 
@@ -79,46 +75,50 @@ pub struct Head {
     pub kernel: String,
     /// Its processor architecture.
     pub machine: String,
-    /// Id of that boot of it.
+    /// Id of the host's boot.
     pub boot_id: String,
     /// When recording began, in ns of Unix time.
     pub started_unix_ns: i64,
-    /// Whether sockets are told apart by their cookies.
+    /// Whether cookies identify sockets, not addresses.
     pub knows_cookies: bool,
-    /// Whether it asked which sockets there were already.
+    /// Whether it asked for the sockets that existed before.
     pub existing: bool,
-    /// Whether each of its files ends with an [`Ended`]: one without was cut off. Traces from before there were any do not
-    /// say how they ended.
+    /// Whether each of its files ends with an [`Ended`]: a file without one was cut off. Traces of older versions do
+    /// not say how they ended.
     pub says_end: bool,
-    /// Whether some processes were not looked at when somebody asked who holds which socket.
+    /// Whether scans for holders of sockets left out some processes.
     pub partial_scans: bool,
     /// Whether it has what only a diagnosis reads: settings, accept queues, limits, and what a survey shows of sockets beyond
     /// that they exist.
     pub facts: bool,
     /// What could be measured.
     pub features: Vec<RecordedFeature>,
-    /// What whoever reads the trace is to be shown of it. The recording itself only leaves out what the kernel side
-    /// can filter.
+    /// What readers of the trace are to show. The recording itself only leaves out what the kernel side can filter.
     pub filter: Criteria,
 }
 
 impl Head {
-    /// Whether the resets that sockets send are in it.
+    /// Whether it has the resets that sockets send.
     pub fn sees_resets(&self) -> bool {
         self.sees(Feature::ResetSent).unwrap_or(true)
     }
 
-    /// Whether the resets that sockets receive are in it.
+    /// Whether calls that fail are in it.
+    pub fn sees_failed_calls(&self) -> bool {
+        self.sees(Feature::FailedCalls).unwrap_or(false)
+    }
+
+    /// Whether it has the resets that sockets receive.
     pub fn sees_received_resets(&self) -> bool {
         self.sees(Feature::ResetReceived).unwrap_or(true)
     }
 
-    /// Whether the FINs that come to orphans are in it.
+    /// Whether it has the FINs that reach orphans.
     pub fn sees_fins(&self) -> bool {
         self.sees(Feature::MiniFin).unwrap_or(false)
     }
 
-    /// `None` where it does not say.
+    /// `None` if the trace does not say.
     fn sees(&self, feature: Feature) -> Option<bool> {
         self.features.iter().find(|it| it.feature == feature.as_str()).map(|it| it.available)
     }
@@ -129,7 +129,6 @@ impl Head {
 pub struct RecordedFeature {
     /// Its name, as `check` prints it.
     pub feature: String,
-    /// Whether it could.
     pub available: bool,
     /// The hook, or why there was none.
     pub detail: String,
@@ -140,7 +139,6 @@ pub struct RecordedFeature {
 pub struct Ended {
     /// When, in ns of `CLOCK_BOOTTIME`.
     pub at: u64,
-    /// Why.
     pub reason: Reason,
 }
 
@@ -148,17 +146,17 @@ pub struct Ended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// Recording was to end: by a signal, after some time, or with its command.
+    /// Recording was to stop: by a signal, after some time, or with its command.
     Stopped,
-    /// It is as large as it may be.
+    /// It has reached its largest size.
     Full,
-    /// The next file goes on.
+    /// Recording continues in the next file.
     Turned,
-    /// The flight recorder has written what it kept, and goes on.
+    /// The flight recorder has written what it kept, and continues.
     Dumped,
-    /// It could not be written any further.
+    /// Writing failed.
     Failed,
-    /// What later versions know.
+    /// A reason of a later version.
     #[serde(other)]
     Other,
 }
@@ -175,7 +173,7 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// From boot time to wall-clock time.
+    /// The conversion from boot time to the wall clock.
     pub fn clock(&self) -> Clock {
         Clock { boot_to_unix_ns: self.unix_ns.saturating_sub_unsigned(self.boot_ns) }
     }
@@ -189,19 +187,19 @@ impl Clocks {
 /// The recording that a row comes from: of one host, from one start of `record`.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
-    /// Which of the recordings that are read together, from 0.
+    /// Number of the recording among those that are read together, from 0.
     pub number: usize,
     /// Name of the host.
     pub host: Box<str>,
     /// Its kernel, as `uname -r` prints it.
     pub kernel: Box<str>,
-    /// Id of that boot of it.
+    /// Id of the host's boot.
     pub boot_id: Box<str>,
     /// What rows leave open: clock and names.
     pub context: Context,
 }
 
-/// What was read, rows aside.
+/// What was read, apart from rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Names of the hosts, each once.
@@ -212,51 +210,48 @@ pub struct Summary {
     pub to_unix_ns: i64,
     /// Events read.
     pub events: u64,
-    /// Transitions that follow from them, whatever is shown of them.
+    /// Transitions that follow from them, shown or not.
     pub transitions: u64,
     /// Sockets that were still followed at the end.
     pub followed: u64,
-    /// Transitions and rows that were kept out by filters, in the kernel and here.
+    /// Transitions and rows that filters left out, in the kernel and here.
     pub filtered: u64,
-    /// Events that were lost while recording, or with a part of a trace, by cause.
+    /// Events lost while recording, or with a part of a trace, by cause.
     pub lost: Vec<Lost>,
-    /// What filters could not decide.
+    /// Rows that filters could not decide.
     pub undecided: Undecided,
     /// Damaged places: where in which file, and what is wrong with it.
     pub damage: Vec<Box<str>>,
-    /// Files that end where nobody meant them to, as those of a recorder that was killed: which, and when the last event
-    /// before that happened, in ns of Unix time.
+    /// Files that end unexpectedly, such as those of a killed recorder: which, and the time of the last event in them,
+    /// in ns of Unix time.
     pub cut_off: Vec<(Box<str>, i64)>,
 }
 
-/// What a command ends with.
+/// The end of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Closing {
-    /// What there was.
     pub summary: Summary,
-    /// The exit status.
     pub exit: u8,
 }
 
-/// Events that were lost by one cause.
+/// Events lost by one cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost {
-    /// The cause.
     pub cause: Cause,
-    /// How many, as far as that is known.
+    /// How many, as far as known.
     pub events: u64,
     /// Whether there may be more.
     pub at_least: bool,
 }
-/// What rows leave open. Whoever drives the printers keeps it up to date.
+/// What rows leave open. The caller of the printers keeps it up to date.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
-    /// From boot time to wall-clock time.
+    /// From boot time to the wall clock.
     pub clock: Clock,
-    /// Of network namespaces and control groups.
+    /// Names of network namespaces, control groups and interfaces.
     pub names: Names,
 }
-/// Converts `CLOCK_BOOTTIME` to wall-clock time. Whoever drives the printers keeps it up to date.
+/// Converts `CLOCK_BOOTTIME` to wall-clock time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
     /// `CLOCK_REALTIME` minus `CLOCK_BOOTTIME`, in ns.

@@ -9,7 +9,7 @@ use tcptrace_common::state;
 
 use super::named;
 
-/// Declares an enum whose variants have one fixed name each, which is read as well: on the command line, and in data.
+/// Declares an enum whose variants have one fixed name each, which is also parsed: on the command line, and in data.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
         named! { $(#[$doc])* $name { $($(#[$vdoc])* $variant = $word,)* } }
@@ -44,9 +44,9 @@ macro_rules! words {
     };
 }
 
-/// A word that is none of those that are known.
+/// A word that is not among the known ones.
 #[derive(Debug, thiserror::Error)]
-#[error("'{word}' is none of {}", known.join(", "))]
+#[error("'{word}' is not one of {}", known.join(", "))]
 pub struct UnknownWord {
     word: String,
     known: Vec<&'static str>,
@@ -220,7 +220,7 @@ words! {
 }
 
 words! {
-    /// Where the process of a connection is known from.
+    /// How tcptrace knows the owner of a connection.
     OwnerSource {
         /// It connected.
         Connect = "connect",
@@ -237,7 +237,7 @@ words! {
     }
 }
 
-/// A process name as the kernel keeps it: up to 16 bytes, chosen by the process, not to be trusted.
+/// A process name as the kernel keeps it: up to 16 bytes, chosen by the process, untrusted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Comm(pub [u8; 16]);
 
@@ -273,7 +273,6 @@ pub struct Task {
     pub pid: u32,
     /// Thread id.
     pub tid: u32,
-    /// Name.
     pub comm: Comm,
 }
 

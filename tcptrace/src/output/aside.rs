@@ -1,10 +1,10 @@
-//! What is said of rows that are not printed.
+//! Messages for rows that a format does not print.
 
 use super::counter_words;
 use crate::model::names::Names;
 use crate::model::row::Row;
 
-/// What to say beside the data of a row that a format has no place for; `None` where the closing lines say it.
+/// The message for a row that a format has no columns for; `None` where the closing lines cover it.
 pub fn aside(row: &Row, names: &Names) -> Option<String> {
     match row {
         Row::Loss(row) => Some(row.to_string()),

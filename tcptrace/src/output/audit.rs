@@ -1,10 +1,10 @@
-//! What an audit found, for people.
+//! The findings of an audit, as text.
 
 use super::sanitise;
 use crate::model::finding::Finding;
 use crate::model::names::Names;
 
-/// A table of the counters, and the verdict below it, line by line; nothing, if there was no audit.
+/// The lines of a table of the counters, and of the verdict below it; empty without an audit.
 pub fn audit_lines(findings: &[Finding], names: &Names) -> Vec<String> {
     let mut lines = Vec::new();
     for finding in findings {

@@ -1,4 +1,4 @@
-//! The columns that fields become where every column has one type, as in Parquet.
+//! Columns for formats in which every column has one type, such as Parquet.
 //!
 //! Most fields are one column of the same name. A time is two, because readers that keep microseconds only (Spark, up to
 //! 4.3 at least) refuse a timestamp in ns: the timestamp, cut to µs, and the whole number of ns. An address is three, so
@@ -20,7 +20,7 @@ pub struct Column {
     pub unit: &'static str,
     /// What they mean.
     pub doc: Cow<'static, str>,
-    /// How alike they are.
+    /// How much its values repeat.
     pub spread: Spread,
 }
 
@@ -42,31 +42,31 @@ named! {
     }
 }
 
-/// How alike the values of a column are, which tells how to store them.
+/// How much the values of a column repeat, which decides how to store them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spread {
-    /// Few values, again and again.
+    /// Few values that repeat.
     Few,
-    /// Numbers of which hardly two are equal, and of which one is often near the last.
+    /// Numbers that rarely repeat, often near the one before.
     Near,
-    /// Hardly two are equal.
+    /// Values that rarely repeat.
     Many,
 }
 
-/// What tells the boots of a host apart, whose connections may have the same numbers: the first column.
+/// The first column. Ids of connections are only unique within one boot.
 pub const BOOT_ID: Column = Column {
     name: Cow::Borrowed("boot_id"),
     kind: Kind::Text,
     unit: "",
-    doc: Cow::Borrowed("The boot of the host, as in /proc/sys/kernel/random/boot_id: conn is unique within one."),
+    doc: Cow::Borrowed("Id of the boot, as in /proc/sys/kernel/random/boot_id. conn is unique within one boot."),
     spread: Spread::Few,
 };
 
 /// The columns that a reader takes from the folders of a data set.
 pub const PARTITIONS: [(&str, &str); 3] = [
-    ("kind", "Which rows: connections or transitions."),
-    ("date", "The day of boot_ns in UTC."),
-    ("host", "The name of the host, escaped as in comm."),
+    ("kind", "Kind of rows: connections or transitions."),
+    ("date", "Day of boot_ns in UTC."),
+    ("host", "Name of the host, escaped as in comm."),
 ];
 
 /// All columns of a kind of rows, in order.
@@ -105,7 +105,7 @@ pub fn columns_of<R>(field: &Field<R>) -> Vec<Column> {
         Shape::States => vec![column(Kind::States, Spread::Few)],
         Shape::Time => vec![
             Column { unit: "us", ..column(Kind::Time, Spread::Near) },
-            part("unix_ns", Kind::Int, "ns", "To the nanosecond, since the Unix epoch:", Spread::Near),
+            part("unix_ns", Kind::Int, "ns", "Nanoseconds since the Unix epoch:", Spread::Near),
         ],
         Shape::Address => vec![
             column(Kind::Text, Spread::Few),
@@ -191,6 +191,7 @@ mod tests {
         in_flight BOOLEAN
         retransmits_unanswered INT64
         reset_received BOOLEAN
+        idle_before_close_ns INT64
         state STRING
         age_ns INT64
         age_at_least BOOLEAN

@@ -1,4 +1,4 @@
-//! What no event tells, in words.
+//! Messages about kernel counters that no event covers.
 
 use super::sanitise;
 use super::text::count;
@@ -9,7 +9,7 @@ use crate::model::names::Names;
 pub fn counter_words(row: &Increase, names: &Names) -> String {
     let netns = names.namespace(row.netns).map_or(row.netns.to_string(), |name| sanitise(name).into_owned());
     let Increase { increase, counter, .. } = *row;
-    let since = if row.over_ns.is_some() { "" } else { ", since the namespace was made" };
+    let since = if row.over_ns.is_some() { "" } else { ", since the namespace was created" };
     let (name, what, why) = (counter.as_str(), counter.what_of(increase), counter.why());
     format!("netns {netns}: {} {what} ({name}{since}): {why}", count(increase))
 }

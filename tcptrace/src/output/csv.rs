@@ -12,7 +12,7 @@ use super::fields::{CONNECTION, COUNT, PORTS, SOCKET, TRANSITION, Table, Value};
 use super::time::Rfc3339;
 use super::{Kind, Lister, Printed, Printer, render, sanitise, sanitise_message};
 
-/// Bytes that are gathered before they are written: some hundred rows.
+/// Bytes to buffer before writing: some hundred rows.
 const BUFFER: usize = 64 * 1024;
 
 /// Writes rows as CSV. Null is an empty field.
@@ -27,13 +27,13 @@ pub struct Csv<W: Write> {
 impl<W: Write> Csv<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        // Rows of both kinds, with different fields, may follow each other where a caller asks for it.
+        // A caller may write rows of both kinds, which have different fields.
         let out = csv::WriterBuilder::new().flexible(true).has_headers(false).buffer_capacity(BUFFER).from_writer(out);
         let (record, field) = (csv::ByteRecord::with_capacity(512, 40), Vec::with_capacity(256));
         Self { out, record, field, time: Rfc3339::default(), headed: false }
     }
 
-    /// Writes rows that are no part of a stream.
+    /// Writes rows that are not part of a stream.
     pub(super) fn table<R>(&mut self, table: &Table<R>, rows: &[R]) -> io::Result<()> {
         let context = Context::default();
         self.names(table)?;
@@ -60,7 +60,7 @@ impl<W: Write> Csv<W> {
         self.out.write_record(columns).map_err(io_error)
     }
 
-    /// Writes a row that has some of these columns; the others are empty.
+    /// Writes a row with some of these columns; the others are empty.
     pub(super) fn sparse<R>(
         &mut self,
         columns: &[&str],
@@ -115,7 +115,7 @@ impl<W: Write> Printer for Csv<W> {
         }
     }
 
-    /// What has other columns than the rows of states and connections has no place among them.
+    /// Rows with other columns than transitions and connections cannot be written.
     fn row(&mut self, row: &Row, context: &Context) -> io::Result<Printed> {
         match row {
             Row::Transition(row) => self.write(&TRANSITION, row, context)?,
@@ -154,7 +154,7 @@ impl<W: Write> fmt::Debug for Csv<W> {
     }
 }
 
-/// Spreadsheets take a cell that begins like this for a formula and run it; a single quote makes it text.
+/// Spreadsheets run a cell that starts with one of these as a formula. A single quote makes it text.
 fn text(to: &mut Vec<u8>, text: &str) {
     if text.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']) {
         to.push(b'\'');
@@ -178,7 +178,7 @@ fn states(to: &mut Vec<u8>, stays: &[Stay]) {
     }
 }
 
-/// Keeps the kind of the error, so that a closed pipe is still known as one.
+/// Keeps the kind of the error, so that the caller recognises a closed pipe.
 fn io_error(error: csv::Error) -> io::Error {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => error,

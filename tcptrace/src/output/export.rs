@@ -1,7 +1,7 @@
-//! Traces for other programs: what `export` writes beside the formats that every command prints.
+//! The formats that only `export` writes, for other programs.
 //!
-//! An [`Exporter`] takes rows in the order of time and writes them; nothing is there under its final name before
-//! [`Exporter::finish`]. [`Dataset`] is a folder of Parquet files, [`Perfetto`] one file for ui.perfetto.dev.
+//! An [`Exporter`] takes rows in time order and writes them. Files get their final names in [`Exporter::finish`].
+//! [`Dataset`] is a directory of Parquet files, [`Perfetto`] one file for ui.perfetto.dev.
 
 mod cells;
 mod dataset;
@@ -23,28 +23,28 @@ pub use self::files::{Draft, Folder};
 pub use self::perfetto::Perfetto;
 pub use self::table::Table;
 
-/// Takes rows, in the order of time, and makes something of them.
+/// Writes rows that it gets in time order.
 pub trait Exporter {
-    /// Takes one.
+    /// Takes a row.
     ///
     /// # Errors
     /// When it cannot be written.
     fn row(&mut self, row: &Row, origin: &Origin) -> Result<()>;
 
-    /// Writes what is left, and gives everything its final name.
+    /// Writes the rest, and gives all files their final names.
     ///
     /// # Errors
-    /// When it cannot be written, or something is there already. Nothing is left behind then, but for files of a data set
-    /// that had their names already.
+    /// When it cannot be written, or a file exists already. It then leaves nothing behind, except files of a data set
+    /// that already had their final names.
     fn finish(&mut self, summary: &Summary) -> Result<Exported>;
 }
 
-/// What was exported.
+/// The result of an export.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exported {
     /// Rows that were written.
     pub rows: u64,
-    /// Files that were made; 0 where the caller knows best.
+    /// Files written; 0 where the caller knows the number.
     pub files: u64,
     /// Numbers that were left out, because they do not fit into 63 bits.
     pub too_large: u64,

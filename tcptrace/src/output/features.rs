@@ -1,4 +1,4 @@
-//! What the kernel lets tcptrace measure, as a table.
+//! The features that the kernel supports, as a table.
 
 use std::io::{self, Write};
 
@@ -6,10 +6,10 @@ use super::fields::FEATURE;
 use super::{Csv, Format, Json};
 use crate::model::feature::{Feature, Service};
 
-/// Writes one line a feature.
+/// Writes one line per feature.
 ///
 /// # Errors
-/// What the writer returns.
+/// Errors of the writer.
 pub fn features(mut out: impl Write, format: Format, services: &[(Feature, Service)]) -> io::Result<()> {
     match format {
         Format::Text => text(&mut out, services),

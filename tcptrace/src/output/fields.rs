@@ -1,7 +1,8 @@
-//! What every row consists of: name, unit, meaning and value of each field, in order.
+//! The fields of every row in order: name, unit, meaning and value.
 //!
-//! These tables are the only definition of JSON and CSV. Fields may be added; none is ever renamed, moved in meaning or
-//! dropped. The fields of a socket that stays as it is follow those of its row: always in CSV, in JSON on such rows only.
+//! These tables are the only definition of JSON and CSV. Fields may be added; none is ever renamed, dropped or given
+//! another meaning. The fields of a stuck or open socket follow those of its row: always in CSV, in JSON only on such
+//! rows.
 
 mod audit;
 mod connection;
@@ -49,7 +50,7 @@ pub use self::summary::SUMMARY;
 pub use self::table::{Describe, Described, Table};
 pub use self::transition::TRANSITION;
 
-/// Every kind of row: what is here is in the schema, and what is printed is here.
+/// Every kind of row that is printed. The schema is made from this list.
 pub static TABLES: &[&dyn Describe] = &[
     &TRANSITION,
     &CONNECTION,
@@ -92,15 +93,14 @@ pub struct Field<R> {
     pub nullable: bool,
     /// The unit or notation of its value; empty for words, names and plain numbers.
     pub unit: &'static str,
-    /// What kind of value it has.
     pub shape: Shape,
     /// What it means, and when it is null.
     pub doc: &'static str,
-    /// Takes it from a row.
+    /// Takes the value from a row.
     pub value: for<'r> fn(&'r R, &'r Context) -> Value<'r>,
 }
 
-/// What kind of value a field has.
+/// The kind of a field's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// True or false.
@@ -109,9 +109,9 @@ pub enum Shape {
     Number,
     /// A number with at most 4 decimal places, not negative.
     Real,
-    /// One of our own words.
+    /// A word from a fixed list.
     Word,
-    /// A name that somebody else chose, escaped.
+    /// A name from outside, escaped.
     Name,
     /// Wall-clock time.
     Time,
@@ -143,7 +143,7 @@ pub enum Shape {
     Described,
 }
 
-/// The same, but that it may be null.
+/// The same field, but nullable.
 #[expect(clippy::needless_pass_by_value, reason = "the one that is given is used up: there is no other of this name")]
 const fn or_null<R>(field: Field<R>) -> Field<R> {
     Field { nullable: true, ..field }
@@ -158,9 +158,9 @@ pub enum Value<'r> {
     Bool(bool),
     /// A number.
     U64(u64),
-    /// A number of which 4 decimal places are written.
+    /// A number, written with 4 decimal places.
     Real(f64),
-    /// One of our own words: printable ASCII without quotes, backslashes, commas or semicolons.
+    /// A word from a fixed list: printable ASCII without quotes, backslashes, commas or semicolons.
     Word(&'static str),
     /// A name that a process chose for itself: any bytes.
     Name(&'r [u8]),
@@ -174,7 +174,7 @@ pub enum Value<'r> {
     Hex(u64),
     /// States in order, each with how long it lasted.
     States(&'r [Stay]),
-    /// What was lost by which cause.
+    /// Numbers of lost events by cause.
     Counts(&'r [Lost]),
     /// Text that is safe to print.
     Text(&'r str),
@@ -204,17 +204,17 @@ impl<'r> Value<'r> {
 
 /// A row of a stream: of `watch` or of `connections`.
 pub trait Streamed: Identified + Sized + 'static {
-    /// What such rows are called.
+    /// The name of such rows.
     const KIND: &'static str;
 
-    /// Its fields, and those that only a socket has that stays as it is.
+    /// The fields of every row, and those of stuck or open sockets.
     fn fields() -> [&'static [Field<Self>]; 2];
 
     /// When it happened, in ns of `CLOCK_BOOTTIME`.
     fn boot_ns(&self) -> u64;
 }
 
-/// A name that is empty is one that was not known.
+/// An empty name means that it is unknown.
 fn name(task: Option<&Task>) -> Value<'_> {
     Value::name(task.map(|task| task.comm.bytes()).filter(|name| !name.is_empty()))
 }

@@ -28,12 +28,12 @@ impl<W: Write> Json<W> {
         Self { out, line: Vec::with_capacity(1024), time: Rfc3339::default() }
     }
 
-    /// What it writes to.
+    /// The writer.
     pub(crate) fn get_mut(&mut self) -> &mut W {
         &mut self.out
     }
 
-    /// Writes rows that are no part of a stream.
+    /// Writes rows that are not part of a stream.
     pub(super) fn table<R>(&mut self, table: &Table<R>, rows: &[R]) -> io::Result<()> {
         let context = Context::default();
         rows.iter().try_for_each(|row| self.object(table, row, &context))?;
@@ -79,7 +79,7 @@ impl<W: Write> Json<W> {
 }
 
 impl<W: Write> Printer for Json<W> {
-    /// JSON has none.
+    /// JSON has no header.
     fn header(&mut self, _: Kind) -> io::Result<()> {
         Ok(())
     }
@@ -120,7 +120,7 @@ impl<W: Write> Lister for Json<W> {
     }
 }
 
-/// For what needs no escaping.
+/// For text that needs no escaping.
 fn quoted(to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     to.push(b'"');
     write(to);

@@ -1,11 +1,11 @@
-//! How much was lost, and why, in words.
+//! The number of lost events and the causes, in words.
 
 use std::fmt::Write as _;
 
 use crate::model::stream::Lost;
 
-/// The part of a closing line that says what was lost: `0 lost`, `12 lost (12 not written)`, and with `≥` where the number
-/// is a lower bound.
+/// The part of a closing line about losses: `0 lost`, `12 lost (12 not written)`, and with `≥` where the number is a
+/// lower bound.
 pub fn lost(all: &[Lost]) -> String {
     let mut line = format!("{} lost", bound(total(all), all.iter().any(|lost| lost.at_least)));
     for (index, lost) in all.iter().enumerate() {
@@ -33,7 +33,7 @@ fn total(all: &[Lost]) -> u64 {
     all.iter().fold(0, |sum, lost| sum.saturating_add(lost.events))
 }
 
-/// A number that may be more.
+/// A number, or a lower bound.
 pub(super) fn bound(number: impl std::fmt::Display, at_least: bool) -> String {
     format!("{}{number}", if at_least { "≥" } else { "" })
 }

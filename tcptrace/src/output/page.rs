@@ -1,4 +1,4 @@
-//! A report as one page: no network, no scripts, everything drawn here.
+//! A report as one HTML page, without scripts and without anything to load.
 //!
 //! Whatever is not markup by its type is escaped, and the page forbids itself to load or to run anything. Its figures
 //! stand in tables, whose rows name the rows of JSON that they show, and as JSON in an element with the id `report`.
@@ -25,7 +25,7 @@ use super::text::report::words::{
 };
 use crate::study::report::{By, ChurnRow, Peak, Report, StateRow};
 
-/// What the page may load, and run: nothing. Its style is its own.
+/// The page may load and run nothing but its own style.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 const STYLE: &str = include_str!("page/style.css");
@@ -33,7 +33,7 @@ const STYLE: &str = include_str!("page/style.css");
 /// Writes a report as a page.
 ///
 /// # Errors
-/// What the writer returns.
+/// Errors of the writer.
 pub fn page(mut out: impl Write, zone: &TimeZone, report: &Report) -> io::Result<()> {
     let page = Writer { zone, report }.page()?;
     out.write_all(page.into_string().as_bytes())?;
@@ -90,19 +90,19 @@ impl Writer<'_> {
         })
     }
 
-    /// The rows of JSON, as one array's.
+    /// The rows of JSON, as elements of an array.
     fn rows(&self) -> io::Result<String> {
         let mut rows = Vec::new();
         super::report::json(&mut rows, self.report)?;
         Ok(String::from_utf8_lossy(&rows).trim_end().replace('\n', ",\n"))
     }
 
-    /// What its tables group by first.
+    /// The first grouping of its tables.
     fn by(&self) -> By {
         self.report.options.by.unwrap_or_default()
     }
 
-    /// What has to be told apart.
+    /// What groups must be distinguished by.
     fn apart(&self) -> Apart {
         Apart::of(self.report)
     }
@@ -111,14 +111,14 @@ impl Writer<'_> {
         time(self.zone, unix_ns)
     }
 
-    /// What is not in the figures.
+    /// Losses and damage that the figures do not include.
     fn missing(&self) -> Markup {
         let lost = self.report.lost.iter().filter(|lost| lost.events > 0 || lost.at_least);
         html! {
             @for lost in lost {
                 p.alarm role="alert" {
                     (bound(counted(lost.events, "event"), lost.at_least)) " lost (" (lost.cause.words()) "). "
-                    "The figures leave out what they would have told."
+                    "The figures do not include them."
                 }
             }
             @for damage in &self.report.damage {
@@ -136,12 +136,7 @@ impl Writer<'_> {
         let mean = |count: u64| overview.per_second(count).map_or("-".to_owned(), rate);
         let share = |part: u64, all: u64| percent(if all == 0 { 0.0 } else { part as f64 / all as f64 });
         let cards = [
-            (
-                "connections",
-                "Connections",
-                overview.connections,
-                format!("{} not seen in full", count(overview.incomplete)),
-            ),
+            ("connections", "Connections", overview.connections, format!("{} incomplete", count(overview.incomplete))),
             ("opened", "Opened", overview.opened, format!("{}{}", mean(overview.opened), most(overview.opened_peak))),
             ("ended", "Ended", overview.ended, format!("{}{}", mean(overview.ended), most(overview.ended_peak))),
             ("open", "Still open", overview.open, share(overview.open, overview.connections)),
@@ -150,7 +145,7 @@ impl Writer<'_> {
                 "Failed",
                 overview.failed,
                 format!(
-                    "{} of those that ended; {} by a reset",
+                    "{} of ended ones; {} by a reset",
                     share(overview.failed, overview.ended),
                     count(overview.reset)
                 ),
@@ -169,7 +164,7 @@ impl Writer<'_> {
         }
     }
 
-    /// A sentence for each thing that stands out.
+    /// A sentence for each finding.
     fn in_short(&self) -> Markup {
         let report = self.report;
         let first = |row: &StateRow, by: By| {

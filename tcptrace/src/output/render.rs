@@ -14,7 +14,7 @@ pub(crate) fn decimal(to: &mut Vec<u8>, mut number: u64) {
         text[start..start + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
         number /= 100;
     }
-    // A last digit of its own, or the zero before a pair.
+    // A single last digit, or the zero before a pair.
     if number > 0 || start == text.len() {
         start -= 1;
         text[start] = digit(number);
@@ -24,7 +24,7 @@ pub(crate) fn decimal(to: &mut Vec<u8>, mut number: u64) {
     to.extend_from_slice(&text[start..]);
 }
 
-/// Decimal, with 4 places, but for zeros at the end. Not for negative ones; what is not a number is 0.
+/// Decimal with up to 4 places, without trailing zeros. Not for negative numbers; NaN is 0.
 pub(super) fn real(to: &mut Vec<u8>, number: f64) {
     let parts = (number * 10_000.0).round() as u64;
     decimal(to, parts / 10_000);
@@ -69,7 +69,7 @@ pub(crate) fn address(to: &mut Vec<u8>, address: SocketAddr) {
     decimal(to, address.port().into());
 }
 
-/// `[fe80::1%eth0]:80`: an address that only means something together with an interface.
+/// `[fe80::1%eth0]:80`: an address that is only meaningful with its interface.
 pub(crate) fn zoned(to: &mut Vec<u8>, address: SocketAddr, zone: &str) {
     ip_in(to, address, Some(zone));
     to.push(b':');
@@ -86,7 +86,7 @@ pub(super) fn address_or(to: &mut Vec<u8>, address: SocketAddr, zone: Option<&st
     }
 }
 
-/// An address, with an IPv6 address in brackets: in this zone, or in that of its number.
+/// An address, IPv6 in brackets, with this zone or the number of its own.
 fn ip_in(to: &mut Vec<u8>, address: SocketAddr, zone: Option<&str>) {
     let SocketAddr::V6(v6) = address else { return bare_ip(to, address.ip()) };
     to.push(b'[');
@@ -122,7 +122,7 @@ fn ipv4(to: &mut Vec<u8>, ip: Ipv4Addr) {
     }
 }
 
-/// As RFC 5952 has it: the first of the longest runs of zeros is left out.
+/// As in RFC 5952: the first of the longest runs of zeros is left out.
 fn ipv6(to: &mut Vec<u8>, ip: Ipv6Addr) {
     if let Some(ip) = ip.to_ipv4_mapped() {
         to.extend_from_slice(b"::ffff:");
@@ -168,7 +168,7 @@ fn digit16(value: u64) -> u8 {
     if value < 10 { digit(value) } else { b'a' + (value - 10) as u8 }
 }
 
-/// What was lost by which cause: `ring_full:12;disk:3`.
+/// Numbers of lost events by cause: `ring_full:12;disk:3`.
 pub(crate) fn counts(to: &mut Vec<u8>, counts: &[Lost]) {
     for (place, lost) in counts.iter().enumerate() {
         if place > 0 {

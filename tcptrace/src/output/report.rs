@@ -28,7 +28,7 @@ pub enum ReportFormat {
 /// Writes a report.
 ///
 /// # Errors
-/// What the writer returns.
+/// Errors of the writer.
 pub fn report<W: Write>(mut out: W, format: ReportFormat, text: &TextOptions, report: &Report) -> io::Result<()> {
     match format {
         ReportFormat::Text => write_report(&mut out, text, report)?,
@@ -53,7 +53,7 @@ pub(super) fn json(out: &mut impl Write, report: &Report) -> io::Result<()> {
 
 /// Takes rows of any kind.
 trait Sink {
-    /// Takes the rows of one kind, each with what it leaves open.
+    /// Takes the rows of one kind, each with its context.
     fn take<'r, R: 'r>(
         &mut self,
         table: &'static Table<R>,
@@ -90,7 +90,7 @@ impl Sink for Columns {
     }
 }
 
-/// CSV of rows that do not have all columns.
+/// CSV of rows that have some of the columns.
 struct Sparse<'a, W: Write> {
     csv: &'a mut Csv<W>,
     columns: &'a [&'static str],
@@ -106,7 +106,7 @@ impl<W: Write> Sink for Sparse<'_, W> {
     }
 }
 
-/// Hands over every row, the most important ones first.
+/// Hands over all rows, the most important first.
 fn rows(report: &Report, sink: &mut impl Sink) -> io::Result<()> {
     let context = Context::default();
     fn plain<'r, R>(rows: &'r [R], context: &'r Context) -> impl Iterator<Item = (&'r R, &'r Context)> {
@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(ways(Some(By::Remote)), ["remote".to_owned()].into());
     }
 
-    /// They are for programs: sentences are for people, and change.
+    /// Causes are words for programs. Sentences are for people, and change.
     #[test]
     fn causes_of_losses_are_words() {
         let rows = json(Options::default());

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use crate::model::counters::{Increase, Unseen};
 use crate::model::criteria::Undecided;
-use crate::model::event::{Cause, Kept, Multipath, Totals};
+use crate::model::event::{Cause, Idle, Kept, Multipath, Totals};
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
 use crate::model::names::{Group, Names};
 use crate::model::row::{
@@ -68,7 +68,7 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-/// A server's socket whose owner nobody saw, between long IPv6 addresses.
+/// A server's socket with an unknown owner, between long IPv6 addresses.
 pub(crate) fn strange_identity() -> Identity {
     Identity {
         conn: 7,
@@ -196,7 +196,7 @@ pub(crate) fn held_open() -> Report {
     }
 }
 
-/// What `ss -M` shows as token:1a0e7afa.
+/// The connection that `ss -M` shows as token:1a0e7afa.
 fn multipath() -> Multipath {
     Multipath { token: NonZeroU32::new(0x1a0e_7afa), state: Some(State::CloseWait) }
 }
@@ -207,12 +207,12 @@ pub(crate) fn never_accepted() -> Report {
     Report { holder: None, holders: Some(0), accepted: Some(false), listener, ..held_open() }
 }
 
-/// Over, but nginx has not closed its descriptor.
+/// Ended, but nginx has not closed its descriptor.
 pub(crate) fn lingering() -> Report {
     Report { stalled: None, ..held_open() }
 }
 
-/// curl's whole life, closed by curl, with a TIME_WAIT that ran out.
+/// A whole connection of curl, closed by curl, whose TIME_WAIT expired.
 pub(crate) fn connection() -> Connection {
     let stays = [
         (State::SynSent, 400_000),
@@ -239,7 +239,7 @@ pub(crate) fn connection() -> Connection {
             retransmits_unanswered: 0,
             reset_received: Some(false),
         }),
-        idle: None,
+        idle: Some(Idle { acked_ms: Some(80), received_ms: Some(1_004), sent_ms: Some(1_084) }),
         complete: true,
     }
 }
@@ -272,6 +272,7 @@ pub(crate) fn connections() -> Vec<Connection> {
             ]),
             status: ended(End::Fin, None),
             totals: None,
+            idle: None,
             complete: false,
             ..base.clone()
         },
@@ -294,6 +295,7 @@ pub(crate) fn connections() -> Vec<Connection> {
             status: ended(End::NoLocalPort, None),
             stays: Vec::new(),
             totals: Some(Totals::default()),
+            idle: None,
             ..base.clone()
         },
         Connection {
@@ -335,6 +337,7 @@ fn socket() -> Entry {
         inode: 4711,
         multipath: None,
         idle_ns: None,
+        timestamps: None,
     }
 }
 
@@ -471,14 +474,14 @@ pub(crate) fn counts() -> Vec<Count> {
     ]
 }
 
-/// One for each cause, and one of which the number is unknown.
+/// One for each cause, and one with an unknown number.
 pub(crate) fn losses() -> Vec<Loss> {
     let loss = |(cause, count)| Loss { boot_ns: 1_234_567_890, cause, count };
     let unknown = std::iter::once((Cause::Damage, None));
     Cause::ALL.into_iter().zip((1..).map(|power| Some(10_u64.pow(power)))).chain(unknown).map(loss).collect()
 }
 
-/// A counter that agrees in a namespace with a name, one that does not in another, and what that comes to.
+/// A counter that agrees, in a namespace with a name; one that does not, in another; and the verdict.
 pub(crate) fn findings() -> Vec<Finding> {
     let one = Compared {
         at: 1_234_567_890,
@@ -503,7 +506,7 @@ pub(crate) fn findings() -> Vec<Finding> {
     vec![Finding::Counter(one), Finding::Counter(other), Finding::Unseen(unseen), Finding::Verdict(verdict)]
 }
 
-/// Every counter, in a namespace with a name; one of a namespace without, and that was made since the look before.
+/// Every counter, in a namespace with a name; and one in a new namespace without a name.
 pub(crate) fn increases() -> Vec<Increase> {
     let one = |counter| Increase {
         at: 1_234_567_890,

@@ -9,7 +9,7 @@ use super::columns::{Column, PARTITIONS, columns};
 use super::fields::{Describe, Described, Shape, Streamed, TABLES};
 use crate::model::row::{Connection, Transition};
 
-/// The columns of a data set that `export --format parquet` makes, below what its folders are named for.
+/// The columns of a data set of `export --format parquet`, besides those in the names of its directories.
 struct DataSet {
     command: String,
     columns: Vec<Column>,
@@ -25,7 +25,7 @@ fn data_sets() -> [DataSet; 2] {
 /// Writes the fields of every output.
 ///
 /// # Errors
-/// What the writer returns.
+/// Errors of the writer.
 pub fn schema(mut out: impl Write, format: Format) -> io::Result<()> {
     match format {
         Format::Text => text(&mut out),
@@ -48,7 +48,7 @@ fn text(out: &mut impl Write) -> io::Result<()> {
     data_sets().iter().try_for_each(|set| text_of(out, set, width))
 }
 
-/// All may be null.
+/// Every column may be null.
 fn text_of(out: &mut impl Write, set: &DataSet, width: usize) -> io::Result<()> {
     writeln!(out, "\ntcptrace {}", set.command)?;
     for (name, doc) in PARTITIONS {
@@ -106,7 +106,7 @@ fn word(shape: Shape) -> &'static str {
     }
 }
 
-/// Of one row, which is one line of JSON. Fields may be added in later versions.
+/// The schema of a row, which is a line of JSON. Later versions may add fields.
 fn json_schema() -> Value {
     let definition = |table: &&dyn Describe| (table.name().to_owned(), definition(&table.describe()));
     let definitions: Map<String, Value> = TABLES.iter().map(definition).collect();
@@ -223,8 +223,7 @@ mod tests {
     use crate::output::{Json, Lister as _, Printed, Printer as _, TextOptions};
     use crate::study::report::{Options, testing};
 
-    /// What the printer of JSON makes of every sample is as the schema has it, and the other way round: nothing that is
-    /// required is missing.
+    /// Every sample printed as JSON matches the schema, and has every required field.
     #[test]
     fn rows_are_as_the_schema_says() {
         let mut lines = Vec::new();
@@ -249,7 +248,7 @@ mod tests {
         let schema = json_schema();
         let validators = schema["$defs"].as_object().expect("definitions").iter().map(|(command, definition)| {
             let mut definition = definition.clone();
-            // Unknown fields are allowed, but here there are none.
+            // The schema allows unknown fields, but samples have none.
             definition["additionalProperties"] = json!(false);
             (command.as_str(), jsonschema::validator_for(&definition).expect("a schema"))
         });

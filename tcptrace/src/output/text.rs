@@ -1,4 +1,4 @@
-//! Aligned columns for people. A column that a longer value has widened stays wide, so the eye need not jump again.
+//! Aligned columns for people. A column that a longer value has widened stays wide.
 
 mod column;
 pub(super) mod diagnose;
@@ -37,7 +37,7 @@ use super::{Kind, Lister, Printed, Printer, TextOptions, counter_words, human, r
 const COMM_WIDTH: usize = 15;
 /// Any IPv4 address and port.
 const IPV4_WIDTH: usize = "255.255.255.255:65535".len();
-/// Below the column after TIME.
+/// Indents to the column after TIME.
 const STATES_INDENT: &[u8] = b"             ";
 
 /// Writes rows as text.
@@ -57,7 +57,7 @@ pub struct Text<W> {
     fit: Option<Fit>,
 }
 
-/// All columns of both kinds of rows; those in common keep their width.
+/// The columns of both kinds of rows. Shared columns keep their width.
 #[derive(Debug)]
 struct Columns {
     time: Column,
@@ -81,7 +81,7 @@ struct Columns {
 
 impl Columns {
     fn new() -> Self {
-        // Only IPv6 widens these.
+        // Only IPv6 addresses are longer.
         let address = IPV4_WIDTH;
         let duration = ">12.3ms".len();
         let ends_of_time_wait = longest(TimeWaitEnd::ALL.iter().map(|it| it.as_str()));
@@ -169,7 +169,7 @@ impl<W: Write> Text<W> {
             Kind::Ports => {
                 &[&c.local, &c.remote, &p.usable, &p.taken, &p.share, &p.sustainable, &p.left, &c.pid, &c.comm, &c.note]
             }
-            // There is one for every table.
+            // Every table has its own.
             Kind::Count => return,
         };
         for column in columns {
@@ -189,7 +189,7 @@ impl<W: Write> Text<W> {
         }
     }
 
-    /// Rows may come without a heading.
+    /// Rows may come without a header.
     fn expect_plan(&mut self, kind: Kind) {
         if self.fit.as_ref().is_some_and(|fit| !fit.is_for(kind)) {
             self.heading(kind);
@@ -223,7 +223,7 @@ impl<W: Write> Text<W> {
         columns.comm.cell(line, Style::new(), |to| or_dash(to, name, comm));
     }
 
-    /// A state that lasts has no next one yet.
+    /// A state that still lasts has no next one.
     fn old_and_new(&mut self, row: &Transition) {
         let (old_style, new_style) = (self.coloured(style::state(row.old)), self.coloured(style::state(row.new)));
         let new = if row.stuck.is_some() { "…" } else { row.new.as_str() };
@@ -262,7 +262,7 @@ impl<W: Write> Text<W> {
             .cell(line, Style::new(), |to| or_dash(to, row.totals, |to, totals| bytes(to, totals.bytes_received)));
     }
 
-    /// The line below a connection; on a terminal, as many as it takes.
+    /// The line below a connection, or several where the terminal is narrow.
     fn path(&mut self, row: &Connection) -> io::Result<()> {
         const STEP: &str = " › ";
         let limit = self.fit.as_ref().map_or(usize::MAX, Fit::limit);
@@ -292,7 +292,7 @@ impl<W: Write> Text<W> {
         self.end_of_line()
     }
 
-    /// A note that has to be read goes below the row if it does not fit beside it.
+    /// A note that must be read goes below the row if it does not fit beside it.
     fn end_of_row(&mut self, must_note: bool) -> io::Result<()> {
         let Some(fit) = &mut self.fit else { return self.end_of_line() };
         let cells = self.line.take_cells();

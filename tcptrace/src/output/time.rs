@@ -1,4 +1,4 @@
-//! From the kernel's clock to the clock on the wall.
+//! Wall-clock times as text.
 
 use std::io::Write;
 
@@ -9,7 +9,8 @@ use super::render::digits;
 
 const NS_PER_S: i64 = 1_000_000_000;
 
-/// Writes RFC 3339 in UTC with 9 digits. Most rows are of the same second as the one before, so it keeps the last one.
+/// Writes RFC 3339 in UTC with 9 digits. Most rows are in the same second as the row before, so it caches the text of
+/// the last second.
 #[derive(Debug, Default)]
 pub(super) struct Rfc3339 {
     second: Option<i64>,

@@ -1,4 +1,4 @@
-//! Lives of connections, drawn to scale: [`layout`] makes lines of them.
+//! Connections drawn on a time axis: [`layout`] makes the lines.
 
 mod axis;
 mod bar;
@@ -16,28 +16,28 @@ use jiff::tz::TimeZone;
 
 pub use self::layout::layout;
 
-/// Where bars begin.
+/// Where bars start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Axis {
-    /// By the clock, unless all bars would be short.
+    /// As `clock`, unless all bars would be short.
     #[default]
     Auto,
-    /// Where they belong by the clock.
+    /// At the time of their start, on one axis.
     Clock,
-    /// All at the left.
+    /// At the left edge, each on its own axis.
     Own,
 }
 
-/// How lines are made.
+/// Options of the drawing.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Columns of the terminal.
     pub width: usize,
-    /// Nothing but ASCII.
+    /// ASCII only.
     pub ascii: bool,
-    /// Where bars begin.
+    /// Where bars start.
     pub axis: Axis,
-    /// The zone that times are shown in.
+    /// The time zone of the drawing.
     pub zone: TimeZone,
 }
 
@@ -46,7 +46,7 @@ pub struct Options {
 pub struct Part {
     /// Safe to print.
     pub text: String,
-    /// How it is marked.
+    /// Its style.
     pub style: Style,
 }
 
@@ -68,7 +68,7 @@ impl Line {
 /// Writes lines.
 ///
 /// # Errors
-/// What the writer returns.
+/// Errors of the writer.
 pub fn write(out: &mut impl Write, lines: &[Line], colour: bool) -> io::Result<()> {
     for line in lines {
         for Part { text, style } in &line.0 {

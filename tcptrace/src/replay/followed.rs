@@ -1,4 +1,4 @@
-//! A recording, and what becomes of its items.
+//! A recording and the engine that follows its items.
 
 use std::io::{self, Read};
 
@@ -11,11 +11,11 @@ use crate::model::event::Event;
 use crate::model::row::Row;
 use crate::model::stream::{Head, Item, Origin, Summary};
 
-/// A recording, and what becomes of it.
+/// A recording and the engine that follows its items.
 pub(super) struct Followed<R> {
     pub(super) recording: Recording<R>,
     follower: Follower,
-    /// Everything was told, or what is left is not wanted.
+    /// Everything was read, or the rest is not wanted.
     pub(super) is_over: bool,
     begins: i64,
 }
@@ -47,13 +47,13 @@ impl<R: Read> Followed<R> {
         Self { begins: recording.starts(), recording, follower, is_over: false }
     }
 
-    /// When what comes next happened.
+    /// The time of the next event.
     pub(super) fn next_time(&self) -> Option<i64> {
         (!self.is_over).then(|| self.recording.clock.unix_ns(self.recording.at))
     }
 
-    /// Tells what has happened until then, and one thing at least.
-    pub(super) fn tell<E: From<io::Error>>(
+    /// Passes on all events until then, and at least one item.
+    pub(super) fn advance<E: From<io::Error>>(
         &mut self,
         until: i64,
         span: Span,
@@ -83,7 +83,7 @@ impl<R: Read> Followed<R> {
         }
         recording.clock = clock;
         if taken == 0 {
-            // All that is left is too late.
+            // All further events are too late.
             *is_over = true;
             return Ok(());
         }
@@ -111,7 +111,7 @@ impl<R: Read> Followed<R> {
         if open_too {
             self.follower.take_open(|row, origin| audience.row(row, origin))?;
         }
-        self.follower.finish(|row, origin| told(row, origin, span, audience))?;
+        self.follower.finish(|row, origin| pass_on(row, origin, span, audience))?;
         audience.ends(self.follower.origin());
         let host = &self.recording.head.host;
         if !summary.hosts.iter().any(|known| **known == **host) {
@@ -126,19 +126,19 @@ impl<R: Read> Followed<R> {
     }
 }
 
-/// Has items followed, and tells the rows; before those of each item, if the audience takes them, the item itself.
+/// Follows items and passes on the rows; before those of each item, the item itself, if the audience takes items.
 fn take<E>(follower: &mut Follower, items: &[Item], span: Span, audience: &mut impl Audience<E>) -> Result<(), E> {
     if !audience.takes_items() {
-        return follower.take(items, |row, origin| told(row, origin, span, audience));
+        return follower.take(items, |row, origin| pass_on(row, origin, span, audience));
     }
     items.iter().try_for_each(|item| {
         audience.item(item, follower.origin());
-        follower.take(std::slice::from_ref(item), |row, origin| told(row, origin, span, audience))
+        follower.take(std::slice::from_ref(item), |row, origin| pass_on(row, origin, span, audience))
     })
 }
 
-/// Tells a row, if it is of this time.
-fn told<E>(row: &Row, origin: &Origin, span: Span, audience: &mut impl Audience<E>) -> Result<(), E> {
+/// Passes on a row within the wanted time.
+fn pass_on<E>(row: &Row, origin: &Origin, span: Span, audience: &mut impl Audience<E>) -> Result<(), E> {
     let is_wanted = (span.from..=span.to).contains(&origin.context.clock.unix_ns(row.boot_ns()));
     if is_wanted { audience.row(row, origin) } else { Ok(()) }
 }

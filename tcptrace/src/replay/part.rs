@@ -5,38 +5,37 @@ use std::io::{self, Read};
 use super::{AT_A_TIME, OpenError};
 use crate::model::event::{Cause, Event};
 use crate::model::stream::{Ended, Item, Reason};
-use crate::trace::block::BlockHead;
-use crate::trace::{Content, Damage, Reader};
+use crate::trace::block::{BlockHead, NoHead};
+use crate::trace::{Content, Damage, Reader, Wrong};
 
 pub(super) struct Part<R> {
     pub(super) name: Box<str>,
     pub(super) reader: Reader<R>,
-    /// Whether somebody writes it still.
+    /// Whether a recorder is still writing it.
     pub(super) is_written: fn(&R) -> bool,
     pub(super) ending: Ending,
-    /// Its first block.
     pub(super) first: BlockHead,
-    /// The first items of that, until they are taken.
+    /// The first items of that block, until they are taken.
     pub(super) items: Vec<Item>,
     pub(super) is_begun: bool,
     pub(super) damage: Vec<Damage>,
-    /// It has blocks of another recording.
+    /// It contains blocks of another recording.
     pub(super) is_mixed: bool,
 }
 
 /// How a file ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// It does not tell: it is older than that.
+    /// Unknown: it was recorded before files announced their end.
     #[default]
-    Untold,
-    /// It has not ended so far, and will say so when it does.
+    Unknown,
+    /// It has not ended yet, and will say so when it does.
     Due,
-    /// There is nothing more in it; one last look will tell whether it has ended since.
+    /// No data is left; one last read shows whether it has ended meanwhile.
     Overdue,
-    /// As it should.
-    Told,
-    /// As it should, and another file goes on.
+    /// It has ended properly.
+    Complete,
+    /// It has ended, and another file continues the recording.
     Turned,
 }
 
@@ -46,7 +45,7 @@ impl Ending {
             match item {
                 Item::Head(head) if head.says_end => *self = Self::Due,
                 Item::Ended(Ended { reason: Reason::Turned, .. }) => *self = Self::Turned,
-                Item::Ended(_) => *self = Self::Told,
+                Item::Ended(_) => *self = Self::Complete,
                 _ => {}
             }
         }
@@ -54,7 +53,7 @@ impl Ending {
 }
 
 impl<R: Read> Part<R> {
-    /// Nothing, if there is nothing in it.
+    /// Opens a file. Returns `None` if it is empty.
     pub(super) fn open(name: Box<str>, input: R, is_written: fn(&R) -> bool) -> Result<Option<Self>, OpenError> {
         let unreadable = |reason| OpenError::Unreadable { path: name.to_string(), reason };
         let mut reader = Reader::new(input).map_err(unreadable)?;
@@ -63,7 +62,7 @@ impl<R: Read> Part<R> {
         loop {
             match reader.next_part(|_| true, AT_A_TIME, &mut items).map_err(unreadable)? {
                 Some(Content::Items { head, damage: last, .. }) => {
-                    note_senseless(&last, head.last_at.get(), &mut items);
+                    note_invalid(&last, head.last_at.get(), &mut items);
                     damage.extend(last);
                     return Ok(Some(Self {
                         name,
@@ -79,9 +78,11 @@ impl<R: Read> Part<R> {
                 }
                 Some(Content::Damage(found)) => damage.push(found),
                 None => {
-                    let Some(reason) = damage.into_iter().next() else { return Ok(None) };
-                    let reason = format!("damaged {reason}");
-                    return Err(OpenError::NoTrace { path: name.into(), reason });
+                    let Some(Damage { what, .. }) = damage.into_iter().next() else { return Ok(None) };
+                    return Err(match what {
+                        Wrong::NoBlock(NoHead::Later(_)) => unreadable(io::Error::other(what)),
+                        _ => OpenError::NoTrace { path: name.into(), reason: what.to_string() },
+                    });
                 }
             }
         }
@@ -92,7 +93,7 @@ impl<R: Read> Part<R> {
         while self.reader.is_within_block() && self.items.len() < most {
             let part = self.reader.next_part(|_| true, AT_A_TIME, &mut self.items)?;
             if let Some(Content::Items { head, damage, .. }) = part {
-                note_senseless(&damage, head.last_at.get(), &mut self.items);
+                note_invalid(&damage, head.last_at.get(), &mut self.items);
                 self.damage.extend(damage);
             }
         }
@@ -100,8 +101,8 @@ impl<R: Read> Part<R> {
     }
 }
 
-/// Says after the items before it what a record that makes no sense has cost.
-pub(super) fn note_senseless(damage: &Option<Damage>, at: u64, items: &mut Vec<Item>) {
+/// Appends the loss that an invalid record has caused, after the items before that record.
+pub(super) fn note_invalid(damage: &Option<Damage>, at: u64, items: &mut Vec<Item>) {
     if let Some(events) = damage.as_ref().map(|damage| damage.events.map(u64::from)).filter(|it| *it != Some(0)) {
         items.push(Item::Event(Event::Lost { at, cause: Cause::Damage, events: events.unwrap_or(0) }));
     }

@@ -1,11 +1,11 @@
-//! The files of one recording, read one after the other.
+//! The files of one recording, read in sequence.
 
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, Read};
 use std::sync::Arc;
 
 use super::AT_A_TIME;
-use super::part::{Ending, Part, named, note_senseless};
+use super::part::{Ending, Part, named, note_invalid};
 use crate::model::event::{Cause, Event, Id};
 use crate::model::stream::{Clock, Clocks, Head, Item};
 use crate::trace::block::{BlockHead, flag};
@@ -17,45 +17,45 @@ pub(super) struct Recording<R> {
     pub(super) files: VecDeque<Part<R>>,
     pub(super) head: Head,
     pub(super) clock: Clock,
-    /// Decoded, and where the rest begins.
+    /// Decoded items, and the index of the next one.
     pub(super) items: Vec<Item>,
     pub(super) next: usize,
-    /// The block that is expected.
+    /// Number of the next block.
     block: u64,
     /// Time of the last event.
     pub(super) at: u64,
-    /// Events of other sockets are passed over.
+    /// Only events of these sockets are read.
     pub(super) only: Option<Arc<HashSet<u64>>>,
-    /// What is missing before the next block.
+    /// Losses before the next block.
     missing: Missing,
     pub(super) damage: Vec<Box<str>>,
-    /// Files that end where nobody meant them to, and the time of the last event before, in ns of Unix time.
+    /// Files that were cut off, and the time of their last event, in ns of Unix time.
     pub(super) cut_off: Vec<(Box<str>, i64)>,
-    /// There is a file in which nothing is, as a recorder leaves it that was killed when it had just begun another one.
+    /// There is an empty file: a recorder was killed when it had just begun that file.
     pub(super) is_begun_only: bool,
     pub(super) read: u64,
 }
 
-/// Items of its first block that a recording is known by, for the names that are among them. More would take memory that
-/// a damaged file can ask for.
+/// How many items of its first block describe a recording, with the names among them. A damaged file could make a
+/// higher limit take too much memory.
 const MOST_AT_FIRST: usize = 1 << 16;
 
 /// Events that damage has cost.
 #[derive(Clone, Copy, Debug, Default)]
 struct Missing {
-    /// Those of damaged blocks whose heads say how many.
+    /// Events in damaged blocks whose heads state a number.
     events: u64,
-    /// Those blocks.
+    /// How many blocks that is.
     blocks: u64,
-    /// Damage of which nothing is known.
+    /// Damage of unknown extent.
     unknown: bool,
 }
 
 impl Missing {
-    /// Something is damaged; blocks before the `next` one have been read elsewhere.
+    /// Notes damage. Blocks before the `next` one have been read from other files.
     fn note(&mut self, damage: &Damage, next: u64) {
         match (damage.block, damage.events) {
-            // The block was read up to there.
+            // The block was read up to the invalid record.
             _ if matches!(damage.what, Wrong::Record(_)) => {}
             (Some(block), _) if block < next => {}
             (Some(_), Some(events)) => {
@@ -66,7 +66,7 @@ impl Missing {
         }
     }
 
-    /// What is told of it.
+    /// The losses, as items.
     fn events(self, at: u64) -> impl DoubleEndedIterator<Item = Item> {
         let lost = move |events| Item::Event(Event::Lost { at, cause: Cause::Damage, events });
         let known = (self.events > 0).then(|| lost(self.events));
@@ -76,7 +76,7 @@ impl Missing {
 
 impl<R: Read> Recording<R> {
     pub(super) fn new(mut part: Part<R>) -> Self {
-        // The block is in memory: nothing can fail.
+        // The block is in memory, so this cannot fail.
         let _ = part.decode_first(MOST_AT_FIRST);
         part.is_begun = true;
         part.ending.note(&part.items);
@@ -91,16 +91,16 @@ impl<R: Read> Recording<R> {
         if block > 0 {
             let mut missing = Missing::default();
             part.damage.iter().for_each(|damage| missing.note(damage, 0));
-            // Its first file has its first block, unless that is from before it said how it ends.
+            // The first file contains the first block, unless it was recorded before files announced their end.
             let is_whole = first.file.get() == 0 && head.as_ref().is_none_or(|head| head.says_end);
-            let untold = block.saturating_sub(missing.blocks);
-            if is_whole && untold > 0 {
+            let unaccounted = block.saturating_sub(missing.blocks);
+            if is_whole && unaccounted > 0 {
                 if !missing.unknown {
-                    damage.push(missing_blocks(untold, block));
+                    damage.push(missing_blocks(unaccounted, block));
                 }
                 missing.unknown = true;
             }
-            // What was before is not there: a file of a longer recording, or damage.
+            // Earlier events are missing: this is a file of a longer recording, or the trace is damaged.
             let begins = std::iter::once(Item::Event(Event::Started { at })).chain(missing.events(at));
             items.splice(0..0, begins);
         }
@@ -126,7 +126,7 @@ impl<R: Read> Recording<R> {
         self.clock.unix_ns(self.at)
     }
 
-    /// Decodes more. `false` at the end.
+    /// Decodes more items. Returns `false` at the end.
     pub(super) fn fill(&mut self) -> io::Result<bool> {
         self.items.clear();
         self.next = 0;
@@ -145,7 +145,7 @@ impl<R: Read> Recording<R> {
                         *is_mixed = true;
                         return false;
                     }
-                    // It was read from another file.
+                    // This block was already read from another file.
                     if head.block.get() < *block && head.flags.get() & flag::BESIDE == 0 {
                         return false;
                     }
@@ -156,7 +156,7 @@ impl<R: Read> Recording<R> {
                         *block += 1;
                         *at = (*at).max(head.last_at.get());
                     }
-                    // What is missing before it has to be noticed.
+                    // Unwanted blocks still show whether blocks before them are missing.
                     is_wanted || *block != head.block.get() + 1
                 };
                 part.reader.next_part(is_wanted, AT_A_TIME, &mut self.items)?
@@ -164,7 +164,7 @@ impl<R: Read> Recording<R> {
             self.read += part.reader.offset() - before;
             match content {
                 Some(Content::Items { head, begins, damage }) => {
-                    note_senseless(&damage, head.last_at.get(), &mut self.items);
+                    note_invalid(&damage, head.last_at.get(), &mut self.items);
                     self.damage.extend(damage.map(|damage| named(&part.name, &damage)));
                     if head.flags.get() & flag::MORE != 0 {
                         part.ending.note(&self.items);
@@ -184,7 +184,7 @@ impl<R: Read> Recording<R> {
         Ok(true)
     }
 
-    /// Turns to a further file, whose first items were decoded when it was opened.
+    /// Begins the next file, whose first items were decoded when it was opened.
     fn begin_file(&mut self) {
         let Some(part) = self.files.front_mut() else { return };
         part.is_begun = true;
@@ -196,7 +196,7 @@ impl<R: Read> Recording<R> {
         let (first, items) = (part.first, std::mem::take(&mut part.items));
         part.ending.note(&items);
         if first.block.get() < self.block {
-            // It was read from another file.
+            // This block was already read from another file.
             part.reader.leave_block();
             return;
         }
@@ -205,7 +205,7 @@ impl<R: Read> Recording<R> {
         self.keep_wanted();
     }
 
-    /// A file is read. What is missing at its end is known when the next one has begun, unless there is none.
+    /// Ends a file. Losses at its end are known once the next file has begun, or if there is none.
     fn end_file(&mut self) {
         if let Some(part) = self.files.front_mut()
             && part.ending == Ending::Due
@@ -221,7 +221,7 @@ impl<R: Read> Recording<R> {
         }
         if part.is_mixed {
             self.damage.push(
-                format!("{} is damaged: it holds blocks of another recording, which were skipped", part.name).into(),
+                format!("{} is damaged: it contains blocks of another recording, which were skipped", part.name).into(),
             );
         }
         if is_last {
@@ -229,7 +229,7 @@ impl<R: Read> Recording<R> {
         }
     }
 
-    /// Of what was decoded, keeps what is wanted.
+    /// Keeps the wanted ones of the decoded items.
     pub(super) fn keep_wanted(&mut self) {
         let Some(ids) = &self.only else { return };
         let last =
@@ -237,7 +237,7 @@ impl<R: Read> Recording<R> {
         self.items.retain(|item| match item {
             Item::Event(event) => match event.id() {
                 Some(Id::Cookie(id)) => ids.contains(&id),
-                // A cookie may follow it.
+                // A later record may still give its cookie.
                 Some(Id::Address(_)) | None => true,
             },
             _ => true,
@@ -247,7 +247,7 @@ impl<R: Read> Recording<R> {
         }
     }
 
-    /// Blocks that are not there hide events.
+    /// Missing blocks hide events.
     fn note_gap(&mut self, head: &BlockHead) {
         if head.flags.get() & flag::BESIDE != 0 {
             return;
@@ -255,11 +255,11 @@ impl<R: Read> Recording<R> {
         let (block, at) = (head.block.get(), head.first_at.get());
         let mut missing = std::mem::take(&mut self.missing);
         if let Some(blocks) = block.checked_sub(self.block).filter(|blocks| *blocks > 0) {
-            let untold = blocks.saturating_sub(missing.blocks);
-            if untold > 0 && !missing.unknown {
-                self.damage.push(missing_blocks(untold, block));
+            let unaccounted = blocks.saturating_sub(missing.blocks);
+            if unaccounted > 0 && !missing.unknown {
+                self.damage.push(missing_blocks(unaccounted, block));
             }
-            missing.unknown = untold > 0;
+            missing.unknown = unaccounted > 0;
             self.items.splice(0..0, missing.events(at));
         }
         self.block = self.block.max(block + 1);

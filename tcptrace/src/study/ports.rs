@@ -98,12 +98,21 @@ struct Space {
     settings: PortSettings,
     /// Of the range: those that are not reserved, and that nobody has bound.
     usable: PortSet,
-    reserved: u32,
-    blocked: u32,
+    /// How many each of these are: there can be a budget for each of many thousand destinations.
+    counts: Counts,
     /// Sockets that are bound and never connected may have been left out, or reserved ports are unknown.
     is_partial: bool,
     /// How many of the usable ones have a socket of which nobody knows whether it was bound.
     unclear: u32,
+}
+
+/// Ports of the range.
+#[derive(Clone, Copy, Debug)]
+struct Counts {
+    range: u32,
+    reserved: u32,
+    blocked: u32,
+    usable: u32,
 }
 
 impl Ports {
@@ -173,13 +182,14 @@ impl Space {
         let none = PortSet::new();
         let (reserved, bound) = (settings.reserved.as_ref().unwrap_or(&none), bound.unwrap_or(&none));
         let free = settings.range.without(reserved);
-        Self {
-            usable: free.without(bound),
+        let usable = free.without(bound);
+        let counts = Counts {
+            range: settings.range.count(),
             reserved: settings.range.and(reserved).count(),
             blocked: free.and(bound).count(),
-            is_partial: !knows_bound || settings.reserved.is_none(),
-            unclear: 0,
-            settings,
-        }
+            usable: usable.count(),
+        };
+        let is_partial = !knows_bound || settings.reserved.is_none();
+        Self { settings, usable, counts, is_partial, unclear: 0 }
     }
 }

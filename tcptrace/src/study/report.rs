@@ -1,8 +1,8 @@
-//! What happened to the connections of a trace: how many, how they ended, where sockets piled up, whose they were and
+//! What happened to the connections of a trace: how many, how they ended, where sockets piled up, who owned them, and
 //! where they led. Pure: connections in, a [`Report`] out.
 //!
-//! [`Analysis`] takes in one connection after the other, in memory that does not grow with their number, and finishes
-//! into a [`Report`], which is plain data. Every output renders that and nothing else.
+//! [`Analysis`] receives one connection at a time, in memory that does not grow with their number, and finishes into a
+//! [`Report`]. That is plain data, and all that outputs render.
 
 mod analysis;
 mod finish;

@@ -1,4 +1,4 @@
-//! The sockets that exist at one moment, and how many there are of which kind. Pure: sockets in, rows out.
+//! The sockets of one moment, and their numbers by kind. Pure: sockets in, rows out.
 
 mod ends;
 
@@ -17,7 +17,7 @@ use crate::model::socket::{Holding, Socket};
 use crate::model::tcp::{OwnerSource, Side, State, Task, Tuple};
 
 named! {
-    /// What sockets are counted by.
+    /// The property that sockets are counted by.
     By {
         /// State.
         State = "state",
@@ -28,41 +28,42 @@ named! {
     }
 }
 
-/// How many sockets there are of one kind.
+/// The number of sockets of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count {
-    /// What it is counted by.
+    /// The property they are counted by.
     pub by: By,
-    /// Their state; `None` for what is left over, of several states.
+    /// Their state; `None` for a remainder with several states.
     pub state: Option<State>,
-    /// How many; `None` when unknown.
+    /// `None` if unknown.
     pub total: Option<u64>,
-    /// Who has them; `None` when unknown.
+    /// The owners; `None` if unknown.
     pub shares: Option<Shares>,
-    /// The process that holds all of them; `None` for those that no process is known to hold.
+    /// The process that holds all of them; `None` for sockets without a known owner.
     pub owner: Option<Task>,
-    /// False for those that wait to be accepted.
+    /// False for sockets in an accept queue.
     pub accepted: Option<bool>,
-    /// Who listens for those.
+    /// The listener of that queue.
     pub listener: Option<Task>,
-    /// By remote: they are not all held by the same process, or not all by one.
+    /// By remote: not all of them are held by one and the same process.
     pub several_owners: bool,
-    /// The sum of all that have no row of their own: how many rows those would be.
+    /// For the remainder: how many rows it stands for.
     pub groups: Option<u64>,
-    /// By remote: what of both ends is the same for all; a port that is not is 0, an address unspecified.
+    /// By remote: the parts of both ends that all have in common. A differing port is 0, a differing address
+    /// unspecified.
     pub ends: Option<Tuple>,
     /// By remote: inode number of the network namespace.
     pub netns: Option<u32>,
 }
 
-/// How many sockets are whose.
+/// The number of sockets by kind of owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shares {
-    /// Of processes.
+    /// Held by a process.
     pub held: u64,
-    /// Waiting to be accepted.
+    /// In an accept queue.
     pub queued: u64,
-    /// Of nobody any more.
+    /// Orphans: no process holds them any more.
     pub orphan: u64,
     /// Mini-sockets.
     pub mini: u64,
@@ -91,29 +92,28 @@ impl Shares {
         self.held + self.queued + self.orphan + self.mini
     }
 
-    /// Those that are not mini-sockets.
+    /// All but the mini-sockets.
     fn full(self) -> u64 {
         self.total() - self.mini
     }
 }
 
-/// Where, and who.
+/// Local address and process of a listener.
 type Listener = (Ipv6Addr, Option<Task>);
 
-/// All sockets that were found.
 #[derive(Debug)]
 pub struct Snapshot<H> {
     sockets: Vec<Socket>,
     holder: H,
-    /// Who listens, by namespace and port.
+    /// Listeners by namespace and port.
     listeners: HashMap<(Option<u32>, u16), Vec<Listener>, FixedState>,
 }
 
 impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
-    /// Of the sockets that were found, with who holds which by inode number. The kernel may name a socket twice that
-    /// changes while it is asked: the more recent answer counts.
+    /// `holder` returns the process that holds an inode number. The kernel may list a socket twice if it changes
+    /// meanwhile: the later answer counts.
     pub fn new(mut sockets: Vec<Socket>, holder: H) -> Self {
-        // The more recent one comes first, since `dedup` keeps that; a connection takes over the cookie of its request.
+        // The later one comes first, because `dedup` keeps the first. A connection inherits the cookie of its request.
         sockets.sort_unstable_by_key(|socket| (socket.found.id, socket.is_request, Reverse(socket.found.at)));
         sockets.dedup_by_key(|socket| socket.found.id);
         sockets.sort_unstable_by_key(order);
@@ -126,12 +126,12 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
         Self { sockets, holder, listeners }
     }
 
-    /// Every socket, by state, namespace and address.
+    /// All sockets, by state, namespace and address.
     pub fn entries(&self) -> impl Iterator<Item = Entry> {
         self.sockets.iter().map(|socket| self.entry(socket))
     }
 
-    /// Whether sockets of this namespace and local port come from a listener.
+    /// Whether there is a listener on this namespace and local port.
     pub fn is_served(&self, netns: Option<u32>, local_port: u16) -> bool {
         self.listeners.contains_key(&(netns, local_port))
     }
@@ -144,9 +144,9 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
             Kept::Mini { due_ns } if found.state == State::TimeWait => Some(due_ns),
             _ => None,
         };
-        // It may have been given more time, and have begun earlier.
+        // The timer may have been extended, so this is a lower bound of the age.
         let of_timer = time_wait_left_ns.and_then(|left| TIME_WAIT_NS.checked_sub(left));
-        // The segment that brought it into its state is the last one, or one before that.
+        // The segment that caused the state is the last one received, or an earlier one.
         let quiet = socket.progress.map(|it| u64::from(it.quiet_ms) * 1_000_000);
         let age = of_timer.or(quiet.filter(|_| is_waiting(socket))).filter(|age| *age > 0);
         Entry {
@@ -176,6 +176,7 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
             inode: socket.inode,
             multipath: socket.multipath,
             idle_ns: quiet,
+            timestamps: socket.progress.map(|it| it.timestamps),
         }
     }
 
@@ -184,20 +185,20 @@ impl<H: Fn(u32) -> Option<Holding>> Snapshot<H> {
     }
 }
 
-/// Whether it is a full socket in a state into which only a received segment brings it.
+/// Whether it is a full socket in a state that only a received segment can cause.
 pub fn is_waiting(socket: &Socket) -> bool {
     let is_mini = matches!(socket.found.kept, Kept::Mini { .. });
     !is_mini && matches!(socket.found.state, State::CloseWait | State::FinWait2 | State::Closing)
 }
 
-/// States as they follow each other in a connection's life, then namespaces and addresses.
+/// In the order of a connection's life, then by namespace and address.
 fn order(socket: &Socket) -> impl Ord + use<> {
     let (found, tuple) = (&socket.found, &socket.found.tuple);
     let state = STATES.iter().position(|state| *state == found.state);
     (state, found.netns, tuple.local_port, tuple.local_ip, tuple.remote_ip, tuple.remote_port)
 }
 
-/// The order in which states are shown.
+/// The order in which output shows states.
 const STATES: [State; 11] = [
     State::Listen,
     State::SynSent,
@@ -212,12 +213,12 @@ const STATES: [State; 11] = [
     State::Closed,
 ];
 
-/// Whether many sockets in this state are a sign of trouble.
+/// Whether many sockets in this state indicate trouble.
 fn hurts(state: State) -> bool {
     !matches!(state, State::Closed | State::Listen | State::Established)
 }
 
-/// Counts sockets.
+/// Counts sockets by state, owner and end.
 #[derive(Debug, Default)]
 pub struct Counts {
     states: [Shares; STATES.len()],
@@ -225,7 +226,7 @@ pub struct Counts {
     ends: Ends,
 }
 
-/// Whose sockets are counted together.
+/// Sockets with the same owner count together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Who {
     Process(Task),
@@ -244,7 +245,7 @@ impl Who {
 }
 
 impl Counts {
-    /// Counts a socket in. Where both of its ends repeat equally often, it counts with that of the server.
+    /// Adds a socket. If both of its ends repeat equally often, it counts with the server's end.
     pub fn add(&mut self, socket: &Entry, is_served: bool) {
         if let Some(place) = STATES.iter().position(|state| *state == socket.state) {
             self.states[place].add(socket.kept);
@@ -261,8 +262,9 @@ impl Counts {
         self.ends.add(socket, who, is_served);
     }
 
-    /// The counts by state, all of them; then by owner and by end the `top` ones of states that hurt, and the sum of the
-    /// others. `allocated` is how many full sockets the kernel has, if all of the others were counted.
+    /// All counts by state, then the `top` counts by owner and by end for states that indicate trouble, and the sum of
+    /// the others. `allocated` is the number of full sockets in the kernel, if the snapshot lists all sockets but
+    /// closed ones.
     pub fn rows(&self, top: usize, allocated: Option<u64>) -> Vec<Count> {
         let full: u64 = self.states.iter().map(|shares| shares.full()).sum();
         let states = STATES.iter().zip(self.states).map(|(state, shares)| match state {
@@ -297,7 +299,7 @@ fn counted(by: By, state: Option<State>, shares: Shares) -> Count {
     Count { total: Some(shares.total()), shares: Some(shares), ..count(by, state) }
 }
 
-/// The largest ones, in an order that does not depend on how they were counted, and the sum of the others.
+/// The largest rows, in an order that does not depend on the sequence of counting, and the sum of the others.
 fn most(mut rows: Vec<Count>, top: usize) -> Vec<Count> {
     rows.sort_unstable_by_key(|row| {
         let state = STATES.iter().position(|state| Some(*state) == row.state);
@@ -311,7 +313,7 @@ fn most(mut rows: Vec<Count>, top: usize) -> Vec<Count> {
     rows
 }
 
-/// One row for all of these.
+/// The sum of these rows.
 fn sum(rows: &[Count]) -> Option<Count> {
     let first = rows.first()?;
     let state = first.state.filter(|_| rows.iter().all(|row| row.state == first.state));
@@ -336,7 +338,7 @@ mod tests {
         Tuple { local_ip: ip(local.0), local_port: local.1, remote_ip: ip(remote.0), remote_port: remote.1 }
     }
 
-    /// Found at its cookie's time, with the cookie as its inode number if it is held.
+    /// Found at a time equal to its cookie; if held, the cookie is also its inode number.
     fn socket(cookie: u64, state: State, kept: Kept, tuple: Tuple) -> Socket {
         let found = Found {
             at: cookie,
@@ -431,12 +433,12 @@ mod tests {
         assert_eq!(entry.age, Held::Unknown);
     }
 
-    /// The last segment may have come after the one that brought it into its state.
+    /// The last segment may have come after the one that caused the state.
     #[rstest]
     #[case::brought_there_by_a_segment(State::CloseWait, Kept::Held, Held::AtLeast(1_500_000_000))]
     #[case::orphan(State::FinWait2, Kept::Orphan, Held::AtLeast(1_500_000_000))]
     #[case::brought_there_by_its_process(State::LastAck, Kept::Orphan, Held::Unknown)]
-    fn the_last_segment_tells_the_least_age(#[case] state: State, #[case] kept: Kept, #[case] expected: Held) {
+    fn the_last_segment_bounds_the_age(#[case] state: State, #[case] kept: Kept, #[case] expected: Held) {
         let progress =
             Some(Progress { acked: 1, received: 1, quiet_ms: 1_500, received_ms: 0, sent_ms: 0, timestamps: false });
         let socket = Socket { progress, ..server(7, state, kept) };
@@ -501,7 +503,7 @@ mod tests {
         socket(cookie, State::TimeWait, Kept::Mini { due_ns: 1 }, tuple(local, remote))
     }
 
-    /// The server is gone, and its 917 mini-sockets are there.
+    /// The server is gone, and its 917 mini-sockets remain.
     #[test]
     fn a_port_that_repeats_is_one_group_without_a_listener() {
         let served = |at: u16| time_wait(at.into(), ("::ffff:10.0.0.1", 8_081), ("::ffff:10.0.0.2", 20_000 + at));
@@ -525,7 +527,7 @@ mod tests {
         );
     }
 
-    /// Many processes accept from one port.
+    /// Many processes accept on one port.
     #[test]
     fn a_group_names_its_owner_if_all_have_the_same() {
         let rows = |cookies: [u64; 2]| {
@@ -549,7 +551,7 @@ mod tests {
     }
 
     proptest! {
-        /// However they are grouped, and however many groups are shown.
+        /// For any grouping, and any number of rows.
         #[test]
         fn no_socket_is_left_out(ports in prop::collection::vec((1_u16..9, 1_u16..9, 0_usize..2), 0..60), top in 1_usize..9) {
             let states = [State::TimeWait, State::FinWait2];

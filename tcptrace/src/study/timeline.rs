@@ -1,6 +1,6 @@
-//! Lives of connections: which of them are shown, and with which other ends.
+//! Lives of connections: which ones to draw, and with which peers.
 //!
-//! [`Selection`] keeps the few that are shown of the many that are read, and [`Peers`] finds the other end of each.
+//! [`Selection`] keeps the connections to draw among all that are read, and [`Peers`] finds the peer of each.
 
 mod pair;
 mod select;
@@ -15,37 +15,35 @@ use crate::model::stream::{Context, Origin};
 pub use self::pair::{Group, Peers};
 pub use self::select::{Addresses, Selection};
 
-/// Which connections are shown, and in which order.
+/// Which connections to draw, and in which order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Sort {
-    /// Those that were in TIME_WAIT, longest first.
+    /// Longest time in TIME_WAIT first; connections without TIME_WAIT are left out.
     TimeWait,
-    /// Those that were in CLOSE_WAIT, longest first.
+    /// Longest time in CLOSE_WAIT first; connections without CLOSE_WAIT are left out.
     CloseWait,
-    /// Longest from open to end first.
+    /// Longest lifetime first.
     #[default]
     Lifetime,
-    /// In the order of their beginning.
+    /// Earliest start first.
     Opened,
 }
 
-/// A connection that is shown.
+/// A connection to draw.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// As it was read.
     pub connection: Connection,
-    /// Which recording it is from.
+    /// Number of its recording.
     pub origin: usize,
-    /// Of which host.
     pub host: Box<str>,
-    /// The clock at its time, and the names that it needs.
+    /// The clock at its time, and its names.
     pub context: Context,
-    /// When it was in which state.
+    /// Its stays in time.
     pub life: Life,
 }
 
 impl Item {
-    /// Takes what is needed of a connection's recording.
+    /// Takes what a drawing needs from the recording of a connection.
     pub fn new(connection: &Connection, origin: &Origin) -> Self {
         let identity = &connection.identity;
         let names = origin.context.names.only(identity.netns, identity.cgroup, identity.interface);
@@ -58,12 +56,12 @@ impl Item {
         }
     }
 
-    /// When it began, as far as that was seen, in ns of Unix time.
+    /// When it began, as far as seen, in ns of Unix time.
     pub fn begin(&self) -> i64 {
         self.context.clock.unix_ns(self.life.begin)
     }
 
-    /// When it ended, or was seen last.
+    /// When it ended, or was last seen, in ns of Unix time.
     pub fn end(&self) -> i64 {
         self.context.clock.unix_ns(self.life.end)
     }

@@ -15,7 +15,7 @@ use crate::model::facts::{AcceptQueues, Limits, Settings};
 use crate::model::stream::Item;
 use crate::model::tcp::{Comm, Task, Tuple};
 
-/// Goes through the records of a block, which is handed to it again with every call.
+/// Decodes the records of a block. The caller passes the same block with every call.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     /// Where the next record begins.
@@ -26,22 +26,22 @@ pub(super) struct Decoder {
     tasks: Vec<Task>,
 }
 
-/// No time and no length of time is longer, in ns: 36 years.
+/// Longest time and duration that a reader accepts, in ns: 36 years.
 pub(super) const LONGEST_NS: u64 = 1 << 60;
 
-/// So many records in a row that yield no item are no trace: a block of them is small as a file, and takes long to read.
+/// A block with more records in a row that yield no item is invalid: such a block is tiny as a file and slow to read.
 const MOST_IN_A_ROW: usize = 1 << 14;
 
-/// A record that makes no sense, although its block is as it was written.
+/// An invalid record in a block whose checksum is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the record at byte {at} of the block makes no sense")]
-pub struct Senseless {
-    /// Where.
+#[error("the record at byte {at} of the block is invalid")]
+pub struct InvalidRecord {
+    /// Offset within the block.
     pub at: usize,
 }
 
 impl Decoder {
-    /// Another block follows.
+    /// Prepares for another block.
     pub(super) fn restart(&mut self) {
         (self.at, self.before, self.id_before) = (0, 0, 0);
         self.sockets.clear();
@@ -49,7 +49,7 @@ impl Decoder {
     }
 
     /// Appends the next item to `items`; `false` at the end of the block.
-    pub(super) fn next(&mut self, raw: &[u8], items: &mut Vec<Item>) -> Result<bool, Senseless> {
+    pub(super) fn next(&mut self, raw: &[u8], items: &mut Vec<Item>) -> Result<bool, InvalidRecord> {
         let before = items.len();
         for _ in 0..MOST_IN_A_ROW {
             if self.at >= raw.len() {
@@ -67,13 +67,13 @@ impl Decoder {
         Err(self.give_up(raw, self.at))
     }
 
-    /// Passes over the rest of a block.
-    fn give_up(&mut self, raw: &[u8], at: usize) -> Senseless {
+    /// Skips the rest of a block.
+    fn give_up(&mut self, raw: &[u8], at: usize) -> InvalidRecord {
         self.at = raw.len();
-        Senseless { at }
+        InvalidRecord { at }
     }
 
-    /// Passes over everything but the descriptions of sockets, as far as [`Decoder::next`] would read.
+    /// Skips everything but the descriptions of sockets, as far as [`Decoder::next`] would read.
     pub(super) fn each_socket(&mut self, raw: &[u8], mut each: impl FnMut(Id, &Tuple)) {
         let mut in_a_row = 0;
         while in_a_row < MOST_IN_A_ROW
@@ -98,7 +98,7 @@ impl Decoder {
         Some((kind, body))
     }
 
-    /// Appends what a record means: nothing, if it only describes what follows, or is of a kind that is not known yet.
+    /// Appends the items of a record: none, if the record only describes what follows, or if its kind is unknown.
     fn put(&mut self, kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
         let event = match kind {
             kind::SOCKET => return self.describe(body).map(|_| ()),
@@ -114,7 +114,7 @@ impl Decoder {
             }
             kind::RESET_SENT => {
                 let (at, id, _, number) = self.act(body)?;
-                // Reasons may be added.
+                // Later versions may add reasons.
                 let reason = u8::try_from(number).ok().and_then(wire::reason_from).unwrap_or_default();
                 Event::ResetSent { at, id, reason }
             }
@@ -154,7 +154,7 @@ impl Decoder {
             }
             kind::LOST => {
                 let (mark, rest): (wire::Mark, _) = postcard::take_from_bytes(body).ok()?;
-                // Older traces have none, and causes may be added.
+                // Older traces have none, and later versions may add causes.
                 let cause = rest.first().copied().and_then(wire::cause_from).unwrap_or_default();
                 Event::Lost { at: self.at(mark.after)?, cause, events: mark.number }
             }
@@ -180,18 +180,20 @@ impl Decoder {
         })
     }
 
-    /// Most events are changes, and long ones: this one is made where it belongs.
+    /// Most events are changes, and changes are large: this one is built in place.
     fn put_change(&mut self, kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
         let mut body = Body(body);
         let change = wire::Change::read(&mut body)?;
         let (end, address) = match kind {
             kind::CLOSING => {
-                let (end, address): (wire::End, Option<u64>) = read(body.0)?;
+                let ((end, address), rest): ((wire::End, Option<u64>), _) = postcard::take_from_bytes(body.0).ok()?;
+                body.0 = rest;
                 (Some(end_facts(&end)?), address)
             }
             kind::CHANGE_WITH_ADDRESS => (None, Some(body.u64()?)),
             _ => (None, None),
         };
+        let wire::IdleAtEnd(idle) = wire::IdleAtEnd::read(&mut body)?;
         let at = self.at(change.after)?;
         let socket = self.socket(change.socket)?;
         let task = self.task(change.task)?;
@@ -209,7 +211,7 @@ impl Decoder {
             old,
             new,
             flags: wire::flags(change.bits),
-            idle: None,
+            idle,
             task,
             end,
         })));
@@ -299,24 +301,24 @@ impl Decoder {
             netns: socket.netns,
             uid: socket.uid,
             cgroup: socket.cgroup,
-            // Most have none, nor have those of older traces.
+            // Most sockets have none, and older traces record none.
             interface: if rest.is_empty() { 0 } else { read(rest)? },
         };
-        place(&mut self.sockets, socket.index, described)
+        put_at(&mut self.sockets, socket.index, described)
     }
 
     fn introduce(&mut self, body: &[u8]) -> Option<usize> {
         let wire::Task { index, pid, tid, comm } = read(body)?;
-        place(&mut self.tasks, index, Task { pid, tid, comm: Comm(comm) })
+        put_at(&mut self.tasks, index, Task { pid, tid, comm: Comm(comm) })
     }
 }
 
-/// Appends what a record means that tells no event.
+/// Appends the items of a record that is not an event.
 fn other(kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
     items.push(match kind {
         kind::HEAD => Item::Head(Box::new(serde_json::from_slice(body).ok()?)),
         kind::LOSSES => Item::Losses(serde_json::from_slice(body).ok()?),
-        // Counters may be added.
+        // Later versions may add counters.
         kind::AUDIT => match serde_json::from_slice(body) {
             Ok(finding) => Item::Audit(finding),
             Err(_) => return Some(()),
@@ -365,7 +367,7 @@ fn other(kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
     Some(())
 }
 
-/// The beginning of a body; what follows is for later readers.
+/// Reads the beginning of a body; later readers use the bytes that follow.
 fn read<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     postcard::take_from_bytes(body).ok().map(|(value, _)| value)
 }
@@ -374,8 +376,8 @@ fn length(ns: u64) -> Option<u64> {
     (ns <= LONGEST_NS).then_some(ns)
 }
 
-/// In the place of the one before, or as the next one.
-fn place<T>(all: &mut Vec<T>, index: u32, one: T) -> Option<usize> {
+/// Replaces the entry at this index, or appends the next one.
+fn put_at<T>(all: &mut Vec<T>, index: u32, one: T) -> Option<usize> {
     let index = usize::try_from(index).ok()?;
     if index == all.len() {
         all.push(one);

@@ -21,13 +21,13 @@ use crate::model::event::{
 use crate::model::stream::Item;
 use crate::model::tcp::{Task, Tuple};
 
-/// How hard to pack. More costs several times the CPU for a few percent.
+/// Compression level. A higher one costs several times the CPU for a few percent.
 const LEVEL: i32 = 1;
 
 /// Longest body of a record of fixed form.
 const LONGEST_BODY: usize = 160;
 
-/// No event takes more: its socket and task, described before it, and itself, each with its kind and length.
+/// Longest event: its socket, its task and the event itself, each with its kind and length.
 const LONGEST_EVENT: usize = 3 * (LONGEST_BODY + 3);
 
 /// Packs items into blocks.
@@ -35,29 +35,29 @@ pub struct Encoder {
     compressor: Compressor<'static>,
     recording: [u8; 16],
     block: u64,
-    /// Its blocks are in one file alone.
+    /// Its blocks belong to one file alone.
     is_beside: bool,
     raw: Vec<u8>,
-    /// Of the record that is being written.
+    /// Body of the record that is being written.
     body: [u8; LONGEST_BODY],
     events: u32,
-    /// There is more than events of sockets.
+    /// The block contains more than events of sockets.
     has_more: bool,
     /// Time of the first and last event.
     period: Option<(u64, u64)>,
     before: u64,
     ids: Option<(u64, u64)>,
     id_before: u64,
-    /// What was described of each.
+    /// The last description of each socket.
     sockets: Vec<Described>,
-    /// Where each is in there. No more than that, so that it fits into the processor's cache.
+    /// Index into `sockets`. It contains nothing else, so that it fits into the processor's cache.
     index: HashTable<u32>,
     tasks: HashMap<Task, u32, FixedState>,
-    /// The task before, which most often is the task again.
+    /// The previous task; the next one is usually the same.
     task: Option<(Task, u32)>,
 }
 
-/// Where the body of a record is written, byte by byte: there are too few at once to have them copied.
+/// Writes the body of a record byte by byte: the pieces are too short for a copy to pay off.
 struct Body<'b> {
     bytes: &'b mut [u8; LONGEST_BODY],
     len: usize,
@@ -77,7 +77,7 @@ impl Flavor for Body<'_> {
     }
 }
 
-/// What a reader knows of a socket.
+/// The description of a socket that a reader has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Described {
     pub(super) id: Id,
@@ -85,11 +85,11 @@ pub(super) struct Described {
     pub(super) netns: u32,
     pub(super) uid: u32,
     pub(super) cgroup: u64,
-    /// 0 where none is known.
+    /// 0 if unknown.
     pub(super) interface: u32,
 }
 
-/// What an event says of its socket.
+/// The description of its socket that an event implies.
 struct Mentioned {
     id: Id,
     tuple: Option<Tuple>,
@@ -114,7 +114,7 @@ impl Mentioned {
 }
 
 impl Encoder {
-    /// For a recording with this id.
+    /// Starts a recording with this id.
     ///
     /// # Errors
     /// When there is no memory for packing.
@@ -141,7 +141,7 @@ impl Encoder {
         })
     }
 
-    /// Goes on with a recording, at the block with this number.
+    /// Continues a recording at the block with this number.
     ///
     /// # Errors
     /// When there is no memory for packing.
@@ -149,38 +149,38 @@ impl Encoder {
         Ok(Self { block, ..Self::new(recording)? })
     }
 
-    /// What it makes from here on belongs to one file alone, and takes no number away from the recording.
+    /// From here on, the blocks belong to one file alone and use no block number of the recording.
     #[must_use]
     pub fn beside(self) -> Self {
         Self { is_beside: true, ..self }
     }
 
-    /// The id of the recording, and the number of the block that is being made.
-    pub fn place(&self) -> ([u8; 16], u64) {
+    /// The id of the recording, and the number of the current block.
+    pub fn position(&self) -> ([u8; 16], u64) {
         (self.recording, self.block)
     }
 
-    /// Length of what the block holds so far, unpacked.
+    /// Length of the current block, unpacked.
     pub fn len(&self) -> usize {
         self.raw.len()
     }
 
-    /// Whether the block holds nothing so far.
+    /// Whether the current block is empty.
     pub fn is_empty(&self) -> bool {
         self.raw.is_empty()
     }
 
-    /// Events of sockets in the block so far.
+    /// Events of sockets in the current block.
     pub fn events(&self) -> u32 {
         self.events
     }
 
-    /// Takes an item in. The smaller a block is, the less is lost with it: it is to be [finished](Encoder::finish) long
-    /// before it has [`LONGEST`] bytes.
+    /// Appends an item. Damage costs whole blocks, so the caller should [finish](Encoder::finish) a block long before
+    /// it has [`LONGEST`] bytes.
     ///
     /// # Errors
-    /// When it does not fit: into no block ([`FileTooLarge`](io::ErrorKind::FileTooLarge)), or into this one
-    /// ([`StorageFull`](io::ErrorKind::StorageFull)), which is to be finished first. Then it was left out.
+    /// When the item fits into no block ([`FileTooLarge`](io::ErrorKind::FileTooLarge)), or not into this one
+    /// ([`StorageFull`](io::ErrorKind::StorageFull)), which the caller should finish first. The item is left out.
     pub fn push(&mut self, item: &Item) -> io::Result<()> {
         if self.raw.len() + LONGEST_EVENT > LONGEST {
             return Err(full());
@@ -215,10 +215,10 @@ impl Encoder {
         }
     }
 
-    /// The block, ready to be written; nothing, if there is nothing in it. The next one begins.
+    /// Packs the block and starts the next one. An empty block yields no bytes.
     ///
     /// # Errors
-    /// When it cannot be packed, or no reader would take it. Then it is lost.
+    /// When it cannot be packed, or no reader would accept it. The block is lost then.
     pub fn finish(&mut self, file: u32) -> io::Result<Vec<u8>> {
         if self.raw.is_empty() {
             return Ok(Vec::new());
@@ -252,7 +252,7 @@ impl Encoder {
         Ok(block)
     }
 
-    /// So many of the last blocks will not be written: the next one takes the place of the first of them.
+    /// The last blocks, this many, will not be written: the next block takes the number of the first of them.
     pub fn take_back(&mut self, blocks: u64) {
         self.block = self.block.saturating_sub(blocks);
     }
@@ -324,8 +324,9 @@ impl Encoder {
     }
 
     fn change(&mut self, change: &Change) {
-        let Change { at, id, address, tuple, netns, uid, cgroup, interface, old, new, flags, idle: _, task, ref end } =
+        let Change { at, id, address, tuple, netns, uid, cgroup, interface, old, new, flags, idle, task, ref end } =
             *change;
+        let idle = wire::IdleAtEnd(idle);
         let mentioned = Mentioned { id, tuple: Some(tuple), netns, uid, cgroup, interface };
         let body = wire::Change {
             socket: self.socket(&mentioned),
@@ -335,9 +336,9 @@ impl Encoder {
             bits: mentioned.bits() | wire::flag_bits(flags),
         };
         match (address, end) {
-            (None, None) => self.record(kind::CHANGE, &body),
-            (Some(address), None) => self.record(kind::CHANGE_WITH_ADDRESS, &(body, address)),
-            (address, Some(end)) => self.record(kind::CLOSING, &(body, end_body(end), address)),
+            (None, None) => self.record(kind::CHANGE, &(body, idle)),
+            (Some(address), None) => self.record(kind::CHANGE_WITH_ADDRESS, &(body, address, idle)),
+            (address, Some(end)) => self.record(kind::CLOSING, &(body, end_body(end), address, idle)),
         }
     }
 
@@ -416,14 +417,14 @@ impl Encoder {
         self.record(kind, &wire::Mark { after, number });
     }
 
-    /// The time since the event before.
+    /// The time since the previous event.
     fn after(&mut self, at: u64) -> i64 {
         let after = at.wrapping_sub(self.before).cast_signed();
         self.before = at;
         after
     }
 
-    /// The index of a socket, described before if the reader does not know it so.
+    /// The index of a socket. Describes the socket first if the reader does not know it, or knows it differently.
     fn socket(&mut self, mentioned: &Mentioned) -> u32 {
         let id = mentioned.id;
         let next = self.sockets.len() as u32;
@@ -481,7 +482,8 @@ impl Encoder {
         }
     }
 
-    /// The index of a task and 1, described before if the reader does not know it; 0 for nobody.
+    /// The index of a task plus 1; 0 for no task. Describes the task first if the reader does not know it, or knows it
+    /// differently.
     fn task(&mut self, task: Option<Task>) -> u32 {
         let Some(task) = task else { return 0 };
         if let Some((before, number)) = self.task
@@ -500,7 +502,7 @@ impl Encoder {
 
     fn record(&mut self, kind: u8, body: &impl Serialize) {
         match postcard::serialize_with_flavor(body, Body { bytes: &mut self.body, len: 0 }) {
-            // Never longer than `LONGEST_BODY`, so one or two bytes.
+            // At most `LONGEST_BODY`, so one or two bytes.
             Ok(len) => {
                 self.raw.push(kind);
                 if len < 0x80 {
@@ -510,7 +512,7 @@ impl Encoder {
                 }
                 self.raw.extend_from_slice(&self.body[..len]);
             }
-            // All types are of fixed form, and the longest has room.
+            // All types have a fixed form, and the longest one fits.
             Err(error) => debug_assert!(false, "a record does not fit: {error}"),
         }
     }
@@ -557,7 +559,7 @@ fn hash(id: Id) -> u64 {
     FixedState::default().hash_one(id.number())
 }
 
-/// Nothing of it is known.
+/// An entirely unknown tuple.
 pub(super) const UNSET: Tuple = Tuple {
     local_ip: std::net::Ipv6Addr::UNSPECIFIED,
     remote_ip: std::net::Ipv6Addr::UNSPECIFIED,
@@ -596,7 +598,7 @@ mod tests {
         Item::Group { id, path: vec![b'x'; 250].into() }
     }
 
-    /// Names alone made blocks that no reader takes.
+    /// Names alone once made blocks that no reader accepts.
     #[test]
     fn a_full_block_takes_nothing_more_and_can_be_read() {
         let mut encoder = Encoder::new([7; 16]).expect("memory");

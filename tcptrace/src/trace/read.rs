@@ -1,4 +1,4 @@
-//! From the bytes of a file to blocks, whatever has happened to the file.
+//! From the bytes of a file to blocks, however damaged the file is.
 
 use crate::model::event::Id;
 use crate::model::stream::Item;
@@ -9,47 +9,47 @@ use std::io::{self, ErrorKind, Read};
 use zstd::bulk::Decompressor;
 
 use super::block::{BlockHead, DATA_FRAME, FRAME, FRAME_HEADER, LONGEST_HEAD, MAGIC, NoHead, SKIPPABLE, frame_header};
-use super::decode::{Decoder, Senseless};
+use super::decode::{Decoder, InvalidRecord};
 
-/// Read at a time.
+/// Bytes read at a time.
 const CHUNK: usize = 1 << 16;
 
-/// Part of a file that cannot be read as it was written.
+/// Part of a file that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// Where it begins, in bytes from the beginning of the file.
+    /// Offset of its first byte in the file.
     pub offset: u64,
-    /// How many bytes were passed over.
+    /// How many bytes were skipped.
     pub len: u64,
     /// What is wrong.
     pub what: Wrong,
-    /// Events that are missing, where that is known.
+    /// Events that are missing, if known.
     pub events: Option<u32>,
-    /// Which block of the recording it is, where that is known.
+    /// Number of the block in the recording, if known.
     pub block: Option<u64>,
 }
 
 /// What is wrong with a part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Wrong {
-    /// It ends in the midst of a block.
+    /// The file ends within a block.
     #[error("the file ends within a block")]
     Cut,
-    /// There should be a block.
+    /// There is no block where one should be.
     #[error(transparent)]
     NoBlock(#[from] NoHead),
-    /// The data is not what was written.
+    /// The data does not match its checksum.
     #[error("the data of a block is damaged")]
     Data,
-    /// The data is what was written, and wrong.
+    /// The data matches its checksum, and is still invalid.
     #[error(transparent)]
-    Record(#[from] Senseless),
+    Record(#[from] InvalidRecord),
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { offset, len, what, .. } = self;
-        write!(f, "at byte {offset}: {what}; {len} bytes passed over")?;
+        write!(f, "at byte {offset}: {what}; {len} bytes skipped")?;
         match self.events {
             Some(events) => write!(f, ", {events} events missing"),
             None => Ok(()),
@@ -57,22 +57,22 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Goes through the blocks of a file.
+/// Iterates over the blocks of a file.
 pub struct Blocks<R> {
     input: R,
     decompressor: Decompressor<'static>,
-    /// What was read and not used yet.
+    /// Bytes that were read and not used yet.
     window: Vec<u8>,
-    /// Where in the window the rest begins.
+    /// Offset of the unused bytes in the window.
     start: usize,
-    /// Where in the file the window begins.
+    /// Offset of the window in the file.
     base: u64,
     raw: Vec<u8>,
-    /// What is before the first head was passed over already.
+    /// The bytes before the first head were already skipped.
     begun: bool,
 }
 
-/// A block, or the damage that is in its place.
+/// A block, or the damage in its place.
 pub type Block<'b> = Result<(BlockHead, &'b [u8]), Damage>;
 
 impl<R: Read> Blocks<R> {
@@ -92,18 +92,18 @@ impl<R: Read> Blocks<R> {
         })
     }
 
-    /// How far in the file, in bytes.
+    /// The current offset in the file, in bytes.
     pub fn offset(&self) -> u64 {
         self.base + self.start as u64
     }
 
-    /// What was unpacked last.
+    /// The data that was unpacked last.
     fn raw(&self) -> &[u8] {
         &self.raw
     }
 
-    /// The next block that `wanted` says yes to, unpacked. Damage is told once for each place; damage of a block that
-    /// is not wanted is not noticed.
+    /// The next block that `wanted` accepts, unpacked. Each damaged place is reported once; damage within a block that
+    /// is not wanted goes unnoticed.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -136,7 +136,7 @@ impl<R: Read> Blocks<R> {
                         self.start += head_len + data_len;
                         return Ok(Some(Ok((head, &self.raw))));
                     }
-                    // There may be a whole head among what should have been its data.
+                    // The bytes that should have been its data may contain a whole head.
                     self.start += head_len;
                     self.search()?;
                     let damage = damage(at, self.offset() - at, Wrong::Data, Some(&head));
@@ -150,7 +150,7 @@ impl<R: Read> Blocks<R> {
                 self.start = (self.start + 1).min(self.window.len());
                 self.search()?;
             } else {
-                // Of a later version, as is everything behind it.
+                // A later version wrote this block and everything behind it.
                 self.start = self.window.len();
                 while self.fill(1)? > 0 {
                     self.start = self.window.len();
@@ -160,7 +160,7 @@ impl<R: Read> Blocks<R> {
         }
     }
 
-    /// The head that begins here, and the length of its frame; `None` after another skippable frame was passed over.
+    /// The head that begins here, and the length of its frame; `None` after another skippable frame was skipped.
     fn head(&mut self) -> io::Result<Result<Option<(BlockHead, usize)>, Wrong>> {
         let Some(header) = self.rest().first_chunk::<FRAME_HEADER>() else { return Ok(Err(Wrong::Cut)) };
         let (magic, len) = frame_header(*header);
@@ -176,7 +176,7 @@ impl<R: Read> Blocks<R> {
             });
         }
         let is_other = (SKIPPABLE..SKIPPABLE + 16).contains(&magic) && magic != FRAME;
-        // Its length cannot be checked, so only a short one is believed.
+        // Its length cannot be checked, so only a short one is accepted.
         if is_other && self.begun && len <= CHUNK && self.fill(FRAME_HEADER + len)? >= FRAME_HEADER + len {
             self.start += FRAME_HEADER + len;
             return Ok(Ok(None));
@@ -223,7 +223,7 @@ impl<R: Read> Blocks<R> {
         &self.window[self.start..]
     }
 
-    /// Reads until this many bytes are there, or the file ends. Returns how many there are.
+    /// Reads until this many bytes are available, or the file ends. Returns how many are available.
     fn fill(&mut self, wanted: usize) -> io::Result<usize> {
         if self.window.len() - self.start < wanted {
             self.window.drain(..self.start);
@@ -255,7 +255,7 @@ fn damage(offset: u64, len: u64, what: Wrong, head: Option<&BlockHead>) -> Damag
     Damage { offset, len, what, events, block }
 }
 
-/// Hands over the items of a file.
+/// Decodes the items of a file.
 pub struct Reader<R> {
     blocks: Blocks<R>,
     decoder: Decoder,
@@ -263,7 +263,6 @@ pub struct Reader<R> {
     open: Option<Open>,
 }
 
-/// A block that is being read.
 struct Open {
     head: BlockHead,
     offset: u64,
@@ -271,16 +270,15 @@ struct Open {
     events: u32,
 }
 
-/// What a block holds.
+/// One step through a file.
 #[derive(Debug)]
 pub enum Content {
     /// Items, in order.
     Items {
-        /// The head of their block.
         head: BlockHead,
-        /// They are the first ones of it.
+        /// They are the first ones of their block.
         begins: bool,
-        /// What is wrong with the last of its records.
+        /// Damage at the last of the block's records.
         damage: Option<Damage>,
     },
     /// Damage where a block should be.
@@ -296,17 +294,17 @@ impl<R: Read> Reader<R> {
         Ok(Self { blocks: Blocks::new(input)?, decoder: Decoder::default(), open: None })
     }
 
-    /// How far in the file, in bytes.
+    /// The current offset in the file, in bytes.
     pub fn offset(&self) -> u64 {
         self.blocks.offset()
     }
 
-    /// What is read from.
+    /// The underlying input.
     pub(crate) fn input(&self) -> &R {
         &self.blocks.input
     }
 
-    /// Goes through the sockets that the rest of the file speaks of, some of them again and again. Damage is passed over.
+    /// Calls `each` for the sockets that the rest of the file describes, for some of them repeatedly. Skips damage.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -328,12 +326,12 @@ impl<R: Read> Reader<R> {
         self.open.is_some()
     }
 
-    /// Passes over the rest of a block that was read in part.
+    /// Skips the rest of a block that was read in part.
     pub(crate) fn leave_block(&mut self) {
         self.open = None;
     }
 
-    /// Appends the items of the next block that is wanted to `items`.
+    /// Appends the items of the next block that `wanted` accepts to `items`.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -345,7 +343,7 @@ impl<R: Read> Reader<R> {
         self.next_part(wanted, usize::MAX, items)
     }
 
-    /// The same, but at most so many items: the next call goes on with the same block.
+    /// Like [`next`](Self::next), but appends at most `most` items: the next call goes on with the same block.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -379,10 +377,10 @@ impl<R: Read> Reader<R> {
         let is_counted = |item: &&Item| matches!(item, Item::Event(event) if event.id().is_some());
         let events = items[before..].iter().filter(is_counted).count();
         open.events = open.events.saturating_add(u32::try_from(events).unwrap_or(u32::MAX));
-        let damage = last.err().map(|senseless| Damage {
+        let damage = last.err().map(|invalid| Damage {
             offset: open.offset,
             len: 0,
-            what: senseless.into(),
+            what: invalid.into(),
             events: head.events.get().checked_sub(open.events),
             block: Some(head.block.get()),
         });

@@ -17,7 +17,7 @@ use crate::model::counters::Sample;
 use crate::model::criteria::Criteria;
 use crate::model::event::{
     Birth, Bound, Call, Cause, Change, EndFacts, Event, FailedCall, Flags, Flow, Found, Holder, Id, Idle, Inspected,
-    Kept, KilledBy, Losses, Mini, MiniEvent, Multipath, ResetReason, Subflow, Timer, Totals,
+    Kept, KilledBy, Losses, Mini, MiniEvent, Multipath, ResetReason, Reuse, Subflow, Timer, Totals,
 };
 use crate::model::facts::{AcceptQueue, AcceptQueues, Limit, Limits, Settings};
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
@@ -39,7 +39,7 @@ fn file(blocks: &[Vec<Item>]) -> Vec<u8> {
     bytes
 }
 
-/// What is read from a file: items by block, and damage.
+/// Reads a file: items by block, and damage.
 fn read(bytes: &[u8]) -> (Vec<Vec<Item>>, Vec<Damage>) {
     let mut reader = Reader::new(Trickle(bytes)).expect("memory");
     let (mut blocks, mut damages) = (Vec::new(), Vec::new());
@@ -52,12 +52,12 @@ fn read(bytes: &[u8]) -> (Vec<Vec<Item>>, Vec<Damage>) {
             }
             Content::Damage(damage) => damages.push(damage),
         }
-        assert!(damages.len() <= bytes.len(), "the same damage again and again");
+        assert!(damages.len() <= bytes.len(), "the same damage is reported repeatedly");
     }
     (blocks, damages)
 }
 
-/// Hands out a few bytes at a time, as a pipe may.
+/// Returns a few bytes at a time, as a pipe may.
 struct Trickle<'b>(&'b [u8]);
 
 impl Read for Trickle<'_> {
@@ -153,17 +153,24 @@ prop_compose! {
     }
 }
 
+fn idles() -> impl Strategy<Value = Option<Idle>> {
+    let ms = || prop::option::of(prop_oneof![Just(0), 0..300_u32, any::<u32>()]);
+    let idle = [ms(), ms(), ms()].prop_map(|[acked_ms, received_ms, sent_ms]| Idle { acked_ms, received_ms, sent_ms });
+    prop::option::of(idle)
+}
+
 prop_compose! {
     fn changes()(
         at in times(), id in ids(), address in any::<Option<u64>>(), tuple in tuples(), netns in any::<Option<u32>>(),
         uid in any::<Option<u32>>(), cgroup in any::<Option<u64>>(), (old, new) in (states(), states()),
-        (flags, interface) in (any::<Option<([bool; 5], Option<bool>)>>(), interfaces()),
-        task in tasks(), end in prop::option::of(end_facts()),
+        (flags, interface) in (any::<Option<([bool; 5], Option<bool>, Option<(bool, bool)>)>>(), interfaces()),
+        idle in idles(), task in tasks(), end in prop::option::of(end_facts()),
     ) -> Change {
-        let flags = flags.map(|([dead, done, has_socket, rcv_shutdown, send_shutdown], has_sent)| {
-            Flags { dead, done, has_socket, rcv_shutdown, send_shutdown, has_sent }
+        let flags = flags.map(|([dead, done, has_socket, rcv_shutdown, send_shutdown], has_sent, reuse)| {
+            let reuse = reuse.map(|(address, port)| Reuse { address, port });
+            Flags { dead, done, has_socket, rcv_shutdown, send_shutdown, has_sent, reuse }
         });
-        Change { at, id, address, tuple, netns, uid, cgroup, interface, old, new, flags, idle: None, task, end }
+        Change { at, id, address, tuple, netns, uid, cgroup, interface, old, new, flags, idle, task, end }
     }
 }
 
@@ -232,11 +239,10 @@ prop_compose! {
     fn inspections()(
         (at, timer_left_ns) in (times(), 0..=LONGEST_NS), id in ids(), (recv_queue, send_queue) in any::<(u32, u32)>(),
         timer in prop::sample::select(vec![Timer::None, Timer::Retransmit, Timer::Keepalive, Timer::TimeWait, Timer::Probe]),
-        retransmits in any::<u8>(), idle in any::<Option<[Option<u32>; 3]>>(),
+        retransmits in any::<u8>(), idle in idles(),
         (timestamps, bind_no_port) in any::<(Option<bool>, Option<bool>)>(), bound in any::<Option<(u128, u16, Option<u32>)>>(),
     ) -> Inspected {
         let bound = bound.map(|(ip, port, netns)| Bound { ip: ip.into(), port, netns });
-        let idle = idle.map(|[acked_ms, received_ms, sent_ms]| Idle { acked_ms, received_ms, sent_ms });
         Inspected {
             at, id, recv_queue, send_queue, timer, timer_left_ns, retransmits, idle, timestamps, bind_no_port, bound,
         }
@@ -347,12 +353,12 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         read(&bytes);
-        // The same behind every checksum.
+        // The same bytes with valid checksums.
         let (mut decoder, mut items) = (decode::Decoder::default(), Vec::new());
         while decoder.next(&bytes, &mut items) == Ok(true) {}
     }
 
-    /// Conclusions are drawn from whatever events there are, in whatever order.
+    /// Any events in any order yield conclusions without a panic.
     #[test]
     fn no_events_make_it_panic(blocks in prop::collection::vec(prop::collection::vec(items(), 1..60), 1..4)) {
         let bytes = file(&blocks);
@@ -362,7 +368,7 @@ proptest! {
         recordings.tell(config, &all, Span::default(), true, &mut nowhere).expect("bytes can be read");
     }
 
-    /// Bytes put in, taken away and changed anywhere cost the blocks they are in, and no other.
+    /// Inserted, removed and changed bytes damage only the blocks that contain them.
     #[test]
     fn damage_costs_its_block(
         place in any::<prop::sample::Index>(), removed in 0..50_usize, put in prop::collection::vec(any::<u8>(), 0..50),
@@ -380,7 +386,7 @@ proptest! {
             prop_assert!(touched(index) || read.contains(block), "block {} was not touched", index);
         }
         for block in &read {
-            prop_assert!(whole.contains(block), "nobody wrote {:?}", block);
+            prop_assert!(whole.contains(block), "{:?} was never written", block);
         }
     }
 }
@@ -449,7 +455,7 @@ fn block(raw: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_later_versions_add_is_passed_over() {
+fn additions_of_later_versions_are_skipped() {
     let passed = |after: u8, more: &[u8]| [&[kind::PASSED, 2 + more.len() as u8, after, 0], more].concat();
     let raw = [&passed(2, b"")[..], &[200, 3, 1, 2, 3], &passed(4, b"more"), &[255, 0]].concat();
     let (read, damage) = read(&block(&raw));
@@ -468,10 +474,10 @@ fn what_later_versions_add_is_passed_over() {
 #[case::time_beyond_all(&[kind::PASSED, 11, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0])]
 #[case::zeros(&[0, 0, 0, 0])]
 #[case::head_that_is_no_json(&[kind::HEAD, 1, b'{'])]
-fn senseless_records_are_damage(#[case] end: &[u8]) {
+fn invalid_records_are_damage(#[case] end: &[u8]) {
     let raw = [&[kind::PASSED, 2, 2, 0], end].concat();
     let (read, damage) = read(&block(&raw));
-    assert_eq!(read, [[Item::Event(Event::Passed { at: 1 })]], "what is before stands");
+    assert_eq!(read, [[Item::Event(Event::Passed { at: 1 })]], "earlier items stay");
     assert!(matches!(damage[..], [Damage { what: Wrong::Record(_), .. }]), "{damage:?}");
 }
 
@@ -484,6 +490,8 @@ fn a_later_format_is_refused() {
     let (blocks, damage) = read(&later);
     assert!(blocks.is_empty());
     assert_eq!(damage[0].what, Wrong::NoBlock(NoHead::Later(VERSION + 1)));
+    let error = Recordings::of(vec![("x.tct".into(), &later[..])]).err().expect("it is refused").to_string();
+    assert!(error.starts_with("cannot read the trace 'x.tct': it was written in format 2 by a later"), "{error}");
 }
 
 #[rstest]
@@ -500,7 +508,7 @@ fn claims_are_not_believed(#[case] raw: bool) {
     assert_eq!(damage[0].what, Wrong::NoBlock(NoHead::TooLong(u32::MAX)));
 }
 
-/// Rows of a file, told of some sockets or of all.
+/// Rows of a file, for some sockets or for all.
 fn rows_of(bytes: &[u8], only: Option<&[u64]>) -> Vec<Row> {
     let recordings = Recordings::of(vec![("bytes".into(), bytes)]).expect("a trace");
     let recordings = match only {
@@ -518,9 +526,9 @@ fn rows_of(bytes: &[u8], only: Option<&[u64]>) -> Vec<Row> {
     rows
 }
 
-/// Blocks are passed over by their heads; what is told of the rest is the same.
+/// Readers skip blocks by their heads; the rows of the remaining sockets stay the same.
 #[test]
-fn some_sockets_alone_are_told_the_same() {
+fn rows_of_some_sockets_are_the_same() {
     let mut blocks = sample();
     blocks[0].insert(0, Item::Event(Event::Started { at: 1 }));
     blocks.push(vec![
@@ -538,7 +546,7 @@ fn some_sockets_alone_are_told_the_same() {
     assert_eq!(rows_of(&bytes, Some(&[1, 2, 3])), all);
 }
 
-/// The first traces did not say why events were lost, and a later one may say what is not known yet.
+/// The first traces did not record why events were lost, and a later version may add causes.
 #[rstest]
 #[case::none(&[kind::LOST, 2, 10, 7], Cause::Unknown)]
 #[case::one(&[kind::LOST, 3, 10, 7, 1], Cause::RingFull)]
@@ -552,7 +560,7 @@ fn losses_of_other_versions(#[case] raw: &[u8], #[case] cause: Cause) {
     assert_eq!((losses.total(), losses.output_slow), (19, 0));
 }
 
-/// A block that was made and could not be written is no damage: the losses tell of it.
+/// A block that was packed and never written is no damage: the losses include it.
 #[test]
 fn a_block_that_is_taken_back_leaves_no_gap() {
     let mut encoder = Encoder::new(RECORDING).expect("memory");
@@ -574,7 +582,7 @@ fn a_block_that_is_taken_back_leaves_no_gap() {
     assert_eq!(summary.damage, [], "{summary:?}");
 }
 
-/// A block of others, older and younger ones, was taken for the end.
+/// A block of other, older and younger sockets was once taken for the end.
 #[test]
 fn reading_goes_on_behind_a_block_of_others() {
     let mut blocks = sample();

@@ -1,13 +1,15 @@
-//! The bodies of records. Their order and types are the format: add at the end of a body only, and never change one.
+//! The bodies of records. Their order and types are the format: only append to a body, and never change an existing
+//! field.
 
 use std::num::NonZeroU32;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeTuple;
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::model::event::{self, Call, Cause, EndFacts, Flags, KilledBy, MiniEvent, ResetReason, Timer};
+use crate::model::event::{self, Call, Cause, EndFacts, Flags, KilledBy, MiniEvent, ResetReason, Reuse, Timer};
 use crate::model::tcp::State;
 
-/// Declares numbers that stand for variants, both ways.
+/// Maps variants to numbers and back.
 macro_rules! numbers {
     ($to:ident, $from:ident, $type:ty, $($value:pat_param => $number:literal = $make:expr),* $(,)?) => {
         pub(super) fn $to(value: $type) -> u8 {
@@ -19,8 +21,8 @@ macro_rules! numbers {
     };
 }
 
-/// The rest of a body. What is read most often is read here number by number, which is faster than by way of serde: the
-/// bytes and what is taken for wrong are the same.
+/// The unread rest of a body. The most frequent records are read number by number, which is faster than serde. Both
+/// ways read the same bytes and reject the same errors.
 pub(super) struct Body<'r>(pub(super) &'r [u8]);
 
 impl Body<'_> {
@@ -42,13 +44,13 @@ impl Body<'_> {
         self.number(u64::BITS)
     }
 
-    /// The sign is the lowest bit.
+    /// Zigzag: the sign is the lowest bit.
     fn i64(&mut self) -> Option<i64> {
         let zigzag = self.u64()?;
         Some((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
     }
 
-    /// Seven bits a byte, the lowest ones first; the highest bit of a byte says that more follow.
+    /// Seven bits a byte, the lowest ones first; the highest bit of a byte says that more bytes follow.
     fn number(&mut self, bits: u32) -> Option<u64> {
         let (mut number, mut shift) = (0, 0);
         while shift < bits {
@@ -67,14 +69,14 @@ impl Body<'_> {
 
 /// Kinds of records.
 pub(super) mod kind {
-    /// Of no record: zeros are damage.
+    /// Not a record: zeros are damage.
     pub(in super::super) const NONE: u8 = 0;
     pub(in super::super) const HEAD: u8 = 1;
     pub(in super::super) const CLOCKS: u8 = 2;
     pub(in super::super) const NAMESPACE: u8 = 3;
     pub(in super::super) const GROUP: u8 = 4;
     pub(in super::super) const LOSSES: u8 = 5;
-    /// Describes a socket, or what has changed of it.
+    /// Describes a socket, or changes its description.
     pub(in super::super) const SOCKET: u8 = 6;
     /// Describes a thread.
     pub(in super::super) const TASK: u8 = 7;
@@ -94,7 +96,7 @@ pub(super) mod kind {
     pub(in super::super) const SURVEY_ENDED: u8 = 21;
     pub(in super::super) const SCAN_BEGUN: u8 = 22;
     pub(in super::super) const SCAN_ENDED: u8 = 23;
-    /// With the number of the cause behind the mark, but for the first traces.
+    /// The cause follows the mark, except in the first traces.
     pub(in super::super) const LOST: u8 = 24;
     pub(in super::super) const SUSPENDED: u8 = 25;
     pub(in super::super) const PASSED: u8 = 26;
@@ -114,17 +116,17 @@ pub(super) mod kind {
     pub(in super::super) const SUBFLOW: u8 = 44;
     pub(in super::super) const INSPECTED: u8 = 45;
 
-    /// Whether a record of this kind is more than a description of what follows, or one of a later version.
+    /// Whether a record of this kind yields an item: it is known, and does more than describe what follows.
     pub(in super::super) fn yields_item(kind: u8) -> bool {
         matches!(kind, HEAD..=LOSSES | STARTED..=FAILED_CALL | ENDED | NAMES_ANEW | BYPASSING..=INSPECTED)
     }
 }
 
-/// What the records after it speak of by `index`: known ones are replaced, the next number is a new one.
+/// Later records refer to a socket by `index`. A known index replaces its socket; the next number adds one.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Socket {
     pub(super) index: u32,
-    /// From the id of the one before it.
+    /// Difference from the id of the previous one.
     pub(super) id: i64,
     pub(super) ports: [u16; 2],
     /// Bits of [`socket_bit`].
@@ -132,7 +134,7 @@ pub(super) struct Socket {
     pub(super) netns: u32,
     pub(super) uid: u32,
     pub(super) cgroup: u64,
-    // Its addresses follow: 4 bytes each, or 16; and the index of its interface, if it is known to have one.
+    // Its addresses follow: 4 bytes each, or 16; then the index of its interface, if known.
 }
 
 /// Bits of [`Socket`].
@@ -149,7 +151,7 @@ pub(super) struct Task {
     pub(super) comm: [u8; 16],
 }
 
-/// `task` is its index and 1, or 0 for nobody. `states` is the old one and sixteen times the new one.
+/// `task` is its index plus 1, or 0 for no task. `states` is the old state plus sixteen times the new one.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Change {
     pub(super) after: i64,
@@ -167,7 +169,43 @@ impl Change {
     }
 }
 
-/// What is known of a socket in an event, and its flags.
+/// How long data had not moved, at the end of a change: traces of before have none, nor have changes that do not show it. A
+/// byte that says which times are known (1: acked, 2: received, 4: sent) and which of them are not 0 (8, 16, 32), and
+/// these.
+pub(super) struct IdleAtEnd(pub(super) Option<event::Idle>);
+
+impl Serialize for IdleAtEnd {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Some(event::Idle { acked_ms, received_ms, sent_ms }) = self.0 else { return serializer.serialize_unit() };
+        let all = [acked_ms, received_ms, sent_ms];
+        let bits = all.iter().enumerate().fold(0_u8, |bits, (place, ms)| {
+            bits | u8::from(ms.is_some()) << place | u8::from(ms.is_some_and(|ms| ms != 0)) << (place + 3)
+        });
+        let mut tuple = serializer.serialize_tuple(1 + (bits >> 3).count_ones() as usize)?;
+        tuple.serialize_element(&bits)?;
+        for ms in all.into_iter().flatten().filter(|ms| *ms != 0) {
+            tuple.serialize_element(&ms)?;
+        }
+        tuple.end()
+    }
+}
+
+impl IdleAtEnd {
+    pub(super) fn read(body: &mut Body<'_>) -> Option<Self> {
+        if body.0.is_empty() {
+            return Some(Self(None));
+        }
+        let bits = body.u8()?;
+        let mut next = |place: u8| {
+            let is = |bit: u8| bits & bit << place != 0;
+            let ms = if is(8) { body.u32()? } else { 0 };
+            Some(is(1).then_some(ms))
+        };
+        Some(Self(Some(event::Idle { acked_ms: next(0)?, received_ms: next(1)?, sent_ms: next(2)? })))
+    }
+}
+
+/// Which facts about its socket an event has, and the flags of the socket.
 pub(super) mod bit {
     pub(in super::super) const NETNS: u16 = 1;
     pub(in super::super) const UID: u16 = 2;
@@ -178,10 +216,14 @@ pub(super) mod bit {
     pub(in super::super) const HAS_SOCKET: u16 = 64;
     pub(in super::super) const RCV_SHUTDOWN: u16 = 128;
     pub(in super::super) const SEND_SHUTDOWN: u16 = 256;
-    /// Whether it has sent anything is known.
+    /// Whether the socket has sent anything is known.
     pub(in super::super) const KNOWS_SENT: u16 = 512;
     pub(in super::super) const HAS_SENT: u16 = 1024;
     pub(in super::super) const INTERFACE: u16 = 2048;
+    /// With whom it shares its address and port is known.
+    pub(in super::super) const KNOWS_REUSE: u16 = 4096;
+    pub(in super::super) const REUSES_ADDRESS: u16 = 8192;
+    pub(in super::super) const REUSES_PORT: u16 = 16384;
 }
 
 #[derive(Serialize, Deserialize)]
@@ -196,7 +238,7 @@ pub(super) struct End {
     pub(super) bits: u8,
     pub(super) retransmits: u8,
     pub(super) probes: u8,
-    /// 0: nobody looked, 1: none, else the state and 16.
+    /// 0: not looked up, 1: none, else the state plus 16.
     pub(super) mini: u8,
     pub(super) due_ns: u64,
 }
@@ -211,8 +253,8 @@ pub(super) mod end_bit {
     pub(in super::super) const USER_TIMEOUT: u8 = 32;
 }
 
-/// An event that concerns a socket, somebody, and a number whose meaning depends on the kind, such as a reason. Earlier
-/// versions named who destroyed a socket, and the descriptor of one that was accepted.
+/// An event about a socket, a task, and a number whose meaning depends on the kind, such as a reason. Earlier versions
+/// recorded the task that destroyed a socket, and the descriptor of an accepted socket.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Act {
     pub(super) after: i64,
@@ -245,7 +287,7 @@ pub(super) struct Found {
     pub(super) state: u8,
     /// Bits of [`bit`].
     pub(super) bits: u16,
-    /// 0: held, 1: queued, 2: an orphan, 3: a mini-socket.
+    /// 0: held by a process, 1: in an accept queue, 2: orphan, 3: mini-socket.
     pub(super) kept: u8,
     pub(super) due_ns: u64,
 }
@@ -340,14 +382,14 @@ pub(super) struct FailedCall {
     pub(super) address: Option<([u8; 16], u16)>,
 }
 
-/// An event that concerns no socket, and a number whose meaning depends on the kind.
+/// An event without a socket, and a number whose meaning depends on the kind.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Mark {
     pub(super) after: i64,
     pub(super) number: u64,
 }
 
-/// Whether a socket was shut down when it was destroyed, as the number of [`Act`]; traces of before say 0.
+/// Whether a socket was shut down when it was destroyed, as the number of [`Act`]; earlier traces have 0.
 pub(in super::super) fn shut_to(shut: Option<bool>) -> u32 {
     match shut {
         None => 0,
@@ -437,6 +479,9 @@ pub(super) fn flag_bits(flags: Option<Flags>) -> u16 {
         (flags.send_shutdown, bit::SEND_SHUTDOWN),
         (flags.has_sent.is_some(), bit::KNOWS_SENT),
         (flags.has_sent == Some(true), bit::HAS_SENT),
+        (flags.reuse.is_some(), bit::KNOWS_REUSE),
+        (flags.reuse.is_some_and(|reuse| reuse.address), bit::REUSES_ADDRESS),
+        (flags.reuse.is_some_and(|reuse| reuse.port), bit::REUSES_PORT),
     ];
     all.into_iter().filter(|(is_set, _)| *is_set).fold(bit::FLAGS, |bits, (_, bit)| bits | bit)
 }
@@ -450,6 +495,7 @@ pub(super) fn flags(bits: u16) -> Option<Flags> {
         rcv_shutdown: has(bit::RCV_SHUTDOWN),
         send_shutdown: has(bit::SEND_SHUTDOWN),
         has_sent: has(bit::KNOWS_SENT).then_some(has(bit::HAS_SENT)),
+        reuse: has(bit::KNOWS_REUSE).then(|| Reuse { address: has(bit::REUSES_ADDRESS), port: has(bit::REUSES_PORT) }),
     })
 }
 
@@ -471,7 +517,7 @@ mod tests {
 
     use super::*;
 
-    /// Bytes that often are numbers of many bytes.
+    /// Bytes that often form numbers of many bytes.
     fn bytes() -> impl Strategy<Value = Vec<u8>> {
         let byte = prop_oneof![any::<u8>(), 0x80..=0xff_u8, Just(0xff), 0..4_u8];
         proptest::collection::vec(byte, 0..40)

@@ -1,4 +1,4 @@
-//! Writes traces: a recorder makes blocks of what comes, and a store keeps the files.
+//! Writes traces: a recorder packs events into blocks, and a store manages the files.
 
 mod memory;
 mod names;
@@ -13,5 +13,5 @@ pub use self::store::{Plan, Store, StoreError};
 
 use self::store::{End, Packed};
 
-/// Says something to whoever has started the recording.
+/// Prints a message to the user.
 pub type Say = fn(&dyn std::fmt::Display);

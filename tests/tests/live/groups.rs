@@ -172,7 +172,7 @@ fn a_group_that_is_not_there_is_reported() {
     let net = Namespace::enter();
     let tracer = Tracer::start_in(&net, &["watch", "--cgroup", "/no\u{1b}such-group"]);
     let complaint =
-        "tcptrace: no control group matches '/no\\x1bsuch-group' now; its sockets are shown if it is made later";
+        "tcptrace: no control group matches '/no\\x1bsuch-group' now; its sockets are shown once it is created";
     assert!(tracer.complaints().lines().any(|line| line == complaint), "{}", tracer.complaints());
 }
 

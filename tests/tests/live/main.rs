@@ -16,6 +16,7 @@ mod families;
 mod filters;
 mod floods;
 mod groups;
+mod idle;
 mod link_local;
 mod mptcp;
 mod names;

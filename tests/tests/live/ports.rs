@@ -5,8 +5,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tcptrace_tests::program::run;
-use tcptrace_tests::sockets::accept;
+use tcptrace_tests::ability::kernel;
+use tcptrace_tests::attempt::skip;
+use tcptrace_tests::program::{binary, run};
+use tcptrace_tests::sockets::{accept, bound_to};
 use tcptrace_tests::{End, Namespace};
 
 /// For what takes a second.
@@ -44,6 +46,8 @@ fn assert_figures(row: &Value, figures: &[(&str, u64)]) {
 
 /// 100 ports, without reuse, and two servers elsewhere.
 fn hundred() -> (Namespace, TcpListener, TcpListener) {
+    // It may have to be built, which takes longer than a TIME_WAIT.
+    binary();
     let net = Namespace::enter_unwatched();
     net.sysctl("ipv4/ip_local_port_range", "40000 40099");
     net.sysctl("ipv4/tcp_tw_reuse", "0");
@@ -131,6 +135,41 @@ fn reusable_is_what_connect_takes_over() {
     assert_figures(&row, &[("free", 100), ("share", 0), ("holds_ns", 1_000_000_000), ("sustainable_per_second", 100)]);
     assert_eq!(row["reuse"], "on", "{row}");
     assert_eq!(exhaust(&server).len(), 100);
+}
+
+/// A socket that is bound and nothing else takes its port from everybody, whatever its address.
+#[test]
+fn what_is_bound_is_not_there_for_connect() {
+    if kernel() < (6, 8) {
+        skip("older kernels do not list sockets that are bound and nothing else");
+    }
+    let (net, server, _) = hundred();
+    let _bound = [1, 2, 3].map(|port| bound_to(SocketAddr::from(([127, 0, 0, 9], 40_010 + port))));
+    let _first = connect(&server).expect("a port");
+    let row = of(&net, server.local_addr().expect("its address")).expect("it has a socket");
+    assert_figures(&row, &[("blocked", 3), ("usable", 97), ("taken", 1), ("free", 96)]);
+    assert_eq!(row["usable_at_most"], false, "{row}");
+    assert_eq!(exhaust(&server).len(), 96);
+}
+
+/// Beyond the loopback, connect() takes over what has timestamps: of a TIME_WAIT the kernel does not show that, of another
+/// connection to the same place it does.
+#[test]
+fn an_open_connection_shows_whether_others_are_reusable() {
+    let (net, ..) = hundred();
+    net.run("ip", &["addr", "add", "10.9.0.1/32", "dev", "lo"]);
+    let server = TcpListener::bind("10.9.0.1:7000").expect("listen");
+    let address = server.local_addr().expect("its address");
+    (0..3).for_each(|_| close(connect(&server).expect("a port")));
+    wait_for(&net, address, "time_wait", 3);
+    let reuse = || of(&net, address).expect("it has sockets")["reuse"].clone();
+    net.sysctl("ipv4/tcp_tw_reuse", "2");
+    assert_eq!(reuse(), "loopback_only");
+    net.sysctl("ipv4/tcp_tw_reuse", "1");
+    assert_eq!(reuse(), "unknown");
+    let _open = connect(&server).expect("a port");
+    assert_eq!(reuse(), "on");
+    wait_for(&net, address, "reusable", 3);
 }
 
 /// The server closed first: what it leaves takes no port of its clients.

@@ -401,5 +401,5 @@ fn a_command_is_ended() {
 fn a_trace_is_no_program_output() {
     let finished = replay(&[binary()], &[]);
     assert_eq!(finished.code(), 1);
-    assert!(finished.stderr.contains("holds no trace"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("is not a tcptrace trace"), "{}", finished.stderr);
 }

@@ -5,7 +5,7 @@ pub(super) const READY: &str = "tcptrace: ready\n";
 /// Printed when the last record of a trace is missing.
 const ABRUPT: &str = "ended abruptly";
 /// Printed when a trace, or a part of it, cannot be read.
-const DAMAGE: [&str; 3] = ["damaged", "cannot be read", "is not a trace"];
+const DAMAGE: [&str; 4] = ["damaged", "cannot be read", "cannot read the trace", "is not a tcptrace trace"];
 /// Printed for the only damage that a kill can cause.
 const CUT: &str = "the file ends within a block";
 /// Printed for a file that is still empty.
@@ -130,7 +130,7 @@ mod tests {
     fn what_is_said_beside_it_is_told_apart() {
         let said = "tcptrace: ready\ntcptrace: cannot write\ntcptrace: 1 events recorded, 0 lost, 1 B\n";
         assert_eq!(complaints(said), ["tcptrace: cannot write"]);
-        assert!(is_cut_at_most("x: damaged at byte 7: the file ends within a block; 9 bytes passed over\n"));
-        assert!(!is_cut_at_most("x: damaged at byte 7: the data of a block is damaged; 9 bytes passed over\n"));
+        assert!(is_cut_at_most("x: damaged at byte 7: the file ends within a block; 9 bytes skipped\n"));
+        assert!(!is_cut_at_most("x: damaged at byte 7: the data of a block is damaged; 9 bytes skipped\n"));
     }
 }

@@ -17,10 +17,10 @@ use tokio::time::Instant;
 
 use super::super::run::{Stop, reached};
 
-/// How long it may take to end when it was asked to.
+/// Time from the request to end until it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A command that cannot be run, and the exit status that shells have for that.
+/// A command that cannot be run, with the exit status that shells use for it.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot run '{program}': {reason}")]
 pub(super) struct CannotRun {
@@ -36,7 +36,7 @@ impl CannotRun {
     }
 }
 
-/// Looks whether a command can be run at all.
+/// Checks whether a command can be run.
 ///
 /// # Errors
 /// When there is no such program, or it may not be run.
@@ -47,7 +47,7 @@ pub(super) fn look_for(command: &[OsString]) -> Result<(), CannotRun> {
     } else {
         let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
         let tried: Vec<_> = env::split_paths(&path).map(|folder| is_program(&folder.join(program))).collect();
-        // As execvp(3) has it: what may not be run is told only if nothing else is found.
+        // As execvp(3) does: report a program that may not be run only if no other is found.
         let is_telling =
             |tried: &io::Result<()>| !matches!(tried, Err(error) if error.kind() == io::ErrorKind::NotFound);
         let best = tried.iter().position(Result::is_ok).or_else(|| tried.iter().position(is_telling));
@@ -65,12 +65,13 @@ fn is_program(path: &Path) -> io::Result<()> {
 /// A command that runs.
 pub(super) struct Running {
     child: Child,
-    /// When it is killed, once it was asked to end.
+    /// When to kill it, once it was asked to end.
     killed_at: Option<Instant>,
 }
 
 impl Running {
-    /// Starts a command, if there is one. Its standard output is kept out of a trace that goes to ours.
+    /// Starts a command, if there is one. Where the trace goes to our standard output, the command's goes to standard
+    /// error.
     ///
     /// # Errors
     /// When it cannot be run.
@@ -85,8 +86,8 @@ impl Running {
         Ok(Some(Self { child, killed_at: None }))
     }
 
-    /// Waits for its end. Whoever asks us to end asks the command, and so does `end`; where it does not obey, it is killed
-    /// after a while, or when it is asked once more.
+    /// Waits until it exits. Passes on a signal to end, and sends SIGTERM at `end`. Kills it after `GRACE`, or at the
+    /// second request.
     pub(super) async fn ended(&mut self, stop: &mut Stop, end: Option<Instant>) -> Result<ExitStatus> {
         loop {
             let due = if self.killed_at.is_none() { end } else { None };
@@ -120,7 +121,7 @@ impl Running {
     }
 }
 
-/// As shells pass it on.
+/// The exit status as shells report it.
 pub(super) fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     u8::try_from(code).unwrap_or(1)

@@ -1,4 +1,4 @@
-//! One line that says how a recording goes.
+//! The status line of a recording.
 
 use std::io::{self, IsTerminal};
 
@@ -9,10 +9,10 @@ use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::Item;
 use crate::trace::write::{Progress, Recorder};
 
-/// How often it is shown.
+/// Time between two updates.
 const PROGRESS_NS: u64 = 1_000_000_000;
 
-/// A recorder, and a line about it once somebody wants that.
+/// A recorder with a status line.
 pub(super) struct Shown {
     pub(super) recorder: Recorder,
     line: Option<Line>,
@@ -23,7 +23,7 @@ impl Shown {
         Self { recorder, line: None }
     }
 
-    /// Shows how it goes, if somebody sits there.
+    /// Starts the line, if standard error is a terminal.
     pub(super) fn begin(&mut self) {
         self.line = io::stderr().is_terminal().then(Line::new);
     }
@@ -48,7 +48,7 @@ impl Sink for Shown {
     }
 }
 
-/// The line. It is gone from the terminal when it is dropped.
+/// The line. Dropping it clears it from the terminal.
 struct Line {
     bar: ProgressBar,
     begun_at: Option<u64>,
@@ -63,7 +63,7 @@ impl Line {
         Self { bar, begun_at: None, shown_at: 0, events: 0 }
     }
 
-    /// When it is to be shown again, in ns of `CLOCK_BOOTTIME`.
+    /// When to update it, in ns of `CLOCK_BOOTTIME`.
     fn due_at(&self) -> u64 {
         self.shown_at + PROGRESS_NS
     }

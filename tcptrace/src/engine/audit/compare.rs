@@ -1,4 +1,4 @@
-//! What was seen against what the kernel has counted.
+//! Compares the events with the kernel's counters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,18 +6,18 @@ use super::Tally;
 use crate::model::counters::{Increase, Unseen};
 use crate::model::finding::{Compared, Counter, Finding, Reading, Verdict};
 
-/// What is compared.
+/// What to compare.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
     /// Network namespaces, by inode number; all, if it is empty.
     pub namespaces: Vec<u32>,
     /// Counters.
     pub counters: Vec<Counter>,
-    /// [`Counter::Tw`] counts mini-sockets that are made (since 5.18), and not those whose timer fires.
+    /// [`Counter::Tw`] counts mini-sockets when they are made (since 5.18), not when their timer fires.
     pub counts_made: bool,
 }
 
-/// Compares, by namespace in the order of their numbers, and comes to a verdict.
+/// Compares namespaces in the order of their numbers; the verdict comes last.
 pub fn compare(tally: &Tally, first: &[Reading], last: &[Reading], scope: &Scope, at: u64) -> Vec<Finding> {
     let is_wanted = |netns: &u32| scope.namespaces.is_empty() || scope.namespaces.contains(netns);
     let first: BTreeMap<u32, &Reading> = first.iter().map(|reading| (reading.netns, reading)).collect();
@@ -38,7 +38,7 @@ pub fn compare(tally: &Tally, first: &[Reading], last: &[Reading], scope: &Scope
             scope.counters.iter().filter_map(|counter| one(tally, begun, ended, scope, *counter)).collect();
         let too_many: u64 = compared.iter().filter(|it| it.seen > it.expected).map(Compared::certain_difference).sum();
         let is_another = begun.is_some_and(|begun| begun.cookie != ended.cookie);
-        // Nothing is seen that has not happened, but it may have happened in a namespace that had the number before.
+        // Whatever was seen has happened, but maybe in a namespace that had the number before.
         if is_another || begun.is_none() && too_many > 0 {
             verdict.unclear += 1;
             continue;
@@ -55,7 +55,7 @@ pub fn compare(tally: &Tally, first: &[Reading], last: &[Reading], scope: &Scope
     findings
 }
 
-/// What has grown of whose events none can be seen.
+/// Growth of counters whose events cannot be seen.
 fn unseen<'r>(begun: Option<&'r Reading>, ended: &'r Reading) -> impl Iterator<Item = Increase> + 'r {
     Unseen::ALL.into_iter().filter_map(move |counter| {
         let before = begun.map_or(0, |reading| reading.unseen[counter as usize]);

@@ -10,18 +10,18 @@ use crate::model::finding::{Counter, MARGIN_NS, Reading};
 use crate::model::stream::Item;
 use crate::model::tcp::State;
 
-/// So many ends are kept that depend on a reset that may follow: far more than can be undecided at a time.
+/// Most ends to keep that depend on a reset that may follow: far more than can be undecided at a time.
 const UNDECIDED: usize = 4096;
 
-/// Counts, by network namespace, what the kernel counts too.
+/// Counts, by network namespace, the events that the kernel counts too.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// When the counters were read at first.
+    /// When the counters were first read.
     readings: HashMap<u32, (u64, u64), FixedState>,
     counts: HashMap<u32, Counts, FixedState>,
-    /// When the counters were about to be read for the last time.
+    /// When the last reading of the counters begins.
     last_call: Option<u64>,
-    /// To these a mini-socket was refused, unless a reset follows.
+    /// The kernel refused these a mini-socket, unless a reset follows.
     undecided: HashMap<Id, u32, FixedState>,
     losses: Losses,
 }
@@ -37,15 +37,15 @@ pub struct Counts {
     pub transitions: u64,
     /// Mini-sockets whose timer has fired: what [`Counter::Tw`] is before 5.18.
     pub expired: u64,
-    /// So many of those may or may not be in the kernel's count.
+    /// How many of those may or may not be in the kernel's count.
     pub expired_doubtful: u64,
 }
 
 /// Whether an event lies between the two readings of a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Timing {
     Before,
-    /// It may or may not; whether it does by its time.
+    /// It may or may not; the flag says which by its time.
     Doubtful(bool),
     Between,
 }
@@ -54,20 +54,20 @@ enum Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
     One,
-    /// One of an earlier event was none.
+    /// An earlier event did not count.
     OneLess,
-    /// One, or nothing.
+    /// One or none.
     Perhaps,
 }
 
 impl Tally {
-    /// One that begins with these readings. What is not among them begins with 0.
+    /// A tally that begins with these readings. A namespace without a reading begins with 0.
     pub fn new(readings: &[Reading]) -> Self {
         let times = readings.iter().map(|reading| (reading.netns, (reading.from, reading.to)));
         Self { readings: times.collect(), ..Self::default() }
     }
 
-    /// The counters are read for the last time a [`MARGIN_NS`] after this moment.
+    /// The last reading of the counters comes a [`MARGIN_NS`] after this moment.
     pub fn last_call(&mut self, at: u64) {
         self.last_call = Some(at);
     }
@@ -87,7 +87,7 @@ impl Tally {
         &self.counts
     }
 
-    /// Takes in what a source tells.
+    /// Takes an item from a source.
     pub fn take(&mut self, item: &Item) {
         match item {
             Item::Event(Event::Change(change)) => self.change(change),
@@ -104,13 +104,13 @@ impl Tally {
 
     fn change(&mut self, change: &Change) {
         let Some(netns) = change.netns else { return };
-        let is_before = self.place(netns, change.at) == Place::Before;
+        let is_before = self.timing(netns, change.at) == Timing::Before;
         self.counts.entry(netns).or_default().transitions += u64::from(!is_before);
         let effect = match (change.old, change.new) {
             (State::Closed, State::SynSent) => Some((Counter::ActiveOpens, Effect::One)),
             (State::Listen, State::SynRecv) => Some((Counter::PassiveOpens, Effect::One)),
             (State::SynSent, State::Closed) => never_established(change),
-            // Without an error it was dropped before it was complete, or was one of two made of the same request.
+            // Without an error, it was dropped before it was complete, or was one of two made from the same request.
             (State::SynRecv, State::Closed) if error(change) == 0 => Some((Counter::AttemptFails, Effect::Perhaps)),
             (State::SynRecv, State::Closed) => Some((Counter::AttemptFails, Effect::One)),
             (State::Established | State::CloseWait, State::Closed) => Some((Counter::EstabResets, Effect::One)),
@@ -128,7 +128,7 @@ impl Tally {
         if let Some(refusal) = time_wait_refused(change) {
             self.count(netns, change.at, Counter::TwOverflow, Effect::One);
             if self.lost() > 0 {
-                // A socket that shows for the first time had no cookie by which its mini-socket could have been known.
+                // When the socket appeared for the first time, it had no cookie to link it to its mini-socket.
                 self.count(netns, change.at, Counter::TwOverflow, Effect::Perhaps);
             }
             if refusal == Refusal::UnlessReset && self.undecided.len() < UNDECIDED {
@@ -143,40 +143,40 @@ impl Tally {
             MiniEvent::Killed(KilledBy::Connect) => self.count(netns, mini.at, Counter::TwRecycled, Effect::One),
             MiniEvent::Killed(KilledBy::Unknown) => self.count(netns, mini.at, Counter::TwRecycled, Effect::Perhaps),
             MiniEvent::Expired => {
-                let place = self.place(netns, mini.at);
+                let timing = self.timing(netns, mini.at);
                 let counts = self.counts.entry(netns).or_default();
-                counts.expired += u64::from(matches!(place, Place::Between | Place::Doubtful(true)));
-                counts.expired_doubtful += u64::from(matches!(place, Place::Doubtful(_)));
+                counts.expired += u64::from(matches!(timing, Timing::Between | Timing::Doubtful(true)));
+                counts.expired_doubtful += u64::from(matches!(timing, Timing::Doubtful(_)));
             }
             MiniEvent::Fin | MiniEvent::Rearmed | MiniEvent::Killed(_) => {}
         }
     }
 
     fn count(&mut self, netns: u32, at: u64, counter: Counter, effect: Effect) {
-        let place = self.place(netns, at);
+        let timing = self.timing(netns, at);
         let counts = self.counts.entry(netns).or_default();
         let (seen, doubtful) = (&mut counts.seen[counter as usize], &mut counts.doubtful[counter as usize]);
-        match (place, effect) {
-            (Place::Before, _) => return,
-            (Place::Between | Place::Doubtful(true), Effect::One) => *seen += 1,
-            (Place::Between | Place::Doubtful(true), Effect::OneLess) => *seen = seen.saturating_sub(1),
-            (Place::Doubtful(false), _) | (_, Effect::Perhaps) => {}
+        match (timing, effect) {
+            (Timing::Before, _) => return,
+            (Timing::Between | Timing::Doubtful(true), Effect::One) => *seen += 1,
+            (Timing::Between | Timing::Doubtful(true), Effect::OneLess) => *seen = seen.saturating_sub(1),
+            (Timing::Doubtful(false), _) | (_, Effect::Perhaps) => {}
         }
-        *doubtful += u64::from(place != Place::Between || effect == Effect::Perhaps);
+        *doubtful += u64::from(timing != Timing::Between || effect == Effect::Perhaps);
     }
 
-    fn place(&self, netns: u32, at: u64) -> Place {
+    fn timing(&self, netns: u32, at: u64) -> Timing {
         if let Some((from, to)) = self.readings.get(&netns) {
             if at.saturating_add(MARGIN_NS) < *from {
-                return Place::Before;
+                return Timing::Before;
             }
             if at <= to.saturating_add(MARGIN_NS) {
-                return Place::Doubtful(at > *to);
+                return Timing::Doubtful(at > *to);
             }
         }
         match self.last_call {
-            Some(last_call) if at > last_call => Place::Doubtful(at <= last_call.saturating_add(MARGIN_NS)),
-            _ => Place::Between,
+            Some(last_call) if at > last_call => Timing::Doubtful(at <= last_call.saturating_add(MARGIN_NS)),
+            _ => Timing::Between,
         }
     }
 }
@@ -185,7 +185,7 @@ fn error(change: &Change) -> u16 {
     change.end.map_or(0, |end| end.err)
 }
 
-/// Whether a timer closed the socket, as no answer came.
+/// Whether a timer closed the socket because no answer came.
 fn gave_up(change: &Change) -> Option<Effect> {
     const EPIPE: u16 = 32;
     const ECONNABORTED: u16 = 103;
@@ -197,22 +197,23 @@ fn gave_up(change: &Change) -> Option<Effect> {
     match end.err {
         ETIMEDOUT => Some(Effect::One),
         EPIPE | ECONNABORTED | ECONNRESET => None,
-        // Its process may have fetched the error already, as before 6.11 it is told before the socket is closed.
+        // Its process may have fetched the error already: before 6.11 the kernel reports it before it closes the
+        // socket.
         0 => (is_waiting && change.flags.is_some_and(|flags| !flags.dead)).then_some(Effect::Perhaps),
-        // By a reset; or by a timer that found what ICMP had told before.
+        // By a reset; or by a timer that found an earlier ICMP error.
         ECONNREFUSED => is_waiting.then_some(Effect::Perhaps),
         // By ICMP at once, or kept until the timer gave up.
         _ => Some(Effect::Perhaps),
     }
 }
 
-/// What closing a socket counts as that was connecting.
+/// How closing a connecting socket counts.
 fn never_established(change: &Change) -> Option<(Counter, Effect)> {
     if error(change) != 0 {
         return Some((Counter::AttemptFails, Effect::One));
     }
     if change.tuple.local_port == 0 {
-        // There was no local port to be had: no SYN was sent.
+        // No local port was available: the kernel sent no SYN.
         return Some((Counter::ActiveOpens, Effect::OneLess));
     }
     // Closed by its process; or `connect` failed before it sent a SYN, though it had a port.

@@ -13,7 +13,7 @@ use crate::model::tcp::{State, Tuple};
 
 const NETNS: u32 = 7;
 const MS: u64 = 1_000_000;
-/// The counters are read for the first and for the last time.
+/// The first and the last reading of the counters.
 const FIRST: u64 = 10_000 * MS;
 const LAST: u64 = 20_000 * MS;
 /// Well between.
@@ -166,7 +166,7 @@ fn mini_sockets(#[case] by: KilledBy, #[case] expected: &[(&str, u64, u64)]) {
     assert_eq!(counted(&[mini(AT, MiniEvent::Killed(by))]), expected);
 }
 
-/// By the margin around each reading.
+/// By the margin around each reading: whether an event counts as seen or as doubtful.
 #[rstest]
 #[case::long_before(FIRST - MARGIN_NS - 1, 0, 0)]
 #[case::just_before(FIRST, 0, 1)]
@@ -248,7 +248,7 @@ fn events_at_the_moment_of_reading_explain_a_difference() {
     assert_eq!([3, 5, 7, 8].map(of), [0, 0, 0, 1]);
 }
 
-/// Requests that were reset before they became sockets.
+/// Requests that were reset before they became sockets count too.
 #[test]
 fn attempts_that_no_event_tells_of() {
     let last = Reading { embryonic_resets: 2, ..reading(LAST, [0, 0, 3, 0, 0, 0, 0, 0]) };

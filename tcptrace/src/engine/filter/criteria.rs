@@ -1,4 +1,4 @@
-//! What is asked of a connection, and of a row.
+//! What the criteria ask of a connection, and of a row.
 
 use std::net::IpAddr;
 
@@ -13,12 +13,12 @@ use crate::model::row::{Connection, Entry, Identity, Report, Row, Stuck, Transit
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, State, Task};
 
 impl Criteria {
-    /// Whether they let everything through.
+    /// Whether everything matches.
     pub fn is_empty(&self) -> bool {
         !self.ask_connections() && self.states.is_empty() && self.min_duration_ns.is_none()
     }
 
-    /// The part of it that the kernel side can check, without hiding anything that may match.
+    /// The part that the kernel side can check without hiding anything that may match.
     pub fn kernel(&self) -> tcptrace_common::Filter {
         tcptrace_common::Filter {
             ports: kernel_ports(&self.ports),
@@ -33,7 +33,7 @@ impl Criteria {
         }
     }
 
-    /// Whether anything is asked of connections as a whole.
+    /// Whether any criterion is about connections as a whole.
     pub(super) fn ask_connections(&self) -> bool {
         let ports = [&self.ports, &self.local_ports, &self.remote_ports];
         let by_place = !self.networks.is_empty() || !self.netns.is_empty() || self.ipv4 != self.ipv6;
@@ -41,7 +41,7 @@ impl Criteria {
         by_place || by_owner || !self.closers.is_empty() || ports.into_iter().any(|ports| !ports.is_empty())
     }
 
-    /// Whether anything is asked of all processes that have to do with a connection.
+    /// Whether any criterion is about all processes that relate to a connection.
     pub(super) fn ask_processes(&self) -> bool {
         let asks_nobody = self.pids.is_empty() && self.comms.is_empty() && self.cgroups.is_empty();
         !(self.owner_only || asks_nobody)
@@ -59,22 +59,22 @@ impl Criteria {
         }
     }
 
-    /// The same of a row that does not say enough, if nothing more will be known of its connection.
+    /// The same for a row that does not say enough, when nothing more will be known of its connection.
     pub(super) fn give_up_on(&self, row: &Row, names: &Names) -> Verdict {
         let Some(facts) = Facts::of(row) else { return Verdict::Shown };
         match self.judge(&facts.at_last(), names) {
-            // That nobody has closed it yet is not known to match.
+            // Nobody has closed it yet, so it is not known to match.
             Verdict::Shown => Verdict::Hidden,
             verdict => verdict,
         }
     }
 
-    /// Whether a socket that exists matches, by what is known of it now.
+    /// Whether an existing socket matches, by what is known of it now.
     pub fn judge_socket(&self, socket: &Entry, names: &Names) -> Verdict {
         if self.socket_passes(socket) { self.judge(&Facts::of_socket(socket), names) } else { Verdict::Hidden }
     }
 
-    /// Whether a process is one of those that are asked for.
+    /// Whether this process is a wanted one.
     pub fn wants_process(&self, task: &Task, names: &Names) -> bool {
         let is_in = |wanted: &String| names.is_process_in(task.pid, wanted) == Some(true);
         let is_named = |comm: &String| task.comm.bytes() == Comm::from(comm.as_str()).bytes();
@@ -83,7 +83,7 @@ impl Criteria {
         !self.owner_only && is_wanted
     }
 
-    /// All is known that will be.
+    /// Decides when nothing more will be known.
     fn judge(&self, facts: &Facts<'_>, names: &Names) -> Verdict {
         match self.ask(facts, names) {
             Some(true) => Verdict::Shown,
@@ -102,20 +102,20 @@ impl Criteria {
         all([self.ask_others(facts), any_of(&self.cgroups, |wanted| self.group(facts, wanted, names))])
     }
 
-    /// Asks the socket's control group, and those of the processes that have to do with it.
+    /// Checks the control group of the socket, and those of the processes that relate to it.
     fn group(&self, facts: &Facts<'_>, wanted: &str, names: &Names) -> Option<bool> {
         let socket = facts.identity.cgroup.and_then(|id| names.group(id)).map(|group| group.is(wanted));
         if self.owner_only {
             return socket;
         }
-        // Nearly always its owner has made it: then both are in one group.
+        // Nearly always, its owner has made it: then both are in one group.
         let owner = facts.identity.owner.and_then(|owner| names.is_process_in(owner.task.pid, wanted)).or(socket);
         let is_other = |task: &Task| facts.identity.owner.is_none_or(|owner| owner.task.pid != task.pid);
         let of = |task: Task| if is_other(&task) { names.is_process_in(task.pid, wanted) } else { owner };
         any([socket, owner, facts.closed_by.answer(of), facts.holder(of)])
     }
 
-    /// Asks those who have to do with a socket.
+    /// Checks the processes that relate to a socket.
     fn process(&self, facts: &Facts<'_>, matches: impl Fn(&Task) -> bool) -> Option<bool> {
         let owner = facts.owner(&matches);
         if self.owner_only {
@@ -125,7 +125,7 @@ impl Criteria {
         any([owner, facts.closed_by.answer(of), facts.holder(of)])
     }
 
-    /// All but the control group.
+    /// Checks everything but the control group.
     fn ask_others(&self, facts: &Facts<'_>) -> Option<bool> {
         all([
             self.family(facts.identity),
@@ -173,7 +173,7 @@ impl Criteria {
 
     fn ports(&self, facts: &Facts<'_>) -> Option<bool> {
         let (local, remote) = (facts.identity.tuple.local_port, facts.identity.tuple.remote_port);
-        // What has no port in the end never had one.
+        // A connection whose last row has no port never had one.
         let same_port = |wanted: u16, port: u16| same_port(wanted, port).or(facts.is_last.then_some(false));
         let is_local = |port: &u16| same_port(*port, local);
         // A listener never has a remote port.
@@ -186,19 +186,19 @@ impl Criteria {
     }
 }
 
-/// What a row tells of its connection.
+/// What a row says about its connection.
 struct Facts<'r> {
     identity: &'r Identity,
     closer: Option<Closer>,
     /// The process that closed it.
     closed_by: ClosedBy,
-    /// A process that has it now, or listens for it.
+    /// A process that holds it now, or listens for it.
     holder: Option<Task>,
-    /// Others have it too.
+    /// Other processes hold it too.
     has_more_holders: bool,
-    /// No process is known to have had it, because none has since it was met.
+    /// No process has held it since tcptrace first saw it, as far as known.
     is_nobodys: bool,
-    /// The peer's FIN may still cross ours, which makes an active close a simultaneous one.
+    /// The peer's FIN may still cross ours, which turns an active close into a simultaneous one.
     may_cross: bool,
     is_listener: bool,
     is_last: bool,
@@ -208,18 +208,18 @@ struct Facts<'r> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ClosedBy {
     Process(Task),
-    /// None has, and none will.
+    /// No process has, and none will.
     Nobody,
-    /// Some process has, or may yet.
+    /// A process has, or may yet.
     Unknown,
 }
 
 impl ClosedBy {
-    /// Of a connection that one end has closed.
+    /// For a connection that one end has closed.
     fn of(closed_by: Option<Task>, closer: Option<Closer>, is_last: bool) -> Self {
         match closed_by {
             Some(task) => Self::Process(task),
-            // The peer's doing needs none of ours.
+            // If the peer ended it, no process here need have closed it.
             None if is_last && !matches!(closer, Some(Closer::Active | Closer::Simultaneous)) => Self::Nobody,
             None => Self::Unknown,
         }
@@ -268,7 +268,7 @@ impl<'r> Facts<'r> {
             identity: &socket.identity,
             closer: socket.closer,
             closed_by: ClosedBy::Nobody,
-            // Of several, it is one that is asked for.
+            // If several hold it, this is a wanted one.
             holder: socket.holding.map(|holding| holding.task).or(socket.listener),
             has_more_holders: false,
             is_nobodys: socket.kept != Kept::Held,
@@ -305,7 +305,8 @@ impl<'r> Facts<'r> {
         if may_come { None } else { Some(network.contains(&ip)) }
     }
 
-    /// Asks the owner. Who listens need not be who accepts, so a listener that does not match says nothing yet.
+    /// Checks the owner. The process that listens may not be the one that accepts, so a listener that does not match
+    /// decides nothing yet.
     fn owner(&self, matches: impl Fn(&Task) -> bool) -> Option<bool> {
         let Some(owner) = &self.identity.owner else { return self.is_nobodys.then_some(false) };
         match owner.source {
@@ -329,7 +330,7 @@ impl<'r> Facts<'r> {
     }
 }
 
-/// Who has it, or listens for what nobody has accepted.
+/// The process that holds it, or that listens if nobody has accepted it.
 fn holder(report: &Report) -> Option<Task> {
     report.holder.map(|(task, _)| task).or(report.listener)
 }
@@ -338,12 +339,12 @@ fn has_more_holders(report: &Report) -> bool {
     report.holders.is_some_and(|holders| holders > 1)
 }
 
-/// Whether it was met when no process had it any more.
+/// Whether tcptrace first saw it when no process held it any more.
 fn is_only_mini(row: &Connection) -> bool {
     row.opened_ns.is_none() && row.stays.iter().all(|stay| stay.state == State::TimeWait)
 }
 
-/// True if nothing is asked for, or anything of it holds.
+/// True if nothing is wanted, or if any wanted value holds.
 fn any_of<T>(wanted: &[T], holds: impl Fn(&T) -> Option<bool>) -> Option<bool> {
     if wanted.is_empty() { Some(true) } else { any(wanted.iter().map(holds)) }
 }
@@ -369,7 +370,7 @@ fn same_port(wanted: u16, port: u16) -> Option<bool> {
     (port != 0).then_some(port == wanted)
 }
 
-/// All of them, or none if they do not fit: a part of them would hide what the others match. Port 0 means unused.
+/// All ports, or none if they do not fit: a part of them would hide what the others match. Port 0 means unused.
 fn kernel_ports(ports: &[u16]) -> [u16; FILTER_PORTS] {
     let mut slots = [0; FILTER_PORTS];
     if !ports.contains(&0)

@@ -1,4 +1,4 @@
-//! What is shown, held back and dropped.
+//! What is shown, pending and dropped.
 
 use std::collections::HashMap;
 
@@ -298,7 +298,7 @@ fn what_nobody_has_closed_by_the_end_does_not_match() {
     assert_eq!((filter.filtered_out(), filter.undecided(), filter.dropped()), (2, Undecided::default(), 0));
 }
 
-/// Once, it counted as filtered out.
+/// Such a connection once counted as filtered out.
 #[test]
 fn a_connection_without_a_known_owner_is_not_simply_another_ones() {
     let mut filter = Filter::new(criteria("pid 8"));
@@ -313,7 +313,7 @@ fn finished(filter: &mut Filter) -> Vec<Row> {
     out
 }
 
-/// Once, such rows counted as filtered out, and whoever hid the name of his control group was hidden too.
+/// Such rows once counted as filtered out, so a process that hid its control group's name was hidden too.
 #[rstest]
 #[case::undecided("cgroup web", [0, 3])]
 #[case::otherwise_wanted("cgroup web lport 5000 pid 7", [0, 3])]
@@ -330,7 +330,7 @@ fn a_group_without_a_name_is_not_simply_another(#[case] options: &str, #[case] c
     assert_eq!([filter.filtered_out(), filter.undecided().shown], counts);
 }
 
-/// The end of the stream and another life of the socket decide as the last row of a connection does.
+/// The end of the stream, and another life of the socket, decide as the last row of a connection does.
 #[rstest]
 #[case::undecided("cgroup web", [0, 2])]
 #[case::unwanted_for_something_else("cgroup web closer active", [2, 0])]
@@ -338,7 +338,7 @@ fn a_group_without_a_name_may_never_get_one(#[case] options: &str, #[case] count
     let mut filter = Filter::new(criteria(options));
     let rows = [unnamed(bare()), unnamed(bare())].map(Row::Transition);
     let mut out = filtered(&mut filter, rows);
-    assert_eq!(filter.held().count(), 1);
+    assert_eq!(filter.pending().count(), 1);
     out.extend(finished(&mut filter));
     assert_eq!(out.len() as u64, counts[1]);
     assert_eq!([filter.filtered_out(), filter.undecided().shown], counts);
@@ -349,7 +349,7 @@ fn a_name_that_comes_late_shows_the_whole_connection() {
     let mut filter = Filter::new(criteria("cgroup db"));
     let rows = [unnamed(known()), last(unnamed(known()))].map(Row::Transition);
     assert_eq!(filtered(&mut filter, rows[..1].to_vec()), []);
-    assert_eq!(filter.held().count(), 1);
+    assert_eq!(filter.pending().count(), 1);
     let mut names = names();
     names.name_group(6, Group::at(b"/system.slice/db.service"));
     let mut out = Vec::new();
@@ -358,7 +358,7 @@ fn a_name_that_comes_late_shows_the_whole_connection() {
     assert_eq!((filter.filtered_out(), filter.undecided()), (0, Undecided::default()));
 }
 
-/// They may have matched, and it is known why nobody can say.
+/// They may have matched: the name of their group is unknown.
 #[test]
 fn rows_without_a_named_group_that_must_go_are_undecided() {
     let mut filter = Filter::with_capacity(criteria("cgroup web"), 1);
@@ -367,7 +367,7 @@ fn rows_without_a_named_group_that_must_go_are_undecided() {
     assert_eq!((filter.undecided(), filter.dropped()), (Undecided { shown: 2, left_out: 0 }, 0));
 }
 
-/// Who owns them is known, and who will close them is not: that is no loss.
+/// Their owner is known, but not who will close them: that is no loss.
 #[test]
 fn rows_that_wait_for_who_closes_are_not_lost() {
     let mut filter = Filter::with_capacity(criteria("pid 8"), 1);
@@ -375,7 +375,7 @@ fn rows_that_wait_for_who_closes_are_not_lost() {
     assert_eq!((filter.undecided(), filter.dropped()), (Undecided { shown: 0, left_out: 2 }, 0));
 }
 
-/// Of several processes that have it, a row says one.
+/// A row names one of the processes that hold it.
 #[rstest]
 #[case::no_other(1, Verdict::Hidden)]
 #[case::others(2, Verdict::Unknown)]
@@ -422,7 +422,7 @@ fn too_many_held_rows_are_dropped_from_the_one_that_waits_longest() {
     let mut filter = Filter::with_capacity(criteria("pid 7"), 3);
     let held = [of(1, bare()), of(2, bare()), of(1, bare_established()), of(3, bare())];
     assert_eq!(filtered(&mut filter, held), []);
-    assert_eq!((filter.dropped(), filter.held_rows), (2, 2));
+    assert_eq!((filter.dropped(), filter.pending_rows), (2, 2));
     let deciding = [of(1, known()), of(2, known())];
     assert_eq!(filtered(&mut filter, deciding.clone()), [deciding[0].clone(), of(2, bare()), deciding[1].clone()]);
 }
@@ -441,7 +441,7 @@ fn nothing_is_kept_of_what_has_ended() {
         })
     });
     assert_eq!(filtered(&mut filter, rows).len(), 300);
-    assert_eq!((filter.decided.len(), filter.held.len(), filter.held_rows), (0, 0, 0));
+    assert_eq!((filter.decided.len(), filter.pending.len(), filter.pending_rows), (0, 0, 0));
     let connections = (0..100).map(|conn| {
         let identity = Identity { conn, ..known().identity };
         Row::Connection(Connection { identity, ..connection() })
@@ -458,7 +458,7 @@ fn nothing_asked_lets_everything_through() {
     assert_eq!(filtered(&mut filter, rows.clone()), rows);
 }
 
-/// It may have become a connection of any kind, but not in another network namespace.
+/// It may have become any connection, but not in another network namespace.
 #[rstest]
 #[case("port 1 pid 2 comm a state LISTEN closer active min 5 6", true)]
 #[case("netns 9", true)]
@@ -613,7 +613,7 @@ proptest! {
     }
 }
 
-/// A report of what is stuck is of use now or never: it is not held back, and decides nothing for later.
+/// A report of a stuck socket is useful now or never: it does not stay pending, and decides nothing for later.
 #[rstest]
 #[case::matches("pid 7", known(), true)]
 #[case::does_not_match("pid 8", known(), false)]
@@ -623,5 +623,5 @@ fn reports_do_not_wait(#[case] options: &str, #[case] row: Transition, #[case] s
     let stuck = Some(Stuck::Waiting(Report::default()));
     let report = Row::Transition(Transition { old: row.new, stuck, ..row });
     assert_eq!(filtered(&mut filter, [report]).len(), usize::from(shown));
-    assert_eq!((filter.held_rows, filter.decided.len()), (0, 0));
+    assert_eq!((filter.pending_rows, filter.decided.len()), (0, 0));
 }

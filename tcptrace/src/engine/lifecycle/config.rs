@@ -1,29 +1,30 @@
-//! What an engine is to do, and what it has done.
+//! What an engine should do, and what it has done.
 
-/// What the engine is to do.
+/// What the engine should do.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// How many sockets are followed; beyond that the one that has been idle longest is forgotten.
+    /// How many sockets to follow; beyond that, the engine forgets the one that has been idle longest.
     pub sockets: usize,
-    /// Put connections out when their full socket is closed, instead of when their TIME_WAIT is over.
+    /// Emit connections when their full socket is closed, instead of when their TIME_WAIT is over.
     pub at_close: bool,
-    /// Put transitions out.
+    /// Emit transitions.
     pub transitions: bool,
-    /// Put connections out.
+    /// Emit connections.
     pub connections: bool,
-    /// Report sockets that wait for somebody for so long, in ns, and again whenever that time has doubled.
+    /// Report sockets that have waited for this long, in ns, and again whenever that time has doubled.
     pub stuck_after: Option<u64>,
-    /// Begin to follow sockets that are found and not followed.
+    /// Follow sockets that surveys and scans find.
     pub existing: bool,
-    /// Whether there are scans when [`Engine::wants_scan`](super::Engine::wants_scan) asks for them.
+    /// Whether scans happen when [`Engine::wants_scan`](super::Engine::wants_scan) asks for them.
     pub scans: bool,
-    /// Whether the resets that sockets send are seen: without, an end that depends on one stays unknown.
+    /// Whether sent resets are seen: without them, an end that depends on one stays unknown.
     pub resets: bool,
-    /// Whether the resets that they receive are seen.
+    /// Whether received resets are seen.
     pub received_resets: bool,
-    /// Whether the FIN that turns an orphan's FIN_WAIT2 into TIME_WAIT is seen when it comes: one that was not is a loss.
+    /// Whether the FIN that turns an orphan's FIN_WAIT2 into TIME_WAIT is seen when it comes: then an unseen one is a
+    /// loss.
     pub fins: bool,
-    /// Whether those look at some processes only: a socket that nobody was found to hold may be held.
+    /// Whether scans look at some processes only: a socket without a known holder may have one.
     pub partial_scans: bool,
 }
 
@@ -45,10 +46,10 @@ impl Default for Config {
     }
 }
 
-/// What the engine has done.
+/// The engine's statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Transitions put out.
+    /// Transitions emitted.
     pub transitions: u64,
     /// Connections that have ended.
     pub connections: u64,
@@ -56,7 +57,7 @@ pub struct Stats {
     pub followed: usize,
     /// Sockets forgotten because there were too many.
     pub evicted: u64,
-    /// Closings of sockets and FINs that were not reported, and not counted as lost either, as what came after them proves,
-    /// or two surveys that did not find the socket.
+    /// Closings of sockets and FINs that the kernel neither reported nor counted as lost. Later events prove them, or
+    /// two surveys that did not find the socket.
     pub unreported: u64,
 }

@@ -1,21 +1,22 @@
-//! What is kept of a connection that lives.
+//! What the engine keeps of a live connection.
 
 use std::net::Ipv6Addr;
 
 use super::decide::closer_in;
 use super::stays::Stays;
-use crate::model::event::{Change, ResetReason, Totals};
+use crate::model::event::{Change, Idle, ResetReason, Totals};
 use crate::model::role::{Role, role};
 use crate::model::row::{Ending, Held, Identity, Owner, Stay};
 use crate::model::tcp::{Closer, Comm, OwnerSource, Side, State, Task, Tuple};
 
-/// For the sockets whose cookie is shared: the mini-socket of an earlier connection may live beside a new one.
+/// Marks the key of a mini-socket: the mini-socket of an earlier connection may live beside a new socket with its
+/// cookie.
 pub(super) const MINI: u64 = 1 << 63;
 
-/// One socket that is followed, full or mini-socket.
+/// One followed socket, full or mini-socket.
 ///
-/// There can be millions of them. So what few have, or have for a short time only, is in [`More`]; and numbers that may
-/// be unknown are a value and a [`Mark`], behind accessors.
+/// There can be millions of them. So facts that are rare, or that last a short time only, are in [`More`]. Numbers that
+/// may be unknown are a value and a [`Mark`], behind accessors.
 #[derive(Clone, Debug)]
 pub(super) struct Conn {
     /// The number that rows show.
@@ -24,13 +25,13 @@ pub(super) struct Conn {
     pub(super) side: Side,
     pub(super) closer: Option<Closer>,
     pub(super) state: State,
-    /// How many gaps the stream had when it was last certain that nothing of it was missed.
+    /// Number of gaps in the stream when it was last certain that nothing of this socket was missed.
     pub(super) gaps: u32,
     /// The last survey or scan that found it.
     pub(super) found_in: u32,
-    /// Whether a process has ever had it; `None` when unknown.
+    /// Whether a process has ever held it; `None` when unknown.
     pub(super) accepted: Option<bool>,
-    /// How its connection ended: it is over, and its descriptor is still open.
+    /// How its connection ended, if it is over and its descriptor is still open.
     pub(super) over: Option<Ending>,
     marks: Marks,
     netns: u32,
@@ -39,15 +40,15 @@ pub(super) struct Conn {
     owner: Task,
     owner_source: Option<OwnerSource>,
     opened: u64,
-    /// When it entered its state, or the latest time that it can have done so, or nothing.
+    /// When it entered its state, or the latest time at which it can have, or nothing.
     since: u64,
-    /// How long the state lasted that its opening began with, once that is over.
+    /// Duration of the state that its opening began with, once that is over.
     opening_ns: u64,
     opening: Option<State>,
     more: Option<Box<More>>,
 }
 
-/// What few connections have, or have for a short time only.
+/// Facts that few connections have, or that last a short time only.
 #[derive(Clone, Debug, Default)]
 struct More {
     /// Few sockets have link-local addresses.
@@ -57,34 +58,35 @@ struct More {
     closed_by: Option<Task>,
     reset: Option<(u64, ResetReason)>,
     totals: Option<Totals>,
+    idle: Option<Idle>,
     mini: MiniTimes,
 }
 
 /// When a mini-socket ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct MiniTimes {
-    /// When it ended, unless it was given more time then.
+    /// When it ended, unless it got more time then.
     pub(super) maybe_ended_at: Option<u64>,
-    /// When its timer is due, in ns without those that the machine slept.
+    /// When its timer is due, in ns without the sleep of the machine.
     pub(super) due_at: Option<u64>,
-    /// When it is given up, likewise.
+    /// When the engine gives it up, likewise.
     pub(super) gives_up_at: Option<u64>,
 }
 
-/// Something that is so or is not.
+/// A property that holds or does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
-    /// Nothing of it was missed so far, gaps in the stream aside.
+    /// Nothing of it was missed so far, apart from gaps in the stream.
     Whole,
     /// Its descriptor was still open when it was closed.
     Lingers,
-    /// That it is over, and its descriptor open, was reported.
+    /// The engine has reported that it is over and its descriptor still open.
     Reported,
     /// A mini-socket that no process holds.
     Orphan,
-    /// It was shut down before it was established: the FIN that follows is not the current task's.
+    /// It was shut down before it was established: the FIN that follows is not due to the current task.
     ShutEarly,
-    /// A process has shut it down in both directions, and had it still: what ends it later need not be a close.
+    /// A process has shut it down in both directions, and still held it: what ends it later may not be a close.
     ShutBoth,
     /// A mini-socket took over from its full socket.
     Mini,
@@ -92,23 +94,23 @@ pub(super) enum Mark {
     HasUid,
     HasCgroup,
     HasOpened,
-    /// It is known when it entered its state.
+    /// The time at which it entered its state is known.
     Since,
-    /// It is known when it entered its state at the latest.
+    /// The latest time at which it can have entered its state is known.
     SinceAtLeast,
     OpeningAtLeast,
-    /// Its bytes can bypass TCP, so that what TCP has counted is not all.
+    /// Its bytes can bypass TCP, so the counts of TCP are incomplete.
     Bypassing,
-    /// A reset of its peer has come.
+    /// Its peer has sent a reset.
     ResetReceived,
 }
 
-/// All that is so.
+/// The marks that hold.
 #[derive(Clone, Copy, Debug)]
 struct Marks(u16);
 
 impl Conn {
-    /// None at all.
+    /// Placeholder for a vacant slot.
     pub(super) const VACANT: Self = Self {
         number: 0,
         tuple: Tuple {
@@ -145,7 +147,7 @@ impl Conn {
         conn
     }
 
-    /// What it is found by.
+    /// Its key in the store.
     pub(super) fn key(&self) -> u64 {
         if self.is(Mark::Mini) { self.number | MINI } else { self.number & !MINI }
     }
@@ -185,7 +187,7 @@ impl Conn {
         self.is(Mark::Since).then_some(self.since)
     }
 
-    /// When it entered its state at the latest, where that was not seen.
+    /// The latest time at which it can have entered its state, where the exact time was not seen.
     pub(super) fn at_least_since(&self) -> Option<u64> {
         self.is(Mark::SinceAtLeast).then_some(self.since)
     }
@@ -196,7 +198,7 @@ impl Conn {
         self.mark(Mark::SinceAtLeast, false);
     }
 
-    /// Nobody saw when it entered its state; but it did by then, if that is known.
+    /// The time at which it entered its state was not seen; `at` is the latest one possible, if known.
     pub(super) fn set_at_least_since(&mut self, at: Option<u64>) {
         self.since = at.unwrap_or(0);
         self.mark(Mark::Since, false);
@@ -227,6 +229,18 @@ impl Conn {
         }
     }
 
+    /// How long data had not moved when its end began.
+    pub(super) fn idle(&self) -> Option<Idle> {
+        self.more.as_ref()?.idle
+    }
+
+    /// Notes it at the change that begins its end.
+    pub(super) fn note_idle(&mut self, change: &Change) {
+        if change.old == State::Established && change.new != State::Established && change.idle.is_some() {
+            self.more().idle = change.idle;
+        }
+    }
+
     pub(super) fn mini(&self) -> MiniTimes {
         self.more.as_ref().map_or(MiniTimes::default(), |more| more.mini)
     }
@@ -239,7 +253,7 @@ impl Conn {
         self.more.get_or_insert_default()
     }
 
-    /// Notes a stay that is over.
+    /// Notes a finished stay.
     pub(super) fn record(&mut self, state: State, held: Held) {
         let Some(ns) = held.known_ns() else { return };
         let is_opening = matches!(state, State::SynSent | State::SynRecv);
@@ -251,7 +265,7 @@ impl Conn {
         }
     }
 
-    /// Its stays that are over, in order.
+    /// Its finished stays, in order.
     pub(super) fn stays(&self) -> Vec<Stay> {
         let mut all = self.more.as_ref().map_or(Stays::default(), |more| more.stays);
         if let Some(opening) = self.opening {
@@ -270,7 +284,7 @@ impl Conn {
         self.mark(Mark::Whole, true);
     }
 
-    /// It turns out to be in another state, since when nobody knows but for the latest time that can be.
+    /// It is in another state, which it entered unseen, at `at_least_since` at the latest.
     pub(super) fn change_unseen(&mut self, state: State, at_least_since: Option<u64>) {
         self.state = state;
         self.set_at_least_since(at_least_since);
@@ -291,7 +305,7 @@ impl Conn {
         }
     }
 
-    /// Fills in what was not set yet: ports are 0 at both ends of a connection's life.
+    /// Fills in what was unset: ports are 0 at both ends of a connection's life.
     pub(super) fn complete_identity(&mut self, change: &Change) {
         self.complete_tuple(&change.tuple);
         if change.uid.is_some() {
@@ -325,7 +339,7 @@ impl Conn {
         self.more.as_ref().map_or(0, |more| more.interface)
     }
 
-    /// What comes later is right: one that a listener makes has the listener's at first, if that has one.
+    /// The later value is right: a child socket has its listener's interface at first, if that has one.
     pub(super) fn complete_interface(&mut self, interface: u32) {
         if interface != 0 {
             self.more().interface = interface;
@@ -348,7 +362,7 @@ impl Conn {
         }
     }
 
-    /// Notes what the current task of a change has to do with it.
+    /// Notes how the current task of a change relates to it.
     pub(super) fn note_task(&mut self, change: &Change) {
         if change.new == State::Established {
             self.mark(Mark::ShutEarly, change.flags.is_some_and(|flags| flags.send_shutdown));
@@ -362,7 +376,7 @@ impl Conn {
             Role::Listens => self.own(task, OwnerSource::Listen),
             Role::Closes => {
                 self.more().closed_by = Some(task);
-                // Where nobody else is known, that is its owner.
+                // Without another known process, this one is its owner.
                 self.own(task, OwnerSource::Close);
             }
             Role::Kills => self.more().closed_by = Some(task),
@@ -370,7 +384,7 @@ impl Conn {
         }
     }
 
-    /// Notes an owner, unless a better one is known: who closes it or has it now need not be whose it was.
+    /// Notes an owner, unless a better one is known: a process that closes or holds it now may not be its owner.
     pub(super) fn own(&mut self, task: Task, source: OwnerSource) {
         let is_better = matches!(source, OwnerSource::Connect | OwnerSource::Accept)
             && matches!(self.owner_source, Some(OwnerSource::Close | OwnerSource::Scan));
@@ -380,7 +394,7 @@ impl Conn {
     }
 
     /// How long it has been in its state. Where something may have been missed, only the time since `blind_until` is
-    /// certain; what was not met before `unmet_until` has had no change since.
+    /// certain. A socket that was not met before `unmet_until` has not changed since.
     pub(super) fn held(&self, now: u64, gaps: u32, blind_until: Option<u64>, unmet_until: Option<u64>) -> Held {
         match (self.since(), self.at_least_since()) {
             (Some(since), _) => match blind_until.filter(|blind| since < *blind && self.gaps != gaps) {
@@ -393,14 +407,14 @@ impl Conn {
         }
     }
 
-    /// Whether nothing was seen of it before.
+    /// Whether it was never seen before.
     fn is_new(&self) -> bool {
         let has_stayed = self.opening.is_some() || self.more.as_ref().is_some_and(|more| !more.stays.is_empty());
         !has_stayed && !self.is(Mark::HasOpened) && !self.is(Mark::Whole)
     }
 }
 
-/// What is certain of a stay that had begun by `since`: 0 would say nothing.
+/// The lower bound for a stay that had begun by `since`: 0 would say nothing.
 fn at_least(now: u64, since: u64) -> Held {
     if now > since { Held::AtLeast(now - since) } else { Held::Unknown }
 }
@@ -424,7 +438,7 @@ pub(super) fn progress(state: State) -> u8 {
 
 #[cfg(test)]
 impl Conn {
-    /// One of which nothing is known but its number.
+    /// A connection of which only the number is known.
     pub(super) fn numbered(number: u64) -> Self {
         Self { number, ..Self::VACANT }
     }

@@ -5,13 +5,13 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use super::conn::Conn;
 
-/// How long after its timer was due a mini-socket is given up. The kernel's timer wheel rounds up by at most an
+/// How long after its timer was due the engine gives up a mini-socket. The kernel's timer wheel rounds up by at most an
 /// eighth (`kernel/time/timer.c`).
 const fn given_up_after(due_ns: u64) -> u64 {
     due_ns + due_ns / 8 + 5_000_000_000
 }
 
-/// A time in ns without those that the machine slept, at which to look at a connection.
+/// When to look at a connection, in ns without the sleep of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Deadline {
     pub(super) awake: u64,
@@ -20,8 +20,8 @@ pub(super) struct Deadline {
 
 /// Deadlines in order.
 ///
-/// Nearly all come in the order in which they are due, as a TIME_WAIT lasts as long as the one before: those wait in a
-/// queue, and only the others have to be sorted.
+/// Nearly all come in the order in which they are due, because each TIME_WAIT lasts as long as the one before. Those
+/// wait in a queue; only the others have to be sorted.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     queue: VecDeque<Deadline>,
@@ -30,7 +30,7 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    /// The machine slept for so long, before a time in ns of `CLOCK_BOOTTIME`.
+    /// The machine slept for this long, before a time in ns of `CLOCK_BOOTTIME`.
     pub(super) fn sleep(&mut self, ns: u64, at: u64) {
         self.asleep_ns = self.asleep_ns.saturating_add(ns).min(at);
     }
@@ -40,8 +40,8 @@ impl Deadlines {
         awake.saturating_add(self.asleep_ns)
     }
 
-    /// Sets one, so many ns after a time of `CLOCK_BOOTTIME`, and returns when it is due, in ns without those that the
-    /// machine slept.
+    /// Sets a deadline, this many ns after a time of `CLOCK_BOOTTIME`. Returns when it is due, in ns without the sleep
+    /// of the machine.
     pub(super) fn push(&mut self, at: u64, after: u64, key: u64) -> u64 {
         let awake = at.saturating_sub(self.asleep_ns).saturating_add(after);
         let deadline = Deadline { awake, key };
@@ -53,7 +53,7 @@ impl Deadlines {
         awake
     }
 
-    /// Sets the one at which a mini-socket is given up whose timer is due in so many ns.
+    /// Sets the deadline at which to give up a mini-socket whose timer is due in this many ns.
     pub(super) fn expect_end(&mut self, conn: &mut Conn, at: u64, due_ns: u64) {
         let awake = at.saturating_sub(self.asleep_ns);
         let mini = conn.mini_mut();
@@ -62,13 +62,13 @@ impl Deadlines {
         self.push(at, given_up_after(due_ns), conn.key());
     }
 
-    /// The next one.
+    /// The next deadline.
     pub(super) fn next(&self) -> Option<Deadline> {
         let other = self.others.peek().map(|Reverse(deadline)| *deadline);
         self.queue.front().copied().into_iter().chain(other).min()
     }
 
-    /// Takes the next one out, if its time has come.
+    /// Removes the next deadline and returns it, if it is due.
     pub(super) fn pop_until(&mut self, now: u64) -> Option<Deadline> {
         let next = self.next().filter(|next| self.in_boot_time(next.awake) <= now)?;
         if self.queue.front() == Some(&next) {

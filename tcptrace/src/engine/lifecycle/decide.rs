@@ -16,50 +16,50 @@ const ECONNREFUSED: u16 = 111;
 
 /// What the closing of a full socket means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Conclusion {
     /// The connection has ended.
     Ended(Ending),
     /// A mini-socket carries on.
     Mini {
         /// `FIN_WAIT2` or `TIME_WAIT`.
         substate: State,
-        /// In how many ns its timer is due.
+        /// Time until its timer is due, in ns.
         due_ns: u64,
     },
     /// It depends on whether a reset is sent right after.
     AwaitReset(Alternatives),
 }
 
-/// What an end is, depending on the reset that follows it.
+/// The possible ends, depending on the reset that may follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Alternatives {
-    /// When one is sent.
+    /// If a reset is sent.
     with_reset: End,
-    /// When one is sent for this very reason only, or for one that the kernel does not say (before 6.10).
+    /// Only a reset for this very reason counts, or one for which the kernel gives no reason (before 6.10).
     only_for: Option<ResetReason>,
-    /// When none is.
+    /// If none is sent.
     without: Ending,
     /// A process closes it: the reset is sent before the socket is destroyed.
     by_process: bool,
-    /// It may have been shut down in both directions before: then a disconnect looks as a close does.
+    /// It may have been shut down in both directions before: then a disconnect looks like a close.
     or_disconnect: Option<Doubt>,
 }
 
-/// What a close would have sent its reset for, where it may have been a disconnect.
+/// Why a close would have sent its reset, where it may have been a disconnect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doubt {
     UnreadData,
     Linger0,
 }
 
-/// What became of a socket that a process had closed, or disconnected.
+/// The fate of a socket that a process had closed or disconnected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It was destroyed, and may have been shut down in both directions then.
     Destroyed {
         shut: Option<bool>,
     },
-    /// It was not, for longer than a close takes.
+    /// It was not destroyed, for longer than a close takes.
     Kept,
     Unknown,
 }
@@ -75,7 +75,7 @@ pub(super) enum ResetSent {
 }
 
 impl Alternatives {
-    /// The ending, now that a reset was sent, or that none will be.
+    /// The ending, once it is known whether a reset was sent.
     pub(super) fn resolve(self, reset: ResetSent) -> Ending {
         match (reset, self.only_for) {
             (ResetSent::Yes(_), None) => self.with_reset.into(),
@@ -90,12 +90,12 @@ impl Alternatives {
         }
     }
 
-    /// Whether what becomes of the socket says more than the reset does.
+    /// Whether the fate of the socket says more than the reset.
     pub(super) fn await_fate(self) -> bool {
         self.or_disconnect.is_some()
     }
 
-    /// Tells a disconnect from a close, now that it is known what became of the socket.
+    /// Tells a disconnect from a close, once the fate of the socket is known.
     pub(super) fn with_fate(self, fate: Fate, reset: Option<ResetReason>) -> Self {
         let Some(doubt) = self.or_disconnect else { return self };
         let is_disconnect = match (doubt, reset, fate) {
@@ -107,7 +107,8 @@ impl Alternatives {
             (Doubt::UnreadData, _, Fate::Destroyed { .. }) | (_, _, Fate::Unknown) => None,
         };
         let with_reset = match (is_disconnect, doubt) {
-            // Where the kernel does not say why it sent the reset (before 6.10), or the hook shows too little, both look alike.
+            // Where the kernel gives no reason for the reset (before 6.10), or the hook shows too little, both look
+            // alike.
             (None, _) => End::Unknown,
             (Some(true), _) => End::Disconnected,
             (Some(false), Doubt::UnreadData) => End::ResetUnreadData,
@@ -123,13 +124,13 @@ impl Alternatives {
 }
 
 /// What it means that a full socket was closed, which may have been shut down in both directions before.
-pub(super) fn closing(change: &Change, reset_before: Option<ResetReason>, was_shut: bool) -> Verdict {
+pub(super) fn closing(change: &Change, reset_before: Option<ResetReason>, was_shut: bool) -> Conclusion {
     let (Some(flags), Some(facts)) = (change.flags, change.end) else { return unknown(change.old) };
     if facts.err != 0 {
         return by_error(change.old, &facts);
     }
     if let Birth::Made { substate, due_ns } = facts.mini {
-        return Verdict::Mini { substate, due_ns };
+        return Conclusion::Mini { substate, due_ns };
     }
     match change.old {
         State::SynSent => ended(connecting(change, flags, &facts)),
@@ -141,17 +142,17 @@ pub(super) fn closing(change: &Change, reset_before: Option<ResetReason>, was_sh
     }
 }
 
-fn ended(end: End) -> Verdict {
-    Verdict::Ended(end.into())
+fn ended(end: End) -> Conclusion {
+    Conclusion::Ended(end.into())
 }
 
-/// Where the hook shows no facts.
-fn unknown(old: State) -> Verdict {
+/// For hooks that show no facts.
+fn unknown(old: State) -> Conclusion {
     let due = matches!(old, State::FinWait2 | State::Closing);
-    Verdict::Ended(Ending { end: End::Unknown, time_wait: due.then_some(TimeWaitEnd::Unknown) })
+    Conclusion::Ended(Ending { end: End::Unknown, time_wait: due.then_some(TimeWaitEnd::Unknown) })
 }
 
-fn by_error(old: State, facts: &EndFacts) -> Verdict {
+fn by_error(old: State, facts: &EndFacts) -> Conclusion {
     let connecting = matches!(old, State::SynSent | State::SynRecv);
     ended(match facts.err {
         ECONNABORTED => End::Killed,
@@ -159,15 +160,15 @@ fn by_error(old: State, facts: &EndFacts) -> Verdict {
         ETIMEDOUT if connecting => End::ConnectTimeout,
         EPIPE | ECONNRESET => return by_reset(old),
         ETIMEDOUT => by_timeout(facts),
-        // ICMP, or an ICMP error that was kept until the timeout.
+        // ICMP, or an ICMP error that the kernel kept until the timeout.
         _ => End::Unreachable,
     })
 }
 
-fn by_reset(old: State) -> Verdict {
+fn by_reset(old: State) -> Conclusion {
     match old {
-        // Data for a socket that can take none any more: the kernel treats it as if a reset had come, and sends one.
-        State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => Verdict::AwaitReset(Alternatives {
+        // Data for a socket that accepts none any more: the kernel acts as if a reset had come, and sends one.
+        State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => Conclusion::AwaitReset(Alternatives {
             with_reset: End::ResetDataAfterClose,
             only_for: Some(ResetReason::AbortOnData),
             without: End::ResetReceived.into(),
@@ -189,7 +190,7 @@ fn by_timeout(facts: &EndFacts) -> End {
 }
 
 /// A connect that ends without an error: a process gave it up, by `close`, `shutdown` or `connect(AF_UNSPEC)`, or the
-/// kernel found no port for it. In the latter case no SYN was sent, nor a sequence number chosen for it, which tells it
+/// kernel found no port for it. Without a port, the kernel sends no SYN and chooses no sequence number. That tells it
 /// from a Fast Open connect that waits for data (`tcp_v4_connect` in `net/ipv4/tcp_ipv4.c`).
 fn connecting(change: &Change, flags: Flags, facts: &EndFacts) -> End {
     if change.tuple.local_port == 0 {
@@ -203,14 +204,14 @@ fn connecting(change: &Change, flags: Flags, facts: &EndFacts) -> End {
     }
 }
 
-/// A connection that is set up without a packet (`TCP_REPAIR`): it was begun elsewhere, by nobody knows which end.
+/// A connection set up without a packet (`TCP_REPAIR`): it began elsewhere, and which end began it is unknown.
 pub(super) fn is_restored(change: &Change) -> bool {
     let is_silent = change.flags.is_some_and(|flags| flags.has_sent == Some(false));
     is_silent && (change.old, change.new) == (State::SynSent, State::Established)
 }
 
-/// The closing of a socket of which nothing was seen before. It had no cookie by which its mini-socket could have been
-/// known when that was made: that none was seen says nothing.
+/// The closing of a socket that was never seen before. It had no cookie to link it to its mini-socket, so not seeing
+/// one proves nothing.
 pub(super) fn without_proof(change: &Change) -> Change {
     let unseen = |end: EndFacts| match end.mini {
         Birth::None => EndFacts { mini: Birth::NotWatched, ..end },
@@ -223,7 +224,7 @@ pub(super) fn without_proof(change: &Change) -> Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Certain,
-    /// If a reset follows, none was due.
+    /// If a reset follows, no mini-socket was due.
     UnlessReset,
 }
 
@@ -234,22 +235,22 @@ pub(crate) fn time_wait_refused(change: &Change) -> Option<Refusal> {
     }
     let is_refused = |ending: &Ending| ending.time_wait == Some(TimeWaitEnd::Refused);
     match closing(change, None, false) {
-        Verdict::Ended(ending) if is_refused(&ending) => Some(Refusal::Certain),
-        Verdict::AwaitReset(Alternatives { without, .. }) if is_refused(&without) => Some(Refusal::UnlessReset),
+        Conclusion::Ended(ending) if is_refused(&ending) => Some(Refusal::Certain),
+        Conclusion::AwaitReset(Alternatives { without, .. }) if is_refused(&without) => Some(Refusal::UnlessReset),
         _ => None,
     }
 }
 
 /// Both FINs are done, ours first, but no mini-socket was made.
-fn no_time_wait(facts: &EndFacts) -> Verdict {
+fn no_time_wait(facts: &EndFacts) -> Conclusion {
     let why = if facts.mini == Birth::None { TimeWaitEnd::Refused } else { TimeWaitEnd::Unknown };
-    Verdict::Ended(Ending { end: End::Fin, time_wait: Some(why) })
+    Conclusion::Ended(Ending { end: End::Fin, time_wait: Some(why) })
 }
 
-/// An orphan whose peer has not closed yet, and no mini-socket was made for it to wait in.
-fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> Verdict {
+/// An orphan whose peer has not closed yet, without a mini-socket to wait in.
+fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> Conclusion {
     if facts.linger2_negative {
-        return Verdict::AwaitReset(Alternatives {
+        return Conclusion::AwaitReset(Alternatives {
             with_reset: End::ResetOther,
             only_for: None,
             without: End::Unknown.into(),
@@ -257,16 +258,16 @@ fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> V
             or_disconnect: None,
         });
     }
-    // Before it gives up what is no mini-socket, the timer sends a reset (`tcp_keepalive_timer` in `net/ipv4/tcp_timer.c`).
+    // The timer sends a reset before it gives up a full socket (`tcp_keepalive_timer` in `net/ipv4/tcp_timer.c`).
     match reset_before {
         Some(ResetReason::AbortOnMemory) => return ended(End::OrphanKilled),
         Some(_) => return ended(End::FinWait2Timeout),
         None => {}
     }
     if facts.mini == Birth::NotWatched {
-        return Verdict::Ended(Ending { end: End::Unknown, time_wait: Some(TimeWaitEnd::Unknown) });
+        return Conclusion::Ended(Ending { end: End::Unknown, time_wait: Some(TimeWaitEnd::Unknown) });
     }
-    Verdict::AwaitReset(Alternatives {
+    Conclusion::AwaitReset(Alternatives {
         with_reset: End::ResetDataAfterClose,
         only_for: None,
         without: Ending { end: End::Fin, time_wait: Some(TimeWaitEnd::Refused) },
@@ -275,11 +276,11 @@ fn orphan_in_fin_wait2(facts: &EndFacts, reset_before: Option<ResetReason>) -> V
     })
 }
 
-/// A process, or a listener that is closed, drops the connection. The kernel sends a reset then, but for a socket in
-/// `TCP_REPAIR` and for one whose FIN is out after the peer's (`tcp_disconnect` in `net/ipv4/tcp.c`). A close sends one only
-/// for data that was not read, and with a linger time of 0; it shuts down both directions first. That may have been done before,
-/// unseen where the FIN was out already.
-fn by_process(old: State, flags: Flags, facts: &EndFacts, was_shut: bool) -> Verdict {
+/// A process, or a closing listener, drops the connection. The kernel then sends a reset, except for a socket in
+/// `TCP_REPAIR` and for one whose FIN is out after the peer's (`tcp_disconnect` in `net/ipv4/tcp.c`). A close sends one
+/// only for unread data, or with a linger time of 0; it shuts down both directions first. That may have happened
+/// before, unseen if the FIN was out already.
+fn by_process(old: State, flags: Flags, facts: &EndFacts, was_shut: bool) -> Conclusion {
     if flags.dead {
         return ended(End::OrphanKilled);
     }
@@ -302,7 +303,7 @@ fn by_process(old: State, flags: Flags, facts: &EndFacts, was_shut: bool) -> Ver
         _ if facts.totals.bytes_unread > 0 => Some(Doubt::UnreadData),
         _ => Some(Doubt::Linger0),
     };
-    Verdict::AwaitReset(Alternatives {
+    Conclusion::AwaitReset(Alternatives {
         with_reset,
         only_for: None,
         without: without.into(),
@@ -334,7 +335,7 @@ pub(super) fn time_wait_killed(by: KilledBy) -> TimeWaitEnd {
     }
 }
 
-/// Who closed first, as far as a state alone tells.
+/// Who closed first, as far as a state alone shows.
 pub(crate) fn closer_in(state: State) -> Option<Closer> {
     match state {
         State::FinWait1 | State::FinWait2 => Some(Closer::Active),
@@ -357,7 +358,7 @@ pub(super) fn closer_by(end: End, old: State) -> Closer {
         End::ResetUnreadData | End::ResetLinger0 | End::ResetDataAfterClose | End::ResetOther => Closer::ResetLocal,
         End::OrphanKilled | End::Killed => Closer::Killed,
         End::Refused | End::NoLocalPort | End::ClosedWhileConnecting => Closer::NeverEstablished,
-        // Where a reset was sent, that is known before.
+        // If a reset was sent, its sender is known before.
         End::Disconnected | End::NeverAccepted | End::Fin | End::FinWait2Timeout | End::Unknown => Closer::Unknown,
     }
 }

@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 use super::config::{Config, Stats};
 use super::conn::{Conn, MINI, Mark, progress};
 use super::deadlines::{Deadline, Deadlines};
-use super::decide::{self, Alternatives, Fate, ResetSent, Verdict};
+use super::decide::{self, Alternatives, Conclusion, Fate, ResetSent};
 use super::missing::Missing;
 use super::store::{self, Place, Store};
 use super::stuck::Waiting;
@@ -17,18 +17,18 @@ use crate::model::event::{Cause, Change, Event, Id, KilledBy, Mini, MiniEvent, R
 use crate::model::row::{Ending, Held, Loss, Row};
 use crate::model::tcp::{End, OwnerSource, Side, State, Task, TimeWaitEnd};
 
-/// How long to wait for a reset that may follow the closing of a socket. They come in the same soft interrupt, but a
-/// virtual CPU can stand still in the midst of it.
+/// How long to wait for a reset that may follow the closing of a socket. Both come in the same soft interrupt, but a
+/// virtual CPU can stall in between.
 const RESET_FOLLOWS_NS: u64 = 200_000_000;
 
-/// How long an event of a mini-socket may be ahead of the closing of its full socket. Both are reported within one soft
-/// interrupt, but a virtual CPU can stand still between them. After that the closing is known to be lost.
+/// How long an event of a mini-socket may precede the closing of its full socket. The kernel reports both within one
+/// soft interrupt, but a virtual CPU can stall in between. After that, the closing is known to be lost.
 const OVERTAKES_NS: u64 = 1_000_000_000;
 
-/// How long a TIME_WAIT is taken to last, for giving up on it only, while none has been seen to begin.
+/// Assumed length of a TIME_WAIT, only for giving up on it, while none has been seen to begin.
 const LENGTH_UNKNOWN_NS: u64 = 120_000_000_000;
 
-/// Sockets that are forgotten are told of together, so often at most: there can be one with every event.
+/// Forgotten sockets are reported together, at most this often: each event can cause one.
 const FORGOTTEN_NS: u64 = 1_000_000_000;
 
 /// Rebuilds the life of every connection from events.
@@ -39,27 +39,27 @@ const FORGOTTEN_NS: u64 = 1_000_000_000;
 pub struct Engine {
     pub(super) conns: Store,
     pub(super) teller: Teller,
-    /// Children that are known by their address only, and when they came to be (before 6.15).
+    /// Children known by their address only, and when they were made (before 6.15).
     embryos: HashMap<u64, u64, FixedState>,
     /// Ends that depend on a reset that may follow.
     awaiting: HashMap<u64, Awaiting, FixedState>,
     /// Events of mini-sockets that overtook the closing of the full socket on another CPU.
     early: HashMap<u64, Early, FixedState>,
     pub(super) deadlines: Deadlines,
-    /// Sockets to look at again, if they stay.
+    /// Sockets to look at again, if they stay in their state.
     pub(super) waiting: Waiting,
-    /// What is being asked of the kernel.
+    /// The current survey or scan.
     pub(super) inquiry: Inquiry,
-    /// What it did not find.
+    /// The sockets that it did not find.
     pub(super) missing: Missing,
-    /// How many were forgotten that nothing was told of yet, and since when.
+    /// Number of forgotten sockets not reported yet, and since when.
     forgotten: Option<(u64, u64)>,
     pub(super) now: u64,
-    /// How long a TIME_WAIT is set to last here, once one was seen to begin.
+    /// The length of a TIME_WAIT here, once one was seen to begin.
     time_wait_ns: Option<u64>,
 }
 
-/// A connection that has ended one way or another.
+/// A connection that has ended; what ended it is not decided yet.
 #[derive(Debug)]
 struct Awaiting {
     conn: Box<Conn>,
@@ -67,18 +67,18 @@ struct Awaiting {
     /// How long it was in the state that it left.
     held: Held,
     alternatives: Alternatives,
-    /// The reset that was sent, where what becomes of the socket says more.
+    /// The reset that was sent, where the fate of the socket says more.
     reset: Option<ResetReason>,
-    /// How many gaps the stream had had.
+    /// Number of gaps in the stream at that time.
     gaps: u32,
 }
 
-/// Events of a mini-socket whose full socket is still to be closed: the first one and the latest.
+/// Events of a mini-socket whose full socket is still to be closed: the first and the latest.
 #[derive(Clone, Copy, Debug)]
 struct Early {
     first: Mini,
     latest: Option<Mini>,
-    /// When the closing is given up, in ns without those that the machine slept.
+    /// When to give up the closing, in ns without the sleep of the machine.
     gives_up_at: u64,
 }
 
@@ -107,28 +107,27 @@ impl Engine {
         }
     }
 
-    /// What it has done so far.
+    /// Its statistics so far.
     pub fn stats(&self) -> Stats {
         Stats { followed: self.conns.len(), ..self.teller.stats }
     }
 
-    /// The network namespace, the control group and the interface of every connection that it follows: rows to come can show
-    /// them.
+    /// The network namespace, control group and interface of every followed connection: later rows can show them.
     pub fn places(&self) -> impl Iterator<Item = (Option<u32>, Option<u64>, u32)> {
         let awaiting = self.awaiting.values().map(|awaiting| &*awaiting.conn);
         self.conns.iter().chain(awaiting).map(|conn| (conn.netns(), conn.cgroup(), conn.interface()))
     }
 
-    /// When something is to be concluded though nothing happens, in ns of `CLOCK_BOOTTIME`.
+    /// When the engine must conclude something even if nothing happens, in ns of `CLOCK_BOOTTIME`.
     pub fn next_deadline(&self) -> Option<u64> {
         let deadline = self.deadlines.next().map(|deadline| self.deadlines.in_boot_time(deadline.awake));
         let forgotten = self.forgotten.map(|(since, _)| since.saturating_add(FORGOTTEN_NS));
         deadline.into_iter().chain(self.waiting.next_look()).chain(self.missing.next_look()).chain(forgotten).min()
     }
 
-    /// Takes an event in, and puts out what follows from it.
+    /// Takes an event, and emits what follows from it.
     pub fn feed(&mut self, event: &Event, out: &mut Vec<Row>) {
-        // First of all: no deadline has passed while the machine slept.
+        // This comes first: no deadline passed while the machine slept.
         if let Event::Suspended { at, ns } = event {
             self.deadlines.sleep(*ns, *at);
         }
@@ -173,7 +172,7 @@ impl Engine {
         self.look_for_missing();
     }
 
-    /// Nothing more comes: puts out what was held back.
+    /// The stream has ended: emits what was pending.
     pub fn finish(&mut self, out: &mut Vec<Row>) {
         self.tell_forgotten(out);
         let mut awaiting: Vec<_> = std::mem::take(&mut self.awaiting).into_iter().collect();
@@ -204,7 +203,7 @@ impl Engine {
         }
     }
 
-    /// A mini-socket that should have ended long ago, and nobody saw it.
+    /// A mini-socket that should have ended long ago, but whose end was not seen.
     fn end_unseen_mini(&mut self, mut conn: Conn, out: &mut Vec<Row>) {
         conn.mark(Mark::Whole, false);
         let Some(due) = conn.mini().due_at else { return };
@@ -226,7 +225,7 @@ impl Engine {
             return self.note_embryo(change);
         }
         let key = key(change.id);
-        // A socket that is used again has sent by now what it was to send.
+        // A socket that is used again has already sent its reset, if any.
         self.settle_awaiting(key, Fate::Kept, out);
         let embryo = change.address.and_then(|address| self.embryos.remove(&address));
         let found = self.conns.find(key);
@@ -252,6 +251,7 @@ impl Engine {
             if conn.state != change.old {
                 conn.change_unseen(change.old, None);
             }
+            conn.note_idle(change);
             if change.new == State::Closed {
                 let conn = self.conns.remove(place);
                 let change = if is_known { *change } else { decide::without_proof(change) };
@@ -274,7 +274,7 @@ impl Engine {
         }
     }
 
-    /// A socket that was not followed so far.
+    /// A socket that was not followed before.
     fn meet(&mut self, change: &Change, embryo: Option<u64>, out: &mut Vec<Row>) -> Place {
         let mut conn = Conn::new(change.id.number(), change, self.teller.gaps);
         match (change.old, change.new) {
@@ -303,17 +303,17 @@ impl Engine {
         }
         conn.mark(Mark::Lingers, change.flags.is_some_and(|flags| !flags.dead));
         let reset = conn.reset().filter(|(at, _)| change.at.saturating_sub(*at) < RESET_FOLLOWS_NS);
-        let verdict = decide::closing(change, reset.map(|(_, reason)| reason), conn.is(Mark::ShutBoth));
-        if !matches!(verdict, Verdict::Mini { .. }) {
+        let conclusion = decide::closing(change, reset.map(|(_, reason)| reason), conn.is(Mark::ShutBoth));
+        if !matches!(conclusion, Conclusion::Mini { .. }) {
             self.early.remove(&(key | MINI));
         }
-        match verdict {
-            Verdict::Mini { substate, due_ns } => self.become_mini(key, conn, change, substate, due_ns, out),
-            Verdict::Ended(ending) => {
+        match conclusion {
+            Conclusion::Mini { substate, due_ns } => self.become_mini(key, conn, change, substate, due_ns, out),
+            Conclusion::Ended(ending) => {
                 let held = self.teller.held(&conn, change.at);
                 self.end(conn, change.at, held, ending, out);
             }
-            Verdict::AwaitReset(alternatives) => self.await_reset(key, conn, change.at, alternatives, out),
+            Conclusion::AwaitReset(alternatives) => self.await_reset(key, conn, change.at, alternatives, out),
         }
     }
 
@@ -330,11 +330,11 @@ impl Engine {
         }
     }
 
-    /// No reset follows any more that would have to do with this closing.
+    /// No reset that belongs to this closing can follow any more.
     fn settle_awaiting(&mut self, key: u64, fate: Fate, out: &mut Vec<Row>) {
         if let Some(waiting) = self.awaiting.remove(&key) {
             let reset = waiting.reset.map_or_else(|| self.no_reset_since(&waiting), ResetSent::Yes);
-            // What became of it may be among what was lost.
+            // The event that shows its fate may be lost.
             let is_whole = waiting.gaps == self.teller.gaps;
             let fate = if fate == Fate::Kept && !is_whole { Fate::Unknown } else { fate };
             self.end_awaited(waiting, reset, fate, out);
@@ -390,7 +390,7 @@ impl Engine {
         self.catch_up(key | MINI, out);
     }
 
-    /// Events that came too early for a mini-socket take effect, now that it is followed.
+    /// Applies events that came too early for a mini-socket, now that it is followed.
     fn catch_up(&mut self, key: u64, out: &mut Vec<Row>) {
         if let Some(early) = self.early.remove(&key) {
             early.events().for_each(|mini| self.on_mini(&mini, out));
@@ -424,7 +424,7 @@ impl Engine {
     fn end_mini(&mut self, conn: Conn, mini: &Mini, out: &mut Vec<Row>) {
         let at = mini.at;
         let held = match conn.since() {
-            // A socket has but one TIME_WAIT: a gap in the stream takes nothing away from it.
+            // A socket has only one TIME_WAIT: a gap in the stream changes nothing about it.
             Some(since) => Held::Exactly(at.saturating_sub(since)),
             None => self.teller.held(&conn, at),
         };
@@ -437,11 +437,10 @@ impl Engine {
         self.end(conn, at, held, ending, out);
     }
 
-    /// A mini-socket that was there before, or whose full socket is still being closed on another CPU, or was so
-    /// unseen.
+    /// A mini-socket that existed before, or whose full socket is being closed on another CPU, or was closed unseen.
     fn on_unknown_mini(&mut self, key: u64, mini: &Mini, out: &mut Vec<Row>) {
         if self.conns.get(key & !MINI).is_some_and(|conn| conn.over.is_none()) {
-            // It has run its whole time, which is longer than any CPU stands still.
+            // It has run its whole time, which is longer than any CPU stalls.
             let is_proof = mini.what == MiniEvent::Expired;
             self.wait_for_closing(key, mini);
             if is_proof {
@@ -487,7 +486,7 @@ impl Engine {
         self.early.insert(key, Early { first: *mini, latest: None, gives_up_at });
     }
 
-    /// The closing of a full socket was lost, as its mini-socket proves: the connection goes on with that.
+    /// The closing of a full socket was lost, as its mini-socket proves: the connection continues with the mini-socket.
     fn give_up_closing(&mut self, key: u64, at: u64, out: &mut Vec<Row>) {
         let Some(early) = self.early.remove(&key) else { return };
         let Some(mut conn) = self.conns.remove_key(key & !MINI) else {
@@ -501,7 +500,7 @@ impl Engine {
             self.conns.insert_first(conn);
             return;
         }
-        // Where the stream has a gap, the closing is one of the events that were counted as lost there.
+        // If the stream has a gap, the closing is one of the events counted as lost there.
         if conn.gaps == self.teller.gaps {
             self.teller.stats.unreported += 1;
             out.push(Row::Loss(Loss { boot_ns: at, cause: Cause::Unreported, count: Some(1) }));
@@ -518,7 +517,7 @@ impl Engine {
         early.events().for_each(|mini| self.on_mini(&mini, out));
     }
 
-    /// A full socket has become a mini-socket unseen, by the time of this event.
+    /// A full socket became a mini-socket unseen, before this event.
     fn adopt_early(&mut self, mut conn: Conn, mini: &Mini, out: &mut Vec<Row>) {
         self.inquiry.note_end(conn.key());
         if conn.state != mini.substate {
@@ -578,12 +577,12 @@ impl Engine {
             self.settle_awaiting(key(id), Fate::Destroyed { shut }, out);
         }
         self.inquiry.note_end(key(id));
-        // A full socket is gone after it was closed: what overtook the closing has not overtaken this.
+        // A full socket is destroyed after its closing: events that overtook the closing did not overtake this.
         self.give_up_closing(key(id) | MINI, at, out);
         self.end_lost(key(id), at, out);
     }
 
-    /// A socket that is followed turns out to be gone: its end was lost.
+    /// A followed socket is gone: its end was lost.
     pub(super) fn end_lost(&mut self, key: u64, at: u64, out: &mut Vec<Row>) {
         if let Some(conn) = self.conns.remove_key(key) {
             self.end_unseen(conn, at, out);
@@ -619,7 +618,8 @@ impl Engine {
         }
     }
 
-    /// Goes on following a socket whose connection is over, until its descriptor is closed. It is forgotten first.
+    /// Keeps following a socket whose connection is over, until its descriptor is closed. The engine forgets such
+    /// sockets first.
     fn linger(&mut self, mut conn: Conn, ending: Ending) {
         conn.over = Some(ending);
         self.waiting.attend(&conn, &self.teller.config, self.now);
@@ -627,14 +627,13 @@ impl Engine {
         self.make_room(self.now);
     }
 
-    /// The connections that have not ended by now, each with what is known of it so far. They go on being
-    /// followed.
+    /// The open connections, each with what is known of it so far. The engine keeps following them.
     pub fn open(&self) -> impl Iterator<Item = Row> {
         let open = self.conns.iter().filter(|conn| conn.over.is_none() && conn.state != State::Listen);
         open.map(|conn| self.teller.open(conn, self.now))
     }
 
-    /// Goes on following a socket, as the one seen last.
+    /// Keeps following a socket, as the one seen last.
     pub(super) fn keep(&mut self, conn: Conn, at: u64) {
         self.conns.insert(conn);
         self.make_room(at);
@@ -656,7 +655,7 @@ pub(super) fn key(id: Id) -> u64 {
     id.number() & !MINI
 }
 
-/// A child that does not know yet who it is: up to 6.14 it shows its listener's cookie, and no peer.
+/// A child without an identity: up to 6.14 it shows its listener's cookie, and no peer.
 fn is_embryo(change: &Change) -> bool {
     let is_born = (change.old, change.new) == (State::Listen, State::SynRecv);
     is_born && change.flags.is_some() && matches!(change.id, Id::Address(_))

@@ -1,8 +1,8 @@
-//! Sockets that are gone though nobody reported their end, and nothing was counted as lost. Where the kernel runs no
-//! program for a while, an orphan's closing and its destruction can both go unseen: then only a survey shows it.
+//! Sockets that are gone, although the kernel reported neither their end nor a loss. If the kernel runs no program for
+//! a while, an orphan's closing and its destruction can both go unseen: then only a survey shows it.
 //!
-//! One survey proves nothing. The kernel walks through a table that is in use (`inet_diag_dump_icsk` in
-//! `net/ipv4/inet_diag.c` resumes by position within a chain), and can pass over a socket. It takes two in a row.
+//! One survey proves nothing. The kernel walks through a table in use (`inet_diag_dump_icsk` in `net/ipv4/inet_diag.c`
+//! resumes by position within a chain), and can skip a socket. It takes two surveys in a row.
 
 use std::collections::HashMap;
 use std::mem::take;
@@ -18,14 +18,14 @@ use crate::model::row::{Held, Loss, Row};
 use crate::model::tcp::{End, State};
 use crate::model::unanswered::{UNANSWERED_AT_END_NS, UNANSWERED_NS, is_time_to_ask, is_unanswered};
 
-/// What surveys did not find.
+/// Sockets that surveys did not find.
 #[derive(Debug, Default)]
 pub(super) struct Missing {
-    /// Not found by the last survey: the stay of each.
+    /// Not found by the last survey, each with its stay.
     once: HashMap<u64, u64, FixedState>,
     /// Sockets that wait for an answer to their FIN and were found: the stay of each, and when.
     seen: HashMap<u64, (u64, u64), FixedState>,
-    /// When to look how long they have waited.
+    /// When to check how long they have waited.
     look_at: Option<u64>,
     survey_wanted: bool,
 }
@@ -56,8 +56,8 @@ impl Missing {
 }
 
 impl Engine {
-    /// Whether it would be good to know which sockets are still there: whoever feeds the engine then asks, if it can, and
-    /// feeds what it hears.
+    /// Whether the engine needs to know which sockets still exist. The caller then asks the kernel, if it can, and
+    /// feeds the answer.
     pub fn wants_survey(&self) -> bool {
         self.missing.survey_wanted
     }
@@ -67,7 +67,7 @@ impl Engine {
         self.missing.survey_wanted || self.unanswered().any(|ns| ns >= UNANSWERED_AT_END_NS)
     }
 
-    /// For how long sockets have waited for an answer to their FIN.
+    /// How long sockets have waited for an answer to their FIN.
     fn unanswered(&self) -> impl Iterator<Item = u64> {
         let unanswered = self.conns.iter().filter(|conn| waits_for_answer(conn));
         unanswered.map(|conn| self.teller.held(conn, self.now).known_ns().unwrap_or(0))
@@ -86,7 +86,7 @@ impl Engine {
         self.missing.look_at = some_wait.then(|| self.now.saturating_add(UNANSWERED_NS));
     }
 
-    /// A survey is over. Whatever it did not find, and the one before did not either, is gone.
+    /// A survey is over. A socket that neither it nor the one before found is gone.
     pub(super) fn end_missing(&mut self, asked: Asked, out: &mut Vec<Row>) {
         let before = take(&mut self.missing.once);
         if asked.gaps == self.teller.gaps {
@@ -103,7 +103,8 @@ impl Engine {
         missing.seen.retain(|key, _| conns.contains(*key));
     }
 
-    /// What should have been found. Mini-sockets end by their timer, and where events were lost, that is known already.
+    /// The sockets that it should have found. Mini-sockets end by their timer; and where events were lost, that is
+    /// known already.
     fn not_found(&self, asked: Asked) -> Vec<(u64, u64)> {
         let is_missing = |conn: &&Conn| {
             let is_full = conn.over.is_none() && !conn.is(Mark::Mini);
@@ -121,7 +122,7 @@ impl Engine {
         missing
     }
 
-    /// A socket was gone by then, and nobody reported it.
+    /// A socket was gone by then, and the kernel did not report it.
     fn end_unreported(&mut self, key: u64, at: u64, out: &mut Vec<Row>) {
         let Some(mut conn) = self.conns.remove_key(key) else { return };
         self.teller.stats.unreported += 1;

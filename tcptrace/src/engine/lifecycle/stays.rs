@@ -3,7 +3,7 @@
 use crate::model::row::{Held, Stay};
 use crate::model::tcp::State;
 
-/// How long a connection was in each of its states. A life has at most six: those that exclude each other share a
+/// How long a connection was in each of its states. A life has at most six: states that exclude each other share a
 /// slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stays {
@@ -30,7 +30,7 @@ impl Stays {
         self.seen == 0
     }
 
-    /// Notes a stay that is over.
+    /// Notes a finished stay.
     pub(super) fn record(&mut self, state: State, held: Held) {
         let (Some(slot), Some(ns)) = (slot(state), held.known_ns()) else { return };
         let bit = 1 << state as u16;

@@ -1,7 +1,7 @@
-//! Where the connections that live are kept: found by key, in the order in which they were last seen, in little memory.
+//! Storage for live connections: found by key, ordered by when they were last seen, in little memory.
 //!
-//! Records lie side by side in chunks, which never move: growing copies nothing. What leaves makes room for what comes
-//! next. The order is a list through the records, and the index holds nothing but their places.
+//! Records lie side by side in chunks that never move: growing copies nothing. New records reuse vacant slots. The
+//! order is a list through the records, and the index holds only their places.
 
 use std::ops::{Index, IndexMut};
 
@@ -13,13 +13,13 @@ use super::conn::Conn;
 const CHUNK_BITS: u32 = 10;
 const CHUNK: usize = 1 << CHUNK_BITS;
 
-/// In place of a place: there is none.
+/// Sentinel: no place.
 const NONE: u32 = u32::MAX;
 
-/// How many there can be at most.
+/// How many connections fit at most.
 pub(super) const MOST: usize = NONE as usize - 1;
 
-/// Where a connection is, as long as it is kept.
+/// The place of a connection, as long as it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place(u32);
 
@@ -27,17 +27,17 @@ pub(super) struct Place(u32);
 #[derive(Debug)]
 pub(super) struct Store {
     chunks: Vec<Vec<Slot>>,
-    /// How many slots there are in them.
+    /// Number of slots in the chunks.
     slots: u32,
     index: HashTable<u32>,
-    /// The one that was not seen for longest, and the one seen last.
+    /// The one unseen for longest, and the one seen last.
     first: u32,
     last: u32,
-    /// A slot that is vacant; its `next` is another one.
+    /// A vacant slot; its `next` is another one.
     vacant: u32,
 }
 
-/// A record, or room for one.
+/// A record, or a vacant slot.
 #[derive(Debug)]
 struct Slot {
     conn: Conn,
@@ -45,7 +45,8 @@ struct Slot {
     next: u32,
 }
 
-// With the index, which takes 5 bytes for each of its buckets and is at least 7/16 full, that is less than 160 bytes.
+// With the index, which takes 5 bytes for each of its buckets and is at least 7/16 full, a record takes less than 160
+// bytes.
 const _: () = assert!(size_of::<Slot>() <= 144);
 
 impl Default for Store {
@@ -55,12 +56,12 @@ impl Default for Store {
 }
 
 impl Store {
-    /// How many there are.
+    /// Number of connections.
     pub(super) fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// Where the one with this key is.
+    /// The place of the connection with this key.
     pub(super) fn find(&self, key: u64) -> Option<Place> {
         let found = self.index.find(hash(key), |place| self.slot(*place).conn.key() == key);
         found.map(|place| Place(*place))
@@ -78,28 +79,28 @@ impl Store {
         self.find(key).map(|place| &mut self[place])
     }
 
-    /// All, those not seen for longest first.
+    /// All connections, those unseen for longest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Conn> {
         let next = |place: u32| (place != NONE).then_some(place);
         std::iter::successors(next(self.first), move |place| next(self.slot(*place).next))
             .map(|place| &self.slot(place).conn)
     }
 
-    /// Keeps it as the one seen last, in place of one with the same key.
+    /// Keeps it as the one seen last, and replaces one with the same key.
     pub(super) fn insert(&mut self, conn: Conn) -> Place {
         let place = self.place(conn);
         self.link_last(place);
         Place(place)
     }
 
-    /// The same, if there is none with its key.
+    /// The same, when no connection has its key.
     pub(super) fn add(&mut self, conn: Conn) -> Place {
         let place = self.place_new(conn);
         self.link_last(place);
         Place(place)
     }
 
-    /// Keeps it as the one not seen for longest, in place of one with the same key.
+    /// Keeps it as the one unseen for longest, and replaces one with the same key.
     pub(super) fn insert_first(&mut self, conn: Conn) {
         let place = self.place(conn);
         self.link_first(place);
@@ -128,12 +129,12 @@ impl Store {
         self.find(key).map(|place| self.remove(place))
     }
 
-    /// Takes the one out that was not seen for longest.
+    /// Removes the one unseen for longest.
     pub(super) fn pop_first(&mut self) -> Option<Conn> {
         (self.first != NONE).then(|| self.remove(Place(self.first)))
     }
 
-    /// Puts it into a slot that is in the index, and in no list.
+    /// Puts it into a slot that is in the index, but in no list.
     fn place(&mut self, conn: Conn) -> u32 {
         let Some(Place(place)) = self.find(conn.key()) else { return self.place_new(conn) };
         self.unlink(place);
@@ -150,7 +151,7 @@ impl Store {
         place
     }
 
-    /// A slot that is vacant.
+    /// A vacant slot.
     fn room(&mut self) -> u32 {
         if self.vacant != NONE {
             let next = self.slot(self.vacant).next;
@@ -215,8 +216,8 @@ fn hash_of(slot: &Slot) -> u64 {
     hash(slot.conn.key())
 }
 
-/// Sixteen keys that follow each other, as the cookies of sockets do that are made at the same time, lie side by side in
-/// the index: its lowest bits are the place there, the highest ones tell those apart that are near.
+/// Sockets made at the same time have cookies that follow each other. Sixteen such keys lie side by side in the index:
+/// the lowest bits are the place there, and the highest bits tell near keys apart.
 fn hash(key: u64) -> u64 {
     let wide = u128::from(key >> 4 ^ 0x2545_f491_4f6c_dd1d) * 0x9e37_79b9_7f4a_7c15;
     let mixed = (wide >> 64) as u64 ^ wide as u64;
@@ -309,7 +310,7 @@ mod tests {
     }
 
     proptest! {
-        /// The same as a list of keys and versions would do.
+        /// It behaves like a list of keys and versions.
         #[test]
         fn it_is_a_list_and_a_map(acts in proptest::collection::vec(act(), 0..200)) {
             let mut store = Store::default();

@@ -1,5 +1,5 @@
-//! Sockets that wait for somebody: for their process to close them, or for the peer. And connections of servers that
-//! nobody is known to own. Both are worth a look at who holds what, which costs too much to be had for every one.
+//! Sockets that wait for somebody, for their process to close them or for the peer; and server connections without a
+//! known owner. Both are worth a scan for their holders, which is too expensive for every socket.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -16,20 +16,19 @@ use crate::model::event::{Flow, Holder};
 use crate::model::row::{Held, Report, Row, Stalled, Stuck};
 use crate::model::tcp::{Side, State, Task};
 
-/// How long a socket is left alone at least: nearly all of them have moved on by then.
+/// How long to leave a socket alone at least: nearly all of them have moved on by then.
 const SETTLE_NS: u64 = 1_000_000_000;
 
-/// No socket is reported more often, however short the time that is asked for.
+/// No socket is reported more often than this, however short the requested time is.
 pub(super) const RESOLUTION_NS: u64 = 1_000_000;
 
-/// How long a report waits for a scan, if an earlier one has shown what there is to say.
+/// How long a report waits for a scan, if an earlier scan has shown what it needs.
 const PUNCTUAL_NS: u64 = 50_000_000;
 
-/// How long it waits for the first one.
+/// How long a report waits for its first scan.
 const PATIENCE_NS: u64 = 5_000_000_000;
 
-/// How often to look at sockets that no event brings up: so many times within the time that is asked for, within these
-/// bounds.
+/// How often to look at sockets that cause no events: this many times within the requested time, within these bounds.
 const LOOKS: u64 = 4;
 const LOOK_AT_LEAST_NS: u64 = 250_000_000;
 const LOOK_AT_MOST_NS: u64 = 10_000_000_000;
@@ -39,23 +38,23 @@ const LOOK_AT_MOST_NS: u64 = 10_000_000_000;
 pub(super) struct Waiting {
     /// Sockets that have begun to wait since the last sifting.
     recent: Vec<u64>,
-    /// Connections of servers without an owner.
+    /// Server connections without an owner.
     unowned: Vec<u64>,
     sift_at: Option<u64>,
-    /// When to report which socket, if it has not moved on: by the beginning of its stay.
+    /// When to report which socket, if it has not moved on; with the beginning of its stay.
     due: BinaryHeap<Reverse<(u64, u64, u64)>>,
-    /// Those that are due and wait for a scan.
+    /// Sockets that are due and wait for a scan.
     pending: HashMap<u64, Pending, FixedState>,
-    /// When the first of them waits no longer.
+    /// When the first of them stops waiting.
     patient_until: Option<u64>,
     scan_wanted: bool,
-    /// When to look at what no event brings up.
+    /// When to look at sockets that cause no events.
     look_at: Option<u64>,
-    /// Who has those that wait, as the scan has shown it that runs, and the last one; and when that began.
+    /// Holders of waiting sockets, from the running scan and from the last one, and when that one began.
     found: Holders,
     holders: Holders,
     scanned_at: Option<u64>,
-    /// How far the data has come of sockets for which that matters.
+    /// Progress of the data of sockets for which that matters.
     flows: HashMap<u64, Watched, FixedState>,
     /// The subflows of MPTCP connections.
     pub(super) subflows: Subflows,
@@ -63,7 +62,7 @@ pub(super) struct Waiting {
     listeners: HashMap<(Option<u32>, u16), Vec<u64>, FixedState>,
 }
 
-/// The first one with its descriptor, and how many descriptors there are.
+/// The first holder with its descriptor, and the number of descriptors.
 type Holders = HashMap<u64, ((Task, u32), u32), FixedState>;
 
 #[derive(Clone, Copy, Debug)]
@@ -74,18 +73,18 @@ struct Pending {
     stay: u64,
 }
 
-/// How far the data of a socket has come in a state, by the looks at it.
+/// Progress of a socket's data within a state, as looks have shown it.
 #[derive(Clone, Copy, Debug)]
 struct Watched {
     state: State,
     first: Flow,
     last: Flow,
-    /// When it was first seen as far as it is now.
+    /// Since when it has made no progress.
     still_since: u64,
-    /// Whether it has come any further since the first look.
+    /// Whether it has made progress since the first look.
     has_moved: bool,
     looks: u32,
-    /// Not to be reported again before.
+    /// Earliest time of the next report.
     quiet_until: u64,
 }
 
@@ -95,7 +94,7 @@ impl Watched {
     }
 
     fn look_again(&mut self, flow: Flow) {
-        // What comes in says nothing of what goes out, as long as both sides are open.
+        // Incoming data says nothing about outgoing data, as long as both directions are open.
         let both = self.state != State::Established;
         if flow.acked != self.last.acked || both && flow.received != self.last.received {
             (self.has_moved, self.still_since) = (true, flow.at);
@@ -119,20 +118,20 @@ impl Waiting {
         [self.sift_at, due, self.patient_until, self.look_at].into_iter().flatten().min()
     }
 
-    /// Notes a process that has a socket for which that matters.
+    /// Notes a process that holds a socket for which that matters.
     pub(super) fn note_holder(&mut self, key: u64, conn: &Conn, holder: &Holder) {
         if waits(conn) || self.flows.contains_key(&key) || self.subflows.waits(key) {
             self.found.entry(key).or_insert(((holder.task, holder.fd), 0)).1 += 1;
         }
     }
 
-    /// A scan has begun, in answer to what was wanted so far.
+    /// A scan has begun, in answer to the requests so far.
     pub(super) fn scan_begins(&mut self) {
         self.scan_wanted = false;
         self.found.clear();
     }
 
-    /// Everything has been found, in a scan that began then.
+    /// A scan that began then is complete.
     pub(super) fn scan_ends(&mut self, began: u64) {
         self.holders = take(&mut self.found);
         self.scanned_at = Some(began);
@@ -140,7 +139,7 @@ impl Waiting {
         self.subflows.scan_ends(began);
     }
 
-    /// Who has a socket that has been in its state since then, if there has been a scan since.
+    /// Who holds a socket that has been in its state since then, if a scan has run since.
     fn holders_of(&self, key: u64, since: u64) -> (Option<(Task, u32)>, Option<u32>) {
         match (self.scanned_at.filter(|at| *at >= since), self.holders.get(&key)) {
             (None, _) => (None, None),
@@ -153,12 +152,12 @@ impl Waiting {
         self.flows.get(&key).filter(|watched| watched.state == state)
     }
 
-    /// Whether it takes another look to know whether its data flows.
+    /// Whether it takes another look to see whether its data flows.
     fn takes_another_look(&self, key: u64) -> bool {
         self.flows.get(&key).is_some_and(|watched| watched.looks == 1)
     }
 
-    /// Whether scans have shown already who has it, and whether its data flows.
+    /// Whether scans have already shown who holds it, and whether its data flows.
     fn is_known(&self, conn: &Conn) -> bool {
         self.scanned_at.is_some_and(|at| at >= since(conn)) && !self.takes_another_look(conn.key())
     }
@@ -194,13 +193,13 @@ impl Waiting {
 }
 
 impl Engine {
-    /// Whether it would be good to know who holds which socket: whoever feeds the engine then looks, if it can and has
-    /// not done so just before, and feeds what it found.
+    /// Whether the engine needs to know who holds which socket. The caller then scans, if it can and has not just done
+    /// so, and feeds the result.
     pub fn wants_scan(&self) -> bool {
         self.waiting.scan_wanted
     }
 
-    /// Looks at those whose time has come.
+    /// Looks at the sockets that are due.
     pub(super) fn look_at_waiting(&mut self, out: &mut Vec<Row>) {
         if self.waiting.sift_at.is_some_and(|at| at <= self.now) {
             self.sift();
@@ -218,7 +217,7 @@ impl Engine {
         self.look_around();
     }
 
-    /// No event brings up a connection whose peer takes nothing more.
+    /// Finds connections whose peer accepts nothing more: they cause no events.
     fn look_around(&mut self) {
         let Some(after) = self.teller.config.stuck_after.filter(|_| self.teller.config.scans) else { return };
         let period = (after / LOOKS).clamp(LOOK_AT_LEAST_NS, LOOK_AT_MOST_NS);
@@ -230,7 +229,7 @@ impl Engine {
         self.waiting.look_at = Some(self.now.saturating_add(period));
     }
 
-    /// The kernel has said how far the data of a connection has come.
+    /// The kernel has reported the progress of a connection's data.
     pub(super) fn on_flow(&mut self, flow: &Flow) {
         let key = key(flow.id);
         let Some(conn) = self.conns.get(key).filter(|conn| conn.over.is_none()) else { return };
@@ -239,7 +238,7 @@ impl Engine {
             self.waiting.flows.remove(&key);
             return;
         }
-        // What the kernel said may be of the state before.
+        // The kernel's answer may be about the state before.
         if self.inquiry.scan_began().is_none_or(|began| began < since(conn)) {
             return;
         }
@@ -269,7 +268,7 @@ impl Engine {
                 let age = self.teller.held(conn, self.now).known_ns().unwrap_or(0);
                 let due = (self.now - age.min(self.now)).saturating_add(after);
                 self.waiting.due.push(Reverse((due, key, stay(conn))));
-                // Whether its data flows takes two looks.
+                // It takes two looks to see whether its data flows.
                 self.waiting.scan_wanted |= self.teller.config.scans && !conn.is(Mark::Mini);
             }
         }
@@ -287,7 +286,7 @@ impl Engine {
         self.waiting.scan_wanted = true;
     }
 
-    /// Reports those that were pending when a scan began that has ended.
+    /// Reports the sockets that were already pending when the finished scan began.
     pub(super) fn report_answered(&mut self, scanned_at: u64, out: &mut Vec<Row>) {
         self.report_pending(
             |engine, key, pending| pending.asked_at <= scanned_at && !engine.waiting.takes_another_look(key),
@@ -316,7 +315,7 @@ impl Engine {
     fn report(&mut self, key: u64, stay: u64, out: &mut Vec<Row>) {
         let Some(conn) = self.conns.get_mut(key).filter(|conn| waits_since(conn, stay)) else { return };
         let after = self.teller.config.stuck_after.unwrap_or(0);
-        // Data still flows, one way: it is not stuck.
+        // Data still flows one way, so it is not stuck.
         if let Some(watched) = self.waiting.watched(key, conn.state).filter(|it| it.has_moved)
             && let still_until = watched.still_since.saturating_add(after)
             && still_until > self.now
@@ -384,10 +383,10 @@ impl Engine {
     }
 }
 
-/// Who listens where a connection came in, if that is one process: of several, nobody knows which. These listen at its
-/// port.
+/// Who listens for a connection, if only one process does: of several, the right one is unknown. `listeners` are those
+/// at its port.
 pub(crate) fn only_listener(ip: Ipv6Addr, listeners: &[(Ipv6Addr, Option<Task>)]) -> Option<Task> {
-    // The kernel prefers those that are bound to the address (`compute_score` in `net/ipv4/inet_hashtables.c`).
+    // The kernel prefers listeners that are bound to the address (`compute_score` in `net/ipv4/inet_hashtables.c`).
     let is_bound = listeners.iter().any(|(at, _)| *at == ip);
     let mut tasks = listeners.iter().filter(|(at, _)| if is_bound { *at == ip } else { is_unset(*at) });
     let first = tasks.next()?.1?;
@@ -412,12 +411,12 @@ fn waits_since(conn: &Conn, beginning: u64) -> bool {
     waits(conn) && stay(conn) == beginning
 }
 
-/// When it entered its state, or the latest time that can have been.
+/// When it entered its state, or the latest time at which it can have.
 fn since(conn: &Conn) -> u64 {
     conn.since().or(conn.at_least_since()).unwrap_or(0)
 }
 
-/// What tells a stay in a state from others of the same socket.
+/// Identifies a stay in a state among the stays of the same socket.
 pub(super) fn stay(conn: &Conn) -> u64 {
     conn.since().or(conn.at_least_since()).unwrap_or(conn.state as u64)
 }

@@ -1,5 +1,5 @@
 //! Subflows of MPTCP connections. Such a connection has a state of its own: its process may have left it in CLOSE_WAIT
-//! while every subflow is established. No event tells of that, only a look.
+//! while every subflow is established. No event shows that, only a scan.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ struct Carrier {
     /// When that was first seen in its state, and last.
     since: u64,
     last: u64,
-    /// Not to be reported again before.
+    /// Earliest time of the next report.
     quiet_until: u64,
 }
 
@@ -32,7 +32,7 @@ impl Subflows {
         *carrier = if carrier.of == of { Carrier { last: at, ..*carrier } } else { new };
     }
 
-    /// A scan has ended, which began then.
+    /// A scan that began then has ended.
     pub(super) fn scan_ends(&mut self, began: u64) {
         self.0.retain(|_, carrier| carrier.last >= began);
     }
@@ -47,7 +47,7 @@ impl Subflows {
         self.of(key).and_then(|of| of.state).is_some_and(is_waiting)
     }
 
-    /// Those whose MPTCP connection has waited for so long, the longest first.
+    /// Subflows whose MPTCP connection has waited for this long, the longest first.
     fn due(&self, now: u64, after: u64) -> Vec<(u64, u64)> {
         let is_due = |(key, carrier): &(&u64, &Carrier)| {
             self.waits(**key) && now.saturating_sub(carrier.since) >= after && carrier.quiet_until <= now
@@ -73,7 +73,8 @@ impl Engine {
         }
     }
 
-    /// Reports established subflows of MPTCP connections that wait for somebody. What waits itself is reported anyway.
+    /// Reports established subflows of MPTCP connections that wait for somebody. A subflow that waits itself is
+    /// reported anyway.
     pub(super) fn report_multipaths(&mut self, out: &mut Vec<Row>) {
         let Some(after) = self.teller.config.stuck_after else { return };
         for (since, key) in self.waiting.subflows.due(self.now, after) {

@@ -1,8 +1,8 @@
-//! What the kernel says exists, against what is followed: sockets that were there before, and what a gap in the stream
-//! has hidden.
+//! Compares the sockets that exist with those that the engine follows. This finds sockets that existed before, and
+//! changes that a gap in the stream has hidden.
 //!
-//! An answer is older than the events that have come in the meantime. So nothing that ended since is taken up again,
-//! and what events have told of a socket since stands. Whoever feeds the answer has fed all older events before.
+//! An answer is older than the events since the question. So it does not bring back a socket that has ended since, and
+//! it does not overrule later events of a socket. The caller feeds all older events before the answer.
 
 use std::collections::HashSet;
 
@@ -16,23 +16,23 @@ use crate::model::event::{Change, Found, Holder, Kept};
 use crate::model::row::Row;
 use crate::model::tcp::{End, OwnerSource, State};
 
-/// How long a TIME_WAIT lasts from the segment that began it or the last one that it had to answer
-/// (`TCP_TIMEWAIT_LEN` in `include/net/tcp.h`, the same since 2.6).
+/// How long a TIME_WAIT lasts, from the segment that began it or the last one that it answered (`TCP_TIMEWAIT_LEN` in
+/// `include/net/tcp.h`, the same since 2.6).
 pub const TIME_WAIT_NS: u64 = 60_000_000_000;
 
-/// A socket that began so shortly before the survey may have been between two of the kernel's tables.
+/// A socket that began this shortly before the survey may have been between two of the kernel's tables.
 pub(super) const UNSETTLED_NS: u64 = 100_000_000;
 
-/// What is being asked.
+/// The current question.
 #[derive(Debug, Default)]
 pub(super) struct Inquiry {
-    /// Of the last survey or scan.
+    /// Number of the last survey or scan.
     number: u32,
     survey: Option<Asked>,
     scan: Option<Asked>,
-    /// Namespaces of which every socket has been found.
+    /// Namespaces whose sockets were all found.
     namespaces: HashSet<u32, FixedState>,
-    /// What has ended since the first of the questions that are not answered yet.
+    /// Sockets that ended since the first question without an answer.
     ended: HashSet<u64, FixedState>,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Inquiry {
 pub(super) struct Asked {
     pub(super) at: u64,
     pub(super) number: u32,
-    /// How many gaps the stream had had.
+    /// Number of gaps in the stream at that time.
     pub(super) gaps: u32,
 }
 
@@ -67,14 +67,14 @@ impl Inquiry {
         self.namespaces.contains(&netns)
     }
 
-    /// A socket has ended: what an older answer says of it is no longer true.
+    /// A socket has ended: an older answer about it is no longer true.
     pub(super) fn note_end(&mut self, key: u64) {
         if self.survey.is_some() || self.scan.is_some() {
             self.ended.insert(key);
         }
     }
 
-    /// When the scan began that runs.
+    /// When the running scan began.
     pub(super) fn scan_began(&self) -> Option<u64> {
         self.scan.map(|asked| asked.at)
     }
@@ -116,7 +116,7 @@ impl Engine {
         conn.found_in = self.inquiry.number;
         if let Kept::Mini { due_ns } = found.kept {
             if found.state == State::TimeWait {
-                // It may have been given more time, and have begun earlier.
+                // It may have got more time, and have begun earlier.
                 conn.set_at_least_since((found.at + due_ns).checked_sub(TIME_WAIT_NS));
             }
             self.deadlines.expect_end(&mut conn, found.at, due_ns);
@@ -134,7 +134,7 @@ impl Engine {
         self.take_up(conn, found);
     }
 
-    /// A socket that is followed was found.
+    /// A followed socket was found.
     fn compare(&mut self, key: u64, found: &Found) {
         let Teller { gaps, blind_until, .. } = self.teller;
         let number = self.inquiry.number;
@@ -155,7 +155,7 @@ impl Engine {
         }
     }
 
-    /// Whatever may have been missed, and was not found, is gone.
+    /// Ends sockets that may have been missed and were not found.
     pub(super) fn on_survey_ended(&mut self, out: &mut Vec<Row>) {
         let Some(asked) = self.inquiry.survey.take() else { return };
         if self.teller.gaps > 0 && self.teller.blind_until.is_none_or(|blind| blind <= asked.at) {
@@ -197,7 +197,7 @@ impl Engine {
                     // Only a full socket has a descriptor.
                     conn.mark(Mark::Mini, false);
                     if self.conns.contains(key | MINI) {
-                        // It was met before, as its mini-socket.
+                        // tcptrace has seen its mini-socket before.
                         conn.set_at_least_since(Some(found.at));
                     }
                     self.take_up(conn, found);
@@ -239,7 +239,7 @@ impl Engine {
 }
 
 impl Conn {
-    /// A socket first met when the kernel was asked.
+    /// A socket that a survey or scan shows for the first time.
     fn found(number: u64, found: &Found, gaps: u32) -> Self {
         let change = Change {
             at: found.at,

@@ -1,4 +1,4 @@
-//! Puts rows out, and knows what is certain enough for them.
+//! Emits rows, and knows what is certain enough for them.
 
 use super::config::{Config, Stats};
 use super::conn::{Conn, Mark};
@@ -7,16 +7,16 @@ use crate::model::event::{Cause, Change, EndFacts, Mini, MiniEvent, Totals};
 use crate::model::row::{Connection, Ending, Held, Loss, Reason, Row, Status, Stay, Stuck, Transition};
 use crate::model::tcp::{Closer, End, Side, State, TimeWaitEnd};
 
-/// Tells what becomes of connections.
+/// Reports what becomes of connections.
 #[derive(Debug)]
 pub(super) struct Teller {
     pub(super) config: Config,
     pub(super) stats: Stats,
-    /// Before this, changes went unseen.
+    /// Changes before this went unseen.
     pub(super) blind_until: Option<u64>,
-    /// When a socket was last forgotten: what is met for the first time may have been followed before.
+    /// When the engine last forgot a socket: one that it meets for the first time may have been followed before.
     pub(super) forgot_at: Option<u64>,
-    /// How many gaps the stream has had.
+    /// Number of gaps in the stream.
     pub(super) gaps: u32,
 }
 
@@ -25,14 +25,14 @@ impl Teller {
         Self { config, stats: Stats::default(), blind_until: None, forgot_at: None, gaps: 0 }
     }
 
-    /// How long a connection has been in its state, as far as that is certain.
+    /// How long a connection has certainly been in its state.
     pub(super) fn held(&self, conn: &Conn, now: u64) -> Held {
         conn.held(now, self.gaps, self.blind_until, self.blind_until.max(self.forgot_at))
     }
 
     /// What a full socket shows when it is closed.
     pub(super) fn totals(&self, conn: &Conn, end: &EndFacts) -> Totals {
-        // One that came before the socket was followed would not have been noted.
+        // A reset from before the socket was followed would not have been noted.
         let is_whole = conn.is(Mark::Whole) && conn.gaps == self.gaps && self.config.received_resets;
         let came = conn.is(Mark::ResetReceived);
         Totals {
@@ -43,7 +43,7 @@ impl Teller {
         }
     }
 
-    /// Puts out a transition, and brings the connection into its new state.
+    /// Emits a transition, and moves the connection to its new state.
     pub(super) fn put(
         &mut self,
         conn: &mut Conn,
@@ -75,13 +75,13 @@ impl Teller {
         }));
     }
 
-    /// From one state to the next, short of the end.
+    /// Moves from one state to the next, short of the end.
     pub(super) fn step(&mut self, conn: &mut Conn, change: &Change, out: &mut Vec<Row>) {
         match decide::closer_in(change.new) {
             Some(Closer::Simultaneous) => conn.closer = Some(Closer::Simultaneous),
             closer => conn.closer = conn.closer.or(closer),
         }
-        // A life begins with a state that it leaves at once: nothing was held.
+        // A life begins with a state that it leaves at once, so that one has no duration.
         let held = match change.old {
             State::Closed => Held::Unknown,
             State::Listen if change.new == State::SynRecv => Held::Unknown,
@@ -90,8 +90,8 @@ impl Teller {
         self.put(conn, change.at, change.new, held, None, out);
     }
 
-    /// The FIN that an orphan in FIN_WAIT2 was waiting for has come. A TIME_WAIT is set to last this long here, if that
-    /// is known.
+    /// The FIN that an orphan in FIN_WAIT2 waited for has come. `time_wait_ns` is the length of a TIME_WAIT here, if
+    /// known.
     pub(super) fn turn_time_wait(
         &mut self,
         conn: &mut Conn,
@@ -104,13 +104,13 @@ impl Teller {
             self.put(conn, mini.at, State::TimeWait, held, None, out);
             return;
         }
-        // Where nothing was lost that was counted, this was.
+        // If no counted loss explains it, the FIN itself was lost.
         if self.config.fins && conn.gaps == self.gaps {
             self.stats.unreported += 1;
             out.push(Row::Loss(Loss { boot_ns: mini.at, cause: Cause::Unreported, count: Some(1) }));
         }
-        // It came unseen. Since its timer was set then, to the length of a TIME_WAIT, the timer tells when; later
-        // FINs may have set it again, so that this is the latest time that it can have been.
+        // It came unseen. It set the timer to the length of a TIME_WAIT, so the timer shows when it came. Later FINs
+        // may have set the timer again, so this is the latest possible time.
         conn.mark(Mark::Whole, false);
         let due_at = i128::from(mini.at) + i128::from(mini.due_ns);
         let set_at = time_wait_ns.and_then(|length| u64::try_from(due_at - i128::from(length)).ok());
@@ -119,7 +119,7 @@ impl Teller {
         conn.set_at_least_since(at);
     }
 
-    /// Puts out that a socket stays as it is, and for how long it has.
+    /// Reports that a socket stays as it is, and for how long it has.
     pub(super) fn put_stuck(&self, conn: &Conn, at: u64, age: Held, stuck: Stuck, out: &mut Vec<Row>) {
         if self.config.transitions {
             out.push(Row::Transition(Transition {
@@ -148,14 +148,14 @@ impl Teller {
         }
     }
 
-    /// Puts out a connection that has not ended by now.
+    /// A row for a connection that is open.
     pub(super) fn open(&self, conn: &Conn, now: u64) -> Row {
         let accepted = conn.accepted.filter(|_| conn.side != Side::Client);
         let status = Status::Open { state: conn.state, age: self.held(conn, now), accepted };
         Row::Connection(self.connection(conn, now, status))
     }
 
-    /// Puts a connection out.
+    /// Emits a connection that has ended.
     pub(super) fn conclude(&mut self, conn: &Conn, at: u64, ending: Ending, out: &mut Vec<Row>) {
         self.stats.connections += 1;
         if self.config.connections {
@@ -182,14 +182,14 @@ impl Teller {
             closed_by: conn.closed_by(),
             stays,
             totals,
-            idle: None,
+            idle: conn.idle(),
             complete: conn.is(Mark::Whole) && conn.gaps == self.gaps,
         }
     }
 }
 
-/// Whether a reset of its peer came: a mini-socket can have received one, too. Data for a socket that takes none any more is
-/// treated by the kernel as if a reset had come (`tcp_rcv_state_process` in `net/ipv4/tcp_input.c`).
+/// Whether its peer sent a reset; a mini-socket can receive one, too. The kernel acts as if a reset had come when data
+/// arrives for a socket that accepts none any more (`tcp_rcv_state_process` in `net/ipv4/tcp_input.c`).
 fn reset_received(totals: Totals, ending: Ending) -> Option<bool> {
     match ending {
         Ending { end: End::ResetReceived, .. } | Ending { time_wait: Some(TimeWaitEnd::Reset), .. } => Some(true),

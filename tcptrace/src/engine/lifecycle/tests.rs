@@ -9,7 +9,7 @@ use rstest::rstest;
 
 use script::{play, play_rows};
 
-use crate::model::event::{Event, Totals};
+use crate::model::event::{Event, Idle, Totals};
 use crate::model::row::{Connection, Row};
 
 /// What the kernel shows of a life, and what the engine makes of it. Times are in ms; see [`script`] for the words.
@@ -362,13 +362,13 @@ fn a_life_is_told_right(#[case] events: &str, #[case] expected: &str) {
     assert_eq!(play(events), [expected]);
 }
 
-/// Of the only connection that has ended.
+/// The totals of the only connection that has ended.
 fn totals(rows: &[Row]) -> Totals {
     let ended = |row: &Row| if let Row::Connection(Connection { totals, .. }) = row { *totals } else { None };
     rows.iter().find_map(ended).expect("an end with its facts")
 }
 
-/// Whether a reset came is said where that is certain, and agrees with the end.
+/// tcptrace says whether a reset came only if that is certain, and in agreement with the end.
 #[rstest]
 #[case::it_came("0 CLOSED>SYN_SENT task=7; 1 receive_reset; 1 SYN_SENT>CLOSED err=111", Some(true))]
 #[case::icmp_refused("0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>CLOSED err=111", Some(false))]
@@ -400,6 +400,27 @@ fn a_reset_that_came(#[case] script: &str, #[case] expected: Option<bool>) {
     assert_eq!(totals(&rows).reset_received, expected);
 }
 
+/// What counts is how long it was quiet when the first FIN or reset came; later changes are not about that.
+#[rstest]
+#[case::we_close(
+    "2 ESTABLISHED>FIN_WAIT1 idle=300; 3 FIN_WAIT1>FIN_WAIT2; 4 FIN_WAIT2>CLOSED done dead idle=301",
+    Some(300)
+)]
+#[case::kept_by_the_mini_socket(
+    "2 ESTABLISHED>FIN_WAIT1 idle=300; 3 FIN_WAIT1>FIN_WAIT2; 4 FIN_WAIT2>CLOSED done dead mini=TIME_WAIT idle=301;
+     60004 expired TIME_WAIT",
+    Some(300)
+)]
+#[case::the_peer_closes("2 ESTABLISHED>CLOSE_WAIT idle=0; 9 CLOSE_WAIT>CLOSED err=32 idle=7", Some(0))]
+#[case::reset("2 ESTABLISHED>CLOSED err=104 idle=5", Some(5))]
+#[case::nobody_saw_it("2 ESTABLISHED>CLOSE_WAIT; 9 CLOSE_WAIT>CLOSED err=32 idle=7", None)]
+fn how_long_it_was_quiet(#[case] script: &str, #[case] expected: Option<u64>) {
+    let rows = script::rows(&format!("0 CLOSED>SYN_SENT; 1 SYN_SENT>ESTABLISHED; {script}"));
+    let ended = |row: &Row| if let Row::Connection(row) = row { Some(row.idle.and_then(Idle::quiet_ns)) } else { None };
+    let quiet: Vec<_> = rows.iter().filter_map(ended).collect();
+    assert_eq!(quiet, [expected.map(|ms| ms * 1_000_000)]);
+}
+
 /// What was under way when the socket was closed is kept until its row.
 #[test]
 fn what_was_in_flight_at_the_end() {
@@ -408,7 +429,7 @@ fn what_was_in_flight_at_the_end() {
     assert_eq!((totals.in_flight, totals.retransmits_unanswered), (true, 6));
 }
 
-/// Where received resets are not seen, that none came is not known.
+/// Where received resets are not seen, their absence is unknown.
 #[test]
 fn resets_that_are_not_seen() {
     let mut engine = super::Engine::new(super::Config { received_resets: false, ..super::Config::default() });
@@ -418,7 +439,7 @@ fn resets_that_are_not_seen() {
     assert_eq!(totals(&rows).reset_received, None);
 }
 
-/// An interface is learnt where it is told, kept to the end, and the latest is right.
+/// An interface is noted when it is known and kept to the end; the latest one is right.
 #[test]
 fn an_interface_stays() {
     let mut engine = super::Engine::new(super::Config::default());
@@ -434,7 +455,7 @@ fn an_interface_stays() {
     assert_eq!(shown, [4, 5, 5, 5, 5]);
 }
 
-/// Without the hook for resets, nothing is claimed of them.
+/// Without the hook for resets, tcptrace claims nothing about them.
 #[rstest]
 #[case::linger0("ESTABLISHED>CLOSED task=9 snd rcv sock linger0", "server unknown unknown owner=9/close")]
 #[case::never_accepted("ESTABLISHED>CLOSED task=9", "server unknown never_accepted owner=9/close")]
@@ -448,7 +469,7 @@ fn ends_that_depend_on_a_reset_nobody_watches_for(#[case] closing: &str, #[case]
     assert_eq!(script::connections(&rows), [format!("{expected} | SYN_RECV 0 ESTABLISHED 5")]);
 }
 
-/// Nothing comes any more that would tell.
+/// No further event would decide it.
 #[test]
 fn what_waits_for_a_reset_at_the_end_is_put_out() {
     let mut engine = super::Engine::new(super::Config::default());
@@ -463,7 +484,7 @@ fn what_waits_for_a_reset_at_the_end_is_put_out() {
     assert_eq!(script::connections(&rows), ["server unknown unknown owner=9/close | SYN_RECV 0 ESTABLISHED 5"]);
 }
 
-/// Its number is that of the next connection as well, whose reset is not the earlier one's.
+/// The next connection has the same number, but its reset is not that of the earlier one.
 #[test]
 fn a_socket_that_connects_again_does_not_wait_for_the_reset_of_its_first_connection() {
     let lives = play(
@@ -496,7 +517,7 @@ fn every_state_is_a_row_and_mini_sockets_are_real_states() {
 
 #[test]
 fn unseen_entry_into_time_wait_is_reckoned_from_the_timer() {
-    // The first connection shows how long a TIME_WAIT is; the timer of the second was set 50 ms into its FIN_WAIT2.
+    // The first connection shows how long a TIME_WAIT is; the second one's timer was set 50 ms into its FIN_WAIT2.
     let rows = play_rows(
         "0 ESTABLISHED>FIN_WAIT1; 1 FIN_WAIT1>FIN_WAIT2; 1 FIN_WAIT2>CLOSED dead done mini=TIME_WAIT;
          2 other ESTABLISHED>FIN_WAIT1; 3 other FIN_WAIT1>FIN_WAIT2; 3 other FIN_WAIT2>CLOSED dead mini=FIN_WAIT2;
@@ -506,7 +527,7 @@ fn unseen_entry_into_time_wait_is_reckoned_from_the_timer() {
     assert_eq!(own, ["TIME_WAIT>CLOSED ≥60047 active expired orphan", "FIN_WAIT2>TIME_WAIT - active orphan"]);
 }
 
-/// Where the kernel shows such FINs, one that it did not show is missing, and that is told.
+/// Where the kernel shows such FINs, one that it did not show is a loss.
 #[rstest]
 #[case::seen(true, "3 fin; 60003 expired TIME_WAIT", 0)]
 #[case::given_more_time(true, "3 rearmed TIME_WAIT; 60003 expired TIME_WAIT", 0)]
@@ -586,9 +607,9 @@ fn the_socket_that_was_idle_longest_is_forgotten_first() {
     assert!(other.contains("incomplete"), "{other}");
 }
 
-/// With many of them, one loss a second tells of all; what is left is told in the end.
+/// If there are many, one loss a second reports all of them; the rest follows at the end.
 #[test]
-fn forgotten_sockets_are_told_of_together() {
+fn forgotten_sockets_are_reported_together() {
     let mut engine = super::Engine::new(super::Config { sockets: 1, ..super::Config::default() });
     let mut rows = Vec::new();
     for event in script::parse(
@@ -597,13 +618,13 @@ fn forgotten_sockets_are_told_of_together() {
         engine.feed(&event, &mut rows);
     }
     assert_eq!(script::losses(&rows), ["1 evicted Some(2)"]);
-    assert_eq!(engine.next_deadline(), Some(1_002_500_000_000), "when the rest is told");
+    assert_eq!(engine.next_deadline(), Some(1_002_500_000_000), "when the rest is reported");
     engine.finish(&mut rows);
     assert_eq!(script::losses(&rows), ["1 evicted Some(2)", "1500 evicted Some(1)"]);
     assert_eq!(engine.stats().evicted, 3);
 }
 
-/// It had no cookie before, by which its mini-socket could have been known.
+/// It had no cookie before to link it to its mini-socket.
 #[test]
 fn a_socket_first_seen_when_it_closes_may_have_a_time_wait() {
     assert_eq!(play_rows("5 FIN_WAIT2>CLOSED done mini=none"), ["FIN_WAIT2>CLOSED ≥5 active unknown"]);
@@ -611,7 +632,7 @@ fn a_socket_first_seen_when_it_closes_may_have_a_time_wait() {
     assert_eq!(seen.last().map(String::as_str), Some("FIN_WAIT2>CLOSED 1 active refused"));
 }
 
-/// What TCP has counted of it is not all.
+/// The counts of TCP are incomplete.
 #[test]
 fn bytes_that_may_bypass_tcp_are_unknown() {
     let totals = |between: &str| {
@@ -651,7 +672,7 @@ fn at_close_a_connection_is_put_out_before_its_time_wait() {
 
 const UP_TO_FIN_WAIT1: &str = "0 CLOSED>SYN_SENT task=7; 1 SYN_SENT>ESTABLISHED; 5 ESTABLISHED>FIN_WAIT1 task=7;";
 
-/// Connections stood in FIN_WAIT1 for ever whose closing was missing, unless their TIME_WAIT expired.
+/// A connection whose closing was missing once stayed in FIN_WAIT1 for ever, unless its TIME_WAIT expired.
 #[rstest]
 #[case::expired("60005 expired TIME_WAIT", "tw=expired owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4")]
 #[case::a_new_syn("50005 killed TIME_WAIT connect", "tw=reused owner=7/connect incomplete | SYN_SENT 1 ESTABLISHED 4")]

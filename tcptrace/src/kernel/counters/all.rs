@@ -1,4 +1,4 @@
-//! All that the kernel counts of TCP in a network namespace, looked at again and again.
+//! All TCP counters of a network namespace, read again and again.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -13,29 +13,29 @@ use crate::model::counters::{Counters, Values};
 /// Names of `Tcp` that stand for a level or for a constant.
 const LEVELS: [&str; 5] = ["RtoAlgorithm", "RtoMin", "RtoMax", "MaxConn", "CurrEstab"];
 
-/// Reads the counters of network namespaces, over and over. Changes the network namespace of the calling thread, and
-/// brings it home after each look: a thread that stays would keep the namespace alive.
+/// Reads the counters of network namespaces again and again. Changes the network namespace of the calling thread, and
+/// returns home after each look: a thread that stays would keep the namespace alive.
 pub struct Counting {
     home: File,
-    /// The one of interest; 0: all.
+    /// The only one of interest; 0: all.
     only: u32,
     namespaces: Namespaces,
     is_stale: bool,
-    /// What is wrong with these was said.
+    /// Namespaces whose errors were reported.
     unreadable: HashSet<u32, FixedState>,
 }
 
 impl Counting {
-    /// Begins to read these, or `only` the one, if it is not 0. To be called in the thread that looks.
+    /// Prepares to read these, or only one of them, if `only` is not 0. Call it in the thread that looks.
     ///
     /// # Errors
-    /// When there is no way home.
+    /// When the own network namespace cannot be opened to return to it.
     pub fn new(namespaces: Namespaces, only: u32) -> io::Result<Self> {
         let home = File::open("/proc/thread-self/ns/net")?;
         Ok(Self { home, only, namespaces, is_stale: false, unreadable: HashSet::default() })
     }
 
-    /// Has the next look begin with a search for network namespaces.
+    /// Makes the next look begin with a search for network namespaces.
     pub fn search(&mut self) {
         self.is_stale = true;
     }
@@ -60,7 +60,7 @@ impl Counting {
         has_searched.then_some(&self.namespaces)
     }
 
-    /// Reads those that were not read yet. Whether all were where they had been.
+    /// Reads the namespaces not read yet. Returns whether all were where they had been.
     fn read(
         &mut self,
         read: &mut HashSet<u32, FixedState>,
@@ -96,14 +96,14 @@ impl Counting {
     }
 }
 
-/// `None` if it is not where it was.
+/// `None` if it is no longer where it was.
 fn read_one(namespace: &Namespace, now: &dyn Fn() -> u64) -> io::Result<Option<Counters>> {
     if namespace.enter_directly()? { read_here(namespace.inode, now).map(Some) } else { Ok(None) }
 }
 
-/// Reads those of the network namespace that the calling thread is in.
+/// Reads the counters of the calling thread's network namespace.
 pub(super) fn read_here(netns: u32, now: &dyn Fn() -> u64) -> io::Result<Counters> {
-    // What a kernel does not have is 0.
+    // Counters that a kernel does not have are 0.
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let texts = Texts {
         snmp: fs::read_to_string("/proc/thread-self/net/snmp")?,
@@ -117,7 +117,7 @@ pub(super) fn read_here(netns: u32, now: &dyn Fn() -> u64) -> io::Result<Counter
     Ok(Counters { netns, cookie: super::cookie(), at: now(), counts, levels })
 }
 
-/// What the files of a network namespace say.
+/// The files of a network namespace.
 #[derive(Debug, Default)]
 struct Texts {
     snmp: String,
@@ -129,7 +129,7 @@ struct Texts {
 }
 
 impl Texts {
-    /// Counts and levels that are not 0. What is not understood is left out.
+    /// Counts and levels that are not 0. Skips what it cannot parse.
     fn parse(&self) -> (Values, Values) {
         let (mut counts, mut levels) = (Values::new(), Values::new());
         named(&self.snmp, "Tcp", |name, value| {
@@ -155,7 +155,7 @@ fn put(to: &mut Values, group: &str, name: &str, value: u64) {
     }
 }
 
-/// Of a group: a line of names is followed by one of values.
+/// Reads one group: a line of names, then a line of values.
 fn named(text: &str, group: &str, mut each: impl FnMut(&str, u64)) {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
     let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return };
@@ -187,7 +187,7 @@ fn tracked(text: &str, to: &mut Values) {
             *sum = sum.saturating_add(u64::from_str_radix(value, 16).unwrap_or(0));
         }
     }
-    // The number of entries is that of all CPUs, on each line.
+    // Each line has the number of entries of all CPUs.
     let sums = names.into_iter().zip(sums).filter(|(name, _)| *name != "entries");
     sums.for_each(|(name, sum)| put(to, "conntrack", name, sum));
 }

@@ -46,7 +46,7 @@ fn inode(socket: impl AsFd) -> u32 {
 fn cookie(socket: &impl AsRawFd) -> Id {
     let (mut cookie, mut length) = (0_u64, size_of::<u64>() as libc::socklen_t);
     let to = (&raw mut cookie).cast();
-    // SAFETY: the descriptor is open, and there is room for the 8 bytes that the kernel is told of.
+    // SAFETY: the descriptor is open, and there is room for the 8 bytes that the kernel may write.
     let result =
         unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, to, &raw mut length) };
     assert_eq!(result, 0);
@@ -55,7 +55,7 @@ fn cookie(socket: &impl AsRawFd) -> Id {
 
 fn set_option(socket: &impl AsRawFd, option: i32, value: i32) {
     let length = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: the descriptor is open, and the value as long as the kernel is told.
+    // SAFETY: the descriptor is open, and the value as long as the length says.
     let result =
         unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const value).cast(), length) };
     assert_eq!(result, 0);

@@ -1,4 +1,4 @@
-//! The question and its answer as bytes (`linux/netlink.h`, `linux/sock_diag.h`, `linux/inet_diag.h`).
+//! The request and its answer as bytes (`linux/netlink.h`, `linux/sock_diag.h`, `linux/inet_diag.h`).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -19,13 +19,13 @@ const BY_FAMILY: u16 = 20;
 /// `NLM_F_DUMP_INTR`.
 const INTERRUPTED: u16 = 0x10;
 
-/// Written into the question, so that it is in the answer.
+/// Written into the request, so that the answer has it too.
 const SEQUENCE: u32 = 1;
 
-/// `TCP_NEW_SYN_RECV`: in which the kernel keeps requests, which it shows as SYN_RECV.
+/// `TCP_NEW_SYN_RECV`: the state in which the kernel keeps requests, and which it shows as SYN_RECV.
 const NEW_SYN_RECV: u8 = 12;
 
-/// Every state but CLOSED, which no table of the kernel has. Above are pseudo states.
+/// Every state but CLOSED: no table of the kernel has closed sockets. Higher bits are pseudo states.
 const STATES: u32 = (1 << (NEW_SYN_RECV + 1)) - 1 - 1;
 
 /// `TCP_BOUND_INACTIVE`, since 6.8: sockets that are bound and nothing else. Kernels of before know no such bit, and have
@@ -35,7 +35,7 @@ const BOUND_INACTIVE: u8 = 13;
 /// `INET_DIAG_INFO`.
 const INFO: u16 = 2;
 
-/// `INET_DIAG_ULP_INFO`, since 5.5, beside `INET_DIAG_INFO` only; and what is in it.
+/// `INET_DIAG_ULP_INFO`, since 5.5 and only beside `INET_DIAG_INFO`; and its contents.
 const ULP: u16 = 19;
 const ULP_NAME: u16 = 1;
 const ULP_MPTCP: u16 = 3;
@@ -120,10 +120,10 @@ struct AttributeHeader {
 
 const _: () = assert!(size_of::<Header>() == 16 && size_of::<Request>() == 16 + 56 && size_of::<Message>() == 72);
 
-/// What an answer does not say itself.
+/// What an answer does not contain itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Circumstances {
-    /// When it came.
+    /// When it arrived.
     pub(super) at: u64,
     /// The network namespace.
     pub(super) netns: Option<u32>,
@@ -131,25 +131,25 @@ pub(super) struct Circumstances {
     pub(super) protocol: Of,
 }
 
-/// Whose sockets there are in an answer: what describes them differs.
+/// Whose sockets an answer lists: the two differ in their attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Of {
     Tcp,
     Mptcp,
 }
 
-/// How far the answer has come.
+/// Progress of the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Step {
     /// It is complete.
     pub(super) done: bool,
-    /// The kernel noticed a change under its hands.
+    /// The kernel noticed a change during the dump.
     pub(super) interrupted: bool,
 }
 
-/// The same for sockets of MPTCP, whose protocol number needs more bits than there are: an attribute has it
+/// The same for MPTCP sockets. The protocol number of MPTCP does not fit into the request: an attribute has it
 /// (`INET_DIAG_REQ_PROTOCOL`, since 5.9). The number in the request itself stands for nothing, so that older kernels
-/// have nothing to say.
+/// list nothing.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(super) struct MptcpRequest {
@@ -162,7 +162,7 @@ pub(super) struct MptcpRequest {
 const REQUEST_PROTOCOL: u16 = 3;
 
 impl MptcpRequest {
-    /// For every socket of MPTCP of an address family.
+    /// Asks for every MPTCP socket of an address family.
     pub(super) fn new(family: u8) -> Self {
         let mut request = Request { protocol: 0, extensions: 1 << (INFO - 1), ..Request::new(family, Wanted::All) };
         request.header.length = size_of::<Self>() as u32;
@@ -173,7 +173,7 @@ impl MptcpRequest {
 }
 
 impl Request {
-    /// For the TCP sockets of an address family.
+    /// Asks for the TCP sockets of an address family.
     pub(super) fn new(family: u8, wanted: Wanted) -> Self {
         let header = Header {
             length: size_of::<Self>() as u32,
@@ -219,7 +219,7 @@ impl Request {
     }
 }
 
-/// As bits.
+/// The states as bits.
 fn states(wanted: Wanted) -> u32 {
     use tcptrace_common::state::{CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, LAST_ACK, LISTEN};
     let some: &[u8] = match wanted {
@@ -257,7 +257,7 @@ fn split(piece: &[u8]) -> Option<(Header, &[u8], &[u8])> {
     let (header, _) = Header::read_from_prefix(piece).ok()?;
     let length = usize::try_from(header.length).ok()?;
     let body = piece.get(size_of::<Header>()..length)?;
-    // The last one need not be filled up.
+    // The last one may lack padding.
     let rest = piece.get(length.next_multiple_of(4)..).unwrap_or_default();
     Some((header, body, rest))
 }
@@ -274,7 +274,7 @@ fn take(
         libc::NLMSG_OVERRUN => Err(Reason::Overrun),
         libc::NLMSG_DONE => {
             progress.done = true;
-            // Newer kernels say at the end how it went.
+            // Newer kernels end with a result.
             if body.is_empty() { Ok(()) } else { complaint(body).map_or(Ok(()), Err) }
         }
         kind if kind == i32::from(BY_FAMILY) => {
@@ -288,7 +288,7 @@ fn take(
     }
 }
 
-/// A negative errno, or 0 for none.
+/// The error in a negative errno; 0 means success.
 fn complaint(body: &[u8]) -> Option<Reason> {
     match i32::read_from_prefix(body) {
         Ok((0, _)) => None,
@@ -297,7 +297,7 @@ fn complaint(body: &[u8]) -> Option<Reason> {
     }
 }
 
-/// `None` for what is not traced: another family, a pseudo state.
+/// `None` for a socket that is not traced: another family, a pseudo state.
 fn socket(message: &Message, attributes: &[u8], about: &Circumstances) -> Option<Socket> {
     let state = match message.state {
         NEW_SYN_RECV => State::SynRecv,
@@ -353,7 +353,7 @@ fn timer(number: u8) -> Timer {
     }
 }
 
-/// A full socket without an inode is one that was not accepted yet, or that was closed: its state tells which.
+/// A full socket without an inode is not accepted yet, or was closed: its state shows which.
 fn kept(state: State, inode: u32) -> Kept {
     match state {
         _ if inode != 0 => Kept::Held,
@@ -381,7 +381,7 @@ fn address(family: u8, bytes: [u8; 16]) -> Option<Ipv6Addr> {
     }
 }
 
-/// What is of interest among the attributes.
+/// The attributes of interest.
 #[derive(Default)]
 struct Attributes {
     /// It is a full socket.
@@ -389,9 +389,9 @@ struct Attributes {
     cgroup: Option<u64>,
     progress: Option<Progress>,
     bind_no_port: Option<bool>,
-    /// Of a TCP socket.
+    /// For a TCP socket.
     subflow_of: Option<Multipath>,
-    /// Of a socket of MPTCP.
+    /// For an MPTCP socket.
     token: Option<NonZeroU32>,
 }
 
@@ -461,7 +461,7 @@ fn mptcp_token(info: &[u8]) -> Option<NonZeroU32> {
     MptcpInfo::read_from_prefix(info).ok().and_then(|(info, _)| NonZeroU32::new(info.token))
 }
 
-/// What uses a TCP socket, if that is MPTCP. Of a listener the kernel shows no more than the name.
+/// The MPTCP connection that uses a TCP socket, if any. For a listener the kernel shows only the protocol's name.
 fn subflow_of(ulp: &[u8]) -> Option<Multipath> {
     let find = |bytes, wanted| each(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let name = find(ulp, ULP_NAME)?;
@@ -469,7 +469,7 @@ fn subflow_of(ulp: &[u8]) -> Option<Multipath> {
     name.starts_with(b"mptcp").then_some(Multipath { token: token.and_then(NonZeroU32::new), state: None })
 }
 
-/// Attributes and what they are worth, in order.
+/// Attributes and their values, in order.
 fn each(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let (kind, value, rest) = attribute(bytes)?;

@@ -12,7 +12,7 @@ use nix::libc;
 use super::Mount;
 use crate::kernel::processes;
 
-/// `struct pidfd_info` of Linux 6.13, where it begins (`include/uapi/linux/pidfd.h`).
+/// The beginning of `struct pidfd_info` of Linux 6.13 (`include/uapi/linux/pidfd.h`).
 #[repr(C)]
 #[derive(Debug, Default)]
 struct Info {
@@ -27,13 +27,13 @@ const GET_INFO: libc::c_ulong = 3 << 30 | (size_of::<Info>() as libc::c_ulong) <
 /// `PIDFD_INFO_CGROUPID`.
 const CGROUP: u64 = 1 << 2;
 
-/// What tells the groups of processes.
+/// Finds the groups of processes.
 #[derive(Debug)]
 pub(super) struct Processes {
-    /// The kernel numbers processes as `/proc` here does.
+    /// The kernel and this `/proc` number processes alike.
     are_numbered_alike: bool,
-    /// The kernel tells the group of a process by its descriptor, which waits for nothing. `/proc/PID/cgroup` waits while
-    /// some process is moved (`proc_cgroup_show` in `kernel/cgroup/cgroup.c` takes `cgroup_mutex`).
+    /// The kernel shows the group of a process by its pidfd, without waiting. `/proc/PID/cgroup` waits while any
+    /// process is moved (`proc_cgroup_show` in `kernel/cgroup/cgroup.c` takes `cgroup_mutex`).
     by_descriptor: bool,
 }
 
@@ -95,7 +95,7 @@ mod tests {
     use super::super::{Hierarchy, tests::Made};
     use super::*;
 
-    /// The kernel and `/proc` agree, also of a process that has ended and was not waited for.
+    /// The kernel and `/proc` agree, also on a zombie.
     #[tcptrace_tests::test]
     fn the_group_of_a_process_is_found_both_ways() {
         let mount = Hierarchy::find().expect("a unified hierarchy").mount;

@@ -1,12 +1,12 @@
-//! The types of a kernel, as its BTF describes them (`Documentation/bpf/btf.rst`): as much as it takes to find members,
-//! tracepoints' arguments and enumerations.
+//! The types of a kernel, as its BTF describes them (`Documentation/bpf/btf.rst`): enough of it to find members,
+//! arguments of tracepoints, and enumerations.
 
 use zerocopy::native_endian::{I32, U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 const MAGIC: u16 = 0xeb9f;
 
-/// Anonymous structures within each other, and modifiers behind each other, at most: there are fewer, unless in circles.
+/// Deepest nesting of anonymous structures, and longest chain of modifiers: only circles exceed it.
 const DEEPEST: usize = 32;
 
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
@@ -74,6 +74,17 @@ pub(super) struct Type<'b> {
     rest: &'b [u8],
 }
 
+/// Where a member of a structure is.
+#[derive(Clone, Copy)]
+struct Place {
+    /// In bits.
+    offset: u32,
+    /// Of a bit field, in bits; 0 for what is none.
+    width: u32,
+    /// Its type.
+    of: u32,
+}
+
 /// All types of a kernel.
 pub(super) struct Btf<'b> {
     types: &'b [u8],
@@ -86,11 +97,11 @@ impl<'b> Btf<'b> {
     /// Reads raw BTF.
     ///
     /// # Errors
-    /// When it is none, or is cut off.
+    /// When it is not BTF, or is cut off.
     pub(super) fn read(raw: &'b [u8]) -> Result<Self, String> {
         let (header, _) = Header::ref_from_prefix(raw).map_err(|_| "it is too short")?;
         if header.magic.get() != MAGIC || header.version != 1 {
-            return Err("it does not begin as BTF of version 1 does".into());
+            return Err("it is not BTF of version 1".into());
         }
         let section = |from: U32, len: U32| {
             let from = usize::try_from(header.len.get()).ok()?.checked_add(usize::try_from(from.get()).ok()?)?;
@@ -102,7 +113,7 @@ impl<'b> Btf<'b> {
         let mut at = 0;
         while at < types.len() {
             let len = Type::read(&types[at..]).map(|(_, len)| len);
-            let len = len.ok_or_else(|| format!("type {} makes no sense", btf.places.len() + 1))?;
+            let len = len.ok_or_else(|| format!("type {} is malformed", btf.places.len() + 1))?;
             btf.places.push(u32::try_from(at).map_err(|_| "it is too long")?);
             at += len;
         }
@@ -137,17 +148,30 @@ impl<'b> Btf<'b> {
         let (mut composite, mut bits) = (structure, 0_u32);
         let mut names = path.split('.').peekable();
         while let Some(name) = names.next() {
-            let (offset, of) = self.member(composite, name.as_bytes(), DEEPEST)?;
-            bits = bits.checked_add(offset)?;
+            let member = self.member(composite, name.as_bytes(), DEEPEST).filter(|member| member.width == 0)?;
+            bits = bits.checked_add(member.offset)?;
             if names.peek().is_some() {
-                composite = self.composite(of)?;
+                composite = self.composite(member.of)?;
             }
         }
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
-    /// A member's offset in bits, and its type.
-    fn member(&self, composite: Type<'b>, name: &[u8], deepest: usize) -> Option<(u32, u32)> {
+    /// The byte in which a bit field of a structure lies, and its bits there. `None` where there is none, or it is in more
+    /// than one byte.
+    pub(super) fn bits(&self, structure: Type<'b>, name: &str) -> Option<(u32, u8)> {
+        let Place { offset, width, .. } = self.member(structure, name.as_bytes(), DEEPEST)?;
+        let first = offset % 8;
+        if width == 0 || first + width > 8 {
+            return None;
+        }
+        // On machines that have the highest byte first, the first bit is the highest one.
+        let shift = if cfg!(target_endian = "big") { 8 - first - width } else { first };
+        Some((offset / 8, (u8::MAX >> (8 - width)) << shift))
+    }
+
+    /// Where a member is, and its type.
+    fn member(&self, composite: Type<'b>, name: &[u8], deepest: usize) -> Option<Place> {
         let members = <[Member]>::ref_from_prefix_with_elems(composite.rest, composite.count).ok()?.0;
         members.iter().find_map(|member| {
             let (offset, width) = match composite.is_bit_field {
@@ -156,13 +180,13 @@ impl<'b> Btf<'b> {
             };
             let its = self.string(member.name.get());
             if its == name {
-                return (width == 0).then_some((offset, member.of.get()));
+                return Some(Place { offset, width, of: member.of.get() });
             }
             if !its.is_empty() || deepest == 0 {
                 return None;
             }
-            let (within, of) = self.member(self.composite(member.of.get())?, name, deepest - 1)?;
-            Some((offset.checked_add(within)?, of))
+            let within = self.member(self.composite(member.of.get())?, name, deepest - 1)?;
+            Some(Place { offset: offset.checked_add(within.offset)?, ..within })
         })
     }
 
@@ -269,6 +293,9 @@ mod tests {
         let offsets = ["x", "y", "y.x", "z", "y.z", "q"].map(|path| btf.offset(structure, path));
         assert_eq!(offsets, [Some(0), Some(4), Some(8), None, None, None], "bit fields have no offset in bytes");
         assert!(btf.named(Kind::Union, "a").is_none());
+        let bits = ["z", "x", "y", "q"].map(|name| btf.bits(structure, name));
+        let z = if cfg!(target_endian = "big") { 0b1110_0000 } else { 0b111 };
+        assert_eq!(bits, [Some((12, z)), None, None, None], "only bit fields have bits");
     }
 
     #[test]
@@ -288,13 +315,13 @@ mod tests {
         let raw = sample();
         let why = |raw: &[u8]| Btf::read(raw).err().unwrap_or_default();
         assert_eq!(why(&[]), "it is too short");
-        assert_eq!(why(&[0; 64]), "it does not begin as BTF of version 1 does");
+        assert_eq!(why(&[0; 64]), "it is not BTF of version 1");
         assert_eq!(why(&raw[..60]), "its types are cut off");
         assert_eq!(why(&raw[..raw.len() - 1]), "its strings are cut off");
     }
 
     proptest! {
-        /// Whatever it says, reading it ends.
+        /// Reading any bytes ends.
         #[test]
         fn any_bytes(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12)) {
             let mut raw = sample();
@@ -306,6 +333,7 @@ mod tests {
                 for kind in [Kind::Structure, Kind::Union, Kind::Modifier] {
                     for (_, of) in btf.each(kind) {
                         btf.offset(of, "y.x");
+                        btf.bits(of, "z");
                         btf.target(of);
                     }
                 }

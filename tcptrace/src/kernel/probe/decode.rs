@@ -4,26 +4,31 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv6Addr;
 
 use tcptrace_common::{
-    CancelTail, ChildTail, ClosedChildTail, EndTail, Head, HolderTail, OpenTail, TaskTail, end_flag, flag, kind, state,
+    CancelTail, ChildTail, ClosedChildTail, ClosedTail, EndTail, Head, HolderTail, IdleTail, IdleTaskTail, OpenTail,
+    TaskTail, UNKNOWN_TICKS, call, end_flag, flag, kind, state,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
+use super::layout::ReuseBits;
 use super::symbols::{Cancelled, Symbols};
 use crate::model::event::{
-    Birth, Change, EndFacts, Event, Flags, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, ResetReason, Totals,
+    Birth, Call, Change, EndFacts, Event, FailedCall, Flags, Found, Holder, Id, Idle, Kept, KilledBy, Mini, MiniEvent,
+    ResetReason, Reuse, Totals,
 };
 use crate::model::tcp::{Comm, State, Task, Tuple};
 
-/// What it takes to understand the records of this kernel.
+/// What is needed to decode the records of this kernel.
 pub(super) struct Decoder {
     /// Length of a kernel tick in ns.
     pub(super) tick_ns: u64,
-    /// Whether the creation of mini-sockets is seen, so that there was none where a record names none.
+    /// Whether the creation of mini-sockets is seen: then a record that names none proves that none was made.
     pub(super) minis_watched: bool,
-    /// Who cancelled a timer.
+    /// Shows who cancelled a timer.
     pub(super) symbols: Symbols,
     /// Meaning of reset reasons, by number.
     pub(super) reset_reasons: Vec<ResetReason>,
+    /// Which bits say whether a socket shares its address and port, where this kernel has them.
+    pub(super) reuse: Option<ReuseBits>,
     /// Our own process id, in the initial pid namespace.
     pub(super) own_pid: u32,
     /// Scrambles addresses, which are the kernel's secret.
@@ -31,14 +36,14 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// A process; `None` for the kernel's own threads, and for ourselves: whoever walks through descriptors holds each
-    /// file for a moment, and closes it if its process lets go just then.
+    /// A process; `None` for kernel threads and for tcptrace itself. During a scan, tcptrace holds each file for a
+    /// moment, and closes it if its process lets go just then.
     fn task(&self, tail: &TaskTail) -> Option<Task> {
         let is_somebody = tail.pid != 0 && tail.pid != self.own_pid;
         is_somebody.then_some(Task { pid: tail.pid, tid: tail.tid, comm: Comm(tail.comm) })
     }
 
-    /// The event that a record tells of; `None` for a record of unknown kind or form.
+    /// The event that a record describes; `None` for a record of unknown kind or form.
     pub(super) fn decode(&self, record: &[u8]) -> Option<Event> {
         let (head, tail) = Head::ref_from_prefix(record).ok()?;
         let at = head.boot_ns;
@@ -56,12 +61,23 @@ impl Decoder {
                 let open: &OpenTail = read(tail)?;
                 let (task, cgroup) = (self.task(&open.task), known(open.cgroup));
                 let interface = interface(head, open.interface);
-                Event::Change(Change { task, cgroup, interface, ..self.change(head, id)? })
+                let change = Change { task, cgroup, interface, ..self.change(head, id)? };
+                Event::Change(self.with_reuse(change, open.reuse))
+            }
+            kind::STATE_IDLE => {
+                let idle = self.idle(read(tail)?);
+                Event::Change(Change { idle, ..self.change(head, id)? })
+            }
+            kind::STATE_IDLE_TASK => {
+                let IdleTaskTail { task, idle } = read(tail)?;
+                let (task, idle) = (self.task(task), self.idle(idle));
+                Event::Change(Change { task, idle, ..self.change(head, id)? })
             }
             kind::STATE_END => {
-                let end: &EndTail = read(tail)?;
-                let (task, end) = (self.task(&end.task), Some(self.end_facts(head, end)));
-                Event::Change(Change { task, end, ..self.change(head, id)? })
+                let ClosedTail { end, idle } = read(tail)?;
+                let (task, facts, idle) = (self.task(&end.task), Some(self.end_facts(head, end)), self.idle(idle));
+                let change = Change { task, idle, end: facts, ..self.change(head, id)? };
+                Event::Change(self.with_reuse(change, end.reuse))
             }
             kind::DESTROY => Event::Destroyed { at, id, shut: both_shut(head.flags) },
             kind::RESET_SENT => Event::ResetSent { at, id, reason: self.reset_reason(head.extra) },
@@ -73,8 +89,26 @@ impl Decoder {
                 Event::Mini(self.mini(head, id, what)?)
             }
             kind::ACCEPTED => Event::Accepted { at, id, task: self.task(read(tail)?)? },
+            kind::FAILED_CALL => Event::FailedCall(self.failed_call(head, read(tail)?)?),
             kind::HELD => Event::Holder(self.holder(head, id, read(tail)?)?),
             _ => return None,
+        })
+    }
+
+    fn failed_call(&self, head: &Head, task: &TaskTail) -> Option<FailedCall> {
+        Some(FailedCall {
+            at: head.boot_ns,
+            call: match head.old {
+                call::BIND => Call::Bind,
+                call::LISTEN => Call::Listen,
+                call::ACCEPT => Call::Accept,
+                _ => return None,
+            },
+            errno: head.new.into(),
+            task: self.task(task)?,
+            fd: head.extra,
+            netns: known(head.netns),
+            address: (head.flags & flag::BARE == 0).then(|| (Ipv6Addr::from(head.local_addr), head.local_port)),
         })
     }
 
@@ -121,6 +155,23 @@ impl Decoder {
         })
     }
 
+    /// A change that says, too, whether its socket shares its address and port.
+    fn with_reuse(&self, change: Change, byte: u8) -> Change {
+        let reuse = self.reuse.map(|bits| Reuse { address: byte & bits.address != 0, port: byte & bits.port != 0 });
+        Change { flags: change.flags.map(|flags| Flags { reuse, ..flags }), ..change }
+    }
+
+    /// `None` where nothing of it is known.
+    fn idle(&self, idle: &IdleTail) -> Option<Idle> {
+        let ms = |ticks: u32| {
+            let ns =
+                (ticks != UNKNOWN_TICKS && self.tick_ns != 0).then(|| u64::from(ticks).saturating_mul(self.tick_ns));
+            ns.map(|ns| u32::try_from(ns / 1_000_000).unwrap_or(u32::MAX))
+        };
+        let idle = Idle { acked_ms: ms(idle.acked), received_ms: ms(idle.received), sent_ms: ms(idle.sent) };
+        (idle != Idle::default()).then_some(idle)
+    }
+
     fn child(&self, head: &Head, id: Id, child: &ChildTail) -> Option<Change> {
         let (address, cgroup) = (Some(self.scramble(child.address)), known(child.cgroup));
         let interface = interface(head, child.interface);
@@ -142,7 +193,7 @@ impl Decoder {
 
     fn end_facts(&self, head: &Head, end: &EndTail) -> EndFacts {
         let has = |bit| end.flags & bit != 0;
-        // The kernel counts the peer's FIN as a byte (`tcp_rcv_nxt_update`); it is none that anybody sent.
+        // The kernel counts the peer's FIN as a byte (`tcp_rcv_nxt_update`), but nobody sent that byte.
         let fin = u64::from(head.flags & flag::DONE != 0);
         EndFacts {
             totals: Totals {
@@ -206,7 +257,7 @@ fn both_shut(flags: u8) -> Option<bool> {
     (flags & flag::BARE == 0).then_some(flags & BOTH == BOTH)
 }
 
-/// Of those that a socket is bound to, only the interface of link-local addresses is theirs.
+/// Only link-local addresses need the interface that a socket is bound to.
 fn interface(head: &Head, index: u32) -> u32 {
     if tuple(head).is_link_local() { index } else { 0 }
 }
@@ -220,10 +271,11 @@ fn flags(head: &Head) -> Flags {
         rcv_shutdown: has(flag::RCV_SHUTDOWN),
         send_shutdown: has(flag::SEND_SHUTDOWN),
         has_sent: (head.old == state::SYN_SENT).then_some(!has(flag::SILENT)),
+        reuse: None,
     }
 }
 
-/// A number of which 0 means that it is not known.
+/// A number, where 0 means unknown.
 fn known<T: PartialEq + Default>(number: T) -> Option<T> {
     (number != T::default()).then_some(number)
 }
@@ -239,6 +291,7 @@ mod tests {
         Decoder {
             tick_ns: 4_000_000,
             minis_watched: true,
+            reuse: Some(ReuseBits { address: 0b1111, port: 0b1_0000 }),
             own_pid: 77,
             symbols: Symbols::default(),
             reset_reasons: vec![ResetReason::Other, ResetReason::AbortOnData],
@@ -248,7 +301,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_record_makes_it_panic(record in prop::collection::vec(any::<u8>(), 0..300), kind in 0_u8..15) {
+        fn no_record_makes_it_panic(record in prop::collection::vec(any::<u8>(), 0..300), kind in 0_u8..20) {
             let mut record = record;
             if let Some(byte) = record.get_mut(std::mem::offset_of!(Head, kind)) {
                 *byte = kind;
@@ -261,6 +314,17 @@ mod tests {
     fn addresses_do_not_get_out() {
         let address = 0xffff_8880_1234_5600;
         assert_ne!(decoder().scramble(address), address);
+    }
+
+    #[rstest]
+    #[case::all([50, 25, 0], Some([Some(200), Some(100), Some(0)]))]
+    #[case::never_sent([50, UNKNOWN_TICKS, 0], Some([Some(200), None, Some(0)]))]
+    #[case::longest([UNKNOWN_TICKS - 1, 1, 1], Some([Some(u32::MAX), Some(4), Some(4)]))]
+    #[case::never_established([UNKNOWN_TICKS; 3], None)]
+    fn ticks_are_told_in_ms(#[case] ticks: [u32; 3], #[case] expected: Option<[Option<u32>; 3]>) {
+        let [received, sent, acked] = ticks;
+        let idle = decoder().idle(&IdleTail { received, sent, acked, padding: 0 });
+        assert_eq!(idle.map(|idle| [idle.received_ms, idle.sent_ms, idle.acked_ms]), expected);
     }
 
     #[rstest]

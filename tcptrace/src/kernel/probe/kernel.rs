@@ -1,4 +1,4 @@
-//! What the running kernel is like, as far as it decides what can be attached.
+//! The properties of the running kernel that decide what can be attached.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ pub(super) fn tick_ns() -> u64 {
     tick.ok().and_then(|tick| u64::try_from(tick.as_nanos()).ok()).unwrap_or(0)
 }
 
-/// Whether bottom halves can be preempted: what a CPU did just before is then no evidence.
+/// Whether bottom halves can be preempted: what a CPU did just before then proves nothing.
 pub(super) fn is_realtime() -> bool {
     Path::new("/sys/kernel/realtime").exists()
 }
@@ -43,9 +43,9 @@ pub(super) fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     } else if is_refusal(error) {
         text = match (missing_capabilities(), is_locked_down()) {
             (Some(missing), _) => format!("needs {missing}; run as root"),
-            (None, true) => format!("{text}: the kernel is locked down (/sys/kernel/security/lockdown says so)"),
+            (None, true) => format!("{text}: the kernel is locked down (see /sys/kernel/security/lockdown)"),
             (None, false) => format!(
-                "{text}: the kernel refuses it in spite of root; is this a container without CAP_BPF and CAP_PERFMON?"
+                "{text}: the kernel refuses it even to root; is this a container without CAP_BPF and CAP_PERFMON?"
             ),
         };
     }
@@ -57,9 +57,9 @@ fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
-/// The function that a program calls and this kernel does not have, by the end of the verifier's log.
+/// The helper that a program calls and this kernel lacks, from the end of the verifier's log.
 fn missing_helper(log: &str) -> Option<String> {
-    /// Those that are younger than 5.8, by their numbers (include/uapi/linux/bpf.h), and since when programs have them.
+    /// Helpers younger than 5.8, by their numbers (include/uapi/linux/bpf.h), and since when programs have them.
     const YOUNG: [(u32, &str); 3] = [
         (46, "bpf_get_socket_cookie (5.12 and newer do)"),
         (158, "bpf_get_current_task_btf (5.11 and newer do)"),
@@ -95,7 +95,7 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         next = error.source();
     }
-    // A verifier log can be megabytes long; its end says what is wrong.
+    // A verifier log can be megabytes long; its end has the error.
     const LONGEST: usize = 600;
     match text.char_indices().nth_back(LONGEST) {
         Some((start, _)) => format!("…{}", &text[start..]),
@@ -107,7 +107,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// The capabilities that tracing needs and that this process has not.
+/// The capabilities that tracing needs and this process lacks.
 pub(super) fn missing_capabilities() -> Option<String> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
@@ -128,8 +128,8 @@ fn is_locked_down() -> bool {
     std::fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|mode| mode.contains("[confidentiality]"))
 }
 
-/// This process's id as the kernel's programs see it, in the initial pid namespace; where the mounted `/proc` is that of
-/// another one, as seen from there.
+/// This process's id as the kernel's programs see it, in the initial pid namespace; or as seen from the pid namespace
+/// of the mounted `/proc`, if that is another one.
 pub(super) fn own_pid() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ids = status.lines().find_map(|line| line.strip_prefix("NStgid:"));

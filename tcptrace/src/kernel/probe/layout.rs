@@ -1,4 +1,4 @@
-//! Where structure members are in the running kernel, from its BTF.
+//! The offsets of structure members in the running kernel, from its BTF.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ pub(super) enum Need {
     Packet,
     /// Those that look up descriptors.
     Files,
-    /// Nobody: without it a field stays unknown.
+    /// No hook: without it a field stays unknown.
     Optional,
 }
 
@@ -40,6 +40,7 @@ const MEMBERS: &[(&str, &str, &str, Need)] = &[
     ("SOCK_SOCKET", "sock", "sk_socket", Need::Socket),
     ("SOCK_LINGERTIME", "sock", "sk_lingertime", Need::Socket),
     ("SOCK_UID", "sock", "sk_uid", Need::Socket),
+    ("SOCK_PROTOCOL", "sock", "sk_protocol", Need::Files),
     ("TASK_FLAGS", "task_struct", "flags", Need::Socket),
     ("TASK_PID", "task_struct", "pid", Need::Socket),
     ("TASK_TGID", "task_struct", "tgid", Need::Socket),
@@ -55,6 +56,9 @@ const MEMBERS: &[(&str, &str, &str, Need)] = &[
     ("CGROUP_KN", "cgroup", "kn", Need::Optional),
     ("KERNFS_NODE_ID", "kernfs_node", "id", Need::Optional),
     ("SOCK_CGROUP", "sock", "sk_cgrp_data.cgroup", Need::Optional),
+    ("ICSK_ACK_LRCVTIME", "inet_connection_sock", "icsk_ack.lrcvtime", Need::Optional),
+    ("TCP_LSNDTIME", "tcp_sock", "lsndtime", Need::Optional),
+    ("TCP_RCV_TSTAMP", "tcp_sock", "rcv_tstamp", Need::Optional),
     ("INET_SPORT", "inet_sock", "inet_sport", Need::Socket),
     ("ICSK_RETRANSMITS", "inet_connection_sock", "icsk_retransmits", Need::Socket),
     ("ICSK_PROBES_OUT", "inet_connection_sock", "icsk_probes_out", Need::Socket),
@@ -79,17 +83,37 @@ const MEMBERS: &[(&str, &str, &str, Need)] = &[
     ("SKB_TRANSPORT_HEADER", "sk_buff", "transport_header", Need::Packet),
 ];
 
-/// What the kernel's BTF says about what the programs need.
+/// What the programs need to know from the kernel's BTF.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     /// Offsets in bytes, by the symbol that takes them.
     pub(super) offsets: Vec<(&'static str, u32)>,
-    /// Members that this kernel has not, with who needs them.
+    /// Members that this kernel lacks, with who needs them.
     missing: Vec<(Need, String)>,
     /// Number of arguments of the tracepoints that have changed over time.
     arguments: HashMap<&'static str, usize>,
     /// Meaning of the reasons of resets, by number.
     pub(super) reset_reasons: Vec<ResetReason>,
+    /// Where `SO_REUSEADDR` and `SO_REUSEPORT` are.
+    pub(super) reuse: Option<ReuseBits>,
+}
+
+/// Two bit fields of `struct sock_common` that lie in one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ReuseBits {
+    /// Bits of `skc_reuse`.
+    pub(super) address: u8,
+    /// Bits of `skc_reuseport`.
+    pub(super) port: u8,
+}
+
+impl ReuseBits {
+    /// With the offset of their byte.
+    fn find(btf: &Btf<'_>, sock_common: Type<'_>) -> Option<(u32, Self)> {
+        let (at, address) = btf.bits(sock_common, "skc_reuse")?;
+        let (_, port) = btf.bits(sock_common, "skc_reuseport").filter(|(its, _)| *its == at)?;
+        Some((at, Self { address, port }))
+    }
 }
 
 impl Layout {
@@ -113,6 +137,13 @@ impl Layout {
                 None => layout.missing.push((need, format!("{structure}.{path}"))),
             }
         }
+        match structures.get(&b"sock_common"[..]).and_then(|structure| ReuseBits::find(&btf, *structure)) {
+            Some((offset, bits)) => {
+                layout.offsets.push(("SOCK_COMMON_REUSE", offset));
+                layout.reuse = Some(bits);
+            }
+            None => layout.missing.push((Need::Optional, "sock_common.skc_reuse".to_owned())),
+        }
         for name in ["kfree_skb", "tcp_send_reset"] {
             if let Some(count) = tracepoint_arguments(&btf, name) {
                 layout.arguments.insert(name, count);
@@ -122,7 +153,7 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Why hooks with this need cannot work, if so.
+    /// Why hooks with this need cannot work, if they cannot.
     pub(super) fn lacks(&self, need: Need) -> Option<String> {
         let missing: Vec<_> =
             self.missing.iter().filter(|(by, _)| *by == need).map(|(_, member)| member.as_str()).collect();

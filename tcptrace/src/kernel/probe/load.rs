@@ -28,7 +28,7 @@ pub(super) struct Loaded {
 /// A program on a tracepoint, with access to its arguments by type.
 struct Hook {
     feature: Feature,
-    /// Of the tracepoint, and of the program.
+    /// Name of the tracepoint, and of the program.
     name: &'static str,
     need: Need,
     /// The program that stands in for it while it is interrupted.
@@ -63,21 +63,31 @@ const CLASSIC: &[(Feature, &str, &str, &str)] = &[
     (Feature::Transitions, "sock", "inet_sock_set_state", "classic_inet_sock_set_state"),
 ];
 
-/// The program that sees what a system call has accepted, and the tracepoints of these.
+/// The program that reports accepted sockets, and the tracepoints of the system calls.
 const ACCEPTED: &str = "accepted";
 const ACCEPT: [&str; 2] = ["sys_exit_accept", "sys_exit_accept4"];
 
-/// What is known of the kernel before anything is loaded.
+/// The tracepoints of the system calls whose failures are told, and the programs for them.
+const FAILED_CALLS: [(&str, &[&str]); 6] = [
+    ("bind_called", &["sys_enter_bind"]),
+    ("bind_returned", &["sys_exit_bind"]),
+    ("listen_called", &["sys_enter_listen"]),
+    ("listen_returned", &["sys_exit_listen"]),
+    ("accept_called", &["sys_enter_accept", "sys_enter_accept4"]),
+    ("accept_returned", &ACCEPT),
+];
+
+/// What is known of the kernel before loading.
 struct Surroundings {
     btf: Result<(Btf, Layout), String>,
     symbols: Result<Symbols, String>,
 }
 
-/// Finds out about the kernel. Each part takes a good part of the time until the first event.
+/// Gathers facts about the kernel, in parallel: each takes a large part of the time until the first event.
 fn look_around(options: &Options) -> (Surroundings, EbpfLoader<'static>) {
     thread::scope(|scope| {
         let symbols = scope.spawn(Symbols::read);
-        // It reads the kernel's BTF, too, and has no way to be given it.
+        // It also reads the kernel's BTF, which cannot be passed in.
         let loader = scope.spawn(EbpfLoader::new);
         let btf = read_btf(options);
         let symbols = symbols.join().unwrap_or_else(|_| Err("reading the kernel's symbols has failed".into()));
@@ -90,7 +100,7 @@ impl Surroundings {
         self.btf.as_ref().ok().map(|(_, layout)| layout)
     }
 
-    /// Why a hook cannot work, if that can be told beforehand.
+    /// Why a hook cannot work, if that is known beforehand.
     fn objection(&self, hook: &Hook) -> Option<String> {
         let layout = match &self.btf {
             Ok((_, layout)) => layout,
@@ -103,12 +113,13 @@ impl Surroundings {
             Feature::MiniCreated | Feature::MiniExpired | Feature::MiniKilled | Feature::MiniFin
                 if kernel::is_realtime() =>
             {
-                Some("this is a PREEMPT_RT kernel, where the creation of a mini-socket cannot be told for sure".into())
+                Some("this is a PREEMPT_RT kernel, where tcptrace cannot be sure that a mini-socket was made".into())
             }
             Feature::MiniCreated | Feature::MiniExpired | Feature::MiniKilled => self.symbols.as_ref().err().cloned(),
             Feature::MiniFin if layout.lacks(Need::Mini).is_some() => layout.lacks(Need::Mini),
             Feature::MiniFin if layout.arguments("kfree_skb") < 4 => Some(
-                "kfree_skb does not name the socket on this kernel (6.11 and newer do); it is told afterwards".into(),
+                "kfree_skb does not name the socket on this kernel (6.11 and newer do); tcptrace finds out afterwards"
+                    .into(),
             ),
             _ => None,
         }
@@ -142,6 +153,10 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
         services.push((hook.feature, serve(hook, &around, &mut ebpf, &mut programs, &mut stand_ins)));
     }
     services.push((Feature::Accept, serve_accept(&around, &mut ebpf, &mut programs)));
+    // Not even named otherwise: to find out would take loading them.
+    if options.failed_calls {
+        services.push((Feature::FailedCalls, serve_failed_calls(&around, &mut ebpf, &mut programs)));
+    }
     services.push((Feature::Holders, serve_holders(&around, &mut ebpf)));
     for classic in CLASSIC {
         fall_back(classic, options, &mut services, &mut ebpf, &mut programs);
@@ -157,6 +172,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
         tick_ns: kernel::tick_ns(),
         minis_watched: is_attached(&services, Feature::MiniCreated),
         reset_reasons: around.layout().map(|layout| layout.reset_reasons.clone()).unwrap_or_default(),
+        reuse: around.layout().and_then(|layout| layout.reuse),
         symbols: around.symbols.unwrap_or_default(),
         scrambler: RandomState::new(),
     };
@@ -198,7 +214,7 @@ fn has_reset_reason(layout: Option<&Layout>) -> bool {
 }
 
 fn object_error(options: &Options, reason: String) -> ProbeError {
-    let object = options.object.as_ref().map_or_else(|| "that is built in".into(), |path| path.display().to_string());
+    let object = options.object.as_ref().map_or_else(|| "(built in)".into(), |path| path.display().to_string());
     ProbeError::Object { object, reason }
 }
 
@@ -215,8 +231,9 @@ fn serve(
     let Ok((btf, _)) = &around.btf else { return Service::Unavailable { reason: "no BTF".into() } };
     match attach(hook, ebpf, btf, stand_ins) {
         Ok(fd) => {
-            // Every packet that a firewall drops comes to this one. Should it miss a FIN that it waits for, that connection is
-            // told as on kernels that do not have it: nothing is claimed that was not seen.
+            // This program runs for every packet that a firewall drops. If it misses the FIN that a connection waits
+            // for, tcptrace reports the connection as on kernels without this hook: it claims nothing that it did not
+            // see.
             if hook.feature != Feature::MiniFin {
                 programs.push(fd);
             }
@@ -228,7 +245,7 @@ fn serve(
 
 fn attach(hook: &Hook, ebpf: &mut Ebpf, btf: &Btf, stand_ins: &mut StandIns) -> Result<RawFd, ProgramError> {
     program::<BtfTracePoint>(ebpf, hook.name)?.load(hook.name, btf)?;
-    // Loaded before, to be attached right after the other: meanwhile that misses what it is interrupted by.
+    // Loaded first, and attached right after the other: in between, the other misses the events that interrupt it.
     let stand_in = hook.stand_in.filter(|name| can_load(ebpf, name, hook.name, btf));
     let first: &mut BtfTracePoint = program(ebpf, hook.name)?;
     first.attach()?;
@@ -239,8 +256,8 @@ fn attach(hook: &Hook, ebpf: &mut Ebpf, btf: &Btf, stand_ins: &mut StandIns) -> 
     Ok(fd)
 }
 
-/// Loads a program that stands in for another. Without it there is only more that the other misses, which is counted; what
-/// it misses itself the other has seen.
+/// Loads a program that stands in for another. Without it, the other only misses more, which is counted. Whatever the
+/// stand-in itself misses, the other has seen.
 fn can_load(ebpf: &mut Ebpf, program_name: &str, tracepoint: &str, btf: &Btf) -> bool {
     let load = |program: &mut BtfTracePoint| program.load(tracepoint, btf);
     program(ebpf, program_name)
@@ -270,6 +287,22 @@ fn serve_accept(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd
     }
 }
 
+fn serve_failed_calls(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) -> Service {
+    if let Some(reason) = objection_to_files(around) {
+        return Service::Unavailable { reason };
+    }
+    for (program, tracepoints) in FAILED_CALLS {
+        match attach_classic(ebpf, "syscalls", tracepoints, program) {
+            Ok(fd) => programs.push(fd),
+            Err(error) => return Service::Unavailable { reason: kernel::explain(&error) },
+        }
+    }
+    Service::Attached {
+        by: Tier::Classic,
+        hook: "tracepoint/syscalls/sys_exit_bind, …listen, …accept, …accept4".into(),
+    }
+}
+
 fn serve_holders(around: &Surroundings, ebpf: &mut Ebpf) -> Service {
     if let Some(reason) = objection_to_files(around) {
         return Service::Unavailable { reason };
@@ -277,7 +310,7 @@ fn serve_holders(around: &Surroundings, ebpf: &mut Ebpf) -> Service {
     let Ok((btf, _)) = &around.btf else { return Service::Unavailable { reason: "no BTF".into() } };
     let load = |program: &mut Iter| program.load("task_file", btf);
     match program(ebpf, HOLDERS).and_then(load) {
-        // It walks through the pid namespace of whoever asks (`task_seq_get_next` in `kernel/bpf/task_iter.c`).
+        // It walks through the caller's pid namespace (`task_seq_get_next` in `kernel/bpf/task_iter.c`).
         Ok(()) if !are_all_visible() => Service::Partly {
             hook: "iter/task_file".into(),
             missing: "but not those outside this pid namespace: run in the host's (--pid=host)".into(),
@@ -295,7 +328,7 @@ fn fall_back(
     ebpf: &mut Ebpf,
     programs: &mut Vec<RawFd>,
 ) {
-    // Sockets have no cookies here: mixed with hooks that know them, nothing would fit together.
+    // Sockets have no cookies here, and cannot be matched with those of hooks that know cookies.
     let transitions_by_btf = is_attached(services, Feature::Transitions);
     let Some((_, service)) = services.iter_mut().find(|(served, _)| *served == feature) else { return };
     let Service::Unavailable { reason } = service else { return };

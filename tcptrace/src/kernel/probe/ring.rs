@@ -1,4 +1,4 @@
-//! Reading the ring buffer: asleep until woken while nothing happens, by a timer while much does.
+//! Reads the ring buffer: asleep until woken while idle, on a timer while busy.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -20,12 +20,12 @@ use super::programs::{HOLDERS, program};
 use super::stand_in::StandIns;
 use crate::model::event::{Event, Losses};
 
-/// How long a busy reader waits between two looks. Records are not announced one by one: a wakeup per event costs
-/// more than the event.
+/// How long a busy reader waits between two looks. Programs do not announce each record: a wakeup costs more than an
+/// event.
 const BUSY: Duration = Duration::from_millis(10);
 
-/// The reader sleeps only after having been seen empty twice, this far apart: a program that has read "do not wake"
-/// just before will have handed its record over by then.
+/// The reader sleeps only after it has found the buffer empty twice, this far apart. A program that read "do not wake"
+/// just before has submitted its record by the second time.
 const SETTLE: Duration = Duration::from_millis(5);
 
 pub(super) struct Reader {
@@ -49,8 +49,8 @@ pub(super) struct Reader {
     ebpf: Ebpf,
 }
 
-/// A walk through the descriptors of all processes that has not begun yet. It can take long where there are many, and
-/// is for a thread of its own.
+/// A walk through the descriptors of all processes that has not begun yet. It can take long, and needs a thread of its
+/// own.
 pub struct Scan {
     walk: File,
     decoder: Arc<Decoder>,
@@ -61,7 +61,7 @@ pub struct Scan {
 enum Mood {
     /// By looking again soon.
     Busy,
-    /// As above, but the programs have been asked to wake us, at this time.
+    /// Like `Busy`, but the programs have been asked to wake us, at this time.
     Settling(Instant),
     /// By being woken.
     Asleep,
@@ -126,7 +126,10 @@ impl Reader {
             self.read += taken_by(record.len());
             match self.decoder.decode(&record) {
                 Some(event) => sink(event),
-                None => log::warn!("a record of {} bytes is not understood", record.len()),
+                None => log::warn!(
+                    "skipping a {}-byte record of unknown kind (do the eBPF object and tcptrace match?)",
+                    record.len()
+                ),
             }
         }
         self.records += records as u64;
@@ -149,7 +152,7 @@ impl Reader {
         match self.wake.set(0, 1, 0) {
             Ok(()) => Mood::Settling(Instant::now()),
             Err(error) => {
-                log::warn!("cannot ask to be woken, looking on a timer instead: {error}");
+                log::warn!("cannot ask the programs for wakeups, polling on a timer instead: {error}");
                 Mood::Busy
             }
         }
@@ -169,7 +172,7 @@ impl Reader {
         }
     }
 
-    /// The counters, over all CPUs.
+    /// The counters, summed over all CPUs.
     fn counted(&self) -> [u64; counter::COUNT] {
         let mut counted = [0; counter::COUNT];
         match self.counters.get(&0, 0) {
@@ -183,7 +186,7 @@ impl Reader {
         counted
     }
 
-    /// Prepares a walk, which costs next to nothing.
+    /// Prepares a walk, at almost no cost.
     pub(super) fn scan(&mut self) -> Option<Result<Scan, ProgramError>> {
         self.can_scan.then(|| {
             let walker: &mut Iter = program(&mut self.ebpf, HOLDERS)?;
@@ -194,7 +197,7 @@ impl Reader {
     }
 
     pub(super) fn read_recursion(&mut self) {
-        // In this order: what is missed in between is told of the next time.
+        // In this order, misses in between are reported the next time.
         let misses: u64 = self.programs.iter().map(|fd| recursion_misses(*fd)).sum();
         let stood_in = self.counted()[counter::STOOD_IN];
         self.recursion = self.recursion.max(misses.saturating_sub(stood_in));
@@ -207,7 +210,7 @@ impl Scan {
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn run(mut self, mut sink: impl FnMut(Event)) -> io::Result<()> {
         let mut records = Vec::new();
         self.walk.read_to_end(&mut records)?;
@@ -216,7 +219,8 @@ impl Scan {
     }
 }
 
-/// What a record takes of the ring buffer: a header, and padding (`__bpf_ringbuf_reserve` in `kernel/bpf/ringbuf.c`).
+/// What a record takes up in the ring buffer: a header, and padding (`__bpf_ringbuf_reserve` in
+/// `kernel/bpf/ringbuf.c`).
 fn taken_by(record: usize) -> u64 {
     (record as u64 + 8).next_multiple_of(8)
 }
@@ -224,7 +228,7 @@ fn taken_by(record: usize) -> u64 {
 /// Length of a record of the walk.
 const HOLDER_RECORD: usize = size_of::<Head>() + size_of::<HolderTail>();
 
-/// How often the kernel did not run a program because it was running already on that CPU: the kernel says so only in
+/// How often the kernel did not run a program because it was running already on that CPU. The kernel shows this only in
 /// the descriptor's `fdinfo` (since 5.12).
 fn recursion_misses(program: RawFd) -> u64 {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{program}")).unwrap_or_default();
@@ -237,11 +241,11 @@ fn recursion_misses(program: RawFd) -> u64 {
 /// The programs' own messages, which only an object built with `bpf-log` has.
 #[cfg(feature = "bpf-log")]
 fn messages(ebpf: &mut Ebpf) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
-    aya_log::EbpfLogger::init(ebpf).inspect_err(|error| log::warn!("no messages of the programs: {error}")).ok()
+    aya_log::EbpfLogger::init(ebpf).inspect_err(|error| log::warn!("cannot show the programs' messages: {error}")).ok()
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, ProbeError> {
-    ebpf.take_map(name).ok_or_else(|| ProbeError::Map { name, reason: "there is none of this name".into() })
+    ebpf.take_map(name).ok_or_else(|| ProbeError::Map { name, reason: "the object has no such map".into() })
 }
 
 fn bad_map(name: &'static str, error: &dyn std::error::Error) -> ProbeError {

@@ -30,11 +30,11 @@ struct Attributes {
     flags: u64,
 }
 
-/// The cookies of all sockets that are in such a map at this moment. Asking for maps takes `CAP_SYS_ADMIN`.
+/// The cookies of all sockets in such maps at this moment. Listing maps needs `CAP_SYS_ADMIN`.
 ///
 /// # Errors
 ///
-/// What the kernel says.
+/// The kernel's error.
 pub fn in_sockmaps() -> io::Result<BTreeSet<u64>> {
     let mut cookies = BTreeSet::new();
     for map in loaded_maps() {
@@ -43,7 +43,7 @@ pub fn in_sockmaps() -> io::Result<BTreeSet<u64>> {
         if !is_one || map.value_size() != COOKIE {
             continue;
         }
-        // It may have gone away.
+        // It may be gone.
         let Ok(descriptor) = map.fd() else { continue };
         let key_size = usize::try_from(map.key_size()).unwrap_or(0);
         collect(descriptor.as_fd(), key_size, map.max_entries(), &mut cookies);
@@ -51,7 +51,7 @@ pub fn in_sockmaps() -> io::Result<BTreeSet<u64>> {
     Ok(cookies)
 }
 
-/// A hash begins again when the key before is gone, so there are only so many steps.
+/// A hash starts over when the previous key is gone, so the steps are limited.
 fn collect(map: BorrowedFd<'_>, key_size: usize, entries: u32, cookies: &mut BTreeSet<u64>) {
     let mut key = None;
     for _ in 0..entries {
@@ -60,7 +60,7 @@ fn collect(map: BorrowedFd<'_>, key_size: usize, entries: u32, cookies: &mut BTr
             return;
         }
         let mut cookie = [0; COOKIE as usize];
-        // There may be no socket in this place.
+        // This place may have no socket.
         if ask(LOOK_UP, map, Some(&next), &mut cookie).is_ok() {
             cookies.insert(u64::from_ne_bytes(cookie));
         }

@@ -1,8 +1,8 @@
-//! Programs that stand in for others while these are interrupted, as long as that happens.
+//! Programs that stand in for others, as long as those are interrupted.
 //!
-//! They see what the others miss, but a second program makes a tracepoint dearer, by more than what it does itself. So
-//! they are on trial: where nothing was interrupted in the beginning they are detached, and where something is later
-//! they come back for good.
+//! They see what the others miss. But a second program makes a tracepoint more expensive, by more than its own work. So
+//! they are on trial: tcptrace detaches them if nothing is interrupted at first, and attaches them for good once
+//! something is.
 
 use std::thread::{self, JoinHandle};
 
@@ -14,29 +14,29 @@ use aya::programs::tp_btf::BtfTracePointLinkId;
 use super::kernel;
 use super::programs::program;
 
-/// After so many records without an interruption they seem needless.
+/// Records without an interruption after which they are detached.
 const TRIAL: u64 = 50_000;
 
 #[derive(Default)]
 pub(super) struct StandIns {
     loaded: Vec<&'static str>,
     attached: Vec<(&'static str, BtfTracePointLinkId)>,
-    /// What detaches them.
+    /// The thread that detaches them.
     going: Option<JoinHandle<()>>,
     is_decided: bool,
 }
 
-/// The map that has the first programs note what they have seen, for the others.
+/// The map that makes the first programs note what they have seen, for the stand-ins.
 const FLAG: &str = "STAND_INS";
 
 impl StandIns {
-    /// Attaches one that was loaded, to be tried.
+    /// Attaches a loaded stand-in, on trial.
     pub(super) fn attach(&mut self, name: &'static str, ebpf: &mut Ebpf) {
         self.loaded.push(name);
         self.attach_one(name, ebpf);
     }
 
-    /// They come or go as needed, after so many records and so many interruptions of any program.
+    /// Attaches or detaches stand-ins as needed, after this many records and interruptions of any program.
     pub(super) fn look(&mut self, records: u64, interruptions: u64, ebpf: &mut Ebpf) {
         if interruptions > 0 {
             self.is_decided = true;
@@ -45,12 +45,12 @@ impl StandIns {
             self.is_decided = true;
             self.go(ebpf);
         }
-        // Not before they have run for the last time.
+        // Only after they have run for the last time.
         if let Some(going) = self.going.take_if(|going| going.is_finished())
             && going.join().is_ok()
             && let Err(error) = set_flag(ebpf, false)
         {
-            log::warn!("programs go on noting what they have seen: {error}");
+            log::warn!("cannot stop the programs from noting what they see: {error}");
         }
     }
 
@@ -64,7 +64,7 @@ impl StandIns {
     }
 
     fn attach_one(&mut self, name: &'static str, ebpf: &mut Ebpf) {
-        // Before: it takes for missed what was not noted.
+        // Before attaching: a stand-in takes an event without a note as missed.
         if let Err(error) = set_flag(ebpf, true) {
             log::warn!("cannot attach {name}: {error}");
             return;
@@ -85,14 +85,14 @@ impl StandIns {
                 Err(error) => log::warn!("cannot detach {name}: {}", kernel::explain(&error)),
             }
         }
-        // The kernel waits until no CPU runs them, a tenth of a second or so.
-        // Where there can be no other thread, this one waits.
+        // The kernel waits until no CPU runs them, about a tenth of a second. If there can be no other thread, this one
+        // waits.
         self.going = thread::Builder::new().spawn(move || drop(links)).ok();
     }
 }
 
 fn set_flag(ebpf: &mut Ebpf, is_set: bool) -> Result<(), String> {
-    let map = ebpf.map_mut(FLAG).ok_or_else(|| format!("there is no map {FLAG}"))?;
+    let map = ebpf.map_mut(FLAG).ok_or_else(|| format!("the object has no map {FLAG}"))?;
     let mut flag: Array<_, u32> = Array::try_from(map).map_err(|error| error.to_string())?;
     flag.set(0, u32::from(is_set), 0).map_err(|error| error.to_string())
 }

@@ -1,4 +1,4 @@
-//! Addresses of kernel functions, from `/proc/kallsyms`: which timer is a mini-socket's, and who cancelled it.
+//! Addresses of kernel functions, from `/proc/kallsyms`: which timers are those of mini-sockets, and who cancelled one.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -17,10 +17,10 @@ pub(super) enum Cancelled {
     Killed(KilledBy),
 }
 
-/// The first of these functions that is found on the stack, from the inside, decides. They call
-/// `inet_twsk_deschedule_put`, or are it that gives more time (`net/ipv4/inet_timewait_sock.c`; 5.8 to 6.19).
+/// The first of these functions on the stack, from the inside, decides. They call `inet_twsk_deschedule_put`, or set
+/// the timer again themselves (`net/ipv4/inet_timewait_sock.c`; 5.8 to 6.19).
 const CALLERS: &[(&str, Cancelled)] = &[
-    // It calls these last, so that it may have left the stack by then.
+    // It calls these last, so it may have left the stack by then.
     ("__mod_timer", Cancelled::Rearmed),
     ("mod_timer_pending", Cancelled::Rearmed),
     ("mod_timer", Cancelled::Rearmed),
@@ -47,11 +47,11 @@ pub(super) struct Symbols {
 }
 
 impl Symbols {
-    /// Reads the running kernel's.
+    /// Reads the symbols of the running kernel.
     ///
     /// # Errors
     ///
-    /// Says why the addresses are not to be had, and what to do.
+    /// Says why the addresses are not available, and what to do.
     pub(super) fn read() -> Result<Self, String> {
         let path = "/proc/kallsyms";
         let file = File::open(path).map_err(|error| format!("cannot read {path}: {error}"))?;
@@ -70,7 +70,7 @@ impl Symbols {
         while lines.read_until(b'\n', &mut line)? > 0 {
             if let Some((address, name)) = split(&line) {
                 starts.push(address);
-                // The end of the kernel's code: there is nothing after it but data, and modules.
+                // The end of the kernel's code: only data and modules follow.
                 if name == b"_etext" {
                     break;
                 }

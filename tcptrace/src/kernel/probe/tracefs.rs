@@ -9,8 +9,8 @@ use nix::sched::{CloneFlags, unshare};
 /// Where it is mounted, if it is.
 const TRACEFS: &str = "/sys/kernel/tracing";
 
-/// Does something that needs tracefs. Where it is not mounted, as in most containers, a thread of its own sees it
-/// mounted while that lasts, and nobody else does.
+/// Runs work that needs tracefs. Where tracefs is not mounted, as in most containers, a thread mounts it for itself
+/// alone, for as long as the work takes.
 pub(super) fn with<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     if is_mounted() {
         return work();
@@ -31,7 +31,7 @@ fn is_mounted() -> bool {
     [TRACEFS, "/sys/kernel/debug/tracing"].iter().any(|path| Path::new(path).join("events").exists())
 }
 
-/// Gives the calling thread a view of the file systems of its own, with tracefs in it.
+/// Gives the calling thread a mount namespace of its own, with tracefs in it.
 fn mount_privately() -> nix::Result<()> {
     const NOTHING: Option<&str> = None;
     unshare(CloneFlags::CLONE_NEWNS)?;

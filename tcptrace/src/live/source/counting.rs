@@ -14,14 +14,14 @@ use crate::live::clock::boot_ns;
 use crate::model::counters::{History, Sample};
 use crate::model::stream::Item;
 
-/// How often.
+/// How often to look.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Less often, where it takes long: so many times that pass between, which makes it a hundredth of one CPU at most.
+/// Pause after a slow look, as a multiple of its duration: looks use at most a hundredth of one CPU.
 const REST: u32 = 100;
-/// How often network namespaces are searched for, if no event comes from one that is not known.
+/// How often to search for network namespaces if no event comes from an unknown one.
 const SEARCH: Duration = Duration::from_secs(10);
 
-/// What a look brings.
+/// The result of a look.
 #[derive(Default)]
 pub(super) struct Look {
     pub(super) samples: Vec<Sample>,
@@ -29,7 +29,7 @@ pub(super) struct Look {
     pub(super) facts: Vec<Item>,
     /// Processes that are gone.
     gone: Vec<u32>,
-    /// The network namespaces that there are, if they were searched for.
+    /// All network namespaces, if the look included a search.
     pub(super) namespaces: Option<Namespaces>,
     took: Duration,
 }
@@ -37,33 +37,34 @@ pub(super) struct Look {
 /// How to look.
 #[derive(Clone, Debug, Default)]
 struct Wish {
-    /// Tell everything, and not only what has changed.
+    /// Report all counters, not only those that have changed.
     whole: bool,
-    /// Search for network namespaces before.
+    /// Search for network namespaces first.
     search: bool,
     facts: Reading,
 }
 
-/// Has a thread look.
+/// Runs the thread that looks.
 pub(super) struct Counting {
     wishes: Sender<Wish>,
-    /// One for each wish at most, so that there is never more than one.
+    /// At most one per wish, so there is never more than one.
     looks: UnboundedReceiver<Look>,
     thread: JoinHandle<()>,
     is_looking: bool,
-    /// For the next look.
+    /// The wish for the next look.
     wish: Wish,
     due: Instant,
     searched: Instant,
     /// The processes whose limits are read, if facts are wanted.
     owners: Option<Owners>,
     known: std::collections::HashSet<u32, FixedState>,
-    /// The last one that was known: most often it is that one again.
+    /// The last known namespace; the next one is usually the same.
     last: Option<u32>,
 }
 
 impl Counting {
-    /// Begins, and brings the first look, after which nothing goes unseen. Of all network namespaces, or only of one.
+    /// Starts the thread and returns its first look. From then on no increase goes unseen. Covers all network
+    /// namespaces unless `only` names one.
     /// `facts`: looks at settings, accept queues and limits, too.
     pub(super) fn begin(namespaces: &Namespaces, only: u32, facts: bool) -> Option<(Self, Look)> {
         let (wishes, wished) = channel();
@@ -83,7 +84,7 @@ impl Counting {
         let thread = match spawned {
             Ok(thread) => thread,
             Err(error) => {
-                log::warn!("cannot look at the kernel's counters: no thread: {error}");
+                log::warn!("cannot read the kernel's counters: cannot start a thread: {error}");
                 return None;
             }
         };
@@ -96,16 +97,16 @@ impl Counting {
         Some((counting, look))
     }
 
-    /// Has the next look tell everything.
+    /// Makes the next look report all counters.
     pub(super) fn want_whole(&mut self) {
         self.wish.whole = true;
     }
 
-    /// An event comes from this network namespace.
+    /// Notes that an event came from this network namespace.
     pub(super) fn note(&mut self, netns: u32) {
         if self.last != Some(netns) {
             self.last = Some(netns);
-            // One that is not found is not searched for again.
+            // A namespace that is not found is not searched for again.
             self.wish.search |= self.known.insert(netns);
         }
     }
@@ -117,12 +118,12 @@ impl Counting {
         }
     }
 
-    /// How long nothing is to be done; forever, while it looks.
+    /// Time until the next look; forever during a look.
     pub(super) fn rest(&self) -> Duration {
         if self.is_looking { Duration::MAX } else { self.due.saturating_duration_since(Instant::now()) }
     }
 
-    /// Has the thread look, if it is time.
+    /// Starts a look, if it is due.
     pub(super) fn ask(&mut self) {
         let now = Instant::now();
         if self.is_looking || now < self.due {
@@ -137,13 +138,13 @@ impl Counting {
         self.due = now + PERIOD;
     }
 
-    /// Waits for what a look brings; forever, if there is none.
+    /// Waits for the result of a look; forever if none is running.
     pub(super) async fn look(&mut self) -> Look {
         if !self.is_looking {
             return std::future::pending().await;
         }
         let Some(look) = self.looks.recv().await else {
-            // The thread has ended, which it does not by itself.
+            // The thread has ended, which only a failure can cause.
             self.due = Instant::now() + SEARCH;
             self.is_looking = false;
             return Look::default();
@@ -166,21 +167,21 @@ impl Counting {
         }
     }
 
-    /// Looks for the last time, and waits for that.
+    /// Takes a last look, and waits for it.
     pub(super) fn finish(self) -> Vec<Look> {
         let Self { wishes, mut looks, thread, mut owners, .. } = self;
         let facts = owners.as_mut().map(Owners::last).unwrap_or_default();
-        // If it cannot be asked, it has ended.
+        // If the thread cannot be asked, it has ended.
         let _ = wishes.send(Wish { whole: true, search: false, facts });
         drop(wishes);
         if thread.join().is_err() {
-            log::warn!("the thread that looks at the kernel's counters has failed");
+            log::warn!("internal error: the thread that reads the kernel's counters panicked");
         }
         std::iter::from_fn(|| looks.try_recv().ok()).collect()
     }
 }
 
-/// What looks.
+/// State of the thread.
 struct Thread {
     counting: kernel::Counting,
     history: History,
@@ -192,7 +193,7 @@ impl Thread {
         match kernel::Counting::new(namespaces, only) {
             Ok(counting) => Some(Self { counting, history: History::default(), facts: facts.then(Facts::default) }),
             Err(error) => {
-                log::warn!("cannot look at the kernel's counters: {error}");
+                log::warn!("cannot read the kernel's counters: {error}");
                 None
             }
         }
@@ -240,10 +241,10 @@ mod tests {
         let namespaces = Namespaces::find();
         let own = Namespaces::own_namespace().expect("its number");
         let (mut counting, first) = Counting::begin(&namespaces, own, false).expect("a thread");
-        let told = |look: &Look| look.samples.iter().map(|sample| (sample.netns, sample.whole)).collect::<Vec<_>>();
-        assert_eq!(told(&first), [(own, true)]);
+        let sampled = |look: &Look| look.samples.iter().map(|sample| (sample.netns, sample.whole)).collect::<Vec<_>>();
+        assert_eq!(sampled(&first), [(own, true)]);
         counting.ask();
-        assert!(!counting.is_looking, "there was one just now");
+        assert!(!counting.is_looking, "a look has just ended");
         let rest = counting.rest();
         assert!(rest > Duration::ZERO && rest <= PERIOD.max(first.took * REST), "{rest:?}");
         counting.note(own);
@@ -255,6 +256,6 @@ mod tests {
         assert!(!counting.wish.search, "it was noted before");
         let looks = counting.finish();
         assert_eq!(looks.len(), 1);
-        assert_eq!(told(&looks[0]).last(), Some(&(own, true)));
+        assert_eq!(sampled(&looks[0]).last(), Some(&(own, true)));
     }
 }

@@ -7,7 +7,8 @@ use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
 use crate::kernel;
-use crate::model::facts::{Newest, Settings};
+use crate::model::facts::Settings;
+use crate::model::newest::Newest;
 use crate::model::stream::Item;
 
 /// How often settings are read, and the limits of processes that are known already.

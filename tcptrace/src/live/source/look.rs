@@ -11,7 +11,7 @@ use super::naming::Naming;
 use super::{clock, head_of};
 use crate::kernel::{self, Answer, Coverage, Multipaths, Namespaces, Queues, Wanted};
 use crate::live::clock::boot_ns;
-use crate::live::queries::Inquirer;
+use crate::live::queries::Queries;
 use crate::model::counters::History;
 use crate::model::event::{Event, Found, Holder, Subflow};
 use crate::model::facts::{AcceptQueues, Limits, Settings};
@@ -64,7 +64,7 @@ pub fn look(only: &[u32], sink: &mut impl Sink) -> Result<Looked> {
 struct Teller {
     naming: Naming,
     /// Nobody answers it: all namespaces are known that can be.
-    inquirer: Inquirer,
+    queries: Queries,
     items: Vec<Item>,
 }
 
@@ -78,13 +78,13 @@ impl Teller {
         let mut naming = Naming::new(true, true);
         naming.name_namespaces(namespaces, &mut items);
         items.push(Item::Event(Event::Started { at: boot_ns()? }));
-        Ok(Self { naming, inquirer: Inquirer::new(tcptrace_common::Filter::default()), items })
+        Ok(Self { naming, queries: Queries::new(tcptrace_common::Filter::default()), items })
     }
 
     fn tell(&mut self, chunk: Vec<Item>, sink: &mut impl Sink) -> Result<()> {
         for item in chunk {
             if let Item::Event(event) = &item {
-                self.naming.learn(event, &mut self.inquirer, &mut self.items);
+                self.naming.learn(event, &mut self.queries, &mut self.items);
             }
             self.items.push(item);
         }
@@ -161,7 +161,7 @@ impl Eye {
         self.event(Event::SurveyEnded { at });
         for (netns, queues) in queues {
             let queues = AcceptQueues { at, netns, queues: queues.finish(true), gone: Vec::new() };
-            queues.into_items().for_each(|item| self.say(item));
+            queues.into_parts().for_each(|part| self.say(Item::AcceptQueues(Box::new(part))));
         }
         subflows.into_iter().for_each(|subflow| self.event(subflow));
         Ok((coverage, held))

@@ -1,46 +1,46 @@
-//! The names of what events mention: control groups and interfaces, looked up at once, and network namespaces, which are
-//! asked for.
+//! The names that events mention. Control groups and interfaces are looked up at once; network namespaces are
+//! requested.
 
 use std::collections::BTreeSet;
 
+use super::announced::{Announced, Recalled};
 use super::processes::Processes;
-use super::told::{Recalled, Told};
 use crate::kernel::{Groups, LookUp, Namespaces, interface_name};
-use crate::live::queries::{Inquirer, Question};
+use crate::live::queries::{Queries, Question};
 use crate::model::event::Event;
 use crate::model::stream::Item;
 
-/// So many interfaces are looked up later.
+/// Most interfaces that wait for their namespace.
 const MOST_PENDING: usize = 64;
 
-/// What knows the names, and which of them were told.
+/// Looks up names, and knows which ones were announced.
 #[derive(Debug)]
 pub(super) struct Naming {
-    /// What finds the paths of control groups, if names are wanted.
+    /// Finds the paths of control groups, if names are wanted.
     groups: Option<Groups>,
-    told_groups: Told<u64>,
-    told_namespaces: Told<u32>,
-    /// By namespace and index. Text shows them, too.
-    told_interfaces: Told<(u32, u32)>,
+    announced_groups: Announced<u64>,
+    announced_namespaces: Announced<u32>,
+    /// By namespace and index. Text output shows them, too.
+    announced_interfaces: Announced<(u32, u32)>,
     /// Interfaces of namespaces that were not found yet.
     pending: BTreeSet<(u32, u32)>,
-    /// As they were found last: what leads to interfaces.
+    /// The namespaces of the last search, which lead to interfaces.
     namespaces: Namespaces,
-    /// In which groups processes are, if that is wanted.
+    /// The control groups of processes, if wanted.
     processes: Option<Processes>,
-    /// How many namespaces had a name when somebody last looked.
+    /// How many namespaces had a name at the last search.
     named: usize,
 }
 
 impl Naming {
-    /// Without `names`, only those of interfaces are told, and those of namespaces as they are found. With `processes`, the control groups
-    /// of processes are told as well.
+    /// Without `names`, only the names of interfaces and of found namespaces are announced. With `processes`, the
+    /// control groups of processes are announced as well.
     pub(super) fn new(names: bool, processes: bool) -> Self {
         Self {
             groups: names.then(Groups::new),
-            told_groups: Told::default(),
-            told_namespaces: Told::default(),
-            told_interfaces: Told::default(),
+            announced_groups: Announced::default(),
+            announced_namespaces: Announced::default(),
+            announced_interfaces: Announced::default(),
             pending: BTreeSet::new(),
             namespaces: Namespaces::default(),
             processes: processes.then(Processes::default),
@@ -48,8 +48,8 @@ impl Naming {
         }
     }
 
-    /// Tells the names that an event needs, or asks for them.
-    pub(super) fn learn(&mut self, event: &Event, inquirer: &mut Inquirer, items: &mut Vec<Item>) {
+    /// Announces the names that an event needs, or requests them.
+    pub(super) fn learn(&mut self, event: &Event, queries: &mut Queries, items: &mut Vec<Item>) {
         let interface = event.interface();
         if self.groups.is_none() && interface.is_none() {
             return;
@@ -59,15 +59,16 @@ impl Naming {
             Event::Found(found) => (found.netns, found.cgroup),
             Event::Holder(holder) => (holder.found.netns, holder.found.cgroup),
             Event::Mini(mini) => (mini.netns, None),
+            Event::FailedCall(call) => (call.netns, None),
             Event::Accepted { .. } => (None, None),
             _ => return,
         };
-        // Before the first name: all that this event needs are told after it.
+        // This comes before the first name: all names of this event follow it.
         if self.make_room(items) {
-            inquirer.want(Question::Namespaces);
+            queries.want(Question::Namespaces);
         }
         if let Some((netns, index)) = interface {
-            self.learn_interface((netns, index), inquirer, items);
+            self.learn_interface((netns, index), queries, items);
         }
         if self.groups.is_none() {
             return;
@@ -77,21 +78,21 @@ impl Naming {
         }
         self.learn_process(event, items);
         if let Some(inode) = netns {
-            self.learn_namespace(inode, inquirer, items);
+            self.learn_namespace(inode, queries, items);
         }
     }
 
     fn learn_group(&mut self, id: u64, items: &mut Vec<Item>) {
-        match self.told_groups.recall(id) {
+        match self.announced_groups.recall(id) {
             Recalled::Known => {}
             Recalled::Again(path) => items.push(Item::Group { id, path: path.into() }),
             Recalled::Unknown => match self.groups.as_mut().map(|groups| groups.look_up(id)) {
                 Some(LookUp::Path(path)) => {
-                    self.told_groups.note(id, Some(&path));
+                    self.announced_groups.note(id, Some(&path));
                     items.push(Item::Group { id, path: path.into() });
                 }
                 Some(LookUp::Nameless) => {
-                    self.told_groups.note(id, None);
+                    self.announced_groups.note(id, None);
                 }
                 Some(LookUp::Later) | None => {}
             },
@@ -109,19 +110,19 @@ impl Naming {
         }
     }
 
-    fn learn_namespace(&mut self, inode: u32, inquirer: &mut Inquirer, items: &mut Vec<Item>) {
-        match self.told_namespaces.recall(inode) {
+    fn learn_namespace(&mut self, inode: u32, queries: &mut Queries, items: &mut Vec<Item>) {
+        match self.announced_namespaces.recall(inode) {
             Recalled::Known => {}
             Recalled::Again(name) => items.push(Item::Namespace { inode, name: name.into() }),
             Recalled::Unknown => {
-                self.told_namespaces.note(inode, None);
-                inquirer.want(Question::Namespaces);
+                self.announced_namespaces.note(inode, None);
+                queries.want(Question::Namespaces);
             }
         }
     }
 
-    fn learn_interface(&mut self, which: (u32, u32), inquirer: &mut Inquirer, items: &mut Vec<Item>) {
-        match self.told_interfaces.recall(which) {
+    fn learn_interface(&mut self, which: (u32, u32), queries: &mut Queries, items: &mut Vec<Item>) {
+        match self.announced_interfaces.recall(which) {
             Recalled::Known => {}
             Recalled::Again(name) => {
                 let (netns, index) = which;
@@ -129,62 +130,62 @@ impl Naming {
             }
             Recalled::Unknown => {
                 if !self.name_interface(which, items) {
-                    self.name_later(which, inquirer);
+                    self.name_later(which, queries);
                 }
             }
         }
     }
 
     /// Rows show the index until then.
-    fn name_later(&mut self, which: (u32, u32), inquirer: &mut Inquirer) {
-        self.told_interfaces.note(which, None);
+    fn name_later(&mut self, which: (u32, u32), queries: &mut Queries) {
+        self.announced_interfaces.note(which, None);
         if self.pending.len() < MOST_PENDING {
             self.pending.insert(which);
-            inquirer.want(Question::Namespaces);
+            queries.want(Question::Namespaces);
         }
     }
 
-    /// Tells the name of an interface, if it can be looked up.
+    /// Announces the name of an interface, if it can be looked up.
     fn name_interface(&mut self, which: (u32, u32), items: &mut Vec<Item>) -> bool {
         let (netns, index) = which;
         let Some(name) = interface_name(&self.namespaces, netns, index) else { return false };
-        if self.told_interfaces.note(which, Some(&name)) {
+        if self.announced_interfaces.note(which, Some(&name)) {
             items.push(Item::Interface { netns, index, name });
         }
         true
     }
 
-    /// Tells the names of namespaces that were found, and of interfaces in them.
+    /// Announces the names of found namespaces, and of interfaces in them.
     pub(super) fn name_namespaces(&mut self, found: &Namespaces, items: &mut Vec<Item>) {
         self.namespaces = found.clone();
         self.named = found.iter().filter(|namespace| namespace.name.is_some()).count();
         self.make_room(items);
         for namespace in found.iter() {
             let Some(name) = namespace.name.as_deref() else { continue };
-            if self.told_namespaces.note(namespace.inode, Some(name)) {
+            if self.announced_namespaces.note(namespace.inode, Some(name)) {
                 items.push(Item::Namespace { inode: namespace.inode, name: name.into() });
             }
         }
         for which in std::mem::take(&mut self.pending) {
             let is_found = found.iter().any(|namespace| namespace.inode == which.0);
-            // One that cannot be entered is not tried again.
+            // A namespace that cannot be entered is not tried again.
             if !self.name_interface(which, items) && !is_found {
                 self.pending.insert(which);
             }
         }
     }
 
-    /// Begins to tell all names anew, if enough were told.
+    /// Begins a new generation of names if this one is full: later events announce their names again.
     fn make_room(&mut self, items: &mut Vec<Item>) -> bool {
         let too_many = self.processes.as_ref().is_some_and(Processes::is_full);
         let is_full = too_many
-            || self.told_groups.is_full(0)
-            || self.told_interfaces.is_full(0)
-            || self.told_namespaces.is_full(self.named);
+            || self.announced_groups.is_full(0)
+            || self.announced_interfaces.is_full(0)
+            || self.announced_namespaces.is_full(self.named);
         if is_full {
-            self.told_groups.advance();
-            self.told_namespaces.advance();
-            self.told_interfaces.advance();
+            self.announced_groups.advance();
+            self.announced_namespaces.advance();
+            self.announced_interfaces.advance();
             self.pending.clear();
             self.processes.iter_mut().for_each(Processes::advance);
             items.push(Item::NamesAnew);
@@ -221,7 +222,7 @@ mod tests {
         })
     }
 
-    /// The id of the root, which every system with control groups has.
+    /// The id of the root group, which every system with control groups has.
     fn root() -> u64 {
         use std::os::unix::fs::MetadataExt;
         let table = std::fs::read_to_string("/proc/self/mountinfo").expect("read it");
@@ -230,21 +231,21 @@ mod tests {
         std::fs::metadata(point).expect("look at it").ino()
     }
 
-    /// Whatever an event mentions is known when it comes, if names are forgotten when that is allowed.
+    /// The names that an event mentions precede it, even if names are forgotten as soon as allowed.
     #[tcptrace_tests::test]
-    fn every_name_is_told_before_its_event() {
+    fn every_name_precedes_its_event() {
         tcptrace_tests::ability::need_root();
         let root = root();
         let found = Namespaces::recorded([(7, &b"web"[..]), (8, b"db")].into_iter());
         let mut naming = Naming::new(true, false);
-        let mut inquirer = Inquirer::new(tcptrace_common::Filter::default());
+        let mut queries = Queries::new(tcptrace_common::Filter::default());
         let mut items = Vec::new();
         naming.name_namespaces(&found, &mut items);
         let (mut groups, mut namespaces, mut anew) = (HashSet::new(), HashSet::new(), 0);
         for gone in 0..20_000 {
             let id = u64::MAX - gone;
             for event in [change(7, id), change(7, root)] {
-                naming.learn(&event, &mut inquirer, &mut items);
+                naming.learn(&event, &mut queries, &mut items);
                 for item in items.drain(..) {
                     match item {
                         Item::NamesAnew => {
@@ -252,8 +253,8 @@ mod tests {
                             namespaces.clear();
                             anew += 1;
                         }
-                        Item::Group { id, .. } => assert!(groups.insert(id), "told twice"),
-                        Item::Namespace { inode, .. } => assert!(namespaces.insert(inode), "told twice"),
+                        Item::Group { id, .. } => assert!(groups.insert(id), "announced twice"),
+                        Item::Namespace { inode, .. } => assert!(namespaces.insert(inode), "announced twice"),
                         _ => unreachable!("no other item"),
                     }
                 }
@@ -262,12 +263,13 @@ mod tests {
             assert!(groups.contains(&root), "{gone}");
         }
         assert_eq!(anew, 4);
-        // Those that nobody has mentioned since are told again when somebody looks.
+        // Names that no event has mentioned since are announced again at the next search.
         naming.name_namespaces(&found, &mut items);
         assert_eq!(items, [Item::Namespace { inode: 8, name: b"db"[..].into() }]);
     }
 
-    /// An interface has its name before the first event that mentions it, if its namespace is known, and soon if not.
+    /// An interface has its name before the first event that mentions it if its namespace is known, and soon after
+    /// otherwise.
     #[test]
     fn an_interface_is_named_once() {
         // The loopback is the first one of every namespace.
@@ -276,29 +278,29 @@ mod tests {
             Event::Change(change) => Event::Change(Change { interface: index, ..change }),
             event => event,
         };
-        // Text needs them, too.
+        // Text output needs names of interfaces, too.
         let mut naming = Naming::new(false, false);
-        let mut inquirer = Inquirer::new(tcptrace_common::Filter::default());
+        let mut queries = Queries::new(tcptrace_common::Filter::default());
         let (mut items, named) = (Vec::new(), Item::Interface { netns: inode, index: 1, name: b"lo"[..].into() });
-        naming.learn(&event(1), &mut inquirer, &mut items);
-        assert_eq!(items, [], "nobody has looked which namespaces there are");
+        naming.learn(&event(1), &mut queries, &mut items);
+        assert_eq!(items, [], "no search for namespaces has run");
         naming.name_namespaces(&Namespaces::find(), &mut items);
         assert!(items.contains(&named), "{items:?}");
         items.clear();
-        naming.learn(&event(1), &mut inquirer, &mut items);
+        naming.learn(&event(1), &mut queries, &mut items);
         assert_eq!(items, []);
 
         let mut naming = Naming::new(false, false);
         naming.name_namespaces(&Namespaces::find(), &mut Vec::new());
-        naming.learn(&event(1), &mut inquirer, &mut items);
-        naming.learn(&event(4_000), &mut inquirer, &mut items);
+        naming.learn(&event(1), &mut queries, &mut items);
+        naming.learn(&event(4_000), &mut queries, &mut items);
         naming.name_namespaces(&Namespaces::find(), &mut Vec::new());
         assert_eq!((items, naming.pending.len()), (vec![named], 0));
     }
 
-    /// However many namespaces exist, they are told once.
+    /// All namespaces are announced once, however many exist.
     #[test]
-    fn namespaces_that_exist_are_no_reason_to_begin_anew() {
+    fn existing_namespaces_do_not_begin_a_generation() {
         let names: Vec<(u32, Vec<u8>)> = (0..10_000).map(|inode| (inode, format!("n{inode}").into_bytes())).collect();
         let found = Namespaces::recorded(names.iter().map(|(inode, name)| (*inode, &name[..])));
         let mut naming = Naming::new(true, false);
@@ -306,9 +308,9 @@ mod tests {
         naming.name_namespaces(&found, &mut items);
         assert_eq!(items.len(), 10_000);
         naming.name_namespaces(&found, &mut items);
-        naming.learn(&change(3, u64::MAX), &mut Inquirer::new(tcptrace_common::Filter::default()), &mut items);
+        naming.learn(&change(3, u64::MAX), &mut Queries::new(tcptrace_common::Filter::default()), &mut items);
         assert_eq!(items.len(), 10_000);
-        // But those that come and go are not kept for life.
+        // Names of short-lived namespaces are not kept forever.
         let fewer = Namespaces::recorded(names.iter().take(10).map(|(inode, name)| (*inode, &name[..])));
         naming.name_namespaces(&fewer, &mut items);
         assert_eq!(items[10_000], Item::NamesAnew);

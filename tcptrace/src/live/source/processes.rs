@@ -1,17 +1,17 @@
-//! The control groups of the processes that events speak of.
+//! The control groups of the processes that events mention.
 
 use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
 
-/// So many processes are remembered before all names are told anew.
+/// Most processes that are remembered before all names are announced again.
 const MOST: usize = 16_384;
-/// For so long nothing is asked again, in ns: nobody else has the process id that soon.
+/// A group is not looked up again for this time, in ns: a process id is not reused that soon.
 const FRESH_NS: u64 = 1_000_000_000;
-/// For so long what was known holds for a process that has ended in the meantime.
+/// The known group of a process that has ended stays valid for this time, in ns.
 const HOLDS_NS: u64 = 10_000_000_000;
 
-/// What was told of processes, in two generations.
+/// The announced groups of processes, in two generations.
 #[derive(Debug, Default)]
 pub(super) struct Processes {
     current: HashMap<u32, Known, FixedState>,
@@ -21,15 +21,15 @@ pub(super) struct Processes {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     group: Option<u64>,
-    /// When that was so.
+    /// Time of the lookup.
     at: u64,
 }
 
 impl Processes {
-    /// A process is mentioned. Returns its group, if that is to be told; what is to be told may be that it is unknown.
+    /// Notes a process that an event mentions. Returns its group if that must be announced; the group may be unknown.
     pub(super) fn learn(&mut self, pid: u32, at: u64, look_up: impl FnOnce(u32) -> Option<u64>) -> Option<Option<u64>> {
-        let told = self.current.get(&pid).copied();
-        let known = told.or_else(|| self.previous.remove(&pid));
+        let announced = self.current.get(&pid).copied();
+        let known = announced.or_else(|| self.previous.remove(&pid));
         let age = known.map(|known| at.saturating_sub(known.at));
         let now = match known {
             Some(known) if age.is_some_and(|age| age < FRESH_NS) => known,
@@ -40,7 +40,7 @@ impl Processes {
             _ => now,
         };
         self.current.insert(pid, now);
-        told.is_none_or(|told| told.group != now.group).then_some(now.group)
+        announced.is_none_or(|announced| announced.group != now.group).then_some(now.group)
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -70,17 +70,17 @@ mod tests {
         assert_eq!(processes.learn(1, S, |_| Some(5)), None);
         assert_eq!(processes.learn(1, 3 * S, |_| Some(6)), Some(Some(6)), "it was moved");
         processes.advance();
-        assert_eq!(processes.learn(1, 3 * S + 1, never), Some(Some(6)), "it is told again");
+        assert_eq!(processes.learn(1, 3 * S + 1, never), Some(Some(6)), "it is announced again");
     }
 
-    /// What it was in holds for the sockets that it closes as it ends, and not for who has its id later.
+    /// The group applies to the sockets that a process closes as it ends, and not to a later process with the same id.
     #[test]
     fn the_group_of_a_process_outlives_it_for_a_while() {
         let mut processes = Processes::default();
         processes.learn(1, 0, |_| Some(5));
         assert_eq!(processes.learn(1, 9 * S, |_| None), None);
         assert_eq!(processes.learn(1, 10 * S, |_| None), Some(None));
-        assert_eq!(processes.learn(2, 0, |_| None), Some(None), "whoever has its id next is not it");
+        assert_eq!(processes.learn(2, 0, |_| None), Some(None), "a later process with its id is another one");
         assert_eq!(processes.learn(2, 0, never), None);
     }
 }

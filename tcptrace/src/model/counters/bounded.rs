@@ -1,4 +1,4 @@
-//! Counters as a trace has them, which may be anything.
+//! Reads counters from a trace, which may contain anything.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::Values;
 
-/// So many are kept at most: kernels have about 200.
+/// Names kept at most: kernels have about 200.
 const MOST: usize = 1024;
-/// No name of the kernel is longer.
+/// No counter of the kernel has a longer name.
 const LONGEST: usize = 64;
 
-/// Takes what can be a counter's name, up to a number of them, and passes over the rest.
+/// Takes names that can be a counter's, up to [`MOST`] of them, and skips the rest.
 pub(super) fn values<'de, D: Deserializer<'de>>(from: D) -> Result<Values, D::Error> {
     from.deserialize_map(Few)
 }
@@ -38,7 +38,7 @@ impl<'de> Visitor<'de> for Few {
     }
 }
 
-/// Whether the kernel could call a counter that.
+/// Whether this can be the name of a kernel counter.
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= LONGEST && name.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -6,28 +6,28 @@ use foldhash::fast::FixedState;
 
 use super::{Counters, Sample, Unseen, Values};
 
-/// What has changed is told after this time at the latest; what no event tells, at once.
-const TOLD_NS: u64 = 10_000_000_000;
+/// A change is reported after this time at the latest; growth that no event shows, at once.
+const REPORT_NS: u64 = 10_000_000_000;
 
-/// What was read before, of every network namespace.
+/// The last reading of every network namespace.
 #[derive(Debug, Default)]
 pub struct History {
     known: HashMap<u32, Known, FixedState>,
-    /// The first look has ended: what is new from then on was made since.
+    /// The first look has ended: a namespace that is new from then on was made since.
     is_begun: bool,
 }
 
 #[derive(Debug)]
 struct Known {
-    /// As told last.
-    told: Counters,
+    /// As last reported.
+    reported: Counters,
     looked_at: u64,
 }
 
 impl History {
-    /// Takes a reading in, and puts out what it tells: what has changed, if it is time, and everything, if `whole`.
+    /// Takes a reading, and emits samples: the changes, if they are due, and the totals, if `whole`.
     pub fn take(&mut self, reading: Counters, whole: bool, out: &mut Vec<Sample>) {
-        let Some(known) = self.known.get_mut(&reading.netns).filter(|known| is_same(&known.told, &reading)) else {
+        let Some(known) = self.known.get_mut(&reading.netns).filter(|known| is_same(&known.reported, &reading)) else {
             let (at, is_base) = (reading.at, !self.is_begun);
             if !is_base {
                 out.push(Sample { whole: false, ..everything(&reading) });
@@ -35,13 +35,13 @@ impl History {
             if is_base || whole {
                 out.push(everything(&reading));
             }
-            self.known.insert(reading.netns, Known { told: reading, looked_at: at });
+            self.known.insert(reading.netns, Known { reported: reading, looked_at: at });
             return;
         };
         let sample = difference(known, &reading);
         let is_news = !sample.counts.is_empty() || !sample.levels.is_empty();
         let is_time = whole
-            || reading.at.saturating_sub(known.told.at) >= TOLD_NS
+            || reading.at.saturating_sub(known.reported.at) >= REPORT_NS
             || Unseen::ALL.iter().any(|counter| sample.counts.contains_key(counter.key()));
         known.looked_at = reading.at;
         if is_news && is_time {
@@ -49,11 +49,11 @@ impl History {
         }
         out.extend(whole.then(|| everything(&reading)));
         if is_time || !is_news {
-            known.told = reading;
+            known.reported = reading;
         }
     }
 
-    /// The look is over. `all` are the namespaces that there are, if somebody has looked for them: others are gone.
+    /// The look is over. `all` are the existing namespaces, if the look searched for them: others are gone.
     pub fn end_look(&mut self, all: Option<&HashSet<u32, FixedState>>) {
         self.is_begun = true;
         if let Some(all) = all {
@@ -62,7 +62,7 @@ impl History {
     }
 }
 
-/// Whether these are of one namespace, the second later.
+/// Whether both readings are of the same namespace, the second one later.
 fn is_same(before: &Counters, now: &Counters) -> bool {
     match (before.cookie, now.cookie) {
         (Some(before), Some(now)) => before == now,
@@ -78,7 +78,7 @@ fn everything(reading: &Counters) -> Sample {
 }
 
 fn difference(known: &Known, now: &Counters) -> Sample {
-    let Known { told: before, looked_at } = known;
+    let Known { reported: before, looked_at } = known;
     let of = |values: &Values, name: &str| values.get(name).copied().unwrap_or(0);
     let grown = now.counts.iter().map(|(name, count)| (name, count.saturating_sub(of(&before.counts, name))));
     let gone = before.levels.keys().filter(|name| !now.levels.contains_key(*name)).map(|name| (name.clone(), 0));

@@ -21,7 +21,7 @@ fn brief(sample: &Sample) -> String {
     format!("{at}: {netns} {kind} since {since}{quiet}:{}{}", values(&sample.counts), values(&sample.levels))
 }
 
-/// Looks one after the other, each of one namespace, and what they tell.
+/// Feeds readings of one namespace, one after the other, and returns the samples.
 fn told(readings: &[Counters], whole: bool) -> Vec<String> {
     let mut history = History::default();
     let mut samples = Vec::new();
@@ -70,7 +70,7 @@ fn a_namespace_that_comes_later_is_told_from_its_making_on() {
     assert_eq!(told(&looks, false), expected);
 }
 
-/// By its cookie; where the kernel tells none, by counters that are smaller than before.
+/// A cookie identifies a namespace; where the kernel has none, counters that are smaller than before do.
 #[rstest]
 #[case::by_cookie(Some(1), Some(2), 9, "all_of_it")]
 #[case::same(Some(1), Some(1), 9, "difference")]
@@ -98,7 +98,7 @@ fn a_number_that_is_used_again(
     }
 }
 
-/// For a file that begins: everything, besides what has changed.
+/// A file begins with the totals, besides the changes.
 #[test]
 fn everything_is_told_again() {
     let looks = [reading(100, 7, None, &[(DROPS, 5)], &[]), reading(101, 7, None, &[(DROPS, 6)], &[])];
@@ -160,7 +160,7 @@ fn what_a_trace_cannot_have_is_passed_over() {
 }
 
 proptest! {
-    /// However it is told, it adds up to what the kernel has counted.
+    /// The samples always add up to what the kernel has counted.
     #[test]
     fn differences_add_up(steps in prop::collection::vec((0..5_u64, 0..3_u64, 1..6_u64), 1..40), whole in any::<bool>()) {
         let mut history = History::default();

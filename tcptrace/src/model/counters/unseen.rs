@@ -1,10 +1,10 @@
-//! The counters that stand for what no event tells, each with its meaning.
+//! The counters whose growth no event shows, each with its meaning.
 
 use serde::{Deserialize, Serialize};
 
-/// A counter of the kernel that grows when a connection is refused, or its packets are dropped, before there is a socket
-/// that could tell. Those that events tell as well are left out (`TCPTimeWaitOverflow`, `TCPAbortOnMemory`), and
-/// `TCPReqQFullDoCookies`, which counts what [`Self::SyncookiesSent`] counts.
+/// A kernel counter that grows when a connection is refused, or its packets are dropped, before there is a socket to
+/// report. Counters that events cover as well are left out (`TCPTimeWaitOverflow`, `TCPAbortOnMemory`), and so is
+/// `TCPReqQFullDoCookies`, which counts the same as [`Self::SyncookiesSent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Unseen {
     /// `cookie_init_sequence`: the kernel answers a SYN and forgets it.
@@ -16,7 +16,7 @@ pub enum Unseen {
     ReqQFullDrop,
     /// `tcp_conn_request`, `tcp_v4_syn_recv_sock`, `tcp_v6_syn_recv_sock`. Each repetition counts again.
     ListenOverflows,
-    /// `tcp_listendrop`: the two before, and what is dropped for want of memory or of a route.
+    /// `tcp_listendrop`: the two above, and drops for lack of memory or of a route.
     ListenDrops,
     /// `tcp_check_req`: a request is reset before it becomes a socket, by its client (a half-open port scan, some health
     /// checks) or by us.
@@ -24,13 +24,13 @@ pub enum Unseen {
     /// `nf_conntrack_in`, `nf_conntrack_confirm`: packets of any protocol.
     #[serde(rename = "conntrack.drop")]
     ConntrackDrop,
-    /// `early_drop`: it makes room for new ones.
+    /// `early_drop`: the kernel makes room for new connections.
     #[serde(rename = "conntrack.early_drop")]
     ConntrackEarlyDrop,
 }
 
 impl Unseen {
-    /// All of them: what tells most first.
+    /// All of them, the most telling first.
     pub const ALL: [Self; 8] = [
         Self::SyncookiesSent,
         Self::SyncookiesFailed,
@@ -42,7 +42,7 @@ impl Unseen {
         Self::ConntrackEarlyDrop,
     ];
 
-    /// Its key among [`Values`](super::Values); its name; what it counts, one and several; and why that happens.
+    /// Its key in [`Values`](super::Values); its name; what it counts, singular and plural; and why that happens.
     const fn row(self) -> (&'static str, &'static str, [&'static str; 2], &'static str) {
         match self {
             Self::SyncookiesSent => (
@@ -96,12 +96,12 @@ impl Unseen {
         }
     }
 
-    /// Where it is among [`Values`](super::Values).
+    /// Its key in [`Values`](super::Values).
     pub const fn key(self) -> &'static str {
         self.row().0
     }
 
-    /// Its name: the kernel's.
+    /// The kernel's name for it.
     pub const fn as_str(self) -> &'static str {
         self.row().1
     }
@@ -111,7 +111,7 @@ impl Unseen {
         self.row().2[1]
     }
 
-    /// The same, of so many: `SYN cookie sent` of 1.
+    /// The same for this count: `SYN cookie sent` for 1.
     pub const fn what_of(self, count: u64) -> &'static str {
         self.row().2[(count != 1) as usize]
     }
@@ -122,17 +122,15 @@ impl Unseen {
     }
 }
 
-/// A counter has grown of whose events nothing else tells.
+/// Growth of a counter that no event shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Increase {
     /// When it was read, in ns of `CLOCK_BOOTTIME`.
     pub at: u64,
-    /// In which network namespace, by inode number.
+    /// Inode number of the network namespace.
     pub netns: u32,
-    /// Which.
     pub counter: Unseen,
-    /// By how much.
     pub increase: u64,
-    /// In which time before, in ns; `None`: since the namespace was made, which is later than the look before.
+    /// Time that the growth covers, in ns; `None`: since the namespace was made, after the previous look.
     pub over_ns: Option<u64>,
 }

@@ -53,8 +53,17 @@ pub struct Idle {
     /// Since data was last received (`tcpi_last_data_recv`); for a connection that never received any, since it was
     /// established.
     pub received_ms: Option<u32>,
-    /// Since data was last sent (`tcpi_last_data_sent`).
+    /// Since data was last sent (`tcpi_last_data_sent`). If it never sent any: at a look since it was established, and at
+    /// a change of state `None`.
     pub sent_ms: Option<u32>,
+}
+
+impl Idle {
+    /// Since data last moved in either direction, in ns.
+    pub fn quiet_ns(self) -> Option<u64> {
+        let ms = self.received_ms.into_iter().chain(self.sent_ms).min()?;
+        Some(u64::from(ms) * 1_000_000)
+    }
 }
 
 /// The timer of a socket.
@@ -96,7 +105,8 @@ named! {
     }
 }
 
-/// A system call that failed.
+/// A system call about a TCP socket that failed: `bind` and `listen` for want of a port, an address or a right, `accept` for
+/// want of a descriptor. A thread that calls `accept` in a circle is told of once a millisecond at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailedCall {
     /// When it returned, in ns of `CLOCK_BOOTTIME`.
@@ -109,8 +119,9 @@ pub struct FailedCall {
     pub task: Task,
     /// The descriptor that was given.
     pub fd: u32,
-    /// Inode number of the caller's network namespace; `None` when unknown.
+    /// Inode number of the socket's network namespace; `None` when unknown.
     pub netns: Option<u32>,
-    /// The address and port that `bind` was given; `None` for other calls, and for other families.
+    /// The address and port that `bind` was given, and for other calls those of the socket; `None` for what is no address of
+    /// IPv4 or IPv6.
     pub address: Option<(Ipv6Addr, u16)>,
 }

@@ -10,7 +10,8 @@ use crate::model::row::{Ending, Identity};
 use crate::model::tcp::{Closer, Side, Tuple};
 use crate::output::timeline::glyphs::letter;
 
-/// One that has ended in order, from these times on, in these states (`E5` for 5 ns of ESTABLISHED, `C5+` for 5 or more).
+/// A connection that has ended in order, with these times and states (`E5` for 5 ns of ESTABLISHED, `C5+` for 5 or
+/// more).
 fn lived(opened: Option<u64>, closed: u64, stays: &str) -> Connection {
     let stay = |text: &str| {
         let state = State::ALL.iter().find(|state| text.starts_with(letter(Some(**state))));
@@ -50,7 +51,7 @@ fn open(state: State, age: Held, connection: Connection) -> Connection {
     Connection { status: Status::Open { state, age, accepted: None }, ..connection }
 }
 
-/// `E0-5 ?5-7`, with `<` where it began before and `>` where it is open.
+/// `E0-5 ?5-7`, with `<` where it began before, and `>` where it is open.
 fn shown(connection: &Connection) -> String {
     let life = Life::of(connection);
     let edges = [life.begin].into_iter().chain(life.spans.iter().map(|span| span.to));
@@ -118,7 +119,7 @@ fn what_is_open_is_still_in_its_last_state(
     assert_eq!(shown(&open(State::CloseWait, age, lived(opened, 30, stays))), expected);
 }
 
-/// An orphan whose timer ran out, and nobody saw what became of it.
+/// An orphan whose timer ran out, and whose end was not seen.
 #[test]
 fn what_takes_up_all_the_time_needs_no_end() {
     let vanished = |stays| Connection { status: Status::Ended(End::Unknown.into()), ..lived(Some(10), 30, stays) };
@@ -160,7 +161,7 @@ fn it_lived_so_long(#[case] connection: Connection, #[case] expected: Held) {
 }
 
 prop_compose! {
-    /// Whatever a trace says.
+    /// Any connection that a trace can contain.
     fn any_connection()(
         opened in any::<Option<u64>>(),
         closed in any::<u64>(),

@@ -1,17 +1,16 @@
-//! What has become of a connection: it has ended, it is open, or it has been in one state for too long.
+//! The status of a connection: it has ended, it is open, or it has been in one state for too long.
 
 use crate::model::event::Multipath;
 use crate::model::row::Held;
 use crate::model::tcp::{End, State, Task, TimeWaitEnd};
 
-/// What has become of a connection by the time of its row.
+/// The status of a connection at the time of its row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
     /// It has ended, at the time of its row.
     Ended(Ending),
-    /// It is open, and was only looked at.
+    /// It is open; nothing else is to report.
     Open {
-        /// The state that it is in.
         state: State,
         /// How long it has been in that state.
         age: Held,
@@ -20,12 +19,11 @@ pub enum Status {
     },
     /// It is open, and has waited too long for its process or its peer.
     Waiting {
-        /// The state that it is in.
         state: State,
-        /// How long; in [`State::Established`], for how long the peer has acknowledged nothing of what was written, or for
-        /// how long the MPTCP connection has been seen in its state.
+        /// How long. In [`State::Established`]: how long the peer has acknowledged nothing of what was written, or how
+        /// long the MPTCP connection has been seen in its state.
         age: Held,
-        /// Who has it, and how far its data has come.
+        /// Who holds it, and the progress of its data.
         report: Box<Report>,
     },
     /// It ended some time ago, and its descriptor is still open.
@@ -34,7 +32,7 @@ pub enum Status {
         ending: Ending,
         /// How long ago.
         age: Held,
-        /// Who has it.
+        /// Who holds it.
         report: Box<Report>,
     },
     /// It ended some time ago, was reported as unreleased, and its last descriptor is closed now.
@@ -65,8 +63,8 @@ impl Status {
         }
     }
 
-    /// The state that its socket is in, and for how long: [`State::Closed`] when the connection is over and its
-    /// descriptor is, or was until now, open; `None` for one that has just ended.
+    /// The state that its socket is in, and for how long: [`State::Closed`] if the connection is over and its
+    /// descriptor is open, or was until now. `None` for a connection that has just ended.
     pub fn lasting(&self) -> Option<(State, Held)> {
         match self {
             Self::Ended(_) => None,
@@ -93,10 +91,9 @@ impl Status {
     }
 }
 
-/// How a connection ended: how, and what became of its TIME_WAIT where one was due.
+/// How a connection ended, and how its TIME_WAIT ended if one was due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ending {
-    /// How.
     pub end: End,
     /// How its TIME_WAIT ended; `None` when none was due.
     pub time_wait: Option<TimeWaitEnd>,
@@ -108,10 +105,10 @@ impl From<End> for Ending {
     }
 }
 
-/// Why a transition is none: its socket stays in the state that it is in.
+/// Why a row reports a lasting state instead of a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stuck {
-    /// It has been there for too long, and still is.
+    /// The socket has been in its state for too long, and still is.
     Waiting(Report),
     /// The connection was over, and its last descriptor is closed now.
     Released {
@@ -138,24 +135,24 @@ impl Stuck {
     }
 }
 
-/// Who has a socket that has been in one state for too long, and how far its data has come.
+/// Who holds a socket that has been in one state for too long, and the progress of its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Report {
-    /// Who has a descriptor of it at this moment, and which: the first process, if there are several.
+    /// The first process that holds it now, and its descriptor.
     pub holder: Option<(Task, u32)>,
-    /// How many descriptors of it there are; `None` when nobody looked.
+    /// Number of descriptors; `None` if no scan has looked.
     pub holders: Option<u32>,
     /// Whether the socket of a server was accepted; `None` when unknown.
     pub accepted: Option<bool>,
-    /// Who listens, if it was not accepted and that is one process.
+    /// The listening process, if the socket was not accepted and only one process listens.
     pub listener: Option<Task>,
-    /// How far its data has come; `None` when nobody looked.
+    /// Progress of its data; `None` if nobody looked.
     pub stalled: Option<Stalled>,
-    /// The MPTCP connection of which it is known to be a subflow.
+    /// The MPTCP connection that it is a subflow of, if known.
     pub multipath: Option<Multipath>,
 }
 
-/// How far the data of a socket has come that stays in its state.
+/// Progress of the data of a socket that stays in its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stalled {
     /// Bytes written that the peer has not acknowledged, a FIN among them.

@@ -32,7 +32,7 @@ fn stay() -> Fields {
     vec![field("state", DataType::Utf8), field("ns", DataType::Int64), field("at_least", DataType::Boolean)].into()
 }
 
-/// Values that are gathered, all of one type.
+/// Collected values of one type.
 pub(super) enum Cells {
     Bool(BooleanBuilder),
     Int(Int64Builder),
@@ -58,7 +58,7 @@ impl Cells {
         }
     }
 
-    /// Appends that nothing is known.
+    /// Appends null.
     pub(super) fn null(&mut self) {
         match self {
             Self::Bool(cells) => cells.append_null(),
@@ -102,7 +102,7 @@ impl Cells {
         too_large
     }
 
-    /// Hands over what was gathered, and starts anew.
+    /// Returns the collected values, and starts again.
     pub(super) fn finish(&mut self) -> ArrayRef {
         match self {
             Self::Bool(cells) => Arc::new(cells.finish()),
@@ -115,7 +115,7 @@ impl Cells {
     }
 }
 
-/// Whether its duration fits.
+/// Whether its duration fits into 63 bits.
 fn append(to: &mut StructBuilder, value: &Stay) -> bool {
     let known = value.held.known_ns();
     let ns = known.and_then(|ns| i64::try_from(ns).ok());

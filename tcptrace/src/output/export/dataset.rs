@@ -1,4 +1,4 @@
-//! A folder of Parquet files that is one data set, whatever recordings were exported into it.
+//! A directory of Parquet files: one data set from any number of exported recordings.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,10 +15,10 @@ use crate::model::row::{Connection, Row, Transition};
 use crate::model::stream::{Origin, Summary};
 use crate::output::fields::Streamed;
 
-/// Rows that wait in memory for the rest of their row group, all files together.
+/// Rows in memory that wait for the rest of their row group, for all files together.
 const BUFFERED: usize = 8 * ROW_GROUP;
 
-/// Writes rows of one kind to a folder, each to the file of its day and recording. One file a recording is open at a time.
+/// Writes rows of one kind to a directory, each to the file of its day and recording. Each recording has one open file.
 pub struct Dataset<R: Streamed> {
     root: Arc<Folder>,
     replace: bool,
@@ -36,11 +36,10 @@ struct Part<R: Streamed> {
 }
 
 impl<R: Streamed> Dataset<R> {
-    /// A data set in a folder, which is made if it is missing. Files that are there are left alone, unless they are to be
-    /// replaced.
+    /// A data set in a directory, which is created if missing. Existing files stay, unless they are to be replaced.
     ///
     /// # Errors
-    /// When the folder cannot be made or opened.
+    /// When the directory cannot be created or opened.
     pub fn new(root: &Path, replace: bool) -> Result<Self> {
         let root = Arc::new(Folder::make(root)?);
         Ok(Self { root, replace, open: HashMap::new(), finished: Vec::new(), written: Exported::default() })
@@ -49,7 +48,7 @@ impl<R: Streamed> Dataset<R> {
     /// Adds a row.
     ///
     /// # Errors
-    /// When it cannot be written; or when its file is there already.
+    /// When it cannot be written, or its file exists already.
     pub fn push(&mut self, row: &R, origin: &Origin) -> Result<()> {
         let day = Day::of(origin.context.clock.unix_ns(row.boot_ns()));
         let part = match self.open.get_mut(&origin.number) {
@@ -58,7 +57,7 @@ impl<R: Streamed> Dataset<R> {
         };
         part.table.push(row, &origin.context)?;
         let buffered = part.table.buffered();
-        // Many recordings at once have smaller row groups.
+        // Many open recordings get smaller row groups.
         if buffered >= BUFFERED / self.open.len().max(1)
             && let Some(part) = self.open.get_mut(&origin.number)
         {
@@ -67,7 +66,7 @@ impl<R: Streamed> Dataset<R> {
         Ok(())
     }
 
-    /// The recording has come to another day.
+    /// The recording has reached another day.
     fn turn_to(&mut self, day: Day, row: &R, origin: &Origin) -> Result<&mut Part<R>> {
         if let Some(part) = self.open.remove(&origin.number) {
             self.end(part)?;
@@ -91,7 +90,7 @@ impl<R: Streamed> Dataset<R> {
     /// Writes the rest, and gives every file its name.
     ///
     /// # Errors
-    /// When that fails; or when one of them is there by now.
+    /// When that fails, or one of the files exists meanwhile.
     pub fn publish(&mut self) -> Result<Exported> {
         for (_, part) in std::mem::take(&mut self.open) {
             self.end(part)?;

@@ -1,4 +1,4 @@
-//! Files that are complete or not there at all.
+//! Files that appear complete or not at all.
 
 use std::fmt;
 use std::fs::File;
@@ -12,7 +12,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
-/// A folder that files are put into. What is below it is reached through it alone, and never through a symbolic link.
+/// A directory for files. Paths below it are opened relative to it, and never through a symbolic link.
 #[derive(Debug)]
 pub struct Folder {
     fd: OwnedFd,
@@ -21,28 +21,28 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens a folder, after making it if it is missing.
+    /// Opens a directory, and creates it if missing.
     ///
     /// # Errors
-    /// When it cannot be made or opened, or is a symbolic link.
+    /// When it cannot be created or opened, or is a symbolic link.
     pub fn make(path: &Path) -> Result<Self> {
-        // A slash at the end would have a link followed.
+        // A trailing slash would make the kernel follow a link.
         let path: PathBuf = path.components().collect();
         Self::make_at(AT_FDCWD, &path, path.clone())
     }
 
-    /// Opens a folder that exists.
+    /// Opens an existing directory.
     ///
     /// # Errors
-    /// When it does not.
+    /// When it does not exist.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fd = openat(AT_FDCWD, path, flags, Mode::empty());
-        let fd = fd.with_context(|| format!("cannot open the folder {}", path.display()))?;
+        let fd = fd.with_context(|| format!("cannot open directory {}", path.display()))?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
-    /// The folder of this name in it, made if it is missing.
+    /// The directory of this name in it, created if missing.
     fn below(&self, name: &str) -> Result<Self> {
         Self::make_at(&self.fd, Path::new(name), self.path.join(name))
     }
@@ -50,11 +50,11 @@ impl Folder {
     fn make_at(parent: impl std::os::fd::AsFd, name: &Path, path: PathBuf) -> Result<Self> {
         match mkdirat(&parent, name, Mode::S_IRWXU) {
             Ok(()) | Err(Errno::EEXIST) => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot make the folder {}", path.display())),
+            Err(error) => return Err(error).with_context(|| format!("cannot create directory {}", path.display())),
         }
         let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(&parent, name, flags, Mode::empty());
-        let fd = fd.with_context(|| format!("{} is no folder that can be written to", path.display()))?;
+        let fd = fd.with_context(|| format!("cannot open directory {}", path.display()))?;
         Ok(Self { fd, path })
     }
 
@@ -67,11 +67,11 @@ impl Folder {
     }
 
     fn try_clone(&self) -> Result<Self> {
-        Ok(Self { fd: self.fd.try_clone().context("cannot keep a folder open")?, path: self.path.clone() })
+        Ok(Self { fd: self.fd.try_clone().context("cannot keep a directory open")?, path: self.path.clone() })
     }
 }
 
-/// Those that are being written.
+/// The unfinished files.
 static DRAFTS: Mutex<Vec<Hidden>> = Mutex::new(Vec::new());
 
 fn drafts() -> MutexGuard<'static, Vec<Hidden>> {
@@ -82,14 +82,14 @@ fn drafts() -> MutexGuard<'static, Vec<Hidden>> {
 #[derive(Clone, Debug)]
 struct Hidden {
     root: Arc<Folder>,
-    /// Folders below the root, from the outermost.
+    /// Directories below the root, outermost first.
     folders: Vec<String>,
     name: String,
 }
 
 impl Hidden {
     fn remove(&self) {
-        // What cannot be removed stays hidden.
+        // A file that cannot be removed stays hidden.
         if let Ok(folder) = descend(&self.root, &self.folders) {
             let _ = unlinkat(&folder.fd, self.name.as_str(), UnlinkatFlags::NoRemoveDir);
         }
@@ -100,7 +100,7 @@ impl Hidden {
     }
 }
 
-/// A file that is being written: under a hidden name, until it is published. One that is dropped before is removed.
+/// An unfinished file, under a hidden name until it is published. Dropping it before removes it.
 #[derive(Debug)]
 pub struct Draft {
     name: String,
@@ -109,10 +109,10 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Begins a file in the folder that is reached by `folders` from `root`.
+    /// Starts a file in the directory `folders` below `root`.
     ///
     /// # Errors
-    /// When it cannot be created; or when there is one of that name, unless it is to be replaced.
+    /// When it cannot be created, or a file of that name exists and is not to be replaced.
     pub fn begin(root: &Arc<Folder>, folders: &[String], name: &str, replace: bool) -> Result<(Self, File)> {
         let folder = descend(root, folders)?;
         if !replace && folder.has(name)? {
@@ -121,9 +121,9 @@ impl Draft {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let create = |hidden: &str| openat(&folder.fd, hidden, flags, mode);
-        // Somebody with our process id may have left one behind.
+        // An earlier process with our process id may have left one behind.
         let names = (0..100).map(|attempt| format!(".{name}.{}-{attempt}.tmp", std::process::id()));
-        // Whoever removes all of them does not miss this one.
+        // The lock makes sure that `remove_all` does not miss this file.
         let mut drafts = drafts();
         let mut attempts = names.map(|hidden| (create(&hidden), hidden));
         let (file, hidden) = attempts
@@ -135,7 +135,7 @@ impl Draft {
         Ok((Self { name: name.to_owned(), hidden, published: false }, file.into()))
     }
 
-    /// Begins a file at a path.
+    /// Starts a file at a path.
     ///
     /// # Errors
     /// As [`Draft::begin`].
@@ -146,10 +146,10 @@ impl Draft {
         Self::begin(&Arc::new(Folder::open(parent)?), &[], name, replace)
     }
 
-    /// Gives a file its name, after what was written to it is safe on the disk.
+    /// Syncs a file to disk and gives it its final name.
     ///
     /// # Errors
-    /// When that fails; or when there is one of that name by now, unless it is to be replaced.
+    /// When that fails, or a file of that name exists meanwhile and is not to be replaced.
     pub fn publish(mut self, replace: bool) -> Result<()> {
         let folder = self.folder()?;
         let file = openat(&folder.fd, self.hidden.name.as_str(), OFlag::O_RDONLY | OFlag::O_NOFOLLOW, Mode::empty());
@@ -174,7 +174,7 @@ impl Draft {
             Ok(()) => unlinkat(&folder.fd, hidden, UnlinkatFlags::NoRemoveDir)
                 .with_context(|| format!("cannot remove {}", folder.path.join(hidden).display())),
             Err(Errno::EEXIST) => Err(exists(folder, name)),
-            // There are no hard links here.
+            // This file system has no hard links.
             Err(_) if !folder.has(name)? => renamed(),
             Err(_) => Err(exists(folder, name)),
         }
@@ -189,7 +189,7 @@ impl Draft {
         descend(&self.hidden.root, &self.hidden.folders)
     }
 
-    /// Removes all that are being written by now, then does what comes last. No other one begins meanwhile.
+    /// Removes all unfinished files, then runs `last`. No other file starts meanwhile.
     pub fn remove_all(last: impl FnOnce()) {
         let drafts = drafts();
         drafts.iter().for_each(Hidden::remove);

@@ -1,4 +1,4 @@
-//! Where in a data set rows belong: folders as Hive made them, `kind=connections/date=2025-01-02/host=web-1`.
+//! The directories of a data set in the style of Hive: `kind=connections/date=2025-01-02/host=web-1`.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::model::stream::Origin;
 use crate::output::sanitise;
 
-/// What Hive and those who follow it read as null.
+/// Hive and compatible readers read this as null.
 const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// No file of Linux has a longer name (`NAME_MAX`), `host=` included.
@@ -28,7 +28,7 @@ impl Day {
     }
 }
 
-/// The folders of a partition, from the outermost.
+/// The directories of a partition, outermost first.
 pub(super) fn folders(kind: &str, day: Day, host: &str) -> [String; 3] {
     // Every i64 of nanoseconds is within jiff's range.
     let midnight = Timestamp::from_second(day.0 * S_PER_DAY).unwrap_or_default();
@@ -36,16 +36,16 @@ pub(super) fn folders(kind: &str, day: Day, host: &str) -> [String; 3] {
     [format!("kind={kind}"), format!("date={date}"), format!("host={}", value(host))]
 }
 
-/// The name of the file that begins with a certain row: another export of the same rows has the same, so that no row
-/// gets into a data set twice unnoticed.
+/// The name of the file that begins with a certain row: another export of the same rows gets the same name, so that no
+/// row enters a data set twice unnoticed.
 pub(super) fn file(origin: &Origin, boot_ns: u64, conn: u64) -> String {
     let boot: String = origin.boot_id.chars().filter(char::is_ascii_hexdigit).take(8).collect();
     let boot = if boot.is_empty() { "unknown" } else { &boot };
     format!("part-{boot}-{boot_ns}-{conn:x}.parquet")
 }
 
-/// A value as part of a path: what is not harmless there is percent-encoded, as Hive and Spark do and undo it. One that no
-/// folder can be called is cut, and told from others that begin so by a hash; the whole one is in the file.
+/// A value as part of a path: unsafe characters are percent-encoded, as Hive and Spark do. A name that is too long for
+/// a directory is cut and gets a hash; the file has the whole name.
 fn value(name: &str) -> String {
     if name.is_empty() {
         return NULL.to_owned();
@@ -64,20 +64,20 @@ fn value(name: &str) -> String {
     }
     if safe.len() > LONGEST {
         safe.truncate(cut);
-        // What is encoded has no tilde of its own.
+        // An encoded name contains no other tilde.
         let _ = write!(safe, "~{:032x}", hash(name.as_bytes()));
     }
     safe
 }
 
-/// The same for ever, unlike those of the standard library: FNV-1a of 128 bits.
+/// FNV-1a of 128 bits, which never changes, unlike the hashes of the standard library.
 fn hash(bytes: &[u8]) -> u128 {
     const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     bytes.iter().fold(BASIS, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
 }
 
-/// Readers take the two digits for a character below U+0100, not for a byte; those beyond are harmless as they are.
+/// Readers decode the two digits to a character below U+0100, not to a byte. Other characters are safe as they are.
 fn encode(to: &mut String, character: char) {
     match u8::try_from(character) {
         // Writing into a String cannot fail.
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(value(host), folder);
     }
 
-    /// It must not change: a data set would have a host twice.
+    /// It must never change: a data set would have a host twice.
     #[test]
     fn hashes_are_those_of_the_specification() {
         assert_eq!(hash(b""), 0x6c62272e07bb014262b821756295c58d);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     proptest! {
-        /// One folder, never another one, whatever the host calls itself; and different names stay different.
+        /// Any host name gives one safe directory name, and different names stay different.
         #[test]
         fn any_host_is_one_folder(one: String, other: String) {
             let (folder, second) = (value(&one), value(&other));

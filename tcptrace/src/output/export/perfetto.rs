@@ -1,12 +1,11 @@
 //! Connections on a time axis: Chrome's trace event format, which ui.perfetto.dev opens.
 //!
-//! A process that owns connections is a process there, a connection is an asynchronous track of it, named for the end
-//! that its kind of connection has in common, with a slice for its life and within it one for each state. What is known of
-//! it are the arguments of the first. A reset, or a refusal, is an instant at its end.
+//! A process that owns connections is a process there. A connection is an asynchronous track of it, named for the end
+//! that similar connections share, with a slice for its life and, within it, one for each state. The arguments of the
+//! first slice are the fields of the connection. A reset or a refusal is an instant at its end.
 //!
-//! Process ids are our own: several hosts have the same ones, and one is given to many processes over time. Times count
-//! from some time before the first row, because readers take them for floating-point numbers: those since 1970 would be a
-//! quarter of a microsecond apart.
+//! Process ids are our own, because hosts share and reuse them. Times count from shortly before the first row, because
+//! readers store them as floating-point numbers: times since 1970 would be a quarter of a microsecond apart.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -24,7 +23,7 @@ use crate::output::{Json, render, sanitise};
 
 const DAY_NS: i64 = 86_400 * 1_000_000_000;
 
-/// From the beginning of the time axis to the first row: what began before is cut there.
+/// From the start of the time axis to the first row. What started earlier is cut there.
 const BEFORE_NS: i64 = 100 * DAY_NS;
 
 /// Writes connections as trace events, one a line. Its memory is a few bytes for each process.
@@ -32,7 +31,7 @@ pub struct Perfetto<W: Write> {
     out: W,
     /// Events of a connection.
     text: Vec<u8>,
-    /// What comes before the next event.
+    /// The separator before the next event.
     before: &'static [u8],
     arguments: Json<Vec<u8>>,
     processes: HashMap<Process, u32>,
@@ -40,14 +39,14 @@ pub struct Perfetto<W: Write> {
     rows: u64,
 }
 
-/// Who owns connections, on which host.
+/// The owner of connections, and its host.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Process {
     origin: usize,
     owner: Option<(u32, Comm)>,
 }
 
-/// What all events of one connection have in common.
+/// The common parts of all events of one connection.
 struct Track {
     process: u32,
     id: String,
@@ -72,7 +71,7 @@ impl<W: Write> Perfetto<W> {
     /// Adds a connection.
     ///
     /// # Errors
-    /// What the writer returns.
+    /// Errors of the writer.
     pub fn push(&mut self, row: &Connection, origin: &Origin) -> Result<()> {
         let life = Life::of(row);
         let clock = origin.context.clock;
@@ -89,7 +88,7 @@ impl<W: Write> Perfetto<W> {
     /// Ends the file.
     ///
     /// # Errors
-    /// What the writer returns.
+    /// Errors of the writer.
     pub fn end(&mut self, summary: &Summary) -> Result<()> {
         if self.rows == 0 {
             self.text.extend_from_slice(self.before);
@@ -131,8 +130,8 @@ impl<W: Write> Perfetto<W> {
         *self.arguments.get_mut() = arguments;
     }
 
-    /// `name` needs no escaping, `arguments` are JSON. The id is one of its process: what has a plain `id` stands beside all
-    /// processes.
+    /// `name` needs no escaping, `arguments` are JSON. `id2` with `local` ties the event to its process: events with a
+    /// plain `id` belong to none.
     fn event(&mut self, track: &Track, phase: u8, name: &str, boot_ns: u64, arguments: &[u8]) {
         let to = &mut self.text;
         let parts: [&[u8]; 6] = [
@@ -160,7 +159,7 @@ impl<W: Write> Perfetto<W> {
         self.before = b",\n";
     }
 
-    /// The number of the owner's process, which is introduced the first time.
+    /// The number of the owner's process. Writes its name the first time.
     fn process(&mut self, row: &Connection, origin: &Origin) -> Result<u32> {
         let owner = row.identity.owner.map(|owner| (owner.task.pid, owner.task.comm));
         let next = u32::try_from(self.processes.len() + 1).context("too many processes")?;
@@ -191,12 +190,12 @@ impl<W: Write> Exporter for Perfetto<W> {
     }
 }
 
-/// A midnight long enough before.
+/// A midnight early enough before the first row.
 fn day_before(unix_ns: i64) -> i64 {
     unix_ns.saturating_sub(BEFORE_NS).div_euclid(DAY_NS).saturating_mul(DAY_NS)
 }
 
-/// What connections of one kind have in common: the UI draws those of a process together.
+/// The common name of similar connections: the UI draws those of a process together.
 fn name(row: &Connection, context: &Context) -> String {
     let identity = &row.identity;
     let end = |end| address(identity, end, context);
@@ -207,7 +206,7 @@ fn name(row: &Connection, context: &Context) -> String {
     }
 }
 
-/// What cut it short: a reset, or a refusal.
+/// The reset or refusal that ended it early.
 fn reset(row: &Connection) -> Option<&'static str> {
     match row.time_wait_end() {
         Some(TimeWaitEnd::Reset) => Some("reset in TIME_WAIT"),

@@ -22,10 +22,10 @@ use crate::output::columns::{Column, Kind, Spread, columns, columns_of};
 use crate::output::fields::{Field, Streamed, Value};
 use crate::output::{render, sanitise};
 
-/// Rows that are handed to the encoder at once.
+/// Rows per call of the encoder.
 const BATCH: usize = 4096;
 
-/// Rows that a reader can skip or read on its own.
+/// Rows per row group, which a reader can skip or read alone.
 pub(super) const ROW_GROUP: usize = 64 * 1024;
 
 /// Writes rows to a Parquet file. Its memory is that of a row group.
@@ -48,17 +48,17 @@ struct Filled<R: 'static> {
 }
 
 impl<R: Streamed, W: Write + Send> Table<R, W> {
-    /// Begins a file with the rows of a recording.
+    /// Starts a file for the rows of a recording.
     ///
     /// # Errors
-    /// What the writer returns.
+    /// Errors of the writer.
     pub fn new(out: W, origin: &Origin) -> Result<Self> {
         let columns = columns::<R>();
         let schema = Arc::new(schema(&columns));
         let options = ArrowWriterOptions::new().with_properties(properties::<R>(&columns, origin));
         let writer = ArrowWriter::try_new_with_options(out, Arc::clone(&schema), options);
         Ok(Self {
-            writer: writer.context("cannot begin a Parquet file")?,
+            writer: writer.context("cannot start a Parquet file")?,
             schema,
             boot_id: origin.boot_id.clone(),
             fields: filled(),
@@ -72,7 +72,7 @@ impl<R: Streamed, W: Write + Send> Table<R, W> {
     /// Adds a row.
     ///
     /// # Errors
-    /// What the writer returns.
+    /// Errors of the writer.
     pub fn push(&mut self, row: &R, context: &Context) -> Result<()> {
         if let Some(boot_id) = self.cells.first_mut() {
             boot_id.text(&sanitise(self.boot_id.as_bytes()));
@@ -87,7 +87,7 @@ impl<R: Streamed, W: Write + Send> Table<R, W> {
         if self.pending == BATCH { self.encode() } else { Ok(()) }
     }
 
-    /// Rows that wait in memory for the rest of their row group.
+    /// Rows in memory that wait for the rest of their row group.
     pub(super) fn buffered(&self) -> usize {
         self.pending + self.writer.in_progress_rows()
     }
@@ -101,7 +101,7 @@ impl<R: Streamed, W: Write + Send> Table<R, W> {
     /// Writes the rest; returns what was written, and the writer.
     ///
     /// # Errors
-    /// What the writer returns.
+    /// Errors of the writer.
     pub fn finish(mut self) -> Result<(Exported, W)> {
         self.encode()?;
         let out = self.writer.into_inner().context("cannot end a Parquet file")?;
@@ -119,7 +119,7 @@ impl<R: Streamed, W: Write + Send> Table<R, W> {
 }
 
 fn filled<R: Streamed>() -> Vec<Filled<R>> {
-    // The first is that of the boot.
+    // The first column is the boot.
     let mut next = 1;
     let place = |field| {
         let first = next;
@@ -129,7 +129,7 @@ fn filled<R: Streamed>() -> Vec<Filled<R>> {
     R::fields().into_iter().flatten().map(place).collect()
 }
 
-/// Appends the value of a field to its columns; returns how many numbers of it were too large.
+/// Appends the value of a field to its columns. Returns how many of its numbers were too large.
 fn fill(cells: &mut [Cells], value: Value<'_>, scratch: &mut Vec<u8>) -> u64 {
     let [first, more @ ..] = cells else { return 0 };
     match value {
@@ -169,7 +169,7 @@ fn fill(cells: &mut [Cells], value: Value<'_>, scratch: &mut Vec<u8>) -> u64 {
     0
 }
 
-/// The address alone is that of any interface.
+/// The column of the IP address leaves out the interface.
 fn ip_and_port(cells: &mut [Cells], address: SocketAddr, scratch: &mut Vec<u8>) {
     if let [ip, port] = cells {
         ip.text(rendered(scratch, |to| render::bare_ip(to, address.ip())));
@@ -183,7 +183,7 @@ fn rendered(scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> &str {
     str::from_utf8(scratch).unwrap_or_default()
 }
 
-/// Every column may be null, as SQL has it: what is never null today may be unknown to an older trace.
+/// Every column may be null, as in SQL: an older trace may not know a value that is never null today.
 fn schema(columns: &[Column]) -> Schema {
     let field = |column: &Column| {
         let metadata = [("description", column.doc.as_ref()), ("unit", column.unit)];
@@ -221,7 +221,7 @@ fn properties<R: Streamed>(columns: &[Column], origin: &Origin) -> WriterPropert
     properties.build()
 }
 
-/// What the file says of itself, beside the meaning of its columns.
+/// Metadata of the file, besides the meaning of its columns.
 fn metadata<R: Streamed>(columns: &[Column], origin: &Origin) -> Vec<KeyValue> {
     let describe = |column: &Column| serde_json::json!({ "name": column.name, "type": column.kind.as_str(), "unit": column.unit, "meaning": column.doc });
     let columns = serde_json::Value::from_iter(columns.iter().map(describe));

@@ -1,4 +1,4 @@
-//! What is exported, read back.
+//! Reads exported files back.
 
 mod dataset;
 mod perfetto;

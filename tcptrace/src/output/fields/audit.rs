@@ -1,4 +1,4 @@
-//! The fields of what `--audit` finds.
+//! The fields of `--audit`.
 
 use crate::model::finding::{Compared, Verdict};
 use crate::model::stream::Context;
@@ -16,7 +16,6 @@ const fn number<R>(
 /// A counter.
 pub static AUDIT: Table<Compared> = Table::new("watch, connections: audit", AUDIT_FIELDS);
 
-/// The fields of a counter.
 static AUDIT_FIELDS: &[Field<Compared>] = &[
     Field {
         name: "event",
@@ -63,12 +62,12 @@ static AUDIT_FIELDS: &[Field<Compared>] = &[
               TWRecycled, TCPTimeWaitOverflow or TCPAbortOnTimeout (/proc/net/netstat).",
         value: |row, _| Value::Word(row.counter.as_str()),
     },
-    number("seen", "Events seen that it counts.", |row, _| Value::U64(row.seen)),
-    number("expected", "By how much it has grown while tracing.", |row, _| Value::U64(row.expected)),
-    number("difference", "How far seen and expected are apart.", |row, _| Value::U64(row.difference())),
+    number("seen", "Events seen that the counter counts.", |row, _| Value::U64(row.seen)),
+    number("expected", "Amount by which the counter has grown while tracing.", |row, _| Value::U64(row.expected)),
+    number("difference", "Difference between seen and expected.", |row, _| Value::U64(row.difference())),
     number(
         "within",
-        "So much of difference says nothing: events at the moment of reading, and such as the kernel may count in another \
+        "Tolerance for difference: events at the moment of reading, and events that the kernel may count in another \
          way.",
         |row, _| Value::U64(row.within),
     ),
@@ -77,7 +76,6 @@ static AUDIT_FIELDS: &[Field<Compared>] = &[
 /// The verdict.
 pub static AUDITED: Table<Verdict> = Table::new("watch, connections: audited", AUDITED_FIELDS);
 
-/// The fields of the verdict.
 static AUDITED_FIELDS: &[Field<Verdict>] = &[
     Field {
         name: "event",
@@ -103,25 +101,23 @@ static AUDITED_FIELDS: &[Field<Verdict>] = &[
         doc: "When the audit ended, as CLOCK_BOOTTIME, which never steps.",
         value: |row, _| Value::U64(row.at),
     },
-    number("namespaces", "Network namespaces that were compared.", |row, _| Value::U64(row.namespaces)),
-    number("gone", "Network namespaces that were gone before the end, or could not be entered.", |row, _| {
+    number("namespaces", "Number of network namespaces compared.", |row, _| Value::U64(row.namespaces)),
+    number("gone", "Network namespaces that ended before the audit, or could not be entered.", |row, _| {
         Value::U64(row.gone)
     }),
     number(
         "unclear",
-        "Network namespaces not compared, because their number belonged to another one before.",
+        "Network namespaces not compared, because another one had their inode number before.",
         |row, _| Value::U64(row.unclear),
     ),
-    number(
-        "transitions",
-        "Changes of state of full sockets that were seen in the network namespaces compared.",
-        |row, _| Value::U64(row.transitions),
-    ),
-    number("lost", "Events that are known to be lost.", |row, _| Value::U64(row.lost)),
-    number("lost_transitions", "Changes of state among lost, of any network namespace.", |row, _| {
+    number("transitions", "Changes of state of full sockets seen in the network namespaces compared.", |row, _| {
+        Value::U64(row.transitions)
+    }),
+    number("lost", "Events known to be lost.", |row, _| Value::U64(row.lost)),
+    number("lost_transitions", "Changes of state among lost, in any network namespace.", |row, _| {
         Value::U64(row.lost_transitions)
     }),
-    number("unexplained", "The sum of all differences beyond within and lost: events missed unnoticed.", |row, _| {
+    number("unexplained", "Sum of all differences beyond within and lost: events missed without notice.", |row, _| {
         Value::U64(row.unexplained)
     }),
 ];

@@ -1,5 +1,6 @@
 //! The fields of `connections`.
 
+use crate::model::event::Idle;
 use crate::model::row::{Connection, Identity, Report, Status};
 use crate::model::tcp::{End, State, TimeWaitEnd};
 
@@ -33,7 +34,7 @@ impl MayBeStuck for Connection {
     }
 }
 
-/// What a row says of its connection.
+/// The `event` of a row.
 fn event(row: &Connection) -> &'static str {
     match row.status {
         Status::Ended(_) => "connection",
@@ -47,15 +48,14 @@ fn event(row: &Connection) -> &'static str {
 pub static CONNECTION: Table<Connection> =
     Table::new("connections", CONNECTION_FIELDS).with(STUCK_CONNECTION_FIELDS, |row| row.status.lasting().is_some());
 
-/// The fields of every connection.
 static CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "event",
         nullable: false,
         unit: "",
         shape: Shape::Word,
-        doc: "connection when it has ended; open when it had not when the trace ended (export, timeline); with --report-stuck \
-              also stuck (it waits too long, or it is over and its descriptor is still open) and released (its last \
+        doc: "connection when it has ended; open when the trace ended first (export, timeline); with --report-stuck \
+              also stuck (it waits too long, or it has ended while its descriptor is open) and released (its last \
               descriptor is closed).",
         value: |row, _| Value::Word(event(row)),
     },
@@ -64,7 +64,7 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: true,
         unit: "RFC 3339",
         shape: Shape::Time,
-        doc: "When it began: wall-clock time in UTC with 9 digits; null when that was not seen.",
+        doc: "When it was opened: wall-clock time in UTC with 9 digits; null when not seen.",
         value: |row, context| row.opened_ns.map_or(Value::Null, |ns| Value::Time(context.clock.unix_ns(ns))),
     },
     Field {
@@ -103,8 +103,8 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         unit: "",
         shape: Shape::Word,
         doc: "Who closed: active (our FIN first), passive (the peer's FIN first), simultaneous, reset_local, \
-              reset_remote, timeout, killed, never_established or unknown; for open and stuck, unknown also if neither side \
-              has closed yet.",
+              reset_remote, timeout, killed, never_established or unknown; for open and stuck, also unknown while \
+              neither side has closed.",
         value: |row, _| Value::Word(row.closer.as_str()),
     },
     Field {
@@ -115,7 +115,7 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         doc: "How it ended: fin, fin_wait2_timeout, refused, connect_timeout, retransmit_timeout, keepalive_timeout, \
               user_timeout, reset_received, reset_unread_data, reset_linger0, reset_data_after_close, reset_other, \
               disconnected, no_local_port, unreachable, closed_while_connecting, never_accepted, orphan_killed, killed \
-              or unknown; null while it has not.",
+              or unknown; null while it is open.",
         value: |row, _| Value::word(row.end().map(End::as_str)),
     },
     Field {
@@ -123,7 +123,7 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: false,
         unit: "ns",
         shape: Shape::States,
-        doc: "The states it went through, in order, and how long each lasted; at_least where it may have been longer. \
+        doc: "The states it went through, in order, and the time in each; at_least marks a lower bound. \
               JSON: objects of state, ns, at_least. CSV: STATE:ns joined by semicolons, a plus sign for at_least.",
         value: |row, _| Value::States(&row.stays),
     },
@@ -132,7 +132,7 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: true,
         unit: "ns",
         shape: Shape::Number,
-        doc: "Time in ESTABLISHED; null when it never was, or nothing of it was seen.",
+        doc: "Time in ESTABLISHED; null when it never was, or unknown.",
         value: |row, _| Value::number(row.held(State::Established).known_ns()),
     },
     Field {
@@ -140,7 +140,7 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: true,
         unit: "ns",
         shape: Shape::Number,
-        doc: "Time in CLOSE_WAIT; null when it never was, or nothing of it was seen.",
+        doc: "Time in CLOSE_WAIT; null when it never was, or unknown.",
         value: |row, _| Value::number(row.held(State::CloseWait).known_ns()),
     },
     Field {
@@ -148,7 +148,7 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: true,
         unit: "ns",
         shape: Shape::Number,
-        doc: "Time in TIME_WAIT; null when it never was, or nothing of it was seen.",
+        doc: "Time in TIME_WAIT; null when it never was, or unknown.",
         value: |row, _| Value::number(row.held(State::TimeWait).known_ns()),
     },
     Field {
@@ -156,8 +156,8 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Word,
-        doc: "How its TIME_WAIT ended: expired, reused, new_syn, reset, killed, netns_gone, refused (none was created: \
-              tcp_max_tw_buckets, or no memory) or unknown; null when none was due.",
+        doc: "How its TIME_WAIT ended: expired, reused, new_syn, reset, killed, netns_gone, refused (the kernel \
+              created none: tcp_max_tw_buckets, or no memory) or unknown; null when none was due.",
         value: |row, _| Value::word(row.time_wait_end().map(TimeWaitEnd::as_str)),
     },
     Field {
@@ -165,8 +165,8 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: true,
         unit: "bytes",
         shape: Shape::Number,
-        doc: "Payload sent, retransmissions included; null when unknown. It is unknown, as the following are, where the socket was \
-              found in a sockmap (a BPF map of sockets), through which bytes bypass TCP.",
+        doc: "Payload sent, including retransmissions; null when unknown. This and the next counters are unknown for \
+              a socket in a sockmap (a BPF map of sockets), where bytes bypass TCP.",
         value: |row, _| Value::number(row.totals.map(|totals| totals.bytes_sent)),
     },
     Field {
@@ -198,7 +198,7 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: true,
         unit: "us",
         shape: Shape::Number,
-        doc: "Smoothed round-trip time when it closed; null when none was measured or it is unknown.",
+        doc: "Smoothed round-trip time when it closed; null when not measured or unknown.",
         value: |row, _| Value::number(row.totals.and_then(|totals| totals.srtt_us)),
     },
     Field {
@@ -206,7 +206,7 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "Process id of who closed the socket, who need not be its owner; null when unknown.",
+        doc: "Process id of the process that closed the socket, which may not be its owner; null when unknown.",
         value: |row, _| Value::number(row.closed_by.map(|task| task.pid)),
     },
     Field {
@@ -214,7 +214,7 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "Thread id of who closed the socket; null when unknown.",
+        doc: "Id of the thread that closed the socket; null when unknown.",
         value: |row, _| Value::number(row.closed_by.map(|task| task.tid)),
     },
     Field {
@@ -230,7 +230,7 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: false,
         unit: "",
         shape: Shape::Bool,
-        doc: "False when its beginning was not seen, or an event of it may have been lost.",
+        doc: "False when its opening was not seen, or an event of it may be lost.",
         value: |row, _| Value::Bool(row.complete),
     },
     Field::NETNS_NAME,
@@ -242,8 +242,7 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Bool,
-        doc: "Whether something it had sent was not acknowledged when its socket was closed: data, a SYN or a FIN; null when \
-              unknown.",
+        doc: "Whether data, a SYN or a FIN was unacknowledged when its socket was closed; null when unknown.",
         value: |row, _| row.totals.map_or(Value::Null, |totals| Value::Bool(totals.in_flight)),
     },
     Field {
@@ -251,7 +250,7 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "Retransmissions in a row that nothing had answered when its socket was closed (icsk_retransmits); null when \
+        doc: "Consecutive retransmissions without an answer when its socket was closed (icsk_retransmits); null when \
               unknown.",
         value: |row, _| Value::number(row.totals.map(|totals| totals.retransmits_unanswered)),
     },
@@ -260,23 +259,32 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Bool,
-        doc: "Whether a reset (RST) of the peer was received, be it in TIME_WAIT. Where end is refused, false means an ICMP \
+        doc: "Whether the peer sent a reset (RST), including one in TIME_WAIT. If end is refused, false means an ICMP \
               error. Null when unknown.",
         value: |row, _| match row.totals.and_then(|totals| totals.reset_received) {
             Some(came) => Value::Bool(came),
             None => Value::Null,
         },
     },
+    Field {
+        name: "idle_before_close_ns",
+        nullable: true,
+        unit: "ns",
+        shape: Shape::Number,
+        doc: "How long no data had been received or sent when the connection began to end: when the first FIN or reset ended \
+              ESTABLISHED. Counted from the handshake where there was no data. Whole kernel ticks; null when unknown.",
+        value: |row, _| Value::number(row.idle.and_then(Idle::quiet_ns)),
+    },
 ];
 
-/// The fields that only a connection has that is open or stuck.
+/// The further fields of an open or stuck connection.
 static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
     Field {
         name: "state",
         nullable: false,
         unit: "",
         shape: Shape::Word,
-        doc: "The state that it is in, in the words of states; CLOSED when only its descriptor is left.",
+        doc: "Current state, in the words of states; CLOSED when only its descriptor is left.",
         value: |row, _| Value::word(row.status.lasting().map(|(state, _)| state.as_str())),
     },
     Field {
@@ -284,7 +292,7 @@ static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: true,
         unit: "ns",
         shape: Shape::Number,
-        doc: "How long it has been in state; in ESTABLISHED, for how long its peer has acknowledged nothing of what was \
+        doc: "Time in state so far; in ESTABLISHED, the time in which the peer has acknowledged none of the data \
               written; null when unknown.",
         value: |row, _| Value::number(row.status.lasting().and_then(|(_, age)| age.known_ns())),
     },
@@ -293,7 +301,7 @@ static STUCK_CONNECTION_FIELDS: &[Field<Connection>] = &[
         nullable: false,
         unit: "",
         shape: Shape::Bool,
-        doc: "Whether age_ns is only the known part of a time that may be longer.",
+        doc: "Whether age_ns is a lower bound.",
         value: |row, _| row.status.lasting().map_or(Value::Null, |(_, age)| Value::Bool(age.is_at_least())),
     },
     Field::HOLDER_PID,

@@ -1,4 +1,4 @@
-//! The fields of what the kernel counts and no event tells.
+//! The fields of kernel counters that no event covers.
 
 use crate::model::counters::Increase;
 use crate::model::stream::Context;
@@ -51,7 +51,7 @@ impl Field<Increase> {
     const COUNTED_OVER_NS: Self = or_null(number(
         "over_ns",
         "ns",
-        "In which time before boot_ns it has grown; null: since the network namespace was made.",
+        "Time before boot_ns in which it has grown; null: since the network namespace was created.",
         |row, _| Value::number(row.over_ns),
     ));
     const COUNTED_WHAT: Self = word("what", "What it counts.", |row, _| Value::Word(row.counter.what()));
@@ -61,7 +61,6 @@ impl Field<Increase> {
 /// A counter that has grown.
 pub static COUNTER: Table<Increase> = Table::new("watch, connections: counter", COUNTER_FIELDS);
 
-/// The fields of a counter that has grown.
 static COUNTER_FIELDS: &[Field<Increase>] = &[
     word("event", "Always `counter`.", |_, _| Value::Word("counter")),
     Field::COUNTED_TIME,
@@ -69,7 +68,7 @@ static COUNTER_FIELDS: &[Field<Increase>] = &[
     Field::COUNTED_NETNS,
     Field::COUNTED_NETNS_NAME,
     Field::COUNTED_COUNTER,
-    number("increase", "", "By how much it has grown. No event tells of these.", |row, _| Value::U64(row.increase)),
+    number("increase", "", "Amount by which it has grown. No events cover these.", |row, _| Value::U64(row.increase)),
     Field::COUNTED_OVER_NS,
     Field::COUNTED_WHAT,
     Field::COUNTED_MEANING,
@@ -78,7 +77,6 @@ static COUNTER_FIELDS: &[Field<Increase>] = &[
 /// A counter that an audit cannot compare.
 pub static UNSEEN: Table<Increase> = Table::new("watch, connections: unseen", UNSEEN_FIELDS);
 
-/// The fields of a counter that an audit cannot compare.
 static UNSEEN_FIELDS: &[Field<Increase>] = &[
     word("event", "Always `unseen`.", |_, _| Value::Word("unseen")),
     Field::COUNTED_TIME,
@@ -89,7 +87,7 @@ static UNSEEN_FIELDS: &[Field<Increase>] = &[
     number(
         "increase",
         "",
-        "By how much it has grown while tracing. No event tells of these, so they are not among the lost ones.",
+        "Amount by which it has grown while tracing. No events cover these, so they do not count as lost.",
         |row, _| Value::U64(row.increase),
     ),
     Field::COUNTED_OVER_NS,

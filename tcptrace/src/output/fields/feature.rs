@@ -1,4 +1,4 @@
-//! The fields of what the kernel lets tcptrace measure.
+//! The fields of `check`.
 
 use super::{Field, Shape, Table, Value};
 use crate::model::feature::{Feature, Service};
@@ -6,7 +6,6 @@ use crate::model::feature::{Feature, Service};
 /// A feature.
 pub static FEATURE: Table<(Feature, Service)> = Table::new("check", FEATURE_FIELDS);
 
-/// The fields of a feature.
 static FEATURE_FIELDS: &[Field<(Feature, Service)>] = &[
     Field {
         name: "event",
@@ -29,7 +28,7 @@ static FEATURE_FIELDS: &[Field<(Feature, Service)>] = &[
         nullable: false,
         unit: "",
         shape: Shape::Name,
-        doc: "What it lets tcptrace tell.",
+        doc: "What tcptrace can report with it.",
         value: |(feature, _), _| Value::Name(feature.purpose().as_bytes()),
     },
     Field {
@@ -45,7 +44,7 @@ static FEATURE_FIELDS: &[Field<(Feature, Service)>] = &[
         nullable: false,
         unit: "",
         shape: Shape::Name,
-        doc: "The hook that serves it, and what that does not show; or why there is none and what to do.",
+        doc: "The hook that serves it and what that hook does not show; or why it is unavailable and what to do.",
         value: |(_, service), _| match service {
             Service::Attached { hook, .. } => Value::Name(hook.as_bytes()),
             Service::Partly { missing, .. } => Value::Name(missing.as_bytes()),
@@ -57,7 +56,7 @@ static FEATURE_FIELDS: &[Field<(Feature, Service)>] = &[
         nullable: false,
         unit: "",
         shape: Shape::Bool,
-        doc: "Whether the kernel shows a part only: `detail` says which one is missing.",
+        doc: "Whether the kernel shows only a part: `detail` says what is missing.",
         value: |(_, service), _| Value::Bool(service.is_partial()),
     },
 ];

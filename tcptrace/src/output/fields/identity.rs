@@ -1,4 +1,4 @@
-//! The fields that say which connection a row is about, and whose it is.
+//! The fields that identify the connection of a row and its owner.
 
 use super::{Context, Field, Shape, Value, name};
 use crate::model::names::Group;
@@ -9,23 +9,20 @@ use std::net::SocketAddr;
 
 /// A row about a connection.
 pub trait Identified {
-    /// Which connection.
     fn identity(&self) -> &Identity;
 
-    /// Whose it is.
     fn owner(&self) -> Option<&Owner> {
         self.identity().owner.as_ref()
     }
 }
 
-/// What says which connection a row is about.
 impl<R: Identified> Field<R> {
     pub(super) const CONN: Self = Self {
         name: "conn",
         nullable: false,
         unit: "hex",
         shape: Shape::Hex,
-        doc: "The connection: its socket's cookie, which `ss -e` shows as sk:.",
+        doc: "Id of the connection: the cookie of its socket, which `ss -e` shows as sk:.",
         value: |row, _| Value::Hex(row.identity().conn),
     };
     pub(super) const PROTOCOL: Self = Self {
@@ -41,7 +38,7 @@ impl<R: Identified> Field<R> {
         nullable: false,
         unit: "",
         shape: Shape::Word,
-        doc: "ipv4 or ipv6. IPv4-mapped IPv6 addresses count as, and are printed as, IPv4.",
+        doc: "ipv4 or ipv6. IPv4-mapped IPv6 addresses count as IPv4 and are printed so.",
         value: |row, _| Value::Word(row.identity().tuple.family()),
     };
     pub(super) const LOCAL: Self = Self {
@@ -49,8 +46,8 @@ impl<R: Identified> Field<R> {
         nullable: false,
         unit: "address:port",
         shape: Shape::Address,
-        doc: "The local end, an IPv6 address in brackets, one that is link-local with its interface ([fe80::1%eth0]:80), by name or \
-              index, where that is known. Port 0: the kernel has not chosen one yet.",
+        doc: "Local address and port. IPv6 addresses are in brackets; link-local ones carry their interface, if \
+              known, by name or index ([fe80::1%eth0]:80). Port 0: the kernel has not chosen one yet.",
         value: |row, context| end(row.identity(), row.identity().local(), context),
     };
     pub(super) const REMOTE: Self = Self {
@@ -58,8 +55,7 @@ impl<R: Identified> Field<R> {
         nullable: false,
         unit: "address:port",
         shape: Shape::Address,
-        doc: "The remote end, an IPv6 address in brackets, one that is link-local with its interface, where that is known. Port 0: a \
-              listener, which has none.",
+        doc: "Remote address and port, written like local. Port 0: a listener, which has no peer.",
         value: |row, context| end(row.identity(), row.identity().remote(), context),
     };
     pub(super) const NETNS: Self = Self {
@@ -67,7 +63,7 @@ impl<R: Identified> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "Inode number of its network namespace, as in /proc/PID/ns/net; null when unknown.",
+        doc: "Inode number of the network namespace, as in /proc/PID/ns/net; null when unknown.",
         value: |row, _| Value::number(row.identity().netns),
     };
     pub(super) const PID: Self = Self {
@@ -75,8 +71,8 @@ impl<R: Identified> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "Process id of its owner, in the initial pid namespace (snapshot: in that of the mounted /proc); null when \
-              unknown.",
+        doc: "Process id of the owner, in the initial pid namespace (snapshot: in that of the mounted /proc); null \
+              when unknown.",
         value: |row, _| Value::number(row.owner().map(|owner| owner.task.pid)),
     };
     pub(super) const TID: Self = Self {
@@ -84,7 +80,7 @@ impl<R: Identified> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "Id of the thread of its owner that connected, accepted, listened or closed, in the initial pid namespace; \
+        doc: "Id of the owner's thread that connected, accepted, listened or closed, in the initial pid namespace; \
               null when unknown.",
         value: |row, _| Value::number(row.owner().map(|owner| owner.task.tid)),
     };
@@ -93,7 +89,8 @@ impl<R: Identified> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Name,
-        doc: "Name of the process that owns it, chosen by itself. What is not printable is escaped: \\x1b for a byte, \\u{202e} \
+        doc: "Name of the owner, which a process chooses itself. Unprintable parts are escaped: \\x1b for a byte, \
+              \\u{202e} \
               for a character, \\\\ for the backslash. In CSV a name that begins like a formula begins with a single \
               quote. Null when unknown.",
         value: |row, _| name(row.owner().map(|owner| &owner.task)),
@@ -128,7 +125,7 @@ impl<R: Identified> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Name,
-        doc: "Id of the container that the socket belongs to, where the path of its control group tells; null otherwise.",
+        doc: "Id of the socket's container, if the path of its control group contains one; null otherwise.",
         value: |row, context| {
             Value::name(group(row, context).and_then(|group| group.container.as_ref()).map(|id| id.as_bytes()))
         },
@@ -138,8 +135,8 @@ impl<R: Identified> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Name,
-        doc: "The innermost systemd unit that the socket belongs to (service, scope, socket, mount or swap; a slice where \
-              there is no other), where the path of its control group tells; null otherwise.",
+        doc: "Innermost systemd unit on the path of the socket's control group (a service, scope, socket, mount or \
+              swap; else a slice); null when there is none.",
         value: |row, context| Value::name(group(row, context).and_then(|group| group.unit.as_deref())),
     };
     pub(super) const NETNS_NAME: Self = Self {
@@ -147,8 +144,8 @@ impl<R: Identified> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Name,
-        doc: "Name of its network namespace, as `ip netns` or a container runtime gave it, escaped as in comm; null when \
-              it has none.",
+        doc: "Name of the network namespace, as given by `ip netns` or a container runtime, escaped as in comm; null \
+              when it has none.",
         value: |row, context| Value::name(row.identity().netns.and_then(|netns| context.names.namespace(netns))),
     };
     pub(super) const OWNER_SOURCE: Self = Self {
@@ -156,8 +153,8 @@ impl<R: Identified> Field<R> {
         nullable: false,
         unit: "",
         shape: Shape::Word,
-        doc: "Where its owner is known from: connect, accept, listen, close (it closed it, and nobody is known to have \
-              opened it), scan (it was found to hold a descriptor of it) or unknown.",
+        doc: "Source of the owner: connect, accept, listen, close (it closed the socket, and its opener is unknown), \
+              scan (it was found to hold a descriptor) or unknown.",
         value: |row, _| Value::Word(row.owner().map_or(OwnerSource::Unknown, |owner| owner.source).as_str()),
     };
     pub(super) const SIDE: Self = Self {
@@ -165,7 +162,7 @@ impl<R: Identified> Field<R> {
         nullable: false,
         unit: "",
         shape: Shape::Word,
-        doc: "client (it connected), server (a listener made it) or unknown (its opening was not seen).",
+        doc: "client (it connected), server (it came from a listener) or unknown (its opening was not seen).",
         value: |row, _| Value::Word(row.identity().side.as_str()),
     };
 }

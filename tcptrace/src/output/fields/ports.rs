@@ -173,8 +173,8 @@ static PORTS_FIELDS: &[Field<Ranked>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Bool,
-        doc: "Whether that is half of them or more: connect() then tries thousands of taken ports before it finds one; null \
-              in the row that sums up the others.",
+        doc: "Whether that is half of them or more: connect() tries every other port first, so it then walks through taken \
+              ones before it finds one; null in the row that sums up the others.",
         value: |row, _| one(row).map_or(Value::Null, |it| Value::Bool(it.half_walked)),
     },
     Field {

@@ -1,4 +1,4 @@
-//! The fields of sockets as they are found, and of their counts.
+//! The fields of sockets that exist, and of their counts.
 
 use super::{Field, Identified, MayBeStuck, Shape, Table, Value, name};
 use crate::model::event::{Kept, Multipath};
@@ -9,7 +9,6 @@ use crate::study::snapshot::{Count, Shares};
 /// A socket that exists.
 pub static SOCKET: Table<Entry> = Table::new("snapshot --list", SOCKET_FIELDS);
 
-/// The fields of a socket that exists.
 static SOCKET_FIELDS: &[Field<Entry>] = &[
     Field {
         name: "event",
@@ -24,7 +23,7 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
         nullable: false,
         unit: "RFC 3339",
         shape: Shape::Time,
-        doc: "When it was found: wall-clock time in UTC with 9 digits, converted from boot_ns.",
+        doc: "When the socket was listed: wall-clock time in UTC with 9 digits, converted from boot_ns.",
         value: |row, context| Value::Time(context.clock.unix_ns(row.boot_ns)),
     },
     Field {
@@ -32,7 +31,7 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
         nullable: false,
         unit: "ns",
         shape: Shape::Number,
-        doc: "When it was found, as CLOCK_BOOTTIME, which never steps.",
+        doc: "When the socket was listed, as CLOCK_BOOTTIME, which never steps.",
         value: |row, _| Value::U64(row.boot_ns),
     },
     Field::CONN,
@@ -56,8 +55,8 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
         nullable: false,
         unit: "",
         shape: Shape::Word,
-        doc: "What has it: held (a process, or the kernel for its own use), queued (its listener: nobody has accepted \
-              it yet), orphan (nobody any more) or mini (nobody, and only a mini-socket is left).",
+        doc: "Who owns it: held (a process, or the kernel itself), queued (its listener: it is still in the accept \
+              queue), orphan (no process any more) or mini (no process, and only a mini-socket is left).",
         value: |row, _| Value::Word(kept(row.kept)),
     },
     Field {
@@ -65,8 +64,8 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
         nullable: true,
         unit: "ns",
         shape: Shape::Number,
-        doc: "How long it has been in state, as far as the kernel tells: for a TIME_WAIT, what of 60 s has passed; for \
-              CLOSE_WAIT, CLOSING and a FIN_WAIT2 that is no mini-socket, the time since its last segment came; null when \
+        doc: "Time in state, if the kernel knows it: for TIME_WAIT, how much of the 60 s has passed; for CLOSE_WAIT, \
+              CLOSING and a FIN_WAIT2 that is not a mini-socket, the time since its last segment arrived; null when \
               unknown.",
         value: |row, _| Value::number(row.age.known_ns()),
     },
@@ -75,7 +74,7 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
         nullable: false,
         unit: "",
         shape: Shape::Bool,
-        doc: "Whether age_ns is only the known part of a time that may be longer.",
+        doc: "Whether age_ns is a lower bound.",
         value: |row, _| Value::Bool(row.age.is_at_least()),
     },
     Field {
@@ -83,7 +82,7 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
         nullable: true,
         unit: "ns",
         shape: Shape::Number,
-        doc: "How much of its TIME_WAIT is left; null in other states.",
+        doc: "Remaining time in TIME_WAIT; null in other states.",
         value: |row, _| Value::number(row.time_wait_left_ns),
     },
     Field {
@@ -91,8 +90,8 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
         nullable: false,
         unit: "bytes",
         shape: Shape::Number,
-        doc: "Payload received that the process has not read, one more for a FIN that it has not read; of a listener, how many \
-              connections wait to be accepted.",
+        doc: "Payload received that the process has not read, plus one for an unread FIN; for a listener, the connections in its \
+              accept queue.",
         value: |row, _| Value::U64(row.recv_queue.into()),
     },
     Field {
@@ -100,7 +99,7 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
         nullable: false,
         unit: "bytes",
         shape: Shape::Number,
-        doc: "Payload sent that the peer has not acknowledged; of a listener, how many connections may wait.",
+        doc: "Payload sent that the peer has not acknowledged; for a listener, the limit of its accept queue.",
         value: |row, _| Value::U64(row.send_queue.into()),
     },
     Field {
@@ -116,7 +115,7 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
         nullable: true,
         unit: "ns",
         shape: Shape::Number,
-        doc: "When that timer is due; null when none runs.",
+        doc: "Time until that timer fires; null when none runs.",
         value: |row, _| Value::number(row.timer.as_str().map(|_| row.timer_left_ns)),
     },
     Field {
@@ -124,7 +123,7 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
         nullable: false,
         unit: "segments",
         shape: Shape::Number,
-        doc: "Retransmissions or probes in a row that went unanswered.",
+        doc: "Consecutive retransmissions or probes without an answer.",
         value: |row, _| Value::U64(row.retransmits.into()),
     },
     Field::PID,
@@ -137,7 +136,7 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "The number in /proc/PID/fd, socket:[inode]; null when no descriptor can name it.",
+        doc: "Inode number of the socket, as in /proc/PID/fd (socket:[inode]); null when no descriptor can name it.",
         value: |row, _| Value::number((row.inode != 0).then_some(row.inode)),
     },
     Field::UID,
@@ -164,7 +163,6 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
 /// A count.
 pub static COUNT: Table<Count> = Table::new("snapshot", COUNT_FIELDS);
 
-/// The fields of a count.
 static COUNT_FIELDS: &[Field<Count>] = &[
     Field {
         name: "event",
@@ -179,8 +177,8 @@ static COUNT_FIELDS: &[Field<Count>] = &[
         nullable: false,
         unit: "",
         shape: Shape::Word,
-        doc: "What is counted: sockets by state; or, of the states that are a sign of trouble, by owner, or (remote) by \
-              the end that most of them have in common, which is a local port, or a remote address and port.",
+        doc: "Grouping: by state; or, for states that signal trouble, by owner, or by remote: the end that most \
+              sockets share, which is a local port, or a remote address and port.",
         value: |row, _| Value::Word(row.by.as_str()),
     },
     Field {
@@ -188,7 +186,7 @@ static COUNT_FIELDS: &[Field<Count>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Word,
-        doc: "Their state: CLOSED, LISTEN, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSING, TIME_WAIT, \
+        doc: "State: CLOSED, LISTEN, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSING, TIME_WAIT, \
               CLOSE_WAIT or LAST_ACK; null for a sum of several states.",
         value: |row, _| Value::word(row.state.map(State::as_str)),
     },
@@ -197,7 +195,7 @@ static COUNT_FIELDS: &[Field<Count>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "How many there are; null when unknown.",
+        doc: "Number of sockets; null when unknown.",
         value: |row, _| Value::number(row.total),
     },
     Field {
@@ -205,7 +203,7 @@ static COUNT_FIELDS: &[Field<Count>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "How many of them processes have, or the kernel for its own use; null when unknown.",
+        doc: "Number owned by a process, or by the kernel itself; null when unknown.",
         value: |row, _| share(row, |shares| shares.held),
     },
     Field {
@@ -213,7 +211,7 @@ static COUNT_FIELDS: &[Field<Count>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "How many of them wait to be accepted; null when unknown.",
+        doc: "Number still in an accept queue; null when unknown.",
         value: |row, _| share(row, |shares| shares.queued),
     },
     Field {
@@ -221,7 +219,7 @@ static COUNT_FIELDS: &[Field<Count>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "How many of them nobody has any more; null when unknown.",
+        doc: "Number no longer owned by any process; null when unknown.",
         value: |row, _| share(row, |shares| shares.orphan),
     },
     Field {
@@ -229,7 +227,7 @@ static COUNT_FIELDS: &[Field<Count>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "How many of them are mini-sockets; null when unknown.",
+        doc: "Number that are mini-sockets; null when unknown.",
         value: |row, _| share(row, |shares| shares.mini),
     },
     Field {
@@ -237,7 +235,7 @@ static COUNT_FIELDS: &[Field<Count>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "Process id of who holds all of them; null when nobody is known to, and by state.",
+        doc: "Process id of the owner of all of them; null when unknown, and by state.",
         value: |row, _| Value::number(row.owner.map(|task| task.pid)),
     },
     Field {
@@ -245,8 +243,7 @@ static COUNT_FIELDS: &[Field<Count>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Name,
-        doc: "Name of who holds all of them, chosen by the process and escaped as in rows of sockets; null when nobody \
-              is known to, and by state.",
+        doc: "Name of the owner of all of them, escaped as in rows of sockets; null when unknown, and by state.",
         value: |row, _| name(row.owner.as_ref()),
     },
     Field {
@@ -254,7 +251,7 @@ static COUNT_FIELDS: &[Field<Count>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "Process id of who listens for those that wait to be accepted; null when unknown.",
+        doc: "Process id of the owner of the listener, for sockets in an accept queue; null when unknown.",
         value: |row, _| Value::number(row.listener.map(|task| task.pid)),
     },
     Field {
@@ -262,7 +259,8 @@ static COUNT_FIELDS: &[Field<Count>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Name,
-        doc: "Name of who listens for those that wait to be accepted, escaped as in comm; null when unknown.",
+        doc: "Name of the owner of the listener, for sockets in an accept queue, escaped as in comm; null when \
+              unknown.",
         value: |row, _| name(row.listener.as_ref()),
     },
     Field {
@@ -270,8 +268,8 @@ static COUNT_FIELDS: &[Field<Count>] = &[
         nullable: true,
         unit: "address:port",
         shape: Shape::Address,
-        doc: "By remote: the local end, an IPv6 address in brackets; otherwise null. A port of 0 or an unspecified \
-              address differs among them.",
+        doc: "By remote: local address and port, IPv6 addresses in brackets; otherwise null. Port 0 or an unspecified \
+              address: the sockets differ in it.",
         value: |row, _| row.ends.map_or(Value::Null, |ends| Value::Address(ends.local())),
     },
     Field {
@@ -279,8 +277,8 @@ static COUNT_FIELDS: &[Field<Count>] = &[
         nullable: true,
         unit: "address:port",
         shape: Shape::Address,
-        doc: "By remote: the remote end, an IPv6 address in brackets; otherwise null. A port of 0 or an unspecified \
-              address differs among them.",
+        doc: "By remote: remote address and port, IPv6 addresses in brackets; otherwise null. Port 0 or an \
+              unspecified address: the sockets differ in it.",
         value: |row, _| row.ends.map_or(Value::Null, |ends| Value::Address(ends.remote())),
     },
     Field {
@@ -296,7 +294,7 @@ static COUNT_FIELDS: &[Field<Count>] = &[
         nullable: false,
         unit: "",
         shape: Shape::Bool,
-        doc: "By remote: whether they do not all have the same owner, so that pid is null.",
+        doc: "By remote: whether the sockets have different owners, so that pid is null.",
         value: |row, _| Value::Bool(row.several_owners),
     },
     Field {
@@ -304,7 +302,7 @@ static COUNT_FIELDS: &[Field<Count>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "By owner and by remote: how many groups this row sums up, which are those beyond --top; null in other rows.",
+        doc: "By owner and by remote: number of groups that this row sums up, beyond --top; null in other rows.",
         value: |row, _| Value::number(row.groups),
     },
 ];

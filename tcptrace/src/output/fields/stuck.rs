@@ -1,4 +1,4 @@
-//! The fields that say what is known of a socket that is stuck.
+//! The fields of a socket that is stuck.
 
 use crate::model::event::Multipath;
 use crate::model::row::Report;
@@ -8,28 +8,28 @@ use super::{Field, Shape, Value, name};
 
 /// A row about a socket that may be stuck.
 pub trait MayBeStuck {
-    /// What is known of it, if it is.
+    /// The findings, if it is stuck.
     fn report(&self) -> Option<&Report>;
 
-    /// Whether it was accepted, where the row says so.
+    /// Whether it was accepted, if known.
     fn accepted(&self) -> Option<bool>;
 
-    /// Who has it, and by which descriptor.
+    /// Its holder and that descriptor.
     fn holder(&self) -> Option<(&Task, u32)> {
         self.report()?.holder.as_ref().map(|(task, fd)| (task, *fd))
     }
 
-    /// How many descriptors of it there are.
+    /// Number of its descriptors.
     fn holders(&self) -> Option<u32> {
         self.report()?.holders
     }
 
-    /// Who listens for it, if it was not accepted.
+    /// The owner of its listener, if it was not accepted.
     fn listener(&self) -> Option<&Task> {
         self.report()?.listener.as_ref()
     }
 
-    /// Whether it is known to be a subflow of an MPTCP connection; `None` when nobody looked.
+    /// Whether it is known to be a subflow of an MPTCP connection; `None` when not checked.
     fn is_subflow(&self) -> Option<bool> {
         self.report().map(|report| report.multipath.is_some())
     }
@@ -40,14 +40,14 @@ pub trait MayBeStuck {
     }
 }
 
-/// What is known of a socket that is stuck.
 impl<R: MayBeStuck> Field<R> {
     pub(super) const HOLDER_PID: Self = Self {
         name: "holder_pid",
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "Process id of who has a descriptor of it now; the lowest, if there are several; null when nobody was found.",
+        doc: "Process id of the holder: a process that has a descriptor of the socket now. The lowest, if there are \
+              several; null when none was found.",
         value: |row, _| Value::number(row.holder().map(|(task, _)| task.pid)),
     };
     pub(super) const HOLDER_COMM: Self = Self {
@@ -55,7 +55,7 @@ impl<R: MayBeStuck> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Name,
-        doc: "Name of who has a descriptor of it now, escaped as in comm; null when nobody was found.",
+        doc: "Name of the holder, escaped as in comm; null when none was found.",
         value: |row, _| name(row.holder().map(|(task, _)| task)),
     };
     pub(super) const FD: Self = Self {
@@ -63,7 +63,7 @@ impl<R: MayBeStuck> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "The descriptor by which the holder has it; null when nobody was found.",
+        doc: "Descriptor of the socket in the holder; null when no holder was found.",
         value: |row, _| Value::number(row.holder().map(|(_, fd)| fd)),
     };
     pub(super) const HOLDERS: Self = Self {
@@ -71,7 +71,7 @@ impl<R: MayBeStuck> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "How many descriptors of it there are; null when nobody looked.",
+        doc: "Number of descriptors of the socket; null when not checked.",
         value: |row, _| Value::number(row.holders()),
     };
     pub(super) const ACCEPTED: Self = Self {
@@ -79,7 +79,7 @@ impl<R: MayBeStuck> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Bool,
-        doc: "False when no process has accepted it: it waits in its listener's queue. Null for a client, or when unknown.",
+        doc: "False while the connection waits in its listener's accept queue. Null for a client, or when unknown.",
         value: |row, _| row.accepted().map_or(Value::Null, Value::Bool),
     };
     pub(super) const LISTENER_PID: Self = Self {
@@ -87,7 +87,8 @@ impl<R: MayBeStuck> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "Process id of who listens for it, if it was not accepted; null when unknown, or when there are several.",
+        doc: "Process id of the listener's owner, if the connection was not accepted; null when unknown, or when \
+              there are several.",
         value: |row, _| Value::number(row.listener().map(|task| task.pid)),
     };
     pub(super) const LISTENER_COMM: Self = Self {
@@ -95,7 +96,7 @@ impl<R: MayBeStuck> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Name,
-        doc: "Name of who listens for it, if it was not accepted, escaped as in comm; null when unknown.",
+        doc: "Name of the listener's owner, if the connection was not accepted, escaped as in comm; null when unknown.",
         value: |row, _| name(row.listener()),
     };
     pub(super) const BYTES_UNACKED: Self = Self {
@@ -103,7 +104,8 @@ impl<R: MayBeStuck> Field<R> {
         nullable: true,
         unit: "bytes",
         shape: Shape::Number,
-        doc: "Bytes that its process has written and the peer has not acknowledged, a FIN among them; null when nobody looked.",
+        doc: "Bytes that the process has written and the peer has not acknowledged, including a FIN; null when not \
+              checked.",
         value: |row, _| Value::number(row.report().and_then(|report| Some(report.stalled?.unacked))),
     };
     pub(super) const BYTES_SINCE: Self = Self {
@@ -111,8 +113,7 @@ impl<R: MayBeStuck> Field<R> {
         nullable: true,
         unit: "bytes",
         shape: Shape::Number,
-        doc: "Bytes that were received, or acknowledged by the peer, since the first look at it in this state; null when \
-              nobody looked.",
+        doc: "Bytes received, or acknowledged by the peer, since the first check in this state; null when not checked.",
         value: |row, _| Value::number(row.report().and_then(|report| Some(report.stalled?.bytes_since))),
     };
     pub(super) const MPTCP_SUBFLOW: Self = Self {
@@ -120,7 +121,7 @@ impl<R: MayBeStuck> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Bool,
-        doc: "Whether it is known to be a subflow of an MPTCP connection, or of an MPTCP listener; null when nobody looked.",
+        doc: "Whether the socket is known to be a subflow of an MPTCP connection or listener; null when not checked.",
         value: |row, _| row.is_subflow().map_or(Value::Null, Value::Bool),
     };
     pub(super) const MPTCP_TOKEN: Self = Self {
@@ -128,7 +129,8 @@ impl<R: MayBeStuck> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Hex,
-        doc: "The token of that MPTCP connection on this host, as ss -M shows it; null when unknown, or when there is none.",
+        doc: "Token of that MPTCP connection on this host, as `ss -M` shows it; null when unknown, or when there is \
+              none.",
         value: |row, _| {
             let token = row.multipath().and_then(|it| it.token);
             token.map_or(Value::Null, |token| Value::Hex(token.get().into()))
@@ -139,8 +141,8 @@ impl<R: MayBeStuck> Field<R> {
         nullable: true,
         unit: "",
         shape: Shape::Word,
-        doc: "The state of that MPTCP connection itself, which can differ from the states of its subflows; null when \
-              unknown, or when there is none.",
+        doc: "State of that MPTCP connection, which can differ from the states of its subflows; null when unknown, or \
+              when there is none.",
         value: |row, _| Value::word(row.multipath().and_then(|it| it.state).map(State::as_str)),
     };
 }

@@ -1,25 +1,25 @@
-//! Kinds of rows: who prints them, and what each consists of.
+//! Kinds of rows: the commands that print them, and their fields.
 
 use super::{Field, Shape};
 
 /// A kind of row.
 pub struct Table<R: 'static> {
-    /// Which commands print it and, where they print several kinds, how `event` tells it apart.
+    /// The commands that print it, and its `event` where they print several kinds.
     pub name: &'static str,
     /// The fields that every such row has.
     pub fields: &'static [Field<R>],
-    /// Those that follow on some rows: in JSON on these alone, in CSV always.
+    /// Further fields of some rows: in JSON only on these, in CSV always.
     pub more: &'static [Field<R>],
     has_more: fn(&R) -> bool,
 }
 
 impl<R> Table<R> {
-    /// One whose rows all have the same fields.
+    /// A kind whose rows all have the same fields.
     pub(super) const fn new(name: &'static str, fields: &'static [Field<R>]) -> Self {
         Self { name, fields, more: &[], has_more: |_| false }
     }
 
-    /// One of which some rows have more fields.
+    /// A kind of which some rows have more fields.
     pub(super) const fn with(self, more: &'static [Field<R>], has_more: fn(&R) -> bool) -> Self {
         Self { more, has_more, ..self }
     }
@@ -29,19 +29,19 @@ impl<R> Table<R> {
         self.fields.iter().chain(self.more)
     }
 
-    /// The fields that this row has.
+    /// The fields of this row.
     pub fn of(&self, row: &R) -> impl Iterator<Item = &'static Field<R>> {
         let more = if (self.has_more)(row) { self.more } else { &[] };
         self.fields.iter().chain(more)
     }
 }
 
-/// A kind of row, whatever the rows are.
+/// A kind of row, independent of the type of its rows.
 pub trait Describe: Sync {
     /// [`Table::name`].
     fn name(&self) -> &'static str;
 
-    /// What all its fields are.
+    /// All its fields.
     fn describe(&self) -> Vec<Described>;
 }
 
@@ -56,12 +56,12 @@ impl<R> Describe for Table<R> {
     }
 }
 
-/// A field, whatever row it is taken from.
+/// A field, independent of the type of its row.
 #[derive(Clone, Copy, Debug)]
 pub struct Described {
     /// Its name in JSON and CSV.
     pub name: &'static str,
-    /// What kind of value it has.
+    /// The kind of its value.
     pub shape: Shape,
     /// The unit or notation of its value.
     pub unit: &'static str,
@@ -69,7 +69,7 @@ pub struct Described {
     pub doc: &'static str,
     /// Whether it may be null.
     pub nullable: bool,
-    /// Whether every row of JSON has it; in CSV each does.
+    /// Whether every JSON row has it. Every CSV row does.
     pub is_required: bool,
 }
 

@@ -55,7 +55,7 @@ fn every_word_is_documented() {
     assert_words(&CONNECTION, "time_wait_end", TimeWaitEnd::ALL.iter().map(|word| word.as_str()));
 }
 
-/// A line for each kind of row; the fields that only some of its rows have follow the bar.
+/// A line for each kind of row. The fields of only some rows follow the bar.
 #[test]
 fn names_are_a_contract() {
     let line = |table: &&dyn Describe| {
@@ -67,7 +67,7 @@ fn names_are_a_contract() {
     let lines: Vec<String> = TABLES.iter().map(line).collect();
     insta::assert_snapshot!(lines.join("\n"), @"
     watch: event time boot_ns conn protocol family local remote netns old new held_ns held_at_least pid tid comm uid cgroup owner_source side closer reason orphan netns_name cgroup_id container unit close_pid close_comm | holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since mptcp_subflow mptcp_token mptcp_state
-    connections: event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm complete netns_name cgroup_id container unit in_flight retransmits_unanswered reset_received | state age_ns age_at_least holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since mptcp_subflow mptcp_token mptcp_state
+    connections: event opened closed boot_ns conn protocol family local remote netns pid tid comm uid cgroup owner_source side closer end states established_ns close_wait_ns time_wait_ns time_wait_end bytes_sent bytes_received bytes_unread retransmits srtt_us close_pid close_tid close_comm complete netns_name cgroup_id container unit in_flight retransmits_unanswered reset_received idle_before_close_ns | state age_ns age_at_least holder_pid holder_comm fd holders accepted listener_pid listener_comm bytes_unacked bytes_since mptcp_subflow mptcp_token mptcp_state
     watch, connections: lost: event time boot_ns cause count
     watch, connections: counter: event time boot_ns netns netns_name counter increase over_ns what meaning
     watch, connections: audit: event time boot_ns netns netns_name counter seen expected difference within

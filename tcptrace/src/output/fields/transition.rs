@@ -33,7 +33,7 @@ impl MayBeStuck for Transition {
     }
 }
 
-/// What a row says of its socket.
+/// The `event` of a row.
 fn event(row: &Transition) -> &'static str {
     match row.stuck {
         None => "transition",
@@ -46,15 +46,14 @@ fn event(row: &Transition) -> &'static str {
 pub static TRANSITION: Table<Transition> =
     Table::new("watch", TRANSITION_FIELDS).with(STUCK_TRANSITION_FIELDS, |row| row.stuck.is_some());
 
-/// The fields of a change of state.
 static TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field {
         name: "event",
         nullable: false,
         unit: "",
         shape: Shape::Word,
-        doc: "transition; or, with --report-stuck, stuck (it is still in old) or released (it was, and its last \
-              descriptor is closed).",
+        doc: "transition; with --report-stuck also stuck (the socket is still in old) or released (the last \
+              descriptor of a stuck socket is closed).",
         value: |row, _| Value::Word(event(row)),
     },
     Field {
@@ -84,7 +83,7 @@ static TRANSITION_FIELDS: &[Field<Transition>] = &[
         nullable: false,
         unit: "",
         shape: Shape::Word,
-        doc: "The state it leaves: CLOSED, LISTEN, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, \
+        doc: "State before: CLOSED, LISTEN, SYN_SENT, SYN_RECV, ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, \
               CLOSING, LAST_ACK or TIME_WAIT.",
         value: |row, _| Value::Word(row.old.as_str()),
     },
@@ -93,7 +92,7 @@ static TRANSITION_FIELDS: &[Field<Transition>] = &[
         nullable: false,
         unit: "",
         shape: Shape::Word,
-        doc: "The state it enters, in the words of old.",
+        doc: "State after, in the words of old.",
         value: |row, _| Value::Word(row.new.as_str()),
     },
     Field {
@@ -101,7 +100,7 @@ static TRANSITION_FIELDS: &[Field<Transition>] = &[
         nullable: true,
         unit: "ns",
         shape: Shape::Number,
-        doc: "Time spent in old; null when nothing of it was seen.",
+        doc: "Time spent in old; null when unknown.",
         value: |row, _| Value::number(row.held.known_ns()),
     },
     Field {
@@ -109,7 +108,7 @@ static TRANSITION_FIELDS: &[Field<Transition>] = &[
         nullable: false,
         unit: "",
         shape: Shape::Bool,
-        doc: "Whether held_ns is only the known part of a time that may have been longer.",
+        doc: "Whether held_ns is a lower bound.",
         value: |row, _| Value::Bool(row.held.is_at_least()),
     },
     Field::PID,
@@ -133,8 +132,8 @@ static TRANSITION_FIELDS: &[Field<Transition>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Word,
-        doc: "Why it happened, where there is something to say: a word of a connection's end, or of its \
-              time_wait_end; null otherwise.",
+        doc: "Reason for the change: a word of a connection's end, or of its time_wait_end; null when there is none \
+              to report.",
         value: |row, _| Value::word(row.reason.map(Reason::as_str)),
     },
     Field {
@@ -142,7 +141,7 @@ static TRANSITION_FIELDS: &[Field<Transition>] = &[
         nullable: false,
         unit: "",
         shape: Shape::Bool,
-        doc: "Whether no process holds the socket any more while its connection lives on.",
+        doc: "Whether the socket is an orphan: no process holds it any more, but its connection lives on.",
         value: |row, _| Value::Bool(row.orphan),
     },
     Field::NETNS_NAME,
@@ -154,7 +153,7 @@ static TRANSITION_FIELDS: &[Field<Transition>] = &[
         nullable: true,
         unit: "",
         shape: Shape::Number,
-        doc: "Process id of who closed the socket, who need not be its owner; null when unknown.",
+        doc: "Process id of the process that closed the socket, which may not be its owner; null when unknown.",
         value: |row, _| Value::number(row.closed_by.map(|task| task.pid)),
     },
     Field {
@@ -167,7 +166,7 @@ static TRANSITION_FIELDS: &[Field<Transition>] = &[
     },
 ];
 
-/// The fields that only a socket that is stuck has.
+/// The further fields of a stuck socket.
 static STUCK_TRANSITION_FIELDS: &[Field<Transition>] = &[
     Field::HOLDER_PID,
     Field::HOLDER_COMM,

@@ -1,4 +1,4 @@
-//! Drawings: shapes only, stretched to whatever room there is; their texts stand beside them.
+//! Drawings: shapes only, stretched to the room available. Their texts are outside.
 
 use std::fmt::Write;
 
@@ -16,7 +16,7 @@ pub(super) type Moments = fn(&Point) -> u64;
 const WIDE: f64 = 1000.0;
 const HIGH: f64 = 100.0;
 
-/// Patterns that lie on top of colours, so that states can be told apart without those.
+/// Patterns on top of the colours, so that states differ without colours, too.
 pub(super) fn patterns() -> Markup {
     html! {
         svg width="0" height="0" aria-hidden="true" {
@@ -69,7 +69,7 @@ fn columns(points: &[Point]) -> Vec<(f64, f64)> {
     points.iter().map(column).collect()
 }
 
-/// Sockets in some states, one on top of the other; and how high that is.
+/// Sockets in some states, stacked; and the highest sum.
 pub(super) fn stacked(points: &[Point], states: &[State], label: &str) -> (Markup, f64) {
     let places: Vec<usize> =
         states.iter().filter_map(|state| TRACKED.iter().position(|tracked| tracked == state)).collect();
@@ -92,7 +92,7 @@ pub(super) fn stacked(points: &[Point], states: &[State], label: &str) -> (Marku
     (drawing(label, &shapes), highest)
 }
 
-/// What lies between two lines of steps.
+/// The area between two stepped lines.
 fn area(columns: &[(f64, f64)], below: &[f64], above: &[f64], highest: f64) -> String {
     let y = |value: f64| if highest > 0.0 { HIGH - value / highest * HIGH * 0.98 } else { HIGH };
     let mut path = String::new();
@@ -108,7 +108,7 @@ fn area(columns: &[(f64, f64)], below: &[f64], above: &[f64], highest: f64) -> S
     path
 }
 
-/// Lines of what happened a second, each with its class; and how high they go.
+/// Lines of rates per second, each with its class; and the highest rate.
 pub(super) fn rates(points: &[Point], lines: &[(&str, Moments)], label: &str) -> (Markup, f64) {
     let rate = |point: &Point, count: u64| count as f64 * 1e9 / point.width_ns.max(1) as f64;
     let all = lines.iter().flat_map(|(_, of)| points.iter().map(|point| rate(point, of(point))));
@@ -128,7 +128,7 @@ pub(super) fn rates(points: &[Point], lines: &[(&str, Moments)], label: &str) ->
     (drawing(label, &shapes), highest)
 }
 
-/// A bar: the part that is known exactly, then the one known in part; both from 0 to 1.
+/// A bar: the exact part, then that of lower bounds; both from 0 to 1.
 pub(super) fn bar(exact: f64, part: f64, class: &str) -> Markup {
     let [exact, part] = [exact, part].map(|share| format!("{:.1}", share * WIDE));
     html! {
@@ -139,14 +139,14 @@ pub(super) fn bar(exact: f64, part: f64, class: &str) -> Markup {
     }
 }
 
-/// When a connection was in which state, to the scale of the longest life; what was not seen is a gap.
+/// The states of a connection over time, to the scale of the longest life. Unknown times are gaps.
 pub(super) fn life(connection: &Connection, longest_ns: u64, label: &str) -> Markup {
     let life = Life::of(connection);
     let x = |at: u64| (at - life.begin) as f64 / longest_ns.max(1) as f64 * WIDE;
     let span = |Span { state, from, to }: &Span| {
         let title = match state {
             Some(state) => format!("{state} {}", connection.held(*state)),
-            None => format!("not known {}", Held::Exactly(to - from)),
+            None => format!("unknown {}", Held::Exactly(to - from)),
         };
         let (left, width) = (format!("{:.2}", x(*from)), format!("{:.2}", x(*to) - x(*from)));
         html! {

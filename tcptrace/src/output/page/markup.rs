@@ -6,7 +6,7 @@ use maud::{Markup, Render, html};
 pub(super) enum Cell {
     /// A name, which may be long.
     Name(String),
-    /// Words.
+    /// Text.
     Text(String),
     /// A figure as it is shown.
     Figure(String),
@@ -52,12 +52,12 @@ pub(super) fn table(caption: &str, columns: &[(&str, bool)], rows: impl IntoIter
     }
 }
 
-/// A row of it: of which kind of rows of JSON, and which one of those.
+/// A row of a table. `event` and `key` name the JSON row that it shows.
 pub(super) fn row(event: &str, key: &str, class: Option<&str>, cells: impl IntoIterator<Item = Cell>) -> Markup {
     html! { tr class=[class] data-event=(event) data-key=(key) { @for cell in cells { (cell) } } }
 }
 
-/// JSON as it may stand in a script element: nothing in it ends that, or begins a comment.
+/// JSON that is safe in a script element: nothing in it ends the element or starts a comment.
 pub(super) fn embedded(json: &str) -> String {
     json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }

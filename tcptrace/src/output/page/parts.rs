@@ -1,4 +1,4 @@
-//! How connections ended, what repeats, what is left, and what took longest.
+//! How connections ended, short-lived ones, those still open, and the longest.
 
 use maud::{Markup, html};
 
@@ -65,7 +65,7 @@ impl Writer<'_> {
             "received each",
         ];
         let columns: Vec<_> =
-            [("Who, and where to", true)].into_iter().chain(columns.map(|name| (name, false))).collect();
+            [("Process and peer", true)].into_iter().chain(columns.map(|name| (name, false))).collect();
         let rows = report.churn.iter().enumerate().map(|(place, of)| {
             let cells = [
                 Cell::Name(ends(of, self.apart())),
@@ -93,7 +93,7 @@ impl Writer<'_> {
         }
     }
 
-    /// What no connection shows.
+    /// Kernel counters that no connection shows.
     pub(super) fn dropped(&self) -> Markup {
         let counters = &self.report.counters;
         let columns = [("Counter", true), ("increase", false), ("first", false), ("last", false)];
@@ -111,14 +111,14 @@ impl Writer<'_> {
         });
         html! {
             @if !counters.is_empty() {
-                (heading("dropped", "Dropped before there was a socket"))
-                p { "By the kernel's counters. No connection shows these." }
+                (heading("dropped", "Dropped before a socket existed"))
+                p { "These are counters of the kernel. The drops belong to no connection." }
                 (table("", &columns, rows))
             }
         }
     }
 
-    /// Resets and failures, by kind: what could not be reached, and by whom.
+    /// Resets and failures, by remote end and by process.
     pub(super) fn failures(&self) -> Markup {
         html! {
             (heading("failures", "Resets and failures"))
@@ -146,7 +146,7 @@ impl Writer<'_> {
         table("", &[("End", true), ("connections", false), ("share", false), (title(by), true)], rows)
     }
 
-    /// What was still open in the end.
+    /// Connections that were still open at the end.
     pub(super) fn open(&self) -> Markup {
         let by = self.by();
         let open: Vec<_> = self.report.open.iter().filter(|of| of.group.by == by).collect();
@@ -171,8 +171,8 @@ impl Writer<'_> {
             row("report_open", &group_key(by, Some(of.state.as_str()), place), others(&of.group), cells)
         });
         html! {
-            (heading("open", "Still open in the end"))
-            @if open.is_empty() { p { "Nothing." } } @else { (table("", &columns, rows)) }
+            (heading("open", "Still open at the end"))
+            @if open.is_empty() { p { "None." } } @else { (table("", &columns, rows)) }
         }
     }
 
@@ -182,7 +182,7 @@ impl Writer<'_> {
         html! { (heading("all", "All connections")) (self.groups(None, by)) (self.groups_by_others(None, by)) }
     }
 
-    /// The connections that took longest, drawn.
+    /// Drawings of the longest connections.
     pub(super) fn slowest(&self) -> Markup {
         html! { (heading("slowest", "Longest connections")) @for slow in Slow::ALL { (self.slowest_in(slow)) } }
     }
@@ -227,17 +227,17 @@ impl Writer<'_> {
     }
 }
 
-/// The class of the row of a group of what is left over.
+/// The class of a row that sums up other groups.
 pub(super) fn others(group: &Group) -> Option<&'static str> {
     group.others.is_some().then_some("others")
 }
 
-/// Which of the rows of one way of grouping, and of one state or end.
+/// The key of a row within one grouping and one state or end.
 pub(super) fn group_key(by: By, within: Option<&str>, place: usize) -> String {
     format!("{}/{}/{place}", by.as_str(), within.unwrap_or(""))
 }
 
-/// What is grouped by.
+/// The title of a grouping.
 pub(super) fn title(by: By) -> &'static str {
     match by {
         By::Process => "Process",

@@ -1,4 +1,4 @@
-//! The course of time, and the states in which sockets pile up.
+//! The charts over time, and the states in which sockets pile up.
 
 use maud::{Markup, html};
 
@@ -30,11 +30,11 @@ impl Writer<'_> {
         let (sockets, most) = stacked(points, &states, "Sockets in each state over time, stacked");
         let lines: [(&str, Moments); 3] =
             [("opened", |point| point.opened), ("ended", |point| point.ended), ("failed", |point| point.failed)];
-        let (a_second, fastest) = rates(points, &lines, "Connections opened, ended and failed in a second");
+        let (a_second, fastest) = rates(points, &lines, "Connections opened, ended and failed per second");
         html! {
             (heading("time", "Over time"))
             figure {
-                figcaption { "Sockets by state, one on top of the other" }
+                figcaption { "Sockets by state, stacked" }
                 (self.plot(&sockets, &format!("{} sockets", number(most))))
                 ul.legend {
                     @for (state, highest) in shown {
@@ -43,7 +43,7 @@ impl Writer<'_> {
                 }
             }
             figure.small {
-                figcaption { "Connections a second" }
+                figcaption { "Connections per second" }
                 (self.plot(&a_second, &rate(fastest)))
                 ul.legend {
                     @for (class, _) in lines {
@@ -59,7 +59,7 @@ impl Writer<'_> {
         let unplaced = self.report.states.iter().filter(|row| row.unplaced > 0);
         let parts: Vec<_> = unplaced.map(|row| format!("{} in {}", count(row.unplaced), row.state)).collect();
         html! {
-            @if !parts.is_empty() { p.soft { "Left out, since it is not known when: " (parts.join(", ")) "." } }
+            @if !parts.is_empty() { p.soft { "Not shown, because it is unknown when:  " (parts.join(", ")) "." } }
         }
     }
 
@@ -75,11 +75,13 @@ impl Writer<'_> {
         }
     }
 
-    /// How many, how long, who, to whom, and when.
+    /// One state: counts, times, owners, peers, and the course over time.
     pub(super) fn state(&self, row: &StateRow) -> Markup {
         let state = row.state;
         let meaning = match state {
-            State::TimeWait => "This side closed first; the kernel keeps the ports for a while.",
+            State::TimeWait => {
+                "This side closed first; the kernel keeps its address and port reserved, usually for 60 s."
+            }
             State::CloseWait => "The peer has closed; the process here has not.",
             _ => "This side has closed; the peer has not.",
         };
@@ -88,11 +90,11 @@ impl Writer<'_> {
         html! {
             h2 id=(state) { (key(state)) (state) ": " (count(row.sockets)) " sockets" }
             p {
-                (meaning) " " (count(row.open)) " were still in it in the end."
+                (meaning) " " (count(row.open)) " were still in it at the end."
                 @if let Some(peak) = row.peak {
                     " Most at once: " (number(peak.value)) ", at " (self.at(peak.unix_ns)) "."
                 }
-                @if row.never_accepted > 0 { " " (count(row.never_accepted)) " of them no process had even accepted." }
+                @if row.never_accepted > 0 { " " (count(row.never_accepted)) " of them were never accepted." }
             }
             (quantiles(row))
             .pair {
@@ -108,7 +110,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Tables of groups, by every other way of grouping; folded.
+    /// Tables by every other grouping, folded.
     pub(super) fn groups_by_others(&self, state: Option<State>, by: By) -> Markup {
         html! {
             @for other in By::ALL.into_iter().filter(|other| *other != by) {
@@ -117,11 +119,11 @@ impl Writer<'_> {
         }
     }
 
-    /// A table of groups; of those in a state, or of all.
+    /// A table of groups in a state, or of all connections.
     pub(super) fn groups(&self, state: Option<State>, by: By) -> Markup {
         let report = self.report;
         let columns: &[&str] = if state.is_some() {
-            &["of all time", "sockets", "share", "still in it", "median", "90 %", "longest"]
+            &["share of time", "sockets", "share", "still in it", "median", "90 %", "longest"]
         } else {
             &[
                 "connections",
@@ -177,7 +179,7 @@ fn quantiles(of: &StateRow) -> Markup {
         Cell::Figure(longest(of).to_string()),
     ]);
     let known = row([
-        Cell::Text("known exactly".to_owned()),
+        Cell::Text("exact".to_owned()),
         Cell::Figure(count(of.sockets - of.at_least)),
         blank(),
         exact("min_ns", of.exact.min),
@@ -189,7 +191,7 @@ fn quantiles(of: &StateRow) -> Markup {
     let part = |ns| format!("≥{}", duration(ns));
     let in_part = (of.at_least > 0).then(|| {
         row([
-            Cell::Text("known in part".to_owned()),
+            Cell::Text("lower bound".to_owned()),
             Cell::Exact("at_least", of.at_least, count(of.at_least)),
             blank(),
             Cell::Figure(part(of.parts.min)),
@@ -242,7 +244,7 @@ fn times(row: &GroupRow, state: Option<State>) -> Vec<Cell> {
     ]
 }
 
-/// A time of which more may be unknown.
+/// A time that may be a lower bound.
 fn quantile(name: &'static str, held: Held) -> Cell {
     match held.known_ns() {
         Some(ns) => Cell::Exact(name, ns, held.to_string()),

@@ -1,4 +1,4 @@
-//! What a page holds, and what it must not.
+//! The content of a page, and what must not be in it.
 
 use jiff::tz::TimeZone;
 use rstest::rstest;
@@ -17,7 +17,7 @@ fn written(report: &Report) -> String {
     String::from_utf8(out).expect("UTF-8")
 }
 
-/// A name that would be markup wherever it is not escaped.
+/// A name that would be markup if it were not escaped.
 const MARKUP: &str = "</script><img src=x onerror='alert(1)'>\"<!--\u{202e}";
 
 #[test]
@@ -60,7 +60,7 @@ fn json_in_the_page_is_that_of_the_command() {
     assert_eq!(within, rows);
 }
 
-/// What was not seen of a connection is a gap in its bar, as in `timeline`, and moves nothing of what was seen.
+/// Unseen times of a connection are gaps in its bar, as in `timeline`, and move nothing else.
 #[rstest]
 #[case::a_gap_in_its_life(Some(0), Held::AtLeast(200))]
 #[case::it_began_before(None, Held::AtLeast(200))]
@@ -87,7 +87,7 @@ fn a_bar_shows_states_when_they_were(#[case] opened_ns: Option<u64>, #[case] est
     assert_eq!(rects.collect::<Vec<_>>(), spans.collect::<Vec<_>>());
 }
 
-/// Nothing is loaded, nothing runs: what a browser would do for each of these is forbidden, and none is there.
+/// The page loads and runs nothing: its policy forbids it, and it contains none of these.
 #[test]
 fn nothing_is_loaded_or_run() {
     let page = written(&testing::incident(Options::default()));

@@ -13,7 +13,7 @@ fn fitting(columns: usize) -> TextOptions {
     TextOptions { states: true, width: Some(columns), ..PLAIN }
 }
 
-/// Rows of IPv4 only, with names and addresses of usual lengths, and the longest addresses in the last row.
+/// Rows with IPv4 only, usual names and addresses, and the longest addresses in the last row.
 fn usual(identity: Identity) -> Vec<Identity> {
     let ends = [("10.0.0.1:45678", "10.0.0.2:443"), ("192.168.1.10:8080", "172.17.0.2:51234")];
     let longest = ("255.255.255.255:65535", "255.255.255.254:65534");
@@ -64,10 +64,10 @@ fn rows_fit(#[case] columns: usize) {
     assert_snapshot!(format!("rows_fit_{columns}"), all_kinds(columns));
 }
 
-/// Without a limit, nothing is narrowed: the same bytes as of a limit that nothing reaches.
+/// Without a limit, nothing is narrowed: the output is the same as with a limit that no row reaches.
 #[test]
 fn a_wide_terminal_shows_what_a_file_gets() {
-    // A column that is widened costs a line of heads.
+    // A widened column writes its heads again.
     let words = |text: String| {
         let heads =
             text.lines().next().map(|line| line.split_whitespace().next().map(str::to_owned)).unwrap_or_default();
@@ -103,7 +103,7 @@ fn ipv4_never_wraps() {
     }
 }
 
-/// Heads stand above what they are of: a column ends where the longest of its values does.
+/// Heads are above their values.
 #[rstest]
 fn heads_and_rows_agree(#[values(80, 90, 100, 120, 140, 160)] columns: usize) {
     let text = rendered(|out| {
@@ -121,7 +121,7 @@ fn heads_and_rows_agree(#[values(80, 90, 100, 120, 140, 160)] columns: usize) {
     assert_eq!(at(head, "NOTE"), at(row, "active"), "{text}");
 }
 
-/// A longer IPv4 address may cost a column: the heads are written again.
+/// A longer IPv4 address may remove a column: the heads are written again.
 #[test]
 fn heads_follow_the_columns() {
     let rows = of_ipv4(&[samples::transition()], |row| &mut row.identity);
@@ -181,7 +181,7 @@ fn addresses(identity: &Identity) -> [String; 2] {
     })
 }
 
-/// What one printer writes for each row in turn.
+/// The lines that one printer writes for each row.
 fn written<R>(columns: usize, rows: &[R], mut write: impl FnMut(&mut dyn super::super::Lister, &R)) -> Vec<String> {
     let out = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
     let mut printer = Format::Text.lister(Shared(out.clone()), TextOptions { colour: true, ..fitting(columns) });
@@ -204,7 +204,7 @@ impl Write for Shared {
     }
 }
 
-/// No line is wider than the terminal, unless the two addresses are; and these are there, whole.
+/// No line is wider than the terminal, unless the two addresses are. Both addresses are complete.
 fn check(columns: usize, lines: &str, addresses: &[String; 2]) -> Result<(), TestCaseError> {
     let alone = width(&addresses[0]) + 1 + width(&addresses[1]);
     for line in lines.lines() {
@@ -264,7 +264,7 @@ proptest! {
         }).collect();
         let lines = written(columns, &counts, |printer, row| assert!(printer.count(row, &CONTEXT).is_ok()));
         for (identity, lines) in identities.iter().zip(&lines) {
-            // Counts are of all interfaces.
+            // Counts cover all interfaces.
             let plain = Identity { interface: 0, ..*identity };
             let text = |address: std::net::SocketAddr| {
                 let mut text = Vec::new();

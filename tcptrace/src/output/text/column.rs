@@ -1,4 +1,4 @@
-//! Lines made of cells, padded by what is seen of them: escape sequences take no columns, `→` takes one.
+//! Lines made of cells. Padding counts visible columns: escape sequences take none, `→` takes one.
 
 use std::io::Write;
 
@@ -11,12 +11,12 @@ pub(super) const ARROW: &str = " →";
 
 const HEADING: Style = Style::new().effects(Effects::BOLD);
 
-/// Which edge a column's values keep to.
+/// The edge that a column aligns to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Align {
-    /// Words.
+    /// For words.
     Left,
-    /// Numbers.
+    /// For numbers.
     Right,
 }
 
@@ -53,16 +53,15 @@ pub(super) struct Cell {
     /// The width of its column.
     pub(super) width: usize,
     pub(super) style: Style,
-    /// What is in it.
     pub(super) text: String,
 }
 
-/// A line that is being put together.
+/// A line under construction.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     bytes: Vec<u8>,
     content: Vec<u8>,
-    /// The cells so far, where only the whole line shows which of them fit.
+    /// The cells so far, where fitting needs the whole line.
     cells: Option<Vec<Cell>>,
 }
 
@@ -72,12 +71,12 @@ impl Line {
         Self { cells: Some(Vec::new()), ..Self::default() }
     }
 
-    /// The cells that were collected.
+    /// Takes the collected cells.
     pub(super) fn take_cells(&mut self) -> Vec<Cell> {
         self.cells.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Adds an arrow between two cells; where cells are collected, whoever puts them together does.
+    /// Adds an arrow between two cells. For collected cells, `fit` adds it.
     pub(super) fn arrow(&mut self) {
         if self.cells.is_none() {
             self.raw(ARROW.as_bytes());
@@ -156,7 +155,7 @@ fn columns(bytes: &[u8]) -> usize {
     if bytes.is_ascii() { bytes.len() } else { str::from_utf8(bytes).map_or(bytes.len(), width) }
 }
 
-/// As much of a text as fits into `columns`, with one of them kept for an ellipsis if it is not all.
+/// As much of a text as fits into `columns`. If that is not all, one column stays free for an ellipsis.
 pub(crate) fn fitting(text: &str, columns: usize) -> &str {
     if width(text) <= columns {
         return text;

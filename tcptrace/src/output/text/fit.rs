@@ -1,4 +1,4 @@
-//! Lines that fit a terminal: what they give up where it is narrow. Where output is no terminal, none of this is used.
+//! Lines that fit a terminal: the columns that they give up where it is narrow. Used only where output is a terminal.
 
 use std::borrow::Cow;
 
@@ -7,11 +7,12 @@ use super::wrap::wrapped;
 use super::{IPV4_WIDTH, STATES_INDENT};
 use crate::output::{Kind, width};
 
-/// How a kind of rows fits.
+/// How to fit a kind of rows.
 struct Plan {
-    /// What is kept free for NOTE, which takes all that is left over as well.
+    /// Columns reserved for NOTE. It also takes what is left over.
     note: usize,
-    /// What goes, first to last: a column, and what it is cut to; 0 removes it. LOCAL and REMOTE never go.
+    /// Steps in order: a column and its new width; 0 removes it. A later step may widen it again, after another column is
+    /// gone. LOCAL and REMOTE never go.
     steps: &'static [(&'static str, usize)],
     /// The last to go. It stays even where two addresses alone are too wide.
     last: &'static str,
@@ -27,7 +28,12 @@ const fn plan(kind: Kind) -> Plan {
                 ("COMM", 8),
                 ("NOTE", 13),
                 ("TIME", 0),
+                // 80 columns have room for TIME or NOTE beside two usual addresses, not for both.
+                ("TIME", SECONDS),
                 ("NOTE", 0),
+                ("COMM", 5),
+                ("COMM", 8),
+                ("TIME", 0),
                 ("COMM", 0),
                 ("HELD", 0),
                 ("OLD", 0),
@@ -93,10 +99,10 @@ const fn plan(kind: Kind) -> Plan {
 /// `HH:MM:SS`.
 const SECONDS: usize = 8;
 
-/// A narrower note would say nothing.
+/// A narrower note would be useless.
 const NOTE_MIN: usize = 8;
 
-/// A usual IPv4 address and port. Columns of addresses are planned for this, and widen.
+/// A usual IPv4 address and port. Address columns start with this width, and widen.
 const ADDRESS_WIDTH: usize = "10.0.0.12:45678".len();
 
 /// Lays out lines.
@@ -105,10 +111,10 @@ pub(super) struct Fit {
     limit: usize,
     kind: Kind,
     columns: Vec<Planned>,
-    /// How many steps of the plan are taken for all rows. A row that is wider takes more.
+    /// Number of steps of the plan that all rows take. A wider row takes more.
     taken: usize,
     has_note: bool,
-    /// The heading is no longer that of the rows.
+    /// The last heading no longer matches the rows.
     is_stale: bool,
 }
 
@@ -118,7 +124,7 @@ struct Planned {
     width: usize,
 }
 
-/// A cell, where it begins, and what is left of its text.
+/// A cell, its start, and its text, which may be cut.
 type Placed<'a> = (&'a Cell, usize, Cow<'a, str>);
 
 /// A line that was laid out.
@@ -131,7 +137,7 @@ struct Laid<'a> {
 }
 
 impl Fit {
-    /// For lines of so many columns.
+    /// For lines of at most `limit` columns.
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, kind: Kind::Count, columns: Vec::new(), taken: 0, has_note: false, is_stale: false }
     }
@@ -141,7 +147,7 @@ impl Fit {
         self.kind == kind && !self.columns.is_empty()
     }
 
-    /// Begins rows of a kind, with these heads.
+    /// Starts rows of a kind, with these heads.
     pub(super) fn begin(&mut self, kind: Kind, heads: Vec<Cell>) {
         self.kind = kind;
         self.columns = heads.into_iter().map(|head| Planned { width: 0, head }).collect();
@@ -157,8 +163,8 @@ impl Fit {
         }
     }
 
-    /// Whether a row of these cells needs a new heading before it. Columns widen as long as nothing goes for it; for IPv4
-    /// even then, so that addresses stay below each other.
+    /// Whether a row of these cells needs a new heading before it. Columns widen as long as no other column has to go;
+    /// for IPv4 even then, so that addresses stay aligned.
     pub(super) fn widen(&mut self, cells: &[Cell]) -> bool {
         for (place, cell) in cells.iter().enumerate().filter(|(_, cell)| cell.name != "NOTE") {
             let column = &self.columns[place];
@@ -169,7 +175,7 @@ impl Fit {
             let is_ipv4 = is_address(cell) && wanted <= IPV4_WIDTH;
             if is_ipv4 || self.planned(self.taken) + wanted - column.width <= self.limit {
                 self.columns[place].width = wanted;
-                // What follows has moved.
+                // The columns after it have moved.
                 self.is_stale |= is_address(cell);
             }
         }
@@ -186,7 +192,7 @@ impl Fit {
         write(line, laid, note.map(|note| (*note, start, note.text.as_str().into())));
     }
 
-    /// Writes a row; returns its note if that has to be read, and did not fit in full.
+    /// Writes a row. Returns the note if it must be read and did not fit.
     pub(super) fn row<'a>(&self, cells: &'a [Cell], must_note: bool, line: &mut Line) -> Option<&'a Cell> {
         let all: Vec<&Cell> = cells.iter().collect();
         let laid = self.fitted(&all);
@@ -196,7 +202,7 @@ impl Fit {
             return None;
         };
         let wanted = width(&note.text);
-        // Of a row that has room left, its note may begin further left.
+        // If the row is short, its note may start further left.
         let start = (laid.columns_end + 1).min(self.limit.saturating_sub(wanted)).max(laid.end + 1);
         let room = self.limit.saturating_sub(start);
         let is_shown = self.has_note && (wanted <= room || room >= NOTE_MIN && !must_note);
@@ -204,12 +210,12 @@ impl Fit {
         (must_note && !is_shown).then_some(note)
     }
 
-    /// Lines below a row, of a note that has to be read.
+    /// The lines below a row for a note that must be read.
     pub(super) fn below<'a>(&self, note: &'a Cell) -> Vec<&'a str> {
         wrapped(&note.text, self.limit.saturating_sub(STATES_INDENT.len()))
     }
 
-    /// Lines of words beside a time.
+    /// The lines of a message beside a time.
     pub(super) fn beside_time<'a>(&self, words: &'a str) -> Vec<&'a str> {
         wrapped(words, self.limit.saturating_sub(STATES_INDENT.len()))
     }
@@ -229,7 +235,7 @@ impl Fit {
             };
         }
         self.settle();
-        // What is left over keeps them from moving later.
+        // Give addresses the remaining columns now, so that they rarely move later.
         for wider in ADDRESS_WIDTH + 1..=IPV4_WIDTH {
             let addresses = self.columns.iter().filter(|column| is_address(&column.head)).count();
             if self.planned(self.taken) + addresses > self.limit {
@@ -250,14 +256,14 @@ impl Fit {
         (self.taken, self.has_note) = (taken, has_note);
     }
 
-    /// The width of a column after so many steps.
+    /// The width of a column after `taken` steps.
     fn width(&self, column: &Planned, taken: usize) -> usize {
         let steps = plan(self.kind).steps[..taken].iter().rev();
         let cut = steps.filter(|(name, _)| *name == column.head.name).map(|(_, to)| *to).next();
         cut.unwrap_or(usize::MAX).min(column.width)
     }
 
-    /// How wide lines are after so many steps, with what is kept free for notes.
+    /// The width of lines after `taken` steps, including what is reserved for NOTE.
     fn planned(&self, taken: usize) -> usize {
         let note = self.columns.iter().find(|column| column.head.name == "NOTE");
         let note = note.map(|note| self.width(note, taken)).filter(|note| *note > 0);
@@ -285,8 +291,8 @@ impl Fit {
         cuts.find(|laid| laid.end <= self.limit).unwrap_or(least)
     }
 
-    /// Places cells after so many steps, and after one more. What is wider than its column moves what follows, until there
-    /// is room to spare. Where there are no cells, only columns are placed.
+    /// Places cells after `taken` steps and one more. A cell wider than its column moves the next ones, until there is
+    /// room to spare. Without cells, it places only columns.
     fn lay<'a>(&self, cells: &[&'a Cell], taken: usize, more: Option<(&str, usize)>) -> Laid<'a> {
         let mut laid = Laid { cells: Vec::with_capacity(cells.len()), end: 0, columns_end: 0 };
         let mut before = "";
@@ -326,7 +332,7 @@ fn is_address(cell: &Cell) -> bool {
     matches!(cell.name, "LOCAL" | "REMOTE")
 }
 
-/// Between two states is an arrow.
+/// An arrow goes between two states.
 fn gap(before: &str, name: &str) -> usize {
     if (before, name) == ("OLD", "NEW") { width(ARROW) + 1 } else { 1 }
 }

@@ -1,5 +1,5 @@
-//! What a row says in words: why it happened, else who closed; whether the socket is an orphan; who closed it, if that
-//! was not its owner; and who has it, if it is stuck. Nothing where there is nothing to say.
+//! The note of a row: its reason, else who closed; whether the socket is an orphan; the process that closed it, if that
+//! was not its owner; and the holder of a stuck socket. It may be empty.
 
 use std::io::Write;
 
@@ -13,7 +13,7 @@ use crate::study::snapshot::{By, Count, Shares};
 /// Writes the note of a change of state.
 pub(super) fn transition(to: &mut Vec<u8>, row: &Transition) {
     match (row.reason, row.closer) {
-        // These say less than who closed.
+        // The closer says more than these.
         (Some(Reason::End(End::Fin | End::ResetOther | End::Unknown)) | None, Some(closer)) => add(to, by(closer)),
         (Some(reason), _) => add_reason(to, reason),
         (None, None) => {}

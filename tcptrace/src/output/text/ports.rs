@@ -13,6 +13,9 @@ use crate::output::fields::zone_in;
 use crate::output::{Kind, human, render};
 use crate::study::ports::{Budget, Forecast, Ranked};
 
+/// Takes one of both ends.
+type End = fn(&Tuple) -> SocketAddr;
+
 /// The columns that only these rows have.
 #[derive(Debug)]
 pub(super) struct Columns {
@@ -43,8 +46,7 @@ impl<W: Write> Text<W> {
             Ranked::Rest(rest) => (None, rest.taken),
         };
         let Self { columns, ports, line, .. } = self;
-        let ends: [(&mut Column, fn(&Tuple) -> SocketAddr); 2] =
-            [(&mut columns.local, Tuple::local), (&mut columns.remote, Tuple::remote)];
+        let ends: [(_, End); 2] = [(&mut columns.local, Tuple::local), (&mut columns.remote, Tuple::remote)];
         for (column, end) in ends {
             column.cell(line, Style::new(), |to| or_dash(to, one, |to, it| address(to, it, end, context)));
         }
@@ -61,7 +63,7 @@ impl<W: Write> Text<W> {
     }
 }
 
-fn address(to: &mut Vec<u8>, budget: &Budget, end: fn(&Tuple) -> SocketAddr, context: &Context) {
+fn address(to: &mut Vec<u8>, budget: &Budget, end: End, context: &Context) {
     let key = &budget.key;
     let address = scoped(end(&key.ends()), key.interface);
     render::address_or(to, address, zone_in(key.netns, address, context), b'*');

@@ -1,4 +1,4 @@
-//! A report as text: the incident on one screen; if asked for, each part in depth.
+//! A report as text: the incident on one screen and, with `--full`, each part in depth.
 
 mod depth;
 mod lines;
@@ -38,12 +38,12 @@ struct Writer<'a, W> {
 }
 
 impl<W: Write> Writer<'_, W> {
-    /// What its tables group by.
+    /// The grouping of its tables.
     fn by(&self) -> By {
         self.report.options.by.unwrap_or_default()
     }
 
-    /// What has to be told apart.
+    /// What groups must be distinguished by.
     fn apart(&self) -> Apart {
         Apart::of(self.report)
     }

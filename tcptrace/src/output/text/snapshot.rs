@@ -1,4 +1,4 @@
-//! Sockets that exist, and tables of how many there are.
+//! Sockets that exist, and tables of their counts.
 
 use std::io::{self, Write};
 
@@ -106,7 +106,7 @@ impl<W: Write> Text<W> {
                 columns.note.cell(line, Style::new(), |to| note::count(to, row));
             }
         }
-        // It is all that such a row says.
+        // Such a row has nothing else.
         self.end_of_row(row.groups.is_some())
     }
 
@@ -143,7 +143,7 @@ fn duration(to: &mut Vec<u8>, ns: u64) {
 }
 
 fn timer(to: &mut Vec<u8>, row: &Entry) {
-    // That of a TIME_WAIT has a column of its own.
+    // The timer of a TIME_WAIT has its own column.
     let timer = row.timer.as_str().filter(|_| row.time_wait_left_ns.is_none());
     or_dash(to, timer, |to, timer| {
         let _ = write!(to, "{timer} {}", human::Duration(row.timer_left_ns));

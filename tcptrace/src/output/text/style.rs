@@ -1,4 +1,4 @@
-//! What stands out, and how. Every mark differs in weight as well as in hue, so that it can be told without colours.
+//! Styles of what should stand out. Marks differ in weight as well as in colour, so they work without colours, too.
 
 use anstyle::{AnsiColor, Color, Effects, Style};
 

@@ -1,8 +1,8 @@
-//! Words that are broken into lines.
+//! Breaks text into lines.
 
 use crate::output::width;
 
-/// Breaks text at spaces, so that no line is wider than `columns` unless a word is. Nothing is left out but the spaces.
+/// Breaks text at spaces, so that no line is wider than `columns` unless a word is. Only spaces are dropped.
 pub(super) fn wrapped(text: &str, columns: usize) -> Vec<&str> {
     let mut lines = Vec::new();
     let mut rest = text;

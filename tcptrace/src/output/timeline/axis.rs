@@ -1,4 +1,4 @@
-//! The axis of time: round numbers at even distances.
+//! The time axis: round numbers at even distances.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -19,16 +19,16 @@ pub(super) struct Tick {
     pub(super) label: String,
 }
 
-/// What the left end of the axis is.
+/// The left end of the axis.
 #[derive(Clone, Debug)]
 pub(super) enum Start<'z> {
     /// This time, in ns of Unix time.
     Clock(i64, &'z TimeZone),
-    /// The beginning of each.
+    /// The start of each connection.
     Own,
 }
 
-/// Marks that leave each other room.
+/// Marks that do not overlap.
 pub(super) fn ticks(start: &Start<'_>, scale: Scale) -> Vec<Tick> {
     let enough = |step: &u64| fits(*step, width(start, *step, scale), scale);
     let Some(step) = steps().find(enough) else { return Vec::new() };
@@ -57,7 +57,7 @@ fn fits(step: u64, width: usize, scale: Scale) -> bool {
 fn width(start: &Start<'_>, step: u64, scale: Scale) -> usize {
     match start {
         Start::Clock(..) if step >= S => format(step).1,
-        // Only days and more make it wider than shorter times are.
+        // Only days and more are wider than short times.
         _ => "+1.23ms".len().max(1 + human::Duration(scale.span).to_string().len()),
     }
 }
@@ -73,7 +73,7 @@ fn label(start: &Start<'_>, at: u64, step: u64) -> String {
     }
 }
 
-/// How times this far apart are told, and how wide that is.
+/// The format of times this far apart, and its width.
 fn format(step: u64) -> (&'static str, usize) {
     match step {
         DAY.. => ("%Y-%m-%d", 10),

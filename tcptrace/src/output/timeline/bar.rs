@@ -11,14 +11,14 @@ use crate::output::state_style;
 /// From time to columns. A cell has two halves, each in one state.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
-    /// How long the whole width stands for, in ns; never 0.
+    /// The time of the whole width, in ns; never 0.
     pub(super) span: u64,
     /// Cells between the margins; never 0.
     pub(super) cells: usize,
 }
 
 impl Scale {
-    /// The half of a cell that begins nearest to this time, which counts from the left.
+    /// The half cell that starts nearest to this time, counted from the left.
     pub(super) fn half(self, at: u64) -> usize {
         let halves = 2 * self.cells as u128;
         let span = u128::from(self.span);
@@ -26,13 +26,13 @@ impl Scale {
         usize::try_from(nearest).unwrap_or(usize::MAX).min(2 * self.cells)
     }
 
-    /// What one cell stands for, in ns.
+    /// The time of one cell, in ns.
     pub(super) fn cell(self) -> u64 {
         self.span / self.cells as u64
     }
 }
 
-/// What is in a cell of a bar.
+/// A cell of a bar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cell {
     text: char,
@@ -41,7 +41,7 @@ struct Cell {
 
 const BLANK: Cell = Cell { text: ' ', style: Style::new() };
 
-/// Draws a life that begins at `offset` from the left, with a margin of one cell at each side for what is open.
+/// Draws a life that starts at `offset` from the left. A cell at each side stays free for the marks of an open end.
 pub(super) fn draw(line: &mut Line, life: &Life, offset: u64, scale: Scale, marks: Marks, ascii: bool) {
     let half = |at: u64| scale.half(offset.saturating_add(at - life.begin));
     let mut halves = vec![None; 2 * scale.cells];
@@ -53,7 +53,8 @@ pub(super) fn draw(line: &mut Line, life: &Life, offset: u64, scale: Scale, mark
         *cell = drawn(halves[0], halves[1], ascii);
     }
     for span in &life.spans {
-        // The cells whose left half it has: at least one, if it is as long as a cell. Its letter is where it begins.
+        // The cells whose left half is in this state: at least one, if it is as long as a cell. Its letter goes at its
+        // start.
         let owned = half(span.from).div_ceil(2)..half(span.to).div_ceil(2);
         if !owned.is_empty() {
             cells[1 + owned.start] = lettered(span.state);
@@ -72,7 +73,7 @@ pub(super) fn draw(line: &mut Line, life: &Life, offset: u64, scale: Scale, mark
     if life.is_open {
         cells[last + 1].text = marks.after;
     }
-    // Without blanks at the end.
+    // Drops blanks at the end.
     let end = cells.iter().rposition(|cell| *cell != BLANK).map_or(0, |last| last + 1);
     for cell in &cells[..end] {
         line.push(cell.text, cell.style);
@@ -80,7 +81,7 @@ pub(super) fn draw(line: &mut Line, life: &Life, offset: u64, scale: Scale, mark
 }
 
 fn drawn(left: Option<Option<State>>, right: Option<Option<State>>, ascii: bool) -> Cell {
-    // One cell has one colour: that of the state that stands out.
+    // A cell has one colour: that of the more important state.
     let styles = [left, right].map(|half| half.map_or(Style::new(), style));
     let style = if styles[0].is_plain() { styles[1] } else { styles[0] };
     match left.or(right) {

@@ -1,8 +1,8 @@
-//! What stands for what, in Unicode and in plain ASCII.
+//! The characters of the drawing, in Unicode and in ASCII.
 
 use crate::model::tcp::State;
 
-/// The letter of a state, or of what nobody knows.
+/// The letter of a state, or of an unknown one.
 pub(crate) fn letter(state: Option<State>) -> char {
     match state {
         Some(State::SynSent) => 'S',
@@ -23,9 +23,9 @@ pub(crate) fn letter(state: Option<State>) -> char {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fill {
     Empty,
-    /// What nobody knows.
+    /// Unknown.
     Dots,
-    /// Up to ESTABLISHED: nobody has closed yet.
+    /// Up to ESTABLISHED: neither side has closed yet.
     Low,
     /// From the first FIN on.
     High,
@@ -40,7 +40,7 @@ fn fill(half: Option<Option<State>>) -> Fill {
     }
 }
 
-/// The block for a cell whose halves are these: in no state at all, in one that nobody knows, or in one.
+/// The block for a cell with these halves: no state, an unknown one, or a known one.
 pub(super) fn block(left: Option<Option<State>>, right: Option<Option<State>>) -> char {
     use Fill::{Dots, Empty, High, Low};
     match (fill(left), fill(right)) {
@@ -66,7 +66,7 @@ pub(super) struct Marks {
     pub(super) after: char,
     /// Where a tick is.
     pub(super) tick: char,
-    /// The first of two ends: where it begins, further lines, and its bar.
+    /// The first of two ends: its first line, further lines, and its bar.
     pub(super) first: [char; 3],
     /// The second one.
     pub(super) second: [char; 3],
@@ -78,7 +78,7 @@ pub(super) const UNICODE: Marks =
 pub(super) const ASCII: Marks =
     Marks { before: '<', after: '>', tick: '|', first: ['/', '|', '|'], second: ['|', '|', '\\'] };
 
-/// The same in ASCII: what has no counterpart is escaped.
+/// The same text in ASCII. Characters without a counterpart are escaped.
 pub(super) fn ascii(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for character in text.chars() {

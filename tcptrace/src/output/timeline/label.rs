@@ -1,4 +1,4 @@
-//! What is said of a connection above its bar: which, whose, from where to where, what hurt, and how it ended.
+//! The label of a connection above its bar: id, owner, ends, long states, and how it ended.
 
 use anstyle::Style;
 use jiff::tz::TimeZone;
@@ -17,11 +17,11 @@ const COMM_WIDTH: usize = 15;
 /// Host names in traces can be anything.
 const HOST_WIDTH: usize = 24;
 
-/// How many pieces every label has.
+/// Pieces of every label.
 pub(super) const PIECES: usize = 9;
 
-/// All that is said of a connection; a piece may be empty. The host is named where there are several, the beginning where
-/// the axis does not tell.
+/// The label of a connection; a piece may be empty. It names the host if there are several, and the start if the axis
+/// does not show it.
 pub(super) fn pieces(item: &Item, with_host: bool, zone: Option<&TimeZone>) -> [Part; PIECES] {
     let connection = &item.connection;
     let identity = &connection.identity;
@@ -67,7 +67,7 @@ fn begin(item: &Item, zone: &TimeZone) -> String {
     format!("{} {time}", if item.life.begin_seen { "from" } else { "before" })
 }
 
-/// How long it was in a state, and why that ended, unless it just ran out.
+/// The time in a state and the reason for its end, unless that is its timer.
 fn hurt(connection: &Connection, state: State, is_shown: bool) -> Part {
     let held = connection.held(state);
     let why = connection.time_wait_end().filter(|_| state == State::TimeWait);
@@ -82,7 +82,7 @@ fn hurt(connection: &Connection, state: State, is_shown: bool) -> Part {
     Part { text, style: state_style(state) }
 }
 
-/// Whether it is a hundredth of a life.
+/// Whether it is at least a hundredth of the lifetime.
 fn is_long(held: Held, life: u64) -> bool {
     held.known_ns().is_some_and(|ns| ns >= life / 100)
 }
@@ -92,7 +92,7 @@ fn end(connection: &Connection) -> Part {
     let closer = connection.closer;
     let Some(end) = connection.end() else {
         let closer = if closer == Closer::Unknown { String::new() } else { format!("{closer}, ") };
-        return Part { text: format!("{closer}not over"), style: Style::new() };
+        return Part { text: format!("{closer}open"), style: Style::new() };
     };
     let text = if closer.as_str() == end.as_str() { closer.to_string() } else { format!("{closer} {end}") };
     Part { text, style: end_style(closer, Some(end)) }

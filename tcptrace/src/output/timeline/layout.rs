@@ -13,10 +13,10 @@ use crate::model::tcp::State;
 use crate::output::{human, width};
 use crate::study::timeline::{Group, Item};
 
-/// No narrower: there would be nothing to see.
+/// A narrower drawing would show nothing.
 const NARROWEST: usize = 20;
 
-/// Columns that are no bar's: the mark of a pair and a space, and at both ends one for what is open.
+/// Columns beside the bar: the mark of a pair, a space, and one at each end for open ends.
 const MARGINS: usize = 4;
 
 const HEADING: Style = Style::new().effects(Effects::BOLD);
@@ -24,8 +24,8 @@ const HEADING: Style = Style::new().effects(Effects::BOLD);
 /// Between the pieces of a label.
 const GAP: usize = 2;
 
-/// Draws connections: what the axis is, a label and a bar for each, and what the letters mean. No line is wider than
-/// wanted, unless that is less than 20 columns.
+/// Draws connections: the axis, a label and a bar for each, and a legend. No line is wider than asked for, unless that
+/// is less than 20 columns.
 pub fn layout(groups: &[Group], options: &Options) -> Vec<Line> {
     if groups.is_empty() {
         return Vec::new();
@@ -45,7 +45,7 @@ pub fn layout(groups: &[Group], options: &Options) -> Vec<Line> {
         }
     }
     drawing.legend(groups, &mut lines);
-    // What a cut has left behind, and what is written in bars and titles.
+    // This includes the ellipses of cuts, and text in bars and titles.
     if options.ascii {
         lines.iter_mut().flat_map(|line| &mut line.0).for_each(|part| part.text = ascii(&part.text));
     }
@@ -57,7 +57,7 @@ struct Drawing<'o> {
     width: usize,
     marks: Marks,
     scale: Scale,
-    /// The left end of the axis, in ns of Unix time; `None`: the beginning of each.
+    /// The left end of the axis, in ns of Unix time; `None`: the start of each connection.
     start: Option<i64>,
 }
 
@@ -82,12 +82,12 @@ impl<'o> Drawing<'o> {
         }
     }
 
-    /// What the axis is, and the axis.
+    /// The description of the axis, and the axis.
     fn heading(&self) -> [Line; 2] {
         let start = self.start.map_or(Start::Own, |at| Start::Clock(at, &self.options.zone));
         let column = human::Duration(self.scale.cell());
         let from = match start {
-            Start::Own => "from the beginning of each".to_owned(),
+            Start::Own => "from the start of each".to_owned(),
             Start::Clock(at, zone) => {
                 let time = axis::timestamp(at).to_zoned(zone.clone());
                 format!("from {}", time.strftime("%Y-%m-%d %H:%M:%S%.6f"))
@@ -95,7 +95,7 @@ impl<'o> Drawing<'o> {
         };
         let mut title = Line::default();
         title.push(
-            cut(&format!("{from}, {} in all, {column} a column", human::Duration(self.scale.span)), self.width),
+            cut(&format!("{from}, {} total, {column}/column", human::Duration(self.scale.span)), self.width),
             HEADING,
         );
         let mut ruler = String::new();
@@ -112,7 +112,7 @@ impl<'o> Drawing<'o> {
         [title, line]
     }
 
-    /// What is said of every connection, in columns if those fit.
+    /// The labels of all connections, in columns if those fit.
     fn labels(&self, groups: &[Group]) -> Vec<[Part; PIECES]> {
         let items = || groups.iter().flat_map(Group::items);
         let first_host = items().next().map(|item| &item.host);
@@ -133,12 +133,12 @@ impl<'o> Drawing<'o> {
         labels
     }
 
-    /// For the lines of the one end, and of the other.
+    /// Marks for the lines of the one end, and of the other.
     fn pair_marks(&self, group: &Group) -> [[char; 3]; 2] {
         if group.second.is_some() { [self.marks.first, self.marks.second] } else { [[' '; 3]; 2] }
     }
 
-    /// What there is to be seen of letters and marks.
+    /// The legend of the letters and marks in use.
     fn legend(&self, groups: &[Group], lines: &mut Vec<Line>) {
         let items = || groups.iter().flat_map(Group::items);
         let spans = || items().flat_map(|item| &item.life.spans);
@@ -157,9 +157,9 @@ impl<'o> Drawing<'o> {
                 entries.push(Part { text, style: Style::new() });
             }
         };
-        say(spans().any(|span| span.state.is_none()), "? not known".to_owned());
-        say(items().any(|item| !item.life.begin_seen), format!("{} began before", self.marks.before));
-        say(items().any(|item| item.life.is_open), format!("{} not over", self.marks.after));
+        say(spans().any(|span| span.state.is_none()), "? unknown".to_owned());
+        say(items().any(|item| !item.life.begin_seen), format!("{} opened earlier", self.marks.before));
+        say(items().any(|item| item.life.is_open), format!("{} open", self.marks.after));
         let ends = format!("{}{} both ends of a connection", self.marks.first[0], self.marks.second[2]);
         say(groups.iter().any(|group| group.second.is_some()), ends);
         lines.push(Line::default());
@@ -167,12 +167,12 @@ impl<'o> Drawing<'o> {
     }
 }
 
-/// Puts parts beside each other, in as many lines as it takes; what precedes the first line and the others is not cut.
+/// Puts parts beside each other, in as many lines as needed. The prefixes of lines are not cut.
 fn flow(parts: impl IntoIterator<Item = Part>, before: [&str; 2], columns: usize, lines: &mut Vec<Line>) {
     let begun = |before: &str| Line(vec![Part { text: before.to_owned(), style: Style::new() }]);
     let mut line = begun(before[0]);
     let indent = width(before[0]);
-    // Columns so far, and those that stay empty if another part follows.
+    // Columns so far, and the gap before another part.
     let (mut taken, mut gap) = (indent, 0);
     for Part { text, style } in parts.into_iter().filter(|part| !part.text.is_empty()) {
         let words = cut(text.trim_end(), columns - indent);

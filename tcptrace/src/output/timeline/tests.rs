@@ -1,4 +1,4 @@
-//! What is drawn, of which connections.
+//! The drawing, and the choice of its connections.
 
 mod pair;
 
@@ -39,9 +39,9 @@ fn printed(lines: &[Line], colour: bool) -> String {
 #[test]
 fn both_ends_are_drawn_to_scale() {
     insta::assert_snapshot!(drawn(&[server(), stuck(), client()], &options(100)), @r"
-    from 2025-01-02 03:04:05.000000, 30.0s in all, 312ms a column
+    from 2025-01-02 03:04:05.000000, 30.0s total, 312ms/column
        ╷03:04:05       ╷03:04:10       ╷03:04:15       ╷03:04:20       ╷03:04:25       ╷03:04:30
-      bad  curl[4242]  10.0.0.1:45678 → 10.0.0.2:443  life ≥30.0s  CLOSE_WAIT ≥30.0s  passive, not over
+      bad  curl[4242]  10.0.0.1:45678 → 10.0.0.2:443  life ≥30.0s  CLOSE_WAIT ≥30.0s  passive, open
       ‹C███████████████████████████████████████████████████████████████████████████████████████████████›
     ┌ c  curl[4242]  127.0.0.1:43892 → 127.0.0.1:7000  life 20.0s  FIN_WAIT2 8.00s
     │ TIME_WAIT 10.0s reused  active fin
@@ -50,17 +50,17 @@ fn both_ends_are_drawn_to_scale() {
     └     E▄▄▄▄▄▟C████████████████████████L
 
     S▄ SYN_SENT  R▄ SYN_RECV  E▄ ESTABLISHED  1█ FIN_WAIT1  2█ FIN_WAIT2  C█ CLOSE_WAIT  L█ LAST_ACK
-    T█ TIME_WAIT  ‹ began before  › not over  ┌└ both ends of a connection
+    T█ TIME_WAIT  ‹ opened earlier  › open  ┌└ both ends of a connection
     ");
 }
 
 #[test]
 fn what_does_not_fit_is_in_the_next_line() {
     insta::assert_snapshot!(drawn(&[server(), stuck(), client()], &options(60)), @r"
-    from 2025-01-02 03:04:05.000000, 30.0s in all, 535ms a colu…
+    from 2025-01-02 03:04:05.000000, 30.0s total, 535ms/column
                 ╷03:04:10          ╷03:04:20         ╷03:04:30
       bad  curl[4242]  10.0.0.1:45678 → 10.0.0.2:443
-      life ≥30.0s  CLOSE_WAIT ≥30.0s  passive, not over
+      life ≥30.0s  CLOSE_WAIT ≥30.0s  passive, open
       ‹C███████████████████████████████████████████████████████›
     ┌ c  curl[4242]  127.0.0.1:43892 → 127.0.0.1:7000
     │ life 20.0s  FIN_WAIT2 8.00s  TIME_WAIT 10.0s reused
@@ -72,7 +72,7 @@ fn what_does_not_fit_is_in_the_next_line() {
 
     S▄ SYN_SENT  R▄ SYN_RECV  E▄ ESTABLISHED  1█ FIN_WAIT1
     2█ FIN_WAIT2  C█ CLOSE_WAIT  L█ LAST_ACK  T█ TIME_WAIT
-    ‹ began before  › not over  ┌└ both ends of a connection
+    ‹ opened earlier  › open  ┌└ both ends of a connection
     ");
 }
 
@@ -80,16 +80,16 @@ fn what_does_not_fit_is_in_the_next_line() {
 fn plain_ascii() {
     let options = Options { ascii: true, ..options(140) };
     insta::assert_snapshot!(drawn(&[server(), stuck(), client()], &options), @r"
-    from 2025-01-02 03:04:05.000000, 30.0s in all, 220ms a column
+    from 2025-01-02 03:04:05.000000, 30.0s total, 220ms/column
        |03:04:05             |03:04:10              |03:04:15              |03:04:20             |03:04:25              |03:04:30
-      bad  curl[4242]  10.0.0.1:45678 -> 10.0.0.2:443  life >=30.0s  CLOSE_WAIT >=30.0s  passive, not over
+      bad  curl[4242]  10.0.0.1:45678 -> 10.0.0.2:443  life >=30.0s  CLOSE_WAIT >=30.0s  passive, open
       <CCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC>
     / c  curl[4242]  127.0.0.1:43892 -> 127.0.0.1:7000  life 20.0s  FIN_WAIT2 8.00s  TIME_WAIT 10.0s reused  active fin
     |      EEEEEEEEEE222222222222222222222222222222222222TTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTT
     | 5  nginx[80]  127.0.0.1:7000 -> 127.0.0.1:43892  life 10.0s  CLOSE_WAIT 8.00s  passive fin
     \      EEEEEEEEEECCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC
 
-    S SYN_SENT  R SYN_RECV  E ESTABLISHED  1 FIN_WAIT1  2 FIN_WAIT2  C CLOSE_WAIT  L LAST_ACK  T TIME_WAIT  < began before  > not over
+    S SYN_SENT  R SYN_RECV  E ESTABLISHED  1 FIN_WAIT1  2 FIN_WAIT2  C CLOSE_WAIT  L LAST_ACK  T TIME_WAIT  < opened earlier  > open
     /\ both ends of a connection
     ");
 }
@@ -100,7 +100,7 @@ fn what_would_be_short_by_the_clock_begins_at_the_left() {
     let second = [(State::SynSent, 500 * MS), (State::Established, 500 * MS)];
     let lives = [whole(1, S, &second), whole(2, 3_600 * S, &second)];
     insta::assert_snapshot!(drawn(&lives, &options(60)), @r"
-    from the beginning of each, 1.00s in all, 17.8ms a column
+    from the start of each, 1.00s total, 17.8ms/column
        ╷0         ╷+200ms    ╷+400ms    ╷+600ms     ╷+800ms
       1  curl[4242]  10.0.0.1:45678 → 10.0.0.2:443
       from 01-02 03:04:06.000  life 1.00s  active fin
@@ -113,7 +113,7 @@ fn what_would_be_short_by_the_clock_begins_at_the_left() {
     ");
     let by_clock = drawn(&lives, &Options { axis: Axis::Clock, ..options(60) });
     insta::assert_snapshot!(by_clock.lines().take(7).collect::<Vec<_>>().join("\n"), @r"
-    from 2025-01-02 03:04:06.000000, 1h00m in all, 64.2s a colu…
+    from 2025-01-02 03:04:06.000000, 1h00m total, 64.2s/column
                  ╷03:15:00     ╷03:30:00     ╷03:45:00
       1  curl[4242]  10.0.0.1:45678 → 10.0.0.2:443  life 1.00s
       active fin
@@ -123,7 +123,7 @@ fn what_would_be_short_by_the_clock_begins_at_the_left() {
     ");
 }
 
-/// Names come from traces, which anybody may have written.
+/// Names come from traces, which are untrusted.
 #[rstest]
 #[case(false)]
 #[case(true)]
@@ -199,7 +199,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    /// Seen from beginning to end.
+    /// Seen from start to end.
     fn any_whole()(
         ns in proptest::array::uniform6(0_u32..40),
         opened in 0..1_u64 << 40,
@@ -214,7 +214,7 @@ prop_compose! {
 }
 
 proptest! {
-    /// Whatever a trace says.
+    /// For any trace.
     #[test]
     fn no_line_is_wider_than_wanted(
         connections in proptest::collection::vec(any_connection(), 0..6),
@@ -241,7 +241,7 @@ proptest! {
         }
     }
 
-    /// The best of all, and in their order, however many are kept.
+    /// For any limit, the first of all, in order.
     #[test]
     fn selecting_is_sorting_and_cutting(lengths in proptest::collection::vec(0_u64..20, 0..40), limit in 0_usize..10) {
         let connections: Vec<_> =

@@ -1,6 +1,6 @@
-//! In or out: what adds to a figure takes away from it by the same code.
+//! Add or remove: the same code does both to a figure.
 
-/// Whether something is counted in or taken out.
+/// Whether something is added or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     In,
@@ -8,13 +8,13 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// One more or one less.
+    /// Adds or subtracts one.
     #[inline]
     pub(super) fn count(self, figure: &mut u64) {
         self.count_if(figure, true);
     }
 
-    /// Where something holds.
+    /// Adds or subtracts one if the condition is true.
     #[inline]
     pub(super) fn count_if(self, figure: &mut u64, holds: bool) {
         match self {
@@ -23,7 +23,7 @@ impl Change {
         }
     }
 
-    /// So much more or less.
+    /// Adds or subtracts an amount.
     #[inline]
     pub(super) fn sum(self, sum: &mut Sum, amount: u64) {
         match self {
@@ -33,18 +33,17 @@ impl Change {
     }
 }
 
-/// A sum of bytes or nanoseconds, wide enough for any number of them: one that had stuck at a limit would be wrong for
-/// ever once something is taken out.
+/// A sum of bytes or nanoseconds that cannot overflow. A sum that saturates would stay wrong after a removal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum(u128);
 
 impl Sum {
-    /// As far as 64 bits go.
+    /// The sum, saturated to 64 bits.
     pub fn get(self) -> u64 {
         u64::try_from(self.0).unwrap_or(u64::MAX)
     }
 
-    /// Counts in what another one has.
+    /// Adds another sum.
     pub(super) fn merge(&mut self, other: Self) {
         self.0 += other.0;
     }

@@ -1,4 +1,4 @@
-//! What the kernel has counted and no connection shows.
+//! Increases of the kernel's counters that no connection shows.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -12,29 +12,28 @@ use super::who::{Directory, Key, Netns, Translator};
 use crate::model::counters::{Increase, Unseen};
 use crate::model::stream::Origin;
 
-/// So many counters are told apart at most.
+/// Most counters that are counted separately.
 const MOST: usize = 1 << 16;
 
-/// What the kernel has counted in a network namespace, and no connection shows.
+/// An increase of one of the kernel's counters in a network namespace that no connection shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CounterRow {
-    /// Which counter.
     pub counter: Unseen,
-    /// Which namespace, or how many others.
+    /// The namespace, or how many other namespaces the row stands for.
     pub group: Group,
-    /// By how much it has grown.
+    /// By how much the counter grew.
     pub increase: u64,
-    /// When that was seen first, in ns of Unix time.
+    /// Time of the first increase, in ns of Unix time.
     pub first_unix_ns: i64,
-    /// And last.
+    /// Time of the last increase, in ns of Unix time.
     pub last_unix_ns: i64,
 }
 
-/// How far each counter has grown.
+/// The growth of each counter.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counters {
     sums: HashMap<(Unseen, Netns), Growth, FixedState>,
-    /// Of those that are not told apart.
+    /// Growth of counters beyond the limit.
     others: HashMap<Unseen, Growth, FixedState>,
 }
 
@@ -47,7 +46,7 @@ struct Growth {
 }
 
 impl Growth {
-    /// None, at a time.
+    /// No growth, at a time.
     fn at(unix_ns: i64) -> Self {
         Self { rows: 0, increase: Sum::default(), first_unix_ns: unix_ns, last_unix_ns: unix_ns }
     }
@@ -75,7 +74,7 @@ impl Growth {
 }
 
 impl Counters {
-    /// Counts in what no connection shows.
+    /// Adds an increase.
     pub(super) fn add(&mut self, row: &Increase, origin: &Origin, directory: &mut Directory) {
         let machine = directory.machine(origin);
         let netns = Netns { machine, inode: Some(row.netns) };
@@ -86,7 +85,7 @@ impl Counters {
         self.of(row.counter, netns, at).change(row.increase, at, Change::In);
     }
 
-    /// Takes out what was counted in. The first and the last time stay bounds of those of the rest.
+    /// Removes an increase. The first and the last time stay as bounds for the rest.
     pub(super) fn remove(&mut self, row: &Increase, origin: &Origin, directory: &mut Directory) {
         let netns = Netns { machine: directory.machine(origin), inode: Some(row.netns) };
         let at = origin.context.clock.unix_ns(row.at);
@@ -114,7 +113,7 @@ impl Counters {
         }
     }
 
-    /// Counts in what another one has counted; its numbers are those of another directory, if a translator is given.
+    /// Adds other counters. With a translator, their numbers are those of another directory.
     pub(super) fn merge(&mut self, other: &Self, names: &mut Option<Translator<'_>>) {
         for ((counter, netns), its) in &other.sums {
             let netns = names.as_mut().map_or(*netns, |names| netns.translate(names));
@@ -125,7 +124,7 @@ impl Counters {
         }
     }
 
-    /// By counter; of each, so many namespaces as tables have rows.
+    /// By counter, with at most `top` namespaces for each.
     pub(super) fn rows(&self, top: usize, directory: &Directory) -> Vec<CounterRow> {
         Unseen::ALL.into_iter().flat_map(|counter| self.rows_of(counter, top, directory)).collect()
     }

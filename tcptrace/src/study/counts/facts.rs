@@ -1,25 +1,25 @@
-//! What there is to count of one connection.
+//! The countable facts of one connection.
 
 use super::STUDIED;
 use super::survival::Seen;
 use crate::model::row::{Connection, Held};
 use crate::model::tcp::{Closer, End, State, TimeWaitEnd};
 
-/// Drawn from a connection once, and counted in many places.
+/// Derived from a connection once, and counted in many places.
 #[derive(Clone, Debug)]
 pub(super) struct Facts<'c> {
     pub(super) connection: &'c Connection,
-    /// How it ended; `None` when it has not.
+    /// How it ended; `None` if it is open.
     pub(super) end: Option<End>,
-    /// The state that it is still in; `None` when it has ended.
+    /// Its current state; `None` if it has ended.
     pub(super) open: Option<State>,
-    /// For how long it has been in that.
+    /// Time in its current state.
     pub(super) age: Held,
     /// Time in ESTABLISHED.
     pub(super) established: Spent,
     /// Time in each of [`STUDIED`].
     pub(super) studied: [Spent; STUDIED.len()],
-    /// No process has ever had it, though a listener's queue has.
+    /// No process ever owned it, although it was in an accept queue.
     pub(super) never_accepted: bool,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Facts<'c> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Spent {
     pub(super) held: Held,
-    /// What was seen of it, if anything.
+    /// What was observed of that time, if anything.
     pub(super) seen: Option<Seen>,
 }
 
@@ -69,13 +69,13 @@ impl<'c> Facts<'c> {
         if !held.is_at_least() {
             return Some(Seen { from_ns: Some(0), to_ns, ended: true });
         }
-        // Of one that was seen from its opening on and then lost sight of, only the end is missing.
+        // If it was seen from its opening on and then lost, only the end is missing.
         let ended = !self.lost_in(state);
         let begun = !ended && self.connection.opened_ns.is_some();
         Some(Seen { from_ns: begun.then_some(0), to_ns, ended })
     }
 
-    /// Whether it was in this state when it was seen last, and its end was not seen.
+    /// Whether this is its last known state, and its end was not seen.
     fn lost_in(&self, state: State) -> bool {
         let is_last = self.connection.stays.last().is_some_and(|stay| stay.state == state);
         let is_unseen = match state {
@@ -85,7 +85,7 @@ impl<'c> Facts<'c> {
         is_last && is_unseen
     }
 
-    /// Whether it ended otherwise than by an orderly close.
+    /// Whether it ended without an orderly close.
     pub(super) fn failed(&self) -> bool {
         self.end.is_some_and(is_failure)
     }
@@ -101,7 +101,7 @@ impl<'c> Facts<'c> {
     }
 }
 
-/// Whether a connection that ended so was not closed in order.
+/// Whether such an end is not an orderly close.
 pub fn is_failure(end: End) -> bool {
     !matches!(end, End::Fin | End::Disconnected | End::Unknown)
 }

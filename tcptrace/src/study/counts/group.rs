@@ -1,4 +1,4 @@
-//! What stands for connections that belong together.
+//! The description of a group of connections.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,24 +7,23 @@ use crate::model::tcp::Comm;
 /// What connections are grouped by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum By {
-    /// Name and control group of the process that owns them.
+    /// Name and control group of the owner.
     #[default]
     Process,
-    /// Remote end: of clients address and port, of servers the address.
+    /// Remote end: address and port for clients, address for servers.
     Remote,
-    /// Local port that servers listen at.
+    /// Local port of servers.
     Lport,
-    /// Container; or systemd unit, or control group, where there is none.
+    /// Container, else systemd unit, else control group.
     Container,
     /// Network namespace.
     Netns,
 }
 
 impl By {
-    /// Every way, in the order of declaration.
+    /// All variants, in the order of declaration.
     pub const ALL: [Self; 5] = [Self::Process, Self::Remote, Self::Lport, Self::Container, Self::Netns];
 
-    /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Process => "process",
@@ -36,22 +35,22 @@ impl By {
     }
 }
 
-/// Which connections belong together. What does not tell a group from others is `None`.
+/// Describes a group of connections. Properties that do not identify the group are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// What they are grouped by.
+    /// The property that groups them.
     pub by: By,
-    /// It stands for so many groups that have no row of their own; at least, if [`Group::is_partial`].
+    /// How many groups without a row this one stands for; a lower bound if [`Group::is_partial`].
     pub others: Option<u64>,
-    /// Other connections of it may be counted among the others: there were more groups than are kept.
+    /// Some connections of the group may be counted among the others, because there were more groups than are kept.
     pub is_partial: bool,
     /// Name of the host.
     pub host: Option<Box<str>>,
     /// Name of the process.
     pub comm: Option<Comm>,
-    /// Its id, if it is one.
+    /// Its process id, if it is one process.
     pub pid: Option<u32>,
-    /// How many processes it is.
+    /// How many processes it has.
     pub processes: Option<u64>,
     /// Whether there may be more of them.
     pub processes_at_least: bool,
@@ -65,23 +64,23 @@ pub struct Group {
     pub remote_ip: Option<IpAddr>,
     /// Remote port, of clients.
     pub remote_port: Option<u16>,
-    /// What stands for the interface of a link-local remote address, where it is known.
+    /// Zone of a link-local remote address, if its interface is known.
     pub remote_zone: Option<Box<str>>,
     /// Local port, of servers.
     pub local_port: Option<u16>,
-    /// Network namespace, by inode number.
+    /// Inode number of the network namespace.
     pub netns: Option<u32>,
-    /// Its name.
+    /// Name of the network namespace.
     pub netns_name: Option<Box<[u8]>>,
 }
 
 impl Group {
-    /// So many groups that have no row of their own.
+    /// Stands for this many groups without a row.
     pub(super) fn others(by: By, others: Option<u64>) -> Self {
         Self { by, others, ..Self::default() }
     }
 
-    /// The remote end, as far as the group has one.
+    /// The remote end, if the group has one.
     pub fn remote(&self) -> Option<SocketAddr> {
         self.remote_ip.map(|ip| SocketAddr::new(ip, self.remote_port.unwrap_or(0)))
     }

@@ -1,4 +1,4 @@
-//! Connections by who and where, with a limit to how many groups are kept.
+//! Connections by owner and end, with a limit on the number of groups.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,15 +7,15 @@ use foldhash::fast::FixedState;
 
 use super::change::Change;
 
-/// How many groups are kept, unless fewer are asked for. When there are more, the smaller half goes to the others.
+/// Most groups, unless fewer are requested. When there are more, the smaller half is folded into the others.
 pub(super) const MOST: usize = 4096;
 
-/// Something that connections are counted into.
+/// A figure that connections are added to.
 pub(super) trait Merge: Default {
-    /// Counts in what the other one has counted.
+    /// Adds another figure.
     fn merge(&mut self, other: &Self);
 
-    /// How many it has counted.
+    /// How many connections it has.
     fn size(&self) -> u64;
 }
 
@@ -23,23 +23,23 @@ pub(super) trait Merge: Default {
 #[derive(Clone, Debug)]
 pub(super) struct Groups<K, T> {
     places: HashMap<K, usize, FixedState>,
-    groups: Vec<(K, Kept<T>)>,
+    groups: Vec<(K, KeptGroup<T>)>,
     most: usize,
     last: usize,
     others: T,
-    /// How many groups went to the others; some may have come back, and gone again.
+    /// How many groups were folded into the others; groups that returned and were folded again count repeatedly.
     folded: u64,
-    /// How often groups went to the others.
+    /// How often groups were folded into the others.
     epoch: u32,
 }
 
-/// A group that is kept.
+/// A group with its own counts.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Kept<T> {
+pub(super) struct KeptGroup<T> {
     pub(super) tally: T,
-    /// What it had before may have gone to the others.
+    /// Its earlier counts may have been folded into the others.
     pub(super) is_partial: bool,
-    /// It has been kept since this epoch: what was counted into it before that is with the others.
+    /// It exists since this epoch: earlier counts are among the others.
     since: u32,
 }
 
@@ -58,12 +58,12 @@ impl<K, T: Default> Default for Groups<K, T> {
 }
 
 impl<K: Copy + Eq + Hash + Ord, T: Merge> Groups<K, T> {
-    /// What a receipt says of when something was counted in.
+    /// The epoch for a receipt.
     pub(super) fn epoch(&self) -> u32 {
         self.epoch
     }
 
-    /// Changes the counts of a key: counts in, or takes out what was counted in at some epoch.
+    /// Changes the counts of a key: adds, or removes what was added at an epoch.
     pub(super) fn change(&mut self, key: K, counted_at: Option<u32>, apply: impl FnOnce(&mut T, Change)) {
         match counted_at {
             None => apply(self.of(key), Change::In),
@@ -73,14 +73,14 @@ impl<K: Copy + Eq + Hash + Ord, T: Merge> Groups<K, T> {
 
     /// The counts of a key.
     fn of(&mut self, key: K) -> &mut T {
-        // Connections that follow each other are often alike.
+        // Consecutive connections are often alike.
         if self.groups.get(self.last).is_none_or(|(last, _)| *last != key) {
             self.last = self.place(key);
         }
         &mut self.groups[self.last].1.tally
     }
 
-    /// What was counted in before its group went to the others is with them. A group of which nothing is left goes.
+    /// Removes from the group, or from the others if the group was folded since. Removes an empty group.
     fn take(&mut self, key: &K, epoch: u32, take: impl FnOnce(&mut T)) {
         let place = self.places.get(key).copied();
         let Some(place) = place.filter(|place| self.groups[*place].1.since <= epoch) else {
@@ -111,7 +111,7 @@ impl<K: Copy + Eq + Hash + Ord, T: Merge> Groups<K, T> {
         self.places.contains_key(key)
     }
 
-    /// The group that something was counted into last.
+    /// The most recently changed group.
     pub(super) fn last(&self) -> Option<(&K, &T)> {
         self.groups.get(self.last).map(|(key, kept)| (key, &kept.tally))
     }
@@ -128,13 +128,13 @@ impl<K: Copy + Eq + Hash + Ord, T: Merge> Groups<K, T> {
 
     fn push(&mut self, key: K) -> usize {
         let place = self.groups.len();
-        let kept = Kept { tally: T::default(), is_partial: self.folded > 0, since: self.epoch };
+        let kept = KeptGroup { tally: T::default(), is_partial: self.folded > 0, since: self.epoch };
         self.groups.push((key, kept));
         self.places.insert(key, place);
         place
     }
 
-    /// All but so many go to the others.
+    /// Folds all but `kept` groups into the others.
     fn fold(&mut self, kept: usize) {
         self.groups
             .sort_unstable_by(|one, other| other.1.tally.size().cmp(&one.1.tally.size()).then(one.0.cmp(&other.0)));
@@ -146,7 +146,7 @@ impl<K: Copy + Eq + Hash + Ord, T: Merge> Groups<K, T> {
         self.last = 0;
     }
 
-    /// From now on, no more than so many are kept.
+    /// Sets the limit of groups.
     pub(super) fn limit(&mut self, most: usize) {
         self.most = most;
         if self.groups.len() > most {
@@ -155,12 +155,12 @@ impl<K: Copy + Eq + Hash + Ord, T: Merge> Groups<K, T> {
         self.groups.shrink_to_fit();
     }
 
-    /// Counts in what another one has counted, whose keys are these.
+    /// Adds other groups, after translating their keys.
     pub(super) fn merge(&mut self, other: &Self, mut translate: impl FnMut(K) -> K) {
         let mut is_whole = vec![other.folded == 0; self.groups.len()];
         for (key, its) in &other.groups {
             let key = translate(*key);
-            // Which ones are kept is decided in the end, by what all together have.
+            // The totals of both decide which groups are kept.
             let known = self.places.get(&key).copied();
             let place = known.unwrap_or_else(|| self.push(key));
             self.groups[place].1.tally.merge(&its.tally);
@@ -177,16 +177,16 @@ impl<K: Copy + Eq + Hash + Ord, T: Merge> Groups<K, T> {
         }
     }
 
-    /// The keys that are kept, with their counts.
+    /// The keys and their counts.
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &T)> {
         self.groups.iter().map(|(key, kept)| (key, &kept.tally))
     }
 
-    /// Those of which something counts most, at most so many; and all others as one: how many groups, at least if some
-    /// were folded, and their counts.
+    /// The largest groups by `size`, at most `most`, and all others as one: their number, a lower bound if groups were
+    /// folded, and their counts.
     pub(super) fn top(&self, most: usize, size: impl Fn(&T) -> u64) -> Top<'_, K, T> {
-        let mut rows: Vec<&(K, Kept<T>)> = self.groups.iter().filter(|(_, kept)| size(&kept.tally) > 0).collect();
+        let mut rows: Vec<&(K, KeptGroup<T>)> = self.groups.iter().filter(|(_, kept)| size(&kept.tally) > 0).collect();
         rows.sort_unstable_by(|one, other| size(&other.1.tally).cmp(&size(&one.1.tally)).then(one.0.cmp(&other.0)));
         let rest = rows.split_off(most.min(rows.len()));
         let mut tally = T::default();
@@ -200,16 +200,16 @@ impl<K: Copy + Eq + Hash + Ord, T: Merge> Groups<K, T> {
     }
 }
 
-/// The largest groups, and what is left.
+/// The largest groups, and the rest.
 pub(super) struct Top<'g, K, T> {
-    pub(super) rows: Vec<&'g (K, Kept<T>)>,
+    pub(super) rows: Vec<&'g (K, KeptGroup<T>)>,
     pub(super) others: Option<Others<T>>,
 }
 
 /// Groups without a row of their own.
 pub(super) struct Others<T> {
     pub(super) groups: u64,
-    /// How many that are is not known: some may have come back, and be counted twice.
+    /// Their number is a lower bound: folded groups may have returned, and be counted twice.
     pub(super) has_folded: bool,
     pub(super) tally: T,
 }

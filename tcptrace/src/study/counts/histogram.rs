@@ -1,17 +1,17 @@
-//! How durations are spread, in little memory: buckets that widen with the value.
+//! The distribution of durations, in little memory: buckets widen with the value.
 
 use super::change::Change;
 
-/// Counts values in buckets of which every doubling has `1 << BITS`. Their number is exact; a quantile is off by half a
-/// bucket at most: 0.4 % with 7 bits, 1.6 % with 5. Smallest and largest are exact until values are taken out, and
-/// bounds within the bucket after that.
+/// Counts values in buckets, `1 << BITS` for each doubling. Their number is exact. A quantile is off by half a bucket
+/// at most: 0.4 % with 7 bits, 1.6 % with 5. Smallest and largest value are exact until a value is removed, and bounds
+/// within the bucket after that.
 ///
-/// Two are equal if as many values are in each bucket.
+/// Two histograms are equal if their buckets are.
 #[derive(Clone, Debug, Default)]
 pub struct Histogram<const BITS: u32> {
-    /// Place of the first bucket of `counts`.
+    /// Index of the first bucket of `counts`.
     first: usize,
-    /// Neither the first nor the last one is empty.
+    /// Neither the first nor the last one is zero.
     counts: Vec<u32>,
     total: u64,
     min: u64,
@@ -27,7 +27,7 @@ impl<const BITS: u32> PartialEq for Histogram<BITS> {
 impl<const BITS: u32> Eq for Histogram<BITS> {}
 
 impl<const BITS: u32> Histogram<BITS> {
-    /// Counts a value in, or takes it out.
+    /// Adds or removes a value.
     pub(super) fn change(&mut self, value: u64, change: Change) {
         match change {
             Change::In => self.add(value),
@@ -35,7 +35,7 @@ impl<const BITS: u32> Histogram<BITS> {
         }
     }
 
-    /// Counts a value in.
+    /// Adds a value.
     pub fn add(&mut self, value: u64) {
         self.min = if self.total == 0 { value } else { self.min.min(value) };
         self.max = self.max.max(value);
@@ -44,7 +44,7 @@ impl<const BITS: u32> Histogram<BITS> {
         *slot = slot.saturating_add(1);
     }
 
-    /// Takes out a value that was counted in.
+    /// Removes a value that was added.
     pub fn remove(&mut self, value: u64) {
         let slot = place::<BITS>(value).checked_sub(self.first).and_then(|at| self.counts.get_mut(at));
         if let Some(slot) = slot.filter(|slot| **slot > 0) {
@@ -56,7 +56,7 @@ impl<const BITS: u32> Histogram<BITS> {
         }
     }
 
-    /// Leaves out what is empty at both ends.
+    /// Removes empty buckets at both ends.
     fn trim(&mut self) {
         let is_some = |count: &u32| *count > 0;
         let (Some(first), Some(last)) = (self.counts.iter().position(is_some), self.counts.iter().rposition(is_some))
@@ -75,7 +75,7 @@ impl<const BITS: u32> Histogram<BITS> {
         }
     }
 
-    /// Counts in what another one has counted.
+    /// Adds another histogram.
     pub fn merge(&mut self, other: &Self) {
         if other.total == 0 {
             return;
@@ -106,27 +106,27 @@ impl<const BITS: u32> Histogram<BITS> {
         &mut self.counts[at]
     }
 
-    /// How many are in a bucket.
+    /// The number of values in a bucket.
     pub(super) fn at(&self, place: usize) -> u32 {
         place.checked_sub(self.first).and_then(|at| self.counts.get(at)).copied().unwrap_or(0)
     }
 
-    /// The buckets that may hold something.
+    /// The range of buckets that can have values.
     pub(super) fn places(&self) -> std::ops::Range<usize> {
         self.first..self.first + self.counts.len()
     }
 
-    /// How many values it has counted.
+    /// The number of values.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// The smallest one.
+    /// The smallest value.
     pub fn min(&self) -> Option<u64> {
         (self.total > 0).then_some(self.min)
     }
 
-    /// The largest one.
+    /// The largest value.
     pub fn max(&self) -> Option<u64> {
         (self.total > 0).then_some(self.max)
     }
@@ -145,7 +145,7 @@ impl<const BITS: u32> Histogram<BITS> {
         Some(u64::try_from(mean).unwrap_or(u64::MAX).clamp(self.min, self.max))
     }
 
-    /// The smallest value that so many hundredths of all are not above.
+    /// The smallest value that is not exceeded by this percentage of all values.
     pub fn percentile(&self, hundredths: u64) -> Option<u64> {
         if self.total == 0 {
             return None;
@@ -168,7 +168,7 @@ pub(super) fn place<const BITS: u32>(value: u64) -> usize {
     ((shift as usize) << BITS) + (value >> shift) as usize
 }
 
-/// The value in the middle of a bucket.
+/// The middle value of a bucket.
 pub(super) fn middle<const BITS: u32>(place: usize) -> u64 {
     lowest::<BITS>(place) + (1 << shift::<BITS>(place)) / 2
 }
@@ -188,7 +188,7 @@ fn shift<const BITS: u32>(place: usize) -> usize {
     (place >> BITS).saturating_sub(1)
 }
 
-/// Bounds of the histogram that is shown: 1, 2, 5, 10, … from 1 µs to some 11 days, in ns.
+/// Bounds of the printed histogram: 1, 2, 5, 10, … from 1 µs to about 11 days, in ns.
 const BOUNDS: [u64; 37] = {
     let mut bounds = [0; 37];
     let (mut place, mut decade) = (0, 1_000);
@@ -202,27 +202,27 @@ const BOUNDS: [u64; 37] = {
     bounds
 };
 
-/// How many durations are in a range.
+/// The number of durations in a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bin {
-    /// From this on, in ns.
+    /// Lower bound, inclusive, in ns.
     pub from_ns: u64,
-    /// Below that; `None` without a bound.
+    /// Upper bound, exclusive; `None` if there is none.
     pub to_ns: Option<u64>,
-    /// Those that are known exactly.
+    /// Durations that are known exactly.
     pub exact: u64,
-    /// Those of which the known part is in it.
+    /// Durations whose lower bound is in the range.
     pub at_least: u64,
 }
 
 impl Bin {
-    /// Whether nothing is in it.
+    /// Whether the range has no durations.
     pub fn is_empty(&self) -> bool {
         self.exact == 0 && self.at_least == 0
     }
 }
 
-/// Counts durations between bounds that people like. Exact.
+/// Counts durations between round bounds. Exact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bins {
     exact: [u64; BOUNDS.len() + 1],
@@ -236,24 +236,24 @@ impl Default for Bins {
 }
 
 impl Bins {
-    /// Counts a duration in.
+    /// Adds a duration.
     pub fn add(&mut self, ns: u64, is_at_least: bool) {
         self.change(ns, is_at_least, Change::In);
     }
 
-    /// Counts a duration in, or takes it out.
+    /// Adds or removes a duration.
     pub(super) fn change(&mut self, ns: u64, is_at_least: bool, change: Change) {
         let counts = if is_at_least { &mut self.at_least } else { &mut self.exact };
         change.count(&mut counts[BOUNDS.partition_point(|bound| *bound <= ns)]);
     }
 
-    /// Counts in what another one has counted.
+    /// Adds other bins.
     pub fn merge(&mut self, other: &Self) {
         self.exact.iter_mut().zip(other.exact).for_each(|(mine, its)| *mine += its);
         self.at_least.iter_mut().zip(other.at_least).for_each(|(mine, its)| *mine += its);
     }
 
-    /// From the first one that has any to the last one.
+    /// From the first bin with durations to the last one.
     pub fn rows(&self) -> Vec<Bin> {
         let has_any = |place: &usize| self.exact[*place] + self.at_least[*place] > 0;
         let mut all = 0..self.exact.len();
@@ -355,7 +355,7 @@ mod tests {
     }
 
     proptest! {
-        /// What was taken out leaves no trace but in the last digits of the smallest and the largest one.
+        /// Removed values leave no trace, except in the last digits of the smallest and the largest value.
         #[test]
         fn removing_is_not_adding(one: Vec<u64>, other: Vec<u64>) {
             let rest = of::<5>(&one);

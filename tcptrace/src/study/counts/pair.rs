@@ -1,4 +1,4 @@
-//! Connections from one process to one end.
+//! Connections between one process and one remote end.
 
 use super::SHORT_NS;
 use super::change::{Change, Sum};
@@ -8,16 +8,16 @@ use super::histogram::Histogram;
 use super::processes::Processes;
 use crate::model::row::Held;
 
-/// Who talks to whom how often, and for how long.
+/// How often a process and a remote end connect, and for how long.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pair {
-    /// How many were in ESTABLISHED for less than [`SHORT_NS`], and have left it.
+    /// Connections that left ESTABLISHED after less than [`SHORT_NS`].
     pub short: u64,
     /// All others.
     pub longer: u64,
-    /// How many of the short-lived ones were closed by this side.
+    /// Short-lived connections that this side closed first.
     pub active: u64,
-    /// Their times in ESTABLISHED, in ns.
+    /// Times in ESTABLISHED of the short-lived connections, in ns.
     pub established: Histogram<5>,
     bytes_sent: Sum,
     bytes_received: Sum,
@@ -25,7 +25,7 @@ pub struct Pair {
     pub(super) processes: Processes,
 }
 
-/// Whether a connection was short-lived, and how long it was in ESTABLISHED then; `None` where that is unknown.
+/// Whether a connection was short-lived, and its time in ESTABLISHED then; `None` if unknown.
 pub(super) fn short(established: Held) -> Option<Option<u64>> {
     match established {
         Held::Exactly(ns) if ns < SHORT_NS => Some(Some(ns)),
@@ -36,7 +36,7 @@ pub(super) fn short(established: Held) -> Option<Option<u64>> {
 }
 
 impl Pair {
-    /// One that was short-lived, for so long, or one that was not.
+    /// Adds or removes a connection. `short` is the duration of a short-lived one.
     pub(super) fn change(&mut self, facts: &Facts<'_>, short: Option<u64>, change: Change) {
         if let Some(owner) = facts.connection.identity.owner {
             self.processes.change(owner.task.pid, change);
@@ -52,7 +52,7 @@ impl Pair {
         }
     }
 
-    /// Mean payload sent and received by the short-lived ones of which that is known.
+    /// Mean payload sent and received by the short-lived connections with known totals.
     pub fn mean_bytes(&self) -> (Option<u64>, Option<u64>) {
         let mean = |sum: Sum| sum.get().checked_div(self.counted);
         (mean(self.bytes_sent), mean(self.bytes_received))

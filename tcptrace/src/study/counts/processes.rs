@@ -1,29 +1,29 @@
-//! Which processes a group of connections is of, up to a number.
+//! The processes of a group of connections, up to a limit.
 
 use super::change::Change;
 
-/// How many are told apart.
+/// Most processes that are counted separately.
 const MOST: usize = 1024;
 
 /// Processes, by id.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Processes {
-    /// In order, each with how many connections it has.
+    /// Sorted by id, with the number of connections of each.
     pids: Vec<(u32, u32)>,
-    /// How many connections those have that are not told apart.
-    untold: u64,
-    /// Where the last one is.
+    /// Connections of processes beyond the limit.
+    beyond: u64,
+    /// Index of the last changed process.
     last: usize,
 }
 
 impl PartialEq for Processes {
     fn eq(&self, other: &Self) -> bool {
-        (&self.pids, self.untold) == (&other.pids, other.untold)
+        (&self.pids, self.beyond) == (&other.pids, other.beyond)
     }
 }
 
 impl Processes {
-    /// Counts a connection in, or takes it out.
+    /// Adds or removes a connection.
     pub(super) fn change(&mut self, pid: u32, change: Change) {
         match change {
             Change::In => self.add(pid, 1),
@@ -46,13 +46,13 @@ impl Processes {
                 self.pids.insert(place, (pid, connections));
                 self.last = place;
             }
-            Err(_) => self.untold += u64::from(connections),
+            Err(_) => self.beyond += u64::from(connections),
         }
     }
 
     fn remove(&mut self, pid: u32) {
         let Ok(place) = self.pids.binary_search_by_key(&pid, |(pid, _)| *pid) else {
-            self.untold = self.untold.saturating_sub(1);
+            self.beyond = self.beyond.saturating_sub(1);
             return;
         };
         let (_, known) = &mut self.pids[place];
@@ -62,23 +62,23 @@ impl Processes {
         }
     }
 
-    /// How many there are, of those that are told apart.
+    /// The number of processes, up to the limit.
     pub(super) fn count(&self) -> u64 {
         self.pids.len() as u64
     }
 
-    /// Whether there may be more of them.
+    /// Whether there may be more processes.
     pub(super) fn has_more(&self) -> bool {
-        self.untold > 0
+        self.beyond > 0
     }
 
-    /// The only one.
+    /// The id of the process, if there is only one.
     pub(super) fn only(&self) -> Option<u32> {
         if let [(pid, _)] = self.pids[..] { Some(pid) } else { None }
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
         other.pids.iter().for_each(|(pid, connections)| self.add(*pid, *connections));
-        self.untold += other.untold;
+        self.beyond += other.beyond;
     }
 }

@@ -1,9 +1,9 @@
-//! The largest groups, each with its name.
+//! The largest groups, each with its description.
 
 use std::hash::Hash;
 
 use super::group::{By, Group};
-use super::groups::{Groups, Kept, Merge, Others};
+use super::groups::{Groups, KeptGroup, Merge, Others};
 use super::pair::Pair;
 use super::processes::Processes;
 use super::tally::Tally;
@@ -12,15 +12,13 @@ use super::who::{Directory, Ends, Key};
 /// A group, or all others as one.
 #[derive(Clone, Debug)]
 pub struct Ranked<T> {
-    /// Which.
     pub group: Group,
-    /// What is counted of it.
     pub counts: T,
-    /// Its part of what they are ranked by, from 0 to 1.
+    /// Its share of the figure that ranks the groups, from 0 to 1.
     pub share: f64,
 }
 
-/// The groups of which something counts most, at most so many; and all others as one.
+/// The largest groups by `size`, at most `most`, and all others as one.
 pub(super) fn groups<K: Key + Copy + Eq + Hash + Ord>(
     by: By,
     groups: &Groups<K, Tally>,
@@ -33,7 +31,7 @@ pub(super) fn groups<K: Key + Copy + Eq + Hash + Ord>(
     })
 }
 
-/// Between which two there were most short-lived connections, likewise.
+/// The pairs with most short-lived connections, likewise.
 pub(super) fn pairs(pairs: &Groups<Ends, Pair>, directory: &Directory, most: usize) -> Vec<Ranked<Pair>> {
     ranked(By::Process, pairs, directory, most, |pair| pair.short, |pair| Some(&pair.processes))
 }
@@ -47,9 +45,9 @@ fn ranked<K: Key + Copy + Eq + Hash + Ord, T: Merge + Clone>(
     processes: impl Fn(&T) -> Option<&Processes>,
 ) -> Vec<Ranked<T>> {
     let top = groups.top(most, &size);
-    let named = |(key, kept): &(K, Kept<T>)| {
+    let named = |(key, kept): &(K, KeptGroup<T>)| {
         let group = Group { is_partial: kept.is_partial, ..Group::of(by, key, directory) };
-        (told(group, processes(&kept.tally)), kept.tally.clone())
+        (with_processes(group, processes(&kept.tally)), kept.tally.clone())
     };
     let mut made: Vec<_> = top.rows.into_iter().map(named).collect();
     made.extend(top.others.map(|others| (of_others(by, &others), others.tally)));
@@ -58,8 +56,8 @@ fn ranked<K: Key + Copy + Eq + Hash + Ord, T: Merge + Clone>(
     made.into_iter().map(|(group, counts)| Ranked { share: share(&counts), group, counts }).collect()
 }
 
-/// Whose it is, by process.
-fn told(group: Group, processes: Option<&Processes>) -> Group {
+/// Adds the processes to the description.
+fn with_processes(group: Group, processes: Option<&Processes>) -> Group {
     let Some(processes) = processes else { return group };
     Group {
         pid: processes.only(),

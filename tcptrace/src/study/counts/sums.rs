@@ -1,4 +1,4 @@
-//! All figures, apart from the names of what they are of.
+//! All figures, without the names of groups.
 
 use super::STUDIED;
 use super::change::{Change, Sum};
@@ -14,59 +14,58 @@ use crate::model::row::{Held, Identity};
 use crate::model::stream::Origin;
 use crate::model::tcp::{Closer, End, Side, State, TimeWaitEnd};
 
-/// Where a connection was counted in, by what was known of it then.
+/// Where a connection was counted, by what was known of it then.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counted {
     whose: Whose,
-    /// Of each way of grouping.
+    /// The epoch of each way of grouping.
     epochs: [u32; 6],
 }
 
-/// Connections, and what all of them come to.
+/// Totals of all connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// How many: each end on a machine that was recorded counts.
+    /// Connections; both ends count if both machines were recorded.
     pub connections: u64,
-    /// Those whose opening was seen.
+    /// Connections whose opening was seen.
     pub opened: u64,
-    /// Those that have ended, TIME_WAIT and all.
+    /// Connections that have ended, including their TIME_WAIT.
     pub ended: u64,
-    /// Those that had not.
+    /// Connections that are still open.
     pub open: u64,
-    /// Those of them that neither side had begun to close.
+    /// Open connections that neither side had begun to close.
     pub closer_undecided: u64,
-    /// Those that were not seen from their opening on, or of which something may have been lost.
+    /// Connections that were not seen from their opening on, or that may lack lost events.
     pub incomplete: u64,
-    /// Those that ended otherwise than by an orderly close.
+    /// Connections that ended without an orderly close.
     pub failed: u64,
-    /// Those that were closed by a reset, from either side.
+    /// Connections that a reset closed, from either side.
     pub reset: u64,
-    /// Those whose bytes are known.
+    /// Connections with known byte totals.
     pub counted: u64,
-    /// Payload that those sent.
+    /// Payload sent by connections with known totals.
     pub bytes_sent: Sum,
-    /// Payload that they received.
+    /// Payload received by connections with known totals.
     pub bytes_received: Sum,
-    /// Segments that they retransmitted.
+    /// Segments retransmitted by connections with known totals.
     pub retransmits: Sum,
 }
 
-/// All sockets that were in a state.
+/// All stays in one state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Stays {
-    /// For how long.
+    /// Their durations.
     pub survival: Survival<7>,
-    /// The known parts of those that are not known exactly.
+    /// The known parts of durations that are not known exactly.
     pub parts: Histogram<7>,
-    /// Small histogram.
     pub bins: Bins,
-    /// Those that still are.
+    /// Sockets that are still in the state.
     pub open: u64,
-    /// Those that nobody had accepted.
+    /// Sockets that no process had accepted.
     pub never_accepted: u64,
 }
 
-/// Everything that is counted. Whose it is, numbers say: those of one directory.
+/// All figures. Numbers of one directory stand for machines, names and groups.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sums {
     pub(super) figures: Figures,
@@ -85,7 +84,7 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Counts a connection in.
+    /// Adds a connection.
     pub(super) fn add(&mut self, facts: &Facts<'_>, whose: Whose) -> Counted {
         self.change(facts, whose, None);
         let Self { processes, remotes, locals, places, namespaces, pairs, .. } = self;
@@ -94,7 +93,7 @@ impl Sums {
         Counted { whose, epochs }
     }
 
-    /// Takes a connection out.
+    /// Removes a connection.
     pub(super) fn remove(&mut self, facts: &Facts<'_>, counted: &Counted) {
         self.change(facts, counted.whose, Some(counted.epochs));
     }
@@ -141,21 +140,22 @@ impl Sums {
         }
     }
 
-    /// Whether others were accepted where this one came in, and whether others led where this one leads.
+    /// Whether earlier connections were accepted on the local end of this one, and whether earlier ones led to its
+    /// remote end.
     pub(super) fn knows_ends(&self, machine: Machine, identity: &Identity) -> (bool, bool) {
         let local = Local { machine, netns: identity.netns, port: Some(identity.tuple.local_port) };
         (self.locals.has(&local), self.remotes.has(&Remote::new(machine, identity, Side::Client)))
     }
 
-    /// Notes the name of the network namespace of the last connection. Most have none, and never get one: it is enough to
-    /// look now and then.
+    /// Notes the name of the network namespace of the last connection. Most namespaces never have a name, so a check
+    /// now and then is enough.
     pub(super) fn name_netns(&self, directory: &mut Directory, origin: &Origin) {
         if let Some((netns, _)) = self.namespaces.last().filter(|(_, tally)| tally.connections.is_power_of_two()) {
             directory.name_netns(netns.machine, netns.inode, origin);
         }
     }
 
-    /// Counts in what another one has counted; its numbers are those of another directory, if a translator is given.
+    /// Adds other sums. With a translator, their numbers are those of another directory.
     pub(super) fn merge(&mut self, other: &Self, names: &mut Option<Translator<'_>>) {
         self.figures.merge(&other.figures);
         add_up(&mut self.closers, &other.closers);
@@ -172,7 +172,7 @@ impl Sums {
         self.counters.merge(&other.counters, names);
     }
 
-    /// How many groups are kept, of the kind that has most.
+    /// The largest number of groups of any kind.
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         let Self { processes, remotes, locals, places, namespaces, pairs, .. } = self;
@@ -181,7 +181,7 @@ impl Sums {
         one.into_iter().chain(other).max().unwrap_or(0)
     }
 
-    /// From now on, no more than so many groups of each kind are kept.
+    /// Sets the limit of groups of each kind.
     pub(super) fn limit(&mut self, most: usize) {
         self.processes.limit(most);
         self.remotes.limit(most);
@@ -239,7 +239,7 @@ impl Figures {
 }
 
 impl Stays {
-    /// The stay of a connection in one of [`STUDIED`], by its place there.
+    /// Adds or removes the stay of a connection in one of [`STUDIED`], given as an index.
     fn change(&mut self, facts: &Facts<'_>, place: usize, change: Change) {
         let spent = facts.studied[place];
         let Some(seen) = spent.seen else { return };

@@ -1,77 +1,73 @@
-//! How long sockets stay in a state, though most stays were not seen whole.
+//! How long sockets stay in a state, although most stays were not seen completely.
 
 use super::change::Change;
 use super::histogram::{Histogram, lowest, middle, place};
 use crate::model::row::Held;
 
-/// Where fewer of those that are taken to live on were still watched than one in so many, nothing is concluded: a few
-/// old sockets would decide for all.
+/// No result if fewer than one in this many stays that presumably last are still observed: a few old sockets would
+/// decide for all.
 const WATCHED: f64 = 10.0;
 
-/// Fewer than this conclude nothing either, unless they are half of those that are taken to live on.
+/// No result below this number of observed stays either, unless it is half of those that presumably last.
 const FEW: f64 = 10.0;
 
-/// A quantile is exact if unknown beginnings can move it by no more than this part of it.
+/// A quantile is exact if unknown beginnings move it by no more than one part in this many.
 const TOLERANCE: u64 = 32;
 
-/// What was seen of one stay in a state.
+/// What was observed of one stay in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// How long it had lasted already when it was seen first, in ns: 0 from its beginning on; `None` where that is
-    /// unknown.
+    /// Its age when it was first observed, in ns: 0 if it was observed from its beginning on, `None` if unknown.
     pub from_ns: Option<u64>,
-    /// How long it had lasted when it was seen last, in ns; where its beginning is unknown, how long it is known to have
-    /// lasted by then.
+    /// Its age when it was last observed, in ns; if its beginning is unknown, a lower bound of that age.
     pub to_ns: u64,
-    /// Whether that was its end. Otherwise it went on, or was lost sight of.
+    /// Whether the last observation was its end. Otherwise the stay went on, or was lost.
     pub ended: bool,
 }
 
-/// How the lengths of stays are spread, of which many were seen in part: a product-limit estimate (Kaplan and Meier,
-/// 1958) in buckets.
+/// The distribution of stays, many of which were observed in part: a product-limit estimate (Kaplan and Meier, 1958) in
+/// buckets.
 ///
-/// Stays that are not over are right-censored. They are among those at risk as long as they were watched, and their
-/// further course is taken to be that of the others that lasted as long. So a leak makes a median longer, never
-/// shorter. This supposes that watching stops for reasons that have nothing to do with the length of the stay, as the
-/// end of a recording does.
+/// Stays that have not ended are right-censored. They are at risk as long as they were observed, and presumably go on
+/// as other stays of that length did. So a leak makes a median longer, never shorter. This assumes that observation
+/// stops for reasons unrelated to the length of the stay, such as the end of a recording.
 ///
-/// Stays that were first seen at a known age are left-truncated. They are at risk from that age on only: shorter ones
-/// had no chance to be seen.
+/// Stays that were first observed at a known age are left-truncated. They are at risk from that age on only: shorter
+/// stays could not be observed.
 ///
-/// Stays of which the beginning is unknown, since they are older than the recording or an event was lost, have an unknown
-/// age all the time they are watched: the product-limit estimate has no place for them. They may not be left out either,
-/// or a leak that is older than the recording would not show. So they bound the result:
+/// The beginning of a stay is unknown if it predates the recording or an event was lost. Its age is then unknown all
+/// the time, and the product-limit estimate has no place for it. Leaving such stays out would hide a leak that predates
+/// the recording. So they bound the result:
 ///
-/// - From below: they lasted as long as was seen, and not longer. One whose end was seen ends at that length; one that
-///   goes on is censored there. Every true length is at least that, so the quantile is too.
+/// - From below: they lasted only as long as observed. A stay whose end was seen ends at that length; one that goes on
+///   is censored there. Every true length is at least that, and so is the quantile.
 /// - From above: they never end.
 ///
-/// Where both bounds agree to within 3 %, the quantile is [`Held::Exactly`]. Otherwise the lower one is
-/// [`Held::AtLeast`].
+/// If both bounds agree within 3 %, the quantile is [`Held::Exactly`]. Otherwise the lower bound is [`Held::AtLeast`].
 ///
-/// A quantile beyond what was seen is [`Held::AtLeast`] too. What was seen ends where too few of those that are taken
-/// to live on were still watched: fewer than a tenth, or fewer than ten and not half of them.
+/// A quantile beyond the observed range is [`Held::AtLeast`] too. The range ends where too few of the stays that
+/// presumably last are observed: fewer than a tenth, or fewer than ten and less than half.
 ///
-/// Memory is bounded: each doubling of length has `1 << BITS` buckets, and a length is off by half a bucket at most, 0.4 %
+/// Memory is bounded: each doubling of length has `1 << BITS` buckets. A length is off by half a bucket at most, 0.4 %
 /// with 7 bits and 1.6 % with 5. A lower bound is the lower end of its bucket, so that it stays one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survival<const BITS: u32> {
-    /// Ends of stays of which the age is known.
+    /// Ends of stays with known age.
     ended: Histogram<BITS>,
-    /// When others of these were seen last.
+    /// Last observations of the other stays with known age.
     censored: Histogram<BITS>,
-    /// When those were seen first that had begun before.
+    /// First observations of stays with known age that had begun earlier.
     entered: Histogram<BITS>,
-    /// Ends of stays of unknown age.
+    /// Ends of stays with unknown age.
     late_ended: Histogram<BITS>,
-    /// When others of these were seen last.
+    /// Last observations of the other stays with unknown age.
     late_censored: Histogram<BITS>,
 }
 
-/// What becomes of stays of unknown age.
+/// An assumption about stays of unknown age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Late {
-    /// They lasted as long as was seen.
+    /// They lasted only as long as observed.
     Shortest,
     /// They never end.
     Longest,
@@ -82,12 +78,12 @@ enum Late {
 enum Fall {
     /// In a bucket.
     At(usize),
-    /// Beyond the last bucket that says something, if there is one.
+    /// Beyond the last bucket with a result, if there is one.
     Beyond(Option<usize>),
 }
 
 impl<const BITS: u32> Survival<BITS> {
-    /// Counts a stay in.
+    /// Adds a stay.
     pub fn add(&mut self, seen: Seen) {
         self.of(&seen).add(seen.to_ns);
         if let Some(from) = seen.from_ns.filter(|from| *from > 0) {
@@ -95,7 +91,7 @@ impl<const BITS: u32> Survival<BITS> {
         }
     }
 
-    /// Counts a stay in, or takes it out.
+    /// Adds or removes a stay.
     pub(super) fn change(&mut self, seen: Seen, change: Change) {
         match change {
             Change::In => self.add(seen),
@@ -103,7 +99,7 @@ impl<const BITS: u32> Survival<BITS> {
         }
     }
 
-    /// Takes out a stay that was counted in: one that goes on, for instance, before it is counted anew.
+    /// Removes a stay that was added: for instance, one that goes on, before it is added again.
     pub fn remove(&mut self, seen: Seen) {
         self.of(&seen).remove(seen.to_ns);
         if let Some(from) = seen.from_ns.filter(|from| *from > 0) {
@@ -120,7 +116,7 @@ impl<const BITS: u32> Survival<BITS> {
         }
     }
 
-    /// Counts in what another one has counted.
+    /// Adds other stays.
     pub fn merge(&mut self, other: &Self) {
         self.ended.merge(&other.ended);
         self.censored.merge(&other.censored);
@@ -129,27 +125,27 @@ impl<const BITS: u32> Survival<BITS> {
         self.late_censored.merge(&other.late_censored);
     }
 
-    /// How many stays it has counted.
+    /// The number of stays.
     pub fn total(&self) -> u64 {
         self.stays().iter().map(|stays| stays.total()).sum()
     }
 
-    /// Those that were seen to their end, and of which the age is known.
+    /// Stays with known age and end.
     pub fn known(&self) -> &Histogram<BITS> {
         &self.ended
     }
 
-    /// The longest of those that were seen in part, as far as they were seen.
+    /// The longest of the stays that were observed in part, as far as they were observed.
     pub fn longest_part(&self) -> Option<u64> {
         [&self.censored, &self.late_ended, &self.late_censored].iter().filter_map(|stays| stays.max()).max()
     }
 
-    /// All stays, each once, by when they were seen last.
+    /// All stays, each once, by their last observation.
     fn stays(&self) -> [&Histogram<BITS>; 4] {
         [&self.ended, &self.censored, &self.late_ended, &self.late_censored]
     }
 
-    /// The length that so many hundredths of all stays do not exceed.
+    /// The length that this percentage of all stays does not exceed.
     pub fn quantile(&self, hundredths: u64) -> Held {
         let share = 1.0 - hundredths as f64 / 100.0;
         let shortest = match self.falls_to(share, Late::Shortest) {
@@ -167,10 +163,10 @@ impl<const BITS: u32> Survival<BITS> {
         }
     }
 
-    /// Where the share of stays that last longer falls to this.
+    /// Where the share of longer stays falls to `share`.
     fn falls_to(&self, share: f64, late: Late) -> Fall {
         let late_ones = self.late_ended.total() + self.late_censored.total();
-        // Those at risk; those that are not yet; and those that are taken to live on, and are not watched any more.
+        // Stays at risk; stays that enter later; and stays that presumably last, but are no longer observed.
         let mut at_risk = (self.total() - self.entered.total()) as f64;
         let mut waiting = self.entered.total() as f64;
         let mut unwatched = 0.0;
@@ -194,7 +190,7 @@ impl<const BITS: u32> Survival<BITS> {
                 return Fall::Beyond(last);
             }
             survive *= 1.0 - ended / at_risk;
-            // Products of many factors are off in their last digits.
+            // Products of many factors have rounding errors.
             if survive <= share + 1e-9 && ended > 0.0 {
                 return Fall::At(place);
             }
@@ -205,7 +201,7 @@ impl<const BITS: u32> Survival<BITS> {
         Fall::Beyond(last)
     }
 
-    /// The buckets that may hold something.
+    /// The range of buckets that can have stays.
     fn places(&self) -> std::ops::Range<usize> {
         let [one, other, third, fourth] = self.stays().map(Histogram::places);
         let all = [one, other, third, fourth, self.entered.places()];
@@ -214,13 +210,13 @@ impl<const BITS: u32> Survival<BITS> {
         first..all.map(|places| places.end).max().unwrap_or(first)
     }
 
-    /// The length in a bucket where stays of known age end.
+    /// The length for a bucket with ends of stays of known age.
     fn length(&self, at: usize) -> Option<u64> {
         let (min, max) = (self.ended.min()?, self.ended.max()?);
         (self.ended.at(at) > 0).then(|| middle::<BITS>(at).clamp(min, max))
     }
 
-    /// What all stays of a bucket, and all longer ones, have reached.
+    /// A lower bound for the stays of a bucket and all longer ones.
     fn bound(&self, at: usize) -> u64 {
         let stays = self.stays();
         let shortest = stays.iter().filter(|stays| stays.at(at) > 0).filter_map(|stays| stays.min()).min();
@@ -229,12 +225,12 @@ impl<const BITS: u32> Survival<BITS> {
     }
 }
 
-/// Whether those that are watched can stand for all that are taken to live on.
+/// Whether the observed stays can represent all that presumably last.
 fn is_enough(watched: f64, alive: f64) -> bool {
     watched * WATCHED >= alive && (watched >= FEW || watched * 2.0 >= alive)
 }
 
-/// 0 says nothing.
+/// 0 means nothing is known.
 fn at_least(ns: u64) -> Held {
     if ns > 0 { Held::AtLeast(ns) } else { Held::Unknown }
 }

@@ -1,4 +1,4 @@
-//! What is counted of a group of connections.
+//! The figures of a group of connections.
 
 use super::change::{Change, Sum};
 use super::facts::{Facts, Spent};
@@ -10,78 +10,74 @@ use super::{STUDIED, TRACKED};
 use crate::model::row::Held;
 use crate::model::tcp::{End, State};
 
-/// What is counted of a group of connections.
+/// The figures of a group of connections.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tally {
-    /// How many.
     pub connections: u64,
-    /// Those that have not ended.
+    /// Connections that have not ended.
     pub open: u64,
-    /// Those that ended otherwise than by an orderly close.
+    /// Connections that ended without an orderly close.
     pub failed: u64,
-    /// Payload sent by those of which that is known.
+    /// Payload sent by connections with known totals.
     pub bytes_sent: Sum,
-    /// Payload received by those.
+    /// Payload received by connections with known totals.
     pub bytes_received: Sum,
-    /// How they ended, by place in [`End::ALL`].
+    /// Ends, by index in [`End::ALL`].
     pub ends: [u64; End::ALL.len()],
     /// Time in ESTABLISHED.
     pub established: Times,
     states: [Option<Box<InState>>; STUDIED.len()],
     still: Option<Box<[Option<Box<Still>>; TRACKED.len()]>>,
-    /// Whose they are, where that tells groups apart.
+    /// Its processes, if they identify groups.
     pub(super) processes: Processes,
 }
 
-/// How long a group was in something.
+/// How long the connections of a group were in a state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Times {
-    /// How that is spread.
+    /// The distribution.
     pub survival: Survival<5>,
-    /// How many were in it for a time that is only known in part.
+    /// How many of the times are lower bounds.
     pub at_least: u64,
-    /// Of all together, as far as it was seen, in ns.
+    /// Sum of all times, as far as observed, in ns.
     pub total_ns: Sum,
 }
 
 /// Sockets of a group that were in a state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InState {
-    /// For how long.
     pub times: Times,
-    /// Those that still are.
+    /// Sockets that are still in the state.
     pub open: u64,
-    /// Those that nobody had accepted.
+    /// Sockets that no process had accepted.
     pub never_accepted: u64,
 }
 
 /// Sockets of a group that are still in a state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Still {
-    /// How many.
     pub connections: u64,
-    /// Those that nobody has accepted.
+    /// Sockets that no process has accepted.
     pub never_accepted: u64,
-    /// For how long they have been, where that is known.
+    /// Known times in the state so far.
     ages: Histogram<5>,
-    /// Of the others, as far as they were seen.
+    /// Lower bounds of the other times.
     parts: Histogram<5>,
 }
 
 impl Times {
-    /// A stay, and what was seen of it.
+    /// Adds or removes a stay.
     fn change(&mut self, spent: Spent, change: Change) {
         change.sum(&mut self.total_ns, spent.held.known_ns().unwrap_or(0));
         spent.seen.into_iter().for_each(|seen| self.survival.change(seen, change));
         change.count_if(&mut self.at_least, spent.held.is_at_least());
     }
 
-    /// How many.
     pub fn total(&self) -> u64 {
         self.survival.total()
     }
 
-    /// The longest one.
+    /// The longest stay.
     pub fn longest(&self) -> Held {
         longest(self.survival.known().max(), self.survival.longest_part())
     }
@@ -104,7 +100,7 @@ impl Still {
         }
     }
 
-    /// For how long the oldest one has been in it.
+    /// The time of the oldest socket in the state.
     pub fn oldest(&self) -> Held {
         longest(self.ages.max(), self.parts.max())
     }
@@ -117,7 +113,7 @@ impl Still {
     }
 }
 
-/// The longest time, where some are known in part: one of those may be longer than any.
+/// The longest time. If some times are lower bounds, the true time of one of them may be the longest.
 fn longest(known: Option<u64>, part: Option<u64>) -> Held {
     match (known, part) {
         (Some(known), part) if part.is_none_or(|part| known >= part) => Held::Exactly(known),
@@ -161,7 +157,7 @@ impl Tally {
         }
     }
 
-    /// Those that were in one of [`STUDIED`].
+    /// Figures of one of [`STUDIED`].
     pub fn state(&self, state: State) -> Option<&InState> {
         let place = STUDIED.iter().position(|studied| *studied == state)?;
         self.states[place].as_deref()
@@ -172,12 +168,12 @@ impl Tally {
         self.state(state).map_or(0, |state| state.times.total())
     }
 
-    /// How long all of them together were in a state, in ns; and how many, so that none counts for nothing.
+    /// The sum of all times in a state, in ns, plus their number, so that none has weight zero.
     pub fn weight_in_state(&self, state: State) -> u64 {
         self.state(state).map_or(0, |state| state.times.total_ns.get().saturating_add(state.times.total()))
     }
 
-    /// Those that are still in one of [`TRACKED`].
+    /// Sockets that are still in one of [`TRACKED`].
     pub fn still(&self, state: State) -> Option<&Still> {
         self.still.as_ref()?[tracked(state)?].as_deref()
     }

@@ -1,4 +1,4 @@
-//! What is taken out leaves no trace, and what is merged was counted.
+//! Removal leaves no trace, and merging equals counting.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -17,7 +17,7 @@ use crate::study::report::testing::{connection, open, origin};
 
 const S: u64 = 1_000_000_000;
 
-/// One of three recordings on two machines, each with names of its own.
+/// One of three recordings on two machines, each with its own names.
 fn machine(number: usize) -> Origin {
     let machine = number % 2;
     let mut names = names::Names::default();
@@ -38,7 +38,7 @@ fn held() -> impl Strategy<Value = Held> {
     prop_oneof![Just(Held::Unknown), ns.clone().prop_map(Held::AtLeast), ns.prop_map(Held::Exactly)]
 }
 
-/// What is drawn of a connection: whose it is, what it went through, and what is known of it.
+/// The random part of a connection: its owner, its stays, and what is known of it.
 type Drawn = (
     (u32, u16, u32, u64, u8, usize),
     (Vec<(usize, Held)>, usize, usize, bool),
@@ -81,7 +81,7 @@ fn made((whose, life, known): Drawn) -> Connection {
     }
 }
 
-/// Any connection, on any of three machines.
+/// Any connection on any of three machines.
 fn any_connection() -> impl Strategy<Value = (Connection, usize)> {
     let ends = (0..5_u32, 0..3_u16, 0..3_u32, 0..3_u64, 0..4_u8, 0..Side::ALL.len());
     let life = (vec((0..State::ALL.len(), held()), 0..5), 0..End::ALL.len(), 0..Closer::ALL.len(), any::<bool>());
@@ -89,7 +89,7 @@ fn any_connection() -> impl Strategy<Value = (Connection, usize)> {
     ((ends, life, rest).prop_map(made), 0..3_usize)
 }
 
-/// The same one, with its end known: no other one tells which it is.
+/// The same connection with a known side, so that no other one decides it.
 fn known_end(mut one: (Connection, usize)) -> (Connection, usize) {
     if one.0.identity.side == Side::Unknown {
         one.0.identity.side = Side::Client;
@@ -105,7 +105,7 @@ fn of<'c>(all: impl IntoIterator<Item = &'c (Connection, usize)>) -> Counts {
     counts
 }
 
-/// Everything that is counted, in an order that does not depend on how it came to be.
+/// All figures, in an order that does not depend on their history.
 #[derive(Debug, PartialEq)]
 struct Told {
     figures: Figures,
@@ -144,7 +144,7 @@ proptest! {
         prop_assert_eq!(told(&counts), told(&rest));
     }
 
-    /// Where others tell which end a connection is, too: nothing is left of those that have told it.
+    /// If other connections decide the side of one, removing them leaves no trace either.
     #[test]
     fn all_can_be_taken_out(all in vec(any_connection(), 0..40)) {
         let mut counts = Counts::default();
@@ -162,7 +162,7 @@ proptest! {
         prop_assert_eq!(told(&merged), told(&of(one.iter().chain(&other))));
     }
 
-    /// Receipts are good after others were merged in, and after groups went to the others.
+    /// Receipts stay valid after a merge, and after groups were folded into the others.
     #[test]
     fn receipts_outlive_folds(all in vec((any_connection(), 0..3_u8), 1..60), most in 2..6_usize) {
         let mut counts = Counts::default();
@@ -193,7 +193,7 @@ proptest! {
         }
     }
 
-    /// The last seconds are what ended in them, late or in time.
+    /// The counts of the last seconds are the connections that ended in them, whether they came late or in time.
     #[test]
     fn a_window_has_the_last_seconds(all in vec((any_connection(), 0..30_i64), 1..40), seconds in 1..12_u32) {
         let mut window = Window::of(seconds);
@@ -201,7 +201,7 @@ proptest! {
         let mut ended = Vec::new();
         for (place, (one, step)) in all.into_iter().enumerate() {
             let (mut one, number) = known_end(one);
-            // Most are in time, some late.
+            // Most come in time, some late.
             at += if step < 4 { step } else { 0 };
             one.boot_ns = (at - if step == 29 { 2 } else { 0 }) as u64 * S + place as u64;
             window.add(&one, &machine(number));
@@ -220,7 +220,7 @@ proptest! {
     }
 }
 
-/// Numbers of machines and containers mean nothing in another directory.
+/// Numbers of machines and containers are not valid in another directory.
 #[test]
 fn containers_are_the_same_by_their_names() {
     let mut one = connection(&[]);
@@ -241,7 +241,7 @@ fn containers_are_the_same_by_their_names() {
     );
 }
 
-/// A name that becomes known, and a listener that shows, do not move a connection that is taken out.
+/// A connection is removed where it was added, even if a name or a listener has become known meanwhile.
 #[test]
 fn what_was_not_known_yet_is_taken_out_where_it_was() {
     let mut one = connection(&[]);
@@ -264,7 +264,7 @@ fn what_was_not_known_yet_is_taken_out_where_it_was() {
     assert_eq!(told(&counts), told(&Counts::default()));
 }
 
-/// The oldest open one of a group is not the one that has ended.
+/// The oldest open connection of a group is not the one that has ended.
 #[test]
 fn the_oldest_one_goes() {
     let waits = |s: u64| {
@@ -306,7 +306,7 @@ fn counters_are_taken_out_and_merged() {
     assert_eq!(counts.counters(9).len(), 1);
 }
 
-/// A minute of a flood from everywhere: memory is bounded, and no connection is lost from the sums.
+/// A minute of connections from every address: memory is bounded, and no connection is missing from the sums.
 #[test]
 fn a_window_is_bounded() {
     let mut window = Window::of(60);
@@ -326,7 +326,7 @@ fn a_window_is_bounded() {
     assert_eq!(counts.figures().connections, 60_000);
 }
 
-/// In another second others have told which end it is.
+/// Earlier connections in another second decide the side.
 #[test]
 fn a_window_knows_ends_from_all_its_seconds() {
     let mut window = Window::of(10);
@@ -339,7 +339,7 @@ fn a_window_knows_ends_from_all_its_seconds() {
     assert_eq!((ports.len(), ports[0].counts.connections), (1, 2));
 }
 
-/// Over weeks, more containers come and go than there is room for.
+/// Over weeks, more containers come and go than can be kept.
 #[test]
 fn a_window_forgets_names() {
     let mut window = Window::of(2);

@@ -1,4 +1,4 @@
-//! What connections are grouped by.
+//! Keys that group connections.
 
 mod translate;
 
@@ -14,13 +14,13 @@ use crate::model::tcp::{Comm, Side};
 
 pub(super) use self::translate::Translator;
 
-/// How many control groups and names of network namespaces are kept.
+/// Most control groups and most names of network namespaces.
 const MOST: usize = 1 << 16;
 
 /// A machine: one boot of one host.
 pub(super) type Machine = u32;
 
-/// Whose a connection is.
+/// The owner of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Process {
     pub(super) machine: Machine,
@@ -28,27 +28,27 @@ pub(super) struct Process {
     pub(super) place: Place,
 }
 
-/// A container, unit or control group: which of those that are known, or `None`.
+/// Index of a container, unit or control group, or `None` if unknown.
 pub(super) type Place = Option<u32>;
 
-/// Where a connection leads.
+/// The remote end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Remote {
-    /// Of loopback and link-local addresses only: others mean the same on every machine.
+    /// For loopback and link-local addresses only: other addresses mean the same on every machine.
     pub(super) machine: Option<Machine>,
-    /// The network namespace and the interface of link-local addresses only.
+    /// Network namespace and interface, for link-local addresses only.
     pub(super) link: Option<(Option<u32>, u32)>,
     pub(super) ip: Ipv6Addr,
-    /// 0 for those of servers, whose clients' ports mean nothing, and where it is not known which end is the server.
+    /// 0 for servers, whose clients' ports have no meaning, and if the side is unknown.
     pub(super) port: u16,
 }
 
-/// Where a connection came in.
+/// The local end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Local {
     pub(super) machine: Machine,
     pub(super) netns: Option<u32>,
-    /// `None` for those of clients, and where it is not known which end is the server.
+    /// `None` for clients, and if the side is unknown.
     pub(super) port: Option<u16>,
 }
 
@@ -66,16 +66,16 @@ pub(super) struct Netns {
     pub(super) inode: Option<u32>,
 }
 
-/// Who talks to whom.
+/// A process and the remote end it talks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Ends {
     pub(super) process: Process,
     pub(super) remote: Remote,
-    /// Of servers.
+    /// For servers.
     pub(super) local_port: Option<u16>,
 }
 
-/// What tells whose a connection is, apart from itself: by what was known when it was counted in.
+/// What decides the group of a connection besides the connection itself, as known when it was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Whose {
     pub(super) machine: Machine,
@@ -83,7 +83,7 @@ pub(super) struct Whose {
     pub(super) side: Side,
 }
 
-/// All groups that a connection belongs to.
+/// All groups of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keys {
     pub(super) process: Process,
@@ -91,7 +91,7 @@ pub(super) struct Keys {
     pub(super) local: Local,
     pub(super) within: Within,
     pub(super) netns: Netns,
-    /// `None` where it is not known which end it is.
+    /// `None` if the side is unknown.
     pub(super) ends: Option<Ends>,
 }
 
@@ -123,7 +123,7 @@ impl Remote {
     }
 }
 
-/// Names of all that, as far as they were known while reading.
+/// Names of all keys, as far as they were known while reading.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Directory {
     /// By number of the recording.
@@ -138,19 +138,19 @@ pub(super) struct Directory {
     interfaces: HashMap<(Machine, Option<u32>, u32), Box<str>, FixedState>,
 }
 
-/// What a control group is.
+/// A control group by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Named {
     machine: Machine,
     container: Option<Box<str>>,
     unit: Option<Box<[u8]>>,
-    /// Where it is neither.
+    /// Path, if it is neither a container nor a unit.
     path: Option<Box<[u8]>>,
 }
 
 impl Directory {
-    /// Whose a connection is. Where it does not know itself which end it is, others tell: those that were accepted where
-    /// it came in, or those that led where it leads.
+    /// The owner of a connection. If its side is unknown, earlier connections decide: those accepted on its local end,
+    /// or those that led to its remote end.
     pub(super) fn whose(
         &mut self,
         identity: &Identity,
@@ -192,7 +192,7 @@ impl Directory {
         u32::try_from(place).unwrap_or(u32::MAX)
     }
 
-    /// The container, unit or control group of a connection, if its name is known by now.
+    /// The container, unit or control group of a connection, if its name is already known.
     fn place(&mut self, machine: Machine, identity: &Identity, origin: &Origin) -> Place {
         let id = identity.cgroup?;
         if let Some(place) = self.groups.get(&(machine, id)) {
@@ -201,7 +201,7 @@ impl Directory {
         let group = origin.context.names.group(id)?;
         let (container, unit) = (group.container.clone(), group.unit.clone());
         let path = if container.is_none() && unit.is_none() { Some(group.path.clone()) } else { None };
-        // The container is the name of all that is within.
+        // A container names everything within it.
         let unit = if container.is_none() { unit } else { None };
         let named = Named { machine, container, unit, path };
         let place = self.number(named)?;
@@ -221,7 +221,7 @@ impl Directory {
         Some(place)
     }
 
-    /// Notes the name of a network namespace, if it has one by now.
+    /// Notes the name of a network namespace, if it is already known.
     pub(super) fn name_netns(&mut self, machine: Machine, netns: Option<u32>, origin: &Origin) {
         let Some(netns) = netns.filter(|_| self.namespaces.len() < MOST) else { return };
         if let Some(name) = origin.context.names.namespace(netns) {
@@ -229,7 +229,7 @@ impl Directory {
         }
     }
 
-    /// Notes the name of the interface of a connection, if it has one by now.
+    /// Notes the name of the interface of a connection, if it is already known.
     fn name_interface(&mut self, machine: Machine, identity: &Identity, origin: &Origin) {
         let &Identity { netns, interface, .. } = identity;
         if interface == 0 || self.interfaces.len() >= MOST {
@@ -246,7 +246,7 @@ impl Directory {
         [places.len(), groups.len(), namespaces.len(), interfaces.len()].into_iter().any(|names| names >= MOST / 2)
     }
 
-    /// What stands for an interface in an address: its name, or its index.
+    /// The zone of an address: the name of its interface, or the index.
     fn zone(&self, machine: Machine, netns: Option<u32>, interface: u32) -> Option<Box<str>> {
         let name = self.interfaces.get(&(machine, netns, interface)).cloned();
         name.or_else(|| (interface != 0).then(|| interface.to_string().into()))
@@ -270,12 +270,12 @@ impl Directory {
     }
 }
 
-/// What stands for a group of connections.
+/// A key of a group of connections.
 pub(super) trait Key: Copy {
-    /// Says which.
+    /// Fills in the properties of the group.
     fn describe(&self, directory: &Directory, group: &mut Group);
 
-    /// The same one by the numbers of another directory.
+    /// The same key in the numbers of another directory.
     fn translate(self, names: &mut Translator<'_>) -> Self;
 }
 

@@ -12,31 +12,30 @@ use crate::model::stream::Origin;
 
 const SECOND: i64 = 1_000_000_000;
 
-/// In how many buckets at most.
+/// Most buckets.
 const BUCKETS: u32 = 128;
 
-/// How many groups of each kind all buckets together keep, but for the last one.
+/// Most groups of each kind in all buckets together, the current one excluded.
 const GROUPS: usize = 8192;
 
-/// Counts of the connections that ended in the last seconds, by the time of their ends: in buckets of one second, or of
-/// as many as it takes for no more than 128 of them. Memory is bounded: of a bucket that is over, the largest groups are
-/// kept, and all others as one.
+/// Counts of the connections that ended in the last seconds, by the time of their end. A bucket is one second long, or
+/// as long as 128 buckets need to cover the window. Memory is bounded: a finished bucket keeps its largest groups, and
+/// all others as one.
 ///
-/// Connections that are open belong to a moment and not to a bucket: count those of this moment on their own, and merge
-/// both.
+/// Open connections belong to a moment and not to a bucket: count the current ones separately, and merge both.
 #[derive(Clone, Debug)]
 pub struct Window {
     /// In ns.
     width: i64,
     most: i64,
     directory: Directory,
-    /// Those that hold something, the oldest one first.
+    /// Buckets with connections, the oldest one first.
     buckets: VecDeque<Bucket>,
-    /// The number of the newest one that there may be.
+    /// Number of the newest possible bucket.
     now: i64,
-    /// All that are over, if they have been merged.
+    /// All finished buckets, if already merged.
     over: Option<Sums>,
-    /// The number of the newest bucket when the directory was made anew.
+    /// Number of the newest bucket when the directory was rebuilt.
     tidied: i64,
 }
 
@@ -48,7 +47,7 @@ struct Bucket {
 }
 
 impl Window {
-    /// Of so many seconds, the current one included; at least that.
+    /// A window of this many seconds, the current one included; 1 at least.
     pub fn of(seconds: u32) -> Self {
         let width = seconds.div_ceil(BUCKETS).max(1);
         Self {
@@ -62,11 +61,11 @@ impl Window {
         }
     }
 
-    /// Counts in a connection that has ended. Others, and one that ended before the last seconds, do not count.
+    /// Adds a connection that has ended. Open ones, and those that ended before the window, do not count.
     pub fn add(&mut self, connection: &Connection, origin: &Origin) {
         let Some(closed) = connection.closed_ns() else { return };
         let unix_ns = origin.context.clock.unix_ns(closed);
-        // This may give other numbers to what is kept.
+        // This may renumber the entries.
         self.turn(unix_ns);
         let identity = &connection.identity;
         let Self { directory, buckets, .. } = self;
@@ -80,14 +79,14 @@ impl Window {
         }
     }
 
-    /// Counts in what no connection shows.
+    /// Adds an increase that no connection shows.
     pub fn add_counter(&mut self, row: &Increase, origin: &Origin) {
         if let Some((sums, directory)) = self.at(origin.context.clock.unix_ns(row.at)) {
             sums.counters.add(row, origin, directory);
         }
     }
 
-    /// The counts of a time, if that is in the last seconds. A later time than any begins a bucket.
+    /// The counts for a time within the window. A new latest time begins a bucket.
     fn at(&mut self, unix_ns: i64) -> Option<(&mut Sums, &mut Directory)> {
         self.turn(unix_ns);
         let number = unix_ns.div_euclid(self.width);
@@ -108,7 +107,7 @@ impl Window {
         Some((&mut self.buckets[place].sums, &mut self.directory))
     }
 
-    /// The clock shows this Unix time in ns: what is too old is forgotten.
+    /// Sets the current Unix time in ns, and removes older buckets.
     pub fn turn(&mut self, unix_ns: i64) {
         let now = unix_ns.div_euclid(self.width);
         if now <= self.now {
@@ -121,14 +120,14 @@ impl Window {
             self.buckets.pop_front();
         }
         self.buckets.iter_mut().for_each(|bucket| bucket.end(self.most));
-        // At most once in all the time that is kept: what is needed may be too much by itself.
+        // At most once for the length of the window: the names in use may be too many by themselves.
         if self.directory.is_crowded() && self.tidied <= oldest {
             self.tidy();
             self.tidied = now;
         }
     }
 
-    /// Forgets the names that no bucket needs any more.
+    /// Removes the names that no bucket uses.
     fn tidy(&mut self) {
         let old = std::mem::take(&mut self.directory);
         let mut names = Some(Translator::new(&old, &mut self.directory));
@@ -140,8 +139,8 @@ impl Window {
         }
     }
 
-    /// All that was counted in the last seconds. Costs about as much as merging two buckets, and once in the time of a
-    /// bucket as much as merging all.
+    /// The counts of the whole window. Costs about as much as merging two buckets; once for each bucket, as much as
+    /// merging all.
     pub fn counts(&mut self) -> Counts {
         let Self { directory, buckets, over, .. } = self;
         let over = over.get_or_insert_with(|| {
@@ -157,7 +156,7 @@ impl Window {
         counts
     }
 
-    /// How many groups are kept, of each kind most.
+    /// The largest number of groups of any kind.
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.buckets.iter().map(|bucket| bucket.sums.kept()).sum()
@@ -165,7 +164,7 @@ impl Window {
 }
 
 impl Bucket {
-    /// From now on it has its share of all groups.
+    /// Reduces a finished bucket to its share of all groups.
     fn end(&mut self, buckets: i64) {
         if !self.is_over {
             self.is_over = true;

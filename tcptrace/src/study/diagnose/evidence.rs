@@ -306,6 +306,12 @@ pub struct Ended {
     pub in_close_wait: u64,
     /// Some of them.
     pub examples: Vec<Example>,
+    /// How many had been in ESTABLISHED for a second or longer.
+    pub long: u64,
+    /// Of those, the ones that ended in CLOSE_WAIT less than a second after the peer's FIN.
+    pub just_closed: u64,
+    /// How long nothing had been received when the end began, in ns.
+    pub received_idle: Spread,
 }
 
 /// What entered and left a state in the window.

@@ -2,18 +2,27 @@
 //!
 //! Order is the order in which findings of one severity are printed.
 
+mod accept_queue_full;
 mod bind_before_connect;
+mod bind_refused;
 mod close_wait;
 mod close_wait_leak;
+mod close_wait_unread;
 mod connect_refused;
 mod connect_timeout;
+mod fd_limit;
 mod fin_timeout_trap;
 mod group;
+mod idle_close_race;
 mod linger_zero;
+mod listening;
+mod never_accepted;
 mod no_connection_pool;
+mod peer_does_not_close;
 mod pool_too_small;
 mod ports_exhausted;
 mod ports_running_out;
+mod quiet;
 mod server_closes_first;
 mod stale_pool;
 mod time_wait_refused;
@@ -37,9 +46,17 @@ pub static RULES: &[&Rule] = &[
     &time_wait_refused::RULE,
     &tw_reuse_inert::RULE,
     &close_wait_leak::RULE,
+    &close_wait_unread::RULE,
+    &stale_pool::RULE,
+    &never_accepted::RULE,
+    &fd_limit::RULE,
+    &peer_does_not_close::RULE,
     &fin_timeout_trap::RULE,
     &linger_zero::RULE,
     &unread_at_close::RULE,
+    &idle_close_race::RULE,
     &connect_refused::RULE,
     &connect_timeout::RULE,
+    &accept_queue_full::RULE,
+    &bind_refused::RULE,
 ];

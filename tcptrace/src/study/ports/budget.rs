@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 use super::forecast::{Forecast, Load, share};
 use super::settings::is_loopback;
 use super::usage::PortUse;
-use super::{BY_DESIGN_NS, Key, Measured, Rate, Space, TwReuse};
+use super::{BY_DESIGN_NS, Counts, Key, Measured, Rate, Space, TwReuse};
 use crate::model::named;
 use crate::model::tcp::Task;
 
@@ -160,7 +160,7 @@ impl Budget {
         let delay_ns = settings.tw_reuse_delay_ms.saturating_mul(1_000_000);
         let time_wait_ns = measured.time_wait_ns.unwrap_or(BY_DESIGN_NS);
         let Taken { open, fin_wait2, time_wait, reusable, ends_ns } = Taken::count(uses, reuse, delay_ns, time_wait_ns);
-        let usable = space.usable.count();
+        let Counts { range, reserved, blocked, usable } = space.counts;
         let taken = open + fin_wait2 + time_wait;
         let kept = taken - reusable;
         let is_reused = reuse == Reuse::On;
@@ -169,9 +169,9 @@ impl Budget {
         let own = uses.iter().filter(|it| it.may_block()).count();
         Self {
             key,
-            range: settings.range.count(),
-            reserved: space.reserved,
-            blocked: space.blocked,
+            range,
+            reserved,
+            blocked,
             usable,
             usable_at_most: space.is_partial || space.unclear as usize > own,
             taken,

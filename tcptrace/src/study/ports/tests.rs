@@ -4,9 +4,11 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
-use crate::model::event::{Found, Id, Kept};
+use crate::model::event::{Bound, Found, Id, Kept};
 use crate::model::facts::Settings;
+use crate::model::row::{Connection, Held, Status};
 use crate::model::tcp::{Comm, Side, State, Task, Tuple};
+use crate::output::samples;
 
 const S: u64 = 1_000_000_000;
 const SERVER: (&str, u16) = ("127.0.0.1", 7_000);
@@ -52,7 +54,7 @@ fn socket(source: &str, port: u16, (to, to_port): (&str, u16), state: State, ori
 }
 
 const CONNECTED: Origin = Origin::Connected { bound: Some(false) };
-const BOUND: Origin = Origin::Connected { bound: Some(true) };
+const BOUND_FIRST: Origin = Origin::Connected { bound: Some(true) };
 
 /// Begun `age` s ago, and there for 61 s.
 fn time_wait(port: u16, to: (&str, u16), age: f64) -> PortUse {
@@ -125,8 +127,9 @@ fn each_destination_has_its_own() {
 #[case::in_time_wait(State::TimeWait)]
 #[case::held(State::Established)]
 fn bound_before_connect(#[case] state: State) {
-    let bound =
-        |port| socket("127.0.0.6", port, (["127.0.0.1", "127.0.0.2"][usize::from(port % 2)], 7_000), state, BOUND);
+    let bound = |port| {
+        socket("127.0.0.6", port, (["127.0.0.1", "127.0.0.2"][usize::from(port % 2)], 7_000), state, BOUND_FIRST)
+    };
     let mut uses: Vec<PortUse> = (40_000..40_060).map(bound).collect();
     uses.push(time_wait(40_099, SERVER, 0.0));
     let ports = ports(hundred("2"), uses);
@@ -384,6 +387,27 @@ fn what_a_look_tells(#[case] state: State, #[case] kept: Kept, #[case] side: Sid
     assert_eq!(it.origin, expected);
     let is_time_wait = state == State::TimeWait;
     assert_eq!((it.left_ns, it.age_ns), (is_time_wait.then_some(20 * S), is_time_wait.then_some(40 * S)));
+}
+
+#[test]
+fn what_a_trace_tells() {
+    let open = |state, age| Connection {
+        status: Status::Open { state, age: Held::AtLeast(age), accepted: None },
+        ..samples::connection()
+    };
+    let of = |row: &Connection, bound| {
+        PortUse::of_connection(row, bound).map(|it| (it.origin, it.is_mini, it.left_ns, it.age_ns))
+    };
+    let client = Origin::Connected { bound: Some(true) };
+    assert_eq!(of(&open(State::Established, 5 * S), Some(true)), Some((client, false, None, None)));
+    assert_eq!(of(&open(State::TimeWait, 5 * S), Some(true)), Some((client, true, Some(56 * S), Some(5 * S))));
+    assert_eq!(of(&samples::connection(), None), None, "it has ended");
+    let mut served = open(State::Established, S);
+    served.identity.side = Side::Server;
+    assert_eq!(of(&served, None), Some((Origin::Accepted, false, None, None)));
+    let bound = Bound { ip: ip("127.0.0.9"), port: 40_000, netns: Some(9) };
+    let ports = ports(hundred("0"), vec![PortUse::of_bound(&bound, None), time_wait(40_001, FAR, 0.0)]);
+    assert_eq!(only(&ports, Measured::default()).usable, 99);
 }
 
 /// Every destination of a busy client, and every socket.

@@ -1,8 +1,11 @@
 //! Who uses a port.
 
-use super::Key;
-use crate::model::event::{Found, Kept};
-use crate::model::row::Entry;
+use std::net::Ipv6Addr;
+
+use super::{BY_DESIGN_NS, Key};
+use crate::engine::lifecycle::TIME_WAIT_NS;
+use crate::model::event::{Bound, Found, Kept};
+use crate::model::row::{Connection, Entry};
 use crate::model::tcp::{Side, State, Task, Tuple};
 
 /// A socket that has a local port.
@@ -66,10 +69,53 @@ impl PortUse {
             origin: origin(found.state, found.kept, side),
             owner,
             left_ns: left,
-            age_ns: left.and_then(|left| crate::engine::lifecycle::TIME_WAIT_NS.checked_sub(left)),
+            age_ns: left.and_then(|left| TIME_WAIT_NS.checked_sub(left)),
             timestamps: None,
             is_on_loopback: false,
         }
+    }
+
+    /// A socket that is bound and nothing else.
+    pub fn of_bound(bound: &Bound, owner: Option<Task>) -> Self {
+        let (nowhere, Bound { ip, port, netns }) = (Ipv6Addr::UNSPECIFIED, *bound);
+        Self {
+            netns,
+            interface: 0,
+            tuple: Tuple { local_ip: ip, local_port: port, remote_ip: nowhere, remote_port: 0 },
+            state: State::Closed,
+            is_mini: false,
+            origin: Origin::BoundOnly,
+            owner,
+            left_ns: None,
+            age_ns: None,
+            timestamps: None,
+            is_on_loopback: false,
+        }
+    }
+
+    /// A connection that is open at the time of its row, its TIME_WAIT included. `bound`: whether a client's port was
+    /// bound before it connected. A mini-socket in FIN_WAIT2 cannot be told there from a full one.
+    pub fn of_connection(row: &Connection, bound: Option<bool>) -> Option<Self> {
+        let (state, age) = row.status.open()?;
+        let identity = &row.identity;
+        let age_ns = age.known_ns().filter(|_| state == State::TimeWait);
+        let origin = match identity.side {
+            Side::Client => Origin::Connected { bound },
+            side => origin(state, Kept::Held, side),
+        };
+        Some(Self {
+            netns: identity.netns,
+            interface: if identity.tuple.is_link_local() { identity.interface } else { 0 },
+            tuple: identity.tuple,
+            state,
+            is_mini: state == State::TimeWait,
+            origin,
+            owner: identity.owner.map(|owner| owner.task),
+            left_ns: age_ns.map(|age| BY_DESIGN_NS.saturating_sub(age)),
+            age_ns,
+            timestamps: None,
+            is_on_loopback: false,
+        })
     }
 
     /// Whether connect() chooses its port for nobody else.
@@ -112,7 +158,7 @@ impl From<&Entry> for PortUse {
             owner: identity.owner.map(|owner| owner.task),
             left_ns: entry.time_wait_left_ns,
             age_ns: entry.age.known_ns().filter(|_| entry.state == State::TimeWait),
-            timestamps: None,
+            timestamps: entry.timestamps.filter(|_| entry.state != State::Listen),
             is_on_loopback: false,
         }
     }

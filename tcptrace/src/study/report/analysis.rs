@@ -1,4 +1,4 @@
-//! Taking in one connection after the other.
+//! Collects the connections of a report.
 
 use super::rows::{Options, Slow};
 use super::series::{Moment, Series};
@@ -10,20 +10,20 @@ use crate::model::stream::Origin;
 use crate::model::tcp::State;
 use crate::study::counts::{Counts, STUDIED, is_failure};
 
-/// Takes in connections, and in the end makes a [`super::Report`] of them: their counts, how these went on, and those
-/// that took longest. A million of them takes some tens of MiB at most.
+/// Collects connections for a [`super::Report`]: their counts, their course over time, and the longest ones. A million
+/// connections take some tens of MiB at most.
 #[derive(Clone, Debug)]
 pub struct Analysis {
     pub(super) options: Options,
     pub(super) counts: Counts,
     pub(super) series: Series,
-    /// How many that were in each of [`STUDIED`] are missing from what is told over time.
+    /// How many stays in each of [`STUDIED`] are missing from the course over time.
     pub(super) unplaced: [u64; STUDIED.len()],
     pub(super) slowest: [Slowest; Slow::ALL.len()],
 }
 
 impl Analysis {
-    /// Of nothing so far.
+    /// Without connections.
     pub fn new(options: Options) -> Self {
         Self {
             options,
@@ -34,15 +34,15 @@ impl Analysis {
         }
     }
 
-    /// Counts in what no connection shows.
+    /// Adds an increase that no connection shows.
     pub fn add_counter(&mut self, row: &Increase, origin: &Origin) {
         self.counts.add_counter(row, origin);
     }
 
-    /// Counts a connection in: one that has ended, or in the end one that has not.
+    /// Adds a connection. Connections that have not ended come last.
     pub fn add(&mut self, connection: &Connection, origin: &Origin) {
         if connection.ended_before() {
-            // It has ended before, and was counted then; only its descriptor is still open.
+            // It had ended before, and was counted then; only its descriptor is still open.
             return;
         }
         self.counts.add(connection, origin);
@@ -57,7 +57,7 @@ impl Analysis {
         }
     }
 
-    /// What it adds to the course of time.
+    /// Adds a connection to the course over time.
     fn place(&mut self, connection: &Connection, origin: &Origin) {
         let clock = origin.context.clock;
         let mut unplaced = STUDIED.map(|state| connection.held(state) != Held::Unknown);

@@ -10,11 +10,11 @@ use crate::model::tcp::{Side, State};
 use crate::study::counts::histogram::Histogram;
 use crate::study::counts::{By, Pair, Ranked, STUDIED, Stays, TRACKED, Tally, is_failure};
 
-/// In how many points at most the course of time is shown.
+/// Most points of the course over time.
 const POINTS: i64 = 240;
 
 impl Analysis {
-    /// What all connections come to.
+    /// The report of all connections.
     pub fn finish(self, summary: &Summary) -> Report {
         let overview = self.overview(summary);
         let mut report = Report {

@@ -1,4 +1,4 @@
-//! What a report consists of: plain data, which every output renders.
+//! The content of a report: plain data that every output renders.
 
 use crate::model::named;
 use crate::model::row::{Connection, Held};
@@ -8,12 +8,12 @@ use crate::study::counts::{Bin, By, CounterRow, Group, TRACKED};
 use crate::study::diagnose::Case;
 use crate::study::diagnose::finding::Finding;
 
-/// What a report shows.
+/// Options of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// What its tables group by; `None`: whatever is asked most often, but every way is told where there is room.
+    /// How its tables group connections; `None`: by the most useful property, or by every one if there is room.
     pub by: Option<By>,
-    /// How many rows its tables have; the slowest connections too.
+    /// Rows of each table, including the slowest connections.
     pub top: usize,
 }
 
@@ -26,126 +26,124 @@ impl Default for Options {
 /// What happened to the connections of one or more traces.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// What was asked for.
+    /// The options that were requested.
     pub options: Options,
-    /// Of all of them.
+    /// Totals.
     pub overview: Overview,
-    /// Names of the hosts.
     pub hosts: Vec<Box<str>>,
-    /// Events that were lost: why, and how many.
+    /// Lost events, by cause.
     pub lost: Vec<Lost>,
     /// Damaged places in the traces.
     pub damage: Vec<Box<str>>,
-    /// What the kernel has counted and no connection shows, by counter and network namespace; highest first.
+    /// Increases of the kernel's counters that no connection shows, by counter and network namespace; highest first.
     pub counters: Vec<CounterRow>,
-    /// How many connections have which property: by closer, end, end of TIME_WAIT, and state of those still open; only
-    /// those that there are, most first.
+    /// Connections by closer, end, end of TIME_WAIT, and state if still open. Only properties that occur, most frequent
+    /// first.
     pub counts: Vec<Count>,
     /// The states in which sockets pile up, in the order of [`STUDIED`](crate::study::counts::STUDIED).
     pub states: Vec<StateRow>,
-    /// Who and where they are, by each way of grouping: all connections first, most first; then those in each studied
-    /// state, those that were there longest together first.
+    /// Groups by each property. All connections come first, most first; then the connections in each studied state,
+    /// longest total time first.
     pub groups: Vec<GroupRow>,
     /// Resets and failures, by kind and by each way of grouping; most first.
     pub failures: Vec<FailureRow>,
-    /// Short-lived connections that repeat, most first.
+    /// Short-lived connections that repeat; most first.
     pub churn: Vec<ChurnRow>,
-    /// What was still open in the end, by state and by each way of grouping; most first.
+    /// Connections that were still open when the recording ended, by state and by each way of grouping; most first.
     pub open: Vec<OpenRow>,
-    /// How it went on.
+    /// The course over time.
     pub points: Vec<Point>,
-    /// The connections that were longest in TIME_WAIT, in CLOSE_WAIT and at all; longest first.
+    /// The connections that were longest in TIME_WAIT, in CLOSE_WAIT, and from open to end; longest first.
     pub slowest: Vec<SlowRow>,
     /// What is wrong on each host, where that was diagnosed.
     pub cases: Vec<Case>,
 }
 
-/// Figures of everything.
+/// Totals of a report.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overview {
-    /// When the first recording began, in ns of Unix time.
+    /// Start of the first recording, in ns of Unix time.
     pub from_unix_ns: i64,
-    /// When the last one ended.
+    /// End of the last recording, in ns of Unix time.
     pub to_unix_ns: i64,
-    /// Events read.
     pub events: u64,
-    /// Changes of state that follow from them, whatever the filters.
+    /// Transitions that follow from the events, regardless of filters.
     pub transitions: u64,
-    /// Events that were lost, as far as their number is known.
+    /// Lost events, as far as their number is known.
     pub lost: u64,
-    /// Whether more may be lost than that.
+    /// Whether the number of lost events is a lower bound.
     pub lost_at_least: bool,
     /// Damaged places.
     pub damaged: u64,
-    /// Connections: each end on a machine that was recorded counts.
+    /// Connections; both ends count if both machines were recorded.
     pub connections: u64,
-    /// Those whose opening was seen.
+    /// Connections whose opening was seen.
     pub opened: u64,
-    /// Those that have ended, TIME_WAIT and all.
+    /// Connections that have ended, including their TIME_WAIT.
     pub ended: u64,
-    /// Those that had not, in the end.
+    /// Connections that were still open when the recording ended.
     pub open: u64,
-    /// Those of them that neither side had begun to close.
+    /// Open connections that neither side had begun to close.
     pub closer_undecided: u64,
-    /// Those that were not seen from their opening on, or of which something may have been lost.
+    /// Connections that were not seen from their opening on, or that may lack lost events.
     pub incomplete: u64,
-    /// Those that ended by a reset, a timeout or in another way that is no orderly close.
+    /// Connections that ended by a reset, a timeout or otherwise without an orderly close.
     pub failed: u64,
-    /// Those that were closed by a reset, from either side.
+    /// Connections that a reset closed, from either side.
     pub reset: u64,
     /// Most openings in a second.
     pub opened_peak: Option<Peak>,
     /// Most ends in a second.
     pub ended_peak: Option<Peak>,
-    /// Payload sent by the ended ones of which that is known.
+    /// Bytes sent by ended connections with known totals.
     pub bytes_sent: u64,
-    /// Payload received by those.
+    /// Bytes received by ended connections with known totals.
     pub bytes_received: u64,
-    /// Segments that those retransmitted.
+    /// Segments retransmitted by ended connections with known totals.
     pub retransmits: u64,
-    /// How many those are.
+    /// Ended connections with known totals.
     pub counted: u64,
 }
 
 impl Overview {
-    /// How long it took, in ns.
+    /// Duration, in ns.
     pub fn duration_ns(&self) -> u64 {
         u64::try_from(self.to_unix_ns.saturating_sub(self.from_unix_ns)).unwrap_or(0)
     }
 
-    /// So many in a second on average; `None` when it took no time.
+    /// The average rate of a count; `None` if the duration is zero.
     pub fn per_second(&self, count: u64) -> Option<f64> {
         let ns = self.duration_ns();
         (ns > 0).then(|| per_second(count, ns))
     }
 }
 
-/// The highest value, and where.
+/// The highest value, and its time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Peak {
     /// Mean of the bucket.
     pub value: f64,
     /// When the bucket begins, in ns of Unix time.
     pub unix_ns: i64,
-    /// How long it is, in ns.
+    /// Length of the bucket, in ns.
     pub width_ns: u64,
 }
 
-/// Which property connections are counted by.
+/// A property that connections are counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Property {
-    /// Who closed; of those that have ended, and of those still open of which that is decided.
+    /// The closer, of ended connections and of open ones with a known closer.
     Closer(Closer),
-    /// How it ended; of those that have.
+    /// The end, of ended connections.
     End(End),
-    /// How the TIME_WAIT ended; of those that have ended and were due one.
+    /// The end of TIME_WAIT, of ended connections that were due one.
     TimeWaitEnd(TimeWaitEnd),
-    /// The state they were in when the recording ended; of those still open.
+    /// The state at the end of the recording, of open connections.
     Open(State),
 }
 
 impl Property {
-    /// What is told of the connections.
+    /// The name of the property.
     pub fn kind(self) -> &'static str {
         match self {
             Self::Closer(_) => "closer",
@@ -155,7 +153,7 @@ impl Property {
         }
     }
 
-    /// The word for it.
+    /// The word for its value.
     pub fn word(self) -> &'static str {
         match self {
             Self::Closer(closer) => closer.as_str(),
@@ -169,163 +167,151 @@ impl Property {
 /// How many connections have a property.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Count {
-    /// Which.
     pub property: Property,
-    /// How many.
     pub connections: u64,
-    /// Of all of which that is told, from 0 to 1.
+    /// Share of the connections with this property known, from 0 to 1.
     pub share: f64,
 }
 
-/// How long sockets were in one state.
+/// The stays in one state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StateRow {
-    /// Which.
     pub state: State,
-    /// How many were in it for a time of which something is known.
+    /// Stays of known or partly known duration.
     pub sockets: u64,
-    /// Of those, how many for a time that is only known in part.
+    /// Stays whose duration is a lower bound.
     pub at_least: u64,
-    /// How many are still in it, in the end.
+    /// Sockets in the state when the recording ended.
     pub open: u64,
-    /// How many nobody had accepted; of those in CLOSE_WAIT.
+    /// Sockets in CLOSE_WAIT that no process had accepted.
     pub never_accepted: u64,
-    /// Median of all, those that are not over included.
+    /// Median of all stays, including those that have not ended.
     pub p50: Held,
-    /// Nine of ten are no longer.
+    /// 90th percentile.
     pub p90: Held,
-    /// 99 of a hundred are no longer.
+    /// 99th percentile.
     pub p99: Held,
-    /// Of the times that are known exactly.
+    /// Range of the exact durations.
     pub exact: Range,
-    /// Of the known parts of the others.
+    /// Range of the lower bounds.
     pub parts: Range,
-    /// Median of those parts, in ns.
+    /// Median of the lower bounds, in ns.
     pub parts_p50: Option<u64>,
-    /// How many sockets were in it at most.
+    /// The most sockets in the state at one time.
     pub peak: Option<Peak>,
-    /// How many are missing from what is told over time: it is not known when they were in it.
+    /// Stays that are missing from the course over time, because their time is unknown.
     pub unplaced: u64,
-    /// Small histogram.
     pub bins: Vec<Bin>,
 }
 
-/// Between which bounds durations are, in ns.
+/// A range of durations, in ns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Range {
-    /// Shortest.
     pub min: Option<u64>,
-    /// Longest.
     pub max: Option<u64>,
 }
 
-/// A group of connections, all of them or those that were in one state.
+/// A group of connections: all of its connections, or those that were in one state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupRow {
-    /// Those that were in this state; `None` for all.
+    /// The state that the connections were in; `None` for all connections.
     pub state: Option<State>,
-    /// Which.
     pub group: Group,
-    /// How many.
     pub connections: u64,
-    /// Of all of them, from 0 to 1.
+    /// Share of all connections, from 0 to 1.
     pub share: f64,
-    /// How long all of them together were in the state, as far as it was seen, in ns; with a state only.
+    /// Sum of all times in the state, as far as observed, in ns; with a state only.
     pub total: Option<u64>,
-    /// Of that time of all sockets, from 0 to 1: of those that were there at any moment, on average.
+    /// Share of that sum over all groups, from 0 to 1. This is also the average share of the sockets in that state at
+    /// any moment.
     pub total_share: Option<f64>,
-    /// Still open in the end; still in that state.
+    /// Connections that were still open when the recording ended, or still in that state.
     pub open: u64,
-    /// Ended by a reset, a timeout or in another way that is no orderly close.
+    /// Connections that ended by a reset, a timeout or otherwise without an orderly close.
     pub failed: u64,
-    /// Were in the state for a time that is only known in part; with a state only.
+    /// Stays whose duration is a lower bound; with a state only.
     pub at_least: Option<u64>,
-    /// Nobody had accepted them; of those in CLOSE_WAIT.
+    /// Sockets in CLOSE_WAIT that no process had accepted.
     pub never_accepted: u64,
-    /// Median of the times in the state, those that are not over included; for all: of those in ESTABLISHED.
+    /// Median of the times in the state, including stays that have not ended. For all connections: of the times in
+    /// ESTABLISHED.
     pub p50: Held,
-    /// 90th percentile of those.
+    /// 90th percentile of those times.
     pub p90: Held,
-    /// 99th percentile of those.
+    /// 99th percentile of those times.
     pub p99: Held,
-    /// The longest time.
+    /// Longest of those times.
     pub longest: Held,
-    /// Payload sent by the ended ones of which that is known, in bytes.
+    /// Bytes sent by ended connections with known totals.
     pub bytes_sent: u64,
-    /// Payload received by those.
+    /// Bytes received by ended connections with known totals.
     pub bytes_received: u64,
 }
 
 /// How many connections of a group failed in one way.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FailureRow {
-    /// How.
     pub end: End,
-    /// Which.
     pub group: Group,
-    /// How many.
     pub connections: u64,
-    /// Of all that failed in this way, from 0 to 1.
+    /// Share of all connections that failed in this way, from 0 to 1.
     pub share: f64,
 }
 
-/// Short-lived connections from the same process to the same end, one after the other.
+/// Repeated short-lived connections between the same process and the same remote end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChurnRow {
-    /// The process, and the other end: that of a client, or of a server and its port.
+    /// The process and the remote end: a client, or a server and its port.
     pub group: Group,
-    /// Which end the process is.
+    /// The side of the process.
     pub side: Side,
-    /// How many were in ESTABLISHED for less than [`SHORT_NS`](crate::study::counts::SHORT_NS), and have left it.
+    /// Connections that left ESTABLISHED after less than [`SHORT_NS`](crate::study::counts::SHORT_NS).
     pub connections: u64,
-    /// All others between the two.
+    /// Other connections between the two.
     pub longer: u64,
-    /// How many of the short-lived ones were closed by this side, which gets the TIME_WAIT.
+    /// Short-lived connections that this side closed first, so that it gets the TIME_WAIT.
     pub active: u64,
     /// Median of their times in ESTABLISHED, in ns.
     pub p50: Option<u64>,
-    /// Mean payload that each sent, in bytes; `None` when unknown.
+    /// Mean payload sent per connection, in bytes; `None` if unknown.
     pub bytes_sent: Option<u64>,
-    /// Mean payload that each received.
+    /// Mean payload received per connection, in bytes; `None` if unknown.
     pub bytes_received: Option<u64>,
 }
 
-/// Connections of a group that were still open in the end, in one state.
+/// Connections of a group that were open in one state when the recording ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpenRow {
-    /// Which state.
     pub state: State,
-    /// Which group.
     pub group: Group,
-    /// How many.
     pub connections: u64,
-    /// Of all that were open in this state, from 0 to 1.
+    /// Share of all open connections in this state, from 0 to 1.
     pub share: f64,
-    /// How many nobody had accepted yet.
+    /// Connections that no process had accepted yet.
     pub never_accepted: u64,
-    /// For how long the oldest one had been in the state.
+    /// Time of the oldest one in the state.
     pub oldest: Held,
 }
 
-/// What there was in a part of the time.
+/// A point of the course over time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// Since when, in ns of Unix time.
+    /// Start, in ns of Unix time.
     pub from_unix_ns: i64,
-    /// For how long, in ns.
+    /// Length, in ns.
     pub width_ns: u64,
     /// Connections opened.
     pub opened: u64,
-    /// Connections that ended, TIME_WAIT and all.
+    /// Connections that ended, including their TIME_WAIT.
     pub ended: u64,
-    /// Those of them that failed.
+    /// Ended connections that failed.
     pub failed: u64,
     /// Mean number of sockets in each of [`TRACKED`].
     pub sockets: [f64; TRACKED.len()],
 }
 
 named! {
-    /// What a connection is among the slowest of.
+    /// The duration that ranks the slowest connections.
     Slow {
         /// Time in TIME_WAIT.
         TimeWait = "time_wait",
@@ -339,15 +325,11 @@ named! {
 /// One of the slowest connections.
 #[derive(Clone, Debug)]
 pub struct SlowRow {
-    /// In what.
     pub slow: Slow,
-    /// How long.
     pub held: Held,
-    /// Which one.
     pub connection: Connection,
-    /// Name of its host.
     pub host: Box<str>,
-    /// Its host's clock, and the names of its network namespace and control group.
+    /// The clock of its host, and the names of its network namespace and control group.
     pub context: Context,
 }
 
@@ -359,14 +341,14 @@ impl Report {
         causes
     }
 
-    /// Between which two there were most short-lived connections; of both ends of the same ones, the client.
+    /// The pair with most short-lived connections; if both ends were recorded, the client's.
     pub fn busiest_pair(&self) -> Option<&ChurnRow> {
         let pairs = self.churn.iter().filter(|row| row.group.others.is_none());
         pairs.max_by_key(|row| (row.connections, row.side == Side::Client))
     }
 }
 
-/// How many in a second.
+/// The rate per second.
 pub(super) fn per_second(count: u64, ns: u64) -> f64 {
     count as f64 * 1e9 / ns as f64
 }

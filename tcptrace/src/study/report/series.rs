@@ -1,4 +1,4 @@
-//! How many sockets were in which state, over a time whose length nobody knows before its end.
+//! The number of sockets in each state over time. The total duration is unknown before the end.
 
 use std::ops::Range;
 
@@ -6,23 +6,23 @@ use super::rows::{Peak, Point, per_second};
 use crate::model::tcp::State;
 use crate::study::counts::TRACKED;
 
-/// Buckets that are kept.
+/// Number of buckets.
 const SLOTS: usize = 4096;
 
-/// Width of a bucket at first, in ns: doubled nine times it is 1 s.
+/// Initial width of a bucket, in ns: doubled nine times it is 1 s.
 const NARROWEST: i64 = 1_953_125;
 
-/// The shortest time that a rate is of, in ns.
+/// Shortest time for a rate, in ns.
 const SECOND: i64 = 1_000_000_000;
 
-/// Times beyond are damage; within, no sum overflows.
+/// Times beyond this are damage; within it, no sum overflows.
 const FARTHEST: i64 = 1 << 61;
 
 fn sane(unix_ns: i64) -> i64 {
     unix_ns.clamp(-FARTHEST, FARTHEST)
 }
 
-/// What happens at a moment.
+/// An event of a connection at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moment {
     Opened,
@@ -30,24 +30,24 @@ pub(super) enum Moment {
     Failed,
 }
 
-/// Counts sockets in buckets of equal width, which doubles whenever the time outgrows them.
+/// Counts sockets in buckets of equal width. The width doubles whenever the time exceeds them.
 #[derive(Clone, Debug)]
 pub(super) struct Series {
     width: i64,
     /// Number of the first bucket, counted from the Unix epoch.
     base: i64,
-    /// Buckets that hold something.
+    /// Buckets in use.
     used: Range<i64>,
     moments: [Vec<u64>; 3],
     states: [Presence; TRACKED.len()],
 }
 
-/// The time that sockets were there.
+/// The time that sockets were in a state.
 #[derive(Clone, Debug)]
 struct Presence {
-    /// In each bucket, in ns; those left out that were there for all of it.
+    /// The sum for each bucket, in ns, without the sockets that were present during all of it.
     part: Vec<u64>,
-    /// How many more there are, from each bucket on, that are there for all of it.
+    /// The change, at each bucket, of the number of sockets that are present during all of it.
     more: Vec<i64>,
 }
 
@@ -65,7 +65,7 @@ impl Default for Series {
 }
 
 impl Series {
-    /// Counts something that happened, in ns of Unix time.
+    /// Counts a moment, in ns of Unix time.
     pub(super) fn note(&mut self, moment: Moment, unix_ns: i64) {
         let unix_ns = sane(unix_ns);
         self.make_room(unix_ns, unix_ns);
@@ -96,12 +96,12 @@ impl Series {
         usize::try_from(unix_ns.div_euclid(self.width) - self.base).unwrap_or(0)
     }
 
-    /// Makes buckets for all times from one to the other.
+    /// Makes buckets for all times between the two.
     fn make_room(&mut self, from: i64, to: i64) {
         loop {
             let needed = from.div_euclid(self.width)..to.div_euclid(self.width) + 1;
             if self.used.is_empty() {
-                // What is met first has ended; much of what follows began before.
+                // The first connection has ended; many of the later ones began earlier.
                 self.base = needed.end - (SLOTS as i64) / 2;
             }
             let all = if self.used.is_empty() {
@@ -114,7 +114,7 @@ impl Series {
                 continue;
             }
             if all.start < self.base {
-                // As far as there is room, so that this is seldom.
+                // Shift as far as possible, so that shifts are rare.
                 self.shift(all.end - SLOTS as i64);
             } else if all.end > self.base + SLOTS as i64 {
                 self.shift(all.start);
@@ -124,7 +124,7 @@ impl Series {
         }
     }
 
-    /// Moves what is kept to other slots. What goes round is empty.
+    /// Moves the buckets to other slots. Slots that wrap around are empty.
     fn shift(&mut self, base: i64) {
         let by = base - self.base;
         let count = usize::try_from(by.unsigned_abs()).unwrap_or(SLOTS).min(SLOTS);
@@ -156,7 +156,7 @@ impl Series {
         }
     }
 
-    /// What there was between two times, in about so many points at most.
+    /// The course between two times, in about `most` points at most.
     pub(super) fn points(&self, from: i64, to: i64, most: i64) -> Vec<Point> {
         let mut width = self.width;
         while sane(to).saturating_sub(sane(from)) / width > most.max(1) {
@@ -165,7 +165,7 @@ impl Series {
         self.folded(from, to, width)
     }
 
-    /// The most that happened in a second, or in a bucket if those are wider; and since when.
+    /// The highest rate over a second, or over a bucket if that is longer, and its time.
     pub(super) fn busiest(&self, moment: Moment, from: i64, to: i64) -> Option<Peak> {
         let points = self.folded(from, to, self.width.max(SECOND));
         let peak = |point: &Point| {
@@ -179,7 +179,7 @@ impl Series {
         highest(points.iter().map(peak))
     }
 
-    /// The most sockets that were in a state, on average over a bucket; and since when.
+    /// The highest number of sockets in a state, as the mean of a bucket, and its time.
     pub(super) fn most_present(&self, state: State, from: i64, to: i64) -> Option<Peak> {
         let tracked = tracked(state)?;
         let points = self.folded(from, to, self.width);
@@ -191,8 +191,8 @@ impl Series {
         highest(points.iter().map(peak)).filter(|peak| peak.value > 0.0)
     }
 
-    /// In points of this width, which is that of a bucket doubled some times. Where the first or the last one would be
-    /// cut to less than half of that, its neighbour takes it in.
+    /// Points of this width: a bucket doubled some times. If the first or last one would be cut to less than half the
+    /// width, its neighbour absorbs it.
     fn folded(&self, from: i64, to: i64, width: i64) -> Vec<Point> {
         let (from, to) = (sane(from), sane(to));
         if from >= to {
@@ -206,8 +206,8 @@ impl Series {
     fn point(&self, from: i64, to: i64, settled: &[Vec<u64>]) -> Point {
         let slot = |number: i64| usize::try_from(number - self.base).unwrap_or(0).min(SLOTS);
         let all = from.div_euclid(self.width)..(to - 1).div_euclid(self.width) + 1;
-        // Sockets can have been there before the first moment, when nobody counted: of a bucket that is cut, the mean
-        // is not known.
+        // Sockets may have existed before the first moment, when nothing was counted. So the mean of a bucket that is
+        // cut is unknown.
         let inner = (from - 1).div_euclid(self.width) + 1..to.div_euclid(self.width);
         let whole = if inner.is_empty() { all.clone() } else { inner };
         let time = (whole.end - whole.start) * self.width;
@@ -226,7 +226,7 @@ impl Series {
 }
 
 impl Presence {
-    /// The time in each bucket.
+    /// The total time in each bucket.
     fn settled(&self, width: i64) -> Vec<u64> {
         let mut whole = 0_i64;
         let settle = |(part, more): (&u64, &i64)| {
@@ -241,7 +241,7 @@ fn rotate<T>(slots: &mut [T], later: bool, count: usize) {
     if later { slots.rotate_left(count) } else { slots.rotate_right(count) }
 }
 
-/// Where points begin, and where the last one ends.
+/// The bounds of the points.
 fn bounds(from: i64, to: i64, width: i64) -> Vec<i64> {
     let inner = (from.div_euclid(width) + 1..=(to - 1).div_euclid(width)).map(|number| number * width);
     let far = |bound: &i64| (bound - from) * 2 >= width && (to - bound) * 2 >= width;
@@ -249,7 +249,7 @@ fn bounds(from: i64, to: i64, width: i64) -> Vec<i64> {
 }
 
 fn highest(peaks: impl Iterator<Item = Peak>) -> Option<Peak> {
-    // The first one, where several are as high.
+    // The first one, if several are equal.
     peaks.reduce(|highest, peak| if peak.value > highest.value { peak } else { highest })
 }
 
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(series.most_present(State::TimeWait, START, START + seconds(4)), None);
     }
 
-    /// What was there before the recording began is not counted into its first moments.
+    /// Sockets that predate the recording do not count in its first moments.
     #[test]
     fn the_time_before_is_left_out() {
         let mut series = Series::default();
@@ -315,7 +315,7 @@ mod tests {
     }
 
     proptest! {
-        /// However buckets are moved and widened, no time is lost, nor made.
+        /// However buckets are moved and widened, the total time stays the same.
         #[test]
         fn time_is_kept(stays in proptest::collection::vec((0_i64..200_000, 0_i64..90_000), 1..60)) {
             let mut series = Series::default();

@@ -1,4 +1,4 @@
-//! The connections that took longest.
+//! The longest connections.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -7,20 +7,20 @@ use super::rows::{Slow, SlowRow};
 use crate::model::row::{Connection, Held};
 use crate::model::stream::{Context, Origin};
 
-/// Keeps the longest ones, at most so many.
+/// Keeps a limited number of the longest connections.
 #[derive(Clone, Debug)]
 pub(super) struct Slowest {
     most: usize,
-    /// How many were offered.
+    /// How many connections were offered.
     offered: u64,
-    /// The shortest of them on top.
+    /// The shortest one is on top.
     kept: BinaryHeap<Reverse<Ranked>>,
 }
 
 #[derive(Clone, Debug)]
 struct Ranked {
     ns: u64,
-    /// Of those that are equally long, the first ones are kept.
+    /// Of equally long connections, the first ones are kept.
     number: Reverse<u64>,
     row: Box<SlowRow>,
 }
@@ -75,13 +75,13 @@ impl Slowest {
         self.kept.push(Reverse(Ranked { ns, number: Reverse(self.offered), row: Box::new(row) }));
     }
 
-    /// The longest one first.
+    /// The rows, longest first.
     pub(super) fn into_rows(self) -> impl Iterator<Item = SlowRow> {
         self.kept.into_sorted_vec().into_iter().map(|Reverse(ranked)| *ranked.row)
     }
 }
 
-/// What a row of this connection takes from its context.
+/// The parts of the context that a row of this connection needs.
 fn names_of(connection: &Connection, context: &Context) -> Context {
     let identity = &connection.identity;
     let names = context.names.only(identity.netns, identity.cgroup, identity.interface);

@@ -1,4 +1,4 @@
-//! Connections that tests count.
+//! Sample connections for tests.
 
 use std::net::Ipv4Addr;
 
@@ -13,7 +13,7 @@ use crate::model::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, TimeW
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000 * MS;
 
-/// curl's, to 10.0.0.2:443, closed by curl in good order.
+/// A connection of curl to 10.0.0.2:443, closed by curl in good order.
 pub(crate) fn connection(stays: &[(State, Held)]) -> Connection {
     Connection {
         identity: identity("curl", 42, 40_000, [10, 0, 0, 2], 443),
@@ -48,12 +48,12 @@ fn identity(comm: &str, pid: u32, local_port: u16, remote: [u8; 4], remote_port:
     }
 }
 
-/// One that is still in a state.
+/// Turns it into a connection that is still in a state.
 pub(crate) fn open(connection: Connection, state: State, age: Held) -> Connection {
     Connection { status: Status::Open { state, age, accepted: None }, ..connection }
 }
 
-/// A host whose boot was at the Unix epoch.
+/// A host that booted at the Unix epoch.
 pub(crate) fn origin() -> Origin {
     Origin {
         number: 0,
@@ -64,7 +64,7 @@ pub(crate) fn origin() -> Origin {
     }
 }
 
-/// Opened at a time, with these stays one after the other.
+/// Opened at a time, with these stays in sequence.
 fn life(identity: Identity, opened: u64, stays: &[(State, u64)]) -> Connection {
     Connection {
         identity,
@@ -82,10 +82,10 @@ fn life(identity: Identity, opened: u64, stays: &[(State, u64)]) -> Connection {
     }
 }
 
-/// What one connection of each part of an incident was like, begun in a second of five minutes.
+/// One connection for each part of an incident, begun in this second of five minutes.
 fn in_second(second: u64, out: &mut Vec<Connection>) {
     let at = second * S;
-    // A client without a pool, more and more of it.
+    // A client without a connection pool, with a growing number of connections.
     for number in 0..10 + second / 6 {
         let opened = at + number * 7 * MS;
         let lasted = MS + number % 7 * 300_000;
@@ -110,7 +110,7 @@ fn in_second(second: u64, out: &mut Vec<Connection>) {
             ..life(identity, opened, &stays)
         });
     }
-    // A server that its clients close.
+    // A server whose clients close first.
     for number in 0..3_u64 {
         let client = [10, 1, 0, (second % 4) as u8];
         let mut identity = Identity {
@@ -127,7 +127,7 @@ fn in_second(second: u64, out: &mut Vec<Connection>) {
         ];
         out.push(Connection { closer: Closer::Passive, ..life(identity, at + number * MS, &stays) });
     }
-    // A service that leaks what its peers have closed, from the second minute on.
+    // A service that leaks connections that its peers have closed, from second 100 on.
     if second >= 100 && second.is_multiple_of(2) {
         let mut identity =
             Identity { side: Side::Server, cgroup: Some(9), ..identity("java", 991, 8080, [10, 2, 0, 7], 41_000) };
@@ -146,7 +146,7 @@ fn in_second(second: u64, out: &mut Vec<Connection>) {
         }
         out.push(leak);
     }
-    // What is refused, reset, or not answered.
+    // Refused, reset and unanswered connections.
     if second.is_multiple_of(5) {
         let stays = [(State::SynSent, 300_000)];
         let refused = life(identity("curl", 5_000 + second as u32, 34_000, [10, 0, 0, 9], 8443), at, &stays);
@@ -179,7 +179,7 @@ pub(crate) fn incident(options: Options) -> Report {
             cut(connection, END);
         }
     }
-    // Those that are still open follow in the end.
+    // Open connections come last.
     connections.sort_by_key(|connection| (connection.is_open(), connection.boot_ns));
     let mut origin = origin();
     origin.context.clock.boot_to_unix_ns = 1_735_786_800_000_000_000;
@@ -219,7 +219,7 @@ pub(crate) fn incident(options: Options) -> Report {
     })
 }
 
-/// Makes one that has not ended by a time of it.
+/// Cuts a connection that has not ended by this time.
 fn cut(connection: &mut Connection, end: u64) {
     let mut at = connection.opened_ns.unwrap_or(0);
     let stays = std::mem::take(&mut connection.stays);

@@ -19,14 +19,14 @@ fn report(connections: &[Connection], to_s: u64) -> Report {
     analysis.finish(&summary(to_s))
 }
 
-/// Opened at this second, closed by this side after 10 ms, and in TIME_WAIT for a minute.
+/// Opened at this second, closed by this side after 10 ms, and then in TIME_WAIT for a minute.
 fn short(opened_s: u64) -> Connection {
     let stays = [(State::Established, Held::Exactly(S / 100)), (State::TimeWait, Held::Exactly(60 * S))];
     Connection {
         opened_ns: Some(opened_s * S),
         boot_ns: opened_s * S + S / 100 + 60 * S,
         status: Status::Ended(Ending { end: End::Fin, time_wait: Some(TimeWaitEnd::Expired) }),
-        // The FIN_WAITs took no time.
+        // The FIN_WAIT states took no time.
         stays: [(State::Established, S / 100), (State::FinWait1, 0), (State::FinWait2, 0), (State::TimeWait, 60 * S)]
             .map(|(state, ns)| crate::model::row::Stay { state, held: Held::Exactly(ns) })
             .into(),
@@ -99,7 +99,7 @@ fn what_follows_the_top_is_one_row() {
     assert_eq!(report.churn.iter().map(|row| row.connections).collect::<Vec<_>>(), [3, 2, 2]);
 }
 
-/// Any number of groups takes little memory, and nothing is lost from the sums.
+/// Any number of groups takes little memory, and no connection is missing from the sums.
 #[test]
 fn many_groups_are_folded() {
     let from = |number: u32| {
@@ -121,7 +121,7 @@ fn many_groups_are_folded() {
 }
 
 #[test]
-fn which_end_it_is_can_be_told_by_others() {
+fn other_connections_decide_the_side() {
     let mut served = short(1);
     served.identity.side = Side::Server;
     served.identity.tuple.local_port = 80;
@@ -137,7 +137,7 @@ fn which_end_it_is_can_be_told_by_others() {
 }
 
 #[test]
-fn failures_are_told_by_kind() {
+fn failures_are_counted_by_kind() {
     let ended = |end| Connection { status: Status::Ended(Ending::from(end)), ..short(1) };
     let report = report(&[ended(End::Refused), ended(End::ResetReceived), ended(End::ResetReceived), short(1)], 100);
     let by_process: Vec<_> = report.failures.iter().filter(|row| row.group.by == By::Process).collect();
@@ -148,19 +148,19 @@ fn failures_are_told_by_kind() {
     assert_eq!(ends[0].property, Property::End(End::ResetReceived));
 }
 
-/// In CLOSE_WAIT for so long, and closed then.
+/// In CLOSE_WAIT for this time, then closed.
 fn left_after(ns: u64) -> Connection {
     let stays = [(State::CloseWait, Held::Exactly(ns)), (State::LastAck, Held::Exactly(1))];
     Connection { closer: Closer::Passive, ..connection(&stays) }
 }
 
-/// In CLOSE_WAIT for so long, and still.
+/// Still in CLOSE_WAIT after this time.
 fn leaked(ns: u64, age: fn(u64) -> Held) -> Connection {
     let stays = [(State::CloseWait, Held::AtLeast(ns))];
     open(Connection { closer: Closer::Passive, ..connection(&stays) }, State::CloseWait, age(ns))
 }
 
-/// 20 of 30 sockets leaked for 4 s, and the median of the other ten was given: 7.69 µs.
+/// 20 of 30 sockets leaked for 4 s, and the report gave the median of the other ten: 7.69 µs.
 #[test]
 fn a_median_counts_what_is_not_over() {
     for age in [Held::Exactly, Held::AtLeast] {
@@ -178,7 +178,7 @@ fn a_median_counts_what_is_not_over() {
     }
 }
 
-/// One that is lost sight of has lasted at least as long as it was seen, from its beginning on or not.
+/// A lost connection lasted at least as long as it was seen, from its beginning on or not.
 #[test]
 fn a_median_counts_what_was_lost_sight_of() {
     let lost = |opened_ns| Connection {
@@ -195,7 +195,7 @@ fn a_median_counts_what_was_lost_sight_of() {
     }
 }
 
-/// This side closed first in two of three: one is in TIME_WAIT still, and one waits for the peer's FIN.
+/// This side closed first in two of three: one is still in TIME_WAIT, and one waits for the peer's FIN.
 #[test]
 fn a_closer_counts_as_soon_as_it_closes() {
     let age = Held::Exactly(S);

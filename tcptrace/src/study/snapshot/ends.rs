@@ -1,4 +1,4 @@
-//! Sockets by the end that repeats: a server's port, or what clients connect to.
+//! Sockets by the end that repeats: a server's port, or the destination of clients.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -10,7 +10,6 @@ use crate::model::event::Kept;
 use crate::model::row::Entry;
 use crate::model::tcp::{State, Tuple};
 
-/// All sockets that are grouped.
 #[derive(Debug, Default)]
 pub(super) struct Ends(Vec<Member>);
 
@@ -24,7 +23,7 @@ struct Member {
     is_served: bool,
 }
 
-/// What sockets can have in common.
+/// Properties that sockets can have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum End {
     LocalPort(u16),
@@ -41,7 +40,7 @@ impl Ends {
         self.0.push(Member { state, netns, tuple, who, kept, is_served });
     }
 
-    /// Every socket in one group.
+    /// The groups; each socket is in one of them.
     pub(super) fn groups(&self) -> Vec<Count> {
         let sizes = self.sizes();
         let mut groups: HashMap<Key, Group, FixedState> = HashMap::default();
@@ -64,7 +63,7 @@ impl Ends {
 }
 
 impl Member {
-    /// The more telling one first, where both repeat equally often. The remote address alone comes last.
+    /// The more specific end comes first, in case both repeat equally often. The remote address alone comes last.
     fn ends(&self) -> [End; 3] {
         let Tuple { local_port, remote_ip, remote_port, .. } = self.tuple;
         let (local, remote) = (End::LocalPort(local_port), End::Remote(remote_ip, remote_port));
@@ -76,7 +75,7 @@ impl Member {
         (self.state, self.netns, end)
     }
 
-    /// The end that most sockets have. Their address alone says less: it counts where no port repeats.
+    /// The end that most sockets share. The address alone says less: it counts only if no port repeats.
     fn key(&self, sizes: &HashMap<Key, u64, FixedState>) -> Key {
         let size = |end: &End| sizes.get(&self.with(*end)).copied().unwrap_or(0);
         let [first, second, address] = self.ends();
@@ -85,12 +84,12 @@ impl Member {
     }
 }
 
-/// Sockets with one end in common.
+/// Sockets that share one end.
 struct Group {
     shares: Shares,
-    /// What of both ends is the same for all.
+    /// The parts of both ends that all have in common.
     ends: Tuple,
-    /// Whose they all are, if that is the same.
+    /// The owner, if it is the same for all.
     who: Option<Who>,
 }
 
@@ -114,7 +113,7 @@ impl Group {
     }
 }
 
-/// Unspecified, if they differ.
+/// The address if both are equal, else unspecified.
 fn common_ip(one: Ipv6Addr, other: Ipv6Addr) -> Ipv6Addr {
     match (one.to_ipv4_mapped(), other.to_ipv4_mapped()) {
         _ if one == other => one,
@@ -123,7 +122,7 @@ fn common_ip(one: Ipv6Addr, other: Ipv6Addr) -> Ipv6Addr {
     }
 }
 
-/// 0, if they differ.
+/// The port if both are equal, else 0.
 fn common_port(one: u16, other: u16) -> u16 {
     if one == other { one } else { 0 }
 }

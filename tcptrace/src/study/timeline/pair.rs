@@ -1,4 +1,4 @@
-//! Both ends of one connection, where both were recorded.
+//! Both ends of one connection, if both were recorded.
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv6Addr;
@@ -11,34 +11,34 @@ use crate::model::row::Connection;
 use crate::model::stream::Origin;
 use crate::model::tcp::{Side, State, Tuple};
 
-/// What is drawn together.
+/// Connections that are drawn together.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// A connection; of two ends, the client's.
+    /// A connection; the client's, if both ends are drawn.
     pub first: Item,
-    /// Its other end.
+    /// The other end.
     pub second: Option<Item>,
 }
 
 impl Group {
-    /// Both ends, or the one.
+    /// The ends in order.
     pub fn items(&self) -> impl Iterator<Item = &Item> {
         [&self.first].into_iter().chain(&self.second)
     }
 }
 
-/// Looks for the other ends of connections: among themselves, and among all that it is offered.
+/// Finds the peers of connections, among themselves and among all connections that are offered.
 ///
-/// A server's socket begins when the segment arrives that ends the handshake, right after the client left SYN_SENT
-/// (with Fast Open, within SYN_SENT). Two ends belong together when no other end with these addresses began nearer to
-/// either of them. Transparent proxies and lives that follow each other share addresses, so all ends with the addresses
-/// of a connection take part, those included that are not drawn. Where two are equally near, neither is chosen.
+/// A server's socket begins when the last segment of the handshake arrives, right after the client left SYN_SENT (with
+/// Fast Open, within SYN_SENT). Two ends belong together if no other end with these addresses began nearer to either of
+/// them. Transparent proxies and successive connections share addresses. So all ends with the addresses of a connection
+/// take part, including those that are not drawn. If two are equally near, neither is chosen.
 #[derive(Debug, Default)]
 pub struct Peers {
     places: Vec<Place>,
-    /// The places of the connections with this tuple.
+    /// The indices of the connections with this tuple.
     drawn: HashMap<Tuple, Vec<usize>, FixedState>,
-    /// Every end with this tuple.
+    /// All ends with this tuple.
     ends: HashMap<Tuple, Vec<End>, FixedState>,
     seen: HashSet<Key, FixedState>,
 }
@@ -47,12 +47,12 @@ pub struct Peers {
 struct Place {
     item: Item,
     end: End,
-    /// The nearest end that was offered.
+    /// The nearest end so far.
     nearest: Option<(Nearness, Key, Item)>,
 }
 
 impl Peers {
-    /// Of these, each shown once.
+    /// For these connections, each drawn once.
     pub fn of(items: Vec<Item>) -> Self {
         let mut peers = Self::default();
         for item in items {
@@ -72,17 +72,17 @@ impl Peers {
         is_new
     }
 
-    /// Whether an end may have been recorded that is not among them, as far as can be told from its address.
+    /// Whether an end may have been recorded that is missing here, judging by its address.
     pub fn are_wanted(&self, may_be_local: impl Fn(Ipv6Addr) -> bool) -> bool {
         self.drawn.keys().any(|tuple| tuple.remote_port != 0 && may_be_local(tuple.remote_ip))
     }
 
-    /// The tuples of the ends that take part: of the connections, and of their other ends.
+    /// The tuples of all ends that take part: of the connections, and of their peers.
     pub fn tuples(&self) -> HashSet<Tuple> {
         self.drawn.keys().flat_map(|tuple| [*tuple, tuple.reversed()]).collect()
     }
 
-    /// Looks at a connection.
+    /// Checks whether a connection is a peer.
     pub fn offer(&mut self, connection: &Connection, origin: &Origin) {
         let tuple = connection.identity.tuple;
         let facing = self.drawn.get(&tuple.reversed());
@@ -103,7 +103,7 @@ impl Peers {
         }
     }
 
-    /// What was found, in the order of the connections that it was made of.
+    /// The pairs, in the order of the connections.
     pub fn into_groups(self) -> Vec<Group> {
         let mates: Vec<_> = self.places.iter().map(|place| self.mate(&place.end)).collect();
         let at: HashMap<Key, usize, FixedState> = (0..).zip(&self.places).map(|(at, it)| (it.end.key, at)).collect();
@@ -118,13 +118,13 @@ impl Peers {
         groups
     }
 
-    /// The end that is nearest to this one, if this one is nearest to that.
+    /// The end that is nearest to this one, if this one is also nearest to it.
     fn mate(&self, end: &End) -> Option<Key> {
         let mate = self.nearest(end)?;
         self.nearest(mate).is_some_and(|nearest| nearest.key == end.key).then_some(mate.key)
     }
 
-    /// The one end that is nearest.
+    /// The nearest end, if there is only one.
     fn nearest(&self, end: &End) -> Option<&End> {
         let mut best: Option<(Nearness, &End)> = None;
         let mut is_tied = false;
@@ -151,7 +151,7 @@ fn is_client(item: &Item) -> bool {
     item.connection.identity.side == Side::Client
 }
 
-/// Tells ends apart. Where the kernel has no cookies, a later connection can have the same id.
+/// Identifies an end. On kernels without cookies, a later connection can have the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     origin: usize,
@@ -159,29 +159,29 @@ struct Key {
     opened_ns: Option<u64>,
 }
 
-/// How far apart two ends began. Where that is unknown, they are farther from each other than all others.
+/// How far apart two ends began. Unknown distances come last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Nearness {
     Ns(u64),
     Unknown,
 }
 
-/// What tells whether two connections are the ends of one. Times are in ns of Unix time.
+/// The facts that decide whether two connections are the ends of one. Times are in ns of Unix time.
 #[derive(Clone, Copy, Debug)]
 struct End {
     key: Key,
     tuple: Tuple,
     netns: Option<u32>,
     side: Side,
-    /// The SYNs crossed: the other end is a client too.
+    /// The SYNs crossed: the peer is a client too.
     is_crossed: bool,
-    /// When it began; `None` when that was not seen.
+    /// When it began; `None` if that was not seen.
     began: Option<i64>,
-    /// When it had begun at the latest.
+    /// The latest time at which it can have begun.
     by: i64,
-    /// When the other end is expected to begin, or to have left SYN_SENT.
+    /// When the peer is expected to begin, or to have left SYN_SENT.
     opening: Option<i64>,
-    /// The other end has begun by then.
+    /// The peer has begun by then.
     until: i64,
 }
 
@@ -192,8 +192,8 @@ impl End {
         let syn_sent = spans.first().filter(|span| span.state == Some(State::SynSent));
         let (began, by) = (begin_seen.then(|| item.begin()), item.begin());
         let left_syn_sent = syn_sent.map(|span| item.context.clock.unix_ns(span.to));
-        // To be in TIME_WAIT, a connection needs a FIN of its other end. One that is reset at once can be over before
-        // its last segment has arrived, which needs no longer than the round trip of the handshake.
+        // TIME_WAIT requires a FIN of the peer. A connection that is reset at once can end before its last segment has
+        // arrived, which takes no longer than the round trip of the handshake.
         let time_wait = spans.iter().find(|span| span.state == Some(State::TimeWait));
         let round_trip = syn_sent.map_or(0, |span| span.to - span.from);
         let until = time_wait.map_or_else(|| item.life.end.saturating_add(round_trip), |span| span.from);
@@ -219,7 +219,7 @@ impl End {
         })
     }
 
-    /// Whether the one is the other end by its addresses and its side.
+    /// Whether addresses and sides fit.
     fn faces(&self, other: &Self) -> bool {
         let is_crossed = self.side == Side::Client && self.is_crossed && other.is_crossed;
         self.tuple == other.tuple.reversed()
@@ -228,7 +228,7 @@ impl End {
             && (self.side != other.side || self.side == Side::Unknown || is_crossed)
     }
 
-    /// Whether they can reach each other. What is sent to an address of one's own does not leave the namespace.
+    /// Whether they can reach each other. Traffic to a local address does not leave its namespace.
     fn is_where(&self, other: &Self) -> bool {
         let same_host = self.key.origin == other.key.origin;
         let same_netns = self.netns.is_none() || other.netns.is_none() || self.netns == other.netns;
@@ -238,7 +238,8 @@ impl End {
         !is_itself && (!stays_inside || same_host && same_netns)
     }
 
-    /// Whether both lived at one time, and neither began before the client. Clocks of two hosts are not that exact.
+    /// Whether both lived at the same time, and neither began before the client. Clocks of two hosts are not that
+    /// exact.
     fn is_when(&self, other: &Self) -> bool {
         let begins = self.began.unwrap_or(i64::MIN).max(other.began.unwrap_or(i64::MIN));
         let overlap = begins <= self.until.min(other.until);

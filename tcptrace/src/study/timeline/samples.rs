@@ -1,4 +1,4 @@
-//! Connections that tests draw.
+//! Sample connections to draw in tests.
 
 use crate::model::row::{Connection, Held, Identity, Owner, Status, Stay};
 use crate::model::stream::{Clock, Context, Origin};
@@ -8,7 +8,7 @@ use crate::output::samples::{HOSTILE, connection, ended, identity, task, tuple};
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const S: u64 = 1_000 * MS;
 
-/// 2025-01-02T03:04:05Z at boot.
+/// A host that booted at 2025-01-02T03:04:05Z.
 pub(crate) fn origin() -> Origin {
     let context = Context { clock: Clock { boot_to_unix_ns: 1_735_787_045_000_000_000 }, ..Context::default() };
     Origin { context, host: "web1".into(), ..Origin::default() }
@@ -18,7 +18,7 @@ fn exactly(stays: &[(State, u64)]) -> Vec<Stay> {
     stays.iter().map(|&(state, ns)| Stay { state, held: Held::Exactly(ns) }).collect()
 }
 
-/// What was seen from its beginning to its end.
+/// Observed from the beginning to the end.
 pub(crate) fn whole(conn: u64, opened: u64, stays: &[(State, u64)]) -> Connection {
     let mut whole = connection();
     whole.identity.conn = conn;
@@ -44,7 +44,7 @@ pub(crate) fn client() -> Connection {
     client
 }
 
-/// Its server, which takes its time.
+/// The server of that connection, which closes late.
 pub(crate) fn server() -> Connection {
     let stays =
         [(State::SynRecv, MS), (State::Established, 2 * S), (State::CloseWait, 8 * S), (State::LastAck, 20 * MS)];
@@ -56,7 +56,7 @@ pub(crate) fn server() -> Connection {
     server
 }
 
-/// In CLOSE_WAIT when the recording began, and still when it ended.
+/// In CLOSE_WAIT from before the recording until its end.
 pub(crate) fn stuck() -> Connection {
     let held = Held::AtLeast(30 * S);
     Connection {
@@ -71,7 +71,7 @@ pub(crate) fn stuck() -> Connection {
     }
 }
 
-/// Of a process whose name is meant to do harm.
+/// A connection of a process with a malicious name.
 pub(crate) fn hostile() -> Connection {
     let mut connection = connection();
     connection.identity.owner = connection.identity.owner.map(|owner| Owner { task: task(13, HOSTILE), ..owner });

@@ -1,4 +1,4 @@
-//! The few connections that are shown, of the many that are read.
+//! Selects the connections to draw.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
@@ -11,15 +11,15 @@ use crate::model::row::Connection;
 use crate::model::stream::Origin;
 use crate::model::tcp::State;
 
-/// So many local addresses are kept in mind; where there are more, any address may be local.
+/// Most local addresses that are remembered; beyond that, any address may be local.
 const ADDRESSES: usize = 4096;
 
-/// Keeps the best connections by one order, and nothing of the others.
+/// Keeps the best connections by one order.
 #[derive(Debug)]
 pub struct Selection {
     sort: Sort,
     limit: usize,
-    /// The worst is on top.
+    /// The worst one is on top.
     best: BinaryHeap<Reverse<Ranked>>,
     seen: u64,
     offered: u64,
@@ -30,11 +30,11 @@ pub struct Selection {
 #[derive(Clone, Debug, Default)]
 pub struct Addresses(HashSet<Ipv6Addr, FixedState>);
 
-/// The greater, the earlier it is shown.
+/// The greater, the earlier it is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     by: i64,
-    /// Of equals, the one that came first.
+    /// Of equals, the first one wins.
     number: Reverse<u64>,
 }
 
@@ -45,12 +45,12 @@ struct Ranked {
 }
 
 impl Selection {
-    /// Keeps so many.
+    /// Keeps at most `limit` connections.
     pub fn new(sort: Sort, limit: usize) -> Self {
         Self { sort, limit, best: BinaryHeap::new(), seen: 0, offered: 0, addresses: Addresses::default() }
     }
 
-    /// Looks at a connection.
+    /// Considers a connection.
     pub fn offer(&mut self, connection: &Connection, origin: &Origin) {
         self.addresses.note(connection.identity.tuple.local_ip);
         self.seen += 1;
@@ -66,22 +66,22 @@ impl Selection {
         self.best.push(Reverse(Ranked { rank, item: Item::new(connection, origin) }));
     }
 
-    /// How many there were to choose from.
+    /// How many connections there were to choose from.
     pub fn offered(&self) -> u64 {
         self.offered
     }
 
-    /// Whether every connection that was looked at was kept.
+    /// Whether every offered connection was kept.
     pub fn is_whole(&self) -> bool {
         self.best.len() as u64 == self.seen
     }
 
-    /// Those of all connections that were looked at.
+    /// The local addresses of all offered connections.
     pub fn addresses(&self) -> Addresses {
         self.addresses.clone()
     }
 
-    /// The best, best first.
+    /// The kept connections, best first.
     pub fn into_items(self) -> Vec<Item> {
         self.best.into_sorted_vec().into_iter().map(|Reverse(ranked)| ranked.item).collect()
     }
@@ -94,13 +94,13 @@ impl Addresses {
         }
     }
 
-    /// Whether it is one of them, as far as they could all be kept in mind.
+    /// Whether the address may be local: it was seen, or there are too many addresses to remember.
     pub fn may_have(&self, ip: Ipv6Addr) -> bool {
         self.0.len() > ADDRESSES || self.0.contains(&ip)
     }
 }
 
-/// What it is chosen by: the greater, the better; `None` where it has no part in that.
+/// The value that ranks it: the greater, the better; `None` excludes it.
 fn value(sort: Sort, connection: &Connection, origin: &Origin) -> Option<i64> {
     let ns = match sort {
         Sort::TimeWait => connection.held(State::TimeWait).known_ns()?,

@@ -1,4 +1,4 @@
-//! What is missing from traces is told: where, by cause, and how much as far as that is known.
+//! Readers report what is missing from a trace: where, by cause, and the number of events if known.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::model::stream::{Item, Origin, Summary};
 use crate::replay::{Recordings, Span};
 use crate::trace::block::{LONGEST, LONGEST_READ};
 
-/// The rows of files, and what was in them.
+/// The rows and the summary of files.
 pub(super) fn told(files: &[&[u8]]) -> (Vec<Row>, Summary) {
     let names = ["a.tct", "b.tct", "c.tct"].map(Box::from);
     tell(Recordings::of(names.into_iter().zip(files.iter().copied()).collect()).expect("traces"))
@@ -36,7 +36,7 @@ fn tell<R: Read>(recordings: Recordings<R>) -> (Vec<Row>, Summary) {
     (rows, summary)
 }
 
-/// The counts of the rows that tell of damage.
+/// The counts of the rows that report damage.
 fn losses(rows: &[Row]) -> Vec<Option<u64>> {
     let damage = |row: &Row| match row {
         Row::Loss(Loss { cause: Cause::Damage, count, .. }) => Some(*count),
@@ -45,7 +45,7 @@ fn losses(rows: &[Row]) -> Vec<Option<u64>> {
     rows.iter().filter_map(damage).collect()
 }
 
-/// How much is lost by damage alone, and whether that is a lower bound.
+/// How many events damage cost, and whether that is a lower bound.
 fn lost(summary: &Summary) -> Option<(u64, bool)> {
     assert!(summary.lost.len() <= 1, "{summary:?}");
     summary.lost.first().map(|lost| {
@@ -54,7 +54,7 @@ fn lost(summary: &Summary) -> Option<(u64, bool)> {
     })
 }
 
-/// Blocks of [`sample`], each two events and passing time, and one more.
+/// The blocks of [`sample`], two events and passing time each, and one more block.
 fn blocks() -> Vec<Vec<u8>> {
     let mut all = sample();
     all.push(vec![Item::Event(Event::Destroyed { at: 9_000_000, id: Id::Cookie(1), shut: None })]);
@@ -65,19 +65,19 @@ fn blocks() -> Vec<Vec<u8>> {
 
 #[derive(Clone, Copy, Debug)]
 enum Done {
-    /// A bit of its data is another one.
+    /// Flip a bit of its data.
     Flip,
-    /// A bit of its head.
+    /// Flip a bit of its head.
     Behead,
-    /// It is not there.
+    /// Remove it.
     Remove,
-    /// The second half of it, and whatever follows, is not there.
+    /// Remove its second half and the rest of the file.
     Cut,
-    /// Nothing but a few bytes of it, likewise.
+    /// Likewise, but leave only a few bytes of it.
     CutShort,
-    /// It claims to be longer than any.
+    /// Claim that it is longer than any block.
     Lengthen,
-    /// Something else is before it.
+    /// Insert other bytes before it.
     Precede,
 }
 
@@ -128,15 +128,15 @@ fn damage_is_a_cause_of_losses(#[case] done: &[(usize, Done)], #[case] expected:
     assert_eq!(lost(&summary), expected, "{summary:?}");
     let is_cut = done.iter().any(|(_, done)| matches!(done, Done::Cut));
     if let Some((events, false)) = expected.filter(|_| !is_cut) {
-        assert_eq!(summary.events + events, 7, "what is lost and what is read are all that there were");
+        assert_eq!(summary.events + events, 7, "lost and read events make up all events");
     }
     assert_eq!(summary.damage.is_empty(), done.is_empty(), "{summary:?}");
     let losses = losses(&rows);
     let (sum, at_least) = (losses.iter().flatten().sum::<u64>(), losses.contains(&None));
-    assert_eq!((!losses.is_empty()).then_some((sum, at_least)), expected, "rows tell the same: {rows:?}");
+    assert_eq!((!losses.is_empty()).then_some((sum, at_least)), expected, "the rows report the same: {rows:?}");
 }
 
-/// The rows that a whole file tells.
+/// The rows of a whole file.
 fn whole() -> Vec<Row> {
     told(&[&blocks().concat()]).0
 }
@@ -147,7 +147,7 @@ fn whole() -> Vec<Row> {
 #[case::in_any_order(&[1..4, 0..3])]
 #[case::one_within_the_other(&[0..4, 1..2])]
 #[case::the_same_twice(&[0..4, 0..4])]
-fn what_two_files_of_a_recording_have_in_common_is_told_once(#[case] ranges: &[std::ops::Range<usize>]) {
+fn the_common_part_of_two_files_is_read_once(#[case] ranges: &[std::ops::Range<usize>]) {
     let files: Vec<_> = ranges.iter().map(|range| blocks()[range.clone()].concat()).collect();
     let (rows, summary) = told(&files.iter().map(Vec::as_slice).collect::<Vec<_>>());
     assert_eq!(rows, whole());
@@ -177,7 +177,10 @@ fn a_block_of_another_recording_is_not_taken_for_one_that_was_read() {
 fn a_file_that_cannot_be_read_is_damage_beside_one_that_can() {
     let (rows, summary) = told(&[b"no trace at all, however long it may be", &blocks().concat(), b""]);
     assert_eq!(rows, whole());
-    assert!(matches!(&summary.damage[..], [place] if place.starts_with("a.tct is not a trace: ")), "{summary:?}");
+    assert!(
+        matches!(&summary.damage[..], [place] if place.starts_with("a.tct is not a tcptrace trace: ")),
+        "{summary:?}"
+    );
     let folder = tempfolder();
     let good = folder.join("good.tct");
     fs::write(&good, blocks().concat()).expect("there is room");
@@ -197,7 +200,7 @@ fn tempfolder() -> std::path::PathBuf {
     folder
 }
 
-/// A block of names, longer than those that are written now.
+/// A block of names, longer than the recorder writes now.
 fn names(len: usize) -> (Vec<u8>, usize) {
     let name = [&[kind::GROUP][..], &[0xfb, 1, 1], &[b'x'; 250]].concat();
     let count = len / name.len();
@@ -211,12 +214,12 @@ fn names(len: usize) -> (Vec<u8>, usize) {
 fn blocks_of_earlier_recorders_can_be_read(#[case] len: usize, #[case] expected: bool) {
     let (bytes, count) = names(len);
     let (blocks, damage) = read(&[bytes, file(&sample())].concat());
-    assert_eq!(blocks.len(), if expected { 4 } else { 3 }, "what is behind it is read");
+    assert_eq!(blocks.len(), if expected { 4 } else { 3 }, "the block behind it is read");
     assert_eq!(damage.is_empty(), expected, "{damage:?}");
     assert_eq!(blocks[0].len() == count, expected);
 }
 
-/// A few bytes of a file became minutes of reading.
+/// A few bytes of a file once took minutes to read.
 #[rstest]
 #[case::zeros(&[0, 0])]
 #[case::of_later_versions(&[200, 0])]
@@ -224,9 +227,9 @@ fn blocks_of_earlier_recorders_can_be_read(#[case] len: usize, #[case] expected:
 fn records_without_meaning_are_damage(#[case] record: &[u8]) {
     let raw = record.repeat(LONGEST / record.len());
     let (mut decoder, mut items) = (decode::Decoder::default(), Vec::new());
-    let senseless = decoder.next(&raw, &mut items).expect_err("it makes no sense");
-    assert!(senseless.at <= record.len() << 14, "{senseless} of {}", raw.len());
-    assert_eq!(decoder.next(&raw, &mut items), Ok(false), "the rest is passed over");
+    let invalid = decoder.next(&raw, &mut items).expect_err("it is invalid");
+    assert!(invalid.at <= record.len() << 14, "{invalid} of {}", raw.len());
+    assert_eq!(decoder.next(&raw, &mut items), Ok(false), "the rest is skipped");
     let mut sockets = 0;
     let mut decoder = decode::Decoder::default();
     decoder.each_socket(&raw, |_, _| sockets += 1);
@@ -236,7 +239,7 @@ fn records_without_meaning_are_damage(#[case] record: &[u8]) {
     assert!(matches!(damage[..], [Damage { what: Wrong::Record(_), .. }]), "{damage:?}");
 }
 
-/// Any number of them may stand between others.
+/// Any number of such records may stand between others.
 #[test]
 fn records_of_later_versions_between_events_are_no_damage() {
     let one = [[200, 0].repeat(1000), vec![kind::PASSED, 2, 2, 0]].concat();

@@ -1,4 +1,4 @@
-//! A file says that it ends as it should, or it was cut off.
+//! A file says that it ended properly, or it was cut off.
 
 use super::damage::{told, whole_rows};
 use super::*;
@@ -12,8 +12,8 @@ fn ended(reason: Reason) -> Item {
     Item::Ended(Ended { at: 9_000_000, reason })
 }
 
-/// A file of each text, with a block of each word, with an item of each letter: a head that says that it will say when it
-/// ends, or one that does not (`h`), or an end.
+/// A file for each text, with a block for each word and an item for each letter: a head that announces an end record,
+/// one that does not (`h`), or an end.
 fn files(texts: &[&str]) -> Vec<Vec<u8>> {
     let mut encoder = Encoder::new(RECORDING).expect("memory");
     let mut write = |number: usize, word: &str| {
@@ -60,7 +60,7 @@ fn a_reason_of_later_versions_is_one() {
     assert_eq!(ended.reason, Reason::Other);
 }
 
-/// Where the last event before was is said.
+/// The message names the time of the last event before the cut.
 #[test]
 fn the_time_of_the_end() {
     let mut items = vec![head(true)];
@@ -69,14 +69,14 @@ fn the_time_of_the_end() {
     assert_eq!(summary.cut_off, [("a.tct".into(), 3_000_099)]);
 }
 
-/// What a flight recorder writes twice is read once, and each time that it ends.
+/// Readers read a block that a flight recorder wrote twice only once, together with each end record.
 #[test]
 fn dumps_that_overlap() {
     let mut all = sample();
     all.insert(0, vec![head(true)]);
     let mut encoder = Encoder::new(RECORDING).expect("memory");
     let end = |encoder: &Encoder| {
-        let (recording, block) = encoder.place();
+        let (recording, block) = encoder.position();
         let mut beside = Encoder::resume(recording, block).expect("memory").beside();
         beside.push(&ended(Reason::Dumped)).expect("it fits");
         beside.finish(0).expect("it can be packed")
@@ -102,7 +102,7 @@ fn dumps_that_overlap() {
     assert_eq!(summary.cut_off.len(), 1, "the second one alone: {summary:?}");
 }
 
-/// Of its first file, the first block is there.
+/// The first file of a recording should contain the recording's first block.
 #[rstest]
 #[case::said(true, 0, 1)]
 #[case::of_another_file(true, 1, 0)]
@@ -116,7 +116,7 @@ fn the_first_block_is_missing(#[case] says_end: bool, #[case] file: u32, #[case]
     assert_eq!(summary.lost.len(), expected, "{summary:?}");
 }
 
-/// One of several that are missing is damaged, and says how much was in it.
+/// One of several missing blocks is damaged; its head says how many events it contained.
 #[test]
 fn the_first_block_is_damaged_and_others_are_missing() {
     let whole = file(&sample());

@@ -1,4 +1,4 @@
-//! The newest part of a recording, in memory until somebody asks for it.
+//! The newest part of a recording, kept in memory until a dump is requested.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -9,9 +9,9 @@ use indicatif::HumanBytes;
 
 use super::{End, Packed, Plan, Say, Store, StoreError};
 
-/// What is kept is forgotten by a quarter at a time: each part begins with what it takes to read it alone.
+/// The memory is dropped a quarter at a time: each part can be read alone.
 const PARTS: u32 = 4;
-/// How often to look whether what is being written is written.
+/// How often to check whether a dump is finished.
 const LOOK_NS: u64 = 20_000_000;
 
 /// Blocks of the newest past.
@@ -21,14 +21,14 @@ pub struct Memory {
     last_ns: u64,
     most_bytes: u64,
     parts: VecDeque<Part>,
-    /// Number of the file that comes next: 0 is the one that was asked for.
+    /// Number of the next file: 0 is the requested path itself.
     number: u32,
-    /// What is being written, with its number, and when that was last looked at.
+    /// The dump that is being written and its number, and when it was last checked.
     dump: Option<(Store, u32)>,
     looked_at: u64,
-    /// Somebody has asked meanwhile.
+    /// Another dump was requested meanwhile.
     is_asked_again: bool,
-    /// Less than what was asked for is kept, and that was said.
+    /// Memory covers less than the requested time, and a warning said so.
     is_short: bool,
 }
 
@@ -40,24 +40,24 @@ struct Part {
     until: u64,
 }
 
-/// What was written in the end.
+/// What a recording has written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Events of sockets.
     pub events: u64,
     /// Bytes.
     pub bytes: u64,
-    /// Not where it was asked for.
+    /// The file is not where it was requested.
     pub is_elsewhere: bool,
 }
 
 impl Memory {
-    /// Keeps this time, and this many bytes at most.
+    /// Keeps events of this duration, and at most this many bytes.
     ///
     /// # Errors
-    /// When the file that it will be written to cannot be made.
+    /// When the file cannot be created to which the memory will be written.
     pub fn new(plan: Plan, last: Duration, most_bytes: u64, say: Say) -> Result<Self, StoreError> {
-        // What is wrong with the file is said now; nothing is left of this one.
+        // Creating the file reports its problems now. The empty file is removed again.
         drop(Store::create(&plan)?);
         let last_ns = u64::try_from(last.as_nanos()).unwrap_or(u64::MAX);
         let parts = VecDeque::from([Part::default()]);
@@ -65,7 +65,7 @@ impl Memory {
         Ok(Self { say, plan, last_ns, most_bytes, parts, number, dump: None, looked_at, is_asked_again, is_short })
     }
 
-    /// Takes a block in. Returns whether a new part is to begin.
+    /// Stores a block. Returns whether the caller should begin a new part.
     pub(super) fn keep(&mut self, block: Packed, now: u64) -> bool {
         let (most_bytes, last_ns) = (self.most_bytes, self.last_ns);
         let Some(part) = self.parts.back_mut() else { return true };
@@ -78,7 +78,7 @@ impl Memory {
         part.bytes > most_bytes / u64::from(PARTS) || now.saturating_sub(part.since) > last_ns / u64::from(PARTS)
     }
 
-    /// Begins a new part, and forgets those that are too old or too much.
+    /// Begins a new part, and drops parts that are too old or exceed the limit of bytes.
     pub(super) fn begin_part(&mut self, now: u64) {
         self.parts.push_back(Part::default());
         while let [oldest, _, ..] = self.parts.make_contiguous() {
@@ -89,13 +89,13 @@ impl Memory {
             }
             if !is_old && !self.is_short {
                 self.is_short = true;
-                (self.say)(&"there is more than fits into memory: less than --last is kept (--max-size)");
+                (self.say)(&"memory is full: less than --last is kept (raise --max-size to keep more)");
             }
             self.parts.pop_front();
         }
     }
 
-    /// Bytes that are kept.
+    /// Bytes in memory.
     pub(super) fn bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes).sum()
     }
@@ -104,8 +104,8 @@ impl Memory {
         self.parts.iter().flat_map(|part| &part.blocks).cloned().collect()
     }
 
-    /// Has everything written that is kept, and `end` behind it: the first time into the file itself, then into numbered
-    /// ones. Where one is being written still, that comes first.
+    /// Starts to write everything in memory, and `end` behind it. The first dump goes to the requested path, later ones
+    /// to numbered files. If a dump is still being written, this one follows it.
     pub(super) fn dump(&mut self, end: End) {
         if self.dump.is_some() {
             self.is_asked_again = true;
@@ -117,7 +117,7 @@ impl Memory {
                 (self.say)(&format_args!("writing the last {bytes} to '{path}'"));
                 self.dump = Some((store, number));
             }
-            Err(error) => (self.say)(&format_args!("{error}; recording goes on, and nothing is forgotten for this")),
+            Err(error) => (self.say)(&format_args!("{error}; recording continues, and memory keeps its events")),
         }
     }
 
@@ -125,35 +125,35 @@ impl Memory {
         begin(&self.plan, self.number, self.blocks(), end)
     }
 
-    /// Waits until it is written. The number of what was not is used again.
+    /// Waits until the dump is written. A failed dump leaves its number for the next one.
     fn outcome(&mut self, (store, number): (Store, u32)) -> Result<Written, String> {
         let written = outcome(store)?;
         self.number = number + 1;
         Ok(written)
     }
 
-    /// Looks whether what is being written is written. Returns whether to begin again, since somebody has asked meanwhile.
+    /// Checks whether the dump is finished. Returns whether to begin another one, because it was requested meanwhile.
     pub(super) fn look(&mut self, now: u64) -> bool {
         self.looked_at = now;
         if self.dump.as_ref().is_some_and(|(store, _)| store.is_finished())
             && let Some(dump) = self.dump.take()
             && let Err(failure) = self.outcome(dump)
         {
-            (self.say)(&format_args!("{failure}; recording goes on, and nothing is forgotten for this"));
+            (self.say)(&format_args!("{failure}; recording continues, and memory keeps its events"));
         }
         self.dump.is_none() && std::mem::take(&mut self.is_asked_again)
     }
 
-    /// When to look again, in ns of `CLOCK_BOOTTIME`.
+    /// When to check again, in ns of `CLOCK_BOOTTIME`.
     pub(super) fn look_at(&self) -> Option<u64> {
         self.dump.as_ref().map(|_| self.looked_at + LOOK_NS)
     }
 
-    /// Writes everything that is kept, and waits until that is done: to where it was asked for, else into the working
-    /// folder, else into that for temporary files.
+    /// Writes everything in memory and waits: to the requested path, else to the working directory, else to the
+    /// directory for temporary files.
     ///
     /// # Errors
-    /// When there is no place for it: all that went wrong.
+    /// When all of them fail: the reasons, joined.
     pub(super) fn write(&mut self, end: &dyn Fn() -> End) -> Result<Written, String> {
         self.finish_dump();
         let mut failures = Vec::new();
@@ -167,7 +167,7 @@ impl Memory {
             let written = begin(&plan, 0, self.blocks(), end()).map_err(|error| error.to_string());
             match written.and_then(|(store, _)| Ok((store.path().display().to_string(), outcome(store)?))) {
                 Ok((path, written)) => {
-                    (self.say)(&format_args!("{}: wrote it to '{path}' instead", failures.join("; ")));
+                    (self.say)(&format_args!("{}; wrote it to '{path}' instead", failures.join("; ")));
                     return Ok(Written { is_elsewhere: true, ..written });
                 }
                 Err(failure) => failures.push(failure),
@@ -176,7 +176,7 @@ impl Memory {
         Err(failures.join("; "))
     }
 
-    /// Waits for what is being written, and forgets who has asked.
+    /// Waits for a dump that is being written, and drops the request for another one.
     fn finish_dump(&mut self) {
         if let Some((store, _)) = &mut self.dump {
             store.finish();
@@ -185,7 +185,7 @@ impl Memory {
     }
 }
 
-/// Begins with the file itself, where that is the first one and its name is free, or else with the first free number.
+/// Creates the requested file if it is the first one and its name is free, or else the first free number.
 fn begin(plan: &Plan, number: u32, blocks: Vec<Packed>, end: End) -> Result<(Store, u32), StoreError> {
     let is_first = number == 0 && (plan.force || plan.keep_old || !is_taken(&plan.path));
     let plan = Plan { numbered: !is_first, ..plan.clone() };
@@ -196,13 +196,13 @@ fn is_taken(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|there| !there.is_file() || there.len() > 0)
 }
 
-/// Waits until everything is written. What could be written in part only is removed.
+/// Waits until everything is written. Removes a file that could only be written in part.
 fn outcome(mut store: Store) -> Result<Written, String> {
     store.finish();
     match store.failure().map(str::to_owned) {
         None => Ok(Written { events: store.events(), bytes: store.bytes(), is_elsewhere: false }),
         Some(failure) => {
-            // It would take the room that the next try needs.
+            // The file would take the space that the next attempt needs.
             let _ = fs::remove_file(store.path());
             Err(failure)
         }

@@ -1,4 +1,4 @@
-//! The names that a file needs, for it to be read alone: pure.
+//! The names that a file needs so that it can be read alone: pure.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,7 +8,7 @@ use foldhash::fast::FixedState;
 use crate::model::event::Event;
 use crate::model::stream::Item;
 
-/// Names of network namespaces, control groups and interfaces. A file holds those of which its events speak.
+/// Names of network namespaces, control groups and interfaces. A file contains the names that its events mention.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     namespaces: Known<u32>,
@@ -16,7 +16,7 @@ pub(super) struct Names {
     processes: Known<u32>,
     /// By namespace and index.
     interfaces: Known<(u32, u32)>,
-    /// What was asked about last, which most often is the same again.
+    /// The last query; the next one is usually the same.
     asked: Needed,
 }
 
@@ -25,9 +25,9 @@ type Needed = (Option<u32>, Option<u64>, Option<u32>, Option<(u32, u32)>);
 
 #[derive(Debug)]
 struct Known<K> {
-    /// Those that are in the file, as items.
+    /// Names in the current file, as items.
     written: HashMap<K, Item, FixedState>,
-    /// Those that were in files before.
+    /// Names in earlier files.
     before: HashMap<K, Item, FixedState>,
 }
 
@@ -56,7 +56,7 @@ impl<K: Copy + Eq + Hash> Known<K> {
 }
 
 impl Names {
-    /// Notes a name that is written into the file.
+    /// Notes a name that was written into the file.
     pub(super) fn learn(&mut self, item: &Item) {
         match item {
             Item::Namespace { inode, .. } => self.namespaces.learn(*inode, item),
@@ -67,7 +67,7 @@ impl Names {
         }
     }
 
-    /// The names that an event needs and that are not in the file yet: they belong before it.
+    /// The names that an event needs and that the file lacks: they belong before the event.
     pub(super) fn missing(&mut self, event: &Event) -> [Option<Item>; 5] {
         const NOTHING: [Option<Item>; 5] = [None, None, None, None, None];
         if self.is_all_written() {
@@ -78,6 +78,7 @@ impl Names {
             Event::Mini(mini) => (mini.netns, None),
             Event::Found(found) => (found.netns, found.cgroup),
             Event::Holder(holder) => (holder.found.netns, holder.found.cgroup),
+            Event::FailedCall(call) => (call.netns, None),
             Event::Accepted { .. } => (None, None),
             _ => return NOTHING,
         };
@@ -99,7 +100,7 @@ impl Names {
             && self.interfaces.before.is_empty()
     }
 
-    /// Another file begins, that has none of them.
+    /// Begins another file, which has no names yet.
     pub(super) fn turn(&mut self) {
         self.namespaces.turn();
         self.groups.turn();
@@ -108,7 +109,7 @@ impl Names {
         self.asked = Needed::default();
     }
 
-    /// Each that is needed from here on is told again, so that only those of a time are kept.
+    /// Every name that is needed from here on is written again, so that only recent names are kept.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
     }
@@ -157,7 +158,7 @@ mod tests {
         names.turn();
         assert_eq!([missing(&mut names, 1), missing(&mut names, 2)], [Some(group(1)), Some(group(2))]);
         names.learn(&group(3));
-        assert_eq!(missing(&mut names, 3), None, "it was told again");
+        assert_eq!(missing(&mut names, 3), None, "it was written again");
     }
 
     #[test]
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_anew_is_forgotten() {
+    fn names_are_forgotten_and_written_again() {
         let mut names = Names::default();
         names.learn(&group(1));
         names.turn();

@@ -1,4 +1,4 @@
-//! Items in, blocks out, to wherever they are kept.
+//! Packs items into blocks, and passes the blocks to files or memory.
 
 use std::io::{self, ErrorKind};
 
@@ -15,67 +15,66 @@ use super::{End, Packed, Say, Store};
 use crate::model;
 use crate::model::criteria::Criteria;
 use crate::model::event::{Cause, Event, Losses};
-use crate::model::facts::Newest;
 use crate::model::finding::Finding;
+use crate::model::newest::Newest;
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::{Clocks, Ended, Head, Item, Lost, Reason};
 use crate::trace::Encoder;
 
-/// What has come is handed to the kernel after this time at the latest, and so survives our own death.
+/// Events are handed to the kernel after this time at the latest, and so survive a crash of tcptrace.
 const FLUSH_NS: u64 = 60_000_000;
-/// Or when there is so much of it.
+/// Events are also handed over once there are this many bytes.
 const FLUSH_BYTES: usize = 64 << 10;
-/// How often a trace says that time has passed: after something has happened, and while nothing happens.
+/// How often a trace records that time has passed: after events, and while there are none.
 const PASSED_NS: u64 = 1_000_000_000;
 const IDLE_NS: u64 = 10_000_000_000;
-/// The last block of a file, which says that it ends, takes no more.
+/// Room for the last block of a file, which says that the file ends.
 const END_BYTES: u64 = 1024;
 
 /// Where blocks go.
 pub enum Target {
     /// Into files, or to standard output.
     Files {
-        /// Writes them.
         store: Store,
-        /// When to go on to the next one.
+        /// When to begin the next file.
         rotate: Option<Rotate>,
-        /// When to end.
+        /// When to end the recording.
         most_bytes: Option<u64>,
     },
-    /// Nowhere, until somebody asks.
+    /// Only on request.
     Memory(Memory),
 }
 
 /// When to begin a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rotate {
-    /// After so many bytes.
+    /// After this many bytes.
     Bytes(u64),
-    /// After so many ns.
+    /// After this many ns.
     Ns(u64),
 }
 
-/// How a recording goes.
+/// Progress of a recording.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Events of sockets that were taken in.
+    /// Events of sockets that were received.
     pub events: u64,
-    /// Bytes that are written, or kept.
+    /// Bytes that were written, or are in memory.
     pub bytes: u64,
     /// Events lost.
     pub lost: u64,
 }
 
-/// What a recording has come to.
+/// The result of a recording.
 #[derive(Debug)]
 pub struct Recorded {
-    /// What is in the trace.
+    /// What the trace contains.
     pub written: Written,
-    /// Of how many events that is the last part; `None` where all are in it that there was room for.
+    /// How many events the recording received in all, if the trace keeps only the last of them; else `None`.
     pub of_all: Option<u64>,
-    /// It ended because it was as large as it may be.
+    /// The recording ended because it reached its size limit.
     pub is_full: bool,
-    /// Not everything could be written.
+    /// Some events could not be written.
     pub has_failed: bool,
     /// What was lost.
     pub losses: Losses,
@@ -84,7 +83,7 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// What is missing, by cause.
+    /// Missing events by cause.
     pub fn lost(&self) -> Vec<Lost> {
         let unaccounted = self.findings.iter().map(|finding| match finding {
             Finding::Verdict(verdict) => verdict.unexplained,
@@ -96,51 +95,51 @@ impl Recorded {
     }
 }
 
-/// Records.
+/// Records events into files or memory.
 pub struct Recorder {
     say: Say,
     target: Target,
     encoder: Encoder,
     head: Head,
     clocks: Clocks,
-    /// With `unwritten`: events that the disk did not take, but for those of which the [`Store`] alone knows.
+    /// With `unwritten`: events that could not be written, except those that only the [`Store`] knows of.
     losses: Losses,
     names: Names,
     newest: Newest,
     /// It is to be told again, or is being told.
     wants_newest: bool,
     is_telling_newest: bool,
-    /// Which file, from 0, or which part of what is kept in memory.
+    /// Number of the current file, from 0, or of the current part of the memory.
     file: u32,
     file_bytes: u64,
     file_since: Option<u64>,
-    /// When the first of what was not handed over yet was taken in.
+    /// When the oldest event was received that has not been handed over.
     waiting_since: Option<u64>,
-    /// When it was last told that time has passed, and whether something has happened since.
+    /// When the trace last recorded that time has passed, and whether an event came since.
     passed_at: u64,
     is_stirred: bool,
     wants_survey: bool,
     unowned: Unowned,
     unanswered: Unanswered,
-    /// Events of sockets that were taken in, and those of them that came when the trace had ended already.
+    /// Events of sockets that were received, and how many of them came after the trace had ended.
     events: u64,
     late: u64,
     bytes: u64,
-    /// Events that the disk has not taken since it last took any.
+    /// Events that could not be written since the last successful write.
     gap: Option<u64>,
-    /// That the disk does not keep up was said, and the failure.
+    /// Whether the user was warned that the disk is too slow, and that writing failed.
     was_slow: bool,
     has_failed: bool,
     findings: Vec<Finding>,
-    /// There is as much as there may be.
+    /// The size limit is reached.
     is_full: bool,
-    /// Nothing more comes, and no other file is begun.
+    /// No more events follow, and no other file is begun.
     is_ending: bool,
     written: Written,
 }
 
 impl Recorder {
-    /// Records into `target` what matches, as far as the kernel side leaves out the rest; readers do the rest.
+    /// Records into `target`. The kernel applies what it can of `filter`; readers apply the rest.
     pub fn new(target: Target, head: Head, filter: Criteria, say: Say) -> Result<Self> {
         let mut recorder = Self {
             say,
@@ -177,7 +176,6 @@ impl Recorder {
         Ok(recorder)
     }
 
-    /// How it goes.
     pub fn progress(&self) -> Progress {
         let bytes = match &self.target {
             Target::Memory(memory) => memory.bytes(),
@@ -190,7 +188,7 @@ impl Recorder {
         self.encoder.push(&Item::Head(Box::new(self.head.clone())))
     }
 
-    /// Hands the block over that is being made.
+    /// Hands the current block over.
     fn flush(&mut self, now: u64) -> Result<()> {
         self.waiting_since = None;
         let events = u64::from(self.encoder.events());
@@ -205,7 +203,7 @@ impl Recorder {
             Target::Files { store, rotate, most_bytes } => {
                 self.is_full |= most_bytes.is_some_and(|most| self.bytes + len + END_BYTES > most);
                 if self.is_full || store.is_closed() {
-                    // The recording ends before this block, and before whatever would still fit.
+                    // The recording ends before this block, and before any block that would still fit.
                     self.late += events;
                     self.encoder.take_back(1);
                     return Ok(());
@@ -237,7 +235,7 @@ impl Recorder {
         self.tell_newest(now)
     }
 
-    /// What follows can be read without what was before.
+    /// Makes the following events readable without the earlier ones.
     fn turn(&mut self, now: u64) -> Result<()> {
         match &mut self.target {
             Target::Memory(memory) => {
@@ -257,11 +255,11 @@ impl Recorder {
             }
         }
         (self.wants_survey, self.wants_newest) = (true, true);
-        self.begin_anew(now)
+        self.begin_again(now)
     }
 
-    /// Says again what readers of what follows have to know.
-    fn begin_anew(&mut self, now: u64) -> Result<()> {
+    /// Repeats the items that readers of the following events need.
+    fn begin_again(&mut self, now: u64) -> Result<()> {
         self.push_head()?;
         self.encoder.push(&Item::Clocks(self.clocks))?;
         if let Some(events) = self.gap {
@@ -287,7 +285,8 @@ impl Recorder {
         told
     }
 
-    /// The disk is full, or does not keep up: what it takes next says where the trace has a gap, and how much is missing.
+    /// The disk is full or too slow: the next block that it accepts says where the trace has a gap, and how many events
+    /// are missing.
     fn note_unwritten(&mut self, events: u64, now: u64) -> Result<()> {
         self.losses.unwritten += events;
         *self.gap.get_or_insert(0) += events;
@@ -299,23 +298,23 @@ impl Recorder {
         {
             let path = store.path().display();
             (self.say)(&format_args!(
-                "'{path}' cannot be written fast enough: events are lost; the trace says where, and how many"
+                "'{path}' cannot be written fast enough: events are lost; the trace reports where, and how many"
             ));
         }
-        self.begin_anew(now)
+        self.begin_again(now)
     }
 
-    /// Whether nothing is written any more, which is said once.
+    /// Whether writing has failed. Reports the failure once.
     fn say_failure(&mut self) -> bool {
         let Target::Files { store, .. } = &self.target else { return false };
         let Some(failure) = store.failure() else { return false };
         if !std::mem::replace(&mut self.has_failed, true) {
-            (self.say)(&format_args!("{failure}; nothing more is written"));
+            (self.say)(&format_args!("{failure}; nothing more is written to the trace"));
         }
         true
     }
 
-    /// Has everything written that is kept in memory, if it is.
+    /// Writes everything that is in memory, if the target is memory.
     pub fn dump(&mut self) -> Result<()> {
         if let Target::Memory(_) = self.target {
             self.flush(self.passed_at)?;
@@ -328,15 +327,15 @@ impl Recorder {
     }
 
     fn ending(&self, reason: Reason) -> Ending {
-        let (recording, block) = self.encoder.place();
+        let (recording, block) = self.encoder.position();
         let (losses, gap, file) = (self.losses, self.gap.unwrap_or(0), self.file);
         Ending { recording, block, file, losses, gap, ended: Ended { at: self.passed_at, reason } }
     }
 
-    /// Nothing more comes: has everything written.
+    /// Ends the recording: writes everything that is left.
     ///
     /// # Errors
-    /// When what was kept in memory cannot be written anywhere. It is there still, for another try.
+    /// When the events in memory cannot be written anywhere. They stay in memory for another attempt.
     pub fn write_all(&mut self) -> Result<()> {
         if !std::mem::replace(&mut self.is_ending, true) {
             self.flush(self.passed_at)?;
@@ -370,7 +369,7 @@ impl Recorder {
         (&self.findings, names)
     }
 
-    /// What there is in the end.
+    /// The result of the recording.
     pub fn finish(self) -> Recorded {
         Recorded {
             written: self.written,
@@ -420,21 +419,21 @@ impl Recorder {
 fn push(encoder: &mut Encoder, item: &Item) -> io::Result<()> {
     match encoder.push(item) {
         Err(error) if error.kind() == ErrorKind::FileTooLarge => {
-            log::warn!("left out of the trace: {error}");
+            log::warn!("item left out of the trace: {error}");
             Ok(())
         }
         pushed => pushed,
     }
 }
 
-/// What the last block of a file says.
+/// Content of the last block of a file.
 #[derive(Clone, Copy)]
 struct Ending {
     recording: [u8; 16],
     block: u64,
     file: u32,
     losses: Losses,
-    /// Events of which the trace does not say yet that they are not in it.
+    /// Missing events that the trace has not reported yet.
     gap: u64,
     ended: Ended,
 }
@@ -469,7 +468,7 @@ impl Sink for Recorder {
                     self.push(&head)?;
                 }
                 Item::Losses(losses) => {
-                    // The source does not know of those.
+                    // The source does not know of unwritten events.
                     self.losses = Losses { unwritten: self.losses.unwritten, ..*losses };
                     self.push(&Item::Losses(self.losses))?;
                     continue;
@@ -522,7 +521,7 @@ impl Sink for Recorder {
     }
 }
 
-/// From the kernel.
+/// Random bytes from the kernel.
 fn random() -> Result<[u8; 16]> {
     let mut bytes = [0_u8; 16];
     // SAFETY: there is room for as many bytes as the kernel may write.

@@ -1,4 +1,4 @@
-//! The files of a recording: made with care, written in a thread, and turned over as planned.
+//! The files of a recording: created safely, written by a thread, and rotated as planned.
 
 mod file;
 mod writer;
@@ -18,34 +18,34 @@ use bytes::Bytes;
 
 use self::writer::{Output, Writer, next_free};
 
-/// Blocks that wait to be written at most: some seconds of them, when the disk stands still.
+/// Most blocks that wait to be written: some seconds of them, while the disk stalls.
 const WAITING: usize = 96;
 
-/// Where a recording goes.
+/// Where and how a recording is stored.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// The file; with `numbered` a pattern for its names.
+    /// The file; with `numbered`, a pattern for the names.
     pub path: PathBuf,
-    /// Replace a file that exists.
+    /// Replace an existing file.
     pub force: bool,
-    /// Rename one that exists to `FILE.old`, unless files are numbered.
+    /// Rename an existing file to `FILE.old`, unless files are numbered.
     pub keep_old: bool,
     /// Put a number before the extension: `trace.0001.tct`.
     pub numbered: bool,
-    /// Keep at most so many files, and remove the oldest.
+    /// Keep at most this many files, and remove the oldest.
     pub most_files: Option<usize>,
-    /// Keep at most so many bytes in all of them, and remove the oldest.
+    /// Keep at most this many bytes in all files together, and remove the oldest.
     pub most_bytes: Option<u64>,
 }
 
-/// What becomes of a file that exists where one is to be made.
+/// What happens to an existing file at the path of a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Existing {
-    /// It stays, and there is no new one.
+    /// It stays, and no new file is created.
     Refused,
-    /// It is gone.
+    /// It is replaced.
     Replaced,
-    /// Its name is `FILE.old` then.
+    /// It is renamed to `FILE.old`.
     Renamed,
 }
 
@@ -74,7 +74,7 @@ impl Plan {
 }
 
 impl Plan {
-    /// Whether a file of this name could be one of the recording.
+    /// Whether a file of this name could belong to the recording.
     fn has(&self, name: &OsStr) -> bool {
         let stem = self.path.file_stem().unwrap_or_default().as_bytes();
         let rest = name.as_bytes().strip_prefix(stem).and_then(|rest| rest.strip_prefix(b"."));
@@ -85,7 +85,7 @@ impl Plan {
         number.is_some_and(|number| number.len() >= 4 && number.iter().all(u8::is_ascii_digit))
     }
 
-    /// The files that earlier recordings have left.
+    /// The files of earlier recordings.
     ///
     /// # Errors
     /// When one of them is still being written.
@@ -95,7 +95,7 @@ impl Plan {
             if let Some(path) = others.iter().find(|path| file::is_locked(path)) {
                 return Err(file::Refused::Locked.at(path));
             }
-            // A recorder locks the next file before it lets go of the last one.
+            // A recorder locks the next file before it unlocks the last one.
             let again = self.left_over();
             if again == others {
                 return Ok(others);
@@ -104,7 +104,7 @@ impl Plan {
         }
     }
 
-    /// The files that are called as those of the recording are.
+    /// The files whose names fit the recording.
     fn left_over(&self) -> Vec<PathBuf> {
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -115,26 +115,25 @@ impl Plan {
     }
 }
 
-/// Why a trace cannot be written.
+/// Why a trace cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file cannot be made.
+    /// The file cannot be created.
     #[error("cannot create the trace '{path}': {reason}")]
     Create {
-        /// Which.
         path: String,
         /// Why not, and what to do.
         reason: String,
     },
     /// The thread that writes cannot be started.
-    #[error("cannot start a thread for writing: {0}")]
+    #[error("cannot start a thread to write the trace: {0}")]
     Thread(io::Error),
 }
 
 impl StoreError {
-    /// There is a file where one is to be made.
+    /// An error: a file of this name exists.
     pub fn exists(path: &Path) -> Self {
-        Self::refused(path, &"it exists already; --force replaces it")
+        Self::refused(path, &"the file exists; --force replaces it")
     }
 
     fn refused(path: &Path, reason: &dyn std::fmt::Display) -> Self {
@@ -142,28 +141,27 @@ impl StoreError {
     }
 }
 
-/// A block as it is written.
+/// A packed block.
 #[derive(Clone, Debug)]
 pub struct Packed {
-    /// The block.
     pub bytes: Bytes,
-    /// How many events of sockets are in it.
+    /// Events of sockets in it.
     pub events: u64,
 }
 
-/// What was taken for writing, and could not be written.
+/// Accepted blocks that could not be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Missing {
-    /// Blocks that have a number.
+    /// Blocks with a number.
     pub blocks: u64,
     /// Events of sockets.
     pub events: u64,
 }
 
-/// Makes the last block of a recording, in which it says what is missing.
+/// Makes the last block of a recording, which reports what is missing.
 pub(super) type End = Box<dyn FnMut(Missing) -> io::Result<Vec<u8>> + Send>;
 
-/// Writes blocks, in a thread.
+/// Writes blocks in a thread.
 #[derive(Debug)]
 pub struct Store {
     orders: Option<SyncSender<Order>>,
@@ -174,23 +172,23 @@ pub struct Store {
 
 enum Order {
     Write(Packed),
-    /// This is the last block of the file: what comes next goes into another one.
+    /// The last block of the file: the next one goes into another file.
     Turn(Packed),
-    /// Nothing more comes but this.
+    /// The last order: the end of the recording.
     End(End),
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Why nothing is written any more.
+    /// Why writing stopped.
     failure: OnceLock<String>,
-    /// Whoever read what is written has gone away.
+    /// The reader of the pipe has closed it.
     is_closed: AtomicBool,
-    /// What goes on being written ends up nowhere.
+    /// The file was deleted: further blocks would be lost.
     wants_turn: AtomicBool,
-    /// What else is to be said.
+    /// Other messages for the user.
     notices: Mutex<Vec<String>>,
-    /// Bytes in the files that are there.
+    /// Bytes in the existing files.
     bytes: AtomicU64,
     /// Events that were written.
     events: AtomicU64,
@@ -205,11 +203,11 @@ impl State {
 }
 
 impl Store {
-    /// Makes the first file.
+    /// Creates the first file.
     ///
     /// # Errors
-    /// When it exists and is not to be replaced, when it is no regular file, or when another process writes it or, where
-    /// files are numbered, any of them.
+    /// When the file exists and must not be replaced, when it is not a regular file, or when another process is writing
+    /// it. With numbered files, also when another process is writing any of them.
     pub fn create(plan: &Plan) -> Result<Self, StoreError> {
         if plan.numbered {
             let others = plan.others()?;
@@ -225,26 +223,29 @@ impl Store {
     /// Writes to standard output.
     ///
     /// # Errors
-    /// When that is a terminal, or closed.
+    /// When standard output is a terminal, or closed.
     pub fn stdout() -> Result<Self, StoreError> {
         let path = Path::new("-");
         let stdout = io::stdout();
         if stdout.is_terminal() {
-            return Err(StoreError::refused(path, &"standard output is a terminal; redirect it, or give -o a file"));
+            return Err(StoreError::refused(
+                path,
+                &"standard output is a terminal; redirect it, or name a file with -o",
+            ));
         }
         let pipe = stdout.as_fd().try_clone_to_owned().map_err(|error| StoreError::refused(path, &error))?;
         Self::start(&Plan { path: path.into(), ..Plan::default() }, Output::Pipe(File::from(pipe)), 0, WAITING)
     }
 
-    /// Writes these blocks, and what `end` makes, into the first file from this number on whose name is not taken. Returns
-    /// its number as well.
+    /// Writes these blocks, and the result of `end`, into the first file from this number on whose name is free.
+    /// Returns the number of that file as well.
     ///
     /// # Errors
     /// As [`Store::create`].
     pub fn of_blocks(plan: &Plan, number: u32, blocks: Vec<Packed>, end: End) -> Result<(Self, u32), StoreError> {
         let (file, number) = next_free(plan, number)?;
         let mut store = Self::start(plan, Output::File(file), number, blocks.len() + 1)?;
-        // There is room for all, and a failure is asked for later.
+        // The queue has room for all, and the caller checks for failures later.
         for order in blocks.into_iter().map(Order::Write).chain([Order::End(end)]) {
             let _ = store.order(order);
         }
@@ -261,23 +262,24 @@ impl Store {
         Ok(Self { orders: Some(sender), thread, state, path: plan.path_of(number) })
     }
 
-    /// The first file that is written.
+    /// The path of the first file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Has a block written. `false` if it will not be: the disk is full, or so slow that too many blocks wait already.
+    /// Queues a block. Returns `false` if it will not be written: the disk is full, or too many blocks are already
+    /// waiting.
     pub fn write(&self, block: Packed) -> bool {
         self.order(Order::Write(block))
     }
 
-    /// The same, however long it takes.
+    /// Like [`write`](Self::write), but waits as long as necessary.
     pub fn write_last(&self, block: Packed) -> bool {
         let orders = self.orders.as_ref().filter(|_| self.failure().is_none());
         orders.is_some_and(|orders| orders.send(Order::Write(block)).is_ok())
     }
 
-    /// Ends a file with this block, and goes on to another one. `false` if that is not possible now.
+    /// Ends a file with this block, and goes on to another file. Returns `false` if that is not possible now.
     pub fn turn(&self, end: Packed) -> bool {
         self.order(Order::Turn(end))
     }
@@ -292,27 +294,27 @@ impl Store {
         }
     }
 
-    /// Why nothing is written any more.
+    /// Why writing stopped, if it did.
     pub fn failure(&self) -> Option<&str> {
         self.state.failure.get().map(String::as_str)
     }
 
-    /// Whether whoever read what is written has gone away.
+    /// Whether the reader of the pipe has closed it.
     pub fn is_closed(&self) -> bool {
         self.state.is_closed.load(Ordering::Relaxed)
     }
 
-    /// Whether another file should be begun: the one that is being written was deleted.
+    /// Whether to begin another file, because the current one was deleted.
     pub fn wants_turn(&self) -> bool {
         self.state.wants_turn.load(Ordering::Relaxed)
     }
 
-    /// What has happened since this was asked last that somebody should know.
+    /// Messages for the user since the last call.
     pub fn notices(&self) -> Vec<String> {
         std::mem::take(&mut *self.state.notices.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Bytes in the files that are there.
+    /// Bytes in the existing files.
     pub fn bytes(&self) -> u64 {
         self.state.bytes.load(Ordering::Relaxed)
     }
@@ -322,7 +324,7 @@ impl Store {
         self.state.events.load(Ordering::Relaxed)
     }
 
-    /// Events of sockets that were taken for writing, and could not be written.
+    /// Events of sockets that were accepted and could not be written.
     pub fn missing(&self) -> u64 {
         self.state.missing.load(Ordering::Relaxed)
     }
@@ -332,10 +334,10 @@ impl Store {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits until everything is written, and at last what `end` makes.
+    /// Writes the result of `end` last, and waits until everything is written.
     pub fn end(&mut self, end: End) {
         if let Some(orders) = &self.orders {
-            // A thread that is gone has said why.
+            // If the thread is gone, it has reported why.
             let _ = orders.send(Order::End(end));
         }
         self.finish();
@@ -345,7 +347,7 @@ impl Store {
     pub fn finish(&mut self) {
         self.orders = None;
         if let Some(thread) = self.thread.take() {
-            // A panic of its was shown already.
+            // A panic of the thread has already been printed.
             let _ = thread.join();
         }
     }

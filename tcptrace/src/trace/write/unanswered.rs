@@ -1,4 +1,4 @@
-//! Sockets that wait for an answer to their FIN: pure. If they are gone, and nobody reported it, only surveys show that.
+//! Sockets whose FIN is unanswered: pure. If such a socket disappears without a report, only surveys show that.
 
 use std::collections::HashMap;
 
@@ -7,14 +7,14 @@ use foldhash::fast::FixedState;
 use crate::model::event::{Event, Found, Id, Kept};
 use crate::model::unanswered::{UNANSWERED_AT_END_NS, UNANSWERED_NS, is_time_to_ask, is_unanswered};
 
-/// Those that wait, since when.
+/// Sockets with an unanswered FIN, and since when.
 #[derive(Default)]
 pub(super) struct Unanswered {
     since: HashMap<Id, u64, FixedState>,
-    /// When to look at them, in ns of `CLOCK_BOOTTIME`.
+    /// When to check them, in ns of `CLOCK_BOOTTIME`.
     pub(super) look_at: Option<u64>,
     surveys_wanted: u32,
-    /// Of the last look.
+    /// Time of the last check.
     now: u64,
 }
 
@@ -27,7 +27,7 @@ impl Unanswered {
             Event::Found(Found { at, id, state, kept: Kept::Held | Kept::Orphan, .. }) if is_unanswered(state) => {
                 self.attend(id, at);
             }
-            // One survey proves nothing, and readers wait for another one.
+            // One survey proves nothing, and readers wait for a second one.
             Event::SurveyBegun { at } => {
                 let was_wanted = self.surveys_wanted > 0;
                 let is_first = !was_wanted && self.waits_for(UNANSWERED_AT_END_NS, at);
@@ -42,7 +42,7 @@ impl Unanswered {
         self.look_at.get_or_insert(at + UNANSWERED_NS);
     }
 
-    /// Has those asked for that have waited for long.
+    /// Requests surveys once a socket has waited for long.
     pub(super) fn look(&mut self, now: u64) {
         self.now = now;
         if self.look_at.is_some_and(|at| at <= now) {
@@ -58,7 +58,7 @@ impl Unanswered {
         self.surveys_wanted > 0
     }
 
-    /// The same where nothing more comes.
+    /// Whether to request a last survey, before the recording ends.
     pub(super) fn wants_last_survey(&self) -> bool {
         self.wants_survey() || self.waits_for(UNANSWERED_AT_END_NS, self.now)
     }

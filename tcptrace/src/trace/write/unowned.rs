@@ -1,4 +1,4 @@
-//! Connections of servers that nobody is known to have accepted: pure.
+//! Connections of servers without a known owner: pure.
 
 use std::collections::HashMap;
 
@@ -7,14 +7,14 @@ use foldhash::fast::FixedState;
 use crate::model::event::{Event, Id};
 use crate::model::tcp::State;
 
-/// After this time somebody looks who has such a connection.
+/// After this time, the recorder requests a scan for the owner of such a connection.
 const UNOWNED_NS: u64 = 1_000_000_000;
 
-/// Those that wait to be accepted, or were accepted unseen.
+/// Connections that are still in an accept queue, or whose accept was missed.
 #[derive(Default)]
 pub(super) struct Unowned {
     since: HashMap<Id, u64, FixedState>,
-    /// When to look at them again, in ns of `CLOCK_BOOTTIME`.
+    /// When to check them again, in ns of `CLOCK_BOOTTIME`.
     pub(super) sift_at: Option<u64>,
     scan_wanted: bool,
 }
@@ -36,7 +36,7 @@ impl Unowned {
         }
     }
 
-    /// Those that are there for some time are worth a look, one.
+    /// Requests one scan for each connection that stays without an owner.
     pub(super) fn sift(&mut self, now: u64) {
         if self.sift_at.is_some_and(|at| at <= now) {
             let before = self.since.len();
@@ -46,7 +46,7 @@ impl Unowned {
         }
     }
 
-    /// Whether to look; asked once.
+    /// Whether to scan. Resets the request.
     pub(super) fn wants_scan(&mut self) -> bool {
         std::mem::take(&mut self.scan_wanted)
     }

@@ -291,7 +291,7 @@ fn full_everywhere() {
         traffic();
     }
     tracer.signal(Signal::SIGTERM);
-    wait_until(|| tracer.complaints().contains("tried again every second"));
+    wait_until(|| tracer.complaints().contains("retried every second"));
     assert_eq!(files(&disk.0), [disk.0.join("full")], "no partial file");
     fs::remove_file(disk.0.join("full")).expect("remove it");
     let finished = tracer.finish();

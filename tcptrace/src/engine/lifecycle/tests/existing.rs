@@ -1,4 +1,4 @@
-//! What was there before, what a gap hid, whose it is, and what stays for too long.
+//! Sockets that existed before, what a gap hid, owners, and sockets that stay for too long.
 
 use rstest::rstest;
 
@@ -114,7 +114,7 @@ fn owners(#[case] script: &str, #[case] expected: &str) {
 
 const CLOSE_WAIT: &str = "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 ESTABLISHED>CLOSE_WAIT done sock;";
 
-/// Only rows about sockets that are stuck.
+/// Only rows about stuck sockets.
 #[rstest]
 #[case::held(
     "2 accepted task=8; 1100 scan; 1101 holder CLOSE_WAIT task=8 fd=12; 1102 scan_end",
@@ -139,7 +139,8 @@ fn waiting(#[case] script: &str, #[case] expected: &[&str]) {
     assert_eq!(stuck(&format!("{CLOSE_WAIT} {script}")), expected);
 }
 
-/// Data that goes on in one direction is no reason to complain; when it stops for as long as was asked for, it is.
+/// While data still flows in one direction, there is nothing to report; once it has stopped for the requested time,
+/// there is.
 #[rstest]
 #[case::flows(
     "500 scan; 501 flow acked=10; 502 scan_end; 1050 scan; 1051 flow acked=90; 1052 scan_end; 1900 scan;
@@ -176,7 +177,7 @@ fn half_closed(#[case] script: &str, #[case] expected: &[&str]) {
     assert_eq!(stuck(&format!("{CLOSE_WAIT} {script}")), expected);
 }
 
-/// No event says so.
+/// No event shows it.
 #[rstest]
 #[case::acknowledged(
     "500 scan; 501 flow acked=1 unacked=5; 502 scan_end; 1600 scan; 1601 flow acked=6 unacked=5; 1602 scan_end; 2500 scan;
@@ -340,7 +341,7 @@ fn a_scan_tells_no_transitions() {
     assert_eq!(play_rows(script), [""; 0]);
 }
 
-/// However short the time that is asked for, one look reports a socket once.
+/// However short the requested time is, one look reports a socket once.
 #[test]
 fn nothing_is_reported_without_end() {
     let mut engine = Engine::new(Config { stuck_after: Some(0), ..Config::default() });

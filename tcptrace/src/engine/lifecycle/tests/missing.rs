@@ -1,4 +1,4 @@
-//! Ends that nobody reported, nor counted as lost.
+//! Ends that the kernel neither reported nor counted as lost.
 
 use rstest::rstest;
 
@@ -8,7 +8,7 @@ const LAST_ACK: &str =
     "0 LISTEN>SYN_RECV; 1 SYN_RECV>ESTABLISHED; 2 accepted task=7; 5 ESTABLISHED>CLOSE_WAIT done sock;
     6 CLOSE_WAIT>LAST_ACK task=7 sock done;";
 
-/// The kernel can show it no more, but a survey can pass over a socket: it takes two.
+/// The kernel no longer shows it, but a survey can skip a socket: it takes two.
 #[rstest]
 #[case::not_found_twice(
     "10000 survey; 10001 surveyed; 10001 survey_end; 11000 survey; 11001 surveyed; 11001 survey_end",
@@ -51,7 +51,7 @@ fn it_is_counted_once() {
     assert_eq!(losses(&rows(&format!("{LAST_ACK} {script}"))), ["11000 unreported Some(1)"]);
 }
 
-/// A descriptor that is still open, and a mini-socket, are not in the kernel's tables as full sockets.
+/// The kernel's tables do not show these as full sockets: one with an open descriptor, and a mini-socket.
 #[rstest]
 #[case::descriptor_open("5 ESTABLISHED>CLOSED sock err=104; 6 receive_reset;")]
 #[case::mini_socket(

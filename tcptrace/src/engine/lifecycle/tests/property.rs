@@ -1,4 +1,4 @@
-//! Whatever comes, in whatever order, with whatever missing: nothing is invented.
+//! In any order, and with anything missing, the engine invents nothing.
 
 use std::collections::HashMap;
 
@@ -141,7 +141,7 @@ fn stream(lives: &[Life]) -> Vec<Event> {
     events
 }
 
-/// Everything that is asked at that time, and answered at once.
+/// All questions at that time, answered at once.
 fn survey(lives: &[Life], at: u64) -> Vec<Event> {
     let found = lives.iter().filter_map(|life| life.found(at)).map(Event::Found);
     let end = [Event::Surveyed { at, netns: 1 }, Event::SurveyEnded { at }];
@@ -199,7 +199,7 @@ fn number(life: &Life) -> u64 {
     }
 }
 
-/// What is said to be exact is, and what is said to be the least is not more.
+/// An exact duration is exact, and a lower bound is not too high.
 fn is_true(held: Held, truth: Option<u64>) -> bool {
     match (held, truth) {
         (Held::Unknown, _) => true,
@@ -286,7 +286,7 @@ proptest! {
         }
     }
 
-    /// Whatever a mini-socket does first, and whether that overtakes the closing or the closing is missing.
+    /// Whatever a mini-socket does first, whether that overtakes the closing, or the closing is missing.
     #[test]
     fn closings_that_are_missing_are_noticed_and_counted(
         lives in lives(),
@@ -380,7 +380,7 @@ proptest! {
         }
     }
 
-    /// Neither the end nor the destruction of some is reported, nor counted as lost; and a survey can pass over a socket.
+    /// The kernel reports neither the end nor the destruction of some, nor a loss; and a survey can skip a socket.
     #[test]
     fn what_two_surveys_do_not_find_has_ended_and_nothing_else(
         lives in lives(),
@@ -399,7 +399,7 @@ proptest! {
         let end = (START + 60_000) * SLOWER;
         let asked = times.into_iter().map(|at| at * SLOWER).chain([end, end + SLOWER]);
         for (index, at) in asked.enumerate() {
-            // Never the same one twice in a row: the even ones by one survey, the odd ones by the next.
+            // Never the same one twice in a row: one survey skips even ones, the next odd ones.
             let passed_over = Some(passed_over[index % 12]).filter(|number| number % 2 == index % 2);
             let is_answer = |event: &Event| match event {
                 Event::Found(found) => Some(found.id.number() as usize) != passed_over,

@@ -5,7 +5,7 @@
 //! `killed SUBSTATE WHO`, `embryo`, `accepted task=PID`, `lost`, `suspended MS`, `advance`; for what is asked of the kernel
 //! `survey`, `found STATE [queued|orphan|mini=MS]`, `surveyed`, `survey_end`, `scan`, `holder STATE task=PID fd=N`,
 //! `flow acked=N received=N unacked=N`, `subflow STATE` (of an MPTCP connection), `scan_end`. The words of a change set what the kernel
-//! shows: `dead done sock rcv snd`, `syn|silent` (it has sent something, or nothing), `task=PID`, and at the end
+//! shows: `dead done sock rcv snd`, `syn|silent` (it has sent something, or nothing), `task=PID`, `idle=MS`, and at the end
 //! `err= unread= retr= probes=`, `linger0 linger2 acked inflight ka ut`, `mini=FIN_WAIT2|TIME_WAIT|none`. With `rst` a
 //! reset follows at once.
 
@@ -14,8 +14,8 @@ use std::num::NonZeroU32;
 
 use crate::engine::lifecycle::{Config, Engine};
 use crate::model::event::{
-    Birth, Cause, Change, EndFacts, Event, Flags, Flow, Found, Holder, Id, Kept, KilledBy, Mini, MiniEvent, Multipath,
-    ResetReason, Subflow,
+    Birth, Cause, Change, EndFacts, Event, Flags, Flow, Found, Holder, Id, Idle, Kept, KilledBy, Mini, MiniEvent,
+    Multipath, ResetReason, Subflow,
 };
 use crate::model::row::{Connection, Held, Report, Row, Stuck, Transition};
 use crate::model::tcp::{Comm, End, State, Task, Tuple};
@@ -35,7 +35,7 @@ pub(super) fn play_rows(script: &str) -> Vec<String> {
     transitions(&run(script, Config::default()))
 }
 
-/// The same with scans, and with a report of sockets that wait for a second.
+/// The same with scans, and with reports of sockets that have waited for a second.
 pub(super) fn play_stuck(script: &str) -> Vec<String> {
     transitions(&run(script, Config { stuck_after: Some(1_000 * MS), scans: true, ..Config::default() }))
 }
@@ -191,6 +191,7 @@ fn change(at: u64, id: Id, states: &str, words: &[&str]) -> Change {
         rcv_shutdown: has("rcv"),
         send_shutdown: has("snd"),
         has_sent: has("syn").then_some(true).or(has("silent").then_some(false)),
+        reuse: None,
     };
     Change {
         at,
@@ -204,7 +205,7 @@ fn change(at: u64, id: Id, states: &str, words: &[&str]) -> Change {
         old,
         new,
         flags: (!is_bare).then_some(flags),
-        idle: None,
+        idle: number(words, "idle=").map(|ms| Idle { received_ms: u32::try_from(ms).ok(), ..Idle::default() }),
         task: number(words, "task=").map(|pid| task(u32::try_from(pid).expect("pid"))),
         end: (new == State::Closed && !is_bare).then(|| end(words)),
     }

@@ -1,4 +1,4 @@
-//! Folders and files: what is there, under which name, and when.
+//! The directories and files of a data set, and when they appear.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -8,7 +8,7 @@ use arrow_array::RecordBatch;
 
 use super::*;
 
-/// A folder of a test, removed with it.
+/// A directory of a test, removed with it.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -142,13 +142,13 @@ fn a_file_is_replaced_only_when_told_to() {
     assert_eq!(fs::read_to_string(&path).expect("a file"), "one");
     write("three", true).expect("replaced");
     assert_eq!(fs::read_to_string(&path).expect("a file"), "three");
-    // Somebody else makes one while it is written.
+    // Another program creates one meanwhile.
     fs::remove_file(&path).expect("removed");
     let (draft, _) = Draft::begin_at(&path, false).expect("begun");
     fs::write(&path, "theirs").expect("written");
     draft.publish(false).expect_err("it exists");
     assert_eq!(fs::read_to_string(&path).expect("a file"), "theirs");
-    // What a link leads to is left alone.
+    // The target of a link is left alone.
     let target = scratch.0.join("target");
     fs::write(&target, "target").expect("written");
     fs::remove_file(&path).expect("removed");

@@ -1,4 +1,4 @@
-//! Events for the time axis, read as a viewer does.
+//! Reads the trace events as a viewer does.
 
 use std::collections::{HashMap, HashSet};
 
@@ -26,7 +26,7 @@ fn perfetto_text(rows: &[Connection], origins: &[Origin]) -> Vec<u8> {
     out
 }
 
-/// What the format asks for, and what a reader makes of it: of each asynchronous track a stack of slices.
+/// Checks the rules of the format, and builds a stack of slices for each asynchronous track, as a reader does.
 fn assert_sound(trace: &Value) {
     let mut stacks: HashMap<(u64, String), Vec<(String, f64)>> = HashMap::new();
     let mut introduced = HashSet::new();
@@ -125,7 +125,7 @@ fn hosts_and_processes_do_not_clash() {
 }
 
 proptest! {
-    /// Whatever is in a trace, the result is JSON, each slice ends, and nothing ends before it begins.
+    /// For any trace, the result is JSON, each slice ends, and none ends before it starts.
     #[test]
     fn any_row_makes_sound_events(rows in prop::collection::vec(any_connection(), 0..20), host: String) {
         let origin = Origin { host: host.into(), ..origin() };

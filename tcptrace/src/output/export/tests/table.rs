@@ -33,7 +33,7 @@ pub(super) fn read(file: Bytes) -> Vec<RecordBatch> {
     reader.collect::<Result<_, _>>().expect("rows")
 }
 
-/// A row of a table as the printer of JSON has it; columns that JSON has not are left out.
+/// A row of a table in the form of its JSON row, without the columns that JSON does not have.
 fn json_of<R: Streamed>(batch: &RecordBatch, row: usize) -> BTreeMap<String, Value> {
     let columns = columns::<R>();
     let values = columns.iter().zip(batch.columns()).map(|(column, cells)| {
@@ -65,7 +65,7 @@ fn value(kind: Kind, cells: &dyn Array, row: usize) -> Value {
     }
 }
 
-/// What Parquet says of a row is what JSON says of it; times are compared to the nanosecond.
+/// A row has the same values in Parquet and in JSON, times to the nanosecond.
 fn assert_equal<R: Streamed>(lines: &[Value], batches: &[RecordBatch]) {
     let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(|row| json_of::<R>(batch, row)));
     let mut compared = 0;
@@ -115,7 +115,7 @@ fn an_address_is_taken_apart() {
     assert_eq!([&row["local_port"], &row["remote_port"]], [45_678, 80]);
 }
 
-/// The interface of a link-local address is in the text of both, not in the address alone.
+/// The text of both has the interface of a link-local address; the column of the IP address has not.
 #[test]
 fn an_address_with_an_interface_is_taken_apart() {
     let rows: Vec<Connection> = samples::connections().into_iter().filter(|row| row.identity.interface != 0).collect();

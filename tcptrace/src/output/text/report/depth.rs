@@ -17,11 +17,10 @@ use crate::study::report::{By, Group, GroupRow, Point, Property, Slow, StateRow,
 /// What happened in a part of the time.
 type Moments = fn(&Point) -> u64;
 
-/// Columns of what goes over the whole width.
+/// Columns of a chart over the whole width.
 const WIDE: usize = 60;
 
 impl<W: Write> Writer<'_, W> {
-    /// Everything, part by part.
     pub(super) fn depth(&mut self) -> io::Result<()> {
         self.findings()?;
         self.over_time()?;
@@ -63,7 +62,7 @@ impl<W: Write> Writer<'_, W> {
         for state in TRACKED {
             let values = self.sockets(state);
             let highest = values.iter().copied().fold(0.0, f64::max);
-            // What is always there for some µs only would fill the screen.
+            // States that always last only some µs would fill the screen.
             if highest >= 0.05 {
                 let cells = [state.as_str().to_owned(), sparkline(&values, WIDE), number(highest)];
                 table.styled(cells.into_iter().zip([
@@ -76,7 +75,7 @@ impl<W: Write> Writer<'_, W> {
         self.heading(&heading)?;
         table.write(self.out, 2, self.options.colour)?;
         for row in self.report.states.iter().filter(|row| row.unplaced > 0) {
-            writeln!(self.out, "  {} in {} left out: not known when", count(row.unplaced), row.state)?;
+            writeln!(self.out, "  {} in {} not shown: it is unknown when", count(row.unplaced), row.state)?;
         }
         Ok(())
     }
@@ -132,7 +131,7 @@ impl<W: Write> Writer<'_, W> {
         let all = ["all".to_owned(), count(row.sockets), String::new()];
         table.row(all.into_iter().chain(quantiles).chain([longest(row).to_string()]));
         for (name, sockets, of, mark) in
-            [("known exactly", exact, row.exact, ""), ("known in part", row.at_least, row.parts, "≥")]
+            [("exact", exact, row.exact, ""), ("lower bound", row.at_least, row.parts, "≥")]
         {
             if sockets > 0 {
                 let [min, max] = [of.min, of.max].map(|ns| format!("{mark}{}", duration(ns)));
@@ -168,7 +167,7 @@ impl<W: Write> Writer<'_, W> {
         table.write(self.out, 2, self.options.colour)
     }
 
-    /// Those in a state, in a table by what was asked for, and in a line by everything else.
+    /// Sockets in a state: a table by the chosen grouping, and a line for each other one.
     fn groups_in(&mut self, state: State) -> io::Result<()> {
         let by = self.by();
         let rows = self.report.groups.iter().filter(|row| row.state == Some(state) && row.group.by == by);
@@ -251,7 +250,7 @@ impl<W: Write> Writer<'_, W> {
 
     fn short_lived(&mut self) -> io::Result<()> {
         let mut table = Table::new(&[
-            ("WHO AND WHERE TO", Align::Left),
+            ("PROCESS AND PEER", Align::Left),
             ("SHORT", Align::Right),
             ("RATE", Align::Right),
             ("LONGER", Align::Right),
@@ -279,7 +278,7 @@ impl<W: Write> Writer<'_, W> {
         table.write(self.out, 2, self.options.colour)
     }
 
-    /// What could not be reached, and by whom.
+    /// Failures by remote end and by process.
     fn failed(&mut self) -> io::Result<()> {
         if self.report.failures.is_empty() {
             return Ok(());
@@ -331,7 +330,7 @@ impl<W: Write> Writer<'_, W> {
         if table.is_empty() {
             return Ok(());
         }
-        self.heading("DROPPED BEFORE THERE WAS A SOCKET (the kernel's counters)")?;
+        self.heading("DROPPED BEFORE A SOCKET EXISTED (kernel counters)")?;
         table.write(self.out, 2, self.options.colour)
     }
 
@@ -360,7 +359,7 @@ impl<W: Write> Writer<'_, W> {
         if table.is_empty() {
             return Ok(());
         }
-        self.heading("STILL OPEN IN THE END")?;
+        self.heading("STILL OPEN AT THE END")?;
         table.write(self.out, 2, self.options.colour)
     }
 
@@ -403,7 +402,7 @@ impl<W: Write> Writer<'_, W> {
     }
 }
 
-/// The heading of what is grouped by.
+/// The heading of a grouping.
 fn title(by: By) -> &'static str {
     match by {
         By::Process => "PROCESS",

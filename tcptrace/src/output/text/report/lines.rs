@@ -1,4 +1,4 @@
-//! The lines of the one screen, put together before it is known which of them fit.
+//! Collects the lines of the one screen, then chooses those that fit.
 
 use std::io::{self, Write};
 
@@ -8,41 +8,41 @@ use super::HEADING;
 use crate::output::text::wrap::wrapped;
 use crate::output::width;
 
-/// Below a fact, past its name.
+/// The indent of lines below a fact.
 pub(super) const INDENT: usize = 11;
 
-/// When a line goes, where there are more of them than fit: the first ones first.
+/// Importance of a line. Where not all fit, the first variants go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Goes {
-    /// Whose the sockets in FIN_WAIT2 are: they rarely are a problem.
+    /// Owners of sockets in FIN_WAIT2, which are rarely a problem.
     FinWait2,
-    /// Failures, but for the most frequent.
+    /// All but the most frequent failure.
     Failures,
-    /// The kernel's counters, but for two.
+    /// All but two of the kernel's counters.
     Counters,
     /// Local ports.
     Ports,
-    /// What the shares are of.
+    /// The legend of the shares.
     Legend,
     /// How TIME_WAITs ended.
     Ended,
-    /// How many were never accepted, which OPEN says as well.
+    /// Connections never accepted, which OPEN also shows.
     NeverAccepted,
     /// The second of the kernel's counters, and the most frequent failure.
     Details,
     /// Empty lines.
     Blank,
-    /// How many connections were seen in part.
+    /// Incomplete connections.
     Incomplete,
-    /// How many connections ended.
+    /// Rate of ended connections.
     Totals,
     /// Short connections.
     Short,
-    /// Where sockets lead.
+    /// Remote ends.
     Remote,
-    /// The groups that were asked for, where these are none of the above.
+    /// The groups of `--by`, if not among those above.
     By,
-    /// What nobody should miss.
+    /// Must never go.
     Never,
 }
 
@@ -62,7 +62,7 @@ struct Row {
 }
 
 impl Lines {
-    /// Lines that fit so many columns.
+    /// Lines of at most this width.
     pub(super) fn new(colour: bool, width: Option<usize>) -> Self {
         Self { rows: Vec::new(), colour, width }
     }
@@ -72,7 +72,7 @@ impl Lines {
         self.add(goes, String::new(), style, text, 2);
     }
 
-    /// Adds a fact and its name. The lines of a text stay and go together.
+    /// Adds a fact and its name. The lines of a text stay or go together.
     pub(super) fn fact(&mut self, goes: Goes, name: &str, text: &str) {
         let head = if self.colour { format!("{HEADING}{name:10}{HEADING:#} ") } else { format!("{name:10} ") };
         self.add(goes, head, Style::new(), text, INDENT);
@@ -83,7 +83,7 @@ impl Lines {
         self.add(goes, format!("{title:INDENT$}"), Style::new(), text, INDENT);
     }
 
-    /// Adds lines that are as they have to be.
+    /// Adds lines as they are.
     pub(super) fn ready(&mut self, lines: &[u8]) {
         for line in String::from_utf8_lossy(lines).lines() {
             let parts = vec![line.to_owned()];
@@ -96,14 +96,14 @@ impl Lines {
         self.line(Goes::Blank, Style::new(), "");
     }
 
-    /// As many of the items of a list as fit below a fact, past so many columns; at least one.
+    /// As many items of a list as fit below a fact, after the columns already taken; at least one.
     pub(super) fn list(&self, past: usize, most: usize, list: impl Fn(usize) -> String) -> String {
         let room = self.width.map_or(usize::MAX, |columns| columns.saturating_sub(INDENT + past));
         let mut lists = (1..=most.max(1)).rev().map(&list);
         lists.find(|list| width(list) <= room).unwrap_or_else(|| list(1))
     }
 
-    /// Columns that are left past so many.
+    /// Columns left after those taken.
     pub(super) fn room(&self, past: usize) -> Option<usize> {
         self.width.map(|columns| columns.saturating_sub(past))
     }

@@ -17,25 +17,25 @@ use crate::output::text::column::Align;
 use crate::output::width;
 use crate::study::report::{By, Count, Group, Property, StateRow, TRACKED};
 
-/// How many are named where there is a table of all further down.
+/// Names per line where `--full` has a table of all.
 const NAMED: usize = 3;
 
-/// How many words are named of those that connections are counted by.
+/// Values per line of a property that connections are counted by.
 const WORDS: usize = 5;
 
-/// Columns of a sparkline; with less than the fewest, there is none.
+/// Columns of a sparkline. With fewer than the least, there is none.
 const SPARK: usize = 24;
 const SPARK_LEAST: usize = 8;
 
 /// Findings that have a line each.
 const FOUND: usize = 4;
 
-/// How many lines the screen has at most, and how many it has room for in any case.
+/// The most lines of the screen, and the least.
 const LINES_MOST: usize = 30;
 const LINES_LEAST: usize = 22;
 
 impl<W: Write> Writer<'_, W> {
-    /// Some thirty lines; unless the whole report follows, never more, and how to get the rest.
+    /// About thirty lines. Unless the whole report follows, never more, and the last one says how to get the rest.
     pub(super) fn screen(&mut self) -> io::Result<()> {
         let report = self.report;
         let is_all = self.options.full;
@@ -46,7 +46,7 @@ impl<W: Write> Writer<'_, W> {
         self.totals(&mut lines);
         lines.blank();
         self.pile_ups(&mut lines)?;
-        lines.below(Goes::Legend, "", "shares of the sockets that were there at any moment, on average:");
+        lines.below(Goes::Legend, "", "shares of the sockets in this state, averaged over time:");
         for row in report.states.iter().filter(|row| row.sockets > 0) {
             self.pile_up(&mut lines, row);
         }
@@ -65,7 +65,7 @@ impl<W: Write> Writer<'_, W> {
         lines.write(self.out, self.most_lines())
     }
 
-    /// How many lines one screen has. Two are left: for the closing line, and for what is typed next.
+    /// Lines of one screen. Two stay free: for the closing line and the shell's prompt.
     fn most_lines(&self) -> Option<usize> {
         let fits =
             self.options.height.map_or(LINES_MOST, |lines| lines.saturating_sub(2).clamp(LINES_LEAST, LINES_MOST));
@@ -109,12 +109,12 @@ impl<W: Write> Writer<'_, W> {
         if overview.incomplete > 0 {
             let share = overview.incomplete as f64 / overview.connections as f64;
             let incomplete = counted(overview.incomplete, "connection");
-            let text = format!("{incomplete} ({}) not seen from the opening on, or in part only", percent(share));
+            let text = format!("{incomplete} ({}) incomplete: opening not seen, or events may be lost", percent(share));
             lines.line(Goes::Incomplete, Style::new(), &text);
         }
     }
 
-    /// What is not in the figures, if anything.
+    /// Losses and damage that the figures do not include.
     fn losses(&self, lines: &mut Lines) {
         let report = self.report;
         if report.overview.lost > 0 || report.overview.lost_at_least {
@@ -141,7 +141,7 @@ impl<W: Write> Writer<'_, W> {
         Ok(())
     }
 
-    /// With a sparkline of so many columns; 0: without.
+    /// With a sparkline of this width; 0: without.
     fn states_over_time(&self, spark: usize) -> Table {
         let mut heads = vec![
             ("STATE", Align::Left),
@@ -186,14 +186,14 @@ impl<W: Write> Writer<'_, W> {
         self.report.points.iter().map(|point| point.sockets[place]).collect()
     }
 
-    /// Whose the sockets in a state are, where they lead, and what became of them.
+    /// Owners, remote ends and local ports of the sockets in a state, and how they left it.
     fn pile_up(&self, lines: &mut Lines, row: &StateRow) {
         let mut parts =
             vec![("of", By::Process, Goes::Never), ("with", By::Remote, Goes::Remote), ("at", By::Lport, Goes::Ports)];
         if !parts.iter().any(|(_, by, _)| *by == self.by()) {
             parts.push(("in", self.by(), Goes::By));
         }
-        // The state is named once, in front of what stays longest.
+        // The state is named once, before the line that stays longest.
         let goes = |goes| if row.state == State::FinWait2 { Goes::FinWait2 } else { goes };
         let mut title = row.state.as_str();
         for (word, by, part) in parts {
@@ -212,7 +212,8 @@ impl<W: Write> Writer<'_, W> {
         }
     }
 
-    /// The largest groups of those in a state, each with its share; `None` when they are all of one that says nothing.
+    /// The largest groups of those in a state, each with its share; `None` when all are in one group without
+    /// information.
     pub(super) fn largest(&self, state: State, by: By) -> Option<String> {
         self.largest_few(state, by, NAMED)
     }
@@ -248,7 +249,7 @@ impl<W: Write> Writer<'_, W> {
         if words.is_empty() { "-".to_owned() } else { words.join(", ") }
     }
 
-    /// Those of which nobody has closed yet.
+    /// Connections that neither side has closed yet.
     fn undecided(&self) -> String {
         match self.report.overview.closer_undecided {
             0 => String::new(),
@@ -281,14 +282,14 @@ impl<W: Write> Writer<'_, W> {
         }
     }
 
-    /// The largest groups of those that failed in a way, each with its share.
+    /// The largest groups of those that failed in one way, each with its share.
     fn failed_few(&self, end: End, by: By, most: usize) -> String {
         let rows = self.report.failures.iter().filter(|row| row.end == end && row.group.by == by);
         let rows: Vec<_> = rows.map(|row| (&row.group, row.connections, row.share)).collect();
         self.named(&rows, most)
     }
 
-    /// What no connection shows, if anything: a line for each counter.
+    /// Kernel counters that no connection shows: a line for each.
     fn dropped_in_short(&self, lines: &mut Lines) {
         let sum = |counter| {
             let rows = self.report.counters.iter().filter(|row| row.counter == counter);
@@ -347,7 +348,7 @@ impl<W: Write> Writer<'_, W> {
     }
 }
 
-/// The longest time in a state, known in part if that is longer than any known exactly.
+/// The longest time in a state: a lower bound, if one is longer than all exact times.
 pub(in crate::output) fn longest(row: &StateRow) -> Held {
     match (row.exact.max, row.parts.max) {
         (Some(exact), Some(part)) if exact < part => Held::AtLeast(part),

@@ -1,6 +1,6 @@
 //! Small bars, drawn with characters.
 
-/// A value for each column, of the highest in eighths. Nothing is a dot, however little is a bar.
+/// One character per column, in eighths of the highest value. Zero is a dot; anything more is a bar.
 pub(super) fn sparkline(values: &[f64], columns: usize) -> String {
     const EIGHTHS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let means = folded(values, columns);
@@ -24,7 +24,7 @@ pub(super) fn bar(share: f64, columns: usize) -> String {
     bar
 }
 
-/// Means of neighbours, so that there are no more than so many columns.
+/// Means of neighbours, so that at most `columns` values remain.
 fn folded(values: &[f64], columns: usize) -> Vec<f64> {
     let columns = columns.min(values.len());
     let bound = |column: usize| column * values.len() / columns;

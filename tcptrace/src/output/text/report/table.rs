@@ -1,4 +1,4 @@
-//! Tables of which all rows are known before the first is written.
+//! Tables whose rows are all known before the first is written.
 
 use std::io::{self, Write};
 
@@ -14,7 +14,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// With these columns.
+    /// A table with these columns.
     pub(super) fn new(columns: &[(&'static str, Align)]) -> Self {
         Self { columns: columns.to_vec(), rows: Vec::new() }
     }
@@ -33,7 +33,7 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// How many columns of a terminal it takes.
+    /// Its width on a terminal.
     pub(super) fn width(&self) -> usize {
         let widest = |(place, (name, _)): (usize, &(&str, Align))| self.widest(place).max(name.len());
         self.columns.iter().enumerate().map(|column| widest(column) + 1).sum()

@@ -1,4 +1,4 @@
-//! What an incident looks like as text.
+//! The text of an incident.
 
 use insta::assert_snapshot;
 use rstest::rstest;
@@ -31,7 +31,7 @@ fn an_incident() {
     TIME_WAIT   10,350    2,887 2,888 03:04:59  59.9s  59.9s   60.0s ▁▁▁▂▂▃▃▃▄▄▄▅▅▅▆▆▆▇▇▇████
     CLOSE_WAIT     997      100   100 03:04:59 10.3ms ≥3m01s  ≥3m19s ▁▁▁▁▁▁▁▁▁▁▂▂▃▃▄▄▅▅▆▆▇▇██
     FIN_WAIT2   10,356        0  1.01 03:00:56 60.0µs 60.0µs   40.0s ▅██▆▅██▆▅██▆▅██▆▅██▆▅██▆
-               shares of the sockets that were there at any moment, on average:
+               shares of the sockets in this state, averaged over time:
     TIME_WAIT  of    python3[4242] in web.service 100 %
                with  10.0.0.5:6379 100 %
                ended expired 6,180 (82.8 %), reused 1,283 (17.1 %)
@@ -92,10 +92,10 @@ fn an_incident() {
       ESTABLISHED           3  0.1 %
 
     TIME_WAIT: 10,350 sockets
-      TIME IN IT    SOCKETS    MIN   P50   P90   P99    MAX
-      all            10,350        59.9s 59.9s 59.9s  60.0s
-      known exactly   7,463  1.10s                    60.0s
-      known in part   2,887 ≥592ms                   ≥59.9s
+      TIME IN IT  SOCKETS    MIN   P50   P90   P99    MAX
+      all          10,350        59.9s 59.9s 59.9s  60.0s
+      exact         7,463  1.10s                    60.0s
+      lower bound   2,887 ≥592ms                   ≥59.9s
 
        FROM BELOW SOCKETS     ≥
       500ms    1s       0    59 ▍
@@ -114,10 +114,10 @@ fn an_incident() {
       by netns:  netns 4026532000 100 %
 
     CLOSE_WAIT: 997 sockets
-      TIME IN IT    SOCKETS    MIN    P50    P90    P99    MAX
-      all               997        10.3ms ≥3m01s ≥3m01s ≥3m19s
-      known exactly     897 2.00ms                      16.9ms
-      known in part     100 ≥1.96s                      ≥3m19s
+      TIME IN IT  SOCKETS    MIN    P50    P90    P99    MAX
+      all             997        10.3ms ≥3m01s ≥3m01s ≥3m19s
+      exact           897 2.00ms                      16.9ms
+      lower bound     100 ≥1.96s                      ≥3m19s
 
       FROM BELOW SOCKETS   ≥
        2ms   5ms     180     █████████████████▎
@@ -143,9 +143,9 @@ fn an_incident() {
       by netns:  netns 4026532000 100 %
 
     FIN_WAIT2: 10,356 sockets
-      TIME IN IT    SOCKETS    MIN    P50    P90    P99   MAX
-      all            10,356        60.0µs 60.0µs 60.0µs 40.0s
-      known exactly  10,356 60.0µs                      40.0s
+      TIME IN IT SOCKETS    MIN    P50    P90    P99   MAX
+      all         10,356        60.0µs 60.0µs 60.0µs 40.0s
+      exact       10,356 60.0µs                      40.0s
 
       FROM BELOW SOCKETS   ≥
       50µs 100µs  10,350     ████████████████████████████████████████
@@ -168,7 +168,7 @@ fn an_incident() {
       3 others                                     86  0.7 % 0.29/s         20     66    30.1ms   2.00s 1.2K  7.6K
 
     SHORT-LIVED CONNECTIONS (in ESTABLISHED for less than 1 s)
-      WHO AND WHERE TO                                          SHORT   RATE LONGER CLOSED FIRST ESTAB P50 SENT EACH RECV EACH
+      PROCESS AND PEER                                          SHORT   RATE LONGER CLOSED FIRST ESTAB P50 SENT EACH RECV EACH
       python3[4242] in web.service → 10.0.0.5:6379             10,350 34.5/s     43        100 %    1.88ms       210      1.2K
       java[991] in container 0123456789ab port 8080 ← 10.2.0.7     80 0.27/s      0          0 %    30.0ms         -         -
       nginx ×3 in nginx.service port 80 ← 10.1.0.0                 75 0.25/s    150          0 %     400ms       210      1.2K
@@ -185,13 +185,13 @@ fn an_incident() {
       reset_received             43 100 % python3[4242] in web.service
       fin_wait2_timeout           6 100 % unknown process in web.service
 
-    DROPPED BEFORE THERE WAS A SOCKET (the kernel's counters)
+    DROPPED BEFORE A SOCKET EXISTED (kernel counters)
       COUNTER         INCREASE FIRST    LAST     NETWORK NAMESPACE
       SyncookiesSent    19,982 03:00:40 03:00:41 web\x1b[2J
       ListenOverflows       15 03:03:20 03:03:20 netns 4026532000
       ListenDrops           15 03:03:20 03:03:20 netns 4026532000
 
-    STILL OPEN IN THE END
+    STILL OPEN AT THE END
       STATE       CONNECTIONS  SHARE OLDEST NOT ACCEPTED PROCESS
       TIME_WAIT         2,887  100 %  59.9s            0 python3[4242] in web.service
       CLOSE_WAIT           80 80.0 %  3m17s            0 java[991] in container 0123456789ab
@@ -218,7 +218,7 @@ fn an_incident() {
     ");
 }
 
-/// The screen alone, on a terminal of so many columns and lines, or on none.
+/// The screen alone, on a terminal of this size, or without one.
 fn screen(size: Option<(usize, usize)>, options: Options) -> String {
     let (width, height) = size.unzip();
     written(&testing::incident(options), &TextOptions { width, height, ..TextOptions::default() })
@@ -244,8 +244,7 @@ fn the_screen_is_where_the_full_report_begins() {
     assert!(shown.iter().all(|line| full[..40].contains(line)), "{screen}");
 }
 
-/// Whatever it is grouped by, and however small the terminal: no line wraps, what was lost comes first, and how to get the
-/// rest last.
+/// For every grouping and terminal size, no line wraps, losses come first, and the way to the rest comes last.
 #[rstest]
 fn one_screen_is_one_screen(
     #[values(80, 81, 90, 100, 120, 160)] columns: usize,
@@ -277,7 +276,7 @@ fn nothing_at_all() {
     ended  0 (-)
 
     STATE SOCKETS STILL IN MOST AT P50 P99 LONGEST OVER TIME
-               shares of the sockets that were there at any moment, on average:
+               shares of the sockets in this state, averaged over time:
 
     CLOSED BY  -
     ENDED BY   -

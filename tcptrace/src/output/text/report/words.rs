@@ -26,7 +26,7 @@ pub(in crate::output) fn counted(number: u64, what: &str) -> String {
     format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
-/// `98.7 %`, cut, not rounded: only what is all is 100 %.
+/// `98.7 %`, cut, not rounded: 100 % always means all.
 pub(in crate::output) fn percent(share: f64) -> String {
     // A share is a quotient of whole numbers, and may be off in its last digit.
     let thousandths = (share * 1_000.0 + 1e-9).floor() as u64;
@@ -106,7 +106,7 @@ fn formatted(zone: &TimeZone, unix_ns: i64, format: &str) -> String {
     time.to_zoned(zone.clone()).strftime(format).to_string()
 }
 
-/// Names of the hosts: the first three, and how many more.
+/// The names of the first three hosts, and the number of others.
 pub(in crate::output) fn hosts(report: &Report) -> String {
     const SHOWN: usize = 3;
     let mut names: Vec<String> =
@@ -117,7 +117,7 @@ pub(in crate::output) fn hosts(report: &Report) -> String {
     if names.is_empty() { "unknown host".to_owned() } else { names.join(", ") }
 }
 
-/// What there are several of, so that it has to be said each time.
+/// What a report has several of, so that groups must name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::output) struct Apart {
     /// Hosts.
@@ -134,7 +134,7 @@ impl Apart {
     }
 }
 
-/// What stands for a group: `curl[42]`, `curl ×12 in web.service`, `10.0.0.2:443`, `port 80`, `3 others`.
+/// The name of a group: `curl[42]`, `curl ×12 in web.service`, `10.0.0.2:443`, `port 80`, `3 others`.
 pub(in crate::output) fn group(group: &Group, apart: Apart) -> String {
     if let Some(others) = group.others {
         let ending = if others == 1 { "" } else { "s" };
@@ -144,7 +144,7 @@ pub(in crate::output) fn group(group: &Group, apart: Apart) -> String {
         By::Process => process(group),
         By::Remote => remote(group),
         By::Lport => {
-            let port = group.local_port.map_or("no server's port".to_owned(), |port| format!("port {port}"));
+            let port = group.local_port.map_or("no server port".to_owned(), |port| format!("port {port}"));
             if apart.namespaces && group.netns.is_some() { format!("{port} in {}", netns(group)) } else { port }
         }
         By::Container => place(group).unwrap_or_else(|| "unknown".to_owned()),
@@ -165,7 +165,7 @@ fn process(group: &Group) -> String {
         }
         (None, None) => String::new(),
     };
-    // The root of the hierarchy says nothing.
+    // The root of the hierarchy is no information.
     match place(group).filter(|place| place != "/") {
         Some(place) => format!("{comm}{number} in {place}"),
         None => format!("{comm}{number}"),
@@ -186,7 +186,7 @@ fn remote(group: &Group) -> String {
 
 /// The container, unit or control group.
 fn place(group: &Group) -> Option<String> {
-    /// So many digits of an id are told, as container tools show it.
+    /// Digits of an id that are shown, as container tools do.
     const SHORT_ID: usize = 12;
     if let Some(container) = &group.container {
         let is_id = container.len() == 64 && container.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -205,7 +205,7 @@ fn netns(group: &Group) -> String {
     }
 }
 
-/// Who talks to whom: `curl[42] → 10.0.0.2:443`, `nginx[80] port 80 ← 10.0.0.1`.
+/// Both ends: `curl[42] → 10.0.0.2:443`, `nginx[80] port 80 ← 10.0.0.1`.
 pub(in crate::output) fn ends(row: &ChurnRow, apart: Apart) -> String {
     let process = group(&row.group, apart);
     if row.group.others.is_some() {
@@ -217,26 +217,26 @@ pub(in crate::output) fn ends(row: &ChurnRow, apart: Apart) -> String {
     }
 }
 
-/// What an end means, in a few words; a connection's end by FINs needs none.
+/// The meaning of an end in a few words.
 pub(in crate::output) fn meaning(end: End) -> &'static str {
     match end {
         End::Fin => "closed by FINs in both directions",
         End::FinWait2Timeout => "the peer never closed its side",
         End::Refused => "the peer answered the SYN with a reset",
-        End::ConnectTimeout => "nobody answered the SYN",
+        End::ConnectTimeout => "the peer did not answer the SYN",
         End::RetransmitTimeout => "the peer stopped acknowledging",
         End::KeepaliveTimeout => "the peer left keepalive probes unanswered",
         End::UserTimeout => "TCP_USER_TIMEOUT ran out",
         End::ResetReceived => "the peer sent a reset",
         End::ResetUnreadData => "closed here with received data unread, so a reset was sent",
         End::ResetLinger0 => "closed here with SO_LINGER 0, so a reset was sent",
-        End::ResetDataAfterClose => "data came in after the close, so a reset was sent",
+        End::ResetDataAfterClose => "data arrived after the close, so a reset was sent",
         End::ResetOther => "a reset was sent for another reason",
         End::Disconnected => "disconnected by its process",
         End::NoLocalPort => "no local port was left",
-        End::Unreachable => "the network said that the peer cannot be reached",
-        End::ClosedWhileConnecting => "given up before it was established",
-        End::NeverAccepted => "the listener was closed before it accepted",
+        End::Unreachable => "the network reported the peer as unreachable",
+        End::ClosedWhileConnecting => "closed before it was established",
+        End::NeverAccepted => "the listener was closed before accepting it",
         End::OrphanKilled => "the kernel killed it after its process had closed it",
         End::Killed => "destroyed by an administrator",
         End::Unknown => "its end was not seen",

@@ -1,4 +1,4 @@
-//! Which two connections are the ends of one.
+//! Finds the two ends of a connection.
 
 use std::collections::BTreeSet;
 
@@ -38,14 +38,14 @@ fn two_ends_on_loopback(#[case] change: fn(&mut Connection, &mut Origin), #[case
     assert_eq!(paired(&other, &from, &client(), &origin()), expected);
 }
 
-/// Addresses other than loopback are the same everywhere: in other namespaces, on other hosts.
+/// Addresses other than loopback mean the same in other namespaces and on other hosts.
 #[test]
 fn two_ends_on_two_hosts() {
     let (mut one, mut other) = (client(), server());
     (one.identity.tuple, other.identity.netns) = (tuple("10.0.0.1:43892", "10.0.0.2:7000"), Some(1));
     other.identity.tuple = one.identity.tuple.reversed();
     let mut elsewhere = Origin { number: 1, ..origin() };
-    // It was started later, so that its clock shows less.
+    // It booted later, so its clock shows less.
     let later = 100 * i64::try_from(S).expect("it fits");
     (other.opened_ns, other.boot_ns) = (Some(S), 2 * S);
     elsewhere.context.clock.boot_to_unix_ns += later;
@@ -79,14 +79,14 @@ fn serving(conn: u64, netns: u32, opened: u64, lasted: u64) -> Connection {
     )
 }
 
-/// Began before tracing.
+/// It was opened before tracing.
 fn older(connection: Connection) -> Connection {
     let stays = connection.stays.iter().skip(1).take(1);
     let stays = stays.map(|stay| Stay { held: Held::AtLeast(stay.held.known_ns().unwrap_or(0)), ..*stay }).collect();
     Connection { opened_ns: None, complete: false, stays, ..connection }
 }
 
-/// The ids of those that are drawn together, where this many are drawn and the others only recorded.
+/// The ids of connections drawn together, if this many are drawn and the others are only recorded.
 fn pairs(connections: &[Connection], limit: usize) -> BTreeSet<Vec<u64>> {
     let mut selection = Selection::new(Sort::Opened, limit);
     connections.iter().for_each(|connection| selection.offer(connection, &origin()));
@@ -100,8 +100,8 @@ fn groups(expected: &[&[u64]]) -> BTreeSet<Vec<u64>> {
     expected.iter().map(|ids| ids.to_vec()).collect()
 }
 
-/// A transparent proxy keeps both addresses: four sockets have two tuples. The client's and the server's end lived
-/// longest together, and are not of one connection.
+/// A transparent proxy keeps both addresses: four sockets have two tuples. The client's and the server's end overlap
+/// longest, but belong to different connections.
 #[rstest]
 #[case(4)]
 #[case(1)]
@@ -170,7 +170,7 @@ fn older_ends_are_paired_only_if_there_is_no_choice() {
     assert_eq!(pairs(&lives, 3), groups(&[&[1], &[2], &[3]]));
 }
 
-/// A life is the same, whether its end was seen or cut off.
+/// A life is the same with a seen end and with one cut off.
 #[test]
 fn a_life_that_comes_twice_is_one() {
     let lives = [connecting(1, 1, S, 100 * US, S), serving(2, 2, S + 110 * US, S)];
@@ -184,7 +184,7 @@ fn a_life_that_comes_twice_is_one() {
 
 #[derive(Clone, Debug)]
 struct Hop {
-    /// What a segment needs, and the proxy until it goes on.
+    /// Delays of a segment, and of the proxy before it connects.
     delay: u64,
     pause: u64,
     lasts: [u64; 2],
@@ -196,7 +196,7 @@ prop_compose! {
     }
 }
 
-/// Lives that follow each other, each through a chain of transparent proxies: clients and servers in turn.
+/// Consecutive lives, each through a chain of transparent proxies: clients and servers alternate.
 fn chains(lives: &[Vec<Hop>]) -> Vec<Connection> {
     let mut ends = Vec::new();
     for (nth, hops) in (0..).zip(lives) {
@@ -213,7 +213,7 @@ fn chains(lives: &[Vec<Hop>]) -> Vec<Connection> {
 }
 
 proptest! {
-    /// However many are drawn.
+    /// For any number drawn.
     #[test]
     fn the_ends_of_one_connection_are_together(
         lives in prop::collection::vec(prop::collection::vec(any_hop(), 1..4), 1..5),
@@ -225,7 +225,7 @@ proptest! {
         prop_assert_eq!(pairs(&ends, limit), expected);
     }
 
-    /// An end that was not recorded leaves its other end alone, and mixes up no others.
+    /// An end that was not recorded leaves its peer single, and mixes up no others.
     #[test]
     fn an_end_that_is_missing_is_not_replaced(
         lives in prop::collection::vec(prop::collection::vec(any_hop(), 1..4), 1..5),

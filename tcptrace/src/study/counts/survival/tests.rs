@@ -1,20 +1,20 @@
-//! By hand, and against lives whose true lengths are known.
+//! Calculations by hand, and simulated lives of known length.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Seen from the beginning to the end.
+/// Observed from the beginning to the end.
 fn whole(ns: u64) -> Seen {
     Seen { from_ns: Some(0), to_ns: ns, ended: true }
 }
 
-/// Seen from the beginning on, and not over.
+/// Observed from the beginning on, and not ended.
 fn lasting(ns: u64) -> Seen {
     Seen { ended: false, ..whole(ns) }
 }
 
-/// Older than what was seen of it.
+/// Older than its observation.
 fn older(ns: u64, ended: bool) -> Seen {
     Seen { from_ns: None, to_ns: ns, ended }
 }
@@ -42,7 +42,7 @@ fn the_textbook_has_a_median_of_23() {
     for (hundredths, expected) in [(14, 6), (19, 7), (24, 10), (30, 13), (37, 16), (46, 22), (50, 23), (55, 23)] {
         assert_eq!(survival.quantile(hundredths), Held::Exactly(expected), "{hundredths}");
     }
-    // Half of those that are taken to live on were still watched at 25, and fewer after that.
+    // Half of the stays that presumably last were still observed at 25, and fewer after that.
     assert_eq!(survival.quantile(56), Held::AtLeast(25));
 }
 
@@ -63,8 +63,8 @@ fn two_that_are_known_do_not_stand_for_all() {
     }
 }
 
-/// Of TIME_WAITs that begin at any time of 70 s, few are seen to their end. These are those that began first, not those
-/// that were shortest.
+/// Of TIME_WAITs that begin at any time within 70 s, few are seen to their end. Those began first; they are not the
+/// shortest.
 #[test]
 fn a_few_that_were_watched_long_enough_stand_for_all() {
     let begun = |number: u64| (number * 70 * S / 7_000, 60 * S + number % 16 * S / 10);
@@ -84,7 +84,7 @@ fn a_leak_that_is_older_than_the_recording_counts() {
     assert_eq!(of(times(3, older(25 * S, true))).quantile(50), Held::AtLeast(25 * S));
 }
 
-/// Their true lengths are anything from what was seen on.
+/// Their true lengths are anything from the observed length on.
 #[test]
 fn unknown_beginnings_make_it_a_lower_bound_if_they_matter() {
     let few = of(times(100, whole(60 * S)).chain((1..=5).map(|number| older(number * S, true))));
@@ -112,16 +112,16 @@ fn nothing_says_nothing() {
     assert_eq!((emptied.total(), emptied.quantile(50)), (0, Held::Unknown));
 }
 
-/// Of two that are seen from 10 on, one ends at 20; one of three that were seen from 0 on had ended at 5.
+/// Of two stays that are observed from 10 on, one ends at 20. Of three that are observed from 0 on, one had ended at 5.
 #[test]
 fn those_that_come_later_are_at_risk_later() {
     let come = |to_ns| Seen { from_ns: Some(10), to_ns, ended: true };
     let survival = of([whole(5), whole(20), whole(30), come(20), come(30)]);
-    // 2/3 after 5, half of that after 20, nothing after 30.
+    // 2/3 after 5, half of that after 20, zero after 30.
     assert_eq!([33, 34, 66, 67].map(|q| survival.quantile(q)), [5, 20, 20, 30].map(Held::Exactly));
 }
 
-/// Numbers that depend on nothing but where they begin (splitmix64).
+/// Numbers that depend only on the seed (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -132,7 +132,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 to below 1.
+    /// In 0..1.
     fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
@@ -142,14 +142,14 @@ impl Random {
     }
 }
 
-/// What lives are like: short ones, timers, and leaks.
+/// Kinds of lives: short ones, timers, and leaks.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     /// Of exponential length.
     Memoryless { mean: f64 },
-    /// Of one length, nearly.
+    /// Nearly constant length.
     Timer { length: f64 },
-    /// A part is short, the others stay for very long.
+    /// Some are short, the others very long.
     Leak { share: f64 },
 }
 
@@ -173,20 +173,20 @@ impl Kind {
     }
 }
 
-/// A stay, from when on, and its true length.
+/// Beginning and true length of a stay.
 type Life = (u64, u64);
 
 const LIVES: usize = 1_000;
 
-/// How long they begin before they are watched.
+/// How long before the window lives begin.
 const BEFORE: u64 = 100 * S;
 
-/// Lives that begin at any time from long before the window to its end. So is the length of the window.
+/// Lives that begin at any time from long before the window to its end, with lengths of the same range.
 fn lives(kind: Kind, window: u64, random: &mut Random) -> Vec<Life> {
     (0..LIVES).map(|_| (random.below(BEFORE + window), kind.length(random))).collect()
 }
 
-/// What is seen of a life in the window, if anything.
+/// The observation of a life in the window, if there is one.
 fn watched((begin, length): Life, window: u64, knows_age: bool) -> Option<Seen> {
     let (opens, closes) = (BEFORE, BEFORE + window);
     let end = begin + length;
@@ -200,7 +200,7 @@ fn watched((begin, length): Life, window: u64, knows_age: bool) -> Option<Seen> 
     Some(older(last - opens, ended))
 }
 
-/// That a quantile holds of true lengths, but for chance: `slack` in shares.
+/// Whether a quantile holds for the true lengths, except for chance: `slack` is a share.
 fn holds(found: Held, hundredths: u64, truth: &[u64], slack: f64) -> bool {
     let share = |count: usize| count as f64 / truth.len() as f64;
     let below = |ns: f64| share(truth.iter().filter(|length| (**length as f64) < ns).count());
@@ -214,8 +214,8 @@ fn holds(found: Held, hundredths: u64, truth: &[u64], slack: f64) -> bool {
 }
 
 proptest! {
-    /// Whatever the lives, the window, and how many of them are seen in part: an exact quantile is that of the true
-    /// lengths of all that were seen, and a bound is one.
+    /// For any lives, any window, and any number of partial observations: an exact quantile is that of the true lengths
+    /// of all observed lives, and a lower bound is below it.
     #[test]
     fn quantiles_are_those_of_the_true_lengths(seed: u64, kind in kind(), window in 1..100_u64) {
         let random = &mut Random(seed);
@@ -231,10 +231,10 @@ proptest! {
         }
     }
 
-    /// Where every age is known, lives that are older than the window are at risk from then on, and the quantile is that of
-    /// all lives that there were, seen or not.
+    /// If all ages are known, lives that predate the window are at risk from its start on. The quantile is that of all
+    /// lives, observed or not.
     #[test]
-    fn lives_of_known_age_tell_of_those_that_were_missed(seed: u64, mean in 0.5..20.0, window in 20..100_u64) {
+    fn lives_of_known_age_represent_the_missed_ones(seed: u64, mean in 0.5..20.0, window in 20..100_u64) {
         let random = &mut Random(seed);
         let lives = lives(Kind::Memoryless { mean }, window * S, random);
         let truth: Vec<u64> = lives.iter().map(|(_, length)| *length).collect();
@@ -246,7 +246,7 @@ proptest! {
         }
     }
 
-    /// Where everything was seen, it is what counting says.
+    /// If everything was observed, the result equals counting.
     #[test]
     fn without_gaps_it_counts(mut lengths in proptest::collection::vec(1..100 * S, 1..200), hundredths in 1..=100_u64) {
         let survival = of(lengths.iter().copied().map(whole));
@@ -271,7 +271,7 @@ proptest! {
             let (found, expected) = (merged.quantile(hundredths), first.quantile(hundredths));
             prop_assert_eq!(found.is_at_least(), expected.is_at_least());
             let (found, expected) = (found.known_ns().unwrap_or(0), expected.known_ns().unwrap_or(0));
-            // Smallest and largest length are not known any more, only their buckets.
+            // Smallest and largest length are no longer known, only their buckets.
             prop_assert!(found.abs_diff(expected) <= expected / 64 + 1, "{} for {}", found, expected);
         }
     }

@@ -1,12 +1,12 @@
-//! Keys of one directory by the numbers of another one.
+//! Translates the keys of one directory into the numbers of another one.
 
 use super::{Directory, MOST, Machine, Place};
 
-/// Takes names over from one directory to another one, as keys mention them.
+/// Copies names from one directory to another one, as keys mention them.
 pub(in crate::study::counts) struct Translator<'d> {
     from: &'d Directory,
     to: &'d mut Directory,
-    /// The new numbers of those that were mentioned.
+    /// The new numbers of the machines that were mentioned.
     machines: Vec<Option<Machine>>,
     places: Vec<Option<Place>>,
 }

@@ -13,7 +13,7 @@ use crate::model::role::{Role, role};
 use crate::model::row::{Identity, Transition};
 use crate::model::stream::Item;
 use crate::model::tcp::{Side, State, Task};
-use crate::study::diagnose::evidence::{Binder, Counted, Descriptors, Evidence, Failed, Listener, PairKey};
+use crate::study::diagnose::evidence::{Binder, Counted, Descriptors, Evidence, Failed, Listener, PairKey, Standing};
 
 /// How many different failed calls, source addresses that ports are bound of, and destinations of one are counted.
 const MOST_CALLS: usize = 256;
@@ -331,7 +331,7 @@ impl Host {
         evidence.counters = counters.into_iter().map(|(netns, of)| (netns, counted(of))).collect();
         evidence.listeners = listeners.into_values().map(Known::finish).collect();
         evidence.listeners.sort_by_key(|it| (it.netns, it.queue.port, it.queue.ip));
-        let owners = evidence.sockets.iter().filter_map(|socket| socket.task());
+        let owners = evidence.sockets.iter().filter_map(Standing::task);
         let owners: HashMap<u32, Task, FixedState> = owners.map(|task| (task.pid, task)).collect();
         let named = |mut it: Descriptors| {
             it.task = owners.get(&it.pid).or_else(|| names.get(&it.pid)).copied();

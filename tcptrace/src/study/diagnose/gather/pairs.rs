@@ -21,6 +21,8 @@ const MOST_PROCESSES: usize = 256;
 const MOST_CLOSES: usize = 1024;
 /// An open that follows a close within this time takes its place.
 const REOPENED_NS: u64 = 1_000_000_000;
+/// What was on its way when the peer's FIN came is answered within a round trip, and none takes so long.
+const JUST_CLOSED_NS: u64 = 1_000_000_000;
 /// Examples of an end.
 const EXAMPLES: usize = 5;
 
@@ -266,7 +268,16 @@ impl Ended {
         if let Some(ms) = row.idle.and_then(least_ms) {
             self.idle.add(u64::from(ms) * 1_000_000);
         }
-        self.in_close_wait += u64::from(row.stays.last().is_some_and(|stay| stay.state == State::CloseWait));
+        if let Some(ms) = row.idle.and_then(|idle| idle.received_ms) {
+            self.received_idle.add(u64::from(ms) * 1_000_000);
+        }
+        let in_close_wait = row.stays.last().is_some_and(|stay| stay.state == State::CloseWait);
+        self.in_close_wait += u64::from(in_close_wait);
+        if row.held(State::Established).known_ns().is_some_and(|ns| ns >= SHORT_NS) {
+            self.long += 1;
+            let is_fresh = matches!(row.held(State::CloseWait), Held::Exactly(ns) if ns < JUST_CLOSED_NS);
+            self.just_closed += u64::from(in_close_wait && is_fresh);
+        }
         if self.examples.len() < EXAMPLES {
             self.examples.push(Example {
                 conn: row.identity.conn,

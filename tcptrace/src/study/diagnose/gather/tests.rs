@@ -1,7 +1,10 @@
+#![expect(clippy::panic, reason = "a panic is how a test fails")]
+
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
+use rstest::rstest;
 
 use super::*;
 use crate::engine::follow::Follower;
@@ -295,7 +298,7 @@ fn only_the_last_look_counts() {
     ]
     .concat();
     let evidence = observe(&items);
-    assert_eq!(evidence.sockets.iter().map(|it| it.recv_queue()).collect::<Vec<_>>(), [None]);
+    assert_eq!(evidence.sockets.iter().map(Standing::recv_queue).collect::<Vec<_>>(), [None]);
 }
 
 #[test]
@@ -349,6 +352,29 @@ fn what_is_missing_has_a_reason() {
     assert!(evidence.lacks(Need::Settings).is_some());
     let of_trace = Gatherer::new(true).finish([], true);
     assert_eq!(of_trace.lacks(Need::Limits).as_deref(), Some(NOT_RECORDED));
+}
+
+/// Established for 2 s, closed by the peer, and reset so many ms later.
+#[rstest]
+#[case::in_a_race(3, 1)]
+#[case::later_than_any_round_trip(1_000, 0)]
+fn a_reset_just_after_the_fin_is_told_apart(#[case] ms: u64, #[case] just_closed: u64) {
+    let tuple = outgoing(1);
+    let to = |at, old, new| change(at, 1, tuple, old, new);
+    let closed = 4 * S + ms * MS;
+    let idle = Some(Idle { acked_ms: None, received_ms: Some(1_990), sent_ms: Some(0) });
+    let end = EndFacts { err: 32, ..EndFacts::default() };
+    let evidence = observe(&[
+        started(),
+        event(change(2 * S - MS, 1, Tuple { local_port: 0, ..tuple }, State::Closed, State::SynSent)),
+        event(to(2 * S, State::SynSent, State::Established)),
+        event(Change { idle, task: None, ..to(4 * S, State::Established, State::CloseWait) }),
+        event(Change { end: Some(end), task: None, ..to(closed, State::CloseWait, State::Closed) }),
+    ]);
+    let [(end, closer, ended)] = &*only(&evidence).ends else { panic!("{:?}", evidence.pairs) };
+    assert_eq!((*end, *closer), (End::ResetReceived, Closer::Passive));
+    assert_eq!((ended.in_close_wait, ended.long, ended.just_closed), (1, 1, just_closed));
+    assert_eq!((ended.idle.max(), ended.received_idle.max()), (Some(0), Some(1_990 * MS)));
 }
 
 proptest! {

@@ -1,4 +1,4 @@
-//! One file of a recording: made so that only its owner can read it, nobody else writes it, and nothing is lost for it.
+//! One file of a recording. Only its owner can read it, no other process writes it, and its creation destroys no data.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -14,12 +14,12 @@ use nix::libc;
 
 use super::{Existing, StoreError};
 
-/// A file that this process alone writes. One into which nothing was written is removed again.
+/// A file that only this process writes. A file that stayed empty is removed again.
 #[derive(Debug)]
 pub(super) struct Owned {
     pub(super) path: PathBuf,
     file: Flock<File>,
-    /// What it replaces, and under which name it waits for that.
+    /// The file that it replaces, and its temporary name until then.
     replaces: Option<Replaced>,
     is_used: bool,
 }
@@ -27,25 +27,24 @@ pub(super) struct Owned {
 #[derive(Debug)]
 struct Replaced {
     hidden: PathBuf,
-    /// What is replaced gets another name.
+    /// The replaced file is renamed, not removed.
     is_kept: bool,
-    /// Locked as well, so that nobody else replaces it meanwhile.
+    /// Also locked, so that no other process replaces it meanwhile.
     _old: Flock<File>,
 }
 
-/// Why there is no such file.
+/// Why the file cannot be created.
 #[derive(Debug)]
 pub(super) enum Refused {
-    /// There is one, and it must not be replaced.
+    /// A file exists and must not be replaced.
     Exists,
-    /// Another process writes it.
+    /// Another process is writing the file.
     Locked,
-    /// Anything else.
     Other(io::Error),
 }
 
 impl Refused {
-    /// As an error about this path.
+    /// Converts to an error about this path.
     pub(super) fn at(self, path: &Path) -> StoreError {
         match self {
             Self::Exists => StoreError::exists(path),
@@ -62,8 +61,8 @@ impl From<io::Error> for Refused {
 }
 
 impl Owned {
-    /// Makes one. What is there already is left alone, unless it is empty or to be replaced: then the new file takes its
-    /// place when it is [begun](Self::begin).
+    /// Creates a file. An existing file is left alone unless it is empty or may be replaced. The new file then takes
+    /// its place when it is [begun](Self::begin).
     pub(super) fn create(path: &Path, existing: Existing) -> Result<Self, Refused> {
         match path.symlink_metadata() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -71,14 +70,15 @@ impl Owned {
                 Ok(Self { path: path.to_owned(), file, replaces: None, is_used: false })
             }
             Err(error) => Err(error.into()),
-            // A recorder that could not begin may have left an empty one.
+            // A recorder that failed to start may have left an empty file.
             Ok(old) if old.is_file() && old.len() == 0 => Self::replace(path, &old, false),
             Ok(old) if existing != Existing::Refused => Self::replace(path, &old, existing == Existing::Renamed),
             Ok(_) => Err(Refused::Exists),
         }
     }
 
-    /// What is written into the file of somebody else, or under a second name of it, would be his: so it is a new one.
+    /// Replaces the file with a new one. Writing into the old one would give the data to its owner, or to its other
+    /// hard links.
     fn replace(path: &Path, old: &fs::Metadata, is_kept: bool) -> Result<Self, Refused> {
         let no = |reason: &str| Refused::Other(io::Error::other(reason));
         if old.is_symlink() {
@@ -88,12 +88,12 @@ impl Owned {
             return Err(Refused::Other(ErrorKind::IsADirectory.into()));
         }
         if !old.is_file() {
-            return Err(no("it is no regular file"));
+            return Err(no("it is not a regular file"));
         }
         let old = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
         let old = lock(old)?;
         let name = path.file_name().unwrap_or_default();
-        // Somebody with our process id may have left one behind.
+        // An earlier process with the same process id may have left such a file.
         let hidden = |attempt: u32| {
             let mut hidden = OsString::from(".");
             hidden.push(name);
@@ -110,10 +110,10 @@ impl Owned {
                 }
             }
         }
-        Err(no("its folder is full of unfinished files"))
+        Err(no("its directory is full of unfinished files"))
     }
 
-    /// Has it take its place: from now on it stays.
+    /// Moves the file to its path. From now on it stays.
     pub(super) fn begin(&mut self) -> io::Result<&mut File> {
         if let Some(Replaced { hidden, is_kept, .. }) = &self.replaces {
             if *is_kept {
@@ -141,14 +141,14 @@ impl Drop for Owned {
         };
         let same = |there: fs::Metadata| self.file.metadata().is_ok_and(|ours| ours.ino() == there.ino());
         if unused.symlink_metadata().is_ok_and(same) {
-            // What cannot be removed is empty.
+            // A file that cannot be removed is empty.
             let _ = fs::remove_file(unused);
         }
     }
 }
 
-/// Gives a file that is about to be replaced the name `FILE.old`. As a second name: without the first one, another process
-/// could make a file there, which would be replaced then.
+/// Renames a file that is about to be replaced to `FILE.old`, by way of a hard link. If the path were free meanwhile,
+/// another process could create a file there, and the new file would replace it.
 fn keep(path: &Path) -> io::Result<()> {
     let mut old = path.to_owned().into_os_string();
     old.push(".old");
@@ -157,7 +157,7 @@ fn keep(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // Some file systems know no second names.
+    // Some file systems have no hard links.
     match fs::hard_link(path, &old).or_else(|_| fs::rename(path, &old)) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         kept => kept,
@@ -168,13 +168,13 @@ fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Whether another process writes this file.
+/// Whether another process is writing this file.
 pub(super) fn is_locked(path: &Path) -> bool {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     file.is_ok_and(|file| matches!(lock(file), Err(Refused::Locked)))
 }
 
-/// Whoever reads a trace looks for a moment whether it is locked, which keeps nobody from writing it.
+/// Readers lock a trace for a moment to see whether it is being written; recorders must not fail because of that.
 fn lock(mut file: File) -> Result<Flock<File>, Refused> {
     const ATTEMPTS: u32 = 5;
     for attempt in 1.. {

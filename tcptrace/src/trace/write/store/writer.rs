@@ -12,35 +12,34 @@ use std::time::{Duration, Instant};
 use super::file::{Owned, Refused};
 use super::{Missing, Order, Packed, Plan, State, StoreError};
 
-/// How often what was written is made to last a loss of power.
+/// How often data is synced, so that it survives a loss of power.
 const SYNC: Duration = Duration::from_secs(1);
 
-/// How many names in a row may be taken before a file is not begun.
+/// How many names in a row may be taken before the writer gives up.
 const TAKEN: u32 = 10_000;
 
-/// So many of the last blocks can make room for the end.
+/// How many of the last blocks can be removed to make room for the end.
 const RECENT: usize = 16;
 
-/// What writes.
 pub(super) struct Writer {
     plan: Plan,
     output: Output,
-    /// The files that are there, the one that is being written last.
+    /// The existing files; the last one is being written.
     files: VecDeque<Kept>,
-    /// Length and events of the last blocks of that one.
+    /// Length and events of the last blocks of the current file.
     recent: VecDeque<(u64, u64)>,
-    /// Of the file that is being written.
+    /// Number of the current file.
     number: u32,
     missing: Missing,
     state: Arc<State>,
     unsynced_since: Option<Instant>,
 }
 
-/// Where blocks go.
+/// Where blocks are written.
 #[derive(Debug)]
 pub(super) enum Output {
     File(Owned),
-    /// Whoever reads it can go away.
+    /// The reader of a pipe can close it.
     Pipe(File),
 }
 
@@ -93,7 +92,7 @@ impl Writer {
         self.note(synced);
     }
 
-    /// A failure is said once, by whoever asks.
+    /// Stores a failure until it is reported.
     fn note(&mut self, done: Result<(), String>) {
         if let Err(failure) = done {
             let _ = self.state.failure.set(failure);
@@ -129,7 +128,7 @@ impl Writer {
         }
     }
 
-    /// What could be written of a block in part is taken back.
+    /// A block that was only written in part is removed.
     fn append(&mut self, block: &Packed) -> io::Result<()> {
         let Some(kept) = self.files.back_mut() else { return Ok(()) };
         match &mut self.output {
@@ -151,7 +150,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends the last file. Where the disk is full, the last blocks make room for what says so.
+    /// Ends the last file. If the disk is full, the writer removes the last blocks to make room for the end.
     fn end(&mut self, mut end: super::End) -> Result<(), String> {
         if self.look_for_file() {
             return Ok(());
@@ -182,7 +181,7 @@ impl Writer {
         true
     }
 
-    /// Goes on to another file. Where that cannot be made, recording goes on in the one that is there.
+    /// Goes on to another file. If that cannot be created, recording continues in the current one.
     fn turn(&mut self) -> Result<(), String> {
         if self.has_failed() {
             return Ok(());
@@ -198,12 +197,12 @@ impl Writer {
                 self.number = number;
                 self.remove_oldest();
             }
-            Err(error) => self.state.notice(format!("{error}; '{}' goes on", self.path().display())),
+            Err(error) => self.state.notice(format!("{error}; recording continues in '{}'", self.path().display())),
         }
         Ok(())
     }
 
-    /// Keeps as many files as planned, and as many bytes.
+    /// Removes the oldest files until the planned number of files and bytes is left.
     fn remove_oldest(&mut self) {
         let mut bytes: u64 = self.files.iter().map(|kept| kept.len).sum();
         let (most_files, most_bytes) =
@@ -230,7 +229,7 @@ impl Writer {
         synced.map_err(|error| format!("cannot write '{}': {error}", self.path().display()))
     }
 
-    /// What is written into a file that was deleted is lost. Returns whether that is so.
+    /// Data that is written into a deleted file is lost. Returns whether the file was deleted.
     fn look_for_file(&mut self) -> bool {
         let (Output::File(file), Some(kept)) = (&self.output, self.files.back_mut()) else { return false };
         if !file.is_deleted() {
@@ -260,13 +259,13 @@ impl Writer {
     }
 }
 
-/// What is written next begins there.
+/// Truncates a file; the next write begins there.
 fn cut(mut file: &File, len: u64) -> io::Result<()> {
     file.set_len(len)?;
     file.seek(SeekFrom::Start(len)).map(|_| ())
 }
 
-/// The first file of a plan from this number on whose name is not taken, and its number.
+/// Creates the first file of a plan from this number on whose name is free, and returns its number.
 pub(super) fn next_free(plan: &Plan, first: u32) -> Result<(Owned, u32), StoreError> {
     let mut number = first;
     loop {

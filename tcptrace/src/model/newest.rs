@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{AcceptQueue, AcceptQueues, Limit, Limits, Settings};
-use crate::model::stream::Item;
+use super::facts::{AcceptQueue, AcceptQueues, Limit, Limits, Settings};
+use super::stream::Item;
 
 /// The newest settings, accept queues and limits that were read or told.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,7 +49,7 @@ impl Newest {
         let settings = self.settings.values().map(|settings| Item::Settings(Box::new(settings.clone())));
         let queues = self.queues.iter().flat_map(|(netns, (at, queues))| {
             let queues = queues.values().copied().collect();
-            AcceptQueues { at: *at, netns: *netns, queues, gone: Vec::new() }.into_items()
+            AcceptQueues { at: *at, netns: *netns, queues, gone: Vec::new() }.into_parts().map(queues_item)
         });
         let processes: Vec<_> = self.limits.values().copied().collect();
         let limits = Limits { at: self.limits_at, processes };
@@ -73,7 +73,7 @@ impl Newest {
         let gone = before.keys().filter(|conn| !there.contains(conn)).copied().collect();
         let is_news = |queue: &AcceptQueue| before.get(&queue.conn).is_none_or(|before| differs(before, queue));
         let told = AcceptQueues { at, netns, queues: all.into_iter().filter(is_news).collect(), gone };
-        told.into_items().map(|item| self.told(item)).collect()
+        told.into_parts().map(|part| self.told(queues_item(part))).collect()
     }
 
     /// The limits of these processes were read, of those that were still there. Returns what has changed.
@@ -94,7 +94,7 @@ impl Newest {
             settings.map(|netns| Item::Settings(Box::new(Settings { at, netns: Some(netns), ..Settings::default() })));
         let queues = self.queues.iter().filter(|(netns, _)| gone(netns)).flat_map(|(netns, (_, queues))| {
             let gone = queues.keys().copied().collect();
-            AcceptQueues { at, netns: *netns, queues: Vec::new(), gone }.into_items()
+            AcceptQueues { at, netns: *netns, queues: Vec::new(), gone }.into_parts().map(queues_item)
         });
         let items: Vec<_> = settings.chain(queues).collect();
         items.iter().for_each(|item| self.take(item));
@@ -105,6 +105,10 @@ impl Newest {
         self.take(&item);
         item
     }
+}
+
+fn queues_item(queues: AcceptQueues) -> Item {
+    Item::AcceptQueues(Box::new(queues))
 }
 
 /// Whether the second says something new. That nobody has counted requests is not.
