@@ -256,7 +256,7 @@ impl Host {
             (_, State::Established) if identity.side == Side::Server => {
                 self.queued.insert(identity.conn, place);
             }
-            (_, State::Closed) if !self.queued.is_empty() && identity.side != Side::Client => {
+            (_, State::Closed) => {
                 self.queued.remove(&identity.conn);
                 self.bound_first.remove(&identity.conn);
             }
