@@ -16,7 +16,7 @@ use foldhash::fast::FixedState;
 use self::host::Host;
 use self::look::Looks;
 use self::pairs::Pairs;
-use super::budgets::Budgets;
+use super::evidence::Budgets;
 use super::evidence::{About, Evidence, PairKey, Standing};
 use super::need::Need;
 use super::say;
