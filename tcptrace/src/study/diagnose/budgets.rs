@@ -183,7 +183,7 @@ pub(super) fn advise(key: &KeyBudget, finding: &mut Finding) {
     if matches!(key.budget.reuse, Reuse::Off | Reuse::LoopbackOnly) {
         match key.timestamps {
             Some(true) => {
-                remedies.push("sysctl net.ipv4.tcp_tw_reuse=1 (works here: both ends use TCP timestamps)".into())
+                remedies.push("sysctl net.ipv4.tcp_tw_reuse=1 (works here: both ends use TCP timestamps)".into());
             }
             Some(false) => {}
             None => remedies

@@ -253,7 +253,7 @@ mod tests {
         evidence.budgets = Budgets::of(&evidence);
         insta::assert_snapshot!(text(&evidence), @r"
         TIME_WAIT    8 (2.0 KiB of memory), 131,072 allowed; 1 on listening ports, 7 on client ports; end after 61s by themselves
-        ports        fullest: api[4711] → 10.0.0.9:6379 takes 8 of ≤28,232 (0.0 %)
+        ports        fullest: api[4711] → 10.0.0.9:6379 takes 8 of ≤28,231 (0.0 %)
         CLOSE_WAIT   1, oldest ≥2.00s
         descriptors  fullest: nginx[812] 1,310 of 65,536 (2.0 %)
         accept queue fullest: 0.0.0.0:443 (nginx[812]) 3 of 511; 0 overflows

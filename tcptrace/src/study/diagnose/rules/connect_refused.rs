@@ -110,7 +110,7 @@ fn describe(evidence: &Evidence, key: &PairKey, part: f64, here: &Here, finding:
     }
     match here {
         Here::Nobody => {
-            finding.line("sock_diag", format!("no listener has port {} in any network namespace", key.port))
+            finding.line("sock_diag", format!("no listener has port {} in any network namespace", key.port));
         }
         Here::Other(text) => finding.line("sock_diag", text.clone()),
         Here::Served => finding.line("sock_diag", "a listener serves this address now"),

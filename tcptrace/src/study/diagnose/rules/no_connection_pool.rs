@@ -19,6 +19,8 @@ const PER_SECOND: f64 = 5.0;
 const LONG: f64 = 0.01;
 /// From this share on, one side is the one that closes.
 const ONE_SIDE: f64 = 0.9;
+/// Where this side closes fewer first, most keep no port.
+const HALF: f64 = 0.5;
 /// Where no port is kept only time is lost, which counts from so many a second on.
 const FAST: f64 = 1_000.0;
 /// So many processes with a connection each need a pooler, not a pool.
@@ -67,8 +69,10 @@ enum Kind {
     Active,
     /// The remote end.
     Passive,
-    /// Both, or resets.
+    /// Both.
     Mixed,
+    /// Mostly neither: resets end them, and no port is kept.
+    Neither,
 }
 
 /// What a process's connections to one remote end look like.
@@ -98,20 +102,31 @@ pub(super) fn seen(pair: &Pair) -> (Option<u64>, Option<u64>) {
     (ended().map(|it| it.first).min(), ended().map(|it| it.last).max())
 }
 
+/// Ended connections that had been established.
+fn begun(pair: &Pair) -> impl Iterator<Item = &Ended> {
+    pair.ends.iter().filter(|(_, closer, _)| *closer != Closer::NeverEstablished).map(|(.., ended)| ended)
+}
+
+/// How many those are.
+fn over(pair: &Pair) -> u64 {
+    begun(pair).map(|ended| ended.count).sum()
+}
+
 impl<'e> Churn<'e> {
     fn of(evidence: &'e Evidence, pair: &'e Pair) -> Self {
         let is_long = |it: &&Standing| it.state == State::Established && it.age_ns() >= SHORT_NS && pair.has(it);
         let standing = evidence.sockets.iter().filter(is_long).count() as u64;
-        let ended = pair.ended();
+        let ended = over(pair);
         let is_most = |closer| ended > 0 && share(pair.closed_by(closer), ended) >= ONE_SIDE;
         let kind = match (is_most(Closer::Active), is_most(Closer::Passive)) {
             (true, _) => Kind::Active,
             (_, true) => Kind::Passive,
+            _ if ended > 0 && share(pair.closed_by(Closer::Active), ended) < HALF => Kind::Neither,
             _ => Kind::Mixed,
         };
         let all = |of: fn(&Ended) -> &Spread| {
             let mut all = Spread::default();
-            pair.ends.iter().for_each(|(.., ended)| all.merge(of(ended)));
+            begun(pair).for_each(|ended| all.merge(of(ended)));
             all
         };
         let (bytes, established) = (all(|it| &it.bytes_sent), all(|it| &it.established));
@@ -151,15 +166,20 @@ impl<'e> Churn<'e> {
             && evidence.number(key.netns, "net.ipv4.tcp_tw_reuse").is_some_and(|it| it != 0)
     }
 
+    /// Whether TIME_WAITs stay here.
+    fn keeps_ports(&self) -> bool {
+        matches!(self.kind, Kind::Active | Kind::Mixed)
+    }
+
     fn severity(&self, evidence: &Evidence) -> Severity {
-        let costs_little = self.kind == Kind::Passive || self.is_reused_loopback(evidence);
+        let costs_little = !self.keeps_ports() || self.is_reused_loopback(evidence);
         let is_slow = evidence.about.per_second(self.pair.short) < FAST;
         if costs_little && is_slow { Severity::Note } else { Severity::Warning }
     }
 
     fn figures(&self, evidence: &Evidence) -> Figures {
         let Self { pair, .. } = self;
-        let ended = pair.ended();
+        let ended = over(pair);
         let size = |hundredths| self.bytes.percentile(hundredths).map_or(Value::Unknown, Value::Bytes);
         let budget = self.budget.map(|it| &it.budget);
         vec![
@@ -222,6 +242,7 @@ fn headline(evidence: &Evidence, churn: &Churn<'_>) -> String {
     }
     let base = format!("{} opens {rate} to {remote} for {each} each", pair.process());
     let ports = match (churn.kind, churn.budget) {
+        (Kind::Neither, _) => String::new(),
         (Kind::Passive, _) => ", and the remote end closes them first".into(),
         (_, Some(KeyBudget { budget, .. })) => {
             format!(": {} of {} local ports are taken", say::count(budget.taken), say::count(budget.usable))
@@ -233,8 +254,8 @@ fn headline(evidence: &Evidence, churn: &Churn<'_>) -> String {
 
 fn describe(evidence: &Evidence, churn: &Churn<'_>, finding: &mut Finding) {
     let Churn { pair, .. } = churn;
-    let ended = pair.ended();
-    let sums = pair.ends.iter().fold((0, 0), |sum: (u64, u64), (.., it)| {
+    let ended = over(pair);
+    let sums = begun(pair).fold((0, 0), |sum: (u64, u64), it| {
         (sum.0.saturating_add(it.bytes_sent_all), sum.1.saturating_add(it.bytes_received))
     });
     let each = |sum: u64| say::bytes(sum.checked_div(ended).unwrap_or(0));
@@ -252,7 +273,7 @@ fn describe(evidence: &Evidence, churn: &Churn<'_>, finding: &mut Finding) {
     let (active, passive) = (pair.closed_by(Closer::Active), pair.closed_by(Closer::Passive));
     let [active, passive, all] = [active, passive, ended].map(say::count);
     finding.line("seen", format!("of {all} that ended, this side closed {active} first, the remote end {passive}"));
-    if churn.kind != Kind::Passive
+    if churn.keeps_ports()
         && let Some(KeyBudget { budget, .. }) = churn.budget
     {
         budgets::describe(evidence, budget, finding);
@@ -282,7 +303,7 @@ fn advise(churn: &Churn<'_>, finding: &mut Finding) {
     }
     remedies.push(by_comm(&comm).into());
     if let Some(KeyBudget { budget, timestamps, .. }) = churn.budget
-        && churn.kind != Kind::Passive
+        && churn.keeps_ports()
         && matches!(budget.reuse, Reuse::Off | Reuse::LoopbackOnly)
         && *timestamps == Some(true)
     {
@@ -365,7 +386,7 @@ pub(in crate::study::diagnose) mod tests {
     #[case::the_process(Closer::Active, 4_620, Severity::Warning)]
     #[case::the_server(Closer::Passive, 4_620, Severity::Note)]
     #[case::the_server_often(Closer::Passive, 10_000, Severity::Warning)]
-    #[case::by_resets(Closer::ResetLocal, 4_620, Severity::Warning)]
+    #[case::by_resets(Closer::ResetLocal, 4_620, Severity::Note)]
     fn severity_is_by_who_closes(#[case] closer: Closer, #[case] short: u64, #[case] expected: Severity) {
         let mut evidence = churning(short);
         evidence.pairs[0].ends[0].1 = closer;
@@ -389,6 +410,18 @@ pub(in crate::study::diagnose) mod tests {
         let mut evidence = churning(4_620);
         evidence.pairs[0].ends[0].2.bytes_sent = pooled(bytes);
         assert_eq!(fired(&RULE, &evidence)[0].confidence, expected);
+    }
+
+    /// What got no port, or no answer, has sent nothing and was closed by nobody.
+    #[test]
+    fn connects_that_fail_change_nothing() {
+        let mut evidence = churning(4_620);
+        let failed = Ended { count: 5_000, bytes_sent: pooled([0; 100]), ..Ended::default() };
+        evidence.pairs[0].ends.push((End::NoLocalPort, Closer::NeverEstablished, failed));
+        let finding = &fired(&RULE, &evidence)[0];
+        assert_eq!((finding.confidence, finding.figures[4].1), (Confidence::Likely, Value::Share(1.0)));
+        let text = "of 4,620 that ended, this side closed 4,620 first, the remote end 0";
+        assert_eq!(finding.evidence[1].text, text);
     }
 
     #[test]

@@ -114,6 +114,7 @@ fn finding(evidence: &Evidence, pair: &Pair) -> Finding {
              it uses"
         ),
         format!("{process} closes and reopens {rate} to {remote}: its pool keeps fewer idle than the {most} it uses"),
+        format!("{process} closes and reopens {rate} to {remote}: its pool keeps fewer than {most} idle"),
         format!("{process} closes and reopens {rate} to {remote}: its pool is too small"),
     ]);
     let mut finding = Finding::new(RULE.id, Severity::Warning, Confidence::Likely, headline);

@@ -160,6 +160,12 @@ fn headline(budget: &Budget) -> String {
     let (kept, usable, part) = (say::count(kept), say::count(budget.usable), say::percent(budget.share));
     let long = format!("{place}: {kept} of {usable} local ports taken ({part})");
     let short = format!("{place}: {kept} of {usable} taken ({part})");
+    if budget.free == 0 {
+        return first_that_fits([
+            format!("{place}: all {usable} local ports are taken"),
+            format!("{place}: no port is left"),
+        ]);
+    }
     if let (Some(seconds), Some(forecast)) = (seconds_left(budget), budget.forecast) {
         let (left, rate) = (say::seconds(seconds), say::rate(forecast.rate));
         let rate = rate.trim_end_matches("/s").to_owned();
@@ -274,6 +280,13 @@ pub(in crate::study::diagnose) mod tests {
         assert_eq!(finding.headline, expected);
         let walk = finding.evidence.last().map(|it| &*it.text);
         assert_eq!(walk, Some("SYN_SENT lasts 358µs at the median of 10, a round trip 13.0µs"));
+    }
+
+    #[test]
+    fn words_of_one_that_has_none_left() {
+        let finding = &fired(&RULE, &taking(100, 20))[0];
+        assert_eq!(finding.headline, "10.0.0.1 → 10.0.0.9:6379: all 100 local ports are taken");
+        assert_eq!((finding.severity, finding.seconds_left), (Severity::Critical, Some(0.0)));
     }
 
     #[test]
