@@ -1,13 +1,15 @@
 //! Connections that one side has closed and the other one has not.
 
 use std::fs;
+use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::json;
+use tcptrace_tests::Namespace;
+use tcptrace_tests::process::close;
 use tcptrace_tests::program::binary;
 use tcptrace_tests::sockets::{connect, listen};
-use tcptrace_tests::{End, Namespace};
 
 use super::{LEAKED, assert_found, assert_is, assert_one_cause, figure, leak, look, rows};
 
@@ -68,21 +70,20 @@ fn a_peer_does_not_close() {
     binary();
     let net = Namespace::enter_unwatched();
     net.sysctl("ipv4/ip_local_port_range", "40000 40999");
-    let server = listen("127.0.0.1");
     let live = look(&net, &["--only", "peer-does-not-close,close-wait-leak"]);
-    let _held: Vec<End> = (0..MANY)
-        .map(|_| {
-            let (mut client, served) = connect(&server);
-            client.close();
-            served.receive_end();
-            served
-        })
-        .collect();
+    let actor = crate::actor("leaky", &["hold", &MANY.to_string()]);
+    let to = actor.did_at("listening");
+    for _ in 0..MANY {
+        let client = TcpStream::connect(to).expect("connect");
+        actor.did("accepted");
+        close(client);
+    }
     // A FIN that is on its way comes sooner.
     sleep(Duration::from_millis(1_100));
     let rows = rows(&live.interrupt(), 4);
     let found = assert_one_cause(&net, &rows, "close-wait-leak", &["peer-does-not-close"]);
-    assert_eq!(found[0]["figures"]["recv_queue_0"], MANY, "{found:#?}");
+    assert_eq!(found[0]["subject"]["pid"], actor.pid(), "{found:#?}");
+    assert_eq!(found[0]["figures"]["recv_queue_1"], MANY, "{found:#?}");
     let figures =
         [("waiting", json!(MANY)), ("timed_out", json!(0)), ("port_share", json!(0.11)), ("fin_timeout_s", json!(60))];
     assert_is(found[1], ["warning", "certain"], &figures);

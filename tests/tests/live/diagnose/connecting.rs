@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tcptrace_tests::Namespace;
 use tcptrace_tests::program::binary;
-use tcptrace_tests::sockets::start_connecting;
+use tcptrace_tests::sockets::{listen, start_connecting};
 
 use super::{Both, assert_is, findings};
 
@@ -22,6 +22,7 @@ fn nobody_listens_or_answers() {
     net.sysctl("ipv4/tcp_syn_retries", "1");
     net.drop_arriving("tcp dport 7001");
     let [refused, silent] = [7_000, 7_001].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let _other = listen("127.0.0.1");
     let both = Both::look(&net, &["--only", "connect-refused,connect-timeout"]);
     let waiting: Vec<_> = (0..3).map(|_| start_connecting(silent)).collect();
     for _ in 0..5 {

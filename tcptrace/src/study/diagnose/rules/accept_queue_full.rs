@@ -146,7 +146,7 @@ fn headline(evidence: &Evidence, netns: u32, culprit: Option<(&Listener, bool)>,
     };
     let (most, limit) = (say::count(listener.most_queued), say::count(listener.queue.limit));
     if !is_certain {
-        return say::fitting([format!("{who}: {dropped} in {window}"), format!("{who}: {dropped}")]);
+        return say::fitting([format!("{who}: {dropped} in {window}"), format!("{who}: {dropped}"), who]);
     }
     say::fitting([
         format!(
@@ -155,6 +155,9 @@ fn headline(evidence: &Evidence, netns: u32, culprit: Option<(&Listener, bool)>,
         format!("{who}: {most} connections in a queue for {limit}, {dropped} in {window}"),
         format!("{who}: {most} in a queue for {limit}, {dropped} in {window}"),
         format!("{who}: {most} in a queue for {limit}, {dropped}"),
+        format!("{who}: {dropped} in {window}"),
+        format!("{who}: {dropped}"),
+        who,
     ])
 }
 

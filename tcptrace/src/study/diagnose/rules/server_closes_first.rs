@@ -1,6 +1,6 @@
 //! TIME_WAITs on a listening port: they cost next to nothing.
 
-use super::words::share;
+use super::words::{first_that_fits, share};
 use crate::model::tcp::{Closer, State};
 use crate::study::diagnose::evidence::{Evidence, Pair, Standing};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
@@ -88,13 +88,13 @@ fn finding(pair: &Pair, port: &Port) -> Option<Finding> {
     }
     let of_limit = port.limit.map(|limit| share(port.time_waits, limit));
     let severity = if of_limit.is_some_and(|part| part >= OF_LIMIT) { Severity::Warning } else { Severity::Note };
-    let headline = format!(
-        "{} closes first on port {}: {} TIME_WAITs there, {}, no client port and no descriptor taken",
-        pair.process(),
-        pair.key.port,
-        say::count(port.time_waits),
-        say::bytes(port.time_waits * MINI)
-    );
+    let (waits, memory) = (say::count(port.time_waits), say::bytes(port.time_waits * MINI));
+    let base = format!("{} closes first on port {}: {waits} TIME_WAITs there", pair.process(), pair.key.port);
+    let headline = first_that_fits([
+        format!("{base}, {memory}, no client port and no descriptor taken"),
+        format!("{base}, {memory} and no client port"),
+        base,
+    ]);
     let mut finding = Finding::new(RULE.id, severity, Confidence::Certain, headline);
     finding.subject = pair.subject();
     finding.figures = port.figures();
