@@ -6,6 +6,8 @@ mod pairs;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod window;
 
 use std::collections::HashMap;
 
