@@ -193,11 +193,16 @@ fn other_end(cause: &Finding, effect: &Finding, evidence: &Evidence) -> bool {
 }
 
 /// The same process and remote end; or the connections that were reset are the other ends of the cause's.
-fn same_reset(cause: &Finding, effect: &Finding, evidence: &Evidence) -> bool {
+fn same_reset(cause: &Finding, effect: &Finding, _: &Evidence) -> bool {
     let ends: HashSet<_> = cause.examples.iter().map(|it| (it.local, it.remote)).collect();
     let both_seen = effect.examples.iter().any(|it| ends.contains(&(it.remote, it.local)));
-    let is_client = cause.subject.remote.is_some() && cause.subject.remote == effect.subject.remote;
-    both_seen || is_client && same_client(cause, effect, evidence)
+    let (one, other) = (&cause.subject, &effect.subject);
+    let same_process = match (one.task, other.task) {
+        (Some(one), Some(other)) => one.comm == other.comm,
+        _ => true,
+    };
+    let same_remote = one.remote.is_some() && one.remote == other.remote;
+    both_seen || one.netns == other.netns && same_remote && same_process
 }
 
 #[cfg(test)]
