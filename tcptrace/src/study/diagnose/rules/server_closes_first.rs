@@ -127,7 +127,7 @@ fn finding(pair: &Pair, port: &Port) -> Option<Finding> {
 mod tests {
     use rstest::rstest;
 
-    use super::super::testing::{NETNS, S, fired, pair, server_key, standing, with_settings};
+    use super::super::testing::{NETNS, S, fired, long_name, pair, server_key, standing, with_settings};
     use super::*;
     use crate::model::tcp::{End, Side};
     use crate::study::diagnose::evidence::Ended;
@@ -174,5 +174,15 @@ mod tests {
             "api[4711] closes first on port 80: 12,044 TIME_WAITs there, 2.9 MiB, no client port and no descriptor taken"
         );
         assert_eq!(finding.evidence[1].text, "tcp_max_tw_buckets=131072: these are 9.2 % of it");
+    }
+
+    #[test]
+    fn a_long_name_fits() {
+        let mut evidence = closing(12_044, 5_000, 0, "131072");
+        evidence.pairs[0].tasks = vec![(long_name(), 5_000)];
+        assert_eq!(
+            fired(&RULE, &evidence)[0].headline,
+            "fifteen-letters[4194304] closes first on port 80: 12,044 TIME_WAITs there, 2.9 MiB and no client port"
+        );
     }
 }

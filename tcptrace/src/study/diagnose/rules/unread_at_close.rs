@@ -100,7 +100,7 @@ fn finding(evidence: &Evidence, group: &Group<'_>) -> Option<Finding> {
 mod tests {
     use rstest::rstest;
 
-    use super::super::testing::{fired, nothing, pair_ended, server_key};
+    use super::super::testing::{fired, long_name, nothing, pair_ended, server_key};
     use super::*;
     use crate::model::tcp::Closer;
     use crate::study::diagnose::evidence::Ended;
@@ -130,5 +130,15 @@ mod tests {
         assert_eq!(finding.headline, expected);
         assert_eq!((finding.severity, finding.confidence), (Severity::Warning, Confidence::Certain));
         assert_eq!((finding.count, finding.subject.lport), (214, Some(80)));
+    }
+
+    #[test]
+    fn a_long_name_fits() {
+        let mut evidence = resets(214, 214);
+        evidence.pairs[0].tasks = vec![(long_name(), 214)];
+        assert_eq!(
+            fired(&RULE, &evidence)[0].headline,
+            "fifteen-letters[4194304] closed 214 connections with 1.8 MiB unread: their clients got a reset"
+        );
     }
 }
