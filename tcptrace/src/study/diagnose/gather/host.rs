@@ -12,7 +12,7 @@ use crate::model::facts::{AcceptQueue, AcceptQueues, Limit, Settings};
 use crate::model::role::{Role, role};
 use crate::model::row::{Identity, Transition};
 use crate::model::stream::Item;
-use crate::model::tcp::{Side, State, Task};
+use crate::model::tcp::{Side, State, Task, Tuple};
 use crate::study::diagnose::evidence::{Binder, Counted, Descriptors, Evidence, Failed, Listener, PairKey, Standing};
 
 /// How many different failed calls, source addresses that ports are bound of, and destinations of one are counted.
@@ -307,14 +307,19 @@ impl Host {
         }
     }
 
-    /// Which end a socket is: by its opening, else by who listens, else by its ports.
+    /// Which end a socket is: by its opening, else by who listens, be it at the other end on this host, else by its ports.
     fn side(&self, identity: &Identity) -> Side {
         if identity.side != Side::Unknown {
             return identity.side;
         }
         let (local, remote) = (identity.tuple.local_port, identity.tuple.remote_port);
-        if self.ports.contains_key(&(identity.netns, local)) {
+        let listens = |port| self.ports.contains_key(&(identity.netns, port));
+        if listens(local) {
             return Side::Server;
+        }
+        let is_here = |it: Tuple| it.local_ip == it.remote_ip || it.remote_ip.to_canonical().is_loopback();
+        if listens(remote) && is_here(identity.tuple) {
+            return Side::Client;
         }
         match (self.is_in_range(identity.netns, local), self.is_in_range(identity.netns, remote)) {
             (true, false) => Side::Client,
