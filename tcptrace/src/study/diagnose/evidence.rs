@@ -14,6 +14,7 @@ use crate::model::facts::{AcceptQueue, Limit, Settings};
 use crate::model::row::{Held, Owner};
 use crate::model::tcp::{Closer, Comm, End, Side, State, Task, TimeWaitEnd, Tuple};
 use crate::study::counts::histogram::Histogram;
+use crate::study::ports::{Budget, SourceBudget};
 
 /// Durations and sizes, to 1.6 %.
 pub type Spread = Histogram<5>;
@@ -45,6 +46,10 @@ pub struct Evidence {
     pub calls: Vec<Failed>,
     /// Sockets that were bound and have neither connected nor listened.
     pub bound: Vec<Bound>,
+    /// Whether connections had a local port before connect(), those that were opened in the window, by their number.
+    pub bound_first: HashMap<u64, bool, FixedState>,
+    /// The local ports that all these sockets leave.
+    pub budgets: Budgets,
 }
 
 /// Whose evidence it is, and of when.
@@ -249,6 +254,17 @@ impl Pair {
         self.time_waits.iter().filter(|(of, ..)| *of == end).map(|(_, count, _)| *count).sum()
     }
 
+    /// Some of its ended connections: five at most.
+    pub fn examples(&self) -> Vec<Example> {
+        self.ends.iter().flat_map(|(.., ended)| ended.examples.iter().cloned()).take(5).collect()
+    }
+
+    /// When the first and the last of its connections ended.
+    pub fn period(&self) -> (Option<u64>, Option<u64>) {
+        let ended = || self.ends.iter().map(|(.., ended)| ended);
+        (ended().map(|it| it.first).min(), ended().map(|it| it.last).max())
+    }
+
     /// Whom a finding about it is about.
     pub fn subject(&self) -> Subject {
         let PairKey { netns, side, cgroup, port, .. } = self.key;
@@ -301,6 +317,12 @@ pub struct Ended {
     pub in_close_wait: u64,
     /// Some of them.
     pub examples: Vec<Example>,
+    /// How many had been in ESTABLISHED for a second or longer.
+    pub long: u64,
+    /// Of those, the ones that ended in CLOSE_WAIT less than a second after the peer's FIN.
+    pub just_closed: u64,
+    /// How long nothing had been received when the end began, in ns.
+    pub received_idle: Spread,
 }
 
 /// What entered and left a state in the window.
@@ -487,4 +509,33 @@ pub struct Bound {
     pub ip: Ipv6Addr,
     /// Its port.
     pub port: u16,
+}
+
+/// The local ports of the window.
+#[derive(Debug, Default)]
+pub struct Budgets {
+    /// Of each destination, the fullest first; 256 at most.
+    pub keys: Vec<KeyBudget>,
+    /// Of each source address that is bound before connect().
+    pub sources: Vec<SourceOf>,
+}
+
+/// The ports of one destination.
+#[derive(Clone, Debug)]
+pub struct KeyBudget {
+    /// Its ports.
+    pub budget: Budget,
+    /// How many of its TIME_WAITs are older than `tcp_tw_reuse_delay`.
+    pub old_time_waits: u32,
+    /// Whether both ends use TCP timestamps; `None` when nobody has seen it.
+    pub timestamps: Option<bool>,
+}
+
+/// The ports of one source address.
+#[derive(Clone, Debug)]
+pub struct SourceOf {
+    /// Inode number of the network namespace.
+    pub netns: Option<u32>,
+    /// Its ports.
+    pub budget: SourceBudget,
 }
