@@ -27,7 +27,7 @@ const MOST_PROCESSES: usize = 1 << 16;
 const DEFAULT_RANGE: (u16, u16) = (32_768, 60_999);
 
 /// What is known of the host.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Host {
     settings: BTreeMap<Option<u32>, Settings>,
     /// The ports that the kernel hands out, by network namespace, where that is known.
@@ -49,20 +49,20 @@ pub(super) struct Host {
     bound_first: HashMap<u64, bool, FixedState>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     listener: Listener,
     holders: Vec<Task>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Counters {
     first: Option<u64>,
     last: u64,
     counted: Counted,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Binding {
     opened: u64,
     destinations: HashSet<(Ipv6Addr, u16), FixedState>,
@@ -256,7 +256,7 @@ impl Host {
             (_, State::Established) if identity.side == Side::Server => {
                 self.queued.insert(identity.conn, place);
             }
-            (_, State::Closed) if !self.queued.is_empty() && identity.side != Side::Client => {
+            (_, State::Closed) => {
                 self.queued.remove(&identity.conn);
                 self.bound_first.remove(&identity.conn);
             }
@@ -271,6 +271,20 @@ impl Host {
             known.listener.accepted += 1;
             known.listener.accepted_at = Some(at);
         }
+    }
+
+    /// How things stand, without what was counted.
+    pub(super) fn renewed(&self) -> Self {
+        let mut host = self.clone();
+        (host.binders, host.calls) = (HashMap::default(), Vec::new());
+        for counters in host.counters.values_mut() {
+            (counters.first, counters.counted.grown) = (Some(counters.last), BTreeMap::default());
+        }
+        for Known { listener, .. } in host.listeners.values_mut() {
+            (listener.accepted, listener.is_old, listener.most_queued) = (0, true, listener.queue.queued);
+        }
+        host.limits.values_mut().for_each(|it| it.first = it.last);
+        host
     }
 
     pub(super) fn has_counters(&self) -> bool {
