@@ -122,7 +122,7 @@ fn play(tcptrace: &Path, scenario: &Scenario, part: &Part, wanted: &[&'static st
 }
 
 fn enter(tcptrace: &Path, scenario: &Scenario, part: &Part) -> Result<Said> {
-    let folder = workspace::target().join("scenarios").join(scenario.name).join(part.name);
+    let folder = workspace::target().join("scenarios").join(scenario.name).join(part.name.replace([' ', ','], "-"));
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }

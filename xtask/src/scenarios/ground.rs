@@ -20,7 +20,7 @@ use super::said::Said;
 use crate::command;
 
 /// Longest time for anything to begin or to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Interval of polling.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -104,9 +104,18 @@ impl Net {
     pub(super) fn serve(&self, program: &str, arguments: &[&str], ports: &[u16]) -> Result<u32> {
         let pid = self.start(program, arguments)?;
         for port in ports {
-            self.wait_until(&format!("{program} listens on port {port}"), || Ok(self.listens(*port)))?;
+            self.wait_until(&format!("{program} listens on port {port}"), || {
+                ensure!(!self.has_ended(pid)?, "{program} has ended; see {}", self.folder.display());
+                Ok(self.listens(*port))
+            })?;
         }
         Ok(pid)
+    }
+
+    fn has_ended(&self, pid: u32) -> Result<bool> {
+        let mut children = self.children.borrow_mut();
+        let child = children.iter_mut().find(|child| child.id() == pid).context("not a program of this scenario")?;
+        Ok(child.try_wait().context("cannot wait for a program")?.is_some())
     }
 
     /// Starts a program that runs while something else happens.
