@@ -69,7 +69,7 @@ pub trait Audience<E> {
     /// How many bytes of the files have been read.
     fn progress(&mut self, _bytes: u64) {}
 
-    /// Whether it takes items, too: then rows follow the item that they follow from, instead of many at a time.
+    /// Whether it takes items, too.
     fn takes_items(&self) -> bool {
         false
     }
@@ -79,8 +79,8 @@ pub trait Audience<E> {
         false
     }
 
-    /// An item, before the rows that follow from it. Those from before the span come, too: they say how things stand when it
-    /// begins.
+    /// An item, before the rows that follow from it; one that says who took a connection over, after the connection's.
+    /// Those from before the span come, too: they say how things stand when it begins.
     fn item(&mut self, _item: &Item, _origin: &Origin) {}
 
     /// The part of the time that rows are from, before anything else.

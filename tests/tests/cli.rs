@@ -35,7 +35,9 @@ fn help() {
     // Continuation lines are indented further.
     let listed = listed.take_while(|line| !line.is_empty()).filter(|line| line.as_bytes().get(2) != Some(&b' '));
     let listed: Vec<_> = listed.filter_map(|line| line.split_whitespace().next()).collect();
-    for command in ["watch", "connections", "record", "replay", "snapshot", "timeline", "export", "report", "check"] {
+    for command in
+        ["watch", "connections", "record", "replay", "snapshot", "timeline", "export", "report", "check", "diagnose"]
+    {
         assert!(listed.contains(&command), "{}", finished.text());
     }
     for command in listed.into_iter().filter(|command| *command != "help") {
@@ -302,4 +304,40 @@ fn too_few_descriptors_are_said() {
         let said = shell(&format!("ulimit -n 8; \"$T\" {command}; echo \" status $?\" >&2"));
         assert!(said.contains("ulimit -n") && said.ends_with(" status 1\n"), "{command}: {said}");
     }
+}
+
+/// An unknown rule is wrong usage, and the nearest one is named.
+#[test]
+fn rules_of_diagnose() {
+    for option in ["--only", "--skip", "--explain"] {
+        assert_usage_error(&["diagnose", option, "close-wait-lek"], &["close-wait-lek", "close-wait-leak"]);
+    }
+    assert_usage_error(&["diagnose", "--since", "1s"], &["FILE"]);
+    assert_usage_error(&["diagnose", "--duration", "1s", "trace"], &["--duration"]);
+    let rules = run(&["diagnose", "--rules", "--format", "json"]);
+    assert_eq!(rules.code(), 0, "{}", rules.stderr);
+    for row in rules.rows() {
+        let id = row["id"].as_str().expect("an id");
+        let page = run(&["diagnose", "--explain", id]);
+        assert!(page.code() == 0 && page.text().starts_with(id), "{}", page.stderr);
+    }
+}
+
+/// Without privileges there is one look, which says what it could not see.
+#[test]
+fn diagnose_without_privileges() {
+    const NOBODY: u32 = 65_534;
+    let copy = copy_for_everybody("diagnoses");
+    let mut nobodys = Command::new(&copy);
+    nobodys.args(["diagnose", "--format", "json"]);
+    if is_root() {
+        nobodys.uid(NOBODY).gid(NOBODY);
+    }
+    let finished = run_command(nobodys);
+    fs::remove_file(copy).expect("remove a copy");
+    assert!([0, 4].contains(&finished.code()), "{}", finished.stderr);
+    assert!(finished.stderr.contains("looking once instead, without eBPF"), "{}", finished.stderr);
+    let rows = finished.rows();
+    assert_eq!((&rows[0]["event"], &rows[0]["looked_ns"]), (&"diagnosis".into(), &0.into()), "{}", rows[0]);
+    assert!(rows.iter().any(|row| row["event"] == "checked" && row["outcome"] != "not_checked"), "{rows:#?}");
 }

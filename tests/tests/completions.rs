@@ -59,6 +59,7 @@ fn bash() {
     assert_eq!(complete("tcptrace wat"), "watch\n");
     assert_eq!(complete("tcptrace watch --form"), "--format\n");
     assert_eq!(complete("tcptrace snapshot --state CLOSE_"), "CLOSE_WAIT\n");
+    assert_eq!(complete("tcptrace diagnose --explain fin-t"), "fin-timeout-trap\n");
     assert_eq!(complete("tcptrace export --format par"), "parquet\n");
     assert_eq!(complete("tcptrace replay --conn"), "\n", "an older spelling is hidden");
 }

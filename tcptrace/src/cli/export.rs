@@ -14,9 +14,13 @@ use super::select::RowKind;
 use super::study::TraceArgs;
 use super::{Outcome, interrupted, say};
 use crate::engine::lifecycle::Config;
-use crate::model::row::{Connection, Row, Transition};
+use crate::model::row::Row;
+#[cfg(feature = "parquet")]
+use crate::model::row::{Connection, Transition};
 use crate::model::stream::{Origin, Summary};
-use crate::output::export::{Dataset, Draft, Exported, Exporter, Perfetto};
+#[cfg(feature = "parquet")]
+use crate::output::export::Dataset;
+use crate::output::export::{Draft, Exported, Exporter, Perfetto};
 use crate::output::{Format, Printed, Printer, TextOptions};
 
 /// Arguments of `export`.
@@ -97,12 +101,30 @@ fn exporter(args: &ExportArgs) -> Result<Box<dyn Exporter>> {
         (Target::Csv, rows) => printed(Format::Csv, rows, out, args.force)?,
         (Target::Parquet, rows) => {
             let out = out.context("--format parquet needs --output")?;
-            match rows {
-                RowKind::Connections => Box::new(Dataset::<Connection>::new(out, args.force)?),
-                RowKind::Transitions => Box::new(Dataset::<Transition>::new(out, args.force)?),
-            }
+            data_set(rows, out, args.force)?
         }
     })
+}
+
+#[cfg(feature = "parquet")]
+fn data_set(rows: RowKind, out: &Path, replace: bool) -> Result<Box<dyn Exporter>> {
+    Ok(match rows {
+        RowKind::Connections => Box::new(Dataset::<Connection>::new(out, replace)?),
+        RowKind::Transitions => Box::new(Dataset::<Transition>::new(out, replace)?),
+    })
+}
+
+#[cfg(not(feature = "parquet"))]
+fn data_set(_: RowKind, _: &Path, _: bool) -> Result<Box<dyn Exporter>> {
+    left_out().exit()
+}
+
+/// What is said where Parquet was left out of the build.
+#[cfg(any(test, not(feature = "parquet")))]
+fn left_out() -> clap::Error {
+    let message = "this tcptrace was built without its feature `parquet`, which --format parquet needs: \
+                   `cargo build --release` builds it with all default features\n";
+    clap::Error::raw(ErrorKind::InvalidValue, message)
 }
 
 /// Rows as `replay` prints them.
@@ -166,5 +188,17 @@ fn report(args: &ExportArgs, exported: Exported) {
     }
     if exported.too_large > 0 {
         say(format_args!("{} too large for Parquet, written as null", plural(exported.too_large, "number")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_parquet_names_the_feature() {
+        let error = left_out();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("without its feature `parquet`"), "{error}");
     }
 }

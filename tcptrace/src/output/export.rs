@@ -1,13 +1,18 @@
 //! The formats that only `export` writes, for other programs.
 //!
-//! An [`Exporter`] takes rows in time order and writes them. Files get their final names in [`Exporter::finish`].
-//! [`Dataset`] is a directory of Parquet files, [`Perfetto`] one file for ui.perfetto.dev.
+//! An [`Exporter`] takes rows in the order of time and writes them; nothing is there under its final name before
+//! [`Exporter::finish`]. `Dataset` is a folder of Parquet files, unless it is built without the feature `parquet`;
+//! [`Perfetto`] is one file for ui.perfetto.dev.
 
+#[cfg(feature = "parquet")]
 mod cells;
+#[cfg(feature = "parquet")]
 mod dataset;
 mod files;
+#[cfg(feature = "parquet")]
 mod partition;
 mod perfetto;
+#[cfg(feature = "parquet")]
 mod table;
 
 #[cfg(test)]
@@ -18,9 +23,11 @@ use anyhow::Result;
 use crate::model::row::Row;
 use crate::model::stream::{Origin, Summary};
 
+#[cfg(feature = "parquet")]
 pub use self::dataset::Dataset;
 pub use self::files::{Draft, Folder};
 pub use self::perfetto::Perfetto;
+#[cfg(feature = "parquet")]
 pub use self::table::Table;
 
 /// Writes rows that it gets in time order.

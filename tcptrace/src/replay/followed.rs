@@ -131,9 +131,11 @@ fn take<E>(follower: &mut Follower, items: &[Item], span: Span, audience: &mut i
     if !audience.takes_items() {
         return follower.take(items, |row, origin| pass_on(row, origin, span, audience));
     }
-    items.iter().try_for_each(|item| {
-        audience.item(item, follower.origin());
-        follower.take(std::slice::from_ref(item), |row, origin| pass_on(row, origin, span, audience))
+    // Who took a connection over says something of one whose rows have come.
+    let is_of_owner = |item: &Item| matches!(item, Item::Event(Event::Accepted { .. } | Event::Holder(_)));
+    items.chunk_by(|_, next| !is_of_owner(next)).try_for_each(|items| {
+        items.iter().for_each(|item| audience.item(item, follower.origin()));
+        follower.take(items, |row, origin| pass_on(row, origin, span, audience))
     })
 }
 

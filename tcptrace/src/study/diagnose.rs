@@ -4,6 +4,7 @@
 //! A rule is one file in [`rules`], and fires, stays silent, or says why it was not checked. [`merge`] puts what has one
 //! cause under that cause. Nothing is guessed: a rule without its evidence is not checked.
 
+pub mod budgets;
 mod case;
 pub mod evidence;
 pub mod finding;

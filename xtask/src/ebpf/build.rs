@@ -13,6 +13,9 @@ use super::strip;
 use super::toolchain::{Origin, TARGET, Toolchain};
 use crate::{command, host, workspace};
 
+/// The profile of the workspace's `Cargo.toml`, and the folder that Cargo names after it.
+const PROFILE: &str = "bpf";
+
 /// Environment variables of Cargo and rustc that a build inherits.
 const KEPT: [&str; 7] =
     ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_REGISTRY_", "CARGO_SOURCE_", "CARGO_TERM_"];
@@ -30,7 +33,7 @@ pub(super) fn build(toolchain: &Toolchain, bpf_log: bool) -> Result<Vec<u8>> {
         // The programs read no registers, so one object serves every architecture; aya's bindings require a choice
         // nevertheless.
         .env("AYA_BPF_TARGET_ARCH", "x86_64")
-        .args(["build", "--locked", "--release", "--target", TARGET, "--package", workspace::EBPF_PACKAGE]);
+        .args(["build", "--locked", "--profile", PROFILE, "--target", TARGET, "--package", workspace::EBPF_PACKAGE]);
     if toolchain.origin == Origin::Nightly {
         cargo.args(["-Z", "build-std=core"]);
     }
@@ -38,7 +41,7 @@ pub(super) fn build(toolchain: &Toolchain, bpf_log: bool) -> Result<Vec<u8>> {
         cargo.args(["--features", "bpf-log"]);
     }
     command::run(&mut cargo)?;
-    let linked = target_dir.join(TARGET).join("release").join(workspace::EBPF_PACKAGE);
+    let linked = target_dir.join(TARGET).join(PROFILE).join(workspace::EBPF_PACKAGE);
     let object = fs::read(&linked).with_context(|| format!("cannot read {}, the linked object", linked.display()))?;
     let object = strip::without_debug_sections(&object)?;
     forbid_local_paths(&object)?;

@@ -47,7 +47,7 @@ enum Watched {
 }
 
 fn watch(args: &DiagnoseArgs, namespaces: &Namespaces) -> Result<Watched> {
-    let options = Options { no_btf: args.no_btf, ..Options::default() };
+    let options = Options { no_btf: args.no_btf, failed_calls: true, ..Options::default() };
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
         let mut source = match Source::attach(&options, true, true, true, Besides::Facts) {

@@ -31,7 +31,8 @@ pub(in crate::cli) struct Hosts {
     span: Span,
     /// See [`Gatherer::ends_late`].
     ends_late: bool,
-    running: BTreeMap<usize, Host>,
+    /// By the number of the recording.
+    running: Vec<Option<Host>>,
     cases: BTreeMap<usize, Case>,
 }
 
@@ -67,7 +68,10 @@ impl Hosts {
 
     fn of(&mut self, origin: &Origin) -> &mut Host {
         let (span, ends_late) = (self.span, self.ends_late);
-        self.running.entry(origin.number).or_insert_with(|| Host::new(span, ends_late, origin))
+        if self.running.len() <= origin.number {
+            self.running.resize_with(origin.number + 1, || None);
+        }
+        self.running[origin.number].get_or_insert_with(|| Host::new(span, ends_late, origin))
     }
 }
 
@@ -98,7 +102,7 @@ impl Audience<anyhow::Error> for Hosts {
     }
 
     fn ends(&mut self, origin: &Origin) {
-        if let Some(Host { gatherer, open }) = self.running.remove(&origin.number) {
+        if let Some(Host { gatherer, open }) = self.running.get_mut(origin.number).and_then(Option::take) {
             let evidence = gatherer.finish(open, true);
             self.cases.insert(origin.number, Case::new(&evidence, &self.wanted, origin.context.clone()));
         }

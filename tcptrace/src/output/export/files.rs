@@ -181,6 +181,7 @@ impl Draft {
     }
 
     /// Whether there is a file of that name already.
+    #[cfg(feature = "parquet")]
     pub(super) fn is_taken(&self) -> Result<bool> {
         self.folder()?.has(&self.name)
     }

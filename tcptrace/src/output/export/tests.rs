@@ -1,7 +1,9 @@
 //! Reads exported files back.
 
+#[cfg(feature = "parquet")]
 mod dataset;
 mod perfetto;
+#[cfg(feature = "parquet")]
 mod table;
 
 use proptest::prelude::*;
@@ -40,6 +42,7 @@ pub(super) fn any_connection() -> impl Strategy<Value = Connection> {
     )
 }
 
+#[cfg_attr(not(feature = "parquet"), expect(dead_code, reason = "only Parquet is compared with JSON"))]
 fn lines(write: impl FnOnce(&mut Json<&mut Vec<u8>>)) -> Vec<Value> {
     let mut lines = Vec::new();
     write(&mut Json::new(&mut lines));

@@ -37,7 +37,14 @@ fn names_never_become_markup() {
         row.host = MARKUP.into();
         row.connection.identity.owner.iter_mut().for_each(|owner| owner.task.comm = HOSTILE);
     }
+    let mut case = crate::output::diagnose::testing::ill();
+    case.diagnosis.findings.iter_mut().for_each(|finding| {
+        finding.headline.push_str(MARKUP);
+        finding.line("seen", MARKUP);
+    });
+    report.cases.push(case);
     let page = written(&report);
+    assert!(page.contains("id=\"findings\""), "what is wrong is shown");
     assert!(page.contains("&lt;img src=x onerror='alert(1)'&gt;&quot;"), "it is shown");
     assert_eq!(page.matches("<img").count(), 0);
     assert_eq!(page.matches("<!--").count(), 0);

@@ -131,6 +131,20 @@ impl<const BITS: u32> Histogram<BITS> {
         (self.total > 0).then_some(self.max)
     }
 
+    /// How many are at or above a value, or in its bucket.
+    pub fn at_or_above(&self, value: u64) -> u64 {
+        let from = place::<BITS>(value).saturating_sub(self.first);
+        self.counts.get(from..).unwrap_or_default().iter().copied().map(u64::from).sum()
+    }
+
+    /// The mean, as exact as the quantiles.
+    pub fn mean(&self) -> Option<u64> {
+        let all = (self.first..).zip(&self.counts);
+        let sum: u128 = all.map(|(place, count)| u128::from(middle::<BITS>(place)) * u128::from(*count)).sum();
+        let mean = sum.checked_div(self.total.into())?;
+        Some(u64::try_from(mean).unwrap_or(u64::MAX).clamp(self.min, self.max))
+    }
+
     /// The smallest value that is not exceeded by this percentage of all values.
     pub fn percentile(&self, hundredths: u64) -> Option<u64> {
         if self.total == 0 {
@@ -278,6 +292,22 @@ mod tests {
         for hundredths in [0, 1, 50, 99, 100] {
             assert_eq!(one.percentile(hundredths), Some(61_234_567_890));
         }
+    }
+
+    #[test]
+    fn those_at_or_above_a_value() {
+        let values = of::<5>(&[1, 999_000_000, 1_000_000_000, 3_000_000_000]);
+        let counts = [0, 2, 900_000_000, 1_000_000_000, 2_000_000_000, 4_000_000_000].map(|it| values.at_or_above(it));
+        // 999 ms and 1 s have one bucket.
+        assert_eq!(counts, [4, 3, 3, 3, 1, 0]);
+        assert_eq!(of::<5>(&[]).at_or_above(0), 0);
+    }
+
+    #[test]
+    fn the_mean_is_near() {
+        assert_eq!((of::<5>(&[]).mean(), of::<5>(&[7]).mean(), of::<5>(&[1, 3]).mean()), (None, Some(7), Some(2)));
+        let mean = of::<5>(&[1_000, 2_000, 1_000_000]).mean().expect("not empty");
+        assert!(mean.abs_diff(334_333) < 334_333 / 60, "{mean}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use foldhash::fast::FixedState;
 
+use super::budgets::Budgets;
 use super::finding::{Example, Subject};
 use super::need::Need;
 use super::say;
@@ -45,6 +46,10 @@ pub struct Evidence {
     pub calls: Vec<Failed>,
     /// Sockets that were bound and have neither connected nor listened.
     pub bound: Vec<Bound>,
+    /// Whether connections had a local port before connect(), those that were opened in the window, by their number.
+    pub bound_first: HashMap<u64, bool, FixedState>,
+    /// The local ports that all these sockets leave.
+    pub budgets: Budgets,
 }
 
 /// Whose evidence it is, and of when.
@@ -301,6 +306,12 @@ pub struct Ended {
     pub in_close_wait: u64,
     /// Some of them.
     pub examples: Vec<Example>,
+    /// How many had been in ESTABLISHED for a second or longer.
+    pub long: u64,
+    /// Of those, the ones that ended in CLOSE_WAIT less than a second after the peer's FIN.
+    pub just_closed: u64,
+    /// How long nothing had been received when the end began, in ns.
+    pub received_idle: Spread,
 }
 
 /// What entered and left a state in the window.

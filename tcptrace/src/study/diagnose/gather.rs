@@ -6,6 +6,8 @@ mod pairs;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod window;
 
 use std::collections::HashMap;
 
@@ -14,6 +16,7 @@ use foldhash::fast::FixedState;
 use self::host::Host;
 use self::look::Looks;
 use self::pairs::Pairs;
+use super::budgets::Budgets;
 use super::evidence::{About, Evidence, PairKey, Standing};
 use super::need::Need;
 use super::say;
@@ -140,7 +143,9 @@ impl Gatherer {
         (about.opened, about.ended) = (pairs.opened(), pairs.all_ended());
         let (pairs, unpaired) = pairs.finish(&sockets);
         let mut evidence = Evidence { about, missing, pairs, unpaired, sockets, ..Evidence::default() };
+        evidence.bound = looks.bound();
         host.finish(&looks, &mut evidence);
+        evidence.budgets = Budgets::of(&evidence);
         evidence
     }
 

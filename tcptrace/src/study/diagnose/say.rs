@@ -18,7 +18,7 @@ impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digits = self.0.to_string();
         for (place, digit) in digits.chars().enumerate() {
-            if place > 0 && (digits.len() - place) % 3 == 0 {
+            if place > 0 && (digits.len() - place).is_multiple_of(3) {
                 f.write_str(",")?;
             }
             write!(f, "{digit}")?;
@@ -72,6 +72,22 @@ pub fn rate(per_second: f64) -> String {
 pub fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if percent > 0.0 && percent < 10.0 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
+}
+
+/// How many columns a headline may take.
+const HEADLINE: usize = 110;
+
+/// The first of these headlines that fits: the fullest comes first, and the last one is taken if none fits.
+pub fn fitting<const N: usize>(variants: [String; N]) -> String {
+    let mut variants = variants.into_iter();
+    let mut chosen = variants.next().unwrap_or_default();
+    for shorter in variants {
+        if chosen.chars().count() <= HEADLINE {
+            break;
+        }
+        chosen = shorter;
+    }
+    chosen
 }
 
 /// A number of bytes: `2.1 MiB`.
@@ -134,6 +150,14 @@ mod tests {
     #[case(1.0, "100 %")]
     fn shares(#[case] share: f64, #[case] expected: &str) {
         assert_eq!(percent(share), expected);
+    }
+
+    #[rstest]
+    #[case::fits(110, 'a')]
+    #[case::is_too_long(111, 'b')]
+    fn the_fullest_headline_that_fits(#[case] columns: usize, #[case] expected: char) {
+        assert!(fitting(["a".repeat(columns), "b".into(), "c".into()]).starts_with(expected));
+        assert_eq!(fitting(["a".repeat(columns), "b".repeat(111), "c".into()]).starts_with('a'), expected == 'a');
     }
 
     #[rstest]

@@ -1,5 +1,6 @@
 //! What was compared, in lines that are always the same: what they say is how much there is of what can run out or fail.
 
+use super::budgets;
 use super::evidence::{Descriptors, Evidence, Listener, Pair};
 use super::need::Need;
 use super::say;
@@ -40,9 +41,12 @@ pub struct Compared {
     pub text: String,
 }
 
+/// The figures of a line, or why there are none.
+type Figures = fn(&Evidence) -> Result<String, String>;
+
 /// What was compared. The lines are always these, in this order.
 pub fn compared(evidence: &Evidence) -> Vec<Compared> {
-    let lines: [(&str, fn(&Evidence) -> Result<String, String>); 8] = [
+    let lines: [(&str, Figures); 8] = [
         ("TIME_WAIT", time_wait),
         ("ports", ports),
         ("CLOSE_WAIT", close_wait),
@@ -52,7 +56,7 @@ pub fn compared(evidence: &Evidence) -> Vec<Compared> {
         ("counters", counters),
         ("settings", settings),
     ];
-    let line = |(name, text): (&'static str, fn(&Evidence) -> Result<String, String>)| {
+    let line = |(name, text): (&'static str, Figures)| {
         let text = text(evidence).unwrap_or_else(|reason| format!("unknown: {reason}"));
         Compared { name, text }
     };
@@ -83,8 +87,31 @@ fn time_wait(evidence: &Evidence) -> Result<String, String> {
     Ok(format!("{} ({memory} of memory){limit}; {sides}; end after 61s by themselves", say::count(count)))
 }
 
-fn ports(_: &Evidence) -> Result<String, String> {
-    Err("port budgets are not computed by this version".into())
+fn ports(evidence: &Evidence) -> Result<String, String> {
+    expect(evidence, Need::Sockets)?;
+    expect(evidence, Need::Settings)?;
+    let Some(budget) = budgets::fullest(evidence) else { return Ok("no destination takes a local port".into()) };
+    let owners = &budget.owners;
+    let ends = budget.key.ends();
+    let who = match owners.known.first() {
+        Some((task, _)) if owners.known.len() == 1 && owners.unknown == 0 => say::process(*task),
+        _ => ends.local().ip().to_string(),
+    };
+    let level = match budget.forecast {
+        None => String::new(),
+        Some(forecast) => match forecast.levels_off_at {
+            Some(share) => format!(", levels off at {}", say::percent(share)),
+            None => ", and the rate takes all of them".into(),
+        },
+    };
+    let at_most = if budget.usable_at_most { "≤" } else { "" };
+    Ok(format!(
+        "fullest: {who} → {} takes {} of {at_most}{} ({}){level}",
+        ends.remote(),
+        say::count(budget.taken),
+        say::count(budget.usable),
+        say::percent(budget.share)
+    ))
 }
 
 fn close_wait(evidence: &Evidence) -> Result<String, String> {
@@ -184,6 +211,7 @@ mod tests {
     use super::*;
     use crate::model::facts::{AcceptQueue, Limit};
     use crate::model::tcp::{Comm, Task};
+    use crate::study::diagnose::budgets::Budgets;
     use crate::study::diagnose::evidence::Counted;
 
     fn text(evidence: &Evidence) -> String {
@@ -196,7 +224,11 @@ mod tests {
 
     #[test]
     fn every_line_has_its_figures() {
-        let mut evidence = with_settings(&[("net.ipv4.tcp_max_tw_buckets", "131072"), ("net.core.somaxconn", "65535")]);
+        let mut evidence = with_settings(&[
+            ("net.ipv4.tcp_max_tw_buckets", "131072"),
+            ("net.core.somaxconn", "65535"),
+            ("net.ipv4.ip_local_port_range", "32768 60999"),
+        ]);
         evidence.sockets = (1..=8).map(|conn| standing(conn, State::TimeWait, 3)).collect();
         evidence.sockets[0].side = Side::Server;
         evidence.sockets.push(standing(9, State::CloseWait, 2));
@@ -218,9 +250,10 @@ mod tests {
         evidence.about.ended = 320;
         let counted = Counted { grown: [("TcpExt.PAWSEstab".into(), 2)].into(), ..Counted::default() };
         evidence.counters.insert(NETNS, counted);
+        evidence.budgets = Budgets::of(&evidence);
         insta::assert_snapshot!(text(&evidence), @r"
         TIME_WAIT    8 (2.0 KiB of memory), 131,072 allowed; 1 on listening ports, 7 on client ports; end after 61s by themselves
-        ports        unknown: port budgets are not computed by this version
+        ports        fullest: api[4711] → 10.0.0.9:6379 takes 8 of ≤28,231 (0.0 %)
         CLOSE_WAIT   1, oldest ≥2.00s
         descriptors  fullest: nginx[812] 1,310 of 65,536 (2.0 %)
         accept queue fullest: 0.0.0.0:443 (nginx[812]) 3 of 511; 0 overflows
@@ -236,7 +269,7 @@ mod tests {
         let evidence = Gatherer::new(false).finish([], false);
         insta::assert_snapshot!(text(&evidence), @r"
         TIME_WAIT    unknown: sockets could not be listed
-        ports        unknown: port budgets are not computed by this version
+        ports        unknown: sockets could not be listed
         CLOSE_WAIT   unknown: sockets could not be listed
         descriptors  unknown: no process with TCP sockets could be looked at (needs root for those of others)
         accept queue unknown: listeners could not be listed

@@ -292,3 +292,27 @@ fn by_remote_end() {
     let text = text(&report);
     assert!(text.contains("  REMOTE"), "{text}");
 }
+
+/// What is wrong comes before the figures, a line each; in depth, with its evidence.
+#[test]
+fn findings_come_first() {
+    let cases = vec![crate::output::diagnose::testing::ill()];
+    let report = Report { cases, ..testing::incident(Options::default()) };
+    let screen = written(&report, &TextOptions::default());
+    let place = |text: &str| screen.find(text).unwrap_or(usize::MAX);
+    assert!(place("FOUND      critical: api[4711] holds 348") < place("11,459 connections"), "{screen}");
+    assert!(place("tcptrace diagnose FILE shows") < place("STATE      SOCKETS"), "{screen}");
+    assert_ne!(place("STATE      SOCKETS"), usize::MAX, "{screen}");
+    assert!(screen.lines().count() <= 30, "{screen}");
+    let full = text(&report);
+    assert!(full.contains("FINDINGS: vm, looked for") && full.contains("  evidence  fd 12 … 371"), "{full}");
+}
+
+#[test]
+fn markdown() {
+    let cases = vec![crate::output::diagnose::testing::ill()];
+    let incident = Report { cases, ..testing::incident(Options::default()) };
+    let mut out = Vec::new();
+    report(&mut out, ReportFormat::Markdown, &TextOptions::default(), &incident).expect("a Vec takes everything");
+    assert_snapshot!(String::from_utf8(out).expect("UTF-8"));
+}

@@ -13,12 +13,14 @@ use crate::model::role::{Role, role};
 use crate::model::row::{Identity, Transition};
 use crate::model::stream::Item;
 use crate::model::tcp::{Side, State, Task};
-use crate::study::diagnose::evidence::{Binder, Counted, Descriptors, Evidence, Failed, Listener, PairKey};
+use crate::study::diagnose::evidence::{Binder, Counted, Descriptors, Evidence, Failed, Listener, PairKey, Standing};
 
 /// How many different failed calls, source addresses that ports are bound of, and destinations of one are counted.
 const MOST_CALLS: usize = 256;
 const MOST_BINDERS: usize = 1024;
 const MOST_DESTINATIONS: usize = 64;
+/// Of how many connections that have not ended it is known how they came by their port.
+const MOST_CONNECTING: usize = 1 << 20;
 /// How many processes are kept with their limits.
 const MOST_PROCESSES: usize = 1 << 16;
 /// Ports that the kernel hands out unless it is told otherwise.
@@ -28,6 +30,8 @@ const DEFAULT_RANGE: (u16, u16) = (32_768, 60_999);
 #[derive(Debug, Default)]
 pub(super) struct Host {
     settings: BTreeMap<Option<u32>, Settings>,
+    /// The ports that the kernel hands out, by network namespace, where that is known.
+    ranges: BTreeMap<Option<u32>, (u16, u16)>,
     listeners: HashMap<u64, Known, FixedState>,
     /// Ports that somebody listens on, by namespace, and how many listeners each has.
     ports: HashMap<(Option<u32>, u16), u32, FixedState>,
@@ -35,10 +39,14 @@ pub(super) struct Host {
     queued: HashMap<u64, (Option<u32>, u16), FixedState>,
     limits: HashMap<u32, Descriptors, FixedState>,
     names: HashMap<u32, Task, FixedState>,
+    /// Most of the time, the next one is the same.
+    named_last: Option<Task>,
     counters: BTreeMap<u32, Counters>,
     binders: HashMap<(Option<u32>, Ipv6Addr), Binding, FixedState>,
     calls: Vec<Failed>,
     has_queues: bool,
+    /// Whether connections had a local port before connect().
+    bound_first: HashMap<u64, bool, FixedState>,
 }
 
 #[derive(Debug)]
@@ -66,6 +74,7 @@ impl Host {
     pub(super) fn item(&mut self, item: &Item) {
         match item {
             Item::Settings(settings) => {
+                self.ranges.extend(range(settings).map(|range| (settings.netns, range)));
                 self.settings.insert(settings.netns, (**settings).clone());
             }
             Item::AcceptQueues(queues) => self.queues(queues),
@@ -149,7 +158,13 @@ impl Host {
             self.name(task);
         }
         let port = change.tuple.local_port;
-        if (change.old, change.new) != (State::Closed, State::SynSent) || !self.is_in_range(change.netns, port) {
+        if (change.old, change.new) != (State::Closed, State::SynSent) {
+            return;
+        }
+        if self.bound_first.len() < MOST_CONNECTING {
+            self.bound_first.insert(change.id.number(), port != 0);
+        }
+        if !self.is_in_range(change.netns, port) {
             return;
         }
         let key = (change.netns, change.tuple.local_ip);
@@ -172,16 +187,15 @@ impl Host {
 
     /// Whether a port is one of those that the kernel hands out in a network namespace.
     fn is_in_range(&self, netns: Option<u32>, port: u16) -> bool {
-        let text = self.settings.get(&netns).and_then(|settings| settings.values.get("net.ipv4.ip_local_port_range"));
-        let range = text.and_then(|text| {
-            let mut ends = text.split_whitespace().map(str::parse);
-            Some((ends.next()?.ok()?, ends.next()?.ok()?))
-        });
-        let (first, last): (u16, u16) = range.unwrap_or(DEFAULT_RANGE);
+        let (first, last) = self.ranges.get(&netns).copied().unwrap_or(DEFAULT_RANGE);
         (first..=last).contains(&port)
     }
 
     fn name(&mut self, task: Task) {
+        if self.named_last == Some(task) {
+            return;
+        }
+        self.named_last = Some(task);
         if self.names.len() < MOST_PROCESSES || self.names.contains_key(&task.pid) {
             self.names.insert(task.pid, task);
         }
@@ -244,6 +258,7 @@ impl Host {
             }
             (_, State::Closed) => {
                 self.queued.remove(&identity.conn);
+                self.bound_first.remove(&identity.conn);
             }
             _ => {}
         }
@@ -309,7 +324,8 @@ impl Host {
     }
 
     pub(super) fn finish(self, looks: &Looks, evidence: &mut Evidence) {
-        let Self { settings, listeners, limits, names, counters, binders, calls, .. } = self;
+        let Self { settings, listeners, limits, names, counters, binders, calls, bound_first, .. } = self;
+        evidence.bound_first = bound_first;
         evidence.settings = settings;
         evidence.calls = calls;
         let counted = |of: Counters| {
@@ -319,7 +335,7 @@ impl Host {
         evidence.counters = counters.into_iter().map(|(netns, of)| (netns, counted(of))).collect();
         evidence.listeners = listeners.into_values().map(Known::finish).collect();
         evidence.listeners.sort_by_key(|it| (it.netns, it.queue.port, it.queue.ip));
-        let owners = evidence.sockets.iter().filter_map(|socket| socket.task());
+        let owners = evidence.sockets.iter().filter_map(Standing::task);
         let owners: HashMap<u32, Task, FixedState> = owners.map(|task| (task.pid, task)).collect();
         let named = |mut it: Descriptors| {
             it.task = owners.get(&it.pid).or_else(|| names.get(&it.pid)).copied();
@@ -340,6 +356,12 @@ impl Host {
             .for_each(|it| it.tasks.sort_by_key(|(task, count)| (std::cmp::Reverse(*count), task.pid)));
         evidence.binders.sort_by_key(|it| (std::cmp::Reverse(it.opened), it.netns, it.ip));
     }
+}
+
+/// The ports that the kernel hands out by these settings.
+fn range(settings: &Settings) -> Option<(u16, u16)> {
+    let mut ends = settings.values.get("net.ipv4.ip_local_port_range")?.split_whitespace().map(str::parse);
+    Some((ends.next()?.ok()?, ends.next()?.ok()?))
 }
 
 impl Known {

@@ -8,6 +8,7 @@ use super::at_least;
 use crate::model::event::{Event, Found, Inspected, Kept};
 use crate::model::row::Held;
 use crate::model::tcp::State;
+use crate::study::diagnose::evidence::Bound;
 
 /// Looks at all sockets, one after the other: the last one counts.
 #[derive(Debug, Default)]
@@ -70,7 +71,7 @@ impl Looks {
                 self.fds.insert(holder.found.id.number(), holder.fd);
             }
             Event::ScanEnded { .. } => self.has_scanned = true,
-            Event::Destroyed { id, .. } => {
+            Event::Destroyed { id, .. } if !self.fds.is_empty() => {
                 self.fds.remove(&id.number());
             }
             _ => {}
@@ -92,6 +93,14 @@ impl Looks {
 
     pub(super) fn fd(&self, conn: u64) -> Option<u32> {
         self.fds.get(&conn).copied()
+    }
+
+    /// Sockets that were bound and have neither connected nor listened.
+    pub(super) fn bound(&self) -> Vec<Bound> {
+        let bound = self.known.values().filter_map(|it| it.seen?.bound);
+        let mut all: Vec<Bound> = bound.map(|it| Bound { netns: it.netns, ip: it.ip, port: it.port }).collect();
+        all.sort_unstable_by_key(|it| (it.netns, it.port, it.ip));
+        all
     }
 
     pub(super) fn has_looked(&self) -> bool {

@@ -21,13 +21,20 @@ const MOST_PROCESSES: usize = 256;
 const MOST_CLOSES: usize = 1024;
 /// An open that follows a close within this time takes its place.
 const REOPENED_NS: u64 = 1_000_000_000;
+/// What was on its way when the peer's FIN came is answered within a round trip, and none takes so long.
+const JUST_CLOSED_NS: u64 = 1_000_000_000;
+/// Connections that are kept with their pair.
+const RECENT: usize = 256;
 /// Examples of an end.
 const EXAMPLES: usize = 5;
 
 /// All pairs.
 #[derive(Debug, Default)]
 pub(super) struct Pairs {
-    all: HashMap<PairKey, Gathering, FixedState>,
+    all: Vec<Gathering>,
+    places: HashMap<PairKey, usize, FixedState>,
+    /// The pairs of connections that were spoken of last, by their number: most rows need no look-up.
+    recent: Vec<usize>,
     unpaired: u64,
     opened: u64,
     ended: u64,
@@ -47,12 +54,24 @@ struct Gathering {
 }
 
 impl Pairs {
-    fn of(&mut self, key: PairKey) -> Option<&mut Gathering> {
-        if self.all.len() >= MOST && !self.all.contains_key(&key) {
+    fn of(&mut self, key: PairKey, conn: u64) -> Option<&mut Gathering> {
+        let slot = conn as usize % RECENT;
+        if let Some(place) = self.recent.get(slot).copied()
+            && self.all.get(place).is_some_and(|known| known.pair.key == key)
+        {
+            return self.all.get_mut(place);
+        }
+        if self.all.len() >= MOST && !self.places.contains_key(&key) {
             self.unpaired += 1;
             return None;
         }
-        Some(self.all.entry(key).or_insert_with(|| Gathering::new(key)))
+        let place = *self.places.entry(key).or_insert_with(|| {
+            self.all.push(Gathering::new(key));
+            self.all.len() - 1
+        });
+        self.recent.resize(RECENT, usize::MAX);
+        self.recent[slot] = place;
+        self.all.get_mut(place)
     }
 
     pub(super) fn transition(&mut self, row: &Transition, begun: u64, host: &Host) {
@@ -65,7 +84,7 @@ impl Pairs {
         if row.new == State::Listen || row.old == State::Listen && row.new == State::Closed {
             return;
         }
-        let Some(gathering) = self.of(key) else { return };
+        let Some(gathering) = self.of(key, row.identity.conn) else { return };
         if opens {
             gathering.opens(row.boot_ns);
         }
@@ -74,7 +93,7 @@ impl Pairs {
 
     pub(super) fn ended(&mut self, row: &Connection, host: &Host) {
         self.ended += 1;
-        let Some(gathering) = self.of(host.key(&row.identity)) else { return };
+        let Some(gathering) = self.of(host.key(&row.identity), row.identity.conn) else { return };
         gathering.own(row.identity.owner.map(|owner| owner.task));
         gathering.pair.add_end(row);
     }
@@ -89,17 +108,32 @@ impl Pairs {
 
     /// The pairs, those with the most connections first; and how many rows belong to none.
     pub(super) fn finish(self, sockets: &[Standing]) -> (Vec<Pair>, u64) {
-        let Self { mut all, unpaired, .. } = self;
+        let Self { mut all, mut places, unpaired, .. } = self;
         let mut open: HashMap<PairKey, i64, FixedState> = HashMap::default();
         for socket in sockets {
-            if socket.state == State::Established {
-                *open.entry(socket.pair).or_default() += 1;
+            match socket.state {
+                State::Established => *open.entry(socket.pair).or_default() += 1,
+                // It was opened before the window, and is still without an answer.
+                State::SynSent if all.len() < MOST => {
+                    places.entry(socket.pair).or_insert_with(|| {
+                        all.push(Gathering::new(socket.pair));
+                        all.len() - 1
+                    });
+                }
+                _ => {}
             }
-            if let (Some(gathering), Some(task)) = (all.get_mut(&socket.pair), socket.task()) {
+            let gathering = places.get(&socket.pair).and_then(|place| all.get_mut(*place));
+            if let (Some(gathering), Some(task)) = (gathering, socket.task()) {
                 gathering.own_standing(task);
             }
         }
-        let mut pairs: Vec<Pair> = all.into_iter().map(|(key, gathering)| gathering.finish(open.get(&key))).collect();
+        let mut pairs: Vec<Pair> = all
+            .into_iter()
+            .map(|gathering| {
+                let open = open.get(&gathering.pair.key).copied();
+                gathering.finish(open.as_ref())
+            })
+            .collect();
         pairs.sort_by_key(|pair| (std::cmp::Reverse(pair.opened.max(pair.ended())), pair.key.port, pair.key.ip));
         (pairs, unpaired)
     }
@@ -261,7 +295,16 @@ impl Ended {
         if let Some(ms) = row.idle.and_then(least_ms) {
             self.idle.add(u64::from(ms) * 1_000_000);
         }
-        self.in_close_wait += u64::from(row.stays.last().is_some_and(|stay| stay.state == State::CloseWait));
+        if let Some(ms) = row.idle.and_then(|idle| idle.received_ms) {
+            self.received_idle.add(u64::from(ms) * 1_000_000);
+        }
+        let in_close_wait = row.stays.last().is_some_and(|stay| stay.state == State::CloseWait);
+        self.in_close_wait += u64::from(in_close_wait);
+        if row.held(State::Established).known_ns().is_some_and(|ns| ns >= SHORT_NS) {
+            self.long += 1;
+            let is_fresh = matches!(row.held(State::CloseWait), Held::Exactly(ns) if ns < JUST_CLOSED_NS);
+            self.just_closed += u64::from(in_close_wait && is_fresh);
+        }
         if self.examples.len() < EXAMPLES {
             self.examples.push(Example {
                 conn: row.identity.conn,

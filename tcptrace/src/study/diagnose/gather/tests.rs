@@ -1,14 +1,17 @@
+#![expect(clippy::panic, reason = "a panic is how a test fails")]
+
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
+use rstest::rstest;
 
 use super::*;
 use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
 use crate::model::counters::Sample;
 use crate::model::event::{
-    Birth, Call, Change, EndFacts, FailedCall, Flags, Found, Holder, Id, Idle, Inspected, Timer, Totals,
+    self, Birth, Call, Change, EndFacts, FailedCall, Flags, Found, Holder, Id, Idle, Inspected, Timer, Totals,
 };
 use crate::model::facts::{AcceptQueue, AcceptQueues, Limit, Limits, Settings};
 use crate::model::stream::Origin;
@@ -170,6 +173,51 @@ fn queue(at: u64, queued: u32) -> Item {
     Item::AcceptQueues(Box::new(AcceptQueues { at, netns: NETNS, queues: vec![queue], gone: vec![] }))
 }
 
+/// It is known as long as the connection takes its port: for its TIME_WAIT too, and no longer.
+#[test]
+fn how_connections_came_by_their_port() {
+    let bound = event(change(3 * S, 2, outgoing(2), State::Closed, State::SynSent));
+    let items: Vec<_> = [started()].into_iter().chain(short(2 * S, 1, 4)).chain([bound]).collect();
+    let evidence = observe(&items);
+    let states: Vec<_> = evidence.sockets.iter().map(|it| (it.conn, it.state)).collect();
+    assert!(states.contains(&(1, State::TimeWait)), "{states:?}");
+    assert_eq!((evidence.bound_first.get(&1), evidence.bound_first.get(&2)), (Some(&false), Some(&true)));
+    let refused = event(change(4 * S, 2, outgoing(2), State::SynSent, State::Closed));
+    let items: Vec<_> = items.into_iter().chain([refused]).collect();
+    assert_eq!(observe(&items).bound_first.get(&2), None);
+}
+
+#[test]
+fn sockets_that_are_only_bound() {
+    let Item::Event(Event::Inspected(seen)) = inspected(2 * S, 5, 0, 0) else { unreachable!() };
+    let bound = Some(event::Bound { ip: ip(1), port: 40_005, netns: Some(NETNS) });
+    let items = [
+        started(),
+        Item::Event(Event::SurveyBegun { at: 2 * S }),
+        Item::Event(Event::Inspected(Inspected { bound, ..seen })),
+        Item::Event(Event::SurveyEnded { at: 2 * S }),
+    ];
+    let evidence = observe(&items);
+    let bound: Vec<_> = evidence.bound.iter().map(|it| (it.netns, it.ip, it.port)).collect();
+    assert_eq!(bound, [(Some(NETNS), ip(1), 40_005)]);
+}
+
+/// A socket that has waited since before the window belongs to a pair, although nothing happened to it.
+#[test]
+fn a_connection_that_still_waits_has_a_pair() {
+    let waiting = found(2 * S, 1, outgoing(1), State::SynSent, Kept::Held);
+    let items = [
+        started(),
+        Item::Event(Event::SurveyBegun { at: 2 * S }),
+        Item::Event(Event::Found(waiting)),
+        Item::Event(Event::SurveyEnded { at: 2 * S }),
+        passed(11 * S),
+    ];
+    let evidence = observe(&items);
+    assert_eq!((evidence.sockets.len(), only(&evidence).opened), (1, 0));
+    assert!(only(&evidence).has(&evidence.sockets[0]));
+}
+
 #[test]
 fn the_course_of_an_accept_queue() {
     let established = change(5 * S, 1, incoming(1), State::SynRecv, State::Established);
@@ -250,7 +298,7 @@ fn only_the_last_look_counts() {
     ]
     .concat();
     let evidence = observe(&items);
-    assert_eq!(evidence.sockets.iter().map(|it| it.recv_queue()).collect::<Vec<_>>(), [None]);
+    assert_eq!(evidence.sockets.iter().map(Standing::recv_queue).collect::<Vec<_>>(), [None]);
 }
 
 #[test]
@@ -304,6 +352,29 @@ fn what_is_missing_has_a_reason() {
     assert!(evidence.lacks(Need::Settings).is_some());
     let of_trace = Gatherer::new(true).finish([], true);
     assert_eq!(of_trace.lacks(Need::Limits).as_deref(), Some(NOT_RECORDED));
+}
+
+/// Established for 2 s, closed by the peer, and reset so many ms later.
+#[rstest]
+#[case::in_a_race(3, 1)]
+#[case::later_than_any_round_trip(1_000, 0)]
+fn a_reset_just_after_the_fin_is_told_apart(#[case] ms: u64, #[case] just_closed: u64) {
+    let tuple = outgoing(1);
+    let to = |at, old, new| change(at, 1, tuple, old, new);
+    let closed = 4 * S + ms * MS;
+    let idle = Some(Idle { acked_ms: None, received_ms: Some(1_990), sent_ms: Some(0) });
+    let end = EndFacts { err: 32, ..EndFacts::default() };
+    let evidence = observe(&[
+        started(),
+        event(change(2 * S - MS, 1, Tuple { local_port: 0, ..tuple }, State::Closed, State::SynSent)),
+        event(to(2 * S, State::SynSent, State::Established)),
+        event(Change { idle, task: None, ..to(4 * S, State::Established, State::CloseWait) }),
+        event(Change { end: Some(end), task: None, ..to(closed, State::CloseWait, State::Closed) }),
+    ]);
+    let [(end, closer, ended)] = &*only(&evidence).ends else { panic!("{:?}", evidence.pairs) };
+    assert_eq!((*end, *closer), (End::ResetReceived, Closer::Passive));
+    assert_eq!((ended.in_close_wait, ended.long, ended.just_closed), (1, 1, just_closed));
+    assert_eq!((ended.idle.max(), ended.received_idle.max()), (Some(0), Some(1_990 * MS)));
 }
 
 proptest! {

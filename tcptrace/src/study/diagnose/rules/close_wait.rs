@@ -5,10 +5,54 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::tcp::Task;
+use crate::model::tcp::{Side, Task};
 use crate::study::diagnose::evidence::Standing;
+use crate::study::diagnose::finding::{Example, Subject};
 use crate::study::diagnose::say;
 
+/// Sockets by the process that owns them, the one with the most first; those without one are left out.
+pub(super) fn by_process<'e>(sockets: impl Iterator<Item = &'e Standing>) -> Vec<(Task, Vec<&'e Standing>)> {
+    let mut by_process: BTreeMap<u32, (Task, Vec<&Standing>)> = BTreeMap::new();
+    for socket in sockets {
+        let Some(task) = socket.task() else { continue };
+        by_process.entry(task.pid).or_insert_with(|| (task, Vec::new())).1.push(socket);
+    }
+    let mut processes: Vec<_> = by_process.into_values().collect();
+    processes.sort_by_key(|(_, sockets)| std::cmp::Reverse(sockets.len()));
+    processes
+}
+
+/// Whom a finding about these sockets of a process is about.
+pub(super) fn subject(task: Task, sockets: &[&Standing]) -> Subject {
+    let first = sockets.first();
+    let side = first.map(|socket| socket.side).filter(|side| sockets.iter().all(|socket| socket.side == *side));
+    let pair = first.map(|socket| socket.pair).filter(|pair| sockets.iter().all(|socket| socket.pair == *pair));
+    let netns = first.map(|socket| socket.netns).filter(|netns| sockets.iter().all(|socket| socket.netns == *netns));
+    Subject {
+        task: Some(task),
+        cgroup: first.and_then(|socket| socket.cgroup),
+        netns: netns.flatten(),
+        remote: pair.filter(|pair| pair.side == Side::Client).map(|pair| say::end(pair.ip, pair.port)),
+        lport: pair.filter(|pair| pair.side == Side::Server).map(|pair| pair.port),
+        side: side.filter(|side| *side != Side::Unknown),
+        ..Subject::default()
+    }
+}
+
+/// How long the oldest has been in its state at least, in ns.
+pub(super) fn oldest_ns(sockets: &[&Standing]) -> u64 {
+    sockets.iter().map(|socket| socket.age_ns()).max().unwrap_or(0)
+}
+
+/// The oldest ones, as examples.
+pub(super) fn examples(sockets: &[&Standing]) -> Vec<Example> {
+    let mut oldest = sockets.to_vec();
+    oldest.sort_by_key(|socket| std::cmp::Reverse(socket.age_ns()));
+    oldest.iter().take(EXAMPLES).map(|socket| socket.example()).collect()
+}
+
+/// How many examples a finding has.
+const EXAMPLES: usize = 5;
 /// How many peers are named.
 const PEERS: usize = 3;
 
@@ -27,7 +71,7 @@ pub(super) fn queues<'e>(sockets: impl Iterator<Item = &'e Standing>) -> String 
 pub(super) fn peers<'e>(sockets: impl Iterator<Item = &'e Standing>) -> String {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for socket in sockets {
-        let is_client = socket.side == crate::model::tcp::Side::Client;
+        let is_client = socket.side == Side::Client;
         let (ip, port) = (socket.tuple.remote_ip, socket.tuple.remote_port);
         let peer = if is_client { say::end(ip, port).to_string() } else { say::address(ip).to_string() };
         *counts.entry(peer).or_default() += 1;

@@ -1,10 +1,11 @@
 //! A process that does not close connections that its peers have closed.
 
-use std::collections::BTreeMap;
-
+use super::close_wait::{by_process, examples, language, oldest_ns, peers, queues, subject};
+use super::{close_wait_unread, stale_pool};
+use crate::model::event::Timer;
 use crate::model::tcp::{Side, State, Task};
 use crate::study::diagnose::evidence::{Descriptors, Evidence, Standing};
-use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Subject, Value};
+use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
 use crate::study::diagnose::need::Need;
 use crate::study::diagnose::rule::{Figure, Outcome, Page, Rule};
 use crate::study::diagnose::say;
@@ -21,8 +22,6 @@ const VERY_OLD_NS: u64 = 600_000_000_000;
 const NONE_OF: u64 = 20;
 /// The window of a critical forecast: what an on-call needs to act.
 const SOON_S: f64 = 600.0;
-/// Bytes in the receive queue of those that another rule is about.
-const UNREAD: u32 = 1;
 
 pub(super) static RULE: Rule = Rule {
     id: "close-wait-leak",
@@ -79,6 +78,11 @@ impl Moves {
     fn growth(&self) -> i64 {
         self.began.saturating_sub(self.left).cast_signed() - self.left_old.cast_signed()
     }
+
+    /// Whether those that begin leave again.
+    fn leaves(&self) -> bool {
+        self.left as f64 >= LEAVING * self.began as f64
+    }
 }
 
 fn check(evidence: &Evidence) -> Outcome {
@@ -88,39 +92,36 @@ fn check(evidence: &Evidence) -> Outcome {
     Outcome::of(findings, largest.map(|holder| figures(evidence, holder)).unwrap_or_default())
 }
 
-/// The processes that have sockets in CLOSE_WAIT that this rule is about.
+/// The processes that have sockets in CLOSE_WAIT that this rule is about: no other one explains them.
 fn holders(evidence: &Evidence) -> Vec<Holder<'_>> {
-    let mut by_process: BTreeMap<u32, Holder<'_>> = BTreeMap::new();
-    for socket in evidence.sockets.iter().filter(|socket| is_of_this_rule(evidence, socket)) {
-        let Some(task) = socket.task() else { continue };
-        let none = || Holder { task, sockets: Vec::new(), traced: None };
-        by_process.entry(task.pid).or_insert_with(none).sockets.push(socket);
-    }
-    let mut holders: Vec<_> = by_process.into_values().collect();
-    holders.iter_mut().for_each(|holder| holder.traced = traced(evidence, holder.task));
-    holders.sort_by_key(|holder| std::cmp::Reverse(holder.sockets.len()));
-    holders
+    let (unread, stale) = (close_wait_unread::taken(evidence), stale_pool::taken(evidence));
+    let is_of_this_rule = |socket: &&Standing| {
+        socket.state == State::CloseWait
+            && socket.accepted != Some(false)
+            && !unread.contains(&socket.conn)
+            && !stale.contains(&socket.conn)
+    };
+    let processes = by_process(evidence.sockets.iter().filter(is_of_this_rule)).into_iter();
+    processes.map(|(task, sockets)| Holder { task, sockets, traced: traced(evidence, task) }).collect()
 }
 
-fn is_of_this_rule(evidence: &Evidence, socket: &Standing) -> bool {
-    socket.state == State::CloseWait
-        && socket.accepted != Some(false)
-        && socket.recv_queue().is_none_or(|queue| queue <= UNREAD)
-        && !super::stale_pool::is_stale(evidence, socket)
-}
-
-/// What entered and left CLOSE_WAIT in the window of the process, if it has pairs of its own.
+/// What entered and left CLOSE_WAIT in the window of the process; `None` where it shares its pairs with others, so that
+/// nobody knows whose moved.
 fn traced(evidence: &Evidence, task: Task) -> Option<Moves> {
     if evidence.about.traced_ns == 0 {
         return None;
     }
-    let pairs = evidence.pairs.iter().filter(|pair| pair.tasks.iter().all(|(it, _)| it.pid == task.pid));
-    let stays = pairs.filter(|pair| !pair.tasks.is_empty()).filter_map(|pair| pair.stay(State::CloseWait));
-    Some(stays.fold(Moves::default(), |sum, stay| Moves {
-        began: sum.began + stay.entered,
-        left: sum.left + stay.left_new,
-        left_old: sum.left_old + (stay.left - stay.left_new),
-    }))
+    let mut sum = Moves::default();
+    for pair in evidence.pairs.iter().filter(|pair| pair.tasks.iter().any(|(it, _)| it.pid == task.pid)) {
+        let Some(stay) = pair.stay(State::CloseWait) else { continue };
+        if pair.processes > 1 {
+            return None;
+        }
+        sum.began += stay.entered;
+        sum.left += stay.left_new;
+        sum.left_old += stay.left.saturating_sub(stay.left_new);
+    }
+    Some(sum)
 }
 
 fn old<'e>(holder: &'e Holder<'_>) -> impl Iterator<Item = &'e Standing> {
@@ -134,7 +135,7 @@ fn figures(evidence: &Evidence, holder: &Holder<'_>) -> Figures {
     vec![
         ("close_wait", Value::Count(holder.sockets.len() as u64)),
         ("old", Value::Count(old(holder).count() as u64)),
-        ("oldest_ns", Value::Ns(oldest_ns(holder))),
+        ("oldest_ns", Value::Ns(oldest_ns(&holder.sockets))),
         ("growth", growth.into()),
         ("began", holder.traced.map(|moves| moves.began).into()),
         ("left", holder.traced.map(|moves| moves.left).into()),
@@ -145,10 +146,6 @@ fn figures(evidence: &Evidence, holder: &Holder<'_>) -> Figures {
     ]
 }
 
-fn oldest_ns(holder: &Holder<'_>) -> u64 {
-    holder.sockets.iter().map(|socket| socket.age_ns()).max().unwrap_or(0)
-}
-
 fn descriptors(evidence: &Evidence, task: Task) -> Option<&Descriptors> {
     evidence.limits.iter().find(|it| it.pid == task.pid)
 }
@@ -156,80 +153,96 @@ fn descriptors(evidence: &Evidence, task: Task) -> Option<&Descriptors> {
 fn finding(evidence: &Evidence, holder: &Holder<'_>) -> Option<Finding> {
     let is_old = old(holder).count() as u64 >= MANY;
     let moves = holder.traced.unwrap_or_default();
-    let leaves = moves.left as f64 >= LEAVING * moves.began as f64;
-    let grows = moves.growth() >= MANY.cast_signed() && !leaves;
-    if !is_old && !grows {
+    if !is_old && (moves.growth() < MANY.cast_signed() || moves.leaves()) {
         return None;
     }
-    let oldest = oldest_ns(holder);
-    let per_minute = evidence.about.per_second(u64::try_from(moves.growth()).unwrap_or(0)) * 60.0;
-    let growing = if grows { format!(", {per_minute:.0} more each minute") } else { String::new() };
-    let headline = format!(
-        "{} holds {} that the peer has closed, the oldest for ≥{}{growing}",
+    let oldest = oldest_ns(&holder.sockets);
+    let grows = growth(evidence, moves);
+    let held = format!(
+        "{} holds {} that the peer has closed, the oldest for ≥{}",
         say::process(holder.task),
         say::counted(holder.sockets.len() as u64, "connection"),
         say::time(oldest),
     );
-    let seconds_left = seconds_left(evidence, holder, moves);
+    let headline = match grows {
+        Some(growth) => say::fitting([format!("{held}, {:.0} more each minute", growth * 60.0), held]),
+        None => held,
+    };
+    let seconds_left = seconds_left(evidence, holder, grows);
     let severity = match seconds_left {
         Some(seconds) if seconds < SOON_S => Severity::Critical,
         _ => Severity::Warning,
     };
-    let never_left = moves.began >= NONE_OF && moves.left == 0;
-    let confidence = if oldest >= VERY_OLD_NS || never_left { Confidence::Likely } else { Confidence::Possible };
+    let confidence = confidence(holder, moves);
     let mut finding = Finding::new(RULE.id, severity, confidence, headline);
-    finding.subject = subject(holder);
+    finding.subject = subject(holder.task, &holder.sockets);
     finding.figures = figures(evidence, holder);
     finding.seconds_left = seconds_left;
     finding.count = holder.sockets.len() as u64;
     describe(evidence, holder, &mut finding);
     advise(holder, &mut finding);
     finding.sure = match confidence {
-        Confidence::Possible => "certain that the process has not closed them; that it never will is possible: \
-                                 tcptrace diagnose --duration 5m decides"
-            .into(),
-        _ => "certain that the process has not closed them; that it never will is likely".into(),
-    };
+        Confidence::Possible if may_be_a_pool(holder) => {
+            "certain that the process has not closed them; whether it is a leak or a pool's idle connections is possible: \
+             tcptrace diagnose --duration 5m decides"
+        }
+        Confidence::Possible => {
+            "certain that the process has not closed them; that it never will is possible: \
+             tcptrace diagnose --duration 5m decides"
+        }
+        _ => "certain that the process has not closed them; that it never will is likely",
+    }
+    .into();
     Some(finding)
 }
 
+/// How sure it is that they are never closed: the rival is a process that closes late, or a pool.
+fn confidence(holder: &Holder<'_>, moves: Moves) -> Confidence {
+    let is_very_old = oldest_ns(&holder.sockets) >= VERY_OLD_NS;
+    let never_left = moves.began >= NONE_OF && moves.left == 0;
+    match is_very_old || never_left {
+        true if !may_be_a_pool(holder) => Confidence::Likely,
+        _ => Confidence::Possible,
+    }
+}
+
+/// Whether most of them may be idle connections of a client's pool: nobody knows whether they grow, or whether the process
+/// has looked at them.
+fn may_be_a_pool(holder: &Holder<'_>) -> bool {
+    let may_be = |socket: &&&Standing| match socket.recv_queue() {
+        Some(_) => holder.traced.is_none() && stale_pool::may_be_stale(socket),
+        None => socket.side == Side::Client,
+    };
+    holder.sockets.iter().filter(may_be).count() * 2 > holder.sockets.len()
+}
+
+/// How many more there are each second; `None` when they leave again, or are not more.
+fn growth(evidence: &Evidence, moves: Moves) -> Option<f64> {
+    let more = u64::try_from(moves.growth()).ok().filter(|more| *more > 0 && !moves.leaves())?;
+    Some(evidence.about.per_second(more))
+}
+
 /// Until the process has as many descriptors as it may have, at the rate at which its CLOSE_WAITs grow; 0 if it has.
-fn seconds_left(evidence: &Evidence, holder: &Holder<'_>, moves: Moves) -> Option<f64> {
+fn seconds_left(evidence: &Evidence, holder: &Holder<'_>, growth: Option<f64>) -> Option<f64> {
     let limit = descriptors(evidence, holder.task)?.last.1;
     let room = limit.soft?.saturating_sub(limit.descriptors?);
-    let growth = evidence.about.per_second(u64::try_from(moves.growth()).unwrap_or(0));
     if room == 0 {
         return Some(0.0);
     }
-    (growth > 0.0).then(|| room as f64 / growth)
-}
-
-fn subject(holder: &Holder<'_>) -> Subject {
-    let first = holder.sockets.first();
-    let same = |of: fn(&Standing) -> Option<u32>| {
-        let first = first.and_then(|socket| of(socket));
-        first.filter(|first| holder.sockets.iter().all(|socket| of(socket) == Some(*first)))
-    };
-    Subject {
-        task: Some(holder.task),
-        cgroup: first.and_then(|socket| socket.cgroup),
-        netns: same(|socket| socket.netns),
-        side: first.map(|socket| socket.side).filter(|side| holder.sockets.iter().all(|socket| socket.side == *side)),
-        ..Subject::default()
-    }
+    growth.map(|growth| room as f64 / growth)
 }
 
 fn describe(evidence: &Evidence, holder: &Holder<'_>, finding: &mut Finding) {
     let fds = holder.sockets.iter().filter_map(|socket| socket.fd);
     let (first, last) = (fds.clone().min(), fds.max());
-    let queues = super::close_wait::queues(holder.sockets.iter().copied());
+    let queues = queues(holder.sockets.iter().copied());
     let fds = match (first, last) {
         (Some(first), Some(last)) if first != last => format!("fd {first} … {last}; "),
         (Some(only), _) => format!("fd {only}; "),
         _ => String::new(),
     };
     finding.line("sock_diag, /proc", format!("{fds}{queues}"));
-    finding.line("sock_diag", super::close_wait::peers(holder.sockets.iter().copied()));
+    finding.line("sock_diag", peers(holder.sockets.iter().copied()));
     if let Some(moves) = holder.traced.filter(|moves| moves.began > 0) {
         let text = match moves.left {
             0 => format!("none of the {} that began in the window has ended", say::count(moves.began)),
@@ -249,9 +262,14 @@ fn describe(evidence: &Evidence, holder: &Holder<'_>, finding: &mut Finding) {
         };
         finding.line("limits", format!("{} of {} descriptors open{full}", say::count(open), say::count(limit)));
     }
-    let mut oldest: Vec<_> = holder.sockets.clone();
-    oldest.sort_by_key(|socket| std::cmp::Reverse(socket.age_ns()));
-    finding.examples = oldest.iter().take(5).map(|socket| socket.example()).collect();
+    let probed = holder.sockets.iter().filter(|socket| socket.seen.is_some_and(|seen| seen.timer == Timer::Keepalive));
+    let probed = probed.count() as u64;
+    if probed > 0 {
+        let text =
+            format!("keepalive is on for {}: each answered probe makes the age look shorter", say::count(probed));
+        finding.line("sock_diag", text);
+    }
+    finding.examples = examples(&holder.sockets);
 }
 
 fn advise(holder: &Holder<'_>, finding: &mut Finding) {
@@ -263,17 +281,19 @@ fn advise(holder: &Holder<'_>, finding: &mut Finding) {
         _ => " It has not looked at them since, so they sit in a pool, or a thread is blocked elsewhere.",
     };
     finding.why = format!("The peer has sent its FIN; only close() in this process ends the connection.{by_queue}");
-    finding.remedies.push(super::close_wait::language(holder.task).into());
-    finding.remedies.push("Until then, restart the process before it runs out of descriptors".into());
+    finding.remedies.push(language(holder.task).into());
+    finding.remedies.push(match finding.seconds_left {
+        Some(seconds) if seconds > 0.0 => {
+            format!("Until then, restart the process before it runs out of descriptors in {}", say::seconds(seconds))
+        }
+        _ => "Until then, restart the process before it runs out of descriptors".into(),
+    });
     finding.mistakes.push(
         "tune tcp_keepalive_*: with SO_KEEPALIVE the sockets vanish from ss and the descriptors stay open; without it, \
          nothing happens"
             .into(),
     );
     finding.mistakes.push("lower tcp_fin_timeout: it has nothing to do with CLOSE_WAIT".into());
-    if holder.sockets.iter().any(|socket| socket.side == Side::Unknown) {
-        finding.subject.side = None;
-    }
 }
 
 #[cfg(test)]
@@ -337,6 +357,69 @@ mod tests {
         assert_eq!(finding.confidence, Confidence::Likely);
         assert_eq!(finding.evidence[0].text, "fd 1 … 348; Recv-Q 0: 348");
         assert_eq!(finding.evidence[1].text, "peers: 10.0.0.9:6379 348");
+    }
+
+    /// A handful of those that other rules have findings about do not make a leak of the rest.
+    #[rstest]
+    #[case::unread(5, 2, 0)]
+    #[case::too_few_for_the_other_rule(4, 2, 1)]
+    fn what_another_rule_is_about(#[case] count: usize, #[case] queue: u32, #[case] expected: usize) {
+        let mut evidence = leaked(10, 100);
+        evidence.sockets.iter_mut().take(count).for_each(|socket| socket.seen = Some(seen(socket.conn, queue, 1_000)));
+        assert_eq!(fired(&RULE, &evidence).len(), expected);
+    }
+
+    /// The same connections are a pool's when they do not grow, and nobody knows whether they do after a single look.
+    #[test]
+    fn idle_ones_of_a_pool_are_not_its_own() {
+        let mut evidence = leaked(20, 11_520);
+        evidence.sockets.iter_mut().for_each(|socket| socket.seen = Some(seen(socket.conn, 1, 1_000)));
+        assert_eq!(fired(&RULE, &evidence), []);
+        evidence.about.traced_ns = 0;
+        evidence.missing.insert(Need::Events, "needs time".into());
+        let finding = &fired(&RULE, &evidence)[0];
+        assert_eq!(finding.confidence, Confidence::Possible);
+        assert!(finding.sure.contains("a pool's idle connections"), "{}", finding.sure);
+    }
+
+    /// A trace without closer looks does not tell a pool from a leak of a client; a server has no pool.
+    #[rstest]
+    #[case::client(Side::Client, Confidence::Possible)]
+    #[case::server(Side::Server, Confidence::Likely)]
+    fn without_queues_a_clients_may_be_a_pool(#[case] side: Side, #[case] expected: Confidence) {
+        let mut evidence = leaked(20, 11_520);
+        evidence.sockets.iter_mut().for_each(|socket| (socket.seen, socket.side) = (None, side));
+        assert_eq!(fired(&RULE, &evidence)[0].confidence, expected);
+    }
+
+    #[test]
+    fn nobody_knows_whose_moved_where_processes_share_a_port() {
+        let mut evidence = leaked(20, 100);
+        let mut pair = pair(server_key());
+        pair.stays.push((State::CloseWait, Stays { entered: 50, ..Stays::default() }));
+        pair.processes = 2;
+        evidence.pairs.push(pair);
+        let finding = &fired(&RULE, &evidence)[0];
+        assert_eq!(finding.figures[3], ("growth", Value::Unknown));
+    }
+
+    /// The two that began are printed as a rate, as slow as it is.
+    #[test]
+    fn words_of_a_slow_leak() {
+        let mut evidence = leaked(348, 11_520);
+        let mut pair = pair(server_key());
+        pair.stays.push((State::CloseWait, Stays { entered: 2, ..Stays::default() }));
+        evidence.pairs.push(pair);
+        let limit = Limit { pid: 4711, descriptors: Some(1_310), soft: Some(4_096), hard: None };
+        evidence.limits.push(Descriptors { pid: 4711, task: Some(api()), first: (0, limit), last: (0, limit) });
+        let finding = &fired(&RULE, &evidence)[0];
+        assert_eq!(
+            finding.headline,
+            "api[4711] holds 348 connections that the peer has closed, the oldest for ≥3h12m, 12 more each minute"
+        );
+        assert_eq!(finding.evidence[2].text, "none of the 2 that began in the window has ended");
+        assert_eq!(finding.evidence[3].text, "1,310 of 4,096 descriptors open, full in 3h52m");
+        assert_eq!(finding.severity, Severity::Warning);
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use crate::model::event::{Id, Idle, Inspected, Timer};
-use crate::model::facts::Settings;
+use crate::model::event::{Call, Id, Idle, Inspected, Timer};
+use crate::model::facts::{AcceptQueue, Settings};
 use crate::model::row::{Held, Owner};
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, Tuple};
-use crate::study::diagnose::evidence::{About, Ended, Evidence, Pair, PairKey, Spread, Standing};
+use crate::study::diagnose::evidence::{About, Ended, Evidence, Failed, Listener, Pair, PairKey, Spread, Standing};
 use crate::study::diagnose::finding::Finding;
 use crate::study::diagnose::rule::{Outcome, Rule};
 
@@ -60,6 +60,41 @@ pub(in crate::study::diagnose) fn api() -> Task {
 pub(in crate::study::diagnose) fn tuple(local: (u8, u16), remote: (u8, u16)) -> Tuple {
     let ip = |last| Ipv4Addr::new(10, 0, 0, last).to_ipv6_mapped();
     Tuple { local_ip: ip(local.0), remote_ip: ip(remote.0), local_port: local.1, remote_port: remote.1 }
+}
+
+/// `api[4711]` listens on 0.0.0.0:80, with so many connections in its accept queue, and room for so many and one more.
+pub(in crate::study::diagnose) fn api_listener(queued: u32, limit: u32) -> Listener {
+    let ip = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
+    Listener {
+        netns: Some(NETNS),
+        queue: AcceptQueue { conn: 80, ip, port: 80, queued, limit, requests: None },
+        task: Some(api()),
+        most_queued: queued,
+        waiting_since: None,
+        accepted: 0,
+        accepted_at: None,
+        is_old: true,
+    }
+}
+
+/// A call of `api[4711]` that has failed so often.
+pub(in crate::study::diagnose) fn failed_call(call: Call, errno: u16, count: u64) -> Failed {
+    let (first, last) = (1001 * S, 1009 * S);
+    Failed { call, errno, task: api(), netns: Some(NETNS), address: None, count, first, last }
+}
+
+/// A connection that came in at port 80 so many seconds ago at least, and that nobody has accepted.
+pub(in crate::study::diagnose) fn queued(conn: u64, state: State, seconds: u64) -> Standing {
+    let remote = 50_000 + u16::try_from(conn).unwrap_or(0);
+    Standing {
+        pair: server_key(),
+        tuple: tuple((1, 80), (2, remote)),
+        side: Side::Server,
+        owner: None,
+        fd: None,
+        accepted: Some(false),
+        ..standing(conn, state, seconds)
+    }
 }
 
 /// What connections of `api[4711]` to 10.0.0.9:6379 are counted under.
@@ -139,4 +174,31 @@ pub(in crate::study::diagnose) fn seen(conn: u64, recv_queue: u32, acked_ms: u32
         bind_no_port: None,
         bound: None,
     }
+}
+
+/// A listener of `redis[12]` with nobody in its queue.
+pub(in crate::study::diagnose) fn listener(netns: u32, ip: Ipv4Addr, port: u16) -> Listener {
+    let queue = AcceptQueue { conn: 99, ip: ip.to_ipv6_mapped(), port, queued: 0, limit: 511, requests: Some(0) };
+    Listener {
+        netns: Some(netns),
+        queue,
+        task: Some(Task { pid: 12, tid: 12, comm: Comm::from("redis") }),
+        most_queued: 0,
+        waiting_since: None,
+        accepted: 0,
+        accepted_at: None,
+        is_old: true,
+    }
+}
+
+/// Durations or sizes, one of each.
+pub(in crate::study::diagnose) fn spread(values: impl IntoIterator<Item = u64>) -> Spread {
+    let mut spread = Spread::default();
+    values.into_iter().for_each(|value| spread.add(value));
+    spread
+}
+
+/// A third of all is near each value, and so on for as many as there are.
+pub(in crate::study::diagnose) fn pooled<const N: usize>(values: [u64; N]) -> Spread {
+    spread(values.into_iter().flat_map(|value| std::iter::repeat_n(value, 30)))
 }

@@ -1,0 +1,36 @@
+//! Tests of what counts: from when on, and what has ended.
+
+use super::Gatherer;
+use crate::model::counters::Sample;
+use crate::model::row::Held;
+use crate::model::stream::Item;
+use crate::model::tcp::{End, State};
+use crate::study::report::testing::{connection, open};
+
+/// An engine that puts connections out after their TIME_WAIT leaves those open that are in it.
+#[test]
+fn what_is_in_time_wait_has_ended() {
+    let row = || open(connection(&[]), State::TimeWait, Held::Exactly(1));
+    for (ends_late, expected) in [(true, 1), (false, 0)] {
+        let mut gatherer = Gatherer::new(true);
+        if ends_late {
+            gatherer.ends_late();
+        }
+        let evidence = gatherer.finish([row()], true);
+        let by_fin: u64 = evidence.pairs.iter().map(|pair| pair.ended_by(End::Fin)).sum();
+        assert_eq!((evidence.about.ended, by_fin), (expected, expected));
+        assert_eq!(evidence.sockets.len(), 1, "it still exists");
+    }
+}
+
+#[test]
+fn what_came_before_the_time_that_was_asked_for_does_not_count() {
+    const NAME: &str = "TcpExt.ListenOverflows";
+    let mut gatherer = Gatherer::new(true);
+    gatherer.count_from(10);
+    for (at, more) in [(5, 3), (15, 4)] {
+        let counts = [(NAME.into(), more)].into();
+        gatherer.item(&Item::Counters(Box::new(Sample { at, netns: 1, counts, ..Sample::default() })));
+    }
+    assert_eq!(gatherer.finish([], true).grown(1, NAME), 4);
+}

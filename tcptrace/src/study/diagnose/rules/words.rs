@@ -1,0 +1,62 @@
+//! Words that several rules share.
+
+use crate::study::diagnose::evidence::Evidence;
+use crate::study::diagnose::say;
+
+/// Columns that a headline has.
+const COLUMNS: usize = 110;
+
+/// The first wording that fits into a headline, or the last one.
+pub(super) fn first_that_fits<const N: usize>(wordings: [String; N]) -> String {
+    let fits = |wording: &String| wording.chars().count() <= COLUMNS;
+    let place = wordings.iter().position(fits).unwrap_or(N.saturating_sub(1));
+    wordings.into_iter().nth(place).unwrap_or_default()
+}
+
+/// `462 connections/s` of so many in the window; a lower bound when events were lost.
+pub(super) fn connections_per_second(evidence: &Evidence, number: u64) -> String {
+    let rate = say::rate(evidence.about.per_second(number));
+    format!("{}{} connections/s", at_least(evidence), rate.trim_end_matches("/s"))
+}
+
+/// `462/s` of so many in the window; a lower bound when events were lost.
+pub(super) fn per_second(evidence: &Evidence, number: u64) -> String {
+    format!("{}{}", at_least(evidence), say::rate(evidence.about.per_second(number)))
+}
+
+/// `≥` when events were lost.
+pub(super) fn at_least(evidence: &Evidence) -> &'static str {
+    if evidence.about.lost > 0 { "≥" } else { "" }
+}
+
+/// For how long transitions were traced.
+pub(super) fn window(evidence: &Evidence) -> String {
+    say::time(evidence.about.traced_ns).to_string()
+}
+
+/// A part of a whole; 0 of nothing.
+pub(super) fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::nothing;
+    use super::*;
+
+    #[test]
+    fn the_first_wording_that_fits_is_taken() {
+        let wording = |columns: usize| "≥".repeat(columns);
+        assert_eq!(first_that_fits([wording(111), wording(110), wording(1)]), wording(110));
+        assert_eq!(first_that_fits([wording(112), wording(111)]), wording(111));
+    }
+
+    #[test]
+    fn a_rate_with_losses_is_a_lower_bound() {
+        let mut evidence = nothing();
+        assert_eq!(connections_per_second(&evidence, 4_620), "462 connections/s");
+        evidence.about.lost = 1;
+        assert_eq!(connections_per_second(&evidence, 4_620), "≥462 connections/s");
+        assert_eq!(per_second(&evidence, 42), "≥4.2/s");
+    }
+}
