@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use super::said::Said;
 use crate::command;
@@ -51,7 +52,7 @@ impl Net {
         }
         let (tcptrace, folder) = (tcptrace.to_owned(), folder.to_owned());
         let net = Self { tcptrace, folder, namespace, inode, children: RefCell::default() };
-        net.run("ip", &["link", "set", "lo", "up"])?;
+        net.set_up("ip", &["link", "set", "lo", "up"])?;
         Ok(net)
     }
 
@@ -64,15 +65,24 @@ impl Net {
 
     /// A setting of the namespace.
     pub(super) fn sysctl(&self, name: &str, value: &str) -> Result<()> {
-        self.run("sysctl", &["--quiet", "--write", &format!("{name}={value}")]).map(drop)
+        self.set_up("sysctl", &["--quiet", "--write", &format!("{name}={value}")])
     }
 
-    /// A device on which every packet disappears: 10.77.0.1 on this side, nobody at the other addresses of its network.
+    /// The host 10.77.0.9, which is gone: packets to it leave, and nobody takes them.
     pub(super) fn void(&self) -> Result<()> {
-        for line in ["link add void type dummy", "addr add 10.77.0.1/24 dev void", "link set void up"] {
-            self.run("ip", &line.split(' ').collect::<Vec<_>>())?;
-        }
-        Ok(())
+        let lines = [
+            "link add void type veth peer name nobody",
+            "addr add 10.77.0.1/24 dev void",
+            "link set void up",
+            "link set nobody up",
+            "neigh add 10.77.0.9 lladdr 02:00:00:00:00:09 dev void",
+        ];
+        lines.iter().try_for_each(|line| self.set_up("ip", &line.split(' ').collect::<Vec<_>>()))
+    }
+
+    /// Runs a program that must succeed.
+    fn set_up(&self, program: &str, arguments: &[&str]) -> Result<()> {
+        command::output(&mut self.command(program, arguments)?).map(drop)
     }
 
     /// A program in the namespace and the folder. It ends with this process.
@@ -170,6 +180,16 @@ impl Net {
         self.table().iter().any(is_it)
     }
 
+    /// Whether a finding is about this namespace, or about no namespace and no process: a setting of the host. Other
+    /// things run on this machine.
+    fn is_here(&self, subject: &Value) -> bool {
+        match (subject["netns"].as_u64(), subject["pid"].as_i64()) {
+            (Some(netns), _) => netns == self.inode,
+            (None, Some(pid)) => processes_in(self.inode).iter().any(|it| i64::from(*it) == pid),
+            (None, None) => true,
+        }
+    }
+
     /// The fields of `/proc/net/tcp` and `tcp6`, as a process in the namespace sees them.
     fn table(&self) -> Vec<Vec<String>> {
         let Some(pid) = processes_in(self.inode).into_iter().next() else { return Vec::new() };
@@ -199,6 +219,7 @@ impl Net {
         let measured = load()?;
         let [_, json] = both.map(|one| self.finish(one));
         let mut said = Said::read(&json?)?;
+        said.keep(|subject| self.is_here(subject));
         ensure!(!said.lines().is_empty(), "tcptrace printed nothing; see {}", self.folder.display());
         said.measured = measured;
         Ok(said)

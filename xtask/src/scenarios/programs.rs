@@ -38,7 +38,7 @@ impl Net {
     /// php-fpm on port 9000, with a page that says `well`.
     pub(super) fn php_fpm(&self) -> Result<u32> {
         let folder = self.folder.display();
-        self.file("index.php", "<?php echo \"well\\n\";\n")?;
+        self.file("index.php", "<?php header(\"Content-Length: 5\"); echo \"well\\n\";\n")?;
         let config = format!(
             "[global]\nerror_log = {folder}/php.log\n\
              [www]\nuser = root\ngroup = root\nlisten = 127.0.0.1:9000\nlisten.backlog = 511\n\

@@ -54,6 +54,11 @@ impl Said {
         Ok(Self { rows: rows.context("not rows of JSON")?, measured: Vec::new() })
     }
 
+    /// Forgets the findings about others.
+    pub(super) fn keep(&mut self, is_meant: impl Fn(&Value) -> bool) {
+        self.rows.retain(|row| row["event"] != "finding" || is_meant(&row["subject"]));
+    }
+
     fn findings(&self) -> impl Iterator<Item = &Value> {
         self.rows.iter().filter(|row| row["event"] == "finding")
     }

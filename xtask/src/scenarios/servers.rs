@@ -18,7 +18,7 @@ pub(super) const ALL: &[Scenario] = &[
         name: "php-fpm",
         parts: &[
             Part { name: "behind nginx", run: |net| nginx_php(net, false), wants: &PHP },
-            Part { name: "behind Apache", run: apache_php, wants: &PHP },
+            Part { name: "behind Apache", run: apache_php, wants: &PHP_APACHE },
             Part { name: "behind nginx with fastcgi_keep_conn", run: |net| nginx_php(net, true), wants: &[] },
         ],
     },
@@ -54,8 +54,9 @@ pub(super) const ALL: &[Scenario] = &[
     },
 ];
 
-/// A hundred or more connections of one request each are also a client without a pool, for what it is worth on loopback.
 const CLOSES_FIRST: [Want; 1] = [want("server-closes-first", "note")];
+/// Apache closes first here, so that its own ports are taken; over loopback they can be used again after a second.
+const PHP_APACHE: [Want; 1] = [want("no-connection-pool", "note")];
 const PHP: [Want; 2] = [want("server-closes-first", "note"), want("no-connection-pool", "note")];
 const REFUSED: [Want; 1] = [want("connect-refused", "critical")];
 const TIMEOUT: [Want; 1] = [want("connect-timeout", "critical")];
