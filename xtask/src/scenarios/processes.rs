@@ -45,11 +45,15 @@ pub(super) const ALL: &[Scenario] = &[
     },
 ];
 
-const STOPPED: [Want; 2] =
-    [want("never-accepted", "critical"), under("never-accepted", "accept-queue-full", "critical")];
-const DESCRIPTORS: [Want; 1] = [want("fd-limit", "critical")];
+const STOPPED: [Want; 3] = [
+    want("never-accepted", "critical"),
+    under("never-accepted", "accept-queue-full", "critical"),
+    under("never-accepted", "connect-timeout", "warning"),
+];
+const DESCRIPTORS: [Want; 2] = [want("fd-limit", "critical"), under("fd-limit", "never-accepted", "critical")];
 const LEAK: [Want; 1] = [want("close-wait-leak", "warning")];
-const DOES_NOT_CLOSE: [Want; 2] = [want("close-wait-leak", "warning"), under("close-wait-leak", "peer-does-not-close", "note")];
+const DOES_NOT_CLOSE: [Want; 2] =
+    [want("close-wait-leak", "warning"), under("close-wait-leak", "peer-does-not-close", "note")];
 
 /// Opens so many connections, waits, and says how many were made.
 const OPENS: &str = r#"
