@@ -22,6 +22,7 @@ mod snapshot;
 mod stdout;
 mod study;
 mod timeline;
+mod top;
 mod usage;
 mod view;
 mod words;
@@ -98,6 +99,9 @@ enum Command {
     /// Find what is wrong and say why, with the evidence and what to do: live, or in traces.
     #[command(after_help = examples::DIAGNOSE)]
     Diagnose(diagnose::DiagnoseArgs),
+    /// Show sockets by state, owner and remote end, rates and findings on one screen, live or from traces.
+    #[command(after_help = examples::TOP)]
+    Top(top::TopArgs),
     /// Draw the connections of a trace on a time axis, the two ends of a connection below each other.
     #[command(after_help = examples::TIMELINE)]
     Timeline(timeline::TimelineArgs),
@@ -134,6 +138,7 @@ impl Command {
         match self {
             Self::Watch(_) | Self::Connections(_) | Self::Record(_) | Self::Check(_) => true,
             Self::Diagnose(args) => args.is_live(),
+            Self::Top(args) => args.is_live(),
             _ => false,
         }
     }
@@ -146,6 +151,7 @@ impl Command {
             Self::Replay(args) => replay::run(args),
             Self::Snapshot(args) => snapshot::run(args),
             Self::Diagnose(args) => diagnose::run(args),
+            Self::Top(args) => top::run(args),
             Self::Timeline(args) => timeline::run(args),
             Self::Export(args) => export::run(args),
             Self::Report(args) => report::run(args),

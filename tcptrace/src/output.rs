@@ -22,6 +22,8 @@ mod schema;
 mod text;
 mod time;
 pub mod timeline;
+mod top;
+pub mod tui;
 
 #[cfg(test)]
 pub(crate) mod samples;
@@ -50,6 +52,7 @@ pub use self::report::{ReportFormat, report};
 pub use self::schema::schema;
 pub use self::text::Text;
 pub(crate) use self::text::{end_style, fitting, state_style};
+pub use self::top::top;
 pub use crate::model::human;
 pub use crate::model::sanitise::{sanitise, sanitise_message, width};
 

@@ -17,6 +17,7 @@ use nix::fcntl::{Flock, FlockArg};
 use self::followed::Followed;
 use self::part::Part;
 use self::recording::Recording;
+use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
 use crate::model::criteria::Criteria;
 use crate::model::event::Event;
@@ -82,6 +83,9 @@ pub trait Audience<E> {
     /// An item, before the rows that follow from it; one that says who took a connection over, after the connection's.
     /// Those from before the span come, too: they say how things stand when it begins.
     fn item(&mut self, _item: &Item, _origin: &Origin) {}
+
+    /// A survey or a scan has ended: the follower knows more of the connections that are open.
+    fn looked(&mut self, _follower: &mut Follower) {}
 
     /// The part of the time that rows are from, before anything else.
     fn begins(&mut self, _span: Span) {}

@@ -6,3 +6,4 @@ pub mod ports;
 pub mod report;
 pub mod snapshot;
 pub mod timeline;
+pub mod top;

@@ -93,6 +93,18 @@ fn wrong_values() {
     assert_usage_error(&["watch", "-4", "-6"], &["-4", "-6"]);
 }
 
+/// One sentence that names what to use instead.
+#[test]
+fn top_needs_a_terminal() {
+    let finished = run(&["top"]);
+    assert_eq!((finished.code(), finished.text()), (1, ""), "{}", finished.stderr);
+    for words in ["tcptrace watch", "tcptrace snapshot", "--once"] {
+        assert!(finished.stderr.contains(words), "{}", finished.stderr);
+    }
+    assert_usage_error(&["top", "--speed", "2"], &["<FILE>"]);
+    assert_usage_error(&["top", "--format", "json"], &["--once"]);
+}
+
 /// One sentence that names the missing feature, and no more.
 #[test]
 fn without_privileges() {

@@ -52,6 +52,13 @@ Examples:
 
 Exit status: 4 there is a finding at or above --fail-on; 3 there is none, but events were lost; 0 there is none.";
 
+pub(super) const TOP: &str = "\
+Examples:
+  tcptrace top                                 # sockets by process, live; `?` shows the keys
+  tcptrace top --by remote --sort time-wait --rport 5432
+  tcptrace top incident.tct --speed 10         # play a trace ten times as fast
+  tcptrace top --once --format json            # for scripts: one frame";
+
 pub(super) const TIMELINE: &str = "\
 Examples:
   tcptrace timeline web.tct --sort time-wait --limit 5

@@ -2,17 +2,52 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::sync::Mutex;
 
 use log::{Level, Record};
 
 use crate::live::Source;
 use crate::output::sanitise_message;
 
+/// Messages that wait until a screen is gone; `None`: they are printed at once.
+static HELD: Mutex<Option<Vec<String>>> = Mutex::new(None);
+
+/// Most messages that wait.
+const MOST_HELD: usize = 100;
+
+/// Keeps messages from now on, for a screen that they would break.
+pub(super) fn hold() {
+    if let Ok(mut held) = HELD.lock() {
+        held.get_or_insert_default();
+    }
+}
+
+/// Prints what was kept.
+pub(super) fn release() {
+    let held = HELD.lock().ok().and_then(|mut held| held.take());
+    held.into_iter().flatten().for_each(|line| print(line.as_bytes()));
+}
+
+fn is_held(line: &str) -> bool {
+    let Ok(mut held) = HELD.lock() else { return false };
+    let Some(lines) = &mut *held else { return false };
+    if lines.len() < MOST_HELD {
+        lines.push(line.to_owned());
+    }
+    true
+}
+
+/// One write, because threads may print at the same time. An error here cannot be reported anywhere.
+fn print(line: &[u8]) {
+    let _ = io::stderr().write_all(line);
+}
+
 /// Prints a message. It may quote untrusted text as it is: this function escapes it.
 pub(super) fn say(message: impl Display) {
     let line = format!("tcptrace: {}\n", sanitise_message(&message.to_string()));
-    // One write, because threads may print at the same time. An error here cannot be reported anywhere.
-    let _ = io::stderr().write_all(line.as_bytes());
+    if !is_held(&line) {
+        print(line.as_bytes());
+    }
 }
 
 /// The same, as a callback for code that reports while it works.
@@ -35,7 +70,10 @@ pub(super) fn say_ready(source: &Source) {
 /// Formats log records like all other messages.
 pub(super) fn show_log() {
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("TCPTRACE_LOG", "warn"))
-        .format(|out, record| out.write_all(logged(record).as_bytes()))
+        .format(|out, record| {
+            let line = logged(record);
+            if is_held(&line) { Ok(()) } else { out.write_all(line.as_bytes()) }
+        })
         .init();
 }
 

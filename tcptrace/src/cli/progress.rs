@@ -41,6 +41,11 @@ impl Progress {
         Self::shown_if(io::stderr().is_terminal() && !io::stdout().is_terminal(), total_bytes)
     }
 
+    /// For a command that has the whole screen.
+    pub(super) fn hidden(_total_bytes: u64) -> Self {
+        Self { bar: None }
+    }
+
     fn shown_if(is_shown: bool, total_bytes: u64) -> Self {
         // It counts from the start, so that its rate is right once it is drawn.
         let bar = is_shown.then(|| {

@@ -41,7 +41,7 @@ pub(super) struct ReplayArgs {
     trace: TraceArgs,
 }
 
-fn speed(text: &str) -> Result<f64> {
+pub(super) fn speed(text: &str) -> Result<f64> {
     let factor = text.parse().ok().filter(|factor: &f64| factor.is_finite() && *factor > 0.0);
     factor.ok_or_else(|| anyhow!("'{text}' is not a factor such as 1 or 0.5"))
 }

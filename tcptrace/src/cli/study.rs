@@ -17,6 +17,7 @@ use nix::libc;
 
 use super::progress::Progress;
 use super::select::{FilterArgs, duration};
+use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
 use crate::kernel::Namespaces;
 use crate::model::criteria::Criteria;
@@ -108,6 +109,11 @@ impl TraceArgs {
     /// The same traces and times, without what is asked of rows.
     pub(super) fn of_everybody(&self) -> Self {
         Self { filter: FilterArgs::default(), ..self.clone() }
+    }
+
+    /// The network namespaces that the traces name.
+    pub(super) fn namespaces(&self) -> Result<Namespaces> {
+        Ok(Namespaces::recorded(Recordings::open(&self.files)?.namespaces()))
     }
 
     /// What is asked of rows, by the names that the traces know.
@@ -245,6 +251,10 @@ impl<A: Audience<anyhow::Error>> Audience<anyhow::Error> for Watched<'_, A> {
 
     fn begins(&mut self, span: Span) {
         self.audience.begins(span);
+    }
+
+    fn looked(&mut self, follower: &mut Follower) {
+        self.audience.looked(follower);
     }
 
     fn ends(&mut self, origin: &Origin) {

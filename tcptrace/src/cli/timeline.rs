@@ -90,7 +90,7 @@ impl TimelineArgs {
     fn draw(&self, groups: &[Group]) -> io::Result<()> {
         let options = Options {
             width: self.width.or_else(columns).unwrap_or(WIDTH).min(WIDEST),
-            ascii: self.ascii || !is_utf8(|name| env::var(name).ok()),
+            ascii: self.ascii || is_ascii(),
             axis: self.axis,
             zone: TimeZone::system(),
         };
@@ -136,6 +136,11 @@ fn each_connection(
 fn columns() -> Option<usize> {
     let terminal = terminal_size::terminal_size_of(io::stdout()).map(|(columns, _)| columns.0.into());
     terminal.or_else(|| env::var("COLUMNS").ok()?.parse().ok()).filter(|columns| *columns > 0)
+}
+
+/// Whether the locale asks for ASCII.
+pub(super) fn is_ascii() -> bool {
+    !is_utf8(|name| env::var(name).ok())
 }
 
 /// Whether text is UTF-8, by the first of these variables that is set, as `setlocale(3)` has it.

@@ -19,6 +19,7 @@ mod summary;
 mod table;
 #[cfg(test)]
 mod tests;
+mod top;
 mod transition;
 
 use std::net::SocketAddr;
@@ -48,6 +49,7 @@ pub use self::snapshot::{COUNT, SOCKET};
 pub use self::stuck::MayBeStuck;
 pub use self::summary::SUMMARY;
 pub use self::table::{Describe, Described, Table};
+pub use self::top::{TOP, TOP_FINDING, TOP_GROUP, TOP_QUEUE, TOP_RATE, TOP_STATE, TOP_WAITER};
 pub use self::transition::TRANSITION;
 
 /// Every kind of row that is printed. The schema is made from this list.
@@ -83,6 +85,13 @@ pub static TABLES: &[&dyn Describe] = &[
     &CHECKED,
     &DIAGNOSED,
     &RULE,
+    &TOP,
+    &TOP_STATE,
+    &TOP_RATE,
+    &TOP_GROUP,
+    &TOP_WAITER,
+    &TOP_QUEUE,
+    &TOP_FINDING,
 ];
 
 /// One field of a row.

@@ -8,7 +8,7 @@ mod ports;
 pub(super) mod report;
 mod snapshot;
 mod style;
-mod wrap;
+pub(super) mod wrap;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;

@@ -131,11 +131,16 @@ fn take<E>(follower: &mut Follower, items: &[Item], span: Span, audience: &mut i
     if !audience.takes_items() {
         return follower.take(items, |row, origin| pass_on(row, origin, span, audience));
     }
-    // Who took a connection over says something of one whose rows have come.
+    // A new owner also concerns connections whose rows have come, and a look ends with what it found.
     let is_of_owner = |item: &Item| matches!(item, Item::Event(Event::Accepted { .. } | Event::Holder(_)));
-    items.chunk_by(|_, next| !is_of_owner(next)).try_for_each(|items| {
+    let ends_look = |item: &Item| matches!(item, Item::Event(Event::SurveyEnded { .. } | Event::ScanEnded { .. }));
+    items.chunk_by(|item, next| !is_of_owner(next) && !ends_look(item)).try_for_each(|items| {
         items.iter().for_each(|item| audience.item(item, follower.origin()));
-        follower.take(items, |row, origin| pass_on(row, origin, span, audience))
+        follower.take(items, |row, origin| pass_on(row, origin, span, audience))?;
+        if items.last().is_some_and(ends_look) {
+            audience.looked(follower);
+        }
+        Ok(())
     })
 }
 

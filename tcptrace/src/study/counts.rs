@@ -21,6 +21,7 @@ mod facts;
 mod group;
 mod groups;
 pub mod histogram;
+pub mod levels;
 mod pair;
 mod processes;
 mod rank;

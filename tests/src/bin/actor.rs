@@ -40,6 +40,7 @@ fn main() -> Played {
         ["dial", count, to, from] => dial(count.parse()?, to.parse()?, Some(from.parse()?)),
         ["hold", count] => hold(count.parse()?, ANYWHERE),
         ["hold", count, at] => hold(count.parse()?, at),
+        ["hoard"] => hoard(),
         ["accept", how] => accept(how),
         ["prefork"] => prefork(),
         ["reuseport"] => reuseport(),
@@ -88,6 +89,22 @@ fn hold(count: usize, at: &str) -> Played {
     let held = (0..count).map(|_| accept_from(&listener)).collect::<Result<Vec<_>, _>>()?;
     cue()?;
     held.into_iter().try_for_each(reset)
+}
+
+/// Accepts until that fails, reports the error's number, and waits for a cue.
+fn hoard() -> Played {
+    let listener = listen(ANYWHERE)?;
+    let mut held = Vec::new();
+    loop {
+        match accept_from(&listener) {
+            Ok(connection) => held.push(connection),
+            Err(error) => {
+                let number = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+                say(&format!("failed {}", number.unwrap_or(0)))?;
+                return cue();
+            }
+        }
+    }
 }
 
 /// Accepts with this system call. A non-blocking listener first finds nothing, and accepts after a cue. Then it waits

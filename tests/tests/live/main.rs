@@ -32,6 +32,7 @@ mod sockmap;
 mod stuck;
 mod time_wait;
 mod timeouts;
+mod top;
 mod unreported;
 mod witness;
 

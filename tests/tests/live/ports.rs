@@ -45,7 +45,7 @@ fn assert_figures(row: &Value, figures: &[(&str, u64)]) {
 }
 
 /// 100 ports, without reuse, and two servers elsewhere.
-fn hundred() -> (Namespace, TcpListener, TcpListener) {
+pub(crate) fn hundred() -> (Namespace, TcpListener, TcpListener) {
     // It may have to be built, which takes longer than a TIME_WAIT.
     binary();
     let net = Namespace::enter_unwatched();
@@ -55,20 +55,20 @@ fn hundred() -> (Namespace, TcpListener, TcpListener) {
     (net, one, other)
 }
 
-fn connect(to: &TcpListener) -> std::io::Result<(End, End)> {
+pub(crate) fn connect(to: &TcpListener) -> std::io::Result<(End, End)> {
     let client = TcpStream::connect(to.local_addr().expect("its address"))?;
     Ok((client.into(), accept(to)))
 }
 
 /// The client closes first.
-fn close((mut client, mut server): (End, End)) {
+pub(crate) fn close((mut client, mut server): (End, End)) {
     client.close();
     server.receive_end();
     server.close();
 }
 
 /// Connects until no port is left.
-fn exhaust(to: &TcpListener) -> Vec<(End, End)> {
+pub(crate) fn exhaust(to: &TcpListener) -> Vec<(End, End)> {
     let mut open = Vec::new();
     loop {
         match connect(to) {

@@ -568,63 +568,63 @@ impl Grouped for (ChurnRow, Option<f64>) {
 }
 
 impl<R: Grouped> Field<R> {
-    const BY: Self = word(
+    pub(super) const BY: Self = word(
         "by",
         "Grouping: process (name and control group), remote (address and port of a server, address of a client), \
          lport (local port of a server), container (else unit, else control group) or netns.",
         |row, _| Value::Word(row.group().by.as_str()),
     );
-    const OTHERS: Self = or_null(number(
+    pub(super) const OTHERS: Self = or_null(number(
         "others",
         "",
         "Number of groups that this row sums up; null for a row of one group.",
         |row, _| Value::number(row.group().others),
     ));
-    const PARTIAL: Self = flag(
+    pub(super) const PARTIAL: Self = flag(
         "partial",
         "Whether there were more groups than tcptrace keeps. Then some connections of this group may count among the \
          others, and others may count some groups twice.",
         |row, _| Value::Bool(row.group().is_partial),
     );
-    const GROUP_HOST: Self = or_null(text(
+    pub(super) const GROUP_HOST: Self = or_null(text(
         "host",
         "Name of the host, escaped as in comm; null for groups without a host, and for the others.",
         |row, _| Value::name(row.group().host.as_ref().map(|host| host.as_bytes())),
     ));
-    const GROUP_PID: Self = or_null(number(
+    pub(super) const GROUP_PID: Self = or_null(number(
         "pid",
         "",
         "Process id, if the group is one process; null when unknown, or when not grouped by process.",
         |row, _| Value::number(row.group().pid),
     ));
-    const GROUP_PROCESSES: Self = or_null(number(
+    pub(super) const GROUP_PROCESSES: Self = or_null(number(
         "processes",
         "",
         "Number of processes, of which at most 1024 are distinguished; null when unknown, or when not grouped by \
          process.",
         |row, _| Value::number(row.group().processes),
     ));
-    const GROUP_COMM: Self = or_null(text(
+    pub(super) const GROUP_COMM: Self = or_null(text(
         "comm",
         "Name of the process, escaped as in rows of connections; null when unknown, or when not grouped by process.",
         |row, _| name_of(row.group()),
     ));
-    const GROUP_CONTAINER: Self = or_null(text(
+    pub(super) const GROUP_CONTAINER: Self = or_null(text(
         "container",
         "Id of the container; null when there is none, or when not grouped by process or container.",
         |row, _| Value::name(row.group().container.as_ref().map(|id| id.as_bytes())),
     ));
-    const GROUP_UNIT: Self = or_null(text(
+    pub(super) const GROUP_UNIT: Self = or_null(text(
         "unit",
         "Systemd unit, if there is no container; null otherwise, or when not grouped by process or container.",
         |row, _| Value::name(row.group().unit.as_deref()),
     ));
-    const GROUP_CGROUP: Self = or_null(text(
+    pub(super) const GROUP_CGROUP: Self = or_null(text(
         "cgroup",
         "Path of the control group, if there is neither; null otherwise, or when not grouped by process or container.",
         |row, _| Value::name(row.group().cgroup.as_deref()),
     ));
-    const GROUP_REMOTE: Self = Field {
+    pub(super) const GROUP_REMOTE: Self = Field {
         name: "remote",
         nullable: true,
         unit: "address:port",
@@ -637,21 +637,21 @@ impl<R: Grouped> Field<R> {
             (Some(remote), Some(zone)) => Value::Zoned(remote, zone),
         },
     };
-    const GROUP_LPORT: Self = or_null(number(
+    pub(super) const GROUP_LPORT: Self = or_null(number(
         "local_port",
         "",
         "Local port of servers; null for clients, when it is unknown which end is the client, or when not grouped by \
          lport.",
         |row, _| Value::number(row.group().local_port),
     ));
-    const GROUP_NETNS: Self = or_null(number(
+    pub(super) const GROUP_NETNS: Self = or_null(number(
         "netns",
         "",
         "Inode number of the network namespace; null when unknown, for clients' ports, or when not grouped by lport \
          or netns.",
         |row, _| Value::number(row.group().netns),
     ));
-    const GROUP_NETNS_NAME: Self = or_null(text(
+    pub(super) const GROUP_NETNS_NAME: Self = or_null(text(
         "netns_name",
         "Name of the network namespace, escaped as in comm; null when it has none, or when not grouped by lport or \
          netns.",
@@ -671,32 +671,32 @@ const P50_AT_LEAST: &str = "Whether p50_ns is a lower bound: the median is beyon
                             beginnings could move it.";
 
 /// Takes the value of a field from a row.
-type Taker<R> = for<'r> fn(&'r R, &'r Context) -> Value<'r>;
+pub(super) type Taker<R> = for<'r> fn(&'r R, &'r Context) -> Value<'r>;
 
-const fn event<R>(doc: &'static str, value: Taker<R>) -> Field<R> {
+pub(super) const fn event<R>(doc: &'static str, value: Taker<R>) -> Field<R> {
     word("event", doc, value)
 }
 
-const fn word<R>(name: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
+pub(super) const fn word<R>(name: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
     Field { name, nullable: false, unit: "", shape: Shape::Word, doc, value }
 }
 
-const fn text<R>(name: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
+pub(super) const fn text<R>(name: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
     Field { name, nullable: false, unit: "", shape: Shape::Name, doc, value }
 }
 
-const fn flag<R>(name: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
+pub(super) const fn flag<R>(name: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
     Field { name, nullable: false, unit: "", shape: Shape::Bool, doc, value }
 }
 
-const fn time<R>(name: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
+pub(super) const fn time<R>(name: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
     Field { name, nullable: false, unit: "RFC 3339", shape: Shape::Time, doc, value }
 }
 
-const fn number<R>(name: &'static str, unit: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
+pub(super) const fn number<R>(name: &'static str, unit: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
     Field { name, nullable: false, unit, shape: Shape::Number, doc, value }
 }
 
-const fn real<R>(name: &'static str, unit: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
+pub(super) const fn real<R>(name: &'static str, unit: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
     Field { name, nullable: false, unit, shape: Shape::Real, doc, value }
 }

@@ -3,7 +3,7 @@
 use crate::output::width;
 
 /// Breaks text at spaces, so that no line is wider than `columns` unless a word is. Only spaces are dropped.
-pub(super) fn wrapped(text: &str, columns: usize) -> Vec<&str> {
+pub(in crate::output) fn wrapped(text: &str, columns: usize) -> Vec<&str> {
     let mut lines = Vec::new();
     let mut rest = text;
     while width(rest) > columns {

@@ -6,13 +6,13 @@ use std::net::Ipv6Addr;
 
 use foldhash::fast::FixedState;
 
-use super::evidence::{Evidence, Pair, Spread, Standing};
+use super::evidence::{Budgets, Evidence, KeyBudget, Pair, SourceOf, Spread, Standing};
 use super::finding::Finding;
 use super::need::Need;
 use super::say;
 use crate::model::event::Kept;
 use crate::model::tcp::{Side, State, TimeWaitEnd, Tuple};
-use crate::study::ports::{Budget, Key, Measured, Origin, PortSettings, PortUse, Ports, Rate, Reuse, SourceBudget};
+use crate::study::ports::{Budget, Key, Measured, Origin, PortSettings, PortUse, Ports, Rate, Reuse};
 
 /// How many budgets are kept: the fullest ones.
 const MOST: usize = 256;
@@ -23,35 +23,6 @@ const LISTS_BOUND: (u32, u32) = (6, 8);
 
 /// A remote end of a network namespace.
 type Destination = (Option<u32>, Ipv6Addr, u16);
-
-/// The local ports of the window.
-#[derive(Debug, Default)]
-pub struct Budgets {
-    /// Of each destination, the fullest first; 256 at most.
-    pub keys: Vec<KeyBudget>,
-    /// Of each source address that is bound before connect().
-    pub sources: Vec<SourceOf>,
-}
-
-/// The ports of one destination.
-#[derive(Clone, Debug)]
-pub struct KeyBudget {
-    /// Its ports.
-    pub budget: Budget,
-    /// How many of its TIME_WAITs are older than `tcp_tw_reuse_delay`.
-    pub old_time_waits: u32,
-    /// Whether both ends use TCP timestamps; `None` when nobody has seen it.
-    pub timestamps: Option<bool>,
-}
-
-/// The ports of one source address.
-#[derive(Clone, Debug)]
-pub struct SourceOf {
-    /// Inode number of the network namespace.
-    pub netns: Option<u32>,
-    /// Its ports.
-    pub budget: SourceBudget,
-}
 
 impl Budgets {
     /// From all sockets that stand, and what the window has measured.

@@ -5,7 +5,6 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use foldhash::fast::FixedState;
 
-use super::budgets::Budgets;
 use super::finding::{Example, Subject};
 use super::need::Need;
 use super::say;
@@ -15,6 +14,7 @@ use crate::model::facts::{AcceptQueue, Limit, Settings};
 use crate::model::row::{Held, Owner};
 use crate::model::tcp::{Closer, Comm, End, Side, State, Task, TimeWaitEnd, Tuple};
 use crate::study::counts::histogram::Histogram;
+use crate::study::ports::{Budget, SourceBudget};
 
 /// Durations and sizes, to 1.6 %.
 pub type Spread = Histogram<5>;
@@ -252,6 +252,17 @@ impl Pair {
     /// TIME_WAITs that ended so.
     pub fn time_waits_by(&self, end: TimeWaitEnd) -> u64 {
         self.time_waits.iter().filter(|(of, ..)| *of == end).map(|(_, count, _)| *count).sum()
+    }
+
+    /// Some of its ended connections: five at most.
+    pub fn examples(&self) -> Vec<Example> {
+        self.ends.iter().flat_map(|(.., ended)| ended.examples.iter().cloned()).take(5).collect()
+    }
+
+    /// When the first and the last of its connections ended.
+    pub fn period(&self) -> (Option<u64>, Option<u64>) {
+        let ended = || self.ends.iter().map(|(.., ended)| ended);
+        (ended().map(|it| it.first).min(), ended().map(|it| it.last).max())
     }
 
     /// Whom a finding about it is about.
@@ -498,4 +509,33 @@ pub struct Bound {
     pub ip: Ipv6Addr,
     /// Its port.
     pub port: u16,
+}
+
+/// The local ports of the window.
+#[derive(Debug, Default)]
+pub struct Budgets {
+    /// Of each destination, the fullest first; 256 at most.
+    pub keys: Vec<KeyBudget>,
+    /// Of each source address that is bound before connect().
+    pub sources: Vec<SourceOf>,
+}
+
+/// The ports of one destination.
+#[derive(Clone, Debug)]
+pub struct KeyBudget {
+    /// Its ports.
+    pub budget: Budget,
+    /// How many of its TIME_WAITs are older than `tcp_tw_reuse_delay`.
+    pub old_time_waits: u32,
+    /// Whether both ends use TCP timestamps; `None` when nobody has seen it.
+    pub timestamps: Option<bool>,
+}
+
+/// The ports of one source address.
+#[derive(Clone, Debug)]
+pub struct SourceOf {
+    /// Inode number of the network namespace.
+    pub netns: Option<u32>,
+    /// Its ports.
+    pub budget: SourceBudget,
 }

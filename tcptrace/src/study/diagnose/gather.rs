@@ -16,7 +16,7 @@ use foldhash::fast::FixedState;
 use self::host::Host;
 use self::look::Looks;
 use self::pairs::Pairs;
-use super::budgets::Budgets;
+use super::evidence::Budgets;
 use super::evidence::{About, Evidence, PairKey, Standing};
 use super::need::Need;
 use super::say;
@@ -34,7 +34,7 @@ const NOT_RECORDED: &str = "the trace does not hold it (recorded with --no-facts
 /// Takes in what a source says and what an engine concludes from it.
 ///
 /// The engine is to put out transitions and connections, and connections at their close.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Gatherer {
     about: About,
     pairs: Pairs,
@@ -210,6 +210,22 @@ impl Gatherer {
             left_ns,
             seen,
         })
+    }
+
+    /// A gatherer for the time from now on: it knows how things stand, and has counted nothing.
+    #[must_use]
+    pub fn renewed(&self) -> Self {
+        let Self { about, looks, host, missing, features, .. } = self;
+        Self {
+            about: About { from: about.to, opened: 0, ended: 0, lost: 0, ..about.clone() },
+            pairs: Pairs::default(),
+            looks: looks.clone(),
+            host: host.renewed(),
+            missing: missing.clone(),
+            features: features.clone(),
+            since: 0,
+            ends_late: self.ends_late,
+        }
     }
 
     /// What its connections are counted under.

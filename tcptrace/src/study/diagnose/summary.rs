@@ -211,8 +211,7 @@ mod tests {
     use super::*;
     use crate::model::facts::{AcceptQueue, Limit};
     use crate::model::tcp::{Comm, Task};
-    use crate::study::diagnose::budgets::Budgets;
-    use crate::study::diagnose::evidence::Counted;
+    use crate::study::diagnose::evidence::{Budgets, Counted};
 
     fn text(evidence: &Evidence) -> String {
         compared(evidence).iter().map(|line| format!("{:<12} {}\n", line.name, line.text)).collect()

@@ -12,7 +12,7 @@ use crate::model::facts::{AcceptQueue, AcceptQueues, Limit, Settings};
 use crate::model::role::{Role, role};
 use crate::model::row::{Identity, Transition};
 use crate::model::stream::Item;
-use crate::model::tcp::{Side, State, Task};
+use crate::model::tcp::{Side, State, Task, Tuple};
 use crate::study::diagnose::evidence::{Binder, Counted, Descriptors, Evidence, Failed, Listener, PairKey, Standing};
 
 /// How many different failed calls, source addresses that ports are bound of, and destinations of one are counted.
@@ -27,7 +27,7 @@ const MOST_PROCESSES: usize = 1 << 16;
 const DEFAULT_RANGE: (u16, u16) = (32_768, 60_999);
 
 /// What is known of the host.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Host {
     settings: BTreeMap<Option<u32>, Settings>,
     /// The ports that the kernel hands out, by network namespace, where that is known.
@@ -49,20 +49,20 @@ pub(super) struct Host {
     bound_first: HashMap<u64, bool, FixedState>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     listener: Listener,
     holders: Vec<Task>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Counters {
     first: Option<u64>,
     last: u64,
     counted: Counted,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Binding {
     opened: u64,
     destinations: HashSet<(Ipv6Addr, u16), FixedState>,
@@ -273,6 +273,20 @@ impl Host {
         }
     }
 
+    /// How things stand, without what was counted.
+    pub(super) fn renewed(&self) -> Self {
+        let mut host = self.clone();
+        (host.binders, host.calls) = (HashMap::default(), Vec::new());
+        for counters in host.counters.values_mut() {
+            (counters.first, counters.counted.grown) = (Some(counters.last), BTreeMap::default());
+        }
+        for Known { listener, .. } in host.listeners.values_mut() {
+            (listener.accepted, listener.is_old, listener.most_queued) = (0, true, listener.queue.queued);
+        }
+        host.limits.values_mut().for_each(|it| it.first = it.last);
+        host
+    }
+
     pub(super) fn has_counters(&self) -> bool {
         !self.counters.is_empty()
     }
@@ -307,14 +321,19 @@ impl Host {
         }
     }
 
-    /// Which end a socket is: by its opening, else by who listens, else by its ports.
+    /// Which end a socket is: by its opening, else by who listens, be it at the other end on this host, else by its ports.
     fn side(&self, identity: &Identity) -> Side {
         if identity.side != Side::Unknown {
             return identity.side;
         }
         let (local, remote) = (identity.tuple.local_port, identity.tuple.remote_port);
-        if self.ports.contains_key(&(identity.netns, local)) {
+        let listens = |port| self.ports.contains_key(&(identity.netns, port));
+        if listens(local) {
             return Side::Server;
+        }
+        let is_here = |it: Tuple| it.local_ip == it.remote_ip || it.remote_ip.to_canonical().is_loopback();
+        if listens(remote) && is_here(identity.tuple) {
+            return Side::Client;
         }
         match (self.is_in_range(identity.netns, local), self.is_in_range(identity.netns, remote)) {
             (true, false) => Side::Client,

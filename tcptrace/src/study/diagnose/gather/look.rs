@@ -11,7 +11,7 @@ use crate::model::tcp::State;
 use crate::study::diagnose::evidence::Bound;
 
 /// Looks at all sockets, one after the other: the last one counts.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Looks {
     known: HashMap<u64, Looked, FixedState>,
     fds: HashMap<u64, u32, FixedState>,

@@ -29,7 +29,7 @@ const RECENT: usize = 256;
 const EXAMPLES: usize = 5;
 
 /// All pairs.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Pairs {
     all: Vec<Gathering>,
     places: HashMap<PairKey, usize, FixedState>,
@@ -41,7 +41,7 @@ pub(super) struct Pairs {
 }
 
 /// A pair, while it is being counted.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Gathering {
     pair: Pair,
     processes: HashSet<u32, FixedState>,

@@ -283,6 +283,26 @@ fn what_was_there_before_is_as_old_as_its_last_segment() {
     assert_eq!(evidence.listeners[0].task, Some(task()));
 }
 
+/// Both ports are of those that the kernel hands out: a client's on the same host is told by who listens.
+#[rstest]
+#[case::same_host(1, Side::Client)]
+#[case::another_host(9, Side::Unknown)]
+fn who_listens_tells_the_other_end_too(#[case] last: u8, #[case] expected: Side) {
+    let tuple = Tuple { remote_ip: ip(last), remote_port: 40_000, ..outgoing(1) };
+    let listener = Tuple { local_ip: ip(1), local_port: 40_000, remote_port: 0, ..incoming(1) };
+    let items = [
+        started(),
+        Item::Event(Event::SurveyBegun { at: 2 * S }),
+        Item::Event(Event::Found(found(2 * S, 1, tuple, State::Established, Kept::Held))),
+        Item::Event(Event::Found(found(2 * S, 99, listener, State::Listen, Kept::Held))),
+        Item::Event(Event::Surveyed { at: 2 * S, netns: NETNS }),
+        Item::Event(Event::SurveyEnded { at: 2 * S }),
+        passed(11 * S),
+    ];
+    let evidence = observe(&items);
+    assert_eq!(evidence.sockets.iter().map(|socket| socket.side).collect::<Vec<_>>(), [expected]);
+}
+
 /// A look that does not find a socket any more says nothing of it.
 #[test]
 fn only_the_last_look_counts() {

@@ -146,7 +146,7 @@ fn headline(evidence: &Evidence, netns: u32, culprit: Option<(&Listener, bool)>,
     };
     let (most, limit) = (say::count(listener.most_queued), say::count(listener.queue.limit));
     if !is_certain {
-        return say::fitting([format!("{who}: {dropped} in {window}"), format!("{who}: {dropped}")]);
+        return say::fitting([format!("{who}: {dropped} in {window}"), format!("{who}: {dropped}"), who]);
     }
     say::fitting([
         format!(
@@ -155,6 +155,9 @@ fn headline(evidence: &Evidence, netns: u32, culprit: Option<(&Listener, bool)>,
         format!("{who}: {most} connections in a queue for {limit}, {dropped} in {window}"),
         format!("{who}: {most} in a queue for {limit}, {dropped} in {window}"),
         format!("{who}: {most} in a queue for {limit}, {dropped}"),
+        format!("{who}: {dropped} in {window}"),
+        format!("{who}: {dropped}"),
+        who,
     ])
 }
 
@@ -202,7 +205,7 @@ fn advise(evidence: &Evidence, netns: u32, culprit: Option<(&Listener, bool)>, f
 mod tests {
     use rstest::rstest;
 
-    use super::super::testing::{NETNS, api_listener, fired, nothing};
+    use super::super::testing::{NETNS, api_listener, fired, long_name, nothing};
     use super::*;
     use crate::study::diagnose::evidence::Counted;
 
@@ -270,6 +273,17 @@ mod tests {
                 "ListenOverflows 2,318, ListenDrops 2,321; 20,000 connections came in",
                 "up to 512 in the queue, limit 511 as listen() asked, somaxconn 4,096",
             ]
+        );
+    }
+
+    #[test]
+    fn a_long_name_fits() {
+        let mut evidence = evidence(2_318, 20_000, 512);
+        evidence.listeners[0].task = Some(long_name());
+        evidence.listeners[0].queue.ip = "2001:db8:1111:2222:3333:4444:5555:6666".parse().expect("an address");
+        assert_eq!(
+            fired(&RULE, &evidence)[0].headline,
+            "fifteen-letters[4194304] accepts too slowly on [2001:db8:1111:2222:3333:4444:5555:6666]:80"
         );
     }
 

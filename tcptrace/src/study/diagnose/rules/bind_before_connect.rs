@@ -188,7 +188,7 @@ pub(in crate::study::diagnose) mod tests {
     use super::super::testing::{NETNS, api, fired, standing, tuple, with_settings};
     use super::*;
     use crate::model::tcp::State;
-    use crate::study::diagnose::budgets::Budgets;
+    use crate::study::diagnose::evidence::Budgets;
 
     /// 1,000 ports; so many sockets that were bound, of so many connections, to so many destinations.
     pub(in crate::study::diagnose) fn binding(opened: u64, destinations: usize, sockets: u64) -> Evidence {

@@ -3,12 +3,11 @@
 use super::pool_too_small;
 use super::words::{connections_per_second, first_that_fits, share};
 use crate::model::tcp::{Closer, State};
-use crate::study::diagnose::budgets::{self, KeyBudget};
-use crate::study::diagnose::evidence::{Ended, Evidence, Pair, Spread, Standing};
-use crate::study::diagnose::finding::{Confidence, Example, Figures, Finding, Severity, Value};
+use crate::study::diagnose::evidence::{Ended, Evidence, KeyBudget, Pair, Spread, Standing};
+use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
 use crate::study::diagnose::need::Need;
 use crate::study::diagnose::rule::{Figure, Outcome, Page, Rule};
-use crate::study::diagnose::say;
+use crate::study::diagnose::{budgets, say};
 use crate::study::ports::Reuse;
 
 /// So many short ones are no accident.
@@ -29,8 +28,6 @@ const PROCESSES: usize = 10;
 const MOST_PROCESSES: usize = 256;
 /// What lives longer is no connection for one request.
 const SHORT_NS: u64 = 1_000_000_000;
-/// Examples of a finding.
-const EXAMPLES: usize = 5;
 
 pub(super) static RULE: Rule = Rule {
     id: "no-connection-pool",
@@ -89,17 +86,6 @@ fn check(evidence: &Evidence) -> Outcome {
     let findings = evidence.clients().filter_map(|pair| finding(evidence, pair)).collect();
     let most = evidence.clients().max_by_key(|pair| pair.short);
     Outcome::of(findings, most.map(|pair| Churn::of(evidence, pair).figures(evidence)).unwrap_or_default())
-}
-
-/// Some of a pair's ended connections.
-pub(super) fn examples(pair: &Pair) -> Vec<Example> {
-    pair.ends.iter().flat_map(|(.., ended)| ended.examples.iter().cloned()).take(EXAMPLES).collect()
-}
-
-/// When the first and the last of a pair's connections ended.
-pub(super) fn seen(pair: &Pair) -> (Option<u64>, Option<u64>) {
-    let ended = || pair.ends.iter().map(|(.., ended)| ended);
-    (ended().map(|it| it.first).min(), ended().map(|it| it.last).max())
 }
 
 /// Ended connections that had been established.
@@ -210,8 +196,8 @@ fn finding(evidence: &Evidence, pair: &Pair) -> Option<Finding> {
     finding.subject = pair.subject();
     finding.figures = churn.figures(evidence);
     finding.count = pair.short;
-    finding.examples = examples(pair);
-    (finding.first_seen, finding.last_seen) = seen(pair);
+    finding.examples = pair.examples();
+    (finding.first_seen, finding.last_seen) = pair.period();
     describe(evidence, &churn, &mut finding);
     advise(&churn, &mut finding);
     let processes = say::counted(pair.processes.max(1) as u64, "process");
@@ -344,8 +330,7 @@ pub(in crate::study::diagnose) mod tests {
     use super::super::testing::{S, api, client_key, fired, nothing, pair_ended, pooled, standing, with_settings};
     use super::*;
     use crate::model::tcp::{End, Task};
-    use crate::study::diagnose::budgets::Budgets;
-    use crate::study::diagnose::evidence::Stays;
+    use crate::study::diagnose::evidence::{Budgets, Stays};
 
     /// So many short connections, of one request each, that this process closed first.
     pub(in crate::study::diagnose) fn churning(short: u64) -> Evidence {

@@ -121,8 +121,8 @@ fn finding(evidence: &Evidence, pair: &Pair) -> Finding {
     finding.subject = pair.subject();
     finding.figures = figures(evidence, pair);
     finding.count = pair.closed_here;
-    finding.examples = super::no_connection_pool::examples(pair);
-    (finding.first_seen, finding.last_seen) = super::no_connection_pool::seen(pair);
+    finding.examples = pair.examples();
+    (finding.first_seen, finding.last_seen) = pair.period();
     describe(pair, &mut finding);
     finding.why =
         "The pool closes a connection that is given back when it has enough idle ones, and the next request has to \

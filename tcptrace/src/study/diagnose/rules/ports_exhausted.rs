@@ -4,12 +4,11 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::words::{first_that_fits, window};
 use crate::model::tcp::End;
-use crate::study::diagnose::budgets::{self, KeyBudget};
-use crate::study::diagnose::evidence::{Evidence, Pair};
+use crate::study::diagnose::evidence::{Evidence, KeyBudget, Pair};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
 use crate::study::diagnose::need::Need;
 use crate::study::diagnose::rule::{Figure, Outcome, Page, Rule};
-use crate::study::diagnose::say;
+use crate::study::diagnose::{budgets, say};
 
 pub(super) static RULE: Rule = Rule {
     id: "ports-exhausted",
@@ -180,7 +179,7 @@ pub(in crate::study::diagnose) mod tests {
     use super::*;
     use crate::model::row::Held;
     use crate::model::tcp::State;
-    use crate::study::diagnose::budgets::Budgets;
+    use crate::study::diagnose::evidence::Budgets;
     use crate::study::diagnose::finding::Example;
 
     /// So many failed, from a port, or from none yet; 100 ports, and so many of them are in TIME_WAIT.

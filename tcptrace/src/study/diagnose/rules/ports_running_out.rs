@@ -2,12 +2,11 @@
 
 use super::words::first_that_fits;
 use crate::model::tcp::State;
-use crate::study::diagnose::budgets::{self, KeyBudget};
-use crate::study::diagnose::evidence::{Evidence, Spread};
+use crate::study::diagnose::evidence::{Evidence, KeyBudget, Spread};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Subject, Value};
 use crate::study::diagnose::need::Need;
 use crate::study::diagnose::rule::{Figure, Outcome, Page, Rule};
-use crate::study::diagnose::say;
+use crate::study::diagnose::{budgets, say};
 use crate::study::ports::Budget;
 
 /// From there on connect() walks the half that is taken first: on 8,000 ports, its median rose from 31 to 4,305 µs.
@@ -212,8 +211,7 @@ pub(in crate::study::diagnose) mod tests {
     use super::super::testing::{S, client_key, fired, pair, spread, standing, with_settings};
     use super::*;
     use crate::model::row::Held;
-    use crate::study::diagnose::budgets::Budgets;
-    use crate::study::diagnose::evidence::Stays;
+    use crate::study::diagnose::evidence::{Budgets, Stays};
 
     /// 100 ports; so many TIME_WAITs of all ages, and so many that began in the window of 10 s.
     pub(in crate::study::diagnose) fn taking(time_waits: u64, began: u64) -> Evidence {

@@ -1,6 +1,6 @@
 //! TIME_WAITs on a listening port: they cost next to nothing.
 
-use super::words::share;
+use super::words::{first_that_fits, share};
 use crate::model::tcp::{Closer, State};
 use crate::study::diagnose::evidence::{Evidence, Pair, Standing};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
@@ -88,13 +88,13 @@ fn finding(pair: &Pair, port: &Port) -> Option<Finding> {
     }
     let of_limit = port.limit.map(|limit| share(port.time_waits, limit));
     let severity = if of_limit.is_some_and(|part| part >= OF_LIMIT) { Severity::Warning } else { Severity::Note };
-    let headline = format!(
-        "{} closes first on port {}: {} TIME_WAITs there, {}, no client port and no descriptor taken",
-        pair.process(),
-        pair.key.port,
-        say::count(port.time_waits),
-        say::bytes(port.time_waits * MINI)
-    );
+    let (waits, memory) = (say::count(port.time_waits), say::bytes(port.time_waits * MINI));
+    let base = format!("{} closes first on port {}: {waits} TIME_WAITs there", pair.process(), pair.key.port);
+    let headline = first_that_fits([
+        format!("{base}, {memory}, no client port and no descriptor taken"),
+        format!("{base}, {memory} and no client port"),
+        base,
+    ]);
     let mut finding = Finding::new(RULE.id, severity, Confidence::Certain, headline);
     finding.subject = pair.subject();
     finding.figures = port.figures();
@@ -127,7 +127,7 @@ fn finding(pair: &Pair, port: &Port) -> Option<Finding> {
 mod tests {
     use rstest::rstest;
 
-    use super::super::testing::{NETNS, S, fired, pair, server_key, standing, with_settings};
+    use super::super::testing::{NETNS, S, fired, long_name, pair, server_key, standing, with_settings};
     use super::*;
     use crate::model::tcp::{End, Side};
     use crate::study::diagnose::evidence::Ended;
@@ -174,5 +174,15 @@ mod tests {
             "api[4711] closes first on port 80: 12,044 TIME_WAITs there, 2.9 MiB, no client port and no descriptor taken"
         );
         assert_eq!(finding.evidence[1].text, "tcp_max_tw_buckets=131072: these are 9.2 % of it");
+    }
+
+    #[test]
+    fn a_long_name_fits() {
+        let mut evidence = closing(12_044, 5_000, 0, "131072");
+        evidence.pairs[0].tasks = vec![(long_name(), 5_000)];
+        assert_eq!(
+            fired(&RULE, &evidence)[0].headline,
+            "fifteen-letters[4194304] closes first on port 80: 12,044 TIME_WAITs there, 2.9 MiB and no client port"
+        );
     }
 }

@@ -56,6 +56,11 @@ pub(in crate::study::diagnose) fn api() -> Task {
     Task { pid: 4711, tid: 4711, comm: Comm::from("api") }
 }
 
+/// A process whose name and number are as long as they can be.
+pub(in crate::study::diagnose) fn long_name() -> Task {
+    Task { pid: 4_194_304, tid: 4_194_304, comm: Comm::from("fifteen-letters") }
+}
+
 /// An address 10.0.0.x and a port of it, for both ends.
 pub(in crate::study::diagnose) fn tuple(local: (u8, u16), remote: (u8, u16)) -> Tuple {
     let ip = |last| Ipv4Addr::new(10, 0, 0, last).to_ipv6_mapped();

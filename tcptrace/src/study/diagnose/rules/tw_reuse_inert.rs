@@ -2,12 +2,11 @@
 
 use super::words::{first_that_fits, share};
 use crate::model::tcp::{Side, State, Task, TimeWaitEnd};
-use crate::study::diagnose::budgets::{self, KeyBudget, SourceOf};
-use crate::study::diagnose::evidence::{Evidence, Pair};
+use crate::study::diagnose::evidence::{Evidence, KeyBudget, Pair, SourceOf};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Subject, Value};
 use crate::study::diagnose::need::Need;
 use crate::study::diagnose::rule::{Figure, Outcome, Page, Rule};
-use crate::study::diagnose::say;
+use crate::study::diagnose::{budgets, say};
 use crate::study::ports::{PortSettings, Reuse};
 
 /// From this part of the ports on, reuse would be noticed.
@@ -274,8 +273,7 @@ mod tests {
     use super::super::testing::{NETNS, fired, pair, seen, server_key, standing};
     use super::*;
     use crate::model::event::{Inspected, Kept};
-    use crate::study::diagnose::budgets::Budgets;
-    use crate::study::diagnose::evidence::{Counted, Spread, Standing};
+    use crate::study::diagnose::evidence::{Budgets, Counted, Spread, Standing};
 
     /// 100 ports, so many TIME_WAITs of all ages; 100 connections were opened.
     fn inert(time_waits: u64, timestamps: &str) -> Evidence {

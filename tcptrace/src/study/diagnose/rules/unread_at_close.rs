@@ -1,7 +1,7 @@
 //! Connections that a process closes without having read what came in.
 
 use super::group::{Group, by_process};
-use super::words::share;
+use super::words::{first_that_fits, share};
 use crate::model::tcp::{End, Side};
 use crate::study::diagnose::evidence::Evidence;
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
@@ -61,18 +61,18 @@ fn finding(evidence: &Evidence, group: &Group<'_>) -> Option<Finding> {
         return None;
     }
     let is_server = group.pairs.iter().all(|pair| pair.key.side == Side::Server);
-    let peers = if is_server {
-        "their clients got a reset instead of the answer's end"
+    let (peers, shorter) = if is_server {
+        ("their clients got a reset instead of the answer's end", "their clients got a reset")
     } else {
-        "their servers got a reset instead of a FIN"
+        ("their servers got a reset instead of a FIN", "their servers got a reset")
     };
     // Where bytes bypass TCP (MPTCP), nobody knows how many.
     let with = match unread(group) {
         0 => "data".to_owned(),
         bytes => say::bytes(bytes),
     };
-    let headline =
-        format!("{} closed {} with {with} unread: {peers}", group.process(), say::counted(reset, "connection"));
+    let base = format!("{} closed {} with {with} unread", group.process(), say::counted(reset, "connection"));
+    let headline = first_that_fits([format!("{base}: {peers}"), format!("{base}: {shorter}"), base]);
     let mut finding = Finding::new(RULE.id, Severity::Warning, Confidence::Certain, headline);
     finding.subject = group.subject();
     finding.figures = figures(group);
@@ -100,7 +100,7 @@ fn finding(evidence: &Evidence, group: &Group<'_>) -> Option<Finding> {
 mod tests {
     use rstest::rstest;
 
-    use super::super::testing::{fired, nothing, pair_ended, server_key};
+    use super::super::testing::{fired, long_name, nothing, pair_ended, server_key};
     use super::*;
     use crate::model::tcp::Closer;
     use crate::study::diagnose::evidence::Ended;
@@ -130,5 +130,15 @@ mod tests {
         assert_eq!(finding.headline, expected);
         assert_eq!((finding.severity, finding.confidence), (Severity::Warning, Confidence::Certain));
         assert_eq!((finding.count, finding.subject.lport), (214, Some(80)));
+    }
+
+    #[test]
+    fn a_long_name_fits() {
+        let mut evidence = resets(214, 214);
+        evidence.pairs[0].tasks = vec![(long_name(), 214)];
+        assert_eq!(
+            fired(&RULE, &evidence)[0].headline,
+            "fifteen-letters[4194304] closed 214 connections with 1.8 MiB unread: their clients got a reset"
+        );
     }
 }

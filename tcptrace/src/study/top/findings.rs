@@ -1,0 +1,54 @@
+//! The findings of the last seconds: two gatherers take turns, so that one always has seen enough.
+
+use crate::model::row::{Connection, Row};
+use crate::model::stream::Item;
+use crate::study::diagnose::{Diagnosis, Gatherer, Selection, diagnose};
+
+/// The older gatherer is replaced when it has seen twice as much, in ns. Rules ask for 10 s at most.
+const TURN_NS: u64 = 10_000_000_000;
+
+/// Evidence of the last 10 to 20 s.
+#[derive(Debug)]
+pub(super) struct Findings {
+    older: Gatherer,
+    /// When it began, in ns of `CLOCK_BOOTTIME`; `None` before the first event.
+    begun: Option<u64>,
+    newer: Option<(Gatherer, u64)>,
+}
+
+impl Findings {
+    pub(super) fn new(is_trace: bool) -> Self {
+        Self { older: Gatherer::new(is_trace), begun: None, newer: None }
+    }
+
+    pub(super) fn item(&mut self, item: &Item) {
+        self.older.item(item);
+        self.newer.iter_mut().for_each(|(newer, _)| newer.item(item));
+    }
+
+    pub(super) fn row(&mut self, row: &Row) {
+        self.older.row(row);
+        self.newer.iter_mut().for_each(|(newer, _)| newer.row(row));
+    }
+
+    /// Lets time pass.
+    pub(super) fn turn(&mut self, now: u64) {
+        let begun = *self.begun.get_or_insert(now);
+        if now < begun.saturating_add(TURN_NS) {
+            return;
+        }
+        match self.newer.take() {
+            None => self.newer = Some((self.older.renewed(), now)),
+            Some((newer, since)) if now >= since.saturating_add(TURN_NS) => {
+                self.newer = Some((newer.renewed(), now));
+                (self.older, self.begun) = (newer, Some(since));
+            }
+            kept => self.newer = kept,
+        }
+    }
+
+    /// What the rules say now, given the open connections.
+    pub(super) fn diagnose(&self, open: impl IntoIterator<Item = Connection>) -> Diagnosis {
+        diagnose(&self.older.clone().finish(open, true), &Selection::default())
+    }
+}

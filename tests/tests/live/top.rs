@@ -1,0 +1,167 @@
+//! `tcptrace top` in a real terminal, with keys typed and the screen read.
+
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tcptrace_tests::Namespace;
+use tcptrace_tests::attempt::skip;
+use tcptrace_tests::process::output;
+use tcptrace_tests::program::binary;
+use tcptrace_tests::sockets::{address, connect, listen};
+
+/// Time limit for waiting for the screen.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A terminal says nothing when its content changes.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A terminal with a shell that runs `top` and says how it went.
+struct Terminal {
+    name: String,
+}
+
+impl Terminal {
+    fn start(name: &str, columns: u16, lines: u16) -> Self {
+        if !Path::new("/usr/bin/tmux").exists() {
+            skip("tmux is not installed");
+        }
+        let terminal = Self { name: format!("tcptrace-{name}-{}", std::process::id()) };
+        let top = binary().display();
+        let script = format!("LC_ALL=C.UTF-8 {top} top; echo EXIT=$?; stty -a; exec sleep 1000");
+        let (columns, lines) = (columns.to_string(), lines.to_string());
+        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", &columns, "-y", &lines, &script]);
+        terminal
+    }
+
+    fn tmux(&self, args: &[&str]) -> String {
+        let mut command = Command::new("tmux");
+        command.args(["-u", "-L", &self.name]).args(args);
+        String::from_utf8_lossy(&output(command).stdout).into_owned()
+    }
+
+    fn keys(&self, keys: &[&str]) {
+        self.tmux(&[&["send-keys"], keys].concat());
+    }
+
+    fn text(&self, text: &str) {
+        self.tmux(&["send-keys", "-l", text]);
+    }
+
+    fn screen(&self) -> String {
+        self.tmux(&["capture-pane", "-p"])
+    }
+
+    /// Waits until the screen is as wanted, and returns it.
+    #[track_caller]
+    fn shows(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let begun = Instant::now();
+        loop {
+            let screen = self.screen();
+            if wanted(&screen) {
+                return screen;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{screen}");
+            sleep(LOOK);
+        }
+    }
+
+    #[track_caller]
+    fn says(&self, words: &str) -> String {
+        self.shows(|screen| screen.contains(words))
+    }
+
+    /// The process of `top`: the child of the shell.
+    fn pid(&self) -> String {
+        let shell = self.tmux(&["display-message", "-p", "#{pane_pid}"]);
+        let children = format!("/proc/{0}/task/{0}/children", shell.trim());
+        std::fs::read_to_string(children).expect("the shell runs").trim().to_owned()
+    }
+
+    /// The program has ended in order, and the terminal is as it was before.
+    #[track_caller]
+    fn is_restored(&self) {
+        let screen = self.shows(|screen| screen.contains("EXIT=") && screen.contains("echoctl"));
+        assert!(screen.contains("EXIT=0"), "{screen}");
+        for mode in ["icanon", "echo"] {
+            assert!(screen.split_whitespace().any(|word| word == mode), "{mode}: {screen}");
+        }
+        assert_eq!(self.tmux(&["display-message", "-p", "#{alternate_on} #{cursor_flag}"]).trim(), "0 1");
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.tmux(&["kill-server"]);
+    }
+}
+
+#[test]
+fn keys_and_screen() {
+    let _net = Namespace::enter();
+    let listener = listen("127.0.0.1:0");
+    let port = address(&listener).port();
+    let mut pairs: Vec<_> = (0..3).map(|_| connect(&listener)).collect();
+    let terminal = Terminal::start("keys", 110, 30);
+
+    terminal.says("tcptrace top");
+    // Filter: with what is wrong said in place, and then as it is typed.
+    terminal.keys(&["/"]);
+    terminal.text("--prt");
+    terminal.says("unexpected argument '--prt'");
+    terminal.keys(&["C-u"]);
+    terminal.text(&format!("lport {port}"));
+    terminal.keys(&["Enter"]);
+    let filtered = |screen: &str| screen.contains(&format!("only lport {port}")) && screen.contains(" 3 sockets");
+    terminal.shows(filtered);
+
+    // Sort, and group.
+    terminal.keys(&["s"]);
+    terminal.says("OPEN/S↓");
+    terminal.keys(&["g", "g"]);
+    terminal.says(&format!("port {port}"));
+
+    // Into the group, and into a connection of it: both ends are here.
+    terminal.keys(&["Enter"]);
+    terminal.says("3 connections of");
+    terminal.keys(&["Enter"]);
+    terminal.says("ESTABLISHED");
+    let (client, _) = &mut pairs[0];
+    client.close();
+    terminal.keys(&["Escape"]);
+    terminal.shows(|screen| screen.contains("CLOSE_WAIT") && screen.contains("3 connections of"));
+    terminal.keys(&["Escape", "Tab"]);
+    terminal.says("sockets in CLOSE_WAIT or FIN_WAIT2");
+
+    // Another size.
+    terminal.tmux(&["resize-window", "-x", "80", "-y", "24"]);
+    let screen = terminal.shows(|screen| screen.contains("in CLOSE_WAIT") && screen.lines().count() <= 24);
+    assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
+
+    // Paused, it stands still; events are counted nevertheless.
+    terminal.keys(&["p"]);
+    terminal.says("PAUSED");
+    pairs.push(connect(&listener));
+    terminal.keys(&["p"]);
+    terminal.shows(|screen| screen.contains(" 4 sockets") && !screen.contains("PAUSED"));
+
+    terminal.keys(&["f"]);
+    terminal.says("findings of the last seconds");
+    terminal.keys(&["?"]);
+    terminal.says("this help");
+    terminal.keys(&["q"]);
+    terminal.is_restored();
+}
+
+#[test]
+fn signals_restore_the_terminal() {
+    let _net = Namespace::enter();
+    for signal in ["TERM", "INT", "HUP"] {
+        let terminal = Terminal::start(&format!("sig{signal}"), 80, 24);
+        terminal.says("sockets");
+        let mut kill = Command::new("kill");
+        kill.args([&format!("-{signal}"), &terminal.pid()]);
+        output(kill);
+        terminal.is_restored();
+    }
+}
