@@ -53,6 +53,8 @@ impl Net {
         let (tcptrace, folder) = (tcptrace.to_owned(), folder.to_owned());
         let net = Self { tcptrace, folder, namespace, inode, children: RefCell::default() };
         net.set_up("ip", &["link", "set", "lo", "up"])?;
+        // tcptrace enters namespaces by their processes: here is always one.
+        net.start("sleep", &["infinity"])?;
         Ok(net)
     }
 

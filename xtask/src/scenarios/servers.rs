@@ -56,7 +56,7 @@ pub(super) const ALL: &[Scenario] = &[
 
 const CLOSES_FIRST: [Want; 1] = [want("server-closes-first", "note")];
 /// Apache closes first here, so that its own ports are taken; over loopback they can be used again after a second.
-const PHP_APACHE: [Want; 1] = [want("no-connection-pool", "note")];
+const PHP_APACHE: [Want; 2] = [want("no-connection-pool", "note"), may("server-closes-first", "note")];
 const PHP: [Want; 2] = [want("server-closes-first", "note"), want("no-connection-pool", "note")];
 const REFUSED: [Want; 1] = [want("connect-refused", "critical")];
 const TIMEOUT: [Want; 1] = [want("connect-timeout", "critical")];
