@@ -12,6 +12,7 @@ mod layers;
 mod man;
 mod oracle;
 mod outcome;
+mod scenarios;
 mod setup;
 mod stress;
 mod summary;
@@ -55,6 +56,8 @@ enum Task {
     Stress(stress::Args),
     /// Attacks tcptrace as hostile users and bad days do, and checks its promises (as root)
     Attack(attack::Args),
+    /// Runs real programs, ill and well, and checks what `tcptrace diagnose` says of them (as root)
+    Scenarios(scenarios::Args),
     /// Makes random connections, and compares every row with independent witnesses (as root)
     Oracle(oracle::Args),
     /// Holds connections on loopback, for `bench`
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
         Task::Stress(args) => stress::run(&args),
         Task::Attack(args) => attack::run(&args),
         Task::Oracle(args) => oracle::run(&args),
+        Task::Scenarios(args) => scenarios::run(&args),
         Task::OraclePlay(args) => oracle::play::run(&args),
         Task::OracleResume(args) => oracle::resume::run(&args),
         Task::AttackLoad(args) => attack::groups::run(&args),

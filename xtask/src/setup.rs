@@ -80,6 +80,25 @@ pub(crate) const ARM_TOOLS: [Tool; 3] = [
     Tool { file: "/usr/aarch64-linux-gnu/lib/libc.a", package: "libc6-dev-arm64-cross" },
 ];
 
+/// Programs that `cargo xtask scenarios` runs.
+pub(crate) const SCENARIO_TOOLS: [Tool; 15] = [
+    Tool { file: "ip", package: "iproute2" },
+    Tool { file: "sysctl", package: "procps" },
+    Tool { file: "nginx", package: "nginx-light" },
+    Tool { file: "haproxy", package: "haproxy" },
+    Tool { file: "redis-server", package: "redis-server" },
+    Tool { file: "redis-benchmark", package: "redis-tools" },
+    Tool { file: "apache2", package: "apache2-bin" },
+    Tool { file: "php-fpm8.2", package: "php8.2-fpm" },
+    Tool { file: "ab", package: "apache2-utils" },
+    Tool { file: "wrk", package: "wrk" },
+    Tool { file: "javac", package: "default-jdk-headless" },
+    Tool { file: "/usr/bin/python3", package: "python3" },
+    Tool { file: "/usr/lib/python3/dist-packages/urllib3", package: "python3-urllib3" },
+    Tool { file: "/usr/lib/python3/dist-packages/requests", package: "python3-requests" },
+    Tool { file: "/usr/lib/python3/dist-packages/redis", package: "python3-redis" },
+];
+
 /// Tools that the benchmark compares with.
 const BENCH_TOOLS: [Tool; 4] = [
     Tool { file: "tcpstates", package: "libbpf-tools" },
@@ -111,6 +130,11 @@ pub(crate) fn require(tools: &[Tool]) -> Result<()> {
     }
     eprintln!("Not installed, but needed: {}", missing.join(", "));
     perform(&packages(tools, Tool::is_missing))
+}
+
+/// The packages of those `tools` that are missing.
+pub(crate) fn missing(tools: &[Tool]) -> Vec<&'static str> {
+    tools.iter().filter(|tool| tool.is_missing()).map(|tool| tool.package).collect()
 }
 
 /// Installs Rust's standard library for `target` if it is missing.

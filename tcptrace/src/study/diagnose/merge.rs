@@ -34,6 +34,7 @@ const TABLE: &[Explains] = &[
         effects: &["ports-exhausted", "ports-running-out", "bind-refused"],
         when: same_source,
     },
+    Explains { cause: "ports-exhausted", effects: &["ports-running-out"], when: same_destination },
     Explains { cause: "close-wait-leak", effects: &["fd-limit", "closed-not-released"], when: fills_descriptors },
     Explains { cause: "fd-limit", effects: &["never-accepted", "accept-queue-full"], when: lacks_descriptors },
     Explains { cause: "never-accepted", effects: &["accept-queue-full", "connect-timeout"], when: same_listener },
@@ -119,6 +120,11 @@ fn takes_most(cause: &Finding, effect: &Finding, evidence: &Evidence) -> bool {
     let all: u64 = evidence.pairs.iter().filter(|pair| is_about(pair)).map(weight).sum();
     let own: u64 = evidence.pairs.iter().filter(|pair| is_about(pair) && is_cause(pair)).map(weight).sum();
     own > 0 && own as f64 >= SHARE * all as f64
+}
+
+/// The same source address and destination: the ports that are all taken are those that run out.
+fn same_destination(cause: &Finding, effect: &Finding, evidence: &Evidence) -> bool {
+    same_source(cause, effect, evidence) && cause.subject.remote == effect.subject.remote
 }
 
 /// The same source address of a network namespace.
@@ -324,6 +330,16 @@ mod tests {
         let cause = of_source("bind-before-connect", 1, 0);
         let because_of = merged(cause, of_source(effect, last, 6379), &opens(50, 0));
         assert_eq!(because_of, Some("bind-before-connect").filter(|_| expected));
+    }
+
+    #[rstest]
+    #[case::those_of_the_same(1, 6379, true)]
+    #[case::those_of_another_source(2, 6379, false)]
+    #[case::those_of_another_destination(1, 443, false)]
+    fn ports_that_are_exhausted_have_run_out(#[case] last: u8, #[case] remote: u16, #[case] expected: bool) {
+        let cause = of_source("ports-exhausted", 1, 6379);
+        let because_of = merged(cause, of_source("ports-running-out", last, remote), &nothing());
+        assert_eq!(because_of, Some("ports-exhausted").filter(|_| expected));
     }
 
     /// A cause never stands below what it explains, in the order of causes.

@@ -31,7 +31,8 @@ pub(super) static RULE: Rule = Rule {
     ],
     page: Page {
         sees: "No TIME_WAITs here, but \"connection reset by peer\" at the other end, and now and then lost data.",
-        fires: "A process ended 10 or more connections by SO_LINGER 0, and 5 % or more of all that it ended.",
+        fires: "A process ended 10 or more connections by SO_LINGER 0, and 5 % or more of all that it ended. A \
+                warning if so many had carried data, or if data was lost; else a note.",
         silent: "close() with a FIN.",
         remedy: "Remove SO_LINGER, and use a connection pool where ports are short.",
         sources: "RFC 9293 3.10.4 (abort); __tcp_close (net/ipv4/tcp.c): TCPAbortOnData, which TCP_LINGER2 -1 raises too.",
@@ -67,9 +68,10 @@ fn finding(evidence: &Evidence, group: &Group<'_>) -> Option<Finding> {
     if reset < MANY || share(reset, ended) < SHARE {
         return None;
     }
-    let with_data = sum(group, |it| it.with_data);
-    // Health checks of load balancers end so on purpose.
-    let severity = if with_data == 0 { Severity::Note } else { Severity::Warning };
+    let (with_data, lost) = (sum(group, |it| it.with_data), sum(group, |it| it.in_flight));
+    // Health checks of load balancers end so on purpose, and so do idle connections of haproxy's pools: nothing is lost.
+    let is_habit = with_data >= MANY && share(with_data, ended) >= SHARE;
+    let severity = if is_habit || lost > 0 { Severity::Warning } else { Severity::Note };
     let mut finding = Finding::new(RULE.id, severity, Confidence::Certain, headline(evidence, group));
     finding.subject = group.subject();
     finding.figures = figures(group);
@@ -182,8 +184,20 @@ mod tests {
         let mut evidence = resets(10, 10);
         evidence.pairs[0].ends[0].2.with_data = 0;
         assert_eq!(fired(&RULE, &evidence)[0].severity, Severity::Note);
-        evidence.pairs[0].ends[0].2.with_data = 1;
-        assert_eq!(fired(&RULE, &evidence)[0].severity, Severity::Warning);
+    }
+
+    /// haproxy's checks and idle connections: 2 of 80 had carried data, and all of it had arrived.
+    #[rstest]
+    #[case::a_few_with_data(80, 2, 0, Severity::Note)]
+    #[case::one_of_them_lost_data(80, 2, 1, Severity::Warning)]
+    #[case::almost_many(80, 9, 0, Severity::Note)]
+    #[case::many(80, 10, 0, Severity::Warning)]
+    #[case::many_but_a_small_part(201, 10, 0, Severity::Note)]
+    fn severity(#[case] reset: u64, #[case] with_data: u64, #[case] lost: u64, #[case] expected: Severity) {
+        let mut evidence = resets(reset, reset);
+        let ended = &mut evidence.pairs[0].ends[0].2;
+        (ended.with_data, ended.in_flight) = (with_data, lost);
+        assert_eq!(fired(&RULE, &evidence)[0].severity, expected);
     }
 
     #[test]

@@ -1,0 +1,148 @@
+//! `cargo xtask scenarios`: what `tcptrace diagnose` says of real programs, ill and well.
+//!
+//! Each scenario runs programs of Debian's packages by hand, with configurations and data of its own, in a network
+//! namespace of its own: as they are when they have the disease, and as its twin, which has not. Nothing leaves the
+//! machine, no service of the system starts, and what was started ends with the scenario.
+
+mod ground;
+mod healthy;
+mod pools;
+mod ports;
+mod processes;
+mod programs;
+mod said;
+mod servers;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::outcome::{self, Outcome, Outcomes};
+use crate::setup::{self, SCENARIO_TOOLS};
+use crate::{bench, host, workspace};
+use ground::Net;
+use said::{Said, Want};
+
+/// Options of `cargo xtask scenarios`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only scenarios with this in their name
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+    /// List the scenarios
+    #[arg(long)]
+    list: bool,
+    /// Install the Debian packages that are missing; their services are not started
+    #[arg(long)]
+    install: bool,
+    /// Use this tcptrace instead of a release build of the workspace
+    #[arg(long, value_name = "FILE")]
+    tcptrace: Option<PathBuf>,
+}
+
+/// One state of some programs, and what is expected of `diagnose`.
+struct Part {
+    name: &'static str,
+    run: fn(&Net) -> Result<Said>,
+    wants: &'static [Want],
+}
+
+/// A disease and its twin, or something healthy.
+struct Scenario {
+    name: &'static str,
+    parts: &'static [Part],
+}
+
+const SCENARIOS: &[&[Scenario]] = &[ports::ALL, pools::ALL, servers::ALL, processes::ALL, healthy::ALL];
+
+/// Runs the scenarios, and prints what was said.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let all = || SCENARIOS.iter().flat_map(|group| group.iter());
+    if args.list {
+        for scenario in all() {
+            let parts: Vec<_> = scenario.parts.iter().map(|part| part.name).collect();
+            println!("{}: {}", scenario.name, parts.join(", "));
+        }
+        return Ok(());
+    }
+    if !host::is_root() {
+        bail!("tracing the live kernel needs root: run `cargo xtask scenarios` as root");
+    }
+    if args.install {
+        install()?;
+    }
+    let missing = setup::missing(&SCENARIO_TOOLS);
+    if !missing.is_empty() {
+        bail!("these packages are missing, and --install installs them: {}", missing.join(" "));
+    }
+    ground::on_signals()?;
+    let built = || Ok(bench::build(false, &["--bin", "tcptrace"])?.join("tcptrace"));
+    let tcptrace = args.tcptrace.clone().map_or_else(built, Ok::<_, anyhow::Error>)?;
+    let tcptrace = tcptrace.canonicalize().with_context(|| format!("cannot find {}", tcptrace.display()))?;
+    bench::mount_tracefs().context("cannot mount tracefs")?;
+    let begun = Instant::now();
+    let mut outcomes = Outcomes::new();
+    for scenario in all().filter(|scenario| scenario.name.contains(&args.only)) {
+        let wanted: Vec<_> = scenario.parts.iter().flat_map(|part| part.wants).map(|want| want.id).collect();
+        for part in scenario.parts {
+            outcomes.insert(format!("{}, {}", scenario.name, part.name), play(&tcptrace, scenario, part, &wanted));
+        }
+    }
+    print!("\n{}", outcome::told(&outcomes));
+    let failed = outcomes.values().filter(|outcome| outcome.is_failure()).count();
+    println!("{} of {} ok, {:.0} s.", outcomes.len() - failed, outcomes.len(), begun.elapsed().as_secs_f64());
+    if failed > 0 {
+        bail!("{failed} of {} were diagnosed otherwise than expected", outcomes.len());
+    }
+    Ok(())
+}
+
+/// Runs a part, prints what was expected and what was said, and judges it.
+fn play(tcptrace: &Path, scenario: &Scenario, part: &Part, wanted: &[&'static str]) -> Outcome {
+    println!("\n{}, {}", scenario.name, part.name);
+    println!("  expected  {}", said::expected(part.wants));
+    let said = enter(tcptrace, scenario, part);
+    let complaints = match said {
+        Err(error) => vec![format!("it could not be run: {error:#}")],
+        Ok(said) => {
+            for line in said.lines() {
+                println!("  said      {line}");
+            }
+            said.complaints(part.wants, wanted)
+        }
+    };
+    if complaints.is_empty() {
+        println!("  ok");
+        return Outcome::Pass;
+    }
+    println!("  FAILED: {}", complaints.join("; "));
+    Outcome::Fail(complaints.join("\n"))
+}
+
+fn enter(tcptrace: &Path, scenario: &Scenario, part: &Part) -> Result<Said> {
+    let folder = workspace::target().join("scenarios").join(scenario.name).join(part.name.replace([' ', ','], "-"));
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let net = Net::new(tcptrace, &folder)?;
+    (part.run)(&net)
+}
+
+/// Installs what is missing. Debian's packages start their services unless the policy forbids it.
+fn install() -> Result<()> {
+    const POLICY: &str = "/usr/sbin/policy-rc.d";
+    let is_ours = !Path::new(POLICY).exists();
+    if is_ours {
+        fs::write(POLICY, "#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {POLICY}"))?;
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(POLICY, executable).with_context(|| format!("cannot write {POLICY}"))?;
+    }
+    let installed = setup::require(&SCENARIO_TOOLS);
+    if is_ours {
+        fs::remove_file(POLICY).with_context(|| format!("cannot remove {POLICY}"))?;
+    }
+    installed
+}
