@@ -168,3 +168,17 @@ fn signals_restore_the_terminal() {
         terminal.is_restored();
     }
 }
+
+/// Reading from a terminal that is gone returns nothing, for ever.
+#[test]
+fn a_terminal_that_goes_away_ends_it() {
+    let terminal = Terminal::start("gone", 80, 24);
+    terminal.says("ESTABLISHED");
+    let pid = terminal.pid();
+    terminal.tmux(&["kill-server"]);
+    let begun = Instant::now();
+    while Path::new(&format!("/proc/{pid}")).exists() {
+        assert!(begun.elapsed() < PATIENCE, "{pid} goes on");
+        sleep(LOOK);
+    }
+}

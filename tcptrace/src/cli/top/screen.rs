@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use ratatui::crossterm::event::{Event, poll, read};
 
 use super::ask::Parsed;
-use super::terminal;
+use super::terminal::{self, Waited};
 use crate::cli::messages;
 use crate::model::criteria::Criteria;
 use crate::output::tui::{Act, Playing, View};
@@ -155,7 +155,10 @@ impl Drawing {
                 self.screen.terminal.draw(|frame| view.draw(frame.buffer_mut()))?;
                 drawn = Some(Instant::now());
             }
-            if !poll(if is_typed { SHORT } else { WAIT })? {
+            if terminal::wait(if is_typed { SHORT } else { WAIT })? == Waited::Gone {
+                break;
+            }
+            if !poll(Duration::ZERO)? {
                 continue;
             }
             typed_at = Some(Instant::now());

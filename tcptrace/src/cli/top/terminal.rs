@@ -2,11 +2,15 @@
 
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, raise};
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
@@ -43,6 +47,29 @@ static IS_SHOWN: AtomicBool = AtomicBool::new(false);
 
 /// How the terminal was set before. Written once, before any handler is set that reads it.
 static mut BEFORE: MaybeUninit<libc::termios> = MaybeUninit::uninit();
+
+/// What a wait for keys has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// There may be keys or another size.
+    Maybe,
+    /// The terminal is gone: reading from it returns nothing, for ever.
+    Gone,
+}
+
+/// Waits for keys. crossterm reads on and on from a terminal that is gone, so it must not be asked then.
+pub(super) fn wait(most: Duration) -> io::Result<Waited> {
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, PollTimeout::try_from(most).unwrap_or(PollTimeout::ZERO)) {
+        // A signal: the terminal may have another size.
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    let is_gone = fds[0].revents().is_some_and(|events| events.intersects(gone));
+    Ok(if is_gone { Waited::Gone } else { Waited::Maybe })
+}
 
 /// The screen. Dropping it restores the terminal.
 pub(super) struct Screen {
