@@ -57,6 +57,8 @@ pub(super) struct Queries {
     wanted: [bool; 4],
     /// The earliest time of the next run of each question.
     rested: [Instant; 4],
+    /// Requested without a pause, be it while the same question is being answered.
+    urgent: [bool; 4],
     running: Option<Running>,
 }
 
@@ -69,7 +71,15 @@ struct Running {
 
 impl Queries {
     pub(super) fn new(filter: tcptrace_common::Filter) -> Self {
-        Self { filter, flows: false, inspects: false, wanted: [false; 4], rested: [Instant::now(); 4], running: None }
+        Self {
+            filter,
+            flows: false,
+            inspects: false,
+            wanted: [false; 4],
+            rested: [Instant::now(); 4],
+            urgent: [false; 4],
+            running: None,
+        }
     }
 
     /// Makes every scan report how far the data of connections has come.
@@ -95,6 +105,7 @@ impl Queries {
     /// Requests a question without its pause.
     pub(super) fn want_now(&mut self, question: Question) {
         self.rested[question as usize] = Instant::now();
+        self.urgent[question as usize] = true;
         self.want(question);
     }
 
@@ -118,6 +129,7 @@ impl Queries {
         let is_time = |question: &Question| self.wanted[*question as usize] && self.rested[*question as usize] <= since;
         let question = QUESTIONS.into_iter().find(is_time)?;
         self.wanted[question as usize] = false;
+        self.urgent[question as usize] = false;
         let scan = if question == Question::Scan { probe.scan() } else { None };
         let (sender, receiver) = channel(CHUNKS);
         let Self { filter, flows, inspects, .. } = *self;
@@ -144,7 +156,9 @@ impl Queries {
         let answer = answers.recv().await;
         if answer.is_none() {
             let least = if *question == Question::Scan { REST_BEFORE_SCAN } else { REST_AT_LEAST };
-            self.rested[*question as usize] = Instant::now() + (since.elapsed() * REST).max(least);
+            let pause =
+                if self.urgent[*question as usize] { Duration::ZERO } else { (since.elapsed() * REST).max(least) };
+            self.rested[*question as usize] = Instant::now() + pause;
             self.running = None;
         }
         answer
@@ -321,5 +335,39 @@ impl Worker {
     fn send(&self, answer: Answer) {
         // The receiver is gone when the program ends.
         let _ = self.to.blocking_send(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The answer that is outstanding took three seconds, after which the next one waits for a minute.
+    fn slow() -> Queries {
+        let mut queries = Queries::new(tcptrace_common::Filter::default());
+        let since = Instant::now().checked_sub(Duration::from_secs(3)).expect("a machine that runs for so long");
+        queries.running = Some(Running { question: Question::Survey, since, answers: channel(1).1 });
+        queries
+    }
+
+    fn end(queries: &mut Queries) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        assert!(runtime.block_on(queries.answer()).is_none());
+    }
+
+    #[test]
+    fn what_is_wanted_now_does_not_wait_for_the_pause_of_what_runs() {
+        let mut queries = slow();
+        queries.want_now(Question::Survey);
+        end(&mut queries);
+        assert_eq!(queries.rest(), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_wanted_waits_for_the_pause() {
+        let mut queries = slow();
+        queries.want(Question::Survey);
+        end(&mut queries);
+        assert!(queries.rest() > Duration::from_secs(59));
     }
 }

@@ -30,6 +30,8 @@ use crate::model::stream::{Clocks, Head, Item, RecordedFeature};
 
 /// Longest wait for a survey at the end, and how often to check whether it has ended.
 const LAST_SURVEY: Duration = Duration::from_secs(2);
+/// The same for one that a diagnosis stands on: on a busy machine, the closer looks and the scan take seconds.
+const LAST_FACTS: Duration = Duration::from_secs(5);
 const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// Records that are taken from the ring buffer at a time.
@@ -247,11 +249,8 @@ impl Source {
             if wants_all {
                 self.queries.want_now(Question::Scan);
             }
-            let begun = Instant::now();
-            while (self.surveys < surveys || self.scans < scans)
-                && begun.elapsed() < LAST_SURVEY
-                && !self.hear(sink).stop
-            {
+            let (begun, longest) = (Instant::now(), if wants_all { LAST_FACTS } else { LAST_SURVEY });
+            while (self.surveys < surveys || self.scans < scans) && begun.elapsed() < longest && !self.hear(sink).stop {
                 self.follow(sink, tokio::time::sleep(LAST_LOOK)).await?;
             }
         }

@@ -45,7 +45,7 @@ impl Terminal {
     }
 
     fn text(&self, text: &str) {
-        self.tmux(&["send-keys", "-l", text]);
+        self.tmux(&["send-keys", "-l", "--", text]);
     }
 
     fn screen(&self) -> String {
@@ -92,14 +92,17 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
+        let socket = self.tmux(&["display-message", "-p", "#{socket_path}"]);
         self.tmux(&["kill-server"]);
+        // It leaves its socket behind.
+        let _ = std::fs::remove_file(socket.trim());
     }
 }
 
 #[test]
 fn keys_and_screen() {
     let _net = Namespace::enter();
-    let listener = listen("127.0.0.1:0");
+    let listener = listen("127.0.0.1");
     let port = address(&listener).port();
     let mut pairs: Vec<_> = (0..3).map(|_| connect(&listener)).collect();
     let terminal = Terminal::start("keys", 110, 30);

@@ -167,7 +167,10 @@ impl Drawing {
                         break;
                     }
                 }
-                Event::Resize(..) => self.view.redraw(),
+                Event::Resize(..) => {
+                    self.screen.renew()?;
+                    self.view.redraw();
+                }
                 _ => {}
             }
         }
@@ -185,7 +188,7 @@ impl Drawing {
             Act::Quit => return Ok(false),
             Act::Suspend => self.suspend()?,
             Act::Redraw => {
-                self.screen.terminal.clear()?;
+                self.screen.renew()?;
                 self.view.redraw();
             }
             Act::Filter(text) => match self.parsed.typed(&text) {

@@ -7,11 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use nix::libc;
-use ratatui::Terminal;
+use nix::sys::signal::{Signal, raise};
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::crossterm::terminal::{
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
+};
+use ratatui::layout::Rect;
+use ratatui::{Terminal, TerminalOptions, Viewport};
 
 /// What leaves the screen: attributes off, cursor shown, the other screen. A signal handler can only write bytes.
 const LEAVE: &[u8] = b"\x1b[0m\x1b[?25h\x1b[?1049l";
@@ -53,8 +57,7 @@ impl Screen {
             leave();
             hook(info);
         }));
-        let terminal = Terminal::new(CrosstermBackend::new(io::stdout())).context("cannot use the terminal")?;
-        let mut screen = Self { terminal };
+        let mut screen = Self { terminal: fresh()? };
         screen.enter()?;
         Ok(screen)
     }
@@ -64,14 +67,21 @@ impl Screen {
         enable_raw_mode().context("cannot set up the terminal")?;
         IS_SHOWN.store(true, Ordering::SeqCst);
         execute!(io::stdout(), EnterAlternateScreen, Hide).context("cannot write to the terminal")?;
-        Ok(self.terminal.clear()?)
+        self.renew()
+    }
+
+    /// Begins with an empty screen of the present size.
+    pub(super) fn renew(&mut self) -> Result<()> {
+        execute!(io::stdout(), Clear(ClearType::All)).context("cannot write to the terminal")?;
+        self.terminal = fresh()?;
+        Ok(())
     }
 
     /// Stops the process, as Ctrl-Z does, and comes back when it goes on.
     pub(super) fn suspend(&mut self) -> Result<()> {
         leave();
-        // SAFETY: it takes two numbers, and stops the process: every thread of it.
-        unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+        // To this thread, so that it stops before it goes on. All others stop, too.
+        raise(Signal::SIGSTOP).context("cannot stop")?;
         self.enter()
     }
 }
@@ -80,6 +90,15 @@ impl Drop for Screen {
     fn drop(&mut self) {
         leave();
     }
+}
+
+/// A screen of the terminal's size. One that follows the size by itself would ask the terminal where its cursor is, and
+/// fail when the answer takes long.
+fn fresh() -> Result<Terminal<CrosstermBackend<io::Stdout>>> {
+    let (columns, lines) = size().context("cannot read the size of the terminal")?;
+    let viewport = Viewport::Fixed(Rect::new(0, 0, columns, lines));
+    let backend = CrosstermBackend::new(io::stdout());
+    Terminal::with_options(backend, TerminalOptions { viewport }).context("cannot use the terminal")
 }
 
 /// Restores the terminal, if it is not.

@@ -199,7 +199,8 @@ impl Player {
     }
 
     fn seek(&mut self, to: i64) {
-        self.target = to.clamp(self.from, self.to);
+        // At the very beginning nothing has happened yet.
+        self.target = to.clamp(self.from.saturating_add(SECOND).min(self.to), self.to);
         self.begun = (Instant::now(), self.target);
         if self.target < self.at {
             // It is read again.

@@ -97,5 +97,12 @@ fn names_are_a_contract() {
     diagnose: checked: event host id outcome reason figures
     diagnose: summary: event findings checked not_checked hidden exit
     diagnose --rules: rule: event id title needs recorded figures
+    top --once: top: event time observed_ns surveyed sockets opened_per_second ended_per_second failed_per_second lost lost_by_cause
+    top --once: top_state: event state sockets
+    top --once: top_rate: event property word per_second
+    top --once: top_group: event by sockets established time_wait close_wait fin_wait2 syn_sent syn_recv fin_wait1 closing last_ack opened_per_second failed_per_second oldest_close_wait_ns oldest_at_least queued queue_limit ports_free ports_left_s partial host pid processes comm container unit cgroup remote local_port netns netns_name
+    top --once: top_waiter: event conn local remote state age_ns age_at_least pid comm fd
+    top --once: top_queue: event local netns queued limit requests pid
+    top --once: top_finding: event id severity confidence headline because_of count
     ");
 }

@@ -5,6 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use super::paint::{BAR, BOLD, DIM, put, width};
+use crate::output::text::report::words::count;
 
 /// A column. The first one takes what the others leave.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +72,7 @@ impl Table {
         let hidden = all.saturating_sub(shown as u64);
         if hidden > 0 && shown < room {
             let above = if first > 0 { format!("{first} above, ") } else { String::new() };
-            let text = format!("{above}{below} more {}", self.what);
+            let text = format!("{above}{} more {}", count(below), self.what);
             put(to, area.x, area.bottom() - 1, area.width, &text, DIM);
         }
     }
@@ -93,7 +94,7 @@ impl Table {
         let mut left = room.saturating_sub(FIRST.min(widths.first().copied().unwrap_or(0)));
         for width in widths.iter_mut().skip(1) {
             // A space before each.
-            if *width + 1 <= left {
+            if *width < left {
                 left -= *width + 1;
             } else {
                 (*width, left) = (0, 0);

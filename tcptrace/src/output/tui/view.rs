@@ -220,9 +220,11 @@ impl View {
         findings::strip(to, Rect { y: begin, height: strip, ..area }, &frame.diagnosis);
         let rest = Rect { y: begin + strip + 1, height: area.bottom().saturating_sub(begin + strip + 1), ..area };
         bar::tabs(to, Rect { y: begin + strip, height: 1, ..area }, self);
-        let (main, below) = if area.height >= TALL { split(rest, self.pane) } else { (rest, Vec::new()) };
+        let table = self.pane.table(&frame);
+        let is_tall = area.height >= TALL;
+        let (main, below) = if is_tall { split(rest, self.pane, table.height()) } else { (rest, Vec::new()) };
         self.page = main.height.saturating_sub(3);
-        self.pane.table(&frame).draw(to, main, Some(self.rows[self.pane as usize]));
+        table.draw(to, main, Some(self.rows[self.pane as usize]));
         for (pane, area) in below {
             pane.table(&frame).draw(to, area, None);
         }
@@ -239,10 +241,10 @@ impl View {
 }
 
 /// The pane with the keys above, and others below it: one beside the other where that is wide enough.
-fn split(area: Rect, main: Pane) -> (Rect, Vec<(Pane, Rect)>) {
+fn split(area: Rect, main: Pane, lines: u16) -> (Rect, Vec<(Pane, Rect)>) {
     let others: Vec<Pane> =
         [Pane::Waiters, Pane::Ports, Pane::Groups].into_iter().filter(|pane| *pane != main).collect();
-    let above = Rect { height: area.height * 3 / 5, ..area };
+    let above = Rect { height: lines.clamp(6, area.height * 3 / 5), ..area };
     let below = Rect { y: above.bottom() + 1, height: area.height.saturating_sub(above.height + 1), ..area };
     match others[..] {
         [first, second, ..] if area.width >= 160 => {

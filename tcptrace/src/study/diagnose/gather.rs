@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 
 use self::host::Host;
-use self::look::Looks;
+use self::look::{Looked, Looks};
 use self::pairs::Pairs;
 use super::evidence::Budgets;
 use super::evidence::{About, Evidence, PairKey, Standing};
@@ -185,7 +185,7 @@ impl Gatherer {
         let identity = &row.identity;
         let looked = self.looks.of(identity.conn);
         let kept = looked.and_then(|looked| looked.kept(state));
-        let seen = looked.and_then(|looked| looked.seen);
+        let seen = looked.and_then(Looked::seen);
         let now = row.boot_ns;
         let left_ns = match kept {
             Some(Kept::Mini { due_ns }) => looked.map(|it| (it.at() + due_ns).saturating_sub(now)),

@@ -162,7 +162,8 @@ impl Sockets {
         let (socket, is_new) = self.of(key, &row.identity, state);
         let before = (!is_new).then_some(socket.state);
         if before != Some(state) || socket.since.is_none() {
-            socket.since = age.known_ns().map(|age| row.boot_ns.saturating_sub(age));
+            // It is in this state now, at the latest.
+            socket.since = Some(row.boot_ns.saturating_sub(age.known_ns().unwrap_or(0)));
             socket.is_exact = matches!(age, Held::Exactly(_));
         }
         (socket.state, socket.identity, socket.look) = (state, row.identity, looks);

@@ -59,7 +59,7 @@ fn requests_stay_unread() {
     let rows = rows(&live.interrupt(), 4);
     let figures = [("unread", json!(5)), ("unread_bytes", json!(500))];
     let found = assert_found(&net, &rows, "close-wait-unread", ["warning", "certain"], &figures);
-    assert!((10e9..20e9).contains(&figure(found, "oldest_ns")), "{found:#}");
+    assert!((10e9..60e9).contains(&figure(found, "oldest_ns")), "{found:#}");
     assert_eq!(found["subject"]["pid"], std::process::id(), "{found:#}");
 }
 

@@ -43,7 +43,7 @@ fn a_queue_that_nobody_accepts_from() {
         let found = assert_one_cause(&net, &rows, "never-accepted", &effects);
         let queue = [("queued", json!(2)), ("queue_limit", json!(1)), ("accepted", json!(0)), ("gone", json!(0))];
         assert_is(found[0], ["critical", "certain"], &queue);
-        assert!((5e9..15e9).contains(&figure(found[0], "waited_ns")), "{:#}", found[0]);
+        assert!((5e9..60e9).contains(&figure(found[0], "waited_ns")), "{:#}", found[0]);
         assert_eq!(found[0]["subject"]["lport"], address(&server).port(), "{:#}", found[0]);
         assert_is(found[1], ["critical", "certain"], &[("most_queued", json!(2)), ("queue_limit", json!(1))]);
         assert!(figure(found[1], "overflows") >= 7.0, "{:#}", found[1]);
@@ -111,7 +111,7 @@ fn ports_that_somebody_has() {
     binary();
     let net = Namespace::enter_unwatched();
     let both = Both::look(&net, &["--only", "bind-refused"]);
-    let server = listen("127.0.0.1");
+    let older = crate::actor("older", &["hold", "1"]);
     let elsewhere = listen("127.0.0.1");
     let (client, _served) = connect(&elsewhere);
     let gone = plain();
@@ -124,7 +124,7 @@ fn ports_that_somebody_has() {
     served.close();
     client_end.receive_end();
     drop((gone, client_end));
-    let wanted = [address(&server), client.local, open, waiting];
+    let wanted = [older.did_at("listening"), client.local, open, waiting];
     for address in wanted {
         assert_eq!(bind(address), Some(libc::EADDRINUSE), "{address}");
     }

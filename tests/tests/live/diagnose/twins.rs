@@ -13,7 +13,7 @@ use tcptrace_tests::{Namespace, Tracer, ability};
 use super::listening::{late, restart};
 use super::pools::ask;
 use super::ports::connect_bound;
-use super::{one, path, rows};
+use super::{Look, one, path, rows};
 use crate::ports::{self, close, hundred};
 
 /// For what takes two seconds.
@@ -123,12 +123,19 @@ fn modest(twin: &Twin<'_>) {
 
 const TWINS: [fn(&Twin<'_>); 7] = [busy, pooled, bound, reusing, serving, idle, modest];
 
+fn assert_checked(row: &Value) {
+    assert!(row["outcome"] != "not_checked" || row["reason"] == "events were lost", "{row:#}");
+}
+
 /// Of every rule: it was checked, and what it has found, if anything, other tests make at the same time.
 fn assert_silent(netns: &[String], rows: &[Value]) {
     for rule in run(&["diagnose", "--rules", "--format", "json"]).rows() {
         let id = rule["id"].as_str().expect("an id");
         let checked = one(rows, "checked", id);
-        assert_ne!(checked["outcome"], "not_checked", "{checked:#}");
+        if checked["reason"] == "events were lost" {
+            continue;
+        }
+        assert_checked(checked);
         let found: Vec<_> = rows.iter().filter(|row| row["event"] == "finding" && row["id"] == id).collect();
         assert!(checked["outcome"] == "silent" || !found.is_empty(), "{checked:#}");
         for row in found {
@@ -161,7 +168,7 @@ fn twins_are_healthy() {
         let about: Vec<&str> = netns.iter().flat_map(|netns| ["--netns", netns]).collect();
         let recorder = Tracer::start(&["record", "--failed-calls", "--output", path(&trace)]);
         let options = ["diagnose", "--duration", "10m", "--format", "json", "--fail-on", "warning"];
-        let live = Tracer::start(&[&options, &about[..]].concat());
+        let live = Look::start(&[&options, &about[..]].concat());
         go_on();
         all();
         let (live, recorded) = (live.interrupt(), recorder.interrupt());
@@ -170,6 +177,7 @@ fn twins_are_healthy() {
         let live = rows(&live, 0);
         let found: Vec<_> = live.iter().filter(|row| row["event"] == "finding").collect();
         assert!(found.is_empty(), "{found:#?}");
+        live.iter().filter(|row| row["event"] == "checked").for_each(assert_checked);
         assert_eq!(recorded.code(), 0, "{}", recorded.stderr);
         let options = ["diagnose", "--format", "json", "--fail-on", "never", path(&trace)];
         assert_silent(&netns, &rows(&run(&options), 0));

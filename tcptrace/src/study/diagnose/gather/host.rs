@@ -363,7 +363,7 @@ impl Host {
         evidence.limits = limits.into_values().map(named).collect();
         evidence.limits.sort_by_key(|it| it.pid);
         let binder = |((netns, ip), of): ((Option<u32>, Ipv6Addr), Binding)| {
-            let shown = of.conns.iter().filter_map(|conn| looks.of(*conn)?.seen?.bind_no_port);
+            let shown = of.conns.iter().filter_map(|conn| looks.of(*conn)?.seen()?.bind_no_port);
             let lacks_no_port = shown.reduce(|all, has| all && has).map(|has| !has);
             let (opened, destinations) = (of.opened, of.destinations.len());
             Binder { netns, ip, opened, destinations, tasks: of.tasks, lacks_no_port }

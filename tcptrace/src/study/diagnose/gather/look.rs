@@ -26,14 +26,21 @@ pub(super) struct Looks {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Looked {
     found: Option<Found>,
-    pub(super) seen: Option<Inspected>,
+    seen: Option<Inspected>,
+    /// What the look before has shown, until this one has ended: one that is cut short does not show everything.
+    before: Option<Inspected>,
     number: u32,
 }
 
 impl Looked {
+    /// How it was seen last.
+    pub(super) fn seen(&self) -> Option<Inspected> {
+        self.seen.or(self.before)
+    }
+
     /// When it was found.
     pub(super) fn at(&self) -> u64 {
-        self.found.map(|found| found.at).or(self.seen.map(|seen| seen.at)).unwrap_or(0)
+        self.found.map(|found| found.at).or(self.seen().map(|seen| seen.at)).unwrap_or(0)
     }
 
     /// What had it, if it is still in the state that it was found in.
@@ -43,7 +50,7 @@ impl Looked {
 
     /// How long it has been in its state, by the last segment too, where one has brought it there.
     pub(super) fn age(&self, state: State, age: Held, now: u64) -> Held {
-        let (Some(found), Some(seen)) = (self.found, self.seen) else { return age };
+        let (Some(found), Some(seen)) = (self.found, self.seen()) else { return age };
         if found.state != state || !matches!(state, State::CloseWait | State::FinWait2 | State::Closing) {
             return age;
         }
@@ -66,6 +73,7 @@ impl Looks {
             Event::SurveyEnded { .. } => {
                 self.has_looked = true;
                 self.known.retain(|_, looked| looked.number == self.number);
+                self.known.values_mut().for_each(|looked| looked.before = None);
             }
             Event::Holder(holder) => {
                 self.fds.insert(holder.found.id.number(), holder.fd);
@@ -80,9 +88,9 @@ impl Looks {
 
     fn at(&mut self, conn: u64) -> &mut Looked {
         let number = self.number;
-        let looked = self.known.entry(conn).or_insert(Looked { found: None, seen: None, number });
+        let looked = self.known.entry(conn).or_insert(Looked { found: None, seen: None, before: None, number });
         if looked.number != number {
-            *looked = Looked { found: None, seen: None, number };
+            *looked = Looked { found: None, seen: None, before: looked.seen(), number };
         }
         looked
     }
@@ -97,7 +105,7 @@ impl Looks {
 
     /// Sockets that were bound and have neither connected nor listened.
     pub(super) fn bound(&self) -> Vec<Bound> {
-        let bound = self.known.values().filter_map(|it| it.seen?.bound);
+        let bound = self.known.values().filter_map(|it| it.seen()?.bound);
         let mut all: Vec<Bound> = bound.map(|it| Bound { netns: it.netns, ip: it.ip, port: it.port }).collect();
         all.sort_unstable_by_key(|it| (it.netns, it.port, it.ip));
         all

@@ -321,6 +321,26 @@ fn only_the_last_look_counts() {
     assert_eq!(evidence.sockets.iter().map(Standing::recv_queue).collect::<Vec<_>>(), [None]);
 }
 
+/// It was interrupted before it could look closer.
+#[test]
+fn a_look_that_does_not_end_keeps_what_the_last_one_has_shown() {
+    let waiting = |at| Item::Event(Event::Found(found(at, 1, incoming(1), State::CloseWait, Kept::Held)));
+    let items = [
+        started(),
+        Item::Event(Event::SurveyBegun { at: 2 * S }),
+        waiting(2 * S),
+        inspected(2 * S, 1, 5, 3_000),
+        Item::Event(Event::SurveyEnded { at: 2 * S }),
+        Item::Event(Event::SurveyBegun { at: 5 * S }),
+        waiting(5 * S),
+        passed(6 * S),
+    ];
+    let evidence = observe(&items);
+    assert_eq!(evidence.sockets.iter().map(Standing::recv_queue).collect::<Vec<_>>(), [Some(5)]);
+    // The last segment came three seconds before the first look.
+    assert_eq!(evidence.sockets[0].age, Held::AtLeast(7 * S));
+}
+
 #[test]
 fn counters_settings_limits_and_calls() {
     let values = |all: &[(&str, u64)]| all.iter().map(|(name, value)| ((*name).into(), *value)).collect();

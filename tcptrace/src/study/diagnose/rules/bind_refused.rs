@@ -183,7 +183,8 @@ fn headline(failed: &Failed, end: SocketAddr, holders: &Holders<'_>) -> String {
     let cannot = format!("{process} cannot bind {end}");
     if let Some(listener) = holders.listeners.first() {
         let other = listener.task.map_or_else(|| "another process".to_owned(), say::process);
-        return format!("{cannot}: {other} still listens on it");
+        let long = format!("{cannot}: {other} still listens on it");
+        return say::fitting([long, format!("{cannot}: another process still listens on it"), cannot]);
     }
     if let Some(client) = holders.clients.first() {
         let remote = client.tuple.remote();
@@ -193,20 +194,25 @@ fn headline(failed: &Failed, end: SocketAddr, holders: &Holders<'_>) -> String {
                 format!("{cannot}: {whose} uses {port} as the local port of a connection to {remote}"),
                 format!("{cannot}: {whose} uses {port} as a local port"),
             ]),
-            None => format!("{cannot}: {whose} to {remote} has {port} as its local port"),
+            None => {
+                let long = format!("{cannot}: {whose} to {remote} has {port} as its local port");
+                say::fitting([long, format!("{cannot}: {whose} has {port} as its local port"), cannot])
+            }
         };
     }
     if let Some(open) = holders.open.first() {
         let verb = if holders.open.len() == 1 { "is" } else { "are" };
         let of = open.task().map_or_else(String::new, |task| format!(" of {}", say::process(task)));
         let connections = say::counted(holders.open.len() as u64, "connection");
-        return format!("{cannot}: {connections}{of} {verb} still open on it");
+        let long = format!("{cannot}: {connections}{of} {verb} still open on it");
+        return say::fitting([long, format!("{cannot}: {connections} {verb} still open on it"), cannot]);
     }
     if !holders.time_wait.is_empty() {
         let minis = say::counted(holders.time_wait.len() as u64, "TIME_WAIT");
         let verb = if holders.time_wait.len() == 1 { "holds" } else { "hold" };
         let left = holders.left_ns().map_or_else(String::new, |ns| format!(" for another {}", say::time(ns)));
-        return format!("{cannot}: {minis} of the last instance {verb} it{left}");
+        let base = format!("{cannot}: {minis} of the last instance {verb} it");
+        return say::fitting([format!("{base}{left}"), base, format!("{cannot}: {minis} {verb} it"), cannot]);
     }
     if holders.bound > 0 {
         return format!("{cannot}: another socket is bound to it and does not listen");
@@ -246,7 +252,9 @@ fn advise(failed: &Failed, holders: &Holders<'_>, port: u16, finding: &mut Findi
 mod tests {
     use rstest::rstest;
 
-    use super::super::testing::{NETNS, S, api_listener, failed_call, fired, nothing, queued, standing, tuple};
+    use super::super::testing::{
+        NETNS, S, api_listener, failed_call, fired, long_name, nothing, queued, standing, tuple,
+    };
     use super::*;
     use crate::model::tcp::{Comm, Task};
     use crate::study::diagnose::evidence::Bound;
@@ -312,6 +320,18 @@ mod tests {
         );
         assert_eq!((finding.severity, finding.confidence), (Severity::Critical, Confidence::Certain));
         assert_eq!(finding.evidence[1].text, "port 80: 214 TIME_WAITs");
+    }
+
+    #[test]
+    fn a_long_name_fits() {
+        let mut evidence = evidence();
+        evidence.sockets = (1..=214).map(|conn| waiting(conn, conn % 59)).collect();
+        evidence.calls[0].task = long_name();
+        evidence.calls[0].address = Some(("2001:db8:1111:2222:3333:4444:5555:6666".parse().expect("an address"), 80));
+        evidence.sockets.iter_mut().for_each(|it| it.tuple.local_ip = evidence.calls[0].address.expect("one").0);
+        let expected =
+            "fifteen-letters[4194304] cannot bind [2001:db8:1111:2222:3333:4444:5555:6666]:80: 214 TIME_WAITs hold it";
+        assert_eq!(headline(&evidence), expected);
     }
 
     #[test]
