@@ -73,7 +73,10 @@ fn finding(evidence: &Evidence, group: &Group<'_>) -> Option<Finding> {
     };
     let base = format!("{} closed {} with {with} unread", group.process(), say::counted(reset, "connection"));
     let headline = first_that_fits([format!("{base}: {peers}"), format!("{base}: {shorter}"), base]);
-    let mut finding = Finding::new(RULE.id, Severity::Warning, Confidence::Certain, headline);
+    // A client gives up an answer that it does not want, as wrk does when its time is over: nobody else loses it.
+    let is_client = group.pairs.iter().all(|pair| pair.key.side == Side::Client);
+    let severity = if is_client { Severity::Note } else { Severity::Warning };
+    let mut finding = Finding::new(RULE.id, severity, Confidence::Certain, headline);
     finding.subject = group.subject();
     finding.figures = figures(group);
     finding.count = reset;
@@ -100,7 +103,7 @@ fn finding(evidence: &Evidence, group: &Group<'_>) -> Option<Finding> {
 mod tests {
     use rstest::rstest;
 
-    use super::super::testing::{fired, long_name, nothing, pair_ended, server_key};
+    use super::super::testing::{client_key, fired, long_name, nothing, pair_ended, server_key};
     use super::*;
     use crate::model::tcp::Closer;
     use crate::study::diagnose::evidence::Ended;
@@ -121,6 +124,14 @@ mod tests {
     #[case::a_small_part(10, 1_001, 0)]
     fn thresholds(#[case] reset: u64, #[case] ended: u64, #[case] expected: usize) {
         assert_eq!(fired(&RULE, &resets(reset, ended)).len(), expected);
+    }
+
+    #[test]
+    fn answers_that_a_client_gives_up_are_a_note() {
+        let mut evidence = resets(19, 21);
+        assert_eq!(fired(&RULE, &evidence)[0].severity, Severity::Warning);
+        evidence.pairs[0].key = client_key();
+        assert_eq!(fired(&RULE, &evidence)[0].severity, Severity::Note);
     }
 
     #[test]
