@@ -1,5 +1,7 @@
 //! `diagnose`: what it finds on the running kernel and in a trace of the same, and that it stays silent otherwise.
 
+#![expect(clippy::panic, reason = "a panic is how a test fails")]
+
 mod closing;
 mod connecting;
 mod listening;

@@ -87,7 +87,7 @@ fn apt_get(net: &Net) -> Result<Said> {
         for _ in 0..5 {
             net.run("apt-get", &[&options, &["update"][..]].concat())?;
             net.run("apt-get", &[&options, &["download", "scenario"][..]].concat())?;
-            fs::remove_file(net.folder.join("scenario_1_all.deb.1")).or_else(|_| Ok::<_, std::io::Error>(()))?;
+            fs::remove_file(net.folder.join("scenario_1_all.deb.1")).or(Ok::<_, std::io::Error>(()))?;
         }
         Ok(vec![format!("{} in TIME_WAIT", net.sockets("06"))])
     })

@@ -39,7 +39,7 @@ fn as_over_a_network(net: &Net) -> Result<()> {
 
 fn benchmark(net: &Net, options: &[&str]) -> Result<Vec<String>> {
     let said = net.run("redis-benchmark", &[&["-h", "127.0.0.1", "-t", "ping_mbulk", "--csv"], options].concat())?;
-    let last = said.lines().map(|line| line.replace('"', "")).filter(|line| !line.is_empty()).next_back();
+    let last = said.lines().map(|line| line.replace('"', "")).rfind(|line| !line.is_empty());
     Ok(last.into_iter().map(|line| format!("redis-benchmark: {line}")).collect())
 }
 

@@ -1,3 +1,5 @@
+#![expect(clippy::panic, reason = "a panic is how a test fails")]
+
 use super::samples::{API, S, WEB, closes, connects, play, story};
 use super::*;
 use crate::model::row::Held;
