@@ -15,7 +15,8 @@ use tcptrace::model::tcp::{State, Tuple};
 use tcptrace::trace::Reader;
 use tcptrace::trace::write::{Memory, Plan, Recorder, Rotate, Store, Target};
 use tcptrace_tests::sockets::{address, connect, listen};
-use tcptrace_tests::{Namespace, Tracer, pair, test};
+use tcptrace_tests::test;
+use tcptrace_tests::{Namespace, Tracer, pair};
 
 /// A folder, until dropped.
 struct Folder(PathBuf);

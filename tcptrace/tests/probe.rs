@@ -15,9 +15,10 @@ use tcptrace::kernel::probe::{Options, Probe};
 use tcptrace::model::event::{Call, Event, FailedCall, Idle, Reuse};
 use tcptrace::model::feature::Feature;
 use tcptrace::model::tcp::State;
+use tcptrace_tests::Namespace;
 use tcptrace_tests::attempt::skip;
 use tcptrace_tests::sockets::address;
-use tcptrace_tests::{Namespace, test};
+use tcptrace_tests::test;
 
 /// No event takes longer to come.
 const PATIENCE: Duration = Duration::from_secs(30);

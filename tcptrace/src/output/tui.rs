@@ -3,6 +3,7 @@
 
 mod bar;
 mod connection;
+mod draw;
 mod findings;
 mod groups;
 mod help;
