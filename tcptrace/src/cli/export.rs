@@ -18,8 +18,9 @@ use crate::model::row::Row;
 #[cfg(feature = "parquet")]
 use crate::model::row::{Connection, Transition};
 use crate::model::stream::{Origin, Summary};
-use crate::output::export::{Dataset, Draft, Exported, Exporter, Perfetto};
 #[cfg(feature = "parquet")]
+use crate::output::export::Dataset;
+use crate::output::export::{Draft, Exported, Exporter, Perfetto};
 use crate::output::{Format, Printed, Printer, TextOptions};
 
 /// Arguments of `export`.
