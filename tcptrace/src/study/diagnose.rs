@@ -1,7 +1,7 @@
 //! What is going on and for whom, why, what to do and what not, and how sure that is: rules over one [`Evidence`], the same
 //! from the live kernel and from a trace. Pure.
 //!
-//! A rule is one file in [`rules`], and fires, stays silent, or says why it was not checked. [`merge`] puts what has one
+//! A rule is one file in `rules`, and fires, stays silent, or says why it was not checked. `merge` puts what has one
 //! cause under that cause. Nothing is guessed: a rule without its evidence is not checked.
 
 pub mod budgets;

@@ -4,7 +4,7 @@ use super::evidence::Evidence;
 use super::finding::{Figures, Finding, Id};
 use super::need::Need;
 
-/// A rule: one file each in [`rules`](super::rules).
+/// A rule: one file each in `rules`.
 #[derive(Debug)]
 pub struct Rule {
     /// Its id.
