@@ -142,8 +142,9 @@ fn a_recording_has_the_sockets_as_they_are_at_its_end() {
     let waiting = inspected(&items, waiting.id).expect("it is looked at");
     assert_eq!((waiting.recv_queue, waiting.timestamps), (1, Some(true)), "{waiting:?}");
     assert!(waiting.idle.is_some_and(|idle| idle.acked_ms.is_some()));
-    assert!(count(&items, |event| matches!(event, Event::SurveyEnded { .. })) >= 2);
-    assert!(count(&items, |event| matches!(event, Event::ScanEnded { .. })) >= 2);
+    // A recording this short can end before its first look begins: then that is the last one, too.
+    assert!(count(&items, |event| matches!(event, Event::SurveyEnded { .. })) >= 1);
+    assert!(count(&items, |event| matches!(event, Event::ScanEnded { .. })) >= 1);
     client.close();
     server.close();
 
