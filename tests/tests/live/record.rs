@@ -193,7 +193,7 @@ fn rotation() {
     // The next recording refuses to start where numbered files exist.
     let again = run(&options);
     assert_eq!(again.code(), 1, "{}", again.stderr);
-    assert!(again.stderr.contains("exists already"), "{}", again.stderr);
+    assert!(again.stderr.contains("the file exists"), "{}", again.stderr);
     // Without the file in the middle, there is a gap, and nothing is invented.
     let gap = replay(&[paths[0], paths[2]], &[]);
     assert_eq!(gap.code(), 3, "{}", gap.stderr);
@@ -271,8 +271,8 @@ fn nothing_is_overwritten() {
     fs::write(&file, "precious").expect("a file");
     symlink(&file, &link).expect("a link");
     for (output, force, reason) in [
-        (&file, false, "exists already; --force replaces it"),
-        (&link, false, "exists already"),
+        (&file, false, "the file exists; --force replaces it"),
+        (&link, false, "the file exists"),
         (&link, true, "symbolic link"),
         (&folder.path().to_owned(), true, "directory"),
         (&folder.path().join("none/file"), false, "No such file"),
