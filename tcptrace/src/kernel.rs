@@ -13,7 +13,6 @@ mod namespaces;
 pub mod probe;
 mod processes;
 mod queues;
-mod release;
 mod settings;
 mod sockstat;
 mod survey;
@@ -35,11 +34,18 @@ pub use multipath::Multipaths;
 pub use namespaces::{Namespace, Namespaces, ResolveError};
 pub use processes::{are_all_visible, are_descriptors_shown, are_hidden as are_processes_hidden};
 pub use queues::{Queues, accept_queues_here};
-pub use release::shows_bound;
 pub use settings::{add_host_settings, settings, settings_here};
 pub use sockstat::allocated;
 pub use survey::{Answer, Coverage, Interface, survey};
 pub use visit::visit;
+
+/// The release of the running kernel, as `uname -r` prints it.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn release() -> io::Result<String> {
+    Ok(nix::sys::utsname::uname()?.release().to_string_lossy().into_owned())
+}
 
 /// Adds the file to an error.
 fn about(path: impl Display) -> impl FnOnce(io::Error) -> io::Error {

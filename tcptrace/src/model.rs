@@ -12,6 +12,7 @@ pub mod life;
 mod named;
 pub mod names;
 pub mod newest;
+pub mod release;
 pub(crate) mod role;
 pub mod row;
 pub mod sanitise;

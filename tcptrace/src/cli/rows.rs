@@ -1,4 +1,4 @@
-//! Prints rows to standard output, and those that the format has no columns for to standard error.
+//! Prints rows to standard output. Rows without columns in the format go to standard error.
 
 use std::io;
 

@@ -35,7 +35,7 @@ pub(super) struct SnapshotArgs {
     /// sockets; all sockets count against the ports
     #[arg(long, conflicts_with_all = ["list", "idle"])]
     ports: bool,
-    /// Only sockets of which no segment has come for at least this long (10ms, 1m30s) that acknowledges anything
+    /// Only sockets whose peer has acknowledged nothing for at least this long (10ms, 1m30s)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     idle: Option<Duration>,
     /// Print the N owners and the N ends with the most sockets, or the N destinations with the largest share of their ports

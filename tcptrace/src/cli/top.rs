@@ -55,7 +55,7 @@ pub(super) struct TopArgs {
     /// How far back the keys [ and ] can go in the live kernel; it takes some 20 KB a second
     #[arg(long, value_name = "TIME", value_parser = history, default_value = "10m")]
     history: Duration,
-    /// Play a trace so many times as fast (0.5, 10)
+    /// Playback speed of a trace: 2 is twice as fast (0.5, 10)
     #[arg(long, value_name = "FACTOR", value_parser = replay::speed, default_value = "1", requires = "files")]
     speed: f64,
     /// Draw with ASCII characters only; the default where the locale is not UTF-8

@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::Report;
 use crate::kernel;
 use crate::model::facts::Settings;
+use crate::model::release::lists_bound;
 use crate::model::socket::Holding;
 use crate::output::Kind;
 use crate::study::ports::{Measured, PortSettings, PortUse, Ports, rank};
@@ -30,7 +31,7 @@ impl Report {
         }
         let known = settings.iter().filter(|it| it.netns.is_some());
         let known = known.filter_map(|it| Some((it.netns, PortSettings::of(it)?)));
-        let ports = Ports::new(known, uses, kernel::shows_bound());
+        let ports = Ports::new(known, uses, kernel::release().is_ok_and(|release| lists_bound(&release)));
         let keys = ports.keys().filter(|key| wanted.contains(key));
         let budgets: Vec<_> = keys.filter_map(|key| ports.budget(&key, Measured::default())).collect();
         let shown = budgets.len() as u64;

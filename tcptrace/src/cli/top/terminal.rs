@@ -24,7 +24,7 @@ use ratatui::{Terminal, TerminalOptions, Viewport};
 /// What leaves the screen: attributes off, cursor shown, the other screen. A signal handler can only write bytes.
 const LEAVE: &[u8] = b"\x1b[0m\x1b[?25h\x1b[?1049l";
 
-/// Signals that end the process at once, apart from those that end it in order.
+/// Signals that kill the process. SIGTERM, SIGINT and SIGHUP are not among them: they end it in order.
 const FATAL: [i32; 14] = [
     libc::SIGILL,
     libc::SIGTRAP,

@@ -38,7 +38,7 @@ pub fn compare(tally: &Tally, first: &[Reading], last: &[Reading], scope: &Scope
             scope.counters.iter().filter_map(|counter| one(tally, begun, ended, scope, *counter)).collect();
         let too_many: u64 = compared.iter().filter(|it| it.seen > it.expected).map(Compared::certain_difference).sum();
         let is_another = begun.is_some_and(|begun| begun.cookie != ended.cookie);
-        // Whatever was seen has happened, but maybe in a namespace that had the number before.
+        // The events did happen, but perhaps in an earlier namespace with the same number.
         if is_another || begun.is_none() && too_many > 0 {
             verdict.unclear += 1;
             continue;

@@ -26,7 +26,7 @@ pub enum Act {
     Percent(u8),
     /// Leave the past.
     Now,
-    /// Play so many times as fast.
+    /// Multiply the playback speed.
     Faster(f64),
 }
 

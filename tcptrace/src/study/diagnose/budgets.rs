@@ -10,16 +10,15 @@ use super::evidence::{Budgets, Evidence, KeyBudget, Pair, SourceOf, Spread, Stan
 use super::finding::Finding;
 use super::need::Need;
 use super::say;
-use crate::model::event::Kept;
-use crate::model::tcp::{Side, State, TimeWaitEnd, Tuple};
+use crate::model::event::{Bound, Kept};
+use crate::model::release;
+use crate::model::tcp::{Side, State, TimeWaitEnd};
 use crate::study::ports::{Budget, Key, Measured, Origin, PortSettings, PortUse, Ports, Rate, Reuse};
 
 /// How many budgets are kept: the fullest ones.
 const MOST: usize = 256;
 /// So many TIME_WAITs that expired tell how long they last: their timers end in bursts.
 const EXPIRED: u64 = 20;
-/// Since when the kernel lists sockets that are bound and neither connect nor listen.
-const LISTS_BOUND: (u32, u32) = (6, 8);
 
 /// A remote end of a network namespace.
 type Destination = (Option<u32>, Ipv6Addr, u16);
@@ -126,7 +125,7 @@ pub(super) fn describe(evidence: &Evidence, budget: &Budget, finding: &mut Findi
     );
 }
 
-/// `api[4711] 27,114, 2 of no known process`: who takes the ports, three at most.
+/// `api[4711] 27,114, unknown processes 2`: who takes the ports, three at most.
 pub(super) fn holders(budget: &Budget) -> String {
     let named = budget.owners.known.iter().take(3);
     let mut parts: Vec<String> =
@@ -136,7 +135,7 @@ pub(super) fn holders(budget: &Budget) -> String {
         parts.push(format!("and {others} more processes"));
     }
     if budget.owners.unknown > 0 {
-        parts.push(format!("{} of no known process", say::count(budget.owners.unknown)));
+        parts.push(format!("unknown processes {}", say::count(budget.owners.unknown)));
     }
     parts.join(", ")
 }
@@ -167,23 +166,12 @@ pub(super) fn advise(key: &KeyBudget, finding: &mut Finding) {
 
 /// Who uses which port.
 fn uses(evidence: &Evidence) -> Vec<PortUse> {
-    let unused = |netns, ip, port, origin, state| PortUse {
-        netns,
-        interface: 0,
-        tuple: Tuple { local_ip: ip, local_port: port, remote_ip: Ipv6Addr::UNSPECIFIED, remote_port: 0 },
-        state,
-        is_mini: false,
-        origin,
-        owner: None,
-        left_ns: None,
-        age_ns: None,
-        timestamps: None,
-        is_on_loopback: false,
-    };
     let connections = evidence.sockets.iter().map(|it| of_standing(evidence, it));
-    let listeners = evidence.listeners.iter();
-    let listeners = listeners.map(|it| unused(it.netns, it.queue.ip, it.queue.port, Origin::Listener, State::Listen));
-    let bound = evidence.bound.iter().map(|it| unused(it.netns, it.ip, it.port, Origin::BoundOnly, State::Closed));
+    let listeners = evidence.listeners.iter().map(|it| {
+        let bound = Bound { ip: it.queue.ip, port: it.queue.port, netns: it.netns };
+        PortUse { origin: Origin::Listener, state: State::Listen, ..PortUse::of_bound(&bound, it.task) }
+    });
+    let bound = evidence.bound.iter().map(|it| PortUse::of_bound(it, None));
     connections.chain(listeners).chain(bound).collect()
 }
 
@@ -206,17 +194,12 @@ fn of_standing(evidence: &Evidence, socket: &Standing) -> PortUse {
         left_ns: socket.left_ns.filter(|_| is_time_wait),
         age_ns: socket.age.known_ns().filter(|_| is_time_wait),
         timestamps: socket.seen.and_then(|seen| seen.timestamps),
-        is_on_loopback: false,
     }
 }
 
 /// Whether sockets that are bound and neither connect nor listen were seen.
 fn knows_bound(evidence: &Evidence) -> bool {
-    let mut numbers = evidence.about.kernel.split(|character: char| !character.is_ascii_digit());
-    let mut next = || numbers.next().and_then(|number| number.parse().ok());
-    let version = (next(), next());
-    let is_listed = matches!(version, (Some(major), Some(minor)) if (major, minor) >= LISTS_BOUND);
-    is_listed && evidence.lacks(Need::Inspections).is_none()
+    release::lists_bound(&evidence.about.kernel) && evidence.lacks(Need::Inspections).is_none()
 }
 
 /// Connections of each key that have left a TIME_WAIT here in the window. Those to a destination from several source
@@ -279,7 +262,7 @@ fn median(spread: &Spread) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::evidence::{Bound, Stays};
+    use super::super::evidence::Stays;
     use super::super::rules::testing::{
         NETNS, S, client_key, listener, nothing, pair, spread, standing, tuple, with_settings,
     };

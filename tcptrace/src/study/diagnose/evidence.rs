@@ -5,11 +5,11 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use foldhash::fast::FixedState;
 
-use super::finding::{Example, Subject};
+use super::finding::{EXAMPLES, Example, Subject};
 use super::need::Need;
 use super::say;
 use crate::model::counters::Values;
-use crate::model::event::{Call, Idle, Inspected, Kept};
+use crate::model::event::{Bound, Call, Idle, Inspected, Kept};
 use crate::model::facts::{AcceptQueue, Limit, Settings};
 use crate::model::row::{Held, Owner};
 use crate::model::tcp::{Closer, Comm, End, Side, State, Task, TimeWaitEnd, Tuple};
@@ -134,12 +134,6 @@ impl Evidence {
     pub fn listener(&self, netns: Option<u32>, port: u16) -> Option<&Listener> {
         self.listeners.iter().find(|it| it.netns == netns && it.queue.port == port)
     }
-
-    /// Who connects to a listener of this machine, and the listener's own connections: the other ends of these sockets, by
-    /// tuple.
-    pub fn by_tuple(&self) -> HashMap<Tuple, &Standing, FixedState> {
-        self.sockets.iter().map(|socket| (socket.tuple, socket)).collect()
-    }
 }
 
 /// What connections have in common that are counted together.
@@ -197,6 +191,28 @@ pub struct Pair {
 }
 
 impl Pair {
+    /// One of which nothing has been counted yet.
+    pub fn new(key: PairKey) -> Self {
+        Self {
+            key,
+            tasks: Vec::new(),
+            unowned: 0,
+            processes: 0,
+            opened: 0,
+            established: 0,
+            ends: Vec::new(),
+            time_waits: Vec::new(),
+            stays: Vec::new(),
+            short: 0,
+            long: 0,
+            closed_here: 0,
+            reopened: 0,
+            least_open: 0,
+            most_open: 0,
+            srtt_us: Spread::default(),
+        }
+    }
+
     /// The process that owns all of them whose owner is known; `None` if there are several.
     pub fn task(&self) -> Option<Task> {
         self.tasks.first().map(|(task, _)| *task).filter(|_| self.processes == 1)
@@ -256,7 +272,7 @@ impl Pair {
 
     /// Some of its ended connections: five at most.
     pub fn examples(&self) -> Vec<Example> {
-        self.ends.iter().flat_map(|(.., ended)| ended.examples.iter().cloned()).take(5).collect()
+        self.ends.iter().flat_map(|(.., ended)| ended.examples.iter().cloned()).take(EXAMPLES).collect()
     }
 
     /// When the first and the last of its connections ended.
@@ -498,17 +514,6 @@ pub struct Failed {
     pub first: u64,
     /// When last.
     pub last: u64,
-}
-
-/// A socket that was bound and has neither connected nor listened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
-    /// Inode number of its network namespace.
-    pub netns: Option<u32>,
-    /// Its address.
-    pub ip: Ipv6Addr,
-    /// Its port.
-    pub port: u16,
 }
 
 /// The local ports of the window.

@@ -32,6 +32,9 @@ named! {
     }
 }
 
+/// Examples of a finding, at most.
+pub const EXAMPLES: usize = 5;
+
 /// The id of a rule: kebab-case, never used again for another one.
 pub type Id = &'static str;
 
@@ -143,7 +146,7 @@ pub struct Finding {
     pub count: u64,
     /// In how many seconds something fails, where that can be told.
     pub seconds_left: Option<f64>,
-    /// Five at most.
+    /// [`EXAMPLES`] at most.
     pub examples: Vec<Example>,
     /// The finding that explains this one.
     pub because_of: Option<Id>,

@@ -17,9 +17,9 @@ use self::host::Host;
 use self::look::{Looked, Looks};
 use self::pairs::Pairs;
 use super::evidence::Budgets;
-use super::evidence::{About, Evidence, PairKey, Standing};
+use super::evidence::{About, Evidence, Standing};
 use super::need::Need;
-use super::say;
+use crate::engine::lifecycle::TIME_WAIT_NS;
 use crate::model::event::{Event, Kept};
 use crate::model::row::{Connection, Held, Row, Status};
 use crate::model::stream::{Head, Item};
@@ -43,6 +43,8 @@ pub struct Gatherer {
     /// What the caller knows to be missing.
     missing: HashMap<Need, String, FixedState>,
     features: Vec<(String, bool, String)>,
+    /// Whether the source looks at settings, accept queues and limits.
+    has_facts: bool,
     /// What counts is from then on, in ns of `CLOCK_BOOTTIME`; what was before only says how things stood.
     since: u64,
     ends_late: bool,
@@ -84,6 +86,7 @@ impl Gatherer {
         self.about.host.clone_from(&head.host);
         self.about.kernel.clone_from(&head.kernel);
         self.about.boot_id.clone_from(&head.boot_id);
+        self.has_facts = head.facts;
         let features = head.features.iter();
         self.features = features.map(|it| (it.feature.clone(), it.available, it.detail.clone())).collect();
     }
@@ -164,11 +167,13 @@ impl Gatherer {
         lacks(Need::Owners, self.looks.has_scanned() || traced, "needs root");
         lacks(Need::Counters, self.host.has_counters(), "counters could not be read");
         lacks(Need::Settings, self.host.has_settings(), "settings could not be read");
-        lacks(Need::AcceptQueues, self.host.has_queues(), "listeners could not be listed");
+        // Where nobody listens, there is no queue to be told of.
+        let has_none = self.has_facts && self.looks.has_looked() && !self.host.has_listeners();
+        lacks(Need::AcceptQueues, self.host.has_queues() || has_none, "listeners could not be listed");
         lacks(
             Need::Limits,
             self.host.has_limits(),
-            "no process with TCP sockets could be looked at (needs root for those of others)",
+            "the limits of no process could be read (root reads those of other users)",
         );
         let calls = self.features.iter().find(|(name, ..)| name == "failed_calls");
         match calls {
@@ -189,7 +194,7 @@ impl Gatherer {
         let now = row.boot_ns;
         let left_ns = match kept {
             Some(Kept::Mini { due_ns }) => looked.map(|it| (it.at() + due_ns).saturating_sub(now)),
-            _ if state == State::TimeWait => age.known_ns().map(|age| say::TIME_WAIT_NS.saturating_sub(age)),
+            _ if state == State::TimeWait => age.known_ns().map(|age| TIME_WAIT_NS.saturating_sub(age)),
             _ => None,
         };
         let key = self.host.key(identity);
@@ -215,7 +220,7 @@ impl Gatherer {
     /// A gatherer for the time from now on: it knows how things stand, and has counted nothing.
     #[must_use]
     pub fn renewed(&self) -> Self {
-        let Self { about, looks, host, missing, features, .. } = self;
+        let Self { about, looks, host, missing, features, has_facts, .. } = self;
         Self {
             about: About { from: about.to, opened: 0, ended: 0, lost: 0, ..about.clone() },
             pairs: Pairs::default(),
@@ -223,14 +228,10 @@ impl Gatherer {
             host: host.renewed(),
             missing: missing.clone(),
             features: features.clone(),
+            has_facts: *has_facts,
             since: 0,
             ends_late: self.ends_late,
         }
-    }
-
-    /// What its connections are counted under.
-    pub fn key(&self, connection: &Connection) -> PairKey {
-        self.host.key(&connection.identity)
     }
 }
 

@@ -1,31 +1,10 @@
 //! Numbers, processes and ends, as findings say them.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use crate::model::human;
+use crate::model::human::{self, Count};
 use crate::model::sanitise::sanitise;
 use crate::model::tcp::{Comm, Task, unmapped};
-
-/// How long a TIME_WAIT lasts by design, in ns, the timer wheel's rounding aside.
-pub const TIME_WAIT_NS: u64 = 60_000_000_000;
-
-/// A number with commas between thousands: `28,232`.
-#[derive(Clone, Copy, Debug)]
-pub struct Count(pub u64);
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        for (place, digit) in digits.chars().enumerate() {
-            if place > 0 && (digits.len() - place).is_multiple_of(3) {
-                f.write_str(",")?;
-            }
-            write!(f, "{digit}")?;
-        }
-        Ok(())
-    }
-}
 
 /// `28,232`.
 pub fn count(number: impl TryInto<u64>) -> Count {
@@ -125,14 +104,11 @@ mod tests {
 
     use super::*;
 
-    #[rstest]
-    #[case(0, "0")]
-    #[case(999, "999")]
-    #[case(1_000, "1,000")]
-    #[case(28_232, "28,232")]
-    #[case(1_234_567, "1,234,567")]
-    fn thousands(#[case] number: u64, #[case] expected: &str) {
-        assert_eq!(Count(number).to_string(), expected);
+    #[test]
+    fn the_first_headline_that_fits_is_taken() {
+        let headline = |columns: usize| "≥".repeat(columns);
+        assert_eq!(fitting([headline(111), headline(110), headline(1)]), headline(110));
+        assert_eq!(fitting([headline(112), headline(111)]), headline(111));
     }
 
     #[rstest]

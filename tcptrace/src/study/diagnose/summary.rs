@@ -196,7 +196,7 @@ fn settings(evidence: &Evidence) -> Result<String, String> {
         }
     }
     if changed.is_empty() {
-        return Ok("all that have one are at their defaults".into());
+        return Ok("all at their known defaults".into());
     }
     let more = changed.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -270,7 +270,7 @@ mod tests {
         TIME_WAIT    unknown: sockets could not be listed
         ports        unknown: sockets could not be listed
         CLOSE_WAIT   unknown: sockets could not be listed
-        descriptors  unknown: no process with TCP sockets could be looked at (needs root for those of others)
+        descriptors  unknown: the limits of no process could be read (root reads those of other users)
         accept queue unknown: listeners could not be listed
         failures     unknown: needs time (--duration 10s)
         counters     unknown: counters could not be read

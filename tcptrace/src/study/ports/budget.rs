@@ -102,7 +102,7 @@ named! {
 
 impl Reuse {
     fn of(space: &Space, uses: &[&PortUse]) -> Self {
-        let is_of_loopback = uses.iter().all(|it| it.is_on_loopback || is_loopback(&it.tuple));
+        let is_of_loopback = uses.iter().all(|it| is_loopback(&it.tuple));
         match space.settings.tw_reuse {
             TwReuse::Off => return Self::Off,
             TwReuse::Loopback if !is_of_loopback => return Self::LoopbackOnly,

@@ -3,8 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::{BY_DESIGN_NS, Key};
-use crate::engine::lifecycle::TIME_WAIT_NS;
-use crate::model::event::{Bound, Found, Kept};
+use crate::model::event::{Bound, Kept};
 use crate::model::row::{Connection, Entry};
 use crate::model::tcp::{Side, State, Task, Tuple};
 
@@ -31,8 +30,6 @@ pub struct PortUse {
     pub age_ns: Option<u64>,
     /// Whether both ends use TCP timestamps; `None` when unknown.
     pub timestamps: Option<bool>,
-    /// It is bound to the loopback device.
-    pub is_on_loopback: bool,
 }
 
 /// How a socket has come by its local port.
@@ -54,27 +51,6 @@ pub enum Origin {
 }
 
 impl PortUse {
-    /// What a look at a socket shows. How it has come by its port is known where its state tells, or `side` does.
-    pub fn of_found(found: &Found, side: Side, owner: Option<Task>) -> Self {
-        let left = match found.kept {
-            Kept::Mini { due_ns } if found.state == State::TimeWait => Some(due_ns),
-            _ => None,
-        };
-        Self {
-            netns: found.netns,
-            interface: found.interface,
-            tuple: found.tuple,
-            state: found.state,
-            is_mini: matches!(found.kept, Kept::Mini { .. }),
-            origin: origin(found.state, found.kept, side),
-            owner,
-            left_ns: left,
-            age_ns: left.and_then(|left| TIME_WAIT_NS.checked_sub(left)),
-            timestamps: None,
-            is_on_loopback: false,
-        }
-    }
-
     /// A socket that is bound and nothing else.
     pub fn of_bound(bound: &Bound, owner: Option<Task>) -> Self {
         let (nowhere, Bound { ip, port, netns }) = (Ipv6Addr::UNSPECIFIED, *bound);
@@ -89,7 +65,6 @@ impl PortUse {
             left_ns: None,
             age_ns: None,
             timestamps: None,
-            is_on_loopback: false,
         }
     }
 
@@ -114,7 +89,6 @@ impl PortUse {
             left_ns: age_ns.map(|age| BY_DESIGN_NS.saturating_sub(age)),
             age_ns,
             timestamps: None,
-            is_on_loopback: false,
         })
     }
 
@@ -159,13 +133,12 @@ impl From<&Entry> for PortUse {
             left_ns: entry.time_wait_left_ns,
             age_ns: entry.age.known_ns().filter(|_| entry.state == State::TimeWait),
             timestamps: entry.timestamps.filter(|_| entry.state != State::Listen),
-            is_on_loopback: false,
         }
     }
 }
 
 /// What has a port and no peer is bound.
-fn origin(state: State, kept: Kept, side: Side) -> Origin {
+pub(super) fn origin(state: State, kept: Kept, side: Side) -> Origin {
     match (state, side) {
         (State::Listen, _) => Origin::Listener,
         (State::Closed, _) => Origin::BoundOnly,

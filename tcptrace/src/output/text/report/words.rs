@@ -10,15 +10,7 @@ use crate::study::report::{Bin, By, ChurnRow, Group, Report};
 
 /// `1,234,567`.
 pub(in crate::output) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    human::Count(number).to_string()
 }
 
 /// `1,234 connections`, `1 connection`.
@@ -248,15 +240,6 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-
-    #[rstest]
-    #[case(0, "0")]
-    #[case(999, "999")]
-    #[case(1_000, "1,000")]
-    #[case(1_234_567, "1,234,567")]
-    fn counts(#[case] number: u64, #[case] expected: &str) {
-        assert_eq!(count(number), expected);
-    }
 
     #[rstest]
     #[case(0.0, "0 %")]

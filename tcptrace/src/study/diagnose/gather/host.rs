@@ -299,6 +299,10 @@ impl Host {
         self.has_queues
     }
 
+    pub(super) fn has_listeners(&self) -> bool {
+        !self.listeners.is_empty()
+    }
+
     pub(super) fn has_limits(&self) -> bool {
         !self.limits.is_empty()
     }

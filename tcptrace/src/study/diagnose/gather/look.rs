@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 
 use super::at_least;
-use crate::model::event::{Event, Found, Inspected, Kept};
+use crate::model::event::{Bound, Event, Found, Inspected, Kept};
 use crate::model::row::Held;
 use crate::model::tcp::State;
-use crate::study::diagnose::evidence::Bound;
 
 /// Looks at all sockets, one after the other: the last one counts.
 #[derive(Clone, Debug, Default)]
@@ -105,8 +104,7 @@ impl Looks {
 
     /// Sockets that were bound and have neither connected nor listened.
     pub(super) fn bound(&self) -> Vec<Bound> {
-        let bound = self.known.values().filter_map(|it| it.seen()?.bound);
-        let mut all: Vec<Bound> = bound.map(|it| Bound { netns: it.netns, ip: it.ip, port: it.port }).collect();
+        let mut all: Vec<Bound> = self.known.values().filter_map(|it| it.seen()?.bound).collect();
         all.sort_unstable_by_key(|it| (it.netns, it.port, it.ip));
         all
     }

@@ -11,7 +11,7 @@ use crate::model::row::{Connection, Held, Reason, Transition};
 use crate::model::tcp::{Closer, End, Side, State, Task};
 use crate::study::counts::SHORT_NS;
 use crate::study::diagnose::evidence::{Ended, Pair, PairKey, Spread, Standing, Stays};
-use crate::study::diagnose::finding::Example;
+use crate::study::diagnose::finding::{EXAMPLES, Example};
 
 /// How many pairs are kept.
 const MOST: usize = 4096;
@@ -25,8 +25,6 @@ const REOPENED_NS: u64 = 1_000_000_000;
 const JUST_CLOSED_NS: u64 = 1_000_000_000;
 /// Connections that are kept with their pair.
 const RECENT: usize = 256;
-/// Examples of an end.
-const EXAMPLES: usize = 5;
 
 /// All pairs.
 #[derive(Clone, Debug, Default)]
@@ -141,24 +139,7 @@ impl Pairs {
 
 impl Gathering {
     fn new(key: PairKey) -> Self {
-        let pair = Pair {
-            key,
-            tasks: Vec::new(),
-            unowned: 0,
-            processes: 0,
-            opened: 0,
-            established: 0,
-            ends: Vec::new(),
-            time_waits: Vec::new(),
-            stays: Vec::new(),
-            short: 0,
-            long: 0,
-            closed_here: 0,
-            reopened: 0,
-            least_open: 0,
-            most_open: 0,
-            srtt_us: Spread::default(),
-        };
+        let pair = Pair::new(key);
         Self { pair, processes: HashSet::default(), closes: VecDeque::new(), level: 0, least: 0, most: 0 }
     }
 

@@ -384,6 +384,20 @@ fn counters_settings_limits_and_calls() {
     assert_eq!((failed.count, failed.task.pid, failed.first, failed.last), (2, 4712, 2 * S, 3 * S));
 }
 
+/// Where nobody listens, there are no accept queues; that they were not recorded would be untrue.
+#[test]
+fn no_listener_is_no_lack_of_accept_queues() {
+    let lacks = |facts, middle: Vec<Item>| {
+        let head = Item::Head(Box::new(Head { facts, ..Head::default() }));
+        let begun = Item::Event(Event::SurveyBegun { at: S });
+        let ended = Item::Event(Event::SurveyEnded { at: S });
+        observe(&[vec![head, started(), begun], middle, vec![ended]].concat()).lacks(Need::AcceptQueues).is_some()
+    };
+    let ends = Tuple { remote_port: 0, ..incoming(1) };
+    let listener = || Item::Event(Event::Found(found(S, 99, ends, State::Listen, Kept::Held)));
+    assert_eq!([lacks(true, vec![]), lacks(true, vec![listener()]), lacks(false, vec![])], [false, true, true]);
+}
+
 #[test]
 fn what_is_missing_has_a_reason() {
     let evidence = observe(&[started(), passed(3 * S)]);

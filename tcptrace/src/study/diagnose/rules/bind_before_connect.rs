@@ -1,6 +1,6 @@
 //! A client that binds a port before it connects: its ports are for all destinations together.
 
-use super::words::{connections_per_second, first_that_fits};
+use super::words::connections_per_second;
 use crate::model::event::Call;
 use crate::study::diagnose::evidence::{Binder, Evidence, Failed};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Subject, Value};
@@ -170,7 +170,7 @@ fn headline(binder: &Binder, budget: &SourceBudget) -> String {
         Some((task, _)) => format!("{} and others", say::process(*task)),
     };
     let (ip, ports, all) = (say::address(binder.ip), say::count(budget.usable), destinations(binder));
-    first_that_fits([
+    say::fitting([
         format!(
             "{process} binds a port before each connect: {ip} has {ports} ports for all {all} destinations together instead of for each"
         ),

@@ -3,7 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 
 use super::listening;
-use crate::model::event::Call;
+use crate::model::event::{Bound, Call};
 use crate::model::tcp::{Side, State};
 use crate::study::diagnose::evidence::{Evidence, Failed, Listener, Standing};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Subject, Value};
@@ -69,7 +69,7 @@ impl<'e> Holders<'e> {
         };
         let listeners = evidence.listeners.iter();
         holders.listeners.extend(listeners.filter(|it| is_there(it.netns, (it.queue.ip, it.queue.port))));
-        let is_bound = |it: &&crate::study::diagnose::evidence::Bound| is_there(it.netns, (it.ip, it.port));
+        let is_bound = |it: &&Bound| is_there(it.netns, (it.ip, it.port));
         holders.bound = evidence.bound.iter().filter(is_bound).count() as u64;
         let sockets = evidence.sockets.iter().filter(|it| it.state != State::Closed);
         for socket in sockets.filter(|it| is_there(it.netns, (it.tuple.local_ip, it.tuple.local_port))) {
@@ -257,7 +257,6 @@ mod tests {
     };
     use super::*;
     use crate::model::tcp::{Comm, Task};
-    use crate::study::diagnose::evidence::Bound;
 
     /// `myd[90]` has failed once to bind 0.0.0.0:80.
     fn evidence() -> Evidence {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::model::tcp::{Side, Task};
 use crate::study::diagnose::evidence::Standing;
-use crate::study::diagnose::finding::{Example, Subject};
+use crate::study::diagnose::finding::{EXAMPLES, Example, Subject};
 use crate::study::diagnose::say;
 
 /// Sockets by the process that owns them, the one with the most first; those without one are left out.
@@ -51,8 +51,6 @@ pub(super) fn examples(sockets: &[&Standing]) -> Vec<Example> {
     oldest.iter().take(EXAMPLES).map(|socket| socket.example()).collect()
 }
 
-/// How many examples a finding has.
-const EXAMPLES: usize = 5;
 /// How many peers are named.
 const PEERS: usize = 3;
 

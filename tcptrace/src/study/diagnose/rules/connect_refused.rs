@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::group::{Group, by_remote};
-use super::words::{first_that_fits, share, window};
+use super::words::{share, window};
 use crate::model::tcp::End;
 use crate::study::diagnose::evidence::{Evidence, Listener, PairKey};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
@@ -89,7 +89,7 @@ fn finding(evidence: &Evidence, group: &Group<'_>) -> Option<Finding> {
     );
     let timed = format!("{counted} in {}", window(evidence));
     let nobody = if matches!(here, Here::Nobody | Here::Other(_)) { "; nobody listens there on this host" } else { "" };
-    let headline = first_that_fits([format!("{timed}{nobody}"), format!("{counted}{nobody}"), timed, counted]);
+    let headline = say::fitting([format!("{timed}{nobody}"), format!("{counted}{nobody}"), timed, counted]);
     let severity = if part >= MOST { Severity::Critical } else { Severity::Warning };
     let mut finding = Finding::new(RULE.id, severity, Confidence::Certain, headline);
     finding.subject = group.subject();

@@ -1,10 +1,10 @@
 //! A remote end that does not answer SYNs.
 
 use super::group::{Group, by_remote};
-use super::words::{first_that_fits, share, window};
+use super::words::{share, window};
 use crate::model::tcp::{Closer, End, State};
 use crate::study::diagnose::evidence::{Evidence, Spread, Standing};
-use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
+use crate::study::diagnose::finding::{Confidence, EXAMPLES, Figures, Finding, Severity, Value};
 use crate::study::diagnose::need::Need;
 use crate::study::diagnose::rule::{Figure, Outcome, Page, Rule};
 use crate::study::diagnose::say;
@@ -21,8 +21,6 @@ const LOST_NS: u64 = 1_000_000_000;
 const SLOW: u64 = 20;
 /// And so large a part of all that users notice.
 const SLOW_SHARE: f64 = 0.01;
-/// Examples of a finding.
-const EXAMPLES: usize = 5;
 
 pub(super) static RULE: Rule = Rule {
     id: "connect-timeout",
@@ -161,7 +159,7 @@ fn headline(evidence: &Evidence, group: &Group<'_>, tries: &Tries<'_>, none_got_
     } else {
         format!("{} got through", say::count(tries.established))
     };
-    first_that_fits([
+    say::fitting([
         format!("{remote} does not answer: {what}; {through}"),
         format!("{remote} does not answer: {what}"),
         format!("{remote} does not answer {}", say::counted(tries.unanswered(), "connect")),

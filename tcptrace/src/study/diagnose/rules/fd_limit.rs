@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::listening;
 use crate::model::tcp::{State, Task};
-use crate::study::diagnose::evidence::{Descriptors, Evidence, Failed, Standing};
+use crate::study::diagnose::evidence::{Descriptors, Evidence, Failed, Listener, Standing};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Subject, Value};
 use crate::study::diagnose::need::Need;
 use crate::study::diagnose::rule::{Figure, Outcome, Page, Rule};
@@ -172,6 +172,8 @@ fn finding(evidence: &Evidence, process: &Process<'_>) -> Finding {
     let mut finding = Finding::new(RULE.id, process.severity(), Confidence::Certain, headline(evidence, process));
     let netns = process.sockets.first().and_then(|socket| socket.netns);
     let netns = netns.or(process.failed.first().and_then(|failed| failed.netns));
+    let listens = |it: &&Listener| it.task.is_some_and(|task| task.pid == process.pid);
+    let netns = netns.or_else(|| evidence.listeners.iter().find(listens)?.netns);
     finding.subject = Subject {
         task: process.task,
         cgroup: process.sockets.first().and_then(|socket| socket.cgroup),
@@ -280,7 +282,7 @@ fn advise(process: &Process<'_>, finding: &mut Finding) {
 mod tests {
     use rstest::rstest;
 
-    use super::super::testing::{S, api, failed_call, fired, nothing, standing};
+    use super::super::testing::{NETNS, S, api, api_listener, failed_call, fired, nothing, standing};
     use super::*;
     use crate::model::event::Call;
     use crate::model::facts::Limit;
@@ -331,6 +333,16 @@ mod tests {
         let mut evidence = evidence(10, 10);
         evidence.calls.push(failed_call(call, errno, 50));
         assert_eq!(fired(&RULE, &evidence), []);
+    }
+
+    /// One that cannot accept may own no connection.
+    #[test]
+    fn its_listener_tells_the_namespace() {
+        let mut evidence = evidence(950, 950);
+        let netns = |evidence: &Evidence| fired(&RULE, evidence)[0].subject.netns;
+        assert_eq!(netns(&evidence), None);
+        evidence.listeners.push(api_listener(0, 4));
+        assert_eq!(netns(&evidence), Some(NETNS));
     }
 
     #[test]

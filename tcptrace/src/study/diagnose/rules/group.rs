@@ -7,11 +7,8 @@ use foldhash::fast::FixedState;
 
 use crate::model::tcp::{Closer, End, Side, Task};
 use crate::study::diagnose::evidence::{Ended, Evidence, Pair, PairKey};
-use crate::study::diagnose::finding::{Example, Subject};
+use crate::study::diagnose::finding::{EXAMPLES, Example, Subject};
 use crate::study::diagnose::say;
-
-/// Examples of a finding.
-const EXAMPLES: usize = 5;
 
 /// Pairs that a rule takes together; at least one.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Connections that a process ends with a reset, by `SO_LINGER` 0.
 
 use super::group::{Group, by_process};
-use super::words::{first_that_fits, per_second, share};
+use super::words::{per_second, share};
 use crate::model::tcp::{End, Side};
 use crate::study::diagnose::evidence::{Ended, Evidence};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
@@ -116,7 +116,7 @@ fn headline(evidence: &Evidence, group: &Group<'_>) -> String {
             format!(", {} with data in flight", say::count(lost)),
         ],
     };
-    first_that_fits([
+    say::fitting([
         format!("{base}: {rate}{place}{}", lost[0]),
         format!("{base}: {rate}{place}{}", lost[1]),
         format!("{base}: {rate}{}", lost[1]),

@@ -1,7 +1,7 @@
 //! A process that opens a connection for each request.
 
 use super::pool_too_small;
-use super::words::{connections_per_second, first_that_fits, share};
+use super::words::{connections_per_second, share};
 use crate::model::tcp::{Closer, State};
 use crate::study::diagnose::evidence::{Ended, Evidence, KeyBudget, Pair, Spread, Standing};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
@@ -221,7 +221,7 @@ fn headline(evidence: &Evidence, churn: &Churn<'_>) -> String {
     if churn.is_by_process() {
         let number = format!("{}{}", if pair.processes >= MOST_PROCESSES { "≥" } else { "" }, pair.processes);
         let comm = pair.tasks.first().map_or_else(String::new, |(task, _)| format!(" of {}", say::comm(task.comm)));
-        return first_that_fits([
+        return say::fitting([
             format!("each of {number} processes{comm} opens one connection to {remote}, {rate} for {each} each"),
             format!("each of {number} processes{comm} opens one connection to {remote}"),
         ]);
@@ -235,7 +235,7 @@ fn headline(evidence: &Evidence, churn: &Churn<'_>) -> String {
         }
         _ => String::new(),
     };
-    first_that_fits([format!("{base}{ports}"), base])
+    say::fitting([format!("{base}{ports}"), base])
 }
 
 fn describe(evidence: &Evidence, churn: &Churn<'_>, finding: &mut Finding) {

@@ -1,6 +1,6 @@
 //! A pool that closes connections which its process needs again at once.
 
-use super::words::{connections_per_second, first_that_fits, share};
+use super::words::{connections_per_second, share};
 use crate::model::tcp::Closer;
 use crate::study::diagnose::evidence::{Ended, Evidence, Pair, Spread};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
@@ -108,7 +108,7 @@ fn figures(evidence: &Evidence, pair: &Pair) -> Figures {
 fn finding(evidence: &Evidence, pair: &Pair) -> Finding {
     let rate = connections_per_second(evidence, pair.closed_here);
     let (process, remote, most) = (pair.process(), pair.end(), say::count(pair.most_open));
-    let headline = first_that_fits([
+    let headline = say::fitting([
         format!(
             "{process} closes {rate} to {remote} and opens as many again at once: its pool keeps fewer idle than the {most} \
              it uses"

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::words::{first_that_fits, window};
+use super::words::window;
 use crate::model::tcp::End;
 use crate::study::diagnose::evidence::{Evidence, KeyBudget, Pair};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
@@ -152,7 +152,7 @@ fn headline(evidence: &Evidence, failures: &Failures<'_>) -> String {
     let (process, remote) = (pair.process(), pair.end());
     let timed = format!("{process} failed {times} in {}", window(evidence));
     if failures.were_bound {
-        return first_that_fits([
+        return say::fitting([
             format!("{timed} to connect to {remote}: the port that it binds is in use with that peer"),
             format!("{process} failed {times} to connect to {remote}: the port that it binds is in use"),
         ]);
@@ -165,7 +165,7 @@ fn headline(evidence: &Evidence, failures: &Failures<'_>) -> String {
         }
         None => (format!("no local port{of} was left"), "no local port was left".to_owned()),
     };
-    first_that_fits([
+    say::fitting([
         format!("{timed} to open a connection to {remote}: {ports}"),
         format!("{timed} to connect to {remote}: {ports}"),
         format!("{timed} to connect to {remote}: {short}"),

@@ -1,6 +1,5 @@
 //! A destination takes so many local ports that connect() is slow, or will fail.
 
-use super::words::first_that_fits;
 use crate::model::tcp::State;
 use crate::study::diagnose::evidence::{Evidence, KeyBudget, Spread};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Subject, Value};
@@ -160,7 +159,7 @@ fn headline(budget: &Budget) -> String {
     let long = format!("{place}: {kept} of {usable} local ports taken ({part})");
     let short = format!("{place}: {kept} of {usable} taken ({part})");
     if budget.free == 0 {
-        return first_that_fits([
+        return say::fitting([
             format!("{place}: all {usable} local ports are taken"),
             format!("{place}: no port is left"),
         ]);
@@ -168,7 +167,7 @@ fn headline(budget: &Budget) -> String {
     if let (Some(seconds), Some(forecast)) = (seconds_left(budget), budget.forecast) {
         let (left, rate) = (say::seconds(seconds), say::rate(forecast.rate));
         let rate = rate.trim_end_matches("/s").to_owned();
-        return first_that_fits([
+        return say::fitting([
             format!("{long}, the last one in {left} at {rate} connections/s"),
             format!("{short}, the last one in {left} at {rate} connections/s"),
             format!("{short}, the last one in {left}"),
@@ -183,7 +182,7 @@ fn headline(budget: &Budget) -> String {
         }
         false => [String::new(), String::new()],
     };
-    first_that_fits([
+    say::fitting([
         format!("{long}{level}{walked}"),
         format!("{short}{level}{walked}"),
         format!("{short}{level}{briefly}"),

@@ -1,6 +1,6 @@
 //! TIME_WAITs on a listening port: they cost next to nothing.
 
-use super::words::{first_that_fits, share};
+use super::words::share;
 use crate::model::tcp::{Closer, State};
 use crate::study::diagnose::evidence::{Evidence, Pair, Standing};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
@@ -90,7 +90,7 @@ fn finding(pair: &Pair, port: &Port) -> Option<Finding> {
     let severity = if of_limit.is_some_and(|part| part >= OF_LIMIT) { Severity::Warning } else { Severity::Note };
     let (waits, memory) = (say::count(port.time_waits), say::bytes(port.time_waits * MINI));
     let base = format!("{} closes first on port {}: {waits} TIME_WAITs there", pair.process(), pair.key.port);
-    let headline = first_that_fits([
+    let headline = say::fitting([
         format!("{base}, {memory}, no client port and no descriptor taken"),
         format!("{base}, {memory} and no client port"),
         base,

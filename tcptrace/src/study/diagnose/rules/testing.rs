@@ -117,24 +117,7 @@ pub(in crate::study::diagnose) fn server_key() -> PairKey {
 
 /// A pair of `api[4711]` with nothing counted.
 pub(in crate::study::diagnose) fn pair(key: PairKey) -> Pair {
-    Pair {
-        key,
-        tasks: vec![(api(), 1)],
-        unowned: 0,
-        processes: 1,
-        opened: 0,
-        established: 0,
-        ends: Vec::new(),
-        time_waits: Vec::new(),
-        stays: Vec::new(),
-        short: 0,
-        long: 0,
-        closed_here: 0,
-        reopened: 0,
-        least_open: 0,
-        most_open: 0,
-        srtt_us: Spread::default(),
-    }
+    Pair { tasks: vec![(api(), 1)], processes: 1, ..Pair::new(key) }
 }
 
 /// A client's pair of which so many have ended so, this side having closed first.

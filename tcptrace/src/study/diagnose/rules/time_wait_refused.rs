@@ -1,6 +1,6 @@
 //! Connections that are closed without a TIME_WAIT, because there are as many as may be.
 
-use super::words::{first_that_fits, share, window};
+use super::words::{share, window};
 use crate::model::tcp::{State, TimeWaitEnd};
 use crate::study::diagnose::evidence::Evidence;
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Subject, Value};
@@ -142,7 +142,7 @@ fn headline(evidence: &Evidence, waits: &Waits, namespaces: usize) -> String {
     let time = if evidence.about.traced_ns > 0 { format!(" in {}", window(evidence)) } else { String::new() };
     let counted = format!("{place}{} closed without TIME_WAIT{time}", say::counted(waits.refused, "connection"));
     match limit {
-        Some(limit) => first_that_fits([
+        Some(limit) => say::fitting([
             format!("{counted}: all {limit} of tcp_max_tw_buckets are taken"),
             format!("{counted}: tcp_max_tw_buckets is {limit}"),
         ]),

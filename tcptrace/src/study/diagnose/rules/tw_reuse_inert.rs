@@ -1,6 +1,6 @@
 //! `tcp_tw_reuse` is on and does nothing, for a reason that is found.
 
-use super::words::{first_that_fits, share};
+use super::words::share;
 use crate::model::tcp::{Side, State, Task, TimeWaitEnd};
 use crate::study::diagnose::evidence::{Evidence, KeyBudget, Pair, SourceOf};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Subject, Value};
@@ -200,7 +200,7 @@ fn finding(case: &Case) -> Option<Finding> {
         _ => Confidence::Likely,
     };
     let reason = reason(why);
-    let headline = first_that_fits([
+    let headline = say::fitting([
         format!("tcp_tw_reuse=1 does nothing for {}: {}", case.name, reason.words),
         format!("tcp_tw_reuse=1 does nothing: {}", reason.words),
     ]);

@@ -1,7 +1,7 @@
 //! Connections that a process closes without having read what came in.
 
 use super::group::{Group, by_process};
-use super::words::{first_that_fits, share};
+use super::words::share;
 use crate::model::tcp::{End, Side};
 use crate::study::diagnose::evidence::Evidence;
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
@@ -72,7 +72,7 @@ fn finding(evidence: &Evidence, group: &Group<'_>) -> Option<Finding> {
         bytes => say::bytes(bytes),
     };
     let base = format!("{} closed {} with {with} unread", group.process(), say::counted(reset, "connection"));
-    let headline = first_that_fits([format!("{base}: {peers}"), format!("{base}: {shorter}"), base]);
+    let headline = say::fitting([format!("{base}: {peers}"), format!("{base}: {shorter}"), base]);
     // A client gives up an answer that it does not want, as wrk does when its time is over: nobody else loses it.
     let is_client = group.pairs.iter().all(|pair| pair.key.side == Side::Client);
     let severity = if is_client { Severity::Note } else { Severity::Warning };

@@ -3,16 +3,6 @@
 use crate::study::diagnose::evidence::Evidence;
 use crate::study::diagnose::say;
 
-/// Columns that a headline has.
-const COLUMNS: usize = 110;
-
-/// The first wording that fits into a headline, or the last one.
-pub(super) fn first_that_fits<const N: usize>(wordings: [String; N]) -> String {
-    let fits = |wording: &String| wording.chars().count() <= COLUMNS;
-    let place = wordings.iter().position(fits).unwrap_or(N.saturating_sub(1));
-    wordings.into_iter().nth(place).unwrap_or_default()
-}
-
 /// `462 connections/s` of so many in the window; a lower bound when events were lost.
 pub(super) fn connections_per_second(evidence: &Evidence, number: u64) -> String {
     let rate = say::rate(evidence.about.per_second(number));
@@ -43,13 +33,6 @@ pub(super) fn share(part: u64, whole: u64) -> f64 {
 mod tests {
     use super::super::testing::nothing;
     use super::*;
-
-    #[test]
-    fn the_first_wording_that_fits_is_taken() {
-        let wording = |columns: usize| "≥".repeat(columns);
-        assert_eq!(first_that_fits([wording(111), wording(110), wording(1)]), wording(110));
-        assert_eq!(first_that_fits([wording(112), wording(111)]), wording(111));
-    }
 
     #[test]
     fn a_rate_with_losses_is_a_lower_bound() {

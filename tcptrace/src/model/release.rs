@@ -1,11 +1,9 @@
-//! What only the kernel's version tells.
+//! Facts that only the kernel's version tells.
 
-use nix::sys::utsname::uname;
-
-/// Whether the kernel lists sockets that are bound and nothing else (`TCP_BOUND_INACTIVE`), which it does since 6.8.
-pub fn shows_bound() -> bool {
-    let version = uname().ok().and_then(|system| system.release().to_str().and_then(version));
-    version.is_some_and(|version| version >= (6, 8))
+/// Whether a kernel lists sockets that are bound and neither connect nor listen (`TCP_BOUND_INACTIVE`): 6.8 and newer do.
+/// `release` is what `uname -r` prints.
+pub fn lists_bound(release: &str) -> bool {
+    version(release).is_some_and(|version| version >= (6, 8))
 }
 
 /// `6.12.9-amd64` as 6 and 12.
