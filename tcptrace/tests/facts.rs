@@ -60,6 +60,10 @@ impl Sink for Taken {
         Ok(())
     }
 
+    fn misses_any(&mut self) -> bool {
+        false
+    }
+
     fn wishes(&mut self) -> Wishes {
         Wishes::default()
     }

@@ -169,6 +169,10 @@ impl Sink for Both {
         Ok(())
     }
 
+    fn misses_any(&mut self) -> bool {
+        self.view.misses_any() || self.recorder.as_mut().is_some_and(Sink::misses_any)
+    }
+
     fn wishes(&mut self) -> Wishes {
         let recorder = self.recorder.as_mut().map_or(Wishes::default(), Sink::wishes);
         let view = self.view.wishes();

@@ -56,6 +56,11 @@ impl View {
         follower.take(items, |row, origin| rows.row(row, origin))
     }
 
+    /// Whether the engine misses sockets at the end.
+    pub(super) fn misses_any(&self) -> bool {
+        self.follower.misses_any()
+    }
+
     /// The wishes of the engine, and how long its output has blocked.
     pub(super) fn wishes(&mut self) -> Wishes {
         Wishes { blocked: self.blocked.get(), ..self.follower.wishes() }

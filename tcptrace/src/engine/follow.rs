@@ -154,13 +154,17 @@ impl Follower {
         hand_over(&mut self.filters, &self.origin, &mut self.rows, &mut self.passed, each)
     }
 
+    /// Whether the engine misses sockets, now that nothing more comes. It looks at every socket.
+    pub fn misses_any(&self) -> bool {
+        self.engine.wants_last_survey()
+    }
+
     /// What the engine asks for.
     pub fn wishes(&self) -> Wishes {
         let engine = &self.engine;
         Wishes {
             deadline: engine.next_deadline(),
             missing: engine.wants_survey(),
-            missing_at_end: engine.wants_last_survey(),
             scan: engine.wants_scan(),
             ..Wishes::default()
         }

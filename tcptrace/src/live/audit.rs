@@ -130,6 +130,10 @@ impl<S: Sink> Sink for Audited<S> {
         self.sink.settle(now)
     }
 
+    fn misses_any(&mut self) -> bool {
+        self.sink.misses_any()
+    }
+
     fn wishes(&mut self) -> Wishes {
         self.sink.wishes()
     }

@@ -238,7 +238,7 @@ impl Source {
         for is_first in [true, false] {
             let wishes = self.hear(sink);
             let wants_all = is_first && self.has_facts();
-            if !self.existing || !(wishes.missing || is_first && wishes.missing_at_end || wants_all) {
+            if !self.existing || !(wishes.missing || wants_all || is_first && sink.misses_any()) {
                 break;
             }
             // One that began before may have missed the end.

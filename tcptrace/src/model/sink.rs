@@ -22,6 +22,10 @@ pub trait Sink {
 
     /// What it asks for. Each question is handed over once.
     fn wishes(&mut self) -> Wishes;
+
+    /// Whether it misses sockets, now that nothing more comes. It may look at every socket for that, so it is asked at the
+    /// end only.
+    fn misses_any(&mut self) -> bool;
 }
 
 /// What a sink asks of its source.
@@ -36,8 +40,6 @@ pub struct Wishes {
     pub survey: bool,
     /// It asks which sockets still exist, until a survey answers.
     pub missing: bool,
-    /// The same, at the end of the stream.
-    pub missing_at_end: bool,
     /// It asks who holds which socket.
     pub scan: bool,
     /// It takes no more.
@@ -56,7 +58,6 @@ impl Wishes {
             settle_by: earliest(self.settle_by, other.settle_by),
             survey: self.survey || other.survey,
             missing: self.missing || other.missing,
-            missing_at_end: self.missing_at_end || other.missing_at_end,
             scan: self.scan || other.scan,
             stop: self.stop || other.stop,
             blocked: self.blocked + other.blocked,
@@ -70,20 +71,13 @@ mod tests {
 
     #[test]
     fn two_sinks() {
-        let one = Wishes {
-            deadline: Some(5),
-            survey: true,
-            missing_at_end: true,
-            blocked: Duration::from_secs(1),
-            ..Wishes::default()
-        };
+        let one = Wishes { deadline: Some(5), survey: true, blocked: Duration::from_secs(1), ..Wishes::default() };
         let other = Wishes { deadline: Some(3), settle_by: Some(9), missing: true, scan: true, ..Wishes::default() };
         let both = Wishes {
             deadline: Some(3),
             settle_by: Some(9),
             survey: true,
             missing: true,
-            missing_at_end: true,
             scan: true,
             stop: false,
             blocked: Duration::from_secs(1),

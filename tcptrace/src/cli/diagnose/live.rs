@@ -158,6 +158,10 @@ impl Sink for Watcher {
         Ok(())
     }
 
+    fn misses_any(&mut self) -> bool {
+        self.follower.misses_any()
+    }
+
     fn wishes(&mut self) -> Wishes {
         self.follower.wishes()
     }

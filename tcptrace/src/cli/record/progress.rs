@@ -42,6 +42,10 @@ impl Sink for Shown {
         Ok(())
     }
 
+    fn misses_any(&mut self) -> bool {
+        self.recorder.misses_any()
+    }
+
     fn wishes(&mut self) -> Wishes {
         let due = self.line.as_ref().map(Line::due_at);
         self.recorder.wishes().and(Wishes { settle_by: due, ..Wishes::default() })

@@ -222,6 +222,10 @@ impl Sink for State {
         Ok(())
     }
 
+    fn misses_any(&mut self) -> bool {
+        self.follower.misses_any()
+    }
+
     fn wishes(&mut self) -> Wishes {
         self.follower.wishes()
     }

@@ -504,6 +504,10 @@ impl Sink for Recorder {
         Ok(())
     }
 
+    fn misses_any(&mut self) -> bool {
+        self.unanswered.wants_last_survey()
+    }
+
     fn wishes(&mut self) -> Wishes {
         let flush = self.waiting_since.map(|since| since + FLUSH_NS);
         let look = if let Target::Memory(memory) = &self.target { memory.look_at() } else { None };
@@ -513,7 +517,6 @@ impl Sink for Recorder {
             settle_by: [flush, look, self.unowned.sift_at, self.unanswered.look_at].into_iter().flatten().min(),
             survey: std::mem::take(&mut self.wants_survey),
             missing: self.unanswered.wants_survey(),
-            missing_at_end: self.unanswered.wants_last_survey(),
             scan: self.unowned.wants_scan(),
             stop: self.is_full || is_closed,
             ..Wishes::default()
