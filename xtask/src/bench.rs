@@ -20,6 +20,7 @@ mod polling;
 pub(crate) mod proc;
 mod rate;
 mod running;
+mod screen;
 mod snapshot;
 mod start;
 mod stats;
@@ -90,6 +91,8 @@ enum Part {
     Start,
     /// Time to take a snapshot of many sockets
     Snapshot,
+    /// The live screen: its cost beyond `connections`, its redraws, and how soon it answers
+    Screen,
     /// Time to study a long trace
     Analysis,
 }
@@ -105,6 +108,7 @@ impl Part {
             Self::Latency => "latency",
             Self::Start => "start",
             Self::Snapshot => "snapshot",
+            Self::Screen => "screen",
             Self::Analysis => "analysis",
         }
     }
@@ -123,6 +127,7 @@ impl Part {
             Self::Latency => latency::measure(bench, findings),
             Self::Start => start::measure(bench, findings),
             Self::Snapshot => snapshot::measure(bench, findings, skipped),
+            Self::Screen => screen::measure(bench, findings),
             Self::Analysis => analysis::measure(bench, findings),
         }
     }

@@ -11,7 +11,7 @@ mod sockets;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -38,6 +38,9 @@ pub use self::sockets::Key;
 
 const SECOND: i64 = 1_000_000_000;
 
+/// States in which a socket waits for its process or for its peer to close.
+const WAITING: [State; 2] = [State::CloseWait, State::FinWait2];
+
 /// Rows of each table that are kept of an earlier moment.
 const KEPT_ROWS: usize = 25;
 
@@ -59,6 +62,8 @@ pub struct Top {
     clocks: Vec<Clock>,
     is_surveyed: bool,
     sockets: Sockets,
+    /// Those of them that are shown and wait for somebody to close.
+    waiting: HashSet<Key, FixedState>,
     levels: Levels,
     series: Series,
     /// Sockets by index in [`State::ALL`].
@@ -95,6 +100,7 @@ impl Top {
             clocks: Vec::new(),
             is_surveyed: false,
             sockets: Sockets::default(),
+            waiting: HashSet::default(),
             levels: Levels::default(),
             series: Series::new(seconds),
             states: [0; State::ALL.len()],
@@ -323,6 +329,12 @@ impl Top {
             self.states[new as usize] += 1;
         }
         self.series.now().states = self.states;
+        let is_waiting = |state: Option<State>| state.is_some_and(|state| WAITING.contains(&state));
+        match (is_waiting(old), is_waiting(new)) {
+            (_, true) => self.waiting.insert(key),
+            (true, false) => self.waiting.remove(&key),
+            _ => false,
+        };
     }
 
     fn remove(&mut self, key: Key) {
@@ -386,6 +398,7 @@ impl Top {
     /// Counts the sockets anew that are to be shown.
     fn filter(&mut self, names: &Names) {
         self.levels = Levels::default();
+        self.waiting.clear();
         self.series.clear();
         self.series.turn(self.now.div_euclid(SECOND));
         (self.states, self.closed) = ([0; State::ALL.len()], None);

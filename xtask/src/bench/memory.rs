@@ -71,7 +71,8 @@ fn one_round(bench: &Bench, command: &str, steps: &[u32]) -> Result<Round> {
     Ok(Round { looks, peaks: [peak_before, peak_after] })
 }
 
-fn settled(pid: u32) -> Result<Memory> {
+/// The memory of a process, once it has not changed for a while.
+pub(super) fn settled(pid: u32) -> Result<Memory> {
     let begun = Instant::now();
     let mut last = proc::memory(pid)?;
     let mut since = Instant::now();

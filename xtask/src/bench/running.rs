@@ -78,11 +78,12 @@ impl<'a> Running<'a> {
         let mut command = Command::new(&tool.program);
         command.args(&tool.arguments).current_dir(folder).stdin(Stdio::null()).env("TERM", "xterm-256color");
         let terminal = match tool.sink {
-            Sink::File => None,
+            Sink::File | Sink::Null => None,
             Sink::Terminal { keep } => Some(Terminal::open(keep)?),
         };
         let file = create(&stdout)?;
         command.stdout(match &terminal {
+            None if tool.sink == Sink::Null => Stdio::null(),
             None => Stdio::from(file),
             Some(terminal) => terminal.stdout()?,
         });

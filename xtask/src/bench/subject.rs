@@ -36,6 +36,8 @@ pub(super) struct Tool {
 pub(super) enum Sink {
     /// A file on the disk.
     File,
+    /// Nowhere.
+    Null,
     /// A pseudo-terminal.
     Terminal {
         /// Whether to keep the text that arrives, with its times.

@@ -45,18 +45,33 @@ impl Budgets {
             let old_time_waits = u32::try_from(old.count()).unwrap_or(u32::MAX);
             Some(KeyBudget { old_time_waits, timestamps, budget })
         });
-        let mut keys: Vec<KeyBudget> = keys.collect();
-        keys.sort_by(|one, other| {
-            let (one, other) = (&one.budget, &other.budget);
-            other.share.total_cmp(&one.share).then(other.taken.cmp(&one.taken)).then(one.key.cmp(&other.key))
-        });
-        keys.truncate(MOST);
+        let keys = fullest_of(keys);
         let sources = evidence.binders.iter().filter_map(|binder| {
             let measured = Measured { rate: None, time_wait_ns: lengths.of_netns(binder.netns) };
             Some(SourceOf { netns: binder.netns, budget: ports.source(binder.netns, binder.ip, measured)? })
         });
         Self { keys, sources: sources.collect() }
     }
+}
+
+/// The fullest ones. There may be as many as sockets.
+fn fullest_of(keys: impl Iterator<Item = KeyBudget>) -> Vec<KeyBudget> {
+    let keep = |fullest: &mut Vec<KeyBudget>| {
+        fullest.sort_by(|one, other| {
+            let (one, other) = (&one.budget, &other.budget);
+            other.share.total_cmp(&one.share).then(other.taken.cmp(&one.taken)).then(one.key.cmp(&other.key))
+        });
+        fullest.truncate(MOST);
+    };
+    let mut fullest = Vec::new();
+    for key in keys {
+        fullest.push(key);
+        if fullest.len() >= 2 * MOST {
+            keep(&mut fullest);
+        }
+    }
+    keep(&mut fullest);
+    fullest
 }
 
 /// The destination of which the largest part of the ports is taken.

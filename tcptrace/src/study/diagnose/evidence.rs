@@ -52,6 +52,9 @@ pub struct Evidence {
     pub budgets: Budgets,
 }
 
+/// Sockets that stand, by pair.
+pub type Standings<'e> = HashMap<PairKey, Vec<&'e Standing>, FixedState>;
+
 /// Whose evidence it is, and of when.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct About {
@@ -123,6 +126,16 @@ impl Evidence {
     /// The clients' side of a pair of processes' connections: those that this process opened.
     pub fn clients(&self) -> impl Iterator<Item = &Pair> {
         self.pairs.iter().filter(|pair| pair.key.side == Side::Client)
+    }
+
+    /// The sockets that stand and are wanted, by pair. Most rules that look at sockets do so for each pair, and there may be
+    /// many of both.
+    pub fn standing(&self, wanted: impl Fn(&Standing) -> bool) -> Standings<'_> {
+        let mut by_pair = Standings::default();
+        for socket in self.sockets.iter().filter(|socket| wanted(socket)) {
+            by_pair.entry(socket.pair).or_default().push(socket);
+        }
+        by_pair
     }
 
     /// The connections of listeners.

@@ -14,7 +14,7 @@ pub enum Ranked {
 }
 
 /// The sum of some budgets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rest {
     /// How many destinations.
     pub groups: u64,
@@ -28,23 +28,40 @@ pub struct Rest {
     pub time_wait: u64,
 }
 
+/// So many wait to be ranked. There may be as many as sockets.
+const WAITING: usize = 64;
+
+impl Rest {
+    fn add(&mut self, budget: &Budget) {
+        self.groups += 1;
+        self.taken += u64::from(budget.taken);
+        self.open += u64::from(budget.open);
+        self.fin_wait2 += u64::from(budget.fin_wait2);
+        self.time_wait += u64::from(budget.time_wait);
+    }
+}
+
 /// The `top` ones of which the largest part is taken, and the sum of the others.
-pub fn rank(mut budgets: Vec<Budget>, top: usize) -> Vec<Ranked> {
-    budgets.sort_by(|one, other| {
-        let order = |it: &Budget| (Reverse(it.taken), it.key);
-        other.share.total_cmp(&one.share).then_with(|| order(one).cmp(&order(other)))
-    });
-    let others = budgets.split_off(top.min(budgets.len()));
-    let mut rows: Vec<Ranked> = budgets.into_iter().map(|budget| Ranked::One(Box::new(budget))).collect();
-    if top > 0 && !others.is_empty() {
-        let sum = |of: fn(&Budget) -> u32| others.iter().map(|it| u64::from(of(it))).sum();
-        rows.push(Ranked::Rest(Rest {
-            groups: others.len() as u64,
-            taken: sum(|it| it.taken),
-            open: sum(|it| it.open),
-            fin_wait2: sum(|it| it.fin_wait2),
-            time_wait: sum(|it| it.time_wait),
-        }));
+pub fn rank(budgets: impl IntoIterator<Item = Budget>, top: usize) -> Vec<Ranked> {
+    let mut rest = Rest::default();
+    let mut fullest: Vec<Budget> = Vec::new();
+    let mut keep = |fullest: &mut Vec<Budget>| {
+        fullest.sort_by(|one, other| {
+            let order = |it: &Budget| (Reverse(it.taken), it.key);
+            other.share.total_cmp(&one.share).then_with(|| order(one).cmp(&order(other)))
+        });
+        fullest.drain(top.min(fullest.len())..).for_each(|other| rest.add(&other));
+    };
+    for budget in budgets {
+        fullest.push(budget);
+        if fullest.len() >= top.saturating_add(WAITING) {
+            keep(&mut fullest);
+        }
+    }
+    keep(&mut fullest);
+    let mut rows: Vec<Ranked> = fullest.into_iter().map(|budget| Ranked::One(Box::new(budget))).collect();
+    if top > 0 && rest.groups > 0 {
+        rows.push(Ranked::Rest(rest));
     }
     rows
 }

@@ -341,6 +341,13 @@ fn the_fullest_come_first() {
         .collect();
     assert_eq!(rows, [(2, 9), (3, 5), (2, 8)]);
     assert_eq!((rank(budgets(), 0).len(), rank(budgets(), 4).len(), rank(budgets(), 9).len()), (0, 4, 4));
+    // More than wait to be ranked at a time: it is the same as if all did.
+    let many = (0..100).flat_map(|_| budgets());
+    let rows = rank(many, 150);
+    let Some(Ranked::Rest(rest)) = rows.last() else { panic!("{rows:?}") };
+    assert_eq!((rows.len(), rest.groups, rest.taken), (151, 250, 50 * 5 + 100 * 5 + 100 * 3));
+    assert!(matches!(&rows[99], Ranked::One(it) if it.taken == 9));
+    assert!(matches!(&rows[149], Ranked::One(it) if it.taken == 5));
 }
 
 #[rstest]

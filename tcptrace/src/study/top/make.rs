@@ -7,21 +7,18 @@ use foldhash::fast::FixedState;
 
 use super::frame::{Ask, Detail, Frame, GroupRow, Queue, Rates, Rows, Sort, Waiter};
 use super::sockets::{Key, Socket};
-use super::{SECOND, Top};
+use super::{SECOND, Top, WAITING};
 use crate::model::facts::AcceptQueue;
 use crate::model::row::{Connection, Held};
 use crate::model::stream::{Context, Origin};
 use crate::model::tcp::{Closer, End, State};
 use crate::study::counts::levels::{Level, RATE_SECONDS, Ranked};
 use crate::study::counts::{By, Group, is_failure};
-use crate::study::ports::{self, Budget, Measured, PortUse, Ports, Rate};
+use crate::study::ports::{self, Measured, PortUse, Ports, Rate};
 use crate::study::timeline::{self, Item, Peers};
 
 /// Ports of this many destinations are counted.
 const MOST_BUDGETS: usize = 200;
-
-/// States in which a socket waits for its process or for its peer to close.
-const WAITING: [State; 2] = [State::CloseWait, State::FinWait2];
 
 impl Top {
     pub(super) fn make(&self, ask: &Ask) -> Frame {
@@ -106,7 +103,7 @@ impl Top {
 
     fn oldest_by_group(&self, by: By) -> HashMap<u64, Held, FixedState> {
         let mut oldest: HashMap<u64, Held, FixedState> = HashMap::default();
-        for (key, socket) in self.sockets.all.iter().filter(|(_, socket)| socket.state == State::CloseWait) {
+        for (key, socket) in self.waiting().filter(|(_, socket)| socket.state == State::CloseWait) {
             let Some(spot) = socket.spot else { continue };
             let age = socket.age(self.boot_ns(key.origin));
             let known = oldest.entry(self.levels.id(spot, by)).or_default();
@@ -117,10 +114,13 @@ impl Top {
         oldest
     }
 
+    fn waiting(&self) -> impl Iterator<Item = (&Key, &Socket)> {
+        self.waiting.iter().filter_map(|key| Some((key, self.sockets.all.get(key)?)))
+    }
+
     fn waiters(&self, most: usize) -> Rows<Waiter> {
-        let waiting = |socket: &Socket| socket.spot.is_some() && WAITING.contains(&socket.state);
-        let of_close_wait = |waiter: &Waiter| waiter.state == State::CloseWait;
-        self.list(most, waiting, |waiter| (waiter.age.known_ns(), of_close_wait(waiter)))
+        let of_close_wait = |socket: &Socket| socket.state == State::CloseWait;
+        self.list(most, self.waiting(), |socket, age| (age, of_close_wait(socket)))
     }
 
     fn connections(&self, by: By, id: u64, most: usize) -> (Group, Rows<Waiter>) {
@@ -128,27 +128,40 @@ impl Top {
         let group =
             groups.into_iter().find(|it| it.id == id).map_or_else(|| Group { by, ..Group::default() }, |it| it.group);
         let is_in = |socket: &Socket| socket.spot.is_some_and(|spot| self.levels.id(spot, by) == id);
-        (group, self.list(most, is_in, |waiter| (WAITING.contains(&waiter.state), waiter.age.known_ns())))
+        let members = self.sockets.all.iter().filter(|(_, socket)| is_in(socket));
+        (group, self.list(most, members, |socket, age| (WAITING.contains(&socket.state), age)))
     }
 
-    /// The sockets with the greatest rank.
-    fn list<R: Ord>(&self, most: usize, wanted: impl Fn(&Socket) -> bool, rank: impl Fn(&Waiter) -> R) -> Rows<Waiter> {
-        let wanted = self.sockets.all.iter().filter(|(_, socket)| wanted(socket));
-        let mut rows: Vec<Waiter> = wanted
-            .map(|(key, socket)| Waiter {
-                key: *key,
-                local: socket.identity.local(),
-                remote: socket.identity.remote(),
-                state: socket.state,
-                age: socket.age(self.boot_ns(key.origin)),
-                owner: socket.identity.owner,
-                fd: socket.fd,
-            })
-            .collect();
-        rows.sort_by_cached_key(|row| (Reverse(rank(row)), row.key));
-        let more = rows.len().saturating_sub(most) as u64;
-        rows.truncate(most);
-        Rows { rows, more }
+    /// The sockets with the greatest rank, by their age in ns among others.
+    fn list<'s, R: Ord>(
+        &'s self,
+        most: usize,
+        sockets: impl Iterator<Item = (&'s Key, &'s Socket)>,
+        rank: impl Fn(&Socket, Option<u64>) -> R,
+    ) -> Rows<Waiter> {
+        let age = |key: &Key, socket: &Socket| socket.age(self.boot_ns(key.origin));
+        let ranked =
+            |(key, socket): (&'s Key, &'s Socket)| (Reverse(rank(socket, age(key, socket).known_ns())), *key, socket);
+        let mut all: Vec<_> = sockets.map(ranked).collect();
+        let order = |one: &(Reverse<R>, Key, &Socket), other: &(Reverse<R>, Key, &Socket)| {
+            (&one.0, one.1).cmp(&(&other.0, other.1))
+        };
+        let more = all.len().saturating_sub(most);
+        if more > 0 && most > 0 {
+            all.select_nth_unstable_by(most - 1, order);
+        }
+        all.truncate(most);
+        all.sort_unstable_by(order);
+        let row = |(_, key, socket): (Reverse<R>, Key, &Socket)| Waiter {
+            key,
+            local: socket.identity.local(),
+            remote: socket.identity.remote(),
+            state: socket.state,
+            age: age(&key, socket),
+            owner: socket.identity.owner,
+            fd: socket.fd,
+        };
+        Rows { rows: all.into_iter().map(row).collect(), more: more as u64 }
     }
 
     fn connection(&self, key: Key) -> Option<timeline::Group> {
@@ -226,11 +239,10 @@ impl Top {
             Some(Rate { opened: recent.total(second), window_ns })
         };
         let is_client = |key: &ports::Key| ports.uses(key).any(|it| it.origin != ports::Origin::Accepted);
-        let budgets: Vec<Budget> = ports
+        let budgets = ports
             .keys()
             .filter(is_client)
-            .filter_map(|key| ports.budget(&key, Measured { rate: measured(&key), time_wait_ns: None }))
-            .collect();
+            .filter_map(|key| ports.budget(&key, Measured { rate: measured(&key), time_wait_ns: None }));
         let mut rows = Vec::new();
         let mut more = 0;
         for ranked in ports::rank(budgets, MOST_BUDGETS) {

@@ -69,6 +69,8 @@ impl Socket {
         if matches!(row.old, State::Closed | State::Listen) {
             self.opened_ns = Some(row.boot_ns);
         } else if row.held != Held::Unknown {
+            // There are many sockets, with few stays each.
+            self.stays.reserve_exact(1);
             self.stays.push(Stay { state: row.old, held: row.held });
         }
         (self.state, self.since, self.is_exact) = (row.new, Some(row.boot_ns), true);

@@ -215,7 +215,7 @@ fn a_connection_that_still_waits_has_a_pair() {
     ];
     let evidence = observe(&items);
     assert_eq!((evidence.sockets.len(), only(&evidence).opened), (1, 0));
-    assert!(only(&evidence).has(&evidence.sockets[0]));
+    assert_eq!(only(&evidence).key, evidence.sockets[0].pair);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::group::{Group, by_remote};
 use super::words::{share, window};
 use crate::model::tcp::{Closer, End, State};
-use crate::study::diagnose::evidence::{Evidence, Spread, Standing};
+use crate::study::diagnose::evidence::{Evidence, Spread, Standing, Standings};
 use crate::study::diagnose::finding::{Confidence, EXAMPLES, Figures, Finding, Severity, Value};
 use crate::study::diagnose::need::Need;
 use crate::study::diagnose::rule::{Figure, Outcome, Page, Rule};
@@ -61,9 +61,9 @@ struct Tries<'e> {
 }
 
 impl<'e> Tries<'e> {
-    fn of(evidence: &'e Evidence, group: &Group<'_>) -> Self {
-        let is_here = |it: &&Standing| it.state == State::SynSent && group.pairs.iter().any(|pair| pair.has(it));
-        let sockets: Vec<_> = evidence.sockets.iter().filter(is_here).collect();
+    fn of(group: &Group<'_>, connecting: &Standings<'e>) -> Self {
+        let sockets: Vec<&Standing> =
+            group.pairs.iter().filter_map(|pair| connecting.get(&pair.key)).flatten().copied().collect();
         let longest_ns = sockets.iter().map(|it| it.age_ns()).max().unwrap_or(0);
         let late = |spread: &Spread| spread.at_or_above(LOST_NS);
         let left = group.sum(|pair| pair.spread(State::SynSent).map_or(0, late));
@@ -115,7 +115,8 @@ impl<'e> Tries<'e> {
 
 fn check(evidence: &Evidence) -> Outcome {
     let groups = by_remote(evidence);
-    let all: Vec<_> = groups.iter().map(|group| (group, Tries::of(evidence, group))).collect();
+    let connecting = evidence.standing(|it| it.state == State::SynSent);
+    let all: Vec<_> = groups.iter().map(|group| (group, Tries::of(group, &connecting))).collect();
     let findings = all.iter().filter_map(|(group, tries)| finding(evidence, group, tries)).collect();
     let most = all.iter().max_by_key(|(_, tries)| tries.unanswered() + tries.slow);
     Outcome::of(findings, most.map(|(_, tries)| tries.figures()).unwrap_or_default())

@@ -3,7 +3,7 @@
 use super::pool_too_small;
 use super::words::{connections_per_second, share};
 use crate::model::tcp::{Closer, State};
-use crate::study::diagnose::evidence::{Ended, Evidence, KeyBudget, Pair, Spread, Standing};
+use crate::study::diagnose::evidence::{Ended, Evidence, KeyBudget, Pair, Spread, Standings};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
 use crate::study::diagnose::need::Need;
 use crate::study::diagnose::rule::{Figure, Outcome, Page, Rule};
@@ -83,9 +83,10 @@ struct Churn<'e> {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let findings = evidence.clients().filter_map(|pair| finding(evidence, pair)).collect();
+    let long = evidence.standing(|it| it.state == State::Established && it.age_ns() >= SHORT_NS);
+    let findings = evidence.clients().filter_map(|pair| finding(evidence, pair, &long)).collect();
     let most = evidence.clients().max_by_key(|pair| pair.short);
-    Outcome::of(findings, most.map(|pair| Churn::of(evidence, pair).figures(evidence)).unwrap_or_default())
+    Outcome::of(findings, most.map(|pair| Churn::of(evidence, pair, &long).figures(evidence)).unwrap_or_default())
 }
 
 /// Ended connections that had been established.
@@ -99,9 +100,8 @@ fn over(pair: &Pair) -> u64 {
 }
 
 impl<'e> Churn<'e> {
-    fn of(evidence: &'e Evidence, pair: &'e Pair) -> Self {
-        let is_long = |it: &&Standing| it.state == State::Established && it.age_ns() >= SHORT_NS && pair.has(it);
-        let standing = evidence.sockets.iter().filter(is_long).count() as u64;
+    fn of(evidence: &'e Evidence, pair: &'e Pair, long: &Standings<'_>) -> Self {
+        let standing = long.get(&pair.key).map_or(0, Vec::len) as u64;
         let ended = over(pair);
         let is_most = |closer| ended > 0 && share(pair.closed_by(closer), ended) >= ONE_SIDE;
         let kind = match (is_most(Closer::Active), is_most(Closer::Passive)) {
@@ -185,8 +185,11 @@ impl<'e> Churn<'e> {
     }
 }
 
-fn finding(evidence: &Evidence, pair: &Pair) -> Option<Finding> {
-    let churn = Churn::of(evidence, pair);
+fn finding(evidence: &Evidence, pair: &Pair, long: &Standings<'_>) -> Option<Finding> {
+    if pair.short < MANY {
+        return None;
+    }
+    let churn = Churn::of(evidence, pair, long);
     if !churn.fires(evidence) {
         return None;
     }

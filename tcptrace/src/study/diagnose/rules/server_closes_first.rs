@@ -1,8 +1,8 @@
 //! TIME_WAITs on a listening port: they cost next to nothing.
 
 use super::words::share;
-use crate::model::tcp::{Closer, State};
-use crate::study::diagnose::evidence::{Evidence, Pair, Standing};
+use crate::model::tcp::{Closer, Side, State};
+use crate::study::diagnose::evidence::{Evidence, Pair, Standings};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
 use crate::study::diagnose::need::Need;
 use crate::study::diagnose::rule::{Figure, Outcome, Page, Rule};
@@ -41,7 +41,8 @@ pub(super) static RULE: Rule = Rule {
 };
 
 fn check(evidence: &Evidence) -> Outcome {
-    let ports: Vec<_> = evidence.servers().map(|pair| (pair, Port::of(evidence, pair))).collect();
+    let waits = evidence.standing(|it| it.state == State::TimeWait && it.pair.side == Side::Server);
+    let ports: Vec<_> = evidence.servers().map(|pair| (pair, Port::of(evidence, pair, &waits))).collect();
     let findings = ports.iter().filter_map(|(pair, port)| finding(pair, port)).collect();
     let most = ports.iter().max_by_key(|(_, port)| port.time_waits);
     Outcome::of(findings, most.map(|(_, port)| port.figures()).unwrap_or_default())
@@ -56,12 +57,11 @@ struct Port {
 }
 
 impl Port {
-    fn of(evidence: &Evidence, pair: &Pair) -> Self {
-        let is_here = |it: &&Standing| it.state == State::TimeWait && pair.has(it);
+    fn of(evidence: &Evidence, pair: &Pair, waits: &Standings<'_>) -> Self {
         let undecided = pair.closed_by(Closer::NeverEstablished) + pair.closed_by(Closer::Unknown);
         let limit = evidence.number(pair.key.netns, "net.ipv4.tcp_max_tw_buckets");
         Self {
-            time_waits: evidence.sockets.iter().filter(is_here).count() as u64,
+            time_waits: waits.get(&pair.key).map_or(0, Vec::len) as u64,
             closes: pair.ended() - undecided,
             active: pair.closed_by(Closer::Active),
             limit: limit.and_then(|limit| u64::try_from(limit).ok()),
@@ -129,8 +129,8 @@ mod tests {
 
     use super::super::testing::{NETNS, S, fired, long_name, pair, server_key, standing, with_settings};
     use super::*;
-    use crate::model::tcp::{End, Side};
-    use crate::study::diagnose::evidence::Ended;
+    use crate::model::tcp::End;
+    use crate::study::diagnose::evidence::{Ended, Standing};
 
     fn closing(time_waits: u64, active: u64, passive: u64, limit: &str) -> Evidence {
         let mut evidence = with_settings(&[("net.ipv4.tcp_max_tw_buckets", limit)]);

@@ -2,7 +2,7 @@
 
 use super::words::share;
 use crate::model::tcp::{Side, State, Task, TimeWaitEnd};
-use crate::study::diagnose::evidence::{Evidence, KeyBudget, Pair, SourceOf};
+use crate::study::diagnose::evidence::{Evidence, KeyBudget, Pair, SourceOf, Standings};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Subject, Value};
 use crate::study::diagnose::need::Need;
 use crate::study::diagnose::rule::{Figure, Outcome, Page, Rule};
@@ -102,10 +102,11 @@ fn check(evidence: &Evidence) -> Outcome {
     let keys = evidence.budgets.keys.iter().filter(|key| is_on(key.budget.key.netns));
     let sources = evidence.budgets.sources.iter().filter(|it| is_on(it.netns));
     let servers = evidence.servers().filter(|pair| is_on(pair.key.netns));
+    let waits = evidence.standing(|it| it.state == State::TimeWait && it.pair.side == Side::Server);
     let cases: Vec<Case> = keys
         .map(|key| of_key(evidence, key))
         .chain(sources.map(|source| of_source(evidence, source)))
-        .chain(servers.filter_map(|pair| of_listener(evidence, pair)))
+        .chain(servers.filter_map(|pair| of_listener(evidence, pair, &waits)))
         .collect();
     let findings = cases.iter().filter_map(finding).collect();
     let fullest = cases.iter().max_by(|one, other| one.compared.share().total_cmp(&other.compared.share()));
@@ -179,11 +180,10 @@ fn of_source(evidence: &Evidence, source: &SourceOf) -> Case {
 }
 
 /// Its TIME_WAITs take no port, but people count them against the range.
-fn of_listener(evidence: &Evidence, pair: &Pair) -> Option<Case> {
+fn of_listener(evidence: &Evidence, pair: &Pair, waits: &Standings<'_>) -> Option<Case> {
     let range = PortSettings::of(evidence.settings.get(&pair.key.netns)?)?.range;
-    let waits = evidence.sockets.iter().filter(|it| it.state == State::TimeWait && pair.has(it));
     let compared = Compared {
-        old: waits.count() as u64,
+        old: waits.get(&pair.key).map_or(0, Vec::len) as u64,
         usable: range.count().into(),
         opened: pair.opened,
         reused: reused(evidence, pair.key.netns),
