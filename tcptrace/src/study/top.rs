@@ -218,14 +218,17 @@ impl Top {
         socket.identity.owner = row.identity.owner.or(known);
         let before = (!is_new).then_some(socket.state);
         socket.enter(row);
-        if is_new || has_changed || socket.spot.is_some_and(Spot::is_unplaced) {
-            self.move_to(key, before, None);
-            self.judge(key, origin);
-            self.move_to(key, None, Some(row.new));
+        let spot = socket.spot;
+        let spot = if is_new || has_changed || spot.is_some_and(Spot::is_unplaced) {
+            self.step(key, spot, before, None);
+            let spot = self.judge(key, origin);
+            self.step(key, spot, None, Some(row.new));
+            spot
         } else {
-            self.move_to(key, before, Some(row.new));
-        }
-        self.count(key, row, second);
+            self.step(key, spot, before, Some(row.new));
+            spot
+        };
+        spot.into_iter().for_each(|spot| self.count(spot, row, second));
         if row.new == State::Closed {
             if self.ask.detail == Detail::Connection(key) {
                 self.ended = self.sockets.all.get(&key).map(|socket| (key, socket.ended(row)));
@@ -235,8 +238,7 @@ impl Top {
     }
 
     /// Counts what a transition begins.
-    fn count(&mut self, key: Key, row: &Transition, second: i64) {
-        let Some(spot) = self.sockets.all.get(&key).and_then(|socket| socket.spot) else { return };
+    fn count(&mut self, spot: Spot, row: &Transition, second: i64) {
         let opens = match row.identity.side {
             Side::Server => row.new == State::Established,
             _ => row.new == State::SynSent,
@@ -282,45 +284,48 @@ impl Top {
         let Some(identity) = row.identity() else { return };
         let key = Key { origin: origin.number, conn: identity.conn };
         let Some((socket, before)) = self.sockets.confirm(key, row) else { return };
-        let now = socket.state;
-        self.move_to(key, before, None);
-        self.judge(key, origin);
-        self.move_to(key, None, Some(now));
+        let (now, spot) = (socket.state, socket.spot);
+        self.step(key, spot, before, None);
+        let spot = self.judge(key, origin);
+        self.step(key, spot, None, Some(now));
     }
 
     /// All have come: there are no others.
     pub fn confirmed(&mut self, origin: &Origin) {
         for key in self.sockets.unconfirmed(origin.number) {
-            let before = self.sockets.all.get(&key).map(|socket| socket.state);
-            self.move_to(key, before, None);
+            if let Some(socket) = self.sockets.all.get(&key) {
+                self.step(key, socket.spot, Some(socket.state), None);
+            }
             self.remove(key);
         }
     }
 
     /// Finds the groups of a socket anew.
     fn place(&mut self, key: Key, origin: &Origin) {
-        let Some(state) = self.sockets.all.get(&key).map(|socket| socket.state) else { return };
-        self.move_to(key, Some(state), None);
-        self.judge(key, origin);
-        self.move_to(key, None, Some(state));
+        let Some(socket) = self.sockets.all.get(&key) else { return };
+        let state = socket.state;
+        self.step(key, socket.spot, Some(state), None);
+        let spot = self.judge(key, origin);
+        self.step(key, spot, None, Some(state));
     }
 
-    /// Puts a socket that is in no state into its groups, if it is to be shown.
-    fn judge(&mut self, key: Key, origin: &Origin) {
+    /// Puts a socket that is in no state into its groups, if it is to be shown. Returns where.
+    fn judge(&mut self, key: Key, origin: &Origin) -> Option<Spot> {
         let now = self.boot_ns(key.origin);
         let Self { sockets, levels, ask, .. } = self;
-        let Some(socket) = sockets.all.get_mut(&key) else { return };
+        let socket = sockets.all.get_mut(&key)?;
         socket.spot.take().into_iter().for_each(|spot| levels.leave(spot));
         if is_shown(socket, &ask.criteria, now, &origin.context.names) {
             socket.spot = Some(levels.enter(&socket.identity, origin));
         }
+        socket.spot
     }
 
     /// Counts a socket that is shown in its next state.
-    fn move_to(&mut self, key: Key, old: Option<State>, new: Option<State>) {
+    fn step(&mut self, key: Key, spot: Option<Spot>, old: Option<State>, new: Option<State>) {
         let is_state = |state: &State| *state != State::Closed;
         let (old, new) = (old.filter(is_state), new.filter(is_state));
-        let Some(spot) = self.sockets.all.get(&key).and_then(|socket| socket.spot) else { return };
+        let Some(spot) = spot else { return };
         self.levels.step(spot, old, new);
         if let Some(old) = old {
             self.states[old as usize] = self.states[old as usize].saturating_sub(1);
@@ -411,8 +416,8 @@ impl Top {
             let Some(socket) = self.sockets.all.get_mut(&key) else { continue };
             socket.spot = None;
             let state = socket.state;
-            self.judge(key, &origin);
-            self.move_to(key, None, Some(state));
+            let spot = self.judge(key, &origin);
+            self.step(key, spot, None, Some(state));
         }
     }
 

@@ -26,11 +26,15 @@ impl Terminal {
         if !Path::new("/usr/bin/tmux").exists() {
             skip("tmux is not installed");
         }
-        let terminal = Self { name: format!("tcptrace-{name}-{}", std::process::id()) };
         let top = binary().display();
         let script = format!("LC_ALL=C.UTF-8 {top} top; echo EXIT=$?; stty -a; exec sleep 1000");
+        Self::run(name, columns, lines, &script)
+    }
+
+    fn run(name: &str, columns: u16, lines: u16, script: &str) -> Self {
+        let terminal = Self { name: format!("tcptrace-{name}-{}", std::process::id()) };
         let (columns, lines) = (columns.to_string(), lines.to_string());
-        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", &columns, "-y", &lines, &script]);
+        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", &columns, "-y", &lines, script]);
         terminal
     }
 
@@ -167,6 +171,40 @@ fn signals_restore_the_terminal() {
         output(kill);
         terminal.is_restored();
     }
+}
+
+/// As a job of a shell, it stops with the terminal restored, and goes on where it was.
+#[test]
+fn a_job_that_stops_and_goes_on() {
+    let _net = Namespace::enter();
+    let terminal = Terminal::run("job", 80, 24, "env PS1='shell> ' bash --norc --noprofile -i");
+    terminal.says("shell>");
+    terminal.text(&format!("LC_ALL=C.UTF-8 {} top; echo EXIT=$?; stty -a", binary().display()));
+    terminal.keys(&["Enter"]);
+    terminal.says("ESTABLISHED");
+    terminal.keys(&["f"]);
+    terminal.says("findings of the last seconds");
+    for key in ["C-z", "kill"] {
+        match key {
+            "kill" => {
+                let mut kill = Command::new("pkill");
+                kill.args(["-TSTP", "-P", terminal.tmux(&["display-message", "-p", "#{pane_pid}"]).trim()]);
+                output(kill);
+            }
+            key => terminal.keys(&[key]),
+        };
+        terminal.shows(|screen| screen.contains("Stopped") && !screen.contains("findings of"));
+        assert_eq!(terminal.tmux(&["display-message", "-p", "#{alternate_on} #{cursor_flag}"]).trim(), "0 1");
+        terminal.text("clear; fg");
+        terminal.keys(&["Enter"]);
+        terminal.says("findings of the last seconds");
+    }
+    terminal.keys(&["q"]);
+    terminal.shows(|screen| screen.contains("shell>") && !screen.contains("findings of"));
+    terminal.text("stty -a");
+    terminal.keys(&["Enter"]);
+    let screen = terminal.says("echoctl");
+    assert!(screen.split_whitespace().any(|word| word == "icanon"), "{screen}");
 }
 
 /// Reading from a terminal that is gone returns nothing, for ever.
