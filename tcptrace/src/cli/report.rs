@@ -75,7 +75,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<Outcome> {
         })?;
         (summary, Vec::new())
     } else {
-        let config = Config { transitions: true, connections: true, ..Config::default() };
+        let config = Config { transitions: true, connections: true, unreleased: true, ..Config::default() };
         let mut diagnosed = Diagnosed::new(&mut analysis);
         let summary = args.trace.tell(config, true, Progress::new, &mut diagnosed)?;
         (summary, diagnosed.into_cases())
@@ -124,7 +124,10 @@ impl<'a> Diagnosed<'a> {
 
 impl Audience<anyhow::Error> for Diagnosed<'_> {
     fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
-        analyse(self.analysis, row, origin);
+        // The diagnosis alone is about those that are over and whose descriptor is open.
+        if !matches!(row, Row::Connection(connection) if connection.is_unreleased()) {
+            analyse(self.analysis, row, origin);
+        }
         self.hosts.row(row, origin)
     }
 

@@ -162,6 +162,11 @@ impl Connection {
         matches!(self.status, Status::Unreleased { .. } | Status::Released { .. })
     }
 
+    /// Whether it is over, and its descriptor is open.
+    pub fn is_unreleased(&self) -> bool {
+        matches!(self.status, Status::Unreleased { .. })
+    }
+
     /// When it ended; `None` where its row does not say.
     pub fn closed_ns(&self) -> Option<u64> {
         matches!(self.status, Status::Ended(_)).then_some(self.boot_ns)

@@ -70,7 +70,7 @@ fn watch(args: &DiagnoseArgs, namespaces: &Namespaces) -> Result<Watched> {
 
 /// What the engine of a diagnosis puts out.
 pub(super) fn rows() -> Config {
-    Config { at_close: true, transitions: true, connections: true, ..Config::default() }
+    Config { at_close: true, transitions: true, connections: true, unreleased: true, ..Config::default() }
 }
 
 fn config(source: &Source) -> Config {

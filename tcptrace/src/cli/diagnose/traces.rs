@@ -79,7 +79,7 @@ impl Audience<anyhow::Error> for Hosts {
     fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
         let host = self.of(origin);
         match row {
-            Row::Connection(connection) if connection.is_open() => host.open.push(connection.clone()),
+            Row::Connection(it) if it.is_open() || it.is_unreleased() => host.open.push(it.clone()),
             _ => host.gatherer.row(row),
         }
         Ok(())

@@ -26,6 +26,8 @@ pub struct Config {
     pub fins: bool,
     /// Whether scans look at some processes only: a socket without a known holder may have one.
     pub partial_scans: bool,
+    /// Hand over connections that are over and whose descriptor is open, together with the open ones.
+    pub unreleased: bool,
 }
 
 impl Default for Config {
@@ -42,6 +44,7 @@ impl Default for Config {
             received_resets: true,
             fins: false,
             partial_scans: false,
+            unreleased: false,
         }
     }
 }

@@ -627,10 +627,18 @@ impl Engine {
         self.make_room(self.now);
     }
 
-    /// The open connections, each with what is known of it so far. The engine keeps following them.
+    /// The open connections, each with what is known of it so far; and those that are over and whose descriptor is open, if
+    /// they are wanted. The engine keeps following them.
     pub fn open(&self) -> impl Iterator<Item = Row> {
-        let open = self.conns.iter().filter(|conn| conn.over.is_none() && conn.state != State::Listen);
-        open.map(|conn| self.teller.open(conn, self.now))
+        let unreleased = self.teller.config.unreleased;
+        let is_wanted = move |conn: &&Conn| match conn.over {
+            None => conn.state != State::Listen,
+            Some(_) => unreleased,
+        };
+        self.conns.iter().filter(is_wanted).map(|conn| match conn.over {
+            None => self.teller.open(conn, self.now),
+            Some(ending) => self.teller.unreleased(conn, self.now, ending, self.report_of(conn)),
+        })
     }
 
     /// Keeps following a socket, as the one seen last.

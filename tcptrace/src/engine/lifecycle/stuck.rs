@@ -352,18 +352,23 @@ impl Engine {
     }
 
     pub(super) fn stuck(&self, conn: &Conn) -> Stuck {
+        Stuck::Waiting(self.report_of(conn))
+    }
+
+    /// Who holds a socket that waits, and the progress of its data.
+    pub(super) fn report_of(&self, conn: &Conn) -> Report {
         let key = conn.key();
         let accepted = conn.accepted.filter(|_| conn.side != Side::Client);
         let (holder, holders) =
             if conn.is(Mark::Mini) { (None, None) } else { self.waiting.holders_of(key, since(conn)) };
-        Stuck::Waiting(Report {
+        Report {
             holder,
             holders: holders.filter(|_| !self.teller.config.partial_scans),
             accepted,
             listener: if accepted == Some(false) { self.listener_of(conn) } else { None },
             stalled: self.waiting.watched(key, conn.state).map(Watched::stalled),
             multipath: self.waiting.subflows.of(key),
-        })
+        }
     }
 
     /// The descriptor of a connection that is over was closed.

@@ -4,7 +4,7 @@ use super::config::{Config, Stats};
 use super::conn::{Conn, Mark};
 use super::decide;
 use crate::model::event::{Cause, Change, EndFacts, Mini, MiniEvent, Totals};
-use crate::model::row::{Connection, Ending, Held, Loss, Reason, Row, Status, Stay, Stuck, Transition};
+use crate::model::row::{Connection, Ending, Held, Loss, Reason, Report, Row, Status, Stay, Stuck, Transition};
 use crate::model::tcp::{Closer, End, Side, State, TimeWaitEnd};
 
 /// Reports what becomes of connections.
@@ -152,6 +152,12 @@ impl Teller {
     pub(super) fn open(&self, conn: &Conn, now: u64) -> Row {
         let accepted = conn.accepted.filter(|_| conn.side != Side::Client);
         let status = Status::Open { state: conn.state, age: self.held(conn, now), accepted };
+        Row::Connection(self.connection(conn, now, status))
+    }
+
+    /// A row for a connection that is over and whose descriptor is open.
+    pub(super) fn unreleased(&self, conn: &Conn, now: u64, ending: Ending, report: Report) -> Row {
+        let status = Status::Unreleased { ending, age: self.held(conn, now), report: Box::new(report) };
         Row::Connection(self.connection(conn, now, status))
     }
 

@@ -8,12 +8,14 @@ use foldhash::fast::FixedState;
 
 use super::super::diag::{Wanted, dump, inspect};
 use super::Answer;
-use crate::model::event::{Found, Kept};
+use crate::model::event::{Found, Kept, Timer};
 use crate::model::socket::Socket;
 use crate::model::tcp::State;
 
-/// Kinds of connections of which one is looked at, in a network namespace.
+/// Kinds of connections of which some are looked at, in a network namespace.
 const MOST_KINDS: usize = 1024;
+/// So many of each kind are looked at, of those that may be idle; of the others, the first.
+const MOST_OF_KIND: usize = 8;
 
 /// Looks at the sockets of one network namespace. The kernel locks each socket whose progress it shows: few are worth that.
 pub(super) struct Inspection {
@@ -21,8 +23,15 @@ pub(super) struct Inspection {
     /// There are some of which one end has closed.
     has_lingering: bool,
     served_ports: HashSet<u16, FixedState>,
-    /// The first of each, to be asked for again where it was listed without its progress.
-    kinds: HashMap<Kind, Option<Found>, FixedState>,
+    kinds: HashMap<Kind, Chosen, FixedState>,
+}
+
+/// Those of a kind that are looked at.
+#[derive(Default)]
+struct Chosen {
+    count: usize,
+    /// Those that were listed without their progress, to be asked for again.
+    again: Vec<Found>,
 }
 
 /// What connections have in common: the port that serves them here, or the end that they lead to.
@@ -72,26 +81,31 @@ impl Inspection {
                 is_complete
             }
             State::Established => {
-                let is_first = self.is_first_of_kind(found, is_complete);
-                if is_first { is_complete } else { is_busy }
+                // No timer runs: it has nothing to send, and nobody asks whether its peer is still there.
+                let may_be_idle = !is_busy && socket.timer == Timer::None;
+                let is_chosen = self.is_chosen_of_kind(found, is_complete, may_be_idle);
+                if is_chosen { is_complete } else { is_busy }
             }
             State::SynRecv | State::TimeWait => is_busy,
         }
     }
 
-    fn is_first_of_kind(&mut self, found: &Found, is_complete: bool) -> bool {
+    /// Whether it is the first of its kind, or one of the first that may be idle.
+    fn is_chosen_of_kind(&mut self, found: &Found, is_complete: bool, may_be_idle: bool) -> bool {
         let tuple = &found.tuple;
         let is_served = self.served_ports.contains(&tuple.local_port);
         let kind =
             if is_served { Kind::Served(tuple.local_port) } else { Kind::To(tuple.remote_ip, tuple.remote_port) };
         let is_full = self.kinds.len() >= MOST_KINDS;
-        match self.kinds.entry(kind) {
-            Entry::Vacant(entry) if !is_full => {
-                entry.insert((!is_complete).then_some(*found));
-                true
-            }
-            Entry::Vacant(_) | Entry::Occupied(_) => false,
-        }
+        let chosen = match self.kinds.entry(kind) {
+            Entry::Vacant(_) if is_full => return false,
+            Entry::Vacant(entry) => entry.insert(Chosen::default()),
+            Entry::Occupied(entry) if may_be_idle && entry.get().count < MOST_OF_KIND => entry.into_mut(),
+            Entry::Occupied(_) => return false,
+        };
+        chosen.count += 1;
+        chosen.again.extend((!is_complete).then_some(*found));
+        true
     }
 
     /// Asks again for those that did not show everything. Changes meanwhile do no harm: each says when it was looked at.
@@ -106,7 +120,7 @@ impl Inspection {
         };
         let listed =
             if self.has_lingering { dump(netns, Wanted::Lingering, ipv4, ipv6, &mut tell).map(drop) } else { Ok(()) };
-        if let Err(error) = listed.and_then(|()| inspect(self.kinds.values().flatten(), &mut tell)) {
+        if let Err(error) = listed.and_then(|()| inspect(self.kinds.values().flat_map(|it| &it.again), &mut tell)) {
             log::debug!("some sockets could not be looked at more closely: {error}");
         }
     }
@@ -176,18 +190,19 @@ mod tests {
     }
 
     #[tcptrace_tests::test]
-    fn one_of_each_kind_of_connections_is_looked_at() {
+    fn some_of_each_kind_of_connections_are_looked_at() {
+        const MANY: usize = MOST_OF_KIND + 3;
         in_new_namespace(|| {
             let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
             let port = listener.local_addr().expect("its address").port();
-            let clients = [(); 5].map(|()| TcpStream::connect(("127.0.0.1", port)).expect("connect"));
-            let _servers = [(); 5].map(|()| listener.accept().expect("accept"));
+            let clients = [(); MANY].map(|()| TcpStream::connect(("127.0.0.1", port)).expect("connect"));
+            let _servers = [(); MANY].map(|()| listener.accept().expect("accept"));
             let (sockets, inspected) = look();
             let of = |it: &&Inspected| sockets.iter().find(|socket| socket.found.id == it.id).map(|it| it.found.state);
             let complete: Vec<_> = inspected.iter().filter(|it| it.timestamps == Some(true)).collect();
-            assert_eq!(complete.len(), 2, "of the clients and of the servers: {inspected:#?}");
+            assert_eq!(complete.len(), 2 * MOST_OF_KIND, "of the clients and of the servers: {inspected:#?}");
             assert!(complete.iter().all(|it| of(it) == Some(State::Established)));
-            assert_eq!(inspected.len(), 3, "and the listener");
+            assert_eq!(inspected.len(), 2 * MOST_OF_KIND + 1, "and the listener");
             drop(clients);
         });
     }

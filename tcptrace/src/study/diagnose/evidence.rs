@@ -1,6 +1,6 @@
 //! What a diagnosis stands on: the same from the live kernel and from a trace.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv6Addr, SocketAddr};
 
 use foldhash::fast::FixedState;
@@ -14,7 +14,7 @@ use crate::model::facts::{AcceptQueue, Limit, Settings};
 use crate::model::row::{Held, Owner};
 use crate::model::tcp::{Closer, Comm, End, Side, State, Task, TimeWaitEnd, Tuple};
 use crate::study::counts::histogram::Histogram;
-use crate::study::ports::{Budget, SourceBudget};
+use crate::study::ports::{Budget, PortSet, SourceBudget};
 
 /// Durations and sizes, to 1.6 %.
 pub type Spread = Histogram<5>;
@@ -50,6 +50,12 @@ pub struct Evidence {
     pub bound_first: HashMap<u64, bool, FixedState>,
     /// The local ports that all these sockets leave.
     pub budgets: Budgets,
+    /// Connections that are over, and whose descriptor is open.
+    pub over: Vec<Over>,
+    /// The local ports of clients in the window, by network namespace.
+    pub client_ports: HashMap<Option<u32>, PortSet, FixedState>,
+    /// Ports that the last listener has left in the window, by network namespace.
+    pub left_ports: HashSet<(Option<u32>, u16), FixedState>,
 }
 
 /// Sockets that stand, by pair.
@@ -201,6 +207,21 @@ pub struct Pair {
     pub most_open: u64,
     /// Round-trip times in µs of ended ones.
     pub srtt_us: Spread,
+    /// TIME_WAITs that the kernel began anew, those that still wait among them.
+    pub rearmed: u64,
+    /// Who had sent the resets that they received, where the other end was seen, too.
+    pub senders: Senders,
+}
+
+/// Who had sent the resets that connections received, as far as their other end is on this machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Senders {
+    /// The other end did, and its process did what makes the kernel send one.
+    pub process: u64,
+    /// The other end did: data came after its process had closed.
+    pub after_close: u64,
+    /// The other end received one, too, or is still open: something between them did.
+    pub nobody: u64,
 }
 
 impl Pair {
@@ -223,6 +244,8 @@ impl Pair {
             least_open: 0,
             most_open: 0,
             srtt_us: Spread::default(),
+            rearmed: 0,
+            senders: Senders::default(),
         }
     }
 
@@ -352,6 +375,10 @@ pub struct Ended {
     pub just_closed: u64,
     /// How long nothing had been received when the end began, in ns.
     pub received_idle: Spread,
+    /// How many ended in FIN_WAIT1, CLOSING or LAST_ACK.
+    pub in_closing: u64,
+    /// The remote addresses of those that ended because nobody answered, with how many each; 16 at most.
+    pub remotes: Vec<(Ipv6Addr, u64)>,
 }
 
 /// What entered and left a state in the window.
@@ -365,6 +392,17 @@ pub struct Stays {
     pub left_new: u64,
     /// How long those that left it had been in it, where that is known exactly, in ns.
     pub lasted: Spread,
+    /// The most that were in it at once; counted for CLOSE_WAIT only.
+    pub most: u64,
+}
+
+/// A connection that is over, and whose descriptor is open.
+#[derive(Clone, Debug)]
+pub struct Over {
+    /// Its socket, which is CLOSED: `ss` does not show it. Its age is the time since the end.
+    pub socket: Standing,
+    /// How it ended; [`End::Unknown`] where that was before anybody looked.
+    pub end: End,
 }
 
 /// A socket that exists at the end.

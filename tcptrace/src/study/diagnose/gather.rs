@@ -3,6 +3,7 @@
 mod host;
 mod look;
 mod pairs;
+mod resets;
 
 #[cfg(test)]
 mod tests;
@@ -17,13 +18,13 @@ use self::host::Host;
 use self::look::{Looked, Looks};
 use self::pairs::Pairs;
 use super::evidence::Budgets;
-use super::evidence::{About, Evidence, Standing};
+use super::evidence::{About, Evidence, Over, Standing};
 use super::need::Need;
 use crate::engine::lifecycle::TIME_WAIT_NS;
-use crate::model::event::{Event, Kept};
-use crate::model::row::{Connection, Held, Row, Status};
+use crate::model::event::{Event, Kept, MiniEvent};
+use crate::model::row::{Connection, Held, Owner, Row, Status};
 use crate::model::stream::{Head, Item};
-use crate::model::tcp::{End, State, Task};
+use crate::model::tcp::{End, OwnerSource, State, Task};
 
 /// How many processes of a pair or a listener are kept with their names.
 const MOST_TASKS: usize = 16;
@@ -101,6 +102,9 @@ impl Gatherer {
             Event::Change(change) => self.host.change(change),
             Event::FailedCall(call) if call.at >= self.since => self.host.failed(call),
             Event::Accepted { at, id, .. } if *at >= self.since => self.host.accepted(*at, id.number()),
+            Event::Mini(mini) if (mini.what, mini.substate) == (MiniEvent::Rearmed, State::TimeWait) => {
+                self.pairs.rearmed(mini.id.number());
+            }
             _ => {}
         }
         if let Event::Found(found) = event {
@@ -130,8 +134,10 @@ impl Gatherer {
     pub fn finish(mut self, open: impl IntoIterator<Item = Connection>, traced: bool) -> Evidence {
         self.about.traced_ns = if traced { self.about.to.saturating_sub(self.about.from) } else { 0 };
         let mut sockets: Vec<Standing> = Vec::new();
+        let mut over: Vec<Over> = Vec::new();
         for row in open {
             sockets.extend(self.standing(&row));
+            over.extend(self.over(&row));
             if self.ends_late && row.status.open().is_some_and(|(state, _)| state == State::TimeWait) {
                 let ended = Connection { status: Status::Ended(End::Fin.into()), ..row };
                 self.pairs.ended(&ended, &self.host);
@@ -146,6 +152,7 @@ impl Gatherer {
         (about.opened, about.ended) = (pairs.opened(), pairs.all_ended());
         let (pairs, unpaired) = pairs.finish(&sockets);
         let mut evidence = Evidence { about, missing, pairs, unpaired, sockets, ..Evidence::default() };
+        evidence.over = over;
         evidence.bound = looks.bound();
         host.finish(&looks, &mut evidence);
         evidence.budgets = Budgets::of(&evidence);
@@ -215,6 +222,32 @@ impl Gatherer {
             left_ns,
             seen,
         })
+    }
+
+    /// A connection that is over, and whose descriptor is open.
+    fn over(&self, row: &Connection) -> Option<Over> {
+        let Status::Unreleased { ending, age, report } = &row.status else { return None };
+        let identity = &row.identity;
+        let key = self.host.key(identity);
+        let held_by = report.holder.map(|(task, _)| Owner { task, source: OwnerSource::Scan });
+        let socket = Standing {
+            conn: identity.conn,
+            pair: key,
+            netns: identity.netns,
+            tuple: identity.tuple,
+            side: key.side,
+            state: State::Closed,
+            owner: held_by.or(identity.owner),
+            fd: report.holder.map(|(_, fd)| fd).or_else(|| self.looks.fd(identity.conn)),
+            cgroup: identity.cgroup,
+            accepted: row.status.accepted(),
+            closer: row.closer,
+            age: *age,
+            kept: None,
+            left_ns: None,
+            seen: None,
+        };
+        Some(Over { socket, end: ending.end })
     }
 
     /// A gatherer for the time from now on: it knows how things stand, and has counted nothing.

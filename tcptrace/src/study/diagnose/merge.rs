@@ -45,6 +45,8 @@ const TABLE: &[Explains] = &[
     Explains { cause: "never-accepted", effects: &["peer-does-not-close"], when: other_end },
     Explains { cause: "idle-close-race", effects: &["reset-by-peer"], when: same_reset },
     Explains { cause: "stale-pool", effects: &["reset-by-peer"], when: same_reset },
+    Explains { cause: "fixed-port-in-range", effects: &["bind-refused"], when: same_port },
+    Explains { cause: "silent-peer", effects: &["dead-peer"], when: same_silence },
 ];
 
 /// Puts findings under what explains them, and in order: causes before what they explain, the most severe first.
@@ -224,6 +226,30 @@ fn same_reset(cause: &Finding, effect: &Finding, _: &Evidence) -> bool {
     let both_seen = effect.examples.iter().any(|it| ends.contains(&(it.remote, it.local)));
     let is_client = cause.subject.remote.is_some() && cause.subject.remote == effect.subject.remote;
     both_seen || is_client && same_client(cause, effect)
+}
+
+/// The same port of a network namespace, which a client has had.
+fn same_port(cause: &Finding, effect: &Finding, _: &Evidence) -> bool {
+    let port = |finding: &Finding| finding.subject.lport.or_else(|| finding.subject.local.map(|it| it.port()));
+    cause.is_urgent()
+        && cause.subject.netns == effect.subject.netns
+        && port(cause).is_some()
+        && port(cause) == port(effect)
+}
+
+/// A write on a silent connection timed out, and so did those of the same process to the same address.
+fn same_silence(cause: &Finding, effect: &Finding, _: &Evidence) -> bool {
+    let (one, other) = (&cause.subject, &effect.subject);
+    let same_process = match (one.task, other.task) {
+        (Some(one), Some(other)) => one.comm == other.comm,
+        _ => true,
+    };
+    let address = |it: Option<SocketAddr>| it.map(|it| it.ip());
+    cause.is_urgent()
+        && one.netns == other.netns
+        && same_process
+        && one.remote.is_some()
+        && address(one.remote) == address(other.remote)
 }
 
 /// The same remote end, and the same process where both are known.

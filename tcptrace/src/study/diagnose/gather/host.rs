@@ -14,6 +14,7 @@ use crate::model::row::{Identity, Transition};
 use crate::model::stream::Item;
 use crate::model::tcp::{Side, State, Task, Tuple};
 use crate::study::diagnose::evidence::{Binder, Counted, Descriptors, Evidence, Failed, Listener, PairKey, Standing};
+use crate::study::ports::PortSet;
 
 /// How many different failed calls, source addresses that ports are bound of, and destinations of one are counted.
 const MOST_CALLS: usize = 256;
@@ -21,6 +22,9 @@ const MOST_BINDERS: usize = 1024;
 const MOST_DESTINATIONS: usize = 64;
 /// Of how many connections that have not ended it is known how they came by their port.
 const MOST_CONNECTING: usize = 1 << 20;
+/// How many ports are known that a listener has left, and of how many namespaces the ports of clients.
+const MOST_LEFT: usize = 1 << 14;
+const MOST_NAMESPACES: usize = 1024;
 /// How many processes are kept with their limits.
 const MOST_PROCESSES: usize = 1 << 16;
 /// Ports that the kernel hands out unless it is told otherwise.
@@ -47,6 +51,10 @@ pub(super) struct Host {
     has_queues: bool,
     /// Whether connections had a local port before connect().
     bound_first: HashMap<u64, bool, FixedState>,
+    /// Local ports of clients, by network namespace.
+    client_ports: HashMap<Option<u32>, PortSet, FixedState>,
+    /// Ports that nobody listens on any more.
+    left_ports: HashSet<(Option<u32>, u16), FixedState>,
 }
 
 #[derive(Clone, Debug)]
@@ -137,6 +145,9 @@ impl Host {
             *count -= 1;
             if *count == 0 {
                 self.ports.remove(&place);
+                if self.left_ports.len() < MOST_LEFT {
+                    self.left_ports.insert(place);
+                }
             }
         }
     }
@@ -243,6 +254,9 @@ impl Host {
     pub(super) fn transition(&mut self, row: &Transition) {
         let identity = &row.identity;
         let place = (identity.netns, identity.tuple.local_port);
+        if identity.side == Side::Client && row.old == State::SynSent && place.1 != 0 {
+            self.note_client_port(place);
+        }
         match (row.old, row.new) {
             (_, State::Listen) => {
                 let (ip, port) = (identity.tuple.local_ip, identity.tuple.local_port);
@@ -264,6 +278,12 @@ impl Host {
         }
     }
 
+    fn note_client_port(&mut self, (netns, port): (Option<u32>, u16)) {
+        if self.client_ports.len() < MOST_NAMESPACES || self.client_ports.contains_key(&netns) {
+            self.client_ports.entry(netns).or_default().add(port);
+        }
+    }
+
     pub(super) fn accepted(&mut self, at: u64, conn: u64) {
         let Some((netns, port)) = self.queued.remove(&conn) else { return };
         let at_port = |known: &&mut Known| known.listener.netns == netns && known.listener.queue.port == port;
@@ -277,6 +297,7 @@ impl Host {
     pub(super) fn renewed(&self) -> Self {
         let mut host = self.clone();
         (host.binders, host.calls) = (HashMap::default(), Vec::new());
+        (host.client_ports, host.left_ports) = (HashMap::default(), HashSet::default());
         for counters in host.counters.values_mut() {
             (counters.first, counters.counted.grown) = (Some(counters.last), BTreeMap::default());
         }
@@ -349,6 +370,7 @@ impl Host {
     pub(super) fn finish(self, looks: &Looks, evidence: &mut Evidence) {
         let Self { settings, listeners, limits, names, counters, binders, calls, bound_first, .. } = self;
         evidence.bound_first = bound_first;
+        (evidence.client_ports, evidence.left_ports) = (self.client_ports, self.left_ports);
         evidence.settings = settings;
         evidence.calls = calls;
         let counted = |of: Counters| {

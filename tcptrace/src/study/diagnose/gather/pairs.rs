@@ -1,13 +1,15 @@
 //! Connections of the window, by what they have in common.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::Ipv6Addr;
 
 use foldhash::fast::FixedState;
 
 use super::count;
 use super::host::Host;
+use super::resets::Resets;
 use crate::model::event::Idle;
-use crate::model::row::{Connection, Held, Reason, Transition};
+use crate::model::row::{Connection, Held, Reason, Stay, Transition};
 use crate::model::tcp::{Closer, End, Side, State, Task};
 use crate::study::counts::SHORT_NS;
 use crate::study::diagnose::evidence::{Ended, Pair, PairKey, Spread, Standing, Stays};
@@ -25,6 +27,10 @@ const REOPENED_NS: u64 = 1_000_000_000;
 const JUST_CLOSED_NS: u64 = 1_000_000_000;
 /// Connections that are kept with their pair.
 const RECENT: usize = 256;
+/// How many TIME_WAITs that were begun anew are known at once.
+const MOST_REARMED: usize = 1 << 16;
+/// How many remote addresses are counted apart of connections that ended alike.
+const MOST_REMOTES: usize = 16;
 
 /// All pairs.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +42,9 @@ pub(super) struct Pairs {
     unpaired: u64,
     opened: u64,
     ended: u64,
+    /// TIME_WAITs that the kernel has begun anew, and that have not ended.
+    rearmed: HashSet<u64, FixedState>,
+    resets: Resets,
 }
 
 /// A pair, while it is being counted.
@@ -49,9 +58,19 @@ struct Gathering {
     level: i64,
     least: i64,
     most: i64,
+    /// The same of CLOSE_WAIT, without the least.
+    waiting: i64,
+    most_waiting: i64,
 }
 
 impl Pairs {
+    /// The kernel has given a mini-socket its whole time again.
+    pub(super) fn rearmed(&mut self, conn: u64) {
+        if self.rearmed.len() < MOST_REARMED {
+            self.rearmed.insert(conn);
+        }
+    }
+
     fn of(&mut self, key: PairKey, conn: u64) -> Option<&mut Gathering> {
         let slot = conn as usize % RECENT;
         if let Some(place) = self.recent.get(slot).copied()
@@ -82,7 +101,12 @@ impl Pairs {
         if row.new == State::Listen || row.old == State::Listen && row.new == State::Closed {
             return;
         }
+        // A FIN sets the timer, too: that is how a TIME_WAIT begins.
+        let was_rearmed = (row.new == State::TimeWait || row.old == State::TimeWait)
+            && !self.rearmed.is_empty()
+            && self.rearmed.remove(&row.identity.conn);
         let Some(gathering) = self.of(key, row.identity.conn) else { return };
+        gathering.pair.rearmed += u64::from(was_rearmed && row.old == State::TimeWait);
         if opens {
             gathering.opens(row.boot_ns);
         }
@@ -91,7 +115,9 @@ impl Pairs {
 
     pub(super) fn ended(&mut self, row: &Connection, host: &Host) {
         self.ended += 1;
-        let Some(gathering) = self.of(host.key(&row.identity), row.identity.conn) else { return };
+        let key = host.key(&row.identity);
+        self.resets.ended(row, key);
+        let Some(gathering) = self.of(key, row.identity.conn) else { return };
         gathering.own(row.identity.owner.map(|owner| owner.task));
         gathering.pair.add_end(row);
     }
@@ -106,11 +132,13 @@ impl Pairs {
 
     /// The pairs, those with the most connections first; and how many rows belong to none.
     pub(super) fn finish(self, sockets: &[Standing]) -> (Vec<Pair>, u64) {
-        let Self { mut all, mut places, unpaired, .. } = self;
+        let Self { mut all, mut places, unpaired, rearmed, resets, .. } = self;
         let mut open: HashMap<PairKey, i64, FixedState> = HashMap::default();
+        let mut waiting: HashMap<PairKey, i64, FixedState> = HashMap::default();
         for socket in sockets {
             match socket.state {
                 State::Established => *open.entry(socket.pair).or_default() += 1,
+                State::CloseWait => *waiting.entry(socket.pair).or_default() += 1,
                 // It was opened before the window, and is still without an answer.
                 State::SynSent if all.len() < MOST => {
                     places.entry(socket.pair).or_insert_with(|| {
@@ -121,15 +149,22 @@ impl Pairs {
                 _ => {}
             }
             let gathering = places.get(&socket.pair).and_then(|place| all.get_mut(*place));
-            if let (Some(gathering), Some(task)) = (gathering, socket.task()) {
+            let Some(gathering) = gathering else { continue };
+            gathering.pair.rearmed += u64::from(socket.state == State::TimeWait && rearmed.contains(&socket.conn));
+            if let Some(task) = socket.task() {
                 gathering.own_standing(task);
+            }
+        }
+        for (key, senders) in resets.finish(sockets) {
+            if let Some(gathering) = places.get(&key).and_then(|place| all.get_mut(*place)) {
+                gathering.pair.senders = senders;
             }
         }
         let mut pairs: Vec<Pair> = all
             .into_iter()
             .map(|gathering| {
-                let open = open.get(&gathering.pair.key).copied();
-                gathering.finish(open.as_ref())
+                let [open, waiting] = [&open, &waiting].map(|it| it.get(&gathering.pair.key).copied().unwrap_or(0));
+                gathering.finish(open, waiting)
             })
             .collect();
         pairs.sort_by_key(|pair| (std::cmp::Reverse(pair.opened.max(pair.ended())), pair.key.port, pair.key.ip));
@@ -140,7 +175,16 @@ impl Pairs {
 impl Gathering {
     fn new(key: PairKey) -> Self {
         let pair = Pair::new(key);
-        Self { pair, processes: HashSet::default(), closes: VecDeque::new(), level: 0, least: 0, most: 0 }
+        Self {
+            pair,
+            processes: HashSet::default(),
+            closes: VecDeque::new(),
+            level: 0,
+            least: 0,
+            most: 0,
+            waiting: 0,
+            most_waiting: 0,
+        }
     }
 
     fn opens(&mut self, at: u64) {
@@ -171,6 +215,8 @@ impl Gathering {
                 self.closes.push_back(at);
             }
         }
+        self.waiting += i64::from(new == State::CloseWait) - i64::from(old == State::CloseWait);
+        self.most_waiting = self.most_waiting.max(self.waiting);
         if !matches!(old, State::Closed | State::Listen) {
             self.pair.stay_mut(old).leave(held, at, begun);
         }
@@ -206,12 +252,16 @@ impl Gathering {
         self.own(Some(task));
     }
 
-    fn finish(self, open: Option<&i64>) -> Pair {
+    /// So many are open now, and so many wait in CLOSE_WAIT.
+    fn finish(self, open: i64, waiting: i64) -> Pair {
         let Self { mut pair, processes, level, least, most, .. } = self;
         // What is open now tells how many were open at the beginning.
-        let shift = open.copied().unwrap_or(0) - level;
+        let shift = open - level;
         let at_once = |level: i64| u64::try_from(level + shift).unwrap_or(0);
         (pair.least_open, pair.most_open) = (at_once(least), at_once(most));
+        if let Some((_, stays)) = pair.stays.iter_mut().find(|(state, _)| *state == State::CloseWait) {
+            stays.most = u64::try_from(self.most_waiting + waiting - self.waiting).unwrap_or(0);
+        }
         pair.processes = processes.len();
         pair.tasks.sort_by_key(|(task, count)| (std::cmp::Reverse(*count), task.pid));
         pair
@@ -281,6 +331,14 @@ impl Ended {
         }
         let in_close_wait = row.stays.last().is_some_and(|stay| stay.state == State::CloseWait);
         self.in_close_wait += u64::from(in_close_wait);
+        let is_closing = |stay: &Stay| matches!(stay.state, State::FinWait1 | State::Closing | State::LastAck);
+        self.in_closing += u64::from(row.stays.last().is_some_and(is_closing));
+        if matches!(
+            row.end(),
+            Some(End::RetransmitTimeout | End::KeepaliveTimeout | End::UserTimeout | End::OrphanKilled)
+        ) {
+            self.add_remote(row.identity.tuple.remote_ip);
+        }
         if row.held(State::Established).known_ns().is_some_and(|ns| ns >= SHORT_NS) {
             self.long += 1;
             let is_fresh = matches!(row.held(State::CloseWait), Held::Exactly(ns) if ns < JUST_CLOSED_NS);
@@ -296,6 +354,16 @@ impl Ended {
                 pid: row.identity.owner.map(|owner| owner.task.pid),
                 fd: None,
             });
+        }
+    }
+}
+
+impl Ended {
+    fn add_remote(&mut self, ip: Ipv6Addr) {
+        match self.remotes.iter().position(|(known, _)| *known == ip) {
+            Some(place) => self.remotes[place].1 += 1,
+            None if self.remotes.len() < MOST_REMOTES => self.remotes.push((ip, 1)),
+            None => {}
         }
     }
 }

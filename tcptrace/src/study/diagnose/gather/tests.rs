@@ -16,7 +16,7 @@ use crate::model::event::{
 use crate::model::facts::{AcceptQueue, AcceptQueues, Limit, Limits, Settings};
 use crate::model::stream::Origin;
 use crate::model::tcp::{Closer, Comm, End, Side, State, Task, Tuple};
-use crate::study::diagnose::evidence::{Evidence, Pair};
+use crate::study::diagnose::evidence::{Evidence, Pair, Senders};
 
 const NETNS: u32 = 7;
 const MS: u64 = 1_000_000;
@@ -24,7 +24,7 @@ const S: u64 = 1_000 * MS;
 
 /// What comes of these items, as a command would have it.
 fn observe(items: &[Item]) -> Evidence {
-    let config = Config { at_close: true, scans: true, ..Config::default() };
+    let config = Config { at_close: true, scans: true, unreleased: true, ..Config::default() };
     let mut follower = Follower::new(config, [], Origin::default());
     let mut gatherer = Gatherer::new(false);
     for item in items {
@@ -429,6 +429,137 @@ fn a_reset_just_after_the_fin_is_told_apart(#[case] ms: u64, #[case] just_closed
     assert_eq!((*end, *closer), (End::ResetReceived, Closer::Passive));
     assert_eq!((ended.in_close_wait, ended.long, ended.just_closed), (1, 1, just_closed));
     assert_eq!((ended.idle.max(), ended.received_idle.max()), (Some(0), Some(1_990 * MS)));
+}
+
+/// A connection of `api[4711]` to 10.0.0.9:6379 that ends so, seen from both ends.
+fn both_ends(client: EndFacts, server: EndFacts) -> Vec<Item> {
+    let (tuple, other) = (outgoing(1), outgoing(1).reversed());
+    let (to, from) = (|at, old, new| change(at, 1, tuple, old, new), |at, old, new| change(at, 2, other, old, new));
+    vec![
+        started(),
+        event(change(2 * S, 1, Tuple { local_port: 0, ..tuple }, State::Closed, State::SynSent)),
+        event(to(2 * S + MS, State::SynSent, State::Established)),
+        event(from(2 * S, State::Listen, State::SynRecv)),
+        event(from(2 * S + MS, State::SynRecv, State::Established)),
+        event(Change { end: Some(client), task: None, ..to(3 * S, State::Established, State::Closed) }),
+        event(Change { end: Some(server), task: None, ..from(3 * S + MS, State::Established, State::Closed) }),
+        passed(5 * S),
+    ]
+}
+
+fn senders(items: &[Item]) -> Senders {
+    let evidence = observe(items);
+    let of_client = evidence.pairs.iter().find(|pair| pair.key.side == Side::Client).expect("a client's pair");
+    assert_eq!(of_client.ended_by(End::ResetReceived), 1, "{of_client:?}");
+    of_client.senders
+}
+
+/// Whoever sends a reset is its sender, if it is here; and if both have received one, it was neither.
+#[test]
+fn who_has_sent_a_reset() {
+    let reset = EndFacts { err: 104, ..EndFacts::default() };
+    let neither = senders(&both_ends(reset, reset));
+    assert_eq!(neither, Senders { nobody: 1, ..Senders::default() });
+    let items = both_ends(reset, EndFacts { err: 103, ..EndFacts::default() });
+    assert_eq!(senders(&items), Senders { process: 1, ..Senders::default() });
+    // The other end is not closed.
+    let open: Vec<_> = items.iter().take(6).cloned().chain([passed(5 * S)]).collect();
+    assert_eq!(senders(&open), Senders { nobody: 1, ..Senders::default() });
+    // The other end is not here.
+    let alone: Vec<_> = [&items[..3], &items[5..6]].concat();
+    assert_eq!(senders(&alone), Senders::default());
+}
+
+/// The process has not closed it: nothing shows that it is over, but a look at the process.
+#[test]
+fn a_descriptor_of_what_is_over() {
+    let reset = EndFacts { err: 104, ..EndFacts::default() };
+    let mut items: Vec<_> = both_ends(reset, reset).into_iter().take(6).collect();
+    items.push(passed(5 * S));
+    let evidence = observe(&items);
+    let [over] = &*evidence.over else { panic!("{:?}", evidence.over) };
+    assert_eq!(
+        (over.end, over.socket.state, over.socket.age),
+        (End::ResetReceived, State::Closed, Held::Exactly(2 * S))
+    );
+    assert_eq!((over.socket.task(), over.socket.side), (Some(task()), Side::Client));
+    items.insert(6, Item::Event(Event::Destroyed { at: 4 * S, id: Id::Cookie(1), shut: Some(true) }));
+    assert_eq!(observe(&items).over.len(), 0);
+}
+
+/// A FIN that comes begins the TIME_WAIT, and one that comes again begins it anew.
+#[test]
+fn time_waits_that_begin_anew() {
+    let mini = |at, what| {
+        let (id, tuple, netns) = (Id::Cookie(1), outgoing(1), Some(NETNS));
+        let (substate, due_ns) = (State::TimeWait, 60_000_000_000);
+        Item::Event(Event::Mini(event::Mini { at, id, tuple, netns, substate, due_ns, what }))
+    };
+    let rearmed = |more: &[Item]| {
+        let items: Vec<_> = [started()].into_iter().chain(short(2 * S, 1, 4)).chain(more.iter().cloned()).collect();
+        only(&observe(&items)).rearmed
+    };
+    assert_eq!(rearmed(&[]), 0);
+    let again = [mini(4 * S, event::MiniEvent::Rearmed), mini(5 * S, event::MiniEvent::Rearmed)];
+    assert_eq!(rearmed(&again), 1, "it still waits");
+    let ended = [again.to_vec(), vec![mini(65 * S, event::MiniEvent::Expired)]].concat();
+    assert_eq!(rearmed(&ended), 1);
+}
+
+/// Three clients have closed, and two of their servers' ends wait at once.
+#[test]
+fn the_most_in_close_wait_at_once() {
+    let to = |at, conn, old, new| event(change(at, conn, incoming(conn), old, new));
+    let mut items = vec![started()];
+    for conn in 1..=3 {
+        items.push(to(2 * S, conn, State::Listen, State::SynRecv));
+        items.push(to(2 * S, conn, State::SynRecv, State::Established));
+    }
+    items.extend([
+        to(3 * S, 1, State::Established, State::CloseWait),
+        to(4 * S, 2, State::Established, State::CloseWait),
+        to(5 * S, 1, State::CloseWait, State::LastAck),
+        to(6 * S, 2, State::CloseWait, State::LastAck),
+        to(7 * S, 3, State::Established, State::CloseWait),
+        passed(9 * S),
+    ]);
+    let evidence = observe(&items);
+    let stay = only(&evidence).stay(State::CloseWait).expect("a stay");
+    assert_eq!((stay.entered, stay.left, stay.most), (3, 2, 2));
+}
+
+/// What nobody acknowledges while it is being closed is told from what dies open.
+#[test]
+fn where_connections_died() {
+    let timeout = EndFacts { err: 110, in_flight: true, retransmits: 8, ..EndFacts::default() };
+    let items = |middle: Vec<Item>, last: State| {
+        let close = Change { end: Some(timeout), task: None, ..change(9 * S, 1, outgoing(1), last, State::Closed) };
+        let unbound = Tuple { local_port: 0, ..outgoing(1) };
+        let open = [
+            started(),
+            event(change(2 * S, 1, unbound, State::Closed, State::SynSent)),
+            event(change(2 * S + MS, 1, outgoing(1), State::SynSent, State::Established)),
+        ];
+        [open.to_vec(), middle, vec![event(close)]].concat()
+    };
+    let closing = vec![event(change(3 * S, 1, outgoing(1), State::Established, State::FinWait1))];
+    for (items, expected) in [(items(vec![], State::Established), 0), (items(closing, State::FinWait1), 1)] {
+        let evidence = observe(&items);
+        let [(end, _, ended)] = &*only(&evidence).ends else { panic!("{:?}", evidence.pairs) };
+        assert_eq!((*end, ended.in_closing), (End::RetransmitTimeout, expected));
+        assert_eq!(ended.remotes, [(ip(9), 1)]);
+    }
+}
+
+/// A client's port, and one that a listener has left.
+#[test]
+fn ports_that_others_have_had() {
+    let evidence = observe(&[vec![started()], short(2 * S, 1, 4)].concat());
+    assert!(evidence.client_ports[&Some(NETNS)].has(40_001));
+    let at = |at, gone: Vec<u64>, queues| Item::AcceptQueues(Box::new(AcceptQueues { at, netns: NETNS, queues, gone }));
+    let queue = AcceptQueue { conn: 99, ip: ip(1), port: 50_051, queued: 0, limit: 8, requests: None };
+    let evidence = observe(&[started(), at(2 * S, vec![], vec![queue]), at(3 * S, vec![99], vec![])]);
+    assert!(evidence.left_ports.contains(&(Some(NETNS), 50_051)));
 }
 
 proptest! {

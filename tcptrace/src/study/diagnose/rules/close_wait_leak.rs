@@ -92,6 +92,15 @@ fn check(evidence: &Evidence) -> Outcome {
     Outcome::of(findings, largest.map(|holder| figures(evidence, holder)).unwrap_or_default())
 }
 
+/// The processes that this rule has findings about.
+pub(super) fn leaking(evidence: &Evidence) -> Vec<u32> {
+    if RULE.needs.iter().any(|need| evidence.lacks(*need).is_some()) {
+        return Vec::new();
+    }
+    let leaks = |holder: &&Holder<'_>| finding(evidence, holder).is_some();
+    holders(evidence).iter().filter(leaks).map(|holder| holder.task.pid).collect()
+}
+
 /// The processes that have sockets in CLOSE_WAIT that this rule is about: no other one explains them.
 fn holders(evidence: &Evidence) -> Vec<Holder<'_>> {
     let (unread, stale) = (close_wait_unread::taken(evidence), stale_pool::taken(evidence));
