@@ -4,6 +4,7 @@
 
 mod closing;
 mod connecting;
+mod counting;
 mod listening;
 mod pools;
 mod ports;

@@ -10,6 +10,8 @@ mod close_wait_leak;
 mod close_wait_unread;
 mod connect_refused;
 mod connect_timeout;
+mod conntrack_full;
+mod counted;
 mod fd_limit;
 mod fin_timeout_trap;
 mod group;
@@ -18,13 +20,19 @@ mod linger_zero;
 mod listening;
 mod never_accepted;
 mod no_connection_pool;
+mod orphans_near_limit;
+mod paws_drops;
 mod peer_does_not_close;
 mod pool_too_small;
 mod ports_exhausted;
 mod ports_running_out;
 mod quiet;
+pub(super) mod risky_setting;
 mod server_closes_first;
 mod stale_pool;
+mod stale_setting;
+mod syn_queue_full;
+mod tcp_memory;
 mod time_wait_refused;
 mod tw_reuse_inert;
 mod unread_at_close;
@@ -52,11 +60,18 @@ pub static RULES: &[&Rule] = &[
     &fd_limit::RULE,
     &peer_does_not_close::RULE,
     &fin_timeout_trap::RULE,
+    &orphans_near_limit::RULE,
     &linger_zero::RULE,
     &unread_at_close::RULE,
     &idle_close_race::RULE,
     &connect_refused::RULE,
     &connect_timeout::RULE,
     &accept_queue_full::RULE,
+    &syn_queue_full::RULE,
+    &paws_drops::RULE,
+    &conntrack_full::RULE,
     &bind_refused::RULE,
+    &tcp_memory::RULE,
+    &stale_setting::RULE,
+    &risky_setting::RULE,
 ];
