@@ -2,6 +2,7 @@
 
 #![expect(clippy::panic, reason = "a panic is how a test fails")]
 
+mod alone;
 mod closing;
 mod connecting;
 mod counting;

@@ -2,7 +2,7 @@
 
 use super::counted::{in_window, lacks_time, place};
 use super::words::share;
-use crate::study::diagnose::evidence::Evidence;
+use crate::study::diagnose::evidence::{Evidence, Pair};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Subject, Value};
 use crate::study::diagnose::need::Need;
 use crate::study::diagnose::rule::{Figure, Outcome, Page, Rule};
@@ -92,7 +92,7 @@ impl Table {
             dropped: grown("drop").saturating_sub(insert_failed),
             dropped_early: grown("early_drop"),
             insert_failed,
-            ended: pairs.map(|pair| pair.ended()).sum(),
+            ended: pairs.map(Pair::ended).sum(),
             is_counted: lacks_time(evidence).is_none(),
         })
     }
