@@ -62,6 +62,9 @@ pub(crate) struct Args {
 /// The default kernels.
 const ALL: [&str; 5] = ["host", "5.10", "6.1", "6.12", "newest"];
 
+/// What the names of tests have in common that change the whole machine.
+const ALONE: &str = "::alone::";
+
 /// Scenarios at the same time where the processor is not emulated: most of them only wait.
 const THREADS_OF_HOST: u16 = 96;
 
@@ -314,12 +317,30 @@ impl Bench<'_> {
 
 /// The script that a machine runs when it has booted, in its folder of tests.
 fn script(threads: u16, arguments: &[String]) -> String {
-    let arguments: String = arguments.iter().map(|argument| format!(" '{argument}'")).collect();
-    format!(
-        "./tcptrace check\necho 'tcptrace-vm: tests'\nTCPTRACE_BIN=$PWD/tcptrace TCPTRACE_TEST_ACTOR=$PWD/actor \
-         {record}=/dev/console ./live --test-threads {threads}{arguments}\n",
-        record = outcome::RECORD
-    )
+    let told = |arguments: &[&str]| arguments.iter().map(|argument| format!(" '{argument}'")).collect::<String>();
+    let all: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let record = outcome::RECORD;
+    let run = |threads, arguments| format!("{record}=/dev/console ./live --test-threads {threads}{arguments}\n");
+    let mut script = format!(
+        "./tcptrace check\necho 'tcptrace-vm: tests'\nexport TCPTRACE_BIN=$PWD/tcptrace TCPTRACE_TEST_ACTOR=$PWD/actor\n{}",
+        run(threads, told(&all))
+    );
+    if let Some(alone) = alone(&all) {
+        script.push_str(&format!("TCPTRACE_TEST_ALONE=1 {}", run(1, told(&alone))));
+    }
+    script
+}
+
+/// The same for the tests that change the whole machine: they run one by one when all others have ended. `None` if none of
+/// them is wanted.
+fn alone<'a>(arguments: &[&'a str]) -> Option<Vec<&'a str>> {
+    let is_option = |argument: &str| argument.starts_with("--");
+    if arguments.is_empty() {
+        return Some(vec![ALONE]);
+    }
+    let kept = arguments.iter().copied().filter(|argument| is_option(argument) || argument.contains("alone"));
+    let kept: Vec<_> = kept.collect();
+    kept.iter().any(|argument| !is_option(argument)).then_some(kept)
 }
 
 /// The parts of the console output.
@@ -356,5 +377,17 @@ mod tests {
     fn a_machine_is_told_which_tests_to_run() {
         let script = script(3, &["--exact".to_owned(), "a::b".to_owned()]);
         assert!(script.ends_with("./live --test-threads 3 '--exact' 'a::b'\n"), "{script}");
+    }
+
+    #[test]
+    fn tests_that_change_the_machine_come_last() {
+        let last = |arguments: &[&str]| {
+            let script = script(3, &arguments.iter().map(|&it| it.to_owned()).collect::<Vec<_>>());
+            script.lines().last().unwrap_or_default().to_owned()
+        };
+        let alone = "TCPTRACE_TEST_ALONE=1 TCPTRACE_TEST_RECORD=/dev/console ./live --test-threads 1";
+        assert_eq!(last(&[]), format!("{alone} '::alone::'"));
+        assert_eq!(last(&["--exact", "a::b", "a::alone::c"]), format!("{alone} '--exact' 'a::alone::c'"));
+        assert!(!last(&["a::b"]).contains("ALONE"));
     }
 }

@@ -57,6 +57,9 @@ pub(super) struct DiagnoseArgs {
     /// List the rules: what they find, and what they need
     #[arg(long, conflicts_with_all = ["files", "only", "skip"])]
     rules: bool,
+    /// Print what the host is set to as far as TCP depends on it, and what each setting does; no rules
+    #[arg(long, conflicts_with_all = ["only", "skip", "explain", "rules"])]
+    settings: bool,
     /// Print every finding in full (text only; the other formats always have all)
     #[arg(long)]
     all: bool,
@@ -105,12 +108,17 @@ fn time(text: &str) -> Result<Duration> {
 impl DiagnoseArgs {
     /// Whether the kernel is followed for a time.
     pub(super) fn is_live(&self) -> bool {
-        self.looks() && self.trace.is_empty() && !self.duration.is_zero()
+        self.looks() && self.trace.is_empty() && self.traces()
     }
 
     /// Whether anything is looked at.
     fn looks(&self) -> bool {
         !self.rules && self.explain.is_none()
+    }
+
+    /// Whether the live kernel is traced, too: for settings one look is enough.
+    fn traces(&self) -> bool {
+        !self.duration.is_zero() && !self.settings
     }
 
     fn wanted(&self) -> Selection {
@@ -142,6 +150,10 @@ pub(super) fn run(args: &DiagnoseArgs) -> Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let (cases, summary) = if args.trace.is_empty() { live::cases(args)? } else { traces::cases(args)? };
+    if args.settings {
+        output::settings(out(), args.format, &args.text(), &cases).context("cannot write the settings")?;
+        return Ok(Outcome::Done);
+    }
     let outcome = args.outcome(&cases, &summary);
     output::diagnose(out(), args.format, &args.text(), &cases, outcome.code()).context("cannot write the diagnosis")?;
     Ok(outcome)

@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 
 use nix::time::{ClockId, clock_getres};
+use nix::unistd::{SysconfVar, sysconf};
 
 use super::namespaces::Namespaces;
 use super::visit::visit;
@@ -63,8 +65,17 @@ const OF_NAMESPACE: [&str; 45] = [
 /// Settings of the host as a whole. Those of `net` show in the first network namespace only.
 const OF_HOST: [&str; 4] = ["fs.file-max", "fs.nr_open", "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"];
 
+/// One of them that does.
+const OF_FIRST: &str = "net.ipv4.tcp_mem";
+
 /// Ticks of the kernel's timers in a second. `sysctl` does not show it.
 const HZ: &str = "kernel.hz";
+
+/// Bytes of a page, which is the unit of `tcp_mem`; and of all memory. Nor does it show these.
+const PAGE_SIZE: &str = "kernel.page_size";
+const MEMORY: &str = "kernel.memory";
+/// Inode number of the first network namespace: the one that shows settings of the host.
+const FIRST: &str = "kernel.first_netns";
 
 /// Longer values are left out.
 const LONGEST: usize = 4 << 10;
@@ -79,12 +90,30 @@ pub fn settings_here(netns: u32, at: u64) -> Settings {
 /// Reads those settings of the host that `settings` does not have yet, as far as the network namespace shows them that the
 /// calling thread is in.
 pub fn add_host_settings(settings: &mut Settings) {
+    let knows = |settings: &Settings| settings.values.contains_key(OF_FIRST);
+    let knew = knows(settings);
     add(&OF_HOST, settings);
-    if !settings.values.contains_key(HZ)
-        && let Some(hz) = hz()
-    {
-        settings.values.insert(HZ.into(), hz.to_string().into());
+    let is_first = !knew && knows(settings);
+    let facts: [(&str, Option<u64>); 4] = [
+        (HZ, hz()),
+        (PAGE_SIZE, system(SysconfVar::PAGE_SIZE)),
+        (MEMORY, memory()),
+        (FIRST, Namespaces::own_namespace().filter(|_| is_first).map(u64::from)),
+    ];
+    for (name, value) in facts {
+        if let Some(value) = value {
+            settings.values.entry(name.into()).or_insert_with(|| value.to_string().into());
+        }
     }
+}
+
+fn system(name: SysconfVar) -> Option<u64> {
+    u64::try_from(sysconf(name).ok()??).ok()
+}
+
+/// In bytes.
+fn memory() -> Option<u64> {
+    system(SysconfVar::_PHYS_PAGES)?.checked_mul(system(SysconfVar::PAGE_SIZE)?)
 }
 
 /// Reads the settings of the host, and those of each of these network namespaces, or of those in `only`, if it is not empty; with
@@ -116,12 +145,22 @@ fn add(names: &[&str], to: &mut Settings) {
     }
 }
 
-fn path(name: &str) -> String {
+/// Whether a setting is one of those that are read.
+pub(super) fn is_known(name: &str) -> bool {
+    OF_NAMESPACE.contains(&name) || OF_HOST.contains(&name)
+}
+
+/// Whether the calling thread is in the first network namespace, which shows settings of the host.
+pub(super) fn shows_host() -> bool {
+    Path::new(&path(OF_FIRST)).exists()
+}
+
+pub(super) fn path(name: &str) -> String {
     format!("/proc/sys/{}", name.replace('.', "/"))
 }
 
 /// `None` where there is none, or it may not be read.
-fn read(path: &str) -> Option<Box<str>> {
+pub(super) fn read(path: &str) -> Option<Box<str>> {
     let mut text = [0; LONGEST + 1];
     // At once: the kernel cuts off what does not fit, and has nothing to add when it is asked for the rest.
     let length = File::open(path).and_then(|mut file| file.read(&mut text)).ok()?;
@@ -195,8 +234,11 @@ mod tests {
             assert_ne!(value(other, "net.ipv4.tcp_fin_timeout"), Some("17"));
             assert_eq!(value(other, "net.ipv4.ip_local_reserved_ports"), Some(""));
             let of_host: Vec<_> = host.values.keys().map(|name| &**name).collect();
-            let expected = ["fs.file-max", "fs.nr_open", HZ, "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"];
+            let expected =
+                ["fs.file-max", "fs.nr_open", FIRST, HZ, MEMORY, PAGE_SIZE, "net.ipv4.tcp_max_orphans", OF_FIRST];
             assert_eq!(of_host, expected, "the first namespace is among them");
+            let first = value(host, FIRST).and_then(|first| first.parse().ok());
+            assert!(all.iter().any(|it| it.netns == first) && first != Some(own), "{first:?}");
 
             fs::write(path("net.ipv4.ip_local_reserved_ports"), &many).expect("set it");
             assert_eq!(value(&settings_here(own, 7), "net.ipv4.ip_local_reserved_ports"), None, "it is too long");

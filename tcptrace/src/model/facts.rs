@@ -18,6 +18,32 @@ pub struct Settings {
     pub values: BTreeMap<Box<str>, Box<str>>,
 }
 
+/// What files set when the machine boots. A trace does not hold them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SettingFiles {
+    /// Those about TCP, in the order in which they are applied.
+    pub lines: Vec<SettingLine>,
+    /// Whether the kernel's values are those of the first network namespace, which the files are for.
+    pub is_of_host: bool,
+}
+
+/// A line of such a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingLine {
+    /// Path of the file.
+    pub file: Box<str>,
+    /// Number of the line, from 1 on.
+    pub line: u32,
+    /// The name that `sysctl` has for the setting.
+    pub name: Box<str>,
+    /// Its value, each run of white space as one blank.
+    pub value: Box<str>,
+    /// The value that the kernel has; `None`: it does not have the setting.
+    pub kernel: Option<Box<str>>,
+    /// Whether no later line sets it.
+    pub is_last: bool,
+}
+
 /// The accept queues of a network namespace. JSON in a trace: fields may be added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -6,6 +6,12 @@ pub fn lists_bound(release: &str) -> bool {
     version(release).is_some_and(|version| version >= (6, 8))
 }
 
+/// Whether a kernel counts reordered ACKs apart from other segments with an older timestamp (`PAWSOldAck`), and those that
+/// meet a TIME_WAIT (`PAWSTimewait`): 6.14 and newer do. So it is taken to be where the release is unknown.
+pub fn counts_old_acks_apart(release: &str) -> bool {
+    version(release).is_none_or(|version| version >= (6, 14))
+}
+
 /// `6.12.9-amd64` as 6 and 12.
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|character: char| !character.is_ascii_digit());

@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
-use super::fields::{CHECKED, DIAGNOSED, DIAGNOSIS, DiagnosisRow, FINDING, FindingRow, RULE, Totals};
+use super::fields::{
+    CHECKED, DIAGNOSED, DIAGNOSIS, DiagnosisRow, FINDING, FindingRow, RULE, SETTING, SettingRow, Totals,
+};
 use super::{Json, TextOptions, markdown, text};
 use crate::model::stream::Context;
 use crate::study::diagnose::Case;
@@ -43,6 +45,7 @@ fn json(out: &mut impl Write, cases: &[Case], exit: u8) -> io::Result<()> {
     let mut json = Json::new(out);
     for case in cases {
         rows(&mut json, case)?;
+        setting_rows(&mut json, case)?;
     }
     json.object(&DIAGNOSED, &Totals::of(cases, exit), &Context::default())
 }
@@ -59,6 +62,27 @@ pub(super) fn rows<W: Write>(json: &mut Json<W>, case: &Case) -> io::Result<()> 
         .checked
         .iter()
         .try_for_each(|row| json.object(&CHECKED, &super::fields::CheckedRow::new(host, row), context))
+}
+
+fn setting_rows<W: Write>(json: &mut Json<W>, case: &Case) -> io::Result<()> {
+    let host = case.diagnosis.about.host.as_str();
+    case.settings.rows.iter().try_for_each(|row| json.object(&SETTING, &SettingRow::new(host, row), &case.context))
+}
+
+/// Writes what hosts are set to.
+///
+/// # Errors
+/// What the writer returns.
+pub fn settings<W: Write>(mut out: W, format: DiagnoseFormat, options: &TextOptions, cases: &[Case]) -> io::Result<()> {
+    match format {
+        DiagnoseFormat::Text => text::write_settings(&mut out, options, cases)?,
+        DiagnoseFormat::Json => {
+            let mut json = Json::new(&mut out);
+            cases.iter().try_for_each(|case| setting_rows(&mut json, case))?;
+        }
+        DiagnoseFormat::Markdown => markdown::write_settings(&mut out, cases)?,
+    }
+    out.flush()
 }
 
 /// Writes what each rule finds, needs and compares.

@@ -13,6 +13,7 @@ mod identity;
 mod loss;
 mod ports;
 mod report;
+mod setting;
 mod snapshot;
 mod stuck;
 mod summary;
@@ -45,6 +46,7 @@ pub use self::report::{
     REPORT, REPORT_BUCKET, REPORT_CHURN, REPORT_COUNT, REPORT_COUNTER, REPORT_DAMAGE, REPORT_FAILURE, REPORT_GROUP,
     REPORT_HOST, REPORT_LOSS, REPORT_OPEN, REPORT_POINT, REPORT_SLOWEST, REPORT_STATE,
 };
+pub use self::setting::{SETTING, SettingRow};
 pub use self::snapshot::{COUNT, SOCKET};
 pub use self::stuck::MayBeStuck;
 pub use self::summary::SUMMARY;
@@ -83,6 +85,7 @@ pub static TABLES: &[&dyn Describe] = &[
     &DIAGNOSIS,
     &FINDING,
     &CHECKED,
+    &SETTING,
     &DIAGNOSED,
     &RULE,
     &TOP,

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 
 use super::sanitise_message;
-use super::text::diagnose::{checked, header, losses, shown};
+use super::text::diagnose::{self as lines, checked, header, losses};
+use super::text::settings::{default, place, shown, title};
 use crate::study::diagnose::Case;
 use crate::study::diagnose::finding::Finding;
 use crate::study::diagnose::rule::Rule;
@@ -36,7 +37,7 @@ pub(super) fn write_diagnoses(out: &mut impl Write, cases: &[Case]) -> io::Resul
 
 /// Writes the findings of one host.
 pub(super) fn findings(out: &mut impl Write, case: &Case) -> io::Result<()> {
-    let (full, short) = shown(case, false);
+    let (full, short) = lines::shown(case, false);
     full.iter().try_for_each(|it| finding(out, it))?;
     for it in &short {
         writeln!(out, "- **{}** {}: {}", it.severity.as_str(), it.id, text(&it.headline))?;
@@ -75,6 +76,25 @@ pub(super) fn write_rules(out: &mut impl Write, rules: &[&Rule]) -> io::Result<(
         let needs: Vec<String> = rule.needs.iter().map(ToString::to_string).collect();
         let recorded = super::fields::recorded(rule);
         writeln!(out, "| {} | {} | {} | {} |", rule.id, text(rule.title), needs.join(", "), text(recorded))?;
+    }
+    Ok(())
+}
+
+/// Writes tables of settings.
+pub(super) fn write_settings(out: &mut impl Write, cases: &[Case]) -> io::Result<()> {
+    for case in cases {
+        let places = &case.settings.places;
+        let Some(first) = places.first() else { continue };
+        writeln!(out, "## {}\n", text(&title(case, *first)))?;
+        writeln!(out, "| setting | value | default | what it does | changing it |\n| --- | --- | --- | --- | --- |")?;
+        for row in &case.settings.rows {
+            let other = row.netns.filter(|netns| netns != first);
+            let other = other.map_or(String::new(), |netns| format!(", {}", place(&case.context, netns)));
+            let name = format!("{}{other}", row.name);
+            let cells = [&name, shown(row.value.as_deref()), default(row), row.effect, row.risk].map(text);
+            writeln!(out, "| {} |", cells.join(" | "))?;
+        }
+        writeln!(out)?;
     }
     Ok(())
 }

@@ -261,7 +261,7 @@ mod tests {
                 "socket" => "snapshot --list",
                 "count" => "snapshot",
                 "ports" => "snapshot --ports",
-                event @ ("diagnosis" | "finding" | "checked") => &format!("diagnose: {event}"),
+                event @ ("diagnosis" | "finding" | "checked" | "setting") => &format!("diagnose: {event}"),
                 "summary" if row.get("not_checked").is_some() => "diagnose: summary",
                 "rule" => "diagnose --rules: rule",
                 event @ ("lost" | "counter" | "audit" | "unseen" | "audited" | "summary") => {

@@ -14,6 +14,7 @@ pub mod need;
 pub mod rule;
 mod rules;
 pub mod say;
+pub mod settings;
 mod subject;
 mod summary;
 

@@ -2,8 +2,10 @@
 
 #![expect(clippy::panic, reason = "a panic is how a test fails")]
 
+mod alone;
 mod closing;
 mod connecting;
+mod counting;
 mod listening;
 mod pools;
 mod ports;

@@ -12,8 +12,8 @@ use crate::cli::select::{refuse_foreign_pids, warn_of_missing_groups};
 use crate::cli::{say, say_ready};
 use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
-use crate::kernel::Namespaces;
 use crate::kernel::probe::Options;
+use crate::kernel::{self, Namespaces};
 use crate::live::{self, Audited, Besides, Source};
 use crate::model::criteria::Criteria;
 use crate::model::feature::Feature;
@@ -30,11 +30,12 @@ pub(super) fn cases(args: &DiagnoseArgs) -> Result<(Vec<Case>, Summary)> {
     let criteria = args.trace.filter().criteria(&namespaces)?;
     refuse_foreign_pids(&criteria)?;
     warn_of_missing_groups(&criteria, false);
-    let watched = if args.duration.is_zero() { Watched::Not(None) } else { watch(args, &namespaces)? };
-    let (watcher, is_traced) = match watched {
+    let watched = if args.traces() { watch(args, &namespaces)? } else { Watched::Not(None) };
+    let (mut watcher, is_traced) = match watched {
         Watched::Done(watcher) => (*watcher, true),
         Watched::Not(reason) => (look(reason)?, false),
     };
+    watcher.gatherer.setting_files(kernel::setting_files());
     let (case, summary) = watcher.finish(args, is_traced)?;
     Ok((vec![case.only_about(&criteria)], summary))
 }

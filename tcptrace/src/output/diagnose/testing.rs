@@ -8,6 +8,7 @@ use crate::model::stream::{Clock, Context};
 use crate::model::tcp::{Comm, Side, State, Task};
 use crate::study::diagnose::evidence::About;
 use crate::study::diagnose::finding::{Confidence, Example, Finding, Severity, Subject, Value};
+use crate::study::diagnose::settings::{Row, Settings, Source};
 use crate::study::diagnose::{Case, Checked, Compared, Diagnosis};
 
 const S: u64 = 1_000_000_000;
@@ -49,7 +50,7 @@ pub(in crate::output) fn ill() -> Case {
     ];
     let findings = vec![leak, setting, note, limit];
     let diagnosis = Diagnosis { about: about(), sockets: 31_904, findings, checked };
-    Case { diagnosis, compared: Vec::new(), context: context(), hidden: 0 }
+    Case { diagnosis, compared: Vec::new(), context: context(), hidden: 0, settings: settings() }
 }
 
 /// One with nothing wrong.
@@ -65,7 +66,26 @@ pub(in crate::output) fn well() -> Case {
     let checked = vec![Checked { id: "close-wait-leak", outcome: "silent", reason: None, figures: Vec::new() }];
     let about = About { lost: 12, ..about() };
     let diagnosis = Diagnosis { about, sockets: 1_204, findings: Vec::new(), checked };
-    Case { diagnosis, compared, context: context(), hidden: 0 }
+    Case { diagnosis, compared, context: context(), hidden: 0, settings: Settings::default() }
+}
+
+/// Of three network namespaces, one of which differs.
+fn settings() -> Settings {
+    let of = |netns, name, value: Option<&str>, default: Option<&'static str>, source| {
+        let (value, default) = (value.map(str::to_owned), default.map(Into::into));
+        let (effect, risk) = ("what it does, in words that are long enough to be broken into two lines", "keep it");
+        Row { netns, name, value, default, source, effect, risk }
+    };
+    let first = 4_026_531_840;
+    let places = vec![first, 4_026_532_000, 4_026_532_001];
+    let rows = vec![
+        of(Some(first), "net.ipv4.tcp_fin_timeout", Some("90\u{1b}"), Some("60"), Source::Changed),
+        of(Some(first), "net.ipv4.ip_local_reserved_ports", Some(""), Some(""), Source::Default),
+        of(Some(first), "net.ipv4.tcp_tw_recycle", None, None, Source::Missing),
+        of(None, "net.ipv4.tcp_mem", Some("1 2 3"), None, Source::Computed),
+        of(Some(places[1]), "net.ipv4.tcp_fin_timeout", Some("60"), Some("60"), Source::Default),
+    ];
+    Settings { places, rows }
 }
 
 fn leak() -> Finding {

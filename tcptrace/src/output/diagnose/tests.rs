@@ -71,6 +71,21 @@ fn json() {
     assert_snapshot!(written(DiagnoseFormat::Json, &TextOptions::default(), &[ill(), well()]));
 }
 
+#[rstest]
+#[case::text(DiagnoseFormat::Text)]
+#[case::json(DiagnoseFormat::Json)]
+#[case::markdown(DiagnoseFormat::Markdown)]
+fn what_hosts_are_set_to(#[case] format: DiagnoseFormat) {
+    let options = TextOptions { width: Some(60), ..TextOptions::default() };
+    let mut out = Vec::new();
+    settings(&mut out, format, &options, &[ill(), well()]).expect("a Vec takes everything");
+    let text = String::from_utf8(out).expect("UTF-8");
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    insta::with_settings!({ snapshot_suffix => format!("{format:?}").to_lowercase() }, {
+        assert_snapshot!(text);
+    });
+}
+
 /// Headlines are made of safe names; whatever slips through cannot steer a terminal.
 #[rstest]
 #[case(DiagnoseFormat::Text)]

@@ -117,6 +117,7 @@ pub(in crate::output) fn recorded(rule: &Rule) -> &'static str {
         None | Some(Recorded::Always) => "always",
         Some(Recorded::WithFacts) => "with_facts",
         Some(Recorded::OnRequest) => "on_request",
+        Some(Recorded::Never) => "never",
     }
 }
 
@@ -370,8 +371,8 @@ static RULE_FIELDS: &[Field<RuleRow>] = &[
         "recorded",
         "",
         Shape::Word,
-        "Which traces hold that: always (each), with_facts (recorded without --no-facts) or on_request (recorded with failed \
-         system calls).",
+        "Which traces hold that: always (each), with_facts (recorded without --no-facts), on_request (recorded with failed \
+         system calls) or never (only the running host has it).",
         |row, _| Value::Word(row.recorded),
     ),
     field("figures", "", Shape::Described, "What it compares: name, unit and meaning of each figure.", |row, _| {

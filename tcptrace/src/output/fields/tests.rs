@@ -3,6 +3,7 @@ use std::collections::HashSet;
 use super::*;
 use crate::model::event::Cause;
 use crate::model::tcp::{Closer, End, OwnerSource, Side, State, TimeWaitEnd};
+use crate::study::diagnose::settings::Source;
 use crate::study::ports::Reuse;
 
 fn assert_documented(table: &dyn Describe) {
@@ -52,6 +53,7 @@ fn every_word_is_documented() {
     assert_words(&REPORT_LOSS, "cause", Cause::ALL.iter().map(|cause| cause.as_str()));
     assert_words(&CONNECTION, "end", End::ALL.iter().map(|word| word.as_str()));
     assert_words(&PORTS, "reuse", Reuse::ALL.iter().map(|word| word.as_str()));
+    assert_words(&SETTING, "source", Source::ALL.iter().map(|word| word.as_str()));
     assert_words(&CONNECTION, "time_wait_end", TimeWaitEnd::ALL.iter().map(|word| word.as_str()));
 }
 
@@ -95,6 +97,7 @@ fn names_are_a_contract() {
     diagnose: diagnosis: event host kernel boot_id source from to looked_ns sockets opened opens_per_second netns events_lost
     diagnose: finding: event host id severity confidence headline subject figures evidence why do dont sure because_of explains first_seen last_seen count seconds_left examples
     diagnose: checked: event host id outcome reason figures
+    diagnose: setting: event host netns name value default source effect risk
     diagnose: summary: event findings checked not_checked hidden exit
     diagnose --rules: rule: event id title needs recorded figures
     top --once: top: event time observed_ns surveyed sockets opened_per_second ended_per_second failed_per_second lost lost_by_cause

@@ -2,6 +2,7 @@
 
 use super::evidence::Evidence;
 use super::finding::Severity;
+use super::settings::Settings;
 use super::summary::{Compared, compared};
 use super::{Diagnosis, Selection, diagnose};
 use crate::model::criteria::Criteria;
@@ -18,12 +19,15 @@ pub struct Case {
     pub context: Context,
     /// Findings about others than those that were asked for.
     pub hidden: u64,
+    /// What the host is set to.
+    pub settings: Settings,
 }
 
 impl Case {
     /// Diagnoses evidence.
     pub fn new(evidence: &Evidence, wanted: &Selection, context: Context) -> Self {
-        Self { diagnosis: diagnose(evidence, wanted), compared: compared(evidence), context, hidden: 0 }
+        let (diagnosis, settings) = (diagnose(evidence, wanted), Settings::of(evidence));
+        Self { diagnosis, compared: compared(evidence), context, hidden: 0, settings }
     }
 
     /// Keeps the findings that are about what is asked for, as far as they say whom they are about; and what those explain.
@@ -43,6 +47,7 @@ impl Case {
         kept.retain(|it| it.because_of.is_none_or(|cause| causes.contains(&cause)));
         self.hidden = (before - kept.len()) as u64;
         self.diagnosis.findings = kept;
+        self.settings = self.settings.only_of(&criteria.netns);
         self
     }
 

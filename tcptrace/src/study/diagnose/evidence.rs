@@ -10,7 +10,7 @@ use super::need::Need;
 use super::say;
 use crate::model::counters::Values;
 use crate::model::event::{Bound, Call, Idle, Inspected, Kept};
-use crate::model::facts::{AcceptQueue, Limit, Settings};
+use crate::model::facts::{AcceptQueue, Limit, SettingFiles, Settings};
 use crate::model::row::{Held, Owner};
 use crate::model::tcp::{Closer, Comm, End, Side, State, Task, TimeWaitEnd, Tuple};
 use crate::study::counts::histogram::Histogram;
@@ -56,6 +56,8 @@ pub struct Evidence {
     pub client_ports: HashMap<Option<u32>, PortSet, FixedState>,
     /// Ports that the last listener has left in the window, by network namespace.
     pub left_ports: HashSet<(Option<u32>, u16), FixedState>,
+    /// What files set at boot; `None` where nobody has read them.
+    pub setting_files: Option<SettingFiles>,
 }
 
 /// Sockets that stand, by pair.
@@ -127,6 +129,16 @@ impl Evidence {
     /// By how much a counter has grown in a network namespace, such as `TcpExt.ListenOverflows`.
     pub fn grown(&self, netns: u32, name: &str) -> u64 {
         self.counters.get(&netns).and_then(|counted| counted.grown.get(name)).copied().unwrap_or(0)
+    }
+
+    /// The highest that a level was seen in a network namespace, such as `conntrack.count`.
+    pub fn peak(&self, netns: u32, name: &str) -> u64 {
+        self.counters.get(&netns).and_then(|counted| counted.peaks.get(name)).copied().unwrap_or(0)
+    }
+
+    /// The same of the host: each network namespace shows a level that the kernel has once.
+    pub fn peak_of_host(&self, name: &str) -> u64 {
+        self.counters.keys().map(|netns| self.peak(*netns, name)).max().unwrap_or(0)
     }
 
     /// The clients' side of a pair of processes' connections: those that this process opened.
@@ -501,6 +513,8 @@ pub struct Counted {
     pub levels: Values,
     /// How long that is, in ns.
     pub over_ns: u64,
+    /// The highest that each of `levels` was seen.
+    pub peaks: Values,
 }
 
 /// A listener.
@@ -522,6 +536,8 @@ pub struct Listener {
     pub accepted_at: Option<u64>,
     /// Whether it was there before the window.
     pub is_old: bool,
+    /// The most connection requests (SYN_RECV) that it was seen with; 0 where nobody counted them, too.
+    pub most_requests: u32,
 }
 
 /// Descriptors of a process.

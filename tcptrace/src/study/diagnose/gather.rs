@@ -22,6 +22,7 @@ use super::evidence::{About, Evidence, Over, Standing};
 use super::need::Need;
 use crate::engine::lifecycle::TIME_WAIT_NS;
 use crate::model::event::{Event, Kept, MiniEvent};
+use crate::model::facts::SettingFiles;
 use crate::model::row::{Connection, Held, Owner, Row, Status};
 use crate::model::stream::{Head, Item};
 use crate::model::tcp::{End, OwnerSource, State, Task};
@@ -49,6 +50,7 @@ pub struct Gatherer {
     /// What counts is from then on, in ns of `CLOCK_BOOTTIME`; what was before only says how things stood.
     since: u64,
     ends_late: bool,
+    setting_files: Option<SettingFiles>,
 }
 
 impl Gatherer {
@@ -73,12 +75,17 @@ impl Gatherer {
         self.ends_late = true;
     }
 
+    /// Says what files set at boot.
+    pub fn setting_files(&mut self, files: SettingFiles) {
+        self.setting_files = Some(files);
+    }
+
     /// Takes in an item of the source, before the rows that follow from it.
     pub fn item(&mut self, item: &Item) {
         match item {
             Item::Head(head) => self.head(head),
             Item::Event(event) => self.event(event),
-            Item::Counters(sample) if !sample.whole && sample.at < self.since => {}
+            Item::Counters(sample) if sample.at < self.since => self.host.stood(sample),
             _ => self.host.item(item),
         }
     }
@@ -148,12 +155,12 @@ impl Gatherer {
         namespaces.dedup();
         self.about.namespaces = namespaces;
         let missing = self.missing(traced);
-        let Self { mut about, pairs, looks, host, .. } = self;
+        let Self { mut about, pairs, looks, host, setting_files, .. } = self;
         (about.opened, about.ended) = (pairs.opened(), pairs.all_ended());
         let (pairs, unpaired) = pairs.finish(&sockets);
         let mut evidence = Evidence { about, missing, pairs, unpaired, sockets, ..Evidence::default() };
         evidence.over = over;
-        evidence.bound = looks.bound();
+        (evidence.bound, evidence.setting_files) = (looks.bound(), setting_files);
         host.finish(&looks, &mut evidence);
         evidence.budgets = Budgets::of(&evidence);
         evidence
@@ -162,6 +169,14 @@ impl Gatherer {
     /// Why each kind of evidence is missing that is.
     fn missing(&self, traced: bool) -> HashMap<Need, String, FixedState> {
         let mut missing = self.missing.clone();
+        if self.setting_files.is_none() {
+            let reason = if self.about.is_trace {
+                "a trace does not hold files of the host"
+            } else {
+                "sysctl files were not read"
+            };
+            missing.entry(Need::SettingFiles).or_insert_with(|| reason.to_owned());
+        }
         let is_trace = self.about.is_trace;
         let mut lacks = |need: Need, is_there: bool, live: &str| {
             if !is_there {
@@ -264,6 +279,7 @@ impl Gatherer {
             has_facts: *has_facts,
             since: 0,
             ends_late: self.ends_late,
+            setting_files: self.setting_files.clone(),
         }
     }
 }

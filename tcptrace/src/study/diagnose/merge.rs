@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::evidence::{Evidence, Pair, Standing};
 use super::finding::{Finding, Id, Value};
-use super::rules::RULES;
+use super::rules::{RULES, risky_setting};
 use crate::model::tcp::{Side, State, TimeWaitEnd, Tuple, unmapped};
 
 /// A finding of this rule can explain those of others.
@@ -39,6 +39,7 @@ const TABLE: &[Explains] = &[
     Explains { cause: "fd-limit", effects: &["never-accepted", "accept-queue-full"], when: lacks_descriptors },
     Explains { cause: "never-accepted", effects: &["accept-queue-full", "connect-timeout"], when: same_listener },
     Explains { cause: "accept-queue-full", effects: &["connect-timeout", "dead-peer"], when: same_listener },
+    Explains { cause: "conntrack-full", effects: &["connect-timeout", "fin-unanswered"], when: drops_packets },
     Explains { cause: "fin-timeout-trap", effects: &["peer-does-not-close"], when: same_netns },
     Explains { cause: "close-wait-leak", effects: &["peer-does-not-close"], when: other_end },
     Explains { cause: "close-wait-unread", effects: &["peer-does-not-close"], when: other_end },
@@ -76,6 +77,7 @@ pub(super) fn merge(findings: &mut [Finding], evidence: &Evidence) {
         cause.seconds_left = cause.seconds_left.into_iter().chain(seconds).reduce(f64::min);
         cause.explains.push((id, headline));
     }
+    risky_setting::name_in(findings);
     findings.sort_by(|one, other| order(one).cmp(&order(other)).then(urgency(one).total_cmp(&urgency(other))));
 }
 
@@ -195,6 +197,15 @@ fn is_local(cause: &Finding, effect: &Finding, remote: SocketAddr, evidence: &Ev
     };
     cause.subject.local.is_some_and(|it| it.ip() == remote.ip())
         || listens_on(remote.ip()) && evidence.sockets.iter().any(came_in)
+}
+
+/// Packets were dropped for want of an entry: those of every network namespace behind the table may be, but not those that
+/// stay on the loopback of another one.
+fn drops_packets(cause: &Finding, effect: &Finding, evidence: &Evidence) -> bool {
+    let has_dropped =
+        cause.figures.iter().any(|(name, value)| *name == "dropped" && matches!(value, Value::Count(1..)));
+    let stays = effect.subject.remote.is_some_and(|remote| remote.ip().is_loopback());
+    has_dropped && (!stays || same_netns(cause, effect, evidence))
 }
 
 fn same_netns(cause: &Finding, effect: &Finding, _: &Evidence) -> bool {
@@ -561,6 +572,25 @@ mod tests {
         evidence.listeners.push(api_listener(100, 128));
         let found = found(&evidence);
         assert!(found.contains(&("peer-does-not-close", Some("never-accepted"))), "{found:?}");
+    }
+
+    #[rstest]
+    #[case::nothing_dropped(0, "10.0.0.9:80", NETNS, false)]
+    #[case::dropped(1, "10.0.0.9:80", NETNS, true)]
+    #[case::of_a_namespace_behind_it(1, "10.0.0.9:80", NETNS + 1, true)]
+    #[case::its_loopback(1, "127.0.0.1:80", NETNS, true)]
+    #[case::loopback_of_another(1, "127.0.0.1:80", NETNS + 1, false)]
+    fn a_full_table_drops_what_would_be_answered(
+        #[case] dropped: u64,
+        #[case] remote: &str,
+        #[case] netns: u32,
+        #[case] expected: bool,
+        #[values("connect-timeout", "fin-unanswered")] id: Id,
+    ) {
+        let mut cause = finding("conntrack-full", Subject { netns: Some(NETNS), ..Subject::default() });
+        cause.figures.push(("dropped", Value::Count(dropped)));
+        let effect = finding(id, Subject { netns: Some(netns), ..client(remote) });
+        assert_eq!(explains(&cause, &effect, &nothing()), expected);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub enum Need {
     Time(u64),
     /// No event may be missing: absence proves something.
     NoLosses,
+    /// Files that set values at boot.
+    SettingFiles,
 }
 
 /// When a trace holds a kind of evidence.
@@ -38,6 +40,8 @@ pub enum Recorded {
     WithFacts,
     /// If that was asked for.
     OnRequest,
+    /// Never: only the running host has it.
+    Never,
 }
 
 impl Need {
@@ -49,6 +53,7 @@ impl Need {
                 Recorded::WithFacts
             }
             Self::FailedCalls => Recorded::OnRequest,
+            Self::SettingFiles => Recorded::Never,
         }
     }
 }
@@ -67,6 +72,7 @@ impl fmt::Display for Need {
             Self::FailedCalls => f.write_str("failed system calls"),
             Self::Time(seconds) => write!(f, "{seconds}s of tracing"),
             Self::NoLosses => f.write_str("no lost events"),
+            Self::SettingFiles => f.write_str("sysctl files"),
         }
     }
 }

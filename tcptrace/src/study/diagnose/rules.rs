@@ -13,6 +13,8 @@ mod closed_not_released;
 mod connect_refused;
 mod connect_timeout;
 mod dead_peer;
+mod conntrack_full;
+mod counted;
 mod fd_limit;
 mod fin_timeout_trap;
 mod fin_unanswered;
@@ -23,16 +25,22 @@ mod linger_zero;
 mod listening;
 mod never_accepted;
 mod no_connection_pool;
+mod orphans_near_limit;
+mod paws_drops;
 mod peer_does_not_close;
 mod pool_too_small;
 mod ports_exhausted;
 mod ports_running_out;
 mod quiet;
 mod reset_by_peer;
+pub(super) mod risky_setting;
 mod server_closes_first;
 mod silent_peer;
 mod stale_pool;
 mod time_wait_prolonged;
+mod stale_setting;
+mod syn_queue_full;
+mod tcp_memory;
 mod time_wait_refused;
 mod tw_reuse_inert;
 mod unread_at_close;
@@ -65,6 +73,7 @@ pub static RULES: &[&Rule] = &[
     &peer_does_not_close::RULE,
     &fin_timeout_trap::RULE,
     &fin_unanswered::RULE,
+    &orphans_near_limit::RULE,
     &linger_zero::RULE,
     &unread_at_close::RULE,
     &idle_close_race::RULE,
@@ -74,5 +83,11 @@ pub static RULES: &[&Rule] = &[
     &connect_refused::RULE,
     &connect_timeout::RULE,
     &accept_queue_full::RULE,
+    &syn_queue_full::RULE,
+    &paws_drops::RULE,
+    &conntrack_full::RULE,
     &bind_refused::RULE,
+    &tcp_memory::RULE,
+    &stale_setting::RULE,
+    &risky_setting::RULE,
 ];

@@ -4,33 +4,13 @@ use super::budgets;
 use super::evidence::{Descriptors, Evidence, Listener, Pair};
 use super::need::Need;
 use super::say;
+use super::settings::defaults;
 use crate::model::tcp::{End, Side, State};
 
 /// A mini-socket of the kernel, as its slab has it (`tw_sock_TCP`).
 const MINI_BYTES: u64 = 256;
 /// How many settings are named.
 const NAMED: usize = 4;
-
-/// What settings are unless somebody changes them, where that does not depend on the machine.
-const DEFAULTS: &[(&str, &str)] = &[
-    ("net.core.somaxconn", "4096"),
-    ("net.ipv4.ip_autobind_reuse", "0"),
-    ("net.ipv4.ip_local_port_range", "32768 60999"),
-    ("net.ipv4.ip_local_reserved_ports", ""),
-    ("net.ipv4.tcp_abort_on_overflow", "0"),
-    ("net.ipv4.tcp_fin_timeout", "60"),
-    ("net.ipv4.tcp_keepalive_intvl", "75"),
-    ("net.ipv4.tcp_keepalive_probes", "9"),
-    ("net.ipv4.tcp_keepalive_time", "7200"),
-    ("net.ipv4.tcp_orphan_retries", "0"),
-    ("net.ipv4.tcp_retries2", "15"),
-    ("net.ipv4.tcp_rfc1337", "0"),
-    ("net.ipv4.tcp_syn_retries", "6"),
-    ("net.ipv4.tcp_syncookies", "1"),
-    ("net.ipv4.tcp_timestamps", "1"),
-    ("net.ipv4.tcp_tw_reuse", "2"),
-    ("net.ipv4.tcp_tw_reuse_delay", "1000"),
-];
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,8 +169,8 @@ fn settings(evidence: &Evidence) -> Result<String, String> {
     expect(evidence, Need::Settings)?;
     let mut changed: Vec<String> = Vec::new();
     for settings in evidence.settings.values() {
-        for (name, default) in DEFAULTS {
-            let value = settings.values.get(*name).filter(|value| value.as_ref() != *default);
+        for (name, default) in defaults() {
+            let value = settings.values.get(name).filter(|value| value.as_ref() != default);
             let text = value.map(|value| format!("{name} {value}"));
             changed.extend(text.filter(|text| !changed.contains(text)));
         }
@@ -244,6 +224,7 @@ mod tests {
             accepted: 0,
             accepted_at: None,
             is_old: true,
+            most_requests: 0,
         });
         evidence.pairs = vec![pair_ended(End::ResetReceived, 4), pair_ended(End::Fin, 316)];
         evidence.about.ended = 320;

@@ -2,10 +2,14 @@
 
 use crate::model::row::{Connection, Row};
 use crate::model::stream::Item;
+use crate::study::diagnose::finding::Id;
 use crate::study::diagnose::{Diagnosis, Gatherer, Selection, diagnose};
 
 /// The older gatherer is replaced when it has seen twice as much, in ns. Rules ask for 10 s at most.
 const TURN_NS: u64 = 10_000_000_000;
+
+/// What stays as it is would take a line for ever.
+const STANDING: [Id; 2] = ["stale-setting", "risky-setting"];
 
 /// Evidence of the last 10 to 20 s.
 #[derive(Debug)]
@@ -49,6 +53,7 @@ impl Findings {
 
     /// What the rules say now, given the open connections.
     pub(super) fn diagnose(&self, open: impl IntoIterator<Item = Connection>) -> Diagnosis {
-        diagnose(&self.older.clone().finish(open, true), &Selection::default())
+        let wanted = Selection { skip: STANDING.to_vec(), ..Selection::default() };
+        diagnose(&self.older.clone().finish(open, true), &wanted)
     }
 }

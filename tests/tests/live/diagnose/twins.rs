@@ -123,8 +123,18 @@ fn modest(twin: &Twin<'_>) {
 
 const TWINS: [fn(&Twin<'_>); 7] = [busy, pooled, bound, reusing, serving, idle, modest];
 
+/// Nobody tracks connections, and a trace holds no files.
+const NOT_HERE: [&str; 3] =
+    ["events were lost", "no connection tracking in any namespace", "a trace does not hold files of the host"];
+
 fn assert_checked(row: &Value) {
-    assert!(row["outcome"] != "not_checked" || row["reason"] == "events were lost", "{row:#}");
+    let is_not_here = || NOT_HERE.iter().any(|reason| row["reason"] == *reason);
+    assert!(row["outcome"] != "not_checked" || is_not_here(), "{row:#}");
+}
+
+/// Twins have few ports, so that they need few connections: that is noted.
+fn is_of_the_test(row: &Value) -> bool {
+    row["id"] == "risky-setting" && row["evidence"].to_string().contains("net.ipv4.ip_local_port_range")
 }
 
 /// Of every rule: it was checked, and what it has found, if anything, other tests make at the same time.
@@ -132,7 +142,7 @@ fn assert_silent(netns: &[String], rows: &[Value]) {
     for rule in run(&["diagnose", "--rules", "--format", "json"]).rows() {
         let id = rule["id"].as_str().expect("an id");
         let checked = one(rows, "checked", id);
-        if checked["reason"] == "events were lost" {
+        if NOT_HERE.iter().any(|reason| checked["reason"] == *reason) {
             continue;
         }
         assert_checked(checked);
@@ -140,7 +150,7 @@ fn assert_silent(netns: &[String], rows: &[Value]) {
         assert!(checked["outcome"] == "silent" || !found.is_empty(), "{checked:#}");
         for row in found {
             let there = row["subject"]["netns"].to_string();
-            assert!(!netns.contains(&there), "{row:#}");
+            assert!(!netns.contains(&there) || is_of_the_test(row), "{row:#}");
         }
     }
 }
@@ -175,7 +185,9 @@ fn twins_are_healthy() {
         go_on();
 
         let live = rows(&live, 0);
-        let found: Vec<_> = live.iter().filter(|row| row["event"] == "finding").collect();
+        // Those of the host are not theirs.
+        let is_theirs = |row: &&Value| row["event"] == "finding" && !row["subject"]["netns"].is_null();
+        let found: Vec<_> = live.iter().filter(is_theirs).filter(|row| !is_of_the_test(row)).collect();
         assert!(found.is_empty(), "{found:#?}");
         live.iter().filter(|row| row["event"] == "checked").for_each(assert_checked);
         assert_eq!(recorded.code(), 0, "{}", recorded.stderr);

@@ -7,6 +7,7 @@ use foldhash::fast::FixedState;
 
 use super::look::Looks;
 use super::{MOST_TASKS, count};
+use crate::model::counters::{Sample, Values};
 use crate::model::event::{Change, FailedCall, Found, Holder, Kept};
 use crate::model::facts::{AcceptQueue, AcceptQueues, Limit, Settings};
 use crate::model::role::{Role, role};
@@ -70,6 +71,28 @@ struct Counters {
     counted: Counted,
 }
 
+impl Counters {
+    fn take(&mut self, sample: &Sample) {
+        self.first.get_or_insert(sample.since.unwrap_or(sample.at));
+        self.last = self.last.max(sample.at);
+        let Counted { grown, levels, peaks, .. } = &mut self.counted;
+        let told = || sample.levels.iter().map(|(name, level)| (name.clone(), *level));
+        for (name, level) in told() {
+            let peak = peaks.entry(name).or_default();
+            *peak = level.max(*peak);
+        }
+        if sample.whole {
+            levels.clone_from(&sample.levels);
+            return;
+        }
+        for (name, more) in &sample.counts {
+            let grown = grown.entry(name.clone()).or_default();
+            *grown = grown.saturating_add(*more);
+        }
+        levels.extend(told());
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Binding {
     opened: u64,
@@ -87,22 +110,16 @@ impl Host {
             }
             Item::AcceptQueues(queues) => self.queues(queues),
             Item::Limits(limits) => limits.processes.iter().for_each(|limit| self.limit(limits.at, limit)),
-            Item::Counters(sample) => {
-                let counters = self.counters.entry(sample.netns).or_default();
-                counters.first.get_or_insert(sample.since.unwrap_or(sample.at));
-                counters.last = counters.last.max(sample.at);
-                if sample.whole {
-                    counters.counted.levels.clone_from(&sample.levels);
-                    return;
-                }
-                for (name, more) in &sample.counts {
-                    let grown = counters.counted.grown.entry(name.clone()).or_default();
-                    *grown = grown.saturating_add(*more);
-                }
-                counters.counted.levels.extend(sample.levels.iter().map(|(name, level)| (name.clone(), *level)));
-            }
+            Item::Counters(sample) => self.counters.entry(sample.netns).or_default().take(sample),
             _ => {}
         }
+    }
+
+    /// Takes in what says only how things stood before the window.
+    pub(super) fn stood(&mut self, sample: &Sample) {
+        let counters = self.counters.entry(sample.netns).or_default();
+        counters.take(&Sample { counts: Values::new(), ..sample.clone() });
+        counters.counted.peaks.clone_from(&counters.counted.levels);
     }
 
     fn queues(&mut self, queues: &AcceptQueues) {
@@ -112,6 +129,7 @@ impl Host {
             let listener = self.listen(Some(queues.netns), *queue, is_first);
             listener.queue = *queue;
             listener.most_queued = listener.most_queued.max(queue.queued);
+            listener.most_requests = listener.most_requests.max(queue.requests.unwrap_or(0));
             listener.waiting_since = if queue.queued == 0 { None } else { listener.waiting_since.or(Some(queues.at)) };
         }
         for conn in &queues.gone {
@@ -132,6 +150,7 @@ impl Host {
                 accepted: 0,
                 accepted_at: None,
                 is_old,
+                most_requests: 0,
             };
             Known { listener, holders: Vec::new() }
         });
@@ -300,9 +319,11 @@ impl Host {
         (host.client_ports, host.left_ports) = (HashMap::default(), HashSet::default());
         for counters in host.counters.values_mut() {
             (counters.first, counters.counted.grown) = (Some(counters.last), BTreeMap::default());
+            counters.counted.peaks.clone_from(&counters.counted.levels);
         }
         for Known { listener, .. } in host.listeners.values_mut() {
             (listener.accepted, listener.is_old, listener.most_queued) = (0, true, listener.queue.queued);
+            listener.most_requests = listener.queue.requests.unwrap_or(0);
         }
         host.limits.values_mut().for_each(|it| it.first = it.last);
         host

@@ -34,3 +34,17 @@ fn what_came_before_the_time_that_was_asked_for_does_not_count() {
     }
     assert_eq!(gatherer.finish([], true).grown(1, NAME), 4);
 }
+
+#[test]
+fn the_highest_level_of_the_window_is_kept() {
+    const NAME: &str = "conntrack.count";
+    let mut gatherer = Gatherer::new(true);
+    gatherer.count_from(10);
+    for (at, whole, level) in [(3, false, 90), (5, true, 20), (15, false, 70), (20, false, 30), (25, true, 10)] {
+        let levels = [(NAME.into(), level)].into();
+        gatherer.item(&Item::Counters(Box::new(Sample { at, whole, netns: 1, levels, ..Sample::default() })));
+    }
+    let evidence = gatherer.finish([], true);
+    assert_eq!((evidence.peak(1, NAME), evidence.peak_of_host(NAME), evidence.peak(2, NAME)), (70, 70, 0));
+    assert_eq!(evidence.counters[&1].levels[NAME], 10);
+}

@@ -79,6 +79,7 @@ pub(in crate::study::diagnose) fn api_listener(queued: u32, limit: u32) -> Liste
         accepted: 0,
         accepted_at: None,
         is_old: true,
+        most_requests: 0,
     }
 }
 
@@ -176,6 +177,7 @@ pub(in crate::study::diagnose) fn listener(netns: u32, ip: Ipv4Addr, port: u16) 
         accepted: 0,
         accepted_at: None,
         is_old: true,
+        most_requests: 0,
     }
 }
 
