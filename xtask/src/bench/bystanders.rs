@@ -62,8 +62,8 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings, skipped: &mut Vec<
     table.caption(format!(
         "What `tcptrace record` adds to each operation; median (quartiles) of interleaved pairs: one measurement beside \
          it, and one without right before and right after. Undisturbed is the tenth percentile of short batches. Calls \
-         and round trips are made by one thread on CPU 0, before other programs there; it sends {MESSAGE} bytes over \
-         loopback, and as many back. Servers run on CPU 0 and their clients on CPU 1, with {CONNECTIONS} connections \
+         and round trips are made by one thread on CPU 0; a round trip is {MESSAGE} bytes over loopback, and as many \
+         back. Servers run on CPU 0 and their clients on CPU 1, with {CONNECTIONS} connections \
          that stay; a request takes the measured time divided by the number of requests."
     ));
     findings.tables.push(table);

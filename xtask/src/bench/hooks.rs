@@ -54,7 +54,7 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
 }
 
 fn measure_all(bench: &Bench, subjects: &[(Attached<'_>, u32)]) -> Result<Vec<Series>> {
-    let order = [Args::times(Deed::Connection, bench.times_of(CONNECTIONS))];
+    let order = [Args::times(Deed::Connection, bench.times_of(CONNECTIONS)).first()];
     let mut count = 0;
     interleave(subjects, |attached| {
         let pace = || Ok(vec![worker::measure(&order).context("cannot measure the load")?]);
@@ -97,9 +97,8 @@ fn table(bench: &Bench, subjects: &[(Attached<'_>, u32)], series: &[Series], is_
                     interrupted: some do more than usual.";
     table.caption(format!(
         "What one program of `tcptrace record` adds to a connection with {TRANSITIONS} transitions when nothing else is \
-         attached, for each transition; median (quartiles) of interleaved pairs of {} connections. Its records are read \
-         from the ring buffer and thrown away every 10 ms. The sum of the rows is more than all of them together, for \
-         each brings its own misses of the cache.{}",
+         attached, for each transition; median (quartiles) of interleaved pairs of {} connections by one thread on CPU 0, before other programs there. Its records are read \
+         from the ring buffer and thrown away every 10 ms. {}",
         bench.times_of(CONNECTIONS),
         if is_steady { "" } else { unsteady },
     ));

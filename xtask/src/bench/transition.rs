@@ -47,8 +47,8 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings, skipped: &mut Vec<
     let mut table = table("A transition, all in, one core", &subjects, &series, skipped);
     table.caption(format!(
         "What a tool adds to a loopback connection with {TRANSITIONS} transitions, for each transition; median \
-         (quartiles) of interleaved pairs. A pair is {} connections by one thread on CPU 0, before other programs there, \
-         and as many without a tool right before and right after. Undisturbed is the tenth percentile of every eight \
+         (quartiles) of interleaved pairs. A pair is {} connections by one thread on CPU 0, and as many without a \
+         tool right before and right after. Undisturbed is the tenth percentile of every eight \
          connections instead of the mean. Without a tool, a connection takes {} ns. {}",
         bench.times_of(CONNECTIONS),
         series.first().map_or_else(String::new, |series| series.first().without().quartiles(0)),

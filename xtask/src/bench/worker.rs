@@ -66,12 +66,17 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// So many times, on CPU 0, before other programs.
+    /// So many times, on CPU 0.
     pub(super) fn times(deed: Deed, count: u32) -> Self {
-        Self { deed, count, cpu: 0, seconds: None, first: true }
+        Self { deed, count, cpu: 0, seconds: None, first: false }
     }
 
-    /// For so many seconds on this CPU, and no faster than others may run there.
+    /// The same, before every other program that wants its CPU.
+    pub(super) fn first(self) -> Self {
+        Self { first: true, ..self }
+    }
+
+    /// For so many seconds on this CPU.
     pub(super) fn seconds(deed: Deed, seconds: f64, cpu: usize) -> Self {
         // Never reached: no operation takes less than this.
         let count = (seconds * 1e9 / 20.0) as u32;
