@@ -5,17 +5,21 @@
 //! up affects all of them alike.
 
 mod analysis;
+mod attached;
 mod bpf;
+mod bystanders;
 mod completeness;
 mod cpu;
 pub(crate) mod generator;
 pub(crate) mod holder;
+mod hooks;
 mod kernel;
 mod latency;
 mod load;
 mod machine;
 mod memory;
 mod once;
+mod pairs;
 mod polling;
 pub(crate) mod proc;
 mod rate;
@@ -24,9 +28,12 @@ mod screen;
 mod snapshot;
 mod start;
 mod stats;
+mod steady;
 mod subject;
 mod table;
 mod terminal;
+mod transition;
+pub(crate) mod worker;
 
 use std::fmt;
 use std::fs;
@@ -54,9 +61,12 @@ pub(crate) struct Args {
     /// Connections per measurement of a rate
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=generator::MAX_CONNECTIONS))]
     connections: u32,
+    /// How often each subject is measured where pairs with and without it are compared
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
     /// Measure everything once and briefly, with a debug build and without other tools: shows that it works, not how
     /// well
-    #[arg(long, conflicts_with_all = ["rounds", "connections"])]
+    #[arg(long, conflicts_with_all = ["rounds", "connections", "pairs"])]
     quick: bool,
     /// Also write every measurement to this file, as JSON
     #[arg(long, value_name = "FILE")]
@@ -79,6 +89,14 @@ enum Part {
     Completeness,
     /// The rate of connections that is kept with one and with two saturated cores
     Rate,
+    /// What a transition costs, all in, with one saturated core
+    Transition,
+    /// The same with two saturated cores
+    TransitionTwo,
+    /// What each hook costs alone
+    Hooks,
+    /// What tracing costs programs that open and close nothing
+    Bystanders,
     /// The cost of the programs in the kernel
     Kernel,
     /// CPU time in userspace
@@ -102,6 +120,10 @@ impl Part {
         match self {
             Self::Completeness => "completeness",
             Self::Rate => "rate",
+            Self::Transition => "transition",
+            Self::TransitionTwo => "transition-two",
+            Self::Hooks => "hooks",
+            Self::Bystanders => "bystanders",
             Self::Kernel => "kernel",
             Self::Cpu => "cpu",
             Self::Memory => "memory",
@@ -121,11 +143,15 @@ impl Part {
         match self {
             Self::Completeness => completeness::measure(bench, findings),
             Self::Rate => rate::measure(bench, findings, skipped),
+            Self::Transition => transition::measure(bench, findings, skipped),
+            Self::TransitionTwo => transition::measure_two(bench, findings, skipped),
+            Self::Hooks => hooks::measure(bench, findings),
+            Self::Bystanders => bystanders::measure(bench, findings, skipped),
             Self::Kernel => kernel::measure(bench, findings),
             Self::Cpu => cpu::measure(bench, findings),
             Self::Memory => memory::measure(bench, findings),
             Self::Latency => latency::measure(bench, findings),
-            Self::Start => start::measure(bench, findings),
+            Self::Start => start::measure(bench, findings, skipped),
             Self::Snapshot => snapshot::measure(bench, findings, skipped),
             Self::Screen => screen::measure(bench, findings),
             Self::Analysis => analysis::measure(bench, findings),
@@ -142,6 +168,7 @@ struct Bench {
     folder: PathBuf,
     rounds: u32,
     connections: u32,
+    pairs: u32,
     quick: bool,
 }
 
@@ -156,6 +183,7 @@ impl Bench {
             folder,
             rounds: if args.quick { 1 } else { args.rounds },
             connections: if args.quick { 2_000 } else { args.connections },
+            pairs: if args.quick { 2 } else { args.pairs },
             quick: args.quick,
         };
         bench.build(args.tcptrace.as_deref(), args.parts().contains(&Part::Analysis))?;
@@ -183,6 +211,11 @@ impl Bench {
     /// How often to measure something that a full run measures this often.
     fn times(&self, rounds: u32) -> u32 {
         if self.quick { 1 } else { rounds }
+    }
+
+    /// The size of a load that a full run makes this large.
+    fn times_of(&self, count: u32) -> u32 {
+        if self.quick { count / 10 } else { count }
     }
 
     /// Prints progress.
@@ -255,14 +288,21 @@ fn measure(bench: &Bench, args: &Args) -> Report {
     {
         report.skipped.push(format!("other tools may fail: tracefs cannot be mounted: {error:#}"));
     }
+    let mut skipped = Vec::new();
     for part in parts {
         let mut findings = Findings::default();
-        if let Err(error) = part.measure(bench, &mut findings, &mut report.skipped) {
+        if let Err(error) = part.measure(bench, &mut findings, &mut skipped) {
             findings.faults.push(format!("{} cannot be measured: {error:#}", part.name()));
         }
         report.tables.extend(findings.tables);
         report.json.insert(part.name().to_owned(), findings.json);
         report.faults.extend(findings.faults);
+    }
+    // Several parts name the same missing tools.
+    for reason in skipped {
+        if !report.skipped.contains(&reason) {
+            report.skipped.push(reason);
+        }
     }
     report
 }

@@ -66,6 +66,9 @@ enum Task {
     /// Makes connections on loopback, in a network namespace of its own: the load of `bench`
     #[command(hide = true)]
     Generate(bench::generator::Args),
+    /// Does one thing again and again, in a network namespace of its own: the load of pairs in `bench`
+    #[command(hide = true)]
+    Work(bench::worker::Args),
     /// Makes connections on loopback, in a network namespace of its own: the load of `stress`
     #[command(hide = true)]
     StressLoad(stress::load::Args),
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
         Task::StressLoad(args) => stress::load::run(&args),
         Task::Hold(args) => bench::holder::hold(&args),
         Task::Generate(args) => bench::generator::run(&args),
+        Task::Work(args) => bench::worker::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -20,7 +20,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::outcome::{self, Outcome, Outcomes};
-use crate::setup::{self, SCENARIO_TOOLS};
+use crate::setup::{self, SCENARIO_TOOLS, services};
 use crate::{bench, host, workspace};
 use ground::Net;
 use said::{Said, Want};
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("tracing the live kernel needs root: run `cargo xtask scenarios` as root");
     }
     if args.install {
-        install()?;
+        services::withhold(|| setup::require(&SCENARIO_TOOLS))?;
     }
     let missing = setup::missing(&SCENARIO_TOOLS);
     if !missing.is_empty() {
@@ -129,20 +129,4 @@ fn enter(tcptrace: &Path, scenario: &Scenario, part: &Part) -> Result<Said> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let net = Net::new(tcptrace, &folder)?;
     (part.run)(&net)
-}
-
-/// Installs what is missing. Debian's packages start their services unless the policy forbids it.
-fn install() -> Result<()> {
-    const POLICY: &str = "/usr/sbin/policy-rc.d";
-    let is_ours = !Path::new(POLICY).exists();
-    if is_ours {
-        fs::write(POLICY, "#!/bin/sh\nexit 101\n").with_context(|| format!("cannot write {POLICY}"))?;
-        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(POLICY, executable).with_context(|| format!("cannot write {POLICY}"))?;
-    }
-    let installed = setup::require(&SCENARIO_TOOLS);
-    if is_ours {
-        fs::remove_file(POLICY).with_context(|| format!("cannot remove {POLICY}"))?;
-    }
-    installed
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod python;
 pub(crate) mod qemu;
+pub(crate) mod services;
 
 use std::fmt;
 use std::path::Path;
@@ -28,7 +29,8 @@ pub(crate) struct Args {
     /// packages
     #[arg(long)]
     vm: bool,
-    /// Also install the tools that the benchmark compares with
+    /// Also install the tools that the benchmark compares with and the programs that it traces; their services are not
+    /// started
     #[arg(long)]
     bench: bool,
 }
@@ -99,12 +101,16 @@ pub(crate) const SCENARIO_TOOLS: [Tool; 15] = [
     Tool { file: "/usr/lib/python3/dist-packages/redis", package: "python3-redis" },
 ];
 
-/// Tools that the benchmark compares with.
-const BENCH_TOOLS: [Tool; 4] = [
+/// Tools that the benchmark compares with, and programs that it traces.
+const BENCH_TOOLS: [Tool; 8] = [
     Tool { file: "tcpstates", package: "libbpf-tools" },
     Tool { file: "bpftrace", package: "bpftrace" },
     Tool { file: "perf", package: "linux-perf" },
     Tool { file: "ss", package: "iproute2" },
+    Tool { file: "redis-server", package: "redis-server" },
+    Tool { file: "redis-benchmark", package: "redis-tools" },
+    Tool { file: "nginx", package: "nginx-light" },
+    Tool { file: "wrk", package: "wrk" },
 ];
 
 /// Installs what is missing; without the right to, lists the commands.
@@ -114,7 +120,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     tools.extend(VM_TOOLS.iter().filter(|_| args.vm));
     tools.extend(BENCH_TOOLS.iter().filter(|_| args.bench));
     let commands = [packages(&tools, Tool::is_missing), linker()].concat();
-    perform(&commands)?;
+    if args.bench && can_install() && !commands.is_empty() {
+        services::withhold(|| perform(&commands))?;
+    } else {
+        perform(&commands)?;
+    }
     let more = args.tests && python::require()?;
     if commands.is_empty() && !more {
         println!("Nothing to do: everything is installed.");
@@ -232,11 +242,15 @@ fn linker() -> Vec<Step> {
     vec![install.with("LLVM_PREFIX", &format!("/usr/lib/{feature}"))]
 }
 
+fn can_install() -> bool {
+    host::is_debian() && host::is_root()
+}
+
 fn perform(steps: &[Step]) -> Result<()> {
     if steps.is_empty() {
         return Ok(());
     }
-    if !host::is_debian() || !host::is_root() {
+    if !can_install() {
         let why = if host::is_debian() { "installing needs root" } else { "this is not Debian" };
         let lines: Vec<_> = steps.iter().map(|step| format!("  {step}")).collect();
         bail!("{why}; these commands, or their equivalents, install what is missing:\n{}", lines.join("\n"));

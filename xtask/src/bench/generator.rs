@@ -198,7 +198,8 @@ fn read_line() -> Result<()> {
     Ok(())
 }
 
-fn isolate(connections: u32) -> Result<()> {
+/// Enters a network namespace with room for the TIME_WAITs of so many connections.
+pub(super) fn isolate(connections: u32) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace")?;
     bring_loopback_up().context("cannot bring up loopback in the new network namespace")?;
     // Every connection stays in TIME_WAIT. Above this limit, the kernel would skip TIME_WAIT, and the load would be
@@ -207,7 +208,8 @@ fn isolate(connections: u32) -> Result<()> {
     fs::write(buckets, (connections + 65_536).to_string()).with_context(|| format!("cannot write {buckets}"))
 }
 
-fn stay_on(cpu: usize) -> Result<()> {
+/// Binds this thread to a CPU.
+pub(super) fn stay_on(cpu: usize) -> Result<()> {
     let mut only = CpuSet::new();
     let stay = only.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only));
     stay.with_context(|| format!("cannot stay on CPU {cpu}"))
@@ -269,19 +271,21 @@ fn generate_at(rate: f64, connections: u32, limit: Duration) -> Result<Load> {
     Ok(Load { connections: made, seconds: begun.elapsed().as_secs_f64() })
 }
 
-fn listen() -> Result<(TcpListener, u16)> {
+/// A listener on every address, and its port.
+pub(super) fn listen() -> Result<(TcpListener, u16)> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen on loopback")?;
     let port = listener.local_addr().context("cannot ask for the listening port")?.port();
     Ok((listener, port))
 }
 
 /// A different address of 127.0.0.0/8 for each connection, so that no 4-tuple repeats.
-fn destination(connection: u32, port: u16) -> SocketAddrV4 {
+pub(super) fn destination(connection: u32, port: u16) -> SocketAddrV4 {
     let first = u32::from(Ipv4Addr::new(127, 1, 0, 0));
     SocketAddrV4::new(Ipv4Addr::from(first + connection), port)
 }
 
-fn connect_and_close(listener: &TcpListener, to: SocketAddrV4) -> Result<()> {
+/// One connection: opened, accepted, closed by the client and then by the server.
+pub(super) fn connect_and_close(listener: &TcpListener, to: SocketAddrV4) -> Result<()> {
     let client = TcpStream::connect(to).context("cannot connect")?;
     let (server, from) = listener.accept().context("cannot accept")?;
     ensure!(client.local_addr()? == from, "somebody else connected: {from}");

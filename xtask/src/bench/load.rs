@@ -80,12 +80,16 @@ pub(super) fn measure(what: Option<&What>, orders: &[Order], folder: &Path) -> R
         _ => None,
     };
     let mut sample = run(orders, polls)?;
-    match running {
-        Some(running) => {
+    match (running, what) {
+        (Some(running), Some(What::Tool(tool))) => {
             running.wait_until_quiet()?;
-            sample.cost = Some(running.finish()?);
+            let cost = running.finish()?;
+            if !tool.is_tcptrace {
+                cost.require_rows(sample.connections())?;
+            }
+            sample.cost = Some(cost);
         }
-        None => sample.cost = sample.polled.as_ref().map(cost_of),
+        _ => sample.cost = sample.polled.as_ref().map(cost_of),
     }
     Ok(sample)
 }

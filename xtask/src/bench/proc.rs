@@ -88,10 +88,15 @@ fn memory_in(mappings: MemoryMaps) -> Memory {
 
 /// The BPF programs of which a process has descriptors.
 pub(super) fn programs(pid: u32) -> Result<Vec<Program>> {
+    Ok(programs_in(descriptors(pid)?.into_iter()))
+}
+
+/// The texts of `/proc/PID/fdinfo/*`.
+pub(super) fn descriptors(pid: u32) -> Result<Vec<String>> {
     let folder = PathBuf::from(format!("/proc/{pid}/fdinfo"));
     let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
     // A descriptor that was closed meanwhile does not belong to an attached program.
-    Ok(programs_in(entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok())))
+    Ok(entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect())
 }
 
 /// Parses the text of one `/proc/PID/fdinfo/*`.

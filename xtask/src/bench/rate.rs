@@ -10,7 +10,7 @@ use super::Bench;
 use super::generator::{Order, TRANSITIONS};
 use super::load::{self, Sample};
 use super::polling::{STATES, Seen};
-use super::running::Cost;
+use super::running::{Cost, DidNotAttach};
 use super::stats::Figures;
 use super::subject::{self, Sink, Subject, What};
 use super::table::{Findings, Table, interleaved, mib};
@@ -28,6 +28,8 @@ const MOST_A_SECOND: f64 = 100_000.0;
 struct Series {
     subject: Subject,
     samples: Vec<(Sample, f64)>,
+    /// Why the tool could not be measured.
+    failed: Option<DidNotAttach>,
 }
 
 /// The parameters of a table.
@@ -47,6 +49,7 @@ struct Measured {
 /// Makes both tables.
 pub(super) fn measure(bench: &Bench, findings: &mut Findings, skipped: &mut Vec<String>) -> Result<()> {
     let one = measure_setting(one_core(bench, skipped), bench, findings)?;
+    skipped.extend(one.failed());
     findings.tables.push(one_core_table(&one, bench));
     let mut json = vec![one.json()];
     if available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
@@ -90,16 +93,26 @@ fn two_cores(bench: &Bench) -> Setting {
 fn measure_setting(mut setting: Setting, bench: &Bench, findings: &mut Findings) -> Result<Measured> {
     let rounds: Vec<_> = setting.subjects.iter().map(|(_, rounds)| *rounds).collect();
     let subjects = std::mem::take(&mut setting.subjects);
-    let mut series: Vec<_> = subjects.into_iter().map(|(subject, _)| Series { subject, samples: Vec::new() }).collect();
+    let mut series: Vec<_> = subjects.into_iter().map(|(subject, _)| Series::of(subject)).collect();
     let nothing =
         || load::measure(None, &setting.orders, &bench.folder).context("cannot measure the load without a tool");
     let mut nothings = Vec::new();
     for (round, first) in (0..bench.rounds).zip((0..series.len()).cycle()) {
         let mut before = nothing()?;
         for index in (first..series.len()).chain(0..first).filter(|&index| round < rounds[index]) {
-            let Series { subject, samples } = &mut series[index];
-            let sample = load::measure(Some(&subject.what), &setting.orders, &bench.folder)
-                .with_context(|| format!("cannot measure `{}`", subject.name))?;
+            let Series { subject, samples, failed } = &mut series[index];
+            if failed.is_some() {
+                continue;
+            }
+            let sample = load::measure(Some(&subject.what), &setting.orders, &bench.folder);
+            let sample = match sample.with_context(|| format!("cannot measure `{}`", subject.name)) {
+                Ok(sample) => sample,
+                Err(error) => {
+                    // Nothing that it did before counts, either.
+                    (*failed, *samples) = (Some(error.downcast()?), Vec::new());
+                    continue;
+                }
+            };
             let after = nothing()?;
             let kept = sample.rate() / f64::midpoint(before.rate(), after.rate());
             bench.tell(format_args!(
@@ -125,7 +138,19 @@ fn measure_setting(mut setting: Setting, bench: &Bench, findings: &mut Findings)
     Ok(Measured { setting, series, nothing: nothings })
 }
 
+impl Series {
+    fn of(subject: Subject) -> Self {
+        Self { subject, samples: Vec::new(), failed: None }
+    }
+}
+
 impl Measured {
+    /// The tools that did not attach, each with the reason.
+    fn failed(&self) -> impl Iterator<Item = String> {
+        let failed = |series: &Series| Some(format!("{}: {}", series.subject.name, series.failed.as_ref()?));
+        self.series.iter().filter_map(failed)
+    }
+
     fn json(&self) -> Value {
         let sample = |(sample, kept): &(Sample, f64)| {
             let mut json = sample.json();
@@ -170,6 +195,11 @@ fn one_core_table(measured: &Measured, bench: &Bench) -> Table {
     table.row([vec!["no tool".to_owned(), measured.nothing_rate(), "100 %".to_owned()], none.to_vec()].concat());
     for series in &measured.series {
         let name = [series.subject.name.clone()];
+        if series.failed.is_some() {
+            let row = [&name[..], &["–".to_owned(), "did not attach".to_owned()], &none].concat();
+            table.row(row);
+            continue;
+        }
         table.row([&name[..], &measured.rates(series), &costs(&series.samples)].concat());
     }
     let with_peers = measured.series.len() > TCPTRACES.len();
@@ -275,7 +305,7 @@ mod tests {
     #[test]
     fn rates_are_absolute_and_relative() {
         let subject = Subject { name: "a tool".to_owned(), what: What::Polling("ss".into()) };
-        let series = Series { subject, samples: vec![(sample(2.0, 0), 0.875)] };
+        let series = Series { samples: vec![(sample(2.0, 0), 0.875)], ..Series::of(subject) };
         let setting = Setting { name: "one core", orders: Vec::new(), subjects: Vec::new() };
         let measured = Measured { setting, series: vec![series], nothing: Vec::new() };
         assert_eq!(measured.rates(&measured.series[0]), ["20000 (20000–20000)", "87.5 % (87.5–87.5)"]);

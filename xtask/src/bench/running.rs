@@ -1,5 +1,7 @@
 //! A running tracer: starts it, waits for it, and reports its cost at the end.
 
+use std::error::Error;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -7,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::time::{TimeVal, TimeValLike as _};
@@ -26,6 +28,18 @@ const QUIET: Duration = Duration::from_millis(600);
 /// Interval of polling.
 const POLL: Duration = Duration::from_millis(20);
 
+/// A tool that does not trace. What the load loses beside it is no cost of tracing.
+#[derive(Debug)]
+pub(super) struct DidNotAttach(pub(super) String);
+
+impl fmt::Display for DidNotAttach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "did not attach: {}", self.0)
+    }
+}
+
+impl Error for DidNotAttach {}
+
 /// The cost and the output of a tool.
 #[derive(Debug, Default)]
 pub(super) struct Cost {
@@ -35,6 +49,8 @@ pub(super) struct Cost {
     pub(super) user: Duration,
     /// Bytes written to standard output or the trace.
     pub(super) written: u64,
+    /// The part of that which it wrote after it had attached.
+    pub(super) told: u64,
     /// Largest resident set, in bytes.
     pub(super) peak_rss: u64,
     /// Lines written to standard output.
@@ -47,6 +63,17 @@ pub(super) struct Cost {
     pub(super) taken: Taken,
 }
 
+impl Cost {
+    /// Fails if a tool has written next to nothing about so many connections: it did not see them. It may have lost
+    /// most of them, but not nearly all.
+    pub(super) fn require_rows(&self, connections: u32) -> Result<(), DidNotAttach> {
+        if self.told < u64::from(connections) {
+            return Err(DidNotAttach(format!("it wrote {} bytes about {connections} connections", self.told)));
+        }
+        Ok(())
+    }
+}
+
 /// A running tool, which is killed on drop.
 pub(super) struct Running<'a> {
     tool: &'a Tool,
@@ -55,6 +82,8 @@ pub(super) struct Running<'a> {
     stderr: PathBuf,
     terminal: Option<Watched>,
     attached: Option<Cpu>,
+    /// Bytes that it had written when it had attached.
+    written_before: u64,
 }
 
 impl<'a> Running<'a> {
@@ -64,8 +93,11 @@ impl<'a> Running<'a> {
         running.wait_until_attached(POLL)?;
         if !tool.is_tcptrace {
             sleep(QUIET);
+            // Descriptors also appear while a library finds out what the kernel can do.
+            running.require_running()?;
         }
         running.attached = Some(proc::cpu(running.pid())?);
+        running.written_before = running.written()?;
         Ok(running)
     }
 
@@ -90,7 +122,7 @@ impl<'a> Running<'a> {
         command.stderr(create(&stderr)?);
         let child = command.spawn().with_context(|| format!("cannot run `{}`", command::line(&command)))?;
         let terminal = terminal.map(Terminal::read);
-        Ok(Self { tool, child, stdout, stderr, terminal, attached: None })
+        Ok(Self { tool, child, stdout, stderr, terminal, attached: None, written_before: 0 })
     }
 
     /// Its process id.
@@ -103,15 +135,29 @@ impl<'a> Running<'a> {
     pub(super) fn wait_until_attached(&mut self, poll: Duration) -> Result<()> {
         let begun = Instant::now();
         while !self.is_attached()? {
-            if let Some(status) = self.child.try_wait().context("cannot wait for it")? {
-                bail!("it ended before it had attached: {status}: {}", self.said());
-            }
+            self.require_running()?;
             if begun.elapsed() > PATIENCE {
-                bail!("it has not attached within {} s: {}", PATIENCE.as_secs(), self.said());
+                return Err(self.not_attached(&format!("not within {} s", PATIENCE.as_secs())));
             }
             sleep(poll);
         }
         Ok(())
+    }
+
+    /// Fails if it has ended by itself.
+    fn require_running(&mut self) -> Result<()> {
+        match self.child.try_wait().context("cannot wait for it")? {
+            Some(status) => Err(self.not_attached(&format!("it has ended: {status}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Other tools may fail to attach; tcptrace may not.
+    fn not_attached(&self, why: &str) -> anyhow::Error {
+        let said = self.said();
+        let said = said.lines().last().unwrap_or_default();
+        let why = if said.is_empty() { why.to_owned() } else { format!("{why}: {said}") };
+        if self.tool.is_tcptrace { anyhow!(why) } else { DidNotAttach(why).into() }
     }
 
     /// Whether its terminal has shown a line that satisfies this.
@@ -151,6 +197,7 @@ impl<'a> Running<'a> {
 
     /// Interrupts it, and waits for its end.
     pub(super) fn finish(mut self) -> Result<Cost> {
+        self.require_running()?;
         let peak_rss = proc::peak_rss(self.pid())?;
         let reaped_before = reaped_cpu()?;
         let status = self.interrupt()?;
@@ -174,6 +221,7 @@ impl<'a> Running<'a> {
             cpu,
             user,
             written: self.written()?,
+            told: 0,
             peak_rss,
             lines: 0,
             seen: summary.map_or_else(|| seen(&said), |summary| Some(summary.seen())),
@@ -187,6 +235,7 @@ impl<'a> Running<'a> {
                 (cost.written, cost.lines) = (cost.taken.written, cost.taken.lines);
             }
         }
+        cost.told = cost.written.saturating_sub(self.written_before);
         Ok(cost)
     }
 
@@ -270,6 +319,41 @@ fn lost_in(clause: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A tool that is this shell script.
+    fn script(text: &str) -> Tool {
+        let arguments = ["-c", text].map(str::to_owned).to_vec();
+        Tool { program: "/bin/sh".into(), arguments, is_tcptrace: false, sink: Sink::File }
+    }
+
+    #[test]
+    fn a_tool_that_ends_did_not_attach() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tool = script("echo cannot find tracefs >&2; exit 3");
+        let error = Running::attach(&tool, folder.path()).err().expect("it has ended");
+        let said = error.downcast::<DidNotAttach>().expect("that is why").to_string();
+        assert_eq!(said, "did not attach: it has ended: exit status: 3: cannot find tracefs");
+    }
+
+    #[test]
+    fn a_tool_that_ends_under_the_load_has_no_cost() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tool = script("exit 0");
+        let mut running = Running::start(&tool, folder.path()).expect("it starts");
+        while running.child.try_wait().expect("a child").is_none() {
+            sleep(POLL);
+        }
+        let error = running.finish().expect_err("it has ended");
+        assert!(error.is::<DidNotAttach>(), "{error:#}");
+    }
+
+    #[test]
+    fn a_tool_that_wrote_next_to_nothing_did_not_attach() {
+        let told = |told| Cost { told, ..Cost::default() }.require_rows(1000);
+        assert!(told(30_000).is_ok());
+        let error = told(60).expect_err("that is a heading");
+        assert_eq!(error.to_string(), "did not attach: it wrote 60 bytes about 1000 connections");
+    }
 
     #[test]
     fn losses_are_read_as_each_tool_says_them() {

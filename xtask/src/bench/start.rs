@@ -3,12 +3,12 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Value, json};
 
 use super::Bench;
 use super::generator::{Generator, Order};
-use super::running::Running;
+use super::running::{DidNotAttach, Running};
 use super::stats::Figures;
 use super::subject::{self, Sink, Subject, Tool, What};
 use super::table::{Findings, Table};
@@ -30,7 +30,7 @@ struct Start {
 }
 
 /// Measures and makes the table.
-pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
+pub(super) fn measure(bench: &Bench, findings: &mut Findings, skipped: &mut Vec<String>) -> Result<()> {
     let sink = Sink::Terminal { keep: true };
     let mut tools =
         vec![("tcptrace watch".to_owned(), subject::tcptrace(&bench.tcptrace, "watch", sink), bench.times(ROUNDS))];
@@ -46,7 +46,14 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
     for (name, tool, rounds) in &tools {
         bench.tell(format_args!("start: {name}"));
         let starts = (0..*rounds).map(|_| one_start(tool, bench)).collect::<Result<Vec<_>>>();
-        let starts = starts.with_context(|| format!("cannot measure the start of `{name}`"))?;
+        let starts = match starts.with_context(|| format!("cannot measure the start of `{name}`")) {
+            Ok(starts) => starts,
+            Err(error) => {
+                skipped.push(format!("the start of {name}: {}", error.downcast::<DidNotAttach>()?));
+                table.row(vec![name.clone(), "–".to_owned(), "did not attach".to_owned()]);
+                continue;
+            }
+        };
         let ready = starts.iter().filter_map(|start| start.ready).collect::<Figures>().spread(0);
         let row = starts.iter().map(|start| start.row).collect::<Figures>().spread(0);
         table.row(vec![name.clone(), ready, row]);
@@ -80,13 +87,19 @@ fn one_start(tool: &Tool, bench: &Bench) -> Result<Start> {
     let waiting = Instant::now();
     while !running.has_shown(&is_row) {
         if waiting.elapsed() > PATIENCE {
-            bail!("no row has come");
+            return Err(no_row(tool));
         }
         sleep(POLL * 20);
     }
     let taken = running.finish()?.taken;
-    let row = taken.lines().find(|(_, line)| is_row(line)).context("no row has come")?.0;
+    let row = taken.lines().find(|(_, line)| is_row(line)).ok_or_else(|| no_row(tool))?.0;
     Ok(Start { ready, row: since(row) })
+}
+
+/// Other tools may fail to trace; tcptrace may not.
+fn no_row(tool: &Tool) -> anyhow::Error {
+    const WHY: &str = "no row has come";
+    if tool.is_tcptrace { anyhow!(WHY) } else { DidNotAttach(WHY.to_owned()).into() }
 }
 
 /// Whether a line is a row about a connection, of any tool: it has an address, or begins with a process id.

@@ -34,6 +34,26 @@ impl Figures {
         self.0.get(rank.saturating_sub(1)).copied()
     }
 
+    /// The value below which this share of the measurements lies: in proportion between two of them.
+    pub(super) fn quantile(&self, share: f64) -> Option<f64> {
+        let place = share.clamp(0.0, 1.0) * self.0.len().checked_sub(1)? as f64;
+        let below = self.0.get(place as usize)?;
+        let above = self.0.get(place as usize + 1).unwrap_or(below);
+        Some(below + place.fract() * (above - below))
+    }
+
+    /// The median with the quartiles: `12.3 (11.9–13.0)`; `–` without measurements.
+    pub(super) fn quartiles(&self, digits: usize) -> String {
+        match (self.quantile(0.25), self.median(), self.quantile(0.75)) {
+            (Some(lower), Some(median), Some(upper)) => {
+                // Differences can be below zero; a dash before a minus would be hard to read.
+                let to = if upper < 0.0 { " to " } else { "–" };
+                format!("{median:.digits$} ({lower:.digits$}{to}{upper:.digits$})")
+            }
+            _ => "–".to_owned(),
+        }
+    }
+
     /// The largest.
     pub(super) fn max(&self) -> Option<f64> {
         self.0.last().copied()
@@ -78,6 +98,20 @@ mod tests {
         assert_eq!(hundred.percentile(100.0), Some(100.0));
         assert_eq!(of([7.0]).percentile(99.0), Some(7.0));
         assert_eq!(of([]).percentile(99.0), None);
+    }
+
+    #[test]
+    fn quartiles_lie_between_measurements() {
+        let five = of([50.0, 10.0, 20.0, 40.0, 30.0]);
+        assert_eq!(
+            [0.0, 0.25, 0.5, 0.75, 1.0].map(|share| five.quantile(share)),
+            [10.0, 20.0, 30.0, 40.0, 50.0].map(Some)
+        );
+        let four = of([1.0, 2.0, 3.0, 4.0]);
+        assert_eq!([0.25, 0.5, 0.75].map(|share| four.quantile(share)), [1.75, 2.5, 3.25].map(Some));
+        assert_eq!((of([7.0]).quantile(0.25), of([]).quantile(0.25)), (Some(7.0), None));
+        assert_eq!((four.quartiles(2), of([]).quartiles(2)), ("2.50 (1.75–3.25)".to_owned(), "–".to_owned()));
+        assert_eq!(of([-30.0, -20.0, -10.0]).quartiles(0), "-20 (-25 to -15)");
     }
 
     #[test]
