@@ -34,6 +34,7 @@
 //! version.
 
 pub mod block;
+mod columns;
 mod decode;
 mod encode;
 mod read;

@@ -369,10 +369,7 @@ impl<R: Read> Reader<R> {
             self.decoder.restart();
         }
         let before = items.len();
-        let mut last = Ok(true);
-        while last == Ok(true) && items.len() - before < most {
-            last = self.decoder.next(self.blocks.raw(), items);
-        }
+        let last = self.decoder.next(self.blocks.raw(), most, items);
         let head = open.head;
         let is_counted = |item: &&Item| matches!(item, Item::Event(event) if event.id().is_some());
         let events = items[before..].iter().filter(is_counted).count();
