@@ -4,18 +4,19 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv6Addr;
 
 use tcptrace_common::{
-    CancelTail, ChildTail, ClosedChildTail, ClosedTail, EndTail, Head, HolderTail, IdleTail, IdleTaskTail, OpenTail,
-    TaskTail, UNKNOWN_TICKS, call, end_flag, flag, kind, state,
+    CancelTail, EndTail, Head, HolderTail, IdleTail, TaskTail, UNKNOWN_TICKS, call, end_flag, flag, kind, state,
 };
-use zerocopy::{FromBytes, Immutable, KnownLayout};
+use zerocopy::FromBytes;
 
 use super::layout::ReuseBits;
+use super::record::{Record, Told, read};
 use super::symbols::{Cancelled, Symbols};
 use crate::model::event::{
-    Birth, Call, Change, EndFacts, Event, FailedCall, Flags, Found, Holder, Id, Idle, Kept, KilledBy, Mini, MiniEvent,
+    Birth, Call, EndFacts, Event, FailedCall, Flags, Found, Holder, Id, Idle, Kept, KilledBy, Mini, MiniEvent,
     ResetReason, Reuse, Totals,
 };
 use crate::model::tcp::{Comm, State, Task, Tuple};
+use crate::model::transition::Transition;
 
 /// What is needed to decode the records of this kernel.
 pub(super) struct Decoder {
@@ -38,7 +39,7 @@ pub(super) struct Decoder {
 impl Decoder {
     /// A process; `None` for kernel threads and for tcptrace itself. During a scan, tcptrace holds each file for a
     /// moment, and closes it if its process lets go just then.
-    fn task(&self, tail: &TaskTail) -> Option<Task> {
+    pub(super) fn task(&self, tail: &TaskTail) -> Option<Task> {
         let is_somebody = tail.pid != 0 && tail.pid != self.own_pid;
         is_somebody.then_some(Task { pid: tail.pid, tid: tail.tid, comm: Comm(tail.comm) })
     }
@@ -46,39 +47,29 @@ impl Decoder {
     /// The event that a record describes; `None` for a record of unknown kind or form.
     pub(super) fn decode(&self, record: &[u8]) -> Option<Event> {
         let (head, tail) = Head::ref_from_prefix(record).ok()?;
+        match Record::of(self, head, tail) {
+            Some(change) => Some(Event::Change(change.change())),
+            None => self.other(head, tail),
+        }
+    }
+
+    /// What a record tells, with a warning if it is of unknown kind or form.
+    pub(super) fn tell<'r>(&'r self, record: &'r [u8]) -> Option<Told<'r>> {
+        let told = Head::ref_from_prefix(record).ok().and_then(|(head, tail)| match Record::of(self, head, tail) {
+            Some(change) => Some(Told::Change(change)),
+            None => self.other(head, tail).map(Told::Other),
+        });
+        if told.is_none() {
+            warn_of(record);
+        }
+        told
+    }
+
+    /// The event of a record that is no change of state.
+    fn other(&self, head: &Head, tail: &[u8]) -> Option<Event> {
         let at = head.boot_ns;
         let id = self.id(head);
         Some(match head.kind {
-            kind::STATE => Event::Change(self.change(head, id)?),
-            kind::STATE_CHILD => Event::Change(self.child(head, id, read(tail)?)?),
-            kind::STATE_CHILD_CLOSED => {
-                let closed: &ClosedChildTail = read(tail)?;
-                let task = self.task(&closed.task);
-                Event::Change(Change { task, ..self.child(head, id, &closed.child)? })
-            }
-            kind::STATE_TASK => Event::Change(Change { task: self.task(read(tail)?), ..self.change(head, id)? }),
-            kind::STATE_OPEN => {
-                let open: &OpenTail = read(tail)?;
-                let (task, cgroup) = (self.task(&open.task), known(open.cgroup));
-                let interface = interface(head, open.interface);
-                let change = Change { task, cgroup, interface, ..self.change(head, id)? };
-                Event::Change(self.with_reuse(change, open.reuse))
-            }
-            kind::STATE_IDLE => {
-                let idle = self.idle(read(tail)?);
-                Event::Change(Change { idle, ..self.change(head, id)? })
-            }
-            kind::STATE_IDLE_TASK => {
-                let IdleTaskTail { task, idle } = read(tail)?;
-                let (task, idle) = (self.task(task), self.idle(idle));
-                Event::Change(Change { task, idle, ..self.change(head, id)? })
-            }
-            kind::STATE_END => {
-                let ClosedTail { end, idle } = read(tail)?;
-                let (task, facts, idle) = (self.task(&end.task), Some(self.end_facts(head, end)), self.idle(idle));
-                let change = Change { task, idle, end: facts, ..self.change(head, id)? };
-                Event::Change(self.with_reuse(change, end.reuse))
-            }
             kind::DESTROY => Event::Destroyed { at, id, shut: both_shut(head.flags) },
             kind::RESET_SENT => Event::ResetSent { at, id, reason: self.reset_reason(head.extra) },
             kind::RESET_RECEIVED => Event::ResetReceived { at, id },
@@ -127,42 +118,21 @@ impl Decoder {
         Some(Holder { found, task: self.task(&holder.task)?, fd: holder.fd })
     }
 
-    fn id(&self, head: &Head) -> Id {
+    pub(super) fn id(&self, head: &Head) -> Id {
         if head.flags & flag::ID_IS_ADDRESS != 0 { Id::Address(self.scramble(head.id)) } else { Id::Cookie(head.id) }
     }
 
-    fn scramble(&self, address: u64) -> u64 {
+    pub(super) fn scramble(&self, address: u64) -> u64 {
         self.scrambler.hash_one(address)
     }
 
-    fn change(&self, head: &Head, id: Id) -> Option<Change> {
-        let bare = head.flags & flag::BARE != 0;
-        Some(Change {
-            at: head.boot_ns,
-            id,
-            address: None,
-            tuple: tuple(head),
-            netns: known(head.netns),
-            uid: (!bare).then_some(head.extra),
-            cgroup: None,
-            interface: 0,
-            old: State::from_kernel(head.old)?,
-            new: State::from_kernel(head.new)?,
-            flags: (!bare).then(|| flags(head)),
-            task: None,
-            idle: None,
-            end: None,
-        })
-    }
-
-    /// A change that says, too, whether its socket shares its address and port.
-    fn with_reuse(&self, change: Change, byte: u8) -> Change {
-        let reuse = self.reuse.map(|bits| Reuse { address: byte & bits.address != 0, port: byte & bits.port != 0 });
-        Change { flags: change.flags.map(|flags| Flags { reuse, ..flags }), ..change }
+    /// Whether a socket shares its address and port.
+    pub(super) fn reuse(&self, byte: u8) -> Option<Reuse> {
+        self.reuse.map(|bits| Reuse { address: byte & bits.address != 0, port: byte & bits.port != 0 })
     }
 
     /// `None` where nothing of it is known.
-    fn idle(&self, idle: &IdleTail) -> Option<Idle> {
+    pub(super) fn idle(&self, idle: &IdleTail) -> Option<Idle> {
         let ms = |ticks: u32| {
             let ns =
                 (ticks != UNKNOWN_TICKS && self.tick_ns != 0).then(|| u64::from(ticks).saturating_mul(self.tick_ns));
@@ -170,12 +140,6 @@ impl Decoder {
         };
         let idle = Idle { acked_ms: ms(idle.acked), received_ms: ms(idle.received), sent_ms: ms(idle.sent) };
         (idle != Idle::default()).then_some(idle)
-    }
-
-    fn child(&self, head: &Head, id: Id, child: &ChildTail) -> Option<Change> {
-        let (address, cgroup) = (Some(self.scramble(child.address)), known(child.cgroup));
-        let interface = interface(head, child.interface);
-        Some(Change { address, cgroup, interface, ..self.change(head, id)? })
     }
 
     fn mini(&self, head: &Head, id: Id, what: MiniEvent) -> Option<Mini> {
@@ -191,7 +155,7 @@ impl Decoder {
         })
     }
 
-    fn end_facts(&self, head: &Head, end: &EndTail) -> EndFacts {
+    pub(super) fn end_facts(&self, head: &Head, end: &EndTail) -> EndFacts {
         let has = |bit| end.flags & bit != 0;
         // The kernel counts the peer's FIN as a byte (`tcp_rcv_nxt_update`), but nobody sent that byte.
         let fin = u64::from(head.flags & flag::DONE != 0);
@@ -238,11 +202,11 @@ impl Decoder {
     }
 }
 
-fn read<T: FromBytes + KnownLayout + Immutable>(tail: &[u8]) -> Option<&T> {
-    T::ref_from_prefix(tail).ok().map(|(value, _)| value)
+pub(super) fn warn_of(record: &[u8]) {
+    log::warn!("skipping a {}-byte record of unknown kind (do the eBPF object and tcptrace match?)", record.len());
 }
 
-fn tuple(head: &Head) -> Tuple {
+pub(super) fn tuple(head: &Head) -> Tuple {
     Tuple {
         local_ip: Ipv6Addr::from(head.local_addr),
         remote_ip: Ipv6Addr::from(head.remote_addr),
@@ -258,11 +222,11 @@ fn both_shut(flags: u8) -> Option<bool> {
 }
 
 /// Only link-local addresses need the interface that a socket is bound to.
-fn interface(head: &Head, index: u32) -> u32 {
+pub(super) fn interface(head: &Head, index: u32) -> u32 {
     if tuple(head).is_link_local() { index } else { 0 }
 }
 
-fn flags(head: &Head) -> Flags {
+pub(super) fn flags(head: &Head) -> Flags {
     let has = |bit| head.flags & bit != 0;
     Flags {
         dead: has(flag::DEAD),
@@ -276,7 +240,7 @@ fn flags(head: &Head) -> Flags {
 }
 
 /// A number, where 0 means unknown.
-fn known<T: PartialEq + Default>(number: T) -> Option<T> {
+pub(super) fn known<T: PartialEq + Default>(number: T) -> Option<T> {
     (number != T::default()).then_some(number)
 }
 

@@ -234,7 +234,9 @@ impl Columns {
         let act = |kind: u8, number: u8| Shape { kind, number, ..Shape::default() };
         match *event {
             Event::Change(ref change) => self.change(change),
-            Event::Destroyed { at, id, shut } => self.act(at, id, act(kind::DESTROYED, wire::shut_to(shut) as u8), None),
+            Event::Destroyed { at, id, shut } => {
+                self.act(at, id, act(kind::DESTROYED, wire::shut_to(shut) as u8), None)
+            }
             Event::Accepted { at, id, task } => self.act(at, id, act(kind::ACCEPTED, 0), Some(task)),
             Event::ResetSent { at, id, reason } => {
                 self.act(at, id, act(kind::RESET_SENT, wire::reason_to(reason)), None);
