@@ -10,7 +10,7 @@
 mod read;
 mod write;
 
-pub(super) use self::read::{Columns as Reader, Step};
+pub(super) use self::read::{Columns as Reader, Skipped, Step};
 pub(super) use self::write::Columns as Writer;
 
 /// How many columns there are.

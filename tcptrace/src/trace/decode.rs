@@ -1,10 +1,11 @@
 //! From the records of a block to items.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::de::DeserializeOwned;
 
-use super::columns::{Reader as Columns, Step};
+use super::columns::{Reader as Columns, Skipped, Step};
 use super::encode::Described;
 use super::wire::{self, Body, bit, end_bit, kind, socket_bit};
 use crate::model::counters::Sample;
@@ -56,8 +57,15 @@ impl Decoder {
         self.is_record_due = false;
     }
 
-    /// Appends at most this many items to `items`; `false` at the end of the block.
-    pub(super) fn next(&mut self, raw: &[u8], most: usize, items: &mut Vec<Item>) -> Result<bool, InvalidRecord> {
+    /// Appends at most this many items to `items`; `false` at the end of the block. If cookies are named, events of other
+    /// sockets may be left out.
+    pub(super) fn next(
+        &mut self,
+        raw: &[u8],
+        most: usize,
+        only: Option<&HashSet<u64>>,
+        items: &mut Vec<Item>,
+    ) -> Result<bool, InvalidRecord> {
         let full = items.len().saturating_add(most);
         let (mut last, mut in_a_row) = (items.len(), 0);
         while items.len() < full {
@@ -70,7 +78,7 @@ impl Decoder {
                     return Err(self.give_up(raw, at));
                 }
             } else {
-                match self.columns.read(raw, full - items.len(), items) {
+                match self.columns.read(raw, full - items.len(), only, items) {
                     Some(step) => self.is_record_due = step == Step::Record,
                     None => return Err(self.give_up(raw, self.columns_at)),
                 }
@@ -79,6 +87,11 @@ impl Decoder {
             last = items.len();
         }
         Ok(true)
+    }
+
+    /// The events since the last call that were left out.
+    pub(super) fn skipped(&mut self) -> Skipped {
+        self.columns.skipped()
     }
 
     /// Reads a record.

@@ -41,6 +41,9 @@ pub struct Encoder {
     is_beside: bool,
     /// The frequent events.
     columns: Columns,
+    /// Every event has a record, as in earlier versions.
+    #[cfg(test)]
+    is_in_records: bool,
     /// The records of everything else.
     raw: Vec<u8>,
     /// Body of the record that is being written.
@@ -132,6 +135,8 @@ impl Encoder {
             block: 0,
             is_beside: false,
             columns: Columns::new(),
+            #[cfg(test)]
+            is_in_records: false,
             raw: Vec::with_capacity(LONGEST / 2),
             body: [0; LONGEST_BODY],
             events: 0,
@@ -159,6 +164,12 @@ impl Encoder {
     #[must_use]
     pub fn beside(self) -> Self {
         Self { is_beside: true, ..self }
+    }
+
+    /// Writes blocks as earlier versions did.
+    #[cfg(test)]
+    pub(super) fn in_records(self) -> Self {
+        Self { is_in_records: true, ..self }
     }
 
     /// The id of the recording, and the number of the current block.
@@ -328,7 +339,11 @@ impl Encoder {
     fn event(&mut self, event: &Event) {
         self.events = self.events.saturating_add(u32::from(event.id().is_some()));
         self.reach(event.at());
-        if !self.columns.event(event) {
+        #[cfg(test)]
+        let is_in_columns = !self.is_in_records && self.columns.event(event);
+        #[cfg(not(test))]
+        let is_in_columns = self.columns.event(event);
+        if !is_in_columns {
             self.record_of(event);
             self.columns.note_record();
         }

@@ -1,5 +1,6 @@
 //! From columns to events.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::super::decode::{LONGEST_NS, end_facts, interface, known};
@@ -27,6 +28,15 @@ pub(in super::super) struct Columns {
     tasks: Vec<Task>,
     ends: Vec<EndFacts>,
     sockets: Vec<Socket>,
+    skipped: Skipped,
+}
+
+/// Events that were read and are not wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in super::super) struct Skipped {
+    pub(in super::super) events: u32,
+    /// Time of the last one.
+    pub(in super::super) at: u64,
 }
 
 /// How reading columns goes on.
@@ -71,6 +81,7 @@ struct Owner {
 struct Socket {
     described: Described,
     address: Option<u64>,
+    is_wanted: bool,
 }
 
 impl Known {
@@ -93,6 +104,11 @@ impl Columns {
     /// No columns are left.
     pub(in super::super) fn is_over(&self) -> bool {
         self.left == 0
+    }
+
+    /// The unwanted events since the last call.
+    pub(in super::super) fn skipped(&mut self) -> Skipped {
+        std::mem::take(&mut self.skipped)
     }
 
     pub(in super::super) fn clear(&mut self) {
@@ -194,26 +210,37 @@ impl Columns {
     /// Calls `each` for every description of a socket.
     pub(in super::super) fn each_socket(&mut self, raw: &[u8], mut each: impl FnMut(Id, &Tuple)) {
         let Some(mut cursor) = Cursor::at(raw, &self.places) else { return };
+        // Which socket an event is of matters only if any is described again.
+        let is_once = self.shapes.iter().all(|known| known.shape.more & more::AGAIN == 0);
         for _ in 0..std::mem::take(&mut self.left) {
             let Some(code) = cursor.byte(at::CODE) else { return };
             let Some(place) = usize::from(code).checked_sub(1) else { continue };
             let Some(Known { shape, .. }) = self.shapes.get(place).copied() else { return };
-            let Some(index) = self.socket(shape, &mut cursor) else { return };
-            if shape.more & (more::NEW | more::AGAIN) != 0
-                && let Some(Socket { described, .. }) = self.sockets.get(index)
-            {
+            let is_told = shape.more & (more::NEW | more::AGAIN) != 0;
+            if is_once && !is_told {
+                continue;
+            }
+            let Some(index) = self.socket(shape, None, &mut cursor) else { return };
+            if is_told && let Some(Socket { described, .. }) = self.sockets.get(index) {
                 each(described.id, &described.tuple);
             }
         }
     }
 
-    /// Appends at most this many events.
-    pub(in super::super) fn read(&mut self, raw: &[u8], most: usize, items: &mut Vec<Item>) -> Option<Step> {
+    /// Appends at most this many events: those of sockets with these cookies, if any are named, and those of sockets
+    /// without a cookie.
+    pub(in super::super) fn read(
+        &mut self,
+        raw: &[u8],
+        most: usize,
+        only: Option<&HashSet<u64>>,
+        items: &mut Vec<Item>,
+    ) -> Option<Step> {
         let mut cursor = Cursor::at(raw, &self.places)?;
         let mut step = Some(Step::Over);
-        let mut read = 0;
+        let full = items.len().saturating_add(most);
         while self.left > 0 {
-            if read == most {
+            if items.len() >= full {
                 step = Some(Step::Enough);
                 break;
             }
@@ -226,18 +253,23 @@ impl Columns {
                 step = Some(Step::Record);
                 break;
             }
-            if self.event(code, &mut cursor, items).is_none() {
+            if self.event(code, only, &mut cursor, items).is_none() {
                 step = None;
                 break;
             }
-            read += 1;
         }
         cursor.note(&mut self.places);
         step
     }
 
-    /// Appends an event.
-    fn event(&mut self, code: u8, cursor: &mut Cursor<'_>, items: &mut Vec<Item>) -> Option<()> {
+    /// Appends an event if it is wanted.
+    fn event(
+        &mut self,
+        code: u8,
+        only: Option<&HashSet<u64>>,
+        cursor: &mut Cursor<'_>,
+        items: &mut Vec<Item>,
+    ) -> Option<()> {
         let Known { shape, flags, what } = *self.shapes.get(usize::from(code) - 1)?;
         let low = u64::from(cursor.byte(at::TIME_0)?) | u64::from(cursor.byte(at::TIME_1)?) << 8;
         let high = cursor.number(at::TIME_2)?;
@@ -246,7 +278,7 @@ impl Columns {
         }
         self.before = self.before.wrapping_add_signed(unzigzag(high << 16 | low));
         let at = Some(self.before).filter(|at| *at <= LONGEST_NS)?;
-        let index = self.socket(shape, cursor)?;
+        let index = self.socket(shape, only, cursor)?;
         let address = match shape.more & (more::ADDRESS | more::SAME_ADDRESS) {
             0 => None,
             more::SAME_ADDRESS => Some(self.sockets.get(index)?.address?),
@@ -256,7 +288,11 @@ impl Columns {
                 Some(address)
             }
         };
-        let described = self.sockets.get(index)?.described;
+        let Socket { described, is_wanted, .. } = *self.sockets.get(index)?;
+        if !is_wanted {
+            self.skipped = Skipped { events: self.skipped.events.saturating_add(1), at };
+            return skip(shape, cursor);
+        }
         let id = described.id;
         let event = match what {
             What::Change(old, new) => {
@@ -300,12 +336,17 @@ impl Columns {
     }
 
     /// The index of the socket of an event.
-    fn socket(&mut self, shape: Shape, cursor: &mut Cursor<'_>) -> Option<usize> {
+    fn socket(&mut self, shape: Shape, only: Option<&HashSet<u64>>, cursor: &mut Cursor<'_>) -> Option<usize> {
         if shape.more & more::NEW != 0 {
             self.id_before = self.id_before.wrapping_add_signed(unzigzag(cursor.number(at::ID)?));
             let described = self.describe(shape, cursor, self.id_before)?;
             self.socket_before = u32::try_from(self.sockets.len()).ok()?;
-            self.sockets.push(Socket { described, address: None });
+            // A later record may still give the cookie of an address.
+            let is_wanted = match described.id {
+                Id::Cookie(id) => only.is_none_or(|ids| ids.contains(&id)),
+                Id::Address(_) => true,
+            };
+            self.sockets.push(Socket { described, address: None, is_wanted });
             return Some(self.sockets.len() - 1);
         }
         let after = unzigzag(cursor.number(at::SOCKET)?);
@@ -348,6 +389,25 @@ impl Columns {
         };
         Some(EndFacts { totals: Totals { bytes_sent, bytes_received, srtt_us, ..end.totals }, ..*end })
     }
+}
+
+/// Skips what is left of an event.
+fn skip(shape: Shape, cursor: &mut Cursor<'_>) -> Option<()> {
+    if shape.idle & IS_IDLE != 0 {
+        cursor.idle(shape.idle)?;
+    }
+    if shape.more & more::TASK != 0 {
+        cursor.number(at::TASK)?;
+    }
+    if shape.more & more::END != 0 {
+        for column in [at::END, at::BYTES_SENT, at::BYTES_RECEIVED, at::SRTT] {
+            cursor.number(column)?;
+        }
+    }
+    if shape.kind == kind::MINI {
+        cursor.number(at::DUE)?;
+    }
+    Some(())
 }
 
 /// The rest of each column.
