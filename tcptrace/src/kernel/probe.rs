@@ -8,7 +8,6 @@ mod kernel;
 mod layout;
 mod load;
 mod programs;
-mod record;
 mod ring;
 mod sockmaps;
 mod stand_in;
@@ -22,7 +21,7 @@ use crate::model::event::{Event, Losses};
 use crate::model::feature::{Feature, Service, Tier};
 use ring::Reader;
 
-pub use record::{Batch, Record, Told};
+pub use decode::{Batch, Record, Told};
 pub use ring::Scan;
 pub use sockmaps::in_sockmaps;
 

@@ -7,117 +7,111 @@
 //! more than describe; another one is the number of a [`Shape`], from 1, which says in which columns the rest of the
 //! event is.
 
-mod read;
-mod write;
-
-pub(super) use self::read::{Columns as Reader, Skipped, Step};
-pub(super) use self::write::Columns as Writer;
-
 /// How many columns there are.
-const COUNT: usize = 28;
+pub(super) const COUNT: usize = 28;
 
 /// Which column holds what. Numbers have a variable length, and differences are zigzag, except where another form is named.
-mod at {
+pub(super) mod at {
     /// The [shapes](super::Shape), 8 bytes each.
-    pub(super) const SHAPES: usize = 0;
+    pub(in super::super) const SHAPES: usize = 0;
     /// Addresses: the length, 4 or 16, and the bytes.
-    pub(super) const IPS: usize = 1;
+    pub(in super::super) const IPS: usize = 1;
     /// What many sockets have in common: network namespace, user, control group, interface, and whether ids are
     /// addresses.
-    pub(super) const OWNERS: usize = 2;
+    pub(in super::super) const OWNERS: usize = 2;
     /// Threads: process, thread, and the 16 bytes of the name.
-    pub(super) const TASKS: usize = 3;
+    pub(in super::super) const TASKS: usize = 3;
     /// What sockets showed when they were closed, but for what differs between most of them: unread bytes,
     /// retransmissions, `sk_err`, the bits, retransmissions in a row, probes, and the mini-socket and its time, as in
     /// [`End`](super::super::wire::End).
-    pub(super) const ENDS: usize = 4;
+    pub(in super::super) const ENDS: usize = 4;
     /// A byte for each entry.
-    pub(super) const CODE: usize = 5;
+    pub(in super::super) const CODE: usize = 5;
     /// The time since the previous event: two bytes each, lowest first, in two columns.
-    pub(super) const TIME_0: usize = 6;
-    pub(super) const TIME_1: usize = 7;
+    pub(in super::super) const TIME_0: usize = 6;
+    pub(in super::super) const TIME_1: usize = 7;
     /// The rest of it.
-    pub(super) const TIME_2: usize = 8;
+    pub(in super::super) const TIME_2: usize = 8;
     /// The difference between the index of the socket and that of the previous event.
-    pub(super) const SOCKET: usize = 9;
+    pub(in super::super) const SOCKET: usize = 9;
     /// The difference between the id of a new socket and that of the previous new one.
-    pub(super) const ID: usize = 10;
+    pub(in super::super) const ID: usize = 10;
     /// The lower port: its difference from that of the previous description, in 16 bits.
-    pub(super) const PORT_LOW: usize = 11;
+    pub(in super::super) const PORT_LOW: usize = 11;
     /// The higher port: its difference, likewise, in two columns of a byte each.
-    pub(super) const PORT_HIGH_0: usize = 12;
-    pub(super) const PORT_HIGH_1: usize = 13;
+    pub(in super::super) const PORT_HIGH_0: usize = 12;
+    pub(in super::super) const PORT_HIGH_1: usize = 13;
     /// Which address in [`IPS`].
-    pub(super) const LOCAL_IP: usize = 14;
-    pub(super) const REMOTE_IP: usize = 15;
+    pub(in super::super) const LOCAL_IP: usize = 14;
+    pub(in super::super) const REMOTE_IP: usize = 15;
     /// Which one in [`OWNERS`].
-    pub(super) const OWNER: usize = 16;
+    pub(in super::super) const OWNER: usize = 16;
     /// Address of a socket, beside its cookie: 8 bytes.
-    pub(super) const ADDRESS: usize = 17;
+    pub(in super::super) const ADDRESS: usize = 17;
     /// Which one in [`TASKS`].
-    pub(super) const TASK: usize = 18;
+    pub(in super::super) const TASK: usize = 18;
     /// The idle times that are not 0, in ms.
-    pub(super) const ACKED_MS: usize = 19;
-    pub(super) const RECEIVED_MS: usize = 20;
-    pub(super) const SENT_MS: usize = 21;
+    pub(in super::super) const ACKED_MS: usize = 19;
+    pub(in super::super) const RECEIVED_MS: usize = 20;
+    pub(in super::super) const SENT_MS: usize = 21;
     /// Which one in [`ENDS`].
-    pub(super) const END: usize = 22;
-    pub(super) const BYTES_SENT: usize = 23;
-    pub(super) const BYTES_RECEIVED: usize = 24;
+    pub(in super::super) const END: usize = 22;
+    pub(in super::super) const BYTES_SENT: usize = 23;
+    pub(in super::super) const BYTES_RECEIVED: usize = 24;
     /// The round-trip time in µs, plus 1; 0 if there is none.
-    pub(super) const SRTT: usize = 25;
+    pub(in super::super) const SRTT: usize = 25;
     /// The time until the timer of a mini-socket is due, in ns, zigzag.
-    pub(super) const DUE: usize = 26;
+    pub(in super::super) const DUE: usize = 26;
     /// Which address in [`ADDRESS`].
-    pub(super) const WHICH_ADDRESS: usize = 27;
+    pub(in super::super) const WHICH_ADDRESS: usize = 27;
 }
 
 /// What events have in common that differ only in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Shape {
+pub(super) struct Shape {
     /// The kind of record that such an event would have.
-    kind: u8,
+    pub(super) kind: u8,
     /// Of a change, the old state plus sixteen times the new one; the substate of a mini-socket.
-    states: u8,
+    pub(super) states: u8,
     /// The number of an [`Act`](super::wire::Act); what happened to a mini-socket.
-    number: u8,
+    pub(super) number: u8,
     /// Which idle times are known, as in [`IdleAtEnd`](super::wire::IdleAtEnd), and [`IS_IDLE`].
-    idle: u8,
+    pub(super) idle: u8,
     /// Bits of [`bit`](super::wire::bit).
-    bits: u16,
+    pub(super) bits: u16,
     /// Bits of [`more`].
-    more: u16,
+    pub(super) more: u16,
 }
 
 /// Most shapes of a block: a code is a byte.
-const MOST_SHAPES: usize = 255;
+pub(super) const MOST_SHAPES: usize = 255;
 
 /// Idle times are told, even if all are unknown.
-const IS_IDLE: u8 = 64;
+pub(super) const IS_IDLE: u8 = 64;
 
 /// What follows in which columns.
-mod more {
+pub(super) mod more {
     /// It describes a socket with the next index.
-    pub(super) const NEW: u16 = 1;
+    pub(in super::super) const NEW: u16 = 1;
     /// It describes a socket again.
-    pub(super) const AGAIN: u16 = 2;
+    pub(in super::super) const AGAIN: u16 = 2;
     /// The higher port is the local one.
-    pub(super) const SWAPPED: u16 = 4;
-    pub(super) const TASK: u16 = 8;
-    pub(super) const END: u16 = 16;
+    pub(in super::super) const SWAPPED: u16 = 4;
+    pub(in super::super) const TASK: u16 = 8;
+    pub(in super::super) const END: u16 = 16;
     /// It has the address of its socket.
-    pub(super) const ADDRESS: u16 = 32;
+    pub(in super::super) const ADDRESS: u16 = 32;
     /// The same as the last one of this socket.
-    pub(super) const SAME_ADDRESS: u16 = 64;
+    pub(in super::super) const SAME_ADDRESS: u16 = 64;
 }
 
 impl Shape {
-    fn to_bytes(self) -> [u8; 8] {
+    pub(super) fn to_bytes(self) -> [u8; 8] {
         let ([a, b], [c, d]) = (self.bits.to_le_bytes(), self.more.to_le_bytes());
         [self.kind, self.states, self.number, self.idle, a, b, c, d]
     }
 
-    fn from_bytes([kind, states, number, idle, a, b, c, d]: [u8; 8]) -> Self {
+    pub(super) fn from_bytes([kind, states, number, idle, a, b, c, d]: [u8; 8]) -> Self {
         let (bits, more) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
         Self { kind, states, number, idle, bits, more }
     }

@@ -1,11 +1,13 @@
 //! From the records of a block to items.
 
+mod columns;
+
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::de::DeserializeOwned;
 
-use super::columns::{Reader as Columns, Skipped, Step};
+use self::columns::{Columns, Skipped, Step};
 use super::encode::Described;
 use super::wire::{self, Body, bit, end_bit, kind, socket_bit};
 use crate::model::counters::Sample;
@@ -436,17 +438,17 @@ fn put_at<T>(all: &mut Vec<T>, index: u32, one: T) -> Option<usize> {
     Some(index)
 }
 
-pub(super) fn known(socket: &Described, bits: u16) -> (Option<u32>, Option<u32>, Option<u64>) {
+fn known(socket: &Described, bits: u16) -> (Option<u32>, Option<u32>, Option<u64>) {
     let has = |bit| bits & bit != 0;
     let Described { netns, uid, cgroup, .. } = *socket;
     (has(bit::NETNS).then_some(netns), has(bit::UID).then_some(uid), has(bit::CGROUP).then_some(cgroup))
 }
 
-pub(super) fn interface(socket: &Described, bits: u16) -> u32 {
+fn interface(socket: &Described, bits: u16) -> u32 {
     if bits & bit::INTERFACE != 0 { socket.interface } else { 0 }
 }
 
-pub(super) fn end_facts(end: &wire::End) -> Option<EndFacts> {
+fn end_facts(end: &wire::End) -> Option<EndFacts> {
     let has = |bit| end.bits & bit != 0;
     Some(EndFacts {
         totals: Totals {

@@ -1,5 +1,7 @@
 //! From items to a block.
 
+mod columns;
+
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::io;
@@ -13,8 +15,8 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::CParameter;
 
+use self::columns::Columns;
 use super::block::{BlockHead, LONGEST, MAGIC, VERSION, flag};
-use super::columns::Writer as Columns;
 use super::wire::{self, bit, kind, socket_bit};
 use crate::model::event::{
     Birth, Change, EndFacts, Event, FailedCall, Flow, Found, Id, Inspected, Kept, Mini, Multipath, Subflow,
@@ -631,7 +633,7 @@ fn full() -> io::Error {
     io::Error::new(io::ErrorKind::StorageFull, format!("a block has no room for more than {LONGEST} bytes"))
 }
 
-pub(super) fn hash(id: Id) -> u64 {
+fn hash(id: Id) -> u64 {
     FixedState::default().hash_one(id.number())
 }
 
@@ -643,7 +645,7 @@ pub(super) const UNSET: Tuple = Tuple {
     remote_port: 0,
 };
 
-pub(super) fn end_body(end: &EndFacts) -> wire::End {
+fn end_body(end: &EndFacts) -> wire::End {
     let (mini, due_ns) = match end.mini {
         Birth::NotWatched => (0, 0),
         Birth::None => (1, 0),

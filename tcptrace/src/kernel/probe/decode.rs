@@ -1,5 +1,7 @@
 //! From the bytes of a record to an [`Event`].
 
+mod record;
+
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv6Addr;
 
@@ -8,8 +10,9 @@ use tcptrace_common::{
 };
 use zerocopy::FromBytes;
 
+use self::record::read;
+pub use self::record::{Batch, Record, Told};
 use super::layout::ReuseBits;
-use super::record::{Record, Told, read};
 use super::symbols::{Cancelled, Symbols};
 use crate::model::event::{
     Birth, Call, EndFacts, Event, FailedCall, Flags, Found, Holder, Id, Idle, Kept, KilledBy, Mini, MiniEvent,
@@ -39,7 +42,7 @@ pub(super) struct Decoder {
 impl Decoder {
     /// A process; `None` for kernel threads and for tcptrace itself. During a scan, tcptrace holds each file for a
     /// moment, and closes it if its process lets go just then.
-    pub(super) fn task(&self, tail: &TaskTail) -> Option<Task> {
+    fn task(&self, tail: &TaskTail) -> Option<Task> {
         let is_somebody = tail.pid != 0 && tail.pid != self.own_pid;
         is_somebody.then_some(Task { pid: tail.pid, tid: tail.tid, comm: Comm(tail.comm) })
     }
@@ -118,21 +121,21 @@ impl Decoder {
         Some(Holder { found, task: self.task(&holder.task)?, fd: holder.fd })
     }
 
-    pub(super) fn id(&self, head: &Head) -> Id {
+    fn id(&self, head: &Head) -> Id {
         if head.flags & flag::ID_IS_ADDRESS != 0 { Id::Address(self.scramble(head.id)) } else { Id::Cookie(head.id) }
     }
 
-    pub(super) fn scramble(&self, address: u64) -> u64 {
+    fn scramble(&self, address: u64) -> u64 {
         self.scrambler.hash_one(address)
     }
 
     /// Whether a socket shares its address and port.
-    pub(super) fn reuse(&self, byte: u8) -> Option<Reuse> {
+    fn reuse(&self, byte: u8) -> Option<Reuse> {
         self.reuse.map(|bits| Reuse { address: byte & bits.address != 0, port: byte & bits.port != 0 })
     }
 
     /// `None` where nothing of it is known.
-    pub(super) fn idle(&self, idle: &IdleTail) -> Option<Idle> {
+    fn idle(&self, idle: &IdleTail) -> Option<Idle> {
         let ms = |ticks: u32| {
             let ns =
                 (ticks != UNKNOWN_TICKS && self.tick_ns != 0).then(|| u64::from(ticks).saturating_mul(self.tick_ns));
@@ -155,7 +158,7 @@ impl Decoder {
         })
     }
 
-    pub(super) fn end_facts(&self, head: &Head, end: &EndTail) -> EndFacts {
+    fn end_facts(&self, head: &Head, end: &EndTail) -> EndFacts {
         let has = |bit| end.flags & bit != 0;
         // The kernel counts the peer's FIN as a byte (`tcp_rcv_nxt_update`), but nobody sent that byte.
         let fin = u64::from(head.flags & flag::DONE != 0);
@@ -206,7 +209,7 @@ pub(super) fn warn_of(record: &[u8]) {
     log::warn!("skipping a {}-byte record of unknown kind (do the eBPF object and tcptrace match?)", record.len());
 }
 
-pub(super) fn tuple(head: &Head) -> Tuple {
+fn tuple(head: &Head) -> Tuple {
     Tuple {
         local_ip: Ipv6Addr::from(head.local_addr),
         remote_ip: Ipv6Addr::from(head.remote_addr),
@@ -222,11 +225,11 @@ fn both_shut(flags: u8) -> Option<bool> {
 }
 
 /// Only link-local addresses need the interface that a socket is bound to.
-pub(super) fn interface(head: &Head, index: u32) -> u32 {
+fn interface(head: &Head, index: u32) -> u32 {
     if tuple(head).is_link_local() { index } else { 0 }
 }
 
-pub(super) fn flags(head: &Head) -> Flags {
+fn flags(head: &Head) -> Flags {
     let has = |bit| head.flags & bit != 0;
     Flags {
         dead: has(flag::DEAD),
@@ -240,16 +243,23 @@ pub(super) fn flags(head: &Head) -> Flags {
 }
 
 /// A number, where 0 means unknown.
-pub(super) fn known<T: PartialEq + Default>(number: T) -> Option<T> {
+fn known<T: PartialEq + Default>(number: T) -> Option<T> {
     (number != T::default()).then_some(number)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
     use rstest::rstest;
+    use tcptrace_common::{ChildTail, ClosedChildTail, ClosedTail, IdleTaskTail, OpenTail};
+    use zerocopy::{Immutable, IntoBytes};
 
     use super::*;
+    use crate::model::event::Change;
+    use crate::model::stream::Item;
+    use crate::trace::Encoder;
 
     fn decoder() -> Decoder {
         Decoder {
@@ -272,6 +282,142 @@ mod tests {
             }
             decoder().decode(&record);
         }
+    }
+
+    proptest! {
+        /// A change that is read in place gets into a trace as the event does that would have been made of it.
+        #[test]
+        fn both_ways_into_a_trace_agree(
+            records in prop::collection::vec((prop::collection::vec(any::<u8>(), 150..300), 1..20_u8, [0..13_u8, 0..13_u8]), 1..9),
+        ) {
+            let decoder = Arc::new(decoder());
+            let mut batch = Batch::new(Arc::clone(&decoder));
+            let [mut of_events, mut of_parts] = [(), ()].map(|()| Encoder::new([7; 16]).expect("memory"));
+            for (record, kind, [old, new]) in records {
+                let mut words = vec![0_u64; record.len() / 8];
+                let bytes = words.as_mut_bytes();
+                bytes.copy_from_slice(&record[..bytes.len()]);
+                (bytes[60], bytes[61], bytes[62]) = (kind, old, new);
+                batch.push(bytes);
+                if let Some(event) = decoder.decode(bytes) {
+                    of_events.push(&Item::Event(event)).expect("it fits");
+                }
+            }
+            for told in batch.records() {
+                match told {
+                    Told::Change(change) => of_parts.push_change(&change).expect("it fits"),
+                    Told::Other(event) => of_parts.push(&Item::Event(event)).expect("it fits"),
+                }
+            }
+            prop_assert_eq!(of_parts.finish(0).expect("it is packed"), of_events.finish(0).expect("it is packed"));
+        }
+    }
+
+    const TASK: TaskTail = TaskTail { pid: 5, tid: 6, comm: [b'x'; 16] };
+    const IDLE: IdleTail = IdleTail { received: 50, sent: UNKNOWN_TICKS, acked: 0, padding: 0 };
+
+    /// The change that a record of these parts tells.
+    fn told(kind: u8, tail: &(impl IntoBytes + Immutable)) -> Change {
+        let [local_addr, remote_addr] = [1, 2].map(|last| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last).octets());
+        let head = Head {
+            boot_ns: 9,
+            id: 8,
+            local_addr,
+            remote_addr,
+            local_port: 1,
+            remote_port: 2,
+            netns: 3,
+            extra: 4,
+            kind,
+            old: state::ESTABLISHED,
+            new: state::CLOSED,
+            flags: flag::DONE,
+        };
+        let mut words = [0_u64; 40];
+        let bytes = words.as_mut_bytes();
+        bytes[..64].copy_from_slice(head.as_bytes());
+        bytes[64..][..tail.as_bytes().len()].copy_from_slice(tail.as_bytes());
+        match decoder().decode(bytes) {
+            Some(Event::Change(change)) => change,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn plain() -> Change {
+        let [local_ip, remote_ip] = [1, 2].map(|last| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last));
+        Change {
+            at: 9,
+            id: Id::Cookie(8),
+            address: None,
+            tuple: Tuple { local_ip, remote_ip, local_port: 1, remote_port: 2 },
+            netns: Some(3),
+            uid: Some(4),
+            cgroup: None,
+            interface: 0,
+            old: State::Established,
+            new: State::Closed,
+            flags: Some(Flags { done: true, ..Flags::default() }),
+            idle: None,
+            task: None,
+            end: None,
+        }
+    }
+
+    #[test]
+    fn every_kind_of_change_has_its_parts() {
+        let task = Some(Task { pid: 5, tid: 6, comm: Comm([b'x'; 16]) });
+        let idle = Some(Idle { acked_ms: Some(0), received_ms: Some(200), sent_ms: None });
+        let reuse = |byte: u8| Some(Flags { reuse: decoder().reuse(byte), ..plain().flags.unwrap_or_default() });
+        assert_eq!(told(kind::STATE, &[0_u8; 0]), plain());
+        assert_eq!(told(kind::STATE_TASK, &TASK), Change { task, ..plain() });
+        assert_eq!(told(kind::STATE_IDLE, &IDLE), Change { idle, ..plain() });
+        assert_eq!(
+            told(kind::STATE_IDLE_TASK, &IdleTaskTail { task: TASK, idle: IDLE }),
+            Change { idle, task, ..plain() }
+        );
+        let open = OpenTail { task: TASK, cgroup: 7, interface: 6, reuse: 0b1_0000, padding: [0; 3] };
+        let flags = reuse(0b1_0000);
+        assert_eq!(told(kind::STATE_OPEN, &open), Change { task, cgroup: Some(7), interface: 6, flags, ..plain() });
+        let child = ChildTail { address: 5, cgroup: 7, interface: 6, padding: 0 };
+        let seen = told(kind::STATE_CHILD, &child);
+        let address = seen.address;
+        assert_eq!(seen, Change { cgroup: Some(7), interface: 6, address, ..plain() });
+        assert!(address.is_some_and(|address| address != 5), "it is scrambled");
+        let seen = told(kind::STATE_CHILD_CLOSED, &ClosedChildTail { child, task: TASK });
+        assert_eq!(seen, Change { cgroup: Some(7), interface: 6, address: seen.address, task, ..plain() });
+        assert!(seen.address.is_some());
+        let end = EndTail {
+            task: TASK,
+            bytes_sent: 1,
+            bytes_received: 3,
+            retransmits: 4,
+            srtt_us_8: 40,
+            unread: 5,
+            mini_ticks: 15,
+            err: 6,
+            flags: end_flag::KEEPALIVE,
+            mini: state::TIME_WAIT,
+            in_flight_retransmits: 7,
+            probes_out: 8,
+            reuse: 1,
+            padding: 0,
+        };
+        let totals = Totals {
+            bytes_sent: 1,
+            bytes_received: 2,
+            bytes_unread: 5,
+            retransmits: 4,
+            srtt_us: Some(5),
+            ..Totals::default()
+        };
+        let mini = Birth::Made { substate: State::TimeWait, due_ns: 60_000_000 };
+        let end_facts =
+            EndFacts { totals, err: 6, keepalive: true, retransmits: 7, probes: 8, mini, ..EndFacts::default() };
+        let flags = reuse(1);
+        assert_eq!(
+            told(kind::STATE_END, &ClosedTail { end, idle: IDLE }),
+            Change { task, idle, flags, end: Some(end_facts), ..plain() }
+        );
     }
 
     #[test]

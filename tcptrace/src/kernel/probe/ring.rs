@@ -14,10 +14,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::ProbeError;
-use super::decode::{Decoder, warn_of};
+use super::decode::{Batch, Decoder, warn_of};
 use super::kernel;
 use super::programs::{HOLDERS, program};
-use super::record::Batch;
 use super::stand_in::StandIns;
 use crate::model::event::{Event, Losses};
 

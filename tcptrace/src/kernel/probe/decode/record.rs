@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use tcptrace_common::{
-    ChildTail, ClosedChildTail, ClosedTail, EndTail, Head, IdleTail, IdleTaskTail, OpenTail, TaskTail, kind,
+    ChildTail, ClosedChildTail, ClosedTail, EndTail, Head, IdleTail, IdleTaskTail, OpenTail, TaskTail, flag, kind,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::decode::{Decoder, flags, interface, known, tuple};
+use super::{Decoder, flags, interface, known, tuple};
 use crate::model::event::{EndFacts, Event, Flags, Id, Idle};
 use crate::model::tcp::{State, Task, Tuple};
 use crate::model::transition::Transition;
-use tcptrace_common::flag;
 
 /// Records that were taken from the ring buffer.
 pub struct Batch {
@@ -31,16 +30,16 @@ pub enum Told<'r> {
 }
 
 impl Batch {
-    pub(super) fn new(decoder: Arc<Decoder>) -> Self {
+    pub(in super::super) fn new(decoder: Arc<Decoder>) -> Self {
         Self { decoder, words: Vec::new(), places: Vec::new() }
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(in super::super) fn clear(&mut self) {
         self.words.clear();
         self.places.clear();
     }
 
-    pub(super) fn push(&mut self, record: &[u8]) {
+    pub(in super::super) fn push(&mut self, record: &[u8]) {
         let begin = self.words.len();
         self.words.resize(begin + record.len().div_ceil(size_of::<u64>()), 0);
         if let Some(place) = self.words[begin..].as_mut_bytes().get_mut(..record.len()) {

@@ -3,17 +3,17 @@
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::super::decode::{LONGEST_NS, end_facts, interface, known};
+use super::super::columns::{COUNT, IS_IDLE, MOST_SHAPES, Shape, at, more};
 use super::super::encode::Described;
 use super::super::wire::{self, Body, kind};
-use super::{COUNT, IS_IDLE, MOST_SHAPES, Shape, at, more};
+use super::{LONGEST_NS, end_facts, interface, known};
 use crate::model::event::{Change, EndFacts, Event, Flags, Id, Idle, Mini, MiniEvent, ResetReason, Totals};
 use crate::model::stream::Item;
 use crate::model::tcp::{Comm, State, Task, Tuple};
 
 /// The columns of a block that are being read.
 #[derive(Debug, Default)]
-pub(in super::super) struct Columns {
+pub(super) struct Columns {
     /// Entries that are left.
     left: u32,
     /// Where the rest of each column begins and ends in the block.
@@ -33,15 +33,15 @@ pub(in super::super) struct Columns {
 
 /// Events that were read and are not wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct Skipped {
-    pub(in super::super) events: u32,
+pub(super) struct Skipped {
+    pub(super) events: u32,
     /// Time of the last one.
-    pub(in super::super) at: u64,
+    pub(super) at: u64,
 }
 
 /// How reading columns goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Step {
+pub(super) enum Step {
     /// As many events as wanted were read.
     Enough,
     /// A record comes next.
@@ -102,16 +102,16 @@ impl Known {
 
 impl Columns {
     /// No columns are left.
-    pub(in super::super) fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.left == 0
     }
 
     /// The unwanted events since the last call.
-    pub(in super::super) fn skipped(&mut self) -> Skipped {
+    pub(super) fn skipped(&mut self) -> Skipped {
         std::mem::take(&mut self.skipped)
     }
 
-    pub(in super::super) fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.left = 0;
         (self.before, self.socket_before, self.id_before, self.ports_before) = (0, 0, 0, (0, 0));
         self.shapes.clear();
@@ -123,7 +123,7 @@ impl Columns {
     }
 
     /// Begins to read the columns in this part of a block.
-    pub(in super::super) fn open(&mut self, raw: &[u8], from: usize, to: usize) -> Option<()> {
+    pub(super) fn open(&mut self, raw: &[u8], from: usize, to: usize) -> Option<()> {
         self.clear();
         let mut head = Body(raw.get(from..to)?);
         let entries = u32::try_from(head.u64()?).ok()?;
@@ -208,7 +208,7 @@ impl Columns {
     }
 
     /// Calls `each` for every description of a socket.
-    pub(in super::super) fn each_socket(&mut self, raw: &[u8], mut each: impl FnMut(Id, &Tuple)) {
+    pub(super) fn each_socket(&mut self, raw: &[u8], mut each: impl FnMut(Id, &Tuple)) {
         let Some(mut cursor) = Cursor::at(raw, &self.places) else { return };
         // Which socket an event is of matters only if any is described again.
         let is_once = self.shapes.iter().all(|known| known.shape.more & more::AGAIN == 0);
@@ -229,7 +229,7 @@ impl Columns {
 
     /// Appends at most this many events: those of sockets with these cookies, if any are named, and those of sockets
     /// without a cookie.
-    pub(in super::super) fn read(
+    pub(super) fn read(
         &mut self,
         raw: &[u8],
         most: usize,

@@ -7,9 +7,9 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::super::encode::{Described, UNSET, end_body, hash};
+use super::super::columns::{COUNT, IS_IDLE, MOST_SHAPES, Shape, at, more};
 use super::super::wire::{self, bit, kind};
-use super::{COUNT, IS_IDLE, MOST_SHAPES, Shape, at, more};
+use super::{Described, UNSET, end_body, hash};
 use crate::model::event::{EndFacts, Event, Id, Idle, Mini};
 use crate::model::tcp::{Task, Tuple};
 use crate::model::transition::Transition;
@@ -19,7 +19,7 @@ const RECENT: usize = 1 << RECENT_BITS;
 const RECENT_BITS: u32 = 9;
 
 /// The columns of a block.
-pub(in super::super) struct Columns {
+pub(super) struct Columns {
     columns: [Vec<u8>; COUNT],
     /// Bytes in all columns.
     len: usize,
@@ -35,8 +35,8 @@ pub(in super::super) struct Columns {
     /// Lowest and highest id of the sockets.
     ids: Option<(u64, u64)>,
     shapes: Vec<Shape>,
-    /// The code of a shape, by its hash.
-    recent: Box<[(Shape, u8); RECENT]>,
+    /// The bytes of a shape and its code, by their hash.
+    recent: Box<[(u64, u8); RECENT]>,
     sockets: Vec<Known>,
     /// Index into `sockets`. It contains nothing else, so that it fits into the processor's cache.
     index: HashTable<u32>,
@@ -144,7 +144,7 @@ impl Mentioned {
 }
 
 impl Columns {
-    pub(in super::super) fn new() -> Self {
+    pub(super) fn new() -> Self {
         let no_ip = (Ipv6Addr::UNSPECIFIED, u32::MAX);
         Self {
             columns: [const { Vec::new() }; COUNT],
@@ -158,7 +158,7 @@ impl Columns {
             ips_before: [no_ip; 2],
             ids: None,
             shapes: Vec::with_capacity(MOST_SHAPES),
-            recent: Box::new([(Shape::default(), 0); RECENT]),
+            recent: Box::new([(0, 0); RECENT]),
             sockets: Vec::new(),
             index: HashTable::new(),
             ips: Words::default(),
@@ -170,39 +170,39 @@ impl Columns {
     }
 
     /// Length of the record, or a little more.
-    pub(in super::super) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         /// Its kind, and all numbers before the columns.
         const HEAD: usize = 8 + 4 * COUNT;
         if self.entries == 0 { 0 } else { HEAD + self.len + self.records as usize }
     }
 
-    pub(in super::super) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.entries == 0
     }
 
     /// Lowest and highest id of the sockets.
-    pub(in super::super) fn ids(&self) -> Option<(u64, u64)> {
+    pub(super) fn ids(&self) -> Option<(u64, u64)> {
         self.ids
     }
 
     /// Whether there is room for any other event.
-    pub(in super::super) fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.shapes.len() < MOST_SHAPES
     }
 
     /// Notes that a record comes here that does more than describe.
-    pub(in super::super) fn note_record(&mut self) {
+    pub(super) fn note_record(&mut self) {
         self.records += 1;
     }
 
-    pub(in super::super) fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.columns.iter_mut().for_each(Vec::clear);
         (self.len, self.entries, self.records) = (0, 0, 0);
         (self.before, self.socket_before, self.id_before, self.ports_before) = (0, 0, 0, (0, 0));
         self.ips_before = [(Ipv6Addr::UNSPECIFIED, u32::MAX); 2];
         self.ids = None;
         self.shapes.clear();
-        self.recent.fill((Shape::default(), 0));
+        self.recent.fill((0, 0));
         self.sockets.clear();
         self.index.clear();
         self.ips.clear();
@@ -213,7 +213,7 @@ impl Columns {
     }
 
     /// Appends the body of the record; nothing if there is no event.
-    pub(in super::super) fn body(&self) -> Option<(Vec<u8>, impl Iterator<Item = &[u8]> + Clone)> {
+    pub(super) fn body(&self) -> Option<(Vec<u8>, impl Iterator<Item = &[u8]> + Clone)> {
         if self.entries == 0 {
             return None;
         }
@@ -227,7 +227,7 @@ impl Columns {
     }
 
     /// Appends an event; `false` if its place is in a record.
-    pub(in super::super) fn event(&mut self, event: &Event) -> bool {
+    pub(super) fn event(&mut self, event: &Event) -> bool {
         if !self.has_room() {
             return false;
         }
@@ -249,7 +249,7 @@ impl Columns {
     }
 
     /// Appends a change. The caller makes sure that there is [room](Self::has_room).
-    pub(in super::super) fn change(&mut self, change: &impl Transition) {
+    pub(super) fn change(&mut self, change: &impl Transition) {
         let mentioned = Mentioned {
             id: change.id(),
             tuple: Some(change.tuple()),
@@ -323,7 +323,7 @@ impl Columns {
         let key = u64::from_le_bytes(shape.to_bytes());
         let place = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - RECENT_BITS)) as usize;
         let (known, code) = self.recent[place];
-        if code != 0 && known == shape {
+        if code != 0 && known == key {
             return code;
         }
         let number = self.shapes.iter().position(|known| *known == shape).unwrap_or_else(|| {
@@ -332,7 +332,7 @@ impl Columns {
             self.shapes.len() - 1
         });
         let code = number as u8 + 1;
-        self.recent[place] = (shape, code);
+        self.recent[place] = (key, code);
         code
     }
 
