@@ -20,6 +20,7 @@ pub mod sink;
 pub mod socket;
 pub mod stream;
 pub mod tcp;
+pub mod transition;
 pub(crate) mod unanswered;
 
 pub(crate) use named::named;

@@ -103,6 +103,9 @@ impl<E, F: FnMut(&Row, &Origin) -> Result<(), E>> Audience<E> for F {
 /// Items that are decoded at a time: few enough to stay in the processor's cache until they are used.
 const AT_A_TIME: usize = 512;
 
+/// Tuples that are compared one by one.
+const FEW: usize = 8;
+
 /// Files that are read together.
 pub struct Recordings<R = File> {
     all: Vec<Recording<R>>,
@@ -211,9 +214,14 @@ impl<R: Read> Recordings<R> {
             let changes =
                 items.filter_map(|item| if let Item::Event(Event::Change(it)) = item { Some(it) } else { None });
             ids.extend(changes.filter(|change| tuples.contains(&change.tuple)).map(|change| change.id.number()));
+            // A few comparisons are faster than a hash.
+            let few: Vec<_> = tuples.iter().take(FEW + 1).collect();
+            let is_one = |tuple: &Tuple| {
+                if few.len() <= FEW { few.iter().any(|one| *one == tuple) } else { tuples.contains(tuple) }
+            };
             for mut part in recording.files {
                 part.reader.each_socket(|id, tuple| {
-                    if tuples.contains(tuple) {
+                    if is_one(tuple) {
                         ids.insert(id.number());
                     }
                 })?;

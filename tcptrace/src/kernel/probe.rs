@@ -21,6 +21,7 @@ use crate::model::event::{Event, Losses};
 use crate::model::feature::{Feature, Service, Tier};
 use ring::Reader;
 
+pub use decode::{Batch, Record, Told};
 pub use ring::Scan;
 pub use sockmaps::in_sockmaps;
 
@@ -130,6 +131,16 @@ impl Probe {
     /// nothing is left: then every event from before this call has been handed over.
     pub fn drain(&mut self, at_most: usize, limit: u64, sink: impl FnMut(Event)) -> bool {
         self.reader.drain(at_most, limit, sink)
+    }
+
+    /// An empty batch for [`Probe::fill`].
+    pub fn batch(&self) -> Batch {
+        self.reader.batch()
+    }
+
+    /// Like [`Probe::drain`], but puts the records into a batch, in place of those in it.
+    pub fn fill(&mut self, at_most: usize, limit: u64, batch: &mut Batch) -> bool {
+        self.reader.fill(at_most, limit, batch)
     }
 
     /// How far the stream has been read, in bytes of the ring buffer.

@@ -11,10 +11,12 @@ use super::source::Source;
 use crate::engine::audit::{Scope, Tally, compare};
 use crate::kernel::{Namespaces, read_counters};
 use crate::model::criteria::Criteria;
+use crate::model::event::Event;
 use crate::model::feature::Feature;
 use crate::model::finding::{Counter, MARGIN_NS, Reading};
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::Item;
+use crate::model::transition::Transition;
 
 /// Passes items to a sink, and counts them for the audit if requested.
 pub struct Audited<S> {
@@ -124,6 +126,18 @@ impl<S: Sink> Sink for Audited<S> {
             items.iter().for_each(|item| audit.tally.take(item));
         }
         self.sink.take(items)
+    }
+
+    /// An audit counts events.
+    fn wants_changes(&self) -> bool {
+        self.audit.is_none() && self.sink.wants_changes()
+    }
+
+    fn take_change(&mut self, change: &impl Transition) -> Result<()> {
+        if let Some(audit) = &mut self.audit {
+            audit.tally.take(&Item::Event(Event::Change(change.change())));
+        }
+        self.sink.take_change(change)
     }
 
     fn settle(&mut self, now: u64) -> Result<()> {

@@ -21,12 +21,14 @@ pub use self::look::{Looked, look};
 use self::naming::Naming;
 use super::clock::{self, boot_ns};
 use super::queries::{Answer, Queries, Question};
-use crate::kernel::probe::{Options, Probe};
+use crate::kernel::probe::{Batch, Options, Probe, Told};
 use crate::kernel::{Namespaces, are_all_visible};
 use crate::model::event::{Cause, Change, Event, Id, Losses};
 use crate::model::feature::Feature;
+use crate::model::role::caller;
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::{Clocks, Head, Item, RecordedFeature};
+use crate::model::transition::Transition;
 
 /// Longest wait for a survey at the end, and how often to check whether it has ended.
 const LAST_SURVEY: Duration = Duration::from_secs(2);
@@ -76,6 +78,7 @@ pub struct Source {
     /// When the slower loss counters were read, and how many bytes had been read by then.
     housekept: (Instant, u64),
     items: Vec<Item>,
+    batch: Option<Batch>,
     /// Requests of the sink that have not been passed on.
     asked: Asked,
 }
@@ -124,6 +127,7 @@ impl Source {
             looked_at: (Instant::now(), Duration::ZERO),
             housekept: (Instant::now(), 0),
             items: Vec::new(),
+            batch: None,
             asked: Asked::default(),
             probe,
         })
@@ -299,7 +303,8 @@ impl Source {
         loop {
             let before = boot_ns()?;
             let blocked = self.hear(sink).blocked;
-            let is_empty = self.take_batch(blocked)?;
+            let is_empty =
+                if sink.wants_changes() { self.pass_batch(blocked, sink)? } else { self.take_batch(blocked)? };
             self.hand_over(sink)?;
             if is_empty {
                 if self.hear(sink).deadline.is_some_and(|deadline| deadline <= before) {
@@ -336,6 +341,50 @@ impl Source {
             self.mark(markers, now, self.items.len());
         }
         Ok(is_empty)
+    }
+
+    /// Passes on one batch from the ring buffer, without making events of changes. Returns whether the buffer is empty.
+    fn pass_batch(&mut self, blocked: Duration, sink: &mut impl Sink) -> Result<bool> {
+        let first = self.items.len();
+        let markers = self.gaps.pass(false);
+        let limit = self.gaps.limit();
+        let mut batch = self.batch.take().unwrap_or_else(|| self.probe.batch());
+        let is_empty = self.probe.fill(BATCH, limit, &mut batch);
+        let now = boot_ns()?;
+        let before = batch.first_at().unwrap_or(now);
+        self.mark(markers, before, first);
+        self.look_at_losses(blocked, before, first);
+        for told in batch.records() {
+            match told {
+                Told::Change(change) => self.pass_change(&change, sink)?,
+                Told::Other(event) => self.take_event(event),
+            }
+        }
+        self.batch = Some(batch);
+        if is_empty {
+            let markers = self.gaps.pass(true);
+            self.mark(markers, now, self.items.len());
+        }
+        Ok(is_empty)
+    }
+
+    fn pass_change(&mut self, change: &impl Transition, sink: &mut impl Sink) -> Result<()> {
+        let process = caller(change);
+        if let Some(counting) = &mut self.counting {
+            change.netns().into_iter().for_each(|netns| counting.note(netns));
+            process.into_iter().for_each(|pid| counting.note_process(pid));
+        }
+        self.naming.learn_of_change(change, process, &mut self.queries, &mut self.items);
+        self.hand_over(sink)?;
+        sink.take_change(change)
+    }
+
+    fn take_event(&mut self, event: Event) {
+        if let (Some(counting), Some(pid)) = (&mut self.counting, event.process()) {
+            counting.note_process(pid);
+        }
+        self.naming.learn(&event, &mut self.queries, &mut self.items);
+        self.items.push(Item::Event(event));
     }
 
     /// Notes losses since the last check. Events that the ring buffer did not drop were lost among the events from
@@ -390,11 +439,7 @@ impl Source {
     fn push(&mut self, event: Event) {
         self.surveys += u64::from(matches!(event, Event::SurveyEnded { .. }));
         self.scans += u64::from(matches!(event, Event::ScanEnded { .. }));
-        if let (Some(counting), Some(pid)) = (&mut self.counting, event.process()) {
-            counting.note_process(pid);
-        }
-        self.naming.learn(&event, &mut self.queries, &mut self.items);
-        self.items.push(Item::Event(event));
+        self.take_event(event);
     }
 
     fn hand_over(&mut self, sink: &mut impl Sink) -> Result<()> {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::event::Event;
 use super::stream::Item;
+use super::transition::Transition;
 
 /// Consumes a stream of items.
 pub trait Sink {
@@ -13,6 +15,19 @@ pub trait Sink {
     /// # Errors
     /// When it can take no more, which ends the stream.
     fn take(&mut self, items: &[Item]) -> Result<()>;
+
+    /// Whether it takes changes of state one by one, with [`Sink::take_change`]: then nobody makes events of them.
+    fn wants_changes(&self) -> bool {
+        false
+    }
+
+    /// Takes a change of state, the next item.
+    ///
+    /// # Errors
+    /// As for [`Sink::take`].
+    fn take_change(&mut self, change: &impl Transition) -> Result<()> {
+        self.take(&[Item::Event(Event::Change(change.change()))])
+    }
 
     /// Everything before `now`, in ns of `CLOCK_BOOTTIME`, has been taken, and nothing more is ready for the moment.
     ///

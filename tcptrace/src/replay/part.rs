@@ -60,7 +60,7 @@ impl<R: Read> Part<R> {
         let mut items = Vec::new();
         let mut damage = Vec::new();
         loop {
-            match reader.next_part(|_| true, AT_A_TIME, &mut items).map_err(unreadable)? {
+            match reader.next_part(|_| true, AT_A_TIME, None, &mut items).map_err(unreadable)? {
                 Some(Content::Items { head, damage: last, .. }) => {
                     note_invalid(&last, head.last_at.get(), &mut items);
                     damage.extend(last);
@@ -91,7 +91,7 @@ impl<R: Read> Part<R> {
     /// Decodes more of the first block.
     pub(super) fn decode_first(&mut self, most: usize) -> io::Result<()> {
         while self.reader.is_within_block() && self.items.len() < most {
-            let part = self.reader.next_part(|_| true, AT_A_TIME, &mut self.items)?;
+            let part = self.reader.next_part(|_| true, AT_A_TIME, None, &mut self.items)?;
             if let Some(Content::Items { head, damage, .. }) = part {
                 note_invalid(&damage, head.last_at.get(), &mut self.items);
                 self.damage.extend(damage);

@@ -26,6 +26,8 @@ pub(super) struct Recording<R> {
     pub(super) at: u64,
     /// Only events of these sockets are read.
     pub(super) only: Option<Arc<HashSet<u64>>>,
+    /// Time of the last event that was left out for that.
+    skipped_at: u64,
     /// Losses before the next block.
     missing: Missing,
     pub(super) damage: Vec<Box<str>>,
@@ -113,6 +115,7 @@ impl<R: Read> Recording<R> {
             block: block + 1,
             at,
             only: None,
+            skipped_at: 0,
             missing: Missing::default(),
             damage,
             read: part.reader.offset(),
@@ -131,6 +134,7 @@ impl<R: Read> Recording<R> {
         self.items.clear();
         self.next = 0;
         while self.items.is_empty() {
+            self.at = self.at.max(self.skipped_at);
             let Some(part) = self.files.front_mut() else { return Ok(false) };
             if !part.is_begun {
                 self.begin_file();
@@ -159,7 +163,9 @@ impl<R: Read> Recording<R> {
                     // Unwanted blocks still show whether blocks before them are missing.
                     is_wanted || *block != head.block.get() + 1
                 };
-                part.reader.next_part(is_wanted, AT_A_TIME, &mut self.items)?
+                let content = part.reader.next_part(is_wanted, AT_A_TIME, only.as_deref(), &mut self.items)?;
+                self.skipped_at = self.skipped_at.max(part.reader.skipped_at());
+                content
             };
             self.read += part.reader.offset() - before;
             match content {

@@ -12,8 +12,9 @@ pub const DATA_FRAME: u32 = 0xfd2f_b528;
 /// First bytes of every head.
 pub const MAGIC: [u8; 8] = *b"tcptrace";
 /// Version of the format. Readers refuse later ones, so it changes only when they would misread a block. New kinds of
-/// records and longer bodies need no new version.
-pub const VERSION: u16 = 1;
+/// records and longer bodies need no new version. Since 2, frequent events are in columns: readers of version 1 would skip
+/// them.
+pub const VERSION: u16 = 2;
 /// Longest head frame that a reader accepts: later heads may be longer than [`BlockHead`].
 pub const LONGEST_HEAD: usize = 1024;
 /// Longest block that the recorder writes, unpacked.

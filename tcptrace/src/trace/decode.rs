@@ -1,9 +1,13 @@
 //! From the records of a block to items.
 
+mod columns;
+
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::de::DeserializeOwned;
 
+use self::columns::{Columns, Skipped, Step};
 use super::encode::Described;
 use super::wire::{self, Body, bit, end_bit, kind, socket_bit};
 use crate::model::counters::Sample;
@@ -24,6 +28,11 @@ pub(super) struct Decoder {
     id_before: u64,
     sockets: Vec<Described>,
     tasks: Vec<Task>,
+    columns: Columns,
+    /// Where the record of these columns begins.
+    columns_at: usize,
+    /// The columns go on behind the next record.
+    is_record_due: bool,
 }
 
 /// Longest time and duration that a reader accepts, in ns: 36 years.
@@ -46,39 +55,81 @@ impl Decoder {
         (self.at, self.before, self.id_before) = (0, 0, 0);
         self.sockets.clear();
         self.tasks.clear();
+        self.columns.clear();
+        self.is_record_due = false;
     }
 
-    /// Appends the next item to `items`; `false` at the end of the block.
-    pub(super) fn next(&mut self, raw: &[u8], items: &mut Vec<Item>) -> Result<bool, InvalidRecord> {
-        let before = items.len();
-        for _ in 0..MOST_IN_A_ROW {
-            if self.at >= raw.len() {
-                return Ok(false);
+    /// Appends at most this many items to `items`; `false` at the end of the block. If cookies are named, events of other
+    /// sockets may be left out.
+    pub(super) fn next(
+        &mut self,
+        raw: &[u8],
+        most: usize,
+        only: Option<&HashSet<u64>>,
+        items: &mut Vec<Item>,
+    ) -> Result<bool, InvalidRecord> {
+        let full = items.len().saturating_add(most);
+        let (mut last, mut in_a_row) = (items.len(), 0);
+        while items.len() < full {
+            if self.columns.is_over() || self.is_record_due {
+                if self.at >= raw.len() && !self.is_record_due {
+                    return Ok(false);
+                }
+                let at = self.at;
+                if self.next_record(raw, items).is_none() || in_a_row == MOST_IN_A_ROW {
+                    return Err(self.give_up(raw, at));
+                }
+            } else {
+                match self.columns.read(raw, full - items.len(), only, items) {
+                    Some(step) => self.is_record_due = step == Step::Record,
+                    None => return Err(self.give_up(raw, self.columns_at)),
+                }
             }
-            let at = self.at;
-            let meant = self.record(raw).and_then(|(kind, body)| self.put(kind, body, items));
-            if meant.is_none() {
-                return Err(self.give_up(raw, at));
-            }
-            if items.len() > before {
-                return Ok(true);
-            }
+            in_a_row = if items.len() > last { 0 } else { in_a_row + 1 };
+            last = items.len();
         }
-        Err(self.give_up(raw, self.at))
+        Ok(true)
+    }
+
+    /// The events since the last call that were left out.
+    pub(super) fn skipped(&mut self) -> Skipped {
+        self.columns.skipped()
+    }
+
+    /// Reads a record.
+    fn next_record(&mut self, raw: &[u8], items: &mut Vec<Item>) -> Option<()> {
+        let at = self.at;
+        let (kind, body) = self.record(raw)?;
+        if kind == kind::COLUMNS {
+            self.columns_at = at;
+            let is_alone = self.columns.is_over() && !self.is_record_due;
+            return self.columns.open(raw, self.at - body.len(), self.at).filter(|()| is_alone);
+        }
+        self.is_record_due &= matches!(kind, kind::SOCKET | kind::TASK);
+        self.put(kind, body, items)
     }
 
     /// Skips the rest of a block.
     fn give_up(&mut self, raw: &[u8], at: usize) -> InvalidRecord {
         self.at = raw.len();
+        self.columns.clear();
+        self.is_record_due = false;
         InvalidRecord { at }
     }
 
     /// Skips everything but the descriptions of sockets, as far as [`Decoder::next`] would read.
     pub(super) fn each_socket(&mut self, raw: &[u8], mut each: impl FnMut(Id, &Tuple)) {
         let mut in_a_row = 0;
+        self.columns.each_socket(raw, &mut each);
         while in_a_row < MOST_IN_A_ROW
             && let Some((kind, body)) = self.record(raw)
         {
+            if kind == kind::COLUMNS {
+                if self.columns.open(raw, self.at - body.len(), self.at).is_none() {
+                    break;
+                }
+                self.columns.each_socket(raw, &mut each);
+            }
             in_a_row = if kind::yields_item(kind) { 0 } else { in_a_row + 1 };
             if kind == kind::SOCKET {
                 let Some(socket) = self.describe(body).and_then(|index| self.sockets.get(index)) else { break };

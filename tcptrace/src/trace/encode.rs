@@ -1,5 +1,7 @@
 //! From items to a block.
 
+mod columns;
+
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::io;
@@ -13,6 +15,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::CParameter;
 
+use self::columns::Columns;
 use super::block::{BlockHead, LONGEST, MAGIC, VERSION, flag};
 use super::wire::{self, bit, kind, socket_bit};
 use crate::model::event::{
@@ -20,6 +23,7 @@ use crate::model::event::{
 };
 use crate::model::stream::Item;
 use crate::model::tcp::{Task, Tuple};
+use crate::model::transition::Transition;
 
 /// Compression level. A higher one costs several times the CPU for a few percent.
 const LEVEL: i32 = 1;
@@ -37,6 +41,12 @@ pub struct Encoder {
     block: u64,
     /// Its blocks belong to one file alone.
     is_beside: bool,
+    /// The frequent events.
+    columns: Columns,
+    /// Every event has a record, as in earlier versions.
+    #[cfg(test)]
+    is_in_records: bool,
+    /// The records of everything else.
     raw: Vec<u8>,
     /// Body of the record that is being written.
     body: [u8; LONGEST_BODY],
@@ -126,6 +136,9 @@ impl Encoder {
             recording,
             block: 0,
             is_beside: false,
+            columns: Columns::new(),
+            #[cfg(test)]
+            is_in_records: false,
             raw: Vec::with_capacity(LONGEST / 2),
             body: [0; LONGEST_BODY],
             events: 0,
@@ -155,6 +168,12 @@ impl Encoder {
         Self { is_beside: true, ..self }
     }
 
+    /// Writes blocks as earlier versions did.
+    #[cfg(test)]
+    pub(super) fn in_records(self) -> Self {
+        Self { is_in_records: true, ..self }
+    }
+
     /// The id of the recording, and the number of the current block.
     pub fn position(&self) -> ([u8; 16], u64) {
         (self.recording, self.block)
@@ -162,12 +181,12 @@ impl Encoder {
 
     /// Length of the current block, unpacked.
     pub fn len(&self) -> usize {
-        self.raw.len()
+        self.raw.len() + self.columns.len()
     }
 
     /// Whether the current block is empty.
     pub fn is_empty(&self) -> bool {
-        self.raw.is_empty()
+        self.raw.is_empty() && self.columns.is_empty()
     }
 
     /// Events of sockets in the current block.
@@ -182,16 +201,42 @@ impl Encoder {
     /// When the item fits into no block ([`FileTooLarge`](io::ErrorKind::FileTooLarge)), or not into this one
     /// ([`StorageFull`](io::ErrorKind::StorageFull)), which the caller should finish first. The item is left out.
     pub fn push(&mut self, item: &Item) -> io::Result<()> {
-        if self.raw.len() + LONGEST_EVENT > LONGEST {
+        if self.len() + LONGEST_EVENT > LONGEST {
             return Err(full());
         }
         self.has_more |=
             !matches!(item, Item::Event(event) if event.id().is_some() || matches!(event, Event::Passed { .. }));
+        if let Item::Event(event) = item {
+            self.event(event);
+            return Ok(());
+        }
+        self.other(item)?;
+        self.columns.note_record();
+        Ok(())
+    }
+
+    /// Appends a change, as [`push`](Self::push) does.
+    ///
+    /// # Errors
+    /// When it does not fit into this block, which the caller should finish first. It is left out.
+    pub fn push_change(&mut self, change: &impl Transition) -> io::Result<()> {
+        if self.len() + LONGEST_EVENT > LONGEST {
+            return Err(full());
+        }
+        if !self.columns.has_room() {
+            self.event(&Event::Change(change.change()));
+            return Ok(());
+        }
+        self.events = self.events.saturating_add(1);
+        self.reach(change.at());
+        self.columns.change(change);
+        Ok(())
+    }
+
+    fn other(&mut self, item: &Item) -> io::Result<()> {
         match item {
-            Item::Event(event) => {
-                self.event(event);
-                Ok(())
-            }
+            // It has its place in the columns, or a record that the caller made.
+            Item::Event(_) => Ok(()),
             Item::Head(head) => self.json(kind::HEAD, &**head),
             Item::Losses(losses) => self.json(kind::LOSSES, losses),
             Item::Audit(finding) => self.json(kind::AUDIT, finding),
@@ -220,12 +265,14 @@ impl Encoder {
     /// # Errors
     /// When it cannot be packed, or no reader would accept it. The block is lost then.
     pub fn finish(&mut self, file: u32) -> io::Result<Vec<u8>> {
-        if self.raw.is_empty() {
+        if self.is_empty() {
             return Ok(Vec::new());
         }
+        self.join();
         let packed = if self.raw.len() > LONGEST { Err(full()) } else { self.compressor.compress(&self.raw) };
         let (first_at, last_at) = self.period.unwrap_or_default();
-        let (min_id, max_id) = self.ids.unwrap_or((u64::MAX, 0));
+        let ids = self.ids.into_iter().chain(self.columns.ids());
+        let (min_id, max_id) = ids.fold((u64::MAX, 0), |(min, max), (low, high)| (min.min(low), max.max(high)));
         let mut head = BlockHead {
             magic: MAGIC,
             checksum: U32::ZERO,
@@ -257,7 +304,22 @@ impl Encoder {
         self.block = self.block.saturating_sub(blocks);
     }
 
+    /// Puts the columns before the records.
+    fn join(&mut self) {
+        let Some((head, columns)) = self.columns.body() else { return };
+        let records = std::mem::take(&mut self.raw);
+        let len: usize = head.len() + columns.clone().map(<[u8]>::len).sum::<usize>();
+        self.raw.reserve(records.len() + len + 16);
+        let mut buffer = [0; 10];
+        self.raw.push(kind::COLUMNS);
+        self.raw.extend_from_slice(postcard::to_slice(&(len as u64), &mut buffer).map_or(&[][..], |len| len));
+        self.raw.extend_from_slice(&head);
+        columns.for_each(|column| self.raw.extend_from_slice(column));
+        self.raw.extend_from_slice(&records);
+    }
+
     fn clear(&mut self) {
+        self.columns.clear();
         self.raw.clear();
         self.events = 0;
         self.has_more = false;
@@ -271,11 +333,27 @@ impl Encoder {
         self.task = None;
     }
 
-    fn event(&mut self, event: &Event) {
-        let at = event.at();
-        self.events = self.events.saturating_add(u32::from(event.id().is_some()));
+    fn reach(&mut self, at: u64) {
         let (first, last) = self.period.unwrap_or((at, at));
         self.period = Some((first.min(at), last.max(at)));
+    }
+
+    fn event(&mut self, event: &Event) {
+        self.events = self.events.saturating_add(u32::from(event.id().is_some()));
+        self.reach(event.at());
+        #[cfg(test)]
+        let is_in_columns = !self.is_in_records && self.columns.event(event);
+        #[cfg(not(test))]
+        let is_in_columns = self.columns.event(event);
+        if !is_in_columns {
+            self.record_of(event);
+            self.columns.note_record();
+        }
+    }
+
+    /// Writes the record of an event that is not in columns.
+    fn record_of(&mut self, event: &Event) {
+        let at = event.at();
         match *event {
             Event::Change(ref change) => self.change(change),
             Event::Destroyed { id, shut, .. } => self.act(kind::DESTROYED, at, id, None, wire::shut_to(shut)),

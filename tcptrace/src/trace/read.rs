@@ -3,6 +3,7 @@
 use crate::model::event::Id;
 use crate::model::stream::Item;
 use crate::model::tcp::Tuple;
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 
@@ -259,6 +260,7 @@ fn damage(offset: u64, len: u64, what: Wrong, head: Option<&BlockHead>) -> Damag
 pub struct Reader<R> {
     blocks: Blocks<R>,
     decoder: Decoder,
+    skipped_at: u64,
     /// The block that was read in part.
     open: Option<Open>,
 }
@@ -291,7 +293,7 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// When there is no memory for unpacking.
     pub fn new(input: R) -> io::Result<Self> {
-        Ok(Self { blocks: Blocks::new(input)?, decoder: Decoder::default(), open: None })
+        Ok(Self { blocks: Blocks::new(input)?, decoder: Decoder::default(), skipped_at: 0, open: None })
     }
 
     /// The current offset in the file, in bytes.
@@ -321,6 +323,11 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
+    /// Time of the last event that was left out.
+    pub(crate) fn skipped_at(&self) -> u64 {
+        self.skipped_at
+    }
+
     /// Whether a block was read in part.
     pub(crate) fn is_within_block(&self) -> bool {
         self.open.is_some()
@@ -340,10 +347,11 @@ impl<R: Read> Reader<R> {
         wanted: impl FnMut(&BlockHead) -> bool,
         items: &mut Vec<Item>,
     ) -> io::Result<Option<Content>> {
-        self.next_part(wanted, usize::MAX, items)
+        self.next_part(wanted, usize::MAX, None, items)
     }
 
-    /// Like [`next`](Self::next), but appends at most `most` items: the next call goes on with the same block.
+    /// Like [`next`](Self::next), but appends at most `most` items: the next call goes on with the same block. If cookies
+    /// are named, events of other sockets may be left out; then the time of the last one of them is known.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -351,6 +359,7 @@ impl<R: Read> Reader<R> {
         &mut self,
         wanted: impl FnMut(&BlockHead) -> bool,
         most: usize,
+        only: Option<&HashSet<u64>>,
         items: &mut Vec<Item>,
     ) -> io::Result<Option<Content>> {
         let begins = self.open.is_none();
@@ -369,14 +378,14 @@ impl<R: Read> Reader<R> {
             self.decoder.restart();
         }
         let before = items.len();
-        let mut last = Ok(true);
-        while last == Ok(true) && items.len() - before < most {
-            last = self.decoder.next(self.blocks.raw(), items);
-        }
+        let last = self.decoder.next(self.blocks.raw(), most, only, items);
         let head = open.head;
         let is_counted = |item: &&Item| matches!(item, Item::Event(event) if event.id().is_some());
         let events = items[before..].iter().filter(is_counted).count();
-        open.events = open.events.saturating_add(u32::try_from(events).unwrap_or(u32::MAX));
+        let skipped = self.decoder.skipped();
+        self.skipped_at = self.skipped_at.max(skipped.at);
+        let events = u32::try_from(events).unwrap_or(u32::MAX).saturating_add(skipped.events);
+        open.events = open.events.saturating_add(events);
         let damage = last.err().map(|invalid| Damage {
             offset: open.offset,
             len: 0,

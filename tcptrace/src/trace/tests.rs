@@ -1,3 +1,4 @@
+mod columns;
 mod damage;
 mod ending;
 
@@ -355,7 +356,7 @@ proptest! {
         read(&bytes);
         // The same bytes with valid checksums.
         let (mut decoder, mut items) = (decode::Decoder::default(), Vec::new());
-        while decoder.next(&bytes, &mut items) == Ok(true) {}
+        while decoder.next(&bytes, 1, None, &mut items) == Ok(true) {}
     }
 
     /// Any events in any order yield conclusions without a panic.
@@ -491,7 +492,7 @@ fn a_later_format_is_refused() {
     assert!(blocks.is_empty());
     assert_eq!(damage[0].what, Wrong::NoBlock(NoHead::Later(VERSION + 1)));
     let error = Recordings::of(vec![("x.tct".into(), &later[..])]).err().expect("it is refused").to_string();
-    assert!(error.starts_with("cannot read the trace 'x.tct': it was written in format 2 by a later"), "{error}");
+    assert!(error.starts_with("cannot read the trace 'x.tct': it was written in format 3 by a later"), "{error}");
 }
 
 #[rstest]
@@ -553,7 +554,7 @@ fn rows_of_some_sockets_are_the_same() {
 #[case::another(&[kind::LOST, 4, 10, 7, 200, 99], Cause::Unknown)]
 fn losses_of_other_versions(#[case] raw: &[u8], #[case] cause: Cause) {
     let mut items = Vec::new();
-    assert_eq!(decode::Decoder::default().next(raw, &mut items), Ok(true));
+    assert_eq!(decode::Decoder::default().next(raw, 1, None, &mut items), Ok(true));
     assert_eq!(items, [Item::Event(Event::Lost { at: 5, cause, events: 7 })]);
     let losses = r#"{"ring_full":3,"ring_full_others":4,"recursion":5,"filtered":6,"unwritten":7}"#;
     let losses: Losses = serde_json::from_str(losses).expect("losses as they were written at first");

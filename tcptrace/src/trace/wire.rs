@@ -26,17 +26,17 @@ macro_rules! numbers {
 pub(super) struct Body<'r>(pub(super) &'r [u8]);
 
 impl Body<'_> {
-    fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         let (&byte, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(byte)
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    pub(super) fn u16(&mut self) -> Option<u16> {
         u16::try_from(self.number(u16::BITS)?).ok()
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(super) fn u32(&mut self) -> Option<u32> {
         u32::try_from(self.number(u32::BITS)?).ok()
     }
 
@@ -115,6 +115,8 @@ pub(super) mod kind {
     pub(in super::super) const INTERFACE: u8 = 43;
     pub(in super::super) const SUBFLOW: u8 = 44;
     pub(in super::super) const INSPECTED: u8 = 45;
+    /// Events, and where records come between them (see [`columns`](super::super::columns)).
+    pub(in super::super) const COLUMNS: u8 = 46;
 
     /// Whether a record of this kind yields an item: it is known, and does more than describe what follows.
     pub(in super::super) fn yields_item(kind: u8) -> bool {

@@ -7,6 +7,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::Item;
+use crate::model::transition::Transition;
 use crate::trace::write::{Progress, Recorder};
 
 /// Time between two updates.
@@ -32,6 +33,14 @@ impl Shown {
 impl Sink for Shown {
     fn take(&mut self, items: &[Item]) -> Result<()> {
         self.recorder.take(items)
+    }
+
+    fn wants_changes(&self) -> bool {
+        self.recorder.wants_changes()
+    }
+
+    fn take_change(&mut self, change: &impl Transition) -> Result<()> {
+        self.recorder.take_change(change)
     }
 
     fn settle(&mut self, now: u64) -> Result<()> {

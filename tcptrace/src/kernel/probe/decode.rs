@@ -1,21 +1,25 @@
 //! From the bytes of a record to an [`Event`].
 
+mod record;
+
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv6Addr;
 
 use tcptrace_common::{
-    CancelTail, ChildTail, ClosedChildTail, ClosedTail, EndTail, Head, HolderTail, IdleTail, IdleTaskTail, OpenTail,
-    TaskTail, UNKNOWN_TICKS, call, end_flag, flag, kind, state,
+    CancelTail, EndTail, Head, HolderTail, IdleTail, TaskTail, UNKNOWN_TICKS, call, end_flag, flag, kind, state,
 };
-use zerocopy::{FromBytes, Immutable, KnownLayout};
+use zerocopy::FromBytes;
 
+use self::record::read;
+pub use self::record::{Batch, Record, Told};
 use super::layout::ReuseBits;
 use super::symbols::{Cancelled, Symbols};
 use crate::model::event::{
-    Birth, Call, Change, EndFacts, Event, FailedCall, Flags, Found, Holder, Id, Idle, Kept, KilledBy, Mini, MiniEvent,
+    Birth, Call, EndFacts, Event, FailedCall, Flags, Found, Holder, Id, Idle, Kept, KilledBy, Mini, MiniEvent,
     ResetReason, Reuse, Totals,
 };
 use crate::model::tcp::{Comm, State, Task, Tuple};
+use crate::model::transition::Transition;
 
 /// What is needed to decode the records of this kernel.
 pub(super) struct Decoder {
@@ -46,39 +50,29 @@ impl Decoder {
     /// The event that a record describes; `None` for a record of unknown kind or form.
     pub(super) fn decode(&self, record: &[u8]) -> Option<Event> {
         let (head, tail) = Head::ref_from_prefix(record).ok()?;
+        match Record::of(self, head, tail) {
+            Some(change) => Some(Event::Change(change.change())),
+            None => self.other(head, tail),
+        }
+    }
+
+    /// What a record tells, with a warning if it is of unknown kind or form.
+    pub(super) fn tell<'r>(&'r self, record: &'r [u8]) -> Option<Told<'r>> {
+        let told = Head::ref_from_prefix(record).ok().and_then(|(head, tail)| match Record::of(self, head, tail) {
+            Some(change) => Some(Told::Change(change)),
+            None => self.other(head, tail).map(Told::Other),
+        });
+        if told.is_none() {
+            warn_of(record);
+        }
+        told
+    }
+
+    /// The event of a record that is no change of state.
+    fn other(&self, head: &Head, tail: &[u8]) -> Option<Event> {
         let at = head.boot_ns;
         let id = self.id(head);
         Some(match head.kind {
-            kind::STATE => Event::Change(self.change(head, id)?),
-            kind::STATE_CHILD => Event::Change(self.child(head, id, read(tail)?)?),
-            kind::STATE_CHILD_CLOSED => {
-                let closed: &ClosedChildTail = read(tail)?;
-                let task = self.task(&closed.task);
-                Event::Change(Change { task, ..self.child(head, id, &closed.child)? })
-            }
-            kind::STATE_TASK => Event::Change(Change { task: self.task(read(tail)?), ..self.change(head, id)? }),
-            kind::STATE_OPEN => {
-                let open: &OpenTail = read(tail)?;
-                let (task, cgroup) = (self.task(&open.task), known(open.cgroup));
-                let interface = interface(head, open.interface);
-                let change = Change { task, cgroup, interface, ..self.change(head, id)? };
-                Event::Change(self.with_reuse(change, open.reuse))
-            }
-            kind::STATE_IDLE => {
-                let idle = self.idle(read(tail)?);
-                Event::Change(Change { idle, ..self.change(head, id)? })
-            }
-            kind::STATE_IDLE_TASK => {
-                let IdleTaskTail { task, idle } = read(tail)?;
-                let (task, idle) = (self.task(task), self.idle(idle));
-                Event::Change(Change { task, idle, ..self.change(head, id)? })
-            }
-            kind::STATE_END => {
-                let ClosedTail { end, idle } = read(tail)?;
-                let (task, facts, idle) = (self.task(&end.task), Some(self.end_facts(head, end)), self.idle(idle));
-                let change = Change { task, idle, end: facts, ..self.change(head, id)? };
-                Event::Change(self.with_reuse(change, end.reuse))
-            }
             kind::DESTROY => Event::Destroyed { at, id, shut: both_shut(head.flags) },
             kind::RESET_SENT => Event::ResetSent { at, id, reason: self.reset_reason(head.extra) },
             kind::RESET_RECEIVED => Event::ResetReceived { at, id },
@@ -135,30 +129,9 @@ impl Decoder {
         self.scrambler.hash_one(address)
     }
 
-    fn change(&self, head: &Head, id: Id) -> Option<Change> {
-        let bare = head.flags & flag::BARE != 0;
-        Some(Change {
-            at: head.boot_ns,
-            id,
-            address: None,
-            tuple: tuple(head),
-            netns: known(head.netns),
-            uid: (!bare).then_some(head.extra),
-            cgroup: None,
-            interface: 0,
-            old: State::from_kernel(head.old)?,
-            new: State::from_kernel(head.new)?,
-            flags: (!bare).then(|| flags(head)),
-            task: None,
-            idle: None,
-            end: None,
-        })
-    }
-
-    /// A change that says, too, whether its socket shares its address and port.
-    fn with_reuse(&self, change: Change, byte: u8) -> Change {
-        let reuse = self.reuse.map(|bits| Reuse { address: byte & bits.address != 0, port: byte & bits.port != 0 });
-        Change { flags: change.flags.map(|flags| Flags { reuse, ..flags }), ..change }
+    /// Whether a socket shares its address and port.
+    fn reuse(&self, byte: u8) -> Option<Reuse> {
+        self.reuse.map(|bits| Reuse { address: byte & bits.address != 0, port: byte & bits.port != 0 })
     }
 
     /// `None` where nothing of it is known.
@@ -170,12 +143,6 @@ impl Decoder {
         };
         let idle = Idle { acked_ms: ms(idle.acked), received_ms: ms(idle.received), sent_ms: ms(idle.sent) };
         (idle != Idle::default()).then_some(idle)
-    }
-
-    fn child(&self, head: &Head, id: Id, child: &ChildTail) -> Option<Change> {
-        let (address, cgroup) = (Some(self.scramble(child.address)), known(child.cgroup));
-        let interface = interface(head, child.interface);
-        Some(Change { address, cgroup, interface, ..self.change(head, id)? })
     }
 
     fn mini(&self, head: &Head, id: Id, what: MiniEvent) -> Option<Mini> {
@@ -238,8 +205,8 @@ impl Decoder {
     }
 }
 
-fn read<T: FromBytes + KnownLayout + Immutable>(tail: &[u8]) -> Option<&T> {
-    T::ref_from_prefix(tail).ok().map(|(value, _)| value)
+pub(super) fn warn_of(record: &[u8]) {
+    log::warn!("skipping a {}-byte record of unknown kind (do the eBPF object and tcptrace match?)", record.len());
 }
 
 fn tuple(head: &Head) -> Tuple {
@@ -282,10 +249,17 @@ fn known<T: PartialEq + Default>(number: T) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
     use rstest::rstest;
+    use tcptrace_common::{ChildTail, ClosedChildTail, ClosedTail, IdleTaskTail, OpenTail};
+    use zerocopy::{Immutable, IntoBytes};
 
     use super::*;
+    use crate::model::event::Change;
+    use crate::model::stream::Item;
+    use crate::trace::Encoder;
 
     fn decoder() -> Decoder {
         Decoder {
@@ -308,6 +282,142 @@ mod tests {
             }
             decoder().decode(&record);
         }
+    }
+
+    proptest! {
+        /// A change that is read in place gets into a trace as the event does that would have been made of it.
+        #[test]
+        fn both_ways_into_a_trace_agree(
+            records in prop::collection::vec((prop::collection::vec(any::<u8>(), 150..300), 1..20_u8, [0..13_u8, 0..13_u8]), 1..9),
+        ) {
+            let decoder = Arc::new(decoder());
+            let mut batch = Batch::new(Arc::clone(&decoder));
+            let [mut of_events, mut of_parts] = [(), ()].map(|()| Encoder::new([7; 16]).expect("memory"));
+            for (record, kind, [old, new]) in records {
+                let mut words = vec![0_u64; record.len() / 8];
+                let bytes = words.as_mut_bytes();
+                bytes.copy_from_slice(&record[..bytes.len()]);
+                (bytes[60], bytes[61], bytes[62]) = (kind, old, new);
+                batch.push(bytes);
+                if let Some(event) = decoder.decode(bytes) {
+                    of_events.push(&Item::Event(event)).expect("it fits");
+                }
+            }
+            for told in batch.records() {
+                match told {
+                    Told::Change(change) => of_parts.push_change(&change).expect("it fits"),
+                    Told::Other(event) => of_parts.push(&Item::Event(event)).expect("it fits"),
+                }
+            }
+            prop_assert_eq!(of_parts.finish(0).expect("it is packed"), of_events.finish(0).expect("it is packed"));
+        }
+    }
+
+    const TASK: TaskTail = TaskTail { pid: 5, tid: 6, comm: [b'x'; 16] };
+    const IDLE: IdleTail = IdleTail { received: 50, sent: UNKNOWN_TICKS, acked: 0, padding: 0 };
+
+    /// The change that a record of these parts tells.
+    fn told(kind: u8, tail: &(impl IntoBytes + Immutable)) -> Change {
+        let [local_addr, remote_addr] = [1, 2].map(|last| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last).octets());
+        let head = Head {
+            boot_ns: 9,
+            id: 8,
+            local_addr,
+            remote_addr,
+            local_port: 1,
+            remote_port: 2,
+            netns: 3,
+            extra: 4,
+            kind,
+            old: state::ESTABLISHED,
+            new: state::CLOSED,
+            flags: flag::DONE,
+        };
+        let mut words = [0_u64; 40];
+        let bytes = words.as_mut_bytes();
+        bytes[..64].copy_from_slice(head.as_bytes());
+        bytes[64..][..tail.as_bytes().len()].copy_from_slice(tail.as_bytes());
+        match decoder().decode(bytes) {
+            Some(Event::Change(change)) => change,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn plain() -> Change {
+        let [local_ip, remote_ip] = [1, 2].map(|last| Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last));
+        Change {
+            at: 9,
+            id: Id::Cookie(8),
+            address: None,
+            tuple: Tuple { local_ip, remote_ip, local_port: 1, remote_port: 2 },
+            netns: Some(3),
+            uid: Some(4),
+            cgroup: None,
+            interface: 0,
+            old: State::Established,
+            new: State::Closed,
+            flags: Some(Flags { done: true, ..Flags::default() }),
+            idle: None,
+            task: None,
+            end: None,
+        }
+    }
+
+    #[test]
+    fn every_kind_of_change_has_its_parts() {
+        let task = Some(Task { pid: 5, tid: 6, comm: Comm([b'x'; 16]) });
+        let idle = Some(Idle { acked_ms: Some(0), received_ms: Some(200), sent_ms: None });
+        let reuse = |byte: u8| Some(Flags { reuse: decoder().reuse(byte), ..plain().flags.unwrap_or_default() });
+        assert_eq!(told(kind::STATE, &[0_u8; 0]), plain());
+        assert_eq!(told(kind::STATE_TASK, &TASK), Change { task, ..plain() });
+        assert_eq!(told(kind::STATE_IDLE, &IDLE), Change { idle, ..plain() });
+        assert_eq!(
+            told(kind::STATE_IDLE_TASK, &IdleTaskTail { task: TASK, idle: IDLE }),
+            Change { idle, task, ..plain() }
+        );
+        let open = OpenTail { task: TASK, cgroup: 7, interface: 6, reuse: 0b1_0000, padding: [0; 3] };
+        let flags = reuse(0b1_0000);
+        assert_eq!(told(kind::STATE_OPEN, &open), Change { task, cgroup: Some(7), interface: 6, flags, ..plain() });
+        let child = ChildTail { address: 5, cgroup: 7, interface: 6, padding: 0 };
+        let seen = told(kind::STATE_CHILD, &child);
+        let address = seen.address;
+        assert_eq!(seen, Change { cgroup: Some(7), interface: 6, address, ..plain() });
+        assert!(address.is_some_and(|address| address != 5), "it is scrambled");
+        let seen = told(kind::STATE_CHILD_CLOSED, &ClosedChildTail { child, task: TASK });
+        assert_eq!(seen, Change { cgroup: Some(7), interface: 6, address: seen.address, task, ..plain() });
+        assert!(seen.address.is_some());
+        let end = EndTail {
+            task: TASK,
+            bytes_sent: 1,
+            bytes_received: 3,
+            retransmits: 4,
+            srtt_us_8: 40,
+            unread: 5,
+            mini_ticks: 15,
+            err: 6,
+            flags: end_flag::KEEPALIVE,
+            mini: state::TIME_WAIT,
+            in_flight_retransmits: 7,
+            probes_out: 8,
+            reuse: 1,
+            padding: 0,
+        };
+        let totals = Totals {
+            bytes_sent: 1,
+            bytes_received: 2,
+            bytes_unread: 5,
+            retransmits: 4,
+            srtt_us: Some(5),
+            ..Totals::default()
+        };
+        let mini = Birth::Made { substate: State::TimeWait, due_ns: 60_000_000 };
+        let end_facts =
+            EndFacts { totals, err: 6, keepalive: true, retransmits: 7, probes: 8, mini, ..EndFacts::default() };
+        let flags = reuse(1);
+        assert_eq!(
+            told(kind::STATE_END, &ClosedTail { end, idle: IDLE }),
+            Change { task, idle, flags, end: Some(end_facts), ..plain() }
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::ProbeError;
-use super::decode::Decoder;
+use super::decode::{Batch, Decoder, warn_of};
 use super::kernel;
 use super::programs::{HOLDERS, program};
 use super::stand_in::StandIns;
@@ -112,7 +112,25 @@ impl Reader {
         }
     }
 
+    pub(super) fn batch(&self) -> Batch {
+        Batch::new(Arc::clone(&self.decoder))
+    }
+
+    /// Takes up to `at_most` records in place of those in the batch.
+    pub(super) fn fill(&mut self, at_most: usize, limit: u64, batch: &mut Batch) -> bool {
+        batch.clear();
+        self.take(at_most, limit, |record| batch.push(record))
+    }
+
     pub(super) fn drain(&mut self, at_most: usize, limit: u64, mut sink: impl FnMut(Event)) -> bool {
+        let decoder = Arc::clone(&self.decoder);
+        self.take(at_most, limit, |record| match decoder.decode(record) {
+            Some(event) => sink(event),
+            None => warn_of(record),
+        })
+    }
+
+    fn take(&mut self, at_most: usize, limit: u64, mut each: impl FnMut(&[u8])) -> bool {
         #[cfg(feature = "bpf-log")]
         self.messages.iter_mut().for_each(aya_log::EbpfLogger::flush);
         let ring = self.ring.get_mut();
@@ -124,13 +142,7 @@ impl Reader {
             };
             records += 1;
             self.read += taken_by(record.len());
-            match self.decoder.decode(&record) {
-                Some(event) => sink(event),
-                None => log::warn!(
-                    "skipping a {}-byte record of unknown kind (do the eBPF object and tcptrace match?)",
-                    record.len()
-                ),
-            }
+            each(&record);
         }
         self.records += records as u64;
         self.mood = match (records, self.mood) {

@@ -9,6 +9,7 @@ use crate::kernel::{Groups, LookUp, Namespaces, interface_name};
 use crate::live::queries::{Queries, Question};
 use crate::model::event::Event;
 use crate::model::stream::Item;
+use crate::model::transition::Transition;
 
 /// Most interfaces that wait for their namespace.
 const MOST_PENDING: usize = 64;
@@ -30,6 +31,30 @@ pub(super) struct Naming {
     processes: Option<Processes>,
     /// How many namespaces had a name at the last search.
     named: usize,
+    /// What changes have mentioned a moment ago, when, and nothing of it had to be announced.
+    settled: [(Mention, u64); SETTLED],
+}
+
+/// What the names of an event belong to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Mention {
+    netns: Option<u32>,
+    cgroup: Option<u64>,
+    process: Option<u32>,
+}
+
+/// Changes that mention the same within this time, in ns, are not looked at again: less than anything here is kept.
+const SETTLED_NS: u64 = 10_000_000;
+/// How many are remembered.
+const SETTLED: usize = 64;
+
+impl Mention {
+    /// Where it is remembered.
+    fn place(self) -> usize {
+        let Self { netns, cgroup, process } = self;
+        let numbers = u64::from(netns.unwrap_or(0)) ^ cgroup.unwrap_or(1) ^ u64::from(process.unwrap_or(2)) << 20;
+        (numbers.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize
+    }
 }
 
 impl Naming {
@@ -45,6 +70,7 @@ impl Naming {
             namespaces: Namespaces::default(),
             processes: processes.then(Processes::default),
             named: 0,
+            settled: [<_>::default(); SETTLED],
         }
     }
 
@@ -63,6 +89,45 @@ impl Naming {
             Event::Accepted { .. } => (None, None),
             _ => return,
         };
+        let mention = Mention { netns, cgroup, process: event.process() };
+        self.learn_all(mention, event.at(), interface, queries, items);
+    }
+
+    /// Announces the names that a change needs, or requests them. `process` may have made it.
+    pub(super) fn learn_of_change(
+        &mut self,
+        change: &impl Transition,
+        process: Option<u32>,
+        queries: &mut Queries,
+        items: &mut Vec<Item>,
+    ) {
+        let (netns, cgroup, at) = (change.netns(), change.cgroup(), change.at());
+        let interface = netns.filter(|_| change.interface() != 0).map(|netns| (netns, change.interface()));
+        if self.groups.is_none() && interface.is_none() {
+            return;
+        }
+        let mention = Mention { netns, cgroup, process };
+        let place = mention.place();
+        let (known, since) = self.settled[place];
+        if interface.is_none() && known == mention && at.wrapping_sub(since) < SETTLED_NS {
+            return;
+        }
+        let before = items.len();
+        self.learn_all(mention, at, interface, queries, items);
+        let is_known = cgroup.is_none_or(|id| matches!(self.announced_groups.recall(id), Recalled::Known));
+        if interface.is_none() && is_known && items.len() == before {
+            self.settled[place] = (mention, at);
+        }
+    }
+
+    fn learn_all(
+        &mut self,
+        Mention { netns, cgroup, process }: Mention,
+        at: u64,
+        interface: Option<(u32, u32)>,
+        queries: &mut Queries,
+        items: &mut Vec<Item>,
+    ) {
         // This comes before the first name: all names of this event follow it.
         if self.make_room(items) {
             queries.want(Question::Namespaces);
@@ -76,7 +141,9 @@ impl Naming {
         if let Some(id) = cgroup {
             self.learn_group(id, items);
         }
-        self.learn_process(event, items);
+        if let Some(pid) = process {
+            self.learn_process(pid, at, items);
+        }
         if let Some(inode) = netns {
             self.learn_namespace(inode, queries, items);
         }
@@ -99,10 +166,9 @@ impl Naming {
         }
     }
 
-    fn learn_process(&mut self, event: &Event, items: &mut Vec<Item>) {
+    fn learn_process(&mut self, pid: u32, at: u64, items: &mut Vec<Item>) {
         let (Some(processes), Some(groups)) = (&mut self.processes, &mut self.groups) else { return };
-        let Some(pid) = event.process() else { return };
-        if let Some(group) = processes.learn(pid, event.at(), |pid| groups.of_process(pid)) {
+        if let Some(group) = processes.learn(pid, at, |pid| groups.of_process(pid)) {
             items.push(Item::Process { pid, group });
             if let Some(id) = group {
                 self.learn_group(id, items);
@@ -187,6 +253,7 @@ impl Naming {
             self.announced_namespaces.advance();
             self.announced_interfaces.advance();
             self.pending.clear();
+            self.settled.fill(<_>::default());
             self.processes.iter_mut().for_each(Processes::advance);
             items.push(Item::NamesAnew);
         }

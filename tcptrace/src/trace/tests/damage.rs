@@ -227,9 +227,9 @@ fn blocks_of_earlier_recorders_can_be_read(#[case] len: usize, #[case] expected:
 fn records_without_meaning_are_damage(#[case] record: &[u8]) {
     let raw = record.repeat(LONGEST / record.len());
     let (mut decoder, mut items) = (decode::Decoder::default(), Vec::new());
-    let invalid = decoder.next(&raw, &mut items).expect_err("it is invalid");
+    let invalid = decoder.next(&raw, 1, None, &mut items).expect_err("it is invalid");
     assert!(invalid.at <= record.len() << 14, "{invalid} of {}", raw.len());
-    assert_eq!(decoder.next(&raw, &mut items), Ok(false), "the rest is skipped");
+    assert_eq!(decoder.next(&raw, 1, None, &mut items), Ok(false), "the rest is skipped");
     let mut sockets = 0;
     let mut decoder = decode::Decoder::default();
     decoder.each_socket(&raw, |_, _| sockets += 1);

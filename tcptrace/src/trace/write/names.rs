@@ -93,7 +93,8 @@ impl Names {
         [namespace, group, process, self.groups.missing(of_process), interface]
     }
 
-    fn is_all_written(&self) -> bool {
+    /// Whether the file has all names that were ever written.
+    pub(super) fn is_all_written(&self) -> bool {
         self.namespaces.before.is_empty()
             && self.groups.before.is_empty()
             && self.processes.before.is_empty()

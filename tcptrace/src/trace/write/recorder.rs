@@ -19,6 +19,7 @@ use crate::model::finding::Finding;
 use crate::model::newest::Newest;
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::{Clocks, Ended, Head, Item, Lost, Reason};
+use crate::model::transition::Transition;
 use crate::trace::Encoder;
 
 /// Events are handed to the kernel after this time at the latest, and so survive a crash of tcptrace.
@@ -396,6 +397,11 @@ impl Recorder {
             *self.gap.get_or_insert(0) += events;
             return Ok(());
         }
+        self.push_names(event)
+    }
+
+    /// Writes the names that an event needs.
+    fn push_names(&mut self, event: &Event) -> Result<()> {
         for name in self.names.missing(event).into_iter().flatten() {
             self.push(&name)?;
         }
@@ -484,6 +490,27 @@ impl Sink for Recorder {
             self.push(item)?;
         }
         Ok(())
+    }
+
+    fn wants_changes(&self) -> bool {
+        true
+    }
+
+    fn take_change(&mut self, change: &impl Transition) -> Result<()> {
+        self.events += 1;
+        self.is_stirred = true;
+        self.unowned.note_change(change);
+        self.unanswered.note_change(change);
+        if self.has_failed {
+            self.losses.unwritten += 1;
+            *self.gap.get_or_insert(0) += 1;
+            return Ok(());
+        }
+        if !self.names.is_all_written() {
+            self.push_names(&Event::Change(change.change()))?;
+        }
+        self.encoder.push_change(change)?;
+        if self.encoder.len() >= FLUSH_BYTES { self.flush(change.at()) } else { Ok(()) }
     }
 
     fn settle(&mut self, now: u64) -> Result<()> {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 
 use crate::model::event::{Event, Found, Id, Kept};
+use crate::model::transition::Transition;
 use crate::model::unanswered::{UNANSWERED_AT_END_NS, UNANSWERED_NS, is_time_to_ask, is_unanswered};
 
 /// Sockets with an unanswered FIN, and since when.
@@ -21,8 +22,7 @@ pub(super) struct Unanswered {
 impl Unanswered {
     pub(super) fn note(&mut self, event: &Event) {
         match *event {
-            Event::Change(change) if is_unanswered(change.new) => self.attend(change.id, change.at),
-            Event::Change(change) if is_unanswered(change.old) => drop(self.since.remove(&change.id)),
+            Event::Change(ref change) => self.note_change(change),
             Event::Destroyed { id, .. } => drop(self.since.remove(&id)),
             Event::Found(Found { at, id, state, kept: Kept::Held | Kept::Orphan, .. }) if is_unanswered(state) => {
                 self.attend(id, at);
@@ -34,6 +34,14 @@ impl Unanswered {
                 self.surveys_wanted = self.surveys_wanted.saturating_sub(1) + u32::from(is_first);
             }
             _ => {}
+        }
+    }
+
+    pub(super) fn note_change(&mut self, change: &impl Transition) {
+        if is_unanswered(change.new()) {
+            self.attend(change.id(), change.at());
+        } else if is_unanswered(change.old()) {
+            self.since.remove(&change.id());
         }
     }
 

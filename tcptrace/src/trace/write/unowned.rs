@@ -6,6 +6,7 @@ use foldhash::fast::FixedState;
 
 use crate::model::event::{Event, Id};
 use crate::model::tcp::State;
+use crate::model::transition::Transition;
 
 /// After this time, the recorder requests a scan for the owner of such a connection.
 const UNOWNED_NS: u64 = 1_000_000_000;
@@ -22,15 +23,22 @@ pub(super) struct Unowned {
 impl Unowned {
     pub(super) fn note(&mut self, event: &Event) {
         match event {
-            Event::Change(change) if (change.old, change.new) == (State::SynRecv, State::Established) => {
-                self.since.insert(change.id, change.at);
-                self.sift_at.get_or_insert(change.at + UNOWNED_NS);
-            }
-            Event::Change(change) if change.old == State::Established => {
-                self.since.remove(&change.id);
-            }
+            Event::Change(change) => self.note_change(change),
             Event::Accepted { id, .. } => {
                 self.since.remove(id);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn note_change(&mut self, change: &impl Transition) {
+        match (change.old(), change.new()) {
+            (State::SynRecv, State::Established) => {
+                self.since.insert(change.id(), change.at());
+                self.sift_at.get_or_insert(change.at() + UNOWNED_NS);
+            }
+            (State::Established, _) => {
+                self.since.remove(&change.id());
             }
             _ => {}
         }
