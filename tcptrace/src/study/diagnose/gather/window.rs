@@ -1,9 +1,11 @@
 //! Tests of what counts: from when on, and what has ended.
 
-use super::Gatherer;
+use super::{Gatherer, Need};
+use crate::model::accepts::Accepts;
 use crate::model::counters::Sample;
+use crate::model::event::Event;
 use crate::model::row::Held;
-use crate::model::stream::Item;
+use crate::model::stream::{Head, Item};
 use crate::model::tcp::{End, State};
 use crate::study::report::testing::{connection, open};
 
@@ -33,4 +35,24 @@ fn what_came_before_the_time_that_was_asked_for_does_not_count() {
         gatherer.item(&Item::Counters(Box::new(Sample { at, netns: 1, counts, ..Sample::default() })));
     }
     assert_eq!(gatherer.finish([], true).grown(1, NAME), 4);
+}
+
+/// What the head says of accepts, and what came later.
+#[test]
+fn accepts_are_there_if_they_were_seen_all_the_time() {
+    let lacks = |accepts: Accepts, events: &[Event]| {
+        let mut gatherer = Gatherer::new(true);
+        gatherer.item(&Item::Head(Box::new(Head { accepts, ..Head::default() })));
+        events.iter().for_each(|event| gatherer.item(&Item::Event(*event)));
+        gatherer.finish([], true).lacks(Need::Accepts)
+    };
+    let watched = |at, watched| Event::AcceptsWatched { at, watched };
+    let started = Event::Started { at: 5 };
+    assert_eq!(lacks(Accepts::Always, &[started]), None);
+    assert_eq!(lacks(Accepts::Never, &[started]).as_deref(), Some("left out by --accept never"));
+    let auto = Some("left out by --accept auto".to_owned());
+    assert_eq!(lacks(Accepts::Auto, &[started]), auto);
+    assert_eq!(lacks(Accepts::Auto, &[started, watched(6, true)]), auto);
+    assert_eq!(lacks(Accepts::Auto, &[watched(4, true), started]), None);
+    assert_eq!(lacks(Accepts::Auto, &[watched(4, true), started, watched(6, false)]), auto);
 }

@@ -317,6 +317,14 @@ mod tests {
         assert_eq!(fired(&RULE, &evidence(first, 880))[0].severity, expected);
     }
 
+    /// Limits tell by themselves.
+    #[test]
+    fn failed_accepts_are_unknown_where_they_are_not_seen() {
+        let mut evidence = evidence(990, 996);
+        evidence.missing.insert(Need::FailedCalls, "left out by --accept never".into());
+        assert_eq!(fired(&RULE, &evidence)[0].figures[4], ("accept_failed", Value::Unknown));
+    }
+
     /// One failed accept says more than any share.
     #[test]
     fn a_failed_accept_is_critical() {

@@ -256,6 +256,21 @@ mod tests {
         assert_eq!(fired(&RULE, &evidence), []);
     }
 
+    /// Where accepts are not seen, only connections that wait show that nothing is accepted.
+    #[test]
+    fn without_accepts_the_connections_in_the_queue_tell() {
+        let mut evidence = evidence(2, 10_000);
+        let reason = "left out by --accept never";
+        evidence.missing.insert(Need::Accepts, reason.into());
+        assert_eq!((RULE.check)(&evidence), Outcome::NotChecked(format!("accepts are not seen: {reason}")));
+        evidence.sockets = vec![queued(1, State::Established, 1), queued(2, State::Established, 0)];
+        assert_eq!(fired(&RULE, &evidence), []);
+        evidence.sockets[0] = queued(1, State::Established, 5);
+        let finding = &fired(&RULE, &evidence)[0];
+        assert_eq!(&*finding.evidence[0].text, "whether others were accepted is unknown: left out by --accept never");
+        assert_eq!(finding.figures[4], ("accepted", Value::Unknown));
+    }
+
     #[test]
     fn nothing_is_said_without_the_queues() {
         let mut evidence = evidence(0, 0);
