@@ -5,6 +5,7 @@ mod classic;
 mod destroy;
 mod failed;
 mod holder;
+mod listening;
 mod mini;
 mod reset;
 mod state;

@@ -1,6 +1,7 @@
 //! What everything else is about: TCP's words ([`tcp`]), what happened ([`event`]), what follows from it ([`row`]), and
 //! what carries both ([`stream`]). Values only: no I/O, no clock, nothing of any other room.
 
+pub mod accepts;
 pub mod counters;
 pub mod criteria;
 pub mod event;

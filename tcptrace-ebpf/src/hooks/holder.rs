@@ -81,7 +81,7 @@ pub(crate) fn socket_of(fd: i64) -> Option<u64> {
 
 /// What the walk gives for each descriptor (`struct bpf_iter__task_file` in `kernel/bpf/task_iter.c`).
 #[repr(C)]
-struct Descriptor {
+pub(crate) struct Descriptor {
     meta: *const *mut c_void,
     task: *const u8,
     fd: u32,
@@ -91,7 +91,18 @@ struct Descriptor {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 extern "C" fn holders(descriptor: *const Descriptor) -> i32 {
-    // SAFETY: the kernel calls the program with this context; the verifier knows what its pointers are.
+    // SAFETY: the kernel calls the program with this context.
+    unsafe { tell(descriptor, |_| true) }
+}
+
+/// Tells of a descriptor, if it is that of a TCP socket in a wanted state.
+///
+/// # Safety
+///
+/// It is the context of the walk.
+#[inline(always)]
+pub(crate) unsafe fn tell(descriptor: *const Descriptor, wants: impl Fn(u8) -> bool) -> i32 {
+    // SAFETY: the verifier knows what the pointers in the context are.
     unsafe {
         let Descriptor { meta, task, fd, file } = descriptor.read();
         if task.is_null() || file.is_null() {
@@ -102,7 +113,7 @@ extern "C" fn holders(descriptor: *const Descriptor) -> i32 {
             return 0;
         }
         let sk: *const u8 = load(socket, off::SOCKET_SK());
-        if sk.is_null() {
+        if sk.is_null() || !wants(load(sk, off::SOCK_COMMON_STATE())) {
             return 0;
         }
         let tcp: *const u8 = bpf_skc_to_tcp_sock(sk.cast_mut().cast()).cast();

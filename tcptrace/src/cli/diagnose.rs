@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
-use super::select::{ColourArgs, duration};
+use super::select::{AcceptArgs, ColourArgs, duration};
 use super::study::TraceArgs;
 use super::words::rules;
 use super::{Outcome, stdout};
@@ -68,6 +68,8 @@ pub(super) struct DiagnoseArgs {
     format: DiagnoseFormat,
     #[command(flatten)]
     colours: ColourArgs,
+    #[command(flatten)]
+    accept: AcceptArgs,
     /// Use classic tracepoints only, as on a kernel without BTF
     #[arg(long, hide = true)]
     no_btf: bool,

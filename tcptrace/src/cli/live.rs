@@ -93,9 +93,9 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
         let mut source = Source::attach(&options, existing, names, processes, besides)?;
         let config = args.engine.config(kind, rows.at_close);
         let (resets, fins) = (source.has(Feature::ResetSent), source.has(Feature::MiniFin));
-        let received_resets = source.has(Feature::ResetReceived);
+        let (received_resets, accepts) = (source.has(Feature::ResetReceived), source.sees_accepts());
         let (scans, partial_scans) = (source.knows_cookies(), source.scans_in_part());
-        let config = Config { existing, scans, partial_scans, resets, received_resets, fins, ..config };
+        let config = Config { existing, scans, partial_scans, resets, received_resets, fins, accepts, ..config };
         let target = store.map(|store| Target::Files { store, rotate: None, most_bytes: None });
         if config.stuck_after.is_some() {
             source.want_flows();

@@ -14,6 +14,7 @@ use super::say;
 use super::words::{closers, states};
 use crate::engine::lifecycle::Config;
 use crate::kernel::{Groups, Namespaces, are_all_visible, probe};
+use crate::model::accepts::Accepts;
 use crate::model::criteria::Criteria;
 use crate::model::tcp::{Closer, State};
 use crate::output::{Format, Kind, sanitise};
@@ -142,6 +143,8 @@ pub(super) struct ProbeArgs {
     /// Skip sockets that already exist; each appears when it next changes state
     #[arg(long)]
     pub(super) no_existing: bool,
+    #[command(flatten)]
+    accept: AcceptArgs,
     /// Use classic tracepoints only, as on a kernel without BTF: no TIME_WAIT, and no reasons why connections end
     #[arg(long)]
     no_btf: bool,
@@ -153,8 +156,19 @@ pub(super) struct ProbeArgs {
 impl ProbeArgs {
     pub(super) fn options(&self, filter: tcptrace_common::Filter) -> probe::Options {
         let (no_btf, object) = (self.no_btf, self.object.clone());
-        probe::Options { ring_bytes: self.ring_size, filter, failed_calls: false, no_btf, object }
+        let accepts = self.accept.when;
+        probe::Options { ring_bytes: self.ring_size, filter, accepts, failed_calls: false, no_btf, object }
     }
+}
+
+/// When accepts are seen.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(super) struct AcceptArgs {
+    /// When to watch calls of accept, which show the process that accepts a connection. Meanwhile every system call of the
+    /// machine takes a little longer. Without it, the owner of a server connection is who closes it or holds it; before
+    /// that it is unknown
+    #[arg(long = "accept", id = "accept", value_enum, value_name = "WHEN", default_value_t)]
+    pub(super) when: Accepts,
 }
 
 /// How to follow connections.

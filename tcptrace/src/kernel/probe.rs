@@ -2,6 +2,7 @@
 //!
 //! This is the only module that names aya.
 
+mod accepts;
 mod btf;
 mod decode;
 mod kernel;
@@ -17,6 +18,7 @@ mod tracefs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::model::accepts::Accepts;
 use crate::model::event::{Event, Losses};
 use crate::model::feature::{Feature, Service, Tier};
 use ring::Reader;
@@ -35,6 +37,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// What the programs filter by.
     pub filter: tcptrace_common::Filter,
+    /// When to see accepts.
+    pub accepts: Accepts,
     /// See which calls of `bind`, `listen` and `accept` fail. It slows every system call of the machine down a little.
     pub failed_calls: bool,
     /// Use the classic tracepoints only, as on a kernel without BTF.
@@ -55,6 +59,7 @@ impl Default for Options {
         Self {
             ring_bytes: DEFAULT_RING_BYTES,
             filter: tcptrace_common::Filter::default(),
+            accepts: Accepts::Always,
             failed_calls: false,
             no_btf: false,
             object: None,
@@ -93,6 +98,7 @@ pub enum ProbeError {
 pub struct Probe {
     reader: Reader,
     services: Vec<(Feature, Service)>,
+    accepts: Accepts,
 }
 
 impl Probe {
@@ -103,11 +109,11 @@ impl Probe {
     /// When the object cannot be loaded, or state changes cannot be seen at all. Any other hook may be missing:
     /// [`Probe::services`] says which, and why.
     pub fn attach(options: &Options) -> Result<Self, ProbeError> {
-        let load::Loaded { reader, services } = load::load(options)?;
+        let load::Loaded { reader, services, accepts } = load::load(options)?;
         // The kernel's BTF and symbols took some 20 MB, and nothing that large is needed again.
         // SAFETY: it only gives back memory that the allocator has free.
         unsafe { nix::libc::malloc_trim(0) };
-        Ok(Self { reader, services })
+        Ok(Self { reader, services, accepts })
     }
 
     /// What the kernel allowed, by feature.
@@ -157,6 +163,24 @@ impl Probe {
     pub fn scan(&mut self) -> Option<Scan> {
         let scan = self.reader.scan()?;
         scan.inspect_err(|error| log::warn!("cannot scan for socket owners: {}", kernel::explain(error))).ok()
+    }
+
+    /// When accepts are seen: what was asked for, as far as this kernel allows it.
+    pub fn accepts(&self) -> Accepts {
+        self.accepts
+    }
+
+    /// Prepares a walk through the descriptors of listening sockets; `None` where the kernel does not allow it.
+    pub fn look_at_listeners(&mut self) -> Option<Scan> {
+        let look = self.reader.look_at_listeners();
+        look.inspect_err(|error| log::warn!("cannot look at listening sockets: {}", kernel::explain(error))).ok()
+    }
+
+    /// Begins or ends seeing accepts. Returns whether they are seen from now on.
+    pub fn watch_accepts(&mut self, watch: bool) -> bool {
+        let result = self.reader.watch_accepts(watch);
+        let result = result.inspect_err(|error| log::warn!("cannot see accepts: {}", kernel::explain(error)));
+        watch && result.is_ok()
     }
 
     /// Reads how often the kernel did not run a program because it was running already, and attaches stand-ins if

@@ -18,6 +18,8 @@ const CHUNKS: usize = 16;
 /// Pause before the same question, as a multiple of the time that its answer took: each question uses at most a
 /// twentieth of one CPU.
 const REST: u32 = 20;
+/// The same before a look at listening sockets, which never ends: at most a hundredth of one CPU.
+const REST_OF_LOOKS: u32 = 100;
 /// The shortest pause. It is shorter before a scan for owners, because a reported socket waits for its owner.
 const REST_AT_LEAST: Duration = Duration::from_secs(1);
 const REST_BEFORE_SCAN: Duration = Duration::from_millis(250);
@@ -29,6 +31,8 @@ pub(super) enum Answer {
     Namespaces(Namespaces),
     /// The sockets whose bytes can bypass TCP.
     InSockmaps(BTreeSet<u64>),
+    /// When the look at listening sockets began, and who holds which.
+    Listeners(u64, Vec<Event>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +45,13 @@ pub(super) enum Question {
     Namespaces,
     /// Which sockets are in sockmaps, so that their bytes can bypass TCP?
     Sockmaps,
+    /// Which processes hold listening sockets?
+    Listeners,
 }
 
 /// In the order in which they are asked.
-const QUESTIONS: [Question; 4] = [Question::Survey, Question::Scan, Question::Namespaces, Question::Sockmaps];
+const QUESTIONS: [Question; 5] =
+    [Question::Survey, Question::Scan, Question::Namespaces, Question::Sockmaps, Question::Listeners];
 
 /// Asks one question at a time.
 pub(super) struct Queries {
@@ -54,11 +61,11 @@ pub(super) struct Queries {
     flows: bool,
     /// Whether a survey says more of some sockets than that they exist.
     inspects: bool,
-    wanted: [bool; 4],
+    wanted: [bool; 5],
     /// The earliest time of the next run of each question.
-    rested: [Instant; 4],
+    rested: [Instant; 5],
     /// Requested without a pause, be it while the same question is being answered.
-    urgent: [bool; 4],
+    urgent: [bool; 5],
     running: Option<Running>,
 }
 
@@ -75,9 +82,9 @@ impl Queries {
             filter,
             flows: false,
             inspects: false,
-            wanted: [false; 4],
-            rested: [Instant::now(); 4],
-            urgent: [false; 4],
+            wanted: [false; 5],
+            rested: [Instant::now(); 5],
+            urgent: [false; 5],
             running: None,
         }
     }
@@ -130,11 +137,16 @@ impl Queries {
         let question = QUESTIONS.into_iter().find(is_time)?;
         self.wanted[question as usize] = false;
         self.urgent[question as usize] = false;
-        let scan = if question == Question::Scan { probe.scan() } else { None };
+        let scan = match question {
+            Question::Scan => probe.scan(),
+            Question::Listeners => probe.look_at_listeners(),
+            _ => None,
+        };
         let (sender, receiver) = channel(CHUNKS);
         let Self { filter, flows, inspects, .. } = *self;
         let worker = Worker { to: sender, chunk: Vec::new(), filter, flows, inspects };
-        let spawned = std::thread::Builder::new().name("queries".into()).spawn(move || worker.answer(question, scan));
+        let spawned =
+            std::thread::Builder::new().name("queries".into()).spawn(move || worker.answer(question, scan, now));
         if let Err(error) = spawned {
             log::warn!("cannot list the kernel's sockets: cannot start a thread: {error}");
             return None;
@@ -143,7 +155,7 @@ impl Queries {
         match question {
             Question::Survey => Some(Event::SurveyBegun { at: now }),
             Question::Scan => Some(Event::ScanBegun { at: now }),
-            Question::Namespaces | Question::Sockmaps => None,
+            Question::Namespaces | Question::Sockmaps | Question::Listeners => None,
         }
     }
 
@@ -156,8 +168,8 @@ impl Queries {
         let answer = answers.recv().await;
         if answer.is_none() {
             let least = if *question == Question::Scan { REST_BEFORE_SCAN } else { REST_AT_LEAST };
-            let pause =
-                if self.urgent[*question as usize] { Duration::ZERO } else { (since.elapsed() * REST).max(least) };
+            let rest = since.elapsed() * if *question == Question::Listeners { REST_OF_LOOKS } else { REST };
+            let pause = if self.urgent[*question as usize] { Duration::ZERO } else { rest.max(least) };
             self.rested[*question as usize] = Instant::now() + pause;
             self.running = None;
         }
@@ -175,12 +187,20 @@ struct Worker {
 }
 
 impl Worker {
-    fn answer(mut self, question: Question, scan: Option<Scan>) {
+    fn answer(mut self, question: Question, scan: Option<Scan>, now: u64) {
         match (question, scan) {
             (Question::Survey, _) => self.survey(),
             (Question::Scan, Some(scan)) => self.walk(scan),
             (Question::Scan, None) => self.read_proc(),
             (Question::Namespaces, _) => self.send(Answer::Namespaces(Namespaces::find())),
+            (Question::Listeners, Some(look)) => {
+                let mut holders = Vec::new();
+                match look.run(|event| holders.push(event)) {
+                    Ok(()) => self.send(Answer::Listeners(now, holders)),
+                    Err(error) => log::warn!("cannot look at listening sockets: {error}"),
+                }
+            }
+            (Question::Listeners, None) => {}
             (Question::Sockmaps, _) => match probe::in_sockmaps() {
                 Ok(cookies) => self.send(Answer::InSockmaps(cookies)),
                 Err(error) => log::debug!("cannot list the sockets in sockmaps: {error}"),

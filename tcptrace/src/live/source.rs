@@ -1,5 +1,6 @@
 //! The live kernel as a source of items: events from the ring buffer, answers, names, clocks and losses.
 
+mod accepting;
 mod announced;
 mod counting;
 mod facts;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::Instant;
 
+use self::accepting::Accepting;
 use self::counting::{Counting, Look};
 use self::gaps::{Gaps, Marker};
 pub use self::look::{Looked, look};
@@ -23,8 +25,9 @@ use super::clock::{self, boot_ns};
 use super::queries::{Answer, Queries, Question};
 use crate::kernel::probe::{Batch, Options, Probe, Told};
 use crate::kernel::{Namespaces, are_all_visible};
+use crate::model::accepts::Accepts;
 use crate::model::event::{Cause, Change, Event, Id, Losses};
-use crate::model::feature::Feature;
+use crate::model::feature::{Feature, Service};
 use crate::model::role::caller;
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::{Clocks, Head, Item, RecordedFeature};
@@ -64,6 +67,8 @@ pub struct Source {
     besides: Besides,
     only: u32,
     counting: Option<Counting>,
+    /// Decides when accepts are seen, if they are seen as needed.
+    accepting: Option<Accepting>,
     /// The clocks as last reported.
     clocks: Clocks,
     /// How long the machine had slept at the last check.
@@ -119,6 +124,7 @@ impl Source {
             besides,
             only: options.filter.netns,
             counting: None,
+            accepting: (probe.accepts() == Accepts::Auto).then(Accepting::default),
             clocks: Clocks::default(),
             slept_ns: 0,
             losses: Losses::default(),
@@ -152,6 +158,11 @@ impl Source {
         self.probe.services().iter().any(|(served, service)| *served == feature && service.is_attached())
     }
 
+    /// Whether every accept is seen.
+    pub fn sees_accepts(&self) -> bool {
+        self.probe.accepts() == Accepts::Always && self.has(Feature::Accept)
+    }
+
     /// Whether a scan cannot see all processes.
     pub fn scans_in_part(&self) -> bool {
         !are_all_visible()
@@ -160,7 +171,9 @@ impl Source {
     /// The purpose of each feature that is unavailable.
     pub fn missing(&self) -> impl Iterator<Item = &'static str> {
         let services = self.probe.services().iter();
-        services.filter(|(_, service)| !service.is_attached()).map(|(feature, _)| feature.purpose())
+        services
+            .filter(|(_, service)| matches!(service, Service::Unavailable { .. }))
+            .map(|(feature, _)| feature.purpose())
     }
 
     /// Describes the source for a recording.
@@ -175,6 +188,7 @@ impl Source {
             existing: self.existing,
             partial_scans: self.scans_in_part(),
             facts: self.has_facts(),
+            accepts: self.probe.accepts(),
             features: features.collect(),
             ..head_of()?
         })
@@ -215,6 +229,7 @@ impl Source {
             match answer {
                 Some(Answer::Events(events)) => events.into_iter().for_each(|event| self.push(event)),
                 Some(Answer::InSockmaps(cookies)) => self.note_sockmaps(cookies)?,
+                Some(Answer::Listeners(begun, holders)) => self.note_listeners(begun, &holders)?,
                 Some(Answer::Namespaces(namespaces)) => self.naming.name_namespaces(&namespaces, &mut self.items),
                 None => {}
             }
@@ -320,13 +335,16 @@ impl Source {
         let first = self.items.len();
         let markers = self.gaps.pass(false);
         let limit = self.gaps.limit();
-        let Self { probe, items, naming, queries, counting, .. } = self;
+        let Self { probe, items, naming, queries, counting, accepting, .. } = self;
         let is_empty = probe.drain(BATCH, limit, |event| {
             if let Some(counting) = &mut *counting {
                 if let Event::Change(Change { netns: Some(netns), .. }) = &event {
                     counting.note(*netns);
                 }
                 event.process().into_iter().for_each(|pid| counting.note_process(pid));
+            }
+            if let (Some(accepting), Event::Change(change)) = (&mut *accepting, &event) {
+                accepting.note(change);
             }
             naming.learn(&event, queries, items);
             items.push(Item::Event(event));
@@ -460,6 +478,23 @@ impl Source {
         Ok(())
     }
 
+    /// Sees accepts from now on, or no more, as the holders of listening sockets demand.
+    fn note_listeners(&mut self, begun: u64, holders: &[Event]) -> Result<()> {
+        let Some(accepting) = &mut self.accepting else { return Ok(()) };
+        let Some(watch) = accepting.look(begun, holders) else { return Ok(()) };
+        // What happens until they are no longer seen counts as not seen.
+        let before = boot_ns()?;
+        let watched = self.probe.watch_accepts(watch);
+        if watch && !watched {
+            accepting.has_failed();
+            return Ok(());
+        }
+        let at = if watched { boot_ns()? } else { before };
+        log::info!("accepts are {}", if watched { "seen from now on" } else { "not seen any more" });
+        self.items.push(Item::Event(Event::AcceptsWatched { at, watched }));
+        Ok(())
+    }
+
     /// Passes on the requests of the sink, if they are due.
     fn pass_on_requests(&mut self, sink: &mut impl Sink) -> Result<()> {
         let is_missing = self.hear(sink).missing;
@@ -479,6 +514,9 @@ impl Source {
         }
         if self.knows_cookies() {
             self.queries.want(Question::Sockmaps);
+        }
+        if self.accepting.is_some() {
+            self.queries.want(Question::Listeners);
         }
         if std::mem::take(&mut self.asked.scan) {
             self.queries.want(Question::Scan);

@@ -50,6 +50,8 @@ pub enum Event {
     },
     /// A process accepted a connection.
     Accepted { at: u64, id: Id, task: Task },
+    /// From now on accepts are seen, or not any more.
+    AcceptsWatched { at: u64, watched: bool },
     /// A survey began: tcptrace asks the kernel which sockets exist. The answers come later, between other events.
     SurveyBegun { at: u64 },
     /// A socket that the kernel named when it was asked.
@@ -121,6 +123,7 @@ impl Event {
             Self::Started { at }
             | Self::Destroyed { at, .. }
             | Self::Accepted { at, .. }
+            | Self::AcceptsWatched { at, .. }
             | Self::SurveyBegun { at }
             | Self::Surveyed { at, .. }
             | Self::SurveyEnded { at }
@@ -161,6 +164,7 @@ impl Event {
             Self::Flow(flow) => Some(flow.id),
             Self::Subflow(subflow) => Some(subflow.id),
             Self::Started { .. }
+            | Self::AcceptsWatched { .. }
             | Self::SurveyBegun { .. }
             | Self::Surveyed { .. }
             | Self::SurveyEnded { .. }

@@ -80,6 +80,11 @@ pub enum Service {
         /// What it does not show, and what to do.
         missing: String,
     },
+    /// Left out on request.
+    Declined {
+        /// The request.
+        reason: String,
+    },
     /// Not attached.
     Unavailable {
         /// Why, and what to do.
@@ -103,7 +108,7 @@ impl Service {
         match self {
             Self::Attached { hook, .. } => hook.into(),
             Self::Partly { hook, missing } => format!("{hook}, {missing}").into(),
-            Self::Unavailable { reason } => reason.into(),
+            Self::Declined { reason } | Self::Unavailable { reason } => reason.into(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::accepts::Accepts;
 use super::counters::Sample;
 use super::criteria::{Criteria, Undecided};
 use super::event::{Cause, Event, Losses};
@@ -91,6 +92,8 @@ pub struct Head {
     /// Whether it has what only a diagnosis reads: settings, accept queues, limits, and what a survey shows of sockets beyond
     /// that they exist.
     pub facts: bool,
+    /// When accepts were watched. Traces of older versions had them watched always.
+    pub accepts: Accepts,
     /// What could be measured.
     pub features: Vec<RecordedFeature>,
     /// What readers of the trace are to show. The recording itself only leaves out what the kernel side can filter.
@@ -111,6 +114,11 @@ impl Head {
     /// Whether it has the resets that sockets receive.
     pub fn sees_received_resets(&self) -> bool {
         self.sees(Feature::ResetReceived).unwrap_or(true)
+    }
+
+    /// Whether it has every accept from its beginning on.
+    pub fn sees_accepts(&self) -> bool {
+        self.accepts == Accepts::Always && self.sees(Feature::Accept).unwrap_or(true)
     }
 
     /// Whether it has the FINs that reach orphans.

@@ -32,6 +32,7 @@ fn mark(service: &Service) -> &'static str {
     match service {
         Service::Attached { .. } => "yes",
         Service::Partly { .. } => "part",
+        Service::Declined { .. } => "off",
         Service::Unavailable { .. } => "no",
     }
 }

@@ -31,9 +31,9 @@ impl<R: Read> Followed<R> {
     ) -> Self {
         let head = &recording.head;
         let (resets, fins) = (head.sees_resets(), head.sees_fins());
-        let received_resets = head.sees_received_resets();
+        let (received_resets, accepts) = (head.sees_received_resets(), head.sees_accepts());
         let Head { existing, knows_cookies: scans, partial_scans, .. } = recording.head;
-        let config = Config { existing, scans, partial_scans, resets, received_resets, fins, ..config };
+        let config = Config { existing, scans, partial_scans, resets, received_resets, fins, accepts, ..config };
         let mut origin = Origin {
             number,
             host: head.host.as_str().into(),

@@ -209,7 +209,7 @@ impl Decoder {
                 let cause = rest.first().copied().and_then(wire::cause_from).unwrap_or_default();
                 Event::Lost { at: self.at(mark.after)?, cause, events: mark.number }
             }
-            kind::STARTED..=kind::PASSED => self.mark(kind, &read(body)?)?,
+            kind::STARTED..=kind::PASSED | kind::ACCEPTS_WATCHED => self.mark(kind, &read(body)?)?,
             _ => return other(kind, body, items),
         };
         items.push(Item::Event(event));
@@ -227,6 +227,7 @@ impl Decoder {
             kind::SCAN_ENDED => Event::ScanEnded { at },
             kind::SUSPENDED => Event::Suspended { at, ns: length(mark.number)? },
             kind::PASSED => Event::Passed { at },
+            kind::ACCEPTS_WATCHED => Event::AcceptsWatched { at, watched: mark.number != 0 },
             _ => return None,
         })
     }

@@ -398,6 +398,7 @@ impl Encoder {
             }
             Event::Suspended { ns, .. } => self.mark(kind::SUSPENDED, at, ns),
             Event::Passed { .. } => self.mark(kind::PASSED, at, 0),
+            Event::AcceptsWatched { watched, .. } => self.mark(kind::ACCEPTS_WATCHED, at, u64::from(watched)),
         }
     }
 

@@ -204,7 +204,7 @@ fn reasons() -> impl Strategy<Value = ResetReason> {
 
 fn events() -> impl Strategy<Value = Event> {
     let task = || tasks().prop_filter_map("somebody", |task| task);
-    let marks = (times(), 0..=LONGEST_NS, any::<u32>(), 0..9).prop_map(|(at, number, netns, which)| match which {
+    let marks = (times(), 0..=LONGEST_NS, any::<u32>(), 0..10).prop_map(|(at, number, netns, which)| match which {
         0 => Event::Started { at },
         1 => Event::SurveyBegun { at },
         2 => Event::Surveyed { at, netns },
@@ -213,6 +213,7 @@ fn events() -> impl Strategy<Value = Event> {
         5 => Event::ScanEnded { at },
         6 => Event::Lost { at, cause: Cause::ALL[netns as usize % Cause::ALL.len()], events: number },
         7 => Event::Suspended { at, ns: number },
+        8 => Event::AcceptsWatched { at, watched: netns % 2 == 0 },
         _ => Event::Passed { at },
     });
     prop_oneof![

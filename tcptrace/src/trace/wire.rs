@@ -117,10 +117,11 @@ pub(super) mod kind {
     pub(in super::super) const INSPECTED: u8 = 45;
     /// Events, and where records come between them (see [`columns`](super::super::columns)).
     pub(in super::super) const COLUMNS: u8 = 46;
+    pub(in super::super) const ACCEPTS_WATCHED: u8 = 56;
 
     /// Whether a record of this kind yields an item: it is known, and does more than describe what follows.
     pub(in super::super) fn yields_item(kind: u8) -> bool {
-        matches!(kind, HEAD..=LOSSES | STARTED..=FAILED_CALL | ENDED | NAMES_ANEW | BYPASSING..=INSPECTED)
+        matches!(kind, HEAD..=LOSSES | STARTED..=FAILED_CALL | ENDED | NAMES_ANEW | BYPASSING..=INSPECTED | ACCEPTS_WATCHED)
     }
 }
 

@@ -43,6 +43,7 @@ fn main() -> Played {
         ["hoard"] => hoard(),
         ["accept", how] => accept(how),
         ["prefork"] => prefork(),
+        ["heir"] => heir(),
         ["reuseport"] => reuseport(),
         ["give", "accepted"] => give(&accept_one()?),
         ["give", to] => give(&TcpStream::connect(to)?),
@@ -143,6 +144,26 @@ fn prefork() -> Played {
     let children = [start("child0", || child(0))?, start("child1", || child(1))?];
     cue()?;
     stop(&children)
+}
+
+/// Serves one connection. After a cue a child inherits the listener, and serves alone. After another cue it is killed, and
+/// the parent serves until the last cue.
+fn heir() -> Played {
+    let listener = listen(ANYWHERE)?;
+    let serve = |listener: &TcpListener| read_to_end(&mut accept_from(listener)?);
+    serve(&listener)?;
+    cue()?;
+    let child = start("heir", || {
+        loop {
+            serve(&listener)?;
+        }
+    })?;
+    say(&format!("bequeathed {child}"))?;
+    cue()?;
+    stop(&[child])?;
+    say("gone")?;
+    std::thread::spawn(move || while serve(&listener).is_ok() {});
+    cue()
 }
 
 /// Two children listen at the same address, each with its own listener, and accept until they are killed.

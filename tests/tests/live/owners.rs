@@ -2,6 +2,7 @@
 
 mod accepting;
 mod passing;
+mod unwatched;
 
 use std::collections::HashSet;
 use std::fs::{self, File};

@@ -15,6 +15,7 @@ use crate::engine::lifecycle::Config;
 use crate::kernel::probe::Options;
 use crate::kernel::{self, Namespaces};
 use crate::live::{self, Audited, Besides, Source};
+use crate::model::accepts::Accepts;
 use crate::model::criteria::Criteria;
 use crate::model::feature::Feature;
 use crate::model::row::Row;
@@ -48,7 +49,10 @@ enum Watched {
 }
 
 fn watch(args: &DiagnoseArgs, namespaces: &Namespaces) -> Result<Watched> {
-    let options = Options { no_btf: args.no_btf, failed_calls: true, ..Options::default() };
+    // Calls that fail are seen at the exits of system calls, too.
+    let accepts = args.accept.when;
+    let failed_calls = accepts == Accepts::Always;
+    let options = Options { accepts, failed_calls, no_btf: args.no_btf, ..Options::default() };
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
         let mut source = match Source::attach(&options, true, true, true, Besides::Facts) {
@@ -56,6 +60,9 @@ fn watch(args: &DiagnoseArgs, namespaces: &Namespaces) -> Result<Watched> {
             Err(error) => return Ok(Watched::Not(Some(format!("{error:#}")))),
         };
         let mut watcher = Watcher::new(config(&source));
+        if !failed_calls {
+            watcher.gatherer.lacks(Need::FailedCalls, format!("left out by --accept {accepts}"));
+        }
         watcher.take(&[Item::Head(Box::new(source.head()?))])?;
         let mut sink = Audited::new(watcher, false, &source, &Criteria::default())?;
         source.begin(namespaces, &mut sink)?;
@@ -82,6 +89,7 @@ fn config(source: &Source) -> Config {
         resets: source.has(Feature::ResetSent),
         received_resets: source.has(Feature::ResetReceived),
         fins: source.has(Feature::MiniFin),
+        accepts: source.sees_accepts(),
         ..rows()
     }
 }

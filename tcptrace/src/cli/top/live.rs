@@ -120,6 +120,7 @@ fn config(args: &TopArgs, source: &Source) -> Config {
         resets: source.has(Feature::ResetSent),
         received_resets: source.has(Feature::ResetReceived),
         fins: source.has(Feature::MiniFin),
+        accepts: source.sees_accepts(),
         ..args.config()
     }
 }

@@ -24,6 +24,8 @@ pub struct Config {
     /// Whether the FIN that turns an orphan's FIN_WAIT2 into TIME_WAIT is seen when it comes: then an unseen one is a
     /// loss.
     pub fins: bool,
+    /// Whether accepts are seen from the beginning on. Otherwise an unaccepted connection may have been accepted since.
+    pub accepts: bool,
     /// Whether scans look at some processes only: a socket without a known holder may have one.
     pub partial_scans: bool,
     /// Hand over connections that are over and whose descriptor is open, together with the open ones.
@@ -43,6 +45,7 @@ impl Default for Config {
             resets: true,
             received_resets: true,
             fins: false,
+            accepts: true,
             partial_scans: false,
             unreleased: false,
         }

@@ -137,6 +137,7 @@ impl Engine {
             Event::Change(change) => self.on_change(change, out),
             Event::Destroyed { at, id, shut, .. } => self.on_destroyed(*at, *id, *shut, out),
             Event::Accepted { id, task, .. } => self.on_accepted(*id, *task),
+            Event::AcceptsWatched { at, watched } => self.teller.accepts_seen_since = watched.then_some(*at),
             Event::SurveyBegun { at } => self.on_survey_begun(*at),
             Event::Found(found) => self.on_found(found),
             Event::Surveyed { netns, .. } => self.inquiry.surveyed(*netns),

@@ -358,9 +358,14 @@ impl Engine {
     /// Who holds a socket that waits, and the progress of its data.
     pub(super) fn report_of(&self, conn: &Conn) -> Report {
         let key = conn.key();
-        let accepted = conn.accepted.filter(|_| conn.side != Side::Client);
         let (holder, holders) =
             if conn.is(Mark::Mini) { (None, None) } else { self.waiting.holders_of(key, since(conn)) };
+        // Nobody has closed it, and nobody holds it.
+        let is_queued = holders == Some(0)
+            && !self.teller.config.partial_scans
+            && conn.accepted == Some(false)
+            && conn.side != Side::Client;
+        let accepted = self.teller.accepted(conn).or(is_queued.then_some(false));
         Report {
             holder,
             holders: holders.filter(|_| !self.teller.config.partial_scans),
@@ -375,7 +380,7 @@ impl Engine {
     pub(super) fn release(&self, conn: &Conn, at: u64, out: &mut Vec<Row>) {
         if conn.is(Mark::Reported) {
             let age = self.teller.held(conn, at);
-            let accepted = conn.accepted.filter(|_| conn.side != Side::Client);
+            let accepted = self.teller.accepted(conn);
             self.teller.put_stuck(conn, at, age, Stuck::Released { accepted }, out);
         }
     }

@@ -18,11 +18,21 @@ pub(super) struct Teller {
     pub(super) forgot_at: Option<u64>,
     /// Number of gaps in the stream.
     pub(super) gaps: u32,
+    /// Since when accepts are seen, if they are.
+    pub(super) accepts_seen_since: Option<u64>,
 }
 
 impl Teller {
     pub(super) fn new(config: Config) -> Self {
-        Self { config, stats: Stats::default(), blind_until: None, forgot_at: None, gaps: 0 }
+        let accepts_seen_since = config.accepts.then_some(0);
+        Self { config, stats: Stats::default(), blind_until: None, forgot_at: None, gaps: 0, accepts_seen_since }
+    }
+
+    /// Whether the socket of a server was accepted. One that was not when it entered its state can have been since,
+    /// unless accepts are seen.
+    pub(super) fn accepted(&self, conn: &Conn) -> Option<bool> {
+        let is_sure = self.accepts_seen_since.is_some_and(|seen| seen <= conn.since().unwrap_or(0));
+        conn.accepted.filter(|accepted| conn.side != Side::Client && (*accepted || is_sure))
     }
 
     /// How long a connection has certainly been in its state.
@@ -150,7 +160,7 @@ impl Teller {
 
     /// A row for a connection that is open.
     pub(super) fn open(&self, conn: &Conn, now: u64) -> Row {
-        let accepted = conn.accepted.filter(|_| conn.side != Side::Client);
+        let accepted = self.accepted(conn);
         let status = Status::Open { state: conn.state, age: self.held(conn, now), accepted };
         Row::Connection(self.connection(conn, now, status))
     }

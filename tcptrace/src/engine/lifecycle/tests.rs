@@ -1,5 +1,6 @@
 //! The engine, case by case and at random.
 
+mod accepts;
 mod existing;
 mod missing;
 mod property;

@@ -8,14 +8,16 @@ use std::thread;
 use aya::programs::{BtfTracePoint, Iter, ProgramError, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 
+use super::accepts::{self, ACCEPTED, Accepts};
 use super::decode::Decoder;
 use super::layout::{Layout, Need};
-use super::programs::{HOLDERS, program};
+use super::programs::{HOLDERS, LISTENING, program};
 use super::ring::Reader;
 use super::stand_in::StandIns;
 use super::symbols::Symbols;
 use super::{Options, ProbeError, kernel, tracefs};
 use crate::kernel::are_all_visible;
+use crate::model::accepts::Accepts as When;
 use crate::model::feature::{Feature, Service, Tier};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/tcptrace.bpf.o"));
@@ -23,6 +25,8 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR")
 pub(super) struct Loaded {
     pub(super) reader: Reader,
     pub(super) services: Vec<(Feature, Service)>,
+    /// When accepts are seen.
+    pub(super) accepts: When,
 }
 
 /// A program on a tracepoint, with access to its arguments by type.
@@ -63,10 +67,6 @@ const CLASSIC: &[(Feature, &str, &str, &str)] = &[
     (Feature::Transitions, "sock", "inet_sock_set_state", "classic_inet_sock_set_state"),
 ];
 
-/// The program that reports accepted sockets, and the tracepoints of the system calls.
-const ACCEPTED: &str = "accepted";
-const ACCEPT: [&str; 2] = ["sys_exit_accept", "sys_exit_accept4"];
-
 /// The tracepoints of the system calls whose failures are told, and the programs for them.
 const FAILED_CALLS: [(&str, &[&str]); 6] = [
     ("bind_called", &["sys_enter_bind"]),
@@ -74,7 +74,7 @@ const FAILED_CALLS: [(&str, &[&str]); 6] = [
     ("listen_called", &["sys_enter_listen"]),
     ("listen_returned", &["sys_exit_listen"]),
     ("accept_called", &["sys_enter_accept", "sys_enter_accept4"]),
-    ("accept_returned", &ACCEPT),
+    ("accept_returned", &accepts::TRACEPOINTS),
 ];
 
 /// What is known of the kernel before loading.
@@ -152,7 +152,9 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
     for hook in HOOKS {
         services.push((hook.feature, serve(hook, &around, &mut ebpf, &mut programs, &mut stand_ins)));
     }
-    services.push((Feature::Accept, serve_accept(&around, &mut ebpf, &mut programs)));
+    let mut accepts = Accepts::default();
+    let when = serve_listeners(options.accepts, &around, &mut ebpf);
+    services.push((Feature::Accept, serve_accept(when, &around, &mut ebpf, &mut programs, &mut accepts)));
     // Not even named otherwise: to find out would take loading them.
     if options.failed_calls {
         services.push((Feature::FailedCalls, serve_failed_calls(&around, &mut ebpf, &mut programs)));
@@ -177,7 +179,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
         scrambler: RandomState::new(),
     };
     let can_scan = is_attached(&services, Feature::Holders);
-    Ok(Loaded { reader: Reader::new(ebpf, programs, stand_ins, decoder, can_scan)?, services })
+    Ok(Loaded { reader: Reader::new(ebpf, programs, stand_ins, accepts, decoder, can_scan)?, services, accepts: when })
 }
 
 fn is_attached(services: &[(Feature, Service)], feature: Feature) -> bool {
@@ -274,17 +276,55 @@ fn objection_to_files(around: &Surroundings) -> Option<String> {
     }
 }
 
-fn serve_accept(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) -> Service {
+/// Loads what looks at listening sockets, where accepts are seen as needed. Where that is not possible, or does not show
+/// all processes, nothing tells when they are needed: then they are seen always.
+fn serve_listeners(when: When, around: &Surroundings, ebpf: &mut Ebpf) -> When {
+    if when != When::Auto {
+        return when;
+    }
+    let (Ok((btf, _)), None) = (&around.btf, objection_to_files(around)) else { return When::Always };
+    let load = |program: &mut Iter| program.load("task_file", btf);
+    match program(ebpf, LISTENING).and_then(load) {
+        Ok(()) if are_all_visible() => When::Auto,
+        Ok(()) => When::Always,
+        Err(error) => {
+            log::debug!("cannot look at listening sockets: {}", kernel::explain(&error));
+            When::Always
+        }
+    }
+}
+
+fn serve_accept(
+    when: When,
+    around: &Surroundings,
+    ebpf: &mut Ebpf,
+    programs: &mut Vec<RawFd>,
+    accepts: &mut Accepts,
+) -> Service {
+    if when == When::Never {
+        return Service::Declined { reason: "left out by --accept never".into() };
+    }
     if let Some(reason) = objection_to_files(around) {
         return Service::Unavailable { reason };
     }
-    match attach_classic(ebpf, "syscalls", &ACCEPT, ACCEPTED) {
-        Ok(fd) => {
-            programs.push(fd);
-            Service::Attached { by: Tier::Classic, hook: "tracepoint/syscalls/sys_exit_accept, …accept4".into() }
+    let loaded = load_accepted(ebpf).and_then(|fd| {
+        programs.push(fd);
+        if when == When::Always { accepts.come(ebpf) } else { Ok(()) }
+    });
+    let hook = "tracepoint/syscalls/sys_exit_accept, …accept4";
+    match loaded {
+        Ok(()) if when == When::Auto => {
+            Service::Attached { by: Tier::Classic, hook: format!("{hook}, while needed (--accept auto)") }
         }
+        Ok(()) => Service::Attached { by: Tier::Classic, hook: hook.into() },
         Err(error) => Service::Unavailable { reason: kernel::explain(&error) },
     }
+}
+
+fn load_accepted(ebpf: &mut Ebpf) -> Result<RawFd, ProgramError> {
+    let program: &mut TracePoint = program(ebpf, ACCEPTED)?;
+    program.load()?;
+    Ok(program.fd()?.as_fd().as_raw_fd())
 }
 
 fn serve_failed_calls(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) -> Service {

@@ -6,6 +6,9 @@ use aya::programs::ProgramError;
 /// The program that walks through the descriptors of all processes.
 pub(super) const HOLDERS: &str = "holders";
 
+/// The one that walks through the descriptors of listening sockets.
+pub(super) const LISTENING: &str = "listening";
+
 /// A program of the object, as one of its type.
 ///
 /// # Errors

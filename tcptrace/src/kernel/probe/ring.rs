@@ -14,9 +14,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::ProbeError;
+use super::accepts::Accepts;
 use super::decode::{Batch, Decoder, warn_of};
 use super::kernel;
-use super::programs::{HOLDERS, program};
+use super::programs::{HOLDERS, LISTENING, program};
 use super::stand_in::StandIns;
 use crate::model::event::{Event, Losses};
 
@@ -34,6 +35,7 @@ pub(super) struct Reader {
     counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
     programs: Vec<RawFd>,
     stand_ins: StandIns,
+    accepts: Accepts,
     recursion: u64,
     /// Records taken from the ring buffer.
     records: u64,
@@ -72,6 +74,7 @@ impl Reader {
         mut ebpf: Ebpf,
         programs: Vec<RawFd>,
         stand_ins: StandIns,
+        accepts: Accepts,
         decoder: Decoder,
         can_scan: bool,
     ) -> Result<Self, ProbeError> {
@@ -88,6 +91,7 @@ impl Reader {
             counters,
             programs,
             stand_ins,
+            accepts,
             recursion: 0,
             records: 0,
             read: 0,
@@ -200,12 +204,28 @@ impl Reader {
 
     /// Prepares a walk, at almost no cost.
     pub(super) fn scan(&mut self) -> Option<Result<Scan, ProgramError>> {
-        self.can_scan.then(|| {
-            let walker: &mut Iter = program(&mut self.ebpf, HOLDERS)?;
-            let link = walker.attach()?;
-            let walk = walker.take_link(link)?.into_file().map_err(io::Error::other)?;
-            Ok(Scan { walk, decoder: Arc::clone(&self.decoder) })
-        })
+        self.can_scan.then(|| self.walk(HOLDERS))
+    }
+
+    /// The same for listening sockets, where that program is loaded.
+    pub(super) fn look_at_listeners(&mut self) -> Result<Scan, ProgramError> {
+        self.walk(LISTENING)
+    }
+
+    fn walk(&mut self, name: &str) -> Result<Scan, ProgramError> {
+        let walker: &mut Iter = program(&mut self.ebpf, name)?;
+        let link = walker.attach()?;
+        let walk = walker.take_link(link)?.into_file().map_err(io::Error::other)?;
+        Ok(Scan { walk, decoder: Arc::clone(&self.decoder) })
+    }
+
+    /// Attaches or detaches what shows accepts.
+    pub(super) fn watch_accepts(&mut self, watch: bool) -> Result<(), ProgramError> {
+        if watch {
+            return self.accepts.come(&mut self.ebpf);
+        }
+        self.accepts.go(&mut self.ebpf);
+        Ok(())
     }
 
     pub(super) fn read_recursion(&mut self) {

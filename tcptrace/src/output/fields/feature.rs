@@ -48,7 +48,7 @@ static FEATURE_FIELDS: &[Field<(Feature, Service)>] = &[
         value: |(_, service), _| match service {
             Service::Attached { hook, .. } => Value::Name(hook.as_bytes()),
             Service::Partly { missing, .. } => Value::Name(missing.as_bytes()),
-            Service::Unavailable { reason } => Value::Name(reason.as_bytes()),
+            Service::Declined { reason } | Service::Unavailable { reason } => Value::Name(reason.as_bytes()),
         },
     },
     Field {

@@ -21,14 +21,19 @@ use super::evidence::Budgets;
 use super::evidence::{About, Evidence, Over, Standing};
 use super::need::Need;
 use crate::engine::lifecycle::TIME_WAIT_NS;
+use crate::model::accepts::Accepts;
 use crate::model::event::{Event, Kept, MiniEvent};
 use crate::model::facts::SettingFiles;
+use crate::model::feature::Feature;
 use crate::model::row::{Connection, Held, Owner, Row, Status};
 use crate::model::stream::{Head, Item};
 use crate::model::tcp::{End, OwnerSource, State, Task};
 
 /// How many processes of a pair or a listener are kept with their names.
 const MOST_TASKS: usize = 16;
+
+/// A connection was still in the accept queue if a look has shown that within this time.
+const FRESH_NS: u64 = 2_000_000_000;
 
 /// What a trace says of a kind of evidence that it does not hold.
 const NOT_RECORDED: &str = "the trace does not hold it (recorded with --no-facts, or by a version before this)";
@@ -45,6 +50,9 @@ pub struct Gatherer {
     /// What the caller knows to be missing.
     missing: HashMap<Need, String, FixedState>,
     features: Vec<(String, bool, String)>,
+    /// When accepts are seen, and since when, where they come and go.
+    accepts: Accepts,
+    accepts_since: Option<u64>,
     /// Whether the source looks at settings, accept queues and limits.
     has_facts: bool,
     /// What counts is from then on, in ns of `CLOCK_BOOTTIME`; what was before only says how things stood.
@@ -95,6 +103,7 @@ impl Gatherer {
         self.about.kernel.clone_from(&head.kernel);
         self.about.boot_id.clone_from(&head.boot_id);
         self.has_facts = head.facts;
+        self.accepts = head.accepts;
         let features = head.features.iter();
         self.features = features.map(|it| (it.feature.clone(), it.available, it.detail.clone())).collect();
     }
@@ -108,6 +117,7 @@ impl Gatherer {
         match event {
             Event::Change(change) => self.host.change(change),
             Event::FailedCall(call) if call.at >= self.since => self.host.failed(call),
+            Event::AcceptsWatched { at, watched } => self.accepts_since = watched.then_some(*at),
             Event::Accepted { at, id, .. } if *at >= self.since => self.host.accepted(*at, id.number()),
             Event::Mini(mini) if (mini.what, mini.substate) == (MiniEvent::Rearmed, State::TimeWait) => {
                 self.pairs.rearmed(mini.id.number());
@@ -203,7 +213,20 @@ impl Gatherer {
             Some((_, false, reason)) if !is_trace => lacks(Need::FailedCalls, false, reason),
             _ => lacks(Need::FailedCalls, false, "needs time (--duration 10s)"),
         }
+        missing.extend(self.lacks_accepts().map(|reason| (Need::Accepts, reason)));
         missing
+    }
+
+    /// Why accepts were not seen all the time, if they were not.
+    fn lacks_accepts(&self) -> Option<String> {
+        match self.accepts {
+            Accepts::Always => {
+                let accepts = self.features.iter().find(|(name, ..)| name == Feature::Accept.as_str());
+                accepts.filter(|(_, is_there, _)| !is_there).map(|(.., reason)| reason.clone())
+            }
+            Accepts::Auto if self.accepts_since.is_some_and(|since| since <= self.about.from) => None,
+            when => Some(format!("left out by --accept {when}")),
+        }
     }
 
     /// A connection that is open, with what the last look showed of it.
@@ -220,6 +243,9 @@ impl Gatherer {
             _ => None,
         };
         let key = self.host.key(identity);
+        // Where accepts are not seen, the last look tells.
+        let is_fresh = looked.is_some_and(|it| self.about.to.saturating_sub(it.at()) <= FRESH_NS);
+        let is_queued = kept == Some(Kept::Queued) && is_fresh;
         Some(Standing {
             conn: identity.conn,
             pair: key,
@@ -230,7 +256,7 @@ impl Gatherer {
             owner: identity.owner,
             fd: self.looks.fd(identity.conn),
             cgroup: identity.cgroup,
-            accepted: row.status.accepted(),
+            accepted: row.status.accepted().or(is_queued.then_some(false)),
             closer: row.closer,
             age: looked.map_or(age, |looked| looked.age(state, age, now)),
             kept,
@@ -268,7 +294,7 @@ impl Gatherer {
     /// A gatherer for the time from now on: it knows how things stand, and has counted nothing.
     #[must_use]
     pub fn renewed(&self) -> Self {
-        let Self { about, looks, host, missing, features, has_facts, .. } = self;
+        let Self { about, looks, host, missing, features, accepts, accepts_since, has_facts, .. } = self;
         Self {
             about: About { from: about.to, opened: 0, ended: 0, lost: 0, ..about.clone() },
             pairs: Pairs::default(),
@@ -277,6 +303,8 @@ impl Gatherer {
             missing: missing.clone(),
             features: features.clone(),
             has_facts: *has_facts,
+            accepts: *accepts,
+            accepts_since: *accepts_since,
             since: 0,
             ends_late: self.ends_late,
             setting_files: self.setting_files.clone(),

@@ -21,6 +21,8 @@ pub enum Need {
     AcceptQueues,
     /// Descriptors of processes, and their limits.
     Limits,
+    /// Which connections were accepted, and when.
+    Accepts,
     /// System calls that failed.
     FailedCalls,
     /// At least so many seconds of tracing.
@@ -48,6 +50,8 @@ impl Need {
     /// When a trace holds it.
     pub fn recorded(self) -> Recorded {
         match self {
+            // Unless it was recorded with `--accept auto` or `never`.
+            Self::Accepts => Recorded::Always,
             Self::Events | Self::Sockets | Self::Owners | Self::Time(_) | Self::NoLosses => Recorded::Always,
             Self::Inspections | Self::Counters | Self::Settings | Self::AcceptQueues | Self::Limits => {
                 Recorded::WithFacts
@@ -69,6 +73,7 @@ impl fmt::Display for Need {
             Self::Settings => f.write_str("settings"),
             Self::AcceptQueues => f.write_str("accept queues"),
             Self::Limits => f.write_str("limits of processes"),
+            Self::Accepts => f.write_str("accepts"),
             Self::FailedCalls => f.write_str("failed system calls"),
             Self::Time(seconds) => write!(f, "{seconds}s of tracing"),
             Self::NoLosses => f.write_str("no lost events"),

@@ -2,7 +2,7 @@
 //!
 //! A script is a list of events, separated by `;`, each `MS [other|third|address] WHAT [WORD…]`. WHAT is a change
 //! `OLD>NEW`, or `destroy`, `reset REASON`, `receive_reset`, `fin`, `rearmed SUBSTATE`, `expired SUBSTATE`,
-//! `killed SUBSTATE WHO`, `embryo`, `accepted task=PID`, `lost`, `suspended MS`, `advance`; for what is asked of the kernel
+//! `killed SUBSTATE WHO`, `embryo`, `accepted task=PID`, `watched`, `unwatched` (accepts are seen, or not), `lost`, `suspended MS`, `advance`; for what is asked of the kernel
 //! `survey`, `found STATE [queued|orphan|mini=MS]`, `surveyed`, `survey_end`, `scan`, `holder STATE task=PID fd=N`,
 //! `flow acked=N received=N unacked=N`, `subflow STATE` (of an MPTCP connection), `scan_end`. The words of a change set what the kernel
 //! shows: `dead done sock rcv snd`, `syn|silent` (it has sent something, or nothing), `task=PID`, `idle=MS`, and at the end
@@ -66,6 +66,23 @@ pub(super) fn open(script: &str) -> Vec<String> {
     connections(&rows)
 }
 
+/// Whether the connections that are open at the end of a script were accepted.
+pub(super) fn open_with(script: &str, config: Config) -> Vec<Option<bool>> {
+    let mut engine = Engine::new(config);
+    let mut rows = Vec::new();
+    parse(script).iter().for_each(|event| engine.feed(event, &mut rows));
+    let accepted = engine.open().map(|row| match row {
+        Row::Connection(row) => row.status.accepted(),
+        _ => None,
+    });
+    accepted.collect()
+}
+
+/// The reports of stuck sockets.
+pub(super) fn stuck_with(script: &str, config: Config) -> Vec<String> {
+    transitions(&run(script, config)).into_iter().filter(|row| row.starts_with("stuck")).collect()
+}
+
 /// All rows of a script.
 pub(super) fn rows(script: &str) -> Vec<Row> {
     run(script, Config::default())
@@ -122,6 +139,8 @@ fn event(line: &str) -> Event {
         "rearmed" => mini(substate(), MiniEvent::Rearmed),
         "expired" => mini(substate(), MiniEvent::Expired),
         "killed" => mini(substate(), MiniEvent::Killed(killer(words[1]))),
+        "watched" => Event::AcceptsWatched { at, watched: true },
+        "unwatched" => Event::AcceptsWatched { at, watched: false },
         "accepted" => Event::Accepted { at, id, task: pid(&words) },
         "survey" => Event::SurveyBegun { at },
         "found" => Event::Found(found(at, id, &words)),

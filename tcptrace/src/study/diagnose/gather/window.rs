@@ -1,9 +1,11 @@
 //! Tests of what counts: from when on, and what has ended.
 
-use super::Gatherer;
+use super::{Gatherer, Need};
+use crate::model::accepts::Accepts;
 use crate::model::counters::Sample;
+use crate::model::event::Event;
 use crate::model::row::Held;
-use crate::model::stream::Item;
+use crate::model::stream::{Head, Item};
 use crate::model::tcp::{End, State};
 use crate::study::report::testing::{connection, open};
 
@@ -47,4 +49,24 @@ fn the_highest_level_of_the_window_is_kept() {
     let evidence = gatherer.finish([], true);
     assert_eq!((evidence.peak(1, NAME), evidence.peak_of_host(NAME), evidence.peak(2, NAME)), (70, 70, 0));
     assert_eq!(evidence.counters[&1].levels[NAME], 10);
+}
+
+/// What the head says of accepts, and what came later.
+#[test]
+fn accepts_are_there_if_they_were_seen_all_the_time() {
+    let lacks = |accepts: Accepts, events: &[Event]| {
+        let mut gatherer = Gatherer::new(true);
+        gatherer.item(&Item::Head(Box::new(Head { accepts, ..Head::default() })));
+        events.iter().for_each(|event| gatherer.item(&Item::Event(*event)));
+        gatherer.finish([], true).lacks(Need::Accepts)
+    };
+    let watched = |at, watched| Event::AcceptsWatched { at, watched };
+    let started = Event::Started { at: 5 };
+    assert_eq!(lacks(Accepts::Always, &[started]), None);
+    assert_eq!(lacks(Accepts::Never, &[started]).as_deref(), Some("left out by --accept never"));
+    let auto = Some("left out by --accept auto".to_owned());
+    assert_eq!(lacks(Accepts::Auto, &[started]), auto);
+    assert_eq!(lacks(Accepts::Auto, &[started, watched(6, true)]), auto);
+    assert_eq!(lacks(Accepts::Auto, &[watched(4, true), started]), None);
+    assert_eq!(lacks(Accepts::Auto, &[watched(4, true), started, watched(6, false)]), auto);
 }

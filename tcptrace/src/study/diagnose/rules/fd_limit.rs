@@ -37,7 +37,7 @@ pub(super) static RULE: Rule = Rule {
         Figure {
             name: "accept_failed",
             unit: "",
-            doc: "Calls of accept that failed with EMFILE or ENFILE in the window.",
+            doc: "Calls of accept that failed with EMFILE or ENFILE in the window; null where failed calls are not seen.",
         },
         Figure { name: "sockets", unit: "", doc: "TCP connections that the process owns." },
         Figure { name: "close_wait", unit: "", doc: "Of those, the ones in CLOSE_WAIT." },
@@ -120,7 +120,7 @@ impl Process<'_> {
 fn check(evidence: &Evidence) -> Outcome {
     let processes = processes(evidence);
     let findings = processes.iter().filter(|it| it.is_near()).map(|it| finding(evidence, it)).collect();
-    Outcome::of(findings, processes.first().map(figures).unwrap_or_default())
+    Outcome::of(findings, processes.first().map(|it| figures(evidence, it)).unwrap_or_default())
 }
 
 /// Processes with limits or with failed accepts, the fullest first.
@@ -155,14 +155,14 @@ fn has_descriptor(socket: &Standing) -> bool {
     socket.fd.is_some() || is_open && socket.accepted != Some(false)
 }
 
-fn figures(process: &Process<'_>) -> Figures {
+fn figures(evidence: &Evidence, process: &Process<'_>) -> Figures {
     let growth = process.limits.and_then(Descriptors::growth);
     vec![
         ("descriptors", process.open().into()),
         ("descriptor_limit", process.limit().into()),
         ("share", process.share().map_or(Value::Unknown, Value::Share)),
         ("growth_per_second", growth.map_or(Value::Unknown, Value::Rate)),
-        ("accept_failed", Value::Count(process.failures())),
+        ("accept_failed", listening::known(evidence, Need::FailedCalls, process.failures())),
         ("sockets", Value::Count(process.sockets.len() as u64)),
         ("close_wait", Value::Count(process.in_state(State::CloseWait))),
     ]
@@ -180,7 +180,7 @@ fn finding(evidence: &Evidence, process: &Process<'_>) -> Finding {
         netns,
         ..Subject::default()
     };
-    finding.figures = figures(process);
+    finding.figures = figures(evidence, process);
     if let (Some(open), Some(limit), Some(share)) = (process.open(), process.limit(), process.share()) {
         let (open, limit) = (say::count(open), say::count(limit));
         finding.line("limits", format!("{open} of {limit} descriptors open ({})", say::percent(share)));
@@ -315,6 +315,14 @@ mod tests {
     #[case::fewer(890, Severity::Warning)]
     fn it_is_critical_when_they_run_out_soon(#[case] first: u64, #[case] expected: Severity) {
         assert_eq!(fired(&RULE, &evidence(first, 880))[0].severity, expected);
+    }
+
+    /// Limits tell by themselves.
+    #[test]
+    fn failed_accepts_are_unknown_where_they_are_not_seen() {
+        let mut evidence = evidence(990, 996);
+        evidence.missing.insert(Need::FailedCalls, "left out by --accept never".into());
+        assert_eq!(fired(&RULE, &evidence)[0].figures[4], ("accept_failed", Value::Unknown));
     }
 
     /// One failed accept says more than any share.

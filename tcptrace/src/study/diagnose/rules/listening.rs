@@ -8,7 +8,8 @@ use foldhash::fast::FixedState;
 use crate::model::event::Call;
 use crate::model::tcp::Task;
 use crate::study::diagnose::evidence::{Evidence, Failed, Listener, Standing};
-use crate::study::diagnose::finding::Subject;
+use crate::study::diagnose::finding::{Subject, Value};
+use crate::study::diagnose::need::Need;
 use crate::study::diagnose::say;
 
 /// `EMFILE`: the process has as many descriptors as it may have; `ENFILE`: the host has.
@@ -62,6 +63,11 @@ pub(super) fn failed_accepts(evidence: &Evidence, task: Task) -> impl Iterator<I
 /// The same of every process.
 pub(super) fn no_descriptor(evidence: &Evidence) -> impl Iterator<Item = &Failed> {
     evidence.calls.iter().filter(|failed| failed.call == Call::Accept && matches!(failed.errno, EMFILE | ENFILE))
+}
+
+/// A count, where the evidence for it is there.
+pub(super) fn known(evidence: &Evidence, need: Need, count: u64) -> Value {
+    if evidence.lacks(need).is_some() { Value::Unknown } else { Value::Count(count) }
 }
 
 /// The name of one of those two.

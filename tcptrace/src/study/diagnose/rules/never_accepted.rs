@@ -24,12 +24,13 @@ pub(super) static RULE: Rule = Rule {
         Figure {
             name: "accepted",
             unit: "",
-            doc: "Connections that were accepted in the window, as far as accepts are seen.",
+            doc: "Connections that were accepted in the window, as far as accepts are seen; null where they are not (--accept).",
         },
         Figure {
             name: "accept_failed",
             unit: "",
-            doc: "Calls of accept of the process that failed with EMFILE or ENFILE in the window.",
+            doc: "Calls of accept of the process that failed with EMFILE or ENFILE in the window; null where failed calls are \
+                  not seen.",
         },
     ],
     page: Page {
@@ -70,8 +71,11 @@ impl Queue<'_> {
     }
 
     fn is_stalled(&self, evidence: &Evidence) -> bool {
-        let idle_ns = self.listener.accepted_at.map_or(u64::MAX, |at| evidence.about.to.saturating_sub(at));
         let oldest = oldest_ns(&self.sockets);
+        if evidence.lacks(Need::Accepts).is_some() {
+            return oldest >= STALLED_NS;
+        }
+        let idle_ns = self.listener.accepted_at.map_or(u64::MAX, |at| evidence.about.to.saturating_sub(at));
         // Accepts through io_uring are not seen. Sockets are accepted in order: the oldest in the queue tells.
         let not_empty = self.not_empty_ns(evidence) >= STALLED_NS && (self.sockets.is_empty() || oldest >= STALLED_NS);
         idle_ns >= STALLED_NS && (not_empty || oldest >= STALLED_NS)
@@ -84,6 +88,12 @@ fn check(evidence: &Evidence) -> Outcome {
     let findings: Vec<Finding> = stalled.map(|queue| finding(evidence, queue)).collect();
     if let (true, Some(reason)) = (findings.is_empty(), evidence.lacks(Need::AcceptQueues)) {
         return Outcome::NotChecked(reason);
+    }
+    // A queue that was never empty can be one that is accepted from. The sockets in it tell, where they are known.
+    let is_unclear = |queue: &Queue<'_>| queue.sockets.is_empty() && queue.not_empty_ns(evidence) >= STALLED_NS;
+    if let (true, Some(reason)) = (findings.is_empty() && queues.iter().any(is_unclear), evidence.lacks(Need::Accepts))
+    {
+        return Outcome::NotChecked(format!("accepts are not seen: {reason}"));
     }
     let longest = queues.iter().max_by_key(|queue| queue.waited_ns(evidence));
     Outcome::of(findings, longest.map(|queue| figures(evidence, queue)).unwrap_or_default())
@@ -122,8 +132,8 @@ fn figures(evidence: &Evidence, queue: &Queue<'_>) -> Figures {
         ("queue_limit", limit(evidence, queue.listener).into()),
         ("waited_ns", Value::Ns(queue.waited_ns(evidence))),
         ("gone", Value::Count(queue.gone())),
-        ("accepted", Value::Count(queue.listener.accepted)),
-        ("accept_failed", Value::Count(accept_failed(evidence, queue.listener))),
+        ("accepted", listening::known(evidence, Need::Accepts, queue.listener.accepted)),
+        ("accept_failed", listening::known(evidence, Need::FailedCalls, accept_failed(evidence, queue.listener))),
     ]
 }
 
@@ -171,12 +181,13 @@ fn finding(evidence: &Evidence, queue: &Queue<'_>) -> Finding {
 
 fn describe(evidence: &Evidence, queue: &Queue<'_>, finding: &mut Finding) {
     let listener = queue.listener;
-    let accepted = match listener.accepted_at {
-        Some(at) => {
+    let accepted = match (listener.accepted_at, evidence.lacks(Need::Accepts)) {
+        (None, Some(reason)) => format!("whether others were accepted is unknown: {reason}"),
+        (Some(at), _) => {
             let ago = say::time(evidence.about.to.saturating_sub(at));
             format!("{} accepted in the window, the last one {ago} ago", say::count(listener.accepted))
         }
-        None => "none was accepted in the window".into(),
+        (None, None) => "none was accepted in the window".into(),
     };
     finding.line("seen", accepted);
     if queue.gone() > 0 {
@@ -243,6 +254,21 @@ mod tests {
         let mut evidence = evidence(2, 10_000);
         evidence.sockets = vec![queued(1, State::Established, 1), queued(2, State::Established, 0)];
         assert_eq!(fired(&RULE, &evidence), []);
+    }
+
+    /// Where accepts are not seen, only connections that wait show that nothing is accepted.
+    #[test]
+    fn without_accepts_the_connections_in_the_queue_tell() {
+        let mut evidence = evidence(2, 10_000);
+        let reason = "left out by --accept never";
+        evidence.missing.insert(Need::Accepts, reason.into());
+        assert_eq!((RULE.check)(&evidence), Outcome::NotChecked(format!("accepts are not seen: {reason}")));
+        evidence.sockets = vec![queued(1, State::Established, 1), queued(2, State::Established, 0)];
+        assert_eq!(fired(&RULE, &evidence), []);
+        evidence.sockets[0] = queued(1, State::Established, 5);
+        let finding = &fired(&RULE, &evidence)[0];
+        assert_eq!(&*finding.evidence[0].text, "whether others were accepted is unknown: left out by --accept never");
+        assert_eq!(finding.figures[4], ("accepted", Value::Unknown));
     }
 
     #[test]

@@ -1,0 +1,139 @@
+//! Owners where accepts are not seen, or only as needed: who closes a connection, or holds it. What nobody has shown is
+//! unknown.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tcptrace_tests::tracer::PATIENCE;
+use tcptrace_tests::{Actor, End, Namespace, Tracer};
+
+use crate::actor;
+
+/// Connects: returns the client's end, and the name of the server's.
+fn dial(to: SocketAddr) -> (End, End) {
+    let client = End::from(TcpStream::connect(to).expect("connect"));
+    let server = End::named(client.remote, client.local);
+    (client, server)
+}
+
+/// The process that reports that it accepted this connection.
+fn acceptor(actor: &Actor, client: &End) -> u32 {
+    let words = actor.did("accepted");
+    assert_eq!(words[1].parse(), Ok(client.local));
+    words[0].parse().expect("a process id")
+}
+
+/// The row of a connection.
+fn row(tracer: &Tracer, net: &Namespace, end: &End) -> Value {
+    tracer.row(net, "a connection", |row| net.is_about(row, end) && row["event"] == "connection")
+}
+
+/// Opens a connection, closes it on both sides, and returns who accepted it with the server's row.
+fn serve(tracer: &Tracer, net: &Namespace, actor: &Actor, at: SocketAddr) -> (u32, Value) {
+    let (mut client, server) = dial(at);
+    let pid = acceptor(actor, &client);
+    client.finish_sending();
+    client.receive_end();
+    client.close();
+    (pid, row(tracer, net, &server))
+}
+
+/// Nobody has seen who accepted it. A process that closes it is its owner.
+#[test]
+fn whoever_closes_it_owns_it() {
+    let net = Namespace::enter();
+    let tracer = Tracer::start_in(&net, &["connections", "--format", "json", "--accept", "never"]);
+    let mut actor = actor("parent", &["heir"]);
+    let at = actor.did_at("listening");
+    let (parent, told) = serve(&tracer, &net, &actor, at);
+    assert_eq!(parent, actor.pid());
+    assert_eq!([&told["pid"], &told["owner_source"]], [&json!(parent), &json!("close")], "{told}");
+    actor.cue();
+    actor.did("bequeathed");
+    let (child, told) = serve(&tracer, &net, &actor, at);
+    assert_ne!(child, parent);
+    assert_eq!([&told["pid"], &told["comm"]], [&json!(child), &json!("heir")], "{told}");
+    assert_eq!(told["owner_source"], "close");
+    actor.finish();
+}
+
+/// The peer resets it at once: who had it is unknown. If it stays, a scan shows who holds it.
+#[test]
+fn whoever_holds_it_owns_it() {
+    let net = Namespace::enter();
+    let args = ["watch", "--format", "json", "--accept", "never", "--report-stuck", "200ms"];
+    let tracer = Tracer::start_in(&net, &args);
+    let mut actor = actor("holder", &["hold", "2"]);
+    let at = actor.did_at("listening");
+    let (mut short, server) = dial(at);
+    actor.did("accepted");
+    short.reset();
+    let told = tracer.row(&net, "an end", |row| net.is_about(row, &server) && row["new"] == "CLOSED");
+    // Other tests may have asked for a scan just then.
+    let is_known = told["owner_source"] == "scan" && told["pid"] == actor.pid();
+    assert!(is_known || told["pid"].is_null() && told["owner_source"] == "unknown", "{told}");
+
+    let (client, server) = dial(at);
+    actor.did("accepted");
+    client.finish_sending();
+    let is_stuck = |row: &Value| row["old"] == "CLOSE_WAIT" && row["new"] == "CLOSE_WAIT";
+    let told = tracer.row(&net, "a socket that waits", |row| net.is_about(row, &server) && is_stuck(row));
+    assert_eq!([&told["pid"], &told["owner_source"]], [&json!(actor.pid()), &json!("scan")], "{told}");
+    assert_eq!([&told["accepted"], &told["holder_pid"]], [&json!(true), &json!(actor.pid())], "{told}");
+    actor.cue();
+    client.receive_reset();
+    actor.finish();
+}
+
+/// A connection that waits in the accept queue is told as such, whether accepts are seen or not.
+#[test]
+fn an_accept_queue_needs_no_accepts() {
+    let net = Namespace::enter();
+    let args = ["watch", "--format", "json", "--accept", "never", "--report-stuck", "200ms"];
+    let tracer = Tracer::start_in(&net, &args);
+    let mut actor = actor("late", &["accept", "nonblocking"]);
+    let at = actor.did_at("listening");
+    actor.did("nothing");
+    let (client, server) = dial(at);
+    client.finish_sending();
+    let is_stuck = |row: &Value| row["old"] == "CLOSE_WAIT" && row["new"] == "CLOSE_WAIT";
+    let told = tracer.row(&net, "a socket that waits", |row| net.is_about(row, &server) && is_stuck(row));
+    assert_eq!([&told["accepted"], &told["pid"]], [&json!(false), &json!(null)], "{told}");
+    assert_eq!(told["listener_pid"], actor.pid(), "{told}");
+    actor.cue();
+    actor.did("accepted");
+    actor.cue();
+    client.receive_reset();
+    actor.finish();
+}
+
+/// Accepts are seen once a listener has a second holder, and no more when it has one again. Owners are right before, in
+/// between and afterwards.
+#[test]
+fn accepts_are_seen_as_needed() {
+    let net = Namespace::enter();
+    let tracer = Tracer::start_in(&net, &["connections", "--format", "json", "--accept", "auto"]);
+    let mut actor = actor("parent", &["heir"]);
+    let at = actor.did_at("listening");
+    let (parent, told) = serve(&tracer, &net, &actor, at);
+    assert_eq!([&told["pid"], &told["owner_source"]], [&json!(parent), &json!("close")], "{told}");
+    actor.cue();
+    let child: u32 = actor.did("bequeathed")[0].parse().expect("a process id");
+    let until = |wanted: &str, actor: &Actor, server: u32| {
+        let begun = Instant::now();
+        loop {
+            let (pid, told) = serve(&tracer, &net, actor, at);
+            assert_eq!([&told["pid"], &json!(pid)], [&json!(server), &json!(server)], "{told}");
+            if told["owner_source"] == wanted {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "never {wanted}: {}", tracer.complaints());
+        }
+    };
+    until("accept", &actor, child);
+    actor.cue();
+    actor.did("gone");
+    until("close", &actor, parent);
+    actor.finish();
+}
