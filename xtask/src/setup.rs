@@ -21,7 +21,7 @@ const LLVM: &str = "22";
 /// Options of `cargo xtask setup`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Also install what the tests run: nft, ip, ss, sysctl, tmux; a browser; Java; a Python environment with DuckDB and
+    /// Also install what the tests run: nft, ip, ss, sysctl, tmux, tshark; a browser; Java; a Python environment with DuckDB and
     /// Spark; and the C++ compiler that fuzzing needs
     #[arg(long)]
     tests: bool,
@@ -53,12 +53,13 @@ const BPF_TOOLCHAIN: [Tool; 4] = [
 ];
 
 /// Programs that the tests run.
-pub(crate) const TEST_TOOLS: [Tool; 9] = [
+pub(crate) const TEST_TOOLS: [Tool; 10] = [
     Tool { file: "nft", package: "nftables" },
     Tool { file: "ip", package: "iproute2" },
     Tool { file: "ss", package: "iproute2" },
     Tool { file: "sysctl", package: "procps" },
     Tool { file: "tmux", package: "tmux" },
+    Tool { file: "tshark", package: "tshark" },
     Tool { file: "chromium-headless-shell", package: "chromium-headless-shell" },
     Tool { file: "java", package: "default-jre-headless" },
     Tool { file: "python3", package: "python3" },

@@ -30,7 +30,8 @@ const WIDEST: usize = 10_000;
 #[derive(Args, Debug)]
 #[command(mut_arg("until", |time| time.alias("to")))]
 pub(super) struct TimelineArgs {
-    /// Draw only the connection with this id (`conn` in JSON, `sk:` in `ss -e`)
+    /// Draw only the connection with this id (`conn` in JSON, `sk:` in `ss -e`), and print the command of `tshark` that
+    /// finds its packets in a capture
     #[arg(long, value_name = "ID", value_parser = hex)]
     conn: Vec<u64>,
     /// Order of the connections; --limit keeps the first ones
@@ -96,6 +97,12 @@ impl TimelineArgs {
         };
         let mut out = Outlet::default();
         timeline::write(&mut out, &timeline::layout(groups, &options), self.output.colour())?;
+        let packets = if self.conn.is_empty() { Vec::new() } else { timeline::packets(groups) };
+        if !packets.is_empty() {
+            // Not cut to the width: it is there to be copied.
+            writeln!(out)?;
+            packets.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        }
         out.flush()
     }
 

@@ -5,6 +5,7 @@ mod bar;
 pub(crate) mod glyphs;
 mod label;
 mod layout;
+mod packets;
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use anstyle::Style;
 use jiff::tz::TimeZone;
 
 pub use self::layout::layout;
+pub use self::packets::packets;
 
 /// Where bars start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

@@ -9,6 +9,7 @@ extern crate tcptrace_tests;
 
 mod audit;
 mod basic;
+mod capture;
 mod closing;
 mod confined;
 mod diagnose;

@@ -20,7 +20,7 @@ fn options(width: usize) -> Options {
     Options { width, ascii: false, axis: Axis::Auto, zone: TimeZone::UTC }
 }
 
-fn groups(connections: &[Connection]) -> Vec<Group> {
+pub(super) fn groups(connections: &[Connection]) -> Vec<Group> {
     let mut selection = Selection::new(Sort::Lifetime, 20);
     connections.iter().for_each(|connection| selection.offer(connection, &origin()));
     Peers::of(selection.into_items()).into_groups()
