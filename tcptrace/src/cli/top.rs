@@ -24,8 +24,8 @@ use crate::output::{self, Format};
 use crate::study::counts::By;
 use crate::study::top::{Ask, Frame, Sort, Top};
 
-/// How much of a core work that looks at every socket may take: the hundredth part.
-const SHARE: u32 = 100;
+/// How much of a core work that looks at every socket may take: a 250th.
+const SHARE: u32 = 250;
 
 /// Arguments of `top`.
 #[derive(Args, Debug)]

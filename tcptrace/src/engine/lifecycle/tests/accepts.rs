@@ -11,6 +11,7 @@ const UNSEEN: Config = Config {
     at_close: false,
     transitions: true,
     connections: true,
+    unreleased: false,
     stuck_after: Some(1_000_000_000),
     existing: true,
     scans: true,

@@ -500,9 +500,9 @@ fn time_waits_that_begin_anew() {
         only(&observe(&items)).rearmed
     };
     assert_eq!(rearmed(&[]), 0);
-    let again = [mini(4 * S, event::MiniEvent::Rearmed), mini(5 * S, event::MiniEvent::Rearmed)];
+    let again = [mini(4 * S, MiniEvent::Rearmed), mini(5 * S, MiniEvent::Rearmed)];
     assert_eq!(rearmed(&again), 1, "it still waits");
-    let ended = [again.to_vec(), vec![mini(65 * S, event::MiniEvent::Expired)]].concat();
+    let ended = [again.to_vec(), vec![mini(65 * S, MiniEvent::Expired)]].concat();
     assert_eq!(rearmed(&ended), 1);
 }
 
