@@ -47,8 +47,9 @@ impl Figures {
         match (self.quantile(0.25), self.median(), self.quantile(0.75)) {
             (Some(lower), Some(median), Some(upper)) => {
                 // Differences can be below zero; a dash before a minus would be hard to read.
-                let to = if upper < 0.0 { " to " } else { "–" };
-                format!("{median:.digits$} ({lower:.digits$}{to}{upper:.digits$})")
+                let [lower, median, upper] = [lower, median, upper].map(|figure| rounded(figure, digits));
+                let to = if upper.starts_with('-') { " to " } else { "–" };
+                format!("{median} ({lower}{to}{upper})")
             }
             _ => "–".to_owned(),
         }
@@ -73,6 +74,13 @@ impl Figures {
             _ => "–".to_owned(),
         }
     }
+}
+
+/// With so many digits, and without the sign of what is rounded to zero.
+fn rounded(figure: f64, digits: usize) -> String {
+    let text = format!("{figure:.digits$}");
+    let is_zero = !text.contains(|c: char| matches!(c, '1'..='9'));
+    if is_zero { text.trim_start_matches('-').to_owned() } else { text }
 }
 
 #[cfg(test)]
@@ -112,6 +120,7 @@ mod tests {
         assert_eq!((of([7.0]).quantile(0.25), of([]).quantile(0.25)), (Some(7.0), None));
         assert_eq!((four.quartiles(2), of([]).quartiles(2)), ("2.50 (1.75–3.25)".to_owned(), "–".to_owned()));
         assert_eq!(of([-30.0, -20.0, -10.0]).quartiles(0), "-20 (-25 to -15)");
+        assert_eq!(of([-0.04, -0.04, 0.04]).quartiles(1), "0.0 (0.0–0.0)");
     }
 
     #[test]
