@@ -34,9 +34,9 @@ pub(super) struct Columns {
 /// Events that were read and are not wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Skipped {
-    pub(super) events: u32,
+    pub(in super::super) events: u32,
     /// Time of the last one.
-    pub(super) at: u64,
+    pub(in super::super) at: u64,
 }
 
 /// How reading columns goes on.
