@@ -11,7 +11,8 @@ use crate::cpu::CpuTime;
 use crate::life::Connection;
 
 const CONNECTIONS: u64 = 10_000;
-const BLOCK: usize = 256 << 10;
+/// As `record` makes them.
+const BLOCK: usize = 64 << 10;
 
 pub(crate) fn bench(criterion: &mut Criterion<CpuTime>) {
     let connections = (0..CONNECTIONS).map(|number| Connection { number, at: number * 500_000 });

@@ -14,7 +14,8 @@ use tcptrace::trace::Encoder;
 
 use life::{Connection, MS};
 
-const BLOCK: usize = 256 << 10;
+/// As `record` makes them.
+const BLOCK: usize = 64 << 10;
 const APART_NS: u64 = 500_000;
 
 fn main() -> io::Result<()> {

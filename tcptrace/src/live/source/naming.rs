@@ -31,7 +31,7 @@ pub(super) struct Naming {
     processes: Option<Processes>,
     /// How many namespaces had a name at the last search.
     named: usize,
-    /// What changes have mentioned a moment ago, when, and nothing of it had to be announced.
+    /// What events have mentioned a moment ago, and when: all of it is announced.
     settled: [(Mention, u64); SETTLED],
 }
 
@@ -43,7 +43,7 @@ struct Mention {
     process: Option<u32>,
 }
 
-/// Changes that mention the same within this time, in ns, are not looked at again: less than anything here is kept.
+/// Events that mention the same within this time, in ns, are not looked at again: less than anything here is kept.
 const SETTLED_NS: u64 = 10_000_000;
 /// How many are remembered.
 const SETTLED: usize = 64;
@@ -90,7 +90,7 @@ impl Naming {
             _ => return,
         };
         let mention = Mention { netns, cgroup, process: event.process() };
-        self.learn_all(mention, event.at(), interface, queries, items);
+        self.learn_unless_settled(mention, event.at(), interface, queries, items);
     }
 
     /// Announces the names that a change needs, or requests them. `process` may have made it.
@@ -106,7 +106,17 @@ impl Naming {
         if self.groups.is_none() && interface.is_none() {
             return;
         }
-        let mention = Mention { netns, cgroup, process };
+        self.learn_unless_settled(Mention { netns, cgroup, process }, at, interface, queries, items);
+    }
+
+    fn learn_unless_settled(
+        &mut self,
+        mention: Mention,
+        at: u64,
+        interface: Option<(u32, u32)>,
+        queries: &mut Queries,
+        items: &mut Vec<Item>,
+    ) {
         let place = mention.place();
         let (known, since) = self.settled[place];
         if interface.is_none() && known == mention && at.wrapping_sub(since) < SETTLED_NS {
@@ -114,7 +124,7 @@ impl Naming {
         }
         let before = items.len();
         self.learn_all(mention, at, interface, queries, items);
-        let is_known = cgroup.is_none_or(|id| matches!(self.announced_groups.recall(id), Recalled::Known));
+        let is_known = mention.cgroup.is_none_or(|id| matches!(self.announced_groups.recall(id), Recalled::Known));
         if interface.is_none() && is_known && items.len() == before {
             self.settled[place] = (mention, at);
         }

@@ -41,9 +41,12 @@ impl Batch {
 
     pub(in super::super) fn push(&mut self, record: &[u8]) {
         let begin = self.words.len();
-        self.words.resize(begin + record.len().div_ceil(size_of::<u64>()), 0);
-        if let Some(place) = self.words[begin..].as_mut_bytes().get_mut(..record.len()) {
-            place.copy_from_slice(record);
+        let (words, rest) = record.as_chunks::<{ size_of::<u64>() }>();
+        self.words.extend(words.iter().map(|word| u64::from_ne_bytes(*word)));
+        if !rest.is_empty() {
+            let mut word = [0; size_of::<u64>()];
+            word[..rest.len()].copy_from_slice(rest);
+            self.words.push(u64::from_ne_bytes(word));
         }
         self.places.push((begin, record.len()));
     }
