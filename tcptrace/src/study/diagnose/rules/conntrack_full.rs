@@ -174,9 +174,12 @@ fn headline(evidence: &Evidence, table: &Table) -> String {
     }
     if table.dropped_early > 0 {
         let early = say::count(table.dropped_early);
-        return format!(
-            "{place}connection tracking is full: {entries} of {limit} entries, {early} of living flows removed{window}"
-        );
+        let full = format!("{place}connection tracking is full: {entries} of {limit} entries");
+        return say::fitting([
+            format!("{full}, {early} of living flows removed{window}"),
+            format!("{full}, {early} removed early{window}"),
+            full,
+        ]);
     }
     if table.share() >= NEAR {
         let percent = say::percent(table.share());
@@ -306,6 +309,14 @@ mod tests {
             ]
         );
         assert_eq!((finding.count, finding.seconds_left), (8_100, Some(0.0)));
+    }
+
+    #[test]
+    fn many_that_are_removed_fit() {
+        let mut evidence = evidence(4_294_967_295, 0, 4_294_967_295, 0);
+        evidence.counters.insert(4_026_532_000, Counted::default());
+        let full = "netns 7: connection tracking is full: 4,294,967,295 of 1,000 entries";
+        assert_eq!(fired(&RULE, &evidence)[0].headline, format!("{full}, 4,294,967,295 removed early in 10.0s"));
     }
 
     #[test]

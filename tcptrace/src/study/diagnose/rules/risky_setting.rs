@@ -1,6 +1,5 @@
 //! Settings whose value does harm sooner or later.
 
-use super::listening;
 use crate::model::event::Timer;
 use crate::model::tcp::State;
 use crate::study::diagnose::evidence::{Evidence, Standing};
@@ -143,7 +142,7 @@ fn somaxconn(evidence: &Evidence, netns: Option<u32>, value: &str) -> Option<Str
     let most = number(value).filter(|most| *most < 4096)?;
     let mut there = evidence.listeners.iter().filter(|it| it.netns == netns);
     let capped = there.find(|it| i64::from(it.queue.limit) == most)?;
-    Some(format!("caps the queue of {}, which has asked for that or more", listening::end(capped)))
+    Some(format!("caps the queue of port {}, which has asked for that or more", capped.queue.port))
 }
 
 fn retries(_: &Evidence, _: Option<u32>, value: &str) -> Option<String> {
@@ -376,7 +375,7 @@ mod tests {
         let mut evidence = with_settings(&[("net.core.somaxconn", value)]);
         evidence.listeners.push(api_listener(0, limit));
         let expected =
-            format!("net.core.somaxconn={value} caps the queue of 0.0.0.0:80, which has asked for that or more");
+            format!("net.core.somaxconn={value} caps the queue of port 80, which has asked for that or more");
         assert_eq!(headlines(&evidence), Vec::from_iter(fires.then_some(expected)));
     }
 

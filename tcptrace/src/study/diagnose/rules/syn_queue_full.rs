@@ -182,7 +182,8 @@ fn headline(evidence: &Evidence, queue: &Queue<'_>) -> String {
         _ => format!(", {} came back: {}", say::count(queue.received), queue.who()),
     };
     let Some((listener, _)) = queue.culprit() else {
-        return format!("a SYN queue of netns {} is full: {sent}{came}", queue.netns);
+        let full = format!("a SYN queue of netns {} is full: {sent}", queue.netns);
+        return say::fitting([format!("{full}{came}"), full]);
     };
     let (end, limit) = (listening::end(listener), say::count(listener.queue.limit));
     let who = listener.task.map_or(String::new(), |task| format!("{}, ", say::process(task)));
@@ -358,6 +359,15 @@ mod tests {
             finding.headline,
             "tcp_max_syn_backlog=8 with tcp_syncookies=0: 93 SYNs dropped in 10.0s although no queue was full"
         );
+    }
+
+    #[test]
+    fn many_of_several_listeners_fit() {
+        let grown = ["TCPReqQFullDoCookies", "SyncookiesSent", "SyncookiesRecv"].map(|name| (name, 4_294_967_295));
+        let mut evidence = evidence("1", &grown, 5);
+        evidence.listeners.push(evidence.listeners[0].clone());
+        let finding = &fired(&RULE, &evidence)[0];
+        assert_eq!(finding.headline, "a SYN queue of netns 7 is full: 4,294,967,295 SYN cookies sent in 10.0s");
     }
 
     #[test]
