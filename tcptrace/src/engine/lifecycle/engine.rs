@@ -155,6 +155,7 @@ impl Engine {
             Event::Lost { at, cause, events } => {
                 self.teller.blind_until = Some(*at);
                 self.teller.gaps += 1;
+                self.teller.lose_accepts(*cause);
                 out.extend(Loss::of(*at, *cause, *events).map(Row::Loss));
             }
         }

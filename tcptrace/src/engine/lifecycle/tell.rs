@@ -53,6 +53,13 @@ impl Teller {
         }
     }
 
+    /// A part of a trace that is missing can be where accepts were no longer seen.
+    pub(super) fn lose_accepts(&mut self, cause: Cause) {
+        if !self.config.accepts && matches!(cause, Cause::Disk | Cause::Damage) {
+            self.accepts_seen_since = None;
+        }
+    }
+
     /// Emits a transition, and moves the connection to its new state.
     pub(super) fn put(
         &mut self,

@@ -22,7 +22,7 @@ use super::evidence::{About, Evidence, Over, Standing};
 use super::need::Need;
 use crate::engine::lifecycle::TIME_WAIT_NS;
 use crate::model::accepts::Accepts;
-use crate::model::event::{Event, Kept, MiniEvent};
+use crate::model::event::{Cause, Event, Kept, MiniEvent};
 use crate::model::facts::SettingFiles;
 use crate::model::feature::Feature;
 use crate::model::row::{Connection, Held, Owner, Row, Status};
@@ -118,6 +118,7 @@ impl Gatherer {
             Event::Change(change) => self.host.change(change),
             Event::FailedCall(call) if call.at >= self.since => self.host.failed(call),
             Event::AcceptsWatched { at, watched } => self.accepts_since = watched.then_some(*at),
+            Event::Lost { cause: Cause::Disk | Cause::Damage, .. } => self.accepts_since = None,
             Event::Accepted { at, id, .. } if *at >= self.since => self.host.accepted(*at, id.number()),
             Event::Mini(mini) if (mini.what, mini.substate) == (MiniEvent::Rearmed, State::TimeWait) => {
                 self.pairs.rearmed(mini.id.number());

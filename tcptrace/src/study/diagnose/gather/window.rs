@@ -3,7 +3,7 @@
 use super::{Gatherer, Need};
 use crate::model::accepts::Accepts;
 use crate::model::counters::Sample;
-use crate::model::event::Event;
+use crate::model::event::{Cause, Event};
 use crate::model::row::Held;
 use crate::model::stream::{Head, Item};
 use crate::model::tcp::{End, State};
@@ -69,4 +69,6 @@ fn accepts_are_there_if_they_were_seen_all_the_time() {
     assert_eq!(lacks(Accepts::Auto, &[started, watched(6, true)]), auto);
     assert_eq!(lacks(Accepts::Auto, &[watched(4, true), started]), None);
     assert_eq!(lacks(Accepts::Auto, &[watched(4, true), started, watched(6, false)]), auto);
+    let damage = Event::Lost { at: 6, cause: Cause::Damage, events: 0 };
+    assert_eq!(lacks(Accepts::Auto, &[watched(4, true), started, damage]), auto);
 }
