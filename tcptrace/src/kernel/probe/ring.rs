@@ -35,8 +35,6 @@ pub(super) struct Reader {
     programs: Vec<RawFd>,
     stand_ins: StandIns,
     recursion: u64,
-    /// Records taken from the ring buffer.
-    records: u64,
     /// Bytes taken from the ring buffer.
     read: u64,
     decoder: Arc<Decoder>,
@@ -89,7 +87,6 @@ impl Reader {
             programs,
             stand_ins,
             recursion: 0,
-            records: 0,
             read: 0,
             decoder: Arc::new(decoder),
             mood: Mood::Busy,
@@ -132,7 +129,6 @@ impl Reader {
                 ),
             }
         }
-        self.records += records as u64;
         self.mood = match (records, self.mood) {
             (0, _) if !is_empty => Mood::Busy,
             (0, Mood::Busy) => self.ask_to_be_woken(),
@@ -201,7 +197,9 @@ impl Reader {
         let misses: u64 = self.programs.iter().map(|fd| recursion_misses(*fd)).sum();
         let stood_in = self.counted()[counter::STOOD_IN];
         self.recursion = self.recursion.max(misses.saturating_sub(stood_in));
-        self.stand_ins.look(self.records, misses, &mut self.ebpf);
+        if misses > 0 {
+            self.stand_ins.come(&mut self.ebpf);
+        }
     }
 }
 
