@@ -49,6 +49,7 @@ pub struct Gatherer {
     /// What counts is from then on, in ns of `CLOCK_BOOTTIME`; what was before only says how things stood.
     since: u64,
     ends_late: bool,
+    sees_unreleased: bool,
 }
 
 impl Gatherer {
@@ -71,6 +72,11 @@ impl Gatherer {
     /// when nothing more comes.
     pub fn ends_late(&mut self) {
         self.ends_late = true;
+    }
+
+    /// The open connections will come with those that are over and whose descriptor is open.
+    pub fn sees_unreleased(&mut self) {
+        self.sees_unreleased = true;
     }
 
     /// Takes in an item of the source, before the rows that follow from it.
@@ -148,11 +154,11 @@ impl Gatherer {
         namespaces.dedup();
         self.about.namespaces = namespaces;
         let missing = self.missing(traced);
-        let Self { mut about, pairs, looks, host, .. } = self;
+        let Self { mut about, pairs, looks, host, sees_unreleased, .. } = self;
         (about.opened, about.ended) = (pairs.opened(), pairs.all_ended());
         let (pairs, unpaired) = pairs.finish(&sockets);
         let mut evidence = Evidence { about, missing, pairs, unpaired, sockets, ..Evidence::default() };
-        evidence.over = over;
+        evidence.over = sees_unreleased.then_some(over);
         evidence.bound = looks.bound();
         host.finish(&looks, &mut evidence);
         evidence.budgets = Budgets::of(&evidence);
@@ -264,6 +270,7 @@ impl Gatherer {
             has_facts: *has_facts,
             since: 0,
             ends_late: self.ends_late,
+            sees_unreleased: self.sees_unreleased,
         }
     }
 }
