@@ -381,6 +381,8 @@ pub struct Stays {
     pub lasted: Spread,
     /// The most that were in it at once; counted for CLOSE_WAIT only.
     pub most: u64,
+    /// Of `lasted`, those whose process closed; counted for CLOSE_WAIT only.
+    pub closed: Spread,
 }
 
 /// A connection that is over, and whose descriptor is open.

@@ -514,9 +514,9 @@ fn time_waits_that_begin_anew() {
         only(&observe(&items)).rearmed
     };
     assert_eq!(rearmed(&[]), 0);
-    let again = [mini(4 * S, event::MiniEvent::Rearmed), mini(5 * S, event::MiniEvent::Rearmed)];
+    let again = [mini(4 * S, MiniEvent::Rearmed), mini(5 * S, MiniEvent::Rearmed)];
     assert_eq!(rearmed(&again), 1, "it still waits");
-    let ended = [again.to_vec(), vec![mini(65 * S, event::MiniEvent::Expired)]].concat();
+    let ended = [again.to_vec(), vec![mini(65 * S, MiniEvent::Expired)]].concat();
     assert_eq!(rearmed(&ended), 1);
 }
 
@@ -540,6 +540,13 @@ fn the_most_in_close_wait_at_once() {
     let evidence = observe(&items);
     let stay = only(&evidence).stay(State::CloseWait).expect("a stay");
     assert_eq!((stay.entered, stay.left, stay.most), (3, 2, 2));
+    assert_eq!((stay.closed.total(), stay.closed.max()), (2, Some(2 * S)));
+    let reset = change(9 * S, 3, incoming(3), State::CloseWait, State::Closed);
+    let reset = Change { end: Some(EndFacts { err: 32, ..EndFacts::default() }), task: None, ..reset };
+    items.push(event(reset));
+    let evidence = observe(&items);
+    let stay = only(&evidence).stay(State::CloseWait).expect("a stay");
+    assert_eq!((stay.left, stay.closed.total()), (3, 2), "its process has not closed it");
 }
 
 /// What nobody acknowledges while it is being closed is told from what dies open.
