@@ -6,6 +6,7 @@
 
 mod ground;
 mod healthy;
+mod network;
 mod pools;
 mod ports;
 mod processes;
@@ -55,7 +56,7 @@ struct Scenario {
     parts: &'static [Part],
 }
 
-const SCENARIOS: &[&[Scenario]] = &[ports::ALL, pools::ALL, servers::ALL, processes::ALL, healthy::ALL];
+const SCENARIOS: &[&[Scenario]] = &[ports::ALL, pools::ALL, servers::ALL, processes::ALL, network::ALL, healthy::ALL];
 
 /// Runs the scenarios, and prints what was said.
 pub(crate) fn run(args: &Args) -> Result<()> {

@@ -84,9 +84,10 @@ pub(crate) const ARM_TOOLS: [Tool; 3] = [
 ];
 
 /// Programs that `cargo xtask scenarios` runs.
-pub(crate) const SCENARIO_TOOLS: [Tool; 15] = [
+pub(crate) const SCENARIO_TOOLS: [Tool; 16] = [
     Tool { file: "ip", package: "iproute2" },
     Tool { file: "sysctl", package: "procps" },
+    Tool { file: "nft", package: "nftables" },
     Tool { file: "nginx", package: "nginx-light" },
     Tool { file: "haproxy", package: "haproxy" },
     Tool { file: "redis-server", package: "redis-server" },

@@ -82,6 +82,12 @@ impl Net {
         lines.iter().try_for_each(|line| self.set_up("ip", &line.split(' ').collect::<Vec<_>>()))
     }
 
+    /// From now on, applies this verdict to incoming packets that match this nft expression.
+    pub(super) fn treat(&self, expression: &str, verdict: &str) -> Result<()> {
+        let chain = format!("chain input {{ type filter hook input priority 0; {expression} {verdict}; }}");
+        self.set_up("nft", &[&format!("table inet scenario {{ {chain}; }}")])
+    }
+
     /// Runs a program that must succeed.
     fn set_up(&self, program: &str, arguments: &[&str]) -> Result<()> {
         command::output(&mut self.command(program, arguments)?).map(drop)

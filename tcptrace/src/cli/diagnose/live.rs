@@ -122,7 +122,9 @@ struct Watcher {
 
 impl Watcher {
     fn new(config: Config) -> Self {
-        Self { follower: Follower::new(config, [], Origin::default()), gatherer: Gatherer::new(false) }
+        let mut gatherer = Gatherer::new(false);
+        gatherer.sees_unreleased();
+        Self { follower: Follower::new(config, [], Origin::default()), gatherer }
     }
 
     fn finish(self, args: &DiagnoseArgs, is_traced: bool) -> Result<(Case, Summary)> {

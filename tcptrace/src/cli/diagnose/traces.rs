@@ -44,6 +44,7 @@ struct Host {
 impl Host {
     fn new(span: Span, ends_late: bool, origin: &Origin) -> Self {
         let mut gatherer = Gatherer::new(true);
+        gatherer.sees_unreleased();
         if ends_late {
             gatherer.ends_late();
         }

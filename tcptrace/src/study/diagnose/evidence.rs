@@ -50,8 +50,8 @@ pub struct Evidence {
     pub bound_first: HashMap<u64, bool, FixedState>,
     /// The local ports that all these sockets leave.
     pub budgets: Budgets,
-    /// Connections that are over, and whose descriptor is open.
-    pub over: Vec<Over>,
+    /// Connections that are over, and whose descriptor is open; `None` where nobody looks for them.
+    pub over: Option<Vec<Over>>,
     /// The local ports of clients in the window, by network namespace.
     pub client_ports: HashMap<Option<u32>, PortSet, FixedState>,
     /// Ports that the last listener has left in the window, by network namespace.
@@ -406,6 +406,8 @@ pub struct Stays {
     pub lasted: Spread,
     /// The most that were in it at once; counted for CLOSE_WAIT only.
     pub most: u64,
+    /// Of `lasted`, those whose process closed; counted for CLOSE_WAIT only.
+    pub closed: Spread,
 }
 
 /// A connection that is over, and whose descriptor is open.

@@ -59,6 +59,7 @@ pub struct Gatherer {
     since: u64,
     ends_late: bool,
     setting_files: Option<SettingFiles>,
+    sees_unreleased: bool,
 }
 
 impl Gatherer {
@@ -86,6 +87,11 @@ impl Gatherer {
     /// Says what files set at boot.
     pub fn setting_files(&mut self, files: SettingFiles) {
         self.setting_files = Some(files);
+    }
+
+    /// The open connections will come with those that are over and whose descriptor is open.
+    pub fn sees_unreleased(&mut self) {
+        self.sees_unreleased = true;
     }
 
     /// Takes in an item of the source, before the rows that follow from it.
@@ -166,11 +172,11 @@ impl Gatherer {
         namespaces.dedup();
         self.about.namespaces = namespaces;
         let missing = self.missing(traced);
-        let Self { mut about, pairs, looks, host, setting_files, .. } = self;
+        let Self { mut about, pairs, looks, host, setting_files, sees_unreleased, .. } = self;
         (about.opened, about.ended) = (pairs.opened(), pairs.all_ended());
         let (pairs, unpaired) = pairs.finish(&sockets);
         let mut evidence = Evidence { about, missing, pairs, unpaired, sockets, ..Evidence::default() };
-        evidence.over = over;
+        evidence.over = sees_unreleased.then_some(over);
         (evidence.bound, evidence.setting_files) = (looks.bound(), setting_files);
         host.finish(&looks, &mut evidence);
         evidence.budgets = Budgets::of(&evidence);
@@ -309,6 +315,7 @@ impl Gatherer {
             since: 0,
             ends_late: self.ends_late,
             setting_files: self.setting_files.clone(),
+            sees_unreleased: self.sees_unreleased,
         }
     }
 }

@@ -151,7 +151,8 @@ pub(super) fn late(server: &TcpListener) -> Vec<End> {
 
 /// A server closes first, goes, and comes back at once.
 pub(super) fn restart() -> TcpListener {
-    let server = listen("127.0.0.1");
+    // No port of those that clients are given.
+    let server = TcpListener::bind("127.0.0.1:8080").expect("listen");
     let at = address(&server);
     let (client, mut served) = ports::connect(&server).expect("a connection");
     served.close();

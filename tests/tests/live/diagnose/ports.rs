@@ -13,7 +13,7 @@ use tcptrace_tests::program::binary;
 use tcptrace_tests::sockets::{accept, address, listen, socket};
 use tcptrace_tests::{End, Namespace};
 
-use super::{Both, assert_found, assert_is, assert_one_cause, figure, look, loses, rows};
+use super::{Both, assert_found, assert_is, assert_one_cause, figure, findings, look, loses, rows};
 use crate::ports::{close, connect, exhaust, hundred};
 
 /// The number of connections that find no port any more.
@@ -188,4 +188,61 @@ fn a_server_that_closes_first_has_time_waits() {
         [&json!(address(&server).port()), &Value::from("server")],
         "{found:#}"
     );
+}
+
+/// A server has a port that the kernel gives to clients, too; then a client of this host has it, and then it is reserved.
+#[test]
+fn a_port_that_clients_may_be_given() {
+    binary();
+    let net = Namespace::enter_unwatched();
+    let server = listen("127.0.0.1");
+    let port = address(&server).port();
+    let options = ["--only", "fixed-port-in-range"];
+    let free = rows(&look(&net, &options).interrupt(), 0);
+    let figures = [("in_range", json!(1)), ("lport", json!(port)), ("used_by_clients", json!(0))];
+    let found = assert_found(&net, &free, "fixed-port-in-range", ["note", "possible"], &figures);
+    assert_eq!(found["subject"]["lport"], port, "{found:#}");
+
+    let live = look(&net, &options);
+    let client = socket();
+    client.bind(&SocketAddr::from(([127, 0, 0, 2], port)).into()).expect("the same port of another address");
+    client.connect(&address(&server).into()).expect("connect");
+    let _served = accept(&server);
+    let taken = rows(&live.interrupt(), 4);
+    let figures = [("in_range", json!(1)), ("lport", json!(port)), ("used_by_clients", json!(1))];
+    assert_found(&net, &taken, "fixed-port-in-range", ["warning", "possible"], &figures);
+
+    net.sysctl("ipv4/ip_local_reserved_ports", &port.to_string());
+    let reserved = rows(&look(&net, &options).interrupt(), 0);
+    assert_eq!(findings(&net, &reserved), Vec::<&Value>::new());
+}
+
+/// Last ACKs get lost, so that the servers repeat their FINs. Those of another server arrive.
+#[test]
+fn time_waits_begin_anew() {
+    const MANY: usize = 25;
+    /// After so many retransmissions, which take three seconds, the timer has moved on a step at least.
+    const FINS: usize = 4;
+    binary();
+    let net = Namespace::enter_unwatched();
+    let [lossy, whole] = [listen("127.0.0.1"), listen("127.0.0.1")];
+    let port = address(&lossy).port();
+    let live = look(&net, &["--only", "time-wait-prolonged"]);
+    let mut open: Vec<_> =
+        [&lossy, &whole].iter().flat_map(|to| (0..MANY).map(|_| connect(to).expect("a port"))).collect();
+    net.drop_arriving(&format!("tcp dport {port} tcp flags == ack"));
+    for (client, server) in &mut open {
+        client.close();
+        server.receive_end();
+        server.close();
+    }
+    let began = Instant::now();
+    while net.counter("Tcp", "RetransSegs") < (MANY * (FINS + 1)) as u64 {
+        assert!(began.elapsed() < Duration::from_secs(30), "no retransmissions");
+        sleep(Duration::from_millis(20));
+    }
+    let rows = rows(&live.interrupt(), 4);
+    let figures = [("rearmed", json!(MANY)), ("time_waits", json!(MANY)), ("rearmed_share", json!(1.0))];
+    let found = assert_found(&net, &rows, "time-wait-prolonged", ["warning", "likely"], &figures);
+    assert_eq!(found["subject"]["remote"], format!("127.0.0.1:{port}"), "{found:#}");
 }

@@ -77,3 +77,37 @@ fn a_request_comes_as_the_server_closes() {
         [&json!(address(&server).port()), &json!("server")]
     );
 }
+
+/// Something between both ends answers what clients send after a second with a reset. A server that resets its connections
+/// itself is another rule's.
+#[test]
+fn neither_end_has_sent_the_reset() {
+    const IDLE: Duration = Duration::from_millis(1_100);
+    binary();
+    let net = Namespace::enter_unwatched();
+    let [rejected, resetting] = [listen("127.0.0.1"), listen("127.0.0.1")];
+    let both = Both::look(&net, &["--only", "reset-by-peer"]);
+    let open: Vec<_> = (0..MANY).map(|_| connect(&rejected)).collect();
+    open.iter().for_each(|ends| ask(ends, 1));
+    for _ in 0..MANY {
+        let (client, mut server) = connect(&resetting);
+        server.reset();
+        client.receive_reset();
+    }
+    sleep(IDLE);
+    net.treat_arriving(&format!("tcp dport {}", address(&rejected).port()), "reject with tcp reset");
+    for (client, _) in &open {
+        client.send(10);
+        client.receive_reset();
+    }
+    for rows in both.rows(4) {
+        let figures = [("reset", json!(MANY)), ("ended", json!(MANY)), ("sent_here", json!(0))];
+        let found = assert_found(&net, &rows, "reset-by-peer", ["critical", "certain"], &figures);
+        assert_is(found, ["critical", "certain"], &[("sent_by_nobody", json!(MANY)), ("with_data", json!(MANY))]);
+        let quiet = figure(found, "quiet_p50_ns") / 1e9;
+        assert!((1.0..3.0).contains(&quiet), "{quiet}s: {found:#}");
+        let headline = found["headline"].as_str().expect("a headline");
+        assert!(headline.starts_with("something between "), "{headline}");
+        assert_eq!(found["subject"]["remote"], address(&rejected).to_string(), "{found:#}");
+    }
+}

@@ -39,10 +39,17 @@ impl Twin<'_> {
     }
 }
 
+/// Clients are not given the ports of these servers.
+fn reserve(net: &Namespace, ports: &[u16]) {
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    net.sysctl("ipv4/ip_local_reserved_ports", &ports.join(","));
+}
+
 /// Fewer connections than make a habit, each with a request that is read and an answer; one is refused.
 fn busy(twin: &Twin<'_>) {
     let net = Namespace::enter_unwatched();
     let server = listen("127.0.0.1");
+    reserve(&net, &[address(&server).port()]);
     twin.begins(&net);
     for _ in 0..60 {
         let ends = connect(&server);
@@ -70,6 +77,7 @@ fn bound(twin: &Twin<'_>) {
     let net = Namespace::enter_unwatched();
     net.sysctl("ipv4/ip_local_port_range", "40000 40199");
     let servers = [listen("127.0.0.1"), listen("127.0.0.1")];
+    reserve(&net, &[address(&servers[0]).port(), address(&servers[1]).port()]);
     twin.begins(&net);
     let bound = |turn: usize| connect_bound(&servers[turn % 2], true).expect("a port");
     let _open: Vec<_> = (0..120).map(bound).collect();
@@ -102,6 +110,7 @@ fn serving(twin: &Twin<'_>) {
 fn idle(twin: &Twin<'_>) {
     let net = Namespace::enter_unwatched();
     let server = listen("127.0.0.1");
+    reserve(&net, &[address(&server).port()]);
     twin.begins(&net);
     let open: Vec<_> = (0..6).map(|_| connect(&server)).collect();
     open.iter().for_each(|ends| ask(ends, 1));
@@ -115,6 +124,7 @@ fn modest(twin: &Twin<'_>) {
     let net = Namespace::enter_unwatched();
     let actor = crate::actor("modest", &["hold", "5"]);
     let to = actor.did_at("listening");
+    reserve(&net, &[to.port()]);
     twin.begins(&net);
     let _clients: Vec<_> = (0..5).map(|_| TcpStream::connect(to).expect("connect")).collect();
     (0..5).for_each(|_| drop(actor.did("accepted")));

@@ -123,10 +123,10 @@ impl Host {
     }
 
     fn queues(&mut self, queues: &AcceptQueues) {
-        let is_first = !self.has_queues;
         self.has_queues = true;
         for queue in &queues.queues {
-            let listener = self.listen(Some(queues.netns), *queue, is_first);
+            // The beginning of one that is new is told, before or after this.
+            let listener = self.listen(Some(queues.netns), *queue, true);
             listener.queue = *queue;
             listener.most_queued = listener.most_queued.max(queue.queued);
             listener.most_requests = listener.most_requests.max(queue.requests.unwrap_or(0));
@@ -280,7 +280,7 @@ impl Host {
             (_, State::Listen) => {
                 let (ip, port) = (identity.tuple.local_ip, identity.tuple.local_port);
                 let queue = AcceptQueue { conn: identity.conn, ip, port, queued: 0, limit: 0, requests: None };
-                self.listen(identity.netns, queue, false);
+                self.listen(identity.netns, queue, false).is_old = false;
                 if let (Some(owner), Some(known)) = (identity.owner, self.listeners.get_mut(&identity.conn)) {
                     known.holders.push(owner.task);
                 }

@@ -218,7 +218,12 @@ impl Gathering {
         self.waiting += i64::from(new == State::CloseWait) - i64::from(old == State::CloseWait);
         self.most_waiting = self.most_waiting.max(self.waiting);
         if !matches!(old, State::Closed | State::Listen) {
-            self.pair.stay_mut(old).leave(held, at, begun);
+            let stay = self.pair.stay_mut(old);
+            stay.leave(held, at, begun);
+            // A reset ends it, too, whatever the process does.
+            if let (State::CloseWait, State::LastAck, Held::Exactly(ns)) = (old, new, held) {
+                stay.closed.add(ns);
+            }
         }
         if !matches!(new, State::Closed | State::Listen) {
             self.pair.stay_mut(new).entered += 1;

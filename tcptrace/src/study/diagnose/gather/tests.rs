@@ -27,6 +27,7 @@ fn observe(items: &[Item]) -> Evidence {
     let config = Config { at_close: true, scans: true, unreleased: true, ..Config::default() };
     let mut follower = Follower::new(config, [], Origin::default());
     let mut gatherer = Gatherer::new(false);
+    gatherer.sees_unreleased();
     for item in items {
         gatherer.item(item);
         let Ok(()) = follower.take::<Infallible>(std::slice::from_ref(item), |row, _| {
@@ -230,6 +231,19 @@ fn the_course_of_an_accept_queue() {
     assert_eq!((listener.accepted, listener.accepted_at), (1, Some(6 * S)));
     let items = [started(), queue(S, 5), queue(2 * S, 0), queue(3 * S, 1)];
     assert_eq!(observe(&items).listeners[0].waiting_since, Some(3 * S));
+}
+
+/// Queues are told of for each namespace on its own, and before or after the listener begins.
+#[test]
+fn a_listener_is_old_unless_it_was_seen_to_begin() {
+    let queue = |netns, conn| {
+        let queue = AcceptQueue { conn, ip: ip(1), port: 80, queued: 0, limit: 8, requests: None };
+        Item::AcceptQueues(Box::new(AcceptQueues { at: 2 * S, netns, queues: vec![queue], gone: vec![] }))
+    };
+    let begins = event(change(3 * S, 98, Tuple { remote_port: 0, ..incoming(1) }, State::Closed, State::Listen));
+    let items = [started(), queue(NETNS - 1, 97), queue(NETNS, 98), queue(NETNS + 1, 99), begins];
+    let listeners: Vec<_> = observe(&items).listeners.iter().map(|it| (it.queue.conn, it.is_old)).collect();
+    assert_eq!(listeners, [(97, true), (98, false), (99, true)]);
 }
 
 fn found(at: u64, conn: u64, tuple: Tuple, state: State, kept: Kept) -> Found {
@@ -477,14 +491,14 @@ fn a_descriptor_of_what_is_over() {
     let mut items: Vec<_> = both_ends(reset, reset).into_iter().take(6).collect();
     items.push(passed(5 * S));
     let evidence = observe(&items);
-    let [over] = &*evidence.over else { panic!("{:?}", evidence.over) };
+    let Some([over]) = evidence.over.as_deref() else { panic!("{:?}", evidence.over) };
     assert_eq!(
         (over.end, over.socket.state, over.socket.age),
         (End::ResetReceived, State::Closed, Held::Exactly(2 * S))
     );
     assert_eq!((over.socket.task(), over.socket.side), (Some(task()), Side::Client));
     items.insert(6, Item::Event(Event::Destroyed { at: 4 * S, id: Id::Cookie(1), shut: Some(true) }));
-    assert_eq!(observe(&items).over.len(), 0);
+    assert_eq!(observe(&items).over.map(|it| it.len()), Some(0));
 }
 
 /// A FIN that comes begins the TIME_WAIT, and one that comes again begins it anew.
@@ -526,6 +540,13 @@ fn the_most_in_close_wait_at_once() {
     let evidence = observe(&items);
     let stay = only(&evidence).stay(State::CloseWait).expect("a stay");
     assert_eq!((stay.entered, stay.left, stay.most), (3, 2, 2));
+    assert_eq!((stay.closed.total(), stay.closed.max()), (2, Some(2 * S)));
+    let reset = change(9 * S, 3, incoming(3), State::CloseWait, State::Closed);
+    let reset = Change { end: Some(EndFacts { err: 32, ..EndFacts::default() }), task: None, ..reset };
+    items.push(event(reset));
+    let evidence = observe(&items);
+    let stay = only(&evidence).stay(State::CloseWait).expect("a stay");
+    assert_eq!((stay.left, stay.closed.total()), (3, 2), "its process has not closed it");
 }
 
 /// What nobody acknowledges while it is being closed is told from what dies open.

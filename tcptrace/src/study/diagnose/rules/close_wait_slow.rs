@@ -25,7 +25,7 @@ pub(super) static RULE: Rule = Rule {
         Figure {
             name: "left",
             unit: "",
-            doc: "Connections of the process that left CLOSE_WAIT in the window, and whose time in it is known.",
+            doc: "Connections in CLOSE_WAIT that the process closed in the window, and whose time in it is known.",
         },
         Figure { name: "lasted_p50_ns", unit: "ns", doc: "How long those were in it, at the median; null for none." },
         Figure { name: "lasted_p99_ns", unit: "ns", doc: "The longest but one in a hundred." },
@@ -37,7 +37,7 @@ pub(super) static RULE: Rule = Rule {
     ],
     page: Page {
         sees: "Many sockets in CLOSE_WAIT; their number is high, and does not grow.",
-        fires: "20 or more connections of a process left CLOSE_WAIT in the window, and half of them had been in it for 1s or \
+        fires: "A process closed 20 or more connections in CLOSE_WAIT in the window, and half of them had been in it for 1s or \
                 longer: a close after the end of the stream takes microseconds to milliseconds. A warning from 5s on. Where \
                 connections are not closed at all, close-wait-leak says so.",
         silent: "CLOSE_WAITs of milliseconds, however many.",
@@ -60,10 +60,11 @@ fn check(evidence: &Evidence) -> Outcome {
     Outcome::of(findings, all.first().map(|(lasted, group)| figures(group, lasted)).unwrap_or_default())
 }
 
-/// How long those that left CLOSE_WAIT had been in it.
+/// How long those had been in CLOSE_WAIT that the process closed.
 fn lasted(group: &Group<'_>) -> Spread {
     let mut lasted = Spread::default();
-    group.pairs.iter().filter_map(|pair| pair.spread(State::CloseWait)).for_each(|of_pair| lasted.merge(of_pair));
+    let stays = group.pairs.iter().filter_map(|pair| pair.stay(State::CloseWait));
+    stays.for_each(|stay| lasted.merge(&stay.closed));
     lasted
 }
 
@@ -146,7 +147,8 @@ mod tests {
         let mut evidence = nothing();
         let lasted = spread(std::iter::repeat_n(ms * S / 1_000, count));
         let count = count as u64;
-        let stays = Stays { entered: count, left: count, left_new: count, lasted, most: 890 };
+        let (closed, most) = (lasted.clone(), 890);
+        let stays = Stays { entered: count, left: count, left_new: count, lasted, most, closed };
         let mut pair = pair(key);
         pair.stays.push((State::CloseWait, stays));
         evidence.pairs.push(pair);
@@ -183,7 +185,7 @@ mod tests {
     #[test]
     fn words() {
         let mut evidence = evidence(server_key(), 412, 2_100);
-        evidence.pairs[0].stays[0].1.lasted.add(9_800_000_000);
+        evidence.pairs[0].stays[0].1.closed.add(9_800_000_000);
         let finding = &fired(&RULE, &evidence)[0];
         assert_eq!(
             finding.headline,

@@ -110,20 +110,23 @@ impl<'e> Kept<'e> {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let kept = kept(evidence);
+    let Some(over) = &evidence.over else {
+        return Outcome::NotChecked("only diagnose and report look for them".into());
+    };
+    let kept = kept(evidence, over);
     let findings = kept.iter().filter(|it| it.are_kept()).map(finding).collect();
     Outcome::of(findings, kept.first().map(figures).unwrap_or_default())
 }
 
 /// By process, the one with the most first. In an accept queue, no process has a descriptor.
-fn kept(evidence: &Evidence) -> Vec<Kept<'_>> {
+fn kept<'e>(evidence: &Evidence, over: &'e [Over]) -> Vec<Kept<'e>> {
     let mut by_process: BTreeMap<u32, (Task, Vec<&Over>)> = BTreeMap::new();
-    for over in evidence.over.iter().filter(|it| it.socket.accepted != Some(false)) {
+    for over in over.iter().filter(|it| it.socket.accepted != Some(false)) {
         if let Some(task) = over.socket.task() {
             by_process.entry(task.pid).or_insert_with(|| (task, Vec::new())).1.push(over);
         }
     }
-    let mut all: Vec<Kept<'_>> = by_process.into_values().map(|(task, over)| Kept::of(evidence, task, over)).collect();
+    let mut all: Vec<Kept<'e>> = by_process.into_values().map(|(task, over)| Kept::of(evidence, task, over)).collect();
     all.sort_by_key(|it| std::cmp::Reverse(it.over.len()));
     all
 }
@@ -231,7 +234,7 @@ mod tests {
     fn kept(count: u64, seconds: u64, descriptors: u64) -> Evidence {
         let mut evidence = nothing();
         let over = |conn| Over { socket: standing(conn, State::Closed, seconds), end: End::ResetReceived };
-        evidence.over = (1..=count).map(over).collect();
+        evidence.over = Some((1..=count).map(over).collect());
         let limit = Limit { pid: 4711, descriptors: Some(descriptors), soft: Some(1_024), hard: None };
         evidence.limits.push(Descriptors { pid: 4711, task: Some(api()), first: (0, limit), last: (0, limit) });
         evidence
@@ -265,17 +268,18 @@ mod tests {
     #[test]
     fn an_accept_queue_is_no_process() {
         let mut evidence = kept(120, 300, 200);
-        evidence.over.iter_mut().for_each(|it| it.socket.accepted = Some(false));
+        evidence.over.iter_mut().flatten().for_each(|it| it.socket.accepted = Some(false));
         assert_eq!(fired(&RULE, &evidence), []);
     }
 
     #[test]
     fn words() {
         let mut evidence = kept(120, 300, 200);
-        evidence.over[119].end = End::KeepaliveTimeout;
-        evidence.over.iter_mut().take(2).for_each(|it| it.end = End::Unknown);
-        evidence.over.iter_mut().skip(2).for_each(|it| it.socket.closer = Closer::ResetRemote);
-        evidence.over.iter_mut().skip(100).for_each(|it| it.socket.closer = Closer::Passive);
+        let over = evidence.over.as_mut().expect("some");
+        over[119].end = End::KeepaliveTimeout;
+        over.iter_mut().take(2).for_each(|it| it.end = End::Unknown);
+        over.iter_mut().skip(2).for_each(|it| it.socket.closer = Closer::ResetRemote);
+        over.iter_mut().skip(100).for_each(|it| it.socket.closer = Closer::Passive);
         let finding = &fired(&RULE, &evidence)[0];
         assert_eq!(
             finding.headline,

@@ -227,11 +227,16 @@ fn headline(evidence: &Evidence, it: &Resets<'_>, pattern: Pattern) -> String {
         Pattern::LateWrite => (", after it had closed them: they were written to late".to_owned(), String::new()),
         Pattern::None => (String::new(), String::new()),
     };
+    let shortest = match pattern {
+        Pattern::Idle(ns) => format!(", each after {} idle", seconds(ns)),
+        _ => String::new(),
+    };
     let window = window(evidence);
     say::fitting([
         format!("{resets}: {count} in {window}{full}"),
         format!("{resets}: {count}{full}"),
         format!("{resets}: {count}{short}"),
+        format!("{resets}: {count}{shortest}"),
         format!("{resets}: {count}"),
     ])
 }
@@ -443,7 +448,9 @@ mod tests {
         evidence.counters.insert(NETNS, Counted { grown, ..Counted::default() });
         let finding = &fired(&RULE, &evidence)[0];
         assert!(
-            finding.headline.starts_with("something between api[4711] and 10.0.0.9:6379 resets connections: 12 of 12"),
+            finding
+                .headline
+                .starts_with("something between api[4711] and 10.0.0.9:6379 resets connections: 12 of 12, each after "),
             "{}",
             finding.headline
         );
