@@ -33,7 +33,7 @@ pub(super) struct Columns {
 
 /// Events that were read and are not wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Skipped {
+pub(in super::super) struct Skipped {
     pub(in super::super) events: u32,
     /// Time of the last one.
     pub(in super::super) at: u64,
