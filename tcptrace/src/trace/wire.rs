@@ -115,10 +115,14 @@ pub(super) mod kind {
     pub(in super::super) const INTERFACE: u8 = 43;
     pub(in super::super) const SUBFLOW: u8 = 44;
     pub(in super::super) const INSPECTED: u8 = 45;
+    /// The id of a control group, then JSON.
+    pub(in super::super) const CONTAINER: u8 = 60;
+    /// Why a flight recorder has written a file by itself: JSON.
+    pub(in super::super) const FIRED: u8 = 61;
 
     /// Whether a record of this kind yields an item: it is known, and does more than describe what follows.
     pub(in super::super) fn yields_item(kind: u8) -> bool {
-        matches!(kind, HEAD..=LOSSES | STARTED..=FAILED_CALL | ENDED | NAMES_ANEW | BYPASSING..=INSPECTED)
+        matches!(kind, HEAD..=LOSSES | STARTED..=FAILED_CALL | ENDED | NAMES_ANEW | BYPASSING..=INSPECTED | CONTAINER | FIRED)
     }
 }
 
