@@ -6,6 +6,7 @@ use super::fields::{CHECKED, DIAGNOSED, DIAGNOSIS, DiagnosisRow, FINDING, Findin
 use super::{Json, TextOptions, markdown, text};
 use crate::model::stream::Context;
 use crate::study::diagnose::Case;
+use crate::study::diagnose::finding::Finding;
 use crate::study::diagnose::rule::Rule;
 
 /// How a diagnosis is written.
@@ -59,6 +60,13 @@ pub(super) fn rows<W: Write>(json: &mut Json<W>, case: &Case) -> io::Result<()> 
         .checked
         .iter()
         .try_for_each(|row| json.object(&CHECKED, &super::fields::CheckedRow::new(host, row), context))
+}
+
+/// A finding as a row of JSON.
+pub fn finding(host: &str, finding: &Finding, context: &Context) -> serde_json::Value {
+    let mut line = Vec::new();
+    let written = Json::new(&mut line).object(&FINDING, &FindingRow::new(host, finding, context), context);
+    written.ok().and_then(|()| serde_json::from_slice(&line).ok()).unwrap_or_default()
 }
 
 /// Writes what each rule finds, needs and compares.

@@ -2,6 +2,7 @@
 
 use crate::model::row::{Connection, Row};
 use crate::model::stream::Item;
+use crate::study::diagnose::evidence::Evidence;
 use crate::study::diagnose::{Diagnosis, Gatherer, Selection, diagnose};
 
 /// The older gatherer is replaced when it has seen twice as much, in ns. Rules ask for 10 s at most.
@@ -9,7 +10,7 @@ const TURN_NS: u64 = 10_000_000_000;
 
 /// Evidence of the last 10 to 20 s.
 #[derive(Debug)]
-pub(super) struct Findings {
+pub struct Findings {
     older: Gatherer,
     /// When it began, in ns of `CLOCK_BOOTTIME`; `None` before the first event.
     begun: Option<u64>,
@@ -17,22 +18,25 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    pub(super) fn new(is_trace: bool) -> Self {
+    /// From a trace, or from the live kernel.
+    pub fn new(is_trace: bool) -> Self {
         Self { older: Gatherer::new(is_trace), begun: None, newer: None }
     }
 
-    pub(super) fn item(&mut self, item: &Item) {
+    /// Takes in an item, before the rows that follow from it.
+    pub fn item(&mut self, item: &Item) {
         self.older.item(item);
         self.newer.iter_mut().for_each(|(newer, _)| newer.item(item));
     }
 
-    pub(super) fn row(&mut self, row: &Row) {
+    /// Takes in a row of the engine.
+    pub fn row(&mut self, row: &Row) {
         self.older.row(row);
         self.newer.iter_mut().for_each(|(newer, _)| newer.row(row));
     }
 
     /// Lets time pass.
-    pub(super) fn turn(&mut self, now: u64) {
+    pub fn turn(&mut self, now: u64) {
         let begun = *self.begun.get_or_insert(now);
         if now < begun.saturating_add(TURN_NS) {
             return;
@@ -47,8 +51,13 @@ impl Findings {
         }
     }
 
+    /// What is known now, given the open connections.
+    pub fn evidence(&self, open: impl IntoIterator<Item = Connection>) -> Evidence {
+        self.older.clone().finish(open, true)
+    }
+
     /// What the rules say now, given the open connections.
     pub(super) fn diagnose(&self, open: impl IntoIterator<Item = Connection>) -> Diagnosis {
-        diagnose(&self.older.clone().finish(open, true), &Selection::default())
+        diagnose(&self.evidence(open), &Selection::default())
     }
 }
