@@ -90,6 +90,19 @@ struct Stored {
     names: Option<Vec<String>>,
 }
 
+/// What knows names.
+#[derive(Clone, Copy)]
+enum Source {
+    Config,
+    Docker,
+    Logs,
+    Storage,
+}
+
+impl Source {
+    const ALL: [Self; 4] = [Self::Config, Self::Docker, Self::Logs, Self::Storage];
+}
+
 impl Containers {
     /// For the files below this directory.
     pub(super) fn below(root: impl Into<PathBuf>) -> Self {
@@ -126,10 +139,13 @@ impl Containers {
     /// The cheapest sources come first; the next one is asked for what is still missing.
     fn look_up(&mut self, id: &str, pod: Option<&str>) -> Labels {
         let mut labels = Labels::default();
-        let sources: [fn(&mut Self, &str, Option<&str>) -> Labels; 4] =
-            [|it, id, _| it.by_config(id), |it, id, _| it.by_docker(id), Self::by_logs, |it, id, _| it.by_storage(id)];
-        for source in sources {
-            labels.complete(source(self, id, pod));
+        for source in Source::ALL {
+            labels.complete(match source {
+                Source::Config => self.by_config(id),
+                Source::Docker => self.by_docker(id),
+                Source::Logs => self.by_logs(id, pod),
+                Source::Storage => self.by_storage(id),
+            });
             // Without Kubernetes, there is no pod to be found.
             if labels.is_complete() || pod.is_none() && labels.container_name.is_some() {
                 break;

@@ -167,6 +167,21 @@ mod tests {
         assert_eq!(missing(&mut names, 3), None, "it was written again");
     }
 
+    /// The names of a container come behind the path of its group.
+    #[test]
+    fn a_container_keeps_its_names_in_the_next_file() {
+        use crate::model::labels::Labels;
+        let mut names = Names::default();
+        let labels = Labels { container_name: Some("web".into()), ..Labels::default() };
+        let container = Item::Container { group: 1, labels: labels.into() };
+        names.learn(&group(1));
+        names.learn(&container);
+        names.turn();
+        let [_, path, labels, ..] = names.missing(&speaks_of(1));
+        assert_eq!([path, labels], [Some(group(1)), Some(container)]);
+        assert_eq!(names.missing(&speaks_of(1)), [const { None }; 7], "they are in the file");
+    }
+
     #[test]
     fn an_interface_is_written_into_the_next_file_when_an_event_needs_it() {
         let mut names = Names::default();

@@ -286,4 +286,20 @@ mod tests {
     fn numbers(#[case] value: f64, #[case] expected: &str) {
         assert_eq!(number(value), expected);
     }
+
+    #[rstest]
+    #[case::a_pod(["web-5d9", "shop", "nginx"], "pod shop/web-5d9 container nginx")]
+    #[case::its_sandbox(["web-5d9", "shop", ""], "pod shop/web-5d9")]
+    #[case::no_pod(["", "", "web"], "container web")]
+    #[case::no_name(["", "", ""], "container 0123456789ab")]
+    #[case::a_steering_name(["", "", "\u{1b}[2J"], "container \\x1b[2J")]
+    fn a_container_is_called(#[case] names: [&str; 3], #[case] expected: &str) {
+        let [pod, pod_namespace, container_name] = names.map(|name| (!name.is_empty()).then(|| name.into()));
+        let group = Group {
+            container: Some("0123456789abcdef".repeat(4).into()),
+            labels: Labels { pod, pod_namespace, container_name },
+            ..Group::default()
+        };
+        assert_eq!(place(&group).as_deref(), Some(expected));
+    }
 }
