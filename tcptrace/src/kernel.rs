@@ -2,6 +2,7 @@
 //! ([`probe`], which alone loads eBPF programs).
 
 mod clock;
+mod containers;
 mod counters;
 mod descriptors;
 mod diag;

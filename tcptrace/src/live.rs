@@ -4,7 +4,9 @@ mod audit;
 mod clock;
 mod queries;
 mod source;
+mod tally;
 
 pub use self::audit::Audited;
 pub use self::clock::{boot_ns, read_all as read_clocks};
 pub use self::source::{Besides, Looked, Source, look};
+pub use self::tally::Tally;

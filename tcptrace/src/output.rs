@@ -43,7 +43,7 @@ pub use self::aside::aside;
 pub use self::audit::audit_lines;
 pub use self::counter::counter_words;
 pub use self::csv::Csv;
-pub use self::diagnose::{DiagnoseFormat, diagnose, explain, rules, settings};
+pub use self::diagnose::{DiagnoseFormat, diagnose, explain, finding, rules, settings};
 pub use self::features::features;
 pub use self::json::Json;
 pub use self::lost::lost;

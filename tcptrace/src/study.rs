@@ -7,3 +7,4 @@ pub mod report;
 pub mod snapshot;
 pub mod timeline;
 pub mod top;
+pub mod when;

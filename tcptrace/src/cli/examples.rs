@@ -28,7 +28,7 @@ Examples:
   tcptrace record --duration 1m                   # write tcptrace.tct
   tcptrace record -o curl.tct -- curl -s http://127.0.0.1/
   tcptrace record --rotate 100M --max-files 10 -o web.tct
-  tcptrace record --last 5m -o incident.tct       # flight recorder: kill -USR1 writes the file";
+  tcptrace record --last 5m --when fd-limit -o incident.tct    # flight recorder: writes by itself";
 
 pub(super) const REPLAY: &str = "\
 Examples:

@@ -85,9 +85,9 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     let plan = args.record.clone().map(|path| Plan { path, ..Plan::default() });
     let store = plan.map(|plan| Store::create(&plan)).transpose()?;
     // Text has no column for names.
-    let names = store.is_some() || args.output.format != Format::Text || !criteria.cgroups.is_empty();
+    let names = store.is_some() || args.output.format != Format::Text || criteria.ask_groups();
     let besides = if store.is_some() { Besides::Facts } else { Besides::Counters };
-    let processes = store.is_some() || !criteria.cgroups.is_empty() && !criteria.owner_only;
+    let processes = store.is_some() || criteria.ask_groups() && !criteria.owner_only;
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
         let mut source = Source::attach(&options, existing, names, processes, besides)?;

@@ -1,5 +1,6 @@
 //! `record`: from the kernel to a trace.
 
+mod armed;
 mod child;
 mod progress;
 
@@ -15,6 +16,7 @@ use indicatif::HumanBytes;
 use tokio::signal::unix::{Signal, SignalKind};
 use tokio::time::Instant;
 
+use self::armed::{Armed, Exec, Watch, split};
 use self::child::Running;
 use self::progress::Shown;
 use super::rows::say_audit;
@@ -25,7 +27,9 @@ use super::select::{
 use super::{Outcome, say, say_ready, tell};
 use crate::kernel::Namespaces;
 use crate::live::{Audited, Besides, Source};
+use crate::model::criteria::Criteria;
 use crate::output::lost;
+use crate::study::when::{Condition, Figure};
 use crate::trace::write::{Memory, Plan, Recorded, Recorder, Rotate, Store, Target, Written};
 
 /// The default of `--output`.
@@ -58,6 +62,19 @@ pub(super) struct RecordArgs {
     /// and recording continues; Ctrl-C writes it and ends. Later files are numbered from 2 (FILE.0002)
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "rotate")]
     last: Option<Duration>,
+    /// With --last: write FILE as soon as this holds: rules of `diagnose` and figures, joined by `and`, `or`, `not` and
+    /// parentheses: 'close-wait-leak or CLOSE_WAIT > 500'. Figures are the number of sockets in a state, counters of the
+    /// kernel in a second (TcpExt.ListenOverflows > 10), and levels (sockstat.TCP.orphan). The file has the finding, and
+    /// nothing is written at the end
+    #[arg(long, value_name = "CONDITION", requires = "last")]
+    when: Option<Condition>,
+    /// With --when: write the next file after this time at the earliest
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m", requires = "when")]
+    when_pause: Duration,
+    /// With --when: run this command for each file. Its words are separated by spaces, and no shell reads them; the path of
+    /// the file follows as the last one. Standard input has the finding as a line of JSON
+    #[arg(long, value_name = "CMD", requires = "when", value_hint = ValueHint::CommandString)]
+    exec: Option<String>,
     /// At the end, compare the events with the kernel's own counters in every network namespace; the trace includes the
     /// result
     #[arg(long)]
@@ -101,8 +118,16 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
     }
     refuse_foreign_pids(&criteria)?;
     warn_of_missing_groups(&criteria, true);
+    let exec = match args.exec() {
+        Ok(exec) => exec,
+        Err(error) => {
+            say(&error);
+            return Ok(Outcome::Of(error.status));
+        }
+    };
     let mut options = args.probe.options(criteria.kernel());
     options.failed_calls = args.failed_calls;
+    args.refuse_without_facts();
     // Report errors with the file before attaching anything.
     let target = args.target()?;
     runtime()?.block_on(async {
@@ -111,7 +136,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
         let besides = if args.no_facts { Besides::Nothing } else { Besides::Facts };
         let mut source = Source::attach(&options, !args.probe.no_existing, true, true, besides)?;
         let recorder = Recorder::new(target, source.head()?, criteria.clone(), tell)?;
-        let mut recorder = Audited::new(Shown::new(recorder), args.audit, &source, &criteria)?;
+        let watch = args.watch(&criteria, exec, &source)?;
+        let mut recorder = Audited::new(Armed::new(Shown::new(recorder), watch), args.audit, &source, &criteria)?;
         source.begin(&namespaces, &mut recorder)?;
         recorder.settle_down(&mut source).await?;
         let mut child = match Running::start(&args.command, args.is_to_stdout()) {
@@ -122,14 +148,14 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
             }
         };
         say_ready(&source);
-        recorder.sink.begin();
+        recorder.sink.shown.begin();
         let end = args.duration.map(|duration| Instant::now() + duration);
         let mut status = None;
         loop {
             match source.follow(&mut recorder, next(&mut stop, &mut dump, child.as_mut(), end)).await? {
                 Some(Next::Dump) => {
                     source.take_in(&mut recorder)?;
-                    recorder.sink.recorder.dump()?;
+                    recorder.sink.shown.recorder.dump()?;
                 }
                 Some(Next::Ended(ended)) => {
                     status = Some(ended?);
@@ -138,12 +164,18 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
                 Some(Next::Stop) | None => break,
             }
         }
-        let recorder = recorder.finish(&mut source).await?;
-        let mut recorder = recorder.recorder;
+        let mut armed = recorder.finish(&mut source).await?;
+        let files = armed.stand_down();
+        let mut recorder = armed.shown.recorder;
         let (findings, names) = recorder.audited();
         say_audit(findings, &names);
-        let is_written = write_all(&mut recorder, &mut stop).await;
-        let outcome = if is_written { say_recorded(&recorder.finish(), args.default_file()) } else { Outcome::Failed };
+        let outcome = if let Some(files) = files {
+            say_watched(&recorder.finish(), files)
+        } else if write_all(&mut recorder, &mut stop).await {
+            say_recorded(&recorder.finish(), args.default_file())
+        } else {
+            Outcome::Failed
+        };
         // The recording has stopped at its size limit, and the command still runs.
         if let (Some(child), None) = (&mut child, &status) {
             status = Some(child.ended(&mut stop, end).await?);
@@ -173,7 +205,38 @@ pub(super) fn say_recorded(recorded: &Recorded, file: Option<&Path>) -> Outcome 
     }
 }
 
+/// Prints what a flight recorder with a condition has come to.
+fn say_watched(recorded: &Recorded, files: u64) -> Outcome {
+    let missing = recorded.lost();
+    let events = recorded.of_all.unwrap_or(0);
+    let files = match files {
+        0 => "the condition never held, so no file was written".to_owned(),
+        1 => "the condition held, and a file was written".to_owned(),
+        files => format!("the condition held {files} times, and {files} files were written"),
+    };
+    say(format_args!("{events} events seen, {}; {files}", lost(&missing)));
+    if recorded.has_failed || !missing.is_empty() { Outcome::Lost } else { Outcome::Done }
+}
+
 impl RecordArgs {
+    /// The command of `--exec`.
+    fn exec(&self) -> Result<Option<Exec>, child::CannotRun> {
+        let Some(text) = &self.exec else { return Ok(None) };
+        let command = split(text);
+        if command.is_empty() {
+            clap::Error::raw(ErrorKind::InvalidValue, "--exec needs a command\n").exit()
+        }
+        child::look_for(&command)?;
+        Ok(Some(Exec::new(command)))
+    }
+
+    /// What watches, if there is a condition.
+    fn watch(&self, criteria: &Criteria, exec: Option<Exec>, source: &Source) -> Result<Option<Watch>> {
+        let Some(condition) = &self.when else { return Ok(None) };
+        let plan = armed::Plan { condition, pause: self.when_pause, criteria, exec };
+        Ok(Some(Watch::begin(plan, source)?))
+    }
+
     fn file(&self) -> &Path {
         self.output.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
     }
@@ -204,6 +267,17 @@ impl RecordArgs {
         let store = if self.is_to_stdout() { Store::stdout()? } else { Store::create(&plan)? };
         let most_bytes = self.max_size.filter(|_| self.rotate.is_none());
         Ok(Target::Files { store, rotate: self.rotate, most_bytes })
+    }
+
+    /// Rules and counters need what `--no-facts` leaves out.
+    fn refuse_without_facts(&self) {
+        let needs_facts = |condition: &Condition| {
+            !condition.rules().is_empty() || condition.figures().any(|figure| !matches!(figure, Figure::Sockets(_)))
+        };
+        if self.no_facts && self.when.as_ref().is_some_and(needs_facts) {
+            let message = "--no-facts leaves out what this --when needs: only states can be compared then\n";
+            clap::Error::raw(ErrorKind::ArgumentConflict, message).exit()
+        }
     }
 
     fn is_to_stdout(&self) -> bool {

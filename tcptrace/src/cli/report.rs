@@ -16,6 +16,7 @@ use super::study::TraceArgs;
 use super::{Outcome, interrupted, stdout};
 use crate::engine::lifecycle::Config;
 use crate::model::criteria::Criteria;
+use crate::model::fired::Fired;
 use crate::model::row::Row;
 use crate::model::stream::{Item, Origin};
 use crate::output::export::Draft;
@@ -67,20 +68,21 @@ pub(super) fn run(args: &ReportArgs) -> Result<Outcome> {
     let page = args.html.as_deref().map(|path| Draft::begin_at(path, args.force)).transpose()?;
     let mut analysis = Analysis::new(Options { by: args.by, top: args.top });
     // What filters leave out would be missing in the evidence.
-    let (summary, cases) = if args.trace.is_filtered() {
+    let (summary, cases, fired) = if args.trace.is_filtered() {
         let config = Config { transitions: false, connections: true, ..Config::default() };
         let summary = args.trace.read(config, true, &mut |row, origin| {
             analyse(&mut analysis, row, origin);
             Ok(())
         })?;
-        (summary, Vec::new())
+        (summary, Vec::new(), Vec::new())
     } else {
         let config = Config { transitions: true, connections: true, unreleased: true, ..Config::default() };
         let mut diagnosed = Diagnosed::new(&mut analysis);
         let summary = args.trace.tell(config, true, Progress::new, &mut diagnosed)?;
-        (summary, diagnosed.into_cases())
+        let fired = std::mem::take(&mut diagnosed.fired);
+        (summary, diagnosed.into_cases(), fired)
     };
-    let report = Report { cases, ..analysis.finish(&summary) };
+    let report = Report { cases, fired, ..analysis.finish(&summary) };
     if let Some((draft, file)) = page {
         let written = output::page(io::BufWriter::new(file), &TimeZone::system(), &report);
         written.with_context(|| format!("cannot write {draft}"))?;
@@ -109,11 +111,13 @@ struct Diagnosed<'a> {
     hosts: Hosts,
     /// Recordings that were to show a part only: so do their rows.
     partial: BTreeSet<usize>,
+    /// Why the traces were written, with the time.
+    fired: Vec<(i64, Fired)>,
 }
 
 impl<'a> Diagnosed<'a> {
     fn new(analysis: &'a mut Analysis) -> Self {
-        Self { analysis, hosts: Hosts::ending_late(), partial: BTreeSet::new() }
+        Self { analysis, hosts: Hosts::ending_late(), partial: BTreeSet::new(), fired: Vec::new() }
     }
 
     fn into_cases(self) -> Vec<Case> {
@@ -140,6 +144,9 @@ impl Audience<anyhow::Error> for Diagnosed<'_> {
             && head.filter != Criteria::default()
         {
             self.partial.insert(origin.number);
+        }
+        if let Item::Fired(fired) = item {
+            self.fired.push((origin.context.clock.unix_ns(fired.at), Fired::clone(fired)));
         }
         self.hosts.item(item, origin);
     }

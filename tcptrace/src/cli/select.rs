@@ -42,7 +42,8 @@ pub(super) struct FilterArgs {
     /// Name of the owner, of a process that holds a descriptor of the socket, or of the one that closed it
     #[arg(long, value_name = "NAME")]
     comm: Vec<String>,
-    /// Match --pid and --comm against the owner only, and --cgroup against the socket's own control group
+    /// Match --pid and --comm against the owner only, and --cgroup, --pod, --pod-namespace and --container-name against
+    /// the socket's own control group
     #[arg(long)]
     owner_only: bool,
     /// Network namespace, by name (`ip netns`), inode number (`readlink /proc/PID/ns/net`) or path (/proc/PID/ns/net)
@@ -52,6 +53,15 @@ pub(super) struct FilterArgs {
     /// container id, or any systemd unit on the path
     #[arg(long, value_name = "CGROUP")]
     cgroup: Vec<String>,
+    /// Name of the Kubernetes pod of one of these control groups
+    #[arg(long, value_name = "POD")]
+    pod: Vec<String>,
+    /// Namespace of that pod
+    #[arg(long, value_name = "NAMESPACE")]
+    pod_namespace: Vec<String>,
+    /// Name of the container of one of these control groups, as kubelet, Docker or Podman shows it
+    #[arg(long, value_name = "NAME")]
+    container_name: Vec<String>,
     /// State that a transition leaves or enters, a connection was in, or a socket is in; the spellings of `ss` work,
     /// too
     #[arg(long, value_name = "STATE", value_parser = states())]
@@ -85,6 +95,9 @@ impl FilterArgs {
             owner_only: self.owner_only,
             netns: self.netns.iter().map(|netns| namespaces.resolve(netns)).collect::<Result<_, _>>()?,
             cgroups: self.cgroup.clone(),
+            pods: self.pod.clone(),
+            pod_namespaces: self.pod_namespace.clone(),
+            container_names: self.container_name.clone(),
             states: self.state.clone(),
             closers: self.closer.clone(),
             min_duration_ns: self.min_duration.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),

@@ -152,7 +152,7 @@ impl Report {
         let text = TextOptions { colour, zone: TimeZone::system(), width, ..TextOptions::default() };
         let context = stream::Context { clock: live::read_clocks()?.clock(), ..stream::Context::default() };
         // Text has no column for control groups.
-        let groups = output.format != Format::Text || !criteria.cgroups.is_empty();
+        let groups = output.format != Format::Text || criteria.ask_groups();
         let printer = output.format.lister(Outlet::default(), text);
         let idle_ns = idle.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         let groups = groups.then(Groups::new);
@@ -213,7 +213,7 @@ impl Report {
 
     /// Whether a process with sockets matches the filters.
     fn prefers(&mut self, task: &Task) -> bool {
-        if let (Some(groups), false) = (&mut self.groups, self.criteria.cgroups.is_empty()) {
+        if let (Some(groups), false) = (&mut self.groups, !self.criteria.ask_groups()) {
             let group = groups.of_process(task.pid);
             self.context.names.note_process(task.pid, group);
             group.iter().for_each(|id| groups.learn(*id, &mut self.context.names));

@@ -9,6 +9,7 @@ use crate::engine::lifecycle::{Config, Engine, Stats};
 use crate::model::criteria::{Criteria, Undecided};
 use crate::model::event::{Cause, Event, Losses};
 use crate::model::finding::Finding;
+use crate::model::labels::Labels;
 use crate::model::names::{Group, Names};
 use crate::model::row::Row;
 use crate::model::sink::Wishes;
@@ -73,6 +74,9 @@ impl Follower {
                     self.origin.context.names.name_interface(Some(*netns), *index, name);
                 }
                 Item::Group { id, path } => self.origin.context.names.name_group(*id, Group::at(path)),
+                Item::Container { group, labels } => {
+                    self.origin.context.names.name_container(*group, Labels::clone(labels));
+                }
                 Item::Process { pid, group } => self.origin.context.names.note_process(*pid, *group),
                 Item::NamesAnew => self.forget_names(),
                 Item::Losses(losses) => self.losses = *losses,
@@ -84,7 +88,7 @@ impl Follower {
                 }
                 Item::Counters(sample) => self.rows.extend(sample.increases().map(Row::Counter)),
                 // What only a diagnosis reads.
-                Item::Settings(_) | Item::AcceptQueues(_) | Item::Limits(_) => {}
+                Item::Settings(_) | Item::AcceptQueues(_) | Item::Limits(_) | Item::Fired(_) => {}
                 Item::Head(_) | Item::Ended(_) | Item::Event(_) => {}
             }
         }

@@ -17,6 +17,8 @@ use nix::libc;
 
 use self::process::Processes;
 use super::about;
+use super::containers::Containers;
+use crate::model::labels::Labels;
 use crate::model::names::{Group, Names};
 
 /// The table of mounts.
@@ -38,6 +40,7 @@ pub struct Groups {
     hierarchy: Option<Hierarchy>,
     processes: Processes,
     lent: Lent,
+    containers: Containers,
 }
 
 /// Time spent on finding the groups of processes, in the second that began then.
@@ -109,7 +112,7 @@ impl Groups {
     pub fn new() -> Self {
         let hierarchy = Hierarchy::find().inspect_err(|error| log::debug!("cannot find control groups: {error}")).ok();
         let lent = Lent { since: Instant::now(), took: Duration::ZERO };
-        Self { hierarchy, processes: Processes::new(), lent }
+        Self { hierarchy, processes: Processes::new(), lent, containers: Containers::below("/") }
     }
 
     /// The path of a group.
@@ -137,8 +140,15 @@ impl Groups {
         if names.group(id).is_none()
             && let LookUp::Path(path) = self.look_up(id)
         {
-            names.name_group(id, Group::at(&path));
+            let mut group = Group::at(&path);
+            group.labels.complete(self.labels(&group));
+            names.name_group(id, group);
         }
+    }
+
+    /// The names of the container of a group, as far as files on this host have them.
+    pub fn labels(&mut self, group: &Group) -> Labels {
+        self.containers.labels(group)
     }
 
     /// The wanted groups ([`Group::is`]) that do not exist now; `None` without any control groups.

@@ -28,6 +28,12 @@ pub struct Criteria {
     /// Control group of the socket, or of one of these processes: its path or an ancestor's, the id of its container,
     /// or a systemd unit on its path ([`Group::is`](crate::model::names::Group::is)).
     pub cgroups: Vec<String>,
+    /// Name of the pod of one of these control groups.
+    pub pods: Vec<String>,
+    /// Namespace of that pod.
+    pub pod_namespaces: Vec<String>,
+    /// Name of the container of one of these control groups.
+    pub container_names: Vec<String>,
     /// Of a transition: the state left or entered. Of a connection: a state that it was in.
     pub states: Vec<State>,
     pub closers: Vec<Closer>,

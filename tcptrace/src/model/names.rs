@@ -5,6 +5,8 @@ use std::collections::{HashMap, HashSet};
 use foldhash::fast::FixedState;
 use hashlink::LruCache;
 
+use super::labels::Labels;
+
 /// The names found so far, for outputs to look up.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
@@ -50,6 +52,8 @@ pub struct Group {
     pub container: Option<Box<str>>,
     /// The innermost systemd unit that it belongs to, where the path shows it; a slice only if there is no other.
     pub unit: Option<Box<[u8]>>,
+    /// The names of its container.
+    pub labels: Labels,
 }
 
 impl Names {
@@ -69,6 +73,13 @@ impl Names {
     /// Notes what is known of a control group, by its id.
     pub fn name_group(&mut self, id: u64, group: Group) {
         self.groups.insert(id, group);
+    }
+
+    /// Notes the names of the container of a control group, which has its path already.
+    pub fn name_container(&mut self, group: u64, labels: Labels) {
+        if let Some(group) = self.groups.get_mut(&group) {
+            group.labels = labels;
+        }
     }
 
     /// Notes the control group of a process; `None` where it cannot be found any more.
@@ -128,8 +139,13 @@ impl Names {
 
     /// Whether a process is in the wanted control group ([`Group::is`]); `None` when that is unknown.
     pub fn is_process_in(&self, pid: u32, wanted: &str) -> Option<bool> {
+        self.is_process_where(pid, |group| group.is(wanted))
+    }
+
+    /// Whether the control group of a process is such a one; `None` when it is unknown.
+    pub fn is_process_where(&self, pid: u32, is: impl Fn(&Group) -> bool) -> Option<bool> {
         let known = self.processes.0.peek(&pid).filter(|known| !known.has_others)?;
-        let mut answers = known.groups.iter().map(|id| self.group(*id).map(|group| group.is(wanted)));
+        let mut answers = known.groups.iter().map(|id| self.group(*id).map(&is));
         let first = answers.next()??;
         answers.all(|answer| answer == Some(first)).then_some(first)
     }
@@ -151,8 +167,16 @@ const SHORT_ID: usize = 12;
 impl Group {
     /// The group at a path. The container and the unit are the innermost ones.
     pub fn at(path: &[u8]) -> Self {
-        let container = components(path).rev().find_map(container).map(Into::into);
-        Self { path: path.into(), container, unit: unit(path).map(Into::into) }
+        let container: Option<Box<str>> = components(path).rev().find_map(container).map(Into::into);
+        // That of LXC and nspawn is a name already.
+        let container_name = container.clone().filter(|container| !is_id(container.as_bytes()));
+        let labels = Labels { container_name, ..Labels::default() };
+        Self { path: path.into(), container, unit: unit(path).map(Into::into), labels }
+    }
+
+    /// Whether its container has an id, and not a name only.
+    pub fn has_container_id(&self) -> bool {
+        self.container.as_deref().is_some_and(|container| is_id(container.as_bytes()))
     }
 
     /// Whether it is the wanted one: at this path or below, in the container with this name or id (or the beginning of

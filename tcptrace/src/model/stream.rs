@@ -9,6 +9,8 @@ use super::event::{Cause, Event, Losses};
 use super::facts::{AcceptQueues, Limits, Settings};
 use super::feature::Feature;
 use super::finding::Finding;
+use super::fired::Fired;
+use super::labels::Labels;
 use super::names::Names;
 
 /// One item from a source: the live kernel or a trace.
@@ -29,6 +31,12 @@ pub enum Item {
         /// Its id.
         id: u64,
         path: Box<[u8]>,
+    },
+    /// The container of a control group has names. This follows the path of the group.
+    Container {
+        /// Id of the group.
+        group: u64,
+        labels: Box<Labels>,
     },
     /// An interface has a name.
     Interface {
@@ -61,6 +69,8 @@ pub enum Item {
     AcceptQueues(Box<AcceptQueues>),
     /// How many descriptors processes have, and how many they may have.
     Limits(Box<Limits>),
+    /// The flight recorder has written this file by itself, and why. It is at the end of the file.
+    Fired(Box<Fired>),
     Event(Event),
 }
 

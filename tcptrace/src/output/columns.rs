@@ -192,6 +192,9 @@ mod tests {
         retransmits_unanswered INT64
         reset_received BOOLEAN
         idle_before_close_ns INT64
+        pod STRING
+        pod_namespace STRING
+        container_name STRING
         state STRING
         age_ns INT64
         age_at_least BOOLEAN

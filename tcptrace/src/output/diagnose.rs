@@ -8,6 +8,7 @@ use super::fields::{
 use super::{Json, TextOptions, markdown, text};
 use crate::model::stream::Context;
 use crate::study::diagnose::Case;
+use crate::study::diagnose::finding::Finding;
 use crate::study::diagnose::rule::Rule;
 
 /// How a diagnosis is written.
@@ -83,6 +84,13 @@ pub fn settings<W: Write>(mut out: W, format: DiagnoseFormat, options: &TextOpti
         DiagnoseFormat::Markdown => markdown::write_settings(&mut out, cases)?,
     }
     out.flush()
+}
+
+/// A finding as a row of JSON.
+pub fn finding(host: &str, finding: &Finding, context: &Context) -> serde_json::Value {
+    let mut line = Vec::new();
+    let written = Json::new(&mut line).object(&FINDING, &FindingRow::new(host, finding, context), context);
+    written.ok().and_then(|()| serde_json::from_slice(&line).ok()).unwrap_or_default()
 }
 
 /// Writes what each rule finds, needs and compares.

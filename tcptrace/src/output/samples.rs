@@ -8,6 +8,7 @@ use crate::model::counters::{Increase, Unseen};
 use crate::model::criteria::Undecided;
 use crate::model::event::{Cause, Idle, Kept, Multipath, Totals};
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
+use crate::model::labels::Labels;
 use crate::model::names::{Group, Names};
 use crate::model::row::{
     Connection, Ending, Entry, Held, Identity, Loss, Owner, Reason, Report, Stalled, Status, Stay, Stuck, Transition,
@@ -29,6 +30,11 @@ pub(crate) static CONTEXT: LazyLock<Context> = LazyLock::new(|| {
         path: (*b"/system.slice/docker-0123abcd.scope").into(),
         container: Some("0123abcd".into()),
         unit: Some((*b"docker-0123abcd.scope").into()),
+        labels: Labels {
+            pod: Some("web-5d9".into()),
+            pod_namespace: Some("shop\u{1b}[2J".into()),
+            container_name: Some("nginx".into()),
+        },
     };
     names.name_group(77, group);
     Context { clock: Clock { boot_to_unix_ns: 1_735_787_045_000_000_000 }, names }

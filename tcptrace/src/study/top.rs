@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use self::findings::Findings;
 use self::series::Series;
 use self::sockets::{Socket, Sockets};
 use crate::engine::filter::Verdict;
@@ -32,6 +31,7 @@ use crate::study::counts::levels::{Levels, Recent, Spot};
 use crate::study::diagnose::Diagnosis;
 use crate::study::ports::{self, PortSettings};
 
+pub use self::findings::Findings;
 pub use self::frame::{Ask, Detail, Frame, GroupRow, Queue, Rates, Rows, Sort, Waiter};
 pub use self::series::Second;
 pub use self::sockets::Key;

@@ -16,6 +16,7 @@ use crate::model::event::{
     Totals,
 };
 use crate::model::facts::{AcceptQueues, Limits, Settings};
+use crate::model::fired::Fired;
 use crate::model::stream::Item;
 use crate::model::tcp::{Comm, Task, Tuple};
 
@@ -396,6 +397,11 @@ fn other(kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
             Item::Limits(limits)
         }
         kind::CLOCKS => Item::Clocks(read(body)?),
+        kind::FIRED => {
+            let fired: Box<Fired> = serde_json::from_slice(body).ok()?;
+            length(fired.at)?;
+            Item::Fired(fired)
+        }
         kind::ENDED => Item::Ended(serde_json::from_slice(body).ok()?),
         kind::NAMESPACE => {
             let (inode, name) = postcard::take_from_bytes(body).ok()?;
@@ -404,6 +410,10 @@ fn other(kind: u8, body: &[u8], items: &mut Vec<Item>) -> Option<()> {
         kind::GROUP => {
             let (id, path) = postcard::take_from_bytes(body).ok()?;
             Item::Group { id, path: path.into() }
+        }
+        kind::CONTAINER => {
+            let (group, labels) = postcard::take_from_bytes(body).ok()?;
+            Item::Container { group, labels: serde_json::from_slice(labels).ok()? }
         }
         kind::INTERFACE => {
             let ((netns, index), name) = postcard::take_from_bytes(body).ok()?;

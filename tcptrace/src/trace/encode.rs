@@ -245,12 +245,16 @@ impl Encoder {
             Item::Settings(settings) => self.json(kind::SETTINGS, &**settings),
             Item::AcceptQueues(queues) => self.json(kind::ACCEPT_QUEUES, &**queues),
             Item::Limits(limits) => self.json(kind::LIMITS, &**limits),
+            Item::Fired(fired) => self.json(kind::FIRED, &**fired),
             Item::Clocks(clocks) => {
                 self.record(kind::CLOCKS, clocks);
                 Ok(())
             }
             Item::Namespace { inode, name } => self.named(kind::NAMESPACE, u64::from(*inode), name),
             Item::Group { id, path } => self.named(kind::GROUP, *id, path),
+            Item::Container { group, labels } => {
+                self.named(kind::CONTAINER, *group, &serde_json::to_vec(labels).map_err(io::Error::other)?)
+            }
             Item::Interface { netns, index, name } => self.interface(*netns, *index, name),
             Item::NamesAnew => self.long(kind::NAMES_ANEW, &[]),
             Item::Process { pid, group } => {

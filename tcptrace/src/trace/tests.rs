@@ -2,6 +2,7 @@ mod columns;
 mod damage;
 mod ending;
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -22,6 +23,8 @@ use crate::model::event::{
 };
 use crate::model::facts::{AcceptQueue, AcceptQueues, Limit, Limits, Settings};
 use crate::model::finding::{Compared, Counter, Finding, Verdict};
+use crate::model::fired::Fired;
+use crate::model::labels::Labels;
 use crate::model::row::Row;
 use crate::model::stream::{Clocks, Head, Item, Origin, Summary};
 use crate::model::tcp::{Comm, State, Task, Tuple};
@@ -312,6 +315,16 @@ fn items() -> impl Strategy<Value = Item> {
         20 => events().prop_map(Item::Event),
         1 => (any::<u32>(), name()).prop_map(|(inode, name)| Item::Namespace { inode, name }),
         1 => (any::<u64>(), name()).prop_map(|(id, path)| Item::Group { id, path }),
+        1 => any::<(u64, [Option<String>; 3])>().prop_map(|(group, names)| {
+            let [pod, pod_namespace, container_name] = names.map(|name| name.map(Into::into));
+            Item::Container { group, labels: Box::new(Labels { pod, pod_namespace, container_name }) }
+        }),
+        1 => any::<(u64, [String; 2], u32)>().prop_map(|(at, [when, headline], figure)| {
+            let figures = BTreeMap::from([("CLOSE_WAIT".into(), figure.into())]);
+            let finding = serde_json::json!({ "id": "fd-limit", "count": figure });
+            let (when, headline, rule) = (when.into(), headline.into(), Some("fd-limit".into()));
+            Item::Fired(Box::new(Fired { at: at % LONGEST_NS, when, rule, headline, finding, figures }))
+        }),
         1 => (any::<u32>(), any::<u32>(), name()).prop_map(|(netns, index, name)| Item::Interface { netns, index, name }),
         1 => Just(Item::NamesAnew),
         1 => any::<(u32, Option<u64>)>().prop_map(|(pid, group)| Item::Process { pid, group }),

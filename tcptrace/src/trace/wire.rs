@@ -118,10 +118,24 @@ pub(super) mod kind {
     /// Events, and where records come between them (see [`columns`](super::super::columns)).
     pub(in super::super) const COLUMNS: u8 = 46;
     pub(in super::super) const ACCEPTS_WATCHED: u8 = 56;
+    /// The id of a control group, then JSON.
+    pub(in super::super) const CONTAINER: u8 = 60;
+    /// Why a flight recorder has written a file by itself: JSON.
+    pub(in super::super) const FIRED: u8 = 61;
 
     /// Whether a record of this kind yields an item: it is known, and does more than describe what follows.
     pub(in super::super) fn yields_item(kind: u8) -> bool {
-        matches!(kind, HEAD..=LOSSES | STARTED..=FAILED_CALL | ENDED | NAMES_ANEW | BYPASSING..=INSPECTED | ACCEPTS_WATCHED)
+        matches!(
+            kind,
+            HEAD..=LOSSES
+                | STARTED..=FAILED_CALL
+                | ENDED
+                | NAMES_ANEW
+                | BYPASSING..=INSPECTED
+                | ACCEPTS_WATCHED
+                | CONTAINER
+                | FIRED
+        )
     }
 }
 

@@ -1,5 +1,6 @@
 //! Recordings: their contents, and what remains of them after failures.
 
+mod armed;
 mod bad_days;
 
 use std::fs;

@@ -8,7 +8,8 @@ use tcptrace_common::FILTER_PORTS;
 use super::Verdict;
 use crate::model::criteria::Criteria;
 use crate::model::event::Kept;
-use crate::model::names::Names;
+use crate::model::labels::Labels;
+use crate::model::names::{Group, Names};
 use crate::model::row::{Connection, Entry, Identity, Report, Row, Stuck, Transition};
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, State, Task};
 
@@ -37,14 +38,32 @@ impl Criteria {
     pub(super) fn ask_connections(&self) -> bool {
         let ports = [&self.ports, &self.local_ports, &self.remote_ports];
         let by_place = !self.networks.is_empty() || !self.netns.is_empty() || self.ipv4 != self.ipv6;
-        let by_owner = !self.pids.is_empty() || !self.comms.is_empty() || !self.cgroups.is_empty();
+        let by_owner = !self.pids.is_empty() || !self.comms.is_empty() || self.ask_groups();
         by_place || by_owner || !self.closers.is_empty() || ports.into_iter().any(|ports| !ports.is_empty())
     }
 
     /// Whether any criterion is about all processes that relate to a connection.
     pub(super) fn ask_processes(&self) -> bool {
-        let asks_nobody = self.pids.is_empty() && self.comms.is_empty() && self.cgroups.is_empty();
+        let asks_nobody = self.pids.is_empty() && self.comms.is_empty() && !self.ask_groups();
         !(self.owner_only || asks_nobody)
+    }
+
+    /// Whether any criterion is about control groups.
+    pub fn ask_groups(&self) -> bool {
+        let by_name = [&self.cgroups, &self.pods, &self.pod_namespaces, &self.container_names];
+        by_name.into_iter().any(|wanted| !wanted.is_empty())
+    }
+
+    /// Whether a control group matches.
+    pub fn wants_group(&self, group: &Group) -> bool {
+        let Labels { pod, pod_namespace, container_name } = &group.labels;
+        let is = |wanted: &[String], name: &Option<Box<str>>| {
+            wanted.is_empty() || name.as_deref().is_some_and(|name| wanted.iter().any(|wanted| wanted == name))
+        };
+        (self.cgroups.is_empty() || self.cgroups.iter().any(|wanted| group.is(wanted)))
+            && is(&self.pods, pod)
+            && is(&self.pod_namespaces, pod_namespace)
+            && is(&self.container_names, container_name)
     }
 
     /// Whether the connection of a row matches; `None` while that depends on what is not known yet. The last row of a
@@ -76,10 +95,10 @@ impl Criteria {
 
     /// Whether this process is a wanted one.
     pub fn wants_process(&self, task: &Task, names: &Names) -> bool {
-        let is_in = |wanted: &String| names.is_process_in(task.pid, wanted) == Some(true);
+        let is_in = || names.is_process_where(task.pid, |group| self.wants_group(group)) == Some(true);
         let is_named = |comm: &String| task.comm.bytes() == Comm::from(comm.as_str()).bytes();
         let is_wanted =
-            self.pids.contains(&task.pid) || self.comms.iter().any(is_named) || self.cgroups.iter().any(is_in);
+            self.pids.contains(&task.pid) || self.comms.iter().any(is_named) || self.ask_groups() && is_in();
         !self.owner_only && is_wanted
     }
 
@@ -99,19 +118,21 @@ impl Criteria {
     }
 
     fn ask(&self, facts: &Facts<'_>, names: &Names) -> Option<bool> {
-        all([self.ask_others(facts), any_of(&self.cgroups, |wanted| self.group(facts, wanted, names))])
+        let group = if self.ask_groups() { self.group(facts, names) } else { Some(true) };
+        all([self.ask_others(facts), group])
     }
 
     /// Checks the control group of the socket, and those of the processes that relate to it.
-    fn group(&self, facts: &Facts<'_>, wanted: &str, names: &Names) -> Option<bool> {
-        let socket = facts.identity.cgroup.and_then(|id| names.group(id)).map(|group| group.is(wanted));
+    fn group(&self, facts: &Facts<'_>, names: &Names) -> Option<bool> {
+        let is_in = |pid| names.is_process_where(pid, |group| self.wants_group(group));
+        let socket = facts.identity.cgroup.and_then(|id| names.group(id)).map(|group| self.wants_group(group));
         if self.owner_only {
             return socket;
         }
         // Nearly always, its owner has made it: then both are in one group.
-        let owner = facts.identity.owner.and_then(|owner| names.is_process_in(owner.task.pid, wanted)).or(socket);
+        let owner = facts.identity.owner.and_then(|owner| is_in(owner.task.pid)).or(socket);
         let is_other = |task: &Task| facts.identity.owner.is_none_or(|owner| owner.task.pid != task.pid);
-        let of = |task: Task| if is_other(&task) { names.is_process_in(task.pid, wanted) } else { owner };
+        let of = |task: Task| if is_other(&task) { is_in(task.pid) } else { owner };
         any([socket, owner, facts.closed_by.answer(of), facts.holder(of)])
     }
 

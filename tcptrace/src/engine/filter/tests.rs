@@ -7,6 +7,7 @@ use rstest::rstest;
 
 use super::{Criteria, Filter, Undecided, Verdict, begins};
 use crate::model::counters::{Increase, Unseen};
+use crate::model::labels::Labels;
 use crate::model::names::{Group, Names};
 use crate::model::row::{Connection, Held, Identity, Owner, Report, Row, Status, Stay, Stuck, Transition};
 use crate::model::tcp::{Closer, Comm, End, OwnerSource, Side, State, Task, Tuple};
@@ -148,6 +149,9 @@ fn criteria(options: &str) -> Criteria {
             "comm" => criteria.comms.push(value().into()),
             "netns" => criteria.netns.push(value().parse().expect("a number")),
             "cgroup" => criteria.cgroups.push(value().into()),
+            "pod" => criteria.pods.push(value().into()),
+            "pod-namespace" => criteria.pod_namespaces.push(value().into()),
+            "container-name" => criteria.container_names.push(value().into()),
             "state" => criteria.states.push(value().parse().expect("a state")),
             "closer" => criteria.closers.push(value().parse().expect("a closer")),
             "min" => criteria.min_duration_ns = Some(value().parse().expect("a number")),
@@ -342,6 +346,23 @@ fn a_group_without_a_name_may_never_get_one(#[case] options: &str, #[case] count
     out.extend(finished(&mut filter));
     assert_eq!(out.len() as u64, counts[1]);
     assert_eq!([filter.filtered_out(), filter.undecided().shown], counts);
+}
+
+/// All that is asked of a group holds for one group.
+#[rstest]
+#[case("pod web-5d9", true)]
+#[case("pod web", false)]
+#[case("pod-namespace shop", true)]
+#[case("pod-namespace shop pod db pod web-5d9 container-name nginx", true)]
+#[case("pod web-5d9 pod-namespace other", false)]
+#[case("container-name nginx cgroup db", false)]
+fn containers_are_wanted_by_name(#[case] wanted: &str, #[case] expected: bool) {
+    let [pod, pod_namespace, container_name] = ["web-5d9", "shop", "nginx"].map(|name| Some(name.into()));
+    let labels = Labels { pod, pod_namespace, container_name };
+    let named = Group { labels, ..Group::at(b"/kubepods/pod1/web.service") };
+    assert_eq!(criteria(wanted).wants_group(&named), expected);
+    assert!(!criteria(wanted).wants_group(&Group::at(b"/kubepods/pod1/web.service")), "it has no names");
+    assert!(!criteria(wanted).is_empty());
 }
 
 #[test]

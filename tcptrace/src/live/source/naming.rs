@@ -8,6 +8,8 @@ use super::processes::Processes;
 use crate::kernel::{Groups, LookUp, Namespaces, interface_name};
 use crate::live::queries::{Queries, Question};
 use crate::model::event::Event;
+use crate::model::labels::Labels;
+use crate::model::names::Group;
 use crate::model::stream::Item;
 use crate::model::transition::Transition;
 
@@ -162,16 +164,22 @@ impl Naming {
     fn learn_group(&mut self, id: u64, items: &mut Vec<Item>) {
         match self.announced_groups.recall(id) {
             Recalled::Known => {}
-            Recalled::Again(path) => items.push(Item::Group { id, path: path.into() }),
-            Recalled::Unknown => match self.groups.as_mut().map(|groups| groups.look_up(id)) {
-                Some(LookUp::Path(path)) => {
+            Recalled::Again(path) => {
+                let labels = self.groups.as_mut().map(|groups| groups.labels(&Group::at(path)));
+                items.push(Item::Group { id, path: path.into() });
+                items.extend(labels.and_then(|labels| container(id, labels)));
+            }
+            Recalled::Unknown => match self.groups.as_mut().map(|groups| (groups.look_up(id), groups)) {
+                Some((LookUp::Path(path), groups)) => {
                     self.announced_groups.note(id, Some(&path));
+                    let labels = groups.labels(&Group::at(&path));
                     items.push(Item::Group { id, path: path.into() });
+                    items.extend(container(id, labels));
                 }
-                Some(LookUp::Nameless) => {
+                Some((LookUp::Nameless, _)) => {
                     self.announced_groups.note(id, None);
                 }
-                Some(LookUp::Later) | None => {}
+                Some((LookUp::Later, _)) | None => {}
             },
         }
     }
@@ -269,6 +277,11 @@ impl Naming {
         }
         is_full
     }
+}
+
+/// Announces the names of the container of a group.
+fn container(group: u64, labels: Labels) -> Option<Item> {
+    (!labels.is_empty()).then(|| Item::Container { group, labels: Box::new(labels) })
 }
 
 #[cfg(test)]

@@ -275,6 +275,9 @@ static CONNECTION_FIELDS: &[Field<Connection>] = &[
               ESTABLISHED. Counted from the handshake where there was no data. Whole kernel ticks; null when unknown.",
         value: |row, _| Value::number(row.idle.and_then(Idle::quiet_ns)),
     },
+    Field::POD,
+    Field::POD_NAMESPACE,
+    Field::CONTAINER_NAME,
 ];
 
 /// The further fields of an open or stuck connection.

@@ -1,6 +1,7 @@
 //! The fields that identify the connection of a row and its owner.
 
 use super::{Context, Field, Shape, Value, name};
+use crate::model::labels::Labels;
 use crate::model::names::Group;
 use crate::model::row::{Identity, Owner};
 use crate::model::tcp::OwnerSource;
@@ -139,6 +140,32 @@ impl<R: Identified> Field<R> {
               swap; else a slice); null when there is none.",
         value: |row, context| Value::name(group(row, context).and_then(|group| group.unit.as_deref())),
     };
+    pub(super) const POD: Self = Self {
+        name: "pod",
+        nullable: true,
+        unit: "",
+        shape: Shape::Name,
+        doc: "Name of the pod of the socket's container, from the files of kubelet or the container engine, escaped as \
+              in comm; null when it has none, or no file names it.",
+        value: |row, context| label(row, context, |labels| labels.pod.as_deref()),
+    };
+    pub(super) const POD_NAMESPACE: Self = Self {
+        name: "pod_namespace",
+        nullable: true,
+        unit: "",
+        shape: Shape::Name,
+        doc: "Namespace of that pod, likewise; null when unknown.",
+        value: |row, context| label(row, context, |labels| labels.pod_namespace.as_deref()),
+    };
+    pub(super) const CONTAINER_NAME: Self = Self {
+        name: "container_name",
+        nullable: true,
+        unit: "",
+        shape: Shape::Name,
+        doc: "Name of the socket's container, likewise; null when unknown. Containers of LXC and systemd-nspawn have the \
+              name as their id.",
+        value: |row, context| label(row, context, |labels| labels.container_name.as_deref()),
+    };
     pub(super) const NETNS_NAME: Self = Self {
         name: "netns_name",
         nullable: true,
@@ -192,6 +219,10 @@ pub(crate) fn address(identity: &Identity, address: SocketAddr, context: &Contex
         None => render::address(&mut text, address),
     }
     String::from_utf8(text).unwrap_or_default()
+}
+
+fn label<'r>(row: &impl Identified, context: &'r Context, of: impl FnOnce(&'r Labels) -> Option<&'r str>) -> Value<'r> {
+    Value::name(group(row, context).and_then(|group| of(&group.labels)).map(str::as_bytes))
 }
 
 fn group<'r>(row: &impl Identified, context: &'r Context) -> Option<&'r Group> {

@@ -158,6 +158,9 @@ static SOCKET_FIELDS: &[Field<Entry>] = &[
               of sockets in CLOSE_WAIT, CLOSING and FIN_WAIT2 only; null when unknown.",
         value: |row, _| Value::number(row.idle_ns),
     },
+    Field::POD,
+    Field::POD_NAMESPACE,
+    Field::CONTAINER_NAME,
 ];
 
 /// A count.

@@ -164,6 +164,9 @@ static TRANSITION_FIELDS: &[Field<Transition>] = &[
         doc: "Name of the process that closed the socket, escaped as in comm; null when unknown.",
         value: |row, _| name(row.closed_by.as_ref()),
     },
+    Field::POD,
+    Field::POD_NAMESPACE,
+    Field::CONTAINER_NAME,
 ];
 
 /// The further fields of a stuck socket.

@@ -7,7 +7,7 @@ use crate::output::TextOptions;
 use crate::output::lost::bound;
 use crate::output::text::report::longest;
 use crate::output::text::report::words::{
-    Apart, count, counted, duration, ends, group, hosts, number, percent, period, rate, time,
+    Apart, count, counted, duration, ends, fired, group, hosts, number, percent, period, rate, time,
 };
 use crate::study::report::{By, Count, Property, Report, StateRow};
 
@@ -18,6 +18,9 @@ const ROWS: usize = 5;
 pub(in crate::output) fn write(out: &mut impl Write, options: &TextOptions, report: &Report) -> io::Result<()> {
     let overview = &report.overview;
     writeln!(out, "# {}\n\n{}\n", text(&hosts(report)), text(&period(&options.zone, report)))?;
+    for fired in fired(&options.zone, report) {
+        writeln!(out, "**{}**\n", text(&fired))?;
+    }
     for lost in report.lost.iter().filter(|lost| lost.events > 0 || lost.at_least) {
         let events = bound(counted(lost.events, "event"), lost.at_least);
         writeln!(

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::study::timeline::Group;
+use crate::study::timeline::{Group, Item};
 
 /// Packets are looked for this long before and after a life, in ns. A server's socket begins after the SYN, and the
 /// clock of another capturing host may differ.
@@ -33,11 +33,11 @@ fn filter(group: &Group) -> Option<String> {
     all.push_str(" && ");
     all.push_str(&both(["tcp.port", "tcp.srcport", "tcp.dstport"], local.port(), remote.port()));
     if group.items().any(|item| item.life.begin_seen) {
-        let begin = group.items().map(|item| item.begin()).min()?;
+        let begin = group.items().map(Item::begin).min()?;
         all.push_str(&format!(" && frame.time_epoch >= {}", seconds(begin.saturating_sub(MARGIN_NS))));
     }
     if group.items().all(|item| !item.life.is_open) {
-        let end = group.items().map(|item| item.end()).max()?;
+        let end = group.items().map(Item::end).max()?;
         all.push_str(&format!(" && frame.time_epoch <= {}", seconds(end.saturating_add(MARGIN_NS))));
     }
     Some(all)
@@ -50,7 +50,7 @@ fn addresses(local: IpAddr, remote: IpAddr) -> String {
 
 /// One value at each end. `any == a && any == b` matches either direction, but when they are the same, it does not say
 /// that both ends have it.
-fn both<T: PartialEq + std::fmt::Display>([any, source, destination]: [&str; 3], one: T, other: T) -> String {
+fn both<T: Copy + PartialEq + std::fmt::Display>([any, source, destination]: [&str; 3], one: T, other: T) -> String {
     let [first, second] = if one == other { [source, destination] } else { [any, any] };
     format!("{first} == {one} && {second} == {other}")
 }

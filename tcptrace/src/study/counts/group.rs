@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::model::labels::Labels;
 use crate::model::tcp::Comm;
 
 /// What connections are grouped by.
@@ -56,6 +57,8 @@ pub struct Group {
     pub processes_at_least: bool,
     /// Id of the container.
     pub container: Option<Box<str>>,
+    /// Names of that container.
+    pub labels: Labels,
     /// Systemd unit.
     pub unit: Option<Box<[u8]>>,
     /// Path of the control group.

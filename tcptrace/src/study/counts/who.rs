@@ -8,6 +8,7 @@ use std::net::Ipv6Addr;
 use foldhash::fast::FixedState;
 
 use super::group::{By, Group};
+use crate::model::labels::Labels;
 use crate::model::row::Identity;
 use crate::model::stream::Origin;
 use crate::model::tcp::{Comm, Side};
@@ -143,6 +144,8 @@ pub(super) struct Directory {
 struct Named {
     machine: Machine,
     container: Option<Box<str>>,
+    /// Names of that container.
+    labels: Labels,
     unit: Option<Box<[u8]>>,
     /// Path, if it is neither a container nor a unit.
     path: Option<Box<[u8]>>,
@@ -203,7 +206,8 @@ impl Directory {
         let path = if container.is_none() && unit.is_none() { Some(group.path.clone()) } else { None };
         // A container names everything within it.
         let unit = if container.is_none() { unit } else { None };
-        let named = Named { machine, container, unit, path };
+        let labels = group.labels.clone();
+        let named = Named { machine, container, labels, unit, path };
         let place = self.number(named)?;
         if self.groups.len() < MOST {
             self.groups.insert((machine, id), place);
@@ -259,6 +263,7 @@ impl Directory {
     fn put_place(&self, place: Place, group: &mut Group) {
         if let Some(named) = place.and_then(|place| self.places.get(place as usize)) {
             group.container = named.container.clone();
+            group.labels = named.labels.clone();
             group.unit = named.unit.clone();
             group.cgroup = named.path.clone();
         }

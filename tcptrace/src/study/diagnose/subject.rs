@@ -19,14 +19,14 @@ impl Finding {
         let of_example = |it: &Example| it.pid;
         let pids = task.map(|task| task.pid).into_iter().chain(self.examples.iter().filter_map(of_example));
         let comm = task.map(|task| task.comm);
-        let is_in = |wanted: &String| {
-            let own = self.subject.cgroup.and_then(|id| names.group(id)).map(|group| group.is(wanted));
-            own.or_else(|| names.is_process_in(task?.pid, wanted))
+        let is_in = || {
+            let own = self.subject.cgroup.and_then(|id| names.group(id)).map(|group| criteria.wants_group(group));
+            own.or_else(|| names.is_process_where(task?.pid, |group| criteria.wants_group(group)))
         };
         any(&criteria.pids, pids)
             && (criteria.comms.is_empty()
                 || comm.is_none_or(|comm| criteria.comms.iter().any(|it| Comm::from(it.as_str()) == cut(comm))))
-            && (criteria.cgroups.is_empty() || criteria.cgroups.iter().any(|wanted| is_in(wanted) != Some(false)))
+            && (!criteria.ask_groups() || is_in() != Some(false))
     }
 
     fn is_at_place(&self, criteria: &Criteria) -> bool {

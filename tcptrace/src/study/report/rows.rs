@@ -1,5 +1,6 @@
 //! The content of a report: plain data that every output renders.
 
+use crate::model::fired::Fired;
 use crate::model::named;
 use crate::model::row::{Connection, Held};
 use crate::model::stream::{Context, Lost};
@@ -57,6 +58,8 @@ pub struct Report {
     pub slowest: Vec<SlowRow>,
     /// What is wrong on each host, where that was diagnosed.
     pub cases: Vec<Case>,
+    /// Why flight recorders have written these traces, each with its time in ns of Unix time.
+    pub fired: Vec<(i64, Fired)>,
 }
 
 /// Totals of a report.

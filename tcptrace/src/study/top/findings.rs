@@ -2,6 +2,7 @@
 
 use crate::model::row::{Connection, Row};
 use crate::model::stream::Item;
+use crate::study::diagnose::evidence::Evidence;
 use crate::study::diagnose::finding::Id;
 use crate::study::diagnose::{Diagnosis, Gatherer, Selection, diagnose};
 
@@ -13,7 +14,7 @@ const STANDING: [Id; 2] = ["stale-setting", "risky-setting"];
 
 /// Evidence of the last 10 to 20 s.
 #[derive(Debug)]
-pub(super) struct Findings {
+pub struct Findings {
     older: Gatherer,
     /// When it began, in ns of `CLOCK_BOOTTIME`; `None` before the first event.
     begun: Option<u64>,
@@ -21,22 +22,25 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    pub(super) fn new(is_trace: bool) -> Self {
+    /// From a trace, or from the live kernel.
+    pub fn new(is_trace: bool) -> Self {
         Self { older: Gatherer::new(is_trace), begun: None, newer: None }
     }
 
-    pub(super) fn item(&mut self, item: &Item) {
+    /// Takes in an item, before the rows that follow from it.
+    pub fn item(&mut self, item: &Item) {
         self.older.item(item);
         self.newer.iter_mut().for_each(|(newer, _)| newer.item(item));
     }
 
-    pub(super) fn row(&mut self, row: &Row) {
+    /// Takes in a row of the engine.
+    pub fn row(&mut self, row: &Row) {
         self.older.row(row);
         self.newer.iter_mut().for_each(|(newer, _)| newer.row(row));
     }
 
     /// Lets time pass.
-    pub(super) fn turn(&mut self, now: u64) {
+    pub fn turn(&mut self, now: u64) {
         let begun = *self.begun.get_or_insert(now);
         if now < begun.saturating_add(TURN_NS) {
             return;
@@ -51,9 +55,14 @@ impl Findings {
         }
     }
 
+    /// What is known now, given the open connections.
+    pub fn evidence(&self, open: impl IntoIterator<Item = Connection>) -> Evidence {
+        self.older.clone().finish(open, true)
+    }
+
     /// What the rules say now, given the open connections.
     pub(super) fn diagnose(&self, open: impl IntoIterator<Item = Connection>) -> Diagnosis {
         let wanted = Selection { skip: STANDING.to_vec(), ..Selection::default() };
-        diagnose(&self.older.clone().finish(open, true), &wanted)
+        diagnose(&self.evidence(open), &wanted)
     }
 }

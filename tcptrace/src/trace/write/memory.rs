@@ -28,6 +28,8 @@ pub struct Memory {
     looked_at: u64,
     /// Another dump was requested meanwhile.
     is_asked_again: bool,
+    /// The last file that was written, until it is asked for.
+    finished: Option<PathBuf>,
     /// Memory covers less than the requested time, and a warning said so.
     is_short: bool,
 }
@@ -61,8 +63,9 @@ impl Memory {
         drop(Store::create(&plan)?);
         let last_ns = u64::try_from(last.as_nanos()).unwrap_or(u64::MAX);
         let parts = VecDeque::from([Part::default()]);
-        let (number, looked_at, is_asked_again, is_short) = (0, 0, false, false);
-        Ok(Self { say, plan, last_ns, most_bytes, parts, number, dump: None, looked_at, is_asked_again, is_short })
+        let (number, looked_at, is_asked_again, is_short, finished) = (0, 0, false, false, None);
+        let dump = None;
+        Ok(Self { say, plan, last_ns, most_bytes, parts, number, dump, looked_at, is_asked_again, finished, is_short })
     }
 
     /// Stores a block. Returns whether the caller should begin a new part.
@@ -127,9 +130,21 @@ impl Memory {
 
     /// Waits until the dump is written. A failed dump leaves its number for the next one.
     fn outcome(&mut self, (store, number): (Store, u32)) -> Result<Written, String> {
+        let path = store.path().to_owned();
         let written = outcome(store)?;
         self.number = number + 1;
+        self.finished = Some(path);
         Ok(written)
+    }
+
+    /// Whether a dump is being written.
+    pub(super) fn is_writing(&self) -> bool {
+        self.dump.is_some()
+    }
+
+    /// The file that was written last, once.
+    pub(super) fn take_finished(&mut self) -> Option<PathBuf> {
+        self.finished.take()
     }
 
     /// Checks whether the dump is finished. Returns whether to begin another one, because it was requested meanwhile.
@@ -177,7 +192,7 @@ impl Memory {
     }
 
     /// Waits for a dump that is being written, and drops the request for another one.
-    fn finish_dump(&mut self) {
+    pub(super) fn finish_dump(&mut self) {
         if let Some((store, _)) = &mut self.dump {
             store.finish();
             self.look(0);

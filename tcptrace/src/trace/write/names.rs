@@ -13,6 +13,8 @@ use crate::model::stream::Item;
 pub(super) struct Names {
     namespaces: Known<u32>,
     groups: Known<u64>,
+    /// The names of the containers of groups, by group.
+    containers: Known<u64>,
     processes: Known<u32>,
     /// By namespace and index.
     interfaces: Known<(u32, u32)>,
@@ -61,6 +63,7 @@ impl Names {
         match item {
             Item::Namespace { inode, .. } => self.namespaces.learn(*inode, item),
             Item::Group { id, .. } => self.groups.learn(*id, item),
+            Item::Container { group, .. } => self.containers.learn(*group, item),
             Item::Process { pid, .. } => self.processes.learn(*pid, item),
             Item::Interface { netns, index, .. } => self.interfaces.learn((*netns, *index), item),
             _ => {}
@@ -68,8 +71,8 @@ impl Names {
     }
 
     /// The names that an event needs and that the file lacks: they belong before the event.
-    pub(super) fn missing(&mut self, event: &Event) -> [Option<Item>; 5] {
-        const NOTHING: [Option<Item>; 5] = [None, None, None, None, None];
+    pub(super) fn missing(&mut self, event: &Event) -> [Option<Item>; 7] {
+        const NOTHING: [Option<Item>; 7] = [None, None, None, None, None, None, None];
         if self.is_all_written() {
             return NOTHING;
         }
@@ -89,14 +92,16 @@ impl Names {
         let process = self.processes.missing(needed.2);
         let of_process = if let Some(Item::Process { group, .. }) = process { group } else { None };
         let interface = self.interfaces.missing(needed.3);
-        let (namespace, group) = (self.namespaces.missing(netns), self.groups.missing(cgroup));
-        [namespace, group, process, self.groups.missing(of_process), interface]
+        let namespace = self.namespaces.missing(netns);
+        let [own, processes] = [cgroup, of_process].map(|id| (self.groups.missing(id), self.containers.missing(id)));
+        [namespace, own.0, own.1, process, processes.0, processes.1, interface]
     }
 
     /// Whether the file has all names that were ever written.
     pub(super) fn is_all_written(&self) -> bool {
         self.namespaces.before.is_empty()
             && self.groups.before.is_empty()
+            && self.containers.before.is_empty()
             && self.processes.before.is_empty()
             && self.interfaces.before.is_empty()
     }
@@ -105,6 +110,7 @@ impl Names {
     pub(super) fn turn(&mut self) {
         self.namespaces.turn();
         self.groups.turn();
+        self.containers.turn();
         self.processes.turn();
         self.interfaces.turn();
         self.asked = Needed::default();
@@ -162,6 +168,21 @@ mod tests {
         assert_eq!(missing(&mut names, 3), None, "it was written again");
     }
 
+    /// The names of a container come behind the path of its group.
+    #[test]
+    fn a_container_keeps_its_names_in_the_next_file() {
+        use crate::model::labels::Labels;
+        let mut names = Names::default();
+        let labels = Labels { container_name: Some("web".into()), ..Labels::default() };
+        let container = Item::Container { group: 1, labels: labels.into() };
+        names.learn(&group(1));
+        names.learn(&container);
+        names.turn();
+        let [_, path, labels, ..] = names.missing(&speaks_of(1));
+        assert_eq!([path, labels], [Some(group(1)), Some(container)]);
+        assert_eq!(names.missing(&speaks_of(1)), [const { None }; 7], "they are in the file");
+    }
+
     #[test]
     fn an_interface_is_written_into_the_next_file_when_an_event_needs_it() {
         let mut names = Names::default();
@@ -172,10 +193,10 @@ mod tests {
             Event::Found(found) => Event::Found(Found { interface, ..found }),
             event => event,
         };
-        assert_eq!(names.missing(&speaks_of(0)), [const { None }; 5]);
-        assert_eq!(names.missing(&speaks_of(3)), [const { None }; 5]);
-        assert_eq!(names.missing(&speaks_of(2)), [None, None, None, None, Some(eth0)]);
-        assert_eq!(names.missing(&speaks_of(2)), [const { None }; 5], "it is in the file");
+        assert_eq!(names.missing(&speaks_of(0)), [const { None }; 7]);
+        assert_eq!(names.missing(&speaks_of(3)), [const { None }; 7]);
+        assert_eq!(names.missing(&speaks_of(2)), [None, None, None, None, None, None, Some(eth0)]);
+        assert_eq!(names.missing(&speaks_of(2)), [const { None }; 7], "it is in the file");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Packs items into blocks, and passes the blocks to files or memory.
 
 use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use crate::model;
 use crate::model::criteria::Criteria;
 use crate::model::event::{Cause, Event, Losses};
 use crate::model::finding::Finding;
+use crate::model::fired::Fired;
 use crate::model::newest::Newest;
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::{Clocks, Ended, Head, Item, Lost, Reason};
@@ -137,6 +139,9 @@ pub struct Recorder {
     /// No more events follow, and no other file is begun.
     is_ending: bool,
     written: Written,
+    /// Why the next file is written, and why the one that is being written is.
+    fired: Option<Box<Fired>>,
+    writing: Option<Box<Fired>>,
 }
 
 impl Recorder {
@@ -172,6 +177,8 @@ impl Recorder {
             is_full: false,
             is_ending: false,
             written: Written::default(),
+            fired: None,
+            writing: None,
         };
         recorder.push_head().context("cannot write the head of the trace")?;
         Ok(recorder)
@@ -317,20 +324,47 @@ impl Recorder {
 
     /// Writes everything that is in memory, if the target is memory.
     pub fn dump(&mut self) -> Result<()> {
-        if let Target::Memory(_) = self.target {
+        let Target::Memory(memory) = &self.target else { return Ok(()) };
+        // A file that is asked for while another one is being written comes after it.
+        let is_next = !memory.is_writing();
+        if is_next {
             self.flush(self.passed_at)?;
         }
-        let ending = self.ending(Reason::Dumped);
+        let fired = if is_next { self.fired.take() } else { None };
+        let ending = Ending { fired: fired.clone(), ..self.ending(Reason::Dumped) };
         if let Target::Memory(memory) = &mut self.target {
             memory.dump(ending.make());
         }
+        if is_next {
+            self.writing = fired;
+        }
         Ok(())
+    }
+
+    /// The same, because a condition holds: the file says so.
+    pub fn fire(&mut self, fired: Fired) -> Result<()> {
+        self.fired = Some(Box::new(fired));
+        self.dump()
+    }
+
+    /// The file that was written last because a condition held, once it is complete.
+    pub fn take_written(&mut self) -> Option<(PathBuf, Fired)> {
+        let Target::Memory(memory) = &mut self.target else { return None };
+        let path = memory.take_finished()?;
+        Some((path, *self.writing.take()?))
+    }
+
+    /// Waits for the file that is being written, if the target is memory.
+    pub fn finish_dump(&mut self) {
+        if let Target::Memory(memory) = &mut self.target {
+            memory.finish_dump();
+        }
     }
 
     fn ending(&self, reason: Reason) -> Ending {
         let (recording, block) = self.encoder.position();
         let (losses, gap, file) = (self.losses, self.gap.unwrap_or(0), self.file);
-        Ending { recording, block, file, losses, gap, ended: Ended { at: self.passed_at, reason } }
+        Ending { recording, block, file, losses, gap, ended: Ended { at: self.passed_at, reason }, fired: None }
     }
 
     /// Ends the recording: writes everything that is left.
@@ -344,7 +378,7 @@ impl Recorder {
         let ending = self.ending(if self.is_full { Reason::Full } else { Reason::Stopped });
         match &mut self.target {
             Target::Memory(memory) => {
-                self.written = memory.write(&|| ending.make()).map_err(anyhow::Error::msg)?;
+                self.written = memory.write(&|| ending.clone().make()).map_err(anyhow::Error::msg)?;
             }
             Target::Files { store, .. } => {
                 store.end(ending.make());
@@ -433,7 +467,7 @@ fn push(encoder: &mut Encoder, item: &Item) -> io::Result<()> {
 }
 
 /// Content of the last block of a file.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Ending {
     recording: [u8; 16],
     block: u64,
@@ -442,6 +476,8 @@ struct Ending {
     /// Missing events that the trace has not reported yet.
     gap: u64,
     ended: Ended,
+    /// Why the file is written.
+    fired: Option<Box<Fired>>,
 }
 
 impl Ending {
@@ -457,6 +493,9 @@ impl Ending {
             }
             let unwritten = self.losses.unwritten + missing.events;
             encoder.push(&Item::Losses(Losses { unwritten, ..self.losses }))?;
+            if let Some(fired) = &self.fired {
+                push(&mut encoder, &Item::Fired(fired.clone()))?;
+            }
             encoder.push(&Item::Ended(self.ended))?;
             encoder.finish(self.file)
         })
@@ -479,13 +518,17 @@ impl Sink for Recorder {
                     self.push(&Item::Losses(self.losses))?;
                     continue;
                 }
-                Item::Namespace { .. } | Item::Group { .. } | Item::Process { .. } | Item::Interface { .. } => {
+                Item::Namespace { .. }
+                | Item::Group { .. }
+                | Item::Container { .. }
+                | Item::Process { .. }
+                | Item::Interface { .. } => {
                     self.names.learn(item);
                 }
                 Item::Audit(finding) => self.findings.push(*finding),
                 Item::NamesAnew => self.names.forget(),
                 Item::Settings(_) | Item::AcceptQueues(_) | Item::Limits(_) => self.newest.take(item),
-                Item::Counters(_) | Item::Head(_) | Item::Ended(_) => {}
+                Item::Counters(_) | Item::Head(_) | Item::Ended(_) | Item::Fired(_) => {}
             }
             self.push(item)?;
         }

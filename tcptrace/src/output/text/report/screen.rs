@@ -6,7 +6,7 @@ use anstyle::Style;
 
 use super::lines::{Goes, Lines};
 use super::table::Table;
-use super::words::{bytes, count, counted, duration, ends, group, hosts, number, percent, period, rate, time};
+use super::words::{bytes, count, counted, duration, ends, fired, group, hosts, number, percent, period, rate, time};
 use super::{HEADING, Writer, sparkline, style, words};
 use crate::model::counters::Unseen;
 use crate::model::row::Held;
@@ -40,6 +40,9 @@ impl<W: Write> Writer<'_, W> {
         let report = self.report;
         let is_all = self.options.full;
         let mut lines = Lines::new(self.options.colour, self.options.width.filter(|_| !is_all));
+        for fired in fired(&self.options.zone, report) {
+            lines.line(Goes::Never, style::RESET, &fired);
+        }
         lines.line(Goes::Never, HEADING, &format!("{}, {}", hosts(report), period(&self.options.zone, report)));
         self.losses(&mut lines);
         self.found(&mut lines);

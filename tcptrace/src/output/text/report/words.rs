@@ -3,9 +3,11 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::model::fired::Fired;
+use crate::model::labels::Labels;
 use crate::model::row::Held;
 use crate::model::tcp::{Comm, End, Side};
-use crate::output::{human, sanitise};
+use crate::output::{human, sanitise, sanitise_message};
 use crate::study::report::{Bin, By, ChurnRow, Group, Report};
 
 /// `1,234,567`.
@@ -99,6 +101,16 @@ fn formatted(zone: &TimeZone, unix_ns: i64, format: &str) -> String {
 }
 
 /// The names of the first three hosts, and the number of others.
+/// Why the traces were written, if flight recorders wrote them by themselves.
+pub(in crate::output) fn fired(zone: &TimeZone, report: &Report) -> Vec<String> {
+    let line = |(at, fired): &(i64, Fired)| {
+        let what = fired.rule.as_deref().map(|rule| format!("{rule}: ")).unwrap_or_default();
+        let what = sanitise_message(&format!("{what}{}", fired.headline)).into_owned();
+        format!("fired at {}: {what}", time(zone, *at))
+    };
+    report.fired.iter().map(line).collect()
+}
+
 pub(in crate::output) fn hosts(report: &Report) -> String {
     const SHOWN: usize = 3;
     let mut names: Vec<String> =
@@ -181,12 +193,25 @@ fn place(group: &Group) -> Option<String> {
     /// Digits of an id that are shown, as container tools do.
     const SHORT_ID: usize = 12;
     if let Some(container) = &group.container {
+        if let Some(named) = named(&group.labels) {
+            return Some(named);
+        }
         let is_id = container.len() == 64 && container.bytes().all(|byte| byte.is_ascii_hexdigit());
         let id = if is_id { &container[..SHORT_ID] } else { container };
         return Some(format!("container {}", sanitise(id.as_bytes())));
     }
     let name = group.unit.as_deref().or(group.cgroup.as_deref())?;
     Some(sanitise(name).into_owned())
+}
+
+/// A pod as `kubectl` takes it, and its container; else the name of the container.
+fn named(labels: &Labels) -> Option<String> {
+    let clean = |name: &str| sanitise(name.as_bytes()).into_owned();
+    let container = labels.container_name.as_deref().map(|name| format!("container {}", clean(name)));
+    let Some(pod) = &labels.pod else { return container };
+    let namespace = labels.pod_namespace.as_deref().map(|name| clean(name) + "/").unwrap_or_default();
+    let container = container.map(|container| format!(" {container}")).unwrap_or_default();
+    Some(format!("pod {namespace}{}{container}", clean(pod)))
 }
 
 fn netns(group: &Group) -> String {
@@ -260,5 +285,21 @@ mod tests {
     #[case(2_702.4, "2,702")]
     fn numbers(#[case] value: f64, #[case] expected: &str) {
         assert_eq!(number(value), expected);
+    }
+
+    #[rstest]
+    #[case::a_pod(["web-5d9", "shop", "nginx"], "pod shop/web-5d9 container nginx")]
+    #[case::its_sandbox(["web-5d9", "shop", ""], "pod shop/web-5d9")]
+    #[case::no_pod(["", "", "web"], "container web")]
+    #[case::no_name(["", "", ""], "container 0123456789ab")]
+    #[case::a_steering_name(["", "", "\u{1b}[2J"], "container \\x1b[2J")]
+    fn a_container_is_called(#[case] names: [&str; 3], #[case] expected: &str) {
+        let [pod, pod_namespace, container_name] = names.map(|name| (!name.is_empty()).then(|| name.into()));
+        let group = Group {
+            container: Some("0123456789abcdef".repeat(4).into()),
+            labels: Labels { pod, pod_namespace, container_name },
+            ..Group::default()
+        };
+        assert_eq!(place(&group).as_deref(), Some(expected));
     }
 }

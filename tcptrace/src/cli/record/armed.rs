@@ -1,0 +1,211 @@
+//! A flight recorder that writes its part by itself when a condition holds.
+
+mod exec;
+mod figures;
+mod rules;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+pub(super) use self::exec::{Exec, split};
+use self::figures::Figures;
+use self::rules::Rules;
+use super::progress::Shown;
+use crate::cli::say;
+use crate::live::Source;
+use crate::model::criteria::Criteria;
+use crate::model::fired::Fired;
+use crate::model::sink::{Sink, Wishes};
+use crate::model::stream::{Clock, Item};
+use crate::output;
+use crate::study::diagnose::finding::Finding;
+use crate::study::when::{Alarm, Atom, Condition};
+
+/// How often a condition is checked that needs figures only, and one that needs rules.
+const CHECK: Duration = Duration::from_secs(1);
+const CHECK_RULES: Duration = Duration::from_secs(5);
+/// The pause after a slow check, as a multiple of its duration: checks take at most a twentieth of one CPU.
+const REST: u32 = 20;
+
+/// A recorder with a status line, and what watches for it.
+pub(super) struct Armed {
+    pub(super) shown: Shown,
+    watch: Option<Watch>,
+}
+
+/// Watches for a condition.
+pub(super) struct Watch {
+    alarm: Alarm,
+    /// Follows connections, if the condition has rules.
+    rules: Option<Rules>,
+    figures: Figures,
+    clock: Clock,
+    host: String,
+    exec: Option<Exec>,
+    /// When to check next, in ns of `CLOCK_BOOTTIME`.
+    due: u64,
+    files: u64,
+}
+
+/// How to watch.
+pub(super) struct Plan<'a> {
+    pub(super) condition: &'a Condition,
+    /// The shortest time between two files.
+    pub(super) pause: Duration,
+    pub(super) criteria: &'a Criteria,
+    pub(super) exec: Option<Exec>,
+}
+
+impl Watch {
+    pub(super) fn begin(plan: Plan<'_>, source: &Source) -> Result<Self> {
+        let Plan { condition, pause, criteria, exec } = plan;
+        let head = source.head()?;
+        let ids = condition.rules();
+        let mut rules = (!ids.is_empty()).then(|| Rules::new(ids, criteria.clone(), source));
+        if let Some(rules) = &mut rules {
+            rules.take(&[Item::Head(Box::new(head.clone()))]);
+        }
+        let figures = Figures::begin(condition, &criteria.netns)?;
+        let alarm = Alarm::new(condition.clone(), ns(pause));
+        Ok(Self { alarm, rules, figures, clock: Clock::default(), host: head.host, exec, due: 0, files: 0 })
+    }
+
+    fn take(&mut self, items: &[Item]) {
+        for item in items {
+            match item {
+                Item::Clocks(clocks) => self.clock = clocks.clock(),
+                Item::Counters(sample) => self.figures.take(sample),
+                _ => {}
+            }
+        }
+        if let Some(rules) = &mut self.rules {
+            rules.take(items);
+        }
+    }
+
+    /// Why to write now; `None`: there is no reason.
+    fn check(&mut self, now: u64) -> Option<Fired> {
+        if now < self.due {
+            return None;
+        }
+        let begun = Instant::now();
+        let period = if self.rules.is_some() { CHECK_RULES } else { CHECK };
+        let findings = self.rules.as_mut().map(|rules| rules.diagnose(now)).unwrap_or_default();
+        let condition = self.alarm.condition();
+        let holds = |atom: &Atom| match atom {
+            Atom::Rule(id) => findings.iter().any(|found| found.id == *id),
+            Atom::Figure(figure, operator, number) => operator.holds(self.figures.of(figure, now), *number),
+        };
+        let atoms: Vec<bool> = condition.atoms().iter().map(holds).collect();
+        let fires = self.alarm.check(now, &atoms);
+        let fired = fires.then(|| self.fired(now, &findings));
+        self.due = now + ns(period.max(begun.elapsed() * REST));
+        fired
+    }
+
+    fn fired(&self, at: u64, findings: &[Finding]) -> Fired {
+        let condition = self.alarm.condition();
+        let figures: BTreeMap<Box<str>, f64> = condition
+            .figures()
+            .filter_map(|figure| Some((figure.to_string().into(), self.figures.of(figure, at)?)))
+            .collect();
+        // The most severe one comes first.
+        let (rule, headline, finding) = match (findings.first(), &self.rules) {
+            (Some(found), Some(rules)) => {
+                let row = output::finding(&self.host, found, rules.context());
+                (Some(found.id.into()), found.headline.clone(), row)
+            }
+            _ => (None, in_words(&figures), Value::Null),
+        };
+        Fired { at, when: condition.text().into(), rule, headline: headline.into(), finding, figures }
+    }
+
+    /// A file is there.
+    fn written(&mut self, path: &std::path::Path, fired: &Fired) {
+        self.files += 1;
+        let time = Timestamp::from_nanosecond(self.clock.unix_ns(fired.at).into()).unwrap_or_default();
+        let Some(exec) = &mut self.exec else { return };
+        let Fired { when, rule, headline, finding, figures, .. } = fired;
+        let row = json!({
+            "event": "fired", "time": time.to_string(), "host": output::sanitise(self.host.as_bytes()), "when": when, "rule": rule,
+            "headline": output::sanitise_message(headline), "file": path.to_string_lossy(), "figures": figures,
+            "finding": finding,
+        });
+        exec.run(path, &row);
+    }
+
+    fn wishes(&mut self) -> Wishes {
+        let rules = self.rules.as_mut().map(Rules::wishes).unwrap_or_default();
+        rules.and(Wishes { settle_by: Some(self.due), ..Wishes::default() })
+    }
+}
+
+impl Armed {
+    pub(super) fn new(shown: Shown, watch: Option<Watch>) -> Self {
+        Self { shown, watch }
+    }
+
+    /// Ends the watch: waits for the file that is being written, and for `--exec` to take it. Returns how many files were
+    /// written because the condition held; `None` if there is no condition.
+    pub(super) fn stand_down(&mut self) -> Option<u64> {
+        self.watch.as_ref()?;
+        self.shown.recorder.finish_dump();
+        self.hand_on();
+        let watch = self.watch.as_mut()?;
+        if let Some(exec) = &mut watch.exec {
+            exec.finish();
+        }
+        Some(watch.files)
+    }
+
+    fn hand_on(&mut self) {
+        let Self { shown, watch } = self;
+        while let (Some(watch), Some((path, fired))) = (&mut *watch, shown.recorder.take_written()) {
+            watch.written(&path, &fired);
+        }
+    }
+}
+
+impl Sink for Armed {
+    fn take(&mut self, items: &[Item]) -> Result<()> {
+        if let Some(watch) = &mut self.watch {
+            watch.take(items);
+        }
+        self.shown.take(items)
+    }
+
+    fn settle(&mut self, now: u64) -> Result<()> {
+        self.shown.settle(now)?;
+        if let Some(fired) = self.watch.as_mut().and_then(|watch| watch.check(now)) {
+            let what = fired.rule.as_deref().map(|rule| format!("{rule}: ")).unwrap_or_default();
+            say(format_args!("{what}{}", fired.headline));
+            self.shown.recorder.fire(fired)?;
+        }
+        self.hand_on();
+        Ok(())
+    }
+
+    fn misses_any(&mut self) -> bool {
+        let theirs = self.watch.as_mut().is_some_and(|watch| watch.rules.as_mut().is_some_and(Rules::misses_any));
+        self.shown.misses_any() || theirs
+    }
+
+    fn wishes(&mut self) -> Wishes {
+        let wishes = self.shown.wishes();
+        self.watch.as_mut().map(Watch::wishes).unwrap_or_default().and(wishes)
+    }
+}
+
+/// `CLOSE_WAIT is 512`.
+fn in_words(figures: &BTreeMap<Box<str>, f64>) -> String {
+    let all: Vec<_> = figures.iter().map(|(name, figure)| format!("{name} is {figure}")).collect();
+    if all.is_empty() { "the condition holds".to_owned() } else { all.join(", ") }
+}
+
+fn ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,67 @@
+//! How many sockets are in each state: a look at regular times, in a thread of its own.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::kernel::{Answer, Namespaces, Wanted, survey};
+use crate::model::tcp::State;
+
+/// How often to look.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Pause after a slow look, as a multiple of its duration: looks use at most a hundredth of one CPU.
+const REST: u32 = 100;
+/// How often to search for network namespaces.
+const SEARCH: Duration = Duration::from_secs(10);
+
+/// The last count. Dropping it ends the thread after its next look.
+#[derive(Debug)]
+pub struct Tally(Arc<Mutex<Option<Counted>>>);
+
+type Counted = [u64; State::ALL.len()];
+
+impl Tally {
+    /// Counts the sockets of these network namespaces; of all, if there are none.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn begin(only: Vec<u32>) -> io::Result<Self> {
+        let latest = Arc::new(Mutex::new(None));
+        let theirs = Arc::downgrade(&latest);
+        std::thread::Builder::new().name("tally".into()).spawn(move || {
+            let (mut namespaces, mut searched) = (Namespaces::find(), Instant::now());
+            loop {
+                let begun = Instant::now();
+                if begun.duration_since(searched) >= SEARCH {
+                    (namespaces, searched) = (Namespaces::find(), begun);
+                }
+                let counted = count(&namespaces, &only);
+                let Some(latest) = theirs.upgrade() else { break };
+                *latest.lock().unwrap_or_else(PoisonError::into_inner) = counted;
+                drop(latest);
+                std::thread::sleep(PERIOD.max(begun.elapsed() * REST));
+            }
+        })?;
+        Ok(Self(latest))
+    }
+
+    /// How many sockets were in a state at the last look; `None` before the first one, and where it failed.
+    pub fn of(&self, state: State) -> Option<u64> {
+        let latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(latest.as_ref()?[place(state)])
+    }
+}
+
+fn count(namespaces: &Namespaces, only: &[u32]) -> Option<Counted> {
+    let mut counted = Counted::default();
+    let surveyed = survey(namespaces, only, Wanted::All, true, true, &mut |answer| {
+        if let Answer::Socket(socket) = answer {
+            counted[place(socket.found.state)] += 1;
+        }
+    });
+    surveyed.inspect_err(|error| log::warn!("cannot count sockets: {error}")).ok().map(|_| counted)
+}
+
+fn place(state: State) -> usize {
+    State::ALL.iter().position(|known| *known == state).unwrap_or(0)
+}
