@@ -127,7 +127,10 @@ fn accepts_are_seen_as_needed() {
         let begun = Instant::now();
         loop {
             let (pid, told) = serve(&tracer, &net, actor, at);
-            assert_eq!([&told["pid"], &json!(pid)], [&json!(server), &json!(server)], "{told}");
+            assert_eq!(pid, server);
+            // Another tracer that looks at descriptors can be the last to release one.
+            let is_by_a_look = told["owner_source"] == "close" && told["comm"] == "tcptrace";
+            assert!(told["pid"] == pid || told["pid"].is_null() || is_by_a_look, "{told}");
             if told["owner_source"] == wanted {
                 return;
             }
