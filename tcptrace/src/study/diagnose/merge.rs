@@ -617,6 +617,29 @@ mod tests {
         assert!(!explains(&cause, &effect, &nothing()));
     }
 
+    /// A note says that a write has not failed yet, and that no client has had the port.
+    #[rstest]
+    #[case::a_write_timed_out("silent-peer", "dead-peer", "10.0.0.9:6379", "10.0.0.9:0", true)]
+    #[case::another_peer("silent-peer", "dead-peer", "10.0.0.8:6379", "10.0.0.9:0", false)]
+    #[case::a_client_has_the_port("fixed-port-in-range", "bind-refused", "0.0.0.0:50051", "10.0.0.1:50051", true)]
+    #[case::another_port("fixed-port-in-range", "bind-refused", "0.0.0.0:50052", "10.0.0.1:50051", false)]
+    fn what_a_warning_explains(
+        #[case] cause: Id,
+        #[case] effect: Id,
+        #[case] of_cause: &str,
+        #[case] of_effect: &str,
+        #[case] expected: bool,
+    ) {
+        let subject = |it: &str| match cause {
+            "silent-peer" => client(it),
+            _ => Subject { netns: Some(NETNS), local: it.parse().ok(), ..Subject::default() },
+        };
+        let (mut cause, effect) = (finding(cause, subject(of_cause)), finding(effect, subject(of_effect)));
+        assert_eq!(explains(&cause, &effect, &nothing()), expected);
+        cause.severity = Severity::Note;
+        assert!(!explains(&cause, &effect, &nothing()));
+    }
+
     /// The server's end of a race is seen, and the client's end is what was reset.
     #[test]
     fn resets_of_the_other_end_of_a_race() {

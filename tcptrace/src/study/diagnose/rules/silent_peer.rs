@@ -232,14 +232,14 @@ mod tests {
     fn idle(count: u64, seconds: u32, timer: Timer) -> Evidence {
         let mut evidence = nothing();
         evidence.sockets =
-            (1..=count).map(|conn| quiet(standing(conn, State::Established, 10), seconds, timer)).collect();
+            (1..=count).map(|conn| quiet(&standing(conn, State::Established, 10), seconds, timer)).collect();
         evidence
     }
 
-    fn quiet(socket: Standing, seconds: u32, timer: Timer) -> Standing {
+    fn quiet(socket: &Standing, seconds: u32, timer: Timer) -> Standing {
         let ms = Some(seconds * 1_000);
         let moved = Some(Moved { acked_ms: ms, received_ms: ms, sent_ms: ms });
-        Standing { seen: Some(Inspected { timer, idle: moved, ..seen(socket.conn, 0, 0) }), ..socket }
+        Standing { seen: Some(Inspected { timer, idle: moved, ..seen(socket.conn, 0, 0) }), ..socket.clone() }
     }
 
     #[rstest]
@@ -277,7 +277,7 @@ mod tests {
         let mut evidence = nothing();
         let served = |conn| {
             let owner = standing(conn, State::Established, 1).owner;
-            quiet(Standing { owner, accepted: Some(true), ..queued(conn, State::Established, 10) }, 900, Timer::None)
+            quiet(&Standing { owner, accepted: Some(true), ..queued(conn, State::Established, 10) }, 900, Timer::None)
         };
         evidence.sockets = (1..=3).map(served).collect();
         let finding = &fired(&RULE, &evidence)[0];
