@@ -182,7 +182,7 @@ mod tests {
         "net.ipv4.tcp_low_latency",
         "1",
         Some("1"),
-        "sets net.ipv4.tcp_low_latency=1, which Linux ignores since 4.14"
+        "sets net.ipv4.tcp_low_latency=1, which Linux ignores since 4.14: it has no effect"
     )]
     #[case(
         "net.ipv4.ip_conntrack_max",

@@ -117,7 +117,7 @@ fn short(evidence: &Evidence, memory: Option<Memory>) -> Finding {
         finding
             .line("sockstat, sysctl", format!("up to {used}; {NAME}: windows are cut above {pressure}, limit {limit}"));
     }
-    count(evidence, evidence.counters.keys().copied(), &mut finding);
+    count(evidence, &evidence.counters.keys().copied().collect::<Vec<_>>(), &mut finding);
     if unread > 0 {
         let who = worst.map_or(String::new(), |(task, bytes)| {
             format!(", {} of them at {}", say::percent(share(bytes, unread)), say::process(task))
@@ -168,7 +168,7 @@ fn drops(evidence: &Evidence, memory: Option<Memory>, netns: u32) -> Option<Find
     finding.subject = Subject { netns: Some(netns), ..Subject::default() };
     finding.figures = figures(evidence, memory, dropped);
     finding.count = dropped;
-    count(evidence, std::iter::once(netns), &mut finding);
+    count(evidence, &[netns], &mut finding);
     if let Some(memory) = memory {
         let (used, pressure) = (memory.say(memory.used), memory.say(memory.pressure));
         finding.line(
@@ -186,10 +186,10 @@ fn drops(evidence: &Evidence, memory: Option<Memory>, netns: u32) -> Option<Find
     Some(finding)
 }
 
-fn count(evidence: &Evidence, places: impl Iterator<Item = u32> + Clone, finding: &mut Finding) {
+fn count(evidence: &Evidence, places: &[u32], finding: &mut Finding) {
     let of = |name: &str| -> u64 {
         let key = format!("TcpExt.{name}");
-        places.clone().map(|netns| evidence.grown(netns, &key)).sum()
+        places.iter().map(|netns| evidence.grown(*netns, &key)).sum()
     };
     let names = ["TCPMemoryPressures", "TCPAbortOnMemory", "TCPRcvQDrop", "RcvPruned", "PruneCalled"];
     let counts = names.map(|name| (name, of(name))).into_iter().filter(|(_, count)| *count > 0);
