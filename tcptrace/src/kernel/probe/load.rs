@@ -247,13 +247,15 @@ fn serve(
 
 fn attach(hook: &Hook, ebpf: &mut Ebpf, btf: &Btf, stand_ins: &mut StandIns) -> Result<RawFd, ProgramError> {
     program::<BtfTracePoint>(ebpf, hook.name)?.load(hook.name, btf)?;
-    // It must not wait for the verifier when it is needed.
-    if let Some(name) = hook.stand_in.filter(|name| can_load(ebpf, name, hook.name, btf)) {
-        stand_ins.add(name);
-    }
+    // Loaded first, and attached right after the other: in between, the other misses the events that interrupt it.
+    let stand_in = hook.stand_in.filter(|name| can_load(ebpf, name, hook.name, btf));
     let first: &mut BtfTracePoint = program(ebpf, hook.name)?;
     first.attach()?;
-    Ok(first.fd()?.as_fd().as_raw_fd())
+    let fd = first.fd()?.as_fd().as_raw_fd();
+    if let Some(name) = stand_in {
+        stand_ins.attach(name, ebpf);
+    }
+    Ok(fd)
 }
 
 /// Loads a program that stands in for another. Without it, the other only misses more, which is counted. Whatever the

@@ -37,6 +37,8 @@ pub(super) struct Reader {
     stand_ins: StandIns,
     accepts: Accepts,
     recursion: u64,
+    /// Records taken from the ring buffer.
+    records: u64,
     /// Bytes taken from the ring buffer.
     read: u64,
     decoder: Arc<Decoder>,
@@ -91,6 +93,7 @@ impl Reader {
             stand_ins,
             accepts,
             recursion: 0,
+            records: 0,
             read: 0,
             decoder: Arc::new(decoder),
             mood: Mood::Busy,
@@ -145,6 +148,7 @@ impl Reader {
             self.read += taken_by(record.len());
             each(&record);
         }
+        self.records += records as u64;
         self.mood = match (records, self.mood) {
             (0, _) if !is_empty => Mood::Busy,
             (0, Mood::Busy) => self.ask_to_be_woken(),
@@ -229,9 +233,7 @@ impl Reader {
         let misses: u64 = self.programs.iter().map(|fd| recursion_misses(*fd)).sum();
         let stood_in = self.counted()[counter::STOOD_IN];
         self.recursion = self.recursion.max(misses.saturating_sub(stood_in));
-        if misses > 0 {
-            self.stand_ins.come(&mut self.ebpf);
-        }
+        self.stand_ins.look(self.records, misses, &mut self.ebpf);
     }
 }
 
