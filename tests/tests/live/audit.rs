@@ -1,5 +1,7 @@
 //! `--audit`: tcptrace saw everything that the kernel counted, to the last event.
 
+mod minis;
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
