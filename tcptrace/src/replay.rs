@@ -217,7 +217,7 @@ impl<R: Read> Recordings<R> {
             // A few comparisons are faster than a hash.
             let few: Vec<_> = tuples.iter().take(FEW + 1).collect();
             let is_one = |tuple: &Tuple| {
-                if few.len() <= FEW { few.iter().any(|one| *one == tuple) } else { tuples.contains(tuple) }
+                if few.len() <= FEW { few.contains(&tuple) } else { tuples.contains(tuple) }
             };
             for mut part in recording.files {
                 part.reader.each_socket(|id, tuple| {

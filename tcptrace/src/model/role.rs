@@ -25,7 +25,7 @@ pub(crate) enum Role {
 /// System calls make transitions as the current task; packets and timers do not.
 pub(crate) fn role(change: &impl Transition, shut_early: bool) -> Role {
     let err = || change.end().map_or(0, |end| end.err);
-    match (change.old(), change.new()) {
+    match (change.leaves(), change.enters()) {
         (State::Closed, State::SynSent) => Role::Connects,
         (State::Closed, State::Listen) => Role::Listens,
         (_, State::Closed) if err() == ECONNABORTED => Role::Kills,

@@ -14,8 +14,10 @@ pub trait Transition {
     fn uid(&self) -> Option<u32>;
     fn cgroup(&self) -> Option<u64>;
     fn interface(&self) -> u32;
-    fn old(&self) -> State;
-    fn new(&self) -> State;
+    /// The state it leaves.
+    fn leaves(&self) -> State;
+    /// The state it enters.
+    fn enters(&self) -> State;
     fn flags(&self) -> Option<Flags>;
     fn idle(&self) -> Option<Idle>;
     fn task(&self) -> Option<Task>;
@@ -32,8 +34,8 @@ pub trait Transition {
             uid: self.uid(),
             cgroup: self.cgroup(),
             interface: self.interface(),
-            old: self.old(),
-            new: self.new(),
+            old: self.leaves(),
+            new: self.enters(),
             flags: self.flags(),
             idle: self.idle(),
             task: self.task(),
@@ -84,12 +86,12 @@ impl Transition for Change {
     }
 
     #[inline]
-    fn old(&self) -> State {
+    fn leaves(&self) -> State {
         self.old
     }
 
     #[inline]
-    fn new(&self) -> State {
+    fn enters(&self) -> State {
         self.new
     }
 

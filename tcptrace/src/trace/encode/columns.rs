@@ -235,7 +235,7 @@ impl Columns {
         match *event {
             Event::Change(ref change) => self.change(change),
             Event::Destroyed { at, id, shut } => {
-                self.act(at, id, act(kind::DESTROYED, wire::shut_to(shut) as u8), None)
+                self.act(at, id, act(kind::DESTROYED, wire::shut_to(shut) as u8), None);
             }
             Event::Accepted { at, id, task } => self.act(at, id, act(kind::ACCEPTED, 0), Some(task)),
             Event::ResetSent { at, id, reason } => {
@@ -261,7 +261,7 @@ impl Columns {
         let (socket, described) = self.socket(&mentioned);
         let mut shape = Shape {
             kind: kind::CHANGE,
-            states: wire::state_to(change.old()) | wire::state_to(change.new()) << 4,
+            states: wire::state_to(change.leaves()) | wire::state_to(change.enters()) << 4,
             bits: mentioned.bits() | wire::flag_bits(change.flags()),
             more: described,
             ..Shape::default()

@@ -84,7 +84,7 @@ proptest! {
 
     #[test]
     fn the_events_of_some_sockets_are_read(items in prop_oneof![prop::collection::vec(items(), 1..60), lives()], only in prop::collection::vec(0..5_u64, 0..3)) {
-        let raw = unpacked(&file(&[items.clone()]));
+        let raw = unpacked(&file(std::slice::from_ref(&items)));
         let (mut decoder, mut read) = (decode::Decoder::default(), Vec::new());
         let ids = only.iter().copied().collect();
         while decoder.next(&raw, 7, Some(&ids), &mut read) == Ok(true) {}
@@ -153,11 +153,11 @@ impl Transition for Parts {
         self.0.interface
     }
 
-    fn old(&self) -> State {
+    fn leaves(&self) -> State {
         self.0.old
     }
 
-    fn new(&self) -> State {
+    fn enters(&self) -> State {
         self.0.new
     }
 

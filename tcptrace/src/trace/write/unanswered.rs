@@ -38,9 +38,9 @@ impl Unanswered {
     }
 
     pub(super) fn note_change(&mut self, change: &impl Transition) {
-        if is_unanswered(change.new()) {
+        if is_unanswered(change.enters()) {
             self.attend(change.id(), change.at());
-        } else if is_unanswered(change.old()) {
+        } else if is_unanswered(change.leaves()) {
             self.since.remove(&change.id());
         }
     }

@@ -32,7 +32,7 @@ impl Unowned {
     }
 
     pub(super) fn note_change(&mut self, change: &impl Transition) {
-        match (change.old(), change.new()) {
+        match (change.leaves(), change.enters()) {
             (State::SynRecv, State::Established) => {
                 self.since.insert(change.id(), change.at());
                 self.sift_at.get_or_insert(change.at() + UNOWNED_NS);

@@ -22,6 +22,7 @@ pub struct Batch {
 }
 
 /// A record.
+#[expect(clippy::large_enum_variant, reason = "it is used at once, and never stored")]
 pub enum Told<'r> {
     /// A change of state: the most frequent record.
     Change(Record<'r>),
@@ -170,12 +171,12 @@ impl Transition for Record<'_> {
     }
 
     #[inline]
-    fn old(&self) -> State {
+    fn leaves(&self) -> State {
         self.old
     }
 
     #[inline]
-    fn new(&self) -> State {
+    fn enters(&self) -> State {
         self.new
     }
 
