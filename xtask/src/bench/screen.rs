@@ -346,6 +346,6 @@ mod tests {
         assert_eq!(screen.drawings, 3);
         screen.take(b"");
         assert_eq!(screen.drawings, 3);
-        assert_eq!(screen.parser.screen().contents().trim_end(), "tcptrace\n\ntop");
+        assert_eq!(screen.parser.screen().contents().trim_end(), "tcptrace \n\ntop");
     }
 }

@@ -10,7 +10,7 @@ use crate::study::diagnose::{Diagnosis, Gatherer, Selection, diagnose};
 const TURN_NS: u64 = 10_000_000_000;
 
 /// What stays as it is would take a line for ever.
-const STANDING: [Id; 2] = ["stale-setting", "risky-setting"];
+const STANDING: [Id; 3] = ["fixed-port-in-range", "stale-setting", "risky-setting"];
 
 /// Evidence of the last 10 to 20 s.
 #[derive(Debug)]

@@ -59,7 +59,7 @@ fn a_queue_overflows() {
     binary();
     let net = Namespace::enter_unwatched();
     let server = listen_with("127.0.0.1", 1);
-    let live = look(&net, &["--only", "never-accepted,accept-queue-full"]);
+    let live = look(&net, &["--only", "accept-queue-full"]);
     let _clients = crowd(&net, &server);
     let rows = rows(&live.interrupt(), 4);
     let queue = [("most_queued", json!(2)), ("queue_limit", json!(1)), ("somaxconn", json!(4096))];

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use tcptrace_tests::namespace::boot_ns;
 use tcptrace_tests::tracer::PATIENCE;
 use tcptrace_tests::{Actor, End, Namespace, Tracer};
 
@@ -24,19 +25,21 @@ fn acceptor(actor: &Actor, client: &End) -> u32 {
     words[0].parse().expect("a process id")
 }
 
-/// The row of a connection.
-fn row(tracer: &Tracer, net: &Namespace, end: &End) -> Value {
-    tracer.row(net, "a connection", |row| net.is_about(row, end) && row["event"] == "connection")
+/// The row of a connection that has ended after `since`: its ports may have been another one's before.
+fn row(tracer: &Tracer, net: &Namespace, end: &End, since: u64) -> Value {
+    let is_over = |row: &Value| row["event"] == "connection" && row["boot_ns"].as_u64() > Some(since);
+    tracer.row(net, "a connection", |row| net.is_about(row, end) && is_over(row))
 }
 
 /// Opens a connection, closes it on both sides, and returns who accepted it with the server's row.
 fn serve(tracer: &Tracer, net: &Namespace, actor: &Actor, at: SocketAddr) -> (u32, Value) {
+    let begun = boot_ns();
     let (mut client, server) = dial(at);
     let pid = acceptor(actor, &client);
     client.finish_sending();
     client.receive_end();
     client.close();
-    (pid, row(tracer, net, &server))
+    (pid, row(tracer, net, &server, begun))
 }
 
 /// Nobody has seen who accepted it. A process that closes it is its owner.
