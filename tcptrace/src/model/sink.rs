@@ -47,7 +47,7 @@ pub trait Sink {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wishes {
     /// By when, in ns of `CLOCK_BOOTTIME`, it wants to know that nothing else has happened
-    /// ([`Event::Passed`](super::event::Event::Passed)).
+    /// ([`Event::Passed`]).
     pub deadline: Option<u64>,
     /// By when it wants to settle at the latest, in ns of `CLOCK_BOOTTIME`.
     pub settle_by: Option<u64>,
