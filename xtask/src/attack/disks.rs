@@ -84,7 +84,7 @@ pub(super) fn full_64k(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
 }
 
 pub(super) fn full_1m(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
-    full(ground, verdict, "1m", &[], 30_000)
+    full(ground, verdict, "1m", &[], 60_000)
 }
 
 pub(super) fn full_rotated(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
@@ -102,7 +102,7 @@ pub(super) fn frozen(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
             return Ok(());
         }
     };
-    let (connections, least) = ground.either((60_000, 3), (100_000, 7));
+    let (connections, least) = ground.either((150_000, 3), (250_000, 7));
     let ends = ground.folder.join("ends");
     let load = load(connections, Some(format!("--ends={}", ends.display())))?;
     let command = ground.record(&load, "disk/t.tct", &[]);
@@ -171,7 +171,7 @@ pub(super) fn folder_removed(ground: &Ground, verdict: &mut Verdict) -> Result<(
 /// The recorder must choose another number.
 pub(super) fn name_taken(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     // A number changes every second.
-    let taken = ground.folder.join("t.0009.tct");
+    let taken = ground.folder.join("t.0005.tct");
     let load = ground.load(2.5, Some(2000.0))?;
     let command = ground.record(&load, "t.tct", &["--rotate", "20K"]);
     let recorded =
@@ -187,7 +187,7 @@ pub(super) fn name_taken(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
             words::complaints(&recorded.ended.said).join(" / ")
         )
     });
-    verdict.must(files.len() > 9, || format!("{} files", files.len()));
+    verdict.must(files.len() > 5, || format!("{} files", files.len()));
     let books = Books::open(ground, &files, Some(&recorded.ended))?;
     books.must_agree(verdict);
     books.must_be_true(recorded.connections, recorded.hidden, verdict);
