@@ -26,6 +26,8 @@ use crate::study::top::{Ask, Frame, Sort, Top};
 
 /// How much of a core work that looks at every socket may take: a 250th.
 const SHARE: u32 = 250;
+/// The same of frames: a twentieth. They look at what waits, and at the groups.
+const SHARE_OF_FRAMES: u32 = 20;
 
 /// Arguments of `top`.
 #[derive(Args, Debug)]
@@ -145,12 +147,14 @@ pub(super) fn run(args: &TopArgs) -> Result<Outcome> {
 #[derive(Debug)]
 struct Regularly {
     least: Duration,
+    /// How many times as long as it takes it rests.
+    rest: u32,
     next: Instant,
 }
 
 impl Regularly {
-    fn every(least: Duration) -> Self {
-        Self { least, next: Instant::now() }
+    fn every(least: Duration, rest: u32) -> Self {
+        Self { least, rest, next: Instant::now() }
     }
 
     /// Does it if it is due.
@@ -167,7 +171,7 @@ impl Regularly {
     }
 
     fn done(&mut self, begun: Instant) {
-        self.next = begun + self.least.max(begun.elapsed() * SHARE);
+        self.next = begun + self.least.max(begun.elapsed() * self.rest);
     }
 }
 
@@ -185,9 +189,9 @@ impl Chores {
         let second = Duration::from_millis(900);
         Self {
             second: 0,
-            findings: Regularly::every(second),
-            ports: Regularly::every(second * 2),
-            history: Regularly::every(second),
+            findings: Regularly::every(second, SHARE),
+            ports: Regularly::every(second * 2, SHARE),
+            history: Regularly::every(second, SHARE),
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::ask::Parsed;
 use super::screen::{Screen, Wish};
-use super::{Chores, Regularly, TopArgs};
+use super::{Chores, Regularly, SHARE_OF_FRAMES, TopArgs};
 use crate::cli::run::{Stop, handler, reached, runtime};
 use crate::cli::select::refuse_foreign_pids;
 use crate::cli::{Outcome, say};
@@ -243,7 +243,7 @@ struct Shown {
 
 impl Shown {
     fn new(screen: Screen) -> Self {
-        Self { screen, chores: Chores::new(), frames: Regularly::every(BETWEEN), past: None }
+        Self { screen, chores: Chores::new(), frames: Regularly::every(BETWEEN, SHARE_OF_FRAMES), past: None }
     }
 
     /// Shows a frame if one is due and something has changed: an event, or ages by a second.

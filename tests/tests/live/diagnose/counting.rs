@@ -39,7 +39,7 @@ fn a_syn_queue_is_full() {
     let both = Both::look(&net, &["--only", "syn-queue-full"]);
     let (server, _clients) = flood(&net, "TCPReqQFullDoCookies");
     // A look that counts requests.
-    sleep(Duration::from_millis(1_500));
+    sleep(Duration::from_secs(5));
     for rows in both.rows(4) {
         let figures = [("full_drops", json!(0)), ("cookies_received", json!(0)), ("syncookies", json!(1))];
         let found = assert_found(&net, &rows, "syn-queue-full", ["warning", "certain"], &figures);
