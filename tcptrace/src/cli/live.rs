@@ -92,10 +92,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
         let mut stop = Stop::new()?;
         let mut source = Source::attach(&options, existing, names, processes, besides)?;
         let config = args.engine.config(kind, rows.at_close);
-        let (resets, fins) = (source.has(Feature::ResetSent), source.has(Feature::MiniFin));
-        let (received_resets, accepts) = (source.has(Feature::ResetReceived), source.sees_accepts());
-        let (scans, partial_scans) = (source.knows_cookies(), source.scans_in_part());
-        let config = Config { existing, scans, partial_scans, resets, received_resets, fins, accepts, ..config };
+        let config = Config { existing, ..seen_by(&source, config) };
         let target = store.map(|store| Target::Files { store, rotate: None, most_bytes: None });
         if config.stuck_after.is_some() {
             source.want_flows();
@@ -119,6 +116,19 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
             .await?;
         sink.finish(&mut source).await?.finish()
     })
+}
+
+/// What an engine can rely on, because this source sees it.
+pub(super) fn seen_by(source: &Source, config: Config) -> Config {
+    Config {
+        scans: source.knows_cookies(),
+        partial_scans: source.scans_in_part(),
+        resets: source.has(Feature::ResetSent),
+        received_resets: source.has(Feature::ResetReceived),
+        fins: source.has(Feature::MiniFin),
+        accepts: source.sees_accepts(),
+        ..config
+    }
 }
 
 /// Prints rows, and also records them if asked to.

@@ -128,7 +128,7 @@ impl<'a> Diagnosed<'a> {
 
 impl Audience<anyhow::Error> for Diagnosed<'_> {
     fn row(&mut self, row: &Row, origin: &Origin) -> Result<()> {
-        // The diagnosis alone is about those that are over and whose descriptor is open.
+        // Only the diagnosis looks at connections that are over while their descriptor is open.
         if !matches!(row, Row::Connection(connection) if connection.is_unreleased()) {
             analyse(self.analysis, row, origin);
         }

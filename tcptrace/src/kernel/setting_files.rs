@@ -92,7 +92,7 @@ fn parse(line: &str) -> Option<(String, Box<str>)> {
     name.split('.').all(is_name).then(|| (name, value.into()))
 }
 
-/// Whether a setting is one of those that are known to matter for TCP, or of older kernels.
+/// Whether a setting matters for TCP, on this kernel or on an older one.
 fn is_of_tcp(name: &str) -> bool {
     const OF_TCP: [&str; 3] = ["net.ipv4.tcp_", "net.ipv4.netfilter.ip_conntrack_", "net.ipv4.ip_conntrack_"];
     is_known(name) || OF_TCP.iter().any(|prefix| name.starts_with(prefix))

@@ -145,7 +145,7 @@ fn add(names: &[&str], to: &mut Settings) {
     }
 }
 
-/// Whether a setting is one of those that are read.
+/// Whether tcptrace reads this setting.
 pub(super) fn is_known(name: &str) -> bool {
     OF_NAMESPACE.contains(&name) || OF_HOST.contains(&name)
 }

@@ -51,7 +51,7 @@ pub enum Answer {
     /// A socket.
     Socket(Socket),
     /// The kernel shows this of a socket that it has named, or of one that is bound and nothing else, if those are wanted, too.
-    /// It comes to those that wait for somebody, that listen, or whose data waits; and to some of each kind of connections.
+    /// Sockets that wait for somebody, that listen, or whose data waits are shown, and of other connections some of each kind.
     Inspected(Socket),
     /// An MPTCP socket. If paths are wanted, those of a namespace come before its TCP sockets.
     Multipath(Socket),

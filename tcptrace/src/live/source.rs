@@ -26,7 +26,7 @@ use super::queries::{Answer, Queries, Question};
 use crate::kernel::probe::{Batch, Options, Probe, Told};
 use crate::kernel::{Namespaces, are_all_visible};
 use crate::model::accepts::Accepts;
-use crate::model::event::{Cause, Change, Event, Id, Losses};
+use crate::model::event::{Cause, Event, Id, Losses};
 use crate::model::feature::{Feature, Service};
 use crate::model::role::caller;
 use crate::model::sink::{Sink, Wishes};
@@ -337,14 +337,11 @@ impl Source {
         let limit = self.gaps.limit();
         let Self { probe, items, naming, queries, counting, accepting, .. } = self;
         let is_empty = probe.drain(BATCH, limit, |event| {
-            if let Some(counting) = &mut *counting {
-                if let Event::Change(Change { netns: Some(netns), .. }) = &event {
-                    counting.note(*netns);
-                }
-                event.process().into_iter().for_each(|pid| counting.note_process(pid));
+            if let Event::Change(change) = &event {
+                heed(change, counting, accepting);
             }
-            if let (Some(accepting), Event::Change(change)) = (&mut *accepting, &event) {
-                accepting.note(change);
+            if let (Some(counting), Some(pid)) = (&mut *counting, event.process()) {
+                counting.note_process(pid);
             }
             naming.learn(&event, queries, items);
             items.push(Item::Event(event));
@@ -388,9 +385,9 @@ impl Source {
 
     fn pass_change(&mut self, change: &impl Transition, sink: &mut impl Sink) -> Result<()> {
         let process = caller(change);
-        if let Some(counting) = &mut self.counting {
-            change.netns().into_iter().for_each(|netns| counting.note(netns));
-            process.into_iter().for_each(|pid| counting.note_process(pid));
+        heed(change, &mut self.counting, &mut self.accepting);
+        if let (Some(counting), Some(pid)) = (&mut self.counting, process) {
+            counting.note_process(pid);
         }
         self.naming.learn_of_change(change, process, &mut self.queries, &mut self.items);
         self.hand_over(sink)?;
@@ -549,6 +546,14 @@ impl Source {
         }
         Ok(())
     }
+}
+
+/// Shows a change to whoever looks at namespaces and listeners, however it is passed on.
+fn heed(change: &impl Transition, counting: &mut Option<Counting>, accepting: &mut Option<Accepting>) {
+    if let (Some(counting), Some(netns)) = (counting, change.netns()) {
+        counting.note(netns);
+    }
+    accepting.iter_mut().for_each(|accepting| accepting.note(change));
 }
 
 /// What is known of this host and this moment.

@@ -6,6 +6,7 @@ use std::slice;
 use anyhow::Result;
 
 use super::DiagnoseArgs;
+use crate::cli::live::seen_by;
 use crate::cli::progress::wait;
 use crate::cli::run::{Stop, runtime};
 use crate::cli::select::{refuse_foreign_pids, warn_of_missing_groups};
@@ -17,7 +18,6 @@ use crate::kernel::{self, Namespaces};
 use crate::live::{self, Audited, Besides, Source};
 use crate::model::accepts::Accepts;
 use crate::model::criteria::Criteria;
-use crate::model::feature::Feature;
 use crate::model::row::Row;
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::{Item, Origin, Summary};
@@ -82,16 +82,7 @@ pub(super) fn rows() -> Config {
 }
 
 fn config(source: &Source) -> Config {
-    Config {
-        existing: true,
-        scans: source.knows_cookies(),
-        partial_scans: source.scans_in_part(),
-        resets: source.has(Feature::ResetSent),
-        received_resets: source.has(Feature::ResetReceived),
-        fins: source.has(Feature::MiniFin),
-        accepts: source.sees_accepts(),
-        ..rows()
-    }
+    Config { existing: true, ..seen_by(source, rows()) }
 }
 
 /// Looks once, without eBPF.

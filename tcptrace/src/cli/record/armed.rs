@@ -21,6 +21,7 @@ use crate::model::criteria::Criteria;
 use crate::model::fired::Fired;
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::{Clock, Item};
+use crate::model::transition::Transition;
 use crate::output;
 use crate::study::diagnose::finding::Finding;
 use crate::study::when::{Alarm, Atom, Condition};
@@ -178,6 +179,14 @@ impl Sink for Armed {
         self.shown.take(items)
     }
 
+    fn wants_changes(&self) -> bool {
+        self.watch.as_ref().is_none_or(|watch| watch.rules.is_none()) && self.shown.wants_changes()
+    }
+
+    fn take_change(&mut self, change: &impl Transition) -> Result<()> {
+        self.shown.take_change(change)
+    }
+
     fn settle(&mut self, now: u64) -> Result<()> {
         self.shown.settle(now)?;
         if let Some(fired) = self.watch.as_mut().and_then(|watch| watch.check(now)) {
@@ -208,4 +217,22 @@ fn in_words(figures: &BTreeMap<Box<str>, f64>) -> String {
 
 fn ns(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::stream::Head;
+    use crate::trace::write::{self, Recorder, Store, Target};
+
+    /// Nobody makes events of changes for a recorder on which no rule waits.
+    #[test]
+    fn a_plain_recorder_takes_changes_themselves() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let plan = write::Plan { path: folder.path().join("t.tct"), ..write::Plan::default() };
+        let store = Store::create(&plan).expect("a file");
+        let target = Target::Files { store, rotate: None, most_bytes: None };
+        let recorder = Recorder::new(target, Head::default(), Criteria::default(), |_| {}).expect("a recorder");
+        assert!(Armed::new(Shown::new(recorder), None).wants_changes());
+    }
 }

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::ask::Parsed;
 use super::screen::{Screen, Wish};
 use super::{Chores, Regularly, SHARE_OF_FRAMES, TopArgs};
+use crate::cli::live::seen_by;
 use crate::cli::run::{Stop, handler, reached, runtime};
 use crate::cli::select::refuse_foreign_pids;
 use crate::cli::{Outcome, say};
@@ -20,7 +21,6 @@ use crate::engine::lifecycle::Config;
 use crate::kernel::Namespaces;
 use crate::live::{Besides, Source};
 use crate::model::event::Event;
-use crate::model::feature::Feature;
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::{Item, Origin, Summary};
 use crate::output::lost;
@@ -113,16 +113,7 @@ enum Next {
 }
 
 fn config(args: &TopArgs, source: &Source) -> Config {
-    Config {
-        existing: !args.probe.no_existing,
-        scans: source.knows_cookies(),
-        partial_scans: source.scans_in_part(),
-        resets: source.has(Feature::ResetSent),
-        received_resets: source.has(Feature::ResetReceived),
-        fins: source.has(Feature::MiniFin),
-        accepts: source.sees_accepts(),
-        ..args.config()
-    }
+    Config { existing: !args.probe.no_existing, ..seen_by(source, args.config()) }
 }
 
 /// Looks until the frame can be printed.

@@ -629,8 +629,8 @@ impl Engine {
         self.make_room(self.now);
     }
 
-    /// The open connections, each with what is known of it so far; and those that are over and whose descriptor is open, if
-    /// they are wanted. The engine keeps following them.
+    /// The open connections, each with what is known of it so far. With [`Config::unreleased`] also connections that are over
+    /// while their descriptor is open. The engine keeps following all of them.
     pub fn open(&self) -> impl Iterator<Item = Row> {
         let unreleased = self.teller.config.unreleased;
         let is_wanted = move |conn: &&Conn| match conn.over {

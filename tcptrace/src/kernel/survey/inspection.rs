@@ -12,9 +12,9 @@ use crate::model::event::{Found, Kept, Timer};
 use crate::model::socket::Socket;
 use crate::model::tcp::State;
 
-/// Kinds of connections of which some are looked at, in a network namespace.
+/// Most kinds of connections in a network namespace of which a few are looked at.
 const MOST_KINDS: usize = 1024;
-/// So many of each kind are looked at, of those that may be idle; of the others, the first.
+/// Most connections of a kind that are looked at: the first one, and others that may be idle.
 const MOST_OF_KIND: usize = 8;
 
 /// Looks at the sockets of one network namespace. The kernel locks each socket whose progress it shows: few are worth that.
@@ -30,7 +30,7 @@ pub(super) struct Inspection {
 #[derive(Default)]
 struct Chosen {
     count: usize,
-    /// Those that were listed without their progress, to be asked for again.
+    /// Sockets that were listed without their progress, to be asked for again.
     again: Vec<Found>,
 }
 

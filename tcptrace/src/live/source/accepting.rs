@@ -7,8 +7,9 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::FixedState;
 
-use crate::model::event::{Change, Event};
+use crate::model::event::Event;
 use crate::model::tcp::State;
+use crate::model::transition::Transition;
 
 /// Accepts stay seen for so long after a connection whose listener has no known holder.
 const HOLDS_NS: u64 = 60_000_000_000;
@@ -33,12 +34,12 @@ pub(super) struct Accepting {
 
 impl Accepting {
     /// Notes a connection that came in.
-    pub(super) fn note(&mut self, change: &Change) {
-        let came_in = (change.old, change.new) == (State::SynRecv, State::Established);
-        if let (true, Some(netns)) = (came_in, change.netns)
-            && (self.came.len() < MOST || self.came.contains_key(&(netns, change.tuple.local_port)))
-        {
-            self.came.insert((netns, change.tuple.local_port), change.at);
+    pub(super) fn note(&mut self, change: &impl Transition) {
+        let came_in = (change.leaves(), change.enters()) == (State::SynRecv, State::Established);
+        let Some(netns) = change.netns().filter(|_| came_in) else { return };
+        let place = (netns, change.tuple().local_port);
+        if self.came.len() < MOST || self.came.contains_key(&place) {
+            self.came.insert(place, change.at());
         }
     }
 
@@ -78,7 +79,7 @@ mod tests {
     use std::net::Ipv6Addr;
 
     use super::*;
-    use crate::model::event::{Found, Holder, Id, Kept};
+    use crate::model::event::{Change, Found, Holder, Id, Kept};
     use crate::model::tcp::{Comm, Task, Tuple};
 
     const S: u64 = 1_000_000_000;

@@ -89,7 +89,7 @@ impl Gatherer {
         self.setting_files = Some(files);
     }
 
-    /// The open connections will come with those that are over and whose descriptor is open.
+    /// The open connections will include those that are over while their descriptor is open.
     pub fn sees_unreleased(&mut self) {
         self.sees_unreleased = true;
     }

@@ -8,8 +8,8 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::super::columns::{COUNT, IS_IDLE, MOST_SHAPES, Shape, at, more};
-use super::super::wire::{self, bit, kind};
-use super::{Described, UNSET, end_body, hash};
+use super::super::wire::{self, kind};
+use super::{Described, Mentioned, UNSET, end_body, hash};
 use crate::model::event::{EndFacts, Event, Id, Idle, Mini};
 use crate::model::tcp::{Task, Tuple};
 use crate::model::transition::Transition;
@@ -118,28 +118,6 @@ impl<W: Copy + Eq + Hash> Words<W> {
         self.words.clear();
         self.index.clear();
         self.last = 0;
-    }
-}
-
-/// What an event says of its socket.
-struct Mentioned {
-    id: Id,
-    /// `None` if it is a mere mention.
-    tuple: Option<Tuple>,
-    netns: Option<u32>,
-    uid: Option<u32>,
-    cgroup: Option<u64>,
-    /// 0 if unknown.
-    interface: u32,
-}
-
-impl Mentioned {
-    fn bits(&self) -> u16 {
-        let bit = |is_known: bool, bit: u16| if is_known { bit } else { 0 };
-        bit(self.netns.is_some(), bit::NETNS)
-            | bit(self.uid.is_some(), bit::UID)
-            | bit(self.cgroup.is_some(), bit::CGROUP)
-            | bit(self.interface != 0, bit::INTERFACE)
     }
 }
 
@@ -294,7 +272,7 @@ impl Columns {
 
     fn mini(&mut self, mini: &Mini) {
         let Mini { at, id, tuple, netns, substate, due_ns, what } = *mini;
-        let mentioned = Mentioned { id, tuple: Some(tuple), netns, uid: None, cgroup: None, interface: 0 };
+        let mentioned = Mentioned { tuple: Some(tuple), netns, ..Mentioned::only(id) };
         let (_, more) = self.socket(&mentioned);
         self.variable(at::DUE, zigzag(due_ns));
         let (states, number) = (wire::state_to(substate), wire::mini_to(what));
@@ -338,7 +316,7 @@ impl Columns {
 
     /// The index of a socket that an event merely mentions, and what the event tells of it.
     fn mere(&mut self, id: Id) -> u16 {
-        self.socket(&Mentioned { id, tuple: None, netns: None, uid: None, cgroup: None, interface: 0 }).1
+        self.socket(&Mentioned::only(id)).1
     }
 
     /// The index of a socket. Describes it if the reader does not know it, or knows it differently: the second number says

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Runs a command for each file: its last argument is the path, and its standard input has one line of JSON.
 pub(in crate::cli::record) struct Exec {
     command: Vec<OsString>,
-    /// Those that have not read all of their input.
+    /// Commands that have not read all of their input.
     running: Vec<Receiver<()>>,
 }
 

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::slice;
 
+use crate::cli::live::seen_by;
 use crate::cli::say;
 use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
 use crate::live::Source;
 use crate::model::criteria::Criteria;
-use crate::model::feature::Feature;
 use crate::model::row::Row;
 use crate::model::sink::Wishes;
 use crate::model::stream::{Context, Item, Origin};
@@ -38,18 +38,8 @@ pub(super) struct Rules {
 
 impl Rules {
     pub(super) fn new(ids: Vec<Id>, criteria: Criteria, source: &Source) -> Self {
-        let config = Config {
-            existing: true,
-            scans: source.knows_cookies(),
-            partial_scans: source.scans_in_part(),
-            resets: source.has(Feature::ResetSent),
-            received_resets: source.has(Feature::ResetReceived),
-            fins: source.has(Feature::MiniFin),
-            at_close: true,
-            transitions: true,
-            connections: true,
-            ..Config::default()
-        };
+        let rows = Config { at_close: true, transitions: true, connections: true, ..Config::default() };
+        let config = Config { existing: true, ..seen_by(source, rows) };
         let follower = Follower::new(config, [], Origin::default());
         let (begun, looked, wants_look, told) = (None, 0, false, HashSet::new());
         Self { ids, criteria, follower, findings: Findings::new(false), begun, looked, wants_look, told }
@@ -71,7 +61,7 @@ impl Rules {
         }
     }
 
-    /// What the rules find now about those that the filters want.
+    /// What the rules find now, about connections that match the filters.
     pub(super) fn diagnose(&mut self, now: u64) -> Vec<Finding> {
         let begun = *self.begun.get_or_insert(now);
         self.findings.turn(now);

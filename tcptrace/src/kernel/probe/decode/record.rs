@@ -74,7 +74,7 @@ pub struct Record<'r> {
     head: &'r Head,
     old: State,
     new: State,
-    /// Of which kind it is, with what only that kind has.
+    /// Its kind, with the fields that only this kind has.
     tail: Tail<'r>,
 }
 

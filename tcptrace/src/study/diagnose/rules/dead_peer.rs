@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv6Addr;
 
+use super::words::of_process;
 use crate::model::tcp::{Closer, End, Side, State, Task};
 use crate::study::diagnose::evidence::{Ended, Evidence, Pair, Spread, Standing};
 use crate::study::diagnose::finding::{Confidence, EXAMPLES, Figures, Finding, Severity, Subject, Value};
@@ -99,18 +100,6 @@ impl Dead<'_> {
         let mut seen = HashSet::new();
         let tasks = self.struck().flat_map(|pair| pair.tasks.iter().map(|(task, _)| *task));
         tasks.filter(|task| seen.insert(task.pid)).collect()
-    }
-
-    /// ` of api[4711]`; empty when nobody knows.
-    fn of_process(&self) -> String {
-        let tasks = self.tasks();
-        match tasks.first() {
-            Some(task) if tasks.len() == 1 => format!(" of {}", say::process(*task)),
-            Some(task) if tasks.iter().all(|it| it.comm == task.comm) => {
-                format!(" of {} ({} processes)", say::comm(task.comm), tasks.len())
-            }
-            _ => String::new(),
-        }
     }
 
     /// What most of them died of.
@@ -220,7 +209,7 @@ fn finding(dead: &Dead<'_>) -> Finding {
 fn headline(dead: &Dead<'_>) -> String {
     let peer = dead.ip.map_or_else(String::new, |ip| say::address(ip).to_string());
     let count = say::counted(dead.died(), "connection");
-    let (of, cause) = (dead.of_process(), dead.cause());
+    let (of, cause) = (of_process(&dead.tasks()), dead.cause());
     let base = format!("{peer} stopped answering: {count}{of} died of {cause}");
     match dead.quiet().percentile(50).map(say::time) {
         Some(quiet) => say::fitting([

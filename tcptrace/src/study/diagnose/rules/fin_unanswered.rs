@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv6Addr;
 
 use super::close_wait::examples;
+use super::words::of_process;
 use crate::model::event::Timer;
 use crate::model::tcp::{End, Side, State, Task};
 use crate::study::diagnose::evidence::{Evidence, Pair, Standing};
@@ -117,18 +118,6 @@ impl Unanswered<'_> {
         let mut seen = HashSet::new();
         tasks.retain(|task| seen.insert(task.pid));
         tasks
-    }
-
-    /// ` of nginx[812]`; empty when nobody knows.
-    fn of_process(&self) -> String {
-        let tasks = self.tasks();
-        match tasks.first() {
-            Some(task) if tasks.len() == 1 => format!(" of {}", say::process(*task)),
-            Some(task) if tasks.iter().all(|it| it.comm == task.comm) => {
-                format!(" of {} ({} processes)", say::comm(task.comm), tasks.len())
-            }
-            _ => String::new(),
-        }
     }
 }
 
@@ -244,7 +233,7 @@ fn finding(evidence: &Evidence, it: &Unanswered<'_>) -> Finding {
 
 fn headline(it: &Unanswered<'_>) -> String {
     let peer = it.ip.map_or_else(String::new, |ip| say::address(ip).to_string());
-    let of = it.of_process();
+    let of = of_process(&it.tasks());
     let waited = say::time(it.waited_ns());
     if it.has_closed_window() {
         let count = say::counted(it.full.len() as u64, "closed connection");

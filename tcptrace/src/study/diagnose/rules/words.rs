@@ -1,5 +1,6 @@
 //! Words that several rules share.
 
+use crate::model::tcp::Task;
 use crate::study::diagnose::evidence::Evidence;
 use crate::study::diagnose::say;
 
@@ -12,6 +13,17 @@ pub(super) fn connections_per_second(evidence: &Evidence, number: u64) -> String
 /// `462/s` of so many in the window; a lower bound when events were lost.
 pub(super) fn per_second(evidence: &Evidence, number: u64) -> String {
     format!("{}{}", at_least(evidence), say::rate(evidence.about.per_second(number)))
+}
+
+/// ` of api[4711]`, ` of api (12 processes)`; empty when nobody knows, or when their names differ.
+pub(super) fn of_process(tasks: &[Task]) -> String {
+    match tasks.first() {
+        Some(task) if tasks.len() == 1 => format!(" of {}", say::process(*task)),
+        Some(task) if tasks.iter().all(|it| it.comm == task.comm) => {
+            format!(" of {} ({} processes)", say::comm(task.comm), tasks.len())
+        }
+        _ => String::new(),
+    }
 }
 
 /// `≥` when events were lost.
