@@ -167,7 +167,9 @@ impl Series {
 
     /// The highest rate over a second, or over a bucket if that is longer, and its time.
     pub(super) fn busiest(&self, moment: Moment, from: i64, to: i64) -> Option<Peak> {
-        let points = self.folded(from, to, self.width.max(SECOND));
+        let width = self.width.max(SECOND);
+        let (from, to) = self.counted(from, to, width);
+        let points = self.folded(from, to, width);
         let peak = |point: &Point| {
             let count = match moment {
                 Moment::Opened => point.opened,
@@ -182,6 +184,7 @@ impl Series {
     /// The highest number of sockets in a state, as the mean of a bucket, and its time.
     pub(super) fn most_present(&self, state: State, from: i64, to: i64) -> Option<Peak> {
         let tracked = tracked(state)?;
+        let (from, to) = self.counted(from, to, self.width);
         let points = self.folded(from, to, self.width);
         let peak = |point: &Point| Peak {
             value: point.sockets[tracked],
@@ -189,6 +192,14 @@ impl Series {
             width_ns: point.width_ns,
         };
         highest(points.iter().map(peak)).filter(|peak| peak.value > 0.0)
+    }
+
+    /// The part of a time in which buckets are in use, and enough around it for whole points: a trace may span centuries
+    /// in which nothing happens.
+    fn counted(&self, from: i64, to: i64, width: i64) -> (i64, i64) {
+        let around = width.saturating_mul(2);
+        let at = |bucket: i64| bucket.saturating_mul(self.width);
+        (from.max(at(self.used.start).saturating_sub(around)), to.min(at(self.used.end).saturating_add(around)))
     }
 
     /// Points of this width: a bucket doubled some times. If the first or last one would be cut to less than half the
@@ -267,6 +278,18 @@ mod tests {
 
     fn seconds(count: i64) -> i64 {
         count * SECOND
+    }
+
+    /// It would take a point for each bucket of the time, of which only the series bounds the number.
+    #[test]
+    fn centuries_without_anything_take_no_points() {
+        let mut series = Series::default();
+        series.note(Moment::Opened, START);
+        series.add(State::CloseWait, START, START + seconds(3));
+        let (from, to) = (i64::MIN / 4, i64::MAX / 4);
+        let busiest = series.busiest(Moment::Opened, from, to).expect("a peak");
+        let most = series.most_present(State::CloseWait, from, to).expect("a peak");
+        assert_eq!((busiest.value, most.value), (1.0, 1.0));
     }
 
     #[test]
