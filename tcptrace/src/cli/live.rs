@@ -19,7 +19,6 @@ use super::{Outcome, say_ready, tell};
 use crate::engine::lifecycle::Config;
 use crate::kernel::Namespaces;
 use crate::live::{Audited, Besides, Source};
-use crate::model::feature::Feature;
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::Item;
 use crate::output::{Format, Kind};
@@ -92,7 +91,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
         let mut stop = Stop::new()?;
         let mut source = Source::attach(&options, existing, names, processes, besides)?;
         let config = args.engine.config(kind, rows.at_close);
-        let config = Config { existing, ..seen_by(&source, config) };
+        let config = Config { existing, ..source.engine_config(config) };
         let target = store.map(|store| Target::Files { store, rotate: None, most_bytes: None });
         if config.stuck_after.is_some() {
             source.want_flows();
@@ -116,19 +115,6 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
             .await?;
         sink.finish(&mut source).await?.finish()
     })
-}
-
-/// What an engine can rely on, because this source sees it.
-pub(super) fn seen_by(source: &Source, config: Config) -> Config {
-    Config {
-        scans: source.knows_cookies(),
-        partial_scans: source.scans_in_part(),
-        resets: source.has(Feature::ResetSent),
-        received_resets: source.has(Feature::ResetReceived),
-        fins: source.has(Feature::MiniFin),
-        accepts: source.sees_accepts(),
-        ..config
-    }
 }
 
 /// Prints rows, and also records them if asked to.

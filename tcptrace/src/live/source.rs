@@ -23,6 +23,7 @@ pub use self::look::{Looked, look};
 use self::naming::Naming;
 use super::clock::{self, boot_ns};
 use super::queries::{Answer, Queries, Question};
+use crate::engine::lifecycle::Config;
 use crate::kernel::probe::{Batch, Options, Probe, Told};
 use crate::kernel::{Namespaces, are_all_visible};
 use crate::model::accepts::Accepts;
@@ -166,6 +167,20 @@ impl Source {
     /// Whether a scan cannot see all processes.
     pub fn scans_in_part(&self) -> bool {
         !are_all_visible()
+    }
+
+    /// What an engine can rely on, because this source sees it; the rest is as in `config`.
+    #[must_use]
+    pub fn engine_config(&self, config: Config) -> Config {
+        Config {
+            scans: self.knows_cookies(),
+            partial_scans: self.scans_in_part(),
+            resets: self.has(Feature::ResetSent),
+            received_resets: self.has(Feature::ResetReceived),
+            fins: self.has(Feature::MiniFin),
+            accepts: self.sees_accepts(),
+            ..config
+        }
     }
 
     /// The purpose of each feature that is unavailable.

@@ -6,7 +6,6 @@ use std::slice;
 use anyhow::Result;
 
 use super::DiagnoseArgs;
-use crate::cli::live::seen_by;
 use crate::cli::progress::wait;
 use crate::cli::run::{Stop, runtime};
 use crate::cli::select::{refuse_foreign_pids, warn_of_missing_groups};
@@ -82,7 +81,7 @@ pub(super) fn rows() -> Config {
 }
 
 fn config(source: &Source) -> Config {
-    Config { existing: true, ..seen_by(source, rows()) }
+    Config { existing: true, ..source.engine_config(rows()) }
 }
 
 /// Looks once, without eBPF.

@@ -12,7 +12,6 @@ use tokio::sync::Notify;
 use super::ask::Parsed;
 use super::screen::{Screen, Wish};
 use super::{Chores, Regularly, SHARE_OF_FRAMES, TopArgs};
-use crate::cli::live::seen_by;
 use crate::cli::run::{Stop, handler, reached, runtime};
 use crate::cli::select::refuse_foreign_pids;
 use crate::cli::{Outcome, say};
@@ -113,7 +112,7 @@ enum Next {
 }
 
 fn config(args: &TopArgs, source: &Source) -> Config {
-    Config { existing: !args.probe.no_existing, ..seen_by(source, args.config()) }
+    Config { existing: !args.probe.no_existing, ..source.engine_config(args.config()) }
 }
 
 /// Looks until the frame can be printed.

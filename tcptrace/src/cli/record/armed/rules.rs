@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::slice;
 
-use crate::cli::live::seen_by;
 use crate::cli::say;
 use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
@@ -39,7 +38,7 @@ pub(super) struct Rules {
 impl Rules {
     pub(super) fn new(ids: Vec<Id>, criteria: Criteria, source: &Source) -> Self {
         let rows = Config { at_close: true, transitions: true, connections: true, ..Config::default() };
-        let config = Config { existing: true, ..seen_by(source, rows) };
+        let config = Config { existing: true, ..source.engine_config(rows) };
         let follower = Follower::new(config, [], Origin::default());
         let (begun, looked, wants_look, told) = (None, 0, false, HashSet::new());
         Self { ids, criteria, follower, findings: Findings::new(false), begun, looked, wants_look, told }
