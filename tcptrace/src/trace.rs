@@ -18,11 +18,14 @@
 //! in ns. Head, losses, audit, counters, settings, accept queues, limits and end are JSON. Records and columns are in the
 //! order in which the events were taken in.
 //!
+//! A file that a flight recorder has written by itself says why in its first block and in its last ([`Item::Fired`]).
+//!
 //! The last record of a file says that it ends, and why ([`Ended`]); the head announces that ([`Head::says_end`]). A file
 //! has the names of all network namespaces and control groups that its sockets have, and of the interfaces of link-local
 //! addresses, before they are needed; it begins with the newest settings, accept queues and limits. Once there are many
 //! names, each is written again when it is needed ([`Item::NamesAnew`]), so that readers keep those of live sockets only.
 //!
+//! [`Item::Fired`]: crate::model::stream::Item::Fired
 //! [`Ended`]: crate::model::stream::Ended
 //! [`Head::says_end`]: crate::model::stream::Head::says_end
 //! [`Item::NamesAnew`]: crate::model::stream::Item::NamesAnew
@@ -46,5 +49,5 @@ pub mod write;
 mod tests;
 
 pub use self::decode::InvalidRecord;
-pub use self::encode::Encoder;
+pub use self::encode::{Encoder, append};
 pub use self::read::{Block, Blocks, Content, Damage, Reader, Wrong};

@@ -23,7 +23,7 @@ use crate::output::export::Draft;
 use crate::output::{self, ReportFormat, TextOptions};
 use crate::replay::{Audience, Span};
 use crate::study::diagnose::Case;
-use crate::study::report::{Analysis, By, Options, Report};
+use crate::study::report::{Analysis, By, FiredRow, Options, Report};
 
 /// Arguments of `report`.
 #[derive(Args, Debug)]
@@ -111,8 +111,8 @@ struct Diagnosed<'a> {
     hosts: Hosts,
     /// Recordings that were to show a part only: so do their rows.
     partial: BTreeSet<usize>,
-    /// Why the traces were written, with the time.
-    fired: Vec<(i64, Fired)>,
+    /// Why the traces were written.
+    fired: Vec<FiredRow>,
 }
 
 impl<'a> Diagnosed<'a> {
@@ -146,7 +146,12 @@ impl Audience<anyhow::Error> for Diagnosed<'_> {
             self.partial.insert(origin.number);
         }
         if let Item::Fired(fired) = item {
-            self.fired.push((origin.context.clock.unix_ns(fired.at), Fired::clone(fired)));
+            let unix_ns = origin.context.clock.unix_ns(fired.at);
+            let row = FiredRow { unix_ns, host: origin.host.clone(), fired: Fired::clone(fired) };
+            // The first block of a file and its last one say the same.
+            if !self.fired.contains(&row) {
+                self.fired.push(row);
+            }
         }
         self.hosts.item(item, origin);
     }

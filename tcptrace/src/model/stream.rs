@@ -69,7 +69,8 @@ pub enum Item {
     AcceptQueues(Box<AcceptQueues>),
     /// How many descriptors processes have, and how many they may have.
     Limits(Box<Limits>),
-    /// The flight recorder has written this file by itself, and why. It is at the end of the file.
+    /// The flight recorder has written this file by itself, and why. It is in the first block of the file, and again in the
+    /// last one: of two files that begin with the same block, readers read that block once.
     Fired(Box<Fired>),
     Event(Event),
 }

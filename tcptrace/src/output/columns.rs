@@ -99,7 +99,8 @@ pub fn columns_of<R>(field: &Field<R>) -> Vec<Column> {
         | Shape::Lines
         | Shape::Examples
         | Shape::Tally
-        | Shape::Described => vec![column(Kind::Text, Spread::Many)],
+        | Shape::Described
+        | Shape::Object => vec![column(Kind::Text, Spread::Many)],
         Shape::Word | Shape::Name | Shape::Counts => vec![column(Kind::Text, Spread::Few)],
         Shape::Hex => vec![column(Kind::Text, Spread::Many)],
         Shape::States => vec![column(Kind::States, Spread::Few)],

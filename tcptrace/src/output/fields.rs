@@ -43,8 +43,8 @@ pub(super) use self::identity::{zone, zone_in};
 pub use self::loss::LOSS;
 pub use self::ports::PORTS;
 pub use self::report::{
-    REPORT, REPORT_BUCKET, REPORT_CHURN, REPORT_COUNT, REPORT_COUNTER, REPORT_DAMAGE, REPORT_FAILURE, REPORT_GROUP,
-    REPORT_HOST, REPORT_LOSS, REPORT_OPEN, REPORT_POINT, REPORT_SLOWEST, REPORT_STATE,
+    FiredFields, REPORT, REPORT_BUCKET, REPORT_CHURN, REPORT_COUNT, REPORT_COUNTER, REPORT_DAMAGE, REPORT_FAILURE,
+    REPORT_FIRED, REPORT_GROUP, REPORT_HOST, REPORT_LOSS, REPORT_OPEN, REPORT_POINT, REPORT_SLOWEST, REPORT_STATE,
 };
 pub use self::setting::{SETTING, SettingRow};
 pub use self::snapshot::{COUNT, SOCKET};
@@ -82,6 +82,7 @@ pub static TABLES: &[&dyn Describe] = &[
     &REPORT_OPEN,
     &REPORT_POINT,
     &REPORT_SLOWEST,
+    &REPORT_FIRED,
     &DIAGNOSIS,
     &FINDING,
     &CHECKED,
@@ -153,6 +154,8 @@ pub enum Shape {
     Tally,
     /// Names with unit and meaning.
     Described,
+    /// A row of another kind.
+    Object,
 }
 
 /// The same field, but nullable.

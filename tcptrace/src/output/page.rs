@@ -21,7 +21,7 @@ use self::markup::embedded;
 use super::lost::bound;
 use super::text::report::longest;
 use super::text::report::words::{
-    Apart, count, counted, duration, ends, group, hosts, number, percent, period, rate, time,
+    Apart, count, counted, duration, ends, fired, group, hosts, number, percent, period, rate, time,
 };
 use crate::study::report::{By, ChurnRow, Peak, Report, StateRow};
 
@@ -68,6 +68,7 @@ impl Writer<'_> {
                         p.soft { (period(self.zone, self.report)) }
                     }
                     main {
+                        (self.fired())
                         (self.missing())
                         (self.findings())
                         (self.cards())
@@ -109,6 +110,13 @@ impl Writer<'_> {
 
     fn at(&self, unix_ns: i64) -> String {
         time(self.zone, unix_ns)
+    }
+
+    /// Why flight recorders have written the traces.
+    fn fired(&self) -> Markup {
+        html! {
+            @for line in fired(self.zone, self.report) { p.fired { strong { (line) } } }
+        }
     }
 
     /// Losses and damage that the figures do not include.

@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 
 use super::fields::{
-    REPORT, REPORT_BUCKET, REPORT_CHURN, REPORT_COUNT, REPORT_COUNTER, REPORT_DAMAGE, REPORT_FAILURE, REPORT_GROUP,
-    REPORT_HOST, REPORT_LOSS, REPORT_OPEN, REPORT_POINT, REPORT_SLOWEST, REPORT_STATE, Table,
+    FiredFields, REPORT, REPORT_BUCKET, REPORT_CHURN, REPORT_COUNT, REPORT_COUNTER, REPORT_DAMAGE, REPORT_FAILURE,
+    REPORT_FIRED, REPORT_GROUP, REPORT_HOST, REPORT_LOSS, REPORT_OPEN, REPORT_POINT, REPORT_SLOWEST, REPORT_STATE,
+    Table,
 };
 use super::text::write_report;
 use super::{Csv, Json, TextOptions};
@@ -116,6 +117,7 @@ fn rows(report: &Report, sink: &mut impl Sink) -> io::Result<()> {
     let rate = |row: &crate::study::report::ChurnRow| (row.clone(), report.overview.per_second(row.connections));
     let churn: Vec<_> = report.churn.iter().map(rate).collect();
     let bins: Vec<_> = report.states.iter().flat_map(|row| row.bins.iter().map(|bin| (row.state, *bin))).collect();
+    let fired: Vec<_> = report.fired.iter().map(FiredFields::new).collect();
     sink.take(&REPORT, std::iter::once((&report.overview, &context)))?;
     sink.take(&REPORT_HOST, plain(&report.hosts, &context))?;
     sink.take(&REPORT_LOSS, plain(&report.lost, &context))?;
@@ -129,7 +131,8 @@ fn rows(report: &Report, sink: &mut impl Sink) -> io::Result<()> {
     sink.take(&REPORT_FAILURE, plain(&report.failures, &context).filter(|(row, _)| wanted(&row.group)))?;
     sink.take(&REPORT_OPEN, plain(&report.open, &context).filter(|(row, _)| wanted(&row.group)))?;
     sink.take(&REPORT_POINT, plain(&report.points, &context))?;
-    sink.take(&REPORT_SLOWEST, report.slowest.iter().map(|row| (row, &row.context)))
+    sink.take(&REPORT_SLOWEST, report.slowest.iter().map(|row| (row, &row.context)))?;
+    sink.take(&REPORT_FIRED, plain(&fired, &context))
 }
 
 #[cfg(test)]
@@ -141,7 +144,8 @@ mod tests {
 
     fn written(format: ReportFormat, options: Options) -> String {
         let mut out = Vec::new();
-        report(&mut out, format, &TextOptions::default(), &testing::incident(options)).expect("a Vec takes everything");
+        let incident = Report { fired: vec![testing::fired()], ..testing::incident(options) };
+        report(&mut out, format, &TextOptions::default(), &incident).expect("a Vec takes everything");
         String::from_utf8(out).expect("UTF-8")
     }
 
@@ -166,6 +170,21 @@ mod tests {
         let rows = json(Options::default());
         let causes: Vec<_> = rows.iter().filter(|row| row["event"] == "report_loss").map(|row| &row["cause"]).collect();
         assert_eq!(causes, ["ring_full", "recursion"]);
+    }
+
+    #[test]
+    fn every_format_says_why_the_trace_was_written() {
+        let rows = json(Options::default());
+        let fired: Vec<_> = rows.iter().filter(|row| row["event"] == "report_fired").collect();
+        let [row] = fired[..] else { unreachable!("{fired:?}") };
+        assert_eq!(row["time"], "2025-01-02T03:03:20.000000000Z");
+        assert_eq!((&row["rule"], &row["host"]), (&"close-wait-leak".into(), &"web-1".into()));
+        assert_eq!(row["figures"]["CLOSE_WAIT"], 512.0);
+        assert_eq!(row["finding"]["headline"], "java[7] holds 40 \\x1b[2J", "nothing from a trace is printed raw");
+        for format in [ReportFormat::Text, ReportFormat::Csv, ReportFormat::Markdown] {
+            let written = written(format, Options::default());
+            assert!(written.contains("java[7] holds 40") && !written.contains('\u{1b}'), "{format:?}: {written}");
+        }
     }
 
     #[test]

@@ -103,6 +103,7 @@ fn word(shape: Shape) -> &'static str {
         Shape::Examples => "examples",
         Shape::Tally => "tally",
         Shape::Described => "names",
+        Shape::Object => "object",
     }
 }
 
@@ -184,6 +185,7 @@ fn property(field: &Described) -> Value {
         Shape::Described => objects(&[("name", &["string"]), ("unit", &["string"]), ("doc", &["string"])]),
         Shape::Examples => objects(EXAMPLE),
         Shape::Subject => object(SUBJECT),
+        Shape::Object => json!({ "type": "object" }),
         Shape::Time => json!({ "type": "string", "format": "date-time" }),
         Shape::Counts => json!({
             "type": "object",
@@ -238,7 +240,8 @@ mod tests {
         samples::closings().iter().try_for_each(|row| printer.closing(row)).expect("written");
         samples::sockets().iter().try_for_each(|row| printer.socket(row, &CONTEXT)).expect("written");
         samples::counts().iter().try_for_each(|row| printer.count(row, &CONTEXT)).expect("written");
-        let report = testing::incident(Options::default());
+        let report =
+            crate::study::report::Report { fired: vec![testing::fired()], ..testing::incident(Options::default()) };
         crate::output::report(&mut lines, crate::output::ReportFormat::Json, &TextOptions::default(), &report)
             .expect("written");
         let cases = [crate::output::diagnose::testing::ill(), crate::output::diagnose::testing::well()];

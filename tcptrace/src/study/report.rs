@@ -17,7 +17,7 @@ mod tests;
 
 pub use self::analysis::Analysis;
 pub use self::rows::{
-    ChurnRow, Count, FailureRow, GroupRow, OpenRow, Options, Overview, Peak, Point, Property, Range, Report, Slow,
-    SlowRow, StateRow,
+    ChurnRow, Count, FailureRow, FiredRow, GroupRow, OpenRow, Options, Overview, Peak, Point, Property, Range, Report,
+    Slow, SlowRow, StateRow,
 };
 pub use crate::study::counts::{Bin, By, CounterRow, Group, SHORT_NS, STUDIED, TRACKED, is_failure};

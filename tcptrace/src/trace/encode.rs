@@ -1,5 +1,6 @@
 //! From items to a block.
 
+mod append;
 mod columns;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::CParameter;
 
+pub use self::append::append;
 use self::columns::Columns;
 use super::block::{BlockHead, LONGEST, MAGIC, VERSION, flag};
 use super::wire::{self, bit, kind, socket_bit};

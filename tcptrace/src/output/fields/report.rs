@@ -1,12 +1,16 @@
 //! The fields of a report, with one table per kind of row.
 
+use serde_json::{Value as Tree, json};
+
 use super::loss::CAUSES;
 use super::{Field, Identified, Shape, Table, Value, or_null};
 use crate::model::row::Identity;
 use crate::model::stream::{Context, Lost};
 use crate::model::tcp::{Comm, End, State, TimeWaitEnd};
+use crate::output::sanitise_message;
 use crate::study::report::{
-    Bin, ChurnRow, Count, CounterRow, FailureRow, Group, GroupRow, OpenRow, Overview, Peak, Point, SlowRow, StateRow,
+    Bin, ChurnRow, Count, CounterRow, FailureRow, FiredRow, Group, GroupRow, OpenRow, Overview, Peak, Point, SlowRow,
+    StateRow,
 };
 
 /// The totals of a report.
@@ -134,6 +138,67 @@ pub static REPORT_DAMAGE: Table<Box<str>> = Table::new("report: report_damage", 
 static REPORT_DAMAGE_FIELDS: &[Field<Box<str>>] = &[
     event("Always `report_damage`.", |_, _| Value::Word("report_damage")),
     text("detail", "File and position, and what is wrong there.", |row, _| Value::Name(row.as_bytes())),
+];
+
+/// Why a flight recorder has written a trace, with what JSON has of it as objects.
+pub struct FiredFields {
+    row: FiredRow,
+    figures: Tree,
+    finding: Tree,
+}
+
+impl FiredFields {
+    pub(in crate::output) fn new(row: &FiredRow) -> Self {
+        let figures = row.fired.figures.iter().map(|(name, figure)| (safe(name), json!(figure)));
+        Self { row: row.clone(), figures: Tree::Object(figures.collect()), finding: safe_tree(&row.fired.finding) }
+    }
+}
+
+/// Text from a trace.
+fn safe(text: &str) -> String {
+    sanitise_message(text).into_owned()
+}
+
+/// JSON from a trace.
+fn safe_tree(tree: &Tree) -> Tree {
+    match tree {
+        Tree::String(text) => Tree::String(safe(text)),
+        Tree::Array(all) => all.iter().map(safe_tree).collect(),
+        Tree::Object(all) => all.iter().map(|(name, tree)| (safe(name), safe_tree(tree))).collect(),
+        Tree::Null | Tree::Bool(_) | Tree::Number(_) => tree.clone(),
+    }
+}
+
+/// Why a flight recorder has written a trace by itself.
+pub static REPORT_FIRED: Table<FiredFields> = Table::new("report: report_fired", REPORT_FIRED_FIELDS);
+
+static REPORT_FIRED_FIELDS: &[Field<FiredFields>] = &[
+    event("Always `report_fired`: a flight recorder has written a trace by itself.", |_, _| {
+        Value::Word("report_fired")
+    }),
+    text("host", "Name of the host.", |it, _| Value::Name(it.row.host.as_bytes())),
+    time("time", "When the condition held.", |it, _| Value::Time(it.row.unix_ns)),
+    sentence("when", "The condition, as it was typed.", |it, _| Value::Text(&it.row.fired.when)),
+    or_null(sentence("rule", "The rule that found something; null where figures made the condition hold.", |it, _| {
+        it.row.fired.rule.as_deref().map_or(Value::Null, Value::Text)
+    })),
+    sentence("headline", "What is going on, in a sentence.", |it, _| Value::Text(&it.row.fired.headline)),
+    Field {
+        name: "figures",
+        nullable: false,
+        unit: "",
+        shape: Shape::Figures,
+        doc: "The figures of the condition, by name.",
+        value: |it, _| Value::Tree(&it.figures),
+    },
+    Field {
+        name: "finding",
+        nullable: true,
+        unit: "",
+        shape: Shape::Object,
+        doc: "The finding, as `diagnose` prints it; null where figures made the condition hold.",
+        value: |it, _| if it.finding.is_null() { Value::Null } else { Value::Tree(&it.finding) },
+    },
 ];
 
 /// A kernel counter that no connection shows.
@@ -683,6 +748,10 @@ pub(super) const fn word<R>(name: &'static str, doc: &'static str, value: Taker<
 
 pub(super) const fn text<R>(name: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
     Field { name, nullable: false, unit: "", shape: Shape::Name, doc, value }
+}
+
+const fn sentence<R>(name: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {
+    Field { name, nullable: false, unit: "", shape: Shape::Text, doc, value }
 }
 
 pub(super) const fn flag<R>(name: &'static str, doc: &'static str, value: Taker<R>) -> Field<R> {

@@ -94,6 +94,7 @@ fn names_are_a_contract() {
     report: report_open: event state by connections share never_accepted oldest_ns oldest_at_least others partial host pid processes comm container unit cgroup remote local_port netns netns_name
     report: report_point: event time duration_ns opened ended failed time_wait close_wait fin_wait2 established syn_sent syn_recv fin_wait1 closing last_ack
     report: report_slowest: event slow held_ns held_at_least host opened closed conn family local remote netns netns_name pid comm uid cgroup container unit owner_source side closer end states time_wait_end bytes_sent bytes_received retransmits complete
+    report: report_fired: event host time when rule headline figures finding
     diagnose: diagnosis: event host kernel boot_id source from to looked_ns sockets opened opens_per_second netns events_lost
     diagnose: finding: event host id severity confidence headline subject figures evidence why do dont sure because_of explains first_seen last_seen count seconds_left examples
     diagnose: checked: event host id outcome reason figures

@@ -25,6 +25,11 @@ fn names_never_become_markup() {
     let mut report = testing::incident(Options::default());
     report.hosts = vec![MARKUP.into(), "web-2".into()];
     report.damage = vec![MARKUP.into()];
+    report.fired = vec![testing::fired()];
+    report.fired.iter_mut().for_each(|row| {
+        (row.host, row.fired.headline, row.fired.when) = (MARKUP.into(), MARKUP.into(), MARKUP.into());
+        row.fired.finding = serde_json::json!({ MARKUP: MARKUP });
+    });
     for row in &mut report.groups {
         row.group.host = Some(MARKUP.into());
         row.group.container = Some(MARKUP.into());
@@ -45,6 +50,7 @@ fn names_never_become_markup() {
     report.cases.push(case);
     let page = written(&report);
     assert!(page.contains("id=\"findings\""), "what is wrong is shown");
+    assert!(page.contains("fired at "), "why it was written is shown");
     assert!(page.contains("&lt;img src=x onerror='alert(1)'&gt;&quot;"), "it is shown");
     assert_eq!(page.matches("<img").count(), 0);
     assert_eq!(page.matches("<!--").count(), 0);

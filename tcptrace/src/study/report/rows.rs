@@ -58,8 +58,17 @@ pub struct Report {
     pub slowest: Vec<SlowRow>,
     /// What is wrong on each host, where that was diagnosed.
     pub cases: Vec<Case>,
-    /// Why flight recorders have written these traces, each with its time in ns of Unix time.
-    pub fired: Vec<(i64, Fired)>,
+    /// Why flight recorders have written these traces.
+    pub fired: Vec<FiredRow>,
+}
+
+/// Why a flight recorder has written a trace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FiredRow {
+    /// When, in ns of Unix time.
+    pub unix_ns: i64,
+    pub host: Box<str>,
+    pub fired: Fired,
 }
 
 /// Totals of a report.

@@ -2,9 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Analysis, Options, Report};
+use super::{Analysis, FiredRow, Options, Report};
 use crate::model::counters::{Increase, Unseen};
 use crate::model::event::{Cause, Totals};
+use crate::model::fired::Fired;
 use crate::model::names::Group;
 use crate::model::row::{Connection, Ending, Held, Identity, Owner, Status, Stay};
 use crate::model::stream::{Clock, Context, Lost, Origin, Summary};
@@ -167,6 +168,20 @@ fn in_second(second: u64, out: &mut Vec<Connection>) {
         let gone = life(Identity { owner: None, ..identity("", 0, 36_000, [192, 0, 2, 9], 443) }, at, &stays);
         out.push(Connection { status: Status::Ended(End::FinWait2Timeout.into()), ..gone });
     }
+}
+
+/// Why it was written down, with a name that is no name.
+pub(crate) fn fired() -> FiredRow {
+    let finding = serde_json::json!({ "id": "close-wait-leak", "headline": "java[7] holds 40 \u{1b}[2J" });
+    let fired = Fired {
+        at: 200 * S,
+        when: "close-wait-leak or CLOSE_WAIT > 500".into(),
+        rule: Some("close-wait-leak".into()),
+        headline: "java[7] holds 40 \u{1b}[2J".into(),
+        finding,
+        figures: [("CLOSE_WAIT".into(), 512.0)].into(),
+    };
+    FiredRow { unix_ns: 1_735_787_000_000_000_000, host: "web-1".into(), fired }
 }
 
 /// Five minutes of a machine in trouble.

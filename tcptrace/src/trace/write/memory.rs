@@ -8,6 +8,8 @@ use std::time::Duration;
 use indicatif::HumanBytes;
 
 use super::{End, Packed, Plan, Say, Store, StoreError};
+use crate::model::stream::Item;
+use crate::trace::append;
 
 /// The memory is dropped a quarter at a time: each part can be read alone.
 const PARTS: u32 = 4;
@@ -107,14 +109,14 @@ impl Memory {
         self.parts.iter().flat_map(|part| &part.blocks).cloned().collect()
     }
 
-    /// Starts to write everything in memory, and `end` behind it. The first dump goes to the requested path, later ones
-    /// to numbered files. If a dump is still being written, this one follows it.
-    pub(super) fn dump(&mut self, end: End) {
+    /// Starts to write everything in memory, and `end` behind it; `why` is added to the first block. The first dump goes to
+    /// the requested path, later ones to numbered files. If a dump is still being written, this one follows it.
+    pub(super) fn dump(&mut self, why: Option<&Item>, end: End) {
         if self.dump.is_some() {
             self.is_asked_again = true;
             return;
         }
-        match self.begin(end) {
+        match self.begin(why, end) {
             Ok((store, number)) => {
                 let (bytes, path) = (HumanBytes(self.bytes()), store.path().display());
                 (self.say)(&format_args!("writing the last {bytes} to '{path}'"));
@@ -124,8 +126,16 @@ impl Memory {
         }
     }
 
-    fn begin(&self, end: End) -> Result<(Store, u32), StoreError> {
-        begin(&self.plan, self.number, self.blocks(), end)
+    fn begin(&self, why: Option<&Item>, end: End) -> Result<(Store, u32), StoreError> {
+        let mut blocks = self.blocks();
+        if let (Some(first), Some(why)) = (blocks.first_mut(), why) {
+            match append(&first.bytes, why) {
+                Ok(bytes) => first.bytes = bytes.into(),
+                // The last block has it, too.
+                Err(error) => log::warn!("the first block cannot say why the file is written: {error}"),
+            }
+        }
+        begin(&self.plan, self.number, blocks, end)
     }
 
     /// Waits until the dump is written. A failed dump leaves its number for the next one.
@@ -172,7 +182,7 @@ impl Memory {
     pub(super) fn write(&mut self, end: &dyn Fn() -> End) -> Result<Written, String> {
         self.finish_dump();
         let mut failures = Vec::new();
-        match self.begin(end()).map_err(|error| error.to_string()).and_then(|begun| self.outcome(begun)) {
+        match self.begin(None, end()).map_err(|error| error.to_string()).and_then(|begun| self.outcome(begun)) {
             Ok(written) => return Ok(written),
             Err(failure) => failures.push(failure),
         }

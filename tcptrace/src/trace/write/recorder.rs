@@ -332,8 +332,9 @@ impl Recorder {
         }
         let fired = if is_next { self.fired.take() } else { None };
         let ending = Ending { fired: fired.clone(), ..self.ending(Reason::Dumped) };
+        let why = fired.clone().map(Item::Fired);
         if let Target::Memory(memory) = &mut self.target {
-            memory.dump(ending.make());
+            memory.dump(why.as_ref(), ending.make());
         }
         if is_next {
             self.writing = fired;

@@ -3,12 +3,11 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::model::fired::Fired;
 use crate::model::labels::Labels;
 use crate::model::row::Held;
 use crate::model::tcp::{Comm, End, Side};
 use crate::output::{human, sanitise, sanitise_message};
-use crate::study::report::{Bin, By, ChurnRow, Group, Report};
+use crate::study::report::{Bin, By, ChurnRow, FiredRow, Group, Report};
 
 /// `1,234,567`.
 pub(in crate::output) fn count(number: u64) -> String {
@@ -100,17 +99,18 @@ fn formatted(zone: &TimeZone, unix_ns: i64, format: &str) -> String {
     time.to_zoned(zone.clone()).strftime(format).to_string()
 }
 
-/// The names of the first three hosts, and the number of others.
 /// Why the traces were written, if flight recorders wrote them by themselves.
 pub(in crate::output) fn fired(zone: &TimeZone, report: &Report) -> Vec<String> {
-    let line = |(at, fired): &(i64, Fired)| {
+    let line = |FiredRow { unix_ns, host, fired }: &FiredRow| {
         let what = fired.rule.as_deref().map(|rule| format!("{rule}: ")).unwrap_or_default();
         let what = sanitise_message(&format!("{what}{}", fired.headline)).into_owned();
-        format!("fired at {}: {what}", time(zone, *at))
+        let host = if report.hosts.len() > 1 { format!(" on {}", sanitise(host.as_bytes())) } else { String::new() };
+        format!("fired at {}{host}: {what}", time(zone, *unix_ns))
     };
     report.fired.iter().map(line).collect()
 }
 
+/// The names of the first three hosts, and the number of others.
 pub(in crate::output) fn hosts(report: &Report) -> String {
     const SHOWN: usize = 3;
     let mut names: Vec<String> =
