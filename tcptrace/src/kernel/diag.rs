@@ -17,7 +17,7 @@ use zerocopy::{Immutable, IntoBytes};
 use super::clock::clock_ns;
 use crate::model::event::Found;
 use crate::model::socket::Socket;
-use wire::{Circumstances, MptcpRequest, Of, Request, Step};
+use wire::{AutoboundRequest, Circumstances, MptcpRequest, Of, Request, Step};
 
 /// The kernel answers in pieces of up to 32 KiB, even if this is larger.
 const BUFFER: usize = 64 * 1024;
@@ -118,6 +118,17 @@ pub fn dump(
         dump.interrupted |= question.ask(sink).map_err(|reason| DiagError { family, reason })?;
     }
     Ok(dump)
+}
+
+/// Hands over the listeners of the calling thread's network namespace whose port the kernel chose: no bind() has asked for
+/// it (`SOCK_BINDPORT_LOCK` in `inet_bind`).
+pub(super) fn autobound(sink: &mut dyn FnMut(Socket)) -> Result<(), DiagError> {
+    for (family, number) in [("IPv4", libc::AF_INET), ("IPv6", libc::AF_INET6)] {
+        let request = AutoboundRequest::new(number as u8);
+        let question = Question { netns: None, protocol: Of::Tcp, request };
+        question.ask(sink).map_err(|reason| DiagError { family, reason })?;
+    }
+    Ok(())
 }
 
 /// Asks for these sockets of the calling thread's network namespace once more, one by one, with their

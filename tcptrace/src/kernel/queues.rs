@@ -1,11 +1,11 @@
 //! The accept queues of a network namespace.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv6Addr;
 
 use foldhash::fast::FixedState;
 
-use super::diag::{DiagError, Wanted, dump};
+use super::diag::{self, DiagError, Wanted, dump};
 use crate::model::event::Id;
 use crate::model::facts::AcceptQueue;
 use crate::model::socket::Socket;
@@ -34,6 +34,7 @@ impl Queues {
                 queued,
                 limit,
                 requests: None,
+                autobound: None,
             });
         }
     }
@@ -47,6 +48,28 @@ impl Queues {
         }
         queues
     }
+}
+
+/// Says of the accept queues of the calling thread's network namespace for which of them the kernel chose the port.
+///
+/// # Errors
+/// What the kernel says.
+pub fn note_autobound_here(queues: &mut [AcceptQueue]) -> Result<(), DiagError> {
+    let autobound = autobound_here()?;
+    queues.iter_mut().for_each(|queue| queue.autobound = Some(autobound.contains(&queue.conn)));
+    Ok(())
+}
+
+/// Cookies of the listeners in the calling thread's network namespace whose port the kernel chose.
+///
+/// # Errors
+/// What the kernel says.
+pub fn autobound_here() -> Result<HashSet<u64>, DiagError> {
+    let mut autobound = HashSet::new();
+    diag::autobound(&mut |socket| {
+        autobound.insert(socket.found.id.number());
+    })?;
+    Ok(autobound)
 }
 
 /// Whether a listener with this address takes what comes to that one.
@@ -123,6 +146,22 @@ mod tests {
             assert_eq!(accept_queues_here(false).expect("list them")[0].requests, None);
             listener.accept().expect("accept");
             wait_for("queue of 2", |queue| queue.queued == 2);
+        });
+    }
+
+    #[tcptrace_tests::test]
+    fn the_kernel_says_which_ports_it_chose() {
+        in_new_namespace(|| {
+            let [fixed, chosen, chosen_v6] = ["127.0.0.1:50051", "127.0.0.1:0", "[::1]:0"]
+                .map(|address| TcpListener::bind(address).expect("listen"));
+            let mut queues = accept_queues_here(false).expect("list them");
+            assert!(queues.iter().all(|queue| queue.autobound.is_none()));
+            note_autobound_here(&mut queues).expect("ask");
+            let of = |listener: &TcpListener| {
+                let port = listener.local_addr().expect("its address").port();
+                queues.iter().find(|queue| queue.port == port).expect("it is there").autobound
+            };
+            assert_eq!([of(&fixed), of(&chosen), of(&chosen_v6)], [Some(false), Some(true), Some(true)]);
         });
     }
 

@@ -90,6 +90,9 @@ pub struct AcceptQueue {
     pub limit: u32,
     /// Connection requests (SYN_RECV) that are not established yet; `None` when unknown.
     pub requests: Option<u32>,
+    /// Whether the kernel chose the port: the process bound port 0, or nothing. `None` when unknown, as in older traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autobound: Option<bool>,
 }
 
 /// The descriptors of processes that own TCP sockets. JSON in a trace: fields may be added.

@@ -65,10 +65,20 @@ impl Newest {
         is_news.then(|| self.told(item))
     }
 
+    /// Whether some of these are not known yet.
+    pub fn lacks_any(&self, netns: u32, all: &[AcceptQueue]) -> bool {
+        let known = self.queues.get(&netns).map(|(_, queues)| queues);
+        all.iter().any(|queue| known.is_none_or(|known| !known.contains_key(&queue.conn)))
+    }
+
     /// All accept queues of a network namespace were read. Returns what has changed.
-    pub fn read_queues(&mut self, at: u64, netns: u32, all: Vec<AcceptQueue>) -> Vec<Item> {
+    pub fn read_queues(&mut self, at: u64, netns: u32, mut all: Vec<AcceptQueue>) -> Vec<Item> {
         let empty = BTreeMap::new();
         let before = self.queues.get(&netns).map_or(&empty, |(_, queues)| queues);
+        // Who chose a port is asked once: it does not change.
+        for queue in all.iter_mut().filter(|queue| queue.autobound.is_none()) {
+            queue.autobound = before.get(&queue.conn).and_then(|before| before.autobound);
+        }
         let there: BTreeSet<_> = all.iter().map(|queue| queue.conn).collect();
         let gone = before.keys().filter(|conn| !there.contains(conn)).copied().collect();
         let is_news = |queue: &AcceptQueue| before.get(&queue.conn).is_none_or(|before| differs(before, queue));
@@ -123,7 +133,7 @@ mod tests {
     use super::*;
 
     fn queue(conn: u64, queued: u32) -> AcceptQueue {
-        AcceptQueue { conn, ip: Ipv6Addr::LOCALHOST, port: 80, queued, limit: 128, requests: Some(0) }
+        AcceptQueue { conn, ip: Ipv6Addr::LOCALHOST, port: 80, queued, limit: 128, requests: Some(0), autobound: None }
     }
 
     fn settings(at: u64, netns: Option<u32>, value: &str) -> Settings {
@@ -132,6 +142,15 @@ mod tests {
 
     fn queues(at: u64, queues: Vec<AcceptQueue>, gone: Vec<u64>) -> Vec<Item> {
         vec![Item::AcceptQueues(Box::new(AcceptQueues { at, netns: 7, queues, gone }))]
+    }
+
+    #[test]
+    fn who_chose_a_port_is_told_once() {
+        let mut newest = Newest::default();
+        let chosen = |queued| AcceptQueue { autobound: Some(true), ..queue(1, queued) };
+        assert_eq!(newest.read_queues(1, 7, vec![chosen(0)]), queues(1, vec![chosen(0)], vec![]));
+        assert_eq!(newest.read_queues(2, 7, vec![queue(1, 0)]), []);
+        assert_eq!(newest.read_queues(3, 7, vec![queue(1, 5)]), queues(3, vec![chosen(5)], vec![]));
     }
 
     fn limits(at: u64, processes: Vec<Limit>) -> Option<Item> {
@@ -160,6 +179,8 @@ mod tests {
         assert_eq!(newest.read_queues(3, 7, vec![first, second]), []);
         let uncounted = AcceptQueue { requests: None, ..first };
         assert_eq!(newest.read_queues(4, 7, vec![uncounted, second]), [], "nobody has counted");
+        assert!(!newest.lacks_any(7, &[first, second]) && newest.lacks_any(7, &[queue(3, 0)]));
+        assert!(newest.lacks_any(8, &[first]) && !newest.lacks_any(8, &[]));
         assert_eq!(newest.read_queues(5, 7, vec![first, queue(2, 4)]), queues(5, vec![queue(2, 4)], vec![]));
         assert_eq!(newest.read_queues(6, 7, vec![queue(2, 4)]), queues(6, vec![], vec![1]));
         assert_eq!(newest.items().collect::<Vec<_>>(), queues(6, vec![queue(2, 4)], vec![]));

@@ -1,3 +1,4 @@
+mod append;
 mod columns;
 mod damage;
 mod ending;
@@ -272,11 +273,11 @@ fn settings() -> impl Strategy<Value = Settings> {
 
 prop_compose! {
     fn accept_queues()(
-        at in times(), netns in any::<u32>(), conns in prop::collection::vec(any::<(u64, u128, u16, u32, u32, Option<u32>)>(), 0..9),
+        at in times(), netns in any::<u32>(), conns in prop::collection::vec(any::<(u64, u128, u16, u32, u32, Option<u32>, Option<bool>)>(), 0..9),
         gone in prop::collection::vec(any::<u64>(), 0..3),
     ) -> AcceptQueues {
-        let queue = |(conn, ip, port, queued, limit, requests): (_, u128, _, _, _, _)| {
-            AcceptQueue { conn, ip: ip.into(), port, queued, limit, requests }
+        let queue = |(conn, ip, port, queued, limit, requests, autobound): (_, u128, _, _, _, _, _)| {
+            AcceptQueue { conn, ip: ip.into(), port, queued, limit, requests, autobound }
         };
         AcceptQueues { at, netns, queues: conns.into_iter().map(queue).collect(), gone }
     }

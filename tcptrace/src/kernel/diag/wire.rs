@@ -172,6 +172,43 @@ impl MptcpRequest {
     }
 }
 
+/// For listeners whose port the kernel chose, as `ss --listening autobound` asks: a filter of one instruction.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct AutoboundRequest {
+    request: Request,
+    attribute: AttributeHeader,
+    operation: Operation,
+}
+
+/// `struct inet_diag_bc_op`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(super) struct Operation {
+    code: u8,
+    /// How far to go on if it holds: to the end is a match. Beyond the end is none.
+    yes: u8,
+    no: u16,
+}
+
+/// `INET_DIAG_REQ_BYTECODE`.
+const REQUEST_BYTECODE: u16 = 1;
+
+/// `INET_DIAG_BC_AUTO`.
+const AUTOBOUND: u8 = 6;
+
+impl AutoboundRequest {
+    pub(super) fn new(family: u8) -> Self {
+        let mut request = Request::new(family, Wanted::Listening);
+        request.header.length = size_of::<Self>() as u32;
+        let length = (size_of::<AttributeHeader>() + size_of::<Operation>()) as u16;
+        let attribute = AttributeHeader { length, kind: REQUEST_BYTECODE };
+        let yes = size_of::<Operation>() as u8;
+        let operation = Operation { code: AUTOBOUND, yes, no: u16::from(yes) + 4 };
+        Self { request, attribute, operation }
+    }
+}
+
 impl Request {
     /// Asks for the TCP sockets of an address family.
     pub(super) fn new(family: u8, wanted: Wanted) -> Self {

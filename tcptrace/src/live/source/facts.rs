@@ -111,7 +111,14 @@ impl Facts {
         let (begun, at) = (Instant::now(), now());
         let with_requests = self.count_requests.is_none_or(|count| begun >= count);
         match kernel::accept_queues_here(with_requests) {
-            Ok(queues) => self.items.extend(self.newest.read_queues(at, netns, queues)),
+            Ok(mut queues) => {
+                if self.newest.lacks_any(netns, &queues)
+                    && let Err(error) = kernel::note_autobound_here(&mut queues)
+                {
+                    log::debug!("cannot ask who chose the ports of network namespace {netns}: {error}");
+                }
+                self.items.extend(self.newest.read_queues(at, netns, queues));
+            }
             Err(error) => log::debug!("cannot look at accept queues in network namespace {netns}: {error}"),
         }
         let took = begun.elapsed();

@@ -1,7 +1,7 @@
 //! One look at what there is, without the stream of events: what sock_diag and `/proc` show, as far as they show it to
 //! whoever asks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
@@ -94,6 +94,9 @@ impl Teller {
     }
 }
 
+/// Cookies of listeners by network namespace.
+type Autobound = BTreeMap<u32, HashSet<u64>>;
+
 /// What looks.
 struct Eye {
     to: SyncSender<Vec<Item>>,
@@ -102,19 +105,25 @@ struct Eye {
 
 impl Eye {
     fn look(mut self, namespaces: &Namespaces, only: &[u32]) -> Result<Looked> {
-        self.read_facts(namespaces, only)?;
-        let (coverage, held) = self.survey(namespaces, only)?;
+        let autobound = self.read_facts(namespaces, only)?;
+        let (coverage, held) = self.survey(namespaces, only, &autobound)?;
         let unseen_processes = self.scan(&held)?;
         self.hand_over();
         Ok(Looked { coverage, unseen_processes })
     }
 
-    fn read_facts(&mut self, namespaces: &Namespaces, only: &[u32]) -> Result<()> {
+    /// Returns which listeners have a port that the kernel chose, by network namespace.
+    fn read_facts(&mut self, namespaces: &Namespaces, only: &[u32]) -> Result<Autobound> {
+        let mut autobound = Autobound::new();
         let mut host = Settings { at: now(), ..Settings::default() };
         let (mut history, mut samples) = (History::default(), Vec::new());
         let closed = kernel::visit(namespaces, only, |netns| {
             kernel::add_host_settings(&mut host);
             self.say(Item::Settings(Box::new(kernel::settings_here(netns, now()))));
+            match kernel::autobound_here() {
+                Ok(chosen) => drop(autobound.insert(netns, chosen)),
+                Err(error) => log::debug!("cannot ask who chose the ports of network namespace {netns}: {error}"),
+            }
             match kernel::counters_here(netns, &now) {
                 Ok(counters) => history.take(counters, true, &mut samples),
                 Err(error) => log::warn!("cannot read the counters of network namespace {netns}: {error}"),
@@ -125,11 +134,16 @@ impl Eye {
         }
         self.say(Item::Settings(Box::new(host)));
         samples.into_iter().for_each(|sample| self.say(Item::Counters(Box::new(sample))));
-        Ok(())
+        Ok(autobound)
     }
 
     /// Returns the sockets that can have descriptors, by inode number, too.
-    fn survey(&mut self, namespaces: &Namespaces, only: &[u32]) -> Result<(Coverage, Vec<(u32, Found)>)> {
+    fn survey(
+        &mut self,
+        namespaces: &Namespaces,
+        only: &[u32],
+        autobound: &Autobound,
+    ) -> Result<(Coverage, Vec<(u32, Found)>)> {
         self.event(Event::SurveyBegun { at: now() });
         let (mut queues, mut held) = (BTreeMap::<u32, Queues>::new(), Vec::new());
         let mut multipaths = Multipaths::default();
@@ -160,7 +174,11 @@ impl Eye {
         let at = now();
         self.event(Event::SurveyEnded { at });
         for (netns, queues) in queues {
-            let queues = AcceptQueues { at, netns, queues: queues.finish(true), gone: Vec::new() };
+            let mut queues = queues.finish(true);
+            if let Some(chosen) = autobound.get(&netns) {
+                queues.iter_mut().for_each(|queue| queue.autobound = Some(chosen.contains(&queue.conn)));
+            }
+            let queues = AcceptQueues { at, netns, queues, gone: Vec::new() };
             queues.into_parts().for_each(|part| self.say(Item::AcceptQueues(Box::new(part))));
         }
         subflows.into_iter().for_each(|subflow| self.event(subflow));

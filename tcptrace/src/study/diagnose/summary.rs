@@ -214,7 +214,7 @@ mod tests {
         let limit = Limit { pid: 812, descriptors: Some(1_310), soft: Some(65_536), hard: None };
         evidence.limits.push(Descriptors { pid: 812, task: Some(nginx()), first: (0, limit), last: (S, limit) });
         let ip = std::net::Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
-        let queue = AcceptQueue { conn: 1, ip, port: 443, queued: 1, limit: 511, requests: None };
+        let queue = AcceptQueue { conn: 1, ip, port: 443, queued: 1, limit: 511, requests: None, autobound: None };
         evidence.listeners.push(Listener {
             netns: Some(NETNS),
             queue,

@@ -129,8 +129,15 @@ fn survey(at: u64) -> Vec<Item> {
 }
 
 fn facts(at: u64) -> Vec<Item> {
-    let queue =
-        AcceptQueue { conn: 99, ip: Ipv6Addr::UNSPECIFIED, port: 443, queued: 129, limit: 128, requests: Some(3) };
+    let queue = AcceptQueue {
+        conn: 99,
+        ip: Ipv6Addr::UNSPECIFIED,
+        port: 443,
+        queued: 129,
+        limit: 128,
+        requests: Some(3),
+        autobound: None,
+    };
     let values = [("net.ipv4.ip_local_port_range".into(), "40000 40019".into())].into();
     vec![
         Item::AcceptQueues(Box::new(AcceptQueues { at, netns: NETNS, queues: vec![queue], gone: vec![] })),

@@ -251,7 +251,7 @@ impl Host {
         if found.state == State::Listen {
             let (ip, port) = (found.tuple.local_ip, found.tuple.local_port);
             // Its queue is seen beside.
-            let queue = AcceptQueue { conn, ip, port, queued: 0, limit: 0, requests: None };
+            let queue = AcceptQueue { conn, ip, port, queued: 0, limit: 0, requests: None, autobound: None };
             self.listen(found.netns, queue, true);
         }
         if found.kept == Kept::Queued {
@@ -279,7 +279,8 @@ impl Host {
         match (row.old, row.new) {
             (_, State::Listen) => {
                 let (ip, port) = (identity.tuple.local_ip, identity.tuple.local_port);
-                let queue = AcceptQueue { conn: identity.conn, ip, port, queued: 0, limit: 0, requests: None };
+                let queue =
+                    AcceptQueue { conn: identity.conn, ip, port, queued: 0, limit: 0, requests: None, autobound: None };
                 self.listen(identity.netns, queue, false).is_old = false;
                 if let (Some(owner), Some(known)) = (identity.owner, self.listeners.get_mut(&identity.conn)) {
                     known.holders.push(owner.task);

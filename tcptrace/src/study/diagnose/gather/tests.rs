@@ -170,7 +170,15 @@ fn a_port_that_is_bound_before_connect_is_noticed() {
 }
 
 fn queue(at: u64, queued: u32) -> Item {
-    let queue = AcceptQueue { conn: 99, ip: Ipv6Addr::UNSPECIFIED, port: 80, queued, limit: 4, requests: Some(0) };
+    let queue = AcceptQueue {
+        conn: 99,
+        ip: Ipv6Addr::UNSPECIFIED,
+        port: 80,
+        queued,
+        limit: 4,
+        requests: Some(0),
+        autobound: None,
+    };
     Item::AcceptQueues(Box::new(AcceptQueues { at, netns: NETNS, queues: vec![queue], gone: vec![] }))
 }
 
@@ -237,7 +245,7 @@ fn the_course_of_an_accept_queue() {
 #[test]
 fn a_listener_is_old_unless_it_was_seen_to_begin() {
     let queue = |netns, conn| {
-        let queue = AcceptQueue { conn, ip: ip(1), port: 80, queued: 0, limit: 8, requests: None };
+        let queue = AcceptQueue { conn, ip: ip(1), port: 80, queued: 0, limit: 8, requests: None, autobound: None };
         Item::AcceptQueues(Box::new(AcceptQueues { at: 2 * S, netns, queues: vec![queue], gone: vec![] }))
     };
     let begins = event(change(3 * S, 98, Tuple { remote_port: 0, ..incoming(1) }, State::Closed, State::Listen));
@@ -578,7 +586,7 @@ fn ports_that_others_have_had() {
     let evidence = observe(&[vec![started()], short(2 * S, 1, 4)].concat());
     assert!(evidence.client_ports[&Some(NETNS)].has(40_001));
     let at = |at, gone: Vec<u64>, queues| Item::AcceptQueues(Box::new(AcceptQueues { at, netns: NETNS, queues, gone }));
-    let queue = AcceptQueue { conn: 99, ip: ip(1), port: 50_051, queued: 0, limit: 8, requests: None };
+    let queue = AcceptQueue { conn: 99, ip: ip(1), port: 50_051, queued: 0, limit: 8, requests: None, autobound: None };
     let evidence = observe(&[started(), at(2 * S, vec![], vec![queue]), at(3 * S, vec![99], vec![])]);
     assert!(evidence.left_ports.contains(&(Some(NETNS), 50_051)));
 }

@@ -37,13 +37,19 @@ pub(super) static RULE: Rule = Rule {
             doc: "Of those, the ones that were a client's local port in the window.",
         },
         Figure { name: "listeners", unit: "", doc: "Ports that it listens on." },
+        Figure {
+            name: "asked_for",
+            unit: "",
+            doc: "Of the ports in the range, those that bind() asked for by number, as the kernel says; 0 where it was not \
+                  asked.",
+        },
     ],
     page: Page {
         sees: "A server that mostly restarts, but sometimes gets \"address already in use\" although it sets SO_REUSEADDR.",
-        fires: "A listener has a port of net.ipv4.ip_local_port_range that net.ipv4.ip_local_reserved_ports does not name, and \
-                it was there before the window, or another one had the port before it. A warning if a client of this host \
-                has had the port as its local one.",
-        silent: "The port is reserved, or outside the range.",
+        fires: "A listener has a port of net.ipv4.ip_local_port_range that net.ipv4.ip_local_reserved_ports does not name. It \
+                was there before the window and asked for this port by number, or another listener had the port before it. \
+                A warning if a client of this host has had the port as its local one.",
+        silent: "The port is reserved, or outside the range, or the kernel chose it: the program bound port 0, and takes any.",
         remedy: "Reserve the port: sysctl net.ipv4.ip_local_reserved_ports=PORT. An explicit bind() still gets it.",
         sources: "Documentation/networking/ip-sysctl.rst (ip_local_reserved_ports); inet_csk_bind_conflict (net/ipv4).",
     },
@@ -59,6 +65,8 @@ struct Program<'e> {
     came_back: u64,
     /// Of those, the ports that a client has had.
     used: u64,
+    /// Of those, the ports that bind() asked for.
+    asked_for: u64,
     /// Ports of all its listeners.
     ports: PortSet,
 }
@@ -84,11 +92,13 @@ fn programs<'e>(evidence: &'e Evidence, settings: &HashMap<Option<u32>, PortSett
         program.ports.add(port);
         let is_handed_out = of.range.has(port) && of.reserved.as_ref().is_none_or(|reserved| !reserved.has(port));
         let came_back = evidence.left_ports.contains(&(listener.netns, port));
-        // A new one may have asked for any port.
-        if !is_handed_out || !listener.is_old && !came_back || program.in_range.insert(port, listener).is_some() {
+        // One that did not ask for this port does not miss it when it is taken. A new one may have asked for any.
+        let may_want_it = came_back || listener.is_old && listener.queue.autobound != Some(true);
+        if !is_handed_out || !may_want_it || program.in_range.insert(port, listener).is_some() {
             continue;
         }
         program.came_back += u64::from(came_back);
+        program.asked_for += u64::from(listener.queue.autobound == Some(false));
         program.used += u64::from(is_used(evidence, listener));
     }
     let mut programs: Vec<_> = programs.into_values().collect();
@@ -112,12 +122,15 @@ fn figures(program: &Program<'_>) -> Figures {
         ("came_back", Value::Count(program.came_back)),
         ("used_by_clients", Value::Count(program.used)),
         ("listeners", Value::Count(program.ports.count().into())),
+        ("asked_for", Value::Count(program.asked_for)),
     ]
 }
 
 fn finding(program: &Program<'_>) -> Finding {
     let severity = if program.used > 0 { Severity::Warning } else { Severity::Note };
-    let mut finding = Finding::new(RULE.id, severity, Confidence::Possible, headline(program));
+    let is_asked_for = program.asked_for == program.in_range.len() as u64;
+    let confidence = if is_asked_for { Confidence::Certain } else { Confidence::Possible };
+    let mut finding = Finding::new(RULE.id, severity, confidence, headline(program));
     let first = program.in_range.values().next();
     let is_one = program.in_range.len() == 1;
     if let Some(listener) = first {
@@ -153,11 +166,12 @@ fn finding(program: &Program<'_>) -> Finding {
     ));
     finding.remedies.push("Or give the server a port outside net.ipv4.ip_local_port_range".into());
     finding.sure = match program.came_back {
+        _ if is_asked_for => "certain: the kernel hands out the port, and the program asked for it by number",
         0 => {
-            "certain that the kernel hands the port out; whether the program wants this very port is possible: the same \
-             port after a restart would prove it"
+            "certain that the kernel hands out the port; that the program needs this very port is possible: the same port \
+             after a restart would prove it"
         }
-        _ => "certain that the kernel hands the port out; that the program wants it is likely: it came back to it",
+        _ => "certain that the kernel hands out the port; that the program needs it is likely: it came back to it",
     }
     .into();
     finding
@@ -222,6 +236,26 @@ mod tests {
             evidence.left_ports.insert((Some(NETNS), 50_051));
         }
         assert_eq!(fired(&RULE, &evidence).len(), expected);
+    }
+
+    /// The kernel chose the port of a listener that bound port 0.
+    #[rstest]
+    #[case::asked_for(Some(false), false, Some(Confidence::Certain))]
+    #[case::chosen(Some(true), false, None)]
+    #[case::chosen_and_it_came_back(Some(true), true, Some(Confidence::Possible))]
+    #[case::unknown(None, false, Some(Confidence::Possible))]
+    fn who_chose_the_port(
+        #[case] autobound: Option<bool>,
+        #[case] came_back: bool,
+        #[case] expected: Option<Confidence>,
+    ) {
+        let mut evidence = evidence(50_051, "");
+        evidence.listeners[0].queue.autobound = autobound;
+        if came_back {
+            evidence.left_ports.insert((Some(NETNS), 50_051));
+        }
+        let confidence = fired(&RULE, &evidence).first().map(|finding| finding.confidence);
+        assert_eq!(confidence, expected);
     }
 
     #[rstest]

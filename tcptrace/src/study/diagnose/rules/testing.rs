@@ -72,7 +72,7 @@ pub(in crate::study::diagnose) fn api_listener(queued: u32, limit: u32) -> Liste
     let ip = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
     Listener {
         netns: Some(NETNS),
-        queue: AcceptQueue { conn: 80, ip, port: 80, queued, limit, requests: None },
+        queue: AcceptQueue { conn: 80, ip, port: 80, queued, limit, requests: None, autobound: None },
         task: Some(api()),
         most_queued: queued,
         waiting_since: None,
@@ -167,7 +167,15 @@ pub(in crate::study::diagnose) fn seen(conn: u64, recv_queue: u32, acked_ms: u32
 
 /// A listener of `redis[12]` with nobody in its queue.
 pub(in crate::study::diagnose) fn listener(netns: u32, ip: Ipv4Addr, port: u16) -> Listener {
-    let queue = AcceptQueue { conn: 99, ip: ip.to_ipv6_mapped(), port, queued: 0, limit: 511, requests: Some(0) };
+    let queue = AcceptQueue {
+        conn: 99,
+        ip: ip.to_ipv6_mapped(),
+        port,
+        queued: 0,
+        limit: 511,
+        requests: Some(0),
+        autobound: None,
+    };
     Listener {
         netns: Some(netns),
         queue,
