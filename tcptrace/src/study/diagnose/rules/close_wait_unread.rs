@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use foldhash::fast::FixedState;
 
 use super::close_wait::{by_process, examples, oldest_ns, peers, subject};
-use crate::model::tcp::{State, Task};
+use super::stale_pool;
+use crate::model::tcp::{Side, State, Task};
 use crate::study::diagnose::evidence::{Evidence, Standing};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
 use crate::study::diagnose::need::Need;
@@ -36,7 +37,8 @@ pub(super) static RULE: Rule = Rule {
         sees: "Sockets in CLOSE_WAIT, and receive buffers that stay full.",
         fires: "5 or more sockets of a process have been in CLOSE_WAIT for 10s or longer and hold bytes that the process has \
                 not read (Recv-Q above 1: an unread FIN counts 1). A reader that is alive takes milliseconds.",
-        silent: "Recv-Q 0 or 1; sockets in an accept queue.",
+        silent: "Recv-Q 0 or 1; sockets in an accept queue; a client that has not read why its server closes \
+                 (stale-pool).",
         remedy: "Look at what the threads of the process wait for. A paused stream must be resumed or destroyed.",
         sources: "tcp_diag_get_info (net/ipv4): Recv-Q is rcv_nxt - copied_seq, the FIN among them.",
     },
@@ -60,7 +62,8 @@ pub(super) fn taken(evidence: &Evidence) -> HashSet<u64, FixedState> {
 /// Connections that the peer has closed, with bytes that their process has not read.
 fn unread(evidence: &Evidence) -> impl Iterator<Item = &Standing> {
     evidence.sockets.iter().filter(|socket| {
-        socket.state == State::CloseWait && socket.accepted != Some(false) && socket.recv_queue() > Some(FIN)
+        let is_unread = socket.state == State::CloseWait && socket.recv_queue() > Some(FIN);
+        is_unread && socket.accepted != Some(false) && !stale_pool::has_last_words(socket)
     })
 }
 
@@ -86,10 +89,11 @@ fn finding(task: Task, sockets: &[&Standing]) -> Finding {
     let connections = say::counted(sockets.len() as u64, "connection");
     let unread = say::bytes(sockets.iter().map(|socket| bytes(socket)).sum());
     let oldest = say::time(oldest_ns(sockets));
+    let of = if sockets.iter().all(|socket| socket.side == Side::Server) { "of requests" } else { "that" };
     let headline = say::fitting([
         format!(
-            "{process} has stopped reading: {connections} closed by the peer still hold {unread} of requests it has not \
-             read, the oldest for ≥{oldest}"
+            "{process} has stopped reading: {connections} closed by the peer still hold {unread} {of} it has not read, the \
+             oldest for ≥{oldest}"
         ),
         format!(
             "{process} has stopped reading: {connections} closed by the peer hold {unread} unread, the oldest for ≥{oldest}"

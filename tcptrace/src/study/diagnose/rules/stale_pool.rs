@@ -6,6 +6,7 @@ use foldhash::fast::FixedState;
 
 use super::close_wait::{examples, oldest_ns, subject};
 use super::quiet;
+use crate::model::event::Idle;
 use crate::model::tcp::{End, Side, State};
 use crate::study::diagnose::evidence::{Evidence, Pair, PairKey, Spread, Standing};
 use crate::study::diagnose::finding::{Confidence, Figures, Finding, Severity, Value};
@@ -21,6 +22,11 @@ const MANY: u64 = 3;
 const GROWN_TENTHS: u64 = 11;
 /// The receive queue of a socket that nobody has looked at since the FIN came.
 const FIN: u32 = 1;
+/// What a server says last is short: PostgreSQL's "terminating connection due to idle-session timeout" has 119 bytes.
+const MOST_WORDS: u32 = 1024;
+/// It comes with the FIN, within so many ms, and so long after the last request that it is no answer.
+const WITH_FIN_MS: u32 = 100;
+const UNASKED_MS: u32 = 1_000;
 
 pub(super) static RULE: Rule = Rule {
     id: "stale-pool",
@@ -51,7 +57,8 @@ pub(super) static RULE: Rule = Rule {
                closed connection without response\", \"connection reset\".",
         fires: "At both looks 3 or more connections of a process to one remote end are in CLOSE_WAIT for 1s or longer with \
                 Recv-Q 1 (nobody has looked since the FIN), and there are at most 10 % more at the end. Growing ones are a \
-                leak.",
+                leak. Up to 1 KiB more in Recv-Q does not matter if it came with the FIN and 1s or longer after the last \
+                request: databases say why they close.",
         silent: "The pool drops idle connections before the server does.",
         remedy: "Let the pool drop idle connections sooner than the server closes them, or test them when they are borrowed.",
         sources: "tcp_diag_get_info, tcp_get_info (net/ipv4): tcpi_last_data_recv - tcpi_last_ack_recv is the quiet time \
@@ -84,12 +91,15 @@ impl Pool<'_> {
         ends.map(|(_, ended)| ended.in_close_wait).sum()
     }
 
-    /// How long nothing came in before the server's FIN: the FIN was the last segment that came.
+    /// How long nothing came in before the server's FIN, which was the last segment that came; where the server's last words
+    /// came with it, how long nothing was asked.
     fn quiet(&self) -> Spread {
         let mut quiet = Spread::default();
-        for idle in self.sockets.iter().filter_map(|socket| socket.idle()) {
-            if let (Some(received), Some(acked)) = (idle.received_ms, idle.acked_ms) {
-                quiet.add(u64::from(received.saturating_sub(acked)) * 1_000_000);
+        for socket in &self.sockets {
+            let Some(idle) = socket.idle() else { continue };
+            let last = if has_last_words(socket) { idle.sent_ms } else { idle.received_ms };
+            if let (Some(last), Some(acked)) = (last, idle.acked_ms) {
+                quiet.add(u64::from(last.saturating_sub(acked)) * 1_000_000);
             }
         }
         quiet
@@ -125,7 +135,18 @@ pub(super) fn taken(evidence: &Evidence) -> HashSet<u64, FixedState> {
 
 /// Whether it is a client's connection that the server has closed and nobody has looked at since.
 pub(super) fn may_be_stale(socket: &Standing) -> bool {
-    socket.state == State::CloseWait && socket.side == Side::Client && socket.recv_queue() == Some(FIN)
+    let is_waiting = socket.state == State::CloseWait && socket.side == Side::Client;
+    is_waiting && (socket.recv_queue() == Some(FIN) || has_last_words(socket))
+}
+
+/// Whether the server has said why it closes a client's connection, as databases do, and nobody has read that.
+pub(super) fn has_last_words(socket: &Standing) -> bool {
+    let Some(Idle { acked_ms: Some(acked), received_ms: Some(received), sent_ms: Some(sent) }) = socket.idle() else {
+        return false;
+    };
+    let is_short = (FIN + 1..=FIN + MOST_WORDS).contains(&socket.recv_queue().unwrap_or(0));
+    let is_unasked = received.abs_diff(acked) <= WITH_FIN_MS && sent.saturating_sub(received) >= UNASKED_MS;
+    socket.side == Side::Client && is_short && is_unasked
 }
 
 fn pools(evidence: &Evidence) -> Vec<Pool<'_>> {
@@ -185,11 +206,16 @@ fn finding(pool: &Pool<'_>) -> Finding {
     }
     finding.figures = figures(pool);
     let oldest = say::time(oldest_ns(&pool.sockets));
-    finding
-        .line("sock_diag", format!("Recv-Q 1 on each: nobody has looked since the FIN, the oldest came ≥{oldest} ago"));
+    let words = pool.sockets.iter().filter(|socket| has_last_words(socket));
+    let queue = match words.filter_map(|socket| socket.recv_queue()).max() {
+        None => "Recv-Q 1 on each".to_owned(),
+        Some(most) => format!("Recv-Q up to {most}, the server's last words and its FIN"),
+    };
+    finding.line("sock_diag", format!("{queue}: nobody has looked since the FIN, the oldest came ≥{oldest} ago"));
     if let (Some(low), Some(high)) = (quiet.percentile(10), quiet.percentile(90)) {
         let (low, high) = (say::time(low), say::time(high));
-        finding.line("sock_diag", format!("nothing was received for {low} (p10) to {high} (p90) before the FIN"));
+        finding
+            .line("sock_diag", format!("nothing was asked or answered for {low} (p10) to {high} (p90) before the FIN"));
     }
     if pool.reset() > 0 {
         let reset = say::counted(pool.reset(), "connection");
@@ -217,7 +243,6 @@ mod tests {
 
     use super::super::testing::{client_key, fired, nothing, pair, seen, standing};
     use super::*;
-    use crate::model::event::Idle;
     use crate::model::tcp::Closer;
     use crate::study::diagnose::evidence::{Ended, Stays};
 
@@ -265,6 +290,31 @@ mod tests {
         assert_eq!(fired(&RULE, &evidence), []);
     }
 
+    /// The last words of a database come with its FIN, long after the last request.
+    #[rstest]
+    #[case::last_words(120, 2_356, 32_356, 1)]
+    #[case::the_most(1_025, 2_356, 32_356, 1)]
+    #[case::too_much(1_026, 2_356, 32_356, 0)]
+    #[case::a_while_before_the_fin(120, 2_457, 32_356, 0)]
+    #[case::an_answer(120, 2_356, 3_355, 0)]
+    #[case::unasked(120, 2_356, 3_356, 1)]
+    fn last_words(#[case] queue: u32, #[case] received: u32, #[case] sent: u32, #[case] expected: usize) {
+        let mut evidence = evidence(5, 60);
+        let idle = Idle { acked_ms: Some(2_356), received_ms: Some(received), sent_ms: Some(sent) };
+        for socket in &mut evidence.sockets {
+            socket.seen = Some(crate::model::event::Inspected { idle: Some(idle), ..seen(socket.conn, queue, 0) });
+        }
+        let found = fired(&RULE, &evidence);
+        assert_eq!(found.len(), expected);
+        let is_stuck = !fired(&super::super::close_wait_unread::RULE, &evidence).is_empty();
+        assert_eq!(is_stuck, expected == 0, "it has not stopped reading");
+        if let (Some(finding), 32_356) = (found.first(), sent) {
+            assert!(finding.headline.ends_with(" has closed after 30.0s without a request"), "{}", finding.headline);
+            let queue = format!("Recv-Q up to {queue}, the server's last words and its FIN: ");
+            assert!(finding.evidence[0].text.starts_with(&queue), "{}", finding.evidence[0].text);
+        }
+    }
+
     #[test]
     fn nothing_is_taken_after_a_single_look() {
         let mut evidence = evidence(20, 60);
@@ -289,7 +339,10 @@ mod tests {
         );
         assert_eq!((finding.severity, finding.confidence), (Severity::Note, Confidence::Likely));
         assert_eq!(finding.figures[3].1, Value::Ns(1_004_000_000));
-        assert_eq!(finding.evidence[1].text, "nothing was received for 1.00s (p10) to 1.00s (p90) before the FIN");
+        assert_eq!(
+            finding.evidence[1].text,
+            "nothing was asked or answered for 1.00s (p10) to 1.00s (p90) before the FIN"
+        );
         assert!(finding.remedies[0].starts_with("Set the pool's maximum idle time below the server's 1.0s ("));
     }
 }
