@@ -26,7 +26,7 @@ use std::fmt::Display;
 use std::io;
 
 pub use clock::clock_ns;
-pub use counters::{Counting, counters_here, read_counters};
+pub use counters::{Counting, counter_names, counters_here, read_counters};
 pub use descriptors::{Holders, holders};
 pub use diag::{DiagError, Dump, Wanted, dump, mptcp};
 pub use groups::{Groups, LookUp};
@@ -35,7 +35,7 @@ pub use limits::limits;
 pub use multipath::Multipaths;
 pub use namespaces::{Namespace, Namespaces, ResolveError};
 pub use processes::{are_all_visible, are_descriptors_shown, are_hidden as are_processes_hidden};
-pub use queues::{Queues, accept_queues_here};
+pub use queues::{Queues, accept_queues_here, autobound_here, note_autobound_here};
 pub use setting_files::setting_files;
 pub use settings::{add_host_settings, settings, settings_here};
 pub use sockstat::allocated;

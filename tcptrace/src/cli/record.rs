@@ -29,7 +29,7 @@ use crate::kernel::Namespaces;
 use crate::live::{Audited, Besides, Source};
 use crate::model::criteria::Criteria;
 use crate::output::lost;
-use crate::study::when::{Condition, Figure};
+use crate::study::when::{Condition, Figure, Known, WhenError};
 use crate::trace::write::{Memory, Plan, Recorded, Recorder, Rotate, Store, Target, Written};
 
 /// The default of `--output`.
@@ -63,10 +63,11 @@ pub(super) struct RecordArgs {
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "rotate")]
     last: Option<Duration>,
     /// With --last: write FILE as soon as this holds: rules of `diagnose` and figures, joined by `and`, `or`, `not` and
-    /// parentheses: 'close-wait-leak or CLOSE_WAIT > 500'. Figures are the number of sockets in a state, counters of the
-    /// kernel in a second (TcpExt.ListenOverflows > 10), and levels (sockstat.TCP.orphan). The file has the finding, and
-    /// nothing is written at the end
-    #[arg(long, value_name = "CONDITION", requires = "last")]
+    /// parentheses: 'close-wait-leak or CLOSE_WAIT > 500'. `critical`, `warning` and `note` stand for every rule that finds
+    /// something as bad. Figures are the number of sockets in a state, counters of the kernel in a second
+    /// (TcpExt.ListenOverflows > 10), and levels (sockstat.TCP.orphan). The file has the finding, and nothing is written at
+    /// the end
+    #[arg(long, value_name = "CONDITION", requires = "last", value_parser = condition)]
     when: Option<Condition>,
     /// With --when: write the next file after this time at the earliest
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m", requires = "when")]
@@ -104,6 +105,13 @@ fn rotate(text: &str) -> Result<Rotate> {
         (Err(_), Ok(time)) if !time.is_zero() => Ok(Rotate::Ns(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))),
         _ => anyhow::bail!("'{text}' is neither a size such as 100M nor a time such as 1h"),
     }
+}
+
+/// Reads a condition with the names that this kernel has; without /proc, each name may be one.
+fn condition(text: &str) -> Result<Condition, WhenError> {
+    let (counters, levels) = crate::kernel::counter_names();
+    let known = Known { counters, levels };
+    Condition::parse(text, Some(&known).filter(|known| !known.counters.is_empty()))
 }
 
 pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {

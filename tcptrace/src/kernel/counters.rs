@@ -13,7 +13,7 @@ use super::namespaces::{Namespace, Namespaces};
 use crate::model::counters::{Counters, Unseen};
 use crate::model::finding::{Counter, Reading};
 
-pub use self::all::Counting;
+pub use self::all::{Counting, counter_names};
 
 sockopt_impl!(
     /// Identifies a network namespace for as long as the kernel runs (`SO_NETNS_COOKIE`, 5.14 and newer).

@@ -3,12 +3,13 @@
 mod alarm;
 mod parse;
 
+use std::collections::HashSet;
 use std::fmt;
 
-pub use self::alarm::Alarm;
-pub use self::parse::WhenError;
+pub use self::alarm::{Alarm, Ground, News};
+pub use self::parse::{Known, WhenError};
 use crate::model::tcp::State;
-use crate::study::diagnose::finding::Id;
+use crate::study::diagnose::finding::{Id, Severity};
 
 /// When to write.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,8 +32,8 @@ enum Node {
 /// What holds or does not.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Atom {
-    /// The rule has found something.
-    Rule(Id),
+    /// The rule has found something of this severity or a higher one.
+    Rule(Id, Severity),
     /// A figure compares with a number like this.
     Figure(Figure, Operator, f64),
 }
@@ -70,9 +71,13 @@ impl Condition {
         &self.atoms
     }
 
-    /// The rules in it.
+    /// The rules in it, each once.
     pub fn rules(&self) -> Vec<Id> {
-        self.atoms.iter().filter_map(|atom| if let Atom::Rule(id) = atom { Some(*id) } else { None }).collect()
+        let rules = self.atoms.iter().filter_map(|atom| if let Atom::Rule(id, _) = atom { Some(*id) } else { None });
+        let mut rules: Vec<Id> = rules.collect();
+        let mut known = HashSet::new();
+        rules.retain(|id| known.insert(*id));
+        rules
     }
 
     /// The figures in it.

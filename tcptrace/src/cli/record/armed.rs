@@ -23,8 +23,8 @@ use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::{Clock, Item};
 use crate::model::transition::Transition;
 use crate::output;
-use crate::study::diagnose::finding::Finding;
-use crate::study::when::{Alarm, Atom, Condition};
+use crate::study::diagnose::finding::{Finding, Id, Subject};
+use crate::study::when::{Alarm, Atom, Condition, Ground, News};
 
 /// How often a condition is checked that needs figures only, and one that needs rules.
 const CHECK: Duration = Duration::from_secs(1);
@@ -97,25 +97,38 @@ impl Watch {
         let period = if self.rules.is_some() { CHECK_RULES } else { CHECK };
         let findings = self.rules.as_mut().map(|rules| rules.diagnose(now)).unwrap_or_default();
         let condition = self.alarm.condition();
-        let holds = |atom: &Atom| match atom {
-            Atom::Rule(id) => findings.iter().any(|found| found.id == *id),
-            Atom::Figure(figure, operator, number) => operator.holds(self.figures.of(figure, now), *number),
+        let asked = condition.rules();
+        let grounds = |atom: &Atom| match atom {
+            Atom::Rule(id, least) => {
+                let found = findings.iter().filter(|found| found.id == *id && found.severity >= *least);
+                found.map(|found| ground(found, &asked)).collect()
+            }
+            Atom::Figure(figure, operator, number) => {
+                let holds = operator.holds(self.figures.of(figure, now), *number);
+                let ground = Ground { whom: Box::default(), is_effect: false };
+                holds.then_some(ground).into_iter().collect()
+            }
         };
-        let atoms: Vec<bool> = condition.atoms().iter().map(holds).collect();
-        let fires = self.alarm.check(now, &atoms);
-        let fired = fires.then(|| self.fired(now, &findings));
+        let atoms: Vec<Vec<Ground>> = condition.atoms().iter().map(grounds).collect();
+        let news = self.alarm.check(now, &atoms);
+        let fired = news.map(|news| self.fired(now, &findings, &news));
         self.due = now + ns(period.max(begun.elapsed() * REST));
         fired
     }
 
-    fn fired(&self, at: u64, findings: &[Finding]) -> Fired {
+    fn fired(&self, at: u64, findings: &[Finding], news: &News) -> Fired {
         let condition = self.alarm.condition();
         let figures: BTreeMap<Box<str>, f64> = condition
             .figures()
             .filter_map(|figure| Some((figure.to_string().into(), self.figures.of(figure, at)?)))
             .collect();
-        // The most severe one comes first.
-        let (rule, headline, finding) = match (findings.first(), &self.rules) {
+        let is_news = |found: &&Finding| {
+            let is_it = |place: &usize| matches!(&condition.atoms()[*place], Atom::Rule(id, least) if *id == found.id && *least <= found.severity);
+            news.iter().any(|(place, whom)| is_it(place) && **whom == *whom_of(found))
+        };
+        // The most severe one comes first. Where a figure is news, no finding is.
+        let newest = findings.iter().find(is_news).or_else(|| findings.first().filter(|_| news.is_empty()));
+        let (rule, headline, finding) = match (newest, &self.rules) {
             (Some(found), Some(rules)) => {
                 let row = output::finding(&self.host, found, rules.context());
                 (Some(found.id.into()), found.headline.clone(), row)
@@ -209,6 +222,20 @@ impl Sink for Armed {
     }
 }
 
+/// What a finding makes hold. Another finding that the condition asks for, too, may explain it.
+fn ground(found: &Finding, asked: &[Id]) -> Ground {
+    let is_effect = found.because_of.is_some_and(|cause| asked.contains(&cause));
+    Ground { whom: whom_of(found).into(), is_effect }
+}
+
+/// Whom a finding is about, without what changes while it lasts: the processes of a service come and go.
+fn whom_of(found: &Finding) -> String {
+    let Subject { task, netns, lport, remote, .. } = &found.subject;
+    let comm = task.map(|task| task.comm);
+    let place = if comm.is_some() { None } else { Some((lport, remote.map(|remote| remote.ip()))) };
+    format!("{netns:?} {comm:?} {place:?}")
+}
+
 /// `CLOSE_WAIT is 512`.
 fn in_words(figures: &BTreeMap<Box<str>, f64>) -> String {
     let all: Vec<_> = figures.iter().map(|(name, figure)| format!("{name} is {figure}")).collect();
@@ -222,8 +249,40 @@ fn ns(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::event::Event;
     use crate::model::stream::Head;
-    use crate::trace::write::{self, Recorder, Store, Target};
+    use crate::trace::Reader;
+    use crate::trace::write::{self, Memory, Recorder, Store, Target};
+
+    /// The first block says why the file was written, whatever happens to the rest.
+    #[test]
+    fn the_head_of_a_file_says_why() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let plan = write::Plan { path: folder.path().join("t.tct"), ..write::Plan::default() };
+        let memory = Memory::new(plan, Duration::from_secs(60), 1 << 20, |_| {}).expect("a file");
+        let target = Target::Memory(memory);
+        let mut recorder = Recorder::new(target, Head::default(), Criteria::default(), |_| {}).expect("a recorder");
+        for second in 1..3 {
+            recorder.take(&[Item::Event(Event::Passed { at: second * 1_000_000_000 })]).expect("there is memory");
+            // What comes later is in a block of its own.
+            (0..2).for_each(|more| recorder.settle(second * 2_000_000_000 + more * 1_000_000_000).expect("memory"));
+        }
+        let fired = Fired { at: 2_000_000_000, rule: Some("fd-limit".into()), ..Fired::default() };
+        recorder.fire(fired.clone()).expect("it can be packed");
+        recorder.finish_dump();
+        let (path, written) = recorder.take_written().expect("a file");
+        assert_eq!(written, fired);
+        let file = std::fs::File::open(path).expect("a file");
+        let (mut reader, mut blocks) = (Reader::new(file).expect("memory"), Vec::new());
+        let mut items = Vec::new();
+        while reader.next(|_| true, &mut items).expect("it can be read").is_some() {
+            blocks.push(std::mem::take(&mut items));
+        }
+        let says: Vec<bool> =
+            blocks.iter().map(|block| block.contains(&Item::Fired(Box::new(fired.clone())))).collect();
+        assert_eq!(says, [true, false, true]);
+        assert!(matches!(blocks[0][0], Item::Head(_)), "{:?}", blocks[0]);
+    }
 
     /// Nobody makes events of changes for a recorder on which no rule waits.
     #[test]

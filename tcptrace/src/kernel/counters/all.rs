@@ -149,6 +149,36 @@ impl Texts {
     }
 }
 
+/// The names of the counters and of the levels that this kernel has, if it shows them to the calling thread.
+pub fn counter_names() -> (Vec<Box<str>>, Vec<Box<str>>) {
+    let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let (mut counts, mut levels) = (Vec::new(), Vec::new());
+    let named = |group: &str, name: &str| format!("{group}.{name}").into_boxed_str();
+    for (path, group) in [("/proc/thread-self/net/snmp", "Tcp"), ("/proc/thread-self/net/netstat", "TcpExt")] {
+        let text = text(path);
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
+        for name in lines.next().unwrap_or_default().split(' ').filter(|name| !name.is_empty()) {
+            match LEVELS.contains(&name) {
+                // The others are constants.
+                true if name == "CurrEstab" => levels.push(named(group, name)),
+                true => {}
+                false => counts.push(named(group, name)),
+            }
+        }
+    }
+    let sockstat = text("/proc/thread-self/net/sockstat");
+    if let Some(tcp) = sockstat.lines().find_map(|line| line.strip_prefix("TCP: ")) {
+        levels.extend(tcp.split_whitespace().step_by(2).map(|name| named("sockstat.TCP", name)));
+    }
+    let conntrack = text("/proc/thread-self/net/stat/nf_conntrack");
+    let conntrack = conntrack.lines().next().unwrap_or_default();
+    counts.extend(conntrack.split_whitespace().filter(|name| *name != "entries").map(|name| named("conntrack", name)));
+    if !conntrack.is_empty() {
+        levels.extend(["count", "max"].map(|name| named("conntrack", name)));
+    }
+    (counts, levels)
+}
+
 fn put(to: &mut Values, group: &str, name: &str, value: u64) {
     if value > 0 {
         to.insert(format!("{group}.{name}").into(), value);
@@ -255,6 +285,22 @@ mod tests {
         assert_eq!(written(&levels), "conntrack.count=7 conntrack.max=65536");
         let without = Texts { conntrack_count: String::new(), ..texts("", "", "", text) };
         assert_eq!(without.parse(), Default::default(), "the module is not there");
+    }
+
+    /// Whatever a look shows has a name that is known.
+    #[tcptrace_tests::test]
+    fn names_are_those_that_a_look_shows() {
+        in_new_namespace(|| {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+            let _client = TcpStream::connect(listener.local_addr().expect("its address")).expect("connect");
+            let here = read_here(1, &|| 7).expect("it can be read");
+            let (counts, levels) = counter_names();
+            assert!(here.counts.keys().all(|name| counts.contains(name)), "{:?}\n{counts:?}", here.counts);
+            let constants = ["Tcp.RtoAlgorithm", "Tcp.RtoMin", "Tcp.RtoMax"];
+            let mut shown = here.levels.keys().filter(|name| !constants.contains(&&***name));
+            assert!(shown.all(|name| levels.contains(name)), "{:?}\n{levels:?}", here.levels);
+            assert!(counts.iter().any(|name| &**name == "TcpExt.ListenOverflows") && counts.len() > 50, "{counts:?}");
+        });
     }
 
     #[tcptrace_tests::test]

@@ -63,6 +63,14 @@ fn traces(folder: &Path) -> Vec<String> {
     all
 }
 
+/// The head of a trace.
+fn first_block(trace: &Path) -> Vec<u8> {
+    let bytes = fs::read(trace).expect("read it");
+    let heads = bytes.windows(8).enumerate().filter(|(_, bytes)| *bytes == b"tcptrace").map(|(at, _)| at);
+    let second = heads.map(|at| at - 8).nth(1).expect("several blocks");
+    bytes[..second].to_vec()
+}
+
 /// The file has what led to it, and says why it was written; the command gets the finding and the file.
 #[test]
 fn a_disease_is_written_down_once() {
@@ -94,6 +102,13 @@ fn a_disease_is_written_down_once() {
     let report = run(&["report", path(&trace)]);
     assert!(report.text().starts_with("fired at "), "{}", report.text());
     assert!(report.text().lines().next().is_some_and(|line| line.contains("close-wait-leak: ")), "{}", report.text());
+    let lines = report.text().lines().filter(|line| line.starts_with("fired at ")).count();
+    assert_eq!(lines, 1, "{}", report.text());
+    let cut = folder.path().join("cut.part");
+    fs::write(&cut, first_block(&trace)).expect("write it");
+    let head = run(&["report", "--format", "json", path(&cut)]).rows();
+    let said = head.iter().find(|row| row["event"] == "report_fired").expect("the head of the file says why");
+    assert_eq!(said["finding"]["subject"]["pid"], actor.pid(), "{said:#}");
     let rows = run(&["replay", "--format", "json", path(&trace)]).rows();
     let waiting = rows.iter().filter(|row| row["new"] == "CLOSE_WAIT").count();
     assert!(waiting >= MANY, "{waiting}");
@@ -133,6 +148,11 @@ fn wrong_conditions_are_refused() {
     let typo = refused(&["--when", "fd-limit or close-wait-leek"]);
     assert!(typo.contains("did you mean 'close-wait-leak'?"), "{typo}");
     assert!(typo.contains("\n              ^"), "{typo}");
+    let unknown = refused(&["--when", "TcpExt.ListenOverflow > 5"]);
+    assert!(unknown.contains("did you mean 'TcpExt.ListenOverflows'?"), "{unknown}");
+    assert!(unknown.contains("TcpExt.TWRecycled,"), "the names that there are: {unknown}");
+    let state = refused(&["--when", "CLOSE_WAITS > 5"]);
+    assert!(state.contains("did you mean 'CLOSE_WAIT'?"), "{state}");
     assert!(refused(&["--when", "fd-limit", "--no-facts"]).contains("--no-facts"));
     assert!(refused(&["--exec", "true"]).contains("--when"));
     assert_eq!(run(&["record", "--when", "fd-limit"]).code(), 2, "it needs --last");
