@@ -4,18 +4,20 @@
 //! namespace of its own: as they are when they have the disease, and as its twin, which has not. Nothing leaves the
 //! machine, no service of the system starts, and what was started ends with the scenario.
 
+mod armed;
 mod ground;
 mod healthy;
 mod network;
 mod pools;
 mod ports;
+mod postgres;
 mod processes;
 mod programs;
 mod said;
 mod servers;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -23,8 +25,9 @@ use anyhow::{Context as _, Result, bail};
 use crate::outcome::{self, Outcome, Outcomes};
 use crate::setup::{self, SCENARIO_TOOLS, services};
 use crate::{bench, host, workspace};
+use armed::{Armed, Severity};
 use ground::Net;
-use said::{Said, Want};
+use said::{Beside, Said, Want};
 
 /// Options of `cargo xtask scenarios`.
 #[derive(clap::Args)]
@@ -41,6 +44,10 @@ pub(crate) struct Args {
     /// Use this tcptrace instead of a release build of the workspace
     #[arg(long, value_name = "FILE")]
     tcptrace: Option<PathBuf>,
+    /// Leave a flight recorder armed with every rule that finds something as severe, through all scenarios: it must write a
+    /// file for each disease, and none for a twin
+    #[arg(long, value_name = "SEVERITY", value_enum)]
+    armed: Option<Severity>,
 }
 
 /// One state of some programs, and what is expected of `diagnose`.
@@ -56,7 +63,8 @@ struct Scenario {
     parts: &'static [Part],
 }
 
-const SCENARIOS: &[&[Scenario]] = &[ports::ALL, pools::ALL, servers::ALL, processes::ALL, network::ALL, healthy::ALL];
+const SCENARIOS: &[&[Scenario]] =
+    &[ports::ALL, pools::ALL, postgres::ALL, servers::ALL, processes::ALL, network::ALL, healthy::ALL];
 
 /// Runs the scenarios, and prints what was said.
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -85,13 +93,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     bench::mount_tracefs().context("cannot mount tracefs")?;
     let begun = Instant::now();
     let mut outcomes = Outcomes::new();
+    let folder = workspace::target().join("scenarios").join("armed");
+    let armed = args.armed.map(|severity| Armed::start(&tcptrace, &folder, severity)).transpose()?;
+    let mut stage = Stage { tcptrace, armed, beside: Beside::default() };
     for scenario in all().filter(|scenario| scenario.name.contains(&args.only)) {
         let wanted: Vec<_> = scenario.parts.iter().flat_map(|part| part.wants).map(|want| want.id).collect();
         for part in scenario.parts {
-            outcomes.insert(format!("{}, {}", scenario.name, part.name), play(&tcptrace, scenario, part, &wanted));
+            outcomes.insert(format!("{}, {}", scenario.name, part.name), stage.play(scenario, part, &wanted));
         }
     }
     print!("\n{}", outcome::told(&outcomes));
+    println!("{}", stage.beside);
+    if let Some(armed) = stage.armed.take() {
+        println!("{}", armed.finish()?);
+    }
     let failed = outcomes.values().filter(|outcome| outcome.is_failure()).count();
     println!("{} of {} ok, {:.0} s.", outcomes.len() - failed, outcomes.len(), begun.elapsed().as_secs_f64());
     if failed > 0 {
@@ -100,34 +115,52 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Runs a part, prints what was expected and what was said, and judges it.
-fn play(tcptrace: &Path, scenario: &Scenario, part: &Part, wanted: &[&'static str]) -> Outcome {
-    println!("\n{}, {}", scenario.name, part.name);
-    println!("  expected  {}", said::expected(part.wants));
-    let said = enter(tcptrace, scenario, part);
-    let complaints = match said {
-        Err(error) => vec![format!("it could not be run: {error:#}")],
-        Ok(said) => {
-            for line in said.lines() {
-                println!("  said      {line}");
-            }
-            said.complaints(part.wants, wanted)
-        }
-    };
-    if complaints.is_empty() {
-        println!("  ok");
-        return Outcome::Pass;
-    }
-    println!("  FAILED: {}", complaints.join("; "));
-    Outcome::Fail(complaints.join("\n"))
+/// Where the parts are played.
+struct Stage {
+    tcptrace: PathBuf,
+    armed: Option<Armed>,
+    beside: Beside,
 }
 
-fn enter(tcptrace: &Path, scenario: &Scenario, part: &Part) -> Result<Said> {
-    let folder = workspace::target().join("scenarios").join(scenario.name).join(part.name.replace([' ', ','], "-"));
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+impl Stage {
+    /// Runs a part, prints what was expected and what was said, and judges it.
+    fn play(&mut self, scenario: &Scenario, part: &Part, wanted: &[&'static str]) -> Outcome {
+        println!("\n{}, {}", scenario.name, part.name);
+        println!("  expected  {}", said::expected(part.wants));
+        let complaints = match self.enter(scenario, part, wanted) {
+            Err(error) => vec![format!("it could not be run: {error:#}")],
+            Ok(complaints) => complaints,
+        };
+        if complaints.is_empty() {
+            println!("  ok");
+            return Outcome::Pass;
+        }
+        println!("  FAILED: {}", complaints.join("; "));
+        Outcome::Fail(complaints.join("\n"))
     }
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let net = Net::new(tcptrace, &folder)?;
-    (part.run)(&net)
+
+    fn enter(&mut self, scenario: &Scenario, part: &Part, wanted: &[&'static str]) -> Result<Vec<String>> {
+        let targets = workspace::target().join("scenarios");
+        let folder = targets.join(scenario.name).join(part.name.replace([' ', ','], "-"));
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        if let Some(armed) = &mut self.armed {
+            armed.forget();
+        }
+        let net = Net::new(&self.tcptrace, &folder)?;
+        let said = (part.run)(&net)?;
+        for line in said.lines() {
+            println!("  said      {line}");
+        }
+        self.beside.count(&said, part.wants);
+        let mut complaints = said.complaints(part.wants, wanted);
+        if let Some(armed) = &mut self.armed {
+            let (lines, wrong) = armed.judge(part.wants, |subject| net.is_here(subject))?;
+            lines.iter().for_each(|line| println!("  armed     {line}"));
+            complaints.extend(wrong);
+        }
+        Ok(complaints)
+    }
 }

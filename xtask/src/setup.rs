@@ -84,7 +84,7 @@ pub(crate) const ARM_TOOLS: [Tool; 3] = [
 ];
 
 /// Programs that `cargo xtask scenarios` runs.
-pub(crate) const SCENARIO_TOOLS: [Tool; 16] = [
+pub(crate) const SCENARIO_TOOLS: [Tool; 20] = [
     Tool { file: "ip", package: "iproute2" },
     Tool { file: "sysctl", package: "procps" },
     Tool { file: "nft", package: "nftables" },
@@ -101,6 +101,10 @@ pub(crate) const SCENARIO_TOOLS: [Tool; 16] = [
     Tool { file: "/usr/lib/python3/dist-packages/urllib3", package: "python3-urllib3" },
     Tool { file: "/usr/lib/python3/dist-packages/requests", package: "python3-requests" },
     Tool { file: "/usr/lib/python3/dist-packages/redis", package: "python3-redis" },
+    Tool { file: "setpriv", package: "util-linux" },
+    Tool { file: "/usr/lib/postgresql/15/bin/pgbench", package: "postgresql-15" },
+    Tool { file: "pgbouncer", package: "pgbouncer" },
+    Tool { file: "/usr/lib/python3/dist-packages/psycopg2", package: "python3-psycopg2" },
 ];
 
 /// Tools that the benchmark compares with, and programs that it traces.

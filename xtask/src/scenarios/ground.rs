@@ -190,7 +190,7 @@ impl Net {
 
     /// Whether a finding is about this namespace, or about no namespace and no process: a setting of the host. Other
     /// things run on this machine.
-    fn is_here(&self, subject: &Value) -> bool {
+    pub(super) fn is_here(&self, subject: &Value) -> bool {
         match (subject["netns"].as_u64(), subject["pid"].as_i64()) {
             (Some(netns), _) => netns == self.inode,
             (None, Some(pid)) => processes_in(self.inode).iter().any(|it| i64::from(*it) == pid),

@@ -1,5 +1,7 @@
 //! What `diagnose` said, and whether it was expected.
 
+use std::fmt;
+
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
@@ -29,6 +31,50 @@ pub(super) const fn may(id: &'static str, severity: &'static str) -> Want {
     Want { id, severity, because_of: None, may_lack: true }
 }
 
+/// Rules about what the whole machine is set to, which a scenario does not choose.
+const OF_THE_MACHINE: [&str; 2] = ["stale-setting", "risky-setting"];
+
+/// How many findings there were beside those that were asked for: a rule that fires in a scenario of another one must be
+/// expected there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Beside {
+    asked: usize,
+    explained: usize,
+    allowed: usize,
+    unexpected: usize,
+}
+
+impl Beside {
+    pub(super) fn count(&mut self, said: &Said, wants: &[Want]) {
+        for row in said.findings().filter(|row| !is_of_machine(row)) {
+            let of = |is_it: fn(&Want) -> bool| wants.iter().any(|want| is_it(want) && want.allows(row));
+            let place = match () {
+                () if of(|want| !want.may_lack && want.because_of.is_none()) => &mut self.asked,
+                () if of(|want| want.because_of.is_some()) => &mut self.explained,
+                () if of(|want| want.may_lack) => &mut self.allowed,
+                () => &mut self.unexpected,
+            };
+            *place += 1;
+        }
+    }
+}
+
+impl fmt::Display for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { asked, explained, allowed, unexpected } = self;
+        let all = asked + explained + allowed + unexpected;
+        write!(
+            f,
+            "{all} findings: {asked} asked for, {explained} that those explain, {allowed} that may fire beside them, \
+             {unexpected} that were not expected."
+        )
+    }
+}
+
+fn is_of_machine(row: &Value) -> bool {
+    OF_THE_MACHINE.iter().any(|id| row["id"] == *id)
+}
+
 /// The rows of one `diagnose`, and what else was measured.
 pub(super) struct Said {
     rows: Vec<Value>,
@@ -38,7 +84,7 @@ pub(super) struct Said {
 /// What is expected, in words.
 pub(super) fn expected(wants: &[Want]) -> String {
     if wants.is_empty() {
-        return "nothing above a note".to_owned();
+        return "nothing".to_owned();
     }
     let words = wants.iter().map(|want| {
         let because_of = want.because_of.map(|cause| format!(" (because of {cause})")).unwrap_or_default();
@@ -91,9 +137,9 @@ impl Said {
             }
         }
         for row in self.findings() {
-            let expected = wants.iter().any(|want| want.allows(row));
+            let is_expected = wants.iter().any(|want| want.allows(row));
             let is_asked = wanted.iter().any(|id| row["id"] == *id);
-            if !expected && (row["severity"] != "note" || is_asked) {
+            if !is_expected && (is_asked || !is_of_machine(row)) {
                 complaints.push(format!("{} {} was not expected", text(row, "severity"), text(row, "id")));
             }
         }
@@ -113,16 +159,30 @@ impl Said {
 }
 
 impl Want {
+    /// Whether it must be there, and nothing explains it.
+    pub(super) fn is_cause(&self) -> bool {
+        !self.may_lack && self.because_of.is_none()
+    }
+
+    /// Whether nothing explains it.
+    pub(super) fn may_be_cause(&self) -> bool {
+        self.because_of.is_none()
+    }
+
+    pub(super) fn rank(&self) -> usize {
+        rank(self.severity)
+    }
+
     fn is(&self, row: &Value) -> bool {
         row["id"] == self.id && row["severity"] == self.severity && row["because_of"].as_str() == self.because_of
     }
 
-    fn allows(&self, row: &Value) -> bool {
+    pub(super) fn allows(&self, row: &Value) -> bool {
         self.is(row) || self.may_lack && row["id"] == self.id && rank(text(row, "severity")) <= rank(self.severity)
     }
 }
 
-fn rank(severity: &str) -> usize {
+pub(super) fn rank(severity: &str) -> usize {
     ["note", "warning", "critical"].iter().position(|it| *it == severity).unwrap_or(usize::MAX)
 }
 
@@ -148,9 +208,9 @@ mod tests {
 
     #[test]
     fn what_was_expected_is_no_complaint() {
-        let wants = [want("a-cause", "critical"), under("a-cause", "an-effect", "warning")];
+        let wants = [want("a-cause", "critical"), under("a-cause", "an-effect", "warning"), want("small", "note")];
         assert_eq!(complaints(&wants, &["a-cause", "an-effect"]), [""; 0]);
-        let wants = [may("a-cause", "critical"), under("a-cause", "an-effect", "warning"), may("absent", "note")];
+        let wants = [may("a-cause", "critical"), under("a-cause", "an-effect", "warning"), may("small", "note")];
         assert_eq!(complaints(&wants, &[]), [""; 0]);
     }
 
@@ -162,16 +222,24 @@ mod tests {
             "absent was not checked: needs time",
             "an-effect was not found as expected",
             "critical a-cause was not expected",
+            "note small was not expected",
             "there is no rule unknown",
             "warning an-effect was not expected",
         ];
         assert_eq!(complaints(&wants, &["absent", "unknown"]), expected);
     }
 
+    /// A rule that fires in another's scenario is wrong there, unless it is expected.
     #[test]
-    fn notes_are_allowed_unless_the_rule_is_the_scenarios() {
-        let wants = [want("a-cause", "critical"), under("a-cause", "an-effect", "warning")];
+    fn notes_of_other_rules_are_expected_too() {
+        let rest = [want("a-cause", "critical"), under("a-cause", "an-effect", "warning")];
+        assert_eq!(complaints(&rest, &[]), ["note small was not expected"]);
+        let wants = [want("a-cause", "critical"), under("a-cause", "an-effect", "warning"), may("small", "note")];
         assert_eq!(complaints(&wants, &[]), [""; 0]);
-        assert_eq!(complaints(&wants, &["small"]), ["note small was not expected", "there is no rule small"]);
+        let mut beside = Beside::default();
+        beside.count(&Said::read(ROWS).expect("rows"), &wants);
+        let words =
+            "3 findings: 1 asked for, 1 that those explain, 1 that may fire beside them, 0 that were not expected.";
+        assert_eq!(beside.to_string(), words);
     }
 }
