@@ -15,6 +15,11 @@ use crate::{host, workspace};
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = line(command);
     eprintln!("+ {line}");
+    run_named(command, &line)
+}
+
+/// The same under a name, for a command that is too long to print.
+pub(crate) fn run_named(command: &mut Command, line: &str) -> Result<()> {
     let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run `{line}`"))?;
     if !status.success() {
         bail!("`{line}` failed: {status}");

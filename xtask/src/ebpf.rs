@@ -3,10 +3,10 @@
 //! The object is committed with a record of how it was made, so that building tcptrace needs only stable Rust. It is
 //! reproducible: the same compiler and linker make the same bytes in any folder.
 
-mod build;
+pub(crate) mod build;
 mod check;
 mod record;
-mod sources;
+pub(crate) mod sources;
 mod strip;
 pub(crate) mod toolchain;
 

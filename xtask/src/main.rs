@@ -12,6 +12,7 @@ mod layers;
 mod man;
 mod oracle;
 mod outcome;
+mod package;
 mod scenarios;
 mod setup;
 mod stress;
@@ -46,6 +47,8 @@ enum Task {
     Layers(layers::Args),
     /// Writes the man pages of tcptrace and its commands
     Man(man::Args),
+    /// Makes a tarball, a Debian package and an RPM of tcptrace, and checks them on request
+    Package(package::Args),
     /// Reads randomly changed traces for a while; fails on a panic, or when reading takes too long or too much memory
     /// (as root)
     Fuzz(fuzz::Args),
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Task::Vm(args) => vm::run(&args),
         Task::Layers(args) => layers::run(&args),
         Task::Man(args) => man::run(&args),
+        Task::Package(args) => package::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Stress(args) => stress::run(&args),

@@ -107,6 +107,22 @@ pub(crate) const SCENARIO_TOOLS: [Tool; 20] = [
     Tool { file: "/usr/lib/python3/dist-packages/psycopg2", package: "python3-psycopg2" },
 ];
 
+/// Programs with which `cargo xtask package` makes packages.
+pub(crate) const PACKAGE_TOOLS: [Tool; 3] = [
+    Tool { file: "dpkg-deb", package: "dpkg" },
+    Tool { file: "rpmbuild", package: "rpm" },
+    Tool { file: "tar", package: "tar" },
+];
+
+/// Programs with which it checks them.
+pub(crate) const PACKAGE_CHECK_TOOLS: [Tool; 5] = [
+    Tool { file: "lintian", package: "lintian" },
+    Tool { file: "rpm", package: "rpm" },
+    Tool { file: "debootstrap", package: "debootstrap" },
+    Tool { file: "man", package: "man-db" },
+    Tool { file: "systemd-analyze", package: "systemd" },
+];
+
 /// Tools that the benchmark compares with, and programs that it traces.
 const BENCH_TOOLS: [Tool; 8] = [
     Tool { file: "tcpstates", package: "libbpf-tools" },

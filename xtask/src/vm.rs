@@ -3,8 +3,8 @@
 //! Debian's kernels boot in QEMU, each with a file tree that has the same tests as `cargo xtask test`. A table of
 //! kernels and scenarios is made from their console output. The virtual machines have no network and no disk.
 
-mod apt;
-mod image;
+pub(crate) mod apt;
+pub(crate) mod image;
 mod kernel;
 mod lives;
 mod machine;

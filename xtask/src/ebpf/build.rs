@@ -53,7 +53,7 @@ pub(super) fn target_dir() -> PathBuf {
     workspace::target().join("bpf")
 }
 
-fn reproducible(mut cargo: Command) -> Command {
+pub(crate) fn reproducible(mut cargo: Command) -> Command {
     let set: BTreeSet<_> = cargo.get_envs().map(|(name, _)| name.to_owned()).collect();
     for (name, _) in env::vars_os() {
         if !set.contains(&name) && is_cleared(&name.to_string_lossy()) {
@@ -100,12 +100,12 @@ fn crate_folders(toolchain: &Toolchain) -> Result<BTreeSet<PathBuf>> {
     Ok(manifests.filter_map(|manifest| Some(Path::new(manifest).parent()?.parent()?.to_owned())).collect())
 }
 
-fn forbid_local_paths(object: &[u8]) -> Result<()> {
+pub(crate) fn forbid_local_paths(object: &[u8]) -> Result<()> {
     let folders = [Some(workspace::root()), Some(target_dir()), host::cargo_home(), env::home_dir()];
     for folder in folders.into_iter().flatten().filter(|folder| folder.parent().is_some()) {
         let needle = format!("{}/", folder.display()).into_bytes();
         if object.windows(needle.len()).any(|window| window == needle) {
-            bail!("the object names {}, a folder of this machine, so that it is not reproducible", folder.display());
+            bail!("the result names {}, a folder of this machine, so that it is not reproducible", folder.display());
         }
     }
     Ok(())

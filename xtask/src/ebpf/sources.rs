@@ -28,7 +28,7 @@ pub(super) fn digest() -> Result<String> {
 }
 
 /// SHA-256 of `bytes`, in hex.
-pub(super) fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 

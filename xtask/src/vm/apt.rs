@@ -14,14 +14,14 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// The archives that this machine gets Debian's packages from.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mirrors {
+pub(crate) struct Mirrors {
     main: String,
     security: String,
 }
 
 impl Mirrors {
     /// Asks apt.
-    pub(super) fn of_this_machine() -> Result<Self> {
+    pub(crate) fn of_this_machine() -> Result<Self> {
         let format = "$(LABEL) $(REPO_URI)";
         let targets = command::output(Command::new("apt-get").args([
             "indextargets",
@@ -42,6 +42,11 @@ impl Mirrors {
         // A machine without security updates gets those for the tests from the usual address.
         let security = labelled("Debian-Security").unwrap_or_else(|| format!("{main}-security"));
         Some(Self { main, security })
+    }
+
+    /// The address of the main archive.
+    pub(crate) fn main(&self) -> &str {
+        &self.main
     }
 
     fn source(&self, suite: Suite) -> String {

@@ -56,7 +56,7 @@ impl Kernel {
 }
 
 /// Starts an empty tree.
-pub(super) fn fresh(folder: &Path) -> Result<()> {
+pub(crate) fn fresh(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }

@@ -1,0 +1,48 @@
+//! Builds the program: statically linked, and with the same bytes in any folder.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::crates::Crates;
+use crate::ebpf::build::{forbid_local_paths, reproducible};
+use crate::{command, workspace};
+
+/// The profile of the workspace's `Cargo.toml`, and the folder that Cargo names after it.
+const PROFILE: &str = "dist";
+
+/// The target, named so that Cargo does not link build scripts and macros statically, too.
+pub(super) fn triple() -> String {
+    format!("{}-unknown-linux-gnu", env::consts::ARCH)
+}
+
+/// Builds it, and returns its path.
+pub(super) fn build(crates: &Crates, epoch: &str) -> Result<PathBuf> {
+    let target = workspace::target();
+    let mut cargo = command::cargo();
+    cargo
+        .env("CARGO_TARGET_DIR", &target)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(crates, &target).join("\x1f"))
+        .env("SOURCE_DATE_EPOCH", epoch);
+    // The compiler that the user chose.
+    if let Some(toolchain) = env::var_os("RUSTUP_TOOLCHAIN") {
+        cargo.env("RUSTUP_TOOLCHAIN", toolchain);
+    }
+    cargo.args(["build", "--locked", "--profile", PROFILE, "--target", &triple()]);
+    cargo.args(["--package", "tcptrace", "--bin", "tcptrace"]);
+    command::run(&mut reproducible(cargo))?;
+    let program = target.join(triple()).join(PROFILE).join("tcptrace");
+    let bytes = fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
+    forbid_local_paths(&bytes)?;
+    Ok(program)
+}
+
+/// Of the prefixes, the last match counts.
+fn flags(crates: &Crates, target: &Path) -> Vec<String> {
+    let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
+    let fixed = ["-Ctarget-feature=+crt-static".to_owned(), remap(&workspace::root(), "."), remap(target, "/target")];
+    let crates = crates.registries().into_iter().map(|folder| remap(folder, "/cargo"));
+    fixed.into_iter().chain(crates).collect()
+}
