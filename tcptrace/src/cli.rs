@@ -10,6 +10,7 @@ mod interrupted;
 mod live;
 mod messages;
 mod outlet;
+mod privileges;
 mod progress;
 mod record;
 mod replay;

@@ -11,15 +11,18 @@ mod interfaces;
 mod limits;
 mod multipath;
 mod namespaces;
+mod privileges;
 pub mod probe;
 mod processes;
 mod queues;
+mod sandbox;
 mod setting_files;
 mod settings;
 mod sockstat;
 mod survey;
 #[cfg(test)]
 mod testing;
+mod users;
 mod visit;
 
 use std::fmt::Display;
@@ -34,12 +37,15 @@ pub use interfaces::interface_name;
 pub use limits::limits;
 pub use multipath::Multipaths;
 pub use namespaces::{Namespace, Namespaces, ResolveError};
+pub use privileges::privileges;
 pub use processes::{are_all_visible, are_descriptors_shown, are_hidden as are_processes_hidden};
 pub use queues::{Queues, accept_queues_here, autobound_here, note_autobound_here};
+pub use sandbox::{Limits, Sandbox};
 pub use setting_files::setting_files;
 pub use settings::{add_host_settings, settings, settings_here};
 pub use sockstat::allocated;
 pub use survey::{Answer, Coverage, Interface, survey};
+pub use users::{NoUser, User};
 pub use visit::visit;
 
 /// The release of the running kernel, as `uname -r` prints it.

@@ -15,6 +15,7 @@ pub mod life;
 mod named;
 pub mod names;
 pub mod newest;
+pub mod privilege;
 pub mod release;
 pub(crate) mod role;
 pub mod row;

@@ -1,20 +1,17 @@
 //! Reads several files as one: the files of a recording in sequence, several recordings merged by time.
 
 mod followed;
+mod input;
 mod part;
 mod recording;
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-
 use self::followed::Followed;
+pub use self::input::{Input, Inputs};
 use self::part::Part;
 use self::recording::Recording;
 use crate::engine::follow::Follower;
@@ -107,7 +104,7 @@ const AT_A_TIME: usize = 512;
 const FEW: usize = 8;
 
 /// Files that are read together.
-pub struct Recordings<R = File> {
+pub struct Recordings<R = Input> {
     all: Vec<Recording<R>>,
     /// Files that could not be read.
     damage: Vec<Box<str>>,
@@ -115,38 +112,22 @@ pub struct Recordings<R = File> {
     bytes: u64,
 }
 
-/// Whether another process holds the lock that recorders take on the files they write.
-fn is_locked(file: &File) -> bool {
-    let lock = |file| Flock::lock(file, FlockArg::LockSharedNonblock);
-    file.try_clone().is_ok_and(|file| matches!(lock(file), Err((_, Errno::EWOULDBLOCK))))
-}
-
-impl Recordings<File> {
+impl Recordings {
     /// Opens files. A file that cannot be read counts as damage if at least one other can. `-` is standard input.
     ///
     /// # Errors
     /// When none of them is a readable trace.
     pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self, OpenError> {
-        let mut bytes = 0;
-        let inputs = paths.iter().map(|path| {
-            let path = path.as_ref();
-            let opened = open(path).inspect(|(_, len)| bytes += len);
-            (path.display().to_string().into(), opened.map(|(file, _)| file))
-        });
-        let inputs = inputs.collect();
-        Ok(Self { bytes, ..Self::of_opened(inputs, is_locked)? })
+        Self::of_inputs(&Inputs::open(paths))
     }
-}
 
-/// Opens a file and returns its length.
-fn open(path: &Path) -> io::Result<(File, u64)> {
-    let file = if path.as_os_str() == "-" { stdin() } else { File::open(path) }?;
-    let metadata = file.metadata()?;
-    if metadata.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok((file, metadata.len())) }
-}
-
-fn stdin() -> io::Result<File> {
-    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+    /// Reads files that were opened before, in the same way.
+    ///
+    /// # Errors
+    /// When none of them is a readable trace.
+    pub fn of_inputs(inputs: &Inputs) -> Result<Self, OpenError> {
+        Ok(Self { bytes: inputs.bytes, ..Self::of_opened(inputs.all(), Input::is_locked)? })
+    }
 }
 
 impl<R: Read> Recordings<R> {

@@ -109,6 +109,13 @@ impl Tracer {
         Self::wait_for(command, keep)
     }
 
+    /// Starts one with these arguments, and does not wait.
+    pub fn launched(args: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        command.args(args);
+        Self::spawn(command, Keep::Everything)
+    }
+
     /// Runs a command that starts a tracer, and waits until it is ready.
     pub fn follow(command: Command) -> Self {
         Self::wait_for(command, Keep::Everything)

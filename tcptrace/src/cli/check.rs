@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::Outcome;
+use crate::kernel::privileges;
 use crate::kernel::probe::{Options, Probe, ProbeError};
 use crate::output::{self, Format};
 
@@ -16,6 +17,10 @@ pub(super) struct CheckArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+    /// Show which capabilities tcptrace can use now, what each is for, and which ones a live command keeps once everything
+    /// is attached; nothing is attached
+    #[arg(long, conflicts_with_all = ["no_btf", "object"])]
+    privileges: bool,
     /// Check classic tracepoints only, as on a kernel without BTF
     #[arg(long)]
     no_btf: bool,
@@ -25,6 +30,10 @@ pub(super) struct CheckArgs {
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
+    if args.privileges {
+        output::privileges(io::stdout().lock(), args.format, &privileges()).context("cannot write the table")?;
+        return Ok(Outcome::Done);
+    }
     let (no_btf, object) = (args.no_btf, args.object.clone());
     // What is attached on demand only is tried, too.
     let options = Options { no_btf, object, ring_bytes: 4096, failed_calls: true, ..Options::default() };

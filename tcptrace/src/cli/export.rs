@@ -7,20 +7,22 @@ use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
 
+use super::interrupted::{self, HeldBack};
 use super::outlet::Outlet;
 use super::progress::Progress;
 use super::replay::summarise;
 use super::select::RowKind;
 use super::study::TraceArgs;
-use super::{Outcome, interrupted, say};
+use super::{Outcome, say};
 use crate::engine::lifecycle::Config;
+use crate::kernel::Sandbox;
 use crate::model::row::Row;
 #[cfg(feature = "parquet")]
 use crate::model::row::{Connection, Transition};
 use crate::model::stream::{Origin, Summary};
 #[cfg(feature = "parquet")]
 use crate::output::export::Dataset;
-use crate::output::export::{Draft, Exported, Exporter, Perfetto};
+use crate::output::export::{Draft, Exported, Exporter, Perfetto, folder};
 use crate::output::{Format, Printed, Printer, TextOptions};
 
 /// Arguments of `export`.
@@ -68,19 +70,30 @@ impl ExportArgs {
     pub(super) fn prints(&self) -> bool {
         self.output.is_none()
     }
+
+    /// What is left while traces are read.
+    fn sandbox(&self) -> Sandbox {
+        let sandbox = Sandbox::default();
+        match &self.output {
+            Some(data_set) if self.format == Target::Parquet => sandbox.writing_below(data_set),
+            Some(file) => sandbox.naming_in(folder(file)),
+            None => sandbox,
+        }
+    }
 }
 
 pub(super) fn run(args: &ExportArgs) -> Result<Outcome> {
-    if !args.prints() {
-        interrupted::remove_drafts()?;
-    }
+    let opened = args.trace.open()?;
+    let signals = if args.prints() { None } else { Some(interrupted::hold_back()?) };
     let mut exporter = exporter(args)?;
+    let traces = opened.confined(args.sandbox());
+    signals.map(HeldBack::remove_drafts).transpose()?;
     let connections = args.rows == RowKind::Connections;
     let config = Config { transitions: !connections, connections, ..Config::default() };
     let open_too = connections && !args.ended;
     let progress = if args.output.is_some() { Progress::new } else { Progress::beside_output };
     let mut each = |row: &Row, origin: &Origin| exporter.row(row, origin);
-    let summary = args.trace.tell(config, open_too, progress, &mut each)?;
+    let summary = traces.tell(config, open_too, progress, &mut each)?;
     let exported = exporter.finish(&summary)?;
     report(args, exported);
     Ok(summarise(&summary))

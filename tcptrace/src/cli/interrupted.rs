@@ -9,20 +9,32 @@ use crate::output::export::Draft;
 
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// From now on, a signal that ends the program first removes unfinished files. Call this before any thread starts: only
-/// threads that start later inherit the signal mask.
-pub(super) fn remove_drafts() -> Result<()> {
+/// Signals that wait.
+pub(super) struct HeldBack(SigSet);
+
+/// From now on, signals that end the program wait. Call this before any thread starts: only threads that start later
+/// inherit the signal mask.
+pub(super) fn hold_back() -> Result<HeldBack> {
     let mut signals = SigSet::empty();
     // A signal that was ignored at the start stays ignored, as with `nohup`.
     ENDING.into_iter().filter(|signal| !is_ignored(*signal)).for_each(|signal| signals.add(signal));
     pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&signals), None).context("cannot block signals")?;
-    let wait = move || {
-        if let Ok(signal) = signals.wait() {
-            Draft::remove_all(|| die_of(signal, &signals));
-        }
-    };
-    thread::Builder::new().name("signals".into()).spawn(wait).context("cannot wait for signals")?;
-    Ok(())
+    Ok(HeldBack(signals))
+}
+
+impl HeldBack {
+    /// From now on, they remove unfinished files and end the program. A thread waits for them, which has no other
+    /// privileges than its caller.
+    pub(super) fn remove_drafts(self) -> Result<()> {
+        let Self(signals) = self;
+        let wait = move || {
+            if let Ok(signal) = signals.wait() {
+                Draft::remove_all(|| die_of(signal, &signals));
+            }
+        };
+        thread::Builder::new().name("signals".into()).spawn(wait).context("cannot wait for signals")?;
+        Ok(())
+    }
 }
 
 /// Ends the process as the signal's default action does.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use tokio::time::Instant;
 
+use super::privileges::PrivilegeArgs;
 use super::record::say_recorded;
 use super::run::{Stop, reached, runtime};
 use super::select::{
@@ -21,6 +22,7 @@ use crate::kernel::Namespaces;
 use crate::live::{Audited, Besides, Source};
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::Item;
+use crate::output::export::folder;
 use crate::output::{Format, Kind};
 use crate::trace::write::{Plan, Recorder, Store, Target};
 
@@ -43,6 +45,8 @@ struct LiveArgs {
     engine: EngineArgs,
     #[command(flatten)]
     probe: ProbeArgs,
+    #[command(flatten)]
+    privileges: PrivilegeArgs,
     #[command(flatten)]
     filter: FilterArgs,
 }
@@ -81,7 +85,8 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     warn_of_missing_groups(&criteria, true);
     let options = args.probe.options(criteria.kernel());
     let existing = !args.probe.no_existing;
-    let plan = args.record.clone().map(|path| Plan { path, ..Plan::default() });
+    let owner = args.privileges.owner();
+    let plan = args.record.clone().map(|path| Plan { path, owner, ..Plan::default() });
     let store = plan.map(|plan| Store::create(&plan)).transpose()?;
     // Text has no column for names.
     let names = store.is_some() || args.output.format != Format::Text || criteria.ask_groups();
@@ -90,6 +95,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
         let mut source = Source::attach(&options, existing, names, processes, besides)?;
+        args.privileges.give_up(args.record.as_deref().map(folder))?;
         let config = args.engine.config(kind, rows.at_close);
         let config = Config { existing, ..source.engine_config(config) };
         let target = store.map(|store| Target::Files { store, rotate: None, most_bytes: None });

@@ -3,6 +3,7 @@
 mod armed;
 mod child;
 mod progress;
+mod starter;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use tokio::time::Instant;
 use self::armed::{Armed, Exec, Watch, split};
 use self::child::Running;
 use self::progress::Shown;
+use self::starter::{Programs, Starter};
+use super::privileges::PrivilegeArgs;
 use super::rows::say_audit;
 use super::run::{Stop, handler, reached, runtime};
 use super::select::{
@@ -28,6 +31,7 @@ use super::{Outcome, say, say_ready, tell};
 use crate::kernel::Namespaces;
 use crate::live::{Audited, Besides, Source};
 use crate::model::criteria::Criteria;
+use crate::output::export::folder;
 use crate::output::lost;
 use crate::study::when::{Condition, Figure, Known, WhenError};
 use crate::trace::write::{Memory, Plan, Recorded, Recorder, Rotate, Store, Target, Written};
@@ -90,6 +94,8 @@ pub(super) struct RecordArgs {
     failed_calls: bool,
     #[command(flatten)]
     probe: ProbeArgs,
+    #[command(flatten)]
+    privileges: PrivilegeArgs,
     /// Run this command and record until it exits. tcptrace exits with its status, with 3 instead of 0 if events were
     /// lost, and with 126 or 127 if it cannot run. A signal to end goes to the command, which is killed 5 seconds later
     #[arg(last = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
@@ -136,6 +142,12 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
     let mut options = args.probe.options(criteria.kernel());
     options.failed_calls = args.failed_calls;
     args.refuse_without_facts();
+    let starter = Starter::begin(&Programs {
+        command: args.command.clone(),
+        is_output_taken: args.is_to_stdout(),
+        user: args.privileges.user().cloned(),
+        exec,
+    })?;
     // Report errors with the file before attaching anything.
     let target = args.target()?;
     runtime()?.block_on(async {
@@ -143,18 +155,24 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
         let mut dump = handler(SignalKind::user_defined1())?;
         let besides = if args.no_facts { Besides::Nothing } else { Besides::Facts };
         let mut source = Source::attach(&options, !args.probe.no_existing, true, true, besides)?;
+        args.privileges.give_up(args.folder())?;
+        let (command, exec) = starter.map(|starter| (starter.command, starter.exec)).unzip();
+        let exec = exec.filter(|_| args.exec.is_some()).map(Exec::new);
         let recorder = Recorder::new(target, source.head()?, criteria.clone(), tell)?;
         let watch = args.watch(&criteria, exec, &source)?;
         let mut recorder = Audited::new(Armed::new(Shown::new(recorder), watch), args.audit, &source, &criteria)?;
         source.begin(&namespaces, &mut recorder)?;
         recorder.settle_down(&mut source).await?;
-        let mut child = match Running::start(&args.command, args.is_to_stdout()) {
-            Ok(child) => child,
-            Err(error) => {
-                say(&error);
-                return Ok(Outcome::Of(error.status));
+        let mut child = None;
+        if let (Some(program), Some(starter)) = (args.command.first(), command) {
+            match Running::start(starter, program).await {
+                Ok(running) => child = Some(running),
+                Err(error) => {
+                    say(&error);
+                    return Ok(Outcome::Of(error.status));
+                }
             }
-        };
+        }
         say_ready(&source);
         recorder.sink.shown.begin();
         let end = args.duration.map(|duration| Instant::now() + duration);
@@ -228,14 +246,14 @@ fn say_watched(recorded: &Recorded, files: u64) -> Outcome {
 
 impl RecordArgs {
     /// The command of `--exec`.
-    fn exec(&self) -> Result<Option<Exec>, child::CannotRun> {
-        let Some(text) = &self.exec else { return Ok(None) };
+    fn exec(&self) -> Result<Vec<OsString>, child::CannotRun> {
+        let Some(text) = &self.exec else { return Ok(Vec::new()) };
         let command = split(text);
         if command.is_empty() {
             clap::Error::raw(ErrorKind::InvalidValue, "--exec needs a command\n").exit()
         }
         child::look_for(&command)?;
-        Ok(Some(Exec::new(command)))
+        Ok(command)
     }
 
     /// What watches, if there is a condition.
@@ -243,6 +261,11 @@ impl RecordArgs {
         let Some(condition) = &self.when else { return Ok(None) };
         let plan = armed::Plan { condition, pause: self.when_pause, criteria, exec };
         Ok(Some(Watch::begin(plan, source)?))
+    }
+
+    /// Where files are made.
+    fn folder(&self) -> Option<&Path> {
+        (!self.is_to_stdout()).then(|| folder(self.file()))
     }
 
     fn file(&self) -> &Path {
@@ -264,7 +287,12 @@ impl RecordArgs {
             numbered: self.rotate.is_some(),
             most_files: self.max_files.and_then(|files| usize::try_from(files).ok()),
             most_bytes: self.max_size.filter(|_| self.rotate.is_some()),
+            owner: self.privileges.owner(),
         };
+        let is_made_later = self.last.is_some() || self.rotate.is_some() || plan.path.exists();
+        if let Some(folder) = self.folder().filter(|_| is_made_later) {
+            self.privileges.expect_folder(folder)?;
+        }
         if let Some(last) = self.last {
             self.refuse_stdout("--last");
             return Ok(Target::Memory(Memory::new(plan, last, self.max_size.unwrap_or(MOST_IN_MEMORY), tell)?));

@@ -13,6 +13,7 @@ use super::select::{ConnectionRows, EngineArgs, OutputArgs, RowKind};
 use super::study::TraceArgs;
 use super::view::undecided;
 use super::{Outcome, say};
+use crate::kernel::Sandbox;
 use crate::model::row::Row;
 use crate::model::stream::{Closing, Origin, Summary};
 use crate::output::{Kind, lost};
@@ -48,6 +49,7 @@ pub(super) fn speed(text: &str) -> Result<f64> {
 
 pub(super) fn run(args: &ReplayArgs) -> Result<Outcome> {
     let kind = if args.connections { Kind::Connection } else { args.kind.kind() };
+    let traces = args.trace.open()?.confined(Sandbox::default());
     let mut screen = Screen {
         rows: Rows::new(Outlet::default(), &args.output, kind, args.rows.states)?,
         is_live: args.trace.is_stream(),
@@ -56,7 +58,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<Outcome> {
         begun: None,
     };
     let summary =
-        args.trace.tell(args.engine.config(kind, args.rows.at_close), false, Progress::beside_output, &mut screen)?;
+        traces.tell(args.engine.config(kind, args.rows.at_close), false, Progress::beside_output, &mut screen)?;
     screen.check()?;
     let closing = Closing { exit: Outcome::of(&summary).code(), summary };
     screen.rows.finish(&closing)?;

@@ -9,17 +9,19 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::diagnose::traces::Hosts;
+use super::interrupted::{self, HeldBack};
 use super::progress::Progress;
 use super::replay::summarise;
 use super::select::ColourArgs;
 use super::study::TraceArgs;
-use super::{Outcome, interrupted, stdout};
+use super::{Outcome, stdout};
 use crate::engine::lifecycle::Config;
+use crate::kernel::Sandbox;
 use crate::model::criteria::Criteria;
 use crate::model::fired::Fired;
 use crate::model::row::Row;
 use crate::model::stream::{Item, Origin};
-use crate::output::export::Draft;
+use crate::output::export::{Draft, folder};
 use crate::output::{self, ReportFormat, TextOptions};
 use crate::replay::{Audience, Span};
 use crate::study::diagnose::Case;
@@ -61,16 +63,18 @@ impl ReportArgs {
 }
 
 pub(super) fn run(args: &ReportArgs) -> Result<Outcome> {
-    if !args.prints() {
-        interrupted::remove_drafts()?;
-    }
+    let opened = args.trace.open()?;
+    let signals = if args.prints() { None } else { Some(interrupted::hold_back()?) };
     // Create the page first: an error with its path should not come after a long read.
     let page = args.html.as_deref().map(|path| Draft::begin_at(path, args.force)).transpose()?;
+    let sandbox = args.html.as_deref().map_or_else(Sandbox::default, |path| Sandbox::default().naming_in(folder(path)));
+    let traces = opened.confined(sandbox);
+    signals.map(HeldBack::remove_drafts).transpose()?;
     let mut analysis = Analysis::new(Options { by: args.by, top: args.top });
     // What filters leave out would be missing in the evidence.
     let (summary, cases, fired) = if args.trace.is_filtered() {
         let config = Config { transitions: false, connections: true, ..Config::default() };
-        let summary = args.trace.read(config, true, &mut |row, origin| {
+        let summary = traces.read(config, true, &mut |row, origin| {
             analyse(&mut analysis, row, origin);
             Ok(())
         })?;
@@ -78,7 +82,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<Outcome> {
     } else {
         let config = Config { transitions: true, connections: true, unreleased: true, ..Config::default() };
         let mut diagnosed = Diagnosed::new(&mut analysis);
-        let summary = args.trace.tell(config, true, Progress::new, &mut diagnosed)?;
+        let summary = traces.tell(config, true, Progress::new, &mut diagnosed)?;
         let fired = std::mem::take(&mut diagnosed.fired);
         (summary, diagnosed.into_cases(), fired)
     };

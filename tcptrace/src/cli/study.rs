@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,12 +18,12 @@ use super::progress::Progress;
 use super::select::{FilterArgs, duration};
 use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
-use crate::kernel::Namespaces;
+use crate::kernel::{Limits, Namespaces, Sandbox};
 use crate::model::criteria::Criteria;
 use crate::model::row::Row;
 use crate::model::stream::{Item, Origin, Summary};
 use crate::model::tcp::Tuple;
-use crate::replay::{Audience, Recordings, Span};
+use crate::replay::{Audience, Inputs, Recordings, Span};
 
 /// Traces to read, and which part of them.
 #[derive(Args, Clone, Debug)]
@@ -39,6 +38,9 @@ pub(super) struct TraceArgs {
     /// Skip everything after this time, in the formats of --since
     #[arg(long, value_name = "TIME", value_parser = when)]
     until: Option<When>,
+    /// Keep all privileges.
+    #[arg(long, hide = true)]
+    no_sandbox: bool,
     #[command(flatten)]
     filter: FilterArgs,
 }
@@ -106,46 +108,98 @@ impl TraceArgs {
         &self.filter
     }
 
-    /// The same traces and times, without what is asked of rows.
-    pub(super) fn of_everybody(&self) -> Self {
-        Self { filter: FilterArgs::default(), ..self.clone() }
-    }
-
-    /// The network namespaces that the traces name.
-    pub(super) fn namespaces(&self) -> Result<Namespaces> {
-        Ok(Namespaces::recorded(Recordings::open(&self.files)?.namespaces()))
-    }
-
-    /// What is asked of rows, by the names that the traces know.
-    pub(super) fn criteria(&self) -> Result<Criteria> {
-        if !self.is_filtered() {
-            return Ok(Criteria::default());
-        }
-        let recordings = Recordings::open(&self.files)?;
-        self.filter.criteria(&Namespaces::recorded(recordings.namespaces()))
-    }
-
-    /// The same traces without `--since` and filters.
-    pub(super) fn unfiltered(&self) -> Self {
-        Self { since: None, filter: FilterArgs::default(), ..self.clone() }
-    }
-
     /// Whether a trace comes from standard input, so that rows may be wanted before it ends.
     pub(super) fn is_stream(&self) -> bool {
         self.files.iter().any(|file| is_stdin(file))
     }
 
-    /// Copies standard input to a temporary file, for a command that reads it several times. The file has no name, and
-    /// is gone once it is dropped.
-    pub(super) fn keep_stdin(&mut self) -> Result<Option<File>> {
-        let Some(place) = self.files.iter_mut().find(|file| is_stdin(file)) else { return Ok(None) };
-        let folder = std::env::temp_dir();
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(&folder);
-        let mut file = file.with_context(|| format!("cannot create a temporary file in '{}'", folder.display()))?;
-        io::copy(&mut io::stdin().lock(), &mut file).context("cannot copy standard input to a temporary file")?;
-        *place = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
-        Ok(Some(file))
+    /// Gives up what following the kernel does not need.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub(super) fn limit(&self, limits: &Limits<'_>) -> Result<()> {
+        if self.no_sandbox { Ok(()) } else { limits.apply().context("cannot give up privileges") }
+    }
+
+    /// Opens the files, to read them once.
+    ///
+    /// # Errors
+    /// When none of them can be opened.
+    pub(super) fn open(&self) -> Result<Opened> {
+        self.opened(Inputs::open(&self.files))
+    }
+
+    /// The same, to read them several times: standard input is copied to a temporary file first. The file has no name,
+    /// and is gone once it is dropped.
+    pub(super) fn open_to_reread(&self) -> Result<Opened> {
+        let mut inputs = Inputs::default();
+        for file in &self.files {
+            if is_stdin(file) { inputs.add_copy(file, copy_of_stdin()?) } else { inputs.add(file) }
+        }
+        self.opened(inputs)
+    }
+
+    fn opened(&self, inputs: Inputs) -> Result<Opened> {
+        inputs.expect_any()?;
+        Ok(Opened(Traces { args: self.clone(), inputs }))
+    }
+}
+
+fn copy_of_stdin() -> Result<File> {
+    let folder = std::env::temp_dir();
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(&folder);
+    let mut file = file.with_context(|| format!("cannot create a temporary file in '{}'", folder.display()))?;
+    io::copy(&mut io::stdin().lock(), &mut file).context("cannot copy standard input to a temporary file")?;
+    Ok(file)
+}
+
+/// Traces that are open. They can be read once the process has given up what it does not need for that.
+pub(super) struct Opened(Traces);
+
+impl Opened {
+    /// From now on, the process is in the sandbox. Call this before any thread starts: only threads that start later are
+    /// in it, too.
+    pub(super) fn confined(self, sandbox: Sandbox) -> Traces {
+        if !self.0.args.no_sandbox {
+            sandbox.enter();
+        }
+        self.0
+    }
+}
+
+/// Traces to read.
+#[derive(Clone, Debug)]
+pub(super) struct Traces {
+    args: TraceArgs,
+    inputs: Inputs,
+}
+
+impl Traces {
+    fn recordings(&self) -> Result<Recordings> {
+        Ok(Recordings::of_inputs(&self.inputs)?)
+    }
+
+    /// The same traces and times, without what is asked of rows.
+    pub(super) fn of_everybody(&self) -> Self {
+        let args = TraceArgs { filter: FilterArgs::default(), ..self.args.clone() };
+        Self { args, ..self.clone() }
+    }
+
+    /// The same traces without `--since` and filters.
+    pub(super) fn unfiltered(&self) -> Self {
+        let args = TraceArgs { since: None, ..self.args.clone() };
+        Self { args, ..self.clone() }.of_everybody()
+    }
+
+    /// The network namespaces that the traces name.
+    pub(super) fn namespaces(&self) -> Result<Namespaces> {
+        Ok(Namespaces::recorded(self.recordings()?.namespaces()))
+    }
+
+    /// What is asked of rows, by the names that the traces know.
+    pub(super) fn criteria(&self) -> Result<Criteria> {
+        if self.args.is_filtered() { self.args.filter.criteria(&self.namespaces()?) } else { Ok(Criteria::default()) }
     }
 
     /// Passes each row that the live commands would have shown to `each`, ordered by time. With `open_too`, the
@@ -167,14 +221,14 @@ impl TraceArgs {
         open_too: bool,
         each: &mut dyn FnMut(&Row, &Origin) -> Result<()>,
     ) -> Result<Summary> {
-        let recordings = Recordings::open(&self.files)?.only(ids);
+        let recordings = self.recordings()?.only(ids);
         let mut each = |row: &Row, origin: &Origin| each(row, origin);
         self.tell_of(recordings, config, open_too, Progress::new, &mut each)
     }
 
     /// The ids of all connections with one of these tuples.
     pub(super) fn ids_of(&self, tuples: &HashSet<Tuple>) -> Result<HashSet<u64>> {
-        Recordings::open(&self.files)?.ids_of(tuples).context("cannot read the traces")
+        self.recordings()?.ids_of(tuples).context("cannot read the traces")
     }
 
     /// The same, for an audience that also follows the time, or prints while it reads.
@@ -185,7 +239,7 @@ impl TraceArgs {
         progress: fn(u64) -> Progress,
         audience: &mut impl Audience<anyhow::Error>,
     ) -> Result<Summary> {
-        self.tell_of(Recordings::open(&self.files)?, config, open_too, progress, audience)
+        self.tell_of(self.recordings()?, config, open_too, progress, audience)
     }
 
     fn tell_of(
@@ -197,11 +251,12 @@ impl TraceArgs {
         audience: &mut impl Audience<anyhow::Error>,
     ) -> Result<Summary> {
         let namespaces = Namespaces::recorded(recordings.namespaces());
-        let criteria = self.filter.criteria(&namespaces)?;
+        let TraceArgs { since, until, filter, .. } = &self.args;
+        let criteria = filter.criteria(&namespaces)?;
         let (begins, zone) = (recordings.starts(), TimeZone::system());
         let whole = Span::default();
-        let since = self.since.map(|since| since.unix_ns(begins, &zone)).transpose()?;
-        let until = self.until.map(|until| until.unix_ns(begins, &zone)).transpose()?;
+        let since = since.map(|since| since.unix_ns(begins, &zone)).transpose()?;
+        let until = until.map(|until| until.unix_ns(begins, &zone)).transpose()?;
         let span = Span { from: since.unwrap_or(whole.from), to: until.unwrap_or(whole.to) };
         let progress = progress(recordings.bytes());
         let mut summary = recordings.tell(config, &criteria, span, open_too, &mut Watched { audience, progress })?;

@@ -11,9 +11,10 @@ use jiff::tz::TimeZone;
 use super::outlet::Outlet;
 use super::replay::summarise;
 use super::select::OutputArgs;
-use super::study::TraceArgs;
+use super::study::{TraceArgs, Traces};
 use super::{Outcome, say};
 use crate::engine::lifecycle::Config;
+use crate::kernel::Sandbox;
 use crate::model::row::{Connection, Row};
 use crate::model::stream::{Origin, Summary};
 use crate::output::timeline::{self, Axis, Options};
@@ -56,14 +57,13 @@ pub(super) struct TimelineArgs {
 }
 
 pub(super) fn run(args: &TimelineArgs) -> Result<Outcome> {
-    let mut traces = args.traces.clone();
-    let _kept = traces.keep_stdin()?;
+    let traces = args.traces.open_to_reread()?.confined(Sandbox::default());
     let mut selection = Selection::new(args.sort, args.limit);
     let ids = (!args.conn.is_empty()).then(|| args.conn.iter().copied().collect());
     let summary = each_connection(&traces, ids, &mut |connection, origin| selection.offer(connection, origin))?;
     let offered = selection.offered();
     // The peer is drawn even if the filters hide it, so it may take a second read to find it.
-    let is_all_seen = args.conn.is_empty() && traces.is_unfiltered();
+    let is_all_seen = args.conn.is_empty() && args.traces.is_unfiltered();
     let is_all_drawn = is_all_seen && selection.is_whole();
     let addresses = selection.addresses();
     let mut peers = Peers::of(selection.into_items());
@@ -119,7 +119,7 @@ impl TimelineArgs {
 
 /// Reads the connections with these ids, or all; open ones are included.
 fn each_connection(
-    traces: &TraceArgs,
+    traces: &Traces,
     ids: Option<HashSet<u64>>,
     each: &mut dyn FnMut(&Connection, &Origin),
 ) -> Result<Summary> {

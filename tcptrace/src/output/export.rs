@@ -25,7 +25,7 @@ use crate::model::stream::{Origin, Summary};
 
 #[cfg(feature = "parquet")]
 pub use self::dataset::Dataset;
-pub use self::files::{Draft, Folder};
+pub use self::files::{Draft, Folder, folder};
 pub use self::perfetto::Perfetto;
 #[cfg(feature = "parquet")]
 pub use self::table::Table;

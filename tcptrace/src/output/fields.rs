@@ -12,6 +12,7 @@ mod feature;
 mod identity;
 mod loss;
 mod ports;
+mod privilege;
 mod report;
 mod setting;
 mod snapshot;
@@ -42,6 +43,7 @@ pub(crate) use self::identity::address;
 pub(super) use self::identity::{zone, zone_in};
 pub use self::loss::LOSS;
 pub use self::ports::PORTS;
+pub use self::privilege::PRIVILEGE;
 pub use self::report::{
     FiredFields, REPORT, REPORT_BUCKET, REPORT_CHURN, REPORT_COUNT, REPORT_COUNTER, REPORT_DAMAGE, REPORT_FAILURE,
     REPORT_FIRED, REPORT_GROUP, REPORT_HOST, REPORT_LOSS, REPORT_OPEN, REPORT_POINT, REPORT_SLOWEST, REPORT_STATE,
@@ -68,6 +70,7 @@ pub static TABLES: &[&dyn Describe] = &[
     &SOCKET,
     &PORTS,
     &FEATURE,
+    &PRIVILEGE,
     &REPORT,
     &REPORT_HOST,
     &REPORT_LOSS,

@@ -13,7 +13,7 @@ use crate::cli::{say, say_ready};
 use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
 use crate::kernel::probe::Options;
-use crate::kernel::{self, Namespaces};
+use crate::kernel::{self, Limits, Namespaces};
 use crate::live::{self, Audited, Besides, Source};
 use crate::model::accepts::Accepts;
 use crate::model::criteria::Criteria;
@@ -58,6 +58,7 @@ fn watch(args: &DiagnoseArgs, namespaces: &Namespaces) -> Result<Watched> {
             Ok(source) => source,
             Err(error) => return Ok(Watched::Not(Some(format!("{error:#}")))),
         };
+        args.trace.limit(&Limits::default())?;
         let mut watcher = Watcher::new(config(&source));
         if !failed_calls {
             watcher.gatherer.lacks(Need::FailedCalls, format!("left out by --accept {accepts}"));

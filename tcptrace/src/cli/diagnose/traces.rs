@@ -8,18 +8,20 @@ use super::DiagnoseArgs;
 use super::live::rows;
 use crate::cli::progress::Progress;
 use crate::cli::replay::summarise;
+use crate::kernel::Sandbox;
 use crate::model::row::{Connection, Row};
 use crate::model::stream::{Item, Origin, Summary};
 use crate::replay::{Audience, Span};
 use crate::study::diagnose::{Case, Gatherer, Selection};
 
 pub(super) fn cases(args: &DiagnoseArgs) -> Result<(Vec<Case>, Summary)> {
-    let mut trace = args.trace.clone();
+    let trace = &args.trace;
     // Names of network namespaces are looked up before.
-    let _kept = if trace.is_filtered() { trace.keep_stdin()? } else { None };
-    let criteria = trace.criteria()?;
+    let opened = if trace.is_filtered() { trace.open_to_reread()? } else { trace.open()? };
+    let traces = opened.confined(Sandbox::default());
+    let criteria = traces.criteria()?;
     let mut hosts = Hosts { wanted: args.wanted(), ..Hosts::default() };
-    let summary = trace.of_everybody().tell(rows(), true, Progress::new, &mut hosts)?;
+    let summary = traces.of_everybody().tell(rows(), true, Progress::new, &mut hosts)?;
     summarise(&summary);
     Ok((hosts.into_cases(|_| true).into_iter().map(|case| case.only_about(&criteria)).collect(), summary))
 }

@@ -6,16 +6,17 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{self, Signal};
-use nix::unistd::{AccessFlags, Pid, access};
-use tokio::process::{Child, Command};
+use nix::sys::signal::Signal;
+use nix::unistd::{AccessFlags, access};
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use super::super::run::{Stop, reached};
+use super::starter::{MESSAGE, Order, Said};
 
 /// Time from the request to end until it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -64,38 +65,63 @@ fn is_program(path: &Path) -> io::Result<()> {
 
 /// A command that runs.
 pub(super) struct Running {
-    child: Child,
+    starter: UnixStream,
+    /// What has come of the next message.
+    message: [u8; MESSAGE],
+    filled: usize,
     /// When to kill it, once it was asked to end.
     killed_at: Option<Instant>,
 }
 
 impl Running {
-    /// Starts a command, if there is one. Where the trace goes to our standard output, the command's goes to standard
-    /// error.
+    /// Has the starter start its command.
     ///
     /// # Errors
     /// When it cannot be run.
-    pub(super) fn start(command: &[OsString], is_output_taken: bool) -> Result<Option<Self>, CannotRun> {
-        let Some((program, args)) = command.split_first() else { return Ok(None) };
-        let mut command = Command::new(program);
-        command.args(args);
-        if is_output_taken {
-            command.stdout(Stdio::from(io::stderr()));
+    pub(super) async fn start(starter: std::os::unix::net::UnixStream, program: &OsStr) -> Result<Self, CannotRun> {
+        Self::begin(starter).await.map_err(|reason| CannotRun::new(program, reason))
+    }
+
+    async fn begin(starter: std::os::unix::net::UnixStream) -> io::Result<Self> {
+        starter.set_nonblocking(true)?;
+        let starter = UnixStream::from_std(starter)?;
+        let mut running = Self { starter, message: [0; MESSAGE], filled: 0, killed_at: None };
+        running.starter.writable().await?;
+        running.order(Order::Start);
+        match running.said().await? {
+            Said::Refused(number) => Err(io::Error::from_raw_os_error(number)),
+            Said::Started | Said::Ended(_) => Ok(running),
         }
-        let child = command.spawn().map_err(|reason| CannotRun::new(program, reason))?;
-        Ok(Some(Self { child, killed_at: None }))
+    }
+
+    /// The next message. What has come of it stays if nobody waits any more.
+    async fn said(&mut self) -> io::Result<Said> {
+        while self.filled < MESSAGE {
+            self.starter.readable().await?;
+            match self.starter.try_read(&mut self.message[self.filled..]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => self.filled += read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.filled = 0;
+        Said::parse(self.message).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     /// Waits until it exits. Passes on a signal to end, and sends SIGTERM at `end`. Kills it after `GRACE`, or at the
     /// second request.
     pub(super) async fn ended(&mut self, stop: &mut Stop, end: Option<Instant>) -> Result<ExitStatus> {
         loop {
-            let due = if self.killed_at.is_none() { end } else { None };
+            let (due, killed_at) = (if self.killed_at.is_none() { end } else { None }, self.killed_at);
             tokio::select! {
-                status = self.child.wait() => return status.context("cannot wait for the command"),
+                said = self.said() => match said.context("cannot wait for the command")? {
+                    Said::Ended(status) => return Ok(ExitStatus::from_raw(status)),
+                    Said::Started | Said::Refused(_) => {}
+                },
                 signal = stop.forwarded() => self.ask(signal),
                 () = reached(due) => self.ask(Signal::SIGTERM),
-                () = reached(self.killed_at) => self.kill(),
+                () = reached(killed_at) => self.kill(),
             }
         }
     }
@@ -114,10 +140,12 @@ impl Running {
     }
 
     fn send(&self, signal: Signal) {
-        if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
-            // It may have ended just now.
-            let _ = signal::kill(Pid::from_raw(pid), signal);
-        }
+        self.order(Order::Send(signal as i32));
+    }
+
+    /// The starter reads at once. If it is gone, waiting for the command tells.
+    fn order(&self, order: Order) {
+        let _ = self.starter.try_write(&order.bytes());
     }
 }
 

@@ -17,7 +17,7 @@ use crate::cli::select::refuse_foreign_pids;
 use crate::cli::{Outcome, say};
 use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
-use crate::kernel::Namespaces;
+use crate::kernel::{Limits, Namespaces};
 use crate::live::{Besides, Source};
 use crate::model::event::Event;
 use crate::model::sink::{Sink, Wishes};
@@ -46,6 +46,7 @@ pub(super) fn run(args: &TopArgs) -> Result<Outcome> {
         let mut stop = Stop::new()?;
         let existing = !args.probe.no_existing;
         let mut source = Source::attach(&options, existing, true, true, Besides::Facts)?;
+        args.trace.limit(&Limits::default())?;
         let ask = args.ask(&parsed);
         let mut sink = State::new(config(args, &source), args.state(ask.clone()));
         sink.take(&[Item::Head(Box::new(source.head()?))])?;

@@ -13,8 +13,9 @@ use super::{Chores, TopArgs};
 use crate::cli::Outcome;
 use crate::cli::progress::Progress;
 use crate::cli::replay::summarise;
-use crate::cli::study::TraceArgs;
+use crate::cli::study::Traces;
 use crate::engine::follow::Follower;
+use crate::kernel::Sandbox;
 use crate::model::names::Names;
 use crate::model::row::Row;
 use crate::model::stream::{Item, Origin, Summary};
@@ -33,8 +34,7 @@ const SECOND: i64 = 1_000_000_000;
 struct Over;
 
 pub(super) fn run(args: &TopArgs) -> Result<Outcome> {
-    let mut traces = args.trace.clone();
-    let _kept = traces.keep_stdin()?;
+    let traces = args.trace.open_to_reread()?.confined(Sandbox::default().using_terminal());
     let parsed = Parsed::new(traces.namespaces()?, traces.criteria()?);
     let traces = traces.of_everybody();
     let ask = args.ask(&parsed);
@@ -139,7 +139,7 @@ struct Player {
 
 impl Player {
     /// Reads the trace from its beginning, until a key asks for an earlier time.
-    fn play(&mut self, args: &TopArgs, traces: &TraceArgs) -> Result<()> {
+    fn play(&mut self, args: &TopArgs, traces: &Traces) -> Result<()> {
         self.top = args.state(self.ask.clone());
         (self.chores, self.at, self.is_over) = (Chores::new(), self.from, false);
         self.begun = (Instant::now(), self.target);

@@ -100,6 +100,11 @@ impl Hidden {
     }
 }
 
+/// The folder that a file is in.
+pub fn folder(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// An unfinished file, under a hidden name until it is published. Dropping it before removes it.
 #[derive(Debug)]
 pub struct Draft {
@@ -142,8 +147,7 @@ impl Draft {
     pub fn begin_at(path: &Path, replace: bool) -> Result<(Self, File)> {
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.with_context(|| format!("{} does not name a file", path.display()))?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Self::begin(&Arc::new(Folder::open(parent)?), &[], name, replace)
+        Self::begin(&Arc::new(Folder::open(folder(path))?), &[], name, replace)
     }
 
     /// Syncs a file to disk and gives it its final name.

@@ -146,7 +146,10 @@ pub struct Recorder {
 
 impl Recorder {
     /// Records into `target`. The kernel applies what it can of `filter`; readers apply the rest.
-    pub fn new(target: Target, head: Head, filter: Criteria, say: Say) -> Result<Self> {
+    pub fn new(mut target: Target, head: Head, filter: Criteria, say: Say) -> Result<Self> {
+        if let Target::Files { store, .. } = &mut target {
+            store.begin()?;
+        }
         let mut recorder = Self {
             say,
             target,

@@ -4,13 +4,14 @@ mod file;
 mod writer;
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
@@ -36,6 +37,8 @@ pub struct Plan {
     pub most_files: Option<usize>,
     /// Keep at most this many bytes in all files together, and remove the oldest.
     pub most_bytes: Option<u64>,
+    /// User and group that files are given to.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// What happens to an existing file at the path of a new one.
@@ -136,7 +139,7 @@ impl StoreError {
         Self::refused(path, &"the file exists; --force replaces it")
     }
 
-    fn refused(path: &Path, reason: &dyn std::fmt::Display) -> Self {
+    fn refused(path: &Path, reason: &dyn fmt::Display) -> Self {
         Self::Create { path: path.display().to_string(), reason: reason.to_string() }
     }
 }
@@ -165,9 +168,20 @@ pub(super) type End = Box<dyn FnMut(Missing) -> io::Result<Vec<u8>> + Send>;
 #[derive(Debug)]
 pub struct Store {
     orders: Option<SyncSender<Order>>,
+    /// Until the thread begins.
+    waiting: Option<Waiting>,
     thread: Option<JoinHandle<()>>,
     state: Arc<State>,
     path: PathBuf,
+}
+
+/// What the thread will do.
+struct Waiting(Box<Writer>, Receiver<Order>);
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waiting")
+    }
 }
 
 enum Order {
@@ -203,7 +217,7 @@ impl State {
 }
 
 impl Store {
-    /// Creates the first file.
+    /// Creates the first file. Blocks are written once the thread has [begun](Self::begin).
     ///
     /// # Errors
     /// When the file exists and must not be replaced, when it is not a regular file, or when another process is writing
@@ -216,11 +230,11 @@ impl Store {
             }
         }
         let path = plan.path_of(0);
-        let file = file::Owned::create(&path, plan.existing()).map_err(|refused| refused.at(&path))?;
-        Self::start(plan, Output::File(file), 0, WAITING)
+        let file = file::Owned::create(&path, plan.existing(), plan.owner).map_err(|refused| refused.at(&path))?;
+        Ok(Self::new(plan, Output::File(file), 0, WAITING))
     }
 
-    /// Writes to standard output.
+    /// Writes to standard output, once the thread has [begun](Self::begin).
     ///
     /// # Errors
     /// When standard output is a terminal, or closed.
@@ -234,7 +248,7 @@ impl Store {
             ));
         }
         let pipe = stdout.as_fd().try_clone_to_owned().map_err(|error| StoreError::refused(path, &error))?;
-        Self::start(&Plan { path: path.into(), ..Plan::default() }, Output::Pipe(File::from(pipe)), 0, WAITING)
+        Ok(Self::new(&Plan { path: path.into(), ..Plan::default() }, Output::Pipe(File::from(pipe)), 0, WAITING))
     }
 
     /// Writes these blocks, and the result of `end`, into the first file from this number on whose name is free.
@@ -244,7 +258,8 @@ impl Store {
     /// As [`Store::create`].
     pub fn of_blocks(plan: &Plan, number: u32, blocks: Vec<Packed>, end: End) -> Result<(Self, u32), StoreError> {
         let (file, number) = next_free(plan, number)?;
-        let mut store = Self::start(plan, Output::File(file), number, blocks.len() + 1)?;
+        let mut store = Self::new(plan, Output::File(file), number, blocks.len() + 1);
+        store.begin()?;
         // The queue has room for all, and the caller checks for failures later.
         for order in blocks.into_iter().map(Order::Write).chain([Order::End(end)]) {
             let _ = store.order(order);
@@ -253,13 +268,24 @@ impl Store {
         Ok((store, number))
     }
 
-    fn start(plan: &Plan, output: Output, number: u32, room: usize) -> Result<Self, StoreError> {
+    fn new(plan: &Plan, output: Output, number: u32, room: usize) -> Self {
         let state = Arc::new(State::default());
-        let writer = Writer::new(plan, output, number, Arc::clone(&state));
+        let writer = Box::new(Writer::new(plan, output, number, Arc::clone(&state)));
         let (sender, receiver) = sync_channel(room);
-        let thread = std::thread::Builder::new().name("writer".into()).spawn(move || writer.run(&receiver));
-        let thread = Some(thread.map_err(StoreError::Thread)?);
-        Ok(Self { orders: Some(sender), thread, state, path: plan.path_of(number) })
+        let waiting = Some(Waiting(writer, receiver));
+        Self { orders: Some(sender), waiting, thread: None, state, path: plan.path_of(number) }
+    }
+
+    /// Starts the thread that writes. It has the privileges that the calling thread has now.
+    ///
+    /// # Errors
+    /// When there can be no other thread.
+    pub fn begin(&mut self) -> Result<(), StoreError> {
+        if let Some(Waiting(writer, orders)) = self.waiting.take() {
+            let thread = std::thread::Builder::new().name("writer".into()).spawn(move || writer.run(&orders));
+            self.thread = Some(thread.map_err(StoreError::Thread)?);
+        }
+        Ok(())
     }
 
     /// The path of the first file.
@@ -345,7 +371,7 @@ impl Store {
 
     /// Waits until everything is written.
     pub fn finish(&mut self) {
-        self.orders = None;
+        (self.orders, self.waiting) = (None, None);
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has already been printed.
             let _ = thread.join();

@@ -1,25 +1,26 @@
 //! `--exec`: a command that gets each file.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{ErrorKind, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::super::starter;
 use crate::cli::say;
 
 /// How long to wait at the end until a command has read its input.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs a command for each file: its last argument is the path, and its standard input has one line of JSON.
+/// Has the starter run a command for each file: its last argument is the path, and its standard input has one line of
+/// JSON.
 pub(in crate::cli::record) struct Exec {
-    command: Vec<OsString>,
-    /// Commands that have not read all of their input.
-    running: Vec<Receiver<()>>,
+    starter: UnixStream,
+    /// Commands that may not have read all of their input.
+    running: usize,
 }
 
 /// The words of a command. There is no shell: quotes and variables mean nothing.
@@ -28,44 +29,37 @@ pub(in crate::cli::record) fn split(text: &str) -> Vec<OsString> {
 }
 
 impl Exec {
-    pub(in crate::cli::record) fn new(command: Vec<OsString>) -> Self {
-        Self { command, running: Vec::new() }
+    pub(in crate::cli::record) fn new(starter: UnixStream) -> Self {
+        Self { starter, running: 0 }
     }
 
     /// Starts the command, and does not wait for it.
     pub(super) fn run(&mut self, path: &Path, row: &Value) {
-        let Some((program, args)) = self.command.split_first() else { return };
-        let name = program.to_string_lossy().into_owned();
-        let mut command = Command::new(program);
-        command.args(args).arg(path).stdin(Stdio::piped());
         let line = format!("{row}\n");
-        let (has_read, running) = channel();
-        let run = move || {
-            let mut child = match command.spawn() {
-                Ok(child) => child,
-                Err(error) => return say(format_args!("cannot run '{name}': {error}")),
-            };
-            // A command that does not want it may close its input.
-            let _ = child.stdin.take().map(|mut stdin| stdin.write_all(line.as_bytes()));
-            let _ = has_read.send(());
-            match child.wait() {
-                Ok(status) if !status.success() => say(format_args!("'{name}' failed: {status}")),
-                Ok(_) => {}
-                Err(error) => say(format_args!("cannot wait for '{name}': {error}")),
-            }
-        };
-        match thread::Builder::new().name("exec".into()).spawn(run) {
-            Ok(_) => self.running.push(running),
-            Err(error) => say(format_args!("cannot run '{}': {error}", program.to_string_lossy())),
+        let sent = starter::send(&self.starter, path.as_os_str().as_bytes())
+            .and_then(|()| starter::send(&self.starter, line.as_bytes()));
+        match sent {
+            Ok(()) => self.running += 1,
+            Err(error) => say(format_args!("cannot run the command of --exec: {error}")),
         }
-        self.running.retain(|running| matches!(running.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty)));
     }
 
     /// Waits until every command has its input. It may go on after that.
     pub(super) fn finish(&mut self) {
-        for running in self.running.drain(..) {
-            if running.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-                say(format_args!("the command of --exec has not read its input within {} s", PATIENCE.as_secs()));
+        let end = Instant::now() + PATIENCE;
+        while self.running > 0 {
+            let left = end.saturating_duration_since(Instant::now());
+            // A time of zero would mean forever.
+            let _ = self.starter.set_read_timeout(Some(left.max(Duration::from_millis(1))));
+            match self.starter.read(&mut [0]) {
+                Ok(1) => self.running -= 1,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !left.is_zero() => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    say(format_args!("the command of --exec has not read its input within {} s", PATIENCE.as_secs()));
+                    break;
+                }
+                Ok(_) | Err(_) => break,
             }
         }
     }

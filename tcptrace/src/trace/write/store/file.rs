@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
@@ -13,6 +13,9 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::libc;
 
 use super::{Existing, StoreError};
+
+/// User and group that a file is given to.
+type Owner = Option<(u32, u32)>;
 
 /// A file that only this process writes. A file that stayed empty is removed again.
 #[derive(Debug)]
@@ -63,23 +66,23 @@ impl From<io::Error> for Refused {
 impl Owned {
     /// Creates a file. An existing file is left alone unless it is empty or may be replaced. The new file then takes
     /// its place when it is [begun](Self::begin).
-    pub(super) fn create(path: &Path, existing: Existing) -> Result<Self, Refused> {
+    pub(super) fn create(path: &Path, existing: Existing, owner: Owner) -> Result<Self, Refused> {
         match path.symlink_metadata() {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let file = lock(create_new(path)?)?;
+                let file = lock(create_new(path, owner)?)?;
                 Ok(Self { path: path.to_owned(), file, replaces: None, is_used: false })
             }
             Err(error) => Err(error.into()),
             // A recorder that failed to start may have left an empty file.
-            Ok(old) if old.is_file() && old.len() == 0 => Self::replace(path, &old, false),
-            Ok(old) if existing != Existing::Refused => Self::replace(path, &old, existing == Existing::Renamed),
+            Ok(old) if old.is_file() && old.len() == 0 => Self::replace(path, &old, false, owner),
+            Ok(old) if existing != Existing::Refused => Self::replace(path, &old, existing == Existing::Renamed, owner),
             Ok(_) => Err(Refused::Exists),
         }
     }
 
     /// Replaces the file with a new one. Writing into the old one would give the data to its owner, or to its other
     /// hard links.
-    fn replace(path: &Path, old: &fs::Metadata, is_kept: bool) -> Result<Self, Refused> {
+    fn replace(path: &Path, old: &fs::Metadata, is_kept: bool, owner: Owner) -> Result<Self, Refused> {
         let no = |reason: &str| Refused::Other(io::Error::other(reason));
         if old.is_symlink() {
             return Err(no("it is a symbolic link"));
@@ -101,7 +104,7 @@ impl Owned {
             path.with_file_name(hidden)
         };
         for hidden in (0..100).map(hidden) {
-            match create_new(&hidden) {
+            match create_new(&hidden, owner) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 created => {
                     let file = lock(created?)?;
@@ -164,8 +167,15 @@ fn keep(path: &Path) -> io::Result<()> {
     }
 }
 
-fn create_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+fn create_new(path: &Path, owner: Owner) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    if let Some((user, group)) = owner
+        && let Err(error) = fchown(&file, Some(user), Some(group))
+    {
+        // Some file systems have no owners.
+        log::debug!("cannot give {} to user {user}: {error}", path.display());
+    }
+    Ok(file)
 }
 
 /// Whether another process is writing this file.

@@ -270,7 +270,7 @@ pub(super) fn next_free(plan: &Plan, first: u32) -> Result<(Owned, u32), StoreEr
     let mut number = first;
     loop {
         let path = plan.path_of(number);
-        match Owned::create(&path, plan.existing()) {
+        match Owned::create(&path, plan.existing(), plan.owner) {
             Ok(file) => return Ok((file, number)),
             Err(Refused::Exists | Refused::Locked) if plan.numbered && number - first < TAKEN => number += 1,
             Err(refused) => return Err(refused.at(&path)),

@@ -1,0 +1,91 @@
+//! What the live commands give up once they are attached, and who gets their traces.
+
+use std::env;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use nix::unistd::geteuid;
+
+use crate::kernel::{Limits, User};
+
+/// Options of commands that attach to the kernel.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct PrivilegeArgs {
+    /// Become this user (a name in /etc/passwd, or a number) once everything is attached. A recorded command runs as
+    /// this user, too, and traces belong to it [default: traces belong to the user who called sudo]
+    #[arg(long, value_name = "NAME|UID", value_parser = User::find)]
+    user: Option<User>,
+    /// Keep all privileges.
+    #[arg(long, hide = true, conflicts_with = "user")]
+    no_sandbox: bool,
+}
+
+impl PrivilegeArgs {
+    pub(super) fn user(&self) -> Option<&User> {
+        self.user.as_ref()
+    }
+
+    /// User and group that traces are given to.
+    pub(super) fn owner(&self) -> Option<(u32, u32)> {
+        let sudoer = || if geteuid().is_root() { sudoer(|name| env::var(name).ok()) } else { None };
+        self.user.as_ref().map(|user| (user.uid, user.gid)).or_else(sudoer)
+    }
+
+    /// Gives up what is not needed any more. Call this before any thread starts.
+    ///
+    /// # Errors
+    /// When tcptrace cannot become the user.
+    pub(super) fn give_up(&self, folder: Option<&Path>) -> Result<()> {
+        if self.no_sandbox {
+            return Ok(());
+        }
+        let is_root = self.user.is_none();
+        let folder = folder.filter(|_| is_root);
+        let limits = Limits { user: self.user(), folder, gives_away: folder.is_some() && self.owner().is_some() };
+        limits.apply().with_context(|| match &self.user {
+            Some(user) => format!("cannot become user {}", user.uid),
+            None => "cannot give up privileges".into(),
+        })
+    }
+
+    /// Files that are made later need a folder of the user.
+    ///
+    /// # Errors
+    /// When the user cannot make files there.
+    pub(super) fn expect_folder(&self, folder: &Path) -> Result<()> {
+        if let Some(user) = &self.user {
+            ensure!(
+                user.can_make_files(folder),
+                "user {} cannot create files in '{}', where more of them will be needed",
+                user.uid,
+                folder.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Who called sudo.
+fn sudoer(variable: impl Fn(&str) -> Option<String>) -> Option<(u32, u32)> {
+    let number = |name: &str| variable(name)?.parse().ok();
+    number("SUDO_UID").zip(number("SUDO_GID")).filter(|(uid, _)| *uid != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(&[("SUDO_UID", "1000"), ("SUDO_GID", "100")], Some((1000, 100)))]
+    #[case::root_by_sudo(&[("SUDO_UID", "0"), ("SUDO_GID", "0")], None)]
+    #[case::half(&[("SUDO_UID", "1000")], None)]
+    #[case::nonsense(&[("SUDO_UID", "you"), ("SUDO_GID", "100")], None)]
+    #[case::no_sudo(&[], None)]
+    fn who_called_sudo(#[case] variables: &[(&str, &str)], #[case] expected: Option<(u32, u32)>) {
+        let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, to)| (*to).to_owned());
+        assert_eq!(sudoer(variable), expected);
+    }
+}
