@@ -28,13 +28,13 @@ pub(super) fn package(parts: &Parts, epoch: &str, work: &Path, into: &Path) -> R
     tree.add_compressed("usr/share/doc/tcptrace/changelog", &parts.changelog)?;
     let date = command::output(Command::new("date").args(["--utc", "--rfc-email", "--date", &format!("@{epoch}")]))?;
     tree.add_compressed("usr/share/doc/tcptrace/changelog.Debian", changelog(&maintainer, date.trim()).as_bytes())?;
-    tree.add("usr/share/lintian/overrides/tcptrace", &source("packaging/debian/lintian-overrides")?)?;
+    tree.add("usr/share/lintian/overrides/tcptrace", &source("xtask/packaging/debian/lintian-overrides")?)?;
     let sizes =
         command::output(Command::new("du").args(["--summarize", "--apparent-size", "--block-size=1K"]).arg(work))?;
     let kibibytes = sizes.split_whitespace().next().context("du prints no size")?;
     let sums = sums(&tree)?;
     let control = filled(
-        &String::from_utf8_lossy(&source("packaging/debian/control")?),
+        &String::from_utf8_lossy(&source("xtask/packaging/debian/control")?),
         &[
             ("version", &version()),
             ("architecture", architecture()),
@@ -45,7 +45,7 @@ pub(super) fn package(parts: &Parts, epoch: &str, work: &Path, into: &Path) -> R
     tree.add("DEBIAN/control", control.as_bytes())?;
     tree.add("DEBIAN/md5sums", sums.as_bytes())?;
     for script in SCRIPTS {
-        tree.add_program(&format!("DEBIAN/{script}"), &source(&format!("packaging/debian/{script}"))?)?;
+        tree.add_program(&format!("DEBIAN/{script}"), &source(&format!("xtask/packaging/debian/{script}"))?)?;
     }
     let path = into.join(format!("tcptrace_{}_{}.deb", version(), architecture()));
     let mut build = Command::new("dpkg-deb");
@@ -82,7 +82,7 @@ fn changelog(maintainer: &str, date: &str) -> String {
 fn copyright() -> Result<String> {
     let mit = String::from_utf8_lossy(&source("LICENSE-MIT")?).into_owned();
     let (holder, terms) = parted(&mit).context("LICENSE-MIT names no holder of the copyright")?;
-    let template = String::from_utf8_lossy(&source("packaging/debian/copyright")?).into_owned();
+    let template = String::from_utf8_lossy(&source("xtask/packaging/debian/copyright")?).into_owned();
     Ok(filled(&template, &[("holder", holder), ("mit", &indented(terms))]))
 }
 

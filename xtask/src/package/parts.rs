@@ -48,7 +48,7 @@ impl Parts {
             bash: completions("bash")?,
             zsh: completions("zsh")?,
             fish: completions("fish")?,
-            unit: source("packaging/tcptrace-record.service")?,
+            unit: source("xtask/packaging/tcptrace-record.service")?,
             docs: files(&workspace::root().join("tcptrace/docs"))?,
             readme: readme.into_bytes(),
             changelog: source("CHANGELOG.md")?,

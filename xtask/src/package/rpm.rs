@@ -49,6 +49,6 @@ pub(super) fn package(parts: &Parts, epoch: &str, work: &Path, into: &Path) -> R
     for (name, value) in SETTINGS.iter().chain(&own) {
         build.arg("--define").arg(format!("{name} {value}"));
     }
-    command::output(build.arg(workspace::root().join("packaging/tcptrace.spec")))?;
+    command::output(build.arg(workspace::root().join("xtask/packaging/tcptrace.spec")))?;
     Ok(Path::new(&into).join(name))
 }
