@@ -32,10 +32,10 @@ pub(super) static RULE: Rule = Rule {
     ],
     page: Page {
         sees: "\"Address already in use\" when a server starts; mostly it works, sometimes it does not.",
-        fires: "bind() failed with EADDRINUSE for a port that is not 0. One failure is enough: the errno has one meaning.",
-        silent: "bind() succeeds. A bind() to port 0 that fails lacks free ports, not this one.",
-        remedy: "Stop who listens; wait for the TIME_WAITs to end, and set SO_REUSEADDR in the server before bind(): its \
-                 connections inherit it, and the next restart works at once. Reserve a port that clients take.",
+        fires: "bind() failed with EADDRINUSE for a port that is not 0. One failure is enough: the error has one meaning.",
+        silent: "bind() succeeds. Where bind() to port 0 fails, no port at all is free.",
+        remedy: "Stop the process that listens, or wait for the TIME_WAITs to end. Set SO_REUSEADDR in the server before bind(): \
+                 its connections inherit it, and the next restart works at once. Reserve a port that clients take.",
         sources: "inet_csk_bind_conflict (net/ipv4): sockets with sk_reuse on both sides, none in LISTEN, do not conflict.",
     },
     check,

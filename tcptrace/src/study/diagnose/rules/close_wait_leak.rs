@@ -192,8 +192,7 @@ fn finding(evidence: &Evidence, holder: &Holder<'_>) -> Option<Finding> {
     advise(holder, &mut finding);
     finding.sure = match confidence {
         Confidence::Possible if may_be_a_pool(holder) => {
-            "certain that the process has not closed them; whether it is a leak or a pool's idle connections is possible: \
-             tcptrace diagnose --duration 5m decides"
+            "certain that the process has not closed them; it may be a leak or a pool's idle connections: tcptrace diagnose --duration 5m tells which"
         }
         Confidence::Possible => {
             "certain that the process has not closed them; that it never will is possible: \

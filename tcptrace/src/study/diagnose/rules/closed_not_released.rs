@@ -45,8 +45,8 @@ pub(super) static RULE: Rule = Rule {
     page: Page {
         sees: "The descriptors of a process grow, and ss shows no sockets for them.",
         fires: "A process has 10 or more descriptors of connections that ended 60s ago or earlier (the longest usual request \
-                timeouts are over then), or 100 or more of connections that are over, whenever they ended, and they are 20 % \
-                or more of its descriptors.",
+                timeouts are over then). Or 100 or more of its descriptors, and 20 % or more, are of connections that are over, \
+                whenever they ended.",
         silent: "Descriptors that are closed within a second of the end; sockets that were never connected.",
         remedy: "Close the descriptor on an error as well as at the end of the stream.",
         sources: "tcp_reset, tcp_write_err, tcp_done (net/ipv4): the kernel forgets the connection, and the socket stays until \

@@ -209,8 +209,7 @@ fn advise(finding: &mut Finding) {
 
 fn raced(finding: &mut Finding) {
     finding.why =
-        "Two packets of one flow, or two flows that NAT gave one source port, met: the second entry could not be \
-                   inserted, and its packet was dropped."
+        "Two packets of one flow raced, or NAT gave two flows the same source port: the second entry could not be inserted, and its packet was dropped."
             .into();
     finding
         .remedies

@@ -43,7 +43,7 @@ pub(super) static RULE: Rule = Rule {
         fires: "A timeout ended 3 or more open connections with one remote address in the window: retransmissions, keepalive \
                 probes or TCP_USER_TIMEOUT. One or two can be a single host that was switched off. Critical if no connection \
                 with it ended otherwise, and none is open.",
-        silent: "One that dies; connections that time out while they are opened (connect-timeout) or closed (fin-unanswered).",
+        silent: "A single connection that dies; connections that time out while they are opened (connect-timeout) or closed (fin-unanswered).",
         remedy: "Set TCP_USER_TIMEOUT (20 to 30s) in the client, and keepalive for connections that are idle.",
         sources: "RFC 5482, RFC 1122 4.2.3.5; tcp_write_timeout, tcp_keepalive_timer (net/ipv4/tcp_timer.c).",
     },
@@ -256,7 +256,7 @@ fn advise(dead: &Dead<'_>, finding: &mut Finding) {
     }
     finding.remedies.push("Set TCP_USER_TIMEOUT (20 to 30s) on the client's sockets, so that it notices sooner".into());
     if !was_idle {
-        finding.remedies.push("Set SO_KEEPALIVE for connections that wait for data only".into());
+        finding.remedies.push("Set SO_KEEPALIVE for connections that only wait for data".into());
     }
     finding
         .mistakes

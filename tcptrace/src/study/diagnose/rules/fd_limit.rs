@@ -23,7 +23,7 @@ const PLENTY: u64 = 65_536;
 
 pub(super) static RULE: Rule = Rule {
     id: "fd-limit",
-    title: "a process has almost as many descriptors as it may have",
+    title: "a process is near its limit of open descriptors",
     needs: &[Need::Limits],
     figures: &[
         Figure { name: "descriptors", unit: "", doc: "Open descriptors of the process." },

@@ -16,7 +16,7 @@ const MANY: u64 = 20;
 
 pub(super) static RULE: Rule = Rule {
     id: "fin-timeout-trap",
-    title: "tcp_fin_timeout above 60 lasts another time than it says",
+    title: "tcp_fin_timeout above 60 does not last as long as it says",
     needs: &[Need::Settings],
     figures: &[
         Figure { name: "fin_timeout_s", unit: "s", doc: "The value of tcp_fin_timeout." },
@@ -24,7 +24,7 @@ pub(super) static RULE: Rule = Rule {
         Figure { name: "timed_out", unit: "", doc: "Orphans whose FIN_WAIT2 timed out in the window." },
     ],
     page: Page {
-        sees: "Orphans stay in FIN_WAIT2 for another time than net.ipv4.tcp_fin_timeout says, and cost more memory.",
+        sees: "Orphans stay in FIN_WAIT2 for a different time than net.ipv4.tcp_fin_timeout says, and cost more memory.",
         fires: "tcp_fin_timeout is above 60 and is not 120. The kernel splits the time at 60s (TCP_TIMEWAIT_LEN): a value v \
                 above that makes an orphan wait v - 60 as a full socket and v - 60 again as a mini-socket. 120 gives 120s.",
         silent: "60 or less: the whole time is spent as a mini-socket.",

@@ -46,7 +46,7 @@ pub(super) static RULE: Rule = Rule {
         fires: "3 or more connections that were in ESTABLISHED for 1s or longer (an idle timer, not an error that was \
                 answered early) were closed by the server, and then got data: the kernel answers it with a reset. The times \
                 without data before the close are alike (p90 at most 1.1 times p10), as far as they are known.",
-        silent: "The client closes first, or the server closes when nothing is on its way.",
+        silent: "The client closes first, or the server closes while no request is on its way.",
         remedy: "Make the server's keep-alive timeout longer than the idle timeout of the client or balancer, or let the \
                  client close first. Retry idempotent requests.",
         sources: "RFC 9112 9.3 and 9.5; tcp_rcv_state_process, tcp_timewait_state_process (net/ipv4). No counter but OutRsts \

@@ -31,8 +31,8 @@ pub(super) static RULE: Rule = Rule {
     ],
     page: Page {
         sees: "No TIME_WAITs here, but \"connection reset by peer\" at the other end, and now and then lost data.",
-        fires: "A process ended 10 or more connections by SO_LINGER 0, and 5 % or more of all that it ended. A \
-                warning if so many had carried data, or if data was lost; else a note.",
+        fires: "A process ended 10 or more connections by SO_LINGER 0, and 5 % or more of all that it ended. A warning if that \
+                many had carried data, or if data was lost; else a note.",
         silent: "close() with a FIN.",
         remedy: "Remove SO_LINGER, and use a connection pool where ports are short.",
         sources: "RFC 9293 3.10.4 (abort); __tcp_close (net/ipv4/tcp.c): TCPAbortOnData, which TCP_LINGER2 -1 raises too.",

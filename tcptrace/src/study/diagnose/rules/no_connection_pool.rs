@@ -50,7 +50,7 @@ pub(super) static RULE: Rule = Rule {
     page: Page {
         sees: "Thousands of TIME_WAITs with one remote end; a handshake before each request.",
         fires: "In the window, 100 or more connections of a process to one remote end lived for less than 1s, 5 or more a \
-                second (5/s for 61s take 1 % of a range of ports), and at most 1 % lived longer. If the remote end closes \
+                second (5/s for 61s take 1 % of the default port range), and at most 1 % lived longer. If the remote end closes \
                 first, no port is kept here: a note below 1,000/s.",
         silent: "A pool of connections that live; health checks (fewer than 5 a second).",
         remedy: "Use the connection pool of the client library, or keep-alive.",

@@ -38,7 +38,7 @@ pub(super) static RULE: Rule = Rule {
         sees: "\"too many orphaned sockets\" in the kernel's log, and resets of connections whose last data is on its way.",
         fires: "25 % of tcp_max_orphans are used: the kernel counts an orphan whose peer does not answer up to four times. Or \
                 TCPAbortOnMemory has grown while memory was not short.",
-        silent: "Orphans in hundreds: each closed connection is one until its peer has answered.",
+        silent: "Hundreds of orphans: every closed connection is one until its peer answers.",
         remedy: "Find out why they stay (peer-does-not-close, fin-unanswered). Raise net.ipv4.tcp_max_orphans in the first \
                  network namespace: each takes up to 64 KiB, which is never swapped out.",
         sources: "tcp_too_many_orphans, tcp_check_oom, tcp_out_of_resources (net/ipv4/tcp.c, tcp_timer.c).",
@@ -117,8 +117,7 @@ fn finding(evidence: &Evidence, orphans: &Orphans) -> Finding {
         finding.line("sock_diag, seen", whose);
     }
     finding.examples = standing().take(EXAMPLES).map(Standing::example).collect();
-    finding.why = "A socket that its process has closed, and whose peer has not answered yet, is an orphan. The kernel counts one \
-                   that does not get through up to four times, and resets it beyond the limit."
+    finding.why = "A socket that its process has closed, and whose peer has not answered yet, is an orphan. The kernel counts one whose data does not get through up to four times, and resets orphans beyond the limit."
         .into();
     finding.remedies.push("Find out why they stay: peers that do not close, or do not acknowledge".into());
     finding.remedies.push(format!(

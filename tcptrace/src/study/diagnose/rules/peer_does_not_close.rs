@@ -46,8 +46,8 @@ pub(super) static RULE: Rule = Rule {
     page: Page {
         sees: "Many sockets in FIN_WAIT2.",
         fires: "100 or more orphans wait in FIN_WAIT2 for one remote end for 1s or longer, or 20 or more timed out in the \
-                window and they are 20 % or more of the connections that this side closed first. Single clients vanish \
-                always.",
+                window and they are 20 % or more of the connections that this side closed first. Below that, clients simply \
+                vanish.",
         silent: "FIN_WAIT2s of milliseconds; sockets that a process keeps open after shutdown().",
         remedy: "Look at the other host for CLOSE_WAIT. tcp_fin_timeout may go down to 30 where ports are short.",
         sources: "RFC 9293 3.6; tcp_time_wait(FIN_WAIT2), tcp_fin_time (net/ipv4).",
@@ -199,7 +199,7 @@ fn finding(evidence: &Evidence, waiting: &Waiting<'_>) -> Finding {
     if ports.is_some_and(|share| share >= PORTS) {
         finding.remedies.push("Where ports are short: sysctl net.ipv4.tcp_fin_timeout=30".into());
     }
-    finding.mistakes.push("set tcp_fin_timeout between 61 and 119: it then lasts another time than it says".into());
+    finding.mistakes.push("set tcp_fin_timeout between 61 and 119: it then does not last as long as it says".into());
     finding.sure = "certain that no FIN came; why is possible: a leak there, a host that is gone, a firewall".into();
     finding.count = (waiting.sockets.len() as u64).max(waiting.timed_out());
     finding.examples = examples(&waiting.sockets);

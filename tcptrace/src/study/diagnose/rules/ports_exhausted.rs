@@ -24,10 +24,10 @@ pub(super) static RULE: Rule = Rule {
     ],
     page: Page {
         sees: "\"Cannot assign requested address\": connects fail while nothing is wrong with the server.",
-        fires: "One connect() or more failed with EADDRNOTAVAIL after it had begun. One is enough: the event has one usual \
-                cause. No SYN was sent, and no counter of the kernel counts it.",
+        fires: "At least one connect() failed with EADDRNOTAVAIL. One is enough: this error has one usual cause. No SYN was \
+                sent, and no counter of the kernel counts it.",
         silent: "All ports are taken towards another destination: each has its own.",
-        remedy: "A connection pool; more destination addresses or ports; a wider net.ipv4.ip_local_port_range; at last \
+        remedy: "A connection pool; more destination addresses or ports; a wider net.ipv4.ip_local_port_range. Last, \
                  net.ipv4.tcp_tw_reuse=1, where both ends use TCP timestamps and nobody binds before connect().",
         sources: "__inet_hash_connect (net/ipv4/inet_hashtables.c); RFC 6056; RFC 9293 3.6.1.",
     },

@@ -21,7 +21,7 @@ const MOST: usize = 3;
 
 pub(super) static RULE: Rule = Rule {
     id: "ports-running-out",
-    title: "a destination takes half of its local ports or more, or will take all",
+    title: "half of the local ports for a destination are taken, or all of them soon will be",
     needs: &[Need::Sockets, Need::Settings],
     figures: &[
         Figure { name: "usable", unit: "", doc: "Local ports of the range that are neither reserved nor bound." },
@@ -49,11 +49,11 @@ pub(super) static RULE: Rule = Rule {
     ],
     page: Page {
         sees: "Nothing yet, or connects that get slower.",
-        fires: "connect() cannot have half of the usable ports of a destination or more (from there on it walks the taken half \
-                first: measured, 31µs rose to 4,305µs), or the rate of the window, of 20 connections or more, takes more \
-                ports than there are.",
-        silent: "A rate that levels off below half of the ports.",
-        remedy: "A connection pool; more destination addresses or ports; a wider net.ipv4.ip_local_port_range; at last \
+        fires: "Half or more of the usable ports for a destination are taken and cannot be reused: from there on, connect() \
+                walks the taken half first (measured: 31µs became 4,305µs). Or the destination will need more ports than there \
+                are, at the rate of the window (20 connections or more).",
+        silent: "A rate at which fewer than half of the ports are ever taken.",
+        remedy: "A connection pool; more destination addresses or ports; a wider net.ipv4.ip_local_port_range. Last, \
                  net.ipv4.tcp_tw_reuse=1, where both ends use TCP timestamps.",
         sources: "__inet_hash_connect (net/ipv4/inet_hashtables.c): ports of one parity first; RFC 6056.",
     },

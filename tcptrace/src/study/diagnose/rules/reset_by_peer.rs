@@ -333,8 +333,7 @@ fn advise(it: &Resets<'_>, pattern: Pattern, finding: &mut Finding) {
     }
     finding.why = match pattern {
         Pattern::LateWrite => {
-            "The peer had closed, and this side wrote to it later. Its kernel knows the connection no more, and answers with a \
-             reset."
+            "The peer had closed, and this side wrote to it later. Its kernel no longer knows the connection, and answers with a reset."
         }
         _ => "A reset ends the connection at once: what is on its way is lost, and calls fail with ECONNRESET.",
     }

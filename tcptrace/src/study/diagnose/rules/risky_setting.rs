@@ -28,7 +28,7 @@ pub(super) static RULE: Rule = Rule {
                 nf_conntrack_tcp_timeout_close_wait lowered below the age of a CLOSE_WAIT; a limit in tcp_mem above half of the \
                 memory.",
         silent: "Defaults; tcp_rfc1337 either way. tcp_fin_timeout above 60 is fin-timeout-trap.",
-        remedy: "Go back to the default, unless there is a measurement that speaks for the value.",
+        remedy: "Go back to the default, unless you have measured that the value helps.",
         sources: "ip-sysctl.rst and nf_conntrack-sysctl.rst (Documentation/networking); RFC 1122 4.2.3.5, RFC 7323.",
     },
     check,

@@ -29,7 +29,7 @@ pub(super) static RULE: Rule = Rule {
         Figure { name: "limit", unit: "", doc: "tcp_max_tw_buckets of the network namespace." },
     ],
     page: Page {
-        sees: "Thousands of TIME_WAITs on the listening port; people fear an attack.",
+        sees: "Thousands of TIME_WAITs on the listening port, often taken for an attack.",
         fires: "1,000 or more TIME_WAITs have the listener's port (250 KiB; below that nobody asks), and the server closed \
                 first 90 % or more of at least 100 connections.",
         silent: "The clients close first.",

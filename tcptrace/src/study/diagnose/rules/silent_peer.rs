@@ -209,7 +209,7 @@ fn finding(evidence: &Evidence, idle: &Idle<'_>) -> Finding {
         .mistakes
         .push("lower net.ipv4.tcp_keepalive_time alone: sockets without SO_KEEPALIVE do not follow it".into());
     finding.sure = match timed_out {
-        0 => "certain that they are idle and no timer asks for the peer; whether it is there nobody knows",
+        0 => "certain that they are idle and that no timer probes the peer; whether it is still there is unknown",
         _ => "certain that they are idle without keepalive, and that a write timed out; that the others are dead too is likely",
     }
     .into();

@@ -55,10 +55,10 @@ pub(super) static RULE: Rule = Rule {
     page: Page {
         sees: "A bounded number of sockets in CLOSE_WAIT at a client; now and then a request fails at once: \"remote end \
                closed connection without response\", \"connection reset\".",
-        fires: "At both looks 3 or more connections of a process to one remote end are in CLOSE_WAIT for 1s or longer with \
-                Recv-Q 1 (nobody has looked since the FIN), and there are at most 10 % more at the end. Growing ones are a \
-                leak. Up to 1 KiB more in Recv-Q does not matter if it came with the FIN and 1s or longer after the last \
-                request: databases say why they close.",
+        fires: "At both looks, 3 or more connections of a process to one remote end have been in CLOSE_WAIT for 1s or longer, \
+                nobody has looked at them since the FIN (Recv-Q 1), and there are at most 10 % more at the end. If their number \
+                grows, they are a leak. Databases say why they close: up to 1 KiB more in Recv-Q does not matter if it came \
+                with the FIN, 1s or longer after the last request.",
         silent: "The pool drops idle connections before the server does.",
         remedy: "Let the pool drop idle connections sooner than the server closes them, or test them when they are borrowed.",
         sources: "tcp_diag_get_info, tcp_get_info (net/ipv4): tcpi_last_data_recv - tcpi_last_ack_recv is the quiet time \

@@ -15,7 +15,7 @@ const REWRITTEN: [&str; 2] = ["net.ipv4.ip_local_reserved_ports", "net.netfilter
 
 pub(super) static RULE: Rule = Rule {
     id: "stale-setting",
-    title: "a sysctl file sets what the kernel does not have, or has otherwise now",
+    title: "a sysctl file sets what this kernel does not have, or what now has another value",
     needs: &[Need::SettingFiles],
     figures: &[
         Figure { name: "lines", unit: "", doc: "Lines of sysctl files about TCP that were compared." },
@@ -23,10 +23,10 @@ pub(super) static RULE: Rule = Rule {
         Figure { name: "different", unit: "", doc: "Lines whose value the kernel does not have." },
     ],
     page: Page {
-        sees: "`sysctl -p` complains of a name that it does not know, or a setting is not what its file says.",
-        fires: "A file of sysctl.d, or /etc/sysctl.conf, sets tcp_tw_recycle (gone since Linux 4.12), tcp_tw_timeout (of some \
-                vendors), ip_conntrack_* (nf_conntrack_* now), tcp_low_latency or tcp_fack (without effect). Or it is the last \
-                one to set a value, and the kernel has another one in the first network namespace.",
+        sees: "`sysctl -p` complains about a name that it does not know, or a setting is not what its file says.",
+        fires: "A file of sysctl.d, or /etc/sysctl.conf, sets a name that does nothing: tcp_tw_recycle (gone since Linux 4.12), \
+                tcp_tw_timeout (vendor kernels only), ip_conntrack_* (now nf_conntrack_*), tcp_low_latency or tcp_fack. Or it \
+                is the last file to set a value, and the kernel has another one in the first network namespace.",
         silent: "No such line. Files are looked at on the running host only: a trace does not hold them.",
         remedy: "Delete the line. Where values differ, find out who changed it, or apply the file (sysctl --system).",
         sources: "sysctl.conf(5), sysctl.d(5); ip-sysctl.rst; /proc/sys.",

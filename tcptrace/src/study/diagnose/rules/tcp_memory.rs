@@ -20,7 +20,7 @@ const MOST: f64 = 0.5;
 
 pub(super) static RULE: Rule = Rule {
     id: "tcp-memory",
-    title: "buffers of TCP take more memory than tcp_mem allows, or segments are dropped for want of it",
+    title: "TCP uses more memory than tcp_mem allows, or drops segments for lack of it",
     needs: &[Need::Counters],
     figures: &[
         Figure {
@@ -202,7 +202,7 @@ fn count(evidence: &Evidence, places: &[u32], finding: &mut Finding) {
 fn advise(finding: &mut Finding) {
     finding.remedies.push("Find out who does not read what it receives, or who keeps so many connections".into());
     finding.remedies.push("Give the program smaller buffers (SO_RCVBUF, SO_SNDBUF), or the host more memory".into());
-    finding.mistakes.push(format!("raise {NAME} first: what is not read takes all of it again"));
+    finding.mistakes.push(format!("raise {NAME} first: data that nobody reads fills it again"));
 }
 
 #[cfg(test)]

@@ -44,10 +44,10 @@ pub(super) static RULE: Rule = Rule {
     ],
     page: Page {
         sees: "TIME_WAITs of more than 64s, and LAST_ACK at the peer.",
-        fires: "20 or more TIME_WAITs with one remote end were started again and they are 5 % or more of all with it, or half of \
-                20 or more that ran out lasted longer than 66s: 60s, the 4s by which the kernel's timer wheel is late, and 2s. \
+        fires: "20 or more TIME_WAITs with one remote end were restarted and they are 5 % or more of all with it. Or half of \
+                at least 20 that expired lasted longer than 66s: 60s, up to 4s for the kernel's timer wheel, and 2s to spare. \
                 A warning from 30 % on, and where half of the local ports to it are taken.",
-        silent: "Connections that come and go: no TIME_WAIT is begun anew.",
+        silent: "Connections that come and go: no TIME_WAIT is restarted.",
         remedy: "Look for packet loss between both hosts, and for a stateful firewall that forgets a connection before its \
                  last ACK has passed.",
         sources: "tcp_timewait_state_process (net/ipv4/tcp_minisocks.c): a FIN that comes again sets the timer to its whole \
@@ -153,7 +153,7 @@ fn finding(evidence: &Evidence, waits: &Waits<'_>) -> Finding {
             .into(),
     );
     finding.sure =
-        "certain that the kernel began them anew; that the last ACK is lost on the way is likely: the rival is a \
+        "certain that the kernel restarted them; that the last ACK is lost on the way is likely: the alternative is a \
                     peer whose TCP repeats its FIN although the ACK came"
             .into();
     finding
