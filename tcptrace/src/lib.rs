@@ -14,7 +14,7 @@
 //! | room | is | knows nothing of |
 //! | --- | --- | --- |
 //! | [`model`] | words, events, rows, the stream: values | everything else |
-//! | [`kernel`] | eBPF programs ([`kernel::probe`], which alone names aya), `sock_diag`, `/proc`, counters | lifecycles, formats |
+//! | [`kernel`] | eBPF programs ([`kernel::probe`], which alone names aya), `sock_diag`, `/proc`, counters, privileges | lifecycles, formats |
 //! | [`engine`] | events in, rows out | clocks, I/O, files |
 //! | [`trace`] | the format, and the files that are written | lifecycles, printers |
 //! | [`live`] | the kernel as a stream | formats, terminals |

@@ -252,7 +252,8 @@ fn live_commands_keep_what_they_need() {
 }
 
 /// What a process shows of its privileges: it has the sandbox of no other, and ignores what it ignored anyway.
-const SHOW: &str = "grep -E '^(NoNewPrivs|Seccomp|CapEff|CapPrm|CapInh|CapAmb|CapBnd|SigIgn|SigBlk):' /proc/self/status";
+const SHOW: &str =
+    "grep -E '^(NoNewPrivs|Seccomp|CapEff|CapPrm|CapInh|CapAmb|CapBnd|SigIgn|SigBlk):' /proc/self/status";
 
 #[test]
 fn recorded_commands_have_all_privileges() {
@@ -344,4 +345,300 @@ fn a_trace_belongs_to_the_user_who_called_sudo() {
             (std::os::unix::fs::MetadataExt::uid(&metadata), std::os::unix::fs::MetadataExt::gid(&metadata));
         assert_eq!((uid, gid), (1234, 1235), "{name}");
     }
+}
+
+/// A connection that exists in a namespace with a name, and a later one; by a process of another user, in a control group
+/// of its own.
+const PLAY: &str = r#"
+import os, socket, sys
+with open(sys.argv[1] + "/cgroup.procs", "w") as procs:
+    procs.write(str(os.getpid()))
+os.setuid(1)
+def pair():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        return client, listener.accept()[0]
+old = pair()
+print("ready", flush=True)
+sys.stdin.readline()
+new = pair()
+for one in [*new, *old]:
+    one.close()
+print("done", flush=True)
+sys.stdin.readline()
+"#;
+
+/// A network namespace with a name, and a control group, until dropped.
+struct Stage {
+    name: String,
+    group: PathBuf,
+}
+
+impl Stage {
+    fn new() -> Self {
+        need_root();
+        let name = format!("tcptrace-sandbox-{}", std::process::id());
+        let group = Path::new("/sys/fs/cgroup").join(&name);
+        if fs::create_dir(&group).is_err() || !group.join("cgroup.procs").exists() {
+            tcptrace_tests::attempt::skip("it needs a unified hierarchy of control groups");
+        }
+        let stage = Self { name, group };
+        stage.ip(&["netns", "add", &stage.name]);
+        stage.ip(&["-n", &stage.name, "link", "set", "lo", "up"]);
+        stage
+    }
+
+    fn ip(&self, args: &[&str]) {
+        let mut command = Command::new("ip");
+        command.args(args);
+        let finished = tcptrace_tests::program::run_command(command);
+        assert!(finished.status.success(), "{}: {args:?}: {}", self.name, finished.stderr);
+    }
+
+    fn inode(&self) -> String {
+        let metadata = fs::metadata(Path::new("/run/netns").join(&self.name)).expect("there");
+        std::os::unix::fs::MetadataExt::ino(&metadata).to_string()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let _gone = Command::new("ip").args(["netns", "del", &self.name]).status();
+        let begun = Instant::now();
+        while fs::remove_dir(&self.group).is_err() && begun.elapsed() < PATIENCE {
+            sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Owners and names are the same, whatever tcptrace has given up.
+#[test]
+fn owners_and_names_are_the_same_in_the_sandbox() {
+    let stage = Stage::new();
+    let mut play = Command::new("ip");
+    play.args(["netns", "exec", &stage.name, "python3", "-c", PLAY]).arg(&stage.group);
+    let mut play = process::spawn(play.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let (mut cue, mut said) = (play.stdin.take().expect("a pipe"), play.stdout.take().expect("a pipe"));
+    let mut expect = |line: &str| {
+        let mut told = vec![0; line.len()];
+        std::io::Read::read_exact(&mut said, &mut told).expect("it goes on");
+        assert_eq!(told, line.as_bytes());
+    };
+    expect("ready\n");
+    let folder = tempfile::tempdir().expect("a folder");
+    let traces: Vec<String> =
+        ["a", "b", "c"].map(|name| folder.path().join(name).to_str().expect("UTF-8").to_owned()).to_vec();
+    let netns = stage.inode();
+    // A folder in which everybody makes files.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("for everybody");
+    let start = |trace: &str, more: &[&str]| {
+        Tracer::start(&[&["record", "--netns", &netns, "--accept", "auto", "-o", trace], more].concat())
+    };
+    let tracers =
+        [start(&traces[0], &["--no-sandbox"]), start(&traces[1], &[]), start(&traces[2], &["--user", "4711"])];
+    cue.write_all(b"\n").expect("it listens");
+    expect("done\n");
+    for tracer in &tracers {
+        let finished = tracer.interrupt();
+        assert_eq!(finished.code(), 0, "{}", finished.stderr);
+        assert!(!finished.stderr.contains("cannot"), "{}", finished.stderr);
+    }
+    drop(cue);
+    play.wait().expect("it ends");
+    let told = |trace: &String| {
+        let exported = run(&["export", "--format", "jsonl", trace]);
+        let mut rows: Vec<_> = exported.rows();
+        rows.sort_by_key(|row| row["conn"].as_str().map(str::to_owned));
+        let names = ["conn", "local", "netns_name", "pid", "comm", "uid", "cgroup", "side", "closer", "close_pid"];
+        let one = |row: &serde_json::Value| names.map(|name| (name, row[name].clone()));
+        rows.iter().map(one).collect::<Vec<_>>()
+    };
+    let [outside, within, as_another] = [0, 1, 2].map(|place| told(&traces[place]));
+    assert_eq!(outside, within);
+    assert_eq!(outside, as_another);
+    let whole = |row: &[(&str, serde_json::Value)]| {
+        let of = |name: &str| row.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+        of("netns_name") == Some(stage.name.as_str().into())
+            && of("comm") == Some("python3".into())
+            && of("cgroup").is_some_and(|group| group.as_str().is_some_and(|path| path.contains(&stage.name)))
+    };
+    assert!(outside.iter().filter(|row| whole(&row[..])).count() >= 4, "{outside:#?}");
+}
+
+/// A command that runs the program as nobody, with these capabilities alone.
+fn with_capabilities(program: &Path, names: &[&str], args: &[&str]) -> Command {
+    let set = |begin: &str| {
+        let words = names.iter().map(|name| format!("+{}", name.trim_start_matches("CAP_").to_lowercase()));
+        std::iter::once(begin.to_owned()).filter(|begin| !begin.is_empty()).chain(words).collect::<Vec<_>>().join(",")
+    };
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps", &set("-all")]);
+    command.args(["--ambient-caps", &set("-all"), "--bounding-set", &set("-all")]).arg(program).args(args);
+    command
+}
+
+/// A copy that everybody may run, until dropped.
+struct Copied(PathBuf);
+
+impl Copied {
+    fn new(name: &str) -> Self {
+        need_root();
+        Self(tcptrace_tests::program::copy_for_everybody(name))
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        fs::remove_file(&self.0).expect("remove the copy");
+    }
+}
+
+/// The table of the documentation, row by row: names of capabilities, and of features.
+fn documented() -> Vec<(Vec<String>, Vec<String>)> {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../tcptrace/docs/privileges.md");
+    let page = fs::read_to_string(page).expect("read the page");
+    let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let rows = page.lines().filter(|line| line.starts_with("| `CAP_"));
+    let cells = rows.map(|row| row.split('|').map(str::to_owned).collect::<Vec<_>>());
+    cells.map(|cells| (quoted(&cells[1]), quoted(&cells[3]))).collect()
+}
+
+const LEAST: [&str; 2] = ["CAP_BPF", "CAP_PERFMON"];
+
+/// Each set of capabilities in the documentation serves the features beside it.
+#[test]
+fn each_feature_needs_what_the_documentation_says() {
+    let copy = Copied::new("features");
+    let rows = documented();
+    assert!(rows.len() >= 6, "{rows:?}");
+    let available = |names: &[&str]| {
+        let finished =
+            tcptrace_tests::program::run_command(with_capabilities(&copy.0, names, &["check", "--format", "json"]));
+        assert_eq!(finished.code(), 0, "{names:?}: {}", finished.stderr);
+        let rows = finished.rows().into_iter().filter(|row| row["available"] == true);
+        rows.map(|row| row["feature"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    // What this kernel has at all.
+    let all = run(&["check", "--format", "json"]).rows();
+    let is_there = |feature: &String| all.iter().any(|row| row["feature"] == **feature && row["available"] == true);
+    let tracefs_is_closed =
+        fs::metadata("/sys/kernel/tracing").is_ok_and(|metadata| metadata.permissions().mode() & 0o7 == 0);
+    for (capabilities, features) in rows.iter().filter(|(_, features)| !features.is_empty()) {
+        let names: Vec<&str> = LEAST.into_iter().chain(capabilities.iter().map(String::as_str)).collect();
+        let served = available(&names);
+        for feature in features.iter().filter(|feature| is_there(feature)) {
+            assert!(served.contains(feature), "{names:?} do not serve {feature}: {served:?}");
+        }
+    }
+    let least = available(&LEAST);
+    assert!(!tracefs_is_closed || !least.contains(&"accept".to_owned()), "{least:?}");
+}
+
+/// Without root, it follows what it can, and says what it does not see.
+#[test]
+fn two_capabilities_are_enough_to_follow() {
+    let copy = Copied::new("follow");
+    let net = Namespace::enter_unwatched();
+    let netns = net.inode().to_string();
+    let args = ["watch", "--format", "json", "--netns", &netns];
+    let tracer = Tracer::follow(with_capabilities(&copy.0, &LEAST, &args));
+    let (mut client, _server) = connect(&listen("127.0.0.1"));
+    client.reset();
+    let row = tracer.row(&net, "the end", |row| net.is_about(row, &client) && row["new"] == "CLOSED");
+    assert_eq!(row["pid"], std::process::id());
+    let finished = tracer.interrupt();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    assert!(finished.stderr.contains("not seen here: "), "{}", finished.stderr);
+    let rows = tcptrace_tests::program::run_command(with_capabilities(
+        &copy.0,
+        &LEAST,
+        &["check", "--privileges", "--format", "json"],
+    ));
+    let held: Vec<_> = rows.rows().into_iter().filter(|row| row["held"] == true).collect();
+    assert_eq!(held.iter().map(|row| row["capability"].clone()).collect::<Vec<_>>(), LEAST);
+}
+
+/// With `CAP_SYS_ADMIN`, and `CAP_SYS_PTRACE` for namespaces without a name, it sees the sockets of other namespaces; with
+/// `CAP_DAC_READ_SEARCH`, who holds them.
+#[test]
+fn other_namespaces_need_what_the_documentation_says() {
+    let copy = Copied::new("namespaces");
+    let net = Namespace::enter_unwatched();
+    let _listener = listen("127.0.0.1");
+    let netns = net.inode().to_string();
+    // Another process leads there, too.
+    let _there = Reader(process::spawn(Command::new("sleep").arg("1000")));
+    net.leave();
+    let found = |more: &[&str]| {
+        let names = [&LEAST[..], more].concat();
+        let args = ["snapshot", "--list", "--format", "json", "--netns", &netns];
+        let finished = tcptrace_tests::program::run_command(with_capabilities(&copy.0, &names, &args));
+        finished.rows().into_iter().map(|row| row["pid"].as_u64()).collect::<Vec<_>>()
+    };
+    let own = u64::from(std::process::id());
+    assert_eq!(found(&["CAP_SYS_PTRACE"]), []);
+    assert_eq!(found(&["CAP_SYS_ADMIN"]), [], "no name leads there");
+    assert_eq!(found(&["CAP_SYS_ADMIN", "CAP_SYS_PTRACE"]), [None]);
+    assert_eq!(found(&["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]), [Some(own)]);
+}
+
+#[test]
+fn file_capabilities_are_enough() {
+    let copy = Copied::new("setcap");
+    let mut setcap = Command::new("setcap");
+    setcap.arg("cap_bpf,cap_perfmon,cap_syslog,cap_dac_read_search,cap_sys_ptrace,cap_sys_admin=ep").arg(&copy.0);
+    if !setcap.status().is_ok_and(|status| status.success()) {
+        tcptrace_tests::attempt::skip("setcap does not work here");
+    }
+    let net = Namespace::enter_unwatched();
+    let netns = net.inode().to_string();
+    let (mut client, _server) = connect(&listen("127.0.0.1"));
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&copy.0);
+    command.args(["watch", "--format", "json", "--netns", &netns]);
+    let tracer = Tracer::follow(command);
+    client.reset();
+    let row = tracer.row(&net, "the end", |row| net.is_about(row, &client) && row["new"] == "CLOSED");
+    assert_eq!(row["pid"], std::process::id());
+    let status = fs::read_to_string(format!("/proc/{}/status", tracer.pid())).expect("read it");
+    assert_eq!((value(&status, "NoNewPrivs"), value(&status, "Seccomp")), ("1", "2"));
+    let finished = tracer.interrupt();
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    assert!(!finished.stderr.contains("not seen here"), "{}", finished.stderr);
+}
+
+/// Runs the arguments in a root of its own: no users, no tracefs, no devices.
+const CONTAINER: &str = r#"
+set -e
+mount -t tmpfs none "$1"
+for folder in usr proc sys tmp; do mkdir "$1/$folder"; done
+mount --bind /usr "$1/usr"
+for folder in bin lib lib64; do
+    if [ -L "/$folder" ]; then cp -a "/$folder" "$1/"
+    elif [ -d "/$folder" ]; then mkdir "$1/$folder"; mount --bind "/$folder" "$1/$folder"; fi
+done
+mount -t proc none "$1/proc"
+mount -t sysfs none "$1/sys"
+cp "$2" "$1/tcptrace"
+exec chroot "$1" /bin/sh -c "$3"
+"#;
+
+#[test]
+fn in_a_container() {
+    need_root();
+    let root = tempfile::tempdir().expect("a folder");
+    let inside = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", CONTAINER, "sh"]);
+        command.arg(root.path()).arg(binary()).arg(script);
+        tcptrace_tests::program::run_command(command)
+    };
+    let finished =
+        inside("cd /tmp && /tcptrace record --user 4711 -o t.tct -- true && /tcptrace replay t.tct >/dev/null");
+    assert_eq!(finished.code(), 0, "{}", finished.stderr);
+    assert!(finished.stderr.contains("tcptrace: ready"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("events read"), "{}", finished.stderr);
+    let finished = inside("/tcptrace watch --duration 10ms --user root");
+    assert_eq!(finished.code(), 2, "no file lists users: {}", finished.stderr);
+    assert!(finished.stderr.contains("give its number"), "{}", finished.stderr);
 }

@@ -19,7 +19,7 @@ pub(super) struct CheckArgs {
     format: Format,
     /// Show which capabilities tcptrace can use now, what each is for, and which ones a live command keeps once everything
     /// is attached; nothing is attached
-    #[arg(long, conflicts_with_all = ["no_btf", "object"])]
+    #[arg(long, conflicts_with = "no_btf")]
     privileges: bool,
     /// Check classic tracepoints only, as on a kernel without BTF
     #[arg(long)]

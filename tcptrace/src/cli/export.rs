@@ -22,7 +22,7 @@ use crate::model::row::{Connection, Transition};
 use crate::model::stream::{Origin, Summary};
 #[cfg(feature = "parquet")]
 use crate::output::export::Dataset;
-use crate::output::export::{Draft, Exported, Exporter, Perfetto, folder};
+use crate::output::export::{Draft, Exported, Exporter, Folder, Perfetto, folder};
 use crate::output::{Format, Printed, Printer, TextOptions};
 
 /// Arguments of `export`.
@@ -71,6 +71,16 @@ impl ExportArgs {
         self.output.is_none()
     }
 
+    /// An error with the path of the output should not come after waiting for a trace.
+    fn expect_place(&self) -> Result<()> {
+        match &self.output {
+            Some(_) if self.format == Target::Parquet && cfg!(not(feature = "parquet")) => Ok(()),
+            Some(data_set) if self.format == Target::Parquet => Folder::make(data_set).map(drop),
+            Some(file) => Draft::expect_place(file, self.force),
+            None => Ok(()),
+        }
+    }
+
     /// What is left while traces are read.
     fn sandbox(&self) -> Sandbox {
         let sandbox = Sandbox::default();
@@ -83,6 +93,7 @@ impl ExportArgs {
 }
 
 pub(super) fn run(args: &ExportArgs) -> Result<Outcome> {
+    args.expect_place()?;
     let opened = args.trace.open()?;
     let signals = if args.prints() { None } else { Some(interrupted::hold_back()?) };
     let mut exporter = exporter(args)?;

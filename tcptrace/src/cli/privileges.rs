@@ -16,8 +16,8 @@ pub(super) struct PrivilegeArgs {
     /// this user, too, and traces belong to it [default: traces belong to the user who called sudo]
     #[arg(long, value_name = "NAME|UID", value_parser = User::find)]
     user: Option<User>,
-    /// Keep all privileges.
-    #[arg(long, hide = true, conflicts_with = "user")]
+    /// Keep the privileges that tcptrace otherwise gives up once everything is attached
+    #[arg(long, conflicts_with = "user")]
     no_sandbox: bool,
 }
 

@@ -63,6 +63,8 @@ impl ReportArgs {
 }
 
 pub(super) fn run(args: &ReportArgs) -> Result<Outcome> {
+    // An error with the path of the page should not come after waiting for a trace.
+    args.html.as_deref().map(|path| Draft::expect_place(path, args.force)).transpose()?;
     let opened = args.trace.open()?;
     let signals = if args.prints() { None } else { Some(interrupted::hold_back()?) };
     // Create the page first: an error with its path should not come after a long read.

@@ -38,8 +38,8 @@ pub(super) struct TraceArgs {
     /// Skip everything after this time, in the formats of --since
     #[arg(long, value_name = "TIME", value_parser = when)]
     until: Option<When>,
-    /// Keep all privileges.
-    #[arg(long, hide = true)]
+    /// Keep the privileges that tcptrace otherwise gives up
+    #[arg(long)]
     no_sandbox: bool,
     #[command(flatten)]
     filter: FilterArgs,

@@ -1,11 +1,13 @@
 //! System calls that nothing in a sandbox needs. They fail with EPERM.
 
 use std::collections::BTreeMap;
+use std::io;
 
+use nix::errno::Errno;
 use nix::libc;
 use seccompiler::{
     BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    apply_filter, sock_filter,
+    sock_filter,
 };
 
 /// Refused whatever their arguments: the network, programs, other processes, the kernel, and the owners and modes of
@@ -70,12 +72,23 @@ pub(super) const FOLLOWING: Work = Work {
 };
 
 /// Refuses all other calls from now on, to this thread and to those that it starts.
-pub(super) fn refuse(work: &Work) -> Result<(), Error> {
+pub(super) fn refuse(work: &Work) -> io::Result<()> {
     // The C library then starts threads with `clone`, whose arguments a filter can read.
-    apply_filter(&filter([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS)?)?;
+    let without_clone3 = filter([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS);
+    apply(&without_clone3.map_err(io::Error::other)?)?;
     let mut program = without_x32();
-    program.extend(filter(refused(work)?, libc::EPERM)?);
-    apply_filter(&program)
+    program.extend(refused(work).and_then(|refused| filter(refused, libc::EPERM)).map_err(io::Error::other)?);
+    apply(&program)
+}
+
+/// Up to Linux 5.15, a filter also makes every load slower that could be speculated about, unless it is told not to.
+fn apply(program: &[sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
+    let (set, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW);
+    // SAFETY: the kernel copies the program, which is as long as it says; both types of instructions are the kernel's.
+    Errno::result(unsafe { libc::syscall(libc::SYS_seccomp, set, flags, &raw const program) })?;
+    Ok(())
 }
 
 fn refused(work: &Work) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {

@@ -140,6 +140,17 @@ impl Draft {
         Ok((Self { name: name.to_owned(), hidden, published: false }, file.into()))
     }
 
+    /// Whether a file can be started at a path, as far as that can be told before.
+    ///
+    /// # Errors
+    /// When there is no such folder, or a file of that name exists and is not to be replaced.
+    pub fn expect_place(path: &Path, replace: bool) -> Result<()> {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.with_context(|| format!("{} does not name a file", path.display()))?;
+        let folder = Folder::open(folder(path))?;
+        if !replace && folder.has(name)? { Err(exists(&folder, name)) } else { Ok(()) }
+    }
+
     /// Starts a file at a path.
     ///
     /// # Errors

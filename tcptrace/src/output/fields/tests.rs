@@ -80,6 +80,7 @@ fn names_are_a_contract() {
     snapshot --list: event time boot_ns conn protocol family local remote netns netns_name state kept age_ns age_at_least time_wait_left_ns recv_queue send_queue timer timer_left_ns retransmits pid comm fd holders owner_source inode uid cgroup cgroup_id container unit listener_pid listener_comm mptcp_subflow mptcp_token mptcp_state idle_ns pod pod_namespace container_name
     snapshot --ports: event local remote netns netns_name range reserved blocked usable usable_at_most taken open fin_wait2 time_wait reusable reuse free share half_taken holds_ns holds_measured sustainable_per_second rate_per_second demand levels_off_at seconds_left pid comm several_owners groups
     check: event feature purpose available detail partial
+    check: privilege: event capability held kept purpose
     report: report: event from to duration_ns events transitions lost lost_at_least damaged connections opened opened_per_second opened_peak_per_second opened_peak_time ended ended_per_second ended_peak_per_second ended_peak_time open incomplete failed reset counted bytes_sent bytes_received retransmits closer_undecided
     report: report_host: event host
     report: report_loss: event cause events lost_at_least
