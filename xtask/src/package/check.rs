@@ -71,8 +71,7 @@ fn install_rpm(package: &Path, root: &Path) -> Result<()> {
     fresh(root)?;
     let rpm = || {
         let mut rpm = Command::new("rpm");
-        // Debian's rpm asks whether one does not want Debian packages.
-        rpm.arg("--force-debian").arg("--root").arg(root);
+        rpm.args(["--dbpath", "/var/lib/rpm", "--root"]).arg(root);
         rpm
     };
     command::run(Command::new("rpm").args(["-K", "--nosignature"]).arg(package))?;
@@ -83,7 +82,7 @@ fn install_rpm(package: &Path, root: &Path) -> Result<()> {
     command::run(Command::new("chroot").arg(root).args(["/usr/bin/tcptrace", "--version"]))?;
     command::run(rpm().args(["--erase", "--noscripts", "tcptrace"]))?;
     let mut find = Command::new("find");
-    find.current_dir(root).args([".", "-path", "*/rpm/*", "-o", "-type", "f", "-print"]);
+    find.current_dir(root).args([".", "-path", "./var/lib/rpm/*", "-o", "-type", "f", "-print"]);
     let left = command::output(&mut find)?;
     ensure!(left.is_empty(), "removing the RPM leaves files:\n{left}");
     fs::remove_dir_all(root).with_context(|| format!("cannot remove {}", root.display()))
