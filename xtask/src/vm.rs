@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// Repeat the lives of another run
     #[arg(long, value_name = "N", requires = "oracle")]
     seed: Option<u64>,
+    /// Test this program instead of building one; it must be statically linked, as that of `cargo xtask package` is
+    #[arg(long, value_name = "FILE")]
+    tcptrace: Option<PathBuf>,
     /// Architecture of the virtual machines; by default that of this machine
     #[arg(long)]
     arch: Option<Arch>,
@@ -86,7 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let folder = workspace::target().join("vm").join(arch.debian());
     let programs = folder.join("tests/tests");
     let lives = args.oracle.map(|count| Lives { count, seed: args.seed });
-    programs::build(arch, lives.is_some(), &programs)?;
+    programs::build(arch, lives.is_some(), args.tcptrace.as_deref(), &programs)?;
     let scenarios = match lives {
         Some(_) => vec![lives::SCENARIO.to_owned()],
         None => programs::scenarios(arch, &programs, &args.scenarios)?,

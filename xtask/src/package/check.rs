@@ -17,6 +17,15 @@ const COPY: &str = include_str!("check/copy.sh");
 /// Installs, runs and purges the Debian package.
 const INSTALL: &str = include_str!("check/install.sh");
 
+/// Starts systemd in a copy of a system.
+const BOOT: &str = include_str!("check/boot.sh");
+
+/// The first process of that.
+const INIT: &str = include_str!("check/init.sh");
+
+/// Runs the flight recorder there.
+const SERVICE: &str = include_str!("check/service.sh");
+
 /// What a fresh system has besides its essential packages: programs that the script runs.
 const INCLUDED: &str = "--include=man-db,systemd";
 
@@ -50,7 +59,9 @@ pub(super) fn run(packages: &[PathBuf], work: &Path, suites: &[String]) -> Resul
     install_rpm(rpm, &work.join("check-rpm"))?;
     install_deb(deb, Path::new("/"), work)?;
     for suite in suites {
-        install_deb(deb, &system(suite, &work.join("systems"))?, work)?;
+        let system = system(suite, &work.join("systems"))?;
+        install_deb(deb, &system, work)?;
+        run_service(deb, &system, work)?;
     }
     Ok(())
 }
@@ -60,8 +71,7 @@ fn install_rpm(package: &Path, root: &Path) -> Result<()> {
     fresh(root)?;
     let rpm = || {
         let mut rpm = Command::new("rpm");
-        // Debian's rpm asks whether one does not want Debian packages.
-        rpm.arg("--force-debian").arg("--root").arg(root);
+        rpm.args(["--dbpath", "/var/lib/rpm", "--root"]).arg(root);
         rpm
     };
     command::run(Command::new("rpm").args(["-K", "--nosignature"]).arg(package))?;
@@ -72,7 +82,7 @@ fn install_rpm(package: &Path, root: &Path) -> Result<()> {
     command::run(Command::new("chroot").arg(root).args(["/usr/bin/tcptrace", "--version"]))?;
     command::run(rpm().args(["--erase", "--noscripts", "tcptrace"]))?;
     let mut find = Command::new("find");
-    find.current_dir(root).args([".", "-path", "*/rpm/*", "-o", "-type", "f", "-print"]);
+    find.current_dir(root).args([".", "-path", "./var/lib/rpm/*", "-o", "-type", "f", "-print"]);
     let left = command::output(&mut find)?;
     ensure!(left.is_empty(), "removing the RPM leaves files:\n{left}");
     fs::remove_dir_all(root).with_context(|| format!("cannot remove {}", root.display()))
@@ -87,6 +97,15 @@ fn install_deb(package: &Path, system: &Path, work: &Path) -> Result<()> {
     unshare.args(["--mount", "--propagation", "private", "sh", "-euc", COPY, "copy"]);
     unshare.arg(system).arg(&place).arg(package).arg(INSTALL);
     command::run_named(&mut unshare, "installing the package")
+}
+
+/// Runs the Debian package's service under systemd, in a copy of a system.
+fn run_service(package: &Path, system: &Path, work: &Path) -> Result<()> {
+    println!("\n== the service in {}", system.display());
+    let place = work.join("copy");
+    let mut boot = Command::new("sh");
+    boot.args(["-euc", BOOT, "boot"]).arg(system).arg(&place).arg(package).args([SERVICE, INIT]);
+    command::run_named(&mut boot, "running the service")
 }
 
 /// A fresh system, which is kept for the next time.

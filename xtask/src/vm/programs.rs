@@ -12,8 +12,11 @@ use super::kernel::Arch;
 use crate::{command, workspace};
 
 /// Builds them for `arch`, and copies them into the folder `into` under their names. Lives need the oracle in place of
-/// the tests.
-pub(super) fn build(arch: Arch, is_for_lives: bool, into: &Path) -> Result<()> {
+/// the tests. tcptrace can be given.
+pub(super) fn build(arch: Arch, is_for_lives: bool, given: Option<&Path>, into: &Path) -> Result<()> {
+    // It may be where the last run has put it.
+    let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let given = given.map(read).transpose()?;
     image::fresh(into)?;
     let tcptrace = ("tcptrace", "tcptrace", ["--bin", "tcptrace"]);
     let oracle = ("xtask", "xtask", ["--bin", "xtask"]);
@@ -21,8 +24,10 @@ pub(super) fn build(arch: Arch, is_for_lives: bool, into: &Path) -> Result<()> {
     let actor = ("actor", "tcptrace-tests", ["--bin", "actor"]);
     let wanted: &[_] = if is_for_lives { &[tcptrace, oracle] } else { &[tcptrace, live, actor] };
     for &(name, package, what) in wanted {
-        let built = build_one(arch, package, what)?;
-        let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+        let bytes = match &given {
+            Some(given) if package == "tcptrace" => given.clone(),
+            _ => read(&build_one(arch, package, what)?)?,
+        };
         image::executable(&into.join(name), &bytes)?;
     }
     Ok(())

@@ -8,6 +8,7 @@ cd "$place/root"
 mount -t proc proc proc
 mount --rbind /sys sys
 mount --rbind /dev dev
+mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs tmp
 cp "$package" tmp/tcptrace.deb
 exec chroot . /bin/sh -euc "$script"
