@@ -216,7 +216,7 @@ fn facts() -> Vec<Item> {
         Item::Settings(Box::new(Settings { at: 1, netns, values }))
     };
     let ip = std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped();
-    let queue = AcceptQueue { conn: 5, ip, port: 80, queued: 2, limit: 128, requests: None };
+    let queue = AcceptQueue { conn: 5, ip, port: 80, queued: 2, limit: 128, requests: None, autobound: None };
     let limit = Limit { pid: 7, descriptors: Some(9), soft: Some(1024), hard: None };
     vec![
         settings(None, "1"),

@@ -112,7 +112,7 @@ fn refused(work: &Work) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
         (libc::SYS_socketpair, 0, differs, unsigned(libc::AF_UNIX)),
         // What would be typed into the terminal for the shell.
         (libc::SYS_ioctl, 1, SeccompCmpOp::Eq, libc::TIOCSTI),
-        (libc::SYS_ioctl, 1, SeccompCmpOp::Eq, libc::TIOCLINUX as u64),
+        (libc::SYS_ioctl, 1, SeccompCmpOp::Eq, libc::TIOCLINUX),
     ] {
         let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
         refused.entry(call).or_default().push(SeccompRule::new(vec![condition])?);
