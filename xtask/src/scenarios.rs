@@ -15,6 +15,7 @@ mod processes;
 mod programs;
 mod said;
 mod servers;
+mod silent;
 
 use std::fs;
 use std::path::PathBuf;
@@ -35,6 +36,9 @@ pub(crate) struct Args {
     /// Run only scenarios with this in their name
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
+    /// Run those that wait for ten minutes, too
+    #[arg(long)]
+    slow: bool,
     /// List the scenarios
     #[arg(long)]
     list: bool,
@@ -68,7 +72,9 @@ const SCENARIOS: &[&[Scenario]] =
 
 /// Runs the scenarios, and prints what was said.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let all = || SCENARIOS.iter().flat_map(|group| group.iter());
+    let slow = [silent::ALL];
+    let groups = || SCENARIOS.iter().chain(slow.iter().filter(|_| args.slow || args.list));
+    let all = || groups().flat_map(|group| group.iter());
     if args.list {
         for scenario in all() {
             let parts: Vec<_> = scenario.parts.iter().map(|part| part.name).collect();
