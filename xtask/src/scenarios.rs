@@ -15,6 +15,7 @@ mod processes;
 mod programs;
 mod said;
 mod servers;
+mod silent;
 
 use std::fs;
 use std::path::PathBuf;
@@ -32,9 +33,12 @@ use said::{Beside, Said, Want};
 /// Options of `cargo xtask scenarios`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Run only scenarios with this in their name
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    only: String,
+    /// Run only scenarios with one of these in their name
+    #[arg(long, value_name = "TEXT,…", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Run those that wait for ten minutes, too
+    #[arg(long)]
+    slow: bool,
     /// List the scenarios
     #[arg(long)]
     list: bool,
@@ -48,6 +52,12 @@ pub(crate) struct Args {
     /// file for each disease, and none for a twin
     #[arg(long, value_name = "SEVERITY", value_enum)]
     armed: Option<Severity>,
+}
+
+impl Args {
+    fn wants(&self, scenario: &Scenario) -> bool {
+        self.only.is_empty() || self.only.iter().any(|text| scenario.name.contains(text.as_str()))
+    }
 }
 
 /// One state of some programs, and what is expected of `diagnose`.
@@ -68,7 +78,9 @@ const SCENARIOS: &[&[Scenario]] =
 
 /// Runs the scenarios, and prints what was said.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let all = || SCENARIOS.iter().flat_map(|group| group.iter());
+    let slow = [silent::ALL];
+    let groups = || SCENARIOS.iter().chain(slow.iter().filter(|_| args.slow || args.list));
+    let all = || groups().flat_map(|group| group.iter());
     if args.list {
         for scenario in all() {
             let parts: Vec<_> = scenario.parts.iter().map(|part| part.name).collect();
@@ -96,7 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let folder = workspace::target().join("scenarios").join("armed");
     let armed = args.armed.map(|severity| Armed::start(&tcptrace, &folder, severity)).transpose()?;
     let mut stage = Stage { tcptrace, armed, beside: Beside::default() };
-    for scenario in all().filter(|scenario| scenario.name.contains(&args.only)) {
+    for scenario in all().filter(|scenario| args.wants(scenario)) {
         let wanted: Vec<_> = scenario.parts.iter().flat_map(|part| part.wants).map(|want| want.id).collect();
         for part in scenario.parts {
             outcomes.insert(format!("{}, {}", scenario.name, part.name), stage.play(scenario, part, &wanted));

@@ -17,6 +17,7 @@ use zerocopy::{Immutable, IntoBytes};
 use super::clock::clock_ns;
 use crate::model::event::Found;
 use crate::model::socket::Socket;
+use crate::model::tcp::State;
 use wire::{AutoboundRequest, Circumstances, MptcpRequest, Of, Request, Step};
 
 /// The kernel answers in pieces of up to 32 KiB, even if this is larger.
@@ -38,6 +39,8 @@ pub enum Wanted {
     AllAndBound,
     /// Both of these.
     AllAndBoundAndPaths,
+    /// Those in these states, as bits by the kernel's numbers ([`Wanted::in_states`]), with as few facts as the kernel allows.
+    In(u32),
     /// Those that listen.
     Listening,
     /// Connection requests.
@@ -46,6 +49,13 @@ pub enum Wanted {
     Lingering,
     /// Sockets that have data to send, or may have, with their [`Progress`](crate::model::socket::Progress).
     Flowing,
+}
+
+impl Wanted {
+    /// Sockets in these states only: the kernel passes over the others, and says nothing of them.
+    pub fn in_states(states: &[State]) -> Self {
+        Self::In(wire::bits(states))
+    }
 }
 
 /// The result of a dump.

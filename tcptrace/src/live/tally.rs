@@ -9,8 +9,8 @@ use crate::model::tcp::State;
 
 /// How often to look.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Pause after a slow look, as a multiple of its duration: looks use at most a hundredth of one CPU.
-const REST: u32 = 100;
+/// Pause after a slow look, as a multiple of its duration: looks use at most a third of a percent of one CPU.
+const REST: u32 = 300;
 /// How often to search for network namespaces.
 const SEARCH: Duration = Duration::from_secs(10);
 
@@ -21,11 +21,12 @@ pub struct Tally(Arc<Mutex<Option<Counted>>>);
 type Counted = [u64; State::ALL.len()];
 
 impl Tally {
-    /// Counts the sockets of these network namespaces; of all, if there are none.
+    /// Counts the sockets in these states, in these network namespaces; in all, if there are none.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn begin(only: Vec<u32>) -> io::Result<Self> {
+    pub fn begin(states: &[State], only: Vec<u32>) -> io::Result<Self> {
+        let wanted = Wanted::in_states(states);
         let latest = Arc::new(Mutex::new(None));
         let theirs = Arc::downgrade(&latest);
         std::thread::Builder::new().name("tally".into()).spawn(move || {
@@ -35,7 +36,7 @@ impl Tally {
                 if begun.duration_since(searched) >= SEARCH {
                     (namespaces, searched) = (Namespaces::find(), begun);
                 }
-                let counted = count(&namespaces, &only);
+                let counted = count(&namespaces, wanted, &only);
                 let Some(latest) = theirs.upgrade() else { break };
                 *latest.lock().unwrap_or_else(PoisonError::into_inner) = counted;
                 drop(latest);
@@ -45,16 +46,16 @@ impl Tally {
         Ok(Self(latest))
     }
 
-    /// How many sockets were in a state at the last look; `None` before the first one, and where it failed.
+    /// How many sockets were in one of the states at the last look; `None` before the first one, and where it failed.
     pub fn of(&self, state: State) -> Option<u64> {
         let latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Some(latest.as_ref()?[place(state)])
     }
 }
 
-fn count(namespaces: &Namespaces, only: &[u32]) -> Option<Counted> {
+fn count(namespaces: &Namespaces, wanted: Wanted, only: &[u32]) -> Option<Counted> {
     let mut counted = Counted::default();
-    let surveyed = survey(namespaces, only, Wanted::All, true, true, &mut |answer| {
+    let surveyed = survey(namespaces, only, wanted, true, true, &mut |answer| {
         if let Answer::Socket(socket) = answer {
             counted[place(socket.found.state)] += 1;
         }

@@ -82,6 +82,18 @@ impl Net {
         lines.iter().try_for_each(|line| self.set_up("ip", &line.split(' ').collect::<Vec<_>>()))
     }
 
+    /// Another host, with a link to this one; each has one of these addresses. It goes when it is dropped.
+    pub(super) fn neighbour(&self, own: &str, its: &str) -> Result<Self> {
+        let there = Self::new(&self.tcptrace, &self.folder)?;
+        let pid = there.start("sleep", &["infinity"])?.to_string();
+        self.set_up("ip", &["link", "add", "there", "type", "veth", "peer", "name", "there", "netns", &pid])?;
+        for (net, address) in [(self, own), (&there, its)] {
+            net.set_up("ip", &["addr", "add", address, "dev", "there"])?;
+            net.set_up("ip", &["link", "set", "there", "up"])?;
+        }
+        Ok(there)
+    }
+
     /// From now on, applies this verdict to incoming packets that match this nft expression.
     pub(super) fn treat(&self, expression: &str, verdict: &str) -> Result<()> {
         let chain = format!("chain input {{ type filter hook input priority 0; {expression} {verdict}; }}");

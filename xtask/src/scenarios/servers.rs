@@ -26,6 +26,7 @@ pub(super) const ALL: &[Scenario] = &[
         name: "haproxy-dead-backend",
         parts: &[
             Part { name: "port closed", run: |net| haproxy(net, "  server one 127.0.0.1:8081"), wants: &REFUSED },
+            Part { name: "port closed, and checked", run: |net| haproxy(net, CHECKED_AND_DEAD), wants: &REFUSED },
             Part { name: "host gone", run: haproxy_void, wants: &TIMEOUT },
             Part { name: "alive", run: |net| haproxy(net, "  server one 127.0.0.1:8080"), wants: &[] },
         ],
@@ -34,6 +35,7 @@ pub(super) const ALL: &[Scenario] = &[
         name: "haproxy-health-checks",
         parts: &[
             Part { name: "every 100ms", run: |net| checks(net, "check inter 100ms"), wants: &CHECKS },
+            Part { name: "every 2s", run: |net| checks(net, "check inter 2s"), wants: &[] },
             Part { name: "none", run: |net| checks(net, ""), wants: &[] },
         ],
     },
@@ -63,6 +65,9 @@ const TIMEOUT: [Want; 1] = [want("connect-timeout", "critical")];
 const CHECKS: [Want; 1] = [want("linger-zero", "note")];
 const SECOND: [Want; 1] = [want("bind-refused", "warning")];
 const RESTART: [Want; 2] = [want("bind-refused", "critical"), may("no-connection-pool", "note")];
+
+/// haproxy takes it out of service; its checks go on.
+const CHECKED_AND_DEAD: &str = "  server one 127.0.0.1:8081 check inter 500ms";
 
 /// Runs `ab`, and returns the lines that count.
 pub(super) fn ab(net: &Net, arguments: &[&str]) -> Result<Vec<String>> {

@@ -229,3 +229,32 @@ fn an_error_says_what_was_asked() {
     let error = DiagError { family: "IPv4", reason: Reason::Kernel(Errno::EPERM) };
     assert_eq!(error.to_string(), "cannot list TCP sockets (sock_diag, IPv4): Operation not permitted");
 }
+
+/// What is not asked for is not said, and mini-sockets count as what they are.
+#[tcptrace_tests::test]
+fn some_states_only() {
+    in_new_namespace(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let address = listener.local_addr().expect("its address");
+        let left = TcpStream::connect(address).expect("connect");
+        let (server, _) = listener.accept().expect("accept");
+        let _open = TcpStream::connect(address).expect("connect");
+        let (local, remote) = (left.local_addr().expect("bound"), address);
+        drop(left);
+        wait_for_state(local, remote, State::FinWait2);
+        let states = |wanted: &[State]| {
+            let mut states = Vec::new();
+            let mut take = |socket: Socket| states.push(socket.found.state.as_str());
+            dump(None, Wanted::in_states(wanted), true, true, &mut take).expect("list sockets");
+            states.sort_unstable();
+            states
+        };
+        assert_eq!(states(&[State::CloseWait]), ["CLOSE_WAIT"]);
+        assert_eq!(states(&[State::FinWait2, State::Listen]), ["FIN_WAIT2", "LISTEN"]);
+        assert_eq!(states(&[State::Established]), ["ESTABLISHED"; 2]);
+        assert_eq!(states(&[State::TimeWait, State::SynRecv]), [""; 0]);
+        drop(server);
+        wait_for_state(local, remote, State::TimeWait);
+        assert_eq!(states(&[State::TimeWait]), ["TIME_WAIT"]);
+    });
+}

@@ -220,7 +220,8 @@ impl Request {
             port: 0,
         };
         let protocol = libc::IPPROTO_TCP as u8;
-        let is_little = matches!(wanted, Wanted::All | Wanted::AllAndBound | Wanted::Listening | Wanted::Requests);
+        let is_little =
+            matches!(wanted, Wanted::All | Wanted::AllAndBound | Wanted::In(_) | Wanted::Listening | Wanted::Requests);
         let extensions = if is_little { 0 } else { 1 << (INFO - 1) };
         Self { header, family, protocol, extensions, padding: 0, states: states(wanted), id: SocketId::default() }
     }
@@ -262,6 +263,7 @@ fn states(wanted: Wanted) -> u32 {
     let some: &[u8] = match wanted {
         Wanted::All | Wanted::AllAndPaths => return STATES,
         Wanted::AllAndBound | Wanted::AllAndBoundAndPaths => return STATES | 1 << BOUND_INACTIVE,
+        Wanted::In(bits) => return bits,
         Wanted::Listening => &[LISTEN],
         Wanted::Requests => &[SYN_RECV, NEW_SYN_RECV],
         Wanted::Lingering => &[CLOSE_WAIT, FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK],
@@ -269,6 +271,14 @@ fn states(wanted: Wanted) -> u32 {
         Wanted::Flowing => &[ESTABLISHED, CLOSE_WAIT, FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK],
     };
     some.iter().fold(0, |bits, state| bits | 1 << state)
+}
+
+/// These states as bits. Where requests are wanted, the kernel keeps them in a state of their own.
+pub(super) fn bits(of: &[State]) -> u32 {
+    let is_wanted = |number: &u8| State::from_kernel(*number).is_some_and(|state| of.contains(&state));
+    let bits = (1..NEW_SYN_RECV).filter(is_wanted).fold(0, |bits, state| bits | 1 << state);
+    let requests = of.contains(&State::SynRecv);
+    (if requests { bits | 1 << NEW_SYN_RECV } else { bits }) & STATES
 }
 
 /// Reads a piece of the answer.

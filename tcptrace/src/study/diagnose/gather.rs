@@ -218,6 +218,8 @@ impl Gatherer {
         match calls {
             Some((_, true, _)) => {}
             Some((_, false, reason)) if !is_trace => lacks(Need::FailedCalls, false, reason),
+            // A flight recorder watches them only when it is told to.
+            _ if traced => lacks(Need::FailedCalls, false, "needs --failed-calls"),
             _ => lacks(Need::FailedCalls, false, "needs time (--duration 10s)"),
         }
         missing.extend(self.lacks_accepts().map(|reason| (Need::Accepts, reason)));

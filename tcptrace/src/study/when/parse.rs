@@ -43,7 +43,7 @@ impl fmt::Display for WhenError {
             }
             let comma = if place + 1 < self.known.len() { ", " } else { "" };
             write!(f, "{name}{comma}")?;
-            left -= name.len() + 2;
+            left = left.saturating_sub(name.len() + 2);
         }
         Ok(())
     }

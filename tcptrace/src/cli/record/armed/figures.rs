@@ -26,15 +26,15 @@ pub(super) struct Figures {
 
 impl Figures {
     pub(super) fn begin(condition: &Condition, only: &[u32]) -> Result<Self> {
-        let (mut growing, mut levels, mut has_states) = (Vec::new(), Vec::new(), false);
+        let (mut growing, mut levels, mut states) = (Vec::new(), Vec::new(), Vec::new());
         for figure in condition.figures() {
             match figure {
-                Figure::Sockets(_) => has_states = true,
+                Figure::Sockets(state) => states.push(*state),
                 Figure::Growth(name) => growing.push(name.clone()),
                 Figure::Level(name) => levels.push(name.clone()),
             }
         }
-        let tally = has_states.then(|| Tally::begin(only.to_vec()));
+        let tally = (!states.is_empty()).then(|| Tally::begin(&states, only.to_vec()));
         let tally = tally.transpose().context("cannot count sockets: cannot start a thread")?;
         let (growth, level) = (HashMap::default(), HashMap::default());
         Ok(Self { tally, growing, levels, growth, level })
