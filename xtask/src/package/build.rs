@@ -13,6 +13,9 @@ use crate::{command, workspace};
 /// The profile of the workspace's `Cargo.toml`, and the folder that Cargo names after it.
 const PROFILE: &str = "dist";
 
+/// A program at a random address has a relocation for each pointer in its data: 24 bytes, or a bit where they are packed.
+const PACKED: &str = "-Clink-arg=-Wl,-z,pack-relative-relocs";
+
 /// The target, named so that Cargo does not link build scripts and macros statically, too.
 pub(super) fn triple() -> String {
     format!("{}-unknown-linux-gnu", env::consts::ARCH)
@@ -30,8 +33,8 @@ pub(super) fn build(crates: &Crates, epoch: &str) -> Result<PathBuf> {
     if let Some(toolchain) = env::var_os("RUSTUP_TOOLCHAIN") {
         cargo.env("RUSTUP_TOOLCHAIN", toolchain);
     }
-    cargo.args(["build", "--locked", "--profile", PROFILE, "--target", &triple()]);
-    cargo.args(["--package", "tcptrace", "--bin", "tcptrace"]);
+    cargo.args(["rustc", "--locked", "--profile", PROFILE, "--target", &triple()]);
+    cargo.args(["--package", "tcptrace", "--bin", "tcptrace", "--", PACKED]);
     command::run(&mut reproducible(cargo))?;
     let program = target.join(triple()).join(PROFILE).join("tcptrace");
     let bytes = fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
