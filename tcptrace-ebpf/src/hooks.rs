@@ -8,4 +8,5 @@ mod holder;
 mod listening;
 mod mini;
 mod reset;
+mod returned;
 mod state;

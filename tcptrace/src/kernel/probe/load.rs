@@ -5,12 +5,12 @@ use std::hash::RandomState;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::thread;
 
-use aya::programs::{BtfTracePoint, Iter, ProgramError, TracePoint};
+use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 
-use super::accepts::{self, ACCEPTED, Accepts};
+use super::accepts::{self, ACCEPTED, Accepts, RETURNED, RETURNED_BEFORE};
 use super::decode::Decoder;
-use super::layout::{Layout, Need};
+use super::layout::{ACCEPT, Layout, Need};
 use super::programs::{HOLDERS, LISTENING, program};
 use super::ring::Reader;
 use super::stand_in::StandIns;
@@ -153,8 +153,8 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
         services.push((hook.feature, serve(hook, &around, &mut ebpf, &mut programs, &mut stand_ins)));
     }
     let mut accepts = Accepts::default();
-    let when = serve_listeners(options.accepts, &around, &mut ebpf);
-    services.push((Feature::Accept, serve_accept(when, &around, &mut ebpf, &mut programs, &mut accepts)));
+    let (when, service) = serve_accept(options, &around, &mut ebpf, &mut programs, &mut accepts);
+    services.push((Feature::Accept, service));
     // Not even named otherwise: to find out would take loading them.
     if options.failed_calls {
         services.push((Feature::FailedCalls, serve_failed_calls(&around, &mut ebpf, &mut programs)));
@@ -294,16 +294,54 @@ fn serve_listeners(when: When, around: &Surroundings, ebpf: &mut Ebpf) -> When {
     }
 }
 
+/// Returns when accepts are seen, and by what.
 fn serve_accept(
+    options: &Options,
+    around: &Surroundings,
+    ebpf: &mut Ebpf,
+    programs: &mut Vec<RawFd>,
+    accepts: &mut Accepts,
+) -> (When, Service) {
+    if options.accepts == When::Never {
+        return (When::Never, Service::Declined { reason: "left out by --accept never".into() });
+    }
+    match attach_to_function(around, ebpf) {
+        Ok(fd) => {
+            programs.push(fd);
+            return (When::Always, Service::Attached { by: Tier::Btf, hook: format!("fexit/{ACCEPT}") });
+        }
+        Err(reason) => log::debug!("cannot attach to {ACCEPT}: {reason}"),
+    }
+    let when = serve_listeners(options.accepts, around, ebpf);
+    (when, serve_accept_calls(when, around, ebpf, programs, accepts))
+}
+
+/// Attaches to the kernel's own function, which costs nobody else anything.
+fn attach_to_function(around: &Surroundings, ebpf: &mut Ebpf) -> Result<RawFd, String> {
+    let (btf, layout) = around.btf.as_ref().map_err(Clone::clone)?;
+    if let Some(lack) = layout.lacks(Need::Socket) {
+        return Err(lack);
+    }
+    let name = match layout.arguments(ACCEPT) {
+        2 => RETURNED,
+        4 => RETURNED_BEFORE,
+        count => return Err(format!("it has {count} arguments")),
+    };
+    let attach = |program: &mut FExit| {
+        program.load(ACCEPT, btf)?;
+        program.attach()?;
+        Ok(program.fd()?.as_fd().as_raw_fd())
+    };
+    program(ebpf, name).and_then(attach).map_err(|error: ProgramError| kernel::explain(&error))
+}
+
+fn serve_accept_calls(
     when: When,
     around: &Surroundings,
     ebpf: &mut Ebpf,
     programs: &mut Vec<RawFd>,
     accepts: &mut Accepts,
 ) -> Service {
-    if when == When::Never {
-        return Service::Declined { reason: "left out by --accept never".into() };
-    }
     if let Some(reason) = objection_to_files(around) {
         return Service::Unavailable { reason };
     }
