@@ -37,7 +37,7 @@ pub use namespaces::{Namespace, Namespaces, ResolveError};
 pub use processes::{are_all_visible, are_descriptors_shown, are_hidden as are_processes_hidden};
 pub use queues::{Queues, accept_queues_here};
 pub use setting_files::setting_files;
-pub use settings::{add_host_settings, settings, settings_here};
+pub use settings::{add_host_settings, complete_host_settings, settings, settings_here};
 pub use sockstat::allocated;
 pub use survey::{Answer, Coverage, Interface, survey};
 pub use visit::visit;
