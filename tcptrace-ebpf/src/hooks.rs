@@ -10,3 +10,4 @@ mod mini;
 mod reset;
 mod returned;
 mod state;
+mod twsk;

@@ -7,6 +7,9 @@ use crate::model::event::ResetReason;
 
 /// The function that takes a connection out of an accept queue.
 pub(super) const ACCEPT: &str = "inet_csk_accept";
+/// The function that starts the timer of a mini-socket, or gives it more time, and the one that ends a mini-socket.
+pub(super) const SCHEDULE: &str = "__inet_twsk_schedule";
+pub(super) const KILL: &str = "inet_twsk_kill";
 
 /// Which hooks need a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,8 +155,10 @@ impl Layout {
                 layout.arguments.insert(name, count);
             }
         }
-        if let Some(count) = function_arguments(&btf, ACCEPT) {
-            layout.arguments.insert(ACCEPT, count);
+        for name in [ACCEPT, SCHEDULE, KILL] {
+            if let Some(count) = function_arguments(&btf, name) {
+                layout.arguments.insert(name, count);
+            }
         }
         layout.reset_reasons = reset_reasons(&btf);
         Ok(layout)
@@ -219,6 +224,7 @@ mod tests {
             assert_eq!(layout.lacks(need), None);
         }
         assert!(matches!(layout.arguments(ACCEPT), 2 | 4), "its return value follows its arguments");
+        assert_eq!([SCHEDULE, KILL].map(|name| layout.arguments(name)), [3, 1]);
         let family = layout.offsets.iter().find(|(symbol, _)| *symbol == "SOCK_COMMON_FAMILY");
         assert_eq!(family.map(|(_, offset)| *offset), Some(16), "skc_family follows addresses, hash and ports");
     }

@@ -10,12 +10,12 @@ use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 
 use super::accepts::{self, ACCEPTED, Accepts, RETURNED, RETURNED_BEFORE};
 use super::decode::Decoder;
-use super::layout::{ACCEPT, Layout, Need};
+use super::layout::{ACCEPT, KILL, Layout, Need, SCHEDULE};
 use super::programs::{HOLDERS, LISTENING, program};
 use super::ring::Reader;
 use super::stand_in::StandIns;
 use super::symbols::Symbols;
-use super::{Options, ProbeError, kernel, tracefs};
+use super::{Options, ProbeError, kernel, tracefs, twsk};
 use crate::kernel::are_all_visible;
 use crate::model::accepts::Accepts as When;
 use crate::model::feature::{Feature, Service, Tier};
@@ -149,9 +149,12 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
     let mut services = Vec::new();
     let mut programs = Vec::new();
     let mut stand_ins = StandIns::default();
-    for hook in HOOKS {
+    let by_functions = attach_minis(&around, &mut ebpf, &mut programs);
+    let left = HOOKS.iter().filter(|hook| by_functions.iter().all(|(feature, _)| *feature != hook.feature));
+    for hook in left {
         services.push((hook.feature, serve(hook, &around, &mut ebpf, &mut programs, &mut stand_ins)));
     }
+    services.extend(by_functions);
     let mut accepts = Accepts::default();
     let (when, service) = serve_accept(options, &around, &mut ebpf, &mut programs, &mut accepts);
     services.push((Feature::Accept, service));
@@ -256,6 +259,30 @@ fn attach(hook: &Hook, ebpf: &mut Ebpf, btf: &Btf, stand_ins: &mut StandIns) -> 
         stand_ins.attach(name, ebpf);
     }
     Ok(fd)
+}
+
+/// Shows mini-sockets by the kernel's own functions, which serves several features: all of them, or none.
+fn attach_minis(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) -> Vec<(Feature, Service)> {
+    let of_minis = |hook: &&Hook| matches!(hook.feature, Feature::MiniCreated | Feature::MiniKilled);
+    if HOOKS.iter().filter(of_minis).any(|hook| around.objection(hook).is_some()) {
+        return Vec::new();
+    }
+    let Ok((btf, layout)) = &around.btf else { return Vec::new() };
+    match twsk::attach(ebpf, btf, layout) {
+        Ok(fds) => {
+            programs.extend(fds);
+            let by = |name| Service::Attached { by: Tier::Btf, hook: format!("fentry/{name}") };
+            vec![
+                (Feature::MiniCreated, by(SCHEDULE)),
+                (Feature::MiniKilled, by(KILL)),
+                (Feature::MiniFin, by(SCHEDULE)),
+            ]
+        }
+        Err(reason) => {
+            log::debug!("cannot attach to the functions of mini-sockets: {reason}");
+            Vec::new()
+        }
+    }
 }
 
 /// Loads a program that stands in for another. Without it, the other only misses more, which is counted. Whatever the

@@ -52,6 +52,13 @@ fn is_shown_by_function() -> bool {
     accept["detail"].as_str().is_some_and(|detail| detail.starts_with("fexit/"))
 }
 
+/// Whether a tracer has attached to system calls: nothing else of it is an event of perf.
+fn traces_calls(tracer: &Tracer) -> bool {
+    let folder = std::fs::read_dir(format!("/proc/{}/fd", tracer.pid())).expect("its descriptors");
+    let mut targets = folder.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+    targets.any(|target| target.as_os_str() == "anon_inode:[perf_event]")
+}
+
 /// Nobody has seen who accepted it. A process that closes it is its owner.
 #[test]
 fn whoever_closes_it_owns_it() {
@@ -173,6 +180,7 @@ fn whatever_shows_accepts_shows_the_same() {
     let by_calls = [&args[..], &["--object", object.to_str().expect("a path in UTF-8")]].concat();
     let tracers = [Tracer::start_in(&net, &args), Tracer::start_in(&net, &by_calls)];
     std::fs::remove_file(&object).expect("remove the object");
+    assert_eq!(tracers.each_ref().map(traces_calls), [false, true]);
 
     let begun = boot_ns();
     let compare = |client: &End, pid: u32| {
