@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
-use aya::programs::{FEntry, ProgramError};
+use aya::programs::FEntry;
 use aya::{Btf, Ebpf};
 
 use super::kernel;
