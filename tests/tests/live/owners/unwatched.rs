@@ -2,6 +2,7 @@
 //! unknown.
 
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -52,11 +53,14 @@ fn is_shown_by_function() -> bool {
     accept["detail"].as_str().is_some_and(|detail| detail.starts_with("fexit/"))
 }
 
-/// Whether a tracer has attached to system calls: nothing else of it is an event of perf.
+/// Whether a tracer has attached to system calls: nothing else of it is an event of perf, or a link to one.
 fn traces_calls(tracer: &Tracer) -> bool {
-    let folder = std::fs::read_dir(format!("/proc/{}/fd", tracer.pid())).expect("its descriptors");
-    let mut targets = folder.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
-    targets.any(|target| target.as_os_str() == "anon_inode:[perf_event]")
+    let folder = |name| std::fs::read_dir(format!("/proc/{}/{name}", tracer.pid())).expect("its descriptors").flatten();
+    let is_event = |target: PathBuf| target.as_os_str() == "anon_inode:[perf_event]";
+    folder("fd").filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(is_event)
+        || folder("fdinfo")
+            .filter_map(|fd| std::fs::read_to_string(fd.path()).ok())
+            .any(|info| info.contains("link_type:\tperf"))
 }
 
 /// Nobody has seen who accepted it. A process that closes it is its owner.
