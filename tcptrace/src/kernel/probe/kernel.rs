@@ -18,6 +18,11 @@ pub(super) fn is_realtime() -> bool {
     Path::new("/sys/kernel/realtime").exists()
 }
 
+/// Whether another compiler than GCC has made this kernel.
+pub(super) fn is_made_otherwise() -> bool {
+    std::fs::read_to_string("/proc/version").is_ok_and(|version| version.contains("clang version"))
+}
+
 /// The kernel's BTF.
 ///
 /// # Errors

@@ -1,4 +1,7 @@
 //! Attaching to the kernel's functions for mini-sockets (`net/ipv4/inet_timewait_sock.c`), which run for nothing else.
+//!
+//! A call that a compiler has replaced by the function's code would not be seen, and a TIME_WAIT would count as refused. GCC
+//! does not do that to functions of this length that have several callers; Clang may.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
@@ -17,6 +20,9 @@ const HOOKS: [(&str, &str, usize); 2] = [("mini_killed", KILL, 1), ("mini_schedu
 /// # Errors
 /// Says why they cannot be attached.
 pub(super) fn attach(ebpf: &mut Ebpf, btf: &Btf, layout: &Layout) -> Result<Vec<RawFd>, String> {
+    if kernel::is_made_otherwise() {
+        return Err("this kernel was made by Clang, which may have put the functions into their callers".into());
+    }
     if let Some((_, name, _)) = HOOKS.iter().find(|(_, name, count)| layout.arguments(name) != *count) {
         return Err(format!("this kernel has no {name}, or another one"));
     }
