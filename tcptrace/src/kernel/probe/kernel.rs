@@ -18,8 +18,8 @@ pub(super) fn is_realtime() -> bool {
     Path::new("/sys/kernel/realtime").exists()
 }
 
-/// Whether another compiler than GCC has made this kernel.
-pub(super) fn is_made_otherwise() -> bool {
+/// Whether Clang has made this kernel, which inlines longer functions than GCC.
+pub(super) fn is_made_by_clang() -> bool {
     std::fs::read_to_string("/proc/version").is_ok_and(|version| version.contains("clang version"))
 }
 

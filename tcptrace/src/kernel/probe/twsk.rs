@@ -20,7 +20,7 @@ const HOOKS: [(&str, &str, usize); 2] = [("mini_killed", KILL, 1), ("mini_schedu
 /// # Errors
 /// Says why they cannot be attached.
 pub(super) fn attach(ebpf: &mut Ebpf, btf: &Btf, layout: &Layout) -> Result<Vec<RawFd>, String> {
-    if kernel::is_made_otherwise() {
+    if kernel::is_made_by_clang() {
         return Err("this kernel was made by Clang, which may have put the functions into their callers".into());
     }
     if let Some((_, name, _)) = HOOKS.iter().find(|(_, name, count)| layout.arguments(name) != *count) {
