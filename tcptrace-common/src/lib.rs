@@ -72,6 +72,8 @@ pub mod kind {
     /// is its descriptor, `old` which call it was (see [`call`](super::call)), and `new` its errno. With
     /// [`flag::BARE`](super::flag::BARE) it was given no address that can be read.
     pub const FAILED_CALL: u8 = 17;
+    /// A mini-socket gets more time.
+    pub const MINI_EXTENDED: u8 = 20;
 }
 
 /// System calls, in [`Head::old`] of [`kind::FAILED_CALL`].

@@ -8,4 +8,6 @@ mod holder;
 mod listening;
 mod mini;
 mod reset;
+mod returned;
 mod state;
+mod twsk;

@@ -36,13 +36,17 @@
 //!   kernels, the expiry of the timer shows when it was last set, once another connection has shown how long a TIME_WAIT
 //!   is set for. The time since then is a lower bound.
 //!
+//! Where programs can be attached to the kernel's functions, `__inet_twsk_schedule` shows that one was made or was given
+//! more time, which each FIN does, and `inet_twsk_kill` shows its end with the call stack. They run for nothing else.
+//!
 //! Each of them carries the cookie of the full socket, which joins both sockets into one connection. tcptrace
 //! assumes no duration.
 //!
 //! # Who owns a connection
 //!
 //! The task on the CPU counts as the owner only where it must be the one that acts: in `connect`, `listen`, `close` and
-//! `shutdown`, and at the exit of `accept`, where its own descriptor table has the new descriptor. In a soft interrupt,
+//! `shutdown`, and at the exit of `accept`, where its own descriptor table has the new descriptor, or of
+//! `inet_csk_accept`. In a soft interrupt,
 //! that task may be unrelated. A later walk through all descriptors finds the remaining owners, beside the stream.
 
 pub mod cli;

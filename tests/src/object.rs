@@ -14,10 +14,25 @@ const LOAD_ADDRESS: u64 = 0x18;
 
 const INSTRUCTION: usize = 8;
 
+/// The object of the kernel side. Test programs that run elsewhere take it with them.
+static BUILT: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tcptrace/bpf/tcptrace.bpf.o"));
+
+/// Writes the eBPF object to a file, without a program: its name is another one there.
+pub fn write_without(program: &str, to: &Path) {
+    let (name, mut object, mut renamed) = (program.as_bytes(), BUILT.to_vec(), 0);
+    for at in 0..object.len() - name.len() {
+        if object[at..].starts_with(name) {
+            object[at] = b'_';
+            renamed += 1;
+        }
+    }
+    assert!(renamed > 0, "{program} is in the object");
+    fs::write(to, object).expect("write an object");
+}
+
 /// Writes the eBPF object to a file, with the programs of these sections replaced by ones that return at once.
 pub fn write_with_idle(sections: &[&str], to: &Path) {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tcptrace/bpf/tcptrace.bpf.o");
-    let mut object = fs::read(&built).expect("the object of the kernel side");
+    let mut object = BUILT.to_vec();
     let programs: Vec<_> = sections.iter().flat_map(|name| programs(&object, name)).collect();
     assert!(programs.len() >= sections.len(), "{programs:?}");
     for program in programs {

@@ -30,14 +30,21 @@ fn accepted(ctx: TracePointContext) -> u32 {
     const RETURNED: usize = 16;
     // SAFETY: the verifier checks that this lies in the context.
     let returned: i64 = unsafe { load(ctx.as_ptr().cast(), RETURNED) };
-    let Some(sk) = socket_of(returned) else { return 0 };
-    let cookie: u64 = member(sk, off::SOCK_COMMON_COOKIE());
+    if let Some(sk) = socket_of(returned) {
+        tell_accepted(member(sk, off::SOCK_COMMON_COOKIE()));
+    }
+    0
+}
+
+/// Reports that the current process has accepted the socket with this cookie.
+#[inline(always)]
+pub(crate) fn tell_accepted(cookie: u64) {
     // A socket that no hook has reported usually has no cookie, and nothing else identifies it. That is the filter,
     // too: a look at addresses and ports would cost more than everything else.
     if cookie == 0 {
-        return 0;
+        return;
     }
-    let Some(mut entry) = reserve::<TaskRecord>(counter::LOST_OTHERS) else { return 0 };
+    let Some(mut entry) = reserve::<TaskRecord>(counter::LOST_OTHERS) else { return };
     let record = entry.as_mut_ptr();
     // SAFETY: the record is reserved and filled completely.
     unsafe {
@@ -45,7 +52,6 @@ fn accepted(ctx: TracePointContext) -> u32 {
         fill_task(&raw mut (*record).task);
     }
     submit(entry);
-    0
 }
 
 /// Address of the `struct sock` behind a descriptor of the current process. Another thread may have replaced the

@@ -1,7 +1,10 @@
 //! Mini-sockets, which carry TIME_WAIT and the FIN_WAIT2 of orphans. They have no tracepoint, but their timer has:
 //! `timer_start` when they are made, `timer_expire_entry` at their natural end, `timer_cancel` when they end early. A
 //! FIN that turns FIN_WAIT2 into TIME_WAIT often leaves the timer in its bucket, which no tracepoint shows. `kfree_skb`
-//! shows the FIN itself when it is freed, and names the socket that took it in since 6.11.
+//! shows the FIN itself when it is freed, and names the socket that took it in since 6.11. Where `twsk` can be attached,
+//! only `timer_expire_entry` is needed.
+
+use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_jiffies64};
@@ -24,7 +27,7 @@ struct CancelRecord {
 
 /// A mini-socket's timer. Its address is not one that the verifier trusts: it lies before the timer.
 #[derive(Clone, Copy)]
-struct Timer {
+pub(super) struct Timer {
     tw: u64,
     /// Ticks until it is due; negative when overdue.
     ticks: i32,
@@ -46,6 +49,20 @@ impl Timer {
                 ticks: expires.wrapping_sub(bpf_jiffies64()) as i32,
             })
         }
+    }
+
+    /// The timer of this mini-socket.
+    #[inline(always)]
+    pub(super) fn in_mini(tw: u64) -> Self {
+        let expires: u64 = member(tw, off::TW_TIMER() + off::TIMER_EXPIRES());
+        // SAFETY: it only tells the time.
+        Self { tw, ticks: expires.wrapping_sub(unsafe { bpf_jiffies64() }) as i32 }
+    }
+
+    /// Whether it is not due yet. Otherwise it fires, which is an event of its own.
+    #[inline(always)]
+    pub(super) fn is_running(self) -> bool {
+        self.ticks > 0
     }
 
     #[inline(always)]
@@ -72,25 +89,29 @@ fn timer_expire_entry(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "timer_cancel")]
 fn timer_cancel(ctx: BtfTracePointContext) -> i32 {
-    let Some(timer) = Timer::of(&ctx) else { return 0 };
     // A timer that fires is cancelled first, and `timer_expire_entry` follows.
-    if timer.ticks <= 0 {
-        return 0;
+    if let Some(timer) = Timer::of(&ctx).filter(|timer| timer.is_running()) {
+        report_cancelled(timer, ctx.as_ptr());
     }
+    0
+}
+
+/// Reports that a timer was cancelled by who is on the call stack.
+#[inline(always)]
+pub(super) fn report_cancelled(timer: Timer, ctx: *mut c_void) {
     let key = Key::of_mini(timer.tw);
     if !key.is_wanted() {
-        return 0;
+        return;
     }
-    let Some(mut entry) = reserve::<CancelRecord>(counter::LOST_OTHERS) else { return 0 };
+    let Some(mut entry) = reserve::<CancelRecord>(counter::LOST_OTHERS) else { return };
     let record = entry.as_mut_ptr();
     // SAFETY: the record is reserved and filled completely: the helper zeroes what it does not use.
     unsafe {
         fill(&raw mut (*record).head, timer.tw, timer.ticks, key, kind::MINI_CANCELLED);
         let stack = (&raw mut (*record).cancel.stack).cast();
-        bpf_get_stack(ctx.as_ptr(), stack, (STACK_FRAMES * 8) as u32, 0);
+        bpf_get_stack(ctx, stack, (STACK_FRAMES * 8) as u32, 0);
     }
     submit(entry);
-    0
 }
 
 #[btf_tracepoint(function = "kfree_skb")]
@@ -117,7 +138,7 @@ fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[inline(always)]
-fn report(tw: u64, ticks: i32, kind: u8) {
+pub(super) fn report(tw: u64, ticks: i32, kind: u8) {
     let key = Key::of_mini(tw);
     if !key.is_wanted() {
         return;

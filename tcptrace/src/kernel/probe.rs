@@ -14,6 +14,7 @@ mod sockmaps;
 mod stand_in;
 mod symbols;
 mod tracefs;
+mod twsk;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use nix::sched::{CloneFlags, setns};
 use nix::time::{ClockId, clock_getres};
 use nix::unistd::{SysconfVar, sysconf};
 
@@ -107,6 +108,24 @@ pub fn add_host_settings(settings: &mut Settings) {
     }
 }
 
+/// Adds what only the first network namespace shows, if that was not visited: the first process usually is in it. Brings the
+/// calling thread home.
+///
+/// # Errors
+/// When there is no way home.
+pub fn complete_host_settings(settings: &mut Settings) -> io::Result<()> {
+    if settings.values.contains_key(OF_FIRST) {
+        return Ok(());
+    }
+    let home = File::open("/proc/thread-self/ns/net")?;
+    let first = File::open("/proc/1/ns/net");
+    if first.is_ok_and(|first| setns(first, CloneFlags::CLONE_NEWNET).is_ok()) {
+        add_host_settings(settings);
+        setns(home, CloneFlags::CLONE_NEWNET)?;
+    }
+    Ok(())
+}
+
 fn system(name: SysconfVar) -> Option<u64> {
     u64::try_from(sysconf(name).ok()??).ok()
 }
@@ -131,6 +150,7 @@ pub fn settings(namespaces: &Namespaces, only: &[u32], now: &dyn Fn() -> u64) ->
     for (netns, error) in closed {
         log::warn!("cannot read the settings of network namespace {netns}: {error}");
     }
+    complete_host_settings(&mut host)?;
     all.insert(0, host);
     Ok(all)
 }
@@ -239,6 +259,11 @@ mod tests {
             assert_eq!(of_host, expected, "the first namespace is among them");
             let first = value(host, FIRST).and_then(|first| first.parse().ok());
             assert!(all.iter().any(|it| it.netns == first) && first != Some(own), "{first:?}");
+
+            let only_ours = settings(&Namespaces::find(), &[own], &|| 7).expect("a way home");
+            assert_eq!(only_ours.iter().map(|it| it.netns).collect::<Vec<_>>(), [None, Some(own)]);
+            assert_eq!(only_ours[0].values, host.values, "the first namespace is none of them");
+            assert_eq!(Namespaces::own_namespace(), Some(own));
 
             fs::write(path("net.ipv4.ip_local_reserved_ports"), &many).expect("set it");
             assert_eq!(value(&settings_here(own, 7), "net.ipv4.ip_local_reserved_ports"), None, "it is too long");

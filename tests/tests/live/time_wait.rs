@@ -7,9 +7,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tcptrace_tests::attempt::skip;
 use tcptrace_tests::faults::{RST, inject};
+use tcptrace_tests::object::write_without;
+use tcptrace_tests::program;
 use tcptrace_tests::sockets::{accept, address, bound_to, connect, listen, socket};
-use tcptrace_tests::{End, Life, Namespace, pair};
+use tcptrace_tests::{End, Life, Namespace, Tracer, pair};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOLD: Duration = Duration::from_millis(300);
@@ -184,4 +187,54 @@ fn restarted_by_a_retransmitted_fin() {
     let restarted_after = time(server.last()) - time(client.leaving("FIN_WAIT2"));
     assert!(restarted_after > 3 * SECOND, "{server}");
     client.held("TIME_WAIT", restarted_after + 59 * SECOND..restarted_after + 65 * SECOND);
+}
+
+/// Where the kernel's own functions show mini-sockets, they show what the tracepoints of timers show.
+#[test]
+fn whatever_shows_mini_sockets_shows_the_same() {
+    let features = program::run(&["check", "--format", "json"]).rows();
+    let killed = features.iter().find(|row| row["feature"] == "time_wait_killed").expect("a feature");
+    if !killed["detail"].as_str().is_some_and(|detail| detail.starts_with("fentry/")) {
+        skip("this kernel cannot attach to the functions");
+    }
+    let net = Namespace::enter();
+    let object = std::env::temp_dir().join(format!("tcptrace-minis-{}.o", std::process::id()));
+    write_without("mini_killed", &object);
+    let args = ["watch", "--format", "json"];
+    let by_timers = [&args[..], &["--object", object.to_str().expect("a path in UTF-8")]].concat();
+    let tracers = [Tracer::start_in(&net, &args), Tracer::start_in(&net, &by_timers)];
+    std::fs::remove_file(&object).expect("remove the object");
+
+    let after_its_fin = |client: &End| client.sequence().expects.wrapping_add(1);
+    let (mut reset, mut its_peer) = pair();
+    let next = after_its_fin(&reset);
+    close(&net, &mut reset, &mut its_peer);
+    inject(its_peer.local, reset.local, next, 0, RST);
+    let (mut killed, mut its_peer) = pair();
+    close(&net, &mut killed, &mut its_peer);
+    net.run("ss", &["-K", "-tn", "state", "time-wait", "sport", "=", &format!(":{}", killed.local.port())]);
+    let listener = listen("127.0.0.1");
+    let (mut renewed, mut its_peer) = connect(&listener);
+    close(&net, &mut its_peer, &mut renewed);
+    let renewed = its_peer;
+    let again = bound_to(renewed.remote);
+    again.connect(&address(&listener).into()).expect("connect from the same port");
+    let (mut orphan, mut its_peer) = pair();
+    orphan.close();
+    its_peer.receive_end();
+    net.transition(&orphan, "FIN_WAIT1", "FIN_WAIT2");
+    its_peer.close();
+    net.transition(&its_peer, "LAST_ACK", "CLOSED");
+    net.run("ss", &["-K", "-tn", "state", "time-wait", "sport", "=", &format!(":{}", orphan.local.port())]);
+
+    for (end, how) in [(&reset, "reset"), (&killed, "killed"), (&renewed, "new_syn"), (&orphan, "killed")] {
+        let told = tracers.each_ref().map(|tracer| {
+            let is_over = |row: &Value| row["old"] == "TIME_WAIT" && row["new"] == "CLOSED";
+            tracer.row(&net, "the end of a TIME_WAIT", |row| net.is_about(row, end) && is_over(row))
+        });
+        for field in ["old", "new", "side", "end", "closer", "time_wait_end", "reason", "pid", "orphan"] {
+            assert_eq!(told[0][field], told[1][field], "{field} in {} and {}", told[0], told[1]);
+        }
+        assert!(told[0].to_string().contains(how), "{how}: {}", told[0]);
+    }
 }

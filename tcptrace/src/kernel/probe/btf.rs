@@ -59,6 +59,7 @@ pub(super) enum Kind {
     /// `const`, `volatile`, `restrict`, or a tag.
     Modifier,
     Prototype,
+    Function,
     Other,
 }
 
@@ -234,8 +235,9 @@ impl<'b> Type<'b> {
             8 => (Kind::Typedef, 0),
             9..=11 | 18 => (Kind::Modifier, 0),
             13 => (Kind::Prototype, 8 * count),
-            // Forward declarations, functions and floats.
-            7 | 12 | 16 => (Kind::Other, 0),
+            12 => (Kind::Function, 0),
+            // Forward declarations and floats.
+            7 | 16 => (Kind::Other, 0),
             // Integers, variables and tags of declarations.
             1 | 14 | 17 => (Kind::Other, 4),
             // Arrays.

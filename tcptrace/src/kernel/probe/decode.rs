@@ -78,6 +78,7 @@ impl Decoder {
             kind::RESET_RECEIVED => Event::ResetReceived { at, id },
             kind::MINI_EXPIRED => Event::Mini(self.mini(head, id, MiniEvent::Expired)?),
             kind::MINI_FIN => Event::Mini(self.mini(head, id, MiniEvent::Fin)?),
+            kind::MINI_EXTENDED => Event::Mini(self.mini(head, id, MiniEvent::Rearmed)?),
             kind::MINI_CANCELLED => {
                 let what = self.cancelled(read(tail)?);
                 Event::Mini(self.mini(head, id, what)?)

@@ -18,6 +18,11 @@ pub(super) fn is_realtime() -> bool {
     Path::new("/sys/kernel/realtime").exists()
 }
 
+/// Whether Clang has made this kernel, which inlines longer functions than GCC.
+pub(super) fn is_made_by_clang() -> bool {
+    std::fs::read_to_string("/proc/version").is_ok_and(|version| version.contains("clang version"))
+}
+
 /// The kernel's BTF.
 ///
 /// # Errors

@@ -5,6 +5,12 @@ use std::collections::HashMap;
 use super::btf::{Btf, Kind, Type};
 use crate::model::event::ResetReason;
 
+/// The function that takes a connection out of an accept queue.
+pub(super) const ACCEPT: &str = "inet_csk_accept";
+/// The function that starts the timer of a mini-socket, or gives it more time, and the one that ends a mini-socket.
+pub(super) const SCHEDULE: &str = "__inet_twsk_schedule";
+pub(super) const KILL: &str = "inet_twsk_kill";
+
 /// Which hooks need a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
@@ -90,7 +96,7 @@ pub(super) struct Layout {
     pub(super) offsets: Vec<(&'static str, u32)>,
     /// Members that this kernel lacks, with who needs them.
     missing: Vec<(Need, String)>,
-    /// Number of arguments of the tracepoints that have changed over time.
+    /// Number of arguments of the tracepoints and functions that have changed over time.
     arguments: HashMap<&'static str, usize>,
     /// Meaning of the reasons of resets, by number.
     pub(super) reset_reasons: Vec<ResetReason>,
@@ -149,6 +155,11 @@ impl Layout {
                 layout.arguments.insert(name, count);
             }
         }
+        for name in [ACCEPT, SCHEDULE, KILL] {
+            if let Some(count) = function_arguments(&btf, name) {
+                layout.arguments.insert(name, count);
+            }
+        }
         layout.reset_reasons = reset_reasons(&btf);
         Ok(layout)
     }
@@ -160,9 +171,9 @@ impl Layout {
         (!missing.is_empty()).then(|| format!("this kernel's BTF has no {}", missing.join(", ")))
     }
 
-    /// How many arguments a tracepoint has.
-    pub(super) fn arguments(&self, tracepoint: &str) -> usize {
-        self.arguments.get(tracepoint).copied().unwrap_or(0)
+    /// How many arguments a tracepoint or function has.
+    pub(super) fn arguments(&self, name: &str) -> usize {
+        self.arguments.get(name).copied().unwrap_or(0)
     }
 }
 
@@ -171,6 +182,10 @@ fn tracepoint_arguments(btf: &Btf<'_>, name: &str) -> Option<usize> {
     let typedef = btf.named(Kind::Typedef, &format!("btf_trace_{name}"))?;
     let prototype = btf.target(btf.target(typedef)?)?;
     Btf::parameters(prototype)?.checked_sub(1)
+}
+
+fn function_arguments(btf: &Btf<'_>, name: &str) -> Option<usize> {
+    Btf::parameters(btf.target(btf.named(Kind::Function, name)?)?)
 }
 
 fn reset_reasons(btf: &Btf<'_>) -> Vec<ResetReason> {
@@ -208,6 +223,8 @@ mod tests {
         for need in [Need::Socket, Need::Mini, Need::Packet, Need::Files, Need::Optional] {
             assert_eq!(layout.lacks(need), None);
         }
+        assert!(matches!(layout.arguments(ACCEPT), 2 | 4), "its return value follows its arguments");
+        assert_eq!([SCHEDULE, KILL].map(|name| layout.arguments(name)), [3, 1]);
         let family = layout.offsets.iter().find(|(symbol, _)| *symbol == "SOCK_COMMON_FAMILY");
         assert_eq!(family.map(|(_, offset)| *offset), Some(16), "skc_family follows addresses, hash and ports");
     }

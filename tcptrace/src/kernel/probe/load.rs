@@ -5,17 +5,17 @@ use std::hash::RandomState;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::thread;
 
-use aya::programs::{BtfTracePoint, Iter, ProgramError, TracePoint};
+use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 
-use super::accepts::{self, ACCEPTED, Accepts};
+use super::accepts::{self, ACCEPTED, Accepts, RETURNED, RETURNED_BEFORE};
 use super::decode::Decoder;
-use super::layout::{Layout, Need};
+use super::layout::{ACCEPT, KILL, Layout, Need, SCHEDULE};
 use super::programs::{HOLDERS, LISTENING, program};
 use super::ring::Reader;
 use super::stand_in::StandIns;
 use super::symbols::Symbols;
-use super::{Options, ProbeError, kernel, tracefs};
+use super::{Options, ProbeError, kernel, tracefs, twsk};
 use crate::kernel::are_all_visible;
 use crate::model::accepts::Accepts as When;
 use crate::model::feature::{Feature, Service, Tier};
@@ -149,12 +149,15 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
     let mut services = Vec::new();
     let mut programs = Vec::new();
     let mut stand_ins = StandIns::default();
-    for hook in HOOKS {
+    let by_functions = attach_minis(&around, &mut ebpf, &mut programs);
+    let left = HOOKS.iter().filter(|hook| by_functions.iter().all(|(feature, _)| *feature != hook.feature));
+    for hook in left {
         services.push((hook.feature, serve(hook, &around, &mut ebpf, &mut programs, &mut stand_ins)));
     }
+    services.extend(by_functions);
     let mut accepts = Accepts::default();
-    let when = serve_listeners(options.accepts, &around, &mut ebpf);
-    services.push((Feature::Accept, serve_accept(when, &around, &mut ebpf, &mut programs, &mut accepts)));
+    let (when, service) = serve_accept(options, &around, &mut ebpf, &mut programs, &mut accepts);
+    services.push((Feature::Accept, service));
     // Not even named otherwise: to find out would take loading them.
     if options.failed_calls {
         services.push((Feature::FailedCalls, serve_failed_calls(&around, &mut ebpf, &mut programs)));
@@ -258,6 +261,30 @@ fn attach(hook: &Hook, ebpf: &mut Ebpf, btf: &Btf, stand_ins: &mut StandIns) -> 
     Ok(fd)
 }
 
+/// Shows mini-sockets by the kernel's own functions, which serves several features: all of them, or none.
+fn attach_minis(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) -> Vec<(Feature, Service)> {
+    let of_minis = |hook: &&Hook| matches!(hook.feature, Feature::MiniCreated | Feature::MiniKilled);
+    if HOOKS.iter().filter(of_minis).any(|hook| around.objection(hook).is_some()) {
+        return Vec::new();
+    }
+    let Ok((btf, layout)) = &around.btf else { return Vec::new() };
+    match twsk::attach(ebpf, btf, layout) {
+        Ok(fds) => {
+            programs.extend(fds);
+            let by = |name| Service::Attached { by: Tier::Btf, hook: format!("fentry/{name}") };
+            vec![
+                (Feature::MiniCreated, by(SCHEDULE)),
+                (Feature::MiniKilled, by(KILL)),
+                (Feature::MiniFin, by(SCHEDULE)),
+            ]
+        }
+        Err(reason) => {
+            log::debug!("cannot attach to the functions of mini-sockets: {reason}");
+            Vec::new()
+        }
+    }
+}
+
 /// Loads a program that stands in for another. Without it, the other only misses more, which is counted. Whatever the
 /// stand-in itself misses, the other has seen.
 fn can_load(ebpf: &mut Ebpf, program_name: &str, tracepoint: &str, btf: &Btf) -> bool {
@@ -294,16 +321,54 @@ fn serve_listeners(when: When, around: &Surroundings, ebpf: &mut Ebpf) -> When {
     }
 }
 
+/// Returns when accepts are seen, and by what.
 fn serve_accept(
+    options: &Options,
+    around: &Surroundings,
+    ebpf: &mut Ebpf,
+    programs: &mut Vec<RawFd>,
+    accepts: &mut Accepts,
+) -> (When, Service) {
+    if options.accepts == When::Never {
+        return (When::Never, Service::Declined { reason: "left out by --accept never".into() });
+    }
+    match attach_to_function(around, ebpf) {
+        Ok(fd) => {
+            programs.push(fd);
+            return (When::Always, Service::Attached { by: Tier::Btf, hook: format!("fexit/{ACCEPT}") });
+        }
+        Err(reason) => log::debug!("cannot attach to {ACCEPT}: {reason}"),
+    }
+    let when = serve_listeners(options.accepts, around, ebpf);
+    (when, serve_accept_calls(when, around, ebpf, programs, accepts))
+}
+
+/// Attaches to the kernel's own function, which costs nobody else anything.
+fn attach_to_function(around: &Surroundings, ebpf: &mut Ebpf) -> Result<RawFd, String> {
+    let (btf, layout) = around.btf.as_ref().map_err(Clone::clone)?;
+    if let Some(lack) = layout.lacks(Need::Socket) {
+        return Err(lack);
+    }
+    let name = match layout.arguments(ACCEPT) {
+        2 => RETURNED,
+        4 => RETURNED_BEFORE,
+        count => return Err(format!("it has {count} arguments")),
+    };
+    let attach = |program: &mut FExit| {
+        program.load(ACCEPT, btf)?;
+        program.attach()?;
+        Ok(program.fd()?.as_fd().as_raw_fd())
+    };
+    program(ebpf, name).and_then(attach).map_err(|error: ProgramError| kernel::explain(&error))
+}
+
+fn serve_accept_calls(
     when: When,
     around: &Surroundings,
     ebpf: &mut Ebpf,
     programs: &mut Vec<RawFd>,
     accepts: &mut Accepts,
 ) -> Service {
-    if when == When::Never {
-        return Service::Declined { reason: "left out by --accept never".into() };
-    }
     if let Some(reason) = objection_to_files(around) {
         return Service::Unavailable { reason };
     }

@@ -136,7 +136,10 @@ impl Facts {
         all: Option<&HashSet<u32, FixedState>>,
     ) -> (Vec<Item>, Vec<u32>) {
         let Self { newest, items, .. } = self;
-        if let Some(host) = self.host.take() {
+        if let Some(mut host) = self.host.take() {
+            if let Err(error) = kernel::complete_host_settings(&mut host) {
+                log::warn!("cannot come back from the first network namespace: {error}");
+            }
             items.extend(newest.read_settings(host));
         }
         if let Some(all) = all {

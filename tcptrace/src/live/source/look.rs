@@ -132,6 +132,7 @@ impl Eye {
         for (netns, error) in closed.context("cannot look into other network namespaces")? {
             log::warn!("the settings and counters of network namespace {netns} are unknown: {error}");
         }
+        kernel::complete_host_settings(&mut host).context("cannot come back from the first network namespace")?;
         self.say(Item::Settings(Box::new(host)));
         samples.into_iter().for_each(|sample| self.say(Item::Counters(Box::new(sample))));
         Ok(autobound)

@@ -1,7 +1,7 @@
 //! Connections that end with a reset.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tcptrace_tests::Namespace;
@@ -60,6 +60,7 @@ fn a_request_comes_as_the_server_closes() {
     let server = listen("127.0.0.1");
     let live = look(&net, &["--only", "idle-close-race"]);
     let mut open: Vec<_> = (0..4).map(|_| connect(&server)).collect();
+    let begun = Instant::now();
     open.iter().for_each(|ends| ask(ends, 1));
     sleep(IDLE);
     for (client, served) in &mut open {
@@ -67,11 +68,12 @@ fn a_request_comes_as_the_server_closes() {
         client.send(10);
         client.receive_reset();
     }
+    let longest = begun.elapsed().as_secs_f64() + 0.1;
     let rows = rows(&live.interrupt(), 4);
     let figures = [("raced", json!(4)), ("share", json!(1.0)), ("closed_well", json!(0))];
     let found = assert_found(&net, &rows, "idle-close-race", ["critical", "likely"], &figures);
     let quiet = figure(found, "quiet_ns") / 1e9;
-    assert!((0.95..1.2).contains(&quiet), "closed after {quiet}s: {found:#}");
+    assert!((0.95..longest).contains(&quiet), "closed after {quiet}s: {found:#}");
     assert_eq!(
         [&found["subject"]["lport"], &found["subject"]["side"]],
         [&json!(address(&server).port()), &json!("server")]
@@ -88,6 +90,7 @@ fn neither_end_has_sent_the_reset() {
     let [rejected, resetting] = [listen("127.0.0.1"), listen("127.0.0.1")];
     let both = Both::look(&net, &["--only", "reset-by-peer"]);
     let open: Vec<_> = (0..MANY).map(|_| connect(&rejected)).collect();
+    let begun = Instant::now();
     open.iter().for_each(|ends| ask(ends, 1));
     for _ in 0..MANY {
         let (client, mut server) = connect(&resetting);
@@ -100,12 +103,14 @@ fn neither_end_has_sent_the_reset() {
         client.send(10);
         client.receive_reset();
     }
+    // On a slow machine, it takes a while beside the second.
+    let longest = begun.elapsed().as_secs_f64() + 0.1;
     for rows in both.rows(4) {
         let figures = [("reset", json!(MANY)), ("ended", json!(MANY)), ("sent_here", json!(0))];
         let found = assert_found(&net, &rows, "reset-by-peer", ["critical", "certain"], &figures);
         assert_is(found, ["critical", "certain"], &[("sent_by_nobody", json!(MANY)), ("with_data", json!(MANY))]);
         let quiet = figure(found, "quiet_p50_ns") / 1e9;
-        assert!((1.0..3.0).contains(&quiet), "{quiet}s: {found:#}");
+        assert!((1.0..longest).contains(&quiet), "{quiet}s: {found:#}");
         let headline = found["headline"].as_str().expect("a headline");
         assert!(headline.starts_with("something between "), "{headline}");
         assert_eq!(found["subject"]["remote"], address(&rejected).to_string(), "{found:#}");
