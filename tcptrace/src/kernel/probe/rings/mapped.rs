@@ -243,3 +243,104 @@ fn page() -> io::Result<usize> {
     // SAFETY: it only returns a number.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).map_err(io::Error::other)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    /// A file that looks like the map of a ring buffer, and where its writers are. What is written past the end of the
+    /// data lies where the kernel maps its beginning for the second time.
+    struct Written {
+        file: File,
+        begin: usize,
+        end: usize,
+    }
+
+    impl Written {
+        /// Readers and writers begin shortly before the end of the data.
+        fn new() -> Self {
+            let page = page().expect("pages have a size");
+            let file = tempfile::tempfile().expect("a file");
+            file.set_len(4 * page as u64).expect("room");
+            let begin = 3 * page - 32;
+            let written = Self { file, begin, end: begin };
+            written.put(0, &begin.to_ne_bytes());
+            written
+        }
+
+        fn put(&self, offset: usize, bytes: &[u8]) {
+            self.file.write_all_at(bytes, offset as u64).expect("written");
+        }
+
+        /// Where a position is in the file.
+        fn place(&self, position: usize) -> usize {
+            let page = page().expect("pages have a size");
+            2 * page + (self.begin & (page - 1)) + (position - self.begin)
+        }
+
+        /// Adds a record of this length that begins with its time, with these bits in its header. Returns its position.
+        fn add(&mut self, len: u32, time: u64, bits: u32) -> usize {
+            let position = self.end;
+            self.put(self.place(position), &(len | bits).to_ne_bytes());
+            self.put(self.place(position) + HEADER, &time.to_ne_bytes());
+            self.end += HEADER + (len as usize).next_multiple_of(8);
+            self.put(page().expect("pages have a size"), &self.end.to_ne_bytes());
+            position
+        }
+
+        fn map(&self) -> Ring {
+            Ring::open(self.file.try_clone().expect("another descriptor").into(), 0).expect("mapped")
+        }
+
+        fn released(&self) -> usize {
+            let mut position = [0; size_of::<usize>()];
+            self.file.read_exact_at(&mut position, 0).expect("read");
+            usize::from_ne_bytes(position)
+        }
+    }
+
+    fn passed(ring: &mut Ring) -> Vec<u8> {
+        let mut passed = Vec::new();
+        ring.pass(&mut |record| passed.extend_from_slice(record));
+        passed
+    }
+
+    #[test]
+    fn records_are_read_where_they_are() {
+        let mut written = Written::new();
+        let mut ring = written.map();
+        assert_eq!(ring.front(), Front::Nothing);
+        written.add(12, 7, 0);
+        assert_eq!(ring.front(), Front::Nothing, "it has not been refreshed");
+        ring.refresh();
+        assert_eq!(ring.front(), Front::At(7));
+        // Beyond the end of the data, and older than what is before it.
+        written.add(16, 5, 0);
+        ring.refresh();
+        assert_eq!(ring.front(), Front::At(5));
+        assert_eq!(passed(&mut ring), [7_u64.to_ne_bytes().as_slice(), &[0; 4]].concat());
+        assert_eq!(written.released(), written.begin, "it may not be overwritten yet");
+        assert_eq!(ring.front(), Front::At(5));
+        assert_eq!(passed(&mut ring).len(), 16);
+        assert_eq!(ring.front(), Front::Nothing);
+        ring.release();
+        assert_eq!((written.released(), ring.read()), (written.end, written.end as u64));
+    }
+
+    #[test]
+    fn a_record_that_is_being_written_is_waited_for() {
+        let mut written = Written::new();
+        let mut ring = written.map();
+        written.add(8, 3, DISCARDED);
+        let busy = written.add(8, 4, BUSY);
+        ring.refresh();
+        assert_eq!(ring.front(), Front::Busy);
+        written.put(written.place(busy), &8_u32.to_ne_bytes());
+        assert_eq!(ring.front(), Front::At(4));
+        assert_eq!(passed(&mut ring), 4_u64.to_ne_bytes());
+        assert_eq!(ring.read(), written.end as u64, "what was discarded is passed over");
+    }
+}
