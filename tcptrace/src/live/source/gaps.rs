@@ -146,7 +146,10 @@ impl Lane {
     /// Adds what begins here. Returns whether a gap has ended here.
     fn pass(&mut self, until: Option<u64>, markers: &mut Vec<Marker>) -> bool {
         let looked_at = self.looked_at;
-        while let Some(gap) = self.coming.pop_front_if(|gap| until.is_some() || gap.from <= looked_at) {
+        let is_here = |gap: &Gap| until.is_some() || gap.from <= looked_at;
+        while self.coming.front().is_some_and(is_here)
+            && let Some(gap) = self.coming.pop_front()
+        {
             markers.push(gap.marker);
             self.extend(gap.to);
         }
