@@ -8,6 +8,12 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// Size of the ring buffer that the programs are loaded with. Kernels before 5.10 take no other size in its place.
+pub const RING_PATTERN: u32 = 1 << 20;
+
+/// Ring buffers that a CPU can write to: its own, and the one that takes what does not fit there.
+pub const RINGS_OF_CPU: u32 = 2;
+
 /// TCP states as the kernel numbers them (`include/net/tcp_states.h`).
 pub mod state {
     /// `TCP_ESTABLISHED`.

@@ -1,11 +1,11 @@
-//! Output: the ring buffer, its wakeups, and the records that did not fit.
+//! Output: the ring buffers, their wakeups, and the records that did not fit.
 
 use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
-use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::maps::ring_buf::RingBufEntry;
-use tcptrace_common::{Head, TaskTail, counter};
+use tcptrace_common::{Head, RING_PATTERN, RINGS_OF_CPU, TaskTail, counter};
 
 use crate::kernel::load;
 use crate::layout::off;
@@ -17,9 +17,11 @@ pub(crate) struct TaskRecord {
     pub(crate) task: TaskTail,
 }
 
-/// The loader sets the size that is really used.
+/// By CPU, the ring buffer that it writes to, and the one for what does not fit there, which another CPU writes to. CPUs
+/// that share one pass its lock back and forth, which takes as long as everything else. The loader sets the number of
+/// CPUs, and puts in buffers of the size that is really used.
 #[btf_map]
-static EVENTS: RingBuf<u8, 4096> = RingBuf::new();
+static EVENTS: ArrayOfMaps<RingBuf<u8, { RING_PATTERN as usize }>, 2> = ArrayOfMaps::new();
 
 /// 1 while the reader sleeps and wants to be woken by the next record.
 #[btf_map]
@@ -31,7 +33,10 @@ static COUNTERS: PerCpuArray<[u64; counter::COUNT], 1> = PerCpuArray::new();
 /// Reserves room for a record; counts the record as lost if there is none.
 #[inline(always)]
 pub(crate) fn reserve<T: 'static>(lost: usize) -> Option<RingBufEntry<T>> {
-    let entry = EVENTS.reserve_untyped::<T>(0);
+    // SAFETY: a helper without arguments.
+    let own = unsafe { generated::bpf_get_smp_processor_id() } * RINGS_OF_CPU;
+    let reserve_in = |place: u32| EVENTS.get(place).and_then(|ring| ring.reserve_untyped::<T>(0));
+    let entry = reserve_in(own).or_else(|| reserve_in(own + 1));
     if entry.is_none() {
         count(lost);
     }

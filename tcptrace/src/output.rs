@@ -45,7 +45,7 @@ pub use self::audit::audit_lines;
 pub use self::counter::counter_words;
 pub use self::csv::Csv;
 pub use self::diagnose::{DiagnoseFormat, diagnose, explain, finding, rules, settings};
-pub use self::features::features;
+pub use self::features::{features, ring_buffers};
 pub use self::json::Json;
 pub use self::lost::lost;
 pub use self::page::page;

@@ -11,6 +11,8 @@ use nix::sys::socket::sockopt::{ReuseAddr, ReusePort};
 use nix::sys::socket::{
     Backlog, SockFlag, SockaddrIn, SockaddrStorage, accept4, bind, getsockname, listen, setsockopt,
 };
+use nix::time::ClockId;
+use tcptrace::kernel::clock_ns;
 use tcptrace::kernel::probe::{Options, Probe};
 use tcptrace::model::event::{Call, Event, FailedCall, Idle, Reuse};
 use tcptrace::model::feature::Feature;
@@ -59,7 +61,8 @@ impl Watched {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let events = &mut self.events;
-            self.probe.drain(usize::MAX, u64::MAX, |event| events.push(event));
+            let now = clock_ns(ClockId::CLOCK_BOOTTIME).expect("the time");
+            self.probe.drain(usize::MAX, now, &[], |event| events.push(event));
             if let Some(found) = self.events.iter().find_map(&mut find) {
                 return found;
             }

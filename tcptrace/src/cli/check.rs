@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::Outcome;
 use crate::kernel::privileges;
-use crate::kernel::probe::{Options, Probe, ProbeError};
+use crate::kernel::probe::{Options, Plan, Probe, ProbeError};
 use crate::output::{self, Format};
 
 /// Arguments of `check`.
@@ -37,7 +37,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
     let (no_btf, object) = (args.no_btf, args.object.clone());
     // What is attached on demand only is tried, too.
     let options = Options { no_btf, object, ring_bytes: 4096, failed_calls: true, ..Options::default() };
-    // The ring buffer registers with the event loop.
+    // The ring buffers register with the event loop.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the event loop")?;
     let _inside = runtime.enter();
@@ -48,7 +48,12 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
         }
         Err(error) => return Err(error.into()),
     };
+    let plan = Plan::of_default().context("cannot find out how many CPUs there are")?;
     output::features(io::stdout().lock(), args.format, &services).context("cannot write the table")?;
+    if args.format == Format::Text {
+        output::ring_buffers(io::stdout().lock(), plan.rings, plan.bytes.into(), plan.cpus)
+            .context("cannot write the table")?;
+    }
     match failure {
         None => Ok(Outcome::Done),
         Some(error) => Err(error.into()),

@@ -150,7 +150,8 @@ pub(super) fn warn_of_missing_groups(criteria: &Criteria, goes_on: bool) {
 /// How to attach to the kernel.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ProbeArgs {
-    /// Size of the ring buffer, in MiB or with a unit (256K); rounded up to a power of two
+    /// Size of all ring buffers, in MiB or with a unit (256K); rounded up to a power of two. There is one for each CPU, but
+    /// none is smaller than 2 MiB: CPUs share them if need be
     #[arg(long, value_name = "SIZE", default_value = "16", value_parser = ring_bytes)]
     ring_size: u32,
     /// Skip sockets that already exist; each appears when it next changes state

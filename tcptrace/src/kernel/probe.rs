@@ -4,12 +4,14 @@
 
 mod accepts;
 mod btf;
+mod cpus;
 mod decode;
 mod kernel;
 mod layout;
 mod load;
 mod programs;
 mod ring;
+mod rings;
 mod sockmaps;
 mod stand_in;
 mod symbols;
@@ -25,16 +27,17 @@ use crate::model::feature::{Feature, Service, Tier};
 use ring::Reader;
 
 pub use decode::{Batch, Record, Told};
-pub use ring::Scan;
+pub use ring::{Dropped, Scan};
+pub use rings::Plan;
 pub use sockmaps::in_sockmaps;
 
-/// Default size of the ring buffer: holds half a second of 30,000 connections a second.
+/// Default size of all ring buffers: they hold half a second of 30,000 connections a second.
 pub const DEFAULT_RING_BYTES: u32 = 16 << 20;
 
 /// What to attach, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Size of the ring buffer in bytes, rounded up to a power of two.
+    /// Size of all ring buffers in bytes, rounded up to a power of two.
     pub ring_bytes: u32,
     /// What the programs filter by.
     pub filter: tcptrace_common::Filter,
@@ -49,8 +52,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// The size of the ring buffer, rounded up.
-    pub fn ring_size(&self) -> u32 {
+    /// The size of all ring buffers, rounded up.
+    fn ring_size(&self) -> u32 {
         self.ring_bytes.max(4096).next_power_of_two()
     }
 }
@@ -134,10 +137,12 @@ impl Probe {
         self.reader.wait(at_most).await;
     }
 
-    /// Hands over up to `at_most` events, and none beyond a position in the stream ([`Probe::read`]). Returns whether
-    /// nothing is left: then every event from before this call has been handed over.
-    pub fn drain(&mut self, at_most: usize, limit: u64, sink: impl FnMut(Event)) -> bool {
-        self.reader.drain(at_most, limit, sink)
+    /// Hands over up to `at_most` events, and none beyond a position in the stream of its ring buffer ([`Probe::places`]).
+    /// `now` is the time just before the call, in ns of `CLOCK_BOOTTIME`. Returns a time if nothing is left from before
+    /// it: `now`, or an earlier one while a program is still writing. Younger events may be left for the next call, so that
+    /// those of different CPUs come in order.
+    pub fn drain(&mut self, at_most: usize, now: u64, limits: &[u64], sink: impl FnMut(Event)) -> Option<u64> {
+        self.reader.drain(at_most, now, limits, sink)
     }
 
     /// An empty batch for [`Probe::fill`].
@@ -146,18 +151,33 @@ impl Probe {
     }
 
     /// Like [`Probe::drain`], but puts the records into a batch, in place of those in it.
-    pub fn fill(&mut self, at_most: usize, limit: u64, batch: &mut Batch) -> bool {
-        self.reader.fill(at_most, limit, batch)
+    pub fn fill(&mut self, at_most: usize, now: u64, limits: &[u64], batch: &mut Batch) -> Option<u64> {
+        self.reader.fill(at_most, now, limits, batch)
     }
 
-    /// How far the stream has been read, in bytes of the ring buffer.
+    /// How the memory for ring buffers is divided.
+    pub fn plan(&self) -> &Plan {
+        self.reader.plan()
+    }
+
+    /// How far the stream of each ring buffer has been read, in bytes.
+    pub fn places(&self) -> impl Iterator<Item = u64> {
+        self.reader.places()
+    }
+
+    /// The sum of it.
     pub fn read(&self) -> u64 {
-        self.reader.read()
+        self.places().sum()
     }
 
     /// What was lost since the programs were attached; the recursion misses as of [`Probe::read_recursion`].
     pub fn losses(&mut self) -> Losses {
         self.reader.losses()
+    }
+
+    /// By ring buffer, what did not fit into it, as of the last [`Probe::losses`].
+    pub fn dropped(&self) -> &[Dropped] {
+        self.reader.dropped()
     }
 
     /// Prepares a walk through the descriptors of all processes; `None` where the kernel does not allow it.

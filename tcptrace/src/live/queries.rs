@@ -160,7 +160,7 @@ impl Queries {
     }
 
     /// Waits for the next part of an answer; forever if no question is running. The answer belongs after everything
-    /// that is in the ring buffer when it arrives.
+    /// that is in the ring buffers when it arrives.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
         let Some(Running { question, since, answers }) = &mut self.running else {
             return std::future::pending().await;

@@ -1,4 +1,4 @@
-//! The live kernel as a source of items: events from the ring buffer, answers, names, clocks and losses.
+//! The live kernel as a source of items: events from the ring buffers, answers, names, clocks and losses.
 
 mod accepting;
 mod announced;
@@ -18,13 +18,13 @@ use tokio::time::Instant;
 
 use self::accepting::Accepting;
 use self::counting::{Counting, Look};
-use self::gaps::{Gaps, Marker};
+use self::gaps::{Gaps, Marker, Missing};
 pub use self::look::{Looked, look};
 use self::naming::Naming;
 use super::clock::{self, boot_ns};
 use super::queries::{Answer, Queries, Question};
 use crate::engine::lifecycle::Config;
-use crate::kernel::probe::{Batch, Options, Probe, Told};
+use crate::kernel::probe::{Batch, Dropped, Options, Probe, Told};
 use crate::kernel::{Namespaces, are_all_visible};
 use crate::model::accepts::Accepts;
 use crate::model::event::{Cause, Event, Id, Losses};
@@ -40,7 +40,7 @@ const LAST_SURVEY: Duration = Duration::from_secs(2);
 const LAST_FACTS: Duration = Duration::from_secs(5);
 const LAST_LOOK: Duration = Duration::from_millis(50);
 
-/// Records that are taken from the ring buffer at a time.
+/// Records that are taken from the ring buffers at a time.
 const BATCH: usize = 256;
 /// How often the slower loss counters are read.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -74,9 +74,11 @@ pub struct Source {
     clocks: Clocks,
     /// How long the machine had slept at the last check.
     slept_ns: u64,
+    /// The losses that are marked in the stream.
     losses: Losses,
-    /// The same losses, as the kernel side counts them.
+    /// All losses, as the kernel side counts them, and by ring buffer.
     counted: Losses,
+    dropped: Vec<Dropped>,
     /// Where the losses belong in the stream.
     gaps: Gaps,
     /// Time of the last check, and how long the sink had been blocked by its output by then.
@@ -111,6 +113,8 @@ impl Source {
     /// Attaches the programs. `processes`: the control groups of processes are told.
     pub fn attach(options: &Options, existing: bool, names: bool, processes: bool, besides: Besides) -> Result<Self> {
         let probe = Probe::attach(options)?;
+        let plan = probe.plan();
+        log::info!("{} ring buffers of {} KiB", plan.rings, plan.bytes >> 10);
         let mut queries = Queries::new(options.filter);
         if besides == Besides::Facts {
             queries.want_inspections();
@@ -130,7 +134,8 @@ impl Source {
             slept_ns: 0,
             losses: Losses::default(),
             counted: Losses::default(),
-            gaps: Gaps::new(options.ring_size().into()),
+            dropped: vec![Dropped::default(); plan.rings],
+            gaps: Gaps::new(plan.rings, plan.bytes.into()),
             looked_at: (Instant::now(), Duration::ZERO),
             housekept: (Instant::now(), 0),
             items: Vec::new(),
@@ -321,7 +326,7 @@ impl Source {
         Ok(wait.clamp(Duration::from_millis(1), HOUSEKEEPING))
     }
 
-    /// Passes on everything in the ring buffer.
+    /// Passes on everything that was in the ring buffers before the call.
     pub fn take_in(&mut self, sink: &mut impl Sink) -> Result<()> {
         let (kept_at, kept_read) = self.housekept;
         let is_busy = self.probe.read() - kept_read >= BUSY_BYTES;
@@ -330,28 +335,35 @@ impl Source {
             self.probe.read_recursion();
         }
         self.read_clocks()?;
+        let mut is_first_end = true;
         loop {
             let before = boot_ns()?;
             let blocked = self.hear(sink).blocked;
-            let is_empty =
-                if sink.wants_changes() { self.pass_batch(blocked, sink)? } else { self.take_batch(blocked)? };
+            let until = if sink.wants_changes() {
+                self.pass_batch(before, blocked, sink)?
+            } else {
+                self.take_batch(before, blocked)?
+            };
             self.hand_over(sink)?;
-            if is_empty {
-                if self.hear(sink).deadline.is_some_and(|deadline| deadline <= before) {
-                    sink.take(&[Item::Event(Event::Passed { at: before })])?;
-                }
-                return sink.settle(before);
+            let Some(until) = until else { continue };
+            // What was lost just now ends with what has come just now.
+            if std::mem::take(&mut is_first_end) && self.gaps.is_open() {
+                continue;
             }
+            if self.hear(sink).deadline.is_some_and(|deadline| deadline <= until) {
+                sink.take(&[Item::Event(Event::Passed { at: until })])?;
+            }
+            return sink.settle(until);
         }
     }
 
-    /// Takes one batch from the ring buffer. Returns whether the buffer is empty.
-    fn take_batch(&mut self, blocked: Duration) -> Result<bool> {
+    /// Takes one batch from the ring buffers. `before` is the time just before. Returns a time if nothing is left from
+    /// before it.
+    fn take_batch(&mut self, before: u64, blocked: Duration) -> Result<Option<u64>> {
         let first = self.items.len();
-        let markers = self.gaps.pass(false);
-        let limit = self.gaps.limit();
-        let Self { probe, items, naming, queries, counting, accepting, .. } = self;
-        let is_empty = probe.drain(BATCH, limit, |event| {
+        let markers = self.gaps.pass(None);
+        let Self { probe, items, naming, queries, counting, accepting, gaps, .. } = self;
+        let until = probe.drain(BATCH, before, gaps.limits(), |event| {
             if let Event::Change(change) = &event {
                 heed(change, counting, accepting);
             }
@@ -363,27 +375,26 @@ impl Source {
         });
         let now = boot_ns()?;
         let event = |item: &Item| if let Item::Event(event) = item { Some(event.at()) } else { None };
-        let before = self.items[first..].iter().find_map(event).unwrap_or(now);
-        self.mark(markers, before, first);
-        self.look_at_losses(blocked, before, first);
-        if is_empty {
-            let markers = self.gaps.pass(true);
+        let begun = self.items[first..].iter().find_map(event).unwrap_or(now);
+        self.mark(markers, begun, first);
+        self.look_at_losses(blocked, begun, first)?;
+        if until.is_some() {
+            let markers = self.gaps.pass(until);
             self.mark(markers, now, self.items.len());
         }
-        Ok(is_empty)
+        Ok(until)
     }
 
-    /// Passes on one batch from the ring buffer, without making events of changes. Returns whether the buffer is empty.
-    fn pass_batch(&mut self, blocked: Duration, sink: &mut impl Sink) -> Result<bool> {
+    /// Passes on one batch from the ring buffers, without making events of changes. Otherwise as [`Source::take_batch`].
+    fn pass_batch(&mut self, before: u64, blocked: Duration, sink: &mut impl Sink) -> Result<Option<u64>> {
         let first = self.items.len();
-        let markers = self.gaps.pass(false);
-        let limit = self.gaps.limit();
+        let markers = self.gaps.pass(None);
         let mut batch = self.batch.take().unwrap_or_else(|| self.probe.batch());
-        let is_empty = self.probe.fill(BATCH, limit, &mut batch);
+        let until = self.probe.fill(BATCH, before, self.gaps.limits(), &mut batch);
         let now = boot_ns()?;
-        let before = batch.first_at().unwrap_or(now);
-        self.mark(markers, before, first);
-        self.look_at_losses(blocked, before, first);
+        let begun = batch.first_at().unwrap_or(now);
+        self.mark(markers, begun, first);
+        self.look_at_losses(blocked, begun, first)?;
         for told in batch.records() {
             match told {
                 Told::Change(change) => self.pass_change(&change, sink)?,
@@ -391,11 +402,11 @@ impl Source {
             }
         }
         self.batch = Some(batch);
-        if is_empty {
-            let markers = self.gaps.pass(true);
+        if until.is_some() {
+            let markers = self.gaps.pass(until);
             self.mark(markers, now, self.items.len());
         }
-        Ok(is_empty)
+        Ok(until)
     }
 
     fn pass_change(&mut self, change: &impl Transition, sink: &mut impl Sink) -> Result<()> {
@@ -417,33 +428,41 @@ impl Source {
         self.items.push(Item::Event(event));
     }
 
-    /// Notes losses since the last check. Events that the ring buffer did not drop were lost among the events from
-    /// `first` on.
-    fn look_at_losses(&mut self, blocked: Duration, at: u64, first: usize) {
-        let read = self.probe.read();
+    /// Notes losses since the last check. Events that no ring buffer dropped were lost among the events from `first` on.
+    fn look_at_losses(&mut self, blocked: Duration, at: u64, first: usize) -> Result<()> {
         let (looked_at, blocked_before) = std::mem::replace(&mut self.looked_at, (Instant::now(), blocked));
         let counted = self.probe.losses();
-        let before = self.counted;
-        // If the counters cannot be read this time, no new losses are known.
-        if counted.ring_full >= before.ring_full && counted.ring_full_others >= before.ring_full_others {
-            self.counted = counted;
+        let before = std::mem::replace(&mut self.counted, counted);
+        self.losses.filtered = self.losses.filtered.max(counted.filtered);
+        if counted.recursion > before.recursion {
+            self.gaps.begin_here(boot_ns()?);
+            let missed = Missing { transitions: counted.recursion - before.recursion, others: 0 };
+            self.mark([Marker::From(Cause::Recursion, missed)], at, first);
         }
-        let transitions = counted.ring_full.saturating_sub(before.ring_full);
-        let others = counted.ring_full_others.saturating_sub(before.ring_full_others);
-        let missed = counted.recursion.saturating_sub(before.recursion);
-        // Output blocked the reader for most of the time.
-        let is_output_slow = blocked.saturating_sub(blocked_before) * 2 >= looked_at.elapsed();
-        let cause = if is_output_slow { Cause::OutputSlow } else { Cause::RingFull };
-        self.losses.drop(cause, transitions, others);
-        (self.losses.recursion, self.losses.filtered) = (counted.recursion, counted.filtered);
-        if missed > 0 {
-            self.gaps.begin_here();
-            self.mark([Marker::From(Cause::Recursion, missed, self.losses)], at, first);
+        if (counted.ring_full, counted.ring_full_others) != (before.ring_full, before.ring_full_others) {
+            // Output blocked the reader for most of the time.
+            let is_output_slow = blocked.saturating_sub(blocked_before) * 2 >= looked_at.elapsed();
+            self.note_dropped(if is_output_slow { Cause::OutputSlow } else { Cause::RingFull })?;
         }
-        if transitions + others > 0 {
-            self.gaps.note_dropped(cause, transitions + others, self.losses, read);
+        self.gaps.looked_at(self.probe.places());
+        Ok(())
+    }
+
+    /// Notes what ring buffers have dropped since the last check.
+    fn note_dropped(&mut self, cause: Cause) -> Result<()> {
+        let now = boot_ns()?;
+        let rings = self.probe.dropped().iter().zip(&mut self.dropped).zip(self.probe.places());
+        for (ring, ((dropped, before), read)) in rings.enumerate() {
+            let before = std::mem::replace(before, *dropped);
+            let missing = Missing {
+                transitions: dropped.transitions.saturating_sub(before.transitions),
+                others: dropped.others.saturating_sub(before.others),
+            };
+            if missing != Missing::default() {
+                self.gaps.note_dropped(ring, cause, missing, read, now);
+            }
         }
-        self.gaps.looked_at(read);
+        Ok(())
     }
 
     /// Inserts losses before the item at `place`.
@@ -451,9 +470,13 @@ impl Source {
         let mut items = Vec::new();
         for marker in markers {
             match marker {
-                Marker::From(cause, events, losses) => {
-                    items.push(Item::Event(Event::Lost { at, cause, events }));
-                    items.push(Item::Losses(losses));
+                Marker::From(cause, missing) => {
+                    match cause {
+                        Cause::Recursion => self.losses.recursion += missing.sum(),
+                        _ => self.losses.drop(cause, missing.transitions, missing.others),
+                    }
+                    items.push(Item::Event(Event::Lost { at, cause, events: missing.sum() }));
+                    items.push(Item::Losses(self.losses));
                 }
                 Marker::To => {
                     items.push(Item::Event(Event::Lost { at, cause: Cause::Unknown, events: 0 }));

@@ -7,12 +7,15 @@ use std::thread;
 
 use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
+use tcptrace_common::RINGS_OF_CPU;
 
 use super::accepts::{self, ACCEPTED, Accepts, RETURNED, RETURNED_BEFORE};
+use super::cpus::Cpus;
 use super::decode::Decoder;
 use super::layout::{ACCEPT, KILL, Layout, Need, SCHEDULE};
 use super::programs::{HOLDERS, LISTENING, program};
 use super::ring::Reader;
+use super::rings::{self, Plan};
 use super::stand_in::StandIns;
 use super::symbols::Symbols;
 use super::{Options, ProbeError, kernel, tracefs, twsk};
@@ -145,7 +148,10 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
         });
     }
     let (around, loader) = look_around(options);
-    let mut ebpf = open(loader, options, &around)?;
+    let cpus = Cpus::find().map_err(|error| ProbeError::Map { name: rings::MAP, reason: error.to_string() })?;
+    let mut ebpf = open(loader, options, &around, &cpus)?;
+    let mut plan = Plan::new(options.ring_size(), &cpus);
+    let rings = plan.carry_out(&mut ebpf)?;
     let mut services = Vec::new();
     let mut programs = Vec::new();
     let mut stand_ins = StandIns::default();
@@ -182,19 +188,25 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
         scrambler: RandomState::new(),
     };
     let can_scan = is_attached(&services, Feature::Holders);
-    Ok(Loaded { reader: Reader::new(ebpf, programs, stand_ins, accepts, decoder, can_scan)?, services, accepts: when })
+    let reader = Reader::new(ebpf, (plan, rings), programs, stand_ins, accepts, decoder, can_scan)?;
+    Ok(Loaded { reader, services, accepts: when })
 }
 
 fn is_attached(services: &[(Feature, Service)], feature: Feature) -> bool {
     services.iter().any(|(served, service)| *served == feature && service.is_attached())
 }
 
-fn open(loader: EbpfLoader<'static>, options: &Options, around: &Surroundings) -> Result<Ebpf, ProbeError> {
+fn open(
+    loader: EbpfLoader<'static>,
+    options: &Options,
+    around: &Surroundings,
+    cpus: &Cpus,
+) -> Result<Ebpf, ProbeError> {
     let handler = around.symbols.as_ref().map_or(0, |symbols| symbols.timer_handler);
     let has_reason = u8::from(has_reset_reason(around.layout()));
     let mut loader: EbpfLoader<'_> = loader;
     loader.btf(around.btf.as_ref().ok().map(|(btf, _)| btf));
-    loader.map_max_entries("EVENTS", options.ring_size());
+    loader.map_max_entries(rings::MAP, cpus.numbers() * RINGS_OF_CPU);
     let offsets = around.layout().map(|layout| layout.offsets.as_slice()).unwrap_or_default();
     for (symbol, offset) in offsets {
         loader.override_global(symbol, offset, true);

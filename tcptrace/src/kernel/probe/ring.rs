@@ -1,13 +1,15 @@
-//! Reads the ring buffer: asleep until woken while idle, on a timer while busy.
+//! Reads the ring buffers: asleep until woken while idle, on a timer while busy.
 
 use std::fs::{self, File};
+use std::future::poll_fn;
 use std::io::{self, Read};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::{Iter, ProgramError};
 use tcptrace_common::{Head, HolderTail, counter};
 use tokio::io::Interest;
@@ -18,6 +20,7 @@ use super::accepts::Accepts;
 use super::decode::{Batch, Decoder, warn_of};
 use super::kernel;
 use super::programs::{HOLDERS, LISTENING, program};
+use super::rings::{self, Merge, Plan, Ring};
 use super::stand_in::StandIns;
 use crate::model::event::{Event, Losses};
 
@@ -30,17 +33,20 @@ const BUSY: Duration = Duration::from_millis(10);
 const SETTLE: Duration = Duration::from_millis(5);
 
 pub(super) struct Reader {
-    ring: AsyncFd<RingBuf<MapData>>,
+    /// By ring buffer, what tells that a program wants it to be read. Before the ring buffers, which it may not outlive.
+    calls: Vec<AsyncFd<RawFd>>,
+    rings: Merge<Ring>,
+    plan: Plan,
+    /// By ring buffer, what did not fit into it by the last count.
+    dropped: Vec<Dropped>,
     wake: Array<MapData, u32>,
     counters: PerCpuArray<MapData, [u64; counter::COUNT]>,
     programs: Vec<RawFd>,
     stand_ins: StandIns,
     accepts: Accepts,
     recursion: u64,
-    /// Records taken from the ring buffer.
+    /// Records taken from the ring buffers.
     records: u64,
-    /// Bytes taken from the ring buffer.
-    read: u64,
     decoder: Arc<Decoder>,
     mood: Mood,
     #[cfg(feature = "bpf-log")]
@@ -58,6 +64,15 @@ pub struct Scan {
     decoder: Arc<Decoder>,
 }
 
+/// Records that did not fit into a ring buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Changes of state.
+    pub transitions: u64,
+    /// Other records.
+    pub others: u64,
+}
+
 /// How the next record will be noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mood {
@@ -72,21 +87,27 @@ enum Mood {
 impl Reader {
     pub(super) fn new(
         mut ebpf: Ebpf,
+        (plan, rings): (Plan, Vec<Ring>),
         programs: Vec<RawFd>,
         stand_ins: StandIns,
         accepts: Accepts,
         decoder: Decoder,
         can_scan: bool,
     ) -> Result<Self, ProbeError> {
-        let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(|error| bad_map("EVENTS", &error))?;
-        // SAFETY: the ring buffer owns its descriptor and never closes or replaces it.
-        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
-            .map_err(|error| bad_map("EVENTS", &error.into_parts().1))?;
+        let calls = rings.iter().map(|ring| {
+            // SAFETY: the ring buffer owns its descriptor, never closes or replaces it, and is dropped after this.
+            unsafe { AsyncFd::register_with_interest(ring.as_raw_fd(), Interest::READABLE) }
+                .map_err(|error| bad_map(rings::MAP, &error.into_parts().1))
+        });
+        let calls = calls.collect::<Result<_, _>>()?;
         let wake = Array::try_from(take(&mut ebpf, "WAKE")?).map_err(|error| bad_map("WAKE", &error))?;
         let counters =
             PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(|error| bad_map("COUNTERS", &error))?;
         Ok(Self {
-            ring,
+            calls,
+            dropped: vec![Dropped::default(); plan.rings],
+            rings: Merge::new(rings),
+            plan,
             wake,
             counters,
             programs,
@@ -94,7 +115,6 @@ impl Reader {
             accepts,
             recursion: 0,
             records: 0,
-            read: 0,
             decoder: Arc::new(decoder),
             mood: Mood::Busy,
             #[cfg(feature = "bpf-log")]
@@ -109,9 +129,8 @@ impl Reader {
             Mood::Busy => tokio::time::sleep(BUSY.min(at_most)).await,
             Mood::Settling(_) => tokio::time::sleep(SETTLE.min(at_most)).await,
             Mood::Asleep => {
-                if let Ok(Ok(mut guard)) = tokio::time::timeout(at_most, self.ring.readable()).await {
-                    guard.clear_ready();
-                }
+                // Whatever comes of it, the ring buffers are looked at.
+                let _ = tokio::time::timeout(at_most, poll_fn(|context| be_called(&self.calls, context))).await;
             }
         }
     }
@@ -121,47 +140,47 @@ impl Reader {
     }
 
     /// Takes up to `at_most` records in place of those in the batch.
-    pub(super) fn fill(&mut self, at_most: usize, limit: u64, batch: &mut Batch) -> bool {
+    pub(super) fn fill(&mut self, at_most: usize, now: u64, limits: &[u64], batch: &mut Batch) -> Option<u64> {
         batch.clear();
-        self.take(at_most, limit, |record| batch.push(record))
+        self.take(at_most, now, limits, |record| batch.push(record))
     }
 
-    pub(super) fn drain(&mut self, at_most: usize, limit: u64, mut sink: impl FnMut(Event)) -> bool {
+    pub(super) fn drain(
+        &mut self,
+        at_most: usize,
+        now: u64,
+        limits: &[u64],
+        mut sink: impl FnMut(Event),
+    ) -> Option<u64> {
         let decoder = Arc::clone(&self.decoder);
-        self.take(at_most, limit, |record| match decoder.decode(record) {
+        self.take(at_most, now, limits, |record| match decoder.decode(record) {
             Some(event) => sink(event),
             None => warn_of(record),
         })
     }
 
-    fn take(&mut self, at_most: usize, limit: u64, mut each: impl FnMut(&[u8])) -> bool {
+    fn take(&mut self, at_most: usize, now: u64, limits: &[u64], each: impl FnMut(&[u8])) -> Option<u64> {
         #[cfg(feature = "bpf-log")]
         self.messages.iter_mut().for_each(aya_log::EbpfLogger::flush);
-        let ring = self.ring.get_mut();
-        let (mut records, mut is_empty) = (0, false);
-        while records < at_most && self.read < limit {
-            let Some(record) = ring.next() else {
-                is_empty = true;
-                break;
-            };
-            records += 1;
-            self.read += taken_by(record.len());
-            each(&record);
-        }
-        self.records += records as u64;
-        self.mood = match (records, self.mood) {
-            (0, _) if !is_empty => Mood::Busy,
+        let taken = self.rings.take(at_most, now, limits, each);
+        self.records += taken.records as u64;
+        self.mood = match (taken.records, self.mood) {
+            (0, _) if !taken.is_empty => Mood::Busy,
             (0, Mood::Busy) => self.ask_to_be_woken(),
             (0, Mood::Settling(since)) if since.elapsed() < SETTLE => self.mood,
             (0, _) => Mood::Asleep,
             _ => Mood::Busy,
         };
-        is_empty
+        taken.until
     }
 
-    /// Bytes taken from the ring buffer so far.
-    pub(super) fn read(&self) -> u64 {
-        self.read
+    /// Bytes taken from each ring buffer so far.
+    pub(super) fn places(&self) -> impl Iterator<Item = u64> {
+        self.rings.places()
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     fn ask_to_be_woken(&mut self) -> Mood {
@@ -175,12 +194,27 @@ impl Reader {
     }
 
     pub(super) fn losses(&mut self) -> Losses {
-        let counted = self.counted();
-        let by_any = |counter: usize| counted[counter] + counted[counter::STAND_IN + counter];
+        let Self { counters, plan, dropped, .. } = self;
+        let by_any =
+            |counted: &[u64; counter::COUNT], counter: usize| counted[counter] + counted[counter::STAND_IN + counter];
+        let mut filtered = 0;
+        match counters.get(&0, 0) {
+            Ok(by_cpu) => {
+                dropped.fill(Dropped::default());
+                for (counted, ring) in by_cpu.iter().zip(plan.by_cpu()) {
+                    filtered += by_any(counted, counter::FILTERED);
+                    if let Some(Dropped { transitions, others }) = dropped.get_mut(ring) {
+                        *transitions += by_any(counted, counter::LOST_TRANSITIONS);
+                        *others += by_any(counted, counter::LOST_OTHERS);
+                    }
+                }
+            }
+            Err(error) => warn_of_counters(&error),
+        }
         Losses {
-            ring_full: by_any(counter::LOST_TRANSITIONS),
-            ring_full_others: by_any(counter::LOST_OTHERS),
-            filtered: by_any(counter::FILTERED),
+            ring_full: dropped.iter().map(|dropped| dropped.transitions).sum(),
+            ring_full_others: dropped.iter().map(|dropped| dropped.others).sum(),
+            filtered,
             recursion: self.recursion,
             output_slow: 0,
             output_slow_others: 0,
@@ -188,18 +222,20 @@ impl Reader {
         }
     }
 
-    /// The counters, summed over all CPUs.
-    fn counted(&self) -> [u64; counter::COUNT] {
-        let mut counted = [0; counter::COUNT];
+    /// By ring buffer, what did not fit into it, as of the last [`Reader::losses`].
+    pub(super) fn dropped(&self) -> &[Dropped] {
+        &self.dropped
+    }
+
+    /// How often programs stood in for others, on all CPUs.
+    fn stood_in(&self) -> u64 {
         match self.counters.get(&0, 0) {
-            Ok(per_cpu) => {
-                for cpu in per_cpu.iter() {
-                    counted.iter_mut().zip(cpu).for_each(|(sum, count)| *sum += count);
-                }
+            Ok(by_cpu) => by_cpu.iter().map(|counted| counted[counter::STOOD_IN]).sum(),
+            Err(error) => {
+                warn_of_counters(&error);
+                0
             }
-            Err(error) => log::warn!("cannot read the loss counters: {}", kernel::explain(&error)),
         }
-        counted
     }
 
     /// Prepares a walk, at almost no cost.
@@ -231,7 +267,7 @@ impl Reader {
     pub(super) fn read_recursion(&mut self) {
         // In this order, misses in between are reported the next time.
         let misses: u64 = self.programs.iter().map(|fd| recursion_misses(*fd)).sum();
-        let stood_in = self.counted()[counter::STOOD_IN];
+        let stood_in = self.stood_in();
         self.recursion = self.recursion.max(misses.saturating_sub(stood_in));
         self.stand_ins.look(self.records, misses, &mut self.ebpf);
     }
@@ -251,10 +287,21 @@ impl Scan {
     }
 }
 
-/// What a record takes up in the ring buffer: a header, and padding (`__bpf_ringbuf_reserve` in
-/// `kernel/bpf/ringbuf.c`).
-fn taken_by(record: usize) -> u64 {
-    (record as u64 + 8).next_multiple_of(8)
+/// Waits until any of them is called, and hears all calls.
+fn be_called(calls: &[AsyncFd<RawFd>], context: &mut Context<'_>) -> Poll<()> {
+    let mut result = Poll::Pending;
+    for call in calls {
+        // Without the event loop nothing can be heard: then it is looked at on time.
+        if let Poll::Ready(Ok(mut guard)) = call.poll_read_ready(context) {
+            guard.clear_ready();
+            result = Poll::Ready(());
+        }
+    }
+    result
+}
+
+fn warn_of_counters(error: &aya::maps::MapError) {
+    log::warn!("cannot read the loss counters: {}", kernel::explain(error));
 }
 
 /// Length of a record of the walk.
