@@ -36,7 +36,7 @@ pub(super) const ALL: &[Scenario] = &[
         name: "closed-not-released",
         parts: &[
             Part { name: "redis stops, and has keepalive", run: |net| not_released(net, true), wants: &NOT_RELEASED },
-            Part { name: "redis that runs", run: |net| not_released(net, false), wants: &[] },
+            Part { name: "redis that runs", run: |net| not_released(net, false), wants: &SHORT },
         ],
     },
     Scenario {
@@ -65,7 +65,10 @@ pub(super) const ALL: &[Scenario] = &[
 const FIXED: [Want; 1] = [want("fixed-port-in-range", "note")];
 const PROLONGED: [Want; 2] = [want("time-wait-prolonged", "warning"), may("fin-unanswered", "warning")];
 const SLOW: [Want; 1] = [want("close-wait-slow", "note")];
-const NOT_RELEASED: [Want; 2] = [want("closed-not-released", "warning"), may("peer-does-not-close", "note")];
+const NOT_RELEASED: [Want; 3] =
+    [want("closed-not-released", "warning"), may("peer-does-not-close", "note"), may("no-connection-pool", "note")];
+/// 120 connections of less than a second look like a missing pool.
+const SHORT: [Want; 1] = [may("no-connection-pool", "note")];
 const UNANSWERED: [Want; 1] = [want("fin-unanswered", "warning")];
 const RESET: [Want; 1] = [want("reset-by-peer", "critical")];
 const DEAD: [Want; 1] = [want("dead-peer", "critical")];

@@ -39,7 +39,8 @@ pub(super) const ALL: &[Scenario] = &[
     },
 ];
 
-const UPSTREAM: [Want; 1] = [want("no-connection-pool", "note")];
+/// Its other half closes first.
+const UPSTREAM: [Want; 2] = [want("no-connection-pool", "note"), may("server-closes-first", "note")];
 const POOL: [Want; 1] = [want("pool-too-small", "warning")];
 const STALE: [Want; 1] = [want("stale-pool", "note")];
 const RACE: [Want; 3] =

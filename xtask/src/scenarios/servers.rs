@@ -28,15 +28,15 @@ pub(super) const ALL: &[Scenario] = &[
             Part { name: "port closed", run: |net| haproxy(net, "  server one 127.0.0.1:8081"), wants: &REFUSED },
             Part { name: "port closed, and checked", run: |net| haproxy(net, CHECKED_AND_DEAD), wants: &REFUSED },
             Part { name: "host gone", run: haproxy_void, wants: &TIMEOUT },
-            Part { name: "alive", run: |net| haproxy(net, "  server one 127.0.0.1:8080"), wants: &[] },
+            Part { name: "alive", run: |net| haproxy(net, "  server one 127.0.0.1:8080"), wants: &POOLED },
         ],
     },
     Scenario {
         name: "haproxy-health-checks",
         parts: &[
             Part { name: "every 100ms", run: |net| checks(net, "check inter 100ms"), wants: &CHECKS },
-            Part { name: "every 2s", run: |net| checks(net, "check inter 2s"), wants: &[] },
-            Part { name: "none", run: |net| checks(net, ""), wants: &[] },
+            Part { name: "every 2s", run: |net| checks(net, "check inter 2s"), wants: &POOLED },
+            Part { name: "none", run: |net| checks(net, ""), wants: &POOLED },
         ],
     },
     Scenario {
@@ -56,12 +56,15 @@ pub(super) const ALL: &[Scenario] = &[
     },
 ];
 
-const CLOSES_FIRST: [Want; 1] = [want("server-closes-first", "note")];
+/// ab opens a connection for each request.
+const CLOSES_FIRST: [Want; 2] = [want("server-closes-first", "note"), may("no-connection-pool", "note")];
 /// Apache closes first here, so that its own ports are taken; over loopback they can be used again after a second.
 const PHP_APACHE: [Want; 2] = [want("no-connection-pool", "note"), may("server-closes-first", "note")];
 const PHP: [Want; 2] = [want("server-closes-first", "note"), want("no-connection-pool", "note")];
 const REFUSED: [Want; 1] = [want("connect-refused", "critical")];
 const TIMEOUT: [Want; 1] = [want("connect-timeout", "critical")];
+/// haproxy resets connections of its pool that are idle.
+const POOLED: [Want; 1] = [may("linger-zero", "note")];
 const CHECKS: [Want; 1] = [want("linger-zero", "note")];
 const SECOND: [Want; 1] = [want("bind-refused", "warning")];
 const RESTART: [Want; 2] = [want("bind-refused", "critical"), may("no-connection-pool", "note")];
