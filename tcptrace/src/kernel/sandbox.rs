@@ -89,8 +89,8 @@ impl Sandbox {
             .scope(Scope::from_all(NEWEST))?
             .create()?;
         let zones = ZONES.into_iter().map(PathBuf::from).chain(ZONE_VARIABLES.into_iter().filter_map(zone_in));
-        let allowed = zones.map(|path| (path, READS)).chain(self.allowed);
-        let ruleset = allowed.fold(Ok(ruleset), |ruleset, (path, access)| allow(ruleset?, &path, access))?;
+        let mut allowed = zones.map(|path| (path, READS)).chain(self.allowed);
+        let ruleset = allowed.try_fold(ruleset, |ruleset, (path, access)| allow(ruleset, &path, access))?;
         Ok(ruleset.restrict_self()?.ruleset)
     }
 }

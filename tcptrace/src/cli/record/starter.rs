@@ -123,7 +123,7 @@ impl Starter {
             ForkResult::Parent { .. } => Ok(Some(Self { command, exec })),
             ForkResult::Child => {
                 drop((command, exec));
-                serve(programs.clone(), commands, execs);
+                serve(programs, commands, execs);
                 // SAFETY: nothing is left to be done here; what is buffered is the parent's.
                 unsafe { libc::_exit(0) }
             }
@@ -131,13 +131,13 @@ impl Starter {
     }
 }
 
-fn serve(programs: Programs, commands: UnixStream, execs: UnixStream) {
+fn serve(programs: &Programs, commands: UnixStream, execs: UnixStream) {
     outlive_signals();
     let _ = nix::sys::prctl::set_name(c"tcptrace-starts");
     let exec = programs.exec.clone();
     // Without that thread, there is no `--exec`, and its caller notices that the way is closed.
     let executing = thread::Builder::new().spawn(move || serve_exec(&exec, execs));
-    serve_command(&programs, commands);
+    serve_command(programs, commands);
     if let Ok(executing) = executing {
         // A panic has already been printed.
         let _ = executing.join();
