@@ -43,6 +43,14 @@ const REFUSED_HERE: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_HERE: &[i64] = &[];
 
+/// Later ways to the same, by the numbers that they have on every architecture (`scripts/syscall.tbl`): `fchmodat2`,
+/// `setxattrat`, `removexattrat`, `open_tree_attr` and `file_setattr`.
+const REFUSED_LATER: &[i64] = &[452, 463, 466, 467, 469];
+
+// `include/uapi/asm-generic/ioctls.h`
+const TIOCSTI: u64 = 0x5412;
+const TIOCLINUX: u64 = 0x541c;
+
 /// From here on are the numbers of the x32 ABI, a second way into the same calls.
 const X32: u32 = 0x4000_0000;
 
@@ -92,7 +100,7 @@ fn apply(program: &[sock_filter]) -> io::Result<()> {
 }
 
 fn refused(work: &Work) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
-    let all = REFUSED.iter().chain(REFUSED_HERE).filter(|call| !work.allowed.contains(call));
+    let all = REFUSED.iter().chain(REFUSED_HERE).chain(REFUSED_LATER).filter(|call| !work.allowed.contains(call));
     let mut refused: BTreeMap<i64, Vec<SeccompRule>> = all.map(|call| (*call, Vec::new())).collect();
     if work.asks_kernel {
         let is_other =
@@ -111,8 +119,8 @@ fn refused(work: &Work) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
         // The event loop of the terminal uses pairs of local sockets.
         (libc::SYS_socketpair, 0, differs, unsigned(libc::AF_UNIX)),
         // What would be typed into the terminal for the shell.
-        (libc::SYS_ioctl, 1, SeccompCmpOp::Eq, libc::TIOCSTI),
-        (libc::SYS_ioctl, 1, SeccompCmpOp::Eq, libc::TIOCLINUX),
+        (libc::SYS_ioctl, 1, SeccompCmpOp::Eq, TIOCSTI),
+        (libc::SYS_ioctl, 1, SeccompCmpOp::Eq, TIOCLINUX),
     ] {
         let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
         refused.entry(call).or_default().push(SeccompRule::new(vec![condition])?);
