@@ -14,6 +14,7 @@ pub mod labels;
 pub mod life;
 mod named;
 pub mod names;
+pub(crate) mod near;
 pub mod newest;
 pub mod privilege;
 pub mod release;

@@ -98,7 +98,7 @@ impl<E, F: FnMut(&Row, &Origin) -> Result<(), E>> Audience<E> for F {
 }
 
 /// Items that are decoded at a time: few enough to stay in the processor's cache until they are used.
-const AT_A_TIME: usize = 512;
+const AT_A_TIME: usize = 64;
 
 /// Tuples that are compared one by one.
 const FEW: usize = 8;

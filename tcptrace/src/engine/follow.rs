@@ -95,6 +95,12 @@ impl Follower {
         self.hand_over(&mut each)
     }
 
+    /// These items come next. Nothing follows from that: it only takes less time then.
+    pub fn prepare(&self, items: &[Item]) {
+        self.engine
+            .prepare(items.iter().filter_map(|item| if let Item::Event(event) = item { Some(event) } else { None }));
+    }
+
     fn count(&mut self, event: &Event) {
         self.events += u64::from(event.id().is_some());
         // The reader of a trace reports this, not the trace.

@@ -90,6 +90,7 @@ impl<R: Read> Followed<R> {
         audience.time(clock.unix_ns(recording.at))?;
         let items = &rest[..taken];
         recording.next += taken;
+        follower.prepare(items);
         take(follower, items, span, audience)?;
         if let Some(Item::Event(next)) = recording.items.get(recording.next) {
             recording.at = recording.at.max(next.at());

@@ -18,6 +18,7 @@
 mod change;
 mod counters;
 mod facts;
+mod finest;
 mod group;
 mod groups;
 pub mod histogram;
@@ -43,6 +44,7 @@ pub use self::change::Sum;
 pub use self::counters::CounterRow;
 use self::facts::Facts;
 pub use self::facts::is_failure;
+pub use self::finest::Finest;
 pub use self::group::{By, Group};
 pub use self::histogram::Bin;
 pub use self::pair::Pair;

@@ -34,6 +34,8 @@ pub(super) struct Decoder {
     columns_at: usize,
     /// The columns go on behind the next record.
     is_record_due: bool,
+    /// Events of sockets since they were last asked for.
+    events: u32,
 }
 
 /// Longest time and duration that a reader accepts, in ns: 36 years.
@@ -77,11 +79,16 @@ impl Decoder {
                     return Ok(false);
                 }
                 let at = self.at;
-                if self.next_record(raw, items).is_none() || in_a_row == MOST_IN_A_ROW {
+                let is_valid = self.next_record(raw, items).is_some();
+                let is_counted = |item: &&Item| matches!(item, Item::Event(event) if event.id().is_some());
+                self.count(items[last..].iter().filter(is_counted).count());
+                if !is_valid || in_a_row == MOST_IN_A_ROW {
                     return Err(self.give_up(raw, at));
                 }
             } else {
-                match self.columns.read(raw, full - items.len(), only, items) {
+                let step = self.columns.read(raw, full - items.len(), only, items);
+                self.count(items.len() - last);
+                match step {
                     Some(step) => self.is_record_due = step == Step::Record,
                     None => return Err(self.give_up(raw, self.columns_at)),
                 }
@@ -90,6 +97,16 @@ impl Decoder {
             last = items.len();
         }
         Ok(true)
+    }
+
+    /// Notes events of sockets.
+    fn count(&mut self, events: usize) {
+        self.events = self.events.saturating_add(u32::try_from(events).unwrap_or(u32::MAX));
+    }
+
+    /// How many of the items since the last call are events of sockets.
+    pub(super) fn events(&mut self) -> u32 {
+        std::mem::take(&mut self.events)
     }
 
     /// The events since the last call that were left out.

@@ -377,14 +377,11 @@ impl<R: Read> Reader<R> {
         if begins {
             self.decoder.restart();
         }
-        let before = items.len();
         let last = self.decoder.next(self.blocks.raw(), most, only, items);
         let head = open.head;
-        let is_counted = |item: &&Item| matches!(item, Item::Event(event) if event.id().is_some());
-        let events = items[before..].iter().filter(is_counted).count();
         let skipped = self.decoder.skipped();
         self.skipped_at = self.skipped_at.max(skipped.at);
-        let events = u32::try_from(events).unwrap_or(u32::MAX).saturating_add(skipped.events);
+        let events = self.decoder.events().saturating_add(skipped.events);
         open.events = open.events.saturating_add(events);
         let damage = last.err().map(|invalid| Damage {
             offset: open.offset,

@@ -276,6 +276,16 @@ impl Conn {
         all.to_vec()
     }
 
+    /// Reads a part of each line of memory.
+    pub(super) fn touch_memory(&self) -> u64 {
+        let more = self.more.as_ref().map_or(0, |more| {
+            let bytes = more.totals.map_or(0, |totals| totals.bytes_sent);
+            let task = more.closed_by.map_or(0, |task| u64::from(task.pid));
+            more.stays.touch_memory() ^ more.mini.due_at.unwrap_or(0) ^ bytes ^ task
+        });
+        self.opened ^ u64::from(self.netns) ^ more
+    }
+
     /// Its beginning was seen.
     pub(super) fn begin(&mut self, side: Side, at: u64) {
         self.side = side;

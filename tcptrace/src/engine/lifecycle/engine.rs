@@ -125,6 +125,18 @@ impl Engine {
         deadline.into_iter().chain(self.waiting.next_look()).chain(self.missing.next_look()).chain(forgotten).min()
     }
 
+    /// These events come next. What is known of sockets that were seen long ago is far from the processor, and it fetches
+    /// several in the time of one.
+    pub fn prepare<'e>(&self, events: impl Iterator<Item = &'e Event>) {
+        let keys = events.filter_map(|event| match event {
+            Event::Mini(mini) => Some(key(mini.id) | MINI),
+            // Others follow so soon on what came before that it is still near.
+            Event::Change(change) if change.old == State::Established => Some(key(change.id)),
+            _ => None,
+        });
+        std::hint::black_box(keys.fold(0, |all, key| all ^ self.conns.touch_memory(key)));
+    }
+
     /// Takes an event, and emits what follows from it.
     pub fn feed(&mut self, event: &Event, out: &mut Vec<Row>) {
         // This comes first: no deadline passed while the machine slept.
@@ -162,6 +174,7 @@ impl Engine {
     }
 
     /// Lets time pass: every event from before `now` has been fed.
+    #[inline]
     pub fn advance(&mut self, now: u64, out: &mut Vec<Row>) {
         self.now = self.now.max(now);
         if self.forgotten.is_some_and(|(since, _)| self.now >= since.saturating_add(FORGOTTEN_NS)) {
@@ -192,7 +205,7 @@ impl Engine {
     }
 
     fn on_deadline(&mut self, Deadline { awake, key }: Deadline, out: &mut Vec<Row>) {
-        if self.awaiting.contains_key(&key) {
+        if !self.awaiting.is_empty() && self.awaiting.contains_key(&key) {
             self.settle_awaiting(key, Fate::Kept, out);
         } else if self.early.get(&key).is_some_and(|early| early.gives_up_at == awake) {
             self.give_up_closing(key, self.deadlines.in_boot_time(awake), out);
@@ -235,7 +248,7 @@ impl Engine {
         let place = match found {
             Some(place) if begins(change) || progress(self.conns[place].state) > progress(change.old) => {
                 let before = self.conns.remove(place);
-                self.early.remove(&(key | MINI));
+                self.forget_early(key | MINI);
                 self.end_unseen(before, change.at, out);
                 self.meet(change, embryo, out)
             }
@@ -307,7 +320,7 @@ impl Engine {
         let reset = conn.reset().filter(|(at, _)| change.at.saturating_sub(*at) < RESET_FOLLOWS_NS);
         let conclusion = decide::closing(change, reset.map(|(_, reason)| reason), conn.is(Mark::ShutBoth));
         if !matches!(conclusion, Conclusion::Mini { .. }) {
-            self.early.remove(&(key | MINI));
+            self.forget_early(key | MINI);
         }
         match conclusion {
             Conclusion::Mini { substate, due_ns } => self.become_mini(key, conn, change, substate, due_ns, out),
@@ -334,7 +347,9 @@ impl Engine {
 
     /// No reset that belongs to this closing can follow any more.
     fn settle_awaiting(&mut self, key: u64, fate: Fate, out: &mut Vec<Row>) {
-        if let Some(waiting) = self.awaiting.remove(&key) {
+        if !self.awaiting.is_empty()
+            && let Some(waiting) = self.awaiting.remove(&key)
+        {
             let reset = waiting.reset.map_or_else(|| self.no_reset_since(&waiting), ResetSent::Yes);
             // The event that shows its fate may be lost.
             let is_whole = waiting.gaps == self.teller.gaps;
@@ -394,7 +409,7 @@ impl Engine {
 
     /// Applies events that came too early for a mini-socket, now that it is followed.
     fn catch_up(&mut self, key: u64, out: &mut Vec<Row>) {
-        if let Some(early) = self.early.remove(&key) {
+        if let Some(early) = self.forget_early(key) {
             early.events().for_each(|mini| self.on_mini(&mini, out));
         }
     }
@@ -479,6 +494,11 @@ impl Engine {
         self.early.contains_key(&key)
     }
 
+    /// There are none, most of the time.
+    fn forget_early(&mut self, key: u64) -> Option<Early> {
+        if self.early.is_empty() { None } else { self.early.remove(&key) }
+    }
+
     fn wait_for_closing(&mut self, key: u64, mini: &Mini) {
         if let Some(early) = self.early.get_mut(&key) {
             early.latest = Some(*mini);
@@ -490,7 +510,7 @@ impl Engine {
 
     /// The closing of a full socket was lost, as its mini-socket proves: the connection continues with the mini-socket.
     fn give_up_closing(&mut self, key: u64, at: u64, out: &mut Vec<Row>) {
-        let Some(early) = self.early.remove(&key) else { return };
+        let Some(early) = self.forget_early(key) else { return };
         let Some(mut conn) = self.conns.remove_key(key & !MINI) else {
             // A survey may have found the mini-socket meanwhile.
             if self.conns.contains(key) {
@@ -560,10 +580,14 @@ impl Engine {
     fn on_accepted(&mut self, id: Id, task: Task) {
         let key = key(id);
         for key in [key, key | MINI] {
-            let awaiting = self.awaiting.get_mut(&key).map(|waiting| &mut *waiting.conn);
-            if let Some(conn) = self.conns.get_mut(key).or(awaiting) {
+            if let Some(conn) = self.conns.get_mut(key) {
                 conn.accepted = Some(true);
                 conn.own(task, OwnerSource::Accept);
+            } else if !self.awaiting.is_empty()
+                && let Some(waiting) = self.awaiting.get_mut(&key)
+            {
+                waiting.conn.accepted = Some(true);
+                waiting.conn.own(task, OwnerSource::Accept);
             }
         }
     }
@@ -575,7 +599,9 @@ impl Engine {
     }
 
     fn on_destroyed(&mut self, at: u64, id: Id, shut: Option<bool>, out: &mut Vec<Row>) {
-        if self.awaiting.get(&key(id)).is_some_and(|waiting| waiting.alternatives.is_settled_by_destruction()) {
+        if !self.awaiting.is_empty()
+            && self.awaiting.get(&key(id)).is_some_and(|waiting| waiting.alternatives.is_settled_by_destruction())
+        {
             self.settle_awaiting(key(id), Fate::Destroyed { shut }, out);
         }
         self.inquiry.note_end(key(id));

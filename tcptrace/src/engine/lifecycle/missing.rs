@@ -69,7 +69,7 @@ impl Engine {
 
     /// How long sockets have waited for an answer to their FIN.
     fn unanswered(&self) -> impl Iterator<Item = u64> {
-        let unanswered = self.conns.iter().filter(|conn| waits_for_answer(conn));
+        let unanswered = self.conns.all().filter(|conn| waits_for_answer(conn));
         unanswered.map(|conn| self.teller.held(conn, self.now).known_ns().unwrap_or(0))
     }
 

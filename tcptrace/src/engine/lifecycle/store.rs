@@ -8,6 +8,7 @@ use std::ops::{Index, IndexMut};
 use hashbrown::HashTable;
 
 use super::conn::Conn;
+use crate::model::near::near;
 
 /// Records of a chunk, as a power of two.
 const CHUNK_BITS: u32 = 10;
@@ -84,6 +85,19 @@ impl Store {
         let next = |place: u32| (place != NONE).then_some(place);
         std::iter::successors(next(self.first), move |place| next(self.slot(*place).next))
             .map(|place| &self.slot(place).conn)
+    }
+
+    /// All connections in no order, which takes less time where there are many. Vacant slots are among them, as
+    /// connections that are closed.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Conn> {
+        self.chunks.iter().flatten().map(|slot| &slot.conn)
+    }
+
+    /// Reads what is known of a connection, so that it is in the processor's cache when it is needed.
+    pub(super) fn touch_memory(&self, key: u64) -> u64 {
+        let Some(Place(place)) = self.find(key) else { return 0 };
+        let Slot { conn, prev, next } = self.slot(place);
+        conn.touch_memory() ^ u64::from(prev ^ next)
     }
 
     /// Keeps it as the one seen last, and replaces one with the same key.
@@ -216,12 +230,8 @@ fn hash_of(slot: &Slot) -> u64 {
     hash(slot.conn.key())
 }
 
-/// Sockets made at the same time have cookies that follow each other. Sixteen such keys lie side by side in the index:
-/// the lowest bits are the place there, and the highest bits tell near keys apart.
 fn hash(key: u64) -> u64 {
-    let wide = u128::from(key >> 4 ^ 0x2545_f491_4f6c_dd1d) * 0x9e37_79b9_7f4a_7c15;
-    let mixed = (wide >> 64) as u64 ^ wide as u64;
-    (mixed & !15 | key & 15) ^ key << 60
+    near(key)
 }
 
 impl Index<Place> for Store {

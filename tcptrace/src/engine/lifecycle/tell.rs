@@ -1,5 +1,7 @@
 //! Emits rows, and knows what is certain enough for them.
 
+use std::iter;
+
 use super::config::{Config, Stats};
 use super::conn::{Conn, Mark};
 use super::decide;
@@ -78,17 +80,20 @@ impl Teller {
         if !self.config.transitions {
             return;
         }
-        out.push(Row::Transition(Transition {
-            boot_ns: at,
-            identity: conn.identity(),
-            old,
-            new,
-            held,
-            closer: conn.closer,
-            reason,
-            orphan: conn.is(Mark::Orphan),
-            closed_by: conn.closed_by(),
-            stuck: None,
+        // Rows are large: this one is made in its place.
+        out.extend(iter::once_with(|| {
+            Row::Transition(Transition {
+                boot_ns: at,
+                identity: conn.identity(),
+                old,
+                new,
+                held,
+                closer: conn.closer,
+                reason,
+                orphan: conn.is(Mark::Orphan),
+                closed_by: conn.closed_by(),
+                stuck: None,
+            })
         }));
     }
 

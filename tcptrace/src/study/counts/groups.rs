@@ -111,6 +111,11 @@ impl<K: Copy + Eq + Hash + Ord, T: Merge> Groups<K, T> {
         self.places.contains_key(key)
     }
 
+    /// How many groups have their own counts.
+    pub(super) fn len(&self) -> usize {
+        self.groups.len()
+    }
+
     /// The most recently changed group.
     pub(super) fn last(&self) -> Option<(&K, &T)> {
         self.groups.get(self.last).map(|(key, kept)| (key, &kept.tally))

@@ -4,9 +4,10 @@ use super::STUDIED;
 use super::change::{Change, Sum};
 use super::counters::Counters;
 use super::facts::Facts;
-use super::groups::Groups;
+use super::groups::{Groups, Merge as _};
 use super::histogram::{Bins, Histogram};
 use super::pair::{self, Pair};
+use super::processes::Processes;
 use super::survival::Survival;
 use super::tally::Tally;
 use super::who::{Directory, Ends, Key, Keys, Local, Machine, Netns, Process, Remote, Translator, Whose, Within};
@@ -100,10 +101,47 @@ impl Sums {
 
     fn change(&mut self, facts: &Facts<'_>, whose: Whose, counted_at: Option<[u32; 6]>) {
         let change = if counted_at.is_none() { Change::In } else { Change::Out };
+        self.change_figures(facts, change);
+        self.change_groups(facts, whose, counted_at);
+    }
+
+    fn change_figures(&mut self, facts: &Facts<'_>, change: Change) {
         self.figures.change(facts, change);
         self.change_properties(facts, change);
         self.states.iter_mut().zip(0..).for_each(|(stays, place)| stays.change(facts, place, change));
-        self.change_groups(facts, whose, counted_at);
+    }
+
+    /// Adds a connection to all but its groups.
+    pub(super) fn add_figures(&mut self, facts: &Facts<'_>) {
+        self.change_figures(facts, Change::In);
+    }
+
+    /// Adds a connection to its groups only.
+    pub(super) fn add_to_groups(&mut self, facts: &Facts<'_>, whose: Whose) {
+        self.change_groups(facts, whose, None);
+    }
+
+    /// Adds what was counted of connections that have all their groups in common.
+    pub(super) fn merge_group(&mut self, keys: &Keys, tally: &Tally, pids: &Processes, pair: Option<(Ends, &Pair)>) {
+        self.processes.change(keys.process, None, |all, _| {
+            all.merge(tally);
+            all.processes.merge(pids);
+        });
+        self.remotes.change(keys.remote, None, |all, _| all.merge(tally));
+        self.locals.change(keys.local, None, |all, _| all.merge(tally));
+        self.places.change(keys.within, None, |all, _| all.merge(tally));
+        self.namespaces.change(keys.netns, None, |all, _| all.merge(tally));
+        if let Some((ends, its)) = pair {
+            self.pairs.change(ends, None, |all, _| all.merge(its));
+        }
+    }
+
+    /// How many groups there are of the kind with the most.
+    pub(super) fn most_groups(&self) -> usize {
+        let Self { processes, remotes, locals, places, namespaces, pairs, .. } = self;
+        let one = [processes.len(), remotes.len(), locals.len()];
+        let other = [places.len(), namespaces.len(), pairs.len()];
+        one.into_iter().chain(other).max().unwrap_or(0)
     }
 
     fn change_properties(&mut self, facts: &Facts<'_>, change: Change) {

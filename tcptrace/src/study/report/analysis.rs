@@ -8,7 +8,7 @@ use crate::model::life::Life;
 use crate::model::row::{Connection, Held};
 use crate::model::stream::Origin;
 use crate::model::tcp::State;
-use crate::study::counts::{Counts, STUDIED, is_failure};
+use crate::study::counts::{Counts, Finest, STUDIED, is_failure};
 
 /// Collects connections for a [`super::Report`]: their counts, their course over time, and the longest ones. A million
 /// connections take some tens of MiB at most.
@@ -16,6 +16,8 @@ use crate::study::counts::{Counts, STUDIED, is_failure};
 pub struct Analysis {
     pub(super) options: Options,
     pub(super) counts: Counts,
+    /// Connections whose groups do not have them yet.
+    pub(super) finest: Finest,
     pub(super) series: Series,
     /// How many stays in each of [`STUDIED`] are missing from the course over time.
     pub(super) unplaced: [u64; STUDIED.len()],
@@ -28,6 +30,7 @@ impl Analysis {
         Self {
             options,
             counts: Counts::default(),
+            finest: Finest::default(),
             series: Series::default(),
             unplaced: [0; STUDIED.len()],
             slowest: std::array::from_fn(|_| Slowest::new(options.top)),
@@ -45,7 +48,7 @@ impl Analysis {
             // It had ended before, and was counted then; only its descriptor is still open.
             return;
         }
-        self.counts.add(connection, origin);
+        self.finest.add(connection, origin, &mut self.counts);
         self.place(connection, origin);
         for (slow, slowest) in Slow::ALL.into_iter().zip(&mut self.slowest) {
             let held = match slow {

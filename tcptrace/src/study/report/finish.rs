@@ -15,7 +15,8 @@ const POINTS: i64 = 240;
 
 impl Analysis {
     /// The report of all connections.
-    pub fn finish(self, summary: &Summary) -> Report {
+    pub fn finish(mut self, summary: &Summary) -> Report {
+        self.finest.settle(&mut self.counts);
         let overview = self.overview(summary);
         let mut report = Report {
             counts: self.counts(),

@@ -1,10 +1,7 @@
 //! The sockets that exist now, each as its latest rows describe it.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
-use foldhash::fast::FixedState;
-
+use super::past::Past;
+use super::slab::Slab;
 use crate::model::row::{Connection, Ending, Held, Identity, Reason, Row, Status, Stay, Transition};
 use crate::model::socket::Timer;
 use crate::model::tcp::{Closer, End, State};
@@ -32,7 +29,7 @@ pub(super) struct Socket {
     /// Its groups; `None` where a filter hides it.
     pub(super) spot: Option<Spot>,
     opened_ns: Option<u64>,
-    stays: Vec<Stay>,
+    stays: Past,
     closer: Closer,
     accepted: Option<bool>,
     /// The number of the last look that confirmed it.
@@ -42,13 +39,13 @@ pub(super) struct Socket {
 /// All sockets.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    pub(super) all: HashMap<Key, Socket, FixedState>,
+    pub(super) all: Slab,
     /// Number of looks at what the engine follows.
     looks: u32,
 }
 
 impl Socket {
-    fn new(identity: Identity, state: State) -> Self {
+    pub(super) fn new(identity: Identity, state: State) -> Self {
         Self {
             identity,
             state,
@@ -57,7 +54,7 @@ impl Socket {
             fd: None,
             spot: None,
             opened_ns: None,
-            stays: Vec::new(),
+            stays: Past::default(),
             closer: Closer::Unknown,
             accepted: None,
             look: 0,
@@ -69,8 +66,6 @@ impl Socket {
         if matches!(row.old, State::Closed | State::Listen) {
             self.opened_ns = Some(row.boot_ns);
         } else if row.held != Held::Unknown {
-            // There are many sockets, with few stays each.
-            self.stays.reserve_exact(1);
             self.stays.push(Stay { state: row.old, held: row.held });
         }
         (self.state, self.since, self.is_exact) = (row.new, Some(row.boot_ns), true);
@@ -89,7 +84,7 @@ impl Socket {
     /// The same as a row.
     pub(super) fn connection(&self, now: u64) -> Connection {
         let age = self.age(now);
-        let mut stays = self.stays.clone();
+        let mut stays: Vec<Stay> = self.stays.iter().collect();
         stays.extend(age.known_ns().map(|ns| Stay { state: self.state, held: Held::AtLeast(ns) }));
         Connection {
             identity: self.identity,
@@ -112,7 +107,7 @@ impl Socket {
             Some(Reason::TimeWait(end)) => Ending { end: End::Fin, time_wait: Some(end) },
             None => End::Unknown.into(),
         };
-        let stays = self.stays.clone();
+        let stays = self.stays.iter().collect();
         Connection { status: Status::Ended(ending), stays, ..self.connection(row.boot_ns) }
     }
 
@@ -145,10 +140,7 @@ impl Socket {
 impl Sockets {
     /// The socket of a transition, before that: `true` if it is new.
     pub(super) fn of(&mut self, key: Key, identity: &Identity, state: State) -> (&mut Socket, bool) {
-        match self.all.entry(key) {
-            Entry::Occupied(known) => (known.into_mut(), false),
-            Entry::Vacant(place) => (place.insert(Socket::new(*identity, state)), true),
-        }
+        self.all.get_or_insert_with(key, || Socket::new(*identity, state))
     }
 
     /// What the engine follows is about to be handed over.

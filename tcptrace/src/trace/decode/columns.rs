@@ -1,6 +1,7 @@
 //! From columns to events.
 
 use std::collections::HashSet;
+use std::iter;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::super::columns::{COUNT, IS_IDLE, MOST_SHAPES, Shape, at, more};
@@ -300,22 +301,25 @@ impl Columns {
                 let task = if shape.more & more::TASK != 0 { Some(self.task(cursor)?) } else { None };
                 let end = if shape.more & more::END != 0 { Some(self.end(cursor)?) } else { None };
                 let (netns, uid, cgroup) = known(&described, shape.bits);
-                items.push(Item::Event(Event::Change(Change {
-                    at,
-                    id,
-                    address,
-                    tuple: described.tuple,
-                    netns,
-                    uid,
-                    cgroup,
-                    interface: interface(&described, shape.bits),
-                    old,
-                    new,
-                    flags,
-                    idle,
-                    task,
-                    end,
-                })));
+                // Changes are large: this one is made in its place.
+                items.extend(iter::once_with(|| {
+                    Item::Event(Event::Change(Change {
+                        at,
+                        id,
+                        address,
+                        tuple: described.tuple,
+                        netns,
+                        uid,
+                        cgroup,
+                        interface: interface(&described, shape.bits),
+                        old,
+                        new,
+                        flags,
+                        idle,
+                        task,
+                        end,
+                    }))
+                }));
                 return Some(());
             }
             What::Destroyed(shut) => Event::Destroyed { at, id, shut },
