@@ -108,20 +108,22 @@ pub fn add_host_settings(settings: &mut Settings) {
     }
 }
 
-/// Adds what only the first network namespace shows, if that was not visited: the first process usually is in it. Brings the
-/// calling thread home.
+/// Adds what only the first network namespace shows, if that was not visited. Brings the calling thread home.
 ///
 /// # Errors
 /// When there is no way home.
 pub fn complete_host_settings(settings: &mut Settings) -> io::Result<()> {
-    if settings.values.contains_key(OF_FIRST) {
-        return Ok(());
-    }
-    let home = File::open("/proc/thread-self/ns/net")?;
-    let first = File::open("/proc/1/ns/net");
-    if first.is_ok_and(|first| setns(first, CloneFlags::CLONE_NEWNET).is_ok()) {
-        add_host_settings(settings);
-        setns(home, CloneFlags::CLONE_NEWNET)?;
+    // The parent of all threads of the kernel is in it; where that is hidden, the first process usually is, too.
+    for holder in ["/proc/2/ns/net", "/proc/1/ns/net"] {
+        if settings.values.contains_key(OF_FIRST) {
+            break;
+        }
+        let home = File::open("/proc/thread-self/ns/net")?;
+        let there = File::open(holder);
+        if there.is_ok_and(|there| setns(there, CloneFlags::CLONE_NEWNET).is_ok()) {
+            add_host_settings(settings);
+            setns(home, CloneFlags::CLONE_NEWNET)?;
+        }
     }
     Ok(())
 }
