@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::Outcome;
+use super::select::WithoutArgs;
 use crate::kernel::probe::{Options, Probe, ProbeError};
 use crate::output::{self, Format};
 
@@ -19,15 +20,17 @@ pub(super) struct CheckArgs {
     /// Check classic tracepoints only, as on a kernel without BTF
     #[arg(long)]
     no_btf: bool,
+    #[command(flatten)]
+    without: WithoutArgs,
     /// Check this eBPF object instead of the built-in one
     #[arg(long, value_name = "PATH", hide = true)]
     object: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
-    let (no_btf, object) = (args.no_btf, args.object.clone());
+    let (no_btf, without, object) = (args.no_btf, args.without.without.clone(), args.object.clone());
     // What is attached on demand only is tried, too.
-    let options = Options { no_btf, object, ring_bytes: 4096, failed_calls: true, ..Options::default() };
+    let options = Options { no_btf, without, object, ring_bytes: 4096, failed_calls: true, ..Options::default() };
     // The ring buffer registers with the event loop.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the event loop")?;

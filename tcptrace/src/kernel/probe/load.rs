@@ -81,6 +81,8 @@ const FAILED_CALLS: [(&str, &[&str]); 6] = [
 struct Surroundings {
     btf: Result<(Btf, Layout), String>,
     symbols: Result<Symbols, String>,
+    /// What to go without.
+    without: Vec<Feature>,
 }
 
 /// Gathers facts about the kernel, in parallel: each takes a large part of the time until the first event.
@@ -91,7 +93,8 @@ fn look_around(options: &Options) -> (Surroundings, EbpfLoader<'static>) {
         let loader = scope.spawn(EbpfLoader::new);
         let btf = read_btf(options);
         let symbols = symbols.join().unwrap_or_else(|_| Err("reading the kernel's symbols has failed".into()));
-        (Surroundings { btf, symbols }, loader.join().unwrap_or_default())
+        let without = options.without.clone();
+        (Surroundings { btf, symbols, without }, loader.join().unwrap_or_default())
     })
 }
 
@@ -100,8 +103,16 @@ impl Surroundings {
         self.btf.as_ref().ok().map(|(_, layout)| layout)
     }
 
+    /// Why a feature is switched off, if it is.
+    fn switched_off(&self, feature: Feature) -> Option<String> {
+        self.without.contains(&feature).then(|| "switched off by --without".into())
+    }
+
     /// Why a hook cannot work, if that is known beforehand.
     fn objection(&self, hook: &Hook) -> Option<String> {
+        if let Some(reason) = self.switched_off(hook.feature) {
+            return Some(reason);
+        }
         let layout = match &self.btf {
             Ok((_, layout)) => layout,
             Err(reason) => return Some(reason.clone()),
@@ -152,6 +163,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
     for hook in HOOKS {
         services.push((hook.feature, serve(hook, &around, &mut ebpf, &mut programs, &mut stand_ins)));
     }
+    follow_minis_or_not(&mut services, &mut ebpf, &mut programs);
     let mut accepts = Accepts::default();
     let when = serve_listeners(options.accepts, &around, &mut ebpf);
     services.push((Feature::Accept, serve_accept(when, &around, &mut ebpf, &mut programs, &mut accepts)));
@@ -180,6 +192,30 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
     };
     let can_scan = is_attached(&services, Feature::Holders);
     Ok(Loaded { reader: Reader::new(ebpf, programs, stand_ins, accepts, decoder, can_scan)?, services, accepts: when })
+}
+
+/// What shows mini-sockets. One alone would tell of a TIME_WAIT that nobody sees end, or end one that nobody saw begin.
+const MINIS: [Feature; 3] = [Feature::MiniCreated, Feature::MiniExpired, Feature::MiniKilled];
+
+/// Takes those hooks away where one of them is missing.
+fn follow_minis_or_not(services: &mut [(Feature, Service)], ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) {
+    let Some(missing) = MINIS.into_iter().find(|feature| !is_attached(services, *feature)) else { return };
+    for (feature, service) in services.iter_mut().filter(|(feature, _)| MINIS.contains(feature)) {
+        let Some(hook) = HOOKS.iter().find(|hook| hook.feature == *feature && service.is_attached()) else { continue };
+        match unload(hook, ebpf) {
+            Ok(fd) => programs.retain(|other| *other != fd),
+            Err(error) => log::warn!("cannot detach {}: {}", hook.name, kernel::explain(&error)),
+        }
+        *service = Service::Unavailable { reason: format!("it is of no use without {}", missing.as_str()) };
+    }
+}
+
+/// Detaches a hook. Returns the number of the descriptor that it had.
+fn unload(hook: &Hook, ebpf: &mut Ebpf) -> Result<RawFd, ProgramError> {
+    let hook: &mut BtfTracePoint = program(ebpf, hook.name)?;
+    let fd = hook.fd()?.as_fd().as_raw_fd();
+    hook.unload()?;
+    Ok(fd)
 }
 
 fn is_attached(services: &[(Feature, Service)], feature: Feature) -> bool {
@@ -269,7 +305,10 @@ fn can_load(ebpf: &mut Ebpf, program_name: &str, tracepoint: &str, btf: &Btf) ->
 }
 
 /// Why a hook that looks up descriptors cannot work.
-fn objection_to_files(around: &Surroundings) -> Option<String> {
+fn objection_to_files(around: &Surroundings, feature: Feature) -> Option<String> {
+    if let Some(reason) = around.switched_off(feature) {
+        return Some(reason);
+    }
     match &around.btf {
         Ok((_, layout)) => layout.lacks(Need::Socket).or_else(|| layout.lacks(Need::Files)),
         Err(reason) => Some(reason.clone()),
@@ -282,7 +321,9 @@ fn serve_listeners(when: When, around: &Surroundings, ebpf: &mut Ebpf) -> When {
     if when != When::Auto {
         return when;
     }
-    let (Ok((btf, _)), None) = (&around.btf, objection_to_files(around)) else { return When::Always };
+    let (Ok((btf, _)), None) = (&around.btf, objection_to_files(around, Feature::Accept)) else {
+        return When::Always;
+    };
     let load = |program: &mut Iter| program.load("task_file", btf);
     match program(ebpf, LISTENING).and_then(load) {
         Ok(()) if are_all_visible() => When::Auto,
@@ -304,7 +345,7 @@ fn serve_accept(
     if when == When::Never {
         return Service::Declined { reason: "left out by --accept never".into() };
     }
-    if let Some(reason) = objection_to_files(around) {
+    if let Some(reason) = objection_to_files(around, Feature::Accept) {
         return Service::Unavailable { reason };
     }
     let loaded = load_accepted(ebpf).and_then(|fd| {
@@ -328,7 +369,7 @@ fn load_accepted(ebpf: &mut Ebpf) -> Result<RawFd, ProgramError> {
 }
 
 fn serve_failed_calls(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) -> Service {
-    if let Some(reason) = objection_to_files(around) {
+    if let Some(reason) = objection_to_files(around, Feature::FailedCalls) {
         return Service::Unavailable { reason };
     }
     for (program, tracepoints) in FAILED_CALLS {
@@ -344,7 +385,7 @@ fn serve_failed_calls(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec
 }
 
 fn serve_holders(around: &Surroundings, ebpf: &mut Ebpf) -> Service {
-    if let Some(reason) = objection_to_files(around) {
+    if let Some(reason) = objection_to_files(around, Feature::Holders) {
         return Service::Unavailable { reason };
     }
     let Ok((btf, _)) = &around.btf else { return Service::Unavailable { reason: "no BTF".into() } };
