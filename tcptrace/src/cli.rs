@@ -6,6 +6,8 @@ mod descriptors;
 mod diagnose;
 mod examples;
 mod export;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod interrupted;
 mod live;
 mod messages;

@@ -6,6 +6,8 @@ mod containers;
 mod counters;
 mod descriptors;
 mod diag;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod groups;
 mod interfaces;
 mod limits;

@@ -6,7 +6,7 @@
 
 mod analysis;
 mod attached;
-mod bpf;
+pub(crate) mod bpf;
 mod bystanders;
 mod completeness;
 mod cpu;

@@ -49,8 +49,8 @@ enum Task {
     Man(man::Args),
     /// Makes a tarball, a Debian package and an RPM of tcptrace, and checks them on request
     Package(package::Args),
-    /// Reads randomly changed traces for a while; fails on a panic, or when reading takes too long or too much memory
-    /// (as root)
+    /// Has each reader of untrusted bytes read changed ones for a while; fails on a panic, or when reading takes too long or
+    /// too much memory (as root)
     Fuzz(fuzz::Args),
     /// Measures the cost of tcptrace next to no tool and to other tools (as root; without root, only the study of
     /// traces)
@@ -59,6 +59,9 @@ enum Task {
     Stress(stress::Args),
     /// Attacks tcptrace as hostile users and bad days do, and checks its promises (as root)
     Attack(attack::Args),
+    /// Records for a long time while connections, processes and network namespaces come and go, memory and the ring buffer
+    /// are small, and files are rotated; prints what it takes every ten seconds, and fails when that grows (as root)
+    Soak(attack::soak::Args),
     /// Runs real programs, ill and well, and checks what `tcptrace diagnose` says of them (as root)
     Scenarios(scenarios::Args),
     /// Makes random connections, and compares every row with independent witnesses (as root)
@@ -78,6 +81,10 @@ enum Task {
     /// Makes connections from processes and control groups with hostile names: the load of `attack`
     #[command(hide = true)]
     AttackLoad(attack::groups::LoadArgs),
+    /// Makes connections at an even rate and in bursts, from processes and in network namespaces that come and go: the load
+    /// of `soak`
+    #[command(hide = true)]
+    SoakLoad(attack::soak::load::LoadArgs),
     /// Makes connections from scripts, in a network namespace of its own: the load of `oracle`
     #[command(hide = true)]
     OraclePlay(oracle::play::Args),
@@ -99,6 +106,8 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Stress(args) => stress::run(&args),
         Task::Attack(args) => attack::run(&args),
+        Task::Soak(args) => attack::soak::run(&args),
+        Task::SoakLoad(args) => attack::soak::load::run(&args),
         Task::Oracle(args) => oracle::run(&args),
         Task::Scenarios(args) => scenarios::run(&args),
         Task::OraclePlay(args) => oracle::play::run(&args),

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::Outcome;
+use super::select::WithoutArgs;
 use crate::kernel::privileges;
 use crate::kernel::probe::{Options, Plan, Probe, ProbeError};
 use crate::output::{self, Format};
@@ -24,6 +25,8 @@ pub(super) struct CheckArgs {
     /// Check classic tracepoints only, as on a kernel without BTF
     #[arg(long)]
     no_btf: bool,
+    #[command(flatten)]
+    without: WithoutArgs,
     /// Check this eBPF object instead of the built-in one
     #[arg(long, value_name = "PATH", hide = true)]
     object: Option<PathBuf>,
@@ -34,9 +37,9 @@ pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
         output::privileges(io::stdout().lock(), args.format, &privileges()).context("cannot write the table")?;
         return Ok(Outcome::Done);
     }
-    let (no_btf, object) = (args.no_btf, args.object.clone());
+    let (no_btf, without, object) = (args.no_btf, args.without.without.clone(), args.object.clone());
     // What is attached on demand only is tried, too.
-    let options = Options { no_btf, object, ring_bytes: 4096, failed_calls: true, ..Options::default() };
+    let options = Options { no_btf, without, object, ring_bytes: 4096, failed_calls: true, ..Options::default() };
     // The ring buffers register with the event loop.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the event loop")?;

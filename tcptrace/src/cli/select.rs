@@ -11,11 +11,12 @@ use clap::{Args, ColorChoice, ValueEnum};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::say;
-use super::words::{closers, states};
+use super::words::{closers, features, states};
 use crate::engine::lifecycle::Config;
 use crate::kernel::{Groups, Namespaces, are_all_visible, probe};
 use crate::model::accepts::Accepts;
 use crate::model::criteria::Criteria;
+use crate::model::feature::Feature;
 use crate::model::tcp::{Closer, State};
 use crate::output::{Format, Kind, sanitise};
 use clap::error::ErrorKind;
@@ -162,16 +163,27 @@ pub(super) struct ProbeArgs {
     /// Use classic tracepoints only, as on a kernel without BTF: no TIME_WAIT, and no reasons why connections end
     #[arg(long)]
     no_btf: bool,
+    #[command(flatten)]
+    without: WithoutArgs,
     /// Load this eBPF object instead of the built-in one
     #[arg(long, value_name = "PATH", hide = true)]
     object: Option<PathBuf>,
+}
+
+/// What to go without: for tests of what is told then.
+#[derive(Args, Clone, Debug)]
+pub(super) struct WithoutArgs {
+    /// Go without these features, as on a kernel that lacks their hooks
+    #[arg(long, value_name = "FEATURE", value_delimiter = ',', value_parser = features(), hide = true)]
+    pub(super) without: Vec<Feature>,
 }
 
 impl ProbeArgs {
     pub(super) fn options(&self, filter: tcptrace_common::Filter) -> probe::Options {
         let (no_btf, object) = (self.no_btf, self.object.clone());
         let accepts = self.accept.when;
-        probe::Options { ring_bytes: self.ring_size, filter, accepts, failed_calls: false, no_btf, object }
+        let without = self.without.without.clone();
+        probe::Options { ring_bytes: self.ring_size, filter, accepts, failed_calls: false, no_btf, without, object }
     }
 }
 
@@ -304,7 +316,7 @@ pub(super) fn bytes(text: &str) -> Result<u64> {
 }
 
 /// The size of a ring buffer: a bare number counts MiB.
-fn ring_bytes(text: &str) -> Result<u32> {
+pub(super) fn ring_bytes(text: &str) -> Result<u32> {
     const MOST: u64 = 1 << 30;
     let size = if text.bytes().all(|byte| byte.is_ascii_digit()) { bytes(&format!("{text}M")) } else { bytes(text) };
     let size = size?;

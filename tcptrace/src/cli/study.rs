@@ -47,7 +47,7 @@ pub(super) struct TraceArgs {
 
 /// A moment of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
+pub(super) enum When {
     At(Timestamp),
     Local(DateTime),
     /// The first time in the trace when a clock shows this.
@@ -55,7 +55,7 @@ enum When {
     After(Duration),
 }
 
-fn when(text: &str) -> Result<When> {
+pub(super) fn when(text: &str) -> Result<When> {
     // Durations may contain colons, too; here a colon means a time of day.
     if let (Ok(after), false) = (duration(text), text.contains(':')) {
         return Ok(When::After(after));
@@ -71,7 +71,7 @@ fn when(text: &str) -> Result<When> {
 
 impl When {
     /// In ns of Unix time, for a trace that starts at `begins`.
-    fn unix_ns(self, begins: i64, zone: &TimeZone) -> Result<i64> {
+    pub(super) fn unix_ns(self, begins: i64, zone: &TimeZone) -> Result<i64> {
         let timestamp = match self {
             Self::After(after) => return Ok(begins.saturating_add(i64::try_from(after.as_nanos()).unwrap_or(i64::MAX))),
             Self::At(timestamp) => timestamp,

@@ -6,6 +6,7 @@ use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, Error};
 
+use crate::model::feature::Feature;
 use crate::model::tcp::{Closer, State};
 use crate::study::diagnose::RULES;
 use crate::study::diagnose::rule::Rule;
@@ -36,6 +37,25 @@ pub(super) fn states() -> Words<State> {
 pub(super) fn closers() -> Words<Closer> {
     Words { all: &Closer::ALL, word: Closer::as_str, synonyms: &[] }
 }
+
+/// Features that tcptrace can go without, as `check` names them.
+pub(super) fn features() -> Words<Feature> {
+    Words { all: &OPTIONAL, word: Feature::as_str, synonyms: &[] }
+}
+
+/// All but the transitions.
+const OPTIONAL: [Feature; 10] = [
+    Feature::Destroy,
+    Feature::ResetSent,
+    Feature::ResetReceived,
+    Feature::MiniCreated,
+    Feature::MiniExpired,
+    Feature::MiniKilled,
+    Feature::MiniFin,
+    Feature::Accept,
+    Feature::FailedCalls,
+    Feature::Holders,
+];
 
 /// Rules of `diagnose`, by their ids.
 pub(super) fn rules() -> Words<&'static Rule> {

@@ -273,5 +273,15 @@ fn json<T: DeserializeOwned>(path: &Path, longest: u64) -> Option<T> {
     parsed.inspect_err(|error| log::debug!("cannot read '{}': {error}", path.display())).ok()
 }
 
+/// Reads any text as a file of each engine, and as the name of a file and of a control group.
+#[cfg(feature = "fuzz")]
+pub(super) fn read_any(text: &[u8]) {
+    let config = serde_json::from_slice::<Config>(text).map(|config| annotated(&config.annotations));
+    let docker = serde_json::from_slice::<Docker>(text).map(|docker| stored_as(&docker.name));
+    let stored = serde_json::from_slice::<Vec<Stored>>(text);
+    let name = std::str::from_utf8(text).ok();
+    drop((config, docker, stored, pod_uid(text), name.map(|name| (of_log(name), of_pod(name), stored_as(name)))));
+}
+
 #[cfg(test)]
 mod tests;

@@ -127,7 +127,7 @@ fn socket(directory: RawFd, name: &CStr) -> nix::Result<Option<u32>> {
     }
 }
 
-fn inode(link: &[u8]) -> Option<u32> {
+pub(super) fn inode(link: &[u8]) -> Option<u32> {
     processes::digits(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?)
 }
 

@@ -210,6 +210,14 @@ impl<R: IntoBytes + Immutable> Question<R> {
     }
 }
 
+/// Reads any bytes as an answer of the kernel.
+#[cfg(feature = "fuzz")]
+pub(super) fn read_any(piece: &[u8], of_mptcp: bool, sink: &mut dyn FnMut(Socket)) {
+    let about = Circumstances { at: 0, netns: None, protocol: if of_mptcp { Of::Mptcp } else { Of::Tcp } };
+    // An error is an answer, too.
+    let _ = wire::parse(piece, &about, &mut Step::default(), sink);
+}
+
 /// A socket that receives only from the kernel.
 fn open() -> nix::Result<OwnedFd> {
     let kernel =

@@ -308,6 +308,12 @@ impl Mount {
     }
 }
 
+/// Where a directory lies in the hierarchy that any table of mounts shows.
+#[cfg(feature = "fuzz")]
+pub(super) fn read_any(mounts: &[u8], directory: &Path) -> Option<Vec<u8>> {
+    Mount::among(mounts)?.inside(directory)
+}
+
 /// Undoes `\040` and the like.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());

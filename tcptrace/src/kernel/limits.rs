@@ -17,7 +17,7 @@ fn limit(pid: u32) -> Option<Limit> {
 }
 
 /// `Max open files            1024                 1048576              files`: soft and hard.
-fn parse(text: &str) -> (Option<u64>, Option<u64>) {
+pub(super) fn parse(text: &str) -> (Option<u64>, Option<u64>) {
     let line = text.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap_or_default();
     let mut words = line.split_whitespace().map(|word| word.parse().ok());
     (words.next().flatten(), words.next().flatten())

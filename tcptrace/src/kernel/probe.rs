@@ -6,6 +6,8 @@ mod accepts;
 mod btf;
 mod cpus;
 mod decode;
+#[cfg(feature = "fuzz")]
+pub(super) mod fuzz;
 mod kernel;
 mod layout;
 mod load;
@@ -47,6 +49,8 @@ pub struct Options {
     pub failed_calls: bool,
     /// Use the classic tracepoints only, as on a kernel without BTF.
     pub no_btf: bool,
+    /// Go without these, as on a kernel that lacks their hooks.
+    pub without: Vec<Feature>,
     /// Load this object instead of the built-in one.
     pub object: Option<PathBuf>,
 }
@@ -66,6 +70,7 @@ impl Default for Options {
             accepts: Accepts::Always,
             failed_calls: false,
             no_btf: false,
+            without: Vec::new(),
             object: None,
         }
     }

@@ -24,7 +24,7 @@ pub fn are_hidden() -> bool {
 }
 
 /// The same, by what `/proc/self/mountinfo` and `/proc/self/status` say (`has_pid_permissions` in `fs/proc/base.c`).
-fn hides(mounts: &str, status: &str) -> bool {
+pub(super) fn hides(mounts: &str, status: &str) -> bool {
     let Some(options) = mounts.lines().rev().find_map(options_of_proc) else { return false };
     let option = |name| options.split(',').find_map(|option: &str| option.strip_prefix(name));
     let by_group = match option("hidepid=") {

@@ -79,7 +79,7 @@ fn text(file: &Path) -> Option<String> {
 }
 
 /// `-net/ipv4/tcp_mem = 1 2  3` as `net.ipv4.tcp_mem` and `1 2 3`.
-fn parse(line: &str) -> Option<(String, Box<str>)> {
+pub(super) fn parse(line: &str) -> Option<(String, Box<str>)> {
     let line = line.trim();
     if line.starts_with(['#', ';']) {
         return None;

@@ -8,7 +8,7 @@ pub fn allocated() -> Option<u64> {
     parse(&fs::read_to_string("/proc/net/sockstat").ok()?)
 }
 
-fn parse(text: &str) -> Option<u64> {
+pub(super) fn parse(text: &str) -> Option<u64> {
     let mut words = text.lines().find_map(|line| line.strip_prefix("TCP: "))?.split_whitespace();
     words.find(|word| *word == "alloc")?;
     words.next()?.parse().ok()

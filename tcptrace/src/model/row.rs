@@ -34,6 +34,12 @@ impl Held {
         }
     }
 
+    /// The same, if it may have gone on unseen.
+    #[must_use]
+    pub fn or_longer(self) -> Self {
+        self.known_ns().map_or(Self::Unknown, Self::AtLeast)
+    }
+
     /// Whether it is a lower bound.
     pub fn is_at_least(self) -> bool {
         matches!(self, Self::AtLeast(_))

@@ -12,6 +12,7 @@ mod basic;
 mod capture;
 mod closing;
 mod confined;
+mod detached;
 mod diagnose;
 mod families;
 mod filters;
@@ -21,6 +22,7 @@ mod idle;
 mod link_local;
 mod mptcp;
 mod names;
+mod odd;
 mod opening;
 mod orphans;
 mod owners;
@@ -35,6 +37,7 @@ mod time_wait;
 mod timeouts;
 mod top;
 mod unreported;
+mod without;
 mod witness;
 
 /// Starts a process that plays a part: `TCPTRACE_TEST_ACTOR`, otherwise the actor that Cargo built beside the test.

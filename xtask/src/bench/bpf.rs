@@ -1,6 +1,7 @@
 //! The benchmark's uses of bpf(2): counting the run time of programs, running an empty one, and attaching programs that
 //! others have loaded.
 
+mod entries;
 mod ring;
 
 use std::ffi::{CStr, c_long};
@@ -12,6 +13,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::proc::{self, Program};
+pub(crate) use entries::maps_and_entries;
 pub(super) use ring::Ring;
 
 // Values of `enum bpf_cmd` and `enum bpf_prog_type` in include/uapi/linux/bpf.h.

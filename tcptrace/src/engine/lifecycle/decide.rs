@@ -210,6 +210,13 @@ pub(super) fn is_restored(change: &Change) -> bool {
     is_silent && (change.old, change.new) == (State::SynSent, State::Established)
 }
 
+/// Whether the state that a socket leaves may go on in a mini-socket, which nobody watches: FIN_WAIT2 does, until the peer's
+/// FIN comes.
+pub(super) fn may_go_on(change: &Change, ending: &Ending) -> bool {
+    let has_fin = change.flags.is_some_and(|flags| flags.done);
+    change.old == State::FinWait2 && !has_fin && ending.time_wait == Some(TimeWaitEnd::Unknown)
+}
+
 /// The closing of a socket that was never seen before. It had no cookie to link it to its mini-socket, so not seeing
 /// one proves nothing.
 pub(super) fn without_proof(change: &Change) -> Change {

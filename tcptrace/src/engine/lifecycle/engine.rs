@@ -326,6 +326,7 @@ impl Engine {
             Conclusion::Mini { substate, due_ns } => self.become_mini(key, conn, change, substate, due_ns, out),
             Conclusion::Ended(ending) => {
                 let held = self.teller.held(&conn, change.at);
+                let held = if decide::may_go_on(change, &ending) { held.or_longer() } else { held };
                 self.end(conn, change.at, held, ending, out);
             }
             Conclusion::AwaitReset(alternatives) => self.await_reset(key, conn, change.at, alternatives, out),

@@ -177,7 +177,7 @@ impl Waiting {
         }
         if is_unowned || waits {
             let period = config.stuck_after.map_or(SETTLE_NS, |after| SETTLE_NS.min(after / 2));
-            self.sift_at.get_or_insert(now + period);
+            self.sift_at.get_or_insert(now.saturating_add(period));
         }
     }
 
@@ -254,9 +254,9 @@ impl Engine {
         for key in take(&mut self.waiting.unowned) {
             match self.conns.get(key) {
                 Some(conn) if conn.owner().is_some() || conn.over.is_some() => {}
-                Some(conn) if conn.since().is_some_and(|since| self.now < since + SETTLE_NS) => {
+                Some(conn) if conn.since().is_some_and(|since| self.now < since.saturating_add(SETTLE_NS)) => {
                     self.waiting.unowned.push(key);
-                    self.waiting.sift_at = Some(self.now + SETTLE_NS);
+                    self.waiting.sift_at = Some(self.now.saturating_add(SETTLE_NS));
                 }
                 Some(_) => self.waiting.scan_wanted = true,
                 None => {}
@@ -328,7 +328,10 @@ impl Engine {
         let age = self.teller.held(conn, self.now);
         self.teller.put_stuck(conn, self.now, age, self.stuck(conn), out);
         let again = age.known_ns().unwrap_or(0).max(after).max(RESOLUTION_NS);
-        self.waiting.due.push(Reverse((self.now.saturating_add(again), key, stay)));
+        // A damaged trace can have any time: at the end of all times, there is no later one.
+        if let Some(due) = self.now.checked_add(again) {
+            self.waiting.due.push(Reverse((due, key, stay)));
+        }
     }
 
     /// Reports established connections whose peer acknowledges nothing.

@@ -528,6 +528,31 @@ fn unseen_entry_into_time_wait_is_reckoned_from_the_timer() {
     assert_eq!(own, ["TIME_WAIT>CLOSED ≥60047 active expired orphan", "FIN_WAIT2>TIME_WAIT - active orphan"]);
 }
 
+/// A damaged trace can have any time.
+#[test]
+fn a_report_at_the_end_of_all_times_is_the_last_one() {
+    let config = super::Config { stuck_after: Some(1_000_000_000), ..super::Config::default() };
+    let mut engine = super::Engine::new(config);
+    let mut rows = Vec::new();
+    script::parse("0 ESTABLISHED>CLOSE_WAIT").iter().for_each(|event| engine.feed(event, &mut rows));
+    rows.clear();
+    engine.advance(u64::MAX, &mut rows);
+    engine.advance(u64::MAX, &mut rows);
+    assert_eq!(rows.len(), 1);
+}
+
+/// Where nobody watches mini-sockets, FIN_WAIT2 may go on in one, unless the peer's FIN has come.
+#[rstest]
+#[case::no_fin("", "dead", "FIN_WAIT2>CLOSED ≥1")]
+#[case::fin("", "dead done", "FIN_WAIT2>CLOSED 1")]
+#[case::no_facts("address", "", "FIN_WAIT2>CLOSED ≥1")]
+fn an_unwatched_fin_wait2_may_go_on(#[case] id: &str, #[case] facts: &str, #[case] expected: &str) {
+    let begins = format!("0 {id} ESTABLISHED>FIN_WAIT1; 1 {id} FIN_WAIT1>FIN_WAIT2");
+    let rows = play_rows(&format!("{begins}; 2 {id} FIN_WAIT2>CLOSED {facts}"));
+    let last = rows.last().expect("a row");
+    assert!(last.starts_with(&format!("{expected} active")), "{last}");
+}
+
 /// Where the kernel shows such FINs, one that it did not show is a loss.
 #[rstest]
 #[case::seen(true, "3 fin; 60003 expired TIME_WAIT", 0)]

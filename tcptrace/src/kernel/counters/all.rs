@@ -117,6 +117,14 @@ pub(super) fn read_here(netns: u32, now: &dyn Fn() -> u64) -> io::Result<Counter
     Ok(Counters { netns, cookie: super::cookie(), at: now(), counts, levels })
 }
 
+/// Reads any texts as files of `/proc`.
+#[cfg(feature = "fuzz")]
+pub(super) fn read_any(texts: [&str; 6]) -> Counters {
+    let [snmp, netstat, sockstat, conntrack, conntrack_count, conntrack_max] = texts.map(str::to_owned);
+    let (counts, levels) = Texts { snmp, netstat, sockstat, conntrack, conntrack_count, conntrack_max }.parse();
+    Counters { netns: 1, cookie: None, at: 0, counts, levels }
+}
+
 /// The files of a network namespace.
 #[derive(Debug, Default)]
 struct Texts {

@@ -9,6 +9,10 @@ const MAGIC: u16 = 0xeb9f;
 /// Deepest nesting of anonymous structures, and longest chain of modifiers: only circles exceed it.
 const DEEPEST: usize = 32;
 
+/// Members that are looked at for one name: structures of a kernel have some hundreds, with the anonymous ones in them.
+/// Circles that meet more than once at each turn would take for ever.
+const MOST_MEMBERS: usize = 1 << 16;
+
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Header {
@@ -149,7 +153,7 @@ impl<'b> Btf<'b> {
         let (mut composite, mut bits) = (structure, 0_u32);
         let mut names = path.split('.').peekable();
         while let Some(name) = names.next() {
-            let member = self.member(composite, name.as_bytes(), DEEPEST).filter(|member| member.width == 0)?;
+            let member = self.member(composite, name.as_bytes()).filter(|member| member.width == 0)?;
             bits = bits.checked_add(member.offset)?;
             if names.peek().is_some() {
                 composite = self.composite(member.of)?;
@@ -161,7 +165,7 @@ impl<'b> Btf<'b> {
     /// The byte in which a bit field of a structure lies, and its bits there. `None` where there is none, or it is in more
     /// than one byte.
     pub(super) fn bits(&self, structure: Type<'b>, name: &str) -> Option<(u32, u8)> {
-        let Place { offset, width, .. } = self.member(structure, name.as_bytes(), DEEPEST)?;
+        let Place { offset, width, .. } = self.member(structure, name.as_bytes())?;
         let first = offset % 8;
         if width == 0 || first + width > 8 {
             return None;
@@ -172,9 +176,15 @@ impl<'b> Btf<'b> {
     }
 
     /// Where a member is, and its type.
-    fn member(&self, composite: Type<'b>, name: &[u8], deepest: usize) -> Option<Place> {
+    fn member(&self, composite: Type<'b>, name: &[u8]) -> Option<Place> {
+        self.member_within(composite, name, DEEPEST, &mut { MOST_MEMBERS })
+    }
+
+    /// The same, no deeper than this, and among no more members than are left.
+    fn member_within(&self, composite: Type<'b>, name: &[u8], deepest: usize, left: &mut usize) -> Option<Place> {
         let members = <[Member]>::ref_from_prefix_with_elems(composite.rest, composite.count).ok()?.0;
         members.iter().find_map(|member| {
+            *left = left.checked_sub(1)?;
             let (offset, width) = match composite.is_bit_field {
                 true => (member.offset.get() & 0x00ff_ffff, member.offset.get() >> 24),
                 false => (member.offset.get(), 0),
@@ -186,7 +196,7 @@ impl<'b> Btf<'b> {
             if !its.is_empty() || deepest == 0 {
                 return None;
             }
-            let within = self.member(self.composite(member.of.get())?, name, deepest - 1)?;
+            let within = self.member_within(self.composite(member.of.get())?, name, deepest - 1, left)?;
             Some(Place { offset: offset.checked_add(within.offset)?, ..within })
         })
     }
@@ -310,6 +320,18 @@ mod tests {
         let variants: Vec<_> =
             btf.named(Kind::Enumeration, "e").map(|e| btf.variants(e).collect()).expect("it is there");
         assert_eq!(variants, [(&b"V"[..], -2)]);
+    }
+
+    /// `struct a { struct a; struct a; };`, which no compiler makes.
+    #[test]
+    fn what_contains_itself_twice_ends() {
+        let types = words(&[1, info(4, 2, false), 8, 0, 1, 0, 0, 1, 32]);
+        let len = types.len() as u32;
+        let head = [&MAGIC.to_ne_bytes()[..], &[1, 0], &words(&[24, 0, len, len, 3])].concat();
+        let raw = [&head[..], &types, b"\0a\0"].concat();
+        let btf = Btf::read(&raw).expect("BTF");
+        let structure = btf.named(Kind::Structure, "a").expect("it is there");
+        assert_eq!((btf.offset(structure, "x"), btf.bits(structure, "x")), (None, None));
     }
 
     #[test]

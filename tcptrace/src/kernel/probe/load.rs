@@ -84,6 +84,8 @@ const FAILED_CALLS: [(&str, &[&str]); 6] = [
 struct Surroundings {
     btf: Result<(Btf, Layout), String>,
     symbols: Result<Symbols, String>,
+    /// What to go without.
+    without: Vec<Feature>,
 }
 
 /// Gathers facts about the kernel, in parallel: each takes a large part of the time until the first event.
@@ -94,7 +96,8 @@ fn look_around(options: &Options) -> (Surroundings, EbpfLoader<'static>) {
         let loader = scope.spawn(EbpfLoader::new);
         let btf = read_btf(options);
         let symbols = symbols.join().unwrap_or_else(|_| Err("reading the kernel's symbols has failed".into()));
-        (Surroundings { btf, symbols }, loader.join().unwrap_or_default())
+        let without = options.without.clone();
+        (Surroundings { btf, symbols, without }, loader.join().unwrap_or_default())
     })
 }
 
@@ -103,8 +106,16 @@ impl Surroundings {
         self.btf.as_ref().ok().map(|(_, layout)| layout)
     }
 
+    /// Why a feature is switched off, if it is.
+    fn switched_off(&self, feature: Feature) -> Option<String> {
+        self.without.contains(&feature).then(|| "switched off by --without".into())
+    }
+
     /// Why a hook cannot work, if that is known beforehand.
     fn objection(&self, hook: &Hook) -> Option<String> {
+        if let Some(reason) = self.switched_off(hook.feature) {
+            return Some(reason);
+        }
         let layout = match &self.btf {
             Ok((_, layout)) => layout,
             Err(reason) => return Some(reason.clone()),
@@ -161,6 +172,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
         services.push((hook.feature, serve(hook, &around, &mut ebpf, &mut programs, &mut stand_ins)));
     }
     services.extend(by_functions);
+    follow_minis_or_not(&mut services, &mut ebpf, &mut programs);
     let mut accepts = Accepts::default();
     let (when, service) = serve_accept(options, &around, &mut ebpf, &mut programs, &mut accepts);
     services.push((Feature::Accept, service));
@@ -190,6 +202,42 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
     let can_scan = is_attached(&services, Feature::Holders);
     let reader = Reader::new(ebpf, (plan, rings), programs, stand_ins, accepts, decoder, can_scan)?;
     Ok(Loaded { reader, services, accepts: when })
+}
+
+/// What shows mini-sockets. One alone would tell of a TIME_WAIT that nobody sees end, or end one that nobody saw begin.
+const MINIS: [Feature; 3] = [Feature::MiniCreated, Feature::MiniExpired, Feature::MiniKilled];
+
+/// What the kernel's own functions for mini-sockets show.
+const OF_FUNCTIONS: [Feature; 3] = [Feature::MiniCreated, Feature::MiniKilled, Feature::MiniFin];
+
+/// Takes those hooks away where one of them is missing.
+fn follow_minis_or_not(services: &mut [(Feature, Service)], ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) {
+    let Some(missing) = MINIS.into_iter().find(|feature| !is_attached(services, *feature)) else { return };
+    let unloaded = twsk::unload(ebpf);
+    let is_by_functions = !unloaded.is_empty();
+    programs.retain(|fd| !unloaded.contains(fd));
+    for (feature, service) in services.iter_mut().filter(|(_, service)| service.is_attached()) {
+        let is_mini = MINIS.contains(feature);
+        let is_unloaded = is_by_functions && OF_FUNCTIONS.contains(feature);
+        if !is_mini && !is_unloaded {
+            continue;
+        }
+        if !is_unloaded && let Some(hook) = HOOKS.iter().find(|hook| hook.feature == *feature) {
+            match unload(hook, ebpf) {
+                Ok(fd) => programs.retain(|other| *other != fd),
+                Err(error) => log::warn!("cannot detach {}: {}", hook.name, kernel::explain(&error)),
+            }
+        }
+        *service = Service::Unavailable { reason: format!("it is of no use without {}", missing.as_str()) };
+    }
+}
+
+/// Detaches a hook. Returns the number of the descriptor that it had.
+fn unload(hook: &Hook, ebpf: &mut Ebpf) -> Result<RawFd, ProgramError> {
+    let hook: &mut BtfTracePoint = program(ebpf, hook.name)?;
+    let fd = hook.fd()?.as_fd().as_raw_fd();
+    hook.unload()?;
+    Ok(fd)
 }
 
 fn is_attached(services: &[(Feature, Service)], feature: Feature) -> bool {
@@ -275,8 +323,8 @@ fn attach(hook: &Hook, ebpf: &mut Ebpf, btf: &Btf, stand_ins: &mut StandIns) -> 
 
 /// Shows mini-sockets by the kernel's own functions, which serves several features: all of them, or none.
 fn attach_minis(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) -> Vec<(Feature, Service)> {
-    let of_minis = |hook: &&Hook| matches!(hook.feature, Feature::MiniCreated | Feature::MiniKilled);
-    if HOOKS.iter().filter(of_minis).any(|hook| around.objection(hook).is_some()) {
+    let objects = |hook: &Hook| MINIS.contains(&hook.feature) && around.objection(hook).is_some();
+    if HOOKS.iter().any(objects) || around.switched_off(Feature::MiniFin).is_some() {
         return Vec::new();
     }
     let Ok((btf, layout)) = &around.btf else { return Vec::new() };
@@ -308,7 +356,10 @@ fn can_load(ebpf: &mut Ebpf, program_name: &str, tracepoint: &str, btf: &Btf) ->
 }
 
 /// Why a hook that looks up descriptors cannot work.
-fn objection_to_files(around: &Surroundings) -> Option<String> {
+fn objection_to_files(around: &Surroundings, feature: Feature) -> Option<String> {
+    if let Some(reason) = around.switched_off(feature) {
+        return Some(reason);
+    }
     match &around.btf {
         Ok((_, layout)) => layout.lacks(Need::Socket).or_else(|| layout.lacks(Need::Files)),
         Err(reason) => Some(reason.clone()),
@@ -321,7 +372,9 @@ fn serve_listeners(when: When, around: &Surroundings, ebpf: &mut Ebpf) -> When {
     if when != When::Auto {
         return when;
     }
-    let (Ok((btf, _)), None) = (&around.btf, objection_to_files(around)) else { return When::Always };
+    let (Ok((btf, _)), None) = (&around.btf, objection_to_files(around, Feature::Accept)) else {
+        return When::Always;
+    };
     let load = |program: &mut Iter| program.load("task_file", btf);
     match program(ebpf, LISTENING).and_then(load) {
         Ok(()) if are_all_visible() => When::Auto,
@@ -343,6 +396,9 @@ fn serve_accept(
 ) -> (When, Service) {
     if options.accepts == When::Never {
         return (When::Never, Service::Declined { reason: "left out by --accept never".into() });
+    }
+    if let Some(reason) = around.switched_off(Feature::Accept) {
+        return (When::Always, Service::Unavailable { reason });
     }
     match attach_to_function(around, ebpf) {
         Ok(fd) => {
@@ -381,7 +437,7 @@ fn serve_accept_calls(
     programs: &mut Vec<RawFd>,
     accepts: &mut Accepts,
 ) -> Service {
-    if let Some(reason) = objection_to_files(around) {
+    if let Some(reason) = objection_to_files(around, Feature::Accept) {
         return Service::Unavailable { reason };
     }
     let loaded = load_accepted(ebpf).and_then(|fd| {
@@ -405,7 +461,7 @@ fn load_accepted(ebpf: &mut Ebpf) -> Result<RawFd, ProgramError> {
 }
 
 fn serve_failed_calls(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) -> Service {
-    if let Some(reason) = objection_to_files(around) {
+    if let Some(reason) = objection_to_files(around, Feature::FailedCalls) {
         return Service::Unavailable { reason };
     }
     for (program, tracepoints) in FAILED_CALLS {
@@ -421,7 +477,7 @@ fn serve_failed_calls(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec
 }
 
 fn serve_holders(around: &Surroundings, ebpf: &mut Ebpf) -> Service {
-    if let Some(reason) = objection_to_files(around) {
+    if let Some(reason) = objection_to_files(around, Feature::Holders) {
         return Service::Unavailable { reason };
     }
     let Ok((btf, _)) = &around.btf else { return Service::Unavailable { reason: "no BTF".into() } };

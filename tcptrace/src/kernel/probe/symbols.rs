@@ -64,7 +64,7 @@ impl Symbols {
         Ok(symbols)
     }
 
-    fn parse(mut lines: impl BufRead) -> io::Result<Self> {
+    pub(super) fn parse(mut lines: impl BufRead) -> io::Result<Self> {
         let (mut starts, mut found, mut timer_handler) = (Vec::new(), Vec::new(), 0);
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line)? > 0 {

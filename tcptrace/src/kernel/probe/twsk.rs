@@ -51,3 +51,17 @@ pub(super) fn attach(ebpf: &mut Ebpf, btf: &Btf, layout: &Layout) -> Result<Vec<
     }
     Ok(fds)
 }
+
+/// Detaches both programs. Returns the numbers of the descriptors that they had: none if they were not attached.
+pub(super) fn unload(ebpf: &mut Ebpf) -> Vec<RawFd> {
+    let mut fds = Vec::new();
+    for (name, ..) in HOOKS {
+        let Ok(program) = program::<FEntry>(ebpf, name) else { continue };
+        let Ok(fd) = program.fd().map(|fd| fd.as_fd().as_raw_fd()) else { continue };
+        match program.unload() {
+            Ok(()) => fds.push(fd),
+            Err(error) => log::warn!("cannot detach {name}: {}", kernel::explain(&error)),
+        }
+    }
+    fds
+}

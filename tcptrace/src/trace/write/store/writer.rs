@@ -77,7 +77,7 @@ impl Writer {
             };
             let done = match order {
                 Some(Order::Write(block)) => self.write(&block),
-                Some(Order::Turn(end)) => self.write(&end).and_then(|()| self.turn()),
+                Some(Order::Turn(end)) => self.turn(&end),
                 Some(Order::End(end)) => self.end(end),
                 None => Ok(()),
             };
@@ -181,14 +181,17 @@ impl Writer {
         true
     }
 
-    /// Goes on to another file. If that cannot be created, recording continues in the current one.
-    fn turn(&mut self) -> Result<(), String> {
-        if self.has_failed() {
-            return Ok(());
-        }
+    /// Ends the file with this block, and goes on to another file. If that cannot be created, recording continues in the
+    /// current one.
+    fn turn(&mut self, end: &Packed) -> Result<(), String> {
+        // It is there before the end says that the recording goes on: whoever is killed in between leaves it empty, which
+        // shows that more was to come.
+        let next = (!self.has_failed()).then(|| next_free(&self.plan, self.number + 1));
+        self.write(end)?;
+        let Some(next) = next.filter(|_| !self.has_failed()) else { return Ok(()) };
         self.sync()?;
         self.state.wants_turn.store(false, Ordering::Relaxed);
-        match next_free(&self.plan, self.number + 1) {
+        match next {
             Ok((file, number)) => {
                 let path = file.path.clone();
                 self.output = Output::File(file);
@@ -275,5 +278,65 @@ pub(super) fn next_free(plan: &Plan, first: u32) -> Result<(Owned, u32), StoreEr
             Err(Refused::Exists | Refused::Locked) if plan.numbered && number - first < TAKEN => number += 1,
             Err(refused) => return Err(refused.at(&path)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::io::Read;
+    use std::os::fd::{AsRawFd, FromRawFd};
+    use std::os::unix::ffi::OsStrExt;
+
+    use nix::libc;
+
+    use super::super::Store;
+    use super::*;
+
+    /// What happens in a folder: whether a file was made or written, and its name.
+    fn watch(folder: &Path) -> File {
+        let folder = CString::new(folder.as_os_str().as_bytes()).expect("no NUL");
+        // SAFETY: it returns a new descriptor, which nothing else owns.
+        let watch = unsafe { File::from_raw_fd(libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC)) };
+        let what = libc::IN_CREATE | libc::IN_MODIFY;
+        // SAFETY: the descriptor is open, and the path ends with a NUL.
+        let added = unsafe { libc::inotify_add_watch(watch.as_raw_fd(), folder.as_ptr(), what) };
+        assert!(added >= 0, "{}", io::Error::last_os_error());
+        watch
+    }
+
+    fn seen(mut watch: &File) -> Vec<(u32, String)> {
+        /// Bytes of `struct inotify_event` before the name.
+        const HEAD: usize = 16;
+        let mut bytes = vec![0; 64 << 10];
+        let len = watch.read(&mut bytes).expect("something has happened");
+        let mut rest = &bytes[..len];
+        let mut seen = Vec::new();
+        while rest.len() >= HEAD {
+            let number = |at: usize| u32::from_ne_bytes(rest[at..at + 4].try_into().expect("4 bytes"));
+            let (mask, end) = (number(4), HEAD + number(12) as usize);
+            let name = String::from_utf8_lossy(&rest[HEAD..end]).trim_end_matches('\0').to_owned();
+            rest = &rest[end..];
+            seen.push((mask, name));
+        }
+        seen
+    }
+
+    /// A recorder that is killed in between has left an empty file, by which readers see that more was to come.
+    #[test]
+    fn the_next_file_is_there_before_the_end_announces_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let plan = Plan { path: folder.path().join("t.tct"), numbered: true, ..Plan::default() };
+        let block = |bytes: &'static [u8]| Packed { bytes: bytes.into(), events: 1 };
+        let mut store = Store::create(&plan).expect("it is created");
+        let watch = watch(folder.path());
+        assert!(store.write(block(b"first")) && store.turn(block(b"end")) && store.write(block(b"second")));
+        store.finish();
+        assert_eq!(fs::read(plan.path_of(0)).expect("it is there"), b"firstend");
+        assert_eq!(fs::read(plan.path_of(1)).expect("it is there"), b"second");
+        let seen = seen(&watch);
+        let made = seen.iter().position(|it| *it == (libc::IN_CREATE, "t.0002.tct".to_owned()));
+        let ended = seen.iter().rposition(|it| *it == (libc::IN_MODIFY, "t.0001.tct".to_owned()));
+        assert!(made.is_some() && made < ended, "{seen:?}");
     }
 }

@@ -1,0 +1,3 @@
+//! Odd days of a whole machine.
+
+mod alone;
