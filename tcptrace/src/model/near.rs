@@ -1,43 +1,11 @@
 //! A hash for numbers of sockets that keeps near ones together.
 
-use std::hash::{BuildHasher, Hasher};
-
 /// Sockets made at the same time have numbers that follow each other, and end at the same time, too. Sixteen such numbers
 /// lie side by side in a table: the lowest bits are the place there, and the highest bits tell near ones apart.
 pub(crate) fn near(number: u64) -> u64 {
     let wide = u128::from(number >> 4 ^ 0x2545_f491_4f6c_dd1d) * 0x9e37_79b9_7f4a_7c15;
     let mixed = (wide >> 64) as u64 ^ wide as u64;
     (mixed & !15 | number & 15) ^ number << 60
-}
-
-/// For tables by the number of a socket.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Near;
-
-/// Hashes one number.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct NearHasher(u64);
-
-impl BuildHasher for Near {
-    type Hasher = NearHasher;
-
-    fn build_hasher(&self) -> NearHasher {
-        NearHasher::default()
-    }
-}
-
-impl Hasher for NearHasher {
-    fn write_u64(&mut self, number: u64) {
-        self.0 = near(self.0 ^ number);
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,9 @@
 mod findings;
 mod frame;
 mod make;
-mod past;
 #[cfg(test)]
 pub(crate) mod samples;
 mod series;
-mod slab;
 mod sockets;
 #[cfg(test)]
 mod tests;
@@ -215,7 +213,7 @@ impl Top {
         let (socket, is_new) = self.sockets.of(key, &row.identity, row.old);
         // A scan may have shown more than the row says.
         let known = socket.identity.owner.filter(|_| row.identity.owner.is_none());
-        let has_changed = !is_new && !self.ask.counts_alike(&socket.identity, &row.identity);
+        let has_changed = !is_new && socket.identity != row.identity;
         socket.identity = row.identity;
         socket.identity.owner = row.identity.owner.or(known);
         let before = (!is_new).then_some(socket.state);

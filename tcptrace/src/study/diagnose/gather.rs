@@ -53,8 +53,6 @@ pub struct Gatherer {
     /// When accepts are seen, and since when, where they come and go.
     accepts: Accepts,
     accepts_since: Option<u64>,
-    /// When the time before began that is counted, and how many events it has lost; `None` if there is none.
-    before: Option<(u64, u64)>,
     /// Whether the source looks at settings, accept queues and limits.
     has_facts: bool,
     /// What counts is from then on, in ns of `CLOCK_BOOTTIME`; what was before only says how things stood.
@@ -119,7 +117,6 @@ impl Gatherer {
     fn event(&mut self, event: &Event) {
         if let Event::Started { at } = event {
             self.about.from = *at;
-            self.before = self.before.map(|(_, lost)| (*at, lost));
         }
         self.about.from = if self.about.from == 0 { event.at() } else { self.about.from }.max(self.since);
         self.about.to = self.about.to.max(event.at());
@@ -148,9 +145,7 @@ impl Gatherer {
         match row {
             Row::Transition(row) if row.stuck.is_none() => {
                 self.host.transition(row);
-                let now = self.about.from;
-                let begun = Begun { now, before: self.before.map_or(now, |(from, _)| from) };
-                self.pairs.transition(row, begun, &self.host);
+                self.pairs.transition(row, self.about.from, &self.host);
             }
             Row::Connection(row) if matches!(row.status, Status::Ended(_)) => self.pairs.ended(row, &self.host),
             Row::Loss(row) => self.about.lost = self.about.lost.saturating_add(row.count.unwrap_or(1)),
@@ -161,39 +156,12 @@ impl Gatherer {
     /// The evidence, with the connections that are open now, or none where nobody knows them. `traced`: transitions were
     /// traced, and not only looked at once.
     pub fn finish(mut self, open: impl IntoIterator<Item = Connection>, traced: bool) -> Evidence {
-        let looks = std::mem::take(&mut self.looks);
-        self.finish_with(&looks, open, traced)
-    }
-
-    /// The evidence so far, of transitions that were traced.
-    pub fn evidence(&self, open: impl IntoIterator<Item = Connection>) -> Evidence {
-        let so_far = Self {
-            about: self.about.clone(),
-            pairs: self.pairs.clone(),
-            looks: Looks::default(),
-            host: self.host.counted(),
-            missing: self.missing.clone(),
-            features: self.features.clone(),
-            setting_files: self.setting_files.clone(),
-            ..*self
-        };
-        so_far.finish_with(&self.looks, open, true)
-    }
-
-    fn finish_with(mut self, looks: &Looks, open: impl IntoIterator<Item = Connection>, traced: bool) -> Evidence {
-        if let Some((from, lost)) = self.before {
-            (self.about.from, self.about.lost) = (from, self.about.lost.saturating_add(lost));
-        }
         self.about.traced_ns = if traced { self.about.to.saturating_sub(self.about.from) } else { 0 };
         let mut sockets: Vec<Standing> = Vec::new();
         let mut over: Vec<Over> = Vec::new();
-        let mut bound_first: HashMap<u64, bool, FixedState> = HashMap::default();
         for row in open {
-            sockets.extend(self.standing(&row, looks));
-            over.extend(self.over(&row, looks));
-            if row.is_open() {
-                bound_first.extend(self.host.was_bound(&row).map(|was_bound| (row.identity.conn, was_bound)));
-            }
+            sockets.extend(self.standing(&row));
+            over.extend(self.over(&row));
             if self.ends_late && row.status.open().is_some_and(|(state, _)| state == State::TimeWait) {
                 let ended = Connection { status: Status::Ended(End::Fin.into()), ..row };
                 self.pairs.ended(&ended, &self.host);
@@ -203,20 +171,20 @@ impl Gatherer {
         namespaces.sort_unstable();
         namespaces.dedup();
         self.about.namespaces = namespaces;
-        let missing = self.missing(looks, traced);
-        let Self { mut about, pairs, host, setting_files, sees_unreleased, .. } = self;
+        let missing = self.missing(traced);
+        let Self { mut about, pairs, looks, host, setting_files, sees_unreleased, .. } = self;
         (about.opened, about.ended) = (pairs.opened(), pairs.all_ended());
         let (pairs, unpaired) = pairs.finish(&sockets);
-        let mut evidence = Evidence { about, missing, pairs, unpaired, sockets, bound_first, ..Evidence::default() };
+        let mut evidence = Evidence { about, missing, pairs, unpaired, sockets, ..Evidence::default() };
         evidence.over = sees_unreleased.then_some(over);
         (evidence.bound, evidence.setting_files) = (looks.bound(), setting_files);
-        host.finish(looks, &mut evidence);
+        host.finish(&looks, &mut evidence);
         evidence.budgets = Budgets::of(&evidence);
         evidence
     }
 
     /// Why each kind of evidence is missing that is.
-    fn missing(&self, looks: &Looks, traced: bool) -> HashMap<Need, String, FixedState> {
+    fn missing(&self, traced: bool) -> HashMap<Need, String, FixedState> {
         let mut missing = self.missing.clone();
         if self.setting_files.is_none() {
             let reason = if self.about.is_trace {
@@ -233,13 +201,13 @@ impl Gatherer {
             }
         };
         lacks(Need::Events, traced, "needs time (--duration 10s)");
-        lacks(Need::Sockets, looks.has_looked() || traced, "sockets could not be listed");
-        lacks(Need::Inspections, looks.has_inspected(), "sockets could not be inspected");
-        lacks(Need::Owners, looks.has_scanned() || traced, "needs root");
+        lacks(Need::Sockets, self.looks.has_looked() || traced, "sockets could not be listed");
+        lacks(Need::Inspections, self.looks.has_inspected(), "sockets could not be inspected");
+        lacks(Need::Owners, self.looks.has_scanned() || traced, "needs root");
         lacks(Need::Counters, self.host.has_counters(), "counters could not be read");
         lacks(Need::Settings, self.host.has_settings(), "settings could not be read");
         // Where nobody listens, there is no queue to be told of.
-        let has_none = self.has_facts && looks.has_looked() && !self.host.has_listeners();
+        let has_none = self.has_facts && self.looks.has_looked() && !self.host.has_listeners();
         lacks(Need::AcceptQueues, self.host.has_queues() || has_none, "listeners could not be listed");
         lacks(
             Need::Limits,
@@ -271,10 +239,10 @@ impl Gatherer {
     }
 
     /// A connection that is open, with what the last look showed of it.
-    fn standing(&self, row: &Connection, looks: &Looks) -> Option<Standing> {
+    fn standing(&self, row: &Connection) -> Option<Standing> {
         let (state, age) = row.status.open()?;
         let identity = &row.identity;
-        let looked = looks.of(identity.conn);
+        let looked = self.looks.of(identity.conn);
         let kept = looked.and_then(|looked| looked.kept(state));
         let seen = looked.and_then(Looked::seen);
         let now = row.boot_ns;
@@ -295,7 +263,7 @@ impl Gatherer {
             side: key.side,
             state,
             owner: identity.owner,
-            fd: looks.fd(identity.conn),
+            fd: self.looks.fd(identity.conn),
             cgroup: identity.cgroup,
             accepted: row.status.accepted().or(is_queued.then_some(false)),
             closer: row.closer,
@@ -307,7 +275,7 @@ impl Gatherer {
     }
 
     /// A connection that is over, and whose descriptor is open.
-    fn over(&self, row: &Connection, looks: &Looks) -> Option<Over> {
+    fn over(&self, row: &Connection) -> Option<Over> {
         let Status::Unreleased { ending, age, report } = &row.status else { return None };
         let identity = &row.identity;
         let key = self.host.key(identity);
@@ -320,7 +288,7 @@ impl Gatherer {
             side: key.side,
             state: State::Closed,
             owner: held_by.or(identity.owner),
-            fd: report.holder.map(|(_, fd)| fd).or_else(|| looks.fd(identity.conn)),
+            fd: report.holder.map(|(_, fd)| fd).or_else(|| self.looks.fd(identity.conn)),
             cgroup: identity.cgroup,
             accepted: row.status.accepted(),
             closer: row.closer,
@@ -332,43 +300,34 @@ impl Gatherer {
         Some(Over { socket, end: ending.end })
     }
 
-    /// Counts anew from now on, and keeps what was counted as the time before, which evidence still includes. What was
-    /// counted before that is forgotten. How things stand stays known.
-    pub fn renew(&mut self) {
-        let About { from, to, lost, .. } = self.about;
-        self.before = Some((from, lost));
-        self.about = About { from: to, lost: 0, ..std::mem::take(&mut self.about) };
-        self.since = 0;
-        self.pairs.renew();
-        self.host.renew();
+    /// A gatherer for the time from now on: it knows how things stand, and has counted nothing.
+    #[must_use]
+    pub fn renewed(&self) -> Self {
+        let Self { about, looks, host, missing, features, accepts, accepts_since, has_facts, .. } = self;
+        Self {
+            about: About { from: about.to, opened: 0, ended: 0, lost: 0, ..about.clone() },
+            pairs: Pairs::default(),
+            looks: looks.clone(),
+            host: host.renewed(),
+            missing: missing.clone(),
+            features: features.clone(),
+            has_facts: *has_facts,
+            accepts: *accepts,
+            accepts_since: *accepts_since,
+            since: 0,
+            ends_late: self.ends_late,
+            setting_files: self.setting_files.clone(),
+            sees_unreleased: self.sees_unreleased,
+        }
     }
-
-    /// Forgets what was counted.
-    #[cfg(test)]
-    fn forget(&mut self) {
-        (self.before, self.pairs) = (None, Pairs::default());
-        self.host.forget();
-    }
-}
-
-/// When the time began that is counted, and the one before; the same, if there is none.
-#[derive(Clone, Copy, Debug)]
-struct Begun {
-    before: u64,
-    now: u64,
 }
 
 /// Counts a process. Whether it is one of those that are kept.
 fn count(tasks: &mut Vec<(Task, u64)>, task: Task) -> bool {
-    count_more(tasks, task, 1)
-}
-
-/// The same, as often as that.
-fn count_more(tasks: &mut Vec<(Task, u64)>, task: Task, more: u64) -> bool {
     let place = tasks.iter().position(|(known, _)| known.pid == task.pid);
     match place {
-        Some(place) => tasks[place].1 += more,
-        None if tasks.len() < MOST_TASKS => tasks.push((task, more)),
+        Some(place) => tasks[place].1 += 1,
+        None if tasks.len() < MOST_TASKS => tasks.push((task, 1)),
         None => return false,
     }
     true

@@ -37,12 +37,6 @@ impl PortSet {
         self.zip(other, |one, other| one & !other)
     }
 
-    /// Those of both.
-    #[must_use]
-    pub fn or(&self, other: &Self) -> Self {
-        self.zip(other, |one, other| one | other)
-    }
-
     fn zip(&self, other: &Self, bits: impl Fn(u64, u64) -> u64) -> Self {
         let mut both = Self::new();
         let pairs = self.0.iter().zip(other.0.iter());

@@ -7,9 +7,9 @@ use super::series::Second;
 use super::sockets::Key;
 use crate::model::criteria::Criteria;
 use crate::model::facts::AcceptQueue;
-use crate::model::row::{Held, Identity, Owner};
+use crate::model::row::{Held, Owner};
 use crate::model::stream::Lost;
-use crate::model::tcp::{Closer, End, Side, State, Task, Tuple};
+use crate::model::tcp::{Closer, End, State, Task};
 use crate::study::counts::levels::Level;
 use crate::study::counts::{By, Group};
 use crate::study::diagnose::Diagnosis;
@@ -62,19 +62,6 @@ pub struct Ask {
     pub detail: Detail,
     /// Most rows of a table.
     pub rows: usize,
-}
-
-impl Ask {
-    /// Whether a socket counts the same with both. Its user makes no difference, and the port of a client, unless somebody
-    /// asks for them.
-    pub(super) fn counts_alike(&self, one: &Identity, other: &Identity) -> bool {
-        if !self.criteria.is_empty() {
-            return one == other;
-        }
-        let is_client = other.side == Side::Client;
-        let local_port = if is_client { other.tuple.local_port } else { one.tuple.local_port };
-        Identity { uid: other.uid, tuple: Tuple { local_port, ..one.tuple }, ..*one } == *other
-    }
 }
 
 /// What is shown in depth.

@@ -1,7 +1,10 @@
 //! The sockets that exist now, each as its latest rows describe it.
 
-use super::past::Past;
-use super::slab::Slab;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use foldhash::fast::FixedState;
+
 use crate::model::row::{Connection, Ending, Held, Identity, Reason, Row, Status, Stay, Transition};
 use crate::model::socket::Timer;
 use crate::model::tcp::{Closer, End, State};
@@ -29,7 +32,7 @@ pub(super) struct Socket {
     /// Its groups; `None` where a filter hides it.
     pub(super) spot: Option<Spot>,
     opened_ns: Option<u64>,
-    stays: Past,
+    stays: Vec<Stay>,
     closer: Closer,
     accepted: Option<bool>,
     /// The number of the last look that confirmed it.
@@ -39,13 +42,13 @@ pub(super) struct Socket {
 /// All sockets.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    pub(super) all: Slab,
+    pub(super) all: HashMap<Key, Socket, FixedState>,
     /// Number of looks at what the engine follows.
     looks: u32,
 }
 
 impl Socket {
-    pub(super) fn new(identity: Identity, state: State) -> Self {
+    fn new(identity: Identity, state: State) -> Self {
         Self {
             identity,
             state,
@@ -54,7 +57,7 @@ impl Socket {
             fd: None,
             spot: None,
             opened_ns: None,
-            stays: Past::default(),
+            stays: Vec::new(),
             closer: Closer::Unknown,
             accepted: None,
             look: 0,
@@ -66,6 +69,8 @@ impl Socket {
         if matches!(row.old, State::Closed | State::Listen) {
             self.opened_ns = Some(row.boot_ns);
         } else if row.held != Held::Unknown {
+            // There are many sockets, with few stays each.
+            self.stays.reserve_exact(1);
             self.stays.push(Stay { state: row.old, held: row.held });
         }
         (self.state, self.since, self.is_exact) = (row.new, Some(row.boot_ns), true);
@@ -84,7 +89,7 @@ impl Socket {
     /// The same as a row.
     pub(super) fn connection(&self, now: u64) -> Connection {
         let age = self.age(now);
-        let mut stays: Vec<Stay> = self.stays.iter().collect();
+        let mut stays = self.stays.clone();
         stays.extend(age.known_ns().map(|ns| Stay { state: self.state, held: Held::AtLeast(ns) }));
         Connection {
             identity: self.identity,
@@ -107,7 +112,7 @@ impl Socket {
             Some(Reason::TimeWait(end)) => Ending { end: End::Fin, time_wait: Some(end) },
             None => End::Unknown.into(),
         };
-        let stays = self.stays.iter().collect();
+        let stays = self.stays.clone();
         Connection { status: Status::Ended(ending), stays, ..self.connection(row.boot_ns) }
     }
 
@@ -140,7 +145,10 @@ impl Socket {
 impl Sockets {
     /// The socket of a transition, before that: `true` if it is new.
     pub(super) fn of(&mut self, key: Key, identity: &Identity, state: State) -> (&mut Socket, bool) {
-        self.all.get_or_insert_with(key, || Socket::new(*identity, state))
+        match self.all.entry(key) {
+            Entry::Occupied(known) => (known.into_mut(), false),
+            Entry::Vacant(place) => (place.insert(Socket::new(*identity, state)), true),
+        }
     }
 
     /// What the engine follows is about to be handed over.

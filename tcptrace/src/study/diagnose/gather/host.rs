@@ -6,13 +6,12 @@ use std::net::Ipv6Addr;
 use foldhash::fast::FixedState;
 
 use super::look::Looks;
-use super::{MOST_TASKS, count, count_more};
+use super::{MOST_TASKS, count};
 use crate::model::counters::{Sample, Values};
 use crate::model::event::{Change, FailedCall, Found, Holder, Kept};
 use crate::model::facts::{AcceptQueue, AcceptQueues, Limit, Settings};
-use crate::model::near::Near;
 use crate::model::role::{Role, role};
-use crate::model::row::{Connection, Identity, Transition};
+use crate::model::row::{Identity, Transition};
 use crate::model::stream::Item;
 use crate::model::tcp::{Side, State, Task, Tuple};
 use crate::study::diagnose::evidence::{Binder, Counted, Descriptors, Evidence, Failed, Listener, PairKey, Standing};
@@ -22,15 +21,13 @@ use crate::study::ports::PortSet;
 const MOST_CALLS: usize = 256;
 const MOST_BINDERS: usize = 1024;
 const MOST_DESTINATIONS: usize = 64;
-/// Of how many connections that have not ended it is known that they were bound before connect().
-const MOST_BOUND: usize = 1 << 20;
+/// Of how many connections that have not ended it is known how they came by their port.
+const MOST_CONNECTING: usize = 1 << 20;
 /// How many ports are known that a listener has left, and of how many namespaces the ports of clients.
 const MOST_LEFT: usize = 1 << 14;
 const MOST_NAMESPACES: usize = 1024;
 /// How many processes are kept with their limits.
 const MOST_PROCESSES: usize = 1 << 16;
-/// How many processes are named without a look-up.
-const NAMED_LAST: usize = 64;
 /// Ports that the kernel hands out unless it is told otherwise.
 const DEFAULT_RANGE: (u16, u16) = (32_768, 60_999);
 
@@ -44,40 +41,22 @@ pub(super) struct Host {
     /// Ports that somebody listens on, by namespace, and how many listeners each has.
     ports: HashMap<(Option<u32>, u16), u32, FixedState>,
     /// Connections that nobody has accepted yet: where they came in.
-    queued: HashMap<u64, (Option<u32>, u16), Near>,
+    queued: HashMap<u64, (Option<u32>, u16), FixedState>,
     limits: HashMap<u32, Descriptors, FixedState>,
     names: HashMap<u32, Task, FixedState>,
-    /// Those that were named last, by their ids: most of the time, the next one is one of them.
-    named_last: Vec<Option<Task>>,
+    /// Most of the time, the next one is the same.
+    named_last: Option<Task>,
     counters: BTreeMap<u32, Counters>,
-    binders: Binders,
+    binders: HashMap<(Option<u32>, Ipv6Addr), Binding, FixedState>,
     calls: Vec<Failed>,
     has_queues: bool,
-    /// Connections that had a local port before connect().
-    bound_first: HashSet<u64, Near>,
-    /// There were more of them.
-    has_more_bound: bool,
+    /// Whether connections had a local port before connect().
+    bound_first: HashMap<u64, bool, FixedState>,
     /// Local ports of clients, by network namespace.
     client_ports: HashMap<Option<u32>, PortSet, FixedState>,
     /// Ports that nobody listens on any more.
     left_ports: HashSet<(Option<u32>, u16), FixedState>,
-    /// What was counted in the time before.
-    earlier: Option<Box<Earlier>>,
 }
-
-/// What was counted before the time that is counted now.
-#[derive(Clone, Debug)]
-struct Earlier {
-    listeners: HashMap<u64, Listener, FixedState>,
-    first_limits: HashMap<u32, (u64, Limit), FixedState>,
-    counters: BTreeMap<u32, Counters>,
-    binders: Binders,
-    calls: Vec<Failed>,
-    client_ports: HashMap<Option<u32>, PortSet, FixedState>,
-    left_ports: HashSet<(Option<u32>, u16), FixedState>,
-}
-
-type Binders = HashMap<(Option<u32>, Ipv6Addr), Binding, FixedState>;
 
 #[derive(Clone, Debug)]
 struct Known {
@@ -112,42 +91,14 @@ impl Counters {
         }
         levels.extend(told());
     }
-
-    /// Adds what was counted in the time before.
-    fn add_earlier(&mut self, earlier: Self) {
-        self.first = earlier.first;
-        let Counted { grown, peaks, .. } = &mut self.counted;
-        for (name, more) in earlier.counted.grown {
-            let grown = grown.entry(name).or_default();
-            *grown = grown.saturating_add(more);
-        }
-        for (name, peak) in earlier.counted.peaks {
-            let highest = peaks.entry(name).or_default();
-            *highest = peak.max(*highest);
-        }
-    }
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Binding {
     opened: u64,
     destinations: HashSet<(Ipv6Addr, u16), FixedState>,
     tasks: Vec<(Task, u64)>,
     conns: Vec<u64>,
-}
-
-impl Binding {
-    fn add_later(&mut self, later: Self) {
-        self.opened += later.opened;
-        let room = MOST_DESTINATIONS.saturating_sub(self.destinations.len());
-        let new: Vec<_> = later.destinations.difference(&self.destinations).take(room).copied().collect();
-        self.destinations.extend(new);
-        for (task, more) in later.tasks {
-            count_more(&mut self.tasks, task, more);
-        }
-        self.conns.extend(later.conns);
-        self.conns.truncate(MOST_CALLS);
-    }
 }
 
 impl Host {
@@ -240,7 +191,9 @@ impl Host {
         if (change.old, change.new) != (State::Closed, State::SynSent) {
             return;
         }
-        self.note_bound(change.id.number(), port != 0);
+        if self.bound_first.len() < MOST_CONNECTING {
+            self.bound_first.insert(change.id.number(), port != 0);
+        }
         if !self.is_in_range(change.netns, port) {
             return;
         }
@@ -248,7 +201,8 @@ impl Host {
         if self.binders.len() >= MOST_BINDERS && !self.binders.contains_key(&key) {
             return;
         }
-        let binding = self.binders.entry(key).or_default();
+        let nothing = || Binding { opened: 0, destinations: HashSet::default(), tasks: Vec::new(), conns: Vec::new() };
+        let binding = self.binders.entry(key).or_insert_with(nothing);
         binding.opened += 1;
         if binding.destinations.len() < MOST_DESTINATIONS {
             binding.destinations.insert((change.tuple.remote_ip, change.tuple.remote_port));
@@ -261,26 +215,6 @@ impl Host {
         }
     }
 
-    fn note_bound(&mut self, conn: u64, is_bound: bool) {
-        if !is_bound {
-            // It may have been another connection's.
-            if !self.bound_first.is_empty() {
-                self.bound_first.remove(&conn);
-            }
-        } else if self.bound_first.len() < MOST_BOUND {
-            self.bound_first.insert(conn);
-        } else {
-            self.has_more_bound = true;
-        }
-    }
-
-    /// Whether a connection had a local port before connect(), where that was seen.
-    pub(super) fn was_bound(&self, row: &Connection) -> Option<bool> {
-        let is_seen = row.identity.side == Side::Client && row.opened_ns.is_some();
-        let is_bound = self.bound_first.contains(&row.identity.conn);
-        (is_seen && (is_bound || !self.has_more_bound)).then_some(is_bound)
-    }
-
     /// Whether a port is one of those that the kernel hands out in a network namespace.
     fn is_in_range(&self, netns: Option<u32>, port: u16) -> bool {
         let (first, last) = self.ranges.get(&netns).copied().unwrap_or(DEFAULT_RANGE);
@@ -288,12 +222,10 @@ impl Host {
     }
 
     fn name(&mut self, task: Task) {
-        let slot = task.pid as usize % NAMED_LAST;
-        if self.named_last.get(slot) == Some(&Some(task)) {
+        if self.named_last == Some(task) {
             return;
         }
-        self.named_last.resize(NAMED_LAST, None);
-        self.named_last[slot] = Some(task);
+        self.named_last = Some(task);
         if self.names.len() < MOST_PROCESSES || self.names.contains_key(&task.pid) {
             self.names.insert(task.pid, task);
         }
@@ -301,8 +233,17 @@ impl Host {
 
     pub(super) fn failed(&mut self, call: &FailedCall) {
         self.name(call.task);
-        let FailedCall { at, call, errno, task, netns, address, .. } = *call;
-        add_failed(&mut self.calls, Failed { call, errno, task, netns, address, count: 1, first: at, last: at });
+        let alike = |known: &&mut Failed| {
+            (known.call, known.errno, known.netns, known.address) == (call.call, call.errno, call.netns, call.address)
+                && known.task.comm == call.task.comm
+        };
+        if let Some(known) = self.calls.iter_mut().find(alike) {
+            known.count += 1;
+            (known.task, known.last) = (call.task, call.at);
+        } else if self.calls.len() < MOST_CALLS {
+            let FailedCall { at, call, errno, task, netns, address, .. } = *call;
+            self.calls.push(Failed { call, errno, task, netns, address, count: 1, first: at, last: at });
+        }
     }
 
     pub(super) fn found(&mut self, found: &Found) {
@@ -320,7 +261,7 @@ impl Host {
 
     pub(super) fn holder(&mut self, holder: &Holder) {
         self.name(holder.task);
-        self.dequeue(holder.found.id.number());
+        self.queued.remove(&holder.found.id.number());
         if let Some(known) = self.listeners.get_mut(&holder.found.id.number())
             && known.holders.len() < MOST_TASKS
             && !known.holders.iter().any(|task| task.pid == holder.task.pid)
@@ -350,17 +291,11 @@ impl Host {
                 self.queued.insert(identity.conn, place);
             }
             (_, State::Closed) => {
-                self.dequeue(identity.conn);
-                if !self.bound_first.is_empty() {
-                    self.bound_first.remove(&identity.conn);
-                }
+                self.queued.remove(&identity.conn);
+                self.bound_first.remove(&identity.conn);
             }
             _ => {}
         }
-    }
-
-    fn dequeue(&mut self, conn: u64) -> Option<(Option<u32>, u16)> {
-        if self.queued.is_empty() { None } else { self.queued.remove(&conn) }
     }
 
     fn note_client_port(&mut self, (netns, port): (Option<u32>, u16)) {
@@ -370,7 +305,7 @@ impl Host {
     }
 
     pub(super) fn accepted(&mut self, at: u64, conn: u64) {
-        let Some((netns, port)) = self.dequeue(conn) else { return };
+        let Some((netns, port)) = self.queued.remove(&conn) else { return };
         let at_port = |known: &&mut Known| known.listener.netns == netns && known.listener.queue.port == port;
         for known in self.listeners.values_mut().filter(|known| at_port(known)) {
             known.listener.accepted += 1;
@@ -378,89 +313,21 @@ impl Host {
         }
     }
 
-    /// Counts anew; what was counted so far is the time before.
-    pub(super) fn renew(&mut self) {
-        let listeners = self.listeners.iter().map(|(conn, known)| (*conn, known.listener.clone())).collect();
-        let first_limits = self.limits.iter().map(|(pid, it)| (*pid, it.first)).collect();
-        self.earlier = Some(Box::new(Earlier {
-            listeners,
-            first_limits,
-            counters: self.counters.clone(),
-            binders: std::mem::take(&mut self.binders),
-            calls: std::mem::take(&mut self.calls),
-            client_ports: std::mem::take(&mut self.client_ports),
-            left_ports: std::mem::take(&mut self.left_ports),
-        }));
-        for counters in self.counters.values_mut() {
+    /// How things stand, without what was counted.
+    pub(super) fn renewed(&self) -> Self {
+        let mut host = self.clone();
+        (host.binders, host.calls) = (HashMap::default(), Vec::new());
+        (host.client_ports, host.left_ports) = (HashMap::default(), HashSet::default());
+        for counters in host.counters.values_mut() {
             (counters.first, counters.counted.grown) = (Some(counters.last), BTreeMap::default());
             counters.counted.peaks.clone_from(&counters.counted.levels);
         }
-        for Known { listener, .. } in self.listeners.values_mut() {
+        for Known { listener, .. } in host.listeners.values_mut() {
             (listener.accepted, listener.is_old, listener.most_queued) = (0, true, listener.queue.queued);
             listener.most_requests = listener.queue.requests.unwrap_or(0);
         }
-        self.limits.values_mut().for_each(|it| it.first = it.last);
-    }
-
-    #[cfg(test)]
-    pub(super) fn forget(&mut self) {
-        self.earlier = None;
-    }
-
-    /// The same, without what matters only while it counts on.
-    pub(super) fn counted(&self) -> Self {
-        Self {
-            settings: self.settings.clone(),
-            ranges: self.ranges.clone(),
-            listeners: self.listeners.clone(),
-            ports: self.ports.clone(),
-            queued: HashMap::default(),
-            limits: self.limits.clone(),
-            names: self.names.clone(),
-            named_last: Vec::new(),
-            counters: self.counters.clone(),
-            binders: self.binders.clone(),
-            calls: self.calls.clone(),
-            has_queues: self.has_queues,
-            bound_first: self.bound_first.clone(),
-            has_more_bound: self.has_more_bound,
-            client_ports: self.client_ports.clone(),
-            left_ports: self.left_ports.clone(),
-            earlier: self.earlier.clone(),
-        }
-    }
-
-    /// Adds what was counted in the time before.
-    fn together(&mut self) {
-        let Some(earlier) = self.earlier.take() else { return };
-        for (conn, before) in &earlier.listeners {
-            let Some(Known { listener, .. }) = self.listeners.get_mut(conn) else { continue };
-            listener.accepted += before.accepted;
-            listener.is_old = before.is_old;
-            listener.most_queued = listener.most_queued.max(before.most_queued);
-            listener.most_requests = listener.most_requests.max(before.most_requests);
-        }
-        for (pid, first) in earlier.first_limits {
-            self.limits.entry(pid).and_modify(|it| it.first = first);
-        }
-        for (netns, before) in earlier.counters {
-            if let Some(counters) = self.counters.get_mut(&netns) {
-                counters.add_earlier(before);
-            }
-        }
-        let later = std::mem::replace(&mut self.binders, earlier.binders);
-        for (key, binding) in later {
-            if self.binders.len() < MOST_BINDERS || self.binders.contains_key(&key) {
-                self.binders.entry(key).or_default().add_later(binding);
-            }
-        }
-        let later = std::mem::replace(&mut self.calls, earlier.calls);
-        later.into_iter().for_each(|call| add_failed(&mut self.calls, call));
-        for (netns, ports) in earlier.client_ports {
-            let all = self.client_ports.entry(netns).or_default();
-            *all = all.or(&ports);
-        }
-        self.left_ports.extend(earlier.left_ports);
+        host.limits.values_mut().for_each(|it| it.first = it.last);
+        host
     }
 
     pub(super) fn has_counters(&self) -> bool {
@@ -522,9 +389,9 @@ impl Host {
         }
     }
 
-    pub(super) fn finish(mut self, looks: &Looks, evidence: &mut Evidence) {
-        self.together();
-        let Self { settings, listeners, limits, names, counters, binders, calls, .. } = self;
+    pub(super) fn finish(self, looks: &Looks, evidence: &mut Evidence) {
+        let Self { settings, listeners, limits, names, counters, binders, calls, bound_first, .. } = self;
+        evidence.bound_first = bound_first;
         (evidence.client_ports, evidence.left_ports) = (self.client_ports, self.left_ports);
         evidence.settings = settings;
         evidence.calls = calls;
@@ -555,20 +422,6 @@ impl Host {
             .iter_mut()
             .for_each(|it| it.tasks.sort_by_key(|(task, count)| (std::cmp::Reverse(*count), task.pid)));
         evidence.binders.sort_by_key(|it| (std::cmp::Reverse(it.opened), it.netns, it.ip));
-    }
-}
-
-/// Counts failed calls with those that are alike.
-fn add_failed(calls: &mut Vec<Failed>, call: Failed) {
-    let alike = |known: &&mut Failed| {
-        (known.call, known.errno, known.netns, known.address) == (call.call, call.errno, call.netns, call.address)
-            && known.task.comm == call.task.comm
-    };
-    if let Some(known) = calls.iter_mut().find(alike) {
-        known.count += call.count;
-        (known.task, known.last) = (call.task, call.last);
-    } else if calls.len() < MOST_CALLS {
-        calls.push(call);
     }
 }
 

@@ -18,13 +18,8 @@ pub(super) struct Resets {
     /// By their ends, as this side sees them.
     halves: HashMap<(Place, Tuple), Half, FixedState>,
     order: VecDeque<(Place, Tuple)>,
-    senders: All,
-    /// Those of the time before, and those of both times together.
-    before: All,
+    senders: HashMap<PairKey, Senders, FixedState>,
 }
-
-/// By pair.
-type All = HashMap<PairKey, Senders, FixedState>;
 
 /// The network namespace of addresses that mean another host elsewhere: those of the loopback.
 type Place = Option<u32>;
@@ -34,26 +29,16 @@ type Place = Option<u32>;
 struct Half {
     key: PairKey,
     end: End,
-    /// It ended in the time before.
-    is_earlier: bool,
 }
 
 impl Resets {
-    /// Begins another time; what was counted so far is the time before.
-    pub(super) fn renew(&mut self) {
-        self.before = std::mem::take(&mut self.senders);
-        self.halves.retain(|_, half| !std::mem::replace(&mut half.is_earlier, true));
-        self.order.retain(|ends| self.halves.contains_key(ends));
-    }
-
     /// A connection has ended.
     pub(super) fn ended(&mut self, row: &Connection, key: PairKey) {
         let Some(end) = row.end().filter(|end| *end == End::ResetReceived || sends_reset(*end)) else { return };
-        let (tuple, half) = (row.identity.tuple, Half { key, end, is_earlier: false });
+        let (tuple, half) = (row.identity.tuple, Half { key, end });
         let place = place(row.identity.netns, &tuple);
         if let Some(other) = self.halves.remove(&(place, tuple.reversed())) {
-            let is_earlier = other.is_earlier;
-            self.note(Half { is_earlier, ..half }, other.end);
+            self.note(half, other.end);
             self.note(other, end);
             return;
         }
@@ -71,8 +56,7 @@ impl Resets {
         if half.end != End::ResetReceived {
             return;
         }
-        let all = if half.is_earlier { &mut self.before } else { &mut self.senders };
-        let senders = all.entry(half.key).or_default();
+        let senders = self.senders.entry(half.key).or_default();
         match other {
             End::ResetReceived => senders.nobody += 1,
             End::ResetDataAfterClose => senders.after_close += 1,
@@ -80,28 +64,22 @@ impl Resets {
         }
     }
 
-    /// Of both times together. A connection whose other end is still open was reset by neither.
-    pub(super) fn finish(self, sockets: &[Standing]) -> HashMap<PairKey, Senders, FixedState> {
-        let Self { halves, mut senders, before, .. } = self;
-        for (key, its) in before {
-            let all = senders.entry(key).or_default();
-            all.process += its.process;
-            all.after_close += its.after_close;
-            all.nobody += its.nobody;
-        }
-        if halves.is_empty() {
-            return senders;
+    /// By pair. A connection whose other end is still open was reset by neither.
+    pub(super) fn finish(mut self, sockets: &[Standing]) -> HashMap<PairKey, Senders, FixedState> {
+        if self.halves.is_empty() {
+            return self.senders;
         }
         let is_open =
             |socket: &&Standing| matches!(socket.state, State::Established | State::CloseWait | State::FinWait1);
         let others = sockets.iter().filter(is_open).map(|it| (place(it.netns, &it.tuple), it.tuple.reversed()));
         let others: HashSet<(Place, Tuple), FixedState> = others.collect();
+        let halves = std::mem::take(&mut self.halves);
         for (_, half) in
             halves.into_iter().filter(|(ends, half)| half.end == End::ResetReceived && others.contains(ends))
         {
-            senders.entry(half.key).or_default().nobody += 1;
+            self.senders.entry(half.key).or_default().nobody += 1;
         }
-        senders
+        self.senders
     }
 }
 

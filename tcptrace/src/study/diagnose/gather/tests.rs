@@ -1,7 +1,5 @@
 #![expect(clippy::panic, reason = "a panic is how a test fails")]
 
-mod times;
-
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
