@@ -86,8 +86,8 @@ enum Spot {
 /// A record that is complete.
 #[derive(Clone, Copy)]
 struct Record {
-    /// Where its content begins.
-    content: usize,
+    /// Where its header begins.
+    header: usize,
     len: usize,
     /// Where the next one begins.
     end: usize,
@@ -127,10 +127,9 @@ impl Ring {
                 return Spot::Busy;
             }
             let len = (header & !DISCARDED) as usize;
-            let content = position + HEADER;
-            let end = content + len.next_multiple_of(8);
+            let end = position + HEADER + len.next_multiple_of(8);
             if header & DISCARDED == 0 {
-                let record = Record { content, len, end, at: 0 };
+                let record = Record { header: position, len, end, at: 0 };
                 return Spot::Record(Record { at: time_of(self.content(&record)), ..record });
             }
             position = end;
@@ -139,7 +138,8 @@ impl Ring {
     }
 
     fn content(&self, record: &Record) -> &[u8] {
-        let place = self.producer.at(self.page + (record.content & (self.size - 1)));
+        // It may lie where the data is mapped for the second time.
+        let place = self.producer.at(self.page + (record.header & (self.size - 1)) + HEADER);
         // SAFETY: the record is not longer than the data, which is mapped twice. Nobody writes to it until it is released,
         // for which the caller needs this exclusively.
         unsafe { std::slice::from_raw_parts(place.cast::<u8>().as_ptr(), record.len.min(self.size)) }
