@@ -301,7 +301,7 @@ fn unknown_rule(word: &str, known: Option<&Known>) -> String {
     if figure(word, known).is_ok() {
         return format!("'{word}' needs a comparison, such as {word} > 500");
     }
-    let severities = Severity::ALL.into_iter().map(|severity| severity.as_str());
+    let severities = Severity::ALL.into_iter().map(Severity::as_str);
     let near = nearest(word, RULES.iter().map(|rule| rule.id).chain(severities));
     format!("there is no rule '{word}'{near} ('tcptrace diagnose --rules' lists them)")
 }
