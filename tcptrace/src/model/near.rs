@@ -17,7 +17,7 @@ mod tests {
     /// Their places are in one group of a table, and their tags differ.
     #[test]
     fn near_numbers_lie_side_by_side() {
-        for first in [0, 0x1234_5670, u64::MAX & !15] {
+        for first in [0, 0x1234_5670, !15] {
             let hashes: Vec<u64> = (0..16).map(|more| near(first + more)).collect();
             let places: HashSet<u64> = hashes.iter().map(|hash| hash & 0xffff).collect();
             let groups: HashSet<u64> = places.iter().map(|place| place / 16).collect();

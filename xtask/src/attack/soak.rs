@@ -261,6 +261,9 @@ fn must_be_told(
     Ok(())
 }
 
+/// What must not grow, how it is read, and by how much it may differ.
+type Kind = (&'static str, fn(&Sample) -> u64, u64);
+
 /// Compares the last third with the first third.
 fn must_not_drift(whose: &str, samples: &[Sample], plan: &Plan, verdict: &mut Verdict) -> Result<()> {
     let settled: Vec<_> = samples.iter().filter(|sample| sample.at > plan.settled).collect();
@@ -273,7 +276,7 @@ fn must_not_drift(whose: &str, samples: &[Sample], plan: &Plan, verdict: &mut Ve
     verdict.must(after <= before + before / 10 + SPARE_HEAP, || {
         format!("{whose}: {} KiB of memory become {} KiB", before >> 10, after >> 10)
     });
-    let kinds: [(&str, fn(&Sample) -> u64, u64); 4] = [
+    let kinds: [Kind; 4] = [
         // A file is closed while the next one is open.
         ("descriptors", |sample| sample.descriptors as u64, 2),
         ("threads", |sample| sample.threads as u64, 1),
