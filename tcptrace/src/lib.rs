@@ -45,8 +45,7 @@
 //! # Who owns a connection
 //!
 //! The task on the CPU counts as the owner only where it must be the one that acts: in `connect`, `listen`, `close` and
-//! `shutdown`, and at the exit of `accept`, where its own descriptor table has the new descriptor, or of
-//! `inet_csk_accept`. In a soft interrupt,
+//! `shutdown`, and at the exit of `accept`, where its own descriptor table has the new descriptor. In a soft interrupt,
 //! that task may be unrelated. A later walk through all descriptors finds the remaining owners, beside the stream.
 
 pub mod cli;

@@ -1,5 +1,4 @@
-//! The hook that shows accepts: the return of a kernel function, where that can be attached. Elsewhere it is the exits of two
-//! system calls. While an exit of a system call is traced, every system call of the machine takes the
+//! The hook that shows accepts. While an exit of a system call is traced, every system call of the machine takes the
 //! slower path, so this hook can stay away, or come and go.
 
 use std::thread::{self, JoinHandle};
@@ -10,10 +9,6 @@ use aya::programs::trace_point::{TracePoint, TracePointLinkId};
 
 use super::programs::program;
 use super::{kernel, tracefs};
-
-/// The program that reports what the kernel's function returns.
-pub(super) const RETURNED: &str = "accept_returned_socket";
-pub(super) const RETURNED_BEFORE: &str = "accept_returned_socket_before_6_10";
 
 /// The program that reports accepted sockets, and the tracepoints of the system calls.
 pub(super) const ACCEPTED: &str = "accepted";

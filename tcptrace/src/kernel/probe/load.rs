@@ -5,14 +5,14 @@ use std::hash::RandomState;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::thread;
 
-use aya::programs::{BtfTracePoint, FExit, Iter, ProgramError, TracePoint};
+use aya::programs::{BtfTracePoint, Iter, ProgramError, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use tcptrace_common::RINGS_OF_CPU;
 
-use super::accepts::{self, ACCEPTED, Accepts, RETURNED, RETURNED_BEFORE};
+use super::accepts::{self, ACCEPTED, Accepts};
 use super::cpus::Cpus;
 use super::decode::Decoder;
-use super::layout::{ACCEPT, KILL, Layout, Need, SCHEDULE};
+use super::layout::{KILL, Layout, Need, SCHEDULE};
 use super::programs::{HOLDERS, LISTENING, program};
 use super::ring::Reader;
 use super::rings::{self, Plan};
@@ -386,7 +386,8 @@ fn serve_listeners(when: When, around: &Surroundings, ebpf: &mut Ebpf) -> When {
     }
 }
 
-/// Returns when accepts are seen, and by what.
+/// Returns when accepts are seen, and by what. The return of `inet_csk_accept` would slow nobody else down, but a program on
+/// it misses every process that waits in the function while any program is attached to it or detached.
 fn serve_accept(
     options: &Options,
     around: &Surroundings,
@@ -397,37 +398,8 @@ fn serve_accept(
     if options.accepts == When::Never {
         return (When::Never, Service::Declined { reason: "left out by --accept never".into() });
     }
-    if let Some(reason) = around.switched_off(Feature::Accept) {
-        return (When::Always, Service::Unavailable { reason });
-    }
-    match attach_to_function(around, ebpf) {
-        Ok(fd) => {
-            programs.push(fd);
-            return (When::Always, Service::Attached { by: Tier::Btf, hook: format!("fexit/{ACCEPT}") });
-        }
-        Err(reason) => log::debug!("cannot attach to {ACCEPT}: {reason}"),
-    }
     let when = serve_listeners(options.accepts, around, ebpf);
     (when, serve_accept_calls(when, around, ebpf, programs, accepts))
-}
-
-/// Attaches to the kernel's own function, which costs nobody else anything.
-fn attach_to_function(around: &Surroundings, ebpf: &mut Ebpf) -> Result<RawFd, String> {
-    let (btf, layout) = around.btf.as_ref().map_err(Clone::clone)?;
-    if let Some(lack) = layout.lacks(Need::Socket) {
-        return Err(lack);
-    }
-    let name = match layout.arguments(ACCEPT) {
-        2 => RETURNED,
-        4 => RETURNED_BEFORE,
-        count => return Err(format!("it has {count} arguments")),
-    };
-    let attach = |program: &mut FExit| {
-        program.load(ACCEPT, btf)?;
-        program.attach()?;
-        Ok(program.fd()?.as_fd().as_raw_fd())
-    };
-    program(ebpf, name).and_then(attach).map_err(|error: ProgramError| kernel::explain(&error))
 }
 
 fn serve_accept_calls(
