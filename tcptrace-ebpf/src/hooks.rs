@@ -8,6 +8,5 @@ mod holder;
 mod listening;
 mod mini;
 mod reset;
-mod returned;
 mod state;
 mod twsk;

@@ -38,7 +38,7 @@ fn accepted(ctx: TracePointContext) -> u32 {
 
 /// Reports that the current process has accepted the socket with this cookie.
 #[inline(always)]
-pub(crate) fn tell_accepted(cookie: u64) {
+fn tell_accepted(cookie: u64) {
     // A socket that no hook has reported usually has no cookie, and nothing else identifies it. That is the filter,
     // too: a look at addresses and ports would cost more than everything else.
     if cookie == 0 {

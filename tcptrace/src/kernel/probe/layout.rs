@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use super::btf::{Btf, Kind, Type};
 use crate::model::event::ResetReason;
 
-/// The function that takes a connection out of an accept queue.
-pub(super) const ACCEPT: &str = "inet_csk_accept";
 /// The function that starts the timer of a mini-socket, or gives it more time, and the one that ends a mini-socket.
 pub(super) const SCHEDULE: &str = "__inet_twsk_schedule";
 pub(super) const KILL: &str = "inet_twsk_kill";
@@ -155,7 +153,7 @@ impl Layout {
                 layout.arguments.insert(name, count);
             }
         }
-        for name in [ACCEPT, SCHEDULE, KILL] {
+        for name in [SCHEDULE, KILL] {
             if let Some(count) = function_arguments(&btf, name) {
                 layout.arguments.insert(name, count);
             }
@@ -223,7 +221,6 @@ mod tests {
         for need in [Need::Socket, Need::Mini, Need::Packet, Need::Files, Need::Optional] {
             assert_eq!(layout.lacks(need), None);
         }
-        assert!(matches!(layout.arguments(ACCEPT), 2 | 4), "its return value follows its arguments");
         assert_eq!([SCHEDULE, KILL].map(|name| layout.arguments(name)), [3, 1]);
         let family = layout.offsets.iter().find(|(symbol, _)| *symbol == "SOCK_COMMON_FAMILY");
         assert_eq!(family.map(|(_, offset)| *offset), Some(16), "skc_family follows addresses, hash and ports");

@@ -2,14 +2,10 @@
 //! unknown.
 
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use tcptrace_tests::attempt::skip;
 use tcptrace_tests::namespace::boot_ns;
-use tcptrace_tests::object::write_without;
-use tcptrace_tests::program;
 use tcptrace_tests::tracer::PATIENCE;
 use tcptrace_tests::{Actor, End, Namespace, Tracer};
 
@@ -44,23 +40,6 @@ fn serve(tracer: &Tracer, net: &Namespace, actor: &Actor, at: SocketAddr) -> (u3
     client.receive_end();
     client.close();
     (pid, row(tracer, net, &server, begun))
-}
-
-/// Whether the kernel's own function shows accepts.
-fn is_shown_by_function() -> bool {
-    let features = program::run(&["check", "--format", "json"]).rows();
-    let accept = features.iter().find(|row| row["feature"] == "accept").expect("a feature");
-    accept["detail"].as_str().is_some_and(|detail| detail.starts_with("fexit/"))
-}
-
-/// Whether a tracer has attached to system calls: nothing else of it is an event of perf, or a link to one.
-fn traces_calls(tracer: &Tracer) -> bool {
-    let folder = |name| std::fs::read_dir(format!("/proc/{}/{name}", tracer.pid())).expect("its descriptors").flatten();
-    let is_event = |target: PathBuf| target.as_os_str() == "anon_inode:[perf_event]";
-    folder("fd").filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(is_event)
-        || folder("fdinfo")
-            .filter_map(|fd| std::fs::read_to_string(fd.path()).ok())
-            .any(|info| info.contains("link_type:\tperf"))
 }
 
 /// Nobody has seen who accepted it. A process that closes it is its owner.
@@ -139,9 +118,6 @@ fn an_accept_queue_needs_no_accepts() {
 /// between and afterwards.
 #[test]
 fn accepts_are_seen_as_needed() {
-    if is_shown_by_function() {
-        skip("accepts are always seen here");
-    }
     let net = Namespace::enter();
     let tracer = Tracer::start_in(&net, &["connections", "--format", "json", "--accept", "auto"]);
     let mut actor = actor("parent", &["heir"]);
@@ -168,51 +144,5 @@ fn accepts_are_seen_as_needed() {
     actor.cue();
     actor.did("gone");
     until("close", &actor, parent);
-    actor.finish();
-}
-
-/// Where the kernel's own function shows accepts, it shows what the system calls show.
-#[test]
-fn whatever_shows_accepts_shows_the_same() {
-    if !is_shown_by_function() {
-        skip("this kernel cannot attach to the function");
-    }
-    let net = Namespace::enter();
-    let object = std::env::temp_dir().join(format!("tcptrace-accepts-{}.o", std::process::id()));
-    write_without("accept_returned_socket", &object);
-    let args = ["connections", "--format", "json"];
-    let by_calls = [&args[..], &["--object", object.to_str().expect("a path in UTF-8")]].concat();
-    let tracers = [Tracer::start_in(&net, &args), Tracer::start_in(&net, &by_calls)];
-    std::fs::remove_file(&object).expect("remove the object");
-    assert_eq!(tracers.each_ref().map(traces_calls), [false, true]);
-
-    let begun = boot_ns();
-    let compare = |client: &End, pid: u32| {
-        let server = End::named(client.remote, client.local);
-        let [one, other] = tracers.each_ref().map(|tracer| row(tracer, &net, &server, begun));
-        for field in ["pid", "tid", "comm", "owner_source", "close_pid", "side", "end", "closer", "complete"] {
-            assert_eq!(one[field], other[field], "{field} in {one} and {other}");
-        }
-        assert_eq!([&one["pid"], &one["owner_source"]], [&json!(pid), &json!("accept")], "{one}");
-    };
-    for how in ["accept", "accept4", "accept4_nonblock"] {
-        let mut actor = actor(how, &["accept", how]);
-        let (client, _) = dial(actor.did_at("listening"));
-        actor.did("accepted");
-        actor.cue();
-        client.receive_reset();
-        compare(&client, actor.pid());
-        actor.finish();
-    }
-    let actor = actor("parent", &["prefork"]);
-    let at = actor.did_at("listening");
-    for _ in 0..2 {
-        let (mut client, _) = dial(at);
-        let pid = acceptor(&actor, &client);
-        client.finish_sending();
-        client.receive_end();
-        client.close();
-        compare(&client, pid);
-    }
     actor.finish();
 }
