@@ -12,7 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
         match bytes.split_first() {
             // No shell passes a NUL.
             Some((b'-', _)) if !bytes.contains(&0) => {
-                fuzz::filters(&bytes.split(|byte| *byte == b'\n').collect::<Vec<_>>())
+                fuzz::filters(&bytes.split(|byte| *byte == b'\n').collect::<Vec<_>>());
             }
             _ => fuzz::value(&String::from_utf8_lossy(bytes)),
         }

@@ -419,8 +419,9 @@ impl Drop for Stage {
 #[test]
 fn owners_and_names_are_the_same_in_the_sandbox() {
     let stage = Stage::new();
-    let mut play = Command::new("ip");
-    play.args(["netns", "exec", &stage.name, "python3", "-c", PLAY]).arg(&stage.group);
+    // `ip netns exec` would hide the control groups.
+    let mut play = Command::new("nsenter");
+    play.args([&format!("--net=/run/netns/{}", stage.name), "python3", "-c", PLAY]).arg(&stage.group);
     let mut play = process::spawn(play.stdin(Stdio::piped()).stdout(Stdio::piped()));
     let (mut cue, mut said) = (play.stdin.take().expect("a pipe"), play.stdout.take().expect("a pipe"));
     let mut expect = |line: &str| {

@@ -93,6 +93,10 @@ impl ExportArgs {
 }
 
 pub(super) fn run(args: &ExportArgs) -> Result<Outcome> {
+    if (args.format, args.rows) == (Target::Perfetto, RowKind::Transitions) {
+        let message = "--format perfetto draws connections with their transitions: leave out --rows transitions\n";
+        clap::Error::raw(ErrorKind::ArgumentConflict, message).exit()
+    }
     args.expect_place()?;
     let opened = args.trace.open()?;
     let signals = if args.prints() { None } else { Some(interrupted::hold_back()?) };
@@ -113,11 +117,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<Outcome> {
 fn exporter(args: &ExportArgs) -> Result<Box<dyn Exporter>> {
     let out = args.output.as_deref();
     Ok(match (args.format, args.rows) {
-        (Target::Perfetto, RowKind::Transitions) => {
-            let message = "--format perfetto draws connections with their transitions: leave out --rows transitions\n";
-            clap::Error::raw(ErrorKind::ArgumentConflict, message).exit()
-        }
-        (Target::Perfetto, RowKind::Connections) => {
+        (Target::Perfetto, _) => {
             let (draft, out) = open(out, args.force)?;
             Box::new(Published { exporter: Perfetto::new(out), draft, replace: args.force })
         }

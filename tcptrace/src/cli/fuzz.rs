@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use super::select::{self, FilterArgs};
 use super::{replay, study, usage};
 use crate::kernel::Namespaces;
-use crate::study::when::{Alarm, Condition};
+use crate::study::when::{Alarm, Condition, Ground};
 
 #[derive(Parser)]
 struct Typed {
@@ -28,7 +28,8 @@ pub fn value(text: &str) {
     drop((select::duration(text), select::bytes(text), select::ring_bytes(text), replay::speed(text)));
     match text.parse::<Condition>() {
         Ok(condition) => {
-            let atoms = vec![true; condition.atoms().len()];
+            let ground = Ground { whom: Box::default(), is_effect: false };
+            let atoms = vec![vec![ground]; condition.atoms().len()];
             Alarm::new(condition, 1).check(0, &atoms);
         }
         Err(error) => drop(error.to_string()),

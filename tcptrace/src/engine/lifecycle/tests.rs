@@ -538,7 +538,8 @@ fn a_report_at_the_end_of_all_times_is_the_last_one() {
     rows.clear();
     engine.advance(u64::MAX, &mut rows);
     engine.advance(u64::MAX, &mut rows);
-    assert_eq!(rows.len(), 1);
+    let reports = rows.iter().filter(|row| matches!(row, Row::Transition(_))).count();
+    assert_eq!(reports, 1, "{rows:?}");
 }
 
 /// Where nobody watches mini-sockets, FIN_WAIT2 may go on in one, unless the peer's FIN has come.

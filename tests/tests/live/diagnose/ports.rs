@@ -190,17 +190,20 @@ fn a_server_that_closes_first_has_time_waits() {
     );
 }
 
-/// A server has a port that the kernel gives to clients, too; then a client of this host has it, and then it is reserved.
+/// A server asks for a port that the kernel gives to clients, too; then a client of this host has it, and then it is
+/// reserved. Another server takes whatever port it gets.
 #[test]
 fn a_port_that_clients_may_be_given() {
     binary();
     let net = Namespace::enter_unwatched();
-    let server = listen("127.0.0.1");
-    let port = address(&server).port();
+    let port = 40_123;
+    let server = TcpListener::bind(("127.0.0.1", port)).expect("no other server in this namespace");
+    let _other = listen("127.0.0.1");
     let options = ["--only", "fixed-port-in-range"];
     let free = rows(&look(&net, &options).interrupt(), 0);
-    let figures = [("in_range", json!(1)), ("lport", json!(port)), ("used_by_clients", json!(0))];
-    let found = assert_found(&net, &free, "fixed-port-in-range", ["note", "possible"], &figures);
+    let figures =
+        [("in_range", json!(1)), ("asked_for", json!(1)), ("lport", json!(port)), ("used_by_clients", json!(0))];
+    let found = assert_found(&net, &free, "fixed-port-in-range", ["note", "certain"], &figures);
     assert_eq!(found["subject"]["lport"], port, "{found:#}");
 
     let live = look(&net, &options);
@@ -210,7 +213,7 @@ fn a_port_that_clients_may_be_given() {
     let _served = accept(&server);
     let taken = rows(&live.interrupt(), 4);
     let figures = [("in_range", json!(1)), ("lport", json!(port)), ("used_by_clients", json!(1))];
-    assert_found(&net, &taken, "fixed-port-in-range", ["warning", "possible"], &figures);
+    assert_found(&net, &taken, "fixed-port-in-range", ["warning", "certain"], &figures);
 
     net.sysctl("ipv4/ip_local_reserved_ports", &port.to_string());
     let reserved = rows(&look(&net, &options).interrupt(), 0);

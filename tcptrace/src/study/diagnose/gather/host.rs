@@ -54,8 +54,8 @@ pub(super) struct Host {
     bound_first: HashMap<u64, bool, FixedState>,
     /// Local ports of clients, by network namespace.
     client_ports: HashMap<Option<u32>, PortSet, FixedState>,
-    /// Ports that nobody listens on any more.
-    left_ports: HashSet<(Option<u32>, u16), FixedState>,
+    /// Ports that nobody listens on any more, with the last listener.
+    left_ports: HashMap<(Option<u32>, u16), u64, FixedState>,
 }
 
 #[derive(Clone, Debug)]
@@ -125,6 +125,10 @@ impl Host {
     fn queues(&mut self, queues: &AcceptQueues) {
         self.has_queues = true;
         for queue in &queues.queues {
+            // This look began before it left the port.
+            if self.left_ports.get(&(Some(queues.netns), queue.port)) == Some(&queue.conn) {
+                continue;
+            }
             // The beginning of one that is new is told, before or after this.
             let listener = self.listen(Some(queues.netns), *queue, true);
             listener.queue = *queue;
@@ -138,7 +142,11 @@ impl Host {
     }
 
     fn listen(&mut self, netns: Option<u32>, queue: AcceptQueue, is_old: bool) -> &mut Listener {
-        let Self { listeners, ports, .. } = self;
+        let Self { listeners, ports, left_ports, .. } = self;
+        // The same socket can listen again.
+        if left_ports.get(&(netns, queue.port)) == Some(&queue.conn) {
+            left_ports.remove(&(netns, queue.port));
+        }
         let known = listeners.entry(queue.conn).or_insert_with(|| {
             *ports.entry((netns, queue.port)).or_default() += 1;
             let listener = Listener {
@@ -165,7 +173,7 @@ impl Host {
             if *count == 0 {
                 self.ports.remove(&place);
                 if self.left_ports.len() < MOST_LEFT {
-                    self.left_ports.insert(place);
+                    self.left_ports.insert(place, conn);
                 }
             }
         }
@@ -317,7 +325,7 @@ impl Host {
     pub(super) fn renewed(&self) -> Self {
         let mut host = self.clone();
         (host.binders, host.calls) = (HashMap::default(), Vec::new());
-        (host.client_ports, host.left_ports) = (HashMap::default(), HashSet::default());
+        (host.client_ports, host.left_ports) = (HashMap::default(), HashMap::default());
         for counters in host.counters.values_mut() {
             (counters.first, counters.counted.grown) = (Some(counters.last), BTreeMap::default());
             counters.counted.peaks.clone_from(&counters.counted.levels);
@@ -392,7 +400,7 @@ impl Host {
     pub(super) fn finish(self, looks: &Looks, evidence: &mut Evidence) {
         let Self { settings, listeners, limits, names, counters, binders, calls, bound_first, .. } = self;
         evidence.bound_first = bound_first;
-        (evidence.client_ports, evidence.left_ports) = (self.client_ports, self.left_ports);
+        (evidence.client_ports, evidence.left_ports) = (self.client_ports, self.left_ports.into_keys().collect());
         evidence.settings = settings;
         evidence.calls = calls;
         let counted = |of: Counters| {

@@ -587,8 +587,14 @@ fn ports_that_others_have_had() {
     assert!(evidence.client_ports[&Some(NETNS)].has(40_001));
     let at = |at, gone: Vec<u64>, queues| Item::AcceptQueues(Box::new(AcceptQueues { at, netns: NETNS, queues, gone }));
     let queue = AcceptQueue { conn: 99, ip: ip(1), port: 50_051, queued: 0, limit: 8, requests: None, autobound: None };
-    let evidence = observe(&[started(), at(2 * S, vec![], vec![queue]), at(3 * S, vec![99], vec![])]);
-    assert!(evidence.left_ports.contains(&(Some(NETNS), 50_051)));
+    let left = [started(), at(2 * S, vec![], vec![queue]), at(3 * S, vec![99], vec![])];
+    let late = at(4 * S, vec![], vec![queue]);
+    let again = at(4 * S, vec![], vec![AcceptQueue { conn: 100, ..queue }]);
+    for (next, listeners) in [(None, 0), (Some(late), 0), (Some(again), 1)] {
+        let evidence = observe(&[&left[..], next.as_slice()].concat());
+        assert!(evidence.left_ports.contains(&(Some(NETNS), 50_051)));
+        assert_eq!(evidence.listeners.len(), listeners, "a look that began before does not bring it back");
+    }
 }
 
 proptest! {

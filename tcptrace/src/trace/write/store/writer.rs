@@ -330,6 +330,7 @@ mod tests {
         let block = |bytes: &'static [u8]| Packed { bytes: bytes.into(), events: 1 };
         let mut store = Store::create(&plan).expect("it is created");
         let watch = watch(folder.path());
+        store.begin().expect("a thread");
         assert!(store.write(block(b"first")) && store.turn(block(b"end")) && store.write(block(b"second")));
         store.finish();
         assert_eq!(fs::read(plan.path_of(0)).expect("it is there"), b"firstend");
