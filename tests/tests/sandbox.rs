@@ -357,7 +357,8 @@ with open(sys.argv[1] + "/cgroup.procs", "w") as procs:
 os.setuid(1)
 def pair():
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = socket.create_connection(listener.getsockname())
+        client = socket.socket()
+        client.connect(listener.getsockname())
         return client, listener.accept()[0]
 old = pair()
 print("ready", flush=True)
@@ -434,6 +435,7 @@ fn owners_and_names_are_the_same_in_the_sandbox() {
     let traces: Vec<String> =
         ["a", "b", "c"].map(|name| folder.path().join(name).to_str().expect("UTF-8").to_owned()).to_vec();
     let netns = stage.inode();
+    let group = serde_json::Value::from(format!("/{}", stage.name));
     // A folder in which everybody makes files.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("for everybody");
     let start = |trace: &str, more: &[&str]| {
@@ -441,6 +443,22 @@ fn owners_and_names_are_the_same_in_the_sandbox() {
     };
     let tracers =
         [start(&traces[0], &["--no-sandbox"]), start(&traces[1], &[]), start(&traces[2], &["--user", "4711"])];
+    let told = |trace: &String| {
+        let exported = run(&["export", "--format", "jsonl", trace]);
+        let mut rows: Vec<_> = exported.rows();
+        rows.sort_by_key(|row| row["conn"].as_str().map(str::to_owned));
+        let names = ["conn", "local", "netns_name", "pid", "comm", "uid", "cgroup", "side", "closer", "close_pid"];
+        let one = |row: &serde_json::Value| names.map(|name| (name, row[name].clone()));
+        rows.iter().map(one).collect::<Vec<_>>()
+    };
+    // They look up names while they go on.
+    let is_named =
+        |trace: &String| told(trace).iter().filter(|row| row.contains(&("cgroup", group.clone()))).count() == 2;
+    let begun = Instant::now();
+    while !traces.iter().all(is_named) {
+        assert!(begun.elapsed() < PATIENCE, "{:#?}", traces.iter().map(told).collect::<Vec<_>>());
+        sleep(Duration::from_millis(50));
+    }
     cue.write_all(b"\n").expect("it listens");
     expect("done\n");
     for tracer in &tracers {
@@ -450,14 +468,6 @@ fn owners_and_names_are_the_same_in_the_sandbox() {
     }
     drop(cue);
     play.wait().expect("it ends");
-    let told = |trace: &String| {
-        let exported = run(&["export", "--format", "jsonl", trace]);
-        let mut rows: Vec<_> = exported.rows();
-        rows.sort_by_key(|row| row["conn"].as_str().map(str::to_owned));
-        let names = ["conn", "local", "netns_name", "pid", "comm", "uid", "cgroup", "side", "closer", "close_pid"];
-        let one = |row: &serde_json::Value| names.map(|name| (name, row[name].clone()));
-        rows.iter().map(one).collect::<Vec<_>>()
-    };
     let [outside, within, as_another] = [0, 1, 2].map(|place| told(&traces[place]));
     assert_eq!(outside, within);
     assert_eq!(outside, as_another);
