@@ -27,7 +27,8 @@ fn mini_scheduled(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// `inet_twsk_kill(tw)`: whoever has stopped the timer calls it, and the timer itself, which `timer_expire_entry` shows.
+/// `inet_twsk_kill(tw)`: ends a mini-socket. Whoever has stopped its timer calls it. The timer itself calls it, too, when it
+/// expires; `timer_expire_entry` shows that.
 #[fentry(function = "inet_twsk_kill")]
 fn mini_killed(ctx: FEntryContext) -> i32 {
     let timer = Timer::in_mini(ctx.arg(0));

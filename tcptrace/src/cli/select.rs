@@ -170,7 +170,7 @@ pub(super) struct ProbeArgs {
     object: Option<PathBuf>,
 }
 
-/// What to go without: for tests of what is told then.
+/// Features to leave out. Tests compare what tcptrace then prints.
 #[derive(Args, Clone, Debug)]
 pub(super) struct WithoutArgs {
     /// Go without these features, as on a kernel that lacks their hooks

@@ -4,7 +4,6 @@ use std::io;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl::set_keepcaps;
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use super::users::User;
 use crate::model::privilege::Privilege;
@@ -56,7 +55,7 @@ pub fn privileges() -> Vec<Privilege> {
     USES.iter().map(one).collect()
 }
 
-/// Those that are needed after the start, too.
+/// The capabilities that are still needed once everything is attached.
 pub(super) fn lasting() -> Vec<Capability> {
     USES.iter().filter(|used| used.is_lasting).map(|used| used.capability).collect()
 }
@@ -67,21 +66,14 @@ pub(super) fn lasting() -> Vec<Capability> {
 /// When that is not permitted.
 pub(super) fn become_user(user: &User, kept: &[Capability]) -> io::Result<()> {
     set_keepcaps(true)?;
-    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
-    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    // Without groups to give up, a process without privileges may stay who it is.
-    if uid != Uid::effective() || gid != Gid::effective() {
-        setgroups(&groups)?;
-        setresgid(gid, gid, gid)?;
-        setresuid(uid, uid, uid)?;
-    }
+    user.become_it()?;
     let permitted = held(CapSet::Permitted);
     let wanted: CapsHashSet = kept.iter().copied().filter(|kept| permitted.contains(kept)).collect();
     caps::set(None, CapSet::Effective, &wanted).map_err(io::Error::other)
 }
 
-/// Gives up every capability but these, as far as they are held: for this thread, those that it starts from now on, and
-/// the programs that they start. It cannot be undone.
+/// Gives up all capabilities but these, in every set. It holds for the calling thread, for threads that it starts from now
+/// on, and for the programs that they start. It cannot be undone.
 pub(super) fn keep_only(kept: &[Capability]) {
     let kept: CapsHashSet = kept.iter().copied().collect();
     // Only with `CAP_SETPCAP`; without it, `no_new_privs` keeps programs from getting any back.

@@ -1,8 +1,10 @@
 //! Users, by the files that list them. Programs that are linked statically cannot ask the system's other directories.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::{fs, io};
+
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 const USERS: &str = "/etc/passwd";
 const GROUPS: &str = "/etc/group";
@@ -13,7 +15,7 @@ pub struct User {
     pub uid: u32,
     pub gid: u32,
     /// Its other groups.
-    pub groups: Vec<u32>,
+    pub groups: Vec<Gid>,
 }
 
 /// Why a text names no user.
@@ -29,6 +31,21 @@ impl User {
     pub fn find(text: &str) -> Result<Self, NoUser> {
         let [users, groups] = [USERS, GROUPS].map(|file| fs::read_to_string(file).unwrap_or_default());
         Self::among(text, &users, &groups).ok_or_else(|| NoUser(text.into()))
+    }
+
+    /// Makes the calling process this user. It allocates nothing, so that it can run between fork and exec.
+    ///
+    /// # Errors
+    /// When that is not permitted.
+    pub fn become_it(&self) -> io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        // Without groups to give up, a process without privileges may stay who it is.
+        if uid != Uid::effective() || gid != Gid::effective() {
+            setgroups(&self.groups)?;
+            setresgid(gid, gid, gid)?;
+            setresuid(uid, uid, uid)?;
+        }
+        Ok(())
     }
 
     /// Whether it can make files in a folder, as far as that does not depend on groups.
@@ -77,10 +94,10 @@ impl<'t> Line<'t> {
 }
 
 /// `name:password:gid:member,…`
-fn groups_of(user: &str, groups: &str) -> Vec<u32> {
+fn groups_of(user: &str, groups: &str) -> Vec<Gid> {
     let of_user = |line: &str| {
         let mut fields = line.split(':').skip(2);
-        let gid = fields.next()?.parse().ok()?;
+        let gid = Gid::from_raw(fields.next()?.parse().ok()?);
         fields.next()?.split(',').any(|member| member == user).then_some(gid)
     };
     groups.lines().filter_map(of_user).collect()
@@ -103,7 +120,8 @@ mod tests {
     #[case::empty("", None)]
     #[case::negative("-1", None)]
     fn users(#[case] text: &str, #[case] expected: Option<(u32, u32, Vec<u32>)>) {
-        let expected = expected.map(|(uid, gid, groups)| User { uid, gid, groups });
+        let groups_of = |groups: Vec<u32>| groups.into_iter().map(Gid::from_raw).collect();
+        let expected = expected.map(|(uid, gid, groups)| User { uid, gid, groups: groups_of(groups) });
         assert_eq!(User::among(text, USERS, GROUPS), expected);
     }
 

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use nix::libc;
 use nix::sys::signal::{self, SaFlags, SigAction, SigHandler, SigSet, Signal};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setgroups, setresgid, setresuid};
+use nix::unistd::{ForkResult, Pid, fork};
 
 use crate::cli::say;
 use crate::kernel::User;
@@ -160,7 +160,7 @@ fn outlive_signals() {
     }
 }
 
-/// Starts the recorded command when it is told to, and passes signals on, until its caller is gone.
+/// Starts the recorded command and sends it signals, as ordered. Ends when the caller has closed its end of the socket.
 fn serve_command(programs: &Programs, mut orders: UnixStream) {
     let running = Running::default();
     let mut bytes = [0; MESSAGE];
@@ -229,19 +229,9 @@ fn command(programs: &Programs) -> io::Result<Command> {
     if programs.is_output_taken {
         command.stdout(Stdio::from(io::stderr()));
     }
-    if let Some(User { uid, gid, groups }) = programs.user.clone() {
-        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        let groups: Vec<Gid> = groups.into_iter().map(Gid::from_raw).collect();
-        let become_user = move || {
-            if uid != Uid::effective() || gid != Gid::effective() {
-                setgroups(&groups)?;
-                setresgid(gid, gid, gid)?;
-                setresuid(uid, uid, uid)?;
-            }
-            Ok(())
-        };
+    if let Some(user) = programs.user.clone() {
         // SAFETY: it makes system calls only, and allocates nothing.
-        unsafe { command.pre_exec(become_user) };
+        unsafe { command.pre_exec(move || user.become_it()) };
     }
     Ok(command)
 }

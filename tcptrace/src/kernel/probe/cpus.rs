@@ -5,9 +5,9 @@ use std::{fs, io};
 /// Which CPUs there are, by their numbers, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cpus {
-    /// Those that run.
+    /// CPUs that run now.
     pub(super) online: Vec<u32>,
-    /// Those that may run one day.
+    /// All CPUs that can run, those that are offline included.
     pub(super) possible: Vec<u32>,
 }
 

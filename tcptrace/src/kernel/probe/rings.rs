@@ -46,7 +46,7 @@ impl Plan {
         Ok(Self::new(DEFAULT_RING_BYTES, &Cpus::find()?))
     }
 
-    /// Divides so many bytes, a power of two.
+    /// Divides `total` bytes, a power of two, among the CPUs.
     pub(super) fn new(total: u32, cpus: &Cpus) -> Self {
         let online = cpus.online.len().max(1);
         let rings = online.min((total / LEAST) as usize).max(1);

@@ -34,7 +34,7 @@ struct Attributes {
     name: [u8; 16],
 }
 
-/// Makes a ring buffer of so many bytes, a power of two.
+/// Creates the map of a ring buffer with room for `bytes`, a power of two.
 pub(super) fn create(bytes: u32) -> io::Result<OwnedFd> {
     let mut attributes = Attributes {
         map_type: RING_BUFFER,
@@ -68,7 +68,7 @@ pub(in super::super) struct Ring {
     /// How far it has been read, and how far of that the writers know.
     read: usize,
     released: usize,
-    /// What is there, and what follows it.
+    /// The record at the reader's position, and the one behind it.
     front: Spot,
     following: Spot,
     map: OwnedFd,
