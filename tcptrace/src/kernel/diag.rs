@@ -154,8 +154,8 @@ pub(super) fn inspect<'f>(
         let Some(request) = Request::one(found) else { continue };
         let mut ask = || {
             send(kernel.as_raw_fd(), request.as_bytes(), MsgFlags::empty())?;
-            let piece = receive(&kernel, &mut buffer)?;
             let about = Circumstances { at: boot_ns()?, netns: found.netns, protocol: Of::Tcp };
+            let piece = receive(&kernel, &mut buffer)?;
             wire::parse(piece, &about, &mut Step::default(), sink)
         };
         match ask() {
@@ -201,9 +201,13 @@ impl<R: IntoBytes + Immutable> Question<R> {
         send(kernel.as_raw_fd(), self.request.as_bytes(), MsgFlags::empty())?;
         let mut buffer = vec![0; BUFFER];
         let mut step = Step::default();
+        // The kernel writes each piece at the end of the call before the one that returns it (`netlink_recvmsg` in
+        // `net/netlink/af_netlink.c`).
+        let mut written = boot_ns()?;
         while !step.done {
             let piece = receive(&kernel, &mut buffer)?;
-            let about = Circumstances { at: boot_ns()?, netns: self.netns, protocol: self.protocol };
+            let about = Circumstances { at: written, netns: self.netns, protocol: self.protocol };
+            written = boot_ns()?;
             wire::parse(piece, &about, &mut step, sink)?;
         }
         Ok(step.interrupted)

@@ -87,6 +87,17 @@ impl Conversation {
         self.of(who).find(|segment| segment.is(SYN)).map(|segment| segment.seq)
     }
 
+    /// The answers of further sockets of the server to a SYN: each has an initial sequence number of its own. A SYN that is
+    /// repeated after the server's first socket has ended, as by an ICMP error, makes another one.
+    pub(super) fn other_servers(&self) -> impl Iterator<Item = &Segment> {
+        let mut known: Vec<u32> = self.initial(Who::Server).into_iter().collect();
+        self.of(Who::Server).filter(move |segment| {
+            let is_other = segment.is(SYN) && !known.contains(&segment.seq);
+            known.extend(is_other.then_some(segment.seq));
+            is_other
+        })
+    }
+
     /// When the server received the segment that completes the handshake.
     pub(super) fn accepted_by_server(&self) -> Option<u64> {
         let server = self.initial(Who::Server)?;
@@ -128,8 +139,7 @@ impl Conversation {
                 self.apply(verdict, rule, calls);
             }
         }
-        let first = self.initial(Who::Server);
-        if self.of(Who::Server).any(|segment| segment.is(SYN) && Some(segment.seq) != first) {
+        if self.other_servers().next().is_some() {
             self.doubt.get_or_insert("a server that was asked twice");
         }
     }

@@ -118,7 +118,17 @@ pub(super) fn of_life(calls: &[Call], conversations: &[Conversation], gone: Rang
         }
         let Some(born) = conversation.born() else { continue };
         let accept = take_accept(&mut accepts, conversation, born, listeners.len() > 1);
-        ends.push(server(conversation, next, calls, &listeners, accept, born, gone));
+        let first = server(conversation, next, calls, &listeners, accept, born, gone);
+        // Which of them was accepted is unknown, and so is whether each became more than a request.
+        let other = |answer: &Segment| Expected {
+            cookie: None,
+            opened: (answer.sent, gone.1),
+            unsure: conversation.doubt.or(first.unsure),
+            ..first.clone()
+        };
+        let others: Vec<Expected> = conversation.other_servers().map(other).collect();
+        ends.push(first);
+        ends.extend(others);
     }
     ends.extend(calls.iter().filter_map(|call| without_segments(call, conversations)));
     ends

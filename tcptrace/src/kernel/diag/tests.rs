@@ -95,6 +95,22 @@ fn a_listener_shows_its_queue() {
     });
 }
 
+/// The kernel writes a piece of its answer before the piece before it is read. Reading that may take long.
+#[tcptrace_tests::test]
+fn a_socket_is_seen_when_the_kernel_writes_it() {
+    in_new_namespace(|| {
+        let _listeners: Vec<_> = (0..500).map(|_| listen("127.0.0.1:0")).collect();
+        let mut seen = Vec::new();
+        let handed_over = &mut |socket: Socket| seen.push((socket.found.at, boot_ns().expect("read the clock")));
+        dump(Some(1), Wanted::All, true, true, handed_over).expect("list sockets");
+        let turns = || seen.windows(2).filter(|pair| pair[0].0 != pair[1].0);
+        assert!(turns().count() > 1, "pieces of the answer: {}", turns().count() + 1);
+        for pair in turns() {
+            assert!(pair[1].0 < pair[0].1, "the second was seen before the first was handed over: {pair:?}");
+        }
+    });
+}
+
 #[tcptrace_tests::test]
 fn a_connection_shows_its_queues_and_holders() {
     in_new_namespace(|| {

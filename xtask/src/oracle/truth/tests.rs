@@ -258,3 +258,23 @@ fn an_error_that_may_have_been_left_out() {
     assert_eq!(unsure(None), None);
     assert_eq!(unsure(Some("10.64.0.1:7000")), Some("an error that may have been left out"));
 }
+
+/// A Fast Open's socket is ended by an ICMP error, and the SYN that is repeated makes another one.
+#[test]
+fn a_server_that_was_asked_twice() {
+    const OTHER: u32 = 1 << 20;
+    let segments = [
+        (Who::Client, 101, SYN, 100, [0, 0]),
+        (Who::Server, 102, SYN | ACK, 0, [0, 101]),
+        (Who::Client, 1101, SYN, 0, [0, 0]),
+        (Who::Server, 1102, SYN | ACK, 0, [OTHER, 1]),
+        (Who::Server, 2102, SYN | ACK, 0, [OTHER, 1]),
+        (Who::Client, 2103, ACK, 0, [1, OTHER + 1]),
+    ];
+    let mut conversations = conversation(&segments);
+    conversations[0].drop_by_rules(&[]);
+    let ends = of_life(&opening(), &conversations, GONE);
+    let servers: Vec<_> = ends.iter().filter(|end| end.who == Who::Server).collect();
+    assert_eq!(servers.iter().map(|end| end.opened.0).collect::<Vec<_>>(), [102 * MS, 1102 * MS]);
+    assert!(servers.iter().all(|end| end.unsure == Some("a server that was asked twice")), "{servers:?}");
+}
