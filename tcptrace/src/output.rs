@@ -49,7 +49,7 @@ pub use self::features::{features, ring_buffers};
 pub use self::json::Json;
 pub use self::lost::lost;
 pub use self::page::page;
-pub use self::privileges::privileges;
+pub use self::privileges::{alternatives, privileges};
 pub use self::report::{ReportFormat, report};
 pub use self::schema::schema;
 pub use self::text::Text;

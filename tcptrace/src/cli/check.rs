@@ -9,7 +9,7 @@ use clap::Args;
 use super::Outcome;
 use super::select::WithoutArgs;
 use crate::kernel::privileges;
-use crate::kernel::probe::{Options, Plan, Probe, ProbeError};
+use crate::kernel::probe::{Options, Plan, Probe, ProbeError, alternatives};
 use crate::output::{self, Format};
 
 /// Arguments of `check`.
@@ -35,6 +35,9 @@ pub(super) struct CheckArgs {
 pub(super) fn run(args: &CheckArgs) -> Result<Outcome> {
     if args.privileges {
         output::privileges(io::stdout().lock(), args.format, &privileges()).context("cannot write the table")?;
+        if args.format == Format::Text {
+            output::alternatives(io::stdout().lock(), &alternatives()).context("cannot write the table")?;
+        }
         return Ok(Outcome::Done);
     }
     let (no_btf, without, object) = (args.no_btf, args.without.without.clone(), args.object.clone());

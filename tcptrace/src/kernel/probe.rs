@@ -6,6 +6,7 @@ mod accepts;
 mod btf;
 mod cpus;
 mod decode;
+mod delegation;
 #[cfg(feature = "fuzz")]
 pub(super) mod fuzz;
 mod kernel;
@@ -29,6 +30,7 @@ use crate::model::feature::{Feature, Service, Tier};
 use ring::Reader;
 
 pub use decode::{Batch, Record, Told};
+pub use delegation::alternatives;
 pub use ring::{Dropped, Scan};
 pub use rings::Plan;
 pub use sockmaps::in_sockmaps;

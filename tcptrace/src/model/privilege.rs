@@ -1,4 +1,4 @@
-//! A capability, and what it is for.
+//! A capability, and what it is for; what could stand in for it.
 
 /// A capability that tcptrace has a use for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,4 +11,15 @@ pub struct Privilege {
     pub is_kept: bool,
     /// What tcptrace does with it.
     pub purpose: &'static str,
+}
+
+/// A way to use BPF without capabilities of one's own, which tcptrace does not go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alternative {
+    /// Its name: `BPF token`.
+    pub name: &'static str,
+    /// Whether the kernel, and the place where this process runs, allow it.
+    pub is_possible: bool,
+    /// How, or why not. Paths in it come from outside.
+    pub detail: String,
 }
