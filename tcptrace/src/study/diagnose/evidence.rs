@@ -28,7 +28,7 @@ pub struct Evidence {
     pub missing: HashMap<Need, String, FixedState>,
     /// Connections of the window, by process and by the end that repeats.
     pub pairs: Vec<Pair>,
-    /// Connections of pairs beyond those that are kept.
+    /// Connections of pairs that are not kept, because there are too many.
     pub unpaired: u64,
     /// The sockets that exist at the end, listeners left out.
     pub sockets: Vec<Standing>,

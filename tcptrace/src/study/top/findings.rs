@@ -27,6 +27,13 @@ impl Findings {
         Self { older: Gatherer::new(is_trace), begun: None, newer: None }
     }
 
+    /// The open connections include those that are over while their descriptor is open.
+    #[must_use]
+    pub fn with_unreleased(mut self) -> Self {
+        self.older.sees_unreleased();
+        self
+    }
+
     /// Takes in an item, before the rows that follow from it.
     pub fn item(&mut self, item: &Item) {
         self.older.item(item);

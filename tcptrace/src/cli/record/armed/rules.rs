@@ -21,6 +21,11 @@ const LOOK_NS: u64 = 30_000_000_000;
 /// How long after the beginning a rule can be told to lack its evidence, in ns: by then, the first looks are over.
 const BEGUN_NS: u64 = 15_000_000_000;
 
+/// What the engine of a condition puts out.
+fn rows() -> Config {
+    Config { at_close: true, transitions: true, connections: true, unreleased: true, ..Config::default() }
+}
+
 /// Follows connections, and has the rules decide.
 pub(super) struct Rules {
     ids: Vec<Id>,
@@ -37,11 +42,14 @@ pub(super) struct Rules {
 
 impl Rules {
     pub(super) fn new(ids: Vec<Id>, criteria: Criteria, source: &Source) -> Self {
-        let rows = Config { at_close: true, transitions: true, connections: true, ..Config::default() };
-        let config = Config { existing: true, ..source.engine_config(rows) };
-        let follower = Follower::new(config, [], Origin::default());
+        Self::with(ids, criteria, source.engine_config(rows()))
+    }
+
+    fn with(ids: Vec<Id>, criteria: Criteria, config: Config) -> Self {
+        let follower = Follower::new(Config { existing: true, ..config }, [], Origin::default());
+        let findings = Findings::new(false).with_unreleased();
         let (begun, looked, wants_look, told) = (None, 0, false, HashSet::new());
-        Self { ids, criteria, follower, findings: Findings::new(false), begun, looked, wants_look, told }
+        Self { ids, criteria, follower, findings, begun, looked, wants_look, told }
     }
 
     pub(super) fn context(&self) -> &Context {
@@ -94,5 +102,60 @@ impl Rules {
 
     pub(super) fn wishes(&mut self) -> Wishes {
         self.follower.wishes().and(Wishes { survey: std::mem::take(&mut self.wants_look), ..Wishes::default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+    use crate::model::event::{Birth, Change, EndFacts, Event, Flags, Id};
+    use crate::model::tcp::{Comm, State, Task, Tuple};
+
+    const S: u64 = 1_000_000_000;
+
+    /// A reset ends this connection of `api[4711]`, which keeps its descriptor.
+    fn reset(conn: u64) -> Vec<Item> {
+        const ECONNRESET: u16 = 104;
+        let (ip, local_port) = (Ipv6Addr::LOCALHOST, 40_000 + u16::try_from(conn).expect("few"));
+        let change = |at, old, new| Change {
+            at,
+            id: Id::Cookie(conn),
+            address: None,
+            tuple: Tuple { local_ip: ip, remote_ip: ip, local_port, remote_port: 6379 },
+            netns: Some(7),
+            uid: None,
+            cgroup: None,
+            interface: 0,
+            old,
+            new,
+            flags: Some(Flags { has_socket: true, ..Flags::default() }),
+            task: Some(Task { pid: 4711, tid: 4711, comm: Comm::from("api") }),
+            idle: None,
+            end: None,
+        };
+        let end = EndFacts { err: ECONNRESET, mini: Birth::None, ..EndFacts::default() };
+        let changes = [
+            change(S, State::Closed, State::SynSent),
+            change(2 * S, State::SynSent, State::Established),
+            Change { end: Some(end), ..change(3 * S, State::Established, State::Closed) },
+        ];
+        changes.into_iter().map(|change| Item::Event(Event::Change(change))).collect()
+    }
+
+    /// A connection that is over is none of the open ones, and its descriptor may be open for longer than findings look back.
+    #[test]
+    fn descriptors_of_what_is_over_are_found() {
+        let config = Config { scans: true, ..rows() };
+        let mut rules = Rules::with(vec!["closed-not-released"], Criteria::default(), config);
+        (1..=10).for_each(|conn| rules.take(&reset(conn)));
+        let mut found = Vec::new();
+        for second in (5..=70).step_by(5) {
+            rules.take(&[Item::Event(Event::Passed { at: second * S })]);
+            found.push(rules.diagnose(second * S).len());
+        }
+        // From a minute after the end on.
+        assert_eq!(found, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
     }
 }

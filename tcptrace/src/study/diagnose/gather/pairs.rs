@@ -79,8 +79,7 @@ impl Pairs {
             return self.all.get_mut(place);
         }
         if self.all.len() >= MOST && !self.places.contains_key(&key) {
-            self.unpaired += 1;
-            return None;
+            self.make_room();
         }
         let place = *self.places.entry(key).or_insert_with(|| {
             self.all.push(Gathering::new(key));
@@ -89,6 +88,20 @@ impl Pairs {
         self.recent.resize(RECENT, usize::MAX);
         self.recent[slot] = place;
         self.all.get_mut(place)
+    }
+
+    /// Forgets half of the pairs, those with the fewest connections: one that has many soon is among the others again. What
+    /// ended otherwise than by a FIN is kept as long as it can be: a single one may tell something.
+    fn make_room(&mut self) {
+        let weight = |gathering: &Gathering| {
+            let is_odd = gathering.pair.ends.iter().any(|(end, ..)| *end != End::Fin);
+            (is_odd, gathering.pair.connections())
+        };
+        self.all.sort_by_cached_key(|gathering| std::cmp::Reverse(weight(gathering)));
+        let forgotten = self.all.split_off(MOST / 2);
+        self.unpaired += forgotten.iter().map(|gathering| gathering.pair.connections()).sum::<u64>();
+        self.places = self.all.iter().enumerate().map(|(place, it)| (it.pair.key, place)).collect();
+        self.recent.clear();
     }
 
     pub(super) fn transition(&mut self, row: &Transition, begun: u64, host: &Host) {
@@ -130,7 +143,7 @@ impl Pairs {
         self.ended
     }
 
-    /// The pairs, those with the most connections first; and how many rows belong to none.
+    /// The pairs, those with the most connections first; and how many connections belong to none.
     pub(super) fn finish(self, sockets: &[Standing]) -> (Vec<Pair>, u64) {
         let Self { mut all, mut places, unpaired, rearmed, resets, .. } = self;
         let mut open: HashMap<PairKey, i64, FixedState> = HashMap::default();
@@ -140,7 +153,7 @@ impl Pairs {
                 State::Established => *open.entry(socket.pair).or_default() += 1,
                 State::CloseWait => *waiting.entry(socket.pair).or_default() += 1,
                 // It was opened before the window, and is still without an answer.
-                State::SynSent if all.len() < MOST => {
+                State::SynSent if all.len() < 2 * MOST => {
                     places.entry(socket.pair).or_insert_with(|| {
                         all.push(Gathering::new(socket.pair));
                         all.len() - 1
@@ -167,7 +180,7 @@ impl Pairs {
                 gathering.finish(open, waiting)
             })
             .collect();
-        pairs.sort_by_key(|pair| (std::cmp::Reverse(pair.opened.max(pair.ended())), pair.key.port, pair.key.ip));
+        pairs.sort_by_key(|pair| (std::cmp::Reverse(pair.connections()), pair.key.port, pair.key.ip));
         (pairs, unpaired)
     }
 }
@@ -284,6 +297,10 @@ impl Stays {
 }
 
 impl Pair {
+    fn connections(&self) -> u64 {
+        self.opened.max(self.ended())
+    }
+
     fn stay_mut(&mut self, state: State) -> &mut Stays {
         let place = self.stays.iter().position(|(of, _)| *of == state).unwrap_or_else(|| {
             self.stays.push((state, Stays::default()));

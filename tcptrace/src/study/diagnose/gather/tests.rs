@@ -137,6 +137,27 @@ fn connections_of_a_client_are_one_pair() {
     assert_eq!(pair.process(), "api[4711]");
 }
 
+/// However many destinations there were before: those with the fewest connections are forgotten first, and what failed last.
+#[test]
+fn a_pair_with_many_connections_is_kept() {
+    let opens = |conn: u64, tuple: Tuple| {
+        let [old, new] = [State::Closed, State::SynSent];
+        event(change(2 * S + conn, conn, Tuple { local_port: 0, ..tuple }, old, new))
+    };
+    let elsewhere = |conn: u64| Tuple { remote_port: 1_000 + u16::try_from(conn).expect("few"), ..outgoing(conn) };
+    let refused = event(change(2 * S, 0, elsewhere(0), State::SynSent, State::Closed));
+    let items: Vec<_> = [started(), opens(0, elsewhere(0)), refused]
+        .into_iter()
+        .chain((1..10_000).map(|conn| opens(conn, elsewhere(conn))))
+        .chain((10_000..10_200).map(|conn| opens(conn, outgoing(conn))))
+        .collect();
+    let evidence = observe(&items);
+    assert_eq!((evidence.pairs[0].key.port, evidence.pairs[0].opened), (6379, 200));
+    assert!(evidence.pairs.iter().any(|pair| pair.key.port == 1_000), "that one was refused");
+    let kept: u64 = evidence.pairs.iter().map(|pair| pair.opened).sum();
+    assert_eq!(kept + evidence.unpaired, 10_200);
+}
+
 /// Two at once, then one in the place of each that was closed: within a second, or later.
 #[test]
 fn what_is_opened_anew_is_counted() {

@@ -111,7 +111,7 @@ impl<'e> Kept<'e> {
 
 fn check(evidence: &Evidence) -> Outcome {
     let Some(over) = &evidence.over else {
-        return Outcome::NotChecked("only diagnose and report look for them".into());
+        return Outcome::NotChecked("top does not look for them".into());
     };
     let kept = kept(evidence, over);
     let findings = kept.iter().filter(|it| it.are_kept()).map(finding).collect();
