@@ -5,6 +5,7 @@
 //! up affects all of them alike.
 
 mod analysis;
+mod armed;
 mod attached;
 pub(crate) mod bpf;
 mod bystanders;
@@ -111,6 +112,8 @@ enum Part {
     Snapshot,
     /// The live screen: its cost beyond `connections`, its redraws, and how soon it answers
     Screen,
+    /// What a flight recorder costs that waits for a condition
+    Armed,
     /// Time to study a long trace
     Analysis,
 }
@@ -131,6 +134,7 @@ impl Part {
             Self::Start => "start",
             Self::Snapshot => "snapshot",
             Self::Screen => "screen",
+            Self::Armed => "armed",
             Self::Analysis => "analysis",
         }
     }
@@ -154,6 +158,7 @@ impl Part {
             Self::Start => start::measure(bench, findings, skipped),
             Self::Snapshot => snapshot::measure(bench, findings, skipped),
             Self::Screen => screen::measure(bench, findings),
+            Self::Armed => armed::measure(bench, findings),
             Self::Analysis => analysis::measure(bench, findings),
         }
     }

@@ -306,7 +306,7 @@ fn seen(said: &str) -> Option<u64> {
 
 /// The sum of reported losses: `12 lost` in tcptrace's closing line, `lost 12 events` of other tools.
 fn lost(said: &str) -> Option<u64> {
-    said.split(['\n', ',']).filter_map(lost_in).reduce(|sum, count| sum + count)
+    said.split(['\n', ',', ';']).filter_map(lost_in).reduce(|sum, count| sum + count)
 }
 
 fn lost_in(clause: &str) -> Option<u64> {
@@ -360,6 +360,7 @@ mod tests {
         assert_eq!(lost("tcptrace: 300123 transitions seen, 5 lost, 12 sockets followed"), Some(5));
         assert_eq!(lost("lost 12 events on CPU #1!\nlost 3 events on CPU #0!"), Some(15));
         assert_eq!(lost("Lost 7 events"), Some(7));
+        assert_eq!(lost("tcptrace: 9 events seen, 3 lost; the condition never held"), Some(3));
         assert_eq!(lost("tcptrace: 9 transitions seen, 7 lost (4 the buffer was full, 3 recursion), 1"), Some(7));
         assert_eq!(lost("all is well"), None);
     }
