@@ -26,7 +26,7 @@ pub(crate) enum Severity {
 }
 
 /// How long to wait for a file that is due: rules decide every 5 s about the last 10 to 20, and less often on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(40);
 /// How long to wait for one that must not come.
 const TWIN: Duration = Duration::from_secs(7);
 /// Interval of polling.

@@ -63,13 +63,14 @@ fn upstream(net: &Net, keepalive: &str) -> Result<Said> {
     net.diagnose(8, || ab(net, &["-k", "-n", "2000", "-c", "4", "http://127.0.0.1:8000/"]))
 }
 
-/// A urllib3 pool that keeps so many idle, for so many workers: it closes what finds no room when it comes back.
+/// A urllib3 pool that keeps so many idle, for so many workers: it closes what finds no room when it comes back. It works for
+/// longer than findings look back.
 const POOL_OF: &str = r#"
 import logging, random, sys, threading, time, urllib3
 logging.disable(logging.CRITICAL)
 idle, workers = int(sys.argv[1]), int(sys.argv[2])
 pool = urllib3.HTTPConnectionPool("127.0.0.1", 8080, maxsize=idle, block=False)
-end = time.monotonic() + 12
+end = time.monotonic() + 60
 def work():
     rng = random.Random()
     while time.monotonic() < end:
@@ -82,7 +83,6 @@ threads = [threading.Thread(target=work) for _ in range(workers)]
 [thread.start() for thread in threads]
 open("ready", "w")
 [thread.join() for thread in threads]
-time.sleep(30)
 "#;
 
 fn pool(net: &Net, idle: &str, workers: &str) -> Result<Said> {

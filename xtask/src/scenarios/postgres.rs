@@ -125,7 +125,8 @@ time.sleep(60)
 
 fn left_idle(net: &Net, seconds: u32) -> Result<Said> {
     net.postgres(&[])?;
-    net.pgbouncer(&format!("client_idle_timeout = {seconds}"))?;
+    // As long as a client has a connection of the server, which it keeps in the mode `session`, it is not idle.
+    net.pgbouncer(&format!("pool_mode = transaction\nclient_idle_timeout = {seconds}"))?;
     net.python_ready(LEFT_IDLE, &[])?;
     net.diagnose(6, || Ok(Vec::new()))
 }

@@ -5,10 +5,11 @@ mod figures;
 mod rules;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use jiff::Timestamp;
+use nix::time::ClockId;
 use serde_json::{Value, json};
 
 pub(super) use self::exec::{Exec, split};
@@ -16,6 +17,7 @@ use self::figures::Figures;
 use self::rules::Rules;
 use super::progress::Shown;
 use crate::cli::say;
+use crate::kernel::clock_ns;
 use crate::live::Source;
 use crate::model::criteria::Criteria;
 use crate::model::fired::Fired;
@@ -29,7 +31,8 @@ use crate::study::when::{Alarm, Atom, Condition, Ground, News};
 /// How often a condition is checked that needs figures only, and one that needs rules.
 const CHECK: Duration = Duration::from_secs(1);
 const CHECK_RULES: Duration = Duration::from_secs(5);
-/// The pause after a slow check, as a multiple of its duration: checks take at most a twentieth of one CPU.
+/// The pause after a slow check, as a multiple of the CPU time that it took: checks take at most a twentieth of one CPU. A busy
+/// machine, on which a check waits for a CPU, is where a condition should not be looked at less often.
 const REST: u32 = 20;
 
 /// A recorder with a status line, and what watches for it.
@@ -93,7 +96,7 @@ impl Watch {
         if now < self.due {
             return None;
         }
-        let begun = Instant::now();
+        let begun = spent();
         let period = if self.rules.is_some() { CHECK_RULES } else { CHECK };
         let findings = self.rules.as_mut().map(|rules| rules.diagnose(now)).unwrap_or_default();
         let condition = self.alarm.condition();
@@ -112,7 +115,7 @@ impl Watch {
         let atoms: Vec<Vec<Ground>> = condition.atoms().iter().map(grounds).collect();
         let news = self.alarm.check(now, &atoms);
         let fired = news.map(|news| self.fired(now, &findings, &news));
-        self.due = now + ns(period.max(begun.elapsed() * REST));
+        self.due = now + ns(period.max(spent().saturating_sub(begun) * REST));
         fired
     }
 
@@ -240,6 +243,11 @@ fn whom_of(found: &Finding) -> String {
 fn in_words(figures: &BTreeMap<Box<str>, f64>) -> String {
     let all: Vec<_> = figures.iter().map(|(name, figure)| format!("{name} is {figure}")).collect();
     if all.is_empty() { "the condition holds".to_owned() } else { all.join(", ") }
+}
+
+/// CPU time of this thread.
+fn spent() -> Duration {
+    Duration::from_nanos(clock_ns(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap_or(0))
 }
 
 fn ns(time: Duration) -> u64 {

@@ -13,7 +13,7 @@ use crate::model::row::Row;
 use crate::model::sink::Wishes;
 use crate::model::stream::{Context, Item, Origin};
 use crate::study::diagnose::finding::{Finding, Id};
-use crate::study::diagnose::{Case, Selection};
+use crate::study::diagnose::{Case, Selection, diagnose};
 use crate::study::top::Findings;
 
 /// How often to ask for a look at all sockets, in ns: some rules need what only a look shows.
@@ -80,7 +80,8 @@ impl Rules {
             Ok(())
         });
         let selection = Selection { only: self.ids.clone(), skip: Vec::new() };
-        let case = Case::new(&self.findings.evidence(open), &selection, self.follower.context().clone());
+        let diagnosis = diagnose(&self.findings.evidence(open), &selection);
+        let case = Case { diagnosis, context: self.follower.context().clone(), ..Case::default() };
         if now >= begun.saturating_add(BEGUN_NS) {
             for checked in &case.diagnosis.checked {
                 if let Some(reason) = &checked.reason
