@@ -16,6 +16,10 @@ const PROFILE: &str = "dist";
 /// A program at a random address has a relocation for each pointer in its data: 24 bytes, or a bit where they are packed.
 const PACKED: &str = "-Clink-arg=-Wl,-z,pack-relative-relocs";
 
+/// What `zstd` leaves out: the compressors of level 2 and above. Traces and Parquet files are written at level 1, which
+/// uses the first one alone. Reading needs none of them.
+const UNUSED_COMPRESSORS: [&str; 7] = ["DFAST", "GREEDY", "LAZY", "LAZY2", "BTLAZY2", "BTOPT", "BTULTRA"];
+
 /// The target, named so that Cargo does not link build scripts and macros statically, too.
 pub(super) fn triple() -> String {
     format!("{}-unknown-linux-gnu", env::consts::ARCH)
@@ -28,6 +32,7 @@ pub(super) fn build(crates: &Crates, epoch: &str) -> Result<PathBuf> {
     cargo
         .env("CARGO_TARGET_DIR", &target)
         .env("CARGO_ENCODED_RUSTFLAGS", flags(crates, &target).join("\x1f"))
+        .env("CFLAGS", c_flags())
         .env("SOURCE_DATE_EPOCH", epoch);
     // The compiler that the user chose.
     if let Some(toolchain) = env::var_os("RUSTUP_TOOLCHAIN") {
@@ -40,6 +45,11 @@ pub(super) fn build(crates: &Crates, epoch: &str) -> Result<PathBuf> {
     let bytes = fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
     forbid_local_paths(&bytes)?;
     Ok(program)
+}
+
+/// Flags of the C compiler. They replace those of the environment.
+fn c_flags() -> String {
+    UNUSED_COMPRESSORS.map(|it| format!("-DZSTD_EXCLUDE_{it}_BLOCK_COMPRESSOR")).join(" ")
 }
 
 /// Of the prefixes, the last match counts.
