@@ -56,7 +56,7 @@ pub(crate) struct Args {
     /// Run only these parts
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,…")]
     only: Vec<Part>,
-    /// How often each subject is measured for rates
+    /// How often each subject is measured for rates; `armed` measures four times at most
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Connections per measurement of a rate

@@ -24,6 +24,7 @@ use self::rule::{Outcome, Rule};
 
 pub use self::case::Case;
 pub use self::gather::Gatherer;
+pub use self::merge::may_explain;
 pub use self::rules::RULES;
 pub use self::summary::{Compared, compared};
 

@@ -14,7 +14,8 @@ use super::stats::Figures;
 use super::subject::{Sink, TRACE, Tool};
 use super::table::{Findings, Table, interleaved};
 
-const ROUNDS: u32 = 3;
+/// Unless fewer are asked for.
+const ROUNDS: u32 = 4;
 /// Connections a second.
 const RATE: f64 = 1_000.0;
 /// Rules look at every socket twice a minute, and decide six times in this time.
@@ -38,9 +39,14 @@ struct Round {
 
 /// Measures and makes the table.
 pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
+    let count = bench.times(ROUNDS.min(bench.rounds));
     let tools: Vec<Tool> = SUBJECTS.iter().map(|(_, first, more)| tool(bench, first, more)).collect();
-    let rounds: Vec<Round> =
-        (1..=bench.times(ROUNDS)).map(|round| one_round(bench, &tools, round)).collect::<Result<_>>()?;
+    let rounds: Vec<Round> = (1..=count)
+        .map(|round| {
+            bench.tell(format_args!("armed, round {round}/{count}"));
+            one_round(bench, &tools)
+        })
+        .collect::<Result<_>>()?;
     let of = |place: usize| rounds.iter().filter_map(move |round| round.percent.get(place).copied());
     let mut table = Table::new("An armed flight recorder", ["", "CPU, % of a core", "beyond `record --last 5m`"]);
     for (place, (name, ..)) in SUBJECTS.iter().enumerate() {
@@ -54,7 +60,7 @@ pub(super) fn measure(bench: &Bench, findings: &mut Findings) -> Result<()> {
         "All five beside the same {} connections a second, for {seconds} s from when they were ready; {}; median \
          (min–max). No condition came true: nothing was written meanwhile.",
         rate.spread(0),
-        interleaved(bench.times(ROUNDS)),
+        interleaved(count),
     ));
     findings.tables.push(table);
     let json = |round: &Round| {
@@ -72,8 +78,7 @@ fn tool(bench: &Bench, first: &[&str], more: &[&str]) -> Tool {
     Tool { program: bench.tcptrace.clone(), arguments, is_tcptrace: true, sink: Sink::File }
 }
 
-fn one_round(bench: &Bench, tools: &[Tool], round: u32) -> Result<Round> {
-    bench.tell(format_args!("armed, round {round}/{}", bench.times(ROUNDS)));
+fn one_round(bench: &Bench, tools: &[Tool]) -> Result<Round> {
     let mut all = Vec::new();
     for (number, tool) in tools.iter().enumerate() {
         let folder = bench.folder.join(format!("armed-{number}"));

@@ -4,7 +4,7 @@ mod exec;
 mod figures;
 mod rules;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -26,6 +26,7 @@ use crate::model::stream::{Clock, Item};
 use crate::model::transition::Transition;
 use crate::output;
 use crate::study::diagnose::finding::{Finding, Id, Subject};
+use crate::study::diagnose::may_explain;
 use crate::study::when::{Alarm, Atom, Condition, Ground, News};
 
 /// How often a condition is checked that needs figures only, and one that needs rules.
@@ -46,6 +47,9 @@ pub(super) struct Watch {
     alarm: Alarm,
     /// Follows connections, if the condition has rules.
     rules: Option<Rules>,
+    /// What the rules found when they decided last, and what of that waits for its cause.
+    found: Found,
+    early: Vec<Finding>,
     figures: Figures,
     clock: Clock,
     host: String,
@@ -54,6 +58,9 @@ pub(super) struct Watch {
     due: u64,
     files: u64,
 }
+
+/// Findings, by rule and by whom they are about.
+type Found = HashSet<(Id, String)>;
 
 /// How to watch.
 pub(super) struct Plan<'a> {
@@ -75,7 +82,8 @@ impl Watch {
         }
         let figures = Figures::begin(condition, &criteria.netns)?;
         let alarm = Alarm::new(condition.clone(), ns(pause));
-        Ok(Self { alarm, rules, figures, clock: Clock::default(), host: head.host, exec, due: 0, files: 0 })
+        let (clock, found, early) = (Clock::default(), Found::new(), Vec::new());
+        Ok(Self { alarm, rules, found, early, figures, clock, host: head.host, exec, due: 0, files: 0 })
     }
 
     fn take(&mut self, items: &[Item]) {
@@ -98,12 +106,19 @@ impl Watch {
         }
         let begun = spent();
         let period = if self.rules.is_some() { CHECK_RULES } else { CHECK };
-        let findings = self.rules.as_mut().map(|rules| rules.diagnose(now)).unwrap_or_default();
+        let mut findings = self.rules.as_mut().map(|rules| rules.diagnose(now)).unwrap_or_default();
         let condition = self.alarm.condition();
         let asked = condition.rules();
+        // What has waited and is no finding any more has happened all the same.
+        let is_there =
+            |known: &Finding| findings.iter().any(|found| (found.id, whom_of(found)) == (known.id, whom_of(known)));
+        let gone: Vec<Finding> = std::mem::take(&mut self.early).into_iter().filter(|known| !is_there(known)).collect();
+        findings.extend(gone);
+        let is_early = |found: &Finding| is_early(found, &asked, &self.found);
         let grounds = |atom: &Atom| match atom {
             Atom::Rule(id, least) => {
                 let found = findings.iter().filter(|found| found.id == *id && found.severity >= *least);
+                let found = found.filter(|found| !is_early(found));
                 found.map(|found| ground(found, &asked)).collect()
             }
             Atom::Figure(figure, operator, number) => {
@@ -113,7 +128,10 @@ impl Watch {
             }
         };
         let atoms: Vec<Vec<Ground>> = condition.atoms().iter().map(grounds).collect();
+        let early = findings.iter().filter(|found| is_early(found)).cloned().collect();
         let news = self.alarm.check(now, &atoms);
+        self.early = early;
+        self.found = findings.iter().map(|found| (found.id, whom_of(found))).collect();
         let fired = news.map(|news| self.fired(now, &findings, &news));
         self.due = now + ns(period.max(spent().saturating_sub(begun) * REST));
         fired
@@ -231,6 +249,14 @@ fn ground(found: &Finding, asked: &[Id]) -> Ground {
     Ground { whom: whom_of(found).into(), is_effect }
 }
 
+/// Whether a finding is new, and another rule of the condition may explain it, which has not found anything yet: rules that are
+/// about causes often see them a few seconds later.
+fn is_early(found: &Finding, asked: &[Id], before: &Found) -> bool {
+    found.because_of.is_none()
+        && may_explain(found.id).any(|cause| asked.contains(&cause))
+        && !before.contains(&(found.id, whom_of(found)))
+}
+
 /// Whom a finding is about, without what changes while it lasts: the processes of a service come and go.
 fn whom_of(found: &Finding) -> String {
     let Subject { task, netns, lport, remote, .. } = &found.subject;
@@ -261,6 +287,20 @@ mod tests {
     use crate::model::stream::Head;
     use crate::trace::Reader;
     use crate::trace::write::{self, Memory, Recorder, Store, Target};
+
+    /// A full accept queue is seen at once, and that nobody accepts after five seconds.
+    #[test]
+    fn what_a_cause_may_explain_waits_for_it() {
+        use crate::study::diagnose::finding::{Confidence, Severity};
+
+        let mut found = Finding::new("accept-queue-full", Severity::Critical, Confidence::Certain, "it is full".into());
+        let (none, seen) = (Found::new(), Found::from([(found.id, whom_of(&found))]));
+        assert!(is_early(&found, &["accept-queue-full", "never-accepted"], &none));
+        assert!(!is_early(&found, &["accept-queue-full", "never-accepted"], &seen));
+        assert!(!is_early(&found, &["accept-queue-full"], &none), "nobody asks for its causes");
+        found.because_of = Some("never-accepted");
+        assert!(!is_early(&found, &["accept-queue-full", "never-accepted"], &none));
+    }
 
     /// The first block says why the file was written, whatever happens to the rest.
     #[test]

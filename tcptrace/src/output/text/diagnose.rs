@@ -60,9 +60,8 @@ pub(in crate::output) fn write_rules(out: &mut impl Write, rules: &[&Rule]) -> i
     let (ids, titles) = (of(|rule| rule.id).max(4), of(|rule| rule.title));
     writeln!(out, "{:<ids$}  {:<titles$}  {:<10}  NEEDS", "RULE", "WHAT", "RECORDED")?;
     for rule in rules {
-        let needs: Vec<String> = rule.needs.iter().map(ToString::to_string).collect();
         let recorded = crate::output::fields::recorded(rule);
-        writeln!(out, "{:<ids$}  {:<titles$}  {recorded:<10}  {}", rule.id, rule.title, needs.join(", "))?;
+        writeln!(out, "{:<ids$}  {:<titles$}  {recorded:<10}  {}", rule.id, rule.title, needs(rule))?;
     }
     Ok(())
 }
@@ -73,14 +72,13 @@ pub(in crate::output) fn write_page(out: &mut impl Write, options: &TextOptions,
     let mut writer = Writer { out, options: &options };
     writer.styled(BOLD, &format!("{}: {}", rule.id, rule.title))?;
     writeln!(writer.out)?;
-    let needs: Vec<String> = rule.needs.iter().map(ToString::to_string).collect();
     let page = &rule.page;
     let parts = [
         ("sees", page.sees),
         ("fires", page.fires),
         ("silent", page.silent),
         ("do", page.remedy),
-        ("needs", &needs.join(", ")),
+        ("needs", &needs(rule)),
         ("sources", page.sources),
     ];
     for (name, text) in parts {
@@ -93,6 +91,13 @@ pub(in crate::output) fn write_page(out: &mut impl Write, options: &TextOptions,
         let unit = if figure.unit.is_empty() { String::new() } else { format!(" ({})", figure.unit) };
         writer.aligned(2, names + 2, figure.name, &format!("{}{unit}", figure.doc))
     })
+}
+
+fn needs(rule: &Rule) -> String {
+    if rule.needs.is_empty() {
+        return "part of its evidence is enough".to_owned();
+    }
+    rule.needs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Whose evidence it is, and how much of it.

@@ -50,6 +50,11 @@ const TABLE: &[Explains] = &[
     Explains { cause: "silent-peer", effects: &["dead-peer"], when: same_silence },
 ];
 
+/// The rules whose findings may explain one of this rule.
+pub fn may_explain(effect: Id) -> impl Iterator<Item = Id> {
+    TABLE.iter().filter(move |rule| rule.effects.contains(&effect)).map(|rule| rule.cause)
+}
+
 /// Puts findings under what explains them, and in order: causes before what they explain, the most severe first.
 pub(super) fn merge(findings: &mut [Finding], evidence: &Evidence) {
     let mut explained: Vec<(usize, usize)> = Vec::new();

@@ -19,8 +19,12 @@ pub(super) static RULE: Rule = Rule {
         Figure { name: "usable", unit: "", doc: "Local ports that there are; null when the settings are unknown." },
         Figure { name: "taken", unit: "", doc: "Of those, the ones that the destination takes at the end." },
         Figure { name: "time_wait", unit: "", doc: "Of those, the ones in TIME_WAIT." },
-        Figure { name: "demand", unit: "", doc: "Ports that the rate of the window takes in the end." },
-        Figure { name: "sustainable", unit: "1/s", doc: "How many connections a second the ports bear." },
+        Figure { name: "demand", unit: "", doc: "Ports that are taken in the end, at the rate of the window." },
+        Figure {
+            name: "sustainable",
+            unit: "1/s",
+            doc: "The most connections a second that the ports allow for long.",
+        },
     ],
     page: Page {
         sees: "\"Cannot assign requested address\": connects fail while nothing is wrong with the server.",

@@ -38,7 +38,11 @@ pub(super) static RULE: Rule = Rule {
         },
         Figure { name: "samples", unit: "", doc: "Of how many connections that rate was measured." },
         Figure { name: "holds_ns", unit: "ns", doc: "How long a closed connection takes its port." },
-        Figure { name: "sustainable", unit: "1/s", doc: "How many connections a second the ports bear." },
+        Figure {
+            name: "sustainable",
+            unit: "1/s",
+            doc: "The most connections a second that the ports allow for long.",
+        },
         Figure { name: "demand", unit: "", doc: "Ports that the rate takes in the end; null when unknown." },
         Figure {
             name: "levels_off_share",

@@ -33,7 +33,7 @@ pub(super) static RULE: Rule = Rule {
         fires: "1,000 or more TIME_WAITs have the listener's port (250 KiB; below that nobody asks), and the server closed \
                 first 90 % or more of at least 100 connections.",
         silent: "The clients close first.",
-        remedy: "None is needed. If connections are short, let clients keep them (keep-alive, HTTP/1.1).",
+        remedy: "Nothing, or, if connections are short, let clients keep them (keep-alive, HTTP/1.1).",
         sources: "RFC 9293 3.10.7.4, RFC 6191; tcp_timewait_state_process (net/ipv4/tcp_minisocks.c): a new SYN ends a \
                   TIME_WAIT.",
     },
