@@ -90,7 +90,7 @@ const fn scenario(group: Group, name: &'static str, run: fn(&Ground, &mut Verdic
     Scenario { group, name, run }
 }
 
-const SCENARIOS: [Scenario; 31] = [
+const SCENARIOS: [Scenario; 33] = [
     scenario(Group::Names, "5,500 control groups with long names", names::many_groups),
     scenario(Group::Names, "a control group deeper than PATH_MAX", names::deep_group),
     scenario(Group::Names, "names made to deceive", names::hostile),
@@ -102,6 +102,8 @@ const SCENARIOS: [Scenario; 31] = [
     scenario(Group::Disks, "disk of 64 KiB", disks::full_64k),
     scenario(Group::Disks, "disk of 1 MiB", disks::full_1m),
     scenario(Group::Disks, "disk of 64 KiB, rotated", disks::full_rotated),
+    scenario(Group::Disks, "disk that fills and empties", disks::emptied_one),
+    scenario(Group::Disks, "disk that fills and empties, rotated", disks::emptied_rotated),
     scenario(Group::Disks, "frozen disk", disks::frozen),
     scenario(Group::Disks, "ulimit -f", disks::file_limit),
     scenario(Group::Disks, "trace deleted", disks::deleted),

@@ -1,5 +1,6 @@
 //! Writes traces: a recorder packs events into blocks, and a store manages the files.
 
+mod full;
 mod memory;
 mod names;
 mod recorder;
@@ -11,7 +12,7 @@ pub use self::memory::{Memory, Written};
 pub use self::recorder::{Progress, Recorded, Recorder, Rotate, Target};
 pub use self::store::{Plan, Store, StoreError};
 
-use self::store::{End, Packed};
+use self::store::{End, Failure, Missing, Packed};
 
 /// Prints a message to the user.
 pub type Say = fn(&dyn std::fmt::Display);

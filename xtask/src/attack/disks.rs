@@ -1,6 +1,7 @@
 //! Disks that are full, stand still, or disappear: unwritten events are counted, and the failure is reported once.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
@@ -89,6 +90,48 @@ pub(super) fn full_1m(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
 
 pub(super) fn full_rotated(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     full(ground, verdict, "64k", &["--rotate", "20K"], 10_000)
+}
+
+/// Fills the disk, and empties it again, three times.
+fn emptied(ground: &Ground, verdict: &mut Verdict, options: &[&str]) -> Result<()> {
+    const TIMES: usize = 3;
+    let disk = Mount::tmpfs(ground.folder.join("disk"), "4m")?;
+    let filler = disk.path().join("filler");
+    // Each time, the recorder waits longer before it tries again: for seven seconds in all.
+    let load = ground.load(10.0, Some(1000.0))?;
+    let command = ground.record(&load, "disk/t.tct", options);
+    let recorded = record(ground, load, command, |recorder| {
+        for time in 1..=TIMES {
+            let mut file = fs::File::create(&filler).context("cannot create a file")?;
+            while file.write_all(&[0; 4096]).is_ok() {}
+            drop(file);
+            recorder.wait_until("the disk is full", |said| words::times(said, words::NO_SPACE) >= time)?;
+            fs::remove_file(&filler).context("cannot remove it")?;
+            recorder.wait_until("there is room again", |said| words::times(said, words::ROOM_AGAIN) >= time)?;
+        }
+        Ok(())
+    })?;
+    let files = files(disk.path(), "t.")?;
+    let books = Books::open(ground, &files, Some(&recorded.ended))?;
+    let Recorded { ended, connections, hidden } = &recorded;
+    verdict.must(ended.status == 3, || format!("the recorder: status {}", ended.status));
+    for what in [words::NO_SPACE, words::ROOM_AGAIN] {
+        let times = words::times(&ended.said, what);
+        verdict.must(times == TIMES, || format!("'{what}' is printed {times} times"));
+    }
+    verdict.must(!books.is_abrupt(), || "readers report an abrupt end".to_owned());
+    books.must_agree(verdict);
+    books.must_be_true(*connections, *hidden, verdict);
+    verdict.note(format!("{connections} connections, {}", books.summary()));
+    Ok(())
+}
+
+pub(super) fn emptied_one(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
+    emptied(ground, verdict, &[])
+}
+
+pub(super) fn emptied_rotated(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
+    emptied(ground, verdict, &["--rotate", "64K"])
 }
 
 /// Freezes the disk for longer than the recorder can keep unwritten events.

@@ -15,6 +15,8 @@ const PANIC: &str = "panicked at";
 /// The system's errors for a full disk, and for a file that reached its size limit.
 pub(super) const NO_SPACE: &str = "No space left on device";
 pub(super) const TOO_LARGE: &str = "File too large";
+/// Printed when a full disk has room again.
+pub(super) const ROOM_AGAIN: &str = "there is room again: recording continues";
 
 /// The numbers of a closing line.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

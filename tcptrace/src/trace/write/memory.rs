@@ -224,7 +224,7 @@ fn is_taken(path: &Path) -> bool {
 /// Waits until everything is written. Removes a file that could only be written in part.
 fn outcome(mut store: Store) -> Result<Written, String> {
     store.finish();
-    match store.failure().map(str::to_owned) {
+    match store.failure().map(|failure| failure.to_string()) {
         None => Ok(Written { events: store.events(), bytes: store.bytes(), is_elsewhere: false }),
         Some(failure) => {
             // The file would take the space that the next attempt needs.

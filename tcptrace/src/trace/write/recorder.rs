@@ -8,11 +8,12 @@ use bytes::Bytes;
 use nix::errno::Errno;
 use nix::libc;
 
+use super::full::Attempts;
 use super::memory::{Memory, Written};
 use super::names::Names;
 use super::unanswered::Unanswered;
 use super::unowned::Unowned;
-use super::{End, Packed, Say, Store};
+use super::{End, Failure, Missing, Packed, Say, Store};
 use crate::model;
 use crate::model::criteria::Criteria;
 use crate::model::event::{Cause, Event, Losses};
@@ -130,9 +131,12 @@ pub struct Recorder {
     bytes: u64,
     /// Events that could not be written since the last successful write.
     gap: Option<u64>,
-    /// Whether the user was warned that the disk is too slow, and that writing failed.
+    /// Whether the user was warned that the disk is too slow.
     was_slow: bool,
-    has_failed: bool,
+    /// Why nothing is being written now. The user knows of it.
+    failure: Option<Failure>,
+    /// When it is a full disk.
+    attempts: Attempts,
     findings: Vec<Finding>,
     /// The size limit is reached.
     is_full: bool,
@@ -175,7 +179,8 @@ impl Recorder {
             bytes: 0,
             gap: None,
             was_slow: false,
-            has_failed: false,
+            failure: None,
+            attempts: Attempts::default(),
             findings: Vec::new(),
             is_full: false,
             is_ending: false,
@@ -208,7 +213,7 @@ impl Recorder {
         if len == 0 {
             return Ok(());
         }
-        let block = Packed { bytes, events };
+        let block = Packed { bytes, events, gap: self.gap.unwrap_or(0) };
         let is_turn = match &mut self.target {
             Target::Memory(memory) => memory.keep(block, now),
             Target::Files { store, rotate, most_bytes } => {
@@ -256,7 +261,7 @@ impl Recorder {
             Target::Files { store, .. } => {
                 self.encoder.push(&Item::Losses(self.losses))?;
                 self.encoder.push(&Item::Ended(Ended { at: now, reason: Reason::Turned }))?;
-                let end = Packed { bytes: self.encoder.finish(self.file)?.into(), events: 0 };
+                let end = Packed { bytes: self.encoder.finish(self.file)?.into(), events: 0, gap: 0 };
                 if !store.turn(end) {
                     self.encoder.take_back(1);
                     return Ok(());
@@ -301,7 +306,7 @@ impl Recorder {
     fn note_unwritten(&mut self, events: u64, now: u64) -> Result<()> {
         self.losses.unwritten += events;
         *self.gap.get_or_insert(0) += events;
-        if self.say_failure() {
+        if self.say_failure(now) {
             return Ok(());
         }
         if !std::mem::replace(&mut self.was_slow, true)
@@ -316,13 +321,52 @@ impl Recorder {
     }
 
     /// Whether writing has failed. Reports the failure once.
-    fn say_failure(&mut self) -> bool {
+    fn say_failure(&mut self, now: u64) -> bool {
         let Target::Files { store, .. } = &self.target else { return false };
         let Some(failure) = store.failure() else { return false };
-        if !std::mem::replace(&mut self.has_failed, true) {
+        if self.failure.as_ref() == Some(&failure) {
+            return true;
+        }
+        if failure.passes && !self.is_ending {
+            self.attempts.begin(now);
+            (self.say)(&format_args!("{failure}; until there is room again, events are counted as lost"));
+        } else {
+            self.attempts.give_up();
             (self.say)(&format_args!("{failure}; nothing more is written to the trace"));
         }
+        self.failure = Some(failure);
         true
+    }
+
+    /// Notices a failure, and goes on when a full disk has room again.
+    fn look_at_disk(&mut self, now: u64) -> Result<()> {
+        let Target::Files { store, .. } = &self.target else { return Ok(()) };
+        if let Some(missing) = store.resumed() {
+            return self.resume(missing, now);
+        }
+        if self.attempts.is_due(now) {
+            store.retry();
+        }
+        if store.has_failed() {
+            self.flush(now)?;
+            self.say_failure(now);
+        }
+        Ok(())
+    }
+
+    /// The disk has room again. The next block reports what is missing.
+    fn resume(&mut self, missing: Missing, now: u64) -> Result<()> {
+        self.losses.unwritten += missing.events;
+        let gap = self.gap.unwrap_or(0) + missing.events + missing.gap;
+        self.gap = Some(gap);
+        self.encoder.take_back(missing.blocks);
+        self.failure = None;
+        self.attempts.end(now);
+        if let Target::Files { store, .. } = &self.target {
+            self.bytes = store.bytes();
+        }
+        (self.say)(&format_args!("there is room again: recording continues; {gap} events were lost meanwhile"));
+        self.begin_again(now)
     }
 
     /// Writes everything that is in memory, if the target is memory.
@@ -376,7 +420,9 @@ impl Recorder {
     /// # Errors
     /// When the events in memory cannot be written anywhere. They stay in memory for another attempt.
     pub fn write_all(&mut self) -> Result<()> {
-        if !std::mem::replace(&mut self.is_ending, true) {
+        if !self.is_ending {
+            self.look_at_disk(self.passed_at)?;
+            self.is_ending = true;
             self.flush(self.passed_at)?;
         }
         let ending = self.ending(if self.is_full { Reason::Full } else { Reason::Stopped });
@@ -389,7 +435,7 @@ impl Recorder {
                 self.losses.unwritten += store.missing();
                 self.written = Written { events: store.events(), bytes: store.bytes(), is_elsewhere: false };
                 self.say_notices();
-                self.say_failure();
+                self.say_failure(self.passed_at);
             }
         }
         Ok(())
@@ -414,7 +460,7 @@ impl Recorder {
             written: self.written,
             of_all: matches!(self.target, Target::Memory(_)).then_some(self.events),
             is_full: self.is_full,
-            has_failed: self.has_failed,
+            has_failed: self.failure.is_some(),
             losses: self.losses,
             findings: self.findings,
         }
@@ -429,7 +475,7 @@ impl Recorder {
             self.unowned.note(event);
             self.unanswered.note(event);
         }
-        if self.has_failed {
+        if self.failure.is_some() {
             let events = u64::from(event.id().is_some());
             self.losses.unwritten += events;
             *self.gap.get_or_insert(0) += events;
@@ -447,7 +493,7 @@ impl Recorder {
     }
 
     fn push(&mut self, item: &Item) -> Result<()> {
-        if self.has_failed {
+        if self.failure.is_some() {
             return Ok(());
         }
         push(&mut self.encoder, item)?;
@@ -548,7 +594,7 @@ impl Sink for Recorder {
         self.is_stirred = true;
         self.unowned.note_change(change);
         self.unanswered.note_change(change);
-        if self.has_failed {
+        if self.failure.is_some() {
             self.losses.unwritten += 1;
             *self.gap.get_or_insert(0) += 1;
             return Ok(());
@@ -561,6 +607,7 @@ impl Sink for Recorder {
     }
 
     fn settle(&mut self, now: u64) -> Result<()> {
+        self.look_at_disk(now)?;
         if !self.encoder.is_empty() {
             let since = *self.waiting_since.get_or_insert(now);
             if now >= since + FLUSH_NS {
@@ -588,7 +635,10 @@ impl Sink for Recorder {
         let is_closed = matches!(&self.target, Target::Files { store, .. } if store.is_closed());
         Wishes {
             deadline: Some(self.passed_at + if self.is_stirred { PASSED_NS } else { IDLE_NS }),
-            settle_by: [flush, look, self.unowned.sift_at, self.unanswered.look_at].into_iter().flatten().min(),
+            settle_by: [flush, look, self.attempts.next(), self.unowned.sift_at, self.unanswered.look_at]
+                .into_iter()
+                .flatten()
+                .min(),
             survey: std::mem::take(&mut self.wants_survey),
             missing: self.unanswered.wants_survey(),
             scan: self.unowned.wants_scan(),

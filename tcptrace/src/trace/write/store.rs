@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -150,6 +150,8 @@ pub struct Packed {
     pub bytes: Bytes,
     /// Events of sockets in it.
     pub events: u64,
+    /// Missing events that it reports.
+    pub gap: u64,
 }
 
 /// Accepted blocks that could not be written.
@@ -159,6 +161,22 @@ pub struct Missing {
     pub blocks: u64,
     /// Events of sockets.
     pub events: u64,
+    /// Missing events that these blocks would have reported.
+    pub gap: u64,
+}
+
+/// Why writing stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    text: String,
+    /// The disk is full: writing can go on once there is room.
+    pub passes: bool,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 /// Makes the last block of a recording, which reports what is missing.
@@ -188,6 +206,8 @@ enum Order {
     Write(Packed),
     /// The last block of the file: the next one goes into another file.
     Turn(Packed),
+    /// Writing goes on, if the disk was full and has room now.
+    Retry,
     /// The last order: the end of the recording.
     End(End),
 }
@@ -195,7 +215,9 @@ enum Order {
 #[derive(Debug, Default)]
 struct State {
     /// Why writing stopped.
-    failure: OnceLock<String>,
+    failure: Mutex<Option<Failure>>,
+    /// What went missing before writing went on.
+    resumed: Mutex<Option<Missing>>,
     /// The reader of the pipe has closed it.
     is_closed: AtomicBool,
     /// The file was deleted: further blocks would be lost.
@@ -212,8 +234,24 @@ struct State {
 
 impl State {
     fn notice(&self, text: String) {
-        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        locked(&self.notices).push(text);
     }
+
+    /// The first failure counts, unless it can pass and another one cannot.
+    fn fail(&self, failure: Failure) {
+        let mut known = locked(&self.failure);
+        if known.as_ref().is_none_or(|known| known.passes && !failure.passes) {
+            *known = Some(failure);
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        locked(&self.failure).is_some()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Store {
@@ -301,7 +339,7 @@ impl Store {
 
     /// Like [`write`](Self::write), but waits as long as necessary.
     pub fn write_last(&self, block: Packed) -> bool {
-        let orders = self.orders.as_ref().filter(|_| self.failure().is_none());
+        let orders = self.orders.as_ref().filter(|_| !self.has_failed());
         orders.is_some_and(|orders| orders.send(Order::Write(block)).is_ok())
     }
 
@@ -311,9 +349,13 @@ impl Store {
     }
 
     fn order(&self, order: Order) -> bool {
-        if self.failure().is_some() {
+        if self.has_failed() {
             return false;
         }
+        self.send(order)
+    }
+
+    fn send(&self, order: Order) -> bool {
         match self.orders.as_ref().map(|orders| orders.try_send(order)) {
             Some(Ok(())) => true,
             Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) | None => false,
@@ -321,8 +363,24 @@ impl Store {
     }
 
     /// Why writing stopped, if it did.
-    pub fn failure(&self) -> Option<&str> {
-        self.state.failure.get().map(String::as_str)
+    pub fn failure(&self) -> Option<Failure> {
+        locked(&self.state.failure).clone()
+    }
+
+    /// Whether writing stopped.
+    pub fn has_failed(&self) -> bool {
+        self.state.has_failed()
+    }
+
+    /// Asks whether a full disk has room again. If it has, blocks are accepted from then on, and
+    /// [`resumed`](Self::resumed) says so.
+    pub fn retry(&self) {
+        self.send(Order::Retry);
+    }
+
+    /// What went missing before writing went on, once.
+    pub fn resumed(&self) -> Option<Missing> {
+        locked(&self.state.resumed).take()
     }
 
     /// Whether the reader of the pipe has closed it.
@@ -337,7 +395,7 @@ impl Store {
 
     /// Messages for the user since the last call.
     pub fn notices(&self) -> Vec<String> {
-        std::mem::take(&mut *self.state.notices.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *locked(&self.state.notices))
     }
 
     /// Bytes in the existing files.

@@ -1,6 +1,6 @@
 //! Recordings under bad conditions: no loss is silent, and recorded events stay.
 
-use std::io::{BufRead, BufReader, PipeReader, pipe};
+use std::io::{BufRead, BufReader, PipeReader, Write, pipe};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -100,7 +100,8 @@ fn cut_off() {
     assert!(piped.stderr.contains("-: the recording ended abruptly after "), "{}", piped.stderr);
 }
 
-/// A full disk ends writing, but not counting, and written events stay. The recorder reports how many are missing.
+/// A disk that stays full ends writing, but not counting, and written events stay. The recorder reports how many are
+/// missing.
 #[test]
 fn full_disk() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -109,10 +110,10 @@ fn full_disk() {
     let tracer = record(&net, &trace, &[]);
     wait_until(|| {
         traffic();
-        tracer.complaints().contains("nothing more is written")
+        tracer.complaints().contains("until there is room again")
     });
-    // Room that comes back changes nothing: a trace ends where it had to, and has no gap.
-    disk.grow("1m");
+    // This is not enough room to go on.
+    disk.grow("128k");
     traffic();
     let finished = tracer.interrupt();
     assert_eq!(finished.code(), 3, "{}", finished.stderr);
@@ -128,6 +129,61 @@ fn full_disk() {
     assert_eq!([&overview["events"], &overview["lost"]], closing(&finished).map(|number| json!(number)).each_ref());
 }
 
+/// A disk that was full and has room again, twice: the recording goes on after a gap each time.
+fn disk_that_empties(options: &[&str]) {
+    const TIMES: usize = 2;
+    let (net, folder, elsewhere) = (Namespace::enter(), folder(), folder());
+    let disk = Disk::mount(folder.path(), "2m");
+    let (filler, complete) = (disk.0.join("filler"), elsewhere.path().join("trace"));
+    let witness = record(&net, &complete, &[]);
+    let tracer = record(&net, &disk.0.join("trace"), options);
+    let connect_until = |complaint: &str, times: usize| {
+        wait_until(|| {
+            traffic();
+            tracer.complaints().matches(complaint).count() >= times
+        });
+    };
+    let read_all = || replay(&files(&disk.0).iter().map(PathBuf::as_path).collect::<Vec<_>>(), &[]);
+    for time in 1..=TIMES {
+        disk.fill(&filler);
+        connect_until("until there is room again", time);
+        fs::remove_file(&filler).expect("remove it");
+        connect_until("there is room again: recording continues; ", time);
+        let late = pair().0.local.to_string();
+        wait_until(|| rows(&read_all()).iter().any(|row| row["local"] == *late));
+    }
+    let (finished, complete_one) = (tracer.interrupt(), witness.interrupt());
+    assert_eq!((finished.code(), complete_one.code()), (3, 0), "{}{}", finished.stderr, complete_one.stderr);
+    for said in ["No space left", "there is room again: recording continues; "] {
+        assert_eq!(finished.stderr.matches(said).count(), TIMES, "{said}: {}", finished.stderr);
+    }
+    let replayed = read_all();
+    assert_eq!(replayed.code(), 3, "{}", replayed.stderr);
+    for unwanted in ["damage", "abruptly", "missing"] {
+        assert!(!replayed.stderr.contains(unwanted), "{}", replayed.stderr);
+    }
+    assert_told_alike(&finished, &replayed);
+    let recorded = rows(&replayed);
+    assert!(recorded.iter().filter(|row| row["event"] == "lost").count() >= TIMES, "{}", replayed.stderr);
+    let transitions = |rows: &[Value]| {
+        let are_seen = rows.iter().filter(|row| row["event"] == "transition" && row["old"] != "TIME_WAIT");
+        u64::try_from(are_seen.count()).expect("a number")
+    };
+    let (seen, happened) = (transitions(&recorded), transitions(&rows(&replay(&[&complete], &[]))));
+    let lost = closing(&finished)[1];
+    assert!(seen <= happened && seen + lost >= happened, "{seen} recorded and {lost} lost of {happened}");
+}
+
+#[test]
+fn a_disk_that_empties() {
+    disk_that_empties(&[]);
+}
+
+#[test]
+fn a_disk_that_empties_while_files_are_rotated() {
+    disk_that_empties(&["--rotate", "64K"]);
+}
+
 /// A small file system.
 struct Disk(PathBuf);
 
@@ -138,6 +194,12 @@ impl Disk {
         let finished = run_command(command);
         assert!(finished.status.success(), "{}", finished.stderr);
         Self(at.to_owned())
+    }
+
+    /// Fills it with another file.
+    fn fill(&self, filler: &Path) {
+        let mut file = fs::File::create(filler).expect("a file");
+        while file.write_all(&[0; 4096]).is_ok() {}
     }
 
     fn grow(&self, size: &str) {

@@ -9,8 +9,11 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+
 use super::file::{Owned, Refused};
-use super::{Missing, Order, Packed, Plan, State, StoreError};
+use super::{Failure, Missing, Order, Packed, Plan, State, StoreError, locked};
 
 /// How often data is synced, so that it survives a loss of power.
 const SYNC: Duration = Duration::from_secs(1);
@@ -21,13 +24,16 @@ const TAKEN: u32 = 10_000;
 /// How many of the last blocks can be removed to make room for the end.
 const RECENT: usize = 16;
 
+/// Writing to a full disk goes on when there is room for this many bytes.
+const ROOM: i64 = 1 << 20;
+
 pub(super) struct Writer {
     plan: Plan,
     output: Output,
     /// The existing files; the last one is being written.
     files: VecDeque<Kept>,
-    /// Length and events of the last blocks of the current file.
-    recent: VecDeque<(u64, u64)>,
+    /// Length of the last blocks of the current file, their events, and the missing events that they report.
+    recent: VecDeque<(u64, u64, u64)>,
     /// Number of the current file.
     number: u32,
     missing: Missing,
@@ -79,6 +85,10 @@ impl Writer {
                 Some(Order::Write(block)) => self.write(&block),
                 Some(Order::Turn(end)) => self.turn(&end),
                 Some(Order::End(end)) => self.end(end),
+                Some(Order::Retry) => {
+                    self.retry();
+                    Ok(())
+                }
                 None => Ok(()),
             };
             let due = self.unsynced_since.is_some_and(|since| since.elapsed() >= SYNC);
@@ -93,39 +103,73 @@ impl Writer {
     }
 
     /// Stores a failure until it is reported.
-    fn note(&mut self, done: Result<(), String>) {
+    fn note(&mut self, done: Result<(), Failure>) {
         if let Err(failure) = done {
-            let _ = self.state.failure.set(failure);
+            self.state.fail(failure);
         }
     }
 
     fn has_failed(&self) -> bool {
-        self.state.failure.get().is_some() || self.state.is_closed.load(Ordering::Relaxed)
+        self.state.has_failed() || self.state.is_closed.load(Ordering::Relaxed)
     }
 
-    fn miss(&mut self, blocks: u64, events: u64) {
-        self.missing.blocks += blocks;
-        self.missing.events += events;
+    fn miss(&mut self, missing: Missing) {
+        self.missing.blocks += missing.blocks;
+        self.missing.events += missing.events;
+        self.missing.gap += missing.gap;
         self.state.missing.store(self.missing.events, Ordering::Relaxed);
     }
 
-    fn write(&mut self, block: &Packed) -> Result<(), String> {
+    /// Goes on, if the disk was full and has room now. What is missing is for the caller to report.
+    fn retry(&mut self) {
+        self.look_for_file();
+        let passes = locked(&self.state.failure).as_ref().is_some_and(|failure| failure.passes);
+        if !passes || !self.has_room() {
+            return;
+        }
+        *locked(&self.state.resumed) = Some(std::mem::take(&mut self.missing));
+        self.state.missing.store(0, Ordering::Relaxed);
+        *locked(&self.state.failure) = None;
+    }
+
+    /// Whether there is room for some blocks, which are not written yet.
+    fn has_room(&mut self) -> bool {
+        let (Output::File(file), Some(kept)) = (&mut self.output, self.files.back()) else { return false };
+        let (Ok(file), Ok(len)) = (file.begin(), i64::try_from(kept.len)) else { return false };
+        match fallocate(&*file, FallocateFlags::FALLOC_FL_KEEP_SIZE, len, ROOM) {
+            // Some file systems cannot reserve room: the next block finds out.
+            Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => cut(file, kept.len).is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    fn write(&mut self, block: &Packed) -> Result<(), Failure> {
+        let missing = Missing { blocks: 1, events: block.events, gap: block.gap };
         if self.has_failed() {
-            self.miss(1, block.events);
+            self.miss(missing);
             return Ok(());
         }
         let written = self.append(block);
         if written.is_err() {
-            self.miss(1, block.events);
+            self.miss(missing);
         }
-        let path = self.path();
         match written {
             Err(error) if matches!(self.output, Output::Pipe(_)) && error.kind() == ErrorKind::BrokenPipe => {
                 self.state.is_closed.store(true, Ordering::Relaxed);
                 Ok(())
             }
-            written => written.map_err(|error| format!("cannot write '{}': {error}", path.display())),
+            written => written.map_err(|error| self.failure(&error)),
         }
+    }
+
+    fn failure(&self, error: &io::Error) -> Failure {
+        let is_full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        // From a pipe, what was written in part cannot be removed.
+        Failure { passes: is_full && matches!(self.output, Output::File(_)), ..self.final_failure(error) }
+    }
+
+    fn final_failure(&self, error: &io::Error) -> Failure {
+        Failure { text: format!("cannot write '{}': {error}", self.path().display()), passes: false }
     }
 
     /// A block that was only written in part is removed.
@@ -144,21 +188,25 @@ impl Writer {
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
-        self.recent.push_back((block.bytes.len() as u64, block.events));
+        self.recent.push_back((block.bytes.len() as u64, block.events, block.gap));
         self.unsynced_since.get_or_insert_with(Instant::now);
         self.remove_oldest();
         Ok(())
     }
 
     /// Ends the last file. If the disk is full, the writer removes the last blocks to make room for the end.
-    fn end(&mut self, mut end: super::End) -> Result<(), String> {
+    fn end(&mut self, mut end: super::End) -> Result<(), Failure> {
+        let unreported = locked(&self.state.resumed).take();
+        self.miss(unreported.unwrap_or_default());
         if self.look_for_file() {
             return Ok(());
         }
         while !self.state.is_closed.load(Ordering::Relaxed) {
-            let last = end(self.missing).map_err(|error| format!("cannot pack the end of the trace: {error}"))?;
-            let Err(error) = self.append(&Packed { bytes: last.into(), events: 0 }) else { break };
-            let failure = Err(format!("cannot write '{}': {error}", self.path().display()));
+            let unpacked =
+                |error| Failure { text: format!("cannot pack the end of the trace: {error}"), passes: false };
+            let last = end(self.missing).map_err(unpacked)?;
+            let Err(error) = self.append(&Packed { bytes: last.into(), events: 0, gap: 0 }) else { break };
+            let failure = Err(self.failure(&error));
             if !self.take_back() {
                 return failure;
             }
@@ -170,20 +218,20 @@ impl Writer {
     /// Removes the last block from the file.
     fn take_back(&mut self) -> bool {
         let (Output::File(file), Some(kept)) = (&mut self.output, self.files.back_mut()) else { return false };
-        let Some((len, events)) = self.recent.pop_back() else { return false };
+        let Some((len, events, gap)) = self.recent.pop_back() else { return false };
         let (shorter, fewer) = (kept.len - len, kept.events - events);
         if file.begin().and_then(|file| cut(file, shorter)).is_err() {
             return false;
         }
         (kept.len, kept.events) = (shorter, fewer);
         self.state.events.fetch_sub(events, Ordering::Relaxed);
-        self.miss(1, events);
+        self.miss(Missing { blocks: 1, events, gap });
         true
     }
 
     /// Ends the file with this block, and goes on to another file. If that cannot be created, recording continues in the
     /// current one.
-    fn turn(&mut self, end: &Packed) -> Result<(), String> {
+    fn turn(&mut self, end: &Packed) -> Result<(), Failure> {
         // It is there before the end says that the recording goes on: whoever is killed in between leaves it empty, which
         // shows that more was to come.
         let next = (!self.has_failed()).then(|| next_free(&self.plan, self.number + 1));
@@ -224,12 +272,13 @@ impl Writer {
         self.state.bytes.store(bytes, Ordering::Relaxed);
     }
 
-    fn sync(&mut self) -> Result<(), String> {
+    fn sync(&mut self) -> Result<(), Failure> {
         let Some(_) = self.unsynced_since.take() else { return Ok(()) };
         self.look_for_file();
         let Output::File(file) = &mut self.output else { return Ok(()) };
         let synced = file.begin().and_then(|file| file.sync_data());
-        synced.map_err(|error| format!("cannot write '{}': {error}", self.path().display()))
+        // What the disk has accepted before is lost, be there room again or not.
+        synced.map_err(|error| self.final_failure(&error))
     }
 
     /// Data that is written into a deleted file is lost. Returns whether the file was deleted.
@@ -246,12 +295,12 @@ impl Writer {
         let failure = format!("'{}' was deleted while it was being written", kept.path.display());
         self.recent.clear();
         self.state.events.fetch_sub(events, Ordering::Relaxed);
-        self.miss(0, events);
+        self.miss(Missing { events, ..Missing::default() });
         if self.plan.numbered {
             self.state.wants_turn.store(true, Ordering::Relaxed);
             self.state.notice(format!("{failure}: {events} events are lost"));
         } else {
-            let _ = self.state.failure.set(failure);
+            self.state.fail(Failure { text: failure, passes: false });
         }
         self.state.bytes.store(self.files.iter().map(|kept| kept.len).sum(), Ordering::Relaxed);
         true
@@ -327,7 +376,7 @@ mod tests {
     fn the_next_file_is_there_before_the_end_announces_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let plan = Plan { path: folder.path().join("t.tct"), numbered: true, ..Plan::default() };
-        let block = |bytes: &'static [u8]| Packed { bytes: bytes.into(), events: 1 };
+        let block = |bytes: &'static [u8]| Packed { bytes: bytes.into(), events: 1, gap: 0 };
         let mut store = Store::create(&plan).expect("it is created");
         let watch = watch(folder.path());
         store.begin().expect("a thread");
