@@ -190,6 +190,7 @@ fn run(command: &Command) -> Result<Outcome> {
         stdout::expect_open()?;
     }
     if command.is_live() {
+        run::stay_small();
         descriptors::expect_room()?;
     }
     let outcome = command.run()?;

@@ -6,18 +6,20 @@ use std::hash::Hash;
 use foldhash::fast::FixedState;
 
 use crate::model::event::Event;
+use crate::model::labels::Labels;
 use crate::model::stream::Item;
 
 /// Names of network namespaces, control groups and interfaces. A file contains the names that its events mention.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    namespaces: Known<u32>,
-    groups: Known<u64>,
+    namespaces: Known<u32, Box<[u8]>>,
+    groups: Known<u64, Box<[u8]>>,
     /// The names of the containers of groups, by group.
-    containers: Known<u64>,
-    processes: Known<u32>,
+    containers: Known<u64, Box<Labels>>,
+    /// The groups of processes. There may be thousands, so no whole items are kept.
+    processes: Known<u32, Option<u64>>,
     /// By namespace and index.
-    interfaces: Known<(u32, u32)>,
+    interfaces: Known<(u32, u32), Box<[u8]>>,
     /// The last query; the next one is usually the same.
     asked: Needed,
 }
@@ -26,30 +28,30 @@ pub(super) struct Names {
 type Needed = (Option<u32>, Option<u64>, Option<u32>, Option<(u32, u32)>);
 
 #[derive(Debug)]
-struct Known<K> {
-    /// Names in the current file, as items.
-    written: HashMap<K, Item, FixedState>,
+struct Known<K, N> {
+    /// Names in the current file.
+    written: HashMap<K, N, FixedState>,
     /// Names in earlier files.
-    before: HashMap<K, Item, FixedState>,
+    before: HashMap<K, N, FixedState>,
 }
 
-impl<K> Default for Known<K> {
+impl<K, N> Default for Known<K, N> {
     fn default() -> Self {
         Self { written: HashMap::default(), before: HashMap::default() }
     }
 }
 
-impl<K: Copy + Eq + Hash> Known<K> {
-    fn learn(&mut self, key: K, item: &Item) {
+impl<K: Copy + Eq + Hash, N: Clone> Known<K, N> {
+    fn learn(&mut self, key: K, name: &N) {
         self.before.remove(&key);
-        self.written.insert(key, item.clone());
+        self.written.insert(key, name.clone());
     }
 
-    fn missing(&mut self, key: Option<K>) -> Option<Item> {
+    fn missing(&mut self, key: Option<K>) -> Option<(K, N)> {
         let key = key?;
-        let item = self.before.remove(&key)?;
-        self.written.insert(key, item.clone());
-        Some(item)
+        let name = self.before.remove(&key)?;
+        self.written.insert(key, name.clone());
+        Some((key, name))
     }
 
     fn turn(&mut self) {
@@ -61,11 +63,11 @@ impl Names {
     /// Notes a name that was written into the file.
     pub(super) fn learn(&mut self, item: &Item) {
         match item {
-            Item::Namespace { inode, .. } => self.namespaces.learn(*inode, item),
-            Item::Group { id, .. } => self.groups.learn(*id, item),
-            Item::Container { group, .. } => self.containers.learn(*group, item),
-            Item::Process { pid, .. } => self.processes.learn(*pid, item),
-            Item::Interface { netns, index, .. } => self.interfaces.learn((*netns, *index), item),
+            Item::Namespace { inode, name } => self.namespaces.learn(*inode, name),
+            Item::Group { id, path } => self.groups.learn(*id, path),
+            Item::Container { group, labels } => self.containers.learn(*group, labels),
+            Item::Process { pid, group } => self.processes.learn(*pid, group),
+            Item::Interface { netns, index, name } => self.interfaces.learn((*netns, *index), name),
             _ => {}
         }
     }
@@ -90,11 +92,21 @@ impl Names {
             return NOTHING;
         }
         let process = self.processes.missing(needed.2);
-        let of_process = if let Some(Item::Process { group, .. }) = process { group } else { None };
+        let of_process = process.and_then(|(_, group)| group);
         let interface = self.interfaces.missing(needed.3);
         let namespace = self.namespaces.missing(netns);
         let [own, processes] = [cgroup, of_process].map(|id| (self.groups.missing(id), self.containers.missing(id)));
-        [namespace, own.0, own.1, process, processes.0, processes.1, interface]
+        let group = |(id, path)| Item::Group { id, path };
+        let container = |(group, labels)| Item::Container { group, labels };
+        [
+            namespace.map(|(inode, name)| Item::Namespace { inode, name }),
+            own.0.map(group),
+            own.1.map(container),
+            process.map(|(pid, group)| Item::Process { pid, group }),
+            processes.0.map(group),
+            processes.1.map(container),
+            interface.map(|((netns, index), name)| Item::Interface { netns, index, name }),
+        ]
     }
 
     /// Whether the file has all names that were ever written.
@@ -123,10 +135,8 @@ impl Names {
 
     /// Names of network namespaces.
     pub(super) fn namespaces(&self) -> impl Iterator<Item = (u32, &[u8])> {
-        self.namespaces.written.values().chain(self.namespaces.before.values()).filter_map(|item| match item {
-            Item::Namespace { inode, name } => Some((*inode, &**name)),
-            _ => None,
-        })
+        let Known { written, before } = &self.namespaces;
+        written.iter().chain(before).map(|(inode, name)| (*inode, &**name))
     }
 }
 
@@ -171,7 +181,6 @@ mod tests {
     /// The names of a container come behind the path of its group.
     #[test]
     fn a_container_keeps_its_names_in_the_next_file() {
-        use crate::model::labels::Labels;
         let mut names = Names::default();
         let labels = Labels { container_name: Some("web".into()), ..Labels::default() };
         let container = Item::Container { group: 1, labels: labels.into() };
@@ -197,6 +206,15 @@ mod tests {
         assert_eq!(names.missing(&speaks_of(3)), [const { None }; 7]);
         assert_eq!(names.missing(&speaks_of(2)), [None, None, None, None, None, None, Some(eth0)]);
         assert_eq!(names.missing(&speaks_of(2)), [const { None }; 7], "it is in the file");
+    }
+
+    /// There are up to 16,384 of them before names are announced again, in a table of up to twice that size.
+    #[test]
+    fn processes_that_come_and_go_take_little_memory() {
+        fn entry<K, N>(_: &Known<K, N>) -> usize {
+            size_of::<(K, N)>()
+        }
+        assert!(entry(&Names::default().processes) <= 24);
     }
 
     #[test]
