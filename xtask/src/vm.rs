@@ -231,7 +231,7 @@ impl Bench<'_> {
         const THREADS: u16 = 3;
         let failed = outcome::failed(&column.outcomes);
         eprintln!("Once more: {}", failed.join(", "));
-        let script = script(THREADS, &[&["--exact".to_owned()], &failed[..]].concat());
+        let script = script(THREADS, &[&["--exact".to_owned()], &failed[..]].concat(), &failed);
         let console = self.switch_on(Acceleration::Tcg, &script, kernel, trees, initramfs)?;
         outcome::take_second(&mut column.outcomes, outcome::read(Said::parse(&console)?.tests));
         Ok(())
@@ -248,7 +248,7 @@ impl Bench<'_> {
         let run = |how, threads| {
             let script = match self.lives {
                 Some(lives) => lives.script(how != Acceleration::Kvm),
-                None => script(threads, &self.args.scenarios),
+                None => script(threads, &self.args.scenarios, &self.scenarios),
             };
             self.switch_on(how, &script, kernel, trees, initramfs).map(|shown| (shown, how))
         };
@@ -318,32 +318,22 @@ impl Bench<'_> {
     }
 }
 
-/// The script that a machine runs when it has booted, in its folder of tests.
-fn script(threads: u16, arguments: &[String]) -> String {
-    let told = |arguments: &[&str]| arguments.iter().map(|argument| format!(" '{argument}'")).collect::<String>();
-    let all: Vec<&str> = arguments.iter().map(String::as_str).collect();
+/// The script that a machine runs when it has booted, in its folder of tests. `names` are those of the tests that the
+/// arguments select. Tests that change the whole machine run one by one when all others have ended.
+fn script(threads: u16, arguments: &[String], names: &[String]) -> String {
+    let quoted = |argument: &String| format!(" '{argument}'");
     let record = outcome::RECORD;
-    let run = |threads, arguments| format!("{record}=/dev/console ./live --test-threads {threads}{arguments}\n");
+    let run =
+        |threads, arguments: String| format!("{record}=/dev/console ./live --test-threads {threads}{arguments}\n");
     let mut script = format!(
         "./tcptrace check\necho 'tcptrace-vm: tests'\nexport TCPTRACE_BIN=$PWD/tcptrace TCPTRACE_TEST_ACTOR=$PWD/actor\n{}",
-        run(threads, told(&all))
+        run(threads, arguments.iter().map(quoted).collect())
     );
-    if let Some(alone) = alone(&all) {
-        script.push_str(&format!("TCPTRACE_TEST_ALONE=1 {}", run(1, told(&alone))));
+    let alone: String = names.iter().filter(|name| name.contains(ALONE)).map(quoted).collect();
+    if !alone.is_empty() {
+        script.push_str(&format!("TCPTRACE_TEST_ALONE=1 {}", run(1, format!(" '--exact'{alone}"))));
     }
     script
-}
-
-/// The same for the tests that change the whole machine: they run one by one when all others have ended. `None` if none of
-/// them is wanted.
-fn alone<'a>(arguments: &[&'a str]) -> Option<Vec<&'a str>> {
-    let is_option = |argument: &str| argument.starts_with("--");
-    if arguments.is_empty() {
-        return Some(vec![ALONE]);
-    }
-    let kept = arguments.iter().copied().filter(|argument| is_option(argument) || argument.contains("alone"));
-    let kept: Vec<_> = kept.collect();
-    kept.iter().any(|argument| !is_option(argument)).then_some(kept)
 }
 
 /// The parts of the console output.
@@ -378,19 +368,23 @@ mod tests {
 
     #[test]
     fn a_machine_is_told_which_tests_to_run() {
-        let script = script(3, &["--exact".to_owned(), "a::b".to_owned()]);
+        let script = script(3, &["--exact".to_owned(), "a::b".to_owned()], &["a::b".to_owned()]);
         assert!(script.ends_with("./live --test-threads 3 '--exact' 'a::b'\n"), "{script}");
     }
 
+    /// A filter may select them together with others.
     #[test]
     fn tests_that_change_the_machine_come_last() {
-        let last = |arguments: &[&str]| {
-            let script = script(3, &arguments.iter().map(|&it| it.to_owned()).collect::<Vec<_>>());
+        let last = |arguments: &[&str], names: &[&str]| {
+            let [arguments, names] =
+                [arguments, names].map(|all| all.iter().map(|&it| it.to_owned()).collect::<Vec<_>>());
+            let script = script(3, &arguments, &names);
             script.lines().last().unwrap_or_default().to_owned()
         };
-        let alone = "TCPTRACE_TEST_ALONE=1 TCPTRACE_TEST_RECORD=/dev/console ./live --test-threads 1";
-        assert_eq!(last(&[]), format!("{alone} '::alone::'"));
-        assert_eq!(last(&["--exact", "a::b", "a::alone::c"]), format!("{alone} '--exact' 'a::alone::c'"));
-        assert!(!last(&["a::b"]).contains("ALONE"));
+        let alone = "TCPTRACE_TEST_ALONE=1 TCPTRACE_TEST_RECORD=/dev/console ./live --test-threads 1 '--exact'";
+        let names = ["a::b", "a::alone::c", "a::alone::d"];
+        assert_eq!(last(&[], &names), format!("{alone} 'a::alone::c' 'a::alone::d'"));
+        assert_eq!(last(&["a::"], &names), format!("{alone} 'a::alone::c' 'a::alone::d'"));
+        assert!(!last(&["a::b"], &["a::b"]).contains("ALONE"));
     }
 }
