@@ -89,12 +89,12 @@ pub(super) fn survive_file_size_limit() {
     unsafe { libc::signal(libc::SIGXFSZ, handler as libc::sighandler_t) };
 }
 
-/// From this size on, memory that is given back goes to the kernel at once.
-const GIVE_BACK: i32 = 256 << 10;
-
 /// Keeps a command that runs for weeks small; call it before there are threads. By default, each thread gets a heap of its
 /// own, which keeps what a thread that has ended had once, and heaps keep more and more for the next large piece.
+#[cfg(target_env = "gnu")]
 pub(super) fn stay_small() {
+    /// From this size on, memory that is given back goes to the kernel at once.
+    const GIVE_BACK: i32 = 256 << 10;
     for (what, value) in
         [(libc::M_ARENA_MAX, 1), (libc::M_TRIM_THRESHOLD, GIVE_BACK), (libc::M_MMAP_THRESHOLD, GIVE_BACK)]
     {
@@ -102,6 +102,10 @@ pub(super) fn stay_small() {
         unsafe { libc::mallopt(what, value) };
     }
 }
+
+/// Other allocators have no such settings.
+#[cfg(not(target_env = "gnu"))]
+pub(super) fn stay_small() {}
 
 /// Waits until this moment; without one, forever.
 pub(super) async fn reached(end: Option<Instant>) {
