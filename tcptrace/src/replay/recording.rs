@@ -42,6 +42,9 @@ pub(super) struct Recording<R> {
 /// higher limit take too much memory.
 const MOST_AT_FIRST: usize = 1 << 16;
 
+/// Room for items that is kept between blocks: much more is only needed for that first one.
+const MOST_KEPT: usize = 8 * AT_A_TIME;
+
 /// Events that damage has cost.
 #[derive(Clone, Copy, Debug, Default)]
 struct Missing {
@@ -131,7 +134,11 @@ impl<R: Read> Recording<R> {
 
     /// Decodes more items. Returns `false` at the end.
     pub(super) fn fill(&mut self) -> io::Result<bool> {
-        self.items.clear();
+        if self.items.capacity() > MOST_KEPT {
+            self.items = Vec::new()
+        } else {
+            self.items.clear()
+        }
         self.next = 0;
         while self.items.is_empty() {
             self.at = self.at.max(self.skipped_at);

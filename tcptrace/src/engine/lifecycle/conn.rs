@@ -53,24 +53,43 @@ pub(super) struct Conn {
 struct More {
     /// Few sockets have link-local addresses.
     interface: u32,
+    /// How long data had not moved when its end began, if that was told: see [`known`].
+    idle_ms: [u32; 3],
+    idle_known: u8,
     /// All but the first one.
     stays: Stays,
     closed_by: Option<Task>,
     reset: Option<(u64, ResetReason)>,
     totals: Option<Totals>,
-    idle: Option<Idle>,
     mini: MiniTimes,
 }
 
-/// When a mini-socket ends.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct MiniTimes {
-    /// When it ended, unless it got more time then.
-    pub(super) maybe_ended_at: Option<u64>,
-    /// When its timer is due, in ns without the sleep of the machine.
-    pub(super) due_at: Option<u64>,
-    /// When the engine gives it up, likewise.
-    pub(super) gives_up_at: Option<u64>,
+// Each TIME_WAIT has it for a minute: with the allocator's own word, this is a multiple of 16.
+const _: () = assert!(size_of::<More>() <= 184);
+
+/// When a mini-socket ends; [`NEVER`] where that is not known.
+#[derive(Clone, Copy, Debug)]
+struct MiniTimes {
+    maybe_ended_at: u64,
+    due_at: u64,
+    gives_up_at: u64,
+}
+
+/// Stands for a time that is not known.
+const NEVER: u64 = u64::MAX;
+
+impl Default for MiniTimes {
+    fn default() -> Self {
+        Self { maybe_ended_at: NEVER, due_at: NEVER, gives_up_at: NEVER }
+    }
+}
+
+/// Bits of what is known of [`Idle`].
+mod known {
+    pub(super) const IDLE: u8 = 1;
+    pub(super) const ACKED: u8 = 2;
+    pub(super) const RECEIVED: u8 = 4;
+    pub(super) const SENT: u8 = 8;
 }
 
 /// A property that holds or does not.
@@ -231,22 +250,51 @@ impl Conn {
 
     /// How long data had not moved when its end began.
     pub(super) fn idle(&self) -> Option<Idle> {
-        self.more.as_ref()?.idle
+        let More { idle_ms: [acked, received, sent], idle_known, .. } = **self.more.as_ref()?;
+        let value = |bit: u8, ms: u32| (idle_known & bit != 0).then_some(ms);
+        (idle_known & known::IDLE != 0).then(|| Idle {
+            acked_ms: value(known::ACKED, acked),
+            received_ms: value(known::RECEIVED, received),
+            sent_ms: value(known::SENT, sent),
+        })
     }
 
     /// Notes it at the change that begins its end.
     pub(super) fn note_idle(&mut self, change: &Change) {
-        if change.old == State::Established && change.new != State::Established && change.idle.is_some() {
-            self.more().idle = change.idle;
-        }
+        let begins_end = change.old == State::Established && change.new != State::Established;
+        let Some(Idle { acked_ms, received_ms, sent_ms }) = change.idle.filter(|_| begins_end) else { return };
+        let more = self.more();
+        more.idle_ms = [acked_ms, received_ms, sent_ms].map(Option::unwrap_or_default);
+        let bits = [(known::ACKED, acked_ms), (known::RECEIVED, received_ms), (known::SENT, sent_ms)];
+        more.idle_known = bits.iter().filter(|(_, ms)| ms.is_some()).fold(known::IDLE, |all, (bit, _)| all | bit);
     }
 
-    pub(super) fn mini(&self) -> MiniTimes {
-        self.more.as_ref().map_or(MiniTimes::default(), |more| more.mini)
+    /// When a mini-socket ended, unless it got more time then.
+    pub(super) fn maybe_ended_at(&self) -> Option<u64> {
+        self.mini_time(|mini| mini.maybe_ended_at)
     }
 
-    pub(super) fn mini_mut(&mut self) -> &mut MiniTimes {
-        &mut self.more().mini
+    pub(super) fn set_maybe_ended_at(&mut self, at: u64) {
+        self.more().mini.maybe_ended_at = at;
+    }
+
+    /// When the timer of a mini-socket is due, in ns without the sleep of the machine.
+    pub(super) fn due_at(&self) -> Option<u64> {
+        self.mini_time(|mini| mini.due_at)
+    }
+
+    /// When the engine gives it up, likewise.
+    pub(super) fn gives_up_at(&self) -> Option<u64> {
+        self.mini_time(|mini| mini.gives_up_at)
+    }
+
+    pub(super) fn set_due_at(&mut self, due_at: u64, gives_up_at: u64) {
+        let mini = &mut self.more().mini;
+        (mini.due_at, mini.gives_up_at) = (due_at, gives_up_at);
+    }
+
+    fn mini_time(&self, of: impl Fn(&MiniTimes) -> u64) -> Option<u64> {
+        self.more.as_ref().map(|more| of(&more.mini)).filter(|at| *at != NEVER)
     }
 
     fn more(&mut self) -> &mut More {
@@ -281,7 +329,7 @@ impl Conn {
         let more = self.more.as_ref().map_or(0, |more| {
             let bytes = more.totals.map_or(0, |totals| totals.bytes_sent);
             let task = more.closed_by.map_or(0, |task| u64::from(task.pid));
-            more.stays.touch_memory() ^ more.mini.due_at.unwrap_or(0) ^ bytes ^ task
+            more.stays.touch_memory() ^ more.mini.due_at ^ bytes ^ task
         });
         self.opened ^ u64::from(self.netns) ^ more
     }

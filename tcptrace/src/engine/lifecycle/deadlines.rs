@@ -56,9 +56,7 @@ impl Deadlines {
     /// Sets the deadline at which to give up a mini-socket whose timer is due in this many ns.
     pub(super) fn expect_end(&mut self, conn: &mut Conn, at: u64, due_ns: u64) {
         let awake = at.saturating_sub(self.asleep_ns);
-        let mini = conn.mini_mut();
-        mini.due_at = Some(awake.saturating_add(due_ns));
-        mini.gives_up_at = Some(awake.saturating_add(given_up_after(due_ns)));
+        conn.set_due_at(awake.saturating_add(due_ns), awake.saturating_add(given_up_after(due_ns)));
         self.push(at, given_up_after(due_ns), conn.key());
     }
 

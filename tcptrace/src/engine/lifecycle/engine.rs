@@ -211,7 +211,7 @@ impl Engine {
             self.give_up_closing(key, self.deadlines.in_boot_time(awake), out);
         } else if key & MINI != 0
             && let Some(place) = self.conns.find(key)
-            && self.conns[place].mini().gives_up_at == Some(awake)
+            && self.conns[place].gives_up_at() == Some(awake)
         {
             let conn = self.conns.remove(place);
             self.end_unseen_mini(conn, out);
@@ -221,8 +221,8 @@ impl Engine {
     /// A mini-socket that should have ended long ago, but whose end was not seen.
     fn end_unseen_mini(&mut self, mut conn: Conn, out: &mut Vec<Row>) {
         conn.mark(Mark::Whole, false);
-        let Some(due) = conn.mini().due_at else { return };
-        let at = conn.mini().maybe_ended_at.unwrap_or(self.deadlines.in_boot_time(due)).min(self.now);
+        let Some(due) = conn.due_at() else { return };
+        let at = conn.maybe_ended_at().unwrap_or(self.deadlines.in_boot_time(due)).min(self.now);
         // If nothing was lost, it was killed when its timer was due already, but had not fired yet.
         let held = match conn.since() {
             Some(since) if self.teller.gaps == conn.gaps => Held::AtLeast(at.saturating_sub(since)),
@@ -429,7 +429,7 @@ impl Engine {
                 self.conns.touch(place);
             }
             MiniEvent::Killed(KilledBy::Unknown) => {
-                conn.mini_mut().maybe_ended_at = Some(mini.at);
+                conn.set_maybe_ended_at(mini.at);
                 self.conns.touch(place);
             }
             MiniEvent::Expired | MiniEvent::Killed(_) => {
