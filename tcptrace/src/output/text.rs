@@ -3,6 +3,7 @@
 mod column;
 pub(super) mod diagnose;
 mod fit;
+mod known;
 mod note;
 mod ports;
 pub(super) mod report;
@@ -27,6 +28,7 @@ pub(crate) use self::column::fitting;
 use self::column::{Align, Column, Line};
 pub(super) use self::diagnose::{write_diagnoses, write_page, write_rules};
 use self::fit::Fit;
+use self::known::Known;
 pub(super) use self::report::words::count;
 pub(super) use self::report::write_report;
 pub(super) use self::settings::write_settings;
@@ -52,6 +54,7 @@ pub struct Text<W> {
     time_of_day: TimeOfDay,
     line: Line,
     columns: Columns,
+    known: Known,
     snapshot: snapshot::Columns,
     ports: ports::Columns,
     counted_by: Option<By>,
@@ -109,6 +112,13 @@ impl Columns {
     }
 }
 
+impl Columns {
+    /// The widths of PID, COMM, LOCAL and REMOTE.
+    fn of_ends(&self) -> [usize; 4] {
+        [&self.pid, &self.comm, &self.local, &self.remote].map(Column::width)
+    }
+}
+
 fn longest<'w>(words: impl Iterator<Item = &'w str>) -> usize {
     words.map(str::len).max().unwrap_or(0)
 }
@@ -124,6 +134,7 @@ impl<W: Write> Text<W> {
             time_of_day: TimeOfDay::new(options.zone),
             line: if options.width.is_some() { Line::collecting() } else { Line::default() },
             columns: Columns::new(),
+            known: Known::default(),
             snapshot: snapshot::Columns::new(),
             ports: ports::Columns::new(),
             counted_by: None,
@@ -206,6 +217,19 @@ impl<W: Write> Text<W> {
 
     /// PID, COMM, LOCAL and REMOTE.
     fn who_and_where(&mut self, identity: &Identity, context: &Context) {
+        // Names of interfaces can change.
+        if identity.interface != 0 || self.line.is_collecting() {
+            return self.write_who_and_where(identity, context);
+        }
+        if let Some(cells) = self.known.of(identity, self.columns.of_ends()) {
+            return self.line.raw(cells);
+        }
+        let start = self.line.length();
+        self.write_who_and_where(identity, context);
+        self.known.note(identity, self.columns.of_ends(), self.line.since(start));
+    }
+
+    fn write_who_and_where(&mut self, identity: &Identity, context: &Context) {
         self.who(identity.owner.as_ref().map(|owner| &owner.task));
         let Self { columns, line, .. } = self;
         // A listener has no remote port: `*`, as in `ss`.
@@ -450,11 +474,11 @@ fn remote(to: &mut Vec<u8>, address: SocketAddr) {
 }
 
 fn held(to: &mut Vec<u8>, held: Held) {
-    // Writing into a Vec cannot fail, here and below.
-    let _ = write!(to, "{held}");
+    held.write_to(to);
 }
 
 fn bytes(to: &mut Vec<u8>, bytes: u64) {
+    // Writing into a Vec cannot fail.
     let _ = write!(to, "{}", human::Bytes(bytes));
 }
 

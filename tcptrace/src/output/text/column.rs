@@ -33,6 +33,10 @@ impl Column {
         Self { name, align, width: width.max(name.len()) }
     }
 
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
     pub(super) fn heading(&self, line: &mut Line, colour: bool) {
         let style = if colour { HEADING } else { Style::new() };
         line.cell(self, style, |to| to.extend_from_slice(self.name.as_bytes()));
@@ -69,6 +73,20 @@ impl Line {
     /// A line that collects its cells: [`Line::take_cells`].
     pub(super) fn collecting() -> Self {
         Self { cells: Some(Vec::new()), ..Self::default() }
+    }
+
+    pub(super) fn is_collecting(&self) -> bool {
+        self.cells.is_some()
+    }
+
+    /// How many bytes it has so far.
+    pub(super) fn length(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// What was added since it had so many bytes.
+    pub(super) fn since(&self, length: usize) -> &[u8] {
+        self.bytes.get(length..).unwrap_or_default()
     }
 
     /// Takes the collected cells.
