@@ -37,6 +37,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::messages::{say, say_ready, tell};
+use crate::live::Source;
 use crate::model::stream::Summary;
 
 /// How a command ended.
@@ -58,6 +59,18 @@ impl Outcome {
             Self::Failed => 1,
             Self::Lost => 3,
             Self::Of(code) => code,
+        }
+    }
+
+    /// `Lost` where not everything was known that could be.
+    fn with_helper(self, source: &Source) -> Self {
+        self.unless(source.has_lost_helper())
+    }
+
+    fn unless(self, has_lost: bool) -> Self {
+        match self {
+            Self::Done if has_lost => Self::Lost,
+            other => other,
         }
     }
 

@@ -39,7 +39,7 @@ pub use interfaces::interface_name;
 pub use limits::limits;
 pub use multipath::Multipaths;
 pub use namespaces::{Namespace, Namespaces, ResolveError};
-pub use privileges::privileges;
+pub use privileges::{privileges, without_privileges};
 pub use processes::{are_all_visible, are_descriptors_shown, are_hidden as are_processes_hidden};
 pub use queues::{Queues, accept_queues_here, autobound_here, note_autobound_here};
 pub use sandbox::{Limits, Sandbox};

@@ -151,12 +151,17 @@ pub(super) fn run(args: &DiagnoseArgs) -> Result<Outcome> {
         output::rules(out(), args.format, RULES).context("cannot write the rules")?;
         return Ok(Outcome::Done);
     }
-    let (cases, summary) = if args.trace.is_empty() { live::cases(args)? } else { traces::cases(args)? };
+    let (cases, summary, has_lost) = if args.trace.is_empty() {
+        live::cases(args)?
+    } else {
+        let (cases, summary) = traces::cases(args)?;
+        (cases, summary, false)
+    };
     if args.settings {
         output::settings(out(), args.format, &args.text(), &cases).context("cannot write the settings")?;
         return Ok(Outcome::Done);
     }
-    let outcome = args.outcome(&cases, &summary);
+    let outcome = args.outcome(&cases, &summary).unless(has_lost);
     output::diagnose(out(), args.format, &args.text(), &cases, outcome.code()).context("cannot write the diagnosis")?;
     Ok(outcome)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use tokio::time::Instant;
 
-use super::privileges::PrivilegeArgs;
+use super::privileges::{Files, PrivilegeArgs};
 use super::record::say_recorded;
 use super::run::{Stop, reached, runtime};
 use super::select::{
@@ -22,7 +22,6 @@ use crate::kernel::Namespaces;
 use crate::live::{Audited, Besides, Source};
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::Item;
-use crate::output::export::folder;
 use crate::output::{Format, Kind};
 use crate::trace::write::{Plan, Recorder, Store, Target};
 
@@ -86,6 +85,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     let options = args.probe.options(criteria.kernel());
     let existing = !args.probe.no_existing;
     let owner = args.privileges.owner();
+    let files = args.record.as_deref().map_or(Files::None, Files::at);
     let plan = args.record.clone().map(|path| Plan { path, owner, ..Plan::default() });
     let store = plan.map(|plan| Store::create(&plan)).transpose()?;
     // Text has no column for names.
@@ -95,7 +95,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
     runtime()?.block_on(async {
         let mut stop = Stop::new()?;
         let mut source = Source::attach(&options, existing, names, processes, besides)?;
-        args.privileges.give_up(args.record.as_deref().map(folder))?;
+        args.privileges.give_up(&mut source, &namespaces, files)?;
         let config = args.engine.config(kind, rows.at_close);
         let config = Config { existing, ..source.engine_config(config) };
         let target = store.map(|store| Target::Files { store, rotate: None, most_bytes: None });
@@ -119,7 +119,7 @@ fn run(args: &LiveArgs, kind: Kind, rows: ConnectionRows) -> Result<Outcome> {
                 tokio::select! { () = stop.asked() => {}, () = reached(end) => {} }
             })
             .await?;
-        sink.finish(&mut source).await?.finish()
+        Ok(sink.finish(&mut source).await?.finish()?.with_helper(&source))
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use log::{Level, Record};
 
-use crate::live::Source;
+use crate::live::{self, Source};
 use crate::output::sanitise_message;
 
 /// Messages that wait until a screen is gone; `None`: they are printed at once.
@@ -71,6 +71,9 @@ pub(super) fn say_ready(source: &Source) {
 pub(super) fn show_log() {
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("TCPTRACE_LOG", "warn"))
         .format(|out, record| {
+            if live::report(record) {
+                return Ok(());
+            }
             let line = logged(record);
             if is_held(&line) { Ok(()) } else { out.write_all(line.as_bytes()) }
         })

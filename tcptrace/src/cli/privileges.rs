@@ -7,7 +7,9 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use nix::unistd::geteuid;
 
-use crate::kernel::{Limits, User};
+use crate::kernel::{Namespaces, Sandbox, User};
+use crate::live::Source;
+use crate::output::export::folder;
 
 /// Options of commands that attach to the kernel.
 #[derive(Args, Clone, Debug, Default)]
@@ -32,18 +34,24 @@ impl PrivilegeArgs {
         self.user.as_ref().map(|user| (user.uid, user.gid)).or_else(sudoer)
     }
 
-    /// Gives up what is not needed any more. Call this before any thread starts.
+    /// Gives up what is not needed any more, and leaves to a helper what takes privileges. Call this before any thread starts.
     ///
     /// # Errors
-    /// When tcptrace cannot become the user.
-    pub(super) fn give_up(&self, folder: Option<&Path>) -> Result<()> {
+    /// When tcptrace cannot become the user, or there can be no helper.
+    pub(super) fn give_up(&self, source: &mut Source, namespaces: &Namespaces, files: Files<'_>) -> Result<()> {
         if self.no_sandbox {
             return Ok(());
         }
-        let is_root = self.user.is_none();
-        let folder = folder.filter(|_| is_root);
-        let limits = Limits { user: self.user(), folder, gives_away: folder.is_some() && self.owner().is_some() };
-        limits.apply().with_context(|| match &self.user {
+        let sandbox = Sandbox::default().becoming(self.user());
+        let sandbox = match files {
+            Files::None => sandbox,
+            Files::Made(file) => sandbox.naming_in(folder(file)),
+            Files::MadeLater(file) => {
+                let gives_away = self.user.is_none() && self.owner().is_some();
+                sandbox.making_files_in(folder(file), gives_away)
+            }
+        };
+        source.confine(sandbox, namespaces).with_context(|| match &self.user {
             Some(user) => format!("cannot become user {}", user.uid),
             None => "cannot give up privileges".into(),
         })
@@ -63,6 +71,23 @@ impl PrivilegeArgs {
             );
         }
         Ok(())
+    }
+}
+
+/// Which files a command writes once it has given up its privileges.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Files<'a> {
+    None,
+    /// One that is there by then. It is removed again if it stays empty.
+    Made(&'a Path),
+    /// Also others beside it, or it takes the place of another one.
+    MadeLater(&'a Path),
+}
+
+impl<'a> Files<'a> {
+    /// A file that is about to be made.
+    pub(super) fn at(path: &'a Path) -> Self {
+        if path.symlink_metadata().is_ok() { Self::MadeLater(path) } else { Self::Made(path) }
     }
 }
 

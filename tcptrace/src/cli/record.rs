@@ -21,7 +21,7 @@ use self::armed::{Armed, Exec, Watch, split};
 use self::child::Running;
 use self::progress::Shown;
 use self::starter::{Programs, Starter};
-use super::privileges::PrivilegeArgs;
+use super::privileges::{Files, PrivilegeArgs};
 use super::rows::say_audit;
 use super::run::{Stop, handler, reached, runtime};
 use super::select::{
@@ -148,6 +148,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
         user: args.privileges.user().cloned(),
         exec,
     })?;
+    let files = args.files();
     // Report errors with the file before attaching anything.
     let target = args.target()?;
     runtime()?.block_on(async {
@@ -155,7 +156,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
         let mut dump = handler(SignalKind::user_defined1())?;
         let besides = if args.no_facts { Besides::Nothing } else { Besides::Facts };
         let mut source = Source::attach(&options, !args.probe.no_existing, true, true, besides)?;
-        args.privileges.give_up(args.folder())?;
+        args.privileges.give_up(&mut source, &namespaces, files)?;
         let (command, exec) = starter.map(|starter| (starter.command, starter.exec)).unzip();
         let exec = exec.filter(|_| args.exec.is_some()).map(Exec::new);
         let recorder = Recorder::new(target, source.head()?, criteria.clone(), tell)?;
@@ -201,7 +202,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
             say_recorded(&recorder.finish(), args.default_file())
         } else {
             Outcome::Failed
-        };
+        }
+        .with_helper(&source);
         // The recording has stopped at its size limit, and the command still runs.
         if let (Some(child), None) = (&mut child, &status) {
             status = Some(child.ended(&mut stop, end).await?);
@@ -263,13 +265,17 @@ impl RecordArgs {
         Ok(Some(Watch::begin(plan, source)?))
     }
 
-    /// Where files are made.
-    fn folder(&self) -> Option<&Path> {
-        (!self.is_to_stdout()).then(|| folder(self.file()))
-    }
-
     fn file(&self) -> &Path {
         self.output.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
+    }
+
+    /// Which files are written.
+    fn files(&self) -> Files<'_> {
+        match self.file() {
+            _ if self.is_to_stdout() => Files::None,
+            file if self.last.is_some() || self.rotate.is_some() => Files::MadeLater(file),
+            file => Files::at(file),
+        }
     }
 
     /// The default file, if it is the only one written.
@@ -289,9 +295,8 @@ impl RecordArgs {
             most_bytes: self.max_size.filter(|_| self.rotate.is_some()),
             owner: self.privileges.owner(),
         };
-        let is_made_later = self.last.is_some() || self.rotate.is_some() || plan.path.exists();
-        if let Some(folder) = self.folder().filter(|_| is_made_later) {
-            self.privileges.expect_folder(folder)?;
+        if let Files::MadeLater(file) = self.files() {
+            self.privileges.expect_folder(folder(file))?;
         }
         if let Some(last) = self.last {
             self.refuse_stdout("--last");

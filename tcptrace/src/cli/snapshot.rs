@@ -14,7 +14,7 @@ use super::select::{FilterArgs, OutputArgs, duration, warn_of_missing_groups};
 use super::view::undecided;
 use super::{Outcome, say, stdout};
 use crate::engine::filter::Verdict;
-use crate::kernel::{self, Answer, Coverage, Groups, Holders, Multipaths, Namespaces, Wanted};
+use crate::kernel::{self, Answer, Coverage, Groups, Holders, Limits, Multipaths, Namespaces, Wanted};
 use crate::live;
 use crate::model::criteria::{Criteria, Undecided};
 use crate::model::facts::Settings;
@@ -42,6 +42,9 @@ pub(super) struct SnapshotArgs {
     /// taken; one more row sums up the others
     #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "list")]
     top: usize,
+    /// Keep the privileges that tcptrace otherwise gives up
+    #[arg(long)]
+    no_sandbox: bool,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -52,6 +55,9 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let namespaces = Namespaces::find();
     let criteria = args.filter.criteria(&namespaces)?;
     warn_of_missing_groups(&criteria, false);
+    if !args.no_sandbox {
+        Limits::default().apply().context("cannot give up privileges")?;
+    }
     // The query switches the network namespace of its thread, so it gets one of its own.
     let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria, args)).join());
     let Found { sockets, coverage, allocated, settings } =

@@ -19,6 +19,7 @@ use super::select::{FilterArgs, duration};
 use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
 use crate::kernel::{Limits, Namespaces, Sandbox};
+use crate::live::Source;
 use crate::model::criteria::Criteria;
 use crate::model::row::Row;
 use crate::model::stream::{Item, Origin, Summary};
@@ -113,12 +114,24 @@ impl TraceArgs {
         self.files.iter().any(|file| is_stdin(file))
     }
 
-    /// Gives up what following the kernel does not need.
+    /// Gives up what is not needed any more once a source of the live kernel is attached, and leaves to a helper what takes
+    /// privileges. Call this before any thread starts.
+    ///
+    /// # Errors
+    /// When there can be no helper.
+    pub(super) fn confine(&self, source: &mut Source, sandbox: Sandbox, namespaces: &Namespaces) -> Result<()> {
+        if self.no_sandbox {
+            return Ok(());
+        }
+        source.confine(sandbox, namespaces).context("cannot give up privileges")
+    }
+
+    /// Gives up what one look at the kernel does not need. Call this before any thread starts.
     ///
     /// # Errors
     /// When that fails.
-    pub(super) fn limit(&self, limits: &Limits<'_>) -> Result<()> {
-        if self.no_sandbox { Ok(()) } else { limits.apply().context("cannot give up privileges") }
+    pub(super) fn limit(&self) -> Result<()> {
+        if self.no_sandbox { Ok(()) } else { Limits::default().apply().context("cannot give up privileges") }
     }
 
     /// Opens the files, to read them once.

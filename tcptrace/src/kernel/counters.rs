@@ -69,7 +69,8 @@ pub(super) fn read_any(texts: [&str; 6]) -> Counters {
 
 /// The cookie of the calling thread's network namespace.
 fn cookie() -> Option<u64> {
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
+    // Every socket has it, and sockets of this kind can be made wherever privileges were given up.
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None);
     socket.and_then(|socket| getsockopt(&socket, NetnsCookie)).ok()
 }
 

@@ -74,6 +74,12 @@ impl Namespaces {
         Self { list: named.map(one).collect(), unseen_processes: 0 }
     }
 
+    /// Namespaces that another process has found: no file leads to them here.
+    pub fn told(list: impl IntoIterator<Item = (u32, Option<Box<[u8]>>)>, unseen_processes: usize) -> Self {
+        let one = |(inode, name)| Namespace { inode, name, path: PathBuf::new() };
+        Self { list: list.into_iter().map(one).collect(), unseen_processes }
+    }
+
     fn add_named(&mut self, directory: &Path) {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let path = entry.path();

@@ -96,6 +96,21 @@ pub(super) fn keep_only(kept: &[Capability]) {
     }
 }
 
+/// Does something as if this thread had no capabilities.
+pub fn without_privileges<T>(work: impl FnOnce() -> T) -> T {
+    let before = held(CapSet::Effective);
+    let set = |wanted| {
+        if let Err(error) = caps::set(None, CapSet::Effective, wanted) {
+            log::debug!("cannot try without privileges: {error}");
+        }
+    };
+    let none = CapsHashSet::new();
+    set(&none);
+    let done = work();
+    set(&before);
+    done
+}
+
 fn held(set: CapSet) -> CapsHashSet {
     caps::read(None, set).unwrap_or_default()
 }
@@ -105,6 +120,13 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn privileges_come_back() {
+        let before = held(CapSet::Effective);
+        assert_eq!(without_privileges(|| held(CapSet::Effective)), CapsHashSet::new());
+        assert_eq!(held(CapSet::Effective), before);
+    }
 
     #[test]
     fn what_is_not_kept_is_gone_in_every_set() {

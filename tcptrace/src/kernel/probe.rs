@@ -214,6 +214,42 @@ impl Probe {
     /// Reads how often the kernel did not run a program because it was running already, and attaches stand-ins if
     /// needed. That reads one file per program.
     pub fn read_recursion(&mut self) {
-        self.reader.read_recursion();
+        self.read_recursion_after(self.records());
+    }
+
+    /// The same for a reader in another process, which has taken so many records. Returns how often programs did not run.
+    pub fn read_recursion_after(&mut self, records: u64) -> u64 {
+        self.reader.read_recursion(records)
+    }
+
+    /// Another process has read that programs did not run so often.
+    pub fn note_recursion(&mut self, recursion: u64) {
+        self.reader.note_recursion(recursion);
+    }
+
+    /// Records taken from the ring buffers so far.
+    pub fn records(&self) -> u64 {
+        self.reader.records()
+    }
+
+    /// Leaves what is attached only as needed to another process, which has a copy of all descriptors: a program is
+    /// detached once every copy is closed.
+    pub fn leave_to_another(&mut self) {
+        self.reader.leave_to_another();
+    }
+
+    /// What this process does is not to be taken for somebody's, by its number in [`Probe::pid`].
+    pub fn leave_out(&mut self, pid: u32) {
+        self.reader.leave_out(pid);
+    }
+
+    /// The number of the calling process, as the programs see it.
+    pub fn pid() -> u32 {
+        kernel::own_pid()
+    }
+
+    /// Whether the maps can be read.
+    pub fn are_maps_open(&self) -> bool {
+        self.reader.are_maps_open()
     }
 }

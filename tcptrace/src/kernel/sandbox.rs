@@ -1,5 +1,5 @@
-//! What a process gives up before it reads what strangers have written ([`Sandbox`]) or sent ([`Limits`]). What a kernel
-//! cannot take away stays.
+//! What a process gives up: all of it before it reads what strangers have written or sent ([`Sandbox`]), and a part where it
+//! asks the kernel ([`Limits`]). What a kernel cannot take away stays.
 
 mod calls;
 
@@ -39,6 +39,9 @@ const USES_TERMINAL: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | W
 #[derive(Debug, Default)]
 pub struct Sandbox {
     allowed: Vec<(PathBuf, BitFlags<AccessFs>)>,
+    kept: Vec<Capability>,
+    user: Option<User>,
+    reads_maps: bool,
 }
 
 impl Sandbox {
@@ -60,24 +63,72 @@ impl Sandbox {
         self.allowing(Path::new("/dev/tty"), USES_TERMINAL)
     }
 
+    /// Maps of eBPF programs that are open can be read and written. `needs_privilege`: this kernel asks for a capability
+    /// even then, as 5.18 and older do where `kernel.unprivileged_bpf_disabled` is set. It does nothing else here.
+    #[must_use]
+    pub fn reading_maps(mut self, needs_privilege: bool) -> Self {
+        self.reads_maps = true;
+        self.kept.extend(needs_privilege.then_some(Capability::CAP_BPF));
+        self
+    }
+
+    /// The process becomes this user. Say this before the folders are named.
+    #[must_use]
+    pub fn becoming(mut self, user: Option<&User>) -> Self {
+        self.user = user.cloned();
+        self
+    }
+
+    /// Whom the process becomes, if it does.
+    pub fn user(&self) -> Option<&User> {
+        self.user.as_ref()
+    }
+
+    /// Files are made in this folder later, which keeps the privileges that it takes: none, unless the folder is closed to
+    /// this user, or the files are given away.
+    #[must_use]
+    pub fn making_files_in(mut self, folder: &Path, gives_away: bool) -> Self {
+        let uid = self.user.as_ref().map_or_else(|| geteuid().as_raw(), |user| user.uid);
+        if !is_open_to(uid, folder) {
+            self.kept.extend([Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER]);
+        }
+        if gives_away {
+            self.kept.push(Capability::CAP_CHOWN);
+        }
+        self.allowing(folder, WRITES)
+    }
+
     fn allowing(mut self, path: &Path, access: BitFlags<AccessFs>) -> Self {
         self.allowed.push((path.to_owned(), access));
         self
     }
 
-    /// Enters it, without any capability. It cannot be left.
+    /// Enters it as the user whom it becomes.
+    ///
+    /// # Errors
+    /// When it cannot become that user.
+    pub fn enter_as_user(self) -> io::Result<()> {
+        if let Some(user) = &self.user {
+            privileges::become_user(user, &self.kept)?;
+        }
+        self.enter();
+        Ok(())
+    }
+
+    /// Enters it, without any capability but those that what is allowed here takes. It cannot be left.
     pub fn enter(self) {
         // Landlock and seccomp need it, and so do programs: none of them may get privileges back.
         if let Err(error) = set_no_new_privs() {
             log::debug!("cannot rule out new privileges: {error}");
         }
-        privileges::keep_only(&[]);
+        privileges::keep_only(&self.kept);
+        let work = if self.reads_maps { &calls::DECODING } else { &calls::READING };
         match self.restrict() {
             Ok(RulesetStatus::FullyEnforced) => {}
             Ok(status) => log::debug!("files and the network are not fully restricted: {status:?}"),
             Err(error) => log::debug!("files and the network are not restricted: {error}"),
         }
-        if let Err(error) = calls::refuse(&calls::READING) {
+        if let Err(error) = calls::refuse(work) {
             log::debug!("system calls are not restricted: {error}");
         }
     }
@@ -113,16 +164,12 @@ fn zone_in(variable: &str) -> Option<PathBuf> {
     path.starts_with('/').then(|| path.into())
 }
 
-/// What a process gives up that follows the kernel, once its programs are attached. It goes on looking into other
-/// processes, which Landlock would forbid, and at other network namespaces; it starts no programs.
+/// What a process gives up that asks the kernel, once programs are attached. It goes on looking into other processes, which
+/// Landlock would forbid, and at other network namespaces; it starts no programs.
 #[derive(Debug, Default)]
 pub struct Limits<'a> {
     /// Who it becomes.
     pub user: Option<&'a User>,
-    /// The folder in which it will make files.
-    pub folder: Option<&'a Path>,
-    /// Whether it gives those files away.
-    pub gives_away: bool,
 }
 
 impl Limits<'_> {
@@ -131,7 +178,7 @@ impl Limits<'_> {
     /// # Errors
     /// When it cannot become that user.
     pub fn apply(&self) -> io::Result<()> {
-        let kept = self.kept();
+        let kept = privileges::lasting();
         if let Some(user) = self.user {
             privileges::become_user(user, &kept)?;
         }
@@ -143,18 +190,6 @@ impl Limits<'_> {
             log::debug!("system calls are not restricted: {error}");
         }
         Ok(())
-    }
-
-    fn kept(&self) -> Vec<Capability> {
-        let mut kept = privileges::lasting();
-        let uid = self.user.map_or_else(|| geteuid().as_raw(), |user| user.uid);
-        if self.folder.is_some_and(|folder| !is_open_to(uid, folder)) {
-            kept.extend([Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER]);
-        }
-        if self.gives_away {
-            kept.push(Capability::CAP_CHOWN);
-        }
-        kept
     }
 }
 

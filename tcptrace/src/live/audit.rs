@@ -7,9 +7,8 @@ use anyhow::{Context, Result};
 use tokio::sync::oneshot;
 
 use super::clock::boot_ns;
-use super::source::Source;
+use super::source::{Readings, Source};
 use crate::engine::audit::{Scope, Tally, compare};
-use crate::kernel::{Namespaces, read_counters};
 use crate::model::criteria::Criteria;
 use crate::model::event::Event;
 use crate::model::feature::Feature;
@@ -28,6 +27,7 @@ struct Audit {
     tally: Tally,
     scope: Scope,
     first: Vec<Reading>,
+    readings: Readings,
 }
 
 impl<S: Sink> Audited<S> {
@@ -48,10 +48,9 @@ impl<S: Sink> Audited<S> {
             counters: Counter::ALL.into_iter().filter(|counter| is_watched(*counter, source)).collect(),
             counts_made: counts_made(&source.head()?.kernel),
         };
-        let only = scope.namespaces.clone();
-        let reading = thread::spawn(move || read(&only));
-        let first = reading.join().ok().context("cannot read the kernel's counters")?;
-        Ok(Self { sink, audit: Some(Audit { tally: Tally::new(&first), scope, first }) })
+        let readings = source.readings();
+        let first = readings.read(scope.namespaces.clone()).context("cannot read the kernel's counters")?;
+        Ok(Self { sink, audit: Some(Audit { tally: Tally::new(&first), scope, first, readings }) })
     }
 
     /// With an audit, follows the source for a moment, so that events of the start are certain to be counted.
@@ -77,27 +76,22 @@ impl<S: Sink> Audited<S> {
             return Ok(self.sink);
         };
         audit.tally.last_call(boot_ns()?);
-        let only = audit.scope.namespaces.clone();
+        let (only, readings) = (audit.scope.namespaces.clone(), audit.readings.clone());
         source.follow(&mut self, tokio::time::sleep(margin)).await?;
         let (sender, receiver) = oneshot::channel();
         // Events are still received meanwhile. The receiver is gone if the sink stops early.
-        thread::spawn(move || drop(sender.send(read(&only))));
+        thread::spawn(move || drop(sender.send(readings.read(only))));
         let last = source.follow(&mut self, receiver).await?;
         source.follow(&mut self, tokio::time::sleep(margin)).await?;
         source.finish(&mut self)?;
         let Self { mut sink, audit } = self;
         if let (Some(audit), Some(last)) = (audit, last) {
-            let last = last.context("cannot read the kernel's counters")?;
+            let last = last.ok().flatten().context("cannot read the kernel's counters")?;
             let findings = compare(&audit.tally, &audit.first, &last, &audit.scope, boot_ns()?);
             sink.take(&findings.into_iter().map(Item::Audit).collect::<Vec<_>>())?;
         }
         Ok(sink)
     }
-}
-
-/// Call it in a thread of its own: it enters other network namespaces and does not return to the original one.
-fn read(only: &[u32]) -> Vec<Reading> {
-    read_counters(&Namespaces::find(), only, &|| boot_ns().unwrap_or(0))
 }
 
 fn is_watched(counter: Counter, source: &Source) -> bool {

@@ -1,11 +1,18 @@
-//! Asks the kernel for its sockets and their owners, beside the event stream: in a thread, one question at a time.
+//! Asks the kernel for its sockets and their owners, beside the event stream: in a thread, one question at a time, or by way
+//! of the helper.
+
+mod told;
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use self::told::Part;
 use super::clock::boot_ns;
+use super::way::Way;
 use crate::kernel::probe::{self, Probe, Scan};
 use crate::kernel::{self, Multipaths, Namespaces, Wanted};
 use crate::model::event::{Event, Flow, Holder, Subflow};
@@ -35,7 +42,7 @@ pub(super) enum Answer {
     Listeners(u64, Vec<Event>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Question {
     /// Which sockets exist?
     Survey,
@@ -67,7 +74,21 @@ pub(super) struct Queries {
     /// Requested without a pause, be it while the same question is being answered.
     urgent: [bool; 5],
     running: Option<Running>,
+    /// Where the questions go, if this process does not ask the kernel itself.
+    way: Option<Way>,
 }
+
+/// A question on its way to the helper.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Request {
+    question: Question,
+    flows: bool,
+    inspects: bool,
+    now: u64,
+}
+
+/// The network namespaces of the last search, with the paths that lead there.
+pub(super) type LastFound = Arc<Mutex<Namespaces>>;
 
 /// The current question.
 struct Running {
@@ -86,7 +107,13 @@ impl Queries {
             rested: [Instant::now(); 5],
             urgent: [false; 5],
             running: None,
+            way: None,
         }
+    }
+
+    /// Has the helper answer from now on.
+    pub(super) fn send_by(&mut self, way: Way) {
+        self.way = Some(way);
     }
 
     /// Makes every scan report how far the data of connections has come.
@@ -137,18 +164,15 @@ impl Queries {
         let question = QUESTIONS.into_iter().find(is_time)?;
         self.wanted[question as usize] = false;
         self.urgent[question as usize] = false;
-        let scan = match question {
-            Question::Scan => probe.scan(),
-            Question::Listeners => probe.look_at_listeners(),
-            _ => None,
-        };
         let (sender, receiver) = channel(CHUNKS);
         let Self { filter, flows, inspects, .. } = *self;
-        let worker = Worker { to: sender, chunk: Vec::new(), filter, flows, inspects };
-        let spawned =
-            std::thread::Builder::new().name("queries".into()).spawn(move || worker.answer(question, scan, now));
-        if let Err(error) = spawned {
-            log::warn!("cannot list the kernel's sockets: cannot start a thread: {error}");
+        let request = Request { question, flows, inspects, now };
+        let is_asked = match self.way.clone() {
+            Some(way) if way.fate().is_lost() => false,
+            Some(way) => in_thread(move || pass_on(&way, &request, &sender)),
+            None => answer(request, probe, filter, To::Here(sender)),
+        };
+        if !is_asked {
             return None;
         }
         self.running = Some(Running { question, since, answers: receiver });
@@ -177,9 +201,77 @@ impl Queries {
     }
 }
 
+/// Answers a request of the process that follows the kernel, in a thread.
+pub(super) fn answer_by(
+    way: Way,
+    request: Request,
+    probe: &mut Probe,
+    filter: tcptrace_common::Filter,
+    found: &LastFound,
+) {
+    answer(request, probe, filter, To::There(way, found.clone()));
+}
+
+/// Answers in a thread. Returns whether there is one.
+fn answer(request: Request, probe: &mut Probe, filter: tcptrace_common::Filter, to: To) -> bool {
+    let Request { question, flows, inspects, now } = request;
+    let scan = match question {
+        Question::Scan => probe.scan(),
+        Question::Listeners => probe.look_at_listeners(),
+        _ => None,
+    };
+    let worker = Worker { to, chunk: Vec::new(), filter, flows, inspects };
+    in_thread(move || worker.answer(question, scan, now))
+}
+
+fn in_thread(work: impl FnOnce() + Send + 'static) -> bool {
+    let spawned = std::thread::Builder::new().name("queries".into()).spawn(work);
+    spawned.inspect_err(|error| log::warn!("cannot list the kernel's sockets: cannot start a thread: {error}")).is_ok()
+}
+
+/// Passes a question on to the helper, and its answer back.
+fn pass_on(way: &Way, request: &Request, to: &Sender<Answer>) {
+    let mut next = way.tell(request).and_then(|()| way.hear());
+    while let Some(part) = next {
+        // The receiver is gone when the program ends.
+        let is_passed_on = Answer::from_part(part).is_some_and(|answer| to.blocking_send(answer).is_ok());
+        next = if is_passed_on { way.hear() } else { None };
+    }
+}
+
+/// Where an answer goes.
+enum To {
+    Here(Sender<Answer>),
+    /// To the process that follows the kernel. Namespaces stay here, too.
+    There(Way, LastFound),
+}
+
+impl To {
+    /// Whoever asked is gone when the program ends.
+    fn send(&self, answer: Answer) {
+        match self {
+            Self::Here(to) => drop(to.blocking_send(answer)),
+            Self::There(way, found) => {
+                if let Answer::Namespaces(namespaces) = &answer {
+                    *found.lock().unwrap_or_else(PoisonError::into_inner) = namespaces.clone();
+                }
+                drop(way.send(&Part::of(answer)));
+            }
+        }
+    }
+}
+
+impl Drop for To {
+    fn drop(&mut self) {
+        if let Self::There(way, _) = self {
+            drop(way.send(&Part::End));
+        }
+    }
+}
+
 /// Answers a question in a thread.
 struct Worker {
-    to: Sender<Answer>,
+    to: To,
     chunk: Vec<Event>,
     filter: tcptrace_common::Filter,
     flows: bool,
@@ -353,8 +445,7 @@ impl Worker {
     }
 
     fn send(&self, answer: Answer) {
-        // The receiver is gone when the program ends.
-        let _ = self.to.blocking_send(answer);
+        self.to.send(answer);
     }
 }
 

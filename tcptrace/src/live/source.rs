@@ -5,33 +5,42 @@ mod announced;
 mod counting;
 mod facts;
 mod gaps;
+mod helper;
 mod look;
+mod lookups;
 mod naming;
 mod processes;
+mod readings;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::pin::pin;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::Instant;
 
 use self::accepting::Accepting;
-use self::counting::{Counting, Look};
+use self::counting::{Counting, Look, Scope};
 use self::gaps::{Gaps, Marker, Missing};
+use self::helper::{Helper, Task};
 pub use self::look::{Looked, look};
 use self::naming::Naming;
+pub(super) use self::readings::Readings;
 use super::clock::{self, boot_ns};
 use super::queries::{Answer, Queries, Question};
+use super::tally::Tally;
 use crate::engine::lifecycle::Config;
 use crate::kernel::probe::{Batch, Dropped, Options, Probe, Told};
-use crate::kernel::{Namespaces, are_all_visible};
+use crate::kernel::{Namespaces, Sandbox, are_all_visible, without_privileges};
 use crate::model::accepts::Accepts;
 use crate::model::event::{Cause, Event, Id, Losses};
 use crate::model::feature::{Feature, Service};
 use crate::model::role::caller;
 use crate::model::sink::{Sink, Wishes};
 use crate::model::stream::{Clocks, Head, Item, RecordedFeature};
+use crate::model::tcp::State;
 use crate::model::transition::Transition;
 
 /// Longest wait for a survey at the end, and how often to check whether it has ended.
@@ -55,6 +64,9 @@ const STEP_NS: u64 = 1_000_000;
 const CLOCKS_NS: u64 = 10_000_000_000;
 
 pub struct Source {
+    /// What asks the kernel, if that is another process.
+    helper: Option<Helper>,
+    filter: tcptrace_common::Filter,
     probe: Probe,
     queries: Queries,
     naming: Naming,
@@ -64,6 +76,8 @@ pub struct Source {
     surveys: u64,
     scans: u64,
     existing: bool,
+    /// Whether `/proc` shows every process.
+    sees_all: bool,
     /// What is to be looked at beside the stream; in which network namespace only, if it is not 0; and what looks.
     besides: Besides,
     only: u32,
@@ -120,6 +134,9 @@ impl Source {
             queries.want_inspections();
         }
         Ok(Self {
+            helper: None,
+            filter: options.filter,
+            sees_all: are_all_visible(),
             queries,
             naming: Naming::new(names, processes),
             in_sockmaps: BTreeSet::new(),
@@ -143,6 +160,49 @@ impl Source {
             asked: Asked::default(),
             probe,
         })
+    }
+
+    /// Enters the sandbox. What takes privileges is left to a helper, a process that keeps them and answers a few questions;
+    /// these network namespaces have been found. Call this before any thread starts.
+    ///
+    /// # Errors
+    /// When there can be no helper, or it or this process cannot become the user.
+    pub fn confine(&mut self, sandbox: Sandbox, namespaces: &Namespaces) -> Result<()> {
+        // What is read once is read now: from then on, most files are closed.
+        self.head()?;
+        let (scope, user) = (self.scope(), sandbox.user());
+        let task = Task { probe: &mut self.probe, filter: self.filter, scope, namespaces, user };
+        let helper = self.helper.insert(Helper::begin(task)?);
+        self.queries.send_by(helper.ways().queries.clone());
+        self.naming.send_by(helper.ways().lookups.clone());
+        // It also reads the number of CPUs, which is known from then on.
+        let (are_open, need_privilege) =
+            (self.probe.are_maps_open(), !without_privileges(|| self.probe.are_maps_open()));
+        sandbox.reading_maps(are_open && need_privilege).enter_as_user()?;
+        helper.listen();
+        Ok(())
+    }
+
+    fn scope(&self) -> Scope {
+        Scope { only: self.only, facts: self.has_facts(), knows_pids: self.sees_all }
+    }
+
+    /// Whether the helper has ended before its time: then not everything is known that could be.
+    pub fn has_lost_helper(&self) -> bool {
+        self.helper.as_ref().is_some_and(Helper::is_lost)
+    }
+
+    /// Reads counters for an audit.
+    pub fn readings(&self) -> Readings {
+        Readings(self.helper.as_ref().map(|helper| helper.ways().readings.clone()))
+    }
+
+    /// Counts the sockets in these states, in these network namespaces; in all, if there are none.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn tally(&self, states: &[State], only: Vec<u32>) -> io::Result<Tally> {
+        Tally::begin(states, only, self.helper.as_ref().map(|helper| helper.ways().tally.clone()))
     }
 
     /// Makes every scan report how far the data of connections has come.
@@ -171,7 +231,7 @@ impl Source {
 
     /// Whether a scan cannot see all processes.
     pub fn scans_in_part(&self) -> bool {
-        !are_all_visible()
+        !self.sees_all
     }
 
     /// What an engine can rely on, because this source sees it; the rest is as in `config`.
@@ -220,7 +280,11 @@ impl Source {
         self.naming.name_namespaces(namespaces, &mut self.items);
         self.items.push(Item::Event(Event::Started { at: boot_ns()? }));
         if self.besides != Besides::Nothing
-            && let Some((counting, look)) = Counting::begin(namespaces, self.only, self.has_facts())
+            && let Some((counting, look)) = Counting::begin(
+                namespaces,
+                self.scope(),
+                self.helper.as_ref().map(|helper| helper.ways().counting.clone()),
+            )
         {
             self.counting = Some(counting);
             self.push_look(look);
@@ -277,7 +341,10 @@ impl Source {
         for is_first in [true, false] {
             let wishes = self.hear(sink);
             let wants_all = is_first && self.has_facts();
-            if !self.existing || !(wishes.missing || wants_all || is_first && sink.misses_any()) {
+            if !self.existing
+                || self.has_lost_helper()
+                || !(wishes.missing || wants_all || is_first && sink.misses_any())
+            {
                 break;
             }
             // One that began before may have missed the end.
@@ -289,7 +356,12 @@ impl Source {
                 self.queries.want_now(Question::Scan);
             }
             let (begun, longest) = (Instant::now(), if wants_all { LAST_FACTS } else { LAST_SURVEY });
-            while (self.surveys < surveys || self.scans < scans) && begun.elapsed() < longest && !self.hear(sink).stop {
+            let is_waiting = |source: &Self| {
+                (source.surveys < surveys || source.scans < scans)
+                    && begun.elapsed() < longest
+                    && !source.has_lost_helper()
+            };
+            while is_waiting(self) && !self.hear(sink).stop {
                 self.follow(sink, tokio::time::sleep(LAST_LOOK)).await?;
             }
         }
@@ -298,7 +370,7 @@ impl Source {
 
     /// Passes on everything that is left.
     pub fn finish(&mut self, sink: &mut impl Sink) -> Result<()> {
-        self.probe.read_recursion();
+        self.read_recursion();
         self.take_in(sink)?;
         for look in self.counting.take().map(Counting::finish).into_iter().flatten() {
             self.push_look(look);
@@ -317,6 +389,18 @@ impl Source {
         wishes
     }
 
+    fn read_recursion(&mut self) {
+        let Self { helper, probe, .. } = self;
+        match helper {
+            None => probe.read_recursion(),
+            Some(helper) => {
+                if let Some(recursion) = helper.read_recursion(probe.records()) {
+                    probe.note_recursion(recursion);
+                }
+            }
+        }
+    }
+
     /// How long the source can wait for events.
     fn longest_wait(&mut self, sink: &mut impl Sink) -> Result<Duration> {
         let wishes = self.hear(sink);
@@ -332,7 +416,7 @@ impl Source {
         let is_busy = self.probe.read() - kept_read >= BUSY_BYTES;
         if kept_at.elapsed() >= if is_busy { BUSY_HOUSEKEEPING } else { HOUSEKEEPING } {
             self.housekept = (Instant::now(), self.probe.read());
-            self.probe.read_recursion();
+            self.read_recursion();
         }
         self.read_clocks()?;
         let mut is_first_end = true;
@@ -519,7 +603,10 @@ impl Source {
         let Some(watch) = accepting.look(begun, holders) else { return Ok(()) };
         // What happens until they are no longer seen counts as not seen.
         let before = boot_ns()?;
-        let watched = self.probe.watch_accepts(watch);
+        let watched = match &self.helper {
+            Some(helper) => helper.watch_accepts(watch),
+            None => self.probe.watch_accepts(watch),
+        };
         if watch && !watched {
             accepting.has_failed();
             return Ok(());
@@ -603,10 +690,17 @@ fn head_of() -> Result<Head> {
         host: text(system.nodename()),
         kernel: text(system.release()),
         machine: text(system.machine()),
-        boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+        boot_id: boot_id().to_owned(),
         started_unix_ns: clock::read_all()?.unix_ns,
         ..Head::default()
     })
+}
+
+/// Read once.
+fn boot_id() -> &'static str {
+    static ID: OnceLock<String> = OnceLock::new();
+    let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    ID.get_or_init(read)
 }
 
 /// Waits for the result of a look; forever if no thread looks.

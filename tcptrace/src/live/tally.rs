@@ -1,9 +1,10 @@
-//! How many sockets are in each state: a look at regular times, in a thread of its own.
+//! How many sockets are in each state: a look at regular times, in a thread of its own, or by way of the helper.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::way::Way;
 use crate::kernel::{Answer, Namespaces, Wanted, survey};
 use crate::model::tcp::State;
 
@@ -21,22 +22,23 @@ pub struct Tally(Arc<Mutex<Option<Counted>>>);
 type Counted = [u64; State::ALL.len()];
 
 impl Tally {
-    /// Counts the sockets in these states, in these network namespaces; in all, if there are none.
+    /// Counts the sockets in these states, in these network namespaces; in all, if there are none. `way` leads to the helper,
+    /// if this process does not count itself.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn begin(states: &[State], only: Vec<u32>) -> io::Result<Self> {
-        let wanted = Wanted::in_states(states);
+    pub(super) fn begin(states: &[State], only: Vec<u32>, way: Option<Way>) -> io::Result<Self> {
         let latest = Arc::new(Mutex::new(None));
         let theirs = Arc::downgrade(&latest);
+        let question = (states.to_vec(), only);
         std::thread::Builder::new().name("tally".into()).spawn(move || {
-            let (mut namespaces, mut searched) = (Namespaces::find(), Instant::now());
+            let mut counter = Counter::default();
             loop {
                 let begun = Instant::now();
-                if begun.duration_since(searched) >= SEARCH {
-                    (namespaces, searched) = (Namespaces::find(), begun);
-                }
-                let counted = count(&namespaces, wanted, &only);
+                let counted = match &way {
+                    Some(way) => way.ask::<Option<Counted>>(&question).flatten(),
+                    None => counter.count(&question.0, &question.1),
+                };
                 let Some(latest) = theirs.upgrade() else { break };
                 *latest.lock().unwrap_or_else(PoisonError::into_inner) = counted;
                 drop(latest);
@@ -50,6 +52,25 @@ impl Tally {
     pub fn of(&self, state: State) -> Option<u64> {
         let latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Some(latest.as_ref()?[place(state)])
+    }
+}
+
+/// Counts for the process that follows the kernel, until it is gone.
+pub(super) fn serve(way: &Way) {
+    let mut counter = Counter::default();
+    way.serve(|(states, only): (Vec<State>, Vec<u32>)| counter.count(&states, &only));
+}
+
+/// Counts, in network namespaces that it searches for now and then.
+#[derive(Default)]
+struct Counter(Option<(Namespaces, Instant)>);
+
+impl Counter {
+    fn count(&mut self, states: &[State], only: &[u32]) -> Option<Counted> {
+        let is_fresh = |(_, searched): &(Namespaces, Instant)| searched.elapsed() < SEARCH;
+        let known = self.0.take().filter(is_fresh);
+        let (namespaces, _) = self.0.insert(known.unwrap_or_else(|| (Namespaces::find(), Instant::now())));
+        count(namespaces, Wanted::in_states(states), only)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::model::tcp::{State, Task, Tuple};
 pub use self::look::{Bound, Call, FailedCall, Idle, Inspected, Timer};
 
 /// What identifies a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Id {
     /// Its cookie: unique as long as the kernel runs, and kept by the mini-socket that takes over.
     Cookie(u64),
@@ -222,7 +222,7 @@ pub struct Change {
 }
 
 /// A socket that a survey or scan found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     pub at: u64,
     pub id: Id,
@@ -242,7 +242,7 @@ pub struct Found {
 }
 
 /// Who keeps a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kept {
     /// Processes, by their descriptors; or the kernel, for its own use.
     Held,
@@ -258,7 +258,7 @@ pub enum Kept {
 }
 
 /// Progress of a connection's data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
     pub at: u64,
     pub id: Id,
@@ -271,7 +271,7 @@ pub struct Flow {
 }
 
 /// A TCP socket that is a subflow of an MPTCP connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subflow {
     /// When it was found.
     pub at: u64,
@@ -281,7 +281,7 @@ pub struct Subflow {
 }
 
 /// An MPTCP connection, as its subflows know it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Multipath {
     /// Its token on this host; a listener has none.
     pub token: Option<NonZeroU32>,
@@ -290,7 +290,7 @@ pub struct Multipath {
 }
 
 /// A process that has a descriptor of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     pub found: Found,
     pub task: Task,

@@ -40,7 +40,7 @@ named! {
 }
 
 /// The kernel's counters in a network namespace at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reading {
     /// Inode number of the namespace.
     pub netns: u32,

@@ -238,7 +238,7 @@ words! {
 }
 
 /// A process name as the kernel keeps it: up to 16 bytes, chosen by the process, untrusted.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Comm(pub [u8; 16]);
 
 impl Comm {
@@ -267,7 +267,7 @@ impl fmt::Debug for Comm {
 }
 
 /// A thread, as seen from the initial pid namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Task {
     /// Process id.
     pub pid: u32,
@@ -277,7 +277,7 @@ pub struct Task {
 }
 
 /// Both ends of a connection. IPv4 is kept as IPv4-mapped IPv6.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tuple {
     /// Local address.
     pub local_ip: Ipv6Addr,

@@ -13,7 +13,7 @@ use crate::cli::{say, say_ready};
 use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
 use crate::kernel::probe::Options;
-use crate::kernel::{self, Limits, Namespaces};
+use crate::kernel::{self, Namespaces, Sandbox};
 use crate::live::{self, Audited, Besides, Source};
 use crate::model::accepts::Accepts;
 use crate::model::criteria::Criteria;
@@ -24,25 +24,32 @@ use crate::output::lost;
 use crate::study::diagnose::need::Need;
 use crate::study::diagnose::{Case, Gatherer};
 
-/// Looks for as long as is asked for; once, where that is no time at all or nothing can be traced.
-pub(super) fn cases(args: &DiagnoseArgs) -> Result<(Vec<Case>, Summary)> {
+/// Looks for as long as is asked for; once, where that is no time at all or nothing can be traced. Also returns whether what
+/// asks the kernel was lost meanwhile.
+pub(super) fn cases(args: &DiagnoseArgs) -> Result<(Vec<Case>, Summary, bool)> {
     let namespaces = Namespaces::find();
     let criteria = args.trace.filter().criteria(&namespaces)?;
     refuse_foreign_pids(&criteria)?;
     warn_of_missing_groups(&criteria, false);
+    // The files are closed later.
+    let setting_files = kernel::setting_files();
     let watched = if args.traces() { watch(args, &namespaces)? } else { Watched::Not(None) };
-    let (mut watcher, is_traced) = match watched {
-        Watched::Done(watcher) => (*watcher, true),
-        Watched::Not(reason) => (look(reason)?, false),
+    let (mut watcher, is_traced, has_lost) = match watched {
+        Watched::Done(watcher, has_lost) => (*watcher, true, has_lost),
+        Watched::Not(reason) => {
+            args.trace.limit()?;
+            (look(reason)?, false, false)
+        }
     };
-    watcher.gatherer.setting_files(kernel::setting_files());
+    watcher.gatherer.setting_files(setting_files);
     let (case, summary) = watcher.finish(args, is_traced)?;
-    Ok((vec![case.only_about(&criteria)], summary))
+    Ok((vec![case.only_about(&criteria)], summary, has_lost))
 }
 
 /// What became of tracing.
 enum Watched {
-    Done(Box<Watcher>),
+    /// And whether what asks the kernel was lost.
+    Done(Box<Watcher>, bool),
     /// It was not wanted, or why it could not be.
     Not(Option<String>),
 }
@@ -58,7 +65,7 @@ fn watch(args: &DiagnoseArgs, namespaces: &Namespaces) -> Result<Watched> {
             Ok(source) => source,
             Err(error) => return Ok(Watched::Not(Some(format!("{error:#}")))),
         };
-        args.trace.limit(&Limits::default())?;
+        args.trace.confine(&mut source, Sandbox::default(), namespaces)?;
         let mut watcher = Watcher::new(config(&source));
         if !failed_calls {
             watcher.gatherer.lacks(Need::FailedCalls, format!("left out by --accept {accepts}"));
@@ -72,7 +79,8 @@ fn watch(args: &DiagnoseArgs, namespaces: &Namespaces) -> Result<Watched> {
                 tokio::select! { () = stop.asked() => {}, () = wait(args.duration) => {} }
             })
             .await?;
-        Ok(Watched::Done(Box::new(sink.finish(&mut source).await?)))
+        let watcher = sink.finish(&mut source).await?;
+        Ok(Watched::Done(Box::new(watcher), source.has_lost_helper()))
     })
 }
 

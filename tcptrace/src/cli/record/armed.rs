@@ -80,7 +80,7 @@ impl Watch {
         if let Some(rules) = &mut rules {
             rules.take(&[Item::Head(Box::new(head.clone()))]);
         }
-        let figures = Figures::begin(condition, &criteria.netns)?;
+        let figures = Figures::begin(condition, &criteria.netns, source)?;
         let alarm = Alarm::new(condition.clone(), ns(pause));
         let (clock, found, early) = (Clock::default(), Found::new(), Vec::new());
         Ok(Self { alarm, rules, found, early, figures, clock, host: head.host, exec, due: 0, files: 0 })

@@ -17,7 +17,7 @@ use crate::cli::select::refuse_foreign_pids;
 use crate::cli::{Outcome, say};
 use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
-use crate::kernel::{Limits, Namespaces};
+use crate::kernel::{Namespaces, Sandbox};
 use crate::live::{Besides, Source};
 use crate::model::event::Event;
 use crate::model::sink::{Sink, Wishes};
@@ -46,7 +46,7 @@ pub(super) fn run(args: &TopArgs) -> Result<Outcome> {
         let mut stop = Stop::new()?;
         let existing = !args.probe.no_existing;
         let mut source = Source::attach(&options, existing, true, true, Besides::Facts)?;
-        args.trace.limit(&Limits::default())?;
+        args.trace.confine(&mut source, Sandbox::default().using_terminal(), &namespaces)?;
         let ask = args.ask(&parsed);
         let mut sink = State::new(config(args, &source), args.state(ask.clone()));
         sink.take(&[Item::Head(Box::new(source.head()?))])?;
@@ -54,7 +54,7 @@ pub(super) fn run(args: &TopArgs) -> Result<Outcome> {
         if args.once {
             once(args, &mut source, &mut sink, &mut stop).await?;
             args.print(&sink.top.frame())?;
-            return Ok(sink.outcome());
+            return Ok(sink.outcome().with_helper(&source));
         }
         let notify = Arc::new(Notify::new());
         let ready = notify.clone();
@@ -96,7 +96,7 @@ pub(super) fn run(args: &TopArgs) -> Result<Outcome> {
             }
         }
         shown.screen.finish()?;
-        let outcome = sink.outcome();
+        let outcome = sink.outcome().with_helper(&source);
         let mut summary = Summary::default();
         sink.follower.add_to(&mut summary);
         say(format_args!("{} transitions seen, {}", summary.transitions, lost(&summary.lost)));

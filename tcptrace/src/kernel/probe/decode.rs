@@ -33,8 +33,8 @@ pub(super) struct Decoder {
     pub(super) reset_reasons: Vec<ResetReason>,
     /// Which bits say whether a socket shares its address and port, where this kernel has them.
     pub(super) reuse: Option<ReuseBits>,
-    /// Our own process id, in the initial pid namespace.
-    pub(super) own_pid: u32,
+    /// Our own process id, in the initial pid namespace, and that of the other process that is tcptrace; 0 without one.
+    pub(super) own_pids: [u32; 2],
     /// Scrambles addresses, which are the kernel's secret.
     pub(super) scrambler: RandomState,
 }
@@ -43,7 +43,7 @@ impl Decoder {
     /// A process; `None` for kernel threads and for tcptrace itself. During a scan, tcptrace holds each file for a
     /// moment, and closes it if its process lets go just then.
     fn task(&self, tail: &TaskTail) -> Option<Task> {
-        let is_somebody = tail.pid != 0 && tail.pid != self.own_pid;
+        let is_somebody = tail.pid != 0 && !self.own_pids.contains(&tail.pid);
         is_somebody.then_some(Task { pid: tail.pid, tid: tail.tid, comm: Comm(tail.comm) })
     }
 
@@ -267,7 +267,7 @@ mod tests {
             tick_ns: 4_000_000,
             minis_watched: true,
             reuse: Some(ReuseBits { address: 0b1111, port: 0b1_0000 }),
-            own_pid: 77,
+            own_pids: [77, 78],
             symbols: Symbols::default(),
             reset_reasons: vec![ResetReason::Other, ResetReason::AbortOnData],
             scrambler: RandomState::new(),
@@ -442,6 +442,7 @@ mod tests {
     #[case::somebody(5, Some(5))]
     #[case::the_kernel(0, None)]
     #[case::ourselves(77, None)]
+    #[case::our_other_process(78, None)]
     fn who_acts(#[case] pid: u32, #[case] expected: Option<u32>) {
         let task = decoder().task(&TaskTail { pid, tid: pid, comm: [b'x'; 16] });
         assert_eq!(task.map(|task| task.pid), expected);

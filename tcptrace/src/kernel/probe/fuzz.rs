@@ -50,7 +50,7 @@ fn decoder() -> Decoder {
         symbols: Symbols::parse(FUNCTIONS).unwrap_or_default(),
         reset_reasons: vec![ResetReason::Other, ResetReason::AbortOnData],
         reuse: Some(ReuseBits { address: 0b1111, port: 0b1_0000 }),
-        own_pid: 77,
+        own_pids: [77, 0],
         scrambler: RandomState::new(),
     }
 }

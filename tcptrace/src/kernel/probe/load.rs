@@ -191,7 +191,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, ProbeError> {
         return Err(ProbeError::NoTransitions { reason: reason.clone(), services });
     }
     let decoder = Decoder {
-        own_pid: kernel::own_pid(),
+        own_pids: [kernel::own_pid(), 0],
         tick_ns: kernel::tick_ns(),
         minis_watched: is_attached(&services, Feature::MiniCreated),
         reset_reasons: around.layout().map(|layout| layout.reset_reasons.clone()).unwrap_or_default(),

@@ -264,12 +264,39 @@ impl Reader {
         Ok(())
     }
 
-    pub(super) fn read_recursion(&mut self) {
+    /// For a reader that has taken so many records.
+    pub(super) fn read_recursion(&mut self, records: u64) -> u64 {
         // In this order, misses in between are reported the next time.
         let misses: u64 = self.programs.iter().map(|fd| recursion_misses(*fd)).sum();
         let stood_in = self.stood_in();
-        self.recursion = self.recursion.max(misses.saturating_sub(stood_in));
-        self.stand_ins.look(self.records, misses, &mut self.ebpf);
+        self.note_recursion(misses.saturating_sub(stood_in));
+        self.stand_ins.look(records, misses, &mut self.ebpf);
+        self.recursion
+    }
+
+    pub(super) fn note_recursion(&mut self, recursion: u64) {
+        self.recursion = self.recursion.max(recursion);
+    }
+
+    pub(super) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Closes what is attached only as needed. Another process has copies.
+    pub(super) fn leave_to_another(&mut self) {
+        self.stand_ins.leave_to_another(&mut self.ebpf);
+    }
+
+    pub(super) fn leave_out(&mut self, pid: u32) {
+        // Only a batch or a scan has a copy, and none is there yet.
+        match Arc::get_mut(&mut self.decoder) {
+            Some(decoder) => decoder.own_pids[1] = pid,
+            None => log::warn!("internal error: the records are being read already"),
+        }
+    }
+
+    pub(super) fn are_maps_open(&self) -> bool {
+        self.counters.get(&0, 0).is_ok()
     }
 }
 

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use aya::Ebpf;
 use aya::maps::Array;
 use aya::programs::BtfTracePoint;
-use aya::programs::tp_btf::BtfTracePointLinkId;
+use aya::programs::tp_btf::{BtfTracePointLink, BtfTracePointLinkId};
 
 use super::kernel;
 use super::programs::program;
@@ -54,6 +54,13 @@ impl StandIns {
         }
     }
 
+    /// Closes the links, which do not end as long as another process has them. It attaches and detaches from now on.
+    pub(super) fn leave_to_another(&mut self, ebpf: &mut Ebpf) {
+        self.take_links(ebpf);
+        self.loaded.clear();
+        self.is_decided = true;
+    }
+
     fn come(&mut self, ebpf: &mut Ebpf) {
         self.going = None;
         if self.attached.is_empty() {
@@ -77,6 +84,13 @@ impl StandIns {
     }
 
     fn go(&mut self, ebpf: &mut Ebpf) {
+        let links = self.take_links(ebpf);
+        // The kernel waits until no CPU runs them, about a tenth of a second. If there can be no other thread, this one
+        // waits.
+        self.going = thread::Builder::new().spawn(move || drop(links)).ok();
+    }
+
+    fn take_links(&mut self, ebpf: &mut Ebpf) -> Vec<BtfTracePointLink> {
         let mut links = Vec::new();
         for (name, link) in self.attached.drain(..) {
             let take = |program: &mut BtfTracePoint| program.take_link(link);
@@ -85,9 +99,7 @@ impl StandIns {
                 Err(error) => log::warn!("cannot detach {name}: {}", kernel::explain(&error)),
             }
         }
-        // The kernel waits until no CPU runs them, about a tenth of a second. If there can be no other thread, this one
-        // waits.
-        self.going = thread::Builder::new().spawn(move || drop(links)).ok();
+        links
     }
 }
 

@@ -65,19 +65,28 @@ pub(super) struct Work {
     allowed: &'static [i64],
     /// Whether it opens netlink sockets, and local ones to ask for the names of interfaces.
     asks_kernel: bool,
+    /// Whether it reads and writes maps of eBPF programs, and does nothing else with eBPF.
+    reads_maps: bool,
 }
 
 /// Reads traces.
-pub(super) const READING: Work = Work { allowed: &[], asks_kernel: false };
-/// Follows the kernel.
+pub(super) const READING: Work = Work { allowed: &[], asks_kernel: false, reads_maps: false };
+/// Reads what eBPF programs report. It may give away the files that it makes.
+pub(super) const DECODING: Work = Work { allowed: &[libc::SYS_fchown], asks_kernel: false, reads_maps: true };
+/// Asks the kernel.
 #[rustfmt::skip]
 pub(super) const FOLLOWING: Work = Work {
     allowed: &[
         libc::SYS_connect, libc::SYS_bind, libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_open_by_handle_at,
-        libc::SYS_setns, libc::SYS_unshare, libc::SYS_mount, libc::SYS_fchown,
+        libc::SYS_setns, libc::SYS_unshare, libc::SYS_mount,
     ],
     asks_kernel: true,
+    reads_maps: false,
 };
+
+// `enum bpf_cmd` in `include/uapi/linux/bpf.h`
+const LOOK_UP: u64 = 1;
+const UPDATE: u64 = 2;
 
 /// Refuses all other calls from now on, to this thread and to those that it starts.
 pub(super) fn refuse(work: &Work) -> io::Result<()> {
@@ -107,6 +116,10 @@ fn refused(work: &Work) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
             |family: i32| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, unsigned(family));
         let neither = SeccompRule::new(vec![is_other(libc::AF_NETLINK)?, is_other(libc::AF_UNIX)?])?;
         refused.insert(libc::SYS_socket, vec![neither]);
+    }
+    if work.reads_maps {
+        let is_other = |command| SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, command);
+        refused.insert(libc::SYS_bpf, vec![SeccompRule::new(vec![is_other(LOOK_UP)?, is_other(UPDATE)?])?]);
     }
     let own = u64::from(std::process::id());
     let thread = u64::from(libc::CLONE_THREAD.cast_unsigned());

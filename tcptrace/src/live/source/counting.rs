@@ -1,16 +1,23 @@
-//! Looks at the kernel's counters, and at settings, accept queues and limits, beside the stream: in a thread that stays.
+//! Looks at the kernel's counters, and at settings, accept queues and limits, beside the stream: in a thread that stays, or by
+//! way of the helper.
 
+mod parts;
+
+use std::sync::PoisonError;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use super::facts::{Facts, Owners, Reading};
 use crate::kernel::{self, Namespaces};
 use crate::live::clock::boot_ns;
+use crate::live::queries::LastFound;
+use crate::live::way::Way;
 use crate::model::counters::{History, Sample};
 use crate::model::stream::Item;
 
@@ -35,7 +42,7 @@ pub(super) struct Look {
 }
 
 /// How to look.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Wish {
     /// Report all counters, not only those that have changed.
     whole: bool,
@@ -62,21 +69,32 @@ pub(super) struct Counting {
     last: Option<u32>,
 }
 
+/// What to look at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scope {
+    /// The only network namespace; 0: all.
+    pub(super) only: u32,
+    /// Settings, accept queues and limits, too.
+    pub(super) facts: bool,
+    /// `/proc` numbers processes as events do.
+    pub(super) knows_pids: bool,
+}
+
 impl Counting {
-    /// Starts the thread and returns its first look. From then on no increase goes unseen. Covers all network
-    /// namespaces unless `only` names one.
-    /// `facts`: looks at settings, accept queues and limits, too.
-    pub(super) fn begin(namespaces: &Namespaces, only: u32, facts: bool) -> Option<(Self, Look)> {
+    /// Starts the thread and returns its first look. From then on no increase goes unseen. `way` leads to the helper, if this
+    /// process does not look itself.
+    pub(super) fn begin(namespaces: &Namespaces, scope: Scope, way: Option<Way>) -> Option<(Self, Look)> {
+        let Scope { only, facts, knows_pids } = scope;
         let (wishes, wished) = channel();
         let (sender, looks) = unbounded_channel();
         let (first, begun) = channel();
         let known = namespaces.iter().map(|namespace| namespace.inode).collect();
         let namespaces = namespaces.clone();
-        let run = move || {
-            if let Some(mut thread) = Thread::begin(namespaces, only, facts) {
-                let look = thread.look(&Wish { whole: true, search: false, facts: Reading::FIRST });
-                if first.send(look).is_ok() {
-                    thread.run(&wished, &sender);
+        let run = move || match way {
+            Some(way) => run(|wish| parts::ask(&way, wish), &first, &wished, &sender),
+            None => {
+                if let Some(mut thread) = Thread::begin(namespaces, only, facts) {
+                    run(|wish| Some(thread.look(wish)), &first, &wished, &sender);
                 }
             }
         };
@@ -91,7 +109,7 @@ impl Counting {
         let look = begun.recv().ok()?;
         let now = Instant::now();
         let due = now + PERIOD.max(look.took * REST);
-        let (wish, owners) = (Wish::default(), facts.then(|| Owners::new(now, kernel::are_all_visible())));
+        let (wish, owners) = (Wish::default(), facts.then(|| Owners::new(now, knows_pids)));
         let counting =
             Self { wishes, looks, thread, is_looking: false, wish, due, searched: now, owners, known, last: None };
         Some((counting, look))
@@ -181,6 +199,48 @@ impl Counting {
     }
 }
 
+/// Looks once, and then as often as is wished, until there is no look.
+fn run(
+    mut look: impl FnMut(&Wish) -> Option<Look>,
+    first: &Sender<Look>,
+    wished: &Receiver<Wish>,
+    looks: &UnboundedSender<Look>,
+) {
+    let begun = look(&Wish { whole: true, search: false, facts: Reading::FIRST });
+    if begun.is_none_or(|begun| first.send(begun).is_err()) {
+        return;
+    }
+    while let Ok(wish) = wished.recv() {
+        if look(&wish).is_none_or(|look| looks.send(look).is_err()) {
+            break;
+        }
+    }
+}
+
+/// Looks for the process that follows the kernel, until it is gone. To begin with, these namespaces are known.
+pub(super) fn serve(way: &Way, found: &LastFound, scope: Scope) {
+    let known = || found.lock().unwrap_or_else(PoisonError::into_inner);
+    let Ok(first) = way.take::<Wish>() else { return };
+    let namespaces = known().clone();
+    let Some(mut thread) = Thread::begin(namespaces, scope.only, scope.facts) else {
+        // It does not ask again.
+        let _ = parts::send_none(way);
+        return;
+    };
+    let mut next = Ok(first);
+    while let Ok(mut wish) = next {
+        wish.facts.limit();
+        let look = thread.look(&wish);
+        if let Some(namespaces) = &look.namespaces {
+            *known() = namespaces.clone();
+        }
+        if parts::send(way, look).is_err() {
+            break;
+        }
+        next = way.take();
+    }
+}
+
 /// State of the thread.
 struct Thread {
     counting: kernel::Counting,
@@ -195,14 +255,6 @@ impl Thread {
             Err(error) => {
                 log::warn!("cannot read the kernel's counters: {error}");
                 None
-            }
-        }
-    }
-
-    fn run(mut self, wished: &Receiver<Wish>, looks: &UnboundedSender<Look>) {
-        while let Ok(wish) = wished.recv() {
-            if looks.send(self.look(&wish)).is_err() {
-                break;
             }
         }
     }
@@ -234,13 +286,15 @@ impl Thread {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::way::Fate;
 
     #[tcptrace_tests::test]
     fn it_looks_when_it_is_time_and_once_more_at_the_end() {
         tcptrace_tests::ability::need_root();
         let namespaces = Namespaces::find();
         let own = Namespaces::own_namespace().expect("its number");
-        let (mut counting, first) = Counting::begin(&namespaces, own, false).expect("a thread");
+        let scope = Scope { only: own, facts: false, knows_pids: true };
+        let (mut counting, first) = Counting::begin(&namespaces, scope, None).expect("a thread");
         let sampled = |look: &Look| look.samples.iter().map(|sample| (sample.netns, sample.whole)).collect::<Vec<_>>();
         assert_eq!(sampled(&first), [(own, true)]);
         counting.ask();
@@ -257,5 +311,35 @@ mod tests {
         let looks = counting.finish();
         assert_eq!(looks.len(), 1);
         assert_eq!(sampled(&looks[0]).last(), Some(&(own, true)));
+    }
+    #[tcptrace_tests::test]
+    fn the_helper_sees_the_same() {
+        tcptrace_tests::ability::need_root();
+        let (namespaces, own) = (Namespaces::find(), Namespaces::own_namespace().expect("its number"));
+        let scope = Scope { only: own, facts: true, knows_pids: true };
+        let fate = Fate::default();
+        let (ours, theirs) = Way::pair(&fate).expect("a pair");
+        let found = LastFound::default();
+        *found.lock().expect("nobody has it") = namespaces.clone();
+        let served = {
+            let found = found.clone();
+            std::thread::spawn(move || serve(&theirs, &found, scope))
+        };
+        let (mut counting, first) = Counting::begin(&namespaces, scope, Some(ours.clone())).expect("a thread");
+        assert_eq!(first.samples.iter().map(|sample| (sample.netns, sample.whole)).collect::<Vec<_>>(), [(own, true)]);
+        let of_settings = |item: &Item| matches!(item, Item::Settings(settings) if settings.netns == Some(own));
+        assert!(first.facts.iter().any(of_settings), "{:?}", first.facts);
+        *found.lock().expect("nobody has it") = Namespaces::default();
+        counting.wish.search = true;
+        counting.due = Instant::now();
+        counting.ask();
+        let looks = counting.finish();
+        assert_eq!(looks.len(), 2);
+        let searched = looks[0].namespaces.as_ref().expect("it has searched");
+        assert!(searched.iter().any(|namespace| namespace.inode == own));
+        assert!(found.lock().expect("nobody has it").iter().any(|namespace| namespace.inode == own));
+        ours.shut();
+        served.join().expect("it ends");
+        assert!(!fate.is_lost());
     }
 }

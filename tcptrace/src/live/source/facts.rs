@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::kernel;
@@ -21,7 +22,7 @@ const QUICK: Duration = Duration::from_millis(2);
 const REST: u32 = 200;
 
 /// What is to be read. Accept queues are read each time.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Reading {
     settings: bool,
     /// The processes whose limits are read.
@@ -33,6 +34,11 @@ pub(super) struct Reading {
 impl Reading {
     /// To begin with, no process is known.
     pub(super) const FIRST: Self = Self { settings: true, pids: Vec::new(), last: false };
+
+    /// Reads of no more processes than are remembered, whatever another process asks.
+    pub(super) fn limit(&mut self) {
+        self.pids.truncate(MOST_PROCESSES);
+    }
 }
 
 /// The processes that have sockets, and when to read what.

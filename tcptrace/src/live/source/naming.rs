@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 
 use super::announced::{Announced, Recalled};
+use super::lookups::Lookups;
 use super::processes::Processes;
-use crate::kernel::{Groups, LookUp, Namespaces, interface_name};
+use crate::kernel::{LookUp, Namespaces};
 use crate::live::queries::{Queries, Question};
+use crate::live::way::Way;
 use crate::model::event::Event;
 use crate::model::labels::Labels;
-use crate::model::names::Group;
 use crate::model::stream::Item;
 use crate::model::transition::Transition;
 
@@ -19,8 +20,8 @@ const MOST_PENDING: usize = 64;
 /// Looks up names, and knows which ones were announced.
 #[derive(Debug)]
 pub(super) struct Naming {
-    /// Finds the paths of control groups, if names are wanted.
-    groups: Option<Groups>,
+    /// Finds the paths of control groups, if names are wanted, and interfaces.
+    lookups: Lookups,
     announced_groups: Announced<u64>,
     announced_namespaces: Announced<u32>,
     /// By namespace and index. Text output shows them, too.
@@ -64,7 +65,7 @@ impl Naming {
     /// control groups of processes are announced as well.
     pub(super) fn new(names: bool, processes: bool) -> Self {
         Self {
-            groups: names.then(Groups::new),
+            lookups: Lookups::new(names),
             announced_groups: Announced::default(),
             announced_namespaces: Announced::default(),
             announced_interfaces: Announced::default(),
@@ -76,10 +77,15 @@ impl Naming {
         }
     }
 
+    /// Has the helper look up from now on.
+    pub(super) fn send_by(&mut self, way: Way) {
+        self.lookups.send_by(way);
+    }
+
     /// Announces the names that an event needs, or requests them.
     pub(super) fn learn(&mut self, event: &Event, queries: &mut Queries, items: &mut Vec<Item>) {
         let interface = event.interface();
-        if self.groups.is_none() && interface.is_none() {
+        if !self.lookups.has_groups() && interface.is_none() {
             return;
         }
         let (netns, cgroup) = match event {
@@ -105,7 +111,7 @@ impl Naming {
     ) {
         let (netns, cgroup, at) = (change.netns(), change.cgroup(), change.at());
         let interface = netns.filter(|_| change.interface() != 0).map(|netns| (netns, change.interface()));
-        if self.groups.is_none() && interface.is_none() {
+        if !self.lookups.has_groups() && interface.is_none() {
             return;
         }
         self.learn_unless_settled(Mention { netns, cgroup, process }, at, interface, queries, items);
@@ -147,7 +153,7 @@ impl Naming {
         if let Some((netns, index)) = interface {
             self.learn_interface((netns, index), queries, items);
         }
-        if self.groups.is_none() {
+        if !self.lookups.has_groups() {
             return;
         }
         if let Some(id) = cgroup {
@@ -165,28 +171,28 @@ impl Naming {
         match self.announced_groups.recall(id) {
             Recalled::Known => {}
             Recalled::Again(path) => {
-                let labels = self.groups.as_mut().map(|groups| groups.labels(&Group::at(path)));
+                let labels = self.lookups.labels(path);
                 items.push(Item::Group { id, path: path.into() });
-                items.extend(labels.and_then(|labels| container(id, labels)));
+                items.extend(container(id, labels));
             }
-            Recalled::Unknown => match self.groups.as_mut().map(|groups| (groups.look_up(id), groups)) {
-                Some((LookUp::Path(path), groups)) => {
+            Recalled::Unknown => match self.lookups.group(id) {
+                LookUp::Path(path) => {
                     self.announced_groups.note(id, Some(&path));
-                    let labels = groups.labels(&Group::at(&path));
+                    let labels = self.lookups.labels(&path);
                     items.push(Item::Group { id, path: path.into() });
                     items.extend(container(id, labels));
                 }
-                Some((LookUp::Nameless, _)) => {
+                LookUp::Nameless => {
                     self.announced_groups.note(id, None);
                 }
-                Some((LookUp::Later, _)) | None => {}
+                LookUp::Later => {}
             },
         }
     }
 
     fn learn_process(&mut self, pid: u32, at: u64, items: &mut Vec<Item>) {
-        let (Some(processes), Some(groups)) = (&mut self.processes, &mut self.groups) else { return };
-        if let Some(group) = processes.learn(pid, at, |pid| groups.of_process(pid)) {
+        let Self { processes: Some(processes), lookups, .. } = self else { return };
+        if let Some(group) = processes.learn(pid, at, |pid| lookups.group_of_process(pid)) {
             items.push(Item::Process { pid, group });
             if let Some(id) = group {
                 self.learn_group(id, items);
@@ -232,7 +238,7 @@ impl Naming {
     /// Announces the name of an interface, if it can be looked up.
     fn name_interface(&mut self, which: (u32, u32), items: &mut Vec<Item>) -> bool {
         let (netns, index) = which;
-        let Some(name) = interface_name(&self.namespaces, netns, index) else { return false };
+        let Some(name) = self.lookups.interface(&self.namespaces, netns, index) else { return false };
         if self.announced_interfaces.note(which, Some(&name)) {
             items.push(Item::Interface { netns, index, name });
         }

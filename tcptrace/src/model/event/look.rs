@@ -2,12 +2,14 @@
 
 use std::net::Ipv6Addr;
 
+use serde::{Deserialize, Serialize};
+
 use super::Id;
 use crate::model::named;
 use crate::model::tcp::Task;
 
 /// What the kernel shows of one socket when it is asked, beyond [`Found`](super::Found).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inspected {
     /// When it was found, in ns of `CLOCK_BOOTTIME`.
     pub at: u64,
@@ -35,7 +37,7 @@ pub struct Inspected {
 }
 
 /// The local end of a socket that has no other, and does not listen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bound {
     /// Its address; IPv4 as IPv4-mapped IPv6.
     pub ip: Ipv6Addr,
@@ -46,7 +48,7 @@ pub struct Bound {
 }
 
 /// How long ago data last moved on a connection, in ms: as `struct tcp_info` has it at a look, or before a change of state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Idle {
     /// Since the last segment that acknowledged anything (`tcpi_last_ack_recv`); `None` where the hook does not show it.
     pub acked_ms: Option<u32>,
@@ -67,7 +69,7 @@ impl Idle {
 }
 
 /// The timer of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Timer {
     /// None runs.
     None,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Context, Result};
 use foldhash::fast::FixedState;
 
-use crate::live::Tally;
+use crate::live::{Source, Tally};
 use crate::model::counters::Sample;
 use crate::study::when::{Condition, Figure};
 
@@ -25,19 +25,27 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    pub(super) fn begin(condition: &Condition, only: &[u32]) -> Result<Self> {
-        let (mut growing, mut levels, mut states) = (Vec::new(), Vec::new(), Vec::new());
+    pub(super) fn begin(condition: &Condition, only: &[u32], source: &Source) -> Result<Self> {
+        let mut figures = Self::new(condition);
+        let state = |figure: &Figure| if let Figure::Sockets(state) = figure { Some(*state) } else { None };
+        let states: Vec<_> = condition.figures().filter_map(state).collect();
+        let tally = (!states.is_empty()).then(|| source.tally(&states, only.to_vec()));
+        figures.tally = tally.transpose().context("cannot count sockets: cannot start a thread")?;
+        Ok(figures)
+    }
+
+    /// Without a look at sockets.
+    fn new(condition: &Condition) -> Self {
+        let (mut growing, mut levels) = (Vec::new(), Vec::new());
         for figure in condition.figures() {
             match figure {
-                Figure::Sockets(state) => states.push(*state),
+                Figure::Sockets(_) => {}
                 Figure::Growth(name) => growing.push(name.clone()),
                 Figure::Level(name) => levels.push(name.clone()),
             }
         }
-        let tally = (!states.is_empty()).then(|| Tally::begin(&states, only.to_vec()));
-        let tally = tally.transpose().context("cannot count sockets: cannot start a thread")?;
         let (growth, level) = (HashMap::default(), HashMap::default());
-        Ok(Self { tally, growing, levels, growth, level })
+        Self { tally: None, growing, levels, growth, level }
     }
 
     pub(super) fn take(&mut self, sample: &Sample) {
@@ -93,7 +101,7 @@ mod tests {
     fn counters_grow_in_a_second_and_namespaces_add_up() {
         let condition: Condition =
             "TcpExt.ListenDrops > 1 or sockstat.TCP.orphan > 1".parse().expect("it is a condition");
-        let mut figures = Figures::begin(&condition, &[]).expect("no thread");
+        let mut figures = Figures::new(&condition);
         let all: Vec<_> = condition.figures().cloned().collect();
         let of = |figures: &Figures, now| [figures.of(&all[0], now), figures.of(&all[1], now)];
         assert_eq!(of(&figures, S), [Some(0.0), None]);
