@@ -13,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::libc;
 use tcptrace_tests::ability::need_root;
 use tcptrace_tests::program::{binary, run};
 use tcptrace_tests::sockets::{connect, listen};
@@ -205,7 +206,8 @@ fn traces_of_others_are_read() {
     assert!(finished.status.success(), "{}", String::from_utf8_lossy(&finished.stderr));
 }
 
-/// The capabilities that this test may expect: those that a live command keeps, as far as they can be held here.
+/// The capabilities that this test may expect: those that the helper of a live command keeps, as far as they can be held
+/// here.
 fn lasting() -> u64 {
     let rows = run(&["check", "--privileges", "--format", "json"]).rows();
     let kept = rows.iter().filter(|row| row["kept"] == true && row["held"] == true);
@@ -224,9 +226,41 @@ fn number(capability: &str) -> u64 {
     }
 }
 
-/// Once it is ready, a live command can do what it still has to do.
+/// What the process that follows the kernel keeps: nothing, where this kernel lets it read open maps without privileges.
+fn of_maps() -> u64 {
+    let release = nix::sys::utsname::uname().expect("the kernel says").release().to_string_lossy().into_owned();
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let disabled = fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled").unwrap_or_default();
+    if version < (5, 19) && disabled.trim() != "0" { 1 << number("CAP_BPF") } else { 0 }
+}
+
+/// The helper of a live command.
+fn helper(tracer: &Tracer) -> u32 {
+    let parent = tracer.pid().to_string();
+    let is_helper = |status: &str| value(status, "PPid") == parent && value(status, "Name") == "tcptrace-helper";
+    let begun = Instant::now();
+    loop {
+        let entries = fs::read_dir("/proc").expect("list it").flatten();
+        let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let found =
+            pids.find(|pid| fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| is_helper(&status)));
+        if let Some(pid) = found {
+            return pid;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{parent} has no helper");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+fn is_limited(status: &str) -> bool {
+    value(status, "NoNewPrivs") == "1" && value(status, "Seccomp") == "2"
+}
+
+/// Once it is ready, only the helper of a live command can ask the kernel. The process that reads what strangers send has
+/// given up everything.
 #[test]
-fn live_commands_keep_what_they_need() {
+fn live_commands_leave_privileges_to_a_helper() {
     need_root();
     let folder = tempfile::tempdir().expect("a folder");
     let trace = folder.path().join("t.tct");
@@ -240,12 +274,13 @@ fn live_commands_keep_what_they_need() {
         &["top", "--once", "--duration", "1m"],
     ] {
         let tracer = Tracer::launched(args);
-        let is_limited = |status: &str| value(status, "NoNewPrivs") == "1" && value(status, "Seccomp") == "2";
-        for status in wait_until(tracer.pid().as_raw().cast_unsigned(), args[0], is_limited) {
-            for set in ["CapEff", "CapPrm"] {
-                assert_eq!(capabilities(&status, set), expected, "{args:?}: {set} of {}", value(&status, "Name"));
+        for (pid, expected) in [(tracer.pid().as_raw().cast_unsigned(), of_maps()), (helper(&tracer), expected)] {
+            for status in wait_until(pid, args[0], is_limited) {
+                for set in ["CapEff", "CapPrm"] {
+                    assert_eq!(capabilities(&status, set), expected, "{args:?}: {set} of {}", value(&status, "Name"));
+                }
+                assert_eq!(capabilities(&status, "CapBnd") & !expected, 0, "{args:?}");
             }
-            assert_eq!(capabilities(&status, "CapBnd") & !expected, 0, "{args:?}");
         }
         tracer.signal(nix::sys::signal::Signal::SIGTERM);
         tracer.finish();
@@ -294,6 +329,129 @@ fn commands_of_exec_have_all_privileges() {
     assert_eq!(shown, tcptrace_tests::program::run_command(alone).text());
 }
 
+/// Whether this kernel has Landlock.
+fn has_landlock() -> bool {
+    const VERSION: u32 = 1;
+    // SAFETY: with this flag, it only returns a number.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, VERSION) };
+    version > 0
+}
+
+/// Where a file is made later, it is made in the folder that was given, even if another one has its path by then.
+#[test]
+fn later_files_stay_in_their_folder() {
+    need_root();
+    if !has_landlock() {
+        tcptrace_tests::attempt::skip("this kernel has no Landlock");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let (given, other, link) = (path("given"), path("other"), path("link"));
+    fs::create_dir(&given).and_then(|()| fs::create_dir(&other)).expect("two folders");
+    std::os::unix::fs::symlink(&given, &link).expect("a link");
+    let count = |folder: &Path| fs::read_dir(folder).expect("list it").count();
+    let trace = link.join("t.tct");
+    let tracer =
+        Tracer::start(&["record", "-o", trace.to_str().expect("UTF-8"), "--rotate", "50ms", "--max-files", "5"]);
+    let begun = Instant::now();
+    while count(&given) < 3 {
+        assert!(begun.elapsed() < PATIENCE, "it makes one file after the other");
+        sleep(Duration::from_millis(10));
+    }
+    fs::remove_file(&link).and_then(|()| std::os::unix::fs::symlink(&other, &link)).expect("another link");
+    wait_for(&tracer, "Permission denied");
+    let finished = tracer.interrupt();
+    assert_eq!(count(&other), 0, "{}", finished.stderr);
+}
+
+const LOST: &str = "the helper process has ended";
+
+/// Without its helper, a live command says so, goes on, and ends with the status of lost evidence.
+#[test]
+fn a_helper_that_is_killed_is_missed_once() {
+    need_root();
+    let folder = tempfile::tempdir().expect("a folder");
+    let [trace, audited, armed] =
+        ["t", "audited", "armed"].map(|name| folder.path().join(name).to_str().expect("UTF-8").to_owned());
+    for args in [
+        &["watch"][..],
+        &["connections", "--record", &trace],
+        &["record", "--audit", "--output", &audited],
+        &["record", "--last", "1m", "--when", "CLOSE_WAIT > 1000000", "--output", &armed],
+        &["diagnose", "--duration", "1m", "--fail-on", "never"],
+        &["top", "--once", "--duration", "1m"],
+    ] {
+        let tracer = Tracer::launched(args);
+        let helper = helper(&tracer);
+        wait_until(tracer.pid().as_raw().cast_unsigned(), args[0], is_limited);
+        kill(helper, "KILL");
+        wait_for(&tracer, LOST);
+        let finished = tracer.interrupt();
+        // An audit without counters is none.
+        let expected = if args.contains(&"--audit") { 1 } else { 3 };
+        assert_eq!(finished.code(), expected, "{args:?}: {}", finished.stderr);
+        assert_eq!(finished.stderr.matches(LOST).count(), 1, "{args:?}: {}", finished.stderr);
+    }
+}
+
+/// Waits until it has said this.
+fn wait_for(tracer: &Tracer, text: &str) {
+    let begun = Instant::now();
+    while !tracer.complaints().contains(text) {
+        assert!(begun.elapsed() < PATIENCE, "{text}: {}", tracer.complaints());
+        sleep(Duration::from_millis(10));
+    }
+}
+
+fn kill(pid: u32, signal: &str) {
+    let status = Command::new("kill").args(["-s", signal, &pid.to_string()]).status();
+    assert!(status.is_ok_and(|status| status.success()), "kill {pid}");
+}
+
+/// Without the process that it works for, the helper ends. Signals for both do not end it before.
+#[test]
+fn a_helper_ends_with_the_process_that_it_works_for() {
+    need_root();
+    let tracer = Tracer::start(&["watch"]);
+    let helper = helper(&tracer);
+    for signal in ["INT", "TERM", "HUP", "USR1"] {
+        kill(helper, signal);
+    }
+    let is_there =
+        || fs::read_to_string(format!("/proc/{helper}/status")).is_ok_and(|it| !value(&it, "State").starts_with('Z'));
+    assert!(is_there());
+    tracer.signal(nix::sys::signal::Signal::SIGKILL);
+    let begun = Instant::now();
+    while is_there() {
+        assert!(begun.elapsed() < PATIENCE, "it goes on");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// One look keeps what it needs for looking, and no more.
+#[test]
+fn a_snapshot_gives_up_what_it_does_not_need() {
+    need_root();
+    let net = Namespace::enter_unwatched();
+    let listener = listen("127.0.0.1");
+    // More than what fits into a pipe.
+    let connections: Vec<_> = (0..200).map(|_| connect(&listener)).collect();
+    let netns = net.inode().to_string();
+    let mut command = Command::new(binary());
+    command.args(["snapshot", "--list", "--format", "json", "--netns", &netns]);
+    let mut child = process::spawn(command.stdout(Stdio::piped()).stderr(Stdio::null()));
+    let expected = lasting();
+    for status in wait_until(child.id(), "snapshot", is_limited) {
+        assert_eq!(capabilities(&status, "CapEff"), expected);
+        assert_eq!(capabilities(&status, "CapPrm"), expected);
+    }
+    let mut rows = String::new();
+    std::io::Read::read_to_string(child.stdout.as_mut().expect("piped"), &mut rows).expect("rows");
+    assert!(child.wait().expect("it ends").success());
+    assert!(rows.lines().count() > 2 * connections.len(), "{}", rows.lines().count());
+    assert!(rows.contains(&format!("\"pid\":{}", std::process::id())));
+}
+
 #[test]
 fn it_becomes_another_user() {
     need_root();
@@ -303,9 +461,11 @@ fn it_becomes_another_user() {
     let expected = lasting();
     let tracer = Tracer::start(&["record", "-o", path, "--user", "nobody"]);
     let is_nobody = |status: &str| value(status, "Uid").split_whitespace().all(|id| id == "65534");
-    for status in wait_until(tracer.pid().as_raw().cast_unsigned(), "it is nobody", is_nobody) {
-        assert_eq!(capabilities(&status, "CapEff"), expected);
-        assert_eq!(value(&status, "Groups"), "");
+    for (pid, expected) in [(tracer.pid().as_raw().cast_unsigned(), of_maps()), (helper(&tracer), expected)] {
+        for status in wait_until(pid, "it is nobody", is_nobody) {
+            assert_eq!(capabilities(&status, "CapEff"), expected);
+            assert_eq!(value(&status, "Groups"), "");
+        }
     }
     let finished = tracer.interrupt();
     assert_eq!(finished.code(), 0, "{}", finished.stderr);

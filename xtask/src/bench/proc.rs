@@ -54,21 +54,48 @@ fn process(pid: u32) -> Result<Process> {
     Process::new(i32::try_from(pid)?).with_context(|| format!("cannot look at process {pid}"))
 }
 
-/// User and system time so far.
+/// The process, and the helper that it has if it is a live command of tcptrace.
+fn family(pid: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let is_helper = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "tcptrace-helper")
+    };
+    std::iter::once(pid).chain(children.split(' ').filter_map(|pid| pid.parse().ok()).filter(is_helper)).collect()
+}
+
+/// User and system time so far, that of a helper included.
 pub(crate) fn cpu(pid: u32) -> Result<Cpu> {
+    family(pid).into_iter().map(cpu_of).try_fold(Cpu { user: Duration::ZERO, system: Duration::ZERO }, |sum, cpu| {
+        let cpu = cpu?;
+        Ok(Cpu { user: sum.user + cpu.user, system: sum.system + cpu.system })
+    })
+}
+
+fn cpu_of(pid: u32) -> Result<Cpu> {
     let stat = process(pid)?.stat().context("cannot read the times of a process")?;
     let time = |ticks: u64| Duration::from_micros(ticks * 1_000_000 / procfs::ticks_per_second());
     Ok(Cpu { user: time(stat.utime), system: time(stat.stime) })
 }
 
-/// The largest resident set so far, in bytes.
+/// The largest resident set so far, in bytes, and that of a helper.
 pub(super) fn peak_rss(pid: u32) -> Result<u64> {
+    family(pid).into_iter().map(peak_rss_of).sum()
+}
+
+fn peak_rss_of(pid: u32) -> Result<u64> {
     let status = process(pid)?.status().context("cannot read the status of a process")?;
     Ok(1024 * status.vmhwm.unwrap_or(0))
 }
 
-/// The resident memory now.
+/// The resident memory now, that of a helper included. What both share counts twice.
 pub(crate) fn memory(pid: u32) -> Result<Memory> {
+    family(pid).into_iter().map(memory_of).try_fold(Memory::default(), |sum, memory| {
+        let Memory { rss, maps, files, own } = memory?;
+        Ok(Memory { rss: sum.rss + rss, maps: sum.maps + maps, files: sum.files + files, own: sum.own + own })
+    })
+}
+
+fn memory_of(pid: u32) -> Result<Memory> {
     Ok(memory_in(process(pid)?.smaps().context("cannot read the mappings of a process")?))
 }
 
