@@ -17,7 +17,7 @@
 //! | [`kernel`] | eBPF programs ([`kernel::probe`], which alone names aya), `sock_diag`, `/proc`, counters, privileges | lifecycles, formats |
 //! | [`engine`] | events in, rows out | clocks, I/O, files |
 //! | [`trace`] | the format, and the files that are written | lifecycles, printers |
-//! | [`live`] | the kernel as a stream | formats, terminals |
+//! | [`live`] | the kernel as a stream, and the helper process that asks the kernel | formats, terminals |
 //! | [`replay`] | files as a stream | formats, terminals |
 //! | [`study`] | sums, reports and pictures of many rows | where rows come from, how they are drawn |
 //! | [`output`] | rows and studies in every format | where rows come from |

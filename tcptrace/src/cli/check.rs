@@ -18,8 +18,8 @@ pub(super) struct CheckArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Show which capabilities tcptrace can use now, what each is for, and which ones a live command keeps once everything
-    /// is attached; nothing is attached
+    /// Show which capabilities tcptrace can use now, what each is for, and which ones the helper process of a live command
+    /// keeps once everything is attached (the other process keeps none); nothing is attached
     #[arg(long, conflicts_with = "no_btf")]
     privileges: bool,
     /// Check classic tracepoints only, as on a kernel without BTF

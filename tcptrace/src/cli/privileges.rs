@@ -10,6 +10,7 @@ use nix::unistd::geteuid;
 use crate::kernel::{Namespaces, Sandbox, User};
 use crate::live::Source;
 use crate::output::export::folder;
+use crate::trace::write::other_folders;
 
 /// Options of commands that attach to the kernel.
 #[derive(Args, Clone, Debug, Default)]
@@ -18,7 +19,7 @@ pub(super) struct PrivilegeArgs {
     /// this user, too, and traces belong to it [default: traces belong to the user who called sudo]
     #[arg(long, value_name = "NAME|UID", value_parser = User::find)]
     user: Option<User>,
-    /// Keep the privileges that tcptrace otherwise gives up once everything is attached
+    /// Keep the privileges that tcptrace otherwise gives up once everything is attached, and start no helper process
     #[arg(long, conflicts_with = "user")]
     no_sandbox: bool,
 }
@@ -46,15 +47,20 @@ impl PrivilegeArgs {
         let sandbox = match files {
             Files::None => sandbox,
             Files::Made(file) => sandbox.naming_in(folder(file)),
-            Files::MadeLater(file) => {
-                let gives_away = self.user.is_none() && self.owner().is_some();
-                sandbox.making_files_in(folder(file), gives_away)
+            Files::MadeLater(file) => self.making_files(sandbox, file),
+            Files::Dumped(file) => {
+                let elsewhere = other_folders().into_iter();
+                elsewhere.fold(self.making_files(sandbox, file), |sandbox, folder| sandbox.writing_below(&folder))
             }
         };
         source.confine(sandbox, namespaces).with_context(|| match &self.user {
             Some(user) => format!("cannot become user {}", user.uid),
             None => "cannot give up privileges".into(),
         })
+    }
+
+    fn making_files(&self, sandbox: Sandbox, file: &Path) -> Sandbox {
+        sandbox.making_files_in(folder(file), self.user.is_none() && self.owner().is_some())
     }
 
     /// Files that are made later need a folder of the user.
@@ -82,6 +88,8 @@ pub(super) enum Files<'a> {
     Made(&'a Path),
     /// Also others beside it, or it takes the place of another one.
     MadeLater(&'a Path),
+    /// What was kept in memory: in another folder, where this one takes none.
+    Dumped(&'a Path),
 }
 
 impl<'a> Files<'a> {

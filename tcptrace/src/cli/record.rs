@@ -273,7 +273,8 @@ impl RecordArgs {
     fn files(&self) -> Files<'_> {
         match self.file() {
             _ if self.is_to_stdout() => Files::None,
-            file if self.last.is_some() || self.rotate.is_some() => Files::MadeLater(file),
+            file if self.last.is_some() => Files::Dumped(file),
+            file if self.rotate.is_some() => Files::MadeLater(file),
             file => Files::at(file),
         }
     }
@@ -295,7 +296,7 @@ impl RecordArgs {
             most_bytes: self.max_size.filter(|_| self.rotate.is_some()),
             owner: self.privileges.owner(),
         };
-        if let Files::MadeLater(file) = self.files() {
+        if let Files::MadeLater(file) | Files::Dumped(file) = self.files() {
             self.privileges.expect_folder(folder(file))?;
         }
         if let Some(last) = self.last {

@@ -12,7 +12,7 @@ use crate::model::privilege::Privilege;
 struct Use {
     capability: Capability,
     purpose: &'static str,
-    /// Whether it is needed after the start, too.
+    /// Whether questions to the kernel need it after the start, too.
     is_lasting: bool,
 }
 
@@ -55,7 +55,7 @@ pub fn privileges() -> Vec<Privilege> {
     USES.iter().map(one).collect()
 }
 
-/// The capabilities that are still needed once everything is attached.
+/// The capabilities that questions to the kernel still need once everything is attached.
 pub(super) fn lasting() -> Vec<Capability> {
     USES.iter().filter(|used| used.is_lasting).map(|used| used.capability).collect()
 }

@@ -46,8 +46,8 @@ impl Fate {
     pub(super) fn lose(&self) {
         if !self.0.is_over.load(Ordering::Relaxed) && !self.0.is_lost.swap(true, Ordering::Relaxed) {
             log::warn!(
-                "the helper process has ended: from now on, tcptrace does not see which process holds a socket, names, \
-                 counters and settings"
+                "the helper process has ended: what it looked up is unknown from now on, such as owners that a scan would find, \
+                 names, counters and settings"
             );
         }
     }

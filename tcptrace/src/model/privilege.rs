@@ -7,7 +7,7 @@ pub struct Privilege {
     pub name: Box<str>,
     /// Whether this process can use it.
     pub is_held: bool,
-    /// Whether a live command keeps it once everything is attached.
+    /// Whether the helper process of a live command keeps it once everything is attached.
     pub is_kept: bool,
     /// What tcptrace does with it.
     pub purpose: &'static str,

@@ -8,7 +8,7 @@ mod store;
 mod unanswered;
 mod unowned;
 
-pub use self::memory::{Memory, Written};
+pub use self::memory::{Memory, Written, other_folders};
 pub use self::recorder::{Progress, Recorded, Recorder, Rotate, Target};
 pub use self::store::{Plan, Store, StoreError};
 

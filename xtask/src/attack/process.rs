@@ -13,6 +13,7 @@ use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
 use super::words::{self, Figures};
+use crate::bench::proc;
 use crate::command;
 
 /// Time limit for starting, and for ending in order.
@@ -101,11 +102,13 @@ impl Process {
         Ok(self.child.try_wait().context("cannot wait for it")?.is_none())
     }
 
-    /// Its number of descriptors and threads.
+    /// Its number of descriptors and threads, those of a helper included.
     pub(super) fn descriptors_and_threads(&self) -> Result<[usize; 2]> {
-        let count = |what| {
-            Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{}/{what}", self.pid())).context("it is gone")?.count())
+        let count_of = |pid, what| {
+            Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{pid}/{what}")).context("it is gone")?.count())
         };
+        let family = proc::family(self.pid());
+        let count = |what| family.iter().map(|pid| count_of(*pid, what)).sum::<Result<usize>>();
         Ok([count("fd")?, count("task")?])
     }
 

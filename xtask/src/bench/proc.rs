@@ -55,7 +55,7 @@ fn process(pid: u32) -> Result<Process> {
 }
 
 /// The process, and the helper that it has if it is a live command of tcptrace.
-fn family(pid: u32) -> Vec<u32> {
+pub(crate) fn family(pid: u32) -> Vec<u32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let is_helper = |pid: &u32| {
         fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "tcptrace-helper")

@@ -55,6 +55,12 @@ pub struct Written {
     pub is_elsewhere: bool,
 }
 
+/// Where a recording in memory is written if the requested folder does not take it: the working directory, else the directory
+/// for temporary files.
+pub fn other_folders() -> [PathBuf; 2] {
+    [PathBuf::from("."), std::env::temp_dir()]
+}
+
 impl Memory {
     /// Keeps events of this duration, and at most this many bytes.
     ///
@@ -187,7 +193,7 @@ impl Memory {
             Err(failure) => failures.push(failure),
         }
         let name = self.plan.path.file_name().map(PathBuf::from).unwrap_or_default();
-        for folder in [PathBuf::from("."), std::env::temp_dir()] {
+        for folder in other_folders() {
             let plan = Plan { path: folder.join(&name), ..Plan::default() };
             let written = begin(&plan, 0, self.blocks(), end()).map_err(|error| error.to_string());
             match written.and_then(|(store, _)| Ok((store.path().display().to_string(), outcome(store)?))) {
