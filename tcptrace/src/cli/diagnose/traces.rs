@@ -44,6 +44,9 @@ struct Host {
 }
 
 impl Host {
+    // Once for a recording: its large frame is not for each row.
+    #[cold]
+    #[inline(never)]
     fn new(span: Span, ends_late: bool, origin: &Origin) -> Self {
         let mut gatherer = Gatherer::new(true);
         gatherer.sees_unreleased();

@@ -187,7 +187,8 @@ impl Teller {
     pub(super) fn conclude(&mut self, conn: &Conn, at: u64, ending: Ending, out: &mut Vec<Row>) {
         self.stats.connections += 1;
         if self.config.connections {
-            out.push(Row::Connection(self.connection(conn, at, Status::Ended(ending))));
+            // Made in its place, like a transition.
+            out.extend(iter::once_with(|| Row::Connection(self.connection(conn, at, Status::Ended(ending)))));
         }
     }
 

@@ -46,7 +46,7 @@ pub struct Evidence {
     pub calls: Vec<Failed>,
     /// Sockets that were bound and have neither connected nor listened.
     pub bound: Vec<Bound>,
-    /// Whether connections had a local port before connect(), those that were opened in the window, by their number.
+    /// Whether the connections among `sockets` had a local port before connect(), where that was seen, by their number.
     pub bound_first: HashMap<u64, bool, FixedState>,
     /// The local ports that all these sockets leave.
     pub budgets: Budgets,

@@ -1,5 +1,6 @@
 //! From items and rows to [`Evidence`]: the same for the live kernel and for a trace.
 
+mod bound_first;
 mod host;
 mod look;
 mod pairs;

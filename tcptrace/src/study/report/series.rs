@@ -34,6 +34,8 @@ pub(super) enum Moment {
 #[derive(Clone, Debug)]
 pub(super) struct Series {
     width: i64,
+    /// How often it was doubled.
+    doublings: u32,
     /// Number of the first bucket, counted from the Unix epoch.
     base: i64,
     /// Buckets in use.
@@ -56,6 +58,7 @@ impl Default for Series {
         let presence = Presence { part: vec![0; SLOTS], more: vec![0; SLOTS] };
         Self {
             width: NARROWEST,
+            doublings: 0,
             base: 0,
             used: 0..0,
             moments: std::array::from_fn(|_| vec![0; SLOTS]),
@@ -68,8 +71,7 @@ impl Series {
     /// Counts a moment, in ns of Unix time.
     pub(super) fn note(&mut self, moment: Moment, unix_ns: i64) {
         let unix_ns = sane(unix_ns);
-        self.make_room(unix_ns, unix_ns);
-        let slot = self.slot(unix_ns);
+        let (slot, _) = self.make_room(unix_ns, unix_ns);
         self.moments[moment as usize][slot] += 1;
     }
 
@@ -77,8 +79,7 @@ impl Series {
     pub(super) fn add(&mut self, state: State, from: i64, to: i64) {
         let (from, to) = (sane(from), sane(to));
         let Some(tracked) = tracked(state).filter(|_| from < to) else { return };
-        self.make_room(from, to - 1);
-        let (first, last) = (self.slot(from), self.slot(to - 1));
+        let (first, last) = self.make_room(from, to - 1);
         let (width, base) = (self.width, self.base);
         let start = |slot: usize| (base + slot as i64) * width;
         let presence = &mut self.states[tracked];
@@ -92,14 +93,23 @@ impl Series {
         }
     }
 
-    fn slot(&self, unix_ns: i64) -> usize {
-        usize::try_from(unix_ns.div_euclid(self.width) - self.base).unwrap_or(0)
+    /// The number of the bucket of a time. A division by a constant and a shift take less time than a division.
+    fn bucket(&self, unix_ns: i64) -> i64 {
+        unix_ns.div_euclid(NARROWEST) >> self.doublings
     }
 
-    /// Makes buckets for all times between the two.
-    fn make_room(&mut self, from: i64, to: i64) {
+    fn slot(&self, bucket: i64) -> usize {
+        usize::try_from(bucket - self.base).unwrap_or(0)
+    }
+
+    /// Makes buckets for all times between the two. Returns the slots of the two.
+    fn make_room(&mut self, from: i64, to: i64) -> (usize, usize) {
         loop {
-            let needed = from.div_euclid(self.width)..to.div_euclid(self.width) + 1;
+            let (first, last) = (self.bucket(from), self.bucket(to));
+            let needed = first..last + 1;
+            if !self.used.is_empty() && self.used.start <= first && last < self.used.end {
+                return (self.slot(first), self.slot(last));
+            }
             if self.used.is_empty() {
                 // The first connection has ended; many of the later ones began earlier.
                 self.base = needed.end - (SLOTS as i64) / 2;
@@ -120,7 +130,7 @@ impl Series {
                 self.shift(all.start);
             }
             self.used = all;
-            return;
+            return (self.slot(first), self.slot(last));
         }
     }
 
@@ -150,6 +160,7 @@ impl Series {
             merge(&mut presence.part);
         }
         self.width *= 2;
+        self.doublings += 1;
         self.base = self.base.div_euclid(2);
         if !self.used.is_empty() {
             self.used = self.used.start.div_euclid(2)..(self.used.end - 1).div_euclid(2) + 1;

@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 
 use foldhash::fast::FixedState;
 
+use super::bound_first::BoundFirst;
 use super::look::Looks;
 use super::{MOST_TASKS, count};
 use crate::model::counters::{Sample, Values};
@@ -51,7 +52,7 @@ pub(super) struct Host {
     calls: Vec<Failed>,
     has_queues: bool,
     /// Whether connections had a local port before connect().
-    bound_first: HashMap<u64, bool, FixedState>,
+    bound_first: BoundFirst,
     /// Local ports of clients, by network namespace.
     client_ports: HashMap<Option<u32>, PortSet, FixedState>,
     /// Ports that nobody listens on any more, with the last listener.
@@ -200,7 +201,7 @@ impl Host {
             return;
         }
         if self.bound_first.len() < MOST_CONNECTING {
-            self.bound_first.insert(change.id.number(), port != 0);
+            self.bound_first.note(change.id.number(), port != 0);
         }
         if !self.is_in_range(change.netns, port) {
             return;
@@ -300,7 +301,9 @@ impl Host {
             }
             (_, State::Closed) => {
                 self.queued.remove(&identity.conn);
-                self.bound_first.remove(&identity.conn);
+                if identity.side != Side::Server {
+                    self.bound_first.forget(identity.conn);
+                }
             }
             _ => {}
         }
@@ -399,7 +402,8 @@ impl Host {
 
     pub(super) fn finish(self, looks: &Looks, evidence: &mut Evidence) {
         let Self { settings, listeners, limits, names, counters, binders, calls, bound_first, .. } = self;
-        evidence.bound_first = bound_first;
+        let of_standing = evidence.sockets.iter().map(|it| it.conn);
+        evidence.bound_first = of_standing.filter_map(|conn| Some((conn, bound_first.of(conn)?))).collect();
         (evidence.client_ports, evidence.left_ports) = (self.client_ports, self.left_ports.into_keys().collect());
         evidence.settings = settings;
         evidence.calls = calls;

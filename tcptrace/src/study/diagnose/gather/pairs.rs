@@ -29,6 +29,8 @@ const JUST_CLOSED_NS: u64 = 1_000_000_000;
 const RECENT: usize = 256;
 /// How many TIME_WAITs that were begun anew are known at once.
 const MOST_REARMED: usize = 1 << 16;
+/// Stands for the place of a state that no connection of a pair was in.
+const NOWHERE: u8 = u8::MAX;
 /// How many remote addresses are counted apart of connections that ended alike.
 const MOST_REMOTES: usize = 16;
 
@@ -51,6 +53,8 @@ pub(super) struct Pairs {
 #[derive(Clone, Debug)]
 struct Gathering {
     pair: Pair,
+    /// Where each state is in the pair's stays; [`NOWHERE`] if it is not.
+    places: [u8; State::ALL.len()],
     processes: HashSet<u32, FixedState>,
     /// When this side closed connections that were not opened anew.
     closes: VecDeque<u64>,
@@ -194,6 +198,7 @@ impl Gathering {
         let pair = Pair::new(key);
         Self {
             pair,
+            places: [NOWHERE; State::ALL.len()],
             processes: HashSet::default(),
             closes: VecDeque::new(),
             level: 0,
@@ -235,7 +240,7 @@ impl Gathering {
         self.waiting += i64::from(new == State::CloseWait) - i64::from(old == State::CloseWait);
         self.most_waiting = self.most_waiting.max(self.waiting);
         if !matches!(old, State::Closed | State::Listen) {
-            let stay = self.pair.stay_mut(old);
+            let stay = self.stay_mut(old);
             stay.leave(held, at, begun);
             // A reset ends it, too, whatever the process does.
             if let (State::CloseWait, State::LastAck, Held::Exactly(ns)) = (old, new, held) {
@@ -243,7 +248,7 @@ impl Gathering {
             }
         }
         if !matches!(new, State::Closed | State::Listen) {
-            self.pair.stay_mut(new).entered += 1;
+            self.stay_mut(new).entered += 1;
         }
         if let Some(Reason::TimeWait(end)) = row.reason {
             let place = self.pair.time_waits.iter().position(|(of, ..)| *of == end).unwrap_or_else(|| {
@@ -256,6 +261,15 @@ impl Gathering {
                 lasted.add(ns);
             }
         }
+    }
+
+    fn stay_mut(&mut self, state: State) -> &mut Stays {
+        let place = &mut self.places[state as usize];
+        if *place == NOWHERE {
+            *place = self.pair.stays.len() as u8;
+            self.pair.stays.push((state, Stays::default()));
+        }
+        &mut self.pair.stays[usize::from(*place)].1
     }
 
     /// An ended connection was this process's.
@@ -303,14 +317,6 @@ impl Stays {
 impl Pair {
     fn connections(&self) -> u64 {
         self.opened.max(self.ended())
-    }
-
-    fn stay_mut(&mut self, state: State) -> &mut Stays {
-        let place = self.stays.iter().position(|(of, _)| *of == state).unwrap_or_else(|| {
-            self.stays.push((state, Stays::default()));
-            self.stays.len() - 1
-        });
-        &mut self.stays[place].1
     }
 
     fn add_end(&mut self, row: &Connection) {
