@@ -135,9 +135,9 @@ impl<R: Read> Recording<R> {
     /// Decodes more items. Returns `false` at the end.
     pub(super) fn fill(&mut self) -> io::Result<bool> {
         if self.items.capacity() > MOST_KEPT {
-            self.items = Vec::new()
+            self.items = Vec::new();
         } else {
-            self.items.clear()
+            self.items.clear();
         }
         self.next = 0;
         while self.items.is_empty() {
