@@ -17,7 +17,7 @@ mod said;
 mod servers;
 mod silent;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -107,7 +107,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut outcomes = Outcomes::new();
     let folder = workspace::target().join("scenarios").join("armed");
     let armed = args.armed.map(|severity| Armed::start(&tcptrace, &folder, severity)).transpose()?;
-    let mut stage = Stage { tcptrace, armed, beside: Beside::default() };
+    let mut stage = Stage { tcptrace, armed, beside: Beside::default(), numbers: Vec::new() };
     for scenario in all().filter(|scenario| args.wants(scenario)) {
         let wanted: Vec<_> = scenario.parts.iter().flat_map(|part| part.wants).map(|want| want.id).collect();
         for part in scenario.parts {
@@ -132,6 +132,8 @@ struct Stage {
     tcptrace: PathBuf,
     armed: Option<Armed>,
     beside: Beside,
+    /// The network namespaces of all parts.
+    numbers: Vec<File>,
 }
 
 impl Stage {
@@ -162,6 +164,7 @@ impl Stage {
             armed.forget();
         }
         let net = Net::new(&self.tcptrace, &folder)?;
+        self.numbers.push(net.number()?);
         let said = (part.run)(&net)?;
         for line in said.lines() {
             println!("  said      {line}");

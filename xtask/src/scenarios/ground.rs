@@ -58,6 +58,11 @@ impl Net {
         Ok(net)
     }
 
+    /// What keeps its number from being given to another one: what a recorder still knows of it would be told of that.
+    pub(super) fn number(&self) -> Result<File> {
+        self.namespace.try_clone().context("cannot name the network namespace")
+    }
+
     /// Writes a file into the folder, and returns its path.
     pub(super) fn file(&self, name: &str, text: &str) -> Result<String> {
         let path = self.folder.join(name);

@@ -65,8 +65,13 @@ pub(super) const ALL: &[Scenario] = &[
 const FIXED: [Want; 1] = [want("fixed-port-in-range", "note")];
 const PROLONGED: [Want; 2] = [want("time-wait-prolonged", "warning"), may("fin-unanswered", "warning")];
 const SLOW: [Want; 1] = [want("close-wait-slow", "note")];
-const NOT_RELEASED: [Want; 3] =
-    [want("closed-not-released", "warning"), may("peer-does-not-close", "note"), may("no-connection-pool", "note")];
+/// Until the kernel gives them up, they wait in CLOSE_WAIT: who looks then finds that.
+const NOT_RELEASED: [Want; 4] = [
+    want("closed-not-released", "warning"),
+    may("close-wait-leak", "warning"),
+    may("peer-does-not-close", "note"),
+    may("no-connection-pool", "note"),
+];
 /// 120 connections of less than a second look like a missing pool.
 const SHORT: [Want; 1] = [may("no-connection-pool", "note")];
 const UNANSWERED: [Want; 1] = [want("fin-unanswered", "warning")];
