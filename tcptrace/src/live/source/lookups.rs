@@ -21,7 +21,7 @@ const LONGEST_PATH: usize = 4096;
 #[derive(Debug)]
 pub(super) enum Lookups {
     /// This process: control groups, if they are wanted.
-    Here(Option<Groups>),
+    Here(Option<Box<Groups>>),
     /// The helper.
     There(There),
 }
@@ -59,7 +59,7 @@ enum Answer {
 
 impl Lookups {
     pub(super) fn new(groups: bool) -> Self {
-        Self::Here(groups.then(Groups::new))
+        Self::Here(groups.then(|| Box::new(Groups::new())))
     }
 
     /// Has the helper look up from now on.
@@ -179,7 +179,7 @@ mod tests {
         let (mut here, mut there) = (Lookups::new(true), Lookups::new(true));
         there.send_by(ours.clone());
         let (own, netns) = (std::process::id(), Namespaces::own_namespace().expect("its number"));
-        let mut of = |lookups: &mut Lookups| {
+        let of = |lookups: &mut Lookups| {
             let group = lookups.group_of_process(own);
             let paths = [group.unwrap_or(0), u64::MAX].map(|id| lookups.group(id));
             let names = [(netns, 1), (netns, 4000), (7, 1)];
