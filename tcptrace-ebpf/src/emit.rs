@@ -93,6 +93,19 @@ pub(crate) unsafe fn fill_task(tail: *mut TaskTail) {
     unsafe { fill_task_of(tail, generated::bpf_get_current_task_btf().cast()) }
 }
 
+/// Whether a task is a thread of the kernel's own.
+///
+/// # Safety
+///
+/// `task` is a `struct task_struct` that the verifier trusts.
+#[inline(always)]
+pub(crate) unsafe fn is_kernels(task: *const u8) -> bool {
+    /// `PF_KTHREAD` in `include/linux/sched.h`, the same since 2.6.
+    const KERNEL_THREAD: u32 = 0x0020_0000;
+    // SAFETY: the verifier checks the load.
+    unsafe { load::<u32>(task, off::TASK_FLAGS()) & KERNEL_THREAD != 0 }
+}
+
 /// Notes which task it is.
 ///
 /// # Safety
@@ -100,12 +113,9 @@ pub(crate) unsafe fn fill_task(tail: *mut TaskTail) {
 /// `tail` points into a reserved record, `task` is a `struct task_struct` that the verifier trusts.
 #[inline(always)]
 pub(crate) unsafe fn fill_task_of(tail: *mut TaskTail, task: *const u8) {
-    /// `PF_KTHREAD` in `include/linux/sched.h`, the same since 2.6.
-    const KERNEL_THREAD: u32 = 0x0020_0000;
     // SAFETY: `tail` is valid for writes; the verifier checks each load.
     unsafe {
-        let is_kernels = load::<u32>(task, off::TASK_FLAGS()) & KERNEL_THREAD != 0;
-        (&raw mut (*tail).pid).write(if is_kernels { 0 } else { load(task, off::TASK_TGID()) });
+        (&raw mut (*tail).pid).write(if is_kernels(task) { 0 } else { load(task, off::TASK_TGID()) });
         (&raw mut (*tail).tid).write(load(task, off::TASK_PID()));
         let process: *const u8 = load(task, off::TASK_GROUP_LEADER());
         let comm = (&raw mut (*tail).comm).cast::<[u64; 2]>();

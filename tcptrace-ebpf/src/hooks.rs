@@ -4,6 +4,7 @@
 mod classic;
 mod destroy;
 mod failed;
+mod graft;
 mod holder;
 mod listening;
 mod mini;

@@ -45,8 +45,9 @@
 //! # Who owns a connection
 //!
 //! The task on the CPU counts as the owner only where it must be the one that acts: in `connect`, `listen`, `close` and
-//! `shutdown`, and at the exit of `accept`, where its own descriptor table has the new descriptor. In a soft interrupt,
-//! that task may be unrelated. A later walk through all descriptors finds the remaining owners, beside the stream.
+//! `shutdown`, and where it accepts: in `security_sock_graft`, where the kernel gives it the socket and programs can be
+//! attached, else at the exit of `accept`, where its own descriptor table has the new descriptor. In a soft interrupt, that
+//! task may be unrelated. A later walk through all descriptors finds the remaining owners, beside the stream.
 
 pub mod cli;
 pub mod engine;

@@ -1,5 +1,5 @@
-//! Who holds a socket: the process that accepts it, at the exit of its system call; and the processes with a descriptor
-//! of it, by a walk through all descriptors that userspace requests.
+//! Who holds a socket: the process that accepts it, at the exit of its system call (or in [`super::graft`]); and the
+//! processes with a descriptor of it, by a walk through all descriptors that userspace requests.
 
 use core::ffi::c_void;
 
@@ -38,7 +38,7 @@ fn accepted(ctx: TracePointContext) -> u32 {
 
 /// Reports that the current process has accepted the socket with this cookie.
 #[inline(always)]
-fn tell_accepted(cookie: u64) {
+pub(super) fn tell_accepted(cookie: u64) {
     // A socket that no hook has reported usually has no cookie, and nothing else identifies it. That is the filter,
     // too: a look at addresses and ports would cost more than everything else.
     if cookie == 0 {

@@ -191,8 +191,8 @@ impl ProbeArgs {
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(super) struct AcceptArgs {
     /// When to watch calls of accept, which show the process that accepts a connection. Meanwhile every system call of the
-    /// machine takes a little longer. Without it, the owner of a server connection is who closes it or holds it; before
-    /// that it is unknown
+    /// machine takes a little longer, unless `tcptrace check` names a function (fentry) for it. Without it, the owner of a
+    /// server connection is who closes it or holds it; before that it is unknown
     #[arg(long = "accept", id = "accept", value_enum, value_name = "WHEN", default_value_t)]
     pub(super) when: Accepts,
 }

@@ -1,6 +1,7 @@
 //! Owners of connections.
 
 mod accepting;
+mod functions;
 mod passing;
 mod unwatched;
 
@@ -194,4 +195,28 @@ fn twins_in_two_namespaces() {
     lives[1][1].ended("reset_remote", "reset_received").has(json!({"comm": "client1", "close_pid": null}));
     let conns: HashSet<_> = lives.iter().flatten().map(|life| life.connection["conn"].to_string()).collect();
     assert_eq!(conns.len(), 4, "{conns:?}");
+}
+
+/// What a tracer has attached, other than to typed tracepoints.
+#[derive(Debug, PartialEq, Eq)]
+struct Hooks {
+    /// Classic tracepoints, such as those of system calls.
+    calls: usize,
+    /// Functions of the kernel.
+    functions: usize,
+}
+
+/// Lists a tracer's descriptors. The kernel's name of a classic tracepoint's link has changed, but not that of the event.
+fn hooks(tracer: &Tracer) -> Hooks {
+    let files = fs::read_dir(format!("/proc/{}/fd", tracer.pid())).expect("its descriptors").flatten();
+    let mut hooks = Hooks { calls: 0, functions: 0 };
+    for file in files {
+        // It may have closed it since.
+        let target = fs::read_link(file.path()).unwrap_or_default();
+        let info = fs::read_to_string(file.path().to_string_lossy().replace("/fd/", "/fdinfo/")).unwrap_or_default();
+        let kind = info.lines().find_map(|line| line.strip_prefix("link_type:")).map(str::trim);
+        hooks.calls += usize::from(kind == Some("perf") || target.to_string_lossy().contains("[perf_event]"));
+        hooks.functions += usize::from(kind == Some("tracing"));
+    }
+    hooks
 }

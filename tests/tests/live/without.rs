@@ -118,8 +118,9 @@ fn differences(what: &str, full: &Value, less: &Value) -> String {
         ("boot_ns" | "closed", _) if ends_early => false,
         ("boot_ns" | "closed" | "opened", less) => !is_same_time(full, less),
         ("states", less) => !agree(full, less),
-        // Another way to know it.
-        ("owner_source", less) => !["close", "holder"].contains(&less.as_str().unwrap_or("")) && *full != less,
+        // Another way to know it. A scan names any thread of the process.
+        ("tid", _) if less["owner_source"] == "scan" => false,
+        ("owner_source", less) => !["close", "holder", "scan"].contains(&less.as_str().unwrap_or("")) && *full != less,
         ("complete", less) => *full != less && *less != json!(false),
         (name, less) if name.ends_with("_ns") => !is_near(full.as_u64(), less.as_u64()),
         (_, less) => *full != less,

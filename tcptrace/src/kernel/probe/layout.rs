@@ -8,6 +8,8 @@ use crate::model::event::ResetReason;
 /// The function that starts the timer of a mini-socket, or gives it more time, and the one that ends a mini-socket.
 pub(super) const SCHEDULE: &str = "__inet_twsk_schedule";
 pub(super) const KILL: &str = "inet_twsk_kill";
+/// The function that gives a process the socket that it accepts.
+pub(super) const GRAFT: &str = "security_sock_graft";
 
 /// Which hooks need a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +155,7 @@ impl Layout {
                 layout.arguments.insert(name, count);
             }
         }
-        for name in [SCHEDULE, KILL] {
+        for name in [SCHEDULE, KILL, GRAFT] {
             if let Some(count) = function_arguments(&btf, name) {
                 layout.arguments.insert(name, count);
             }
@@ -221,7 +223,7 @@ mod tests {
         for need in [Need::Socket, Need::Mini, Need::Packet, Need::Files, Need::Optional] {
             assert_eq!(layout.lacks(need), None);
         }
-        assert_eq!([SCHEDULE, KILL].map(|name| layout.arguments(name)), [3, 1]);
+        assert_eq!([SCHEDULE, KILL, GRAFT].map(|name| layout.arguments(name)), [3, 1, 2]);
         let family = layout.offsets.iter().find(|(symbol, _)| *symbol == "SOCK_COMMON_FAMILY");
         assert_eq!(family.map(|(_, offset)| *offset), Some(16), "skc_family follows addresses, hash and ports");
     }

@@ -9,10 +9,10 @@ use aya::programs::{BtfTracePoint, Iter, ProgramError, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use tcptrace_common::RINGS_OF_CPU;
 
-use super::accepts::{self, ACCEPTED, Accepts};
+use super::accepts::{self, Accepts};
 use super::cpus::Cpus;
 use super::decode::Decoder;
-use super::layout::{KILL, Layout, Need, SCHEDULE};
+use super::layout::{GRAFT, KILL, Layout, Need, SCHEDULE};
 use super::programs::{HOLDERS, LISTENING, program};
 use super::ring::Reader;
 use super::rings::{self, Plan};
@@ -386,8 +386,7 @@ fn serve_listeners(when: When, around: &Surroundings, ebpf: &mut Ebpf) -> When {
     }
 }
 
-/// Returns when accepts are seen, and by what. The return of `inet_csk_accept` would slow nobody else down, but a program on
-/// it misses every process that waits in the function while any program is attached to it or detached.
+/// Returns when accepts are seen, and by what.
 fn serve_accept(
     options: &Options,
     around: &Surroundings,
@@ -399,7 +398,35 @@ fn serve_accept(
         return (When::Never, Service::Declined { reason: "left out by --accept never".into() });
     }
     let when = serve_listeners(options.accepts, around, ebpf);
-    (when, serve_accept_calls(when, around, ebpf, programs, accepts))
+    let service = serve_accept_function(when, around, ebpf, programs, accepts);
+    (when, service.unwrap_or_else(|| serve_accept_calls(when, around, ebpf, programs, accepts)))
+}
+
+/// Shows accepts by a function that is called for nothing else; `None` where that cannot be attached. The return of
+/// `inet_csk_accept` would not do: a program on it misses every process that waits in the function while any program is
+/// attached to it or detached.
+fn serve_accept_function(
+    when: When,
+    around: &Surroundings,
+    ebpf: &mut Ebpf,
+    programs: &mut Vec<RawFd>,
+    accepts: &mut Accepts,
+) -> Option<Service> {
+    let (btf, layout) = around.btf.as_ref().ok()?;
+    if around.switched_off(Feature::Accept).is_some() || layout.lacks(Need::Socket).is_some() {
+        return None;
+    }
+    match accepts.come_by_function(ebpf, btf, layout) {
+        Ok(fd) => programs.push(fd),
+        Err(reason) => {
+            log::debug!("cannot attach to {GRAFT}: {reason}");
+            return None;
+        }
+    }
+    if when == When::Auto {
+        accepts.go(ebpf);
+    }
+    Some(accepts_shown(when, Tier::Btf, &format!("fentry/{GRAFT}")))
 }
 
 fn serve_accept_calls(
@@ -412,24 +439,19 @@ fn serve_accept_calls(
     if let Some(reason) = objection_to_files(around, Feature::Accept) {
         return Service::Unavailable { reason };
     }
-    let loaded = load_accepted(ebpf).and_then(|fd| {
+    let loaded = Accepts::load_calls(ebpf).and_then(|fd| {
         programs.push(fd);
         if when == When::Always { accepts.come(ebpf) } else { Ok(()) }
     });
-    let hook = "tracepoint/syscalls/sys_exit_accept, …accept4";
     match loaded {
-        Ok(()) if when == When::Auto => {
-            Service::Attached { by: Tier::Classic, hook: format!("{hook}, while needed (--accept auto)") }
-        }
-        Ok(()) => Service::Attached { by: Tier::Classic, hook: hook.into() },
+        Ok(()) => accepts_shown(when, Tier::Classic, "tracepoint/syscalls/sys_exit_accept, …accept4"),
         Err(error) => Service::Unavailable { reason: kernel::explain(&error) },
     }
 }
 
-fn load_accepted(ebpf: &mut Ebpf) -> Result<RawFd, ProgramError> {
-    let program: &mut TracePoint = program(ebpf, ACCEPTED)?;
-    program.load()?;
-    Ok(program.fd()?.as_fd().as_raw_fd())
+fn accepts_shown(when: When, by: Tier, hook: &str) -> Service {
+    let if_needed = if when == When::Auto { ", while needed (--accept auto)" } else { "" };
+    Service::Attached { by, hook: format!("{hook}{if_needed}") }
 }
 
 fn serve_failed_calls(around: &Surroundings, ebpf: &mut Ebpf, programs: &mut Vec<RawFd>) -> Service {

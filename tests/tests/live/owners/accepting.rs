@@ -12,6 +12,7 @@ use serde_json::json;
 use tcptrace_tests::attempt::skip;
 use tcptrace_tests::{Actor, End, Life, Namespace, Tracer};
 
+use super::functions::need_function;
 use crate::actor;
 
 /// Connects: returns the client's end, and the name of the server's.
@@ -198,6 +199,21 @@ fn ring(count: usize, how: &str) -> (Actor, SocketAddr) {
         skip(format!("io_uring is {}", words.join(" ")));
     }
     (actor, words[1].parse().expect("an address"))
+}
+
+/// Where a function of the kernel shows accepts, it shows those with io_uring, too.
+#[test]
+fn through_a_ring_at_once() {
+    need_function();
+    let net = Namespace::enter();
+    for how in ["descriptor", "ring"] {
+        let (actor, at) = ring(1, how);
+        let (mut client, server) = dial(at);
+        actor.did("accepted");
+        client.reset();
+        net.foreign_life(&server).owned_by("accept", actor.pid()).has(json!({"comm": "ring"}));
+        actor.finish();
+    }
 }
 
 /// Accepting with io_uring is no system call: where those show accepts, a later scan finds the owner.

@@ -76,7 +76,7 @@ impl Queue<'_> {
             return oldest >= STALLED_NS;
         }
         let idle_ns = self.listener.accepted_at.map_or(u64::MAX, |at| evidence.about.to.saturating_sub(at));
-        // Accepts through io_uring are not seen. Sockets are accepted in order: the oldest in the queue tells.
+        // Accepts through io_uring may not be seen. Sockets are accepted in order: the oldest in the queue tells.
         let not_empty = self.not_empty_ns(evidence) >= STALLED_NS && (self.sockets.is_empty() || oldest >= STALLED_NS);
         idle_ns >= STALLED_NS && (not_empty || oldest >= STALLED_NS)
     }
