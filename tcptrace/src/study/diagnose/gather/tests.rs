@@ -149,7 +149,7 @@ fn a_pair_with_many_connections_is_kept(#[case] one_in: u64) {
         [Some(opened), is_refused.then(|| to(State::SynSent, State::Closed))].into_iter().flatten()
     };
     let elsewhere = |conn: u64| Tuple { remote_port: 10_000 + u16::try_from(conn).expect("few"), ..outgoing(conn) };
-    let others = |conn: u64| changes(conn, elsewhere(conn), conn % one_in == 0);
+    let others = |conn: u64| changes(conn, elsewhere(conn), conn.is_multiple_of(one_in));
     let items: Vec<_> = [started()]
         .into_iter()
         .chain((0..6_000).flat_map(others))
