@@ -16,10 +16,10 @@ const PACKAGES: [&str; 4] = ["--locked", "--workspace", "--exclude", workspace::
 const AT_ONCE: &str = "RUST_TEST_THREADS";
 
 /// Many, because most tests wait for TIME_WAITs of 60 s, each in its own namespace.
-const THREADS: &str = "48";
+const THREADS: &str = "32";
 
 /// More failures than this are no accident.
-const MOST_ACCIDENTS: usize = 4;
+const MOST_ACCIDENTS: usize = 6;
 
 /// Fewer when retrying.
 const THREADS_AGAIN: &str = "2";

@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::thread;
 
-use nix::unistd::gettid;
+use nix::unistd::{Pid, gettid};
 use serde_json::json;
 use tcptrace_tests::namespace::boot_ns;
 use tcptrace_tests::process::spawn;
@@ -206,9 +206,18 @@ struct Hooks {
     functions: usize,
 }
 
+/// The process of a tracer that attaches and detaches: its helper, if it has one.
+fn attacher(tracer: &Tracer) -> Pid {
+    let pid = tracer.pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("its children");
+    let is_helper =
+        |child: &Pid| fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|name| name == "tcptrace-helper\n");
+    children.split_whitespace().filter_map(|child| child.parse().ok().map(Pid::from_raw)).find(is_helper).unwrap_or(pid)
+}
+
 /// Lists a tracer's descriptors. The kernel's name of a classic tracepoint's link has changed, but not that of the event.
 fn hooks(tracer: &Tracer) -> Hooks {
-    let files = fs::read_dir(format!("/proc/{}/fd", tracer.pid())).expect("its descriptors").flatten();
+    let files = fs::read_dir(format!("/proc/{}/fd", attacher(tracer))).expect("its descriptors").flatten();
     let mut hooks = Hooks { calls: 0, functions: 0 };
     for file in files {
         // It may have closed it since.

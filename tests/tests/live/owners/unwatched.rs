@@ -10,7 +10,7 @@ use tcptrace_tests::program::run;
 use tcptrace_tests::tracer::PATIENCE;
 use tcptrace_tests::{Actor, End, Namespace, Tracer};
 
-use super::hooks;
+use super::{attacher, hooks};
 use crate::actor;
 
 /// Connects: returns the client's end, and the name of the server's.
@@ -152,7 +152,7 @@ fn accepts_are_seen_as_needed() {
 
 /// Whether the tracer waits for the kernel, which runs a program for a while after its descriptor is gone.
 fn is_detaching(tracer: &Tracer) -> bool {
-    let threads = std::fs::read_dir(format!("/proc/{}/task", tracer.pid())).expect("its threads").flatten();
+    let threads = std::fs::read_dir(format!("/proc/{}/task", attacher(tracer))).expect("its threads").flatten();
     threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok()).any(|name| name == "detach\n")
 }
 
