@@ -72,7 +72,7 @@ fn full(ground: &Ground, verdict: &mut Verdict, size: &str, options: &[&str], co
     let command = ground.record(&load, "disk/t.tct", options);
     let recorded = record(ground, load, command, |_| Ok(()))?;
     let files = files(disk.path(), "t.")?;
-    let books = Books::open(ground, &files, Some(&recorded.ended))?;
+    let books = Books::open(ground, &files, Some(&recorded.ended))?.with_hidden(recorded.hidden);
     must_be_told(&recorded, &books, words::NO_SPACE, verdict)
 }
 
@@ -112,7 +112,7 @@ fn emptied(ground: &Ground, verdict: &mut Verdict, options: &[&str]) -> Result<(
         Ok(())
     })?;
     let files = files(disk.path(), "t.")?;
-    let books = Books::open(ground, &files, Some(&recorded.ended))?;
+    let books = Books::open(ground, &files, Some(&recorded.ended))?.with_hidden(recorded.hidden);
     let Recorded { ended, connections, hidden } = &recorded;
     verdict.must(ended.status == 3, || format!("the recorder: status {}", ended.status));
     for what in [words::NO_SPACE, words::ROOM_AGAIN] {
@@ -160,7 +160,7 @@ pub(super) fn frozen(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
         verdict.note(format!("{:.1} s", begun.elapsed().as_secs_f64()));
         Ok(())
     })?;
-    let books = Books::open(ground, &["disk/t.tct"], Some(&recorded.ended))?;
+    let books = Books::open(ground, &["disk/t.tct"], Some(&recorded.ended))?.with_hidden(recorded.hidden);
     books.must_agree(verdict);
     books.must_be_true(recorded.connections, recorded.hidden, verdict);
     let lost = recorded.ended.figures()?.lost;
@@ -175,7 +175,7 @@ pub(super) fn file_limit(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let load = load(10_000, None)?;
     let command = limited(ground.record(&load, "t.tct", &[]), Resource::RLIMIT_FSIZE, 60_000);
     let recorded = record(ground, load, command, |_| Ok(()))?;
-    let books = Books::open(ground, &["t.tct"], Some(&recorded.ended))?;
+    let books = Books::open(ground, &["t.tct"], Some(&recorded.ended))?.with_hidden(recorded.hidden);
     must_be_told(&recorded, &books, words::TOO_LARGE, verdict)
 }
 
@@ -231,7 +231,7 @@ pub(super) fn name_taken(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
         )
     });
     verdict.must(files.len() > 5, || format!("{} files", files.len()));
-    let books = Books::open(ground, &files, Some(&recorded.ended))?;
+    let books = Books::open(ground, &files, Some(&recorded.ended))?.with_hidden(recorded.hidden);
     books.must_agree(verdict);
     books.must_be_true(recorded.connections, recorded.hidden, verdict);
     verdict.note(format!("{} files, {}", files.len(), books.summary()));
