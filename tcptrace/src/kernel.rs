@@ -42,7 +42,7 @@ pub use namespaces::{Namespace, Namespaces, ResolveError};
 pub use privileges::{privileges, without_privileges};
 pub use processes::{are_all_visible, are_descriptors_shown, are_hidden as are_processes_hidden};
 pub use queues::{Queues, accept_queues_here, autobound_here, note_autobound_here};
-pub use sandbox::{Limits, Sandbox};
+pub use sandbox::{Sandbox, drop_privileges};
 pub use setting_files::setting_files;
 pub use settings::{add_host_settings, complete_host_settings, settings, settings_here};
 pub use sockstat::allocated;

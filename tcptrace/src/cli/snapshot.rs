@@ -14,7 +14,7 @@ use super::select::{FilterArgs, OutputArgs, duration, warn_of_missing_groups};
 use super::view::undecided;
 use super::{Outcome, say, stdout};
 use crate::engine::filter::Verdict;
-use crate::kernel::{self, Answer, Coverage, Groups, Holders, Limits, Multipaths, Namespaces, Wanted};
+use crate::kernel::{self, Answer, Coverage, Groups, Holders, Multipaths, Namespaces, Wanted};
 use crate::live;
 use crate::model::criteria::{Criteria, Undecided};
 use crate::model::facts::Settings;
@@ -56,7 +56,7 @@ pub(super) fn run(args: &SnapshotArgs) -> Result<Outcome> {
     let criteria = args.filter.criteria(&namespaces)?;
     warn_of_missing_groups(&criteria, false);
     if !args.no_sandbox {
-        Limits::default().apply().context("cannot give up privileges")?;
+        kernel::drop_privileges(None).context("cannot give up privileges")?;
     }
     // The query switches the network namespace of its thread, so it gets one of its own.
     let asked = std::thread::scope(|scope| scope.spawn(|| Found::ask(&namespaces, &criteria, args)).join());

@@ -18,7 +18,7 @@ use super::progress::Progress;
 use super::select::{FilterArgs, duration};
 use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
-use crate::kernel::{Limits, Namespaces, Sandbox};
+use crate::kernel::{Namespaces, Sandbox, drop_privileges};
 use crate::live::Source;
 use crate::model::criteria::Criteria;
 use crate::model::row::Row;
@@ -131,7 +131,7 @@ impl TraceArgs {
     /// # Errors
     /// When that fails.
     pub(super) fn limit(&self) -> Result<()> {
-        if self.no_sandbox { Ok(()) } else { Limits::default().apply().context("cannot give up privileges") }
+        if self.no_sandbox { Ok(()) } else { drop_privileges(None).context("cannot give up privileges") }
     }
 
     /// Opens the files, to read them once.

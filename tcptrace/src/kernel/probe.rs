@@ -217,7 +217,8 @@ impl Probe {
         self.read_recursion_after(self.records());
     }
 
-    /// The same for a reader in another process, which has taken so many records. Returns how often programs did not run.
+    /// Does the same where another process reads the ring buffers, and has taken `records` records. Returns how often programs
+    /// did not run.
     pub fn read_recursion_after(&mut self, records: u64) -> u64 {
         self.reader.read_recursion(records)
     }

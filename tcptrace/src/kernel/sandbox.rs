@@ -1,5 +1,5 @@
 //! What a process gives up: all of it before it reads what strangers have written or sent ([`Sandbox`]), and a part where it
-//! asks the kernel ([`Limits`]). What a kernel cannot take away stays.
+//! asks the kernel ([`drop_privileges`]). What a kernel cannot take away stays.
 
 mod calls;
 
@@ -115,7 +115,7 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Enters it, without any capability but those that what is allowed here takes. It cannot be left.
+    /// Enters it. Of all capabilities, those stay that the allowed actions need. It cannot be left.
     pub fn enter(self) {
         // Landlock and seccomp need it, and so do programs: none of them may get privileges back.
         if let Err(error) = set_no_new_privs() {
@@ -164,33 +164,25 @@ fn zone_in(variable: &str) -> Option<PathBuf> {
     path.starts_with('/').then(|| path.into())
 }
 
-/// What a process gives up that asks the kernel, once programs are attached. It goes on looking into other processes, which
-/// Landlock would forbid, and at other network namespaces; it starts no programs.
-#[derive(Debug, Default)]
-pub struct Limits<'a> {
-    /// Who it becomes.
-    pub user: Option<&'a User>,
-}
-
-impl Limits<'_> {
-    /// Applies to the calling thread and those that it starts from then on.
-    ///
-    /// # Errors
-    /// When it cannot become that user.
-    pub fn apply(&self) -> io::Result<()> {
-        let kept = privileges::lasting();
-        if let Some(user) = self.user {
-            privileges::become_user(user, &kept)?;
-        }
-        if let Err(error) = set_no_new_privs() {
-            log::debug!("cannot rule out new privileges: {error}");
-        }
-        privileges::keep_only(&kept);
-        if let Err(error) = calls::refuse(&calls::FOLLOWING) {
-            log::debug!("system calls are not restricted: {error}");
-        }
-        Ok(())
+/// Gives up what a process that asks the kernel does not need once programs are attached, and becomes this user. It holds for
+/// the calling thread and those that it starts from then on. The process goes on looking into other processes, which Landlock
+/// would forbid, and at other network namespaces; it starts no programs.
+///
+/// # Errors
+/// When it cannot become that user.
+pub fn drop_privileges(user: Option<&User>) -> io::Result<()> {
+    let kept = privileges::lasting();
+    if let Some(user) = user {
+        privileges::become_user(user, &kept)?;
     }
+    if let Err(error) = set_no_new_privs() {
+        log::debug!("cannot rule out new privileges: {error}");
+    }
+    privileges::keep_only(&kept);
+    if let Err(error) = calls::refuse(&calls::FOLLOWING) {
+        log::debug!("system calls are not restricted: {error}");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -247,7 +247,7 @@ enum To {
 }
 
 impl To {
-    /// Whoever asked is gone when the program ends.
+    /// The process that asked may have ended.
     fn send(&self, answer: Answer) {
         match self {
             Self::Here(to) => drop(to.blocking_send(answer)),

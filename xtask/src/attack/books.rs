@@ -152,9 +152,9 @@ impl Books {
         verdict.must(recorder.lost == 0 || status == 3, || format!("{} lost, and status {status}", recorder.lost));
     }
 
-    /// Checks that recorded and lost events add up to this many whole connections. The kernel hid at most `hidden`
-    /// transitions from every program.
-    pub(super) fn must_be_true(&self, connections: u64, hidden: u64, verdict: &mut Verdict) {
+    /// Checks that recorded and lost events, and those that the kernel hid, add up to this many whole connections.
+    pub(super) fn must_be_true(&self, connections: u64, verdict: &mut Verdict) {
+        let hidden = self.hidden;
         let truth = connections * TRANSITIONS;
         let seen = self.rows.transitions - self.rows.time_wait_ends;
         let lost = self.recorder.map_or(self.replay.lost, |(recorder, _)| recorder.lost);

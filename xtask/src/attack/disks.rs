@@ -46,7 +46,7 @@ fn record(
 
 /// Checks that the recorder reported the failure once, and that all numbers include the loss.
 fn must_be_told(recorded: &Recorded, books: &Books, why: &str, verdict: &mut Verdict) -> Result<()> {
-    let Recorded { ended, connections, hidden } = recorded;
+    let Recorded { ended, connections, .. } = recorded;
     let lost = ended.figures()?.lost;
     verdict.must(ended.status == 3, || format!("the recorder: status {}", ended.status));
     verdict.must(lost > 0, || "nothing was lost".to_owned());
@@ -55,7 +55,7 @@ fn must_be_told(recorded: &Recorded, books: &Books, why: &str, verdict: &mut Ver
         format!("'{why}' is printed {times} times: {}", words::complaints(&ended.said).join(" / "))
     });
     books.must_agree(verdict);
-    books.must_be_true(*connections, *hidden, verdict);
+    books.must_be_true(*connections, verdict);
     verdict.note(format!("{connections} connections, {}", books.summary()));
     Ok(())
 }
@@ -113,7 +113,7 @@ fn emptied(ground: &Ground, verdict: &mut Verdict, options: &[&str]) -> Result<(
     })?;
     let files = files(disk.path(), "t.")?;
     let books = Books::open(ground, &files, Some(&recorded.ended))?.with_hidden(recorded.hidden);
-    let Recorded { ended, connections, hidden } = &recorded;
+    let Recorded { ended, connections, .. } = &recorded;
     verdict.must(ended.status == 3, || format!("the recorder: status {}", ended.status));
     for what in [words::NO_SPACE, words::ROOM_AGAIN] {
         let times = words::times(&ended.said, what);
@@ -121,7 +121,7 @@ fn emptied(ground: &Ground, verdict: &mut Verdict, options: &[&str]) -> Result<(
     }
     verdict.must(!books.is_abrupt(), || "readers report an abrupt end".to_owned());
     books.must_agree(verdict);
-    books.must_be_true(*connections, *hidden, verdict);
+    books.must_be_true(*connections, verdict);
     verdict.note(format!("{connections} connections, {}", books.summary()));
     Ok(())
 }
@@ -162,7 +162,7 @@ pub(super) fn frozen(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     })?;
     let books = Books::open(ground, &["disk/t.tct"], Some(&recorded.ended))?.with_hidden(recorded.hidden);
     books.must_agree(verdict);
-    books.must_be_true(recorded.connections, recorded.hidden, verdict);
+    books.must_be_true(recorded.connections, verdict);
     let lost = recorded.ended.figures()?.lost;
     verdict.must(lost > 0, || "nothing was lost".to_owned());
     verdict.must(!books.is_abrupt(), || "readers report an abrupt end".to_owned());
@@ -233,7 +233,7 @@ pub(super) fn name_taken(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     verdict.must(files.len() > 5, || format!("{} files", files.len()));
     let books = Books::open(ground, &files, Some(&recorded.ended))?.with_hidden(recorded.hidden);
     books.must_agree(verdict);
-    books.must_be_true(recorded.connections, recorded.hidden, verdict);
+    books.must_be_true(recorded.connections, verdict);
     verdict.note(format!("{} files, {}", files.len(), books.summary()));
     Ok(())
 }

@@ -81,9 +81,9 @@ pub(super) fn many_groups(ground: &Ground, verdict: &mut Verdict) -> Result<()> 
         unreadable += u32::from(read.status != 0 || words::is_damaged(&read.said));
     }
     verdict.must(unreadable == 0, || format!("{unreadable} of {} files cannot be read alone", files.len() + 1));
-    let books = Books::open(ground, &files, Some(&rotated))?;
+    let books = Books::open(ground, &files, Some(&rotated))?.with_hidden(hidden);
     books.must_agree(verdict);
-    books.must_be_true(made.connections, hidden, verdict);
+    books.must_be_true(made.connections, verdict);
     verdict.must(books.rows.groupless == 0, || format!("{} rows without control group", books.rows.groupless));
     Books::open(ground, &["l.tct"], None)?.must_agree(verdict);
     verdict.note(format!("{} groups, {} files, {}", 5500, files.len() + 1, books.summary()));
@@ -120,9 +120,9 @@ pub(super) fn deep_group(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let (all, some) = (all.end(Signal::SIGINT)?, some.end(Signal::SIGINT)?);
     let hidden = hidden.map_or(0, |hidden| hidden.so_far());
     load.end()?;
-    let books = Books::open(ground, &["all.tct"], Some(&all))?;
+    let books = Books::open(ground, &["all.tct"], Some(&all))?.with_hidden(hidden);
     books.must_agree(verdict);
-    books.must_be_true(made.connections, hidden, verdict);
+    books.must_be_true(made.connections, verdict);
     // Rows of the client's end of one connection; the server's end is in the listener's group.
     let nameless = books.rows.groupless;
     verdict.must(nameless <= 6, || format!("{nameless} rows without control group"));

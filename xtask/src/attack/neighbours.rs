@@ -38,9 +38,9 @@ pub(super) fn many(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     load.end()?;
     let mut lost = 0;
     for (number, ended) in ended.iter().enumerate() {
-        let books = Books::open(ground, &[format!("{number}.tct")], Some(ended))?;
+        let books = Books::open(ground, &[format!("{number}.tct")], Some(ended))?.with_hidden(hidden);
         books.must_agree(verdict);
-        books.must_be_true(made.connections, hidden, verdict);
+        books.must_be_true(made.connections, verdict);
         lost += ended.figures()?.lost;
     }
     verdict.note(format!("{TRACERS} tracers, {} connections each, {lost} events lost", made.connections));
@@ -63,9 +63,9 @@ fn disturb(
     let ended = recorder.end(Signal::SIGINT)?;
     let hidden = hidden.map_or(0, |hidden| hidden.so_far());
     load.end()?;
-    let books = Books::open(ground, &["t.tct"], Some(&ended))?;
+    let books = Books::open(ground, &["t.tct"], Some(&ended))?.with_hidden(hidden);
     books.must_agree(verdict);
-    books.must_be_true(made.connections, hidden, verdict);
+    books.must_be_true(made.connections, verdict);
     verdict.note(format!("{} connections, {}", made.connections, books.summary()));
     Ok(ended.figures()?.lost)
 }

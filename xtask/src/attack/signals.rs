@@ -33,10 +33,10 @@ pub(super) fn in_order(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
             verdict.must(false, || format!("{signal}: status {}", ended.status));
             continue;
         }
-        let books = Books::open(ground, &[&file], Some(&ended))?;
+        let books = Books::open(ground, &[&file], Some(&ended))?.with_hidden(hidden);
         verdict.must(!books.is_abrupt(), || format!("{signal}: the trace ends abruptly"));
         books.must_agree(verdict);
-        books.must_be_true(made.connections, hidden, verdict);
+        books.must_be_true(made.connections, verdict);
         verdict.note(format!("{signal} {} ms", ended.took.as_millis()));
     }
     Ok(())
@@ -55,9 +55,9 @@ pub(super) fn nohup(ground: &Ground, verdict: &mut Verdict) -> Result<()> {
     let hidden = hidden.map_or(0, |hidden| hidden.so_far());
     load.end()?;
     verdict.must(ended.status == 0, || format!("status {}", ended.status));
-    let books = Books::open(ground, &["t.tct"], Some(&ended))?;
+    let books = Books::open(ground, &["t.tct"], Some(&ended))?.with_hidden(hidden);
     books.must_agree(verdict);
-    books.must_be_true(made.connections, hidden, verdict);
+    books.must_be_true(made.connections, verdict);
     verdict.note(books.summary());
     Ok(())
 }
@@ -154,9 +154,9 @@ pub(super) fn dump_folder_gone(ground: &Ground, verdict: &mut Verdict) -> Result
         format!("{} dumps (status {}): {}", dumps.len(), ended.status, words::tail(&ended.said))
     });
     if let Some(dump) = dumps.first() {
-        let books = Books::open(ground, &[dump], None)?;
+        let books = Books::open(ground, &[dump], None)?.with_hidden(hidden);
         books.must_agree(verdict);
-        books.must_be_true(made.connections, hidden, verdict);
+        books.must_be_true(made.connections, verdict);
         verdict.note(books.summary());
     }
     Ok(())

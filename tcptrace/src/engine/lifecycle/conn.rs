@@ -53,7 +53,7 @@ pub(super) struct Conn {
 struct More {
     /// Few sockets have link-local addresses.
     interface: u32,
-    /// How long data had not moved when its end began, if that was told: see [`known`].
+    /// How long no data had moved when the end of the connection began; [`known`] says which values were told.
     idle_ms: [u32; 3],
     idle_known: u8,
     /// All but the first one.

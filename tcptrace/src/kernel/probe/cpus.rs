@@ -7,7 +7,7 @@ use std::{fs, io};
 pub(super) struct Cpus {
     /// CPUs that run now.
     pub(super) online: Vec<u32>,
-    /// All CPUs that can run, those that are offline included.
+    /// All CPUs of the machine, also those that are offline.
     pub(super) possible: Vec<u32>,
 }
 

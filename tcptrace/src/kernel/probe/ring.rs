@@ -264,7 +264,7 @@ impl Reader {
         Ok(())
     }
 
-    /// For a reader that has taken so many records.
+    /// `records`: how many have been taken from the ring buffers.
     pub(super) fn read_recursion(&mut self, records: u64) -> u64 {
         // In this order, misses in between are reported the next time.
         let misses: u64 = self.programs.iter().map(|fd| recursion_misses(*fd)).sum();

@@ -312,6 +312,7 @@ mod tests {
         assert_eq!(looks.len(), 1);
         assert_eq!(sampled(&looks[0]).last(), Some(&(own, true)));
     }
+
     #[tcptrace_tests::test]
     fn the_helper_sees_the_same() {
         tcptrace_tests::ability::need_root();
@@ -320,7 +321,7 @@ mod tests {
         let fate = Fate::default();
         let (ours, theirs) = Way::pair(&fate).expect("a pair");
         let found = LastFound::default();
-        *found.lock().expect("nobody has it") = namespaces.clone();
+        *found.lock().expect("no thread has panicked") = namespaces.clone();
         let served = {
             let found = found.clone();
             std::thread::spawn(move || serve(&theirs, &found, scope))
@@ -329,7 +330,7 @@ mod tests {
         assert_eq!(first.samples.iter().map(|sample| (sample.netns, sample.whole)).collect::<Vec<_>>(), [(own, true)]);
         let of_settings = |item: &Item| matches!(item, Item::Settings(settings) if settings.netns == Some(own));
         assert!(first.facts.iter().any(of_settings), "{:?}", first.facts);
-        *found.lock().expect("nobody has it") = Namespaces::default();
+        *found.lock().expect("no thread has panicked") = Namespaces::default();
         counting.wish.search = true;
         counting.due = Instant::now();
         counting.ask();
@@ -337,7 +338,7 @@ mod tests {
         assert_eq!(looks.len(), 2);
         let searched = looks[0].namespaces.as_ref().expect("it has searched");
         assert!(searched.iter().any(|namespace| namespace.inode == own));
-        assert!(found.lock().expect("nobody has it").iter().any(|namespace| namespace.inode == own));
+        assert!(found.lock().expect("no thread has panicked").iter().any(|namespace| namespace.inode == own));
         ours.shut();
         served.join().expect("it ends");
         assert!(!fate.is_lost());

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::counting::{self, Scope};
 use super::{lookups, readings};
 use crate::kernel::probe::Probe;
-use crate::kernel::{Limits, Namespaces, User};
+use crate::kernel::{Namespaces, User, drop_privileges};
 use crate::live::messages;
 use crate::live::queries::{self, LastFound, Request};
 use crate::live::tally;
@@ -42,7 +42,8 @@ const IGNORED: [Signal; 6] =
 /// What the helper is to do with its programs.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Order {
-    /// Attach or detach stand-ins as needed after so many records, and say how often programs did not run.
+    /// Attach or detach stand-ins as needed, now that this many records have been read, and say how often programs did not
+    /// run.
     Recursion { records: u64 },
     /// Attach or detach what shows accepts, and say whether they are seen.
     Accepts { watch: bool },
@@ -83,7 +84,7 @@ pub(super) struct Task<'s> {
     pub(super) probe: &'s mut Probe,
     pub(super) filter: tcptrace_common::Filter,
     pub(super) scope: Scope,
-    /// Those that have been found.
+    /// The network namespaces that have been found.
     pub(super) namespaces: &'s Namespaces,
     /// Who it becomes.
     pub(super) user: Option<&'s User>,
@@ -174,7 +175,8 @@ impl Helper {
         self.fate.is_lost()
     }
 
-    /// Has it attach or detach stand-ins, after so many records. Returns how often programs did not run.
+    /// Has it attach or detach stand-ins as needed, now that this many records have been read. Returns how often programs
+    /// did not run.
     pub(super) fn read_recursion(&self, records: u64) -> Option<u64> {
         match self.ways.orders.ask(&Order::Recursion { records })? {
             Done::Recursion(recursion) => Some(recursion),
@@ -228,7 +230,7 @@ fn pidfd(pid: Pid) -> Option<OwnedFd> {
 fn be_helper(task: Task<'_>, ways: Ways, parent: Pid) {
     let Task { probe, filter, scope, namespaces, user } = task;
     begin_anew(&ways);
-    let began = Limits { user }.apply().map_err(|error| error.to_string());
+    let began = drop_privileges(user).map_err(|error| error.to_string());
     // A change of the user has undone it.
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     let has_failed = began.is_err() || getppid() != parent;

@@ -172,7 +172,7 @@ mod tests {
         tcptrace_tests::ability::need_root();
         let found = LastFound::default();
         let namespaces = Namespaces::find();
-        *found.lock().expect("nobody has it") = namespaces.clone();
+        *found.lock().expect("no thread has panicked") = namespaces.clone();
         let fate = Fate::default();
         let (ours, theirs) = Way::pair(&fate).expect("a pair");
         let served = std::thread::spawn(move || serve(&theirs, &found));
