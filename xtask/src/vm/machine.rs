@@ -21,6 +21,13 @@ const BOOT: Duration = Duration::from_secs(300);
 /// The same with KVM, where booting takes a second.
 const BOOT_BY_KVM: Duration = Duration::from_secs(20);
 
+/// A virtual machine that says nothing for this time hangs: a test waits for half of it at most. (Random lives say nothing
+/// until they are over.)
+const SILENCE: Duration = Duration::from_secs(240);
+
+/// What it says last.
+const END: &str = "tcptrace-vm: end\n";
+
 /// How instructions are executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Acceleration {
@@ -97,12 +104,16 @@ impl Machine<'_> {
 
     fn follow(&self, mut qemu: Running, patience: Duration) -> Result<String> {
         let begun = Instant::now();
+        let (mut len, mut heard) = (0, begun);
         let boot = if self.acceleration == Acceleration::Kvm { BOOT_BY_KVM } else { BOOT };
         loop {
             let status = qemu.0.try_wait().context("cannot wait for QEMU")?;
             let shown = self.shown()?;
-            if shown.contains("tcptrace-vm: end\n") {
+            if is_over(&shown) {
                 return Ok(shown);
+            }
+            if shown.len() != len {
+                (len, heard) = (shown.len(), Instant::now());
             }
             let is_up = shown.contains("tcptrace-vm: kernel ");
             if let Some(status) = status {
@@ -122,6 +133,10 @@ impl Machine<'_> {
                 eprintln!("The machine is switched off: it took longer than {} s.", patience.as_secs());
                 return Ok(shown);
             }
+            if is_up && self.acceleration != Acceleration::Counted && heard.elapsed() > SILENCE {
+                eprintln!("The machine is switched off: it said nothing for {} s.", SILENCE.as_secs());
+                return Ok(shown);
+            }
             sleep(INTERVAL);
         }
     }
@@ -130,6 +145,11 @@ impl Machine<'_> {
         let bytes = fs::read(self.console).with_context(|| format!("cannot read {}", self.console.display()))?;
         Ok(String::from_utf8_lossy(&bytes).replace('\r', ""))
     }
+}
+
+/// Whether a console shows that all tests have ended.
+pub(super) fn is_over(console: &str) -> bool {
+    console.contains(END)
 }
 
 /// A QEMU process that is killed on drop.

@@ -215,6 +215,9 @@ impl Mapping {
         if start == libc::MAP_FAILED {
             return Err(Errno::last().into());
         }
+        // One process reads it; in a copy of the process, its pages would only count for a second time.
+        // SAFETY: it is our mapping. A copy of the process neither uses nor drops this.
+        let _ = unsafe { libc::madvise(start, length, libc::MADV_DONTFORK) };
         let start = NonNull::new(start).ok_or_else(|| io::Error::other("it is mapped nowhere"))?;
         Ok(Self { start, length })
     }
@@ -306,6 +309,16 @@ mod tests {
         let mut passed = Vec::new();
         ring.pass(&mut |record| passed.extend_from_slice(record));
         passed
+    }
+
+    #[test]
+    fn a_copy_of_the_process_does_not_have_it() {
+        let map = Written::new().file.into();
+        let mapping = Mapping::new(&map, page().expect("pages have a size"), libc::PROT_READ, 0).expect("mapped");
+        let all = std::fs::read_to_string("/proc/self/smaps").expect("this process");
+        let (_, ours) = all.split_once(&format!("{:x}-", mapping.start.addr())).expect("it is mapped");
+        let flags = ours.lines().find_map(|line| line.strip_prefix("VmFlags:")).expect("flags");
+        assert!(flags.split_whitespace().any(|flag| flag == "dc"), "{flags}");
     }
 
     #[test]
