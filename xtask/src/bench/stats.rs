@@ -69,7 +69,10 @@ impl Figures {
     pub(super) fn spread_of(&self, digits: usize, unit: &str) -> String {
         match (self.median(), self.0.first(), self.0.last()) {
             (Some(median), Some(least), Some(most)) => {
-                format!("{median:.digits$}{unit} ({least:.digits$}–{most:.digits$})")
+                // As above. The least is below zero wherever the most is.
+                let [median, least, most] = [median, *least, *most].map(|figure| rounded(figure, digits));
+                let to = if least.starts_with('-') { " to " } else { "–" };
+                format!("{median}{unit} ({least}{to}{most})")
             }
             _ => "–".to_owned(),
         }
@@ -127,6 +130,8 @@ mod tests {
     fn a_median_is_shown_with_its_spread() {
         assert_eq!(of([2.0, 1.0, 4.25]).spread(1), "2.0 (1.0–4.2)");
         assert_eq!(of([2100.0, 1100.0]).spread(0), "1600 (1100–2100)");
+        assert_eq!(of([0.1, -0.13, -0.001]).spread(2), "0.00 (-0.13 to 0.10)");
+        assert_eq!(of([-0.5]).spread(1), "-0.5 (-0.5 to -0.5)");
         assert_eq!(of([95.25, 94.0, 97.0]).spread_of(1, " %"), "95.2 % (94.0–97.0)");
         assert_eq!(of([]).spread(0), "–");
     }
