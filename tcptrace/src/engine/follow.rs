@@ -11,7 +11,7 @@ use crate::model::event::{Cause, Event, Losses};
 use crate::model::finding::Finding;
 use crate::model::labels::Labels;
 use crate::model::names::{Group, Names};
-use crate::model::row::Row;
+use crate::model::row::{Connection, Row};
 use crate::model::sink::Wishes;
 use crate::model::stream::{Context, Item, Lost, Origin, Summary};
 
@@ -108,6 +108,11 @@ impl Follower {
             self.damaged.0 = self.damaged.0.saturating_add(events);
             self.damaged.1 |= events == 0;
         }
+    }
+
+    /// The connections that are open now, those that filters leave out among them.
+    pub fn open(&self) -> impl Iterator<Item = Connection> {
+        self.engine.open().filter_map(|row| if let Row::Connection(row) = row { Some(row) } else { None })
     }
 
     /// Hands over the connections that are open now.

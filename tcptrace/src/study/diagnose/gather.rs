@@ -11,6 +11,7 @@ mod tests;
 #[cfg(test)]
 mod window;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
@@ -156,8 +157,10 @@ impl Gatherer {
 
     /// The evidence, with the connections that are open now, or none where nobody knows them. `traced`: transitions were
     /// traced, and not only looked at once.
-    pub fn finish(mut self, open: impl IntoIterator<Item = Connection>, traced: bool) -> Evidence {
-        self.about.traced_ns = if traced { self.about.to.saturating_sub(self.about.from) } else { 0 };
+    ///
+    /// It can be asked for again: what is known stays, and is not copied where it may be as much as there are sockets.
+    pub fn finish(&self, open: impl IntoIterator<Item = Connection>, traced: bool) -> Evidence {
+        let mut pairs = Cow::Borrowed(&self.pairs);
         let mut sockets: Vec<Standing> = Vec::new();
         let mut over: Vec<Over> = Vec::new();
         for row in open {
@@ -165,21 +168,21 @@ impl Gatherer {
             over.extend(self.over(&row));
             if self.ends_late && row.status.open().is_some_and(|(state, _)| state == State::TimeWait) {
                 let ended = Connection { status: Status::Ended(End::Fin.into()), ..row };
-                self.pairs.ended(&ended, &self.host);
+                pairs.to_mut().ended(&ended, &self.host);
             }
         }
         let mut namespaces: Vec<u32> = sockets.iter().filter_map(|socket| socket.netns).collect();
         namespaces.sort_unstable();
         namespaces.dedup();
-        self.about.namespaces = namespaces;
-        let missing = self.missing(traced);
-        let Self { mut about, pairs, looks, host, setting_files, sees_unreleased, .. } = self;
-        (about.opened, about.ended) = (pairs.opened(), pairs.all_ended());
+        let traced_ns = if traced { self.about.to.saturating_sub(self.about.from) } else { 0 };
+        let (opened, ended) = (pairs.opened(), pairs.all_ended());
+        let about = About { traced_ns, opened, ended, namespaces, ..self.about.clone() };
         let (pairs, unpaired) = pairs.finish(&sockets);
+        let missing = self.missing(traced);
         let mut evidence = Evidence { about, missing, pairs, unpaired, sockets, ..Evidence::default() };
-        evidence.over = sees_unreleased.then_some(over);
-        (evidence.bound, evidence.setting_files) = (looks.bound(), setting_files);
-        host.finish(&looks, &mut evidence);
+        evidence.over = self.sees_unreleased.then_some(over);
+        (evidence.bound, evidence.setting_files) = (self.looks.bound(), self.setting_files.clone());
+        self.host.finish(&self.looks, &mut evidence);
         evidence.budgets = Budgets::of(&evidence);
         evidence
     }
@@ -303,23 +306,9 @@ impl Gatherer {
 
     /// A gatherer for the time from now on: it knows how things stand, and has counted nothing.
     #[must_use]
-    pub fn renewed(&self) -> Self {
-        let Self { about, looks, host, missing, features, accepts, accepts_since, has_facts, .. } = self;
-        Self {
-            about: About { from: about.to, opened: 0, ended: 0, lost: 0, ..about.clone() },
-            pairs: Pairs::default(),
-            looks: looks.clone(),
-            host: host.renewed(),
-            missing: missing.clone(),
-            features: features.clone(),
-            has_facts: *has_facts,
-            accepts: *accepts,
-            accepts_since: *accepts_since,
-            since: 0,
-            ends_late: self.ends_late,
-            setting_files: self.setting_files.clone(),
-            sees_unreleased: self.sees_unreleased,
-        }
+    pub fn renewed(self) -> Self {
+        let about = About { from: self.about.to, opened: 0, ended: 0, lost: 0, ..self.about };
+        Self { about, pairs: Pairs::default(), host: self.host.renewed(), since: 0, ..self }
     }
 }
 

@@ -53,10 +53,11 @@ impl Findings {
             return;
         }
         match self.newer.take() {
-            None => self.newer = Some((self.older.renewed(), now)),
+            None => self.newer = Some((self.older.clone().renewed(), now)),
             Some((newer, since)) if now >= since.saturating_add(TURN_NS) => {
-                self.newer = Some((newer.renewed(), now));
-                (self.older, self.begun) = (newer, Some(since));
+                // Both know the same of how things stand.
+                let older = std::mem::replace(&mut self.older, newer);
+                (self.newer, self.begun) = (Some((older.renewed(), now)), Some(since));
             }
             kept => self.newer = kept,
         }
@@ -64,7 +65,7 @@ impl Findings {
 
     /// What is known now, given the open connections.
     pub fn evidence(&self, open: impl IntoIterator<Item = Connection>) -> Evidence {
-        self.older.clone().finish(open, true)
+        self.older.finish(open, true)
     }
 
     /// What the rules say now, given the open connections.

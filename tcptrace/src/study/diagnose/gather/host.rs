@@ -325,10 +325,14 @@ impl Host {
     }
 
     /// How things stand, without what was counted.
-    pub(super) fn renewed(&self) -> Self {
-        let mut host = self.clone();
-        (host.binders, host.calls) = (HashMap::default(), Vec::new());
-        (host.client_ports, host.left_ports) = (HashMap::default(), HashMap::default());
+    pub(super) fn renewed(self) -> Self {
+        let mut host = Self {
+            binders: HashMap::default(),
+            calls: Vec::new(),
+            client_ports: HashMap::default(),
+            left_ports: HashMap::default(),
+            ..self
+        };
         for counters in host.counters.values_mut() {
             (counters.first, counters.counted.grown) = (Some(counters.last), BTreeMap::default());
             counters.counted.peaks.clone_from(&counters.counted.levels);
@@ -400,35 +404,35 @@ impl Host {
         }
     }
 
-    pub(super) fn finish(self, looks: &Looks, evidence: &mut Evidence) {
-        let Self { settings, listeners, limits, names, counters, binders, calls, bound_first, .. } = self;
+    pub(super) fn finish(&self, looks: &Looks, evidence: &mut Evidence) {
         let of_standing = evidence.sockets.iter().map(|it| it.conn);
-        evidence.bound_first = of_standing.filter_map(|conn| Some((conn, bound_first.of(conn)?))).collect();
-        (evidence.client_ports, evidence.left_ports) = (self.client_ports, self.left_ports.into_keys().collect());
-        evidence.settings = settings;
-        evidence.calls = calls;
-        let counted = |of: Counters| {
+        evidence.bound_first = of_standing.filter_map(|conn| Some((conn, self.bound_first.of(conn)?))).collect();
+        evidence.client_ports.clone_from(&self.client_ports);
+        evidence.left_ports = self.left_ports.keys().copied().collect();
+        evidence.settings.clone_from(&self.settings);
+        evidence.calls.clone_from(&self.calls);
+        let counted = |of: &Counters| {
             let over_ns = of.last.saturating_sub(of.first.unwrap_or(of.last));
-            Counted { over_ns, ..of.counted }
+            Counted { over_ns, ..of.counted.clone() }
         };
-        evidence.counters = counters.into_iter().map(|(netns, of)| (netns, counted(of))).collect();
-        evidence.listeners = listeners.into_values().map(Known::finish).collect();
+        evidence.counters = self.counters.iter().map(|(netns, of)| (*netns, counted(of))).collect();
+        evidence.listeners = self.listeners.values().map(Known::finish).collect();
         evidence.listeners.sort_by_key(|it| (it.netns, it.queue.port, it.queue.ip));
         let owners = evidence.sockets.iter().filter_map(Standing::task);
         let owners: HashMap<u32, Task, FixedState> = owners.map(|task| (task.pid, task)).collect();
-        let named = |mut it: Descriptors| {
-            it.task = owners.get(&it.pid).or_else(|| names.get(&it.pid)).copied();
-            it
+        let named = |it: &Descriptors| {
+            let task = owners.get(&it.pid).or_else(|| self.names.get(&it.pid)).copied();
+            Descriptors { task, ..it.clone() }
         };
-        evidence.limits = limits.into_values().map(named).collect();
+        evidence.limits = self.limits.values().map(named).collect();
         evidence.limits.sort_by_key(|it| it.pid);
-        let binder = |((netns, ip), of): ((Option<u32>, Ipv6Addr), Binding)| {
+        let binder = |((netns, ip), of): (&(Option<u32>, Ipv6Addr), &Binding)| {
             let shown = of.conns.iter().filter_map(|conn| looks.of(*conn)?.seen()?.bind_no_port);
             let lacks_no_port = shown.reduce(|all, has| all && has).map(|has| !has);
             let (opened, destinations) = (of.opened, of.destinations.len());
-            Binder { netns, ip, opened, destinations, tasks: of.tasks, lacks_no_port }
+            Binder { netns: *netns, ip: *ip, opened, destinations, tasks: of.tasks.clone(), lacks_no_port }
         };
-        evidence.binders = binders.into_iter().map(binder).collect();
+        evidence.binders = self.binders.iter().map(binder).collect();
         evidence
             .binders
             .iter_mut()
@@ -445,10 +449,9 @@ fn range(settings: &Settings) -> Option<(u16, u16)> {
 
 impl Known {
     /// With who listens: the process with the lowest id, if all that hold it have one name.
-    fn finish(self) -> Listener {
-        let Self { listener, mut holders } = self;
-        holders.sort_by_key(|task| task.pid);
-        let task = holders.first().copied().filter(|first| holders.iter().all(|task| task.comm == first.comm));
-        Listener { task, ..listener }
+    fn finish(&self) -> Listener {
+        let first = self.holders.iter().min_by_key(|task| task.pid).copied();
+        let task = first.filter(|first| self.holders.iter().all(|task| task.comm == first.comm));
+        Listener { task, ..self.listener.clone() }
     }
 }

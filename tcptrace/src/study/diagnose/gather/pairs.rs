@@ -152,8 +152,9 @@ impl Pairs {
     }
 
     /// The pairs, those with the most connections first; and how many connections belong to none.
-    pub(super) fn finish(self, sockets: &[Standing]) -> (Vec<Pair>, u64) {
-        let Self { mut all, mut places, unpaired, rearmed, resets, .. } = self;
+    pub(super) fn finish(&self, sockets: &[Standing]) -> (Vec<Pair>, u64) {
+        let Self { unpaired, rearmed, resets, .. } = self;
+        let (mut all, mut places) = (self.all.clone(), self.places.clone());
         let mut open: HashMap<PairKey, i64, FixedState> = HashMap::default();
         let mut waiting: HashMap<PairKey, i64, FixedState> = HashMap::default();
         for socket in sockets {
@@ -189,7 +190,7 @@ impl Pairs {
             })
             .collect();
         pairs.sort_by_key(|pair| (std::cmp::Reverse(pair.connections()), pair.key.port, pair.key.ip));
-        (pairs, unpaired)
+        (pairs, *unpaired)
     }
 }
 

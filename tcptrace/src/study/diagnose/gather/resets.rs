@@ -65,21 +65,20 @@ impl Resets {
     }
 
     /// By pair. A connection whose other end is still open was reset by neither.
-    pub(super) fn finish(mut self, sockets: &[Standing]) -> HashMap<PairKey, Senders, FixedState> {
+    pub(super) fn finish(&self, sockets: &[Standing]) -> HashMap<PairKey, Senders, FixedState> {
+        let mut all = self.senders.clone();
         if self.halves.is_empty() {
-            return self.senders;
+            return all;
         }
         let is_open =
             |socket: &&Standing| matches!(socket.state, State::Established | State::CloseWait | State::FinWait1);
         let others = sockets.iter().filter(is_open).map(|it| (place(it.netns, &it.tuple), it.tuple.reversed()));
         let others: HashSet<(Place, Tuple), FixedState> = others.collect();
-        let halves = std::mem::take(&mut self.halves);
-        for (_, half) in
-            halves.into_iter().filter(|(ends, half)| half.end == End::ResetReceived && others.contains(ends))
-        {
-            self.senders.entry(half.key).or_default().nobody += 1;
+        let received = self.halves.iter().filter(|(_, half)| half.end == End::ResetReceived);
+        for (_, half) in received.filter(|(ends, _)| others.contains(ends)) {
+            all.entry(half.key).or_default().nobody += 1;
         }
-        self.senders
+        all
     }
 }
 
