@@ -192,12 +192,12 @@ pub(super) fn run(args: &RecordArgs) -> Result<Outcome> {
             }
         }
         let mut armed = recorder.finish(&mut source).await?;
-        let files = armed.stand_down();
+        let watched = armed.stand_down()?;
         let mut recorder = armed.shown.recorder;
         let (findings, names) = recorder.audited();
         say_audit(findings, &names);
-        let outcome = if let Some(files) = files {
-            say_watched(&recorder.finish(), files)
+        let outcome = if let Some(times) = watched {
+            say_watched(&recorder.finish(), times)
         } else if write_all(&mut recorder, &mut stop).await {
             say_recorded(&recorder.finish(), args.default_file())
         } else {
@@ -233,17 +233,22 @@ pub(super) fn say_recorded(recorded: &Recorded, file: Option<&Path>) -> Outcome 
     }
 }
 
-/// Prints what a flight recorder with a condition has come to.
-fn say_watched(recorded: &Recorded, files: u64) -> Outcome {
+/// Prints what a flight recorder with a condition has come to: how many times it fired, and how many files were written.
+fn say_watched(recorded: &Recorded, [fired, files]: [u64; 2]) -> Outcome {
     let missing = recorded.lost();
     let events = recorded.of_all.unwrap_or(0);
-    let files = match files {
-        0 => "the condition never held, so no file was written".to_owned(),
-        1 => "the condition held, and a file was written".to_owned(),
-        files => format!("the condition held {files} times, and {files} files were written"),
+    let said = match (fired, files) {
+        (0, _) => "the condition never held, so no file was written".to_owned(),
+        (_, 0) => "the condition held, and no file could be written".to_owned(),
+        (_, 1) => "the condition held, and a file was written".to_owned(),
+        _ => format!("the condition held {files} times, and {files} files were written"),
     };
-    say(format_args!("{events} events seen, {}; {files}", lost(&missing)));
-    if recorded.has_failed || !missing.is_empty() { Outcome::Lost } else { Outcome::Done }
+    say(format_args!("{events} events seen, {}; {said}", lost(&missing)));
+    match () {
+        () if fired > 0 && files == 0 => Outcome::Failed,
+        () if recorded.has_failed || !missing.is_empty() => Outcome::Lost,
+        () => Outcome::Done,
+    }
 }
 
 impl RecordArgs {

@@ -17,12 +17,13 @@ use self::figures::Figures;
 use self::rules::Rules;
 use super::progress::Shown;
 use crate::cli::say;
+use crate::engine::lifecycle::Config;
 use crate::kernel::clock_ns;
 use crate::live::Source;
 use crate::model::criteria::Criteria;
 use crate::model::fired::Fired;
 use crate::model::sink::{Sink, Wishes};
-use crate::model::stream::{Clock, Item};
+use crate::model::stream::{Clock, Head, Item};
 use crate::model::transition::Transition;
 use crate::output;
 use crate::study::diagnose::finding::{Finding, Id, Subject};
@@ -56,6 +57,8 @@ pub(super) struct Watch {
     exec: Option<Exec>,
     /// When to check next, in ns of `CLOCK_BOOTTIME`.
     due: u64,
+    /// How many times there was a reason to write, and how many files were written.
+    fired: u64,
     files: u64,
 }
 
@@ -73,17 +76,20 @@ pub(super) struct Plan<'a> {
 
 impl Watch {
     pub(super) fn begin(plan: Plan<'_>, source: &Source) -> Result<Self> {
+        let figures = Figures::begin(plan.condition, &plan.criteria.netns, source)?;
+        Ok(Self::with(plan, source.head()?, source.engine_config(rules::rows()), figures))
+    }
+
+    fn with(plan: Plan<'_>, head: Head, config: Config, figures: Figures) -> Self {
         let Plan { condition, pause, criteria, exec } = plan;
-        let head = source.head()?;
-        let ids = condition.rules();
-        let mut rules = (!ids.is_empty()).then(|| Rules::new(ids, criteria.clone(), source));
+        let (ids, host) = (condition.rules(), head.host.clone());
+        let mut rules = (!ids.is_empty()).then(|| Rules::new(ids, criteria.clone(), config));
         if let Some(rules) = &mut rules {
-            rules.take(&[Item::Head(Box::new(head.clone()))]);
+            rules.take(&[Item::Head(Box::new(head))]);
         }
-        let figures = Figures::begin(condition, &criteria.netns, source)?;
         let alarm = Alarm::new(condition.clone(), ns(pause));
         let (clock, found, early) = (Clock::default(), Found::new(), Vec::new());
-        Ok(Self { alarm, rules, found, early, figures, clock, host: head.host, exec, due: 0, files: 0 })
+        Self { alarm, rules, found, early, figures, clock, host, exec, due: 0, fired: 0, files: 0 }
     }
 
     fn take(&mut self, items: &[Item]) {
@@ -133,6 +139,7 @@ impl Watch {
         self.early = early;
         self.found = findings.iter().map(|found| (found.id, whom_of(found))).collect();
         let fired = news.map(|news| self.fired(now, &findings, &news));
+        self.fired += u64::from(fired.is_some());
         self.due = now + ns(period.max(spent().saturating_sub(begun) * REST));
         fired
     }
@@ -184,17 +191,18 @@ impl Armed {
         Self { shown, watch }
     }
 
-    /// Ends the watch: waits for the file that is being written, and for `--exec` to take it. Returns how many files were
-    /// written because the condition held; `None` if there is no condition.
-    pub(super) fn stand_down(&mut self) -> Option<u64> {
-        self.watch.as_ref()?;
-        self.shown.recorder.finish_dump();
-        self.hand_on();
-        let watch = self.watch.as_mut()?;
+    /// Ends the watch: waits for the file that is being written, and for `--exec` to take it. Returns how many times the
+    /// condition came to hold, and how many files were written because of that; `None` if there is no condition.
+    pub(super) fn stand_down(&mut self) -> Result<Option<[u64; 2]>> {
+        if self.watch.is_some() {
+            self.shown.recorder.finish_dump()?;
+            self.hand_on();
+        }
+        let Some(watch) = &mut self.watch else { return Ok(None) };
         if let Some(exec) = &mut watch.exec {
             exec.finish();
         }
-        Some(watch.files)
+        Ok(Some([watch.fired, watch.files]))
     }
 
     fn hand_on(&mut self) {
@@ -282,9 +290,13 @@ fn ns(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
+    use crate::model::accepts::Accepts;
+    use crate::model::counters::Sample;
     use crate::model::event::Event;
-    use crate::model::stream::Head;
+    use crate::model::facts::{AcceptQueue, AcceptQueues};
     use crate::trace::Reader;
     use crate::trace::write::{self, Memory, Recorder, Store, Target};
 
@@ -302,6 +314,41 @@ mod tests {
         assert!(!is_early(&found, &["accept-queue-full", "never-accepted"], &none));
     }
 
+    /// A queue overflows, and is looked at again after 6 s.
+    #[rstest]
+    #[case::the_cause_comes("accept-queue-full or never-accepted", 6, [None, Some("never-accepted"), None])]
+    #[case::it_does_not("accept-queue-full or never-accepted", 0, [None, Some("accept-queue-full"), None])]
+    #[case::nobody_asks_for_it("accept-queue-full", 6, [Some("accept-queue-full"), None, None])]
+    fn a_finding_waits_one_check_for_its_cause(
+        #[case] when: &str,
+        #[case] queued_later: u32,
+        #[case] expected: [Option<&str>; 3],
+    ) {
+        const S: u64 = 1_000_000_000;
+        let condition: Condition = when.parse().expect("a condition");
+        let (figures, criteria) = (Figures::new(&condition), Criteria::default());
+        let plan = Plan { condition: &condition, pause: Duration::ZERO, criteria: &criteria, exec: None };
+        let head = Head { accepts: Accepts::Always, ..Head::default() };
+        let config = Config { scans: true, ..rules::rows() };
+        let mut watch = Watch::with(plan, head, config, figures);
+        let queues = |at, queued| {
+            let ip = std::net::Ipv6Addr::LOCALHOST;
+            let queue = AcceptQueue { conn: 1, ip, port: 80, queued, limit: 5, requests: None, autobound: None };
+            Item::AcceptQueues(Box::new(AcceptQueues { at, netns: 7, queues: vec![queue], gone: Vec::new() }))
+        };
+        let counts = [("TcpExt.ListenOverflows".into(), 20)].into();
+        let sample = Sample { at: 2 * S, since: Some(S), netns: 7, counts, ..Sample::default() };
+        let passed = |at| Item::Event(Event::Passed { at });
+        watch.take(&[Item::Event(Event::Started { at: S }), Item::Counters(Box::new(sample)), queues(2 * S, 6)]);
+        let fired = [5, 11, 17].map(|second| {
+            watch.take(&[passed(second * S)]);
+            let fired = watch.check(second * S);
+            watch.take(&[queues(second * S + 1, queued_later)]);
+            fired.and_then(|fired| fired.rule)
+        });
+        assert_eq!(fired.each_ref().map(Option::as_deref), expected);
+    }
+
     /// The first block says why the file was written, whatever happens to the rest.
     #[test]
     fn the_head_of_a_file_says_why() {
@@ -317,7 +364,7 @@ mod tests {
         }
         let fired = Fired { at: 2_000_000_000, rule: Some("fd-limit".into()), ..Fired::default() };
         recorder.fire(fired.clone()).expect("it can be packed");
-        recorder.finish_dump();
+        recorder.finish_dump().expect("it is written");
         let (path, written) = recorder.take_written().expect("a file");
         assert_eq!(written, fired);
         let file = std::fs::File::open(path).expect("a file");

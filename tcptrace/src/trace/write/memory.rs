@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use indicatif::HumanBytes;
 
+use super::full::Attempts;
 use super::{End, Packed, Plan, Say, Store, StoreError};
 use crate::model::stream::Item;
 use crate::trace::append;
@@ -30,6 +31,9 @@ pub struct Memory {
     looked_at: u64,
     /// Another dump was requested meanwhile.
     is_asked_again: bool,
+    /// The last dump has failed; and when to try again, less and less often.
+    has_failed: bool,
+    attempts: Attempts,
     /// The last file that was written, until it is asked for.
     finished: Option<PathBuf>,
     /// Memory covers less than the requested time, and a warning said so.
@@ -71,9 +75,21 @@ impl Memory {
         drop(Store::create(&plan)?);
         let last_ns = u64::try_from(last.as_nanos()).unwrap_or(u64::MAX);
         let parts = VecDeque::from([Part::default()]);
-        let (number, looked_at, is_asked_again, is_short, finished) = (0, 0, false, false, None);
-        let dump = None;
-        Ok(Self { say, plan, last_ns, most_bytes, parts, number, dump, looked_at, is_asked_again, finished, is_short })
+        Ok(Self {
+            say,
+            plan,
+            last_ns,
+            most_bytes,
+            parts,
+            number: 0,
+            dump: None,
+            looked_at: 0,
+            is_asked_again: false,
+            has_failed: false,
+            attempts: Attempts::default(),
+            finished: None,
+            is_short: false,
+        })
     }
 
     /// Stores a block. Returns whether the caller should begin a new part.
@@ -116,7 +132,8 @@ impl Memory {
     }
 
     /// Starts to write everything in memory, and `end` behind it; `why` is added to the first block. The first dump goes to
-    /// the requested path, later ones to numbered files. If a dump is still being written, this one follows it.
+    /// the requested path, later ones to numbered files. If a dump is still being written, this one follows it. One that fails is
+    /// tried again.
     pub(super) fn dump(&mut self, why: Option<&Item>, end: End) {
         if self.dump.is_some() {
             self.is_asked_again = true;
@@ -125,10 +142,21 @@ impl Memory {
         match self.begin(why, end) {
             Ok((store, number)) => {
                 let (bytes, path) = (HumanBytes(self.bytes()), store.path().display());
-                (self.say)(&format_args!("writing the last {bytes} to '{path}'"));
+                if !self.has_failed {
+                    (self.say)(&format_args!("writing the last {bytes} to '{path}'"));
+                }
                 self.dump = Some((store, number));
             }
-            Err(error) => (self.say)(&format_args!("{error}; recording continues, and memory keeps its events")),
+            Err(error) => self.fail(&error.to_string()),
+        }
+    }
+
+    /// A dump has failed. The user hears of the first failure in a row.
+    fn fail(&mut self, failure: &str) {
+        self.attempts.begin(self.looked_at);
+        if !std::mem::replace(&mut self.has_failed, true) {
+            let goes_on = "recording continues, memory keeps its events, and writing is tried again";
+            (self.say)(&format_args!("{failure}; {goes_on}"));
         }
     }
 
@@ -148,9 +176,17 @@ impl Memory {
     fn outcome(&mut self, (store, number): (Store, u32)) -> Result<Written, String> {
         let path = store.path().to_owned();
         let written = outcome(store)?;
+        if std::mem::take(&mut self.has_failed) {
+            (self.say)(&format_args!("wrote {} to '{}' now", HumanBytes(written.bytes), path.display()));
+        }
         self.number = number + 1;
         self.finished = Some(path);
         Ok(written)
+    }
+
+    /// Whether the last dump has failed, and none has succeeded since.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     /// Whether a dump is being written.
@@ -163,21 +199,27 @@ impl Memory {
         self.finished.take()
     }
 
-    /// Checks whether the dump is finished. Returns whether to begin another one, because it was requested meanwhile.
+    /// Checks whether the dump is finished. Returns whether to begin another one, because it was requested meanwhile or the
+    /// last one has failed.
     pub(super) fn look(&mut self, now: u64) -> bool {
         self.looked_at = now;
         if self.dump.as_ref().is_some_and(|(store, _)| store.is_finished())
             && let Some(dump) = self.dump.take()
             && let Err(failure) = self.outcome(dump)
         {
-            (self.say)(&format_args!("{failure}; recording continues, and memory keeps its events"));
+            self.fail(&failure);
         }
-        self.dump.is_none() && std::mem::take(&mut self.is_asked_again)
+        let is_due = self.dump.is_none() && self.attempts.is_due(now);
+        if is_due {
+            // The pause doubles if this attempt fails.
+            self.attempts.end(now);
+        }
+        self.dump.is_none() && std::mem::take(&mut self.is_asked_again) || is_due
     }
 
     /// When to check again, in ns of `CLOCK_BOOTTIME`.
     pub(super) fn look_at(&self) -> Option<u64> {
-        self.dump.as_ref().map(|_| self.looked_at + LOOK_NS)
+        self.dump.as_ref().map(|_| self.looked_at + LOOK_NS).or(self.attempts.next())
     }
 
     /// Writes everything in memory and waits: to the requested path, else to the working directory, else to the
@@ -237,5 +279,48 @@ fn outcome(mut store: Store) -> Result<Written, String> {
             let _ = fs::remove_file(store.path());
             Err(failure)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    /// The folder of the file is away for a while.
+    #[test]
+    fn what_fails_is_tried_again_less_and_less_often() {
+        const S: u64 = 1_000_000_000;
+        let all = tempfile::tempdir().expect("a folder");
+        let (there, away) = (all.path().join("there"), all.path().join("away"));
+        fs::create_dir(&there).expect("a folder");
+        let plan = Plan { path: there.join("t.tct"), ..Plan::default() };
+        let say: Say = |text| SAID.lock().expect("nobody panics").push(text.to_string());
+        let mut memory = Memory::new(plan, Duration::from_secs(60), 1 << 20, say).expect("a file");
+        let end = || -> End { Box::new(|_| Ok(b"end".to_vec())) };
+        fs::rename(&there, &away).expect("it goes away");
+        memory.look(100 * S);
+        memory.dump(None, end());
+        let tries: Vec<u64> = (200..240)
+            .filter(|half| {
+                memory.look(half * S / 2) && {
+                    memory.dump(None, end());
+                    true
+                }
+            })
+            .collect();
+        assert_eq!(tries, [202, 206, 214, 230], "after 1, 2, 4 and 8 seconds");
+        fs::rename(&away, &there).expect("it comes back");
+        assert_eq!(memory.look_at(), Some(131 * S));
+        assert!(memory.look(131 * S) && memory.has_failed());
+        memory.dump(None, end());
+        memory.finish_dump();
+        assert_eq!(memory.take_finished(), Some(there.join("t.tct")));
+        assert!(!memory.has_failed() && !memory.look(500 * S) && memory.look_at().is_none());
+        let said = SAID.lock().expect("nobody panics");
+        assert!(said.len() == 2 && said[0].contains("tried again") && said[1].starts_with("wrote 3 B to "), "{said:?}");
     }
 }

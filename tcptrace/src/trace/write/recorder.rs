@@ -1,5 +1,6 @@
 //! Packs items into blocks, and passes the blocks to files or memory.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
@@ -146,6 +147,8 @@ pub struct Recorder {
     /// Why the next file is written, and why the one that is being written is.
     fired: Option<Box<Fired>>,
     writing: Option<Box<Fired>>,
+    /// Files that are complete, each with why it was written, until they are asked for.
+    fired_files: VecDeque<(PathBuf, Fired)>,
 }
 
 impl Recorder {
@@ -187,6 +190,7 @@ impl Recorder {
             written: Written::default(),
             fired: None,
             writing: None,
+            fired_files: VecDeque::new(),
         };
         recorder.push_head().context("cannot write the head of the trace")?;
         Ok(recorder)
@@ -377,7 +381,8 @@ impl Recorder {
         if is_next {
             self.flush(self.passed_at)?;
         }
-        let fired = if is_next { self.fired.take() } else { None };
+        // What was not written because of a failure is in memory still.
+        let fired = if is_next { self.fired.take().or_else(|| self.writing.take()) } else { None };
         let ending = Ending { fired: fired.clone(), ..self.ending(Reason::Dumped) };
         let why = fired.clone().map(Item::Fired);
         if let Target::Memory(memory) = &mut self.target {
@@ -395,18 +400,39 @@ impl Recorder {
         self.dump()
     }
 
-    /// The file that was written last because a condition held, once it is complete.
+    /// The next file that was written because a condition held, once it is complete.
     pub fn take_written(&mut self) -> Option<(PathBuf, Fired)> {
-        let Target::Memory(memory) = &mut self.target else { return None };
-        let path = memory.take_finished()?;
-        Some((path, *self.writing.take()?))
+        self.fired_files.pop_front()
     }
 
-    /// Waits for the file that is being written, if the target is memory.
-    pub fn finish_dump(&mut self) {
+    /// Waits for the file that is being written, if the target is memory. What could not be written is tried once more.
+    pub fn finish_dump(&mut self) -> Result<()> {
+        if matches!(&self.target, Target::Memory(memory) if memory.has_failed()) {
+            self.dump()?;
+        }
         if let Target::Memory(memory) = &mut self.target {
             memory.finish_dump();
         }
+        self.note_written();
+        Ok(())
+    }
+
+    /// Notes which file is complete, and why it was written, before another one is begun.
+    fn note_written(&mut self) {
+        let Target::Memory(memory) = &mut self.target else { return };
+        if let Some(path) = memory.take_finished()
+            && let Some(fired) = self.writing.take()
+        {
+            self.fired_files.push_back((path, *fired));
+        }
+    }
+
+    /// Looks after the file that is being written, and begins the next one if there is to be one.
+    fn look_at_dump(&mut self, now: u64) -> Result<()> {
+        let Target::Memory(memory) = &mut self.target else { return Ok(()) };
+        let is_wanted = memory.look(now);
+        self.note_written();
+        if is_wanted { self.dump() } else { Ok(()) }
     }
 
     fn ending(&self, reason: Reason) -> Ending {
@@ -617,12 +643,7 @@ impl Sink for Recorder {
         self.unowned.sift(now);
         self.unanswered.look(now);
         self.say_notices();
-        if let Target::Memory(memory) = &mut self.target
-            && memory.look(now)
-        {
-            self.dump()?;
-        }
-        Ok(())
+        self.look_at_dump(now)
     }
 
     fn misses_any(&mut self) -> bool {

@@ -35,7 +35,7 @@ impl Figures {
     }
 
     /// Without a look at sockets.
-    fn new(condition: &Condition) -> Self {
+    pub(super) fn new(condition: &Condition) -> Self {
         let (mut growing, mut levels) = (Vec::new(), Vec::new());
         for figure in condition.figures() {
             match figure {

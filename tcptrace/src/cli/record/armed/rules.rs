@@ -7,9 +7,7 @@ use std::slice;
 use crate::cli::say;
 use crate::engine::follow::Follower;
 use crate::engine::lifecycle::Config;
-use crate::live::Source;
 use crate::model::criteria::Criteria;
-use crate::model::row::Row;
 use crate::model::sink::Wishes;
 use crate::model::stream::{Context, Item, Origin};
 use crate::study::diagnose::finding::{Finding, Id};
@@ -22,7 +20,7 @@ const LOOK_NS: u64 = 30_000_000_000;
 const BEGUN_NS: u64 = 15_000_000_000;
 
 /// What the engine of a condition puts out.
-fn rows() -> Config {
+pub(super) fn rows() -> Config {
     Config { at_close: true, transitions: true, connections: true, unreleased: true, ..Config::default() }
 }
 
@@ -41,11 +39,8 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) fn new(ids: Vec<Id>, criteria: Criteria, source: &Source) -> Self {
-        Self::with(ids, criteria, source.engine_config(rows()))
-    }
-
-    fn with(ids: Vec<Id>, criteria: Criteria, config: Config) -> Self {
+    /// `config` is to put out [`rows`].
+    pub(super) fn new(ids: Vec<Id>, criteria: Criteria, config: Config) -> Self {
         let follower = Follower::new(Config { existing: true, ..config }, [], Origin::default());
         let findings = Findings::new(false).with_unreleased();
         let (begun, looked, wants_look, told) = (None, 0, false, HashSet::new());
@@ -72,15 +67,8 @@ impl Rules {
     pub(super) fn diagnose(&mut self, now: u64) -> Vec<Finding> {
         let begun = *self.begun.get_or_insert(now);
         self.findings.turn(now);
-        let mut open = Vec::new();
-        let Ok(()) = self.follower.take_open::<Infallible>(|row, _| {
-            if let Row::Connection(connection) = row {
-                open.push(connection.clone());
-            }
-            Ok(())
-        });
         let selection = Selection { only: self.ids.clone(), skip: Vec::new() };
-        let diagnosis = diagnose(&self.findings.evidence(open), &selection);
+        let diagnosis = diagnose(&self.findings.evidence(self.follower.open()), &selection);
         let case = Case { diagnosis, context: self.follower.context().clone(), ..Case::default() };
         if now >= begun.saturating_add(BEGUN_NS) {
             for checked in &case.diagnosis.checked {
@@ -149,7 +137,7 @@ mod tests {
     #[test]
     fn descriptors_of_what_is_over_are_found() {
         let config = Config { scans: true, ..rows() };
-        let mut rules = Rules::with(vec!["closed-not-released"], Criteria::default(), config);
+        let mut rules = Rules::new(vec!["closed-not-released"], Criteria::default(), config);
         (1..=10).for_each(|conn| rules.take(&reset(conn)));
         let mut found = Vec::new();
         for second in (5..=70).step_by(5) {
