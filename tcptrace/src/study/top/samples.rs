@@ -89,7 +89,7 @@ pub(crate) fn closes(at: u64, conn: u64) -> Vec<Item> {
     ]
 }
 
-fn refused(at: u64, conn: u64) -> Vec<Item> {
+pub(crate) fn refused(at: u64, conn: u64) -> Vec<Item> {
     const ECONNREFUSED: u16 = 111;
     let end = EndFacts { err: ECONNREFUSED, ..EndFacts::default() };
     let closed = change(at + S / 1000, conn, outgoing(conn), API, State::SynSent, State::Closed);
@@ -97,7 +97,7 @@ fn refused(at: u64, conn: u64) -> Vec<Item> {
 }
 
 /// Accepted; then its client closes, and the server does not.
-fn forgotten(at: u64, conn: u64) -> Vec<Item> {
+pub(crate) fn forgotten(at: u64, conn: u64) -> Vec<Item> {
     let to = |at, old, new| event(change(at, conn, incoming(conn), WEB, old, new));
     vec![
         to(at, State::Listen, State::SynRecv),
@@ -114,7 +114,7 @@ fn found(at: u64, conn: u64) -> Found {
 }
 
 /// One that was there before, with its holder.
-fn survey(at: u64) -> Vec<Item> {
+pub(crate) fn survey(at: u64) -> Vec<Item> {
     let old = found(at, 90);
     let events = [
         Event::SurveyBegun { at },
@@ -128,7 +128,7 @@ fn survey(at: u64) -> Vec<Item> {
     events.map(Item::Event).into()
 }
 
-fn facts(at: u64) -> Vec<Item> {
+pub(crate) fn facts(at: u64) -> Vec<Item> {
     let queue = AcceptQueue {
         conn: 99,
         ip: Ipv6Addr::UNSPECIFIED,
