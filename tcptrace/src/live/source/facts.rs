@@ -1,6 +1,6 @@
 //! What only a diagnosis reads, and what is read of it when: settings, accept queues, and limits of processes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
@@ -17,7 +17,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// So many processes are looked at.
 const MOST_PROCESSES: usize = 1024;
 /// Requests are counted with each look, where that takes no longer than this in a network namespace. Otherwise so many times
-/// that pass between.
+/// that pass between; only the first look and the last one count them everywhere.
 const QUICK: Duration = Duration::from_millis(2);
 const REST: u32 = 200;
 
@@ -97,8 +97,9 @@ pub(super) struct Facts {
     newest: Newest,
     /// Those of the host, as far as they were read in this look; `None` if no settings are to be read.
     host: Option<Settings>,
-    /// Requests are not counted before.
-    count_requests: Option<Instant>,
+    /// The network namespaces in which requests are not counted before a time.
+    resting: HashMap<u32, Instant, FixedState>,
+    is_last: bool,
     items: Vec<Item>,
 }
 
@@ -106,6 +107,7 @@ impl Facts {
     /// A look begins.
     pub(super) fn begin(&mut self, reading: &Reading, at: u64) {
         self.host = reading.settings.then(|| Settings { at, ..Settings::default() });
+        self.is_last = reading.last;
     }
 
     /// Looks at the network namespace that the thread is in.
@@ -115,7 +117,8 @@ impl Facts {
             self.items.extend(self.newest.read_settings(kernel::settings_here(netns, now())));
         }
         let (begun, at) = (Instant::now(), now());
-        let with_requests = self.count_requests.is_none_or(|count| begun >= count);
+        let is_resting = self.resting.get(&netns).is_some_and(|rested| begun < *rested);
+        let with_requests = self.is_last || !is_resting;
         match kernel::accept_queues_here(with_requests) {
             Ok(mut queues) => {
                 if self.newest.lacks_any(netns, &queues)
@@ -129,7 +132,10 @@ impl Facts {
         }
         let took = begun.elapsed();
         if with_requests {
-            self.count_requests = (took > QUICK).then(|| Instant::now() + took * REST);
+            self.resting.remove(&netns);
+            if took > QUICK {
+                self.resting.insert(netns, Instant::now() + took * REST);
+            }
         }
     }
 
@@ -149,6 +155,7 @@ impl Facts {
             items.extend(newest.read_settings(host));
         }
         if let Some(all) = all {
+            self.resting.retain(|netns, _| all.contains(netns));
             items.extend(newest.keep(now(), |netns| all.contains(&netns)));
         }
         let limits = kernel::limits(reading.pids.iter().copied());
@@ -187,6 +194,27 @@ mod tests {
         assert_eq!((last.pids.len(), last.settings, last.last), (3, true, true));
         (0..2000).for_each(|pid| owners.note(pid));
         assert_eq!(owners.known.len(), MOST_PROCESSES);
+    }
+
+    #[tcptrace_tests::test]
+    fn a_large_namespace_does_not_keep_requests_of_others_from_being_counted() {
+        let own = kernel::Namespaces::own_namespace().expect("its number");
+        let _listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let mut facts = Facts::default();
+        let later = Instant::now() + Duration::from_secs(3600);
+        let mut counts = |resting, last| {
+            facts.resting = HashMap::from_iter([(resting, later)]);
+            facts.newest = Newest::default();
+            facts.begin(&Reading { last, ..Reading::default() }, 1);
+            facts.look_here(own, &|| 2);
+            facts.items.drain(..).any(|item| match item {
+                Item::AcceptQueues(told) => told.queues.iter().any(|queue| queue.requests.is_some()),
+                _ => false,
+            })
+        };
+        assert!(counts(own + 1, false));
+        assert!(!counts(own, false));
+        assert!(counts(own, true), "the last look counts everywhere");
     }
 
     #[tcptrace_tests::test]
