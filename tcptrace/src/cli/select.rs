@@ -13,7 +13,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::say;
 use super::words::{closers, features, states};
 use crate::engine::lifecycle::Config;
-use crate::kernel::{Groups, Namespaces, are_all_visible, probe};
+use crate::kernel::{Groups, Namespaces, ResolveError, are_all_visible, probe};
 use crate::model::accepts::Accepts;
 use crate::model::criteria::Criteria;
 use crate::model::feature::Feature;
@@ -47,7 +47,8 @@ pub(super) struct FilterArgs {
     /// the socket's own control group
     #[arg(long)]
     owner_only: bool,
-    /// Network namespace, by name (`ip netns`), inode number (`readlink /proc/PID/ns/net`) or path (/proc/PID/ns/net)
+    /// Network namespace, by name (`ip netns`), inode number (`readlink /proc/PID/ns/net`) or path (/proc/PID/ns/net);
+    /// live commands look names and paths up when they start
     #[arg(long, value_name = "NETNS")]
     netns: Vec<String>,
     /// Control group of the socket, its owner, a holder of its descriptors or its closer: the path, a parent's path, a
@@ -86,6 +87,14 @@ impl FilterArgs {
     /// # Errors
     /// When `--netns` names an unknown network namespace.
     pub(super) fn criteria(&self, namespaces: &Namespaces) -> Result<Criteria> {
+        self.criteria_by(|netns| namespaces.resolve(netns))
+    }
+
+    /// `resolve` finds the number of the network namespace that a text names.
+    ///
+    /// # Errors
+    /// What it says.
+    pub(super) fn criteria_by(&self, resolve: impl Fn(&str) -> Result<u32, ResolveError>) -> Result<Criteria> {
         Ok(Criteria {
             ports: self.port.clone(),
             local_ports: self.lport.clone(),
@@ -94,7 +103,7 @@ impl FilterArgs {
             pids: self.pid.clone(),
             comms: self.comm.clone(),
             owner_only: self.owner_only,
-            netns: self.netns.iter().map(|netns| namespaces.resolve(netns)).collect::<Result<_, _>>()?,
+            netns: self.netns.iter().map(|netns| resolve(netns)).collect::<Result<_, _>>()?,
             cgroups: self.cgroup.clone(),
             pods: self.pod.clone(),
             pod_namespaces: self.pod_namespace.clone(),

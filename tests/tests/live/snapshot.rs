@@ -204,10 +204,10 @@ fn namespaces_have_names() {
 }
 
 /// A name for this thread's network namespace, as `ip netns` gives it.
-struct Named(String);
+pub(super) struct Named(String);
 
 impl Named {
-    fn bind(name: &str) -> Self {
+    pub(super) fn bind(name: &str) -> Self {
         fs::create_dir_all("/run/netns").expect("make a place for names");
         let path = format!("/run/netns/{name}");
         fs::write(&path, "").expect("make a file to mount on");

@@ -11,6 +11,8 @@ use tcptrace_tests::process::output;
 use tcptrace_tests::program::binary;
 use tcptrace_tests::sockets::{address, connect, listen};
 
+use crate::snapshot::Named;
+
 /// Time limit for waiting for the screen.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A terminal says nothing when its content changes.
@@ -157,6 +159,32 @@ fn keys_and_screen() {
     terminal.says("findings of the last seconds");
     terminal.keys(&["?"]);
     terminal.says("this help");
+    terminal.keys(&["q"]);
+    terminal.is_restored();
+}
+
+/// In the sandbox of `top`, no name can be looked up.
+#[test]
+fn a_namespace_that_comes_later_can_be_chosen() {
+    let terminal = Terminal::start("later", 110, 30);
+    terminal.says("ESTABLISHED");
+    let _net = Namespace::enter_unwatched();
+    let name = format!("tcptrace-later-{}", std::process::id());
+    let _named = Named::bind(&name);
+    let listener = listen("127.0.0.1");
+    let _pair = connect(&listener);
+    terminal.keys(&["/"]);
+    // Each key has the filter judged anew.
+    terminal.shows(|screen| {
+        let is_known = screen.contains(&format!("filter: netns {name}")) && !screen.contains("no network namespace");
+        if !is_known {
+            terminal.keys(&["C-u"]);
+            terminal.text(&format!("netns {name}"));
+        }
+        is_known
+    });
+    terminal.keys(&["Enter"]);
+    terminal.shows(|screen| screen.contains(&format!("only netns {name}")) && screen.contains(" 2 sockets"));
     terminal.keys(&["q"]);
     terminal.is_restored();
 }

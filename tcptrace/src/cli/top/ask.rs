@@ -1,6 +1,10 @@
 //! The filter as it is typed: the options of `watch`, with or without their dashes.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use clap::Parser;
+use foldhash::fast::FixedState;
+use hashlink::LruCache;
 
 use crate::cli::select::FilterArgs;
 use crate::kernel::Namespaces;
@@ -12,6 +16,31 @@ pub(super) struct Parsed {
     namespaces: Namespaces,
     /// The filters of the command line, which hold all the time.
     given: Criteria,
+    named: Named,
+}
+
+/// What network namespaces are called now, as events tell it: in the sandbox, no name can be looked up. Copies share it.
+#[derive(Clone, Debug)]
+pub(super) struct Named(Arc<Mutex<LruCache<Box<[u8]>, u32, FixedState>>>);
+
+/// Names that are kept at most.
+const MOST_NAMED: usize = 4096;
+
+impl Default for Named {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(LruCache::with_hasher(MOST_NAMED, FixedState::default()))))
+    }
+}
+
+impl Named {
+    /// Notes a name. The namespace that had it before may be gone.
+    pub(super) fn note(&self, inode: u32, name: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into(), inode);
+    }
+
+    fn number(&self, name: &str) -> Option<u32> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).peek(name.as_bytes()).copied()
+    }
 }
 
 #[derive(Debug, Parser)]
@@ -23,7 +52,12 @@ struct Typed {
 
 impl Parsed {
     pub(super) fn new(namespaces: Namespaces, given: Criteria) -> Self {
-        Self { namespaces, given }
+        Self { namespaces, given, named: Named::default() }
+    }
+
+    /// Where names are noted that namespaces get later.
+    pub(super) fn named(&self) -> Named {
+        self.named.clone()
     }
 
     /// The filters of the command line, and further ones.
@@ -35,7 +69,8 @@ impl Parsed {
     /// Says in one line what is wrong.
     pub(super) fn typed(&self, text: &str) -> Result<Criteria, String> {
         let typed = Typed::try_parse_from(words(text)).map_err(|error| said(&error.to_string()))?;
-        typed.filter.criteria(&self.namespaces).map_err(|error| format!("{error:#}"))
+        let number = |netns: &str| self.named.number(netns).map_or_else(|| self.namespaces.resolve(netns), Ok);
+        typed.filter.criteria_by(number).map_err(|error| format!("{error:#}"))
     }
 }
 
@@ -66,6 +101,20 @@ mod tests {
 
     fn parse(text: &str) -> Result<Criteria, String> {
         Parsed::new(Namespaces::recorded(std::iter::empty()), Criteria::default()).typed(text)
+    }
+
+    #[test]
+    fn a_namespace_is_found_by_the_name_that_it_got_later() {
+        let parsed = Parsed::new(Namespaces::recorded([(7, &b"web"[..])].into_iter()), Criteria::default());
+        let netns = |text: &str| parsed.typed(text).map(|criteria| criteria.netns);
+        assert_eq!(netns("netns web"), Ok(vec![7]));
+        assert_eq!(netns("netns db"), Err("no network namespace is called 'db' (see ip netns)".to_owned()));
+        let named = parsed.named();
+        named.note(8, b"db");
+        assert_eq!(netns("netns db"), Ok(vec![8]));
+        // It was removed, and made anew.
+        named.note(9, b"web");
+        assert_eq!(netns("netns web netns 5"), Ok(vec![9, 5]));
     }
 
     #[rstest]

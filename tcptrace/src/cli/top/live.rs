@@ -9,7 +9,7 @@ use nix::libc;
 use tokio::signal::unix::SignalKind;
 use tokio::sync::Notify;
 
-use super::ask::Parsed;
+use super::ask::{Named, Parsed};
 use super::screen::{Screen, Wish};
 use super::{Chores, Regularly, SHARE_OF_FRAMES, TopArgs};
 use crate::cli::run::{Stop, handler, reached, runtime};
@@ -48,7 +48,7 @@ pub(super) fn run(args: &TopArgs) -> Result<Outcome> {
         let mut source = Source::attach(&options, existing, true, true, Besides::Facts)?;
         args.trace.confine(&mut source, Sandbox::default().using_terminal(), &namespaces)?;
         let ask = args.ask(&parsed);
-        let mut sink = State::new(config(args, &source), args.state(ask.clone()));
+        let mut sink = State::new(config(args, &source), args.state(ask.clone()), parsed.named());
         sink.take(&[Item::Head(Box::new(source.head()?))])?;
         source.begin(&namespaces, &mut sink)?;
         if args.once {
@@ -146,6 +146,8 @@ async fn once(args: &TopArgs, source: &mut Source, sink: &mut State, stop: &mut 
 struct State {
     follower: Follower,
     top: Top,
+    /// What the filter that is typed may name.
+    named: Named,
     /// A survey or a scan has just ended: the engine knows more.
     knows_more: bool,
     is_scanned: bool,
@@ -156,9 +158,9 @@ struct State {
 }
 
 impl State {
-    fn new(config: Config, top: Top) -> Self {
+    fn new(config: Config, top: Top, named: Named) -> Self {
         let follower = Follower::new(config, [], Origin::default());
-        Self { follower, top, knows_more: false, is_scanned: false, has_changed: true, settled: 0 }
+        Self { follower, top, named, knows_more: false, is_scanned: false, has_changed: true, settled: 0 }
     }
 
     /// Lets time pass.
@@ -192,6 +194,9 @@ impl Sink for State {
     fn take(&mut self, items: &[Item]) -> Result<()> {
         let Self { follower, top, .. } = self;
         for item in items {
+            if let Item::Namespace { inode, name } = item {
+                self.named.note(*inode, name);
+            }
             top.item(item, follower.origin());
             let Ok(()) = follower.take::<Infallible>(std::slice::from_ref(item), |row, origin| {
                 top.row(row, origin);
