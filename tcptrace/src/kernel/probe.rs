@@ -233,6 +233,12 @@ impl Probe {
         self.reader.records()
     }
 
+    /// Waits until what is being detached is. Until then, another process could get a copy of its descriptor, which would
+    /// keep it attached.
+    pub fn await_detached(&mut self) {
+        self.reader.await_detached();
+    }
+
     /// Leaves what is attached only as needed to another process, which has a copy of all descriptors: a program is
     /// detached once every copy is closed.
     pub fn leave_to_another(&mut self) {

@@ -128,7 +128,8 @@ impl Accepts {
         self.going = going.ok();
     }
 
-    fn await_going(&mut self) {
+    /// Waits until the kernel has detached the program, if that is under way.
+    pub(super) fn await_going(&mut self) {
         if let Some(going) = self.going.take() {
             // It cannot panic: it closes descriptors.
             let _ = going.join();

@@ -282,6 +282,11 @@ impl Reader {
         self.records
     }
 
+    /// Waits for the thread that detaches what shows accepts.
+    pub(super) fn await_detached(&mut self) {
+        self.accepts.await_going();
+    }
+
     /// Closes what is attached only as needed. Another process has copies.
     pub(super) fn leave_to_another(&mut self) {
         self.stand_ins.leave_to_another(&mut self.ebpf);

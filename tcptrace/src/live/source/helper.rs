@@ -126,6 +126,8 @@ impl Helper {
         let fate = Fate::default();
         let (ours, theirs) = Ways::pairs(&fate).context(context)?;
         let parent = Pid::this();
+        // `--accept auto` has a program detached in a thread, where that was attached to see whether it can be.
+        task.probe.await_detached();
         // SAFETY: there is no other thread whose locks the new process could miss.
         match unsafe { fork() }.context(context)? {
             ForkResult::Parent { child: pid } => {
