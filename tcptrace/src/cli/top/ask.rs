@@ -21,7 +21,10 @@ pub(super) struct Parsed {
 
 /// What network namespaces are called now, as events tell it: in the sandbox, no name can be looked up. Copies share it.
 #[derive(Clone, Debug)]
-pub(super) struct Named(Arc<Mutex<LruCache<Box<[u8]>, u32, FixedState>>>);
+pub(super) struct Named(Arc<Mutex<Numbers>>);
+
+/// By name.
+type Numbers = LruCache<Box<[u8]>, u32, FixedState>;
 
 /// Names that are kept at most.
 const MOST_NAMED: usize = 4096;
