@@ -2,7 +2,7 @@
 //! while process 1 is on the CPU, not even for packets that interrupt it, and do not count that. Ftrace, which is not
 //! eBPF, sees these events.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -21,6 +21,10 @@ pub(crate) struct Hidden {
     /// A private tracing instance.
     folder: PathBuf,
     events: &'static [&'static str],
+    /// The sockets that count have one of these ports, if there are any.
+    ports: Vec<u64>,
+    /// Threads that process 1 has, or has had.
+    threads: BTreeSet<u32>,
 }
 
 impl Hidden {
@@ -28,23 +32,26 @@ impl Hidden {
     pub(crate) fn count(events: &'static [&'static str], ports: &[u64]) -> Option<Self> {
         let folder = PathBuf::from(format!("{TRACEFS}/instances/tcptrace-hidden-{}", std::process::id()));
         fs::create_dir(&folder).ok()?;
-        let hidden = Self { folder, events };
+        let mut hidden = Self { folder, events, ports: ports.to_vec(), threads: BTreeSet::new() };
         hidden
-            .begin(ports)
+            .look_for_threads()
             .inspect_err(|error| eprintln!("cannot count the events that the kernel hides: {error:#}"))
             .ok()?;
         Some(hidden)
     }
 
-    fn begin(&self, ports: &[u64]) -> Result<()> {
+    /// Takes in the threads that process 1 has started since. A count that takes long has to look now and then.
+    ///
+    /// # Errors
+    /// When ftrace takes no filter.
+    pub(crate) fn look_for_threads(&mut self) -> Result<()> {
         let threads = fs::read_dir("/proc/1/task").context("cannot list the threads of process 1")?;
-        let threads: Vec<String> =
-            threads.filter_map(|entry| Some(format!("common_pid == {}", entry.ok()?.file_name().to_str()?))).collect();
-        let mut filter = format!("({})", threads.join(" || "));
-        if !ports.is_empty() {
-            let ports: Vec<String> = ports.iter().map(|port| format!("sport == {port} || dport == {port}")).collect();
-            filter += &format!(" && ({})", ports.join(" || "));
+        let known = self.threads.len();
+        self.threads.extend(threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok()));
+        if self.threads.len() == known {
+            return Ok(());
         }
+        let filter = filter(&self.threads, &self.ports);
         for event in self.events {
             fs::write(self.folder.join(event).join("filter"), &filter).context("cannot filter")?;
             fs::write(self.folder.join(event).join("enable"), "1").context("cannot enable the event")?;
@@ -64,6 +71,17 @@ impl Hidden {
         let trace = fs::read_to_string(self.folder.join("trace")).unwrap_or_default();
         trace.lines().filter_map(addresses).collect()
     }
+}
+
+/// Chooses the events of these threads that are about these ports.
+fn filter(threads: &BTreeSet<u32>, ports: &[u64]) -> String {
+    let threads: Vec<String> = threads.iter().map(|thread| format!("common_pid == {thread}")).collect();
+    let threads = format!("({})", threads.join(" || "));
+    if ports.is_empty() {
+        return threads;
+    }
+    let ports: Vec<String> = ports.iter().map(|port| format!("sport == {port} || dport == {port}")).collect();
+    format!("{threads} && ({})", ports.join(" || "))
 }
 
 /// Local and remote address of a socket, as ftrace prints an event.
@@ -97,6 +115,14 @@ impl Drop for Hidden {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn threads_and_ports_choose() {
+        let threads = std::collections::BTreeSet::from([1, 59]);
+        assert_eq!(super::filter(&threads, &[]), "(common_pid == 1 || common_pid == 59)");
+        let both = "(common_pid == 1 || common_pid == 59) && (sport == 80 || dport == 80)";
+        assert_eq!(super::filter(&threads, &[80]), both);
+    }
+
     #[test]
     fn what_was_overwritten_counts() {
         let stats = "entries: 12\noverrun: 3\ncommit overrun: 0\nbytes: 700\ndropped events: 0\nread events: 0\n";

@@ -27,6 +27,23 @@ pub(crate) struct Process {
     stderr: PathBuf,
 }
 
+/// What a process has open, and how many threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Open {
+    /// All descriptors.
+    pub(super) descriptors: usize,
+    /// Those among them that keep a BPF program attached.
+    pub(super) links: usize,
+    pub(super) threads: usize,
+}
+
+/// Whether a descriptor that leads there keeps a BPF program attached: the kernel's names of links, and the event that is
+/// one where there are no links of tracepoints.
+fn is_link(leads_to: &str) -> bool {
+    ["anon_inode:bpf_link", "anon_inode:bpf-link", "anon_inode:bpf-raw-tracepoint", "anon_inode:[perf_event]"]
+        .contains(&leads_to)
+}
+
 /// A process that has ended.
 pub(crate) struct Ended {
     /// Its exit status, or 128 plus the signal.
@@ -102,14 +119,25 @@ impl Process {
         Ok(self.child.try_wait().context("cannot wait for it")?.is_none())
     }
 
-    /// Its number of descriptors and threads, those of a helper included.
+    /// Its number of descriptors, except those that keep BPF programs attached, and of threads; those of a helper included.
     pub(super) fn descriptors_and_threads(&self) -> Result<[usize; 2]> {
-        let count_of = |pid, what| {
-            Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{pid}/{what}")).context("it is gone")?.count())
-        };
-        let family = proc::family(self.pid());
-        let count = |what| family.iter().map(|pid| count_of(*pid, what)).sum::<Result<usize>>();
-        Ok([count("fd")?, count("task")?])
+        self.open().map(|open| [open.descriptors - open.links, open.threads])
+    }
+
+    /// What it has open now, and what a helper has.
+    pub(super) fn open(&self) -> Result<Open> {
+        let mut open = Open::default();
+        for pid in proc::family(self.pid()) {
+            let entries = |what| fs::read_dir(format!("/proc/{pid}/{what}")).context("it is gone");
+            open.threads += entries("task")?.count();
+            for descriptor in entries("fd")?.flatten() {
+                // It may have been closed since.
+                let Ok(leads_to) = fs::read_link(descriptor.path()) else { continue };
+                open.descriptors += 1;
+                open.links += usize::from(is_link(&leads_to.to_string_lossy()));
+            }
+        }
+        Ok(open)
     }
 
     /// Waits until it ends; fails after this time.
