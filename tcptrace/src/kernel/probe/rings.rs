@@ -7,10 +7,10 @@ mod mapped;
 mod merge;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::Ebpf;
-use aya::maps::{ArrayOfMaps, MapData};
+use aya::maps::{ArrayOfMaps, Map, MapData};
 use tcptrace_common::{RING_PATTERN, RINGS_OF_CPU};
 
 pub(super) use self::mapped::Ring;
@@ -70,15 +70,14 @@ impl Plan {
     /// Makes the ring buffers, and has the programs write to them.
     pub(super) fn carry_out(&mut self, ebpf: &mut Ebpf) -> Result<Vec<Ring>, ProbeError> {
         let bad_map = |reason: String| ProbeError::Map { name: MAP, reason };
-        let map = ebpf.map_mut(MAP).ok_or_else(|| bad_map("the object has no such map".into()))?;
-        let mut by_cpu = ArrayOfMaps::try_from(map).map_err(|error| bad_map(error.to_string()))?;
+        let by_cpu = ebpf.map_mut(MAP).ok_or_else(|| bad_map("the object has no such map".into()))?;
         let mut maps = self.create().map_err(|error| bad_map(error.to_string()))?;
-        let mut filled = self.fill(&mut by_cpu, &maps);
+        let mut filled = self.fill(by_cpu, &maps);
         if filled.is_err() && self.bytes != RING_PATTERN {
             // Before 5.10 all must have the size of the pattern.
             self.bytes = RING_PATTERN;
             maps = self.create().map_err(|error| bad_map(error.to_string()))?;
-            filled = self.fill(&mut by_cpu, &maps);
+            filled = self.fill(by_cpu, &maps);
         }
         filled.map_err(|error| bad_map(error.to_string()))?;
         let rings = maps.into_iter().map(|map| Ring::open(map, self.bytes));
@@ -89,15 +88,26 @@ impl Plan {
         (0..self.rings).map(|_| mapped::create(self.bytes)).collect()
     }
 
-    fn fill(&self, by_cpu: &mut ArrayOfMaps<&mut MapData, MapData>, maps: &[OwnedFd]) -> io::Result<()> {
+    fn fill(&self, by_cpu: &mut Map, maps: &[OwnedFd]) -> io::Result<()> {
+        let entries: Vec<(u32, &OwnedFd)> = self
+            .by_cpu
+            .iter()
+            .flat_map(|&(cpu, ring)| {
+                // Its own; and if there is another one, the next.
+                let rings = [ring, (ring + 1) % self.rings].into_iter().take(self.rings);
+                (cpu * RINGS_OF_CPU..).zip(rings.filter_map(|ring| maps.get(ring)))
+            })
+            .collect();
+        let at_once: Vec<_> = entries.iter().map(|(place, ring)| (*place, ring.as_fd())).collect();
+        if let Map::ArrayOfMaps(map) = &*by_cpu
+            && mapped::fill(map.fd().as_fd(), &at_once).is_ok()
+        {
+            return Ok(());
+        }
+        let mut by_cpu: ArrayOfMaps<&mut MapData, MapData> = by_cpu.try_into().map_err(io::Error::other)?;
         let known = |map: &OwnedFd| MapData::from_fd(map.try_clone()?).map_err(io::Error::other);
-        let known = maps.iter().map(known).collect::<io::Result<Vec<MapData>>>()?;
-        for &(cpu, ring) in &self.by_cpu {
-            // Its own; and if there is another one, the next.
-            let rings = [ring, (ring + 1) % self.rings].into_iter().take(self.rings);
-            for (place, ring) in (cpu * RINGS_OF_CPU..).zip(rings.filter_map(|ring| known.get(ring))) {
-                by_cpu.set(place, ring, 0).map_err(io::Error::other)?;
-            }
+        for (place, ring) in entries {
+            by_cpu.set(place, &known(ring)?, 0).map_err(io::Error::other)?;
         }
         Ok(())
     }

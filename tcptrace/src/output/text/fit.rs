@@ -166,6 +166,7 @@ impl Fit {
     /// Whether a row of these cells needs a new heading before it. Columns widen as long as no other column has to go;
     /// for IPv4 even then, so that addresses stay aligned.
     pub(super) fn widen(&mut self, cells: &[Cell]) -> bool {
+        let mut is_wider = false;
         for (place, cell) in cells.iter().enumerate().filter(|(_, cell)| cell.name != "NOTE") {
             let column = &self.columns[place];
             let (wanted, is_cut) = (width(&cell.text), self.width(column, self.taken) < column.width);
@@ -177,9 +178,12 @@ impl Fit {
                 self.columns[place].width = wanted;
                 // The columns after it have moved.
                 self.is_stale |= is_address(cell);
+                is_wider = true;
             }
         }
-        self.settle();
+        if is_wider {
+            self.settle();
+        }
         std::mem::take(&mut self.is_stale)
     }
 

@@ -1,7 +1,7 @@
 //! A ring buffer of the kernel (`kernel/bpf/ringbuf.c`), mapped and read in place.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -13,6 +13,7 @@ use super::merge::{Front, Stream};
 
 // Values of `include/uapi/linux/bpf.h`.
 const MAP_CREATE: libc::c_long = 0;
+const MAP_UPDATE_BATCH: libc::c_long = 26;
 const RING_BUFFER: u32 = 27;
 const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
@@ -52,6 +53,45 @@ pub(super) fn create(bytes: u32) -> io::Result<OwnedFd> {
     let descriptor = RawFd::try_from(Errno::result(result)?).map_err(io::Error::other)?;
     // SAFETY: the call returned a new descriptor, which nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// The part of `union bpf_attr` that `BPF_MAP_UPDATE_BATCH` reads.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct Batch {
+    from: u64,
+    to: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    value_flags: u64,
+    flags: u64,
+}
+
+/// Has a map of maps lead from these numbers to these maps. The kernel waits once until no program uses what was there
+/// before; with a call for each, it would wait for each, for milliseconds.
+///
+/// # Errors
+/// The kernel's error; older kernels cannot do it.
+pub(super) fn fill(map: BorrowedFd<'_>, entries: &[(u32, BorrowedFd<'_>)]) -> io::Result<()> {
+    let number = |fd: &BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).map_err(io::Error::other);
+    let keys: Vec<u32> = entries.iter().map(|(key, _)| *key).collect();
+    let values = entries.iter().map(|(_, fd)| number(fd)).collect::<io::Result<Vec<u32>>>()?;
+    let attributes = Batch {
+        from: 0,
+        to: 0,
+        keys: keys.as_ptr().addr() as u64,
+        values: values.as_ptr().addr() as u64,
+        count: u32::try_from(entries.len()).map_err(io::Error::other)?,
+        map: number(&map)?,
+        value_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads the attributes, which have no padding, and as many keys and values as they say.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, MAP_UPDATE_BATCH, &raw const attributes, size_of::<Batch>()) };
+    Errno::result(result)?;
+    Ok(())
 }
 
 /// A ring buffer. Positions in it count all bytes that were ever written.
