@@ -5,11 +5,13 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-const TRACEFS: &str = "/sys/kernel/tracing";
+const INSTANCES: &str = "/sys/kernel/tracing/instances";
+/// What the name of an instance begins with; the id of the process follows that counts by it.
+const NAME: &str = "tcptrace-hidden-";
 
 /// Changes of state.
 pub(crate) const TRANSITIONS: &str = "events/sock/inet_sock_set_state";
@@ -30,7 +32,8 @@ pub(crate) struct Hidden {
 impl Hidden {
     /// Starts counting, for sockets with these ports or for all. `None` if ftrace cannot do that.
     pub(crate) fn count(events: &'static [&'static str], ports: &[u64]) -> Option<Self> {
-        let folder = PathBuf::from(format!("{TRACEFS}/instances/tcptrace-hidden-{}", std::process::id()));
+        remove_leftovers();
+        let folder = PathBuf::from(format!("{INSTANCES}/{NAME}{}", std::process::id()));
         fs::create_dir(&folder).ok()?;
         let mut hidden = Self { folder, events, ports: ports.to_vec(), threads: BTreeSet::new() };
         hidden
@@ -73,6 +76,26 @@ impl Hidden {
     }
 }
 
+/// Removes what killed processes have left behind: each of them makes every change of state a little slower.
+fn remove_leftovers() {
+    for entry in fs::read_dir(INSTANCES).into_iter().flatten().flatten() {
+        let is_leftover = entry.file_name().to_str().and_then(counter).is_some_and(is_gone);
+        if is_leftover {
+            // Another process may be quicker.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// The process that counts by the instance with this name.
+fn counter(name: &str) -> Option<u32> {
+    name.strip_prefix(NAME)?.parse().ok()
+}
+
+fn is_gone(pid: u32) -> bool {
+    !Path::new(&format!("/proc/{pid}")).exists()
+}
+
 /// Chooses the events of these threads that are about these ports.
 fn filter(threads: &BTreeSet<u32>, ports: &[u64]) -> String {
     let threads: Vec<String> = threads.iter().map(|thread| format!("common_pid == {thread}")).collect();
@@ -105,7 +128,7 @@ fn counted(stats: &str) -> u64 {
 
 impl Drop for Hidden {
     fn drop(&mut self) {
-        // A leftover does no harm, and a destructor cannot report it.
+        // The next count removes a leftover, and a destructor cannot report it.
         for event in self.events {
             let _ = fs::write(self.folder.join(event).join("enable"), "0");
         }
@@ -115,6 +138,16 @@ impl Drop for Hidden {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn only_what_dead_processes_have_left_is_removed() {
+        assert_eq!(super::counter("tcptrace-hidden-12"), Some(12));
+        assert_eq!(super::counter("tcptrace-hidden-"), None);
+        assert_eq!(super::counter("somebody-12"), None);
+        assert!(!super::is_gone(std::process::id()));
+        // Process ids end before that.
+        assert!(super::is_gone(u32::MAX));
+    }
+
     #[test]
     fn threads_and_ports_choose() {
         let threads = std::collections::BTreeSet::from([1, 59]);
