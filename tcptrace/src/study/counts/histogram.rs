@@ -1,5 +1,8 @@
 //! The distribution of durations, in little memory: buckets widen with the value.
 
+use std::ops::{Deref, DerefMut};
+use std::slice;
+
 use super::change::Change;
 
 /// Counts values in buckets, `1 << BITS` for each doubling. Their number is exact. A quantile is off by half a bucket
@@ -12,7 +15,7 @@ pub struct Histogram<const BITS: u32> {
     /// Index of the first bucket of `counts`.
     first: usize,
     /// Neither the first nor the last one is zero.
-    counts: Vec<u32>,
+    counts: Counts,
     total: u64,
     min: u64,
     max: u64,
@@ -20,11 +23,58 @@ pub struct Histogram<const BITS: u32> {
 
 impl<const BITS: u32> PartialEq for Histogram<BITS> {
     fn eq(&self, other: &Self) -> bool {
-        (self.first, self.total, &self.counts) == (other.first, other.total, &other.counts)
+        (self.first, self.total, &*self.counts) == (other.first, other.total, &*other.counts)
     }
 }
 
 impl<const BITS: u32> Eq for Histogram<BITS> {}
+
+/// The counts of buckets in a row. Of the many histograms that there are, most have one bucket: that takes no memory of its
+/// own.
+#[derive(Clone, Debug)]
+enum Counts {
+    /// None if it is zero.
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self::One(0)
+    }
+}
+
+impl Deref for Counts {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        match self {
+            Self::One(0) => &[],
+            Self::One(count) => slice::from_ref(count),
+            Self::Many(counts) => counts,
+        }
+    }
+}
+
+impl DerefMut for Counts {
+    fn deref_mut(&mut self) -> &mut [u32] {
+        match self {
+            Self::One(0) => &mut [],
+            Self::One(count) => slice::from_mut(count),
+            Self::Many(counts) => counts,
+        }
+    }
+}
+
+impl Counts {
+    /// As those that can become more or fewer.
+    fn into_vec(self) -> Vec<u32> {
+        match self {
+            Self::Many(counts) => counts,
+            Self::One(_) => self.to_vec(),
+        }
+    }
+}
 
 impl<const BITS: u32> Histogram<BITS> {
     /// Adds or removes a value.
@@ -64,15 +114,17 @@ impl<const BITS: u32> Histogram<BITS> {
             *self = Self::default();
             return;
         };
-        if last + 1 < self.counts.len() {
-            self.counts.truncate(last + 1);
+        let mut counts = std::mem::take(&mut self.counts).into_vec();
+        if last + 1 < counts.len() {
+            counts.truncate(last + 1);
             self.max = self.max.min(highest::<BITS>(self.first + last));
         }
         if first > 0 {
-            self.counts.drain(..first);
+            counts.drain(..first);
             self.first += first;
             self.min = self.min.max(lowest::<BITS>(self.first));
         }
+        self.counts = Counts::Many(counts);
     }
 
     /// Adds another histogram.
@@ -83,7 +135,7 @@ impl<const BITS: u32> Histogram<BITS> {
         self.min = if self.total == 0 { other.min } else { self.min.min(other.min) };
         self.max = self.max.max(other.max);
         self.total += other.total;
-        for (place, count) in (other.first..).zip(&other.counts) {
+        for (place, count) in (other.first..).zip(other.counts.iter()) {
             if *count > 0 {
                 let slot = self.slot(place);
                 *slot = slot.saturating_add(*count);
@@ -94,16 +146,27 @@ impl<const BITS: u32> Histogram<BITS> {
     fn slot(&mut self, place: usize) -> &mut u32 {
         if self.counts.is_empty() {
             self.first = place;
-        } else if place < self.first {
-            let missing = self.first - place;
-            self.counts.splice(0..0, std::iter::repeat_n(0, missing));
+        }
+        if place != self.first {
+            self.widen(place);
+        }
+        match &mut self.counts {
+            Counts::One(count) => count,
+            Counts::Many(counts) => &mut counts[place - self.first],
+        }
+    }
+
+    /// Makes room for another bucket.
+    fn widen(&mut self, place: usize) {
+        let mut counts = std::mem::take(&mut self.counts).into_vec();
+        if place < self.first {
+            counts.splice(0..0, std::iter::repeat_n(0, self.first - place));
             self.first = place;
         }
-        let at = place - self.first;
-        if at >= self.counts.len() {
-            self.counts.resize(at + 1, 0);
+        if place - self.first >= counts.len() {
+            counts.resize(place - self.first + 1, 0);
         }
-        &mut self.counts[at]
+        self.counts = Counts::Many(counts);
     }
 
     /// The number of values in a bucket.
@@ -139,7 +202,7 @@ impl<const BITS: u32> Histogram<BITS> {
 
     /// The mean, as exact as the quantiles.
     pub fn mean(&self) -> Option<u64> {
-        let all = (self.first..).zip(&self.counts);
+        let all = (self.first..).zip(self.counts.iter());
         let sum: u128 = all.map(|(place, count)| u128::from(middle::<BITS>(place)) * u128::from(*count)).sum();
         let mean = sum.checked_div(self.total.into())?;
         Some(u64::try_from(mean).unwrap_or(u64::MAX).clamp(self.min, self.max))
@@ -152,7 +215,7 @@ impl<const BITS: u32> Histogram<BITS> {
         }
         let rank = (u128::from(self.total) * u128::from(hundredths)).div_ceil(100).max(1);
         let mut seen = 0_u128;
-        for (place, count) in (self.first..).zip(&self.counts) {
+        for (place, count) in (self.first..).zip(self.counts.iter()) {
             seen += u128::from(*count);
             if seen >= rank {
                 return Some(middle::<BITS>(place).clamp(self.min, self.max));

@@ -29,6 +29,8 @@ const JUST_CLOSED_NS: u64 = 1_000_000_000;
 const RECENT: usize = 256;
 /// How many TIME_WAITs that were begun anew are known at once.
 const MOST_REARMED: usize = 1 << 16;
+/// How many states most connections enter.
+const STATES_OF_ONE: usize = 5;
 /// Stands for the place of a state that no connection of a pair was in.
 const NOWHERE: u8 = u8::MAX;
 /// How many remote addresses are counted apart of connections that ended alike.
@@ -55,7 +57,8 @@ struct Gathering {
     pair: Pair,
     /// Where each state is in the pair's stays; [`NOWHERE`] if it is not.
     places: [u8; State::ALL.len()],
-    processes: HashSet<u32, FixedState>,
+    /// Processes that are none of the pair's tasks.
+    others: HashSet<u32, FixedState>,
     /// When this side closed connections that were not opened anew.
     closes: VecDeque<u64>,
     /// In ESTABLISHED, from those at the beginning.
@@ -99,9 +102,10 @@ impl Pairs {
     /// among the first again.
     fn make_room(&mut self) {
         let connections = |gathering: &Gathering| std::cmp::Reverse(gathering.pair.connections());
-        self.all.sort_by_key(connections);
+        // They are large: each is moved once.
+        self.all.sort_by_cached_key(connections);
         if let Some(others) = self.all.get_mut(MOST / 4..) {
-            others.sort_by_key(|gathering| {
+            others.sort_by_cached_key(|gathering| {
                 let is_odd = gathering.pair.ends.iter().any(|(end, ..)| *end != End::Fin);
                 (!is_odd, connections(gathering))
             });
@@ -154,7 +158,8 @@ impl Pairs {
     /// The pairs, those with the most connections first; and how many connections belong to none.
     pub(super) fn finish(&self, sockets: &[Standing]) -> (Vec<Pair>, u64) {
         let Self { unpaired, rearmed, resets, .. } = self;
-        let (mut all, mut places) = (self.all.clone(), self.places.clone());
+        let mut all: Vec<Gathering> = self.all.iter().map(Gathering::as_it_is).collect();
+        let mut places = self.places.clone();
         let mut open: HashMap<PairKey, i64, FixedState> = HashMap::default();
         let mut waiting: HashMap<PairKey, i64, FixedState> = HashMap::default();
         for socket in sockets {
@@ -189,7 +194,7 @@ impl Pairs {
                 gathering.finish(open, waiting)
             })
             .collect();
-        pairs.sort_by_key(|pair| (std::cmp::Reverse(pair.connections()), pair.key.port, pair.key.ip));
+        pairs.sort_by_cached_key(|pair| (std::cmp::Reverse(pair.connections()), pair.key.port, pair.key.ip));
         (pairs, *unpaired)
     }
 }
@@ -200,7 +205,7 @@ impl Gathering {
         Self {
             pair,
             places: [NOWHERE; State::ALL.len()],
-            processes: HashSet::default(),
+            others: HashSet::default(),
             closes: VecDeque::new(),
             level: 0,
             least: 0,
@@ -208,6 +213,11 @@ impl Gathering {
             waiting: 0,
             most_waiting: 0,
         }
+    }
+
+    /// A copy, without what only the next rows need.
+    fn as_it_is(&self) -> Self {
+        Self { pair: self.pair.clone(), others: self.others.clone(), closes: VecDeque::new(), ..*self }
     }
 
     fn opens(&mut self, at: u64) {
@@ -268,6 +278,8 @@ impl Gathering {
         let place = &mut self.places[state as usize];
         if *place == NOWHERE {
             *place = self.pair.stays.len() as u8;
+            // A pair may be of a single connection, which enters no more than these: there may be thousands of them.
+            self.pair.stays.reserve_exact(if self.pair.stays.is_empty() { STATES_OF_ONE } else { 0 });
             self.pair.stays.push((state, Stays::default()));
         }
         &mut self.pair.stays[usize::from(*place)].1
@@ -279,10 +291,17 @@ impl Gathering {
             self.pair.unowned += 1;
             return;
         };
-        if self.processes.len() < MOST_PROCESSES {
-            self.processes.insert(task.pid);
+        if !count(&mut self.pair.tasks, task) {
+            self.pair.unowned += 1;
+            if self.processes() < MOST_PROCESSES {
+                self.others.insert(task.pid);
+            }
         }
-        self.pair.unowned += u64::from(!count(&mut self.pair.tasks, task));
+    }
+
+    /// How many different ones it has.
+    fn processes(&self) -> usize {
+        self.pair.tasks.len() + self.others.len()
     }
 
     fn own_standing(&mut self, task: Task) {
@@ -291,7 +310,8 @@ impl Gathering {
 
     /// So many are open now, and so many wait in CLOSE_WAIT.
     fn finish(self, open: i64, waiting: i64) -> Pair {
-        let Self { mut pair, processes, level, least, most, .. } = self;
+        let processes = self.processes();
+        let Self { mut pair, level, least, most, .. } = self;
         // What is open now tells how many were open at the beginning.
         let shift = open - level;
         let at_once = |level: i64| u64::try_from(level + shift).unwrap_or(0);
@@ -299,7 +319,7 @@ impl Gathering {
         if let Some((_, stays)) = pair.stays.iter_mut().find(|(state, _)| *state == State::CloseWait) {
             stays.most = u64::try_from(self.most_waiting + waiting - self.waiting).unwrap_or(0);
         }
-        pair.processes = processes.len();
+        pair.processes = processes;
         pair.tasks.sort_by_key(|(task, count)| (std::cmp::Reverse(*count), task.pid));
         pair
     }
@@ -331,6 +351,7 @@ impl Pair {
             self.srtt_us.add(srtt.into());
         }
         let place = self.ends.iter().position(|(e, c, _)| (*e, *c) == (end, closer)).unwrap_or_else(|| {
+            self.ends.reserve_exact(1);
             self.ends.push((end, closer, Ended::default()));
             self.ends.len() - 1
         });
@@ -378,6 +399,7 @@ impl Ended {
             self.just_closed += u64::from(in_close_wait && is_fresh);
         }
         if self.examples.len() < EXAMPLES {
+            self.examples.reserve_exact(1);
             self.examples.push(Example {
                 conn: row.identity.conn,
                 local: row.identity.local(),
