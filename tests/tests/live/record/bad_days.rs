@@ -370,6 +370,28 @@ fn full_everywhere() {
     assert_told_alike(&finished, &replay(&[&disk.0.join("trace.tct")], &[]));
 }
 
+/// A file that was to be written because a condition holds is written as soon as there is room, and says why.
+#[test]
+fn full_when_the_condition_holds() {
+    let (net, folder) = (Namespace::enter(), folder());
+    let disk = Disk::mount(folder.path(), "256k");
+    let (trace, filler) = (disk.0.join("trace.tct"), disk.0.join("filler"));
+    let args = ["record", "--last", "1h", "--when", "ESTABLISHED >= 2", "--no-facts", "--output", path(&trace)];
+    let tracer = Tracer::start_in(&net, &args);
+    disk.fill(&filler);
+    let connection = pair();
+    wait_until(|| tracer.complaints().contains("memory keeps its events, and writing is tried again"));
+    assert_eq!(files(&disk.0), [filler.as_path()], "no partial file");
+    fs::remove_file(&filler).expect("remove it");
+    wait_until(|| tracer.complaints().contains(&format!(" to '{}' now", trace.display())));
+    drop(connection);
+    let finished = tracer.interrupt();
+    assert_eq!(finished.stderr.matches("No space left").count(), 1, "{}", finished.stderr);
+    assert!(finished.stderr.contains("the condition held, and a file was written"), "{}", finished.stderr);
+    let report = run(&["report", path(&trace)]);
+    assert!(report.text().starts_with("fired at "), "{}", report.text());
+}
+
 /// A recording that could not start leaves nothing that blocks the next one. Only the owner can read new files.
 #[test]
 fn whose_file_it_is() {
