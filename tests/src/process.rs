@@ -4,7 +4,9 @@
 //! the child's copy would be the last one: the child would close the connection, and later.
 
 use std::fs::{self, File};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{LazyLock, Mutex, PoisonError, RwLock};
@@ -35,11 +37,29 @@ static STARTING: RwLock<()> = RwLock::new(());
 
 fn work_aside(work: &Receiver<Work>, ready: &Sender<()>) {
     unshare(CloneFlags::CLONE_FILES).expect("have a table of descriptors of its own");
+    close_copies().expect("read the table of descriptors");
     ready.send(()).expect("a waiting caller");
     for task in work {
         // The new thread shares the descriptors of this one, not those of the tests.
         thread::spawn(task);
     }
+}
+
+/// Closes what this thread's own table has of the pipes and sockets of others: who reads from one would wait for ever.
+fn close_copies() -> io::Result<()> {
+    for entry in fs::read_dir("/proc/thread-self/fd")? {
+        let entry = entry?;
+        let is_shared = fs::read_link(entry.path()).is_ok_and(|to| {
+            let to = to.as_os_str().as_bytes();
+            to.starts_with(b"pipe:") || to.starts_with(b"socket:")
+        });
+        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(fd) = number.filter(|fd: &RawFd| is_shared && *fd > libc::STDERR_FILENO) {
+            // SAFETY: the table is a copy, and only this thread has it so far: nothing here refers to its pipes and sockets.
+            unsafe { libc::close(fd) };
+        }
+    }
+    Ok(())
 }
 
 /// Prepares for [`aside`], before any socket exists.
@@ -104,4 +124,28 @@ fn wait_for_exec(pid: u32) {
 pub fn close(socket: impl Into<OwnedFd>) {
     let _no_fork = STARTING.read().unwrap_or_else(PoisonError::into_inner);
     drop(socket.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_was_open_before_ends() {
+        let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+        let (sender, receiver) = channel();
+        let (ready, is_ready) = channel();
+        let works = thread::spawn(move || work_aside(&receiver, &ready));
+        is_ready.recv().expect("a thread of its own");
+        drop(writer);
+        let mut waited = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+        let ready = poll(&mut waited, PollTimeout::from(10_000_u16)).expect("wait for its end");
+        assert_eq!((ready, waited[0].revents()), (1, Some(PollFlags::POLLHUP)));
+        drop(sender);
+        works.join().expect("no panic");
+    }
 }
