@@ -96,6 +96,7 @@ fn table(series: &[Vec<Round>], steps: &[u32], count: u32) -> Table {
             "ring buffer",
             "program and libraries",
             "heap and stacks",
+            "all but the ring buffer, each page once",
             &format!("heap with {}", steps.get(1).map_or_else(String::new, |step| grouped(*step))),
             &format!("heap with {}", grouped(most)),
             "bytes per connection",
@@ -117,6 +118,7 @@ fn table(series: &[Vec<Round>], steps: &[u32], count: u32) -> Table {
             look(0, |memory| memory.maps),
             look(0, |memory| memory.files),
             look(0, |memory| memory.own),
+            look(0, |memory| memory.shared_out),
             look(1, |memory| memory.own),
             look(steps.len() - 1, |memory| memory.own),
             each,
@@ -126,7 +128,8 @@ fn table(series: &[Vec<Round>], steps: &[u32], count: u32) -> Table {
     }
     table.caption(format!(
         "Resident memory as the kernel counts it (`/proc/PID/smaps`), once it has not changed for a second; median of \
-         {}, the largest of the peaks. The ring buffer is mapped twice, so that no record breaks at its end; both \
+         {}, the largest of the peaks. A live command is two processes; both count, and what they share counts twice, except \
+         in the column that says so. The ring buffer is mapped twice, so that no record breaks at its end; both \
          mappings count. A connection is an ESTABLISHED socket over loopback, made while tcptrace ran; a process has \
          {} of them. Bytes per connection is the growth of the heap for each of {}.",
         rounds(count),
@@ -150,6 +153,7 @@ fn json(command: &str, rounds: &[Round], steps: &[u32]) -> Value {
             "ring_bytes": memory.maps,
             "file_bytes": memory.files,
             "own_bytes": memory.own,
+            "shared_out_bytes": memory.shared_out,
         })
     };
     let round = |round: &Round| {

@@ -35,6 +35,8 @@ pub(crate) struct Memory {
     pub(crate) files: u64,
     /// Heap and stacks.
     pub(crate) own: u64,
+    /// All but the maps, with a page of several processes shared out among them.
+    pub(crate) shared_out: u64,
 }
 
 /// A BPF program, with the number and duration of its runs.
@@ -87,11 +89,17 @@ fn peak_rss_of(pid: u32) -> Result<u64> {
     Ok(1024 * status.vmhwm.unwrap_or(0))
 }
 
-/// The resident memory now, that of a helper included. What both share counts twice.
+/// The resident memory now, that of a helper included. What both share counts twice, except in `shared_out`.
 pub(crate) fn memory(pid: u32) -> Result<Memory> {
     family(pid).into_iter().map(memory_of).try_fold(Memory::default(), |sum, memory| {
-        let Memory { rss, maps, files, own } = memory?;
-        Ok(Memory { rss: sum.rss + rss, maps: sum.maps + maps, files: sum.files + files, own: sum.own + own })
+        let Memory { rss, maps, files, own, shared_out } = memory?;
+        Ok(Memory {
+            rss: sum.rss + rss,
+            maps: sum.maps + maps,
+            files: sum.files + files,
+            own: sum.own + own,
+            shared_out: sum.shared_out + shared_out,
+        })
     })
 }
 
@@ -102,13 +110,19 @@ fn memory_of(pid: u32) -> Result<Memory> {
 fn memory_in(mappings: MemoryMaps) -> Memory {
     let mut memory = Memory::default();
     for mapping in mappings {
-        let bytes = mapping.extension.map.get("Rss").copied().unwrap_or(0);
+        let figure = |name: &str| mapping.extension.map.get(name).copied().unwrap_or(0);
+        let bytes = figure("Rss");
         memory.rss += bytes;
-        match mapping.pathname {
-            MMapPath::Path(path) if path == Path::new("anon_inode:bpf-map") => memory.maps += bytes,
-            MMapPath::Path(path) if path.is_absolute() => memory.files += bytes,
-            _ => memory.own += bytes,
-        }
+        let place = match &mapping.pathname {
+            MMapPath::Path(path) if path == Path::new("anon_inode:bpf-map") => {
+                memory.maps += bytes;
+                continue;
+            }
+            MMapPath::Path(path) if path.is_absolute() => &mut memory.files,
+            _ => &mut memory.own,
+        };
+        *place += bytes;
+        memory.shared_out += figure("Pss");
     }
     memory
 }
@@ -163,15 +177,16 @@ mod tests {
     fn memory_is_told_apart_by_what_is_mapped() {
         let smaps = "\
             55d0c0000000-55d0c1000000 r-xp 00000000 fe:01 99    /usr/bin/tcptrace\n\
-            Size:              16384 kB\nRss:                7000 kB\nPss:                7000 kB\n\
+            Size:              16384 kB\nRss:                7000 kB\nPss:                3500 kB\n\
             55d0c2000000-55d0c3000000 rw-p 00000000 00:00 0     [heap]\n\
-            Rss:                1000 kB\n\
+            Rss:                1000 kB\nPss:                1000 kB\n\
             7f656caf9000-7f656eafa000 r--s 00001000 00:10 1038                       anon_inode:bpf-map\n\
-            Rss:               32772 kB\nVmFlags: rd sh mr mw me ms\n\
+            Rss:               32772 kB\nPss:               16386 kB\nVmFlags: rd sh mr mw me ms\n\
             7f6574a00000-7f6574b00000 rw-p 00000000 00:00 0 \n\
             Rss:                  24 kB\n";
         let kib = |kib: u64| 1024 * kib;
-        let expected = Memory { rss: kib(40_796), maps: kib(32_772), files: kib(7_000), own: kib(1_024) };
+        let [rss, maps, files, own, shared_out] = [40_796, 32_772, 7_000, 1_024, 4_500].map(kib);
+        let expected = Memory { rss, maps, files, own, shared_out };
         let mappings = MemoryMaps::from_read(smaps.as_bytes()).expect("mappings");
         assert_eq!(memory_in(mappings), expected);
     }
