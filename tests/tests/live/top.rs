@@ -174,12 +174,14 @@ fn a_namespace_that_comes_later_can_be_chosen() {
     let listener = listen("127.0.0.1");
     let _pair = connect(&listener);
     terminal.keys(&["/"]);
-    // Each key has the filter judged anew.
+    terminal.text(&format!("netns {name}"));
     terminal.shows(|screen| {
-        let is_known = screen.contains(&format!("filter: netns {name}")) && !screen.contains("no network namespace");
-        if !is_known {
-            terminal.keys(&["C-u"]);
-            terminal.text(&format!("netns {name}"));
+        let is_typed = screen.contains(&format!("filter: netns {name}"));
+        let is_known = is_typed && !screen.contains("no network namespace");
+        if is_typed && !is_known {
+            // Each key has the filter judged anew.
+            terminal.keys(&["BSpace"]);
+            terminal.text(&name[name.len() - 1..]);
         }
         is_known
     });

@@ -290,7 +290,7 @@ fn rotation_goes_on() {
     assert_told_alike(&finished, &replayed);
 }
 
-/// A failed dump has no other effect.
+/// A failed dump is tried again, and has no other effect.
 #[test]
 fn dumps_that_fail() {
     let (net, folder) = (Namespace::enter(), folder());
@@ -310,8 +310,10 @@ fn dumps_that_fail() {
     fs::rename(&inner, folder.path().join("away")).expect("rename it");
     dump("No such file or directory");
     fs::rename(folder.path().join("away"), &inner).expect("rename it back");
+    // It is tried again by itself.
+    wait_until(|| tracer.complaints().contains("trace.0004.tct' now"));
     let many: u32 = 40;
-    for number in 4..many {
+    for number in 5..many {
         dump(&format!("trace.{number:04}.tct'"));
     }
     let count = |what: &str| fs::read_dir(format!("/proc/{}/{what}", tracer.pid())).expect("a process").count();
