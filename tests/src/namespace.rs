@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::marker::PhantomData;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -24,9 +24,9 @@ fn current() -> File {
     File::open("/proc/thread-self/ns/net").expect("open this thread's network namespace")
 }
 
-/// Records the namespace of the process, before any thread leaves it.
-pub(crate) fn remember_home() {
-    LazyLock::force(&HOME);
+/// Records the namespace of the process, before any thread leaves it. Returns its descriptor.
+pub(crate) fn remember_home() -> RawFd {
+    HOME.as_raw_fd()
 }
 
 /// Moves the calling thread back to the namespace of the process.

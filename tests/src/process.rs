@@ -6,7 +6,6 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{LazyLock, Mutex, PoisonError, RwLock};
@@ -24,10 +23,10 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// Passes work to a thread with a descriptor table of its own, which has no sockets.
 static ASIDE: LazyLock<Mutex<Sender<Work>>> = LazyLock::new(|| {
-    remember_home();
+    let home = remember_home();
     let (sender, receiver) = channel();
     let (ready, is_ready) = channel();
-    thread::spawn(move || work_aside(&receiver, &ready));
+    thread::spawn(move || work_aside(&receiver, &ready, home));
     is_ready.recv().expect("a thread of its own");
     Mutex::new(sender)
 });
@@ -35,9 +34,9 @@ static ASIDE: LazyLock<Mutex<Sender<Work>>> = LazyLock::new(|| {
 /// Locked for writing while a process that inherits a socket starts, for reading while a socket is closed.
 static STARTING: RwLock<()> = RwLock::new(());
 
-fn work_aside(work: &Receiver<Work>, ready: &Sender<()>) {
+fn work_aside(work: &Receiver<Work>, ready: &Sender<()>, kept: RawFd) {
     unshare(CloneFlags::CLONE_FILES).expect("have a table of descriptors of its own");
-    close_copies().expect("read the table of descriptors");
+    close_copies(kept).expect("read the table of descriptors");
     ready.send(()).expect("a waiting caller");
     for task in work {
         // The new thread shares the descriptors of this one, not those of the tests.
@@ -45,19 +44,14 @@ fn work_aside(work: &Receiver<Work>, ready: &Sender<()>) {
     }
 }
 
-/// Closes what this thread's own table has of the pipes and sockets of others: who reads from one would wait for ever.
-fn close_copies() -> io::Result<()> {
-    for entry in fs::read_dir("/proc/thread-self/fd")? {
-        let entry = entry?;
-        let is_shared = fs::read_link(entry.path()).is_ok_and(|to| {
-            let to = to.as_os_str().as_bytes();
-            to.starts_with(b"pipe:") || to.starts_with(b"socket:")
-        });
-        let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        if let Some(fd) = number.filter(|fd: &RawFd| is_shared && *fd > libc::STDERR_FILENO) {
-            // SAFETY: the table is a copy, and only this thread has it so far: nothing here refers to its pipes and sockets.
-            unsafe { libc::close(fd) };
-        }
+/// Closes what this thread's own table has of what others have open, but for `kept`: who reads from a pipe would wait for
+/// ever, and a network namespace would stay.
+fn close_copies(kept: RawFd) -> io::Result<()> {
+    let number = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_str().and_then(|name| name.parse().ok()));
+    let all = fs::read_dir("/proc/thread-self/fd")?.map(number).collect::<io::Result<Vec<Option<RawFd>>>>()?;
+    for fd in all.into_iter().flatten().filter(|fd| *fd > libc::STDERR_FILENO && *fd != kept) {
+        // SAFETY: the table is a copy, and only this thread has it so far: nothing here uses what is in it.
+        unsafe { libc::close(fd) };
     }
     Ok(())
 }
@@ -128,23 +122,31 @@ pub fn close(socket: impl Into<OwnedFd>) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd as _;
+    use std::os::fd::{AsFd as _, AsRawFd as _};
 
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
 
+    /// A pipe ends, and a descriptor that is kept can be used.
     #[test]
-    fn a_pipe_that_was_open_before_ends() {
+    fn what_others_have_open_is_left_to_them() {
         let (reader, writer) = nix::unistd::pipe().expect("a pipe");
+        let kept = File::open("/proc/self/ns/net").expect("a file");
+        let number = kept.as_raw_fd();
         let (sender, receiver) = channel();
         let (ready, is_ready) = channel();
-        let works = thread::spawn(move || work_aside(&receiver, &ready));
+        let works = thread::spawn(move || work_aside(&receiver, &ready, number));
         is_ready.recv().expect("a thread of its own");
         drop(writer);
         let mut waited = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
         let ready = poll(&mut waited, PollTimeout::from(10_000_u16)).expect("wait for its end");
         assert_eq!((ready, waited[0].revents()), (1, Some(PollFlags::POLLHUP)));
+        let (seen, see) = channel();
+        let look = move || seen.send(fs::read_link(format!("/proc/thread-self/fd/{number}"))).expect("somebody waits");
+        sender.send(Box::new(look)).expect("a thread that works");
+        let to = see.recv().expect("no panic").expect("a descriptor");
+        assert!(to.to_string_lossy().starts_with("net:"), "{}", to.display());
         drop(sender);
         works.join().expect("no panic");
     }
