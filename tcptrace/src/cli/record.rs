@@ -240,8 +240,9 @@ fn say_watched(recorded: &Recorded, [fired, files]: [u64; 2]) -> Outcome {
     let said = match (fired, files) {
         (0, _) => "the condition never held, so no file was written".to_owned(),
         (_, 0) => "the condition held, and no file could be written".to_owned(),
-        (_, 1) => "the condition held, and a file was written".to_owned(),
-        _ => format!("the condition held {files} times, and {files} files were written"),
+        (1, 1) => "the condition held, and a file was written".to_owned(),
+        (_, 1) => format!("the condition held {fired} times, and a file was written"),
+        _ => format!("the condition held {fired} times, and {files} files were written"),
     };
     say(format_args!("{events} events seen, {}; {said}", lost(&missing)));
     match () {
