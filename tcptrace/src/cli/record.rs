@@ -245,10 +245,12 @@ fn say_watched(recorded: &Recorded, [fired, files]: [u64; 2]) -> Outcome {
         _ => format!("the condition held {fired} times, and {files} files were written"),
     };
     say(format_args!("{events} events seen, {}; {said}", lost(&missing)));
-    match () {
-        () if fired > 0 && files == 0 => Outcome::Failed,
-        () if recorded.has_failed || !missing.is_empty() => Outcome::Lost,
-        () => Outcome::Done,
+    if fired > 0 && files == 0 {
+        Outcome::Failed
+    } else if recorded.has_failed || !missing.is_empty() {
+        Outcome::Lost
+    } else {
+        Outcome::Done
     }
 }
 

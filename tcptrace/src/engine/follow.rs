@@ -110,7 +110,7 @@ impl Follower {
         }
     }
 
-    /// The connections that are open now, those that filters leave out among them.
+    /// The connections that are open now, including those that filters leave out.
     pub fn open(&self) -> impl Iterator<Item = Connection> {
         self.engine.open().filter_map(|row| if let Row::Connection(row) = row { Some(row) } else { None })
     }

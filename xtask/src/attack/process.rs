@@ -119,7 +119,7 @@ impl Process {
         Ok(self.child.try_wait().context("cannot wait for it")?.is_none())
     }
 
-    /// Its number of descriptors, except those that keep BPF programs attached, and of threads; those of a helper included.
+    /// How many descriptors and threads it and its helper have. Descriptors that keep BPF programs attached do not count.
     pub(super) fn descriptors_and_threads(&self) -> Result<[usize; 2]> {
         self.open().map(|open| [open.descriptors - open.links, open.threads])
     }

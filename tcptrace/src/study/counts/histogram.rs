@@ -67,7 +67,7 @@ impl DerefMut for Counts {
 }
 
 impl Counts {
-    /// As those that can become more or fewer.
+    /// The counts in a vector, which can grow and shrink.
     fn into_vec(self) -> Vec<u32> {
         match self {
             Self::Many(counts) => counts,
