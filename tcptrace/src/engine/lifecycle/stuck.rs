@@ -315,9 +315,10 @@ impl Engine {
     fn report(&mut self, key: u64, stay: u64, out: &mut Vec<Row>) {
         let Some(conn) = self.conns.get_mut(key).filter(|conn| waits_since(conn, stay)) else { return };
         let after = self.teller.config.stuck_after.unwrap_or(0);
-        // Data still flows one way, so it is not stuck.
-        if let Some(watched) = self.waiting.watched(key, conn.state).filter(|it| it.has_moved)
-            && let still_until = watched.still_since.saturating_add(after)
+        // It is not stuck while data flows one way, which two looks in quick succession would not show.
+        if let Some(watched) = self.waiting.watched(key, conn.state)
+            && let still_for = if watched.has_moved { after } else { after / LOOKS }
+            && let still_until = watched.still_since.saturating_add(still_for)
             && still_until > self.now
         {
             self.waiting.due.push(Reverse((still_until, key, stay)));

@@ -160,6 +160,15 @@ fn waiting(#[case] script: &str, #[case] expected: &[&str]) {
 #[case::one_look_says_nothing(
     "1050 scan; 1051 flow acked=10; 1052 scan_end; 1400 scan; 1401 flow acked=11; 1402 scan_end", &[]
 )]
+#[case::looks_in_quick_succession_say_nothing(
+    "1050 scan; 1051 flow acked=10; 1052 scan_end; 1055 scan; 1056 flow acked=10; 1057 scan_end; 1310 scan;
+     1311 flow acked=11; 1312 scan_end", &[]
+)]
+#[case::nothing_flows_between_such_looks_and_a_later_one(
+    "1050 scan; 1051 flow acked=10; 1052 scan_end; 1055 scan; 1056 flow acked=10; 1057 scan_end; 1310 scan;
+     1311 flow acked=10; 1312 scan_end",
+    &["stuck CLOSE_WAIT 1311 holders=0 accepted=true unacked=0 since=0"]
+)]
 #[case::one_look_in_all_that_time(
     "1050 scan; 1051 flow acked=10; 1052 scan_end; 6060 advance",
     &["stuck CLOSE_WAIT 6059 holders=0 accepted=true unacked=0 since=0"]
