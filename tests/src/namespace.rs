@@ -121,9 +121,16 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // A later namespace that is not watched may reuse its number.
-        OURS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.inode);
+        forget(&mut OURS.lock().unwrap_or_else(PoisonError::into_inner), self.inode, self.since_ns);
         go_home();
+    }
+}
+
+/// Forgets a namespace: a later one that is not watched may reuse its number. If that was left early, a later one that is
+/// watched may have its number already.
+fn forget(ours: &mut BTreeMap<u64, u64>, inode: u64, since_ns: u64) {
+    if ours.get(&inode) == Some(&since_ns) {
+        ours.remove(&inode);
     }
 }
 
@@ -131,4 +138,17 @@ impl Drop for Namespace {
 pub fn boot_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("read CLOCK_BOOTTIME");
     u64::try_from(now.tv_sec()).expect("after boot") * 1_000_000_000 + u64::try_from(now.tv_nsec()).expect("positive")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_its_own_number_is_forgotten() {
+        let mut ours = BTreeMap::from([(1, 10), (2, 20)]);
+        forget(&mut ours, 1, 10);
+        forget(&mut ours, 2, 5);
+        assert_eq!(ours, BTreeMap::from([(2, 20)]));
+    }
 }

@@ -32,6 +32,15 @@ static WATCH: LazyLock<Tracer> = LazyLock::new(|| Tracer::launch(&["watch", "--f
 static CONNECTIONS: LazyLock<Tracer> =
     LazyLock::new(|| Tracer::launch(&["connections", "--format", "json"], Keep::OurRows));
 
+/// A command that runs its arguments where tracefs is mounted, for them alone if it is not mounted here.
+pub fn with_tracefs() -> Command {
+    const SCRIPT: &str =
+        "[ -e /sys/kernel/tracing/trace ] || mount -t tracefs tracefs /sys/kernel/tracing && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", SCRIPT, "sh"]);
+    command
+}
+
 /// A running `tcptrace`. It is killed on drop, and when the test process dies.
 pub struct Tracer {
     pid: Pid,
@@ -91,14 +100,7 @@ impl Tracer {
 
     /// Starts a tracer without BTF, with tracefs mounted where it looks. It does not know namespaces.
     pub fn start_without_btf(args: &[&str]) -> Self {
-        let mut command = Command::new("unshare");
-        command.args([
-            "--mount",
-            "sh",
-            "-c",
-            "[ -e /sys/kernel/tracing/trace ] || mount -t tracefs tracefs /sys/kernel/tracing && exec \"$@\"",
-            "sh",
-        ]);
+        let mut command = with_tracefs();
         command.arg(binary()).args(args).arg("--no-btf");
         Self::follow(command)
     }

@@ -17,6 +17,7 @@ use nix::libc;
 use tcptrace_tests::ability::need_root;
 use tcptrace_tests::program::{binary, run};
 use tcptrace_tests::sockets::{connect, listen};
+use tcptrace_tests::tracer::with_tracefs;
 use tcptrace_tests::{Namespace, Tracer, process};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -640,14 +641,14 @@ fn owners_and_names_are_the_same_in_the_sandbox() {
     assert!(outside.iter().filter(|row| whole(&row[..])).count() >= 4, "{outside:#?}");
 }
 
-/// A command that runs the program as nobody, with these capabilities alone.
+/// A command that runs the program as nobody, with these capabilities alone. It cannot mount tracefs, so that is there.
 fn with_capabilities(program: &Path, names: &[&str], args: &[&str]) -> Command {
     let set = |begin: &str| {
         let words = names.iter().map(|name| format!("+{}", name.trim_start_matches("CAP_").to_lowercase()));
         std::iter::once(begin.to_owned()).filter(|begin| !begin.is_empty()).chain(words).collect::<Vec<_>>().join(",")
     };
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps", &set("-all")]);
+    let mut command = with_tracefs();
+    command.args(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps", &set("-all")]);
     command.args(["--ambient-caps", &set("-all"), "--bounding-set", &set("-all")]).arg(program).args(args);
     command
 }
@@ -696,8 +697,10 @@ fn each_feature_needs_what_the_documentation_says() {
     // What this kernel has at all.
     let all = run(&["check", "--format", "json"]).rows();
     let is_there = |feature: &String| all.iter().any(|row| row["feature"] == **feature && row["available"] == true);
-    let tracefs_is_closed =
-        fs::metadata("/sys/kernel/tracing").is_ok_and(|metadata| metadata.permissions().mode() & 0o7 == 0);
+    let mut mode = with_tracefs();
+    mode.args(["stat", "-c", "%a", "/sys/kernel/tracing"]);
+    let mode = tcptrace_tests::program::run_command(mode);
+    let tracefs_is_closed = mode.text().trim_end().ends_with('0');
     for (capabilities, features) in rows.iter().filter(|(_, features)| !features.is_empty()) {
         let names: Vec<&str> = LEAST.into_iter().chain(capabilities.iter().map(String::as_str)).collect();
         let served = available(&names);
@@ -768,8 +771,8 @@ fn file_capabilities_are_enough() {
     let net = Namespace::enter_unwatched();
     let netns = net.inode().to_string();
     let (mut client, _server) = connect(&listen("127.0.0.1"));
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&copy.0);
+    let mut command = with_tracefs();
+    command.args(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&copy.0);
     command.args(["watch", "--format", "json", "--netns", &netns]);
     let tracer = Tracer::follow(command);
     client.reset();

@@ -312,8 +312,8 @@ fn a_namespace_that_goes() {
     assert_eq!(finished.code(), 0, "{}", finished.stderr);
     let rows = finished.rows();
     let verdict = rows.last().expect("a row");
-    assert_eq!(
-        [&verdict["event"], &verdict["namespaces"], &verdict["gone"]],
-        ["audited", "0", "1"].map(word).each_ref()
-    );
+    assert_eq!([&verdict["event"], &verdict["namespaces"]], ["audited", "0"].map(word).each_ref());
+    // The kernel gives its number to the next namespace, which may be that of another test.
+    let counts = ["gone", "unclear"].map(|name| verdict[name].as_u64());
+    assert!([[Some(1), Some(0)], [Some(0), Some(1)]].contains(&counts), "{verdict}");
 }
