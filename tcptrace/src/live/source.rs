@@ -49,6 +49,9 @@ const LAST_SURVEY: Duration = Duration::from_secs(2);
 const LAST_FACTS: Duration = Duration::from_secs(5);
 const LAST_LOOK: Duration = Duration::from_millis(50);
 
+/// How long to wait for a program that is writing a record.
+const LONGEST_STALL: Duration = Duration::from_secs(1);
+
 /// Records that are taken from the ring buffers at a time.
 const BATCH: usize = 256;
 /// How often the slower loss counters are read.
@@ -308,8 +311,12 @@ impl Source {
                 answer = self.queries.answer() => (answer, None),
                 look = next_look(&mut self.counting) => (None, Some(look)),
             };
-            self.take_in(sink)?;
             // Answers are older than events that are still to come, and younger than those just read.
+            if answer.is_some() {
+                self.take_in_all(boot_ns()?, sink).await?;
+            } else {
+                self.take_in(sink)?;
+            }
             match answer {
                 Some(Answer::Events(events)) => events.into_iter().for_each(|event| self.push(event)),
                 Some(Answer::InSockmaps(cookies)) => self.note_sockmaps(cookies)?,
@@ -410,8 +417,18 @@ impl Source {
         Ok(wait.clamp(Duration::from_millis(1), HOUSEKEEPING))
     }
 
-    /// Passes on everything that was in the ring buffers before the call.
-    pub fn take_in(&mut self, sink: &mut impl Sink) -> Result<()> {
+    /// Passes on everything from before this time. What is younger than a record that is being written waits for it; that takes
+    /// long if the CPU is taken from the program that writes it.
+    async fn take_in_all(&mut self, at: u64, sink: &mut impl Sink) -> Result<()> {
+        let begun = Instant::now();
+        while self.take_in(sink)? < at && begun.elapsed() < LONGEST_STALL {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    /// Passes on what was in the ring buffers before the call. Returns a time: nothing from before it is left.
+    pub fn take_in(&mut self, sink: &mut impl Sink) -> Result<u64> {
         let (kept_at, kept_read) = self.housekept;
         let is_busy = self.probe.read() - kept_read >= BUSY_BYTES;
         if kept_at.elapsed() >= if is_busy { BUSY_HOUSEKEEPING } else { HOUSEKEEPING } {
@@ -437,7 +454,8 @@ impl Source {
             if self.hear(sink).deadline.is_some_and(|deadline| deadline <= until) {
                 sink.take(&[Item::Event(Event::Passed { at: until })])?;
             }
-            return sink.settle(until);
+            sink.settle(until)?;
+            return Ok(until);
         }
     }
 

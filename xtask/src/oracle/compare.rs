@@ -110,29 +110,12 @@ pub(super) fn life(expected: &[Expected], rows: &[Row], hidden: &HashSet<(Socket
     }
     for row in left {
         let before = compared.findings.len();
-        if is_dropped_twin(row, rows) {
-            compared.abstain("two CPUs made a socket for one request", row.value.to_string());
-            continue;
-        }
         compared.note(Kind::Wrong, "row invented", row.value.to_string());
         if hidden.contains(&(row.local, row.remote)) {
             compared.excuse_hidden(before);
         }
     }
     compared
-}
-
-/// Whether it is of a socket that no witness sees: two CPUs made one each for the same request, when its acknowledgement and
-/// its first data came at once, and the kernel dropped this one.
-fn is_dropped_twin(row: &Row, rows: &[Row]) -> bool {
-    const AT_ONCE_NS: u64 = 1_000_000;
-    let was_never_open = row.value["end"] == "never_accepted" && row.states().all(|(state, ..)| state == "SYN_RECV");
-    let is_twin = |other: &Row| {
-        (other.netns, other.local, other.remote) == (row.netns, row.local, row.remote)
-            && other.value["conn"] != row.value["conn"]
-            && other.begun.abs_diff(row.begun) < AT_ONCE_NS
-    };
-    was_never_open && rows.iter().any(is_twin)
 }
 
 fn side(who: Who) -> &'static str {
@@ -268,30 +251,5 @@ fn states(end: &Expected, row: &Row, compared: &mut Compared) {
         compared.value((least..=most).contains(&ns), &format!("{state} length"), || {
             format!("{side} expected {:.3}..={:.3} ms, got {:.3}", ms(least), ms(most), ms(ns))
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn row(conn: &str, end: &str, begun: u64, states: &[&str]) -> Row {
-        let states: Vec<_> =
-            states.iter().map(|state| json!({"state": state, "ns": 3_000, "at_least": false})).collect();
-        let (local, remote) = ("127.1.0.1:7000".parse().expect("local"), "127.0.0.1:40000".parse().expect("remote"));
-        Row { netns: 7, local, remote, begun, value: json!({"conn": conn, "end": end, "states": states}) }
-    }
-
-    #[test]
-    fn a_socket_that_the_kernel_drops_has_a_twin() {
-        let kept = row("1", "fin", 5_000, &["SYN_RECV", "ESTABLISHED"]);
-        let dropped = row("2", "never_accepted", 7_000, &["SYN_RECV"]);
-        let later = row("3", "never_accepted", 2_000_000, &["SYN_RECV"]);
-        let established = row("4", "never_accepted", 7_000, &["SYN_RECV", "ESTABLISHED"]);
-        let rows = [kept, dropped, later, established];
-        assert_eq!(rows.each_ref().map(|row| is_dropped_twin(row, &rows)), [false, true, false, false]);
-        assert!(!is_dropped_twin(&rows[1], &rows[1..2]), "it is alone");
     }
 }

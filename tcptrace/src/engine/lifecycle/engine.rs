@@ -25,6 +25,11 @@ const RESET_FOLLOWS_NS: u64 = 200_000_000;
 /// soft interrupt, but a virtual CPU can stall in between. After that, the closing is known to be lost.
 const OVERTAKES_NS: u64 = 1_000_000_000;
 
+/// How long before the dropped one its twin can have been made, and how many sockets can have been seen since. Both come within
+/// microseconds, but a virtual CPU can stall in between.
+const TWIN_WITHIN_NS: u64 = 200_000_000;
+const TWIN_AMONG: usize = 256;
+
 /// Assumed length of a TIME_WAIT, only for giving up on it, while none has been seen to begin.
 const LENGTH_UNKNOWN_NS: u64 = 120_000_000_000;
 
@@ -316,6 +321,12 @@ impl Engine {
             self.teller.put(&mut conn, change.at, State::Closed, held, None, out);
             return;
         }
+        if self.has_twin(&conn, change) {
+            let held = self.teller.held(&conn, change.at);
+            self.teller.put(&mut conn, change.at, State::Closed, held, None, out);
+            self.inquiry.note_end(key);
+            return;
+        }
         conn.mark(Mark::Lingers, change.flags.is_some_and(|flags| !flags.dead));
         let reset = conn.reset().filter(|(at, _)| change.at.saturating_sub(*at) < RESET_FOLLOWS_NS);
         let conclusion = decide::closing(change, reset.map(|(_, reason)| reason), conn.is(Mark::ShutBoth));
@@ -331,6 +342,24 @@ impl Engine {
             }
             Conclusion::AwaitReset(alternatives) => self.await_reset(key, conn, change.at, alternatives, out),
         }
+    }
+
+    /// Whether it never was a connection: two CPUs made a socket each for one request, when its acknowledgement and its first
+    /// data came at once, and the kernel drops the later one (`inet_ehash_nolisten` in `net/ipv4/inet_hashtables.c`). There
+    /// are no two connections with the same addresses.
+    fn has_twin(&self, conn: &Conn, change: &Change) -> bool {
+        let never_was_one = change.old == State::SynRecv
+            && change.flags.is_some_and(|flags| !flags.has_socket)
+            && change.end.is_some_and(|end| end.err == 0)
+            && conn.side == Side::Server;
+        let is_twin = |other: &Conn| {
+            let is_young = other.since().is_some_and(|since| change.at.saturating_sub(since) < TWIN_WITHIN_NS);
+            is_young
+                && other.side == Side::Server
+                && other.over.is_none()
+                && (other.tuple, other.netns()) == (conn.tuple, conn.netns())
+        };
+        never_was_one && self.conns.latest().take(TWIN_AMONG).any(is_twin)
     }
 
     fn await_reset(&mut self, key: u64, conn: Conn, at: u64, alternatives: Alternatives, out: &mut Vec<Row>) {

@@ -87,6 +87,13 @@ impl Store {
             .map(|place| &self.slot(place).conn)
     }
 
+    /// All connections, the one seen last first.
+    pub(super) fn latest(&self) -> impl Iterator<Item = &Conn> {
+        let before = |place: u32| (place != NONE).then_some(place);
+        std::iter::successors(before(self.last), move |place| before(self.slot(*place).prev))
+            .map(|place| &self.slot(place).conn)
+    }
+
     /// All connections in no order, which takes less time where there are many. Vacant slots are among them, as
     /// connections that are closed.
     pub(super) fn all(&self) -> impl Iterator<Item = &Conn> {

@@ -580,6 +580,37 @@ fn a_listener_is_shown_but_is_no_connection() {
     assert!(play(events).is_empty());
 }
 
+/// Two CPUs make a socket each for one request. The kernel drops one, which was no connection, and shows nothing of its end but
+/// the change of state.
+#[test]
+fn of_two_sockets_for_one_request_one_is_a_connection() {
+    let both =
+        "0 LISTEN>SYN_RECV; 0 other LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 0 other SYN_RECV>CLOSED; 0 other destroy;
+         1 accepted task=7; 5 ESTABLISHED>CLOSED sock err=104";
+    assert_eq!(play(both), ["server reset_remote reset_received owner=7/accept | SYN_RECV 0 ESTABLISHED 5"]);
+    assert_eq!(play_rows(both)[3], "SYN_RECV>CLOSED 0");
+}
+
+#[rstest]
+#[case::alone("0 other LISTEN>SYN_RECV; 0 other SYN_RECV>CLOSED; 0 other destroy", 1)]
+#[case::much_later(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 900 other LISTEN>SYN_RECV; 900 other SYN_RECV>CLOSED; 900 other destroy",
+    1
+)]
+#[case::of_the_other_end(
+    "0 CLOSED>SYN_SENT task=7; 0 SYN_SENT>ESTABLISHED; 0 other LISTEN>SYN_RECV; 0 other SYN_RECV>CLOSED; 0 other destroy",
+    1
+)]
+#[case::both_are_dropped(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>CLOSED; 0 destroy; 0 other LISTEN>SYN_RECV; 0 other SYN_RECV>CLOSED; 0 other destroy",
+    2
+)]
+fn sockets_that_are_dropped_for_other_reasons(#[case] script: &str, #[case] connections: usize) {
+    let lives = play(script);
+    assert_eq!(lives.len(), connections, "{lives:?}");
+    assert!(lives.iter().all(|life| life.contains(" never_accepted ")), "{lives:?}");
+}
+
 #[test]
 fn a_socket_that_connects_again_is_another_connection() {
     let lives = play(
