@@ -30,7 +30,7 @@ mod visit;
 use std::fmt::Display;
 use std::io;
 
-pub use clock::clock_ns;
+pub use clock::{clock_ns, thread_time};
 pub use counters::{Counting, counter_names, counters_here, read_counters};
 pub use descriptors::{Holders, holders};
 pub use diag::{DiagError, Dump, Wanted, dump, mptcp};

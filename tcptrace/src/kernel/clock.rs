@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -42,6 +43,11 @@ pub fn clock_ns(clock: ClockId) -> io::Result<u64> {
     let time = clock_gettime(clock)?;
     let shown = i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec());
     u64::try_from(shown - added.of(clock)).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// The CPU time of this thread so far: what it has taken from others, however long it has waited for a CPU itself.
+pub fn thread_time() -> Duration {
+    Duration::from_nanos(clock_ns(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap_or(0))
 }
 
 impl Offsets {

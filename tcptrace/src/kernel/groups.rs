@@ -17,6 +17,7 @@ use nix::libc;
 
 use self::process::Processes;
 use super::about;
+use super::clock::thread_time;
 use super::containers::Containers;
 use crate::model::labels::Labels;
 use crate::model::names::{Group, Names};
@@ -230,13 +231,14 @@ impl Hierarchy {
     fn walk(&mut self) -> Walked {
         // The last walk is of no more use, and can be large.
         self.walked = None;
-        let begun = Instant::now();
+        let before = thread_time();
         let mut directories = Directories::below(&self.mount.point);
         let paths = directories.by_ref().take(MOST_DIRECTORIES).collect();
         if directories.next().is_some() && self.reported.insert(None) {
             log::warn!("more than {MOST_DIRECTORIES} control groups: some of them have no name");
         }
-        Walked { paths, rested: Instant::now() + (begun.elapsed() * REST).max(REST_AT_LEAST) }
+        let took = thread_time().saturating_sub(before);
+        Walked { paths, rested: Instant::now() + (took * REST).max(REST_AT_LEAST) }
     }
 
     /// Looks up by id, which needs `CAP_DAC_READ_SEARCH`.

@@ -14,7 +14,7 @@ use self::told::Part;
 use super::clock::boot_ns;
 use super::way::Way;
 use crate::kernel::probe::{self, Probe, Scan};
-use crate::kernel::{self, Multipaths, Namespaces, Wanted};
+use crate::kernel::{self, Multipaths, Namespaces, Wanted, thread_time};
 use crate::model::event::{Event, Flow, Holder, Subflow};
 use crate::model::socket::{Progress, Socket};
 
@@ -22,8 +22,8 @@ use crate::model::socket::{Progress, Socket};
 const CHUNK: usize = 1024;
 /// Most chunks that wait.
 const CHUNKS: usize = 16;
-/// Pause before the same question, as a multiple of the time that its answer took: each question uses at most a
-/// twentieth of one CPU.
+/// Pause before the same question, as a multiple of the CPU time that its answer took: each question uses at most a
+/// twentieth of one CPU. On a busy machine, an answer can come much later than that.
 const REST: u32 = 20;
 /// The same before a look at listening sockets, which never ends: at most a hundredth of one CPU.
 const REST_OF_LOOKS: u32 = 100;
@@ -40,6 +40,8 @@ pub(super) enum Answer {
     InSockmaps(BTreeSet<u64>),
     /// When the look at listening sockets began, and who holds which.
     Listeners(u64, Vec<Event>),
+    /// How much CPU time the answer took. It comes last.
+    Took(Duration),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +96,8 @@ pub(super) type LastFound = Arc<Mutex<Namespaces>>;
 struct Running {
     question: Question,
     since: Instant,
+    /// How much CPU time its answer took.
+    took: Option<Duration>,
     answers: Receiver<Answer>,
 }
 
@@ -175,7 +179,7 @@ impl Queries {
         if !is_asked {
             return None;
         }
-        self.running = Some(Running { question, since, answers: receiver });
+        self.running = Some(Running { question, since, took: None, answers: receiver });
         match question {
             Question::Survey => Some(Event::SurveyBegun { at: now }),
             Question::Scan => Some(Event::ScanBegun { at: now }),
@@ -186,18 +190,22 @@ impl Queries {
     /// Waits for the next part of an answer; forever if no question is running. The answer belongs after everything
     /// that is in the ring buffers when it arrives.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
-        let Some(Running { question, since, answers }) = &mut self.running else {
+        let Some(Running { question, since, took, answers }) = &mut self.running else {
             return std::future::pending().await;
         };
-        let answer = answers.recv().await;
-        if answer.is_none() {
-            let least = if *question == Question::Scan { REST_BEFORE_SCAN } else { REST_AT_LEAST };
-            let rest = since.elapsed() * if *question == Question::Listeners { REST_OF_LOOKS } else { REST };
-            let pause = if self.urgent[*question as usize] { Duration::ZERO } else { rest.max(least) };
-            self.rested[*question as usize] = Instant::now() + pause;
-            self.running = None;
+        while let Some(answer) = answers.recv().await {
+            match answer {
+                Answer::Took(time) => *took = Some(time),
+                answer => return Some(answer),
+            }
         }
-        answer
+        let least = if *question == Question::Scan { REST_BEFORE_SCAN } else { REST_AT_LEAST };
+        let took = took.unwrap_or_else(|| since.elapsed());
+        let rest = took * if *question == Question::Listeners { REST_OF_LOOKS } else { REST };
+        let pause = if self.urgent[*question as usize] { Duration::ZERO } else { rest.max(least) };
+        self.rested[*question as usize] = Instant::now() + pause;
+        self.running = None;
+        None
     }
 }
 
@@ -221,7 +229,11 @@ fn answer(request: Request, probe: &mut Probe, filter: tcptrace_common::Filter, 
         _ => None,
     };
     let worker = Worker { to, chunk: Vec::new(), filter, flows, inspects };
-    in_thread(move || worker.answer(question, scan, now))
+    in_thread(move || {
+        let to = worker.answer(question, scan, now);
+        // It is the thread's only work.
+        to.send(Answer::Took(thread_time()));
+    })
 }
 
 fn in_thread(work: impl FnOnce() + Send + 'static) -> bool {
@@ -279,7 +291,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn answer(mut self, question: Question, scan: Option<Scan>, now: u64) {
+    fn answer(mut self, question: Question, scan: Option<Scan>, now: u64) -> To {
         match (question, scan) {
             (Question::Survey, _) => self.survey(),
             (Question::Scan, Some(scan)) => self.walk(scan),
@@ -298,6 +310,7 @@ impl Worker {
                 Err(error) => log::debug!("cannot list the sockets in sockmaps: {error}"),
             },
         }
+        self.to
     }
 
     fn survey(&mut self) {
@@ -453,11 +466,13 @@ impl Worker {
 mod tests {
     use super::*;
 
-    /// The answer that is outstanding took three seconds, after which the next one waits for a minute.
-    fn slow() -> Queries {
+    /// The answer that is outstanding took three seconds, and this much CPU time.
+    fn slow(took: Option<Duration>) -> Queries {
         let mut queries = Queries::new(tcptrace_common::Filter::default());
         let since = Instant::now().checked_sub(Duration::from_secs(3)).expect("a machine that runs for so long");
-        queries.running = Some(Running { question: Question::Survey, since, answers: channel(1).1 });
+        let (sender, answers) = channel(1);
+        took.into_iter().for_each(|took| sender.try_send(Answer::Took(took)).expect("room"));
+        queries.running = Some(Running { question: Question::Survey, since, took: None, answers });
         queries
     }
 
@@ -468,7 +483,7 @@ mod tests {
 
     #[test]
     fn what_is_wanted_now_does_not_wait_for_the_pause_of_what_runs() {
-        let mut queries = slow();
+        let mut queries = slow(None);
         queries.want_now(Question::Survey);
         end(&mut queries);
         assert_eq!(queries.rest(), Duration::ZERO);
@@ -476,9 +491,18 @@ mod tests {
 
     #[test]
     fn what_is_wanted_waits_for_the_pause() {
-        let mut queries = slow();
+        let mut queries = slow(None);
         queries.want(Question::Survey);
         end(&mut queries);
         assert!(queries.rest() > Duration::from_secs(59));
+    }
+
+    #[test]
+    fn the_pause_is_short_after_what_took_little_cpu_time() {
+        let mut queries = slow(Some(Duration::from_millis(100)));
+        queries.want(Question::Survey);
+        end(&mut queries);
+        let rest = queries.rest();
+        assert!(rest > Duration::from_secs(1) && rest <= Duration::from_secs(2), "{rest:?}");
     }
 }

@@ -322,7 +322,7 @@ impl Source {
                 Some(Answer::InSockmaps(cookies)) => self.note_sockmaps(cookies)?,
                 Some(Answer::Listeners(begun, holders)) => self.note_listeners(begun, &holders)?,
                 Some(Answer::Namespaces(namespaces)) => self.naming.name_namespaces(&namespaces, &mut self.items),
-                None => {}
+                Some(Answer::Took(_)) | None => {}
             }
             if let Some(look) = look {
                 self.push_look(look);

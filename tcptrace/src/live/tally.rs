@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::way::Way;
-use crate::kernel::{Answer, Namespaces, Wanted, survey};
+use crate::kernel::{Answer, Namespaces, Wanted, survey, thread_time};
 use crate::model::tcp::State;
 
 /// How often to look.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Pause after a slow look, as a multiple of its duration: looks use at most a third of a percent of one CPU.
+/// Pause after a slow look, as a multiple of the CPU time that it took: looks use at most a third of a percent of one CPU.
 const REST: u32 = 300;
 /// How often to search for network namespaces.
 const SEARCH: Duration = Duration::from_secs(10);
@@ -34,15 +34,14 @@ impl Tally {
         std::thread::Builder::new().name("tally".into()).spawn(move || {
             let mut counter = Counter::default();
             loop {
-                let begun = Instant::now();
                 let counted = match &way {
-                    Some(way) => way.ask::<Option<Counted>>(&question).flatten(),
+                    Some(way) => way.ask::<Option<(Counted, Duration)>>(&question).flatten(),
                     None => counter.count(&question.0, &question.1),
                 };
                 let Some(latest) = theirs.upgrade() else { break };
-                *latest.lock().unwrap_or_else(PoisonError::into_inner) = counted;
+                *latest.lock().unwrap_or_else(PoisonError::into_inner) = counted.map(|(counted, _)| counted);
                 drop(latest);
-                std::thread::sleep(PERIOD.max(begun.elapsed() * REST));
+                std::thread::sleep(counted.map_or(PERIOD, |(_, took)| PERIOD.max(took * REST)));
             }
         })?;
         Ok(Self(latest))
@@ -66,11 +65,14 @@ pub(super) fn serve(way: &Way) {
 struct Counter(Option<(Namespaces, Instant)>);
 
 impl Counter {
-    fn count(&mut self, states: &[State], only: &[u32]) -> Option<Counted> {
+    /// Also returns how much CPU time it took.
+    fn count(&mut self, states: &[State], only: &[u32]) -> Option<(Counted, Duration)> {
+        let before = thread_time();
         let is_fresh = |(_, searched): &(Namespaces, Instant)| searched.elapsed() < SEARCH;
         let known = self.0.take().filter(is_fresh);
         let (namespaces, _) = self.0.insert(known.unwrap_or_else(|| (Namespaces::find(), Instant::now())));
-        count(namespaces, Wanted::in_states(states), only)
+        let counted = count(namespaces, Wanted::in_states(states), only)?;
+        Some((counted, thread_time().saturating_sub(before)))
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use jiff::Timestamp;
-use nix::time::ClockId;
 use serde_json::{Value, json};
 
 pub(super) use self::exec::{Exec, split};
@@ -18,7 +17,7 @@ use self::rules::Rules;
 use super::progress::Shown;
 use crate::cli::say;
 use crate::engine::lifecycle::Config;
-use crate::kernel::clock_ns;
+use crate::kernel::thread_time;
 use crate::live::Source;
 use crate::model::criteria::Criteria;
 use crate::model::fired::Fired;
@@ -110,7 +109,7 @@ impl Watch {
         if now < self.due {
             return None;
         }
-        let begun = spent();
+        let begun = thread_time();
         let period = if self.rules.is_some() { CHECK_RULES } else { CHECK };
         let mut findings = self.rules.as_mut().map(|rules| rules.diagnose(now)).unwrap_or_default();
         let condition = self.alarm.condition();
@@ -140,7 +139,7 @@ impl Watch {
         self.found = findings.iter().map(|found| (found.id, whom_of(found))).collect();
         let fired = news.map(|news| self.fired(now, &findings, &news));
         self.fired += u64::from(fired.is_some());
-        self.due = now + ns(period.max(spent().saturating_sub(begun) * REST));
+        self.due = now + ns(period.max(thread_time().saturating_sub(begun) * REST));
         fired
     }
 
@@ -277,11 +276,6 @@ fn whom_of(found: &Finding) -> String {
 fn in_words(figures: &BTreeMap<Box<str>, f64>) -> String {
     let all: Vec<_> = figures.iter().map(|(name, figure)| format!("{name} is {figure}")).collect();
     if all.is_empty() { "the condition holds".to_owned() } else { all.join(", ") }
-}
-
-/// CPU time of this thread.
-fn spent() -> Duration {
-    Duration::from_nanos(clock_ns(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap_or(0))
 }
 
 fn ns(time: Duration) -> u64 {

@@ -1,5 +1,7 @@
 //! Answers as messages: of all events, those only that answer a question.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::Answer;
@@ -13,6 +15,9 @@ pub(super) enum Part {
     Namespaces(Listed),
     InSockmaps(Vec<u64>),
     Listeners(u64, Vec<Told>),
+    Took {
+        ns: u64,
+    },
     /// Nothing more comes.
     End,
 }
@@ -69,6 +74,7 @@ impl Part {
             Answer::Namespaces(namespaces) => Self::Namespaces((&namespaces).into()),
             Answer::InSockmaps(cookies) => Self::InSockmaps(cookies.into_iter().collect()),
             Answer::Listeners(begun, holders) => Self::Listeners(begun, told(&holders)),
+            Answer::Took(time) => Self::Took { ns: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) },
         }
     }
 }
@@ -82,6 +88,7 @@ impl Answer {
             Part::Namespaces(listed) => Self::Namespaces(listed.into()),
             Part::InSockmaps(cookies) => Self::InSockmaps(cookies.into_iter().collect()),
             Part::Listeners(begun, told) => Self::Listeners(begun, events(told)),
+            Part::Took { ns } => Self::Took(Duration::from_nanos(ns)),
             Part::End => return None,
         })
     }
@@ -151,6 +158,8 @@ mod tests {
         );
         let cookies = std::collections::BTreeSet::from([1, u64::MAX]);
         assert!(matches!(sent(Answer::InSockmaps(cookies.clone())), Some(Answer::InSockmaps(told)) if told == cookies));
+        let took = Duration::from_micros(1_234);
+        assert!(matches!(sent(Answer::Took(took)), Some(Answer::Took(time)) if time == took));
         assert!(Answer::from_part(Part::End).is_none());
     }
 

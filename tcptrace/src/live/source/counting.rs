@@ -23,7 +23,7 @@ use crate::model::stream::Item;
 
 /// How often to look.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Pause after a slow look, as a multiple of its duration: looks use at most a hundredth of one CPU.
+/// Pause after a slow look, as a multiple of the CPU time that it took: looks use at most a hundredth of one CPU.
 const REST: u32 = 100;
 /// How often to search for network namespaces if no event comes from an unknown one.
 const SEARCH: Duration = Duration::from_secs(10);
@@ -38,6 +38,7 @@ pub(super) struct Look {
     gone: Vec<u32>,
     /// All network namespaces, if the look included a search.
     pub(super) namespaces: Option<Namespaces>,
+    /// CPU time.
     took: Duration,
 }
 
@@ -260,7 +261,7 @@ impl Thread {
     }
 
     fn look(&mut self, wish: &Wish) -> Look {
-        let begun = Instant::now();
+        let before = kernel::thread_time();
         let Self { counting, history, facts } = self;
         if wish.search {
             counting.search();
@@ -279,7 +280,7 @@ impl Thread {
         let all = found.map(|found| found.iter().map(|namespace| namespace.inode).collect());
         history.end_look(all.as_ref());
         let (facts, gone) = facts.as_mut().map(|facts| facts.end(&wish.facts, &now, all.as_ref())).unwrap_or_default();
-        Look { samples, facts, gone, namespaces: found.cloned(), took: begun.elapsed() }
+        Look { samples, facts, gone, namespaces: found.cloned(), took: kernel::thread_time().saturating_sub(before) }
     }
 }
 

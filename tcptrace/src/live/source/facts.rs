@@ -116,8 +116,8 @@ impl Facts {
             kernel::add_host_settings(host);
             self.items.extend(self.newest.read_settings(kernel::settings_here(netns, now())));
         }
-        let (begun, at) = (Instant::now(), now());
-        let is_resting = self.resting.get(&netns).is_some_and(|rested| begun < *rested);
+        let (before, at) = (kernel::thread_time(), now());
+        let is_resting = self.resting.get(&netns).is_some_and(|rested| Instant::now() < *rested);
         let with_requests = self.is_last || !is_resting;
         match kernel::accept_queues_here(with_requests) {
             Ok(mut queues) => {
@@ -130,7 +130,7 @@ impl Facts {
             }
             Err(error) => log::debug!("cannot look at accept queues in network namespace {netns}: {error}"),
         }
-        let took = begun.elapsed();
+        let took = kernel::thread_time().saturating_sub(before);
         if with_requests {
             self.resting.remove(&netns);
             if took > QUICK {
