@@ -19,6 +19,7 @@ use super::study::TraceArgs;
 use super::timeline::is_ascii;
 use super::{Outcome, replay};
 use crate::engine::lifecycle::Config;
+use crate::kernel::thread_time;
 use crate::output::tui::{Look, Playing, View};
 use crate::output::{self, Format};
 use crate::study::counts::By;
@@ -160,9 +161,9 @@ impl Regularly {
     /// Does it if it is due.
     fn work(&mut self, work: impl FnOnce()) {
         if self.is_due() {
-            let begun = Instant::now();
+            let (begun, before) = (Instant::now(), thread_time());
             work();
-            self.done(begun);
+            self.pause(begun, thread_time().saturating_sub(before));
         }
     }
 
@@ -170,8 +171,13 @@ impl Regularly {
         Instant::now() >= self.next
     }
 
+    /// It was done, and waited for the terminal.
     fn done(&mut self, begun: Instant) {
-        self.next = begun + self.least.max(begun.elapsed() * self.rest);
+        self.pause(begun, begun.elapsed());
+    }
+
+    fn pause(&mut self, begun: Instant, took: Duration) {
+        self.next = begun + self.least.max(took * self.rest);
     }
 }
 

@@ -57,7 +57,6 @@ fn a_syn_queue_without_cookies_drops() {
     net.sysctl("ipv4/tcp_syncookies", "0");
     let both = Both::look(&net, &["--only", "syn-queue-full,risky-setting"]);
     let (_server, _clients) = flood(&net, "TCPReqQFullDrop");
-    sleep(Duration::from_millis(1_500));
     for rows in both.rows(4) {
         let found = findings(&net, &rows);
         let ids: Vec<_> = found.iter().map(|row| &row["id"]).collect();
