@@ -113,6 +113,8 @@ pub(super) struct Fit {
     columns: Vec<Planned>,
     /// Number of steps of the plan that all rows take. A wider row takes more.
     taken: usize,
+    /// The width of each column after these steps.
+    widths: Vec<usize>,
     has_note: bool,
     /// The last heading no longer matches the rows.
     is_stale: bool,
@@ -139,7 +141,8 @@ struct Laid<'a> {
 impl Fit {
     /// For lines of at most `limit` columns.
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, kind: Kind::Count, columns: Vec::new(), taken: 0, has_note: false, is_stale: false }
+        let (columns, widths) = (Vec::new(), Vec::new());
+        Self { limit, kind: Kind::Count, columns, taken: 0, widths, has_note: false, is_stale: false }
     }
 
     /// Whether columns are planned for these rows.
@@ -169,7 +172,7 @@ impl Fit {
         let mut is_wider = false;
         for (place, cell) in cells.iter().enumerate().filter(|(_, cell)| cell.name != "NOTE") {
             let column = &self.columns[place];
-            let (wanted, is_cut) = (width(&cell.text), self.width(column, self.taken) < column.width);
+            let (wanted, is_cut) = (width(&cell.text), self.widths[place] < column.width);
             if is_cut || wanted <= column.width {
                 continue;
             }
@@ -190,7 +193,7 @@ impl Fit {
     /// Writes the heading.
     pub(super) fn heading(&self, line: &mut Line) {
         let heads: Vec<&Cell> = self.columns.iter().map(|column| &column.head).collect();
-        let laid = self.lay(&heads, self.taken, None);
+        let laid = self.lay(&heads, &self.widths, None);
         let note = heads.iter().find(|cell| cell.name == "NOTE").filter(|_| self.has_note);
         let start = laid.columns_end + 1;
         write(line, laid, note.map(|note| (*note, start, note.text.as_str().into())));
@@ -254,10 +257,15 @@ impl Fit {
     fn settle(&mut self) {
         let all = plan(self.kind).steps.len();
         let taken = (0..all).find(|taken| self.planned(*taken) <= self.limit).unwrap_or(all);
+        self.widths = self.widths_after(taken);
         let has_note = self.columns.iter().any(|column| column.head.name == "NOTE")
-            && self.columns_end(taken) + 1 + NOTE_MIN <= self.limit;
+            && self.columns_end(&self.widths) + 1 + NOTE_MIN <= self.limit;
         self.is_stale |= (taken, has_note) != (self.taken, self.has_note);
         (self.taken, self.has_note) = (taken, has_note);
+    }
+
+    fn widths_after(&self, taken: usize) -> Vec<usize> {
+        self.columns.iter().map(|column| self.width(column, taken)).collect()
     }
 
     /// The width of a column after `taken` steps.
@@ -271,40 +279,45 @@ impl Fit {
     fn planned(&self, taken: usize) -> usize {
         let note = self.columns.iter().find(|column| column.head.name == "NOTE");
         let note = note.map(|note| self.width(note, taken)).filter(|note| *note > 0);
-        self.columns_end(taken) + note.map_or(0, |note| 1 + note)
+        self.columns_end(&self.widths_after(taken)) + note.map_or(0, |note| 1 + note)
     }
 
-    fn columns_end(&self, taken: usize) -> usize {
-        self.lay(&[], taken, None).columns_end
+    fn columns_end(&self, widths: &[usize]) -> usize {
+        self.lay(&[], widths, None).columns_end
     }
 
     /// As much of a row as fits.
     fn fitted<'a>(&self, cells: &[&'a Cell]) -> Laid<'a> {
+        let laid = self.lay(cells, &self.widths, None);
+        if laid.end <= self.limit {
+            return laid;
+        }
         let Plan { steps, last, .. } = plan(self.kind);
-        let mut each = (self.taken..=steps.len()).map(|taken| self.lay(cells, taken, None));
+        let mut each = (self.taken + 1..=steps.len()).map(|taken| self.lay(cells, &self.widths_after(taken), None));
         if let Some(laid) = each.find(|laid| laid.end <= self.limit) {
             return laid;
         }
-        let least = self.lay(cells, steps.len(), None);
+        let widths = self.widths_after(steps.len());
+        let least = self.lay(cells, &widths, None);
         let addresses = cells.iter().filter(|cell| is_address(cell)).map(|cell| width(&cell.text));
         if addresses.fold(0, |sum, address| sum + address + usize::from(sum > 0)) > self.limit {
             return least;
         }
         let widest = cells.iter().find(|cell| cell.name == last).map_or(0, |cell| width(&cell.text));
-        let mut cuts = (2..widest).rev().chain([0]).map(|to| self.lay(cells, steps.len(), Some((last, to))));
+        let mut cuts = (2..widest).rev().chain([0]).map(|to| self.lay(cells, &widths, Some((last, to))));
         cuts.find(|laid| laid.end <= self.limit).unwrap_or(least)
     }
 
-    /// Places cells after `taken` steps and one more. A cell wider than its column moves the next ones, until there is
-    /// room to spare. Without cells, it places only columns.
-    fn lay<'a>(&self, cells: &[&'a Cell], taken: usize, more: Option<(&str, usize)>) -> Laid<'a> {
+    /// Places cells in columns of these widths, after one more step. A cell wider than its column moves the next ones, until
+    /// there is room to spare. Without cells, it places only columns.
+    fn lay<'a>(&self, cells: &[&'a Cell], widths: &[usize], more: Option<(&str, usize)>) -> Laid<'a> {
         let mut laid = Laid { cells: Vec::with_capacity(cells.len()), end: 0, columns_end: 0 };
         let mut before = "";
         for (place, column) in self.columns.iter().enumerate().filter(|(_, column)| column.head.name != "NOTE") {
             let name = column.head.name;
             let wide = match more {
                 Some((cut, to)) if cut == name => to,
-                _ => self.width(column, taken),
+                _ => widths[place],
             };
             if wide == 0 {
                 continue;
