@@ -322,6 +322,7 @@ impl Engine {
             return;
         }
         if self.has_twin(&conn, change) {
+            conn.dropped_by_kernel();
             let held = self.teller.held(&conn, change.at);
             self.teller.put(&mut conn, change.at, State::Closed, held, None, out);
             self.inquiry.note_end(key);

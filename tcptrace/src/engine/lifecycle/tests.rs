@@ -11,7 +11,8 @@ use rstest::rstest;
 use script::{play, play_rows};
 
 use crate::model::event::{Event, Idle, Totals};
-use crate::model::row::{Connection, Row};
+use crate::model::row::{Connection, Row, Transition};
+use crate::model::tcp::State;
 
 /// What the kernel shows of a life, and what the engine makes of it. Times are in ms; see [`script`] for the words.
 #[rstest]
@@ -584,11 +585,16 @@ fn a_listener_is_shown_but_is_no_connection() {
 /// the change of state.
 #[test]
 fn of_two_sockets_for_one_request_one_is_a_connection() {
-    let both =
-        "0 LISTEN>SYN_RECV; 0 other LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 0 other SYN_RECV>CLOSED; 0 other destroy;
-         1 accepted task=7; 5 ESTABLISHED>CLOSED sock err=104";
+    let both = "0 LISTEN>SYN_RECV; 0 other LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 0 other SYN_RECV>CLOSED task=9;
+         0 other destroy; 1 accepted task=7; 5 ESTABLISHED>CLOSED sock err=104";
     assert_eq!(play(both), ["server reset_remote reset_received owner=7/accept | SYN_RECV 0 ESTABLISHED 5"]);
     assert_eq!(play_rows(both)[3], "SYN_RECV>CLOSED 0");
+    let is_drop = |row: &&Transition| (row.old, row.new) == (State::SynRecv, State::Closed);
+    let rows = script::rows(both);
+    let mut drops =
+        rows.iter().filter_map(|row| if let Row::Transition(row) = row { Some(row) } else { None }).filter(is_drop);
+    let drop = drops.next().expect("the change of state");
+    assert_eq!((drop.identity.owner, drop.closed_by), (None, None), "whoever was on the CPU");
 }
 
 #[rstest]
