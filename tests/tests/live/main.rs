@@ -28,6 +28,7 @@ mod orphans;
 mod owners;
 mod ports;
 mod record;
+mod requests;
 mod resets;
 mod running;
 mod snapshot;
