@@ -1,6 +1,6 @@
 //! The state machine.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::FixedState;
 
@@ -15,7 +15,7 @@ use super::survey::Inquiry;
 use super::tell::{Teller, reason};
 use crate::model::event::{Cause, Change, Event, Id, KilledBy, Mini, MiniEvent, ResetReason};
 use crate::model::row::{Ending, Held, Loss, Row};
-use crate::model::tcp::{End, OwnerSource, Side, State, Task, TimeWaitEnd};
+use crate::model::tcp::{End, OwnerSource, Side, State, Task, TimeWaitEnd, Tuple};
 
 /// How long to wait for a reset that may follow the closing of a socket. Both come in the same soft interrupt, but a
 /// virtual CPU can stall in between.
@@ -25,10 +25,11 @@ const RESET_FOLLOWS_NS: u64 = 200_000_000;
 /// soft interrupt, but a virtual CPU can stall in between. After that, the closing is known to be lost.
 const OVERTAKES_NS: u64 = 1_000_000_000;
 
-/// How long before the dropped one its twin can have been made, and how many sockets can have been seen since. Both come within
-/// microseconds, but a virtual CPU can stall in between.
+/// How long before the dropped one its twin can have been made, and how many sockets can have been seen or closed since. Both
+/// come within microseconds, but a virtual CPU can stall in between.
 const TWIN_WITHIN_NS: u64 = 200_000_000;
 const TWIN_AMONG: usize = 256;
+const TWIN_AMONG_CLOSED: usize = 64;
 
 /// Assumed length of a TIME_WAIT, only for giving up on it, while none has been seen to begin.
 const LENGTH_UNKNOWN_NS: u64 = 120_000_000_000;
@@ -48,6 +49,8 @@ pub struct Engine {
     embryos: HashMap<u64, u64, FixedState>,
     /// Ends that depend on a reset that may follow.
     awaiting: HashMap<u64, Awaiting, FixedState>,
+    /// Connections of servers that were closed last, and when, if they were short.
+    closed: VecDeque<(Tuple, Option<u32>, u64)>,
     /// Events of mini-sockets that overtook the closing of the full socket on another CPU.
     early: HashMap<u64, Early, FixedState>,
     pub(super) deadlines: Deadlines,
@@ -101,6 +104,7 @@ impl Engine {
             teller: Teller::new(Config { sockets: config.sockets.min(store::MOST), ..config }),
             embryos: HashMap::default(),
             awaiting: HashMap::default(),
+            closed: VecDeque::with_capacity(TWIN_AMONG_CLOSED),
             early: HashMap::default(),
             deadlines: Deadlines::default(),
             waiting: Waiting::default(),
@@ -328,6 +332,7 @@ impl Engine {
             self.inquiry.note_end(key);
             return;
         }
+        self.note_closed(&conn, change);
         conn.mark(Mark::Lingers, change.flags.is_some_and(|flags| !flags.dead));
         let reset = conn.reset().filter(|(at, _)| change.at.saturating_sub(*at) < RESET_FOLLOWS_NS);
         let conclusion = decide::closing(change, reset.map(|(_, reason)| reason), conn.is(Mark::ShutBoth));
@@ -360,7 +365,21 @@ impl Engine {
                 && other.over.is_none()
                 && (other.tuple, other.netns()) == (conn.tuple, conn.netns())
         };
-        never_was_one && self.conns.latest().take(TWIN_AMONG).any(is_twin)
+        // It can have been closed already, but not before this one was made.
+        let was_twin = |(tuple, netns, at): &(Tuple, Option<u32>, u64)| {
+            (*tuple, *netns) == (conn.tuple, conn.netns()) && conn.since().is_none_or(|since| since <= *at)
+        };
+        never_was_one && (self.conns.latest().take(TWIN_AMONG).any(is_twin) || self.closed.iter().any(was_twin))
+    }
+
+    fn note_closed(&mut self, conn: &Conn, change: &Change) {
+        let is_short = |opened: u64| change.at.saturating_sub(opened) < TWIN_WITHIN_NS;
+        if conn.side == Side::Server && change.old != State::SynRecv && conn.opened().is_some_and(is_short) {
+            if self.closed.len() == TWIN_AMONG_CLOSED {
+                self.closed.pop_front();
+            }
+            self.closed.push_back((conn.tuple, conn.netns(), change.at));
+        }
     }
 
     fn await_reset(&mut self, key: u64, conn: Conn, at: u64, alternatives: Alternatives, out: &mut Vec<Row>) {

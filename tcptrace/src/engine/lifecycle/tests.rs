@@ -597,6 +597,15 @@ fn of_two_sockets_for_one_request_one_is_a_connection() {
     assert_eq!((drop.identity.owner, drop.closed_by), (None, None), "whoever was on the CPU");
 }
 
+#[test]
+fn the_connection_can_be_over_before_the_other_socket_is_dropped() {
+    let lives = play(
+        "0 LISTEN>SYN_RECV; 0 other LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 0 accepted task=7;
+         1 ESTABLISHED>CLOSED task=7 snd rcv sock linger0 rst; 1 other SYN_RECV>CLOSED; 1 other destroy",
+    );
+    assert_eq!(lives, ["server reset_local reset_linger0 owner=7/accept | SYN_RECV 0 ESTABLISHED 1"]);
+}
+
 #[rstest]
 #[case::alone("0 other LISTEN>SYN_RECV; 0 other SYN_RECV>CLOSED; 0 other destroy", 1)]
 #[case::much_later(
@@ -606,6 +615,11 @@ fn of_two_sockets_for_one_request_one_is_a_connection() {
 #[case::of_the_other_end(
     "0 CLOSED>SYN_SENT task=7; 0 SYN_SENT>ESTABLISHED; 0 other LISTEN>SYN_RECV; 0 other SYN_RECV>CLOSED; 0 other destroy",
     1
+)]
+#[case::after_the_end(
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 ESTABLISHED>CLOSED task=9 rst; 1 destroy;
+     2 other LISTEN>SYN_RECV; 2 other SYN_RECV>CLOSED; 2 other destroy",
+    2
 )]
 #[case::both_are_dropped(
     "0 LISTEN>SYN_RECV; 0 SYN_RECV>CLOSED; 0 destroy; 0 other LISTEN>SYN_RECV; 0 other SYN_RECV>CLOSED; 0 other destroy",
