@@ -1,6 +1,6 @@
 //! Requirements of tests: what the running kernel supports, and what this process may do.
 
-use std::fs;
+use std::{env, fs};
 
 use nix::unistd::Uid;
 use serde_json::Value;
@@ -20,6 +20,14 @@ pub fn is_root() -> bool {
 pub fn need_root() {
     if !is_root() {
         skip("it needs root");
+    }
+}
+
+/// Skips the calling test unless no other programs matter on this machine, for this reason. The name of such a test contains
+/// `::alone::`: virtual machines run those one by one.
+pub fn need_alone(why: &str) {
+    if env::var_os("TCPTRACE_TEST_ALONE").is_none() {
+        skip(format!("{why}, and other programs run on it"));
     }
 }
 

@@ -28,7 +28,6 @@ mod orphans;
 mod owners;
 mod ports;
 mod record;
-mod requests;
 mod resets;
 mod running;
 mod snapshot;

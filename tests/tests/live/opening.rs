@@ -1,5 +1,7 @@
 //! How connections begin or fail to.
 
+mod alone;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

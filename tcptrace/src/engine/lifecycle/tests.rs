@@ -594,7 +594,7 @@ fn of_two_sockets_for_one_request_one_is_a_connection() {
     let mut drops =
         rows.iter().filter_map(|row| if let Row::Transition(row) = row { Some(row) } else { None }).filter(is_drop);
     let drop = drops.next().expect("the change of state");
-    assert_eq!((drop.identity.owner, drop.closed_by), (None, None), "whoever was on the CPU");
+    assert_eq!((drop.identity.owner, drop.closed_by), (None, None), "the task on the CPU is unrelated");
 }
 
 #[test]

@@ -1,21 +1,19 @@
 //! What is set for a whole machine: in a virtual machine, where nothing else runs at the same time.
 
+use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use std::{env, fs};
 
 use serde_json::{Value, json};
-use tcptrace_tests::attempt::skip;
+use tcptrace_tests::ability::need_alone;
 use tcptrace_tests::program::binary;
 use tcptrace_tests::sockets::{address, connect, listen, start_connecting};
 use tcptrace_tests::{End, Namespace};
 
 use super::{Both, assert_found, assert_is, figure, one};
 
-/// Set where nobody is disturbed.
-const ALONE: &str = "TCPTRACE_TEST_ALONE";
 /// For what takes a second.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -27,9 +25,7 @@ struct Setting {
 
 impl Setting {
     fn set(name: &'static str, value: &str) -> Self {
-        if env::var_os(ALONE).is_none() {
-            skip("it changes settings of the whole machine, and other programs run on it");
-        }
+        need_alone("it changes settings of the whole machine");
         let before = in_first(&format!("cat /proc/sys/net/{name}"));
         let setting = Self { name, before };
         setting.change(value);

@@ -1,30 +1,27 @@
 //! The clock steps, a processor goes away and comes back, and what tcptrace reads is unmounted or hidden: in a virtual
 //! machine, where nobody else is disturbed.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use std::{env, fs};
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime, clock_settime};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use tcptrace_tests::ability::need_alone;
 use tcptrace_tests::attempt::skip;
 use tcptrace_tests::sockets::pair;
 use tcptrace_tests::{End, Namespace, Tracer};
 
-/// Set where nobody is disturbed.
-const ALONE: &str = "TCPTRACE_TEST_ALONE";
 /// What happens must be noticed within this time.
 const SOON: Duration = Duration::from_secs(10);
 const COMMAND: [&str; 5] = ["connections", "--no-existing", "--at-close", "--format", "json"];
 
 fn only_alone() {
-    if env::var_os(ALONE).is_none() {
-        skip("it disturbs the whole machine, and other programs run on it");
-    }
+    need_alone("it disturbs the whole machine");
 }
 
 /// Makes a connection that the client closes first, and waits until both ends are told.

@@ -1,6 +1,5 @@
 //! One request to connect, for which two CPUs make a socket each.
 
-use std::env;
 use std::fs::File;
 use std::hint::spin_loop;
 use std::net::SocketAddr;
@@ -11,13 +10,10 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, setns};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use tcptrace_tests::ability::need_alone;
 use tcptrace_tests::attempt::skip;
 use tcptrace_tests::sockets::{accept, address, listen, socket};
 use tcptrace_tests::{End, Namespace, Tracer};
-
-/// Set where nobody is disturbed: packets from another CPU interrupt whatever runs, tracers among it, which can miss an event
-/// then.
-const ALONE: &str = "TCPTRACE_TEST_ALONE";
 
 /// The server's address, to which two ways lead.
 const SERVER: &str = "10.8.0.1";
@@ -84,9 +80,7 @@ fn dropped_row(net: &Namespace) -> Option<Value> {
 /// and belongs to nobody: the client happened to be on the CPU.
 #[test]
 fn one_request_is_one_connection() {
-    if env::var_os(ALONE).is_none() {
-        skip("it interrupts programs on all CPUs, and other tests run on them");
-    }
+    need_alone("it interrupts whatever runs on two CPUs of this machine");
     if thread::available_parallelism().is_ok_and(|cpus| cpus.get() < 2) {
         skip("it needs two CPUs");
     }
