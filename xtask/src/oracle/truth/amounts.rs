@@ -1,5 +1,6 @@
 //! Bytes that were sent, that arrived, and that were left unread.
 
+use super::super::conversation::Segment;
 use super::super::log::Call;
 use super::super::packets::{ACK, RST};
 use super::{Range, SOON, Witness};
@@ -23,16 +24,29 @@ impl Witness<'_> {
         Some(next)
     }
 
-    /// Number of bytes that were unread at the close.
-    pub(super) fn unread(&self, call: &Call) -> Range {
-        let bytes = |by| u64::from(self.next_expected(by).unwrap_or(1).saturating_sub(1 + self.fin_by(by)));
+    /// Number of bytes that were unread at the close, which may have sent a reset.
+    pub(super) fn unread(&self, call: &Call, reset: Option<&Segment>) -> Range {
         let read: u64 = self
             .calls
             .iter()
             .filter(|other| matches!(other.name.as_str(), "recv" | "eof") && other.from <= call.from)
             .map(|other| other.number)
             .sum();
+        if let Some(received) = reset.and_then(|reset| self.acknowledged_by(reset)) {
+            let unread = received.saturating_sub(read);
+            return (unread, unread);
+        }
+        let bytes = |by| u64::from(self.next_expected(by).unwrap_or(1).saturating_sub(1 + self.fin_by(by)));
         (bytes(call.from).saturating_sub(read), bytes(self.effect(call).1).saturating_sub(read))
+    }
+
+    /// Number of bytes that its socket had received when it sent this segment: a segment that arrived just before may not
+    /// have been processed.
+    fn acknowledged_by(&self, segment: &Segment) -> Option<u64> {
+        let space = segment.ack.wrapping_sub(self.conversation.initial(self.who.peer())?);
+        let after = |(_, fin): (Range, Segment)| segment.ack.wrapping_sub(fin.seq.wrapping_add(fin.space()));
+        let has_fin = self.peer_fin().map(after).is_some_and(|after| after.cast_signed() >= 0);
+        segment.is(ACK).then(|| u64::from(space.saturating_sub(1 + u32::from(has_fin))))
     }
 
     /// Whether the peer's FIN had come.

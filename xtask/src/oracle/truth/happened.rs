@@ -4,7 +4,7 @@ use super::super::conversation::Segment;
 use super::super::log::Call;
 use super::super::packets::{ACK, FIN, RST, SYN};
 use super::super::script::Who;
-use super::{MS, Range, What, Witness};
+use super::{MS, Range, SOON, What, Witness};
 
 impl Witness<'_> {
     pub(super) fn own_fin(&self) -> Option<(Range, Option<Segment>)> {
@@ -71,9 +71,7 @@ impl Witness<'_> {
         let disconnects = self.closing_calls().into_iter().filter(|call| call.name == "disconnect");
         all.extend(disconnects.map(|call| (self.effect(call), What::Disconnected)));
         all.extend(self.timed_out().map(|at| (at, What::TimedOut)));
-        all.extend(
-            self.mine().filter(|segment| segment.is(RST)).map(|segment| (self.own_reset(segment), What::OwnReset)),
-        );
+        all.extend(self.own_resets().map(|segment| (self.own_reset(segment), What::OwnReset)));
         let resets = self.theirs().filter(|(_, segment)| segment.is(RST));
         all.extend(resets.map(|(at, _)| (self.on_arrival(at), What::PeerReset)));
         // Its own actions have happened when they are visible; an arrival counts at its arrival.
@@ -105,7 +103,7 @@ impl Witness<'_> {
     pub(super) fn drawn_reset(&self) -> Option<Segment> {
         let (own, None) = self.own_fin()? else { return None };
         let call = self.last_close().filter(|call| call.from == own.0)?;
-        let reset = self.mine().find(|segment| segment.is(RST))?;
+        let reset = self.own_resets().next()?;
         let is_drawn = self.theirs().any(|(at, segment)| segment.len > 0 && (call.from..=reset.sent).contains(&at));
         (!reset.is(ACK) && is_drawn && !self.is_retransmitted() && reset.sent >= call.from).then_some(*reset)
     }
@@ -161,6 +159,14 @@ impl Witness<'_> {
         let (from, to) = (call.from, call.to?);
         let reset = self.mine().find(|segment| segment.is(RST) && (from..=to).contains(&segment.sent));
         Some((from, reset.map_or(to, |reset| reset.sent)))
+    }
+
+    /// Its resets, without an answer that left just before the reset of a call: that call had closed the socket already, on
+    /// another CPU.
+    fn own_resets(&self) -> impl Iterator<Item = &Segment> {
+        let resets = || self.mine().filter(|segment| segment.is(RST));
+        let follows = move |at: u64| resets().any(|other| other.is(ACK) && (at..=at + SOON).contains(&other.sent));
+        resets().filter(move |reset| reset.is(ACK) || !follows(reset.sent))
     }
 
     fn own_reset(&self, reset: &Segment) -> Range {

@@ -237,7 +237,8 @@ impl Witness<'_> {
         let is_after_close =
             self.calls.iter().any(|call| takes_no_more(&call.name) && call.errno == 0 && call.from <= at.1);
         // A reset caused by a call acknowledges something.
-        let is_drawn = self.mine().any(|segment| segment.is(RST) && !segment.is(ACK) && segment.sent == at.1);
+        let resets: Vec<_> = self.mine().filter(|segment| segment.is(RST) && segment.sent == at.1).collect();
+        let is_drawn = resets.iter().any(|reset| !reset.is(ACK));
         let mut ends = Vec::new();
         if let Some(call) = call {
             match call.name.as_str() {
@@ -245,7 +246,7 @@ impl Witness<'_> {
                 _ if !self.is_accepted => return vec!["never_accepted"],
                 "shutwr" | "shutrdwr" => {}
                 _ => {
-                    let (least, most) = self.unread(call);
+                    let (least, most) = self.unread(call, resets.iter().find(|reset| reset.is(ACK)).copied());
                     if most > 0 && !is_drawn {
                         ends.push("reset_unread_data");
                     }

@@ -96,6 +96,36 @@ fn resets() {
     }
 }
 
+/// Data that arrives as a close begins may not be in the socket yet: the reset of the close says what it had received.
+#[test]
+fn a_reset_says_what_was_unread() {
+    let mut calls = opening();
+    calls.extend([call(Who::Client, "linger", 140), call(Who::Client, "close", 200)]);
+    for (acknowledged, why) in [(1, "reset_linger0"), (6, "reset_unread_data")] {
+        let mut segments = HANDSHAKE.to_vec();
+        segments.extend([(Who::Server, 199, ACK, 5, [1, 1]), (Who::Client, 201, RST | ACK, 0, [1, acknowledged])]);
+        let client = &of_life(&calls, &conversation(&segments), GONE)[0];
+        assert_eq!((&client.closer[..], &client.end[..]), (&["reset_local"][..], &[why][..]));
+        assert_eq!(client.unsure, None);
+    }
+}
+
+/// While one CPU still sends the reset of the close, another one answers data for a socket that is gone.
+#[test]
+fn an_answer_overtakes_the_reset_of_a_close() {
+    let mut calls = opening();
+    calls.extend([call(Who::Client, "linger", 140), call(Who::Client, "close", 200)]);
+    let mut segments = HANDSHAKE.to_vec();
+    segments.extend([
+        (Who::Server, 199, ACK, 5, [1, 1]),
+        (Who::Client, 201, RST, 0, [1, 0]),
+        (Who::Client, 202, RST | ACK, 0, [1, 1]),
+    ]);
+    let client = &of_life(&calls, &conversation(&segments), GONE)[0];
+    assert_eq!((&client.closer[..], &client.end[..]), (&["reset_local"][..], &["reset_linger0"][..]));
+    assert_eq!(client.unsure, None);
+}
+
 #[test]
 fn an_orphan_does_not_wait_for_ever() {
     let mut segments = HANDSHAKE.to_vec();
