@@ -50,7 +50,7 @@ pub mod kind {
     pub const STATE_TASK: u8 = 3;
     /// A transition by which a process opens a socket, with [`OpenTail`](super::OpenTail).
     pub const STATE_OPEN: u8 = 11;
-    /// A transition to `CLOSED`, with [`ClosedTail`](super::ClosedTail).
+    /// A transition to `CLOSED` from any other state than `SYN_RECV`, with [`ClosedTail`](super::ClosedTail).
     pub const STATE_END: u8 = 4;
     /// `tcp_destroy_sock`; nothing but the [`Head`](super::Head).
     pub const DESTROY: u8 = 5;
@@ -70,6 +70,8 @@ pub mod kind {
     pub const HELD: u8 = 13;
     /// A process closes a connection in `SYN_RECV`, with [`ClosedChildTail`](super::ClosedChildTail).
     pub const STATE_CHILD_CLOSED: u8 = 14;
+    /// A transition from `SYN_RECV` to `CLOSED`, with [`EndedChildTail`](super::EndedChildTail).
+    pub const STATE_CHILD_END: u8 = 21;
     /// A transition that leaves `ESTABLISHED` by a packet, with [`IdleTail`](super::IdleTail).
     pub const STATE_IDLE: u8 = 15;
     /// A transition that leaves `ESTABLISHED` by a system call, with [`IdleTaskTail`](super::IdleTaskTail).
@@ -295,6 +297,18 @@ pub struct ClosedTail {
     pub idle: IdleTail,
 }
 
+/// What a child knew that is closed in `SYN_RECV`. Nothing had moved on it, so it has its address in place of idle times.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct EndedChildTail {
+    /// What it knew.
+    pub end: EndTail,
+    /// The socket's address in the kernel.
+    pub address: u64,
+    /// Means nothing.
+    pub unused: u64,
+}
+
 /// Frames of [`CancelTail::stack`].
 pub const STACK_FRAMES: usize = 16;
 
@@ -309,6 +323,7 @@ pub struct CancelTail {
 const _: () = {
     assert!(size_of::<Head>() == 64, "a transition stays within one cache line");
     assert!(size_of::<EndTail>() == 64, "an end is two cache lines, but for its idle times");
+    assert!(size_of::<EndedChildTail>() == size_of::<ClosedTail>(), "one record for both");
 };
 
 /// Indexes into the array of counters that every CPU has.

@@ -6,8 +6,8 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tcptrace_common::state::{CLOSE_WAIT, CLOSED, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT};
 use tcptrace_common::{
-    ChildTail, ClosedChildTail, ClosedTail, EndTail, Head, IdleTail, IdleTaskTail, OpenTail, UNKNOWN_TICKS, counter,
-    end_flag, flag, kind,
+    ChildTail, ClosedChildTail, ClosedTail, EndTail, EndedChildTail, Head, IdleTail, IdleTaskTail, OpenTail,
+    UNKNOWN_TICKS, counter, end_flag, flag, kind,
 };
 
 use crate::emit::{TaskRecord, boot_ns, count, fill_task, reserve, submit};
@@ -138,11 +138,13 @@ unsafe fn report(change: Change, lost: usize) {
                 let record = entry.as_mut_ptr();
                 fill_head(&raw mut (*record).head, change, kind::STATE_END);
                 fill_end(&raw mut (*record).closed.end, change);
-                fill_idle(
-                    &raw mut (*record).closed.idle,
-                    change.tcp,
-                    !matches!(old, LISTEN | SYN_SENT | SYN_RECV | CLOSED),
-                );
+                let was_established = !matches!(old, LISTEN | SYN_SENT | SYN_RECV | CLOSED);
+                fill_idle(&raw mut (*record).closed.idle, change.tcp, was_established);
+                if old == SYN_RECV {
+                    (&raw mut (*record).head.kind).write(kind::STATE_CHILD_END);
+                    let ended = (&raw mut (*record).closed).cast::<EndedChildTail>();
+                    (&raw mut (*ended).address).write(change.sk as u64);
+                }
                 if (*record).head.flags & flag::DEAD != 0 {
                     recent::note_closed((*record).head.id);
                 }

@@ -51,7 +51,9 @@ fn closed_by_call(old: State, change: &impl Transition) -> bool {
     let Some(flags) = change.flags() else { return false };
     match old {
         State::SynSent => true,
-        State::Established | State::CloseWait | State::SynRecv => !flags.dead,
+        // A child without a socket leaves this state within the soft interrupt that made it.
+        State::SynRecv => !flags.dead && flags.has_socket,
+        State::Established | State::CloseWait => !flags.dead,
         State::FinWait1 | State::FinWait2 => !flags.dead && flags.has_socket && !flags.done,
         _ => false,
     }

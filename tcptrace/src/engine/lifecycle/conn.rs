@@ -442,12 +442,6 @@ impl Conn {
         }
     }
 
-    /// No process has closed it: the one on the CPU is unrelated.
-    pub(super) fn dropped_by_kernel(&mut self) {
-        self.more().closed_by = None;
-        self.owner_source = self.owner_source.filter(|source| *source != OwnerSource::Close);
-    }
-
     /// Notes an owner, unless a better one is known: a process that closes or holds it now may not be its owner.
     pub(super) fn own(&mut self, task: Task, source: OwnerSource) {
         let is_better = matches!(source, OwnerSource::Connect | OwnerSource::Accept)

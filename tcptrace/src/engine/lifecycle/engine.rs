@@ -25,8 +25,8 @@ const RESET_FOLLOWS_NS: u64 = 200_000_000;
 /// soft interrupt, but a virtual CPU can stall in between. After that, the closing is known to be lost.
 const OVERTAKES_NS: u64 = 1_000_000_000;
 
-/// How long before the dropped one its twin can have been made, and how many sockets can have been seen or closed since. Both
-/// come within microseconds, but a virtual CPU can stall in between.
+/// How long before the drop its twin can have been made or closed, and how many sockets can have been seen or closed since. All
+/// of it happens within microseconds, but a virtual CPU can stall in between.
 const TWIN_WITHIN_NS: u64 = 200_000_000;
 const TWIN_AMONG: usize = 256;
 const TWIN_AMONG_CLOSED: usize = 64;
@@ -79,6 +79,25 @@ struct Awaiting {
     reset: Option<ResetReason>,
     /// Number of gaps in the stream at that time.
     gaps: u32,
+    twin: Twin,
+}
+
+/// Whether a socket never was a connection: two CPUs made a socket each for one request, when its acknowledgement and its first
+/// data came at once, and the kernel drops the later one (`inet_ehash_nolisten` in `net/ipv4/inet_hashtables.c`). It sends no
+/// reset for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Twin {
+    /// This one was more than a request.
+    Impossible,
+    /// The other one may be known later: before 6.15, when it is established.
+    NotSeen,
+    Seen,
+}
+
+impl Awaiting {
+    fn is_settled_by_destruction(&self) -> bool {
+        self.alternatives.is_settled_by_destruction() && self.twin != Twin::NotSeen
+    }
 }
 
 /// Events of a mini-socket whose full socket is still to be closed: the first and the latest.
@@ -252,6 +271,9 @@ impl Engine {
         // A socket that is used again has already sent its reset, if any.
         self.settle_awaiting(key, Fate::Kept, out);
         let embryo = change.address.and_then(|address| self.embryos.remove(&address));
+        if embryo.is_some() && change.new != State::Closed && !self.awaiting.is_empty() {
+            self.find_dropped(change);
+        }
         let found = self.conns.find(key);
         let is_known = found.is_some() && !begins(change);
         let place = match found {
@@ -325,13 +347,6 @@ impl Engine {
             self.teller.put(&mut conn, change.at, State::Closed, held, None, out);
             return;
         }
-        if self.has_twin(&conn, change) {
-            conn.dropped_by_kernel();
-            let held = self.teller.held(&conn, change.at);
-            self.teller.put(&mut conn, change.at, State::Closed, held, None, out);
-            self.inquiry.note_end(key);
-            return;
-        }
         self.note_closed(&conn, change);
         conn.mark(Mark::Lingers, change.flags.is_some_and(|flags| !flags.dead));
         let reset = conn.reset().filter(|(at, _)| change.at.saturating_sub(*at) < RESET_FOLLOWS_NS);
@@ -346,30 +361,41 @@ impl Engine {
                 let held = if decide::may_go_on(change, &ending) { held.or_longer() } else { held };
                 self.end(conn, change.at, held, ending, out);
             }
-            Conclusion::AwaitReset(alternatives) => self.await_reset(key, conn, change.at, alternatives, out),
+            Conclusion::AwaitReset(alternatives) => {
+                let twin = self.twin(&conn, change);
+                self.await_reset(key, conn, change.at, alternatives, twin, out);
+            }
         }
     }
 
-    /// Whether it never was a connection: two CPUs made a socket each for one request, when its acknowledgement and its first
-    /// data came at once, and the kernel drops the later one (`inet_ehash_nolisten` in `net/ipv4/inet_hashtables.c`). There
-    /// are no two connections with the same addresses.
-    fn has_twin(&self, conn: &Conn, change: &Change) -> bool {
-        let never_was_one = change.old == State::SynRecv
-            && change.flags.is_some_and(|flags| !flags.has_socket)
-            && change.end.is_some_and(|end| end.err == 0)
-            && conn.side == Side::Server;
+    fn twin(&self, conn: &Conn, change: &Change) -> Twin {
+        let has_socket = change.flags.is_none_or(|flags| flags.has_socket);
+        if conn.side != Side::Server || change.old != State::SynRecv || has_socket {
+            return Twin::Impossible;
+        }
+        let is_recent = |at: u64| change.at.saturating_sub(at) < TWIN_WITHIN_NS;
+        // There are no two connections with the same addresses.
         let is_twin = |other: &Conn| {
-            let is_young = other.since().is_some_and(|since| change.at.saturating_sub(since) < TWIN_WITHIN_NS);
-            is_young
-                && other.side == Side::Server
+            other.side == Side::Server
                 && other.over.is_none()
+                && other.since().is_some_and(is_recent)
                 && (other.tuple, other.netns()) == (conn.tuple, conn.netns())
         };
-        // It can have been closed already, but not before this one was made.
         let was_twin = |(tuple, netns, at): &(Tuple, Option<u32>, u64)| {
-            (*tuple, *netns) == (conn.tuple, conn.netns()) && conn.since().is_none_or(|since| since <= *at)
+            (*tuple, *netns) == (conn.tuple, conn.netns()) && is_recent(*at)
         };
-        never_was_one && (self.conns.latest().take(TWIN_AMONG).any(is_twin) || self.closed.iter().any(was_twin))
+        let is_seen = self.conns.latest().take(TWIN_AMONG).any(is_twin) || self.closed.iter().any(was_twin);
+        if is_seen { Twin::Seen } else { Twin::NotSeen }
+    }
+
+    /// A child whose addresses were not known before may be the twin of one that was dropped meanwhile.
+    fn find_dropped(&mut self, change: &Change) {
+        let is_it = |waiting: &&mut Awaiting| {
+            waiting.twin == Twin::NotSeen && (waiting.conn.tuple, waiting.conn.netns()) == (change.tuple, change.netns)
+        };
+        if let Some(waiting) = self.awaiting.values_mut().find(is_it) {
+            waiting.twin = Twin::Seen;
+        }
     }
 
     fn note_closed(&mut self, conn: &Conn, change: &Change) {
@@ -382,9 +408,18 @@ impl Engine {
         }
     }
 
-    fn await_reset(&mut self, key: u64, conn: Conn, at: u64, alternatives: Alternatives, out: &mut Vec<Row>) {
+    fn await_reset(
+        &mut self,
+        key: u64,
+        conn: Conn,
+        at: u64,
+        alternatives: Alternatives,
+        twin: Twin,
+        out: &mut Vec<Row>,
+    ) {
         let held = self.teller.held(&conn, at);
-        let waiting = Awaiting { conn: Box::new(conn), at, held, alternatives, reset: None, gaps: self.teller.gaps };
+        let gaps = self.teller.gaps;
+        let waiting = Awaiting { conn: Box::new(conn), at, held, alternatives, reset: None, gaps, twin };
         if self.teller.config.resets {
             // An older answer of the kernel does not bring it back.
             self.inquiry.note_end(key);
@@ -413,7 +448,13 @@ impl Engine {
     }
 
     fn end_awaited(&mut self, waiting: Awaiting, reset: ResetSent, fate: Fate, out: &mut Vec<Row>) {
-        let Awaiting { mut conn, at, held, alternatives, reset: reason, .. } = waiting;
+        let Awaiting { mut conn, at, held, alternatives, reset: reason, twin, .. } = waiting;
+        if let ResetSent::No | ResetSent::Unknown = reset
+            && twin == Twin::Seen
+        {
+            self.inquiry.note_end(conn.key());
+            return self.teller.put(&mut conn, at, State::Closed, held, None, out);
+        }
         let ending = alternatives.with_fate(fate, reason).resolve(reset);
         if let ResetSent::Yes(_) = reset {
             let closer = decide::closer_by_reset(ending.end, conn.state);
@@ -649,9 +690,7 @@ impl Engine {
     }
 
     fn on_destroyed(&mut self, at: u64, id: Id, shut: Option<bool>, out: &mut Vec<Row>) {
-        if !self.awaiting.is_empty()
-            && self.awaiting.get(&key(id)).is_some_and(|waiting| waiting.alternatives.is_settled_by_destruction())
-        {
+        if !self.awaiting.is_empty() && self.awaiting.get(&key(id)).is_some_and(Awaiting::is_settled_by_destruction) {
             self.settle_awaiting(key(id), Fate::Destroyed { shut }, out);
         }
         self.inquiry.note_end(key(id));

@@ -597,38 +597,56 @@ fn of_two_sockets_for_one_request_one_is_a_connection() {
     assert_eq!((drop.identity.owner, drop.closed_by), (None, None), "the task on the CPU is unrelated");
 }
 
-#[test]
-fn the_connection_can_be_over_before_the_other_socket_is_dropped() {
-    let lives = play(
-        "0 LISTEN>SYN_RECV; 0 other LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 0 accepted task=7;
-         1 ESTABLISHED>CLOSED task=7 snd rcv sock linger0 rst; 1 other SYN_RECV>CLOSED; 1 other destroy",
-    );
+#[rstest]
+#[case::dropped("0 other LISTEN>SYN_RECV", "1 other SYN_RECV>CLOSED task=9; 1 other destroy")]
+#[case::made("", "2 other LISTEN>SYN_RECV; 2 other SYN_RECV>CLOSED task=9; 2 other destroy")]
+fn the_connection_can_be_over_before_the_other_socket_is(#[case] first: &str, #[case] last: &str) {
+    let lives = play(&format!(
+        "0 LISTEN>SYN_RECV; {first}; 0 SYN_RECV>ESTABLISHED; 0 accepted task=7;
+         1 ESTABLISHED>CLOSED task=7 snd rcv sock linger0 rst; {last}",
+    ));
     assert_eq!(lives, ["server reset_local reset_linger0 owner=7/accept | SYN_RECV 0 ESTABLISHED 1"]);
 }
 
+#[test]
+fn the_other_socket_can_be_dropped_before_the_addresses_of_the_first_are_known() {
+    let lives = play(
+        "0 embryo; 0 other LISTEN>SYN_RECV; 0 other SYN_RECV>CLOSED task=9; 0 other destroy; 1 SYN_RECV>ESTABLISHED child;
+         1 accepted task=7; 5 ESTABLISHED>CLOSED sock err=104",
+    );
+    assert_eq!(lives, ["server reset_remote reset_received owner=7/accept | SYN_RECV 1 ESTABLISHED 4"]);
+}
+
 #[rstest]
-#[case::alone("0 other LISTEN>SYN_RECV; 0 other SYN_RECV>CLOSED; 0 other destroy", 1)]
+#[case::alone("0 other LISTEN>SYN_RECV; 0 other SYN_RECV>CLOSED task=9; 0 other destroy; 900 advance", 1)]
 #[case::much_later(
-    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 900 other LISTEN>SYN_RECV; 900 other SYN_RECV>CLOSED; 900 other destroy",
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 900 other LISTEN>SYN_RECV; 900 other SYN_RECV>CLOSED task=9;
+     900 other destroy; 1800 advance",
     1
 )]
 #[case::of_the_other_end(
-    "0 CLOSED>SYN_SENT task=7; 0 SYN_SENT>ESTABLISHED; 0 other LISTEN>SYN_RECV; 0 other SYN_RECV>CLOSED; 0 other destroy",
+    "0 CLOSED>SYN_SENT task=7; 0 SYN_SENT>ESTABLISHED; 0 other LISTEN>SYN_RECV; 0 other SYN_RECV>CLOSED task=9; 0 other destroy; 900 advance",
     1
 )]
-#[case::after_the_end(
+#[case::with_a_reset_after_the_end(
     "0 LISTEN>SYN_RECV; 0 SYN_RECV>ESTABLISHED; 1 ESTABLISHED>CLOSED task=9 rst; 1 destroy;
-     2 other LISTEN>SYN_RECV; 2 other SYN_RECV>CLOSED; 2 other destroy",
+     2 other LISTEN>SYN_RECV; 2 other SYN_RECV>CLOSED task=9 rst; 2 other destroy",
     2
 )]
 #[case::both_are_dropped(
-    "0 LISTEN>SYN_RECV; 0 SYN_RECV>CLOSED; 0 destroy; 0 other LISTEN>SYN_RECV; 0 other SYN_RECV>CLOSED; 0 other destroy",
+    "0 LISTEN>SYN_RECV; 0 SYN_RECV>CLOSED; 0 destroy; 0 other LISTEN>SYN_RECV; 0 other SYN_RECV>CLOSED task=9; 0 other destroy; 900 advance",
     2
 )]
 fn sockets_that_are_dropped_for_other_reasons(#[case] script: &str, #[case] connections: usize) {
     let lives = play(script);
     assert_eq!(lives.len(), connections, "{lives:?}");
     assert!(lives.iter().all(|life| life.contains(" never_accepted ")), "{lives:?}");
+    let dropped = lives.last().map(String::as_str);
+    assert_eq!(
+        dropped,
+        Some("server never_established never_accepted | SYN_RECV 0"),
+        "the task on the CPU is unrelated"
+    );
 }
 
 #[test]

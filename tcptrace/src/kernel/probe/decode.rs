@@ -254,7 +254,7 @@ mod tests {
 
     use proptest::prelude::*;
     use rstest::rstest;
-    use tcptrace_common::{ChildTail, ClosedChildTail, ClosedTail, IdleTaskTail, OpenTail};
+    use tcptrace_common::{ChildTail, ClosedChildTail, ClosedTail, EndedChildTail, IdleTaskTail, OpenTail};
     use zerocopy::{Immutable, IntoBytes};
 
     use super::*;
@@ -419,6 +419,9 @@ mod tests {
             told(kind::STATE_END, &ClosedTail { end, idle: IDLE }),
             Change { task, idle, flags, end: Some(end_facts), ..plain() }
         );
+        let seen = told(kind::STATE_CHILD_END, &EndedChildTail { end, address: child.address, unused: 0 });
+        assert_eq!(seen, Change { task, flags, end: Some(end_facts), address: seen.address, ..plain() });
+        assert!(seen.address.is_some());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use tcptrace_common::{
-    ChildTail, ClosedChildTail, ClosedTail, EndTail, Head, IdleTail, IdleTaskTail, OpenTail, TaskTail, flag, kind,
+    ChildTail, ClosedChildTail, ClosedTail, EndTail, EndedChildTail, Head, IdleTail, IdleTaskTail, OpenTail, TaskTail,
+    flag, kind,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -88,6 +89,7 @@ enum Tail<'r> {
     Idle(&'r IdleTail),
     IdleTask(&'r IdleTaskTail),
     End(&'r ClosedTail),
+    EndedChild(&'r EndedChildTail),
 }
 
 impl<'r> Record<'r> {
@@ -102,6 +104,7 @@ impl<'r> Record<'r> {
             kind::STATE_IDLE => Tail::Idle(read(tail)?),
             kind::STATE_IDLE_TASK => Tail::IdleTask(read(tail)?),
             kind::STATE_END => Tail::End(read(tail)?),
+            kind::STATE_CHILD_END => Tail::EndedChild(read(tail)?),
             _ => return None,
         };
         Some(Self { decoder, head, old: State::from_kernel(head.old)?, new: State::from_kernel(head.new)?, tail })
@@ -110,6 +113,13 @@ impl<'r> Record<'r> {
     fn child(&self) -> Option<&'r ChildTail> {
         match self.tail {
             Tail::Child(child) | Tail::ClosedChild(ClosedChildTail { child, .. }) => Some(child),
+            _ => None,
+        }
+    }
+
+    fn end_tail(&self) -> Option<&'r EndTail> {
+        match self.tail {
+            Tail::End(ClosedTail { end, .. }) | Tail::EndedChild(EndedChildTail { end, .. }) => Some(end),
             _ => None,
         }
     }
@@ -132,7 +142,11 @@ impl Transition for Record<'_> {
 
     #[inline]
     fn address(&self) -> Option<u64> {
-        self.child().map(|child| self.decoder.scramble(child.address))
+        let address = match self.tail {
+            Tail::EndedChild(ended) => Some(ended.address),
+            _ => self.child().map(|child| child.address),
+        };
+        address.map(|address| self.decoder.scramble(address))
     }
 
     #[inline]
@@ -153,20 +167,16 @@ impl Transition for Record<'_> {
     #[inline]
     fn cgroup(&self) -> Option<u64> {
         match self.tail {
-            Tail::Child(child) | Tail::ClosedChild(ClosedChildTail { child, .. }) => known(child.cgroup),
             Tail::Open(open) => known(open.cgroup),
-            _ => None,
+            _ => self.child().and_then(|child| known(child.cgroup)),
         }
     }
 
     #[inline]
     fn interface(&self) -> u32 {
         match self.tail {
-            Tail::Child(child) | Tail::ClosedChild(ClosedChildTail { child, .. }) => {
-                interface(self.head, child.interface)
-            }
             Tail::Open(open) => interface(self.head, open.interface),
-            _ => 0,
+            _ => self.child().map_or(0, |child| interface(self.head, child.interface)),
         }
     }
 
@@ -183,11 +193,10 @@ impl Transition for Record<'_> {
     #[inline]
     fn flags(&self) -> Option<Flags> {
         let reuse = match self.tail {
-            Tail::Open(OpenTail { reuse, .. }) | Tail::End(ClosedTail { end: EndTail { reuse, .. }, .. }) => {
-                self.decoder.reuse(*reuse)
-            }
-            _ => None,
+            Tail::Open(OpenTail { reuse, .. }) => Some(reuse),
+            _ => self.end_tail().map(|end| &end.reuse),
         };
+        let reuse = reuse.and_then(|reuse| self.decoder.reuse(*reuse));
         (!self.is_bare()).then(|| Flags { reuse, ..flags(self.head) })
     }
 
@@ -208,17 +217,15 @@ impl Transition for Record<'_> {
             | Tail::ClosedChild(ClosedChildTail { task, .. })
             | Tail::Open(OpenTail { task, .. })
             | Tail::IdleTask(IdleTaskTail { task, .. })
-            | Tail::End(ClosedTail { end: EndTail { task, .. }, .. }) => self.decoder.task(task),
+            | Tail::End(ClosedTail { end: EndTail { task, .. }, .. })
+            | Tail::EndedChild(EndedChildTail { end: EndTail { task, .. }, .. }) => self.decoder.task(task),
             Tail::Nothing | Tail::Child(_) | Tail::Idle(_) => None,
         }
     }
 
     #[inline]
     fn end(&self) -> Option<EndFacts> {
-        match self.tail {
-            Tail::End(ClosedTail { end, .. }) => Some(self.decoder.end_facts(self.head, end)),
-            _ => None,
-        }
+        self.end_tail().map(|end| self.decoder.end_facts(self.head, end))
     }
 }
 
