@@ -128,6 +128,14 @@ pub(crate) fn survey(at: u64) -> Vec<Item> {
     events.map(Item::Event).into()
 }
 
+/// A scan that finds an outgoing connection.
+pub(crate) fn held(at: u64, conn: u64, fd: u32) -> Vec<Item> {
+    let (state, tuple) = (State::Established, outgoing(conn));
+    let found = Found { id: Id::Cookie(conn), tuple, state, ..found(at, conn) };
+    let holder = Event::Holder(Holder { found, task: task(API), fd });
+    [Event::ScanBegun { at }, holder, Event::ScanEnded { at }].map(Item::Event).into()
+}
+
 pub(crate) fn facts(at: u64) -> Vec<Item> {
     let queue = AcceptQueue {
         conn: 99,

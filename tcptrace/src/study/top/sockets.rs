@@ -74,6 +74,8 @@ impl Socket {
             self.stays.push(Stay { state: row.old, held: row.held });
         }
         (self.state, self.since, self.is_exact) = (row.new, Some(row.boot_ns), true);
+        // Its descriptor may have been closed since it was seen.
+        self.fd = self.fd.filter(|_| matches!(row.new, State::Established | State::CloseWait));
         self.closer = row.closer.unwrap_or(self.closer);
     }
 

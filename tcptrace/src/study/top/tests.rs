@@ -1,6 +1,6 @@
 #![expect(clippy::panic, reason = "a panic is how a test fails")]
 
-use super::samples::{API, S, WEB, closes, connects, play, story};
+use super::samples::{API, S, WEB, closes, connects, held, play, story};
 use super::*;
 use crate::model::row::Held;
 use crate::model::tcp::{Closer, End};
@@ -61,6 +61,17 @@ fn the_oldest_waiter_comes_first_with_its_holder() {
     let seen = frame.waiters.rows.iter().map(|row| (row.age, row.owner.map(|it| it.task.pid), row.fd));
     let (old, new) = (Held::AtLeast(20 * S), Held::Exactly(6 * S));
     assert_eq!(seen.collect::<Vec<_>>(), [(old, Some(WEB), Some(57)), (new, Some(WEB), None)]);
+}
+
+/// A closed descriptor is none that a process has.
+#[test]
+fn a_waiter_that_was_closed_has_no_descriptor() {
+    let mut items = story();
+    items.extend(held(120 * S, 5, 58));
+    items.extend(closes(121 * S, 5).into_iter().take(2));
+    let frame = play(&items, Ask::default()).frame();
+    let closed = frame.waiters.rows.iter().find(|row| row.state == State::FinWait2).expect("it waits");
+    assert_eq!((closed.owner.map(|it| it.task.pid), closed.fd), (Some(API), None));
 }
 
 #[test]

@@ -332,6 +332,26 @@ fn what_was_there_before_is_as_old_as_its_last_segment() {
     assert_eq!(evidence.listeners[0].task, Some(task()));
 }
 
+/// It was open when processes were looked at, and has been closed since.
+#[test]
+fn a_descriptor_that_is_closed_is_not_there_any_more() {
+    let open = found(2 * S, 1, outgoing(1), State::Established, Kept::Held);
+    let evidence = observe(&[
+        started(),
+        event(change(S, 1, outgoing(1), State::Closed, State::SynSent)),
+        event(change(S, 1, outgoing(1), State::SynSent, State::Established)),
+        Item::Event(Event::Holder(Holder { found: open, task: task(), fd: 57 })),
+        event(change(3 * S, 1, outgoing(1), State::Established, State::FinWait1)),
+        event(change(3 * S, 1, outgoing(1), State::FinWait1, State::FinWait2)),
+        Item::Event(Event::SurveyBegun { at: 5 * S }),
+        Item::Event(Event::Found(found(5 * S, 1, outgoing(1), State::FinWait2, Kept::Mini { due_ns: 58 * S }))),
+        Item::Event(Event::SurveyEnded { at: 5 * S }),
+        passed(6 * S),
+    ]);
+    let [socket] = &*evidence.sockets else { panic!("{:?}", evidence.sockets) };
+    assert_eq!((socket.state, socket.fd), (State::FinWait2, None));
+}
+
 /// Both ports are of those that the kernel hands out: a client's on the same host is told by who listens.
 #[rstest]
 #[case::same_host(1, Side::Client)]
