@@ -8,7 +8,7 @@ use tcptrace_tests::Namespace;
 use tcptrace_tests::program::binary;
 use tcptrace_tests::sockets::{listen, start_connecting};
 
-use super::{Both, assert_is, findings};
+use super::{Both, assert_is, findings, loses};
 
 /// For what takes three seconds.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -50,7 +50,9 @@ fn nobody_listens_or_answers() {
         assert_eq!(found[0]["subject"]["remote"], refused.to_string(), "{found:#?}");
         let figures =
             [("timed_out", json!(3)), ("established", json!(0)), ("opened", json!(3)), ("abandoned", json!(0))];
-        assert_is(found[1], ["critical", "certain"], &figures);
+        // Where events were lost, one may have got through.
+        let severity = if loses(&rows) { "warning" } else { "critical" };
+        assert_is(found[1], [severity, "certain"], &figures);
         assert_eq!(found[1]["subject"]["remote"], silent.to_string(), "{found:#?}");
     }
 }
