@@ -449,9 +449,7 @@ impl Engine {
 
     fn end_awaited(&mut self, waiting: Awaiting, reset: ResetSent, fate: Fate, out: &mut Vec<Row>) {
         let Awaiting { mut conn, at, held, alternatives, reset: reason, twin, .. } = waiting;
-        if let ResetSent::No | ResetSent::Unknown = reset
-            && twin == Twin::Seen
-        {
+        if twin == Twin::Seen && !matches!(reset, ResetSent::Yes(_)) {
             self.inquiry.note_end(conn.key());
             return self.teller.put(&mut conn, at, State::Closed, held, None, out);
         }
