@@ -81,6 +81,11 @@ words! {
 }
 
 impl State {
+    /// Whether the state of a connection shows that its own end was neither closed nor shut down.
+    pub(crate) fn is_unclosed(self) -> bool {
+        matches!(self, Self::SynSent | Self::Established | Self::CloseWait)
+    }
+
     /// The state that the kernel gives this number, or `None` for one that is not traced.
     pub const fn from_kernel(number: u8) -> Option<Self> {
         Some(match number {

@@ -50,6 +50,11 @@ impl Segment {
         self.is(RST) && self.is(ACK)
     }
 
+    /// Whether it acknowledges all of a segment that came from the other end.
+    pub(super) fn acknowledges(&self, other: &Self) -> bool {
+        self.is(ACK) && self.ack.wrapping_sub(other.seq.wrapping_add(other.space())).cast_signed() >= 0
+    }
+
     /// Its length in the sequence space.
     pub(super) fn space(&self) -> u32 {
         self.len + u32::from(self.is(SYN)) + u32::from(self.is(FIN))

@@ -267,7 +267,8 @@ impl Gatherer {
             side: key.side,
             state,
             owner: identity.owner,
-            fd: self.looks.fd(identity.conn),
+            // A descriptor that was seen before may have been closed by now.
+            fd: self.looks.fd(identity.conn).filter(|_| state.is_unclosed() || kept == Some(Kept::Held)),
             cgroup: identity.cgroup,
             accepted: row.status.accepted().or(is_queued.then_some(false)),
             closer: row.closer,

@@ -75,7 +75,7 @@ impl Socket {
         }
         (self.state, self.since, self.is_exact) = (row.new, Some(row.boot_ns), true);
         // Its descriptor may have been closed since it was seen.
-        self.fd = self.fd.filter(|_| matches!(row.new, State::Established | State::CloseWait));
+        self.fd = self.fd.filter(|_| row.new.is_unclosed());
         self.closer = row.closer.unwrap_or(self.closer);
     }
 

@@ -44,8 +44,7 @@ impl Witness<'_> {
     /// have been processed.
     fn acknowledged_by(&self, segment: &Segment) -> Option<u64> {
         let space = segment.ack.wrapping_sub(self.conversation.initial(self.who.peer())?);
-        let after = |(_, fin): (Range, Segment)| segment.ack.wrapping_sub(fin.seq.wrapping_add(fin.space()));
-        let has_fin = self.peer_fin().map(after).is_some_and(|after| after.cast_signed() >= 0);
+        let has_fin = self.peer_fin().is_some_and(|(_, fin)| segment.acknowledges(&fin));
         segment.is(ACK).then(|| u64::from(space.saturating_sub(1 + u32::from(has_fin))))
     }
 

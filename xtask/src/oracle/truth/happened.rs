@@ -52,10 +52,7 @@ impl Witness<'_> {
         let own = self.own_fin();
         let peer = self.peer_fin();
         if let Some((at, Some(fin))) = own {
-            let end = fin.seq.wrapping_add(fin.space());
-            let acks = |(_, segment): &(u64, &Segment)| {
-                segment.is(ACK) && !segment.is(RST) && segment.ack.wrapping_sub(end).cast_signed() >= 0
-            };
+            let acks = |(_, segment): &(u64, &Segment)| !segment.is(RST) && segment.acknowledges(&fin);
             let acked = self.theirs().filter(|(received, _)| *received >= at.0).find(acks);
             all.extend(acked.map(|(at, _)| (self.on_arrival(at), What::FinAcked)));
         }
@@ -112,7 +109,7 @@ impl Witness<'_> {
     fn order_reset(&self, all: &mut [(Range, What)], peer: Option<(Range, Segment)>) {
         let Some(reset) = self.mine().find(|segment| segment.is(RST) && segment.is(ACK)) else { return };
         let Some((_, peer)) = peer else { return };
-        let is_covered = reset.ack.wrapping_sub(peer.seq.wrapping_add(peer.space())).cast_signed() >= 0;
+        let is_covered = reset.acknowledges(&peer);
         let at = |what| all.iter().position(|(_, other)| *other == what);
         let (Some(reset_at), Some(peer_at)) = (at(What::OwnReset), at(What::PeerFin)) else { return };
         if is_covered == (reset_at < peer_at) {
@@ -123,7 +120,7 @@ impl Witness<'_> {
     /// The acknowledgement in each FIN shows which FIN was first.
     fn order_fins(&self, all: &mut [(Range, What)], own: Option<Segment>, peer: Option<(Range, Segment)>) {
         let (Some(own), Some((_, peer))) = (own, peer) else { return };
-        let is_covered = own.ack.wrapping_sub(peer.seq.wrapping_add(peer.space())).cast_signed() >= 0;
+        let is_covered = own.acknowledges(&peer);
         let at = |what| all.iter().position(|(_, other)| *other == what);
         let (Some(own_at), Some(peer_at)) = (at(What::OwnFin), at(What::PeerFin)) else { return };
         if is_covered == (own_at < peer_at) && self.is_prompt(&own) {

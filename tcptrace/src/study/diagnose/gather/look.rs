@@ -64,13 +64,7 @@ impl Looks {
     pub(super) fn event(&mut self, event: &Event) {
         match event {
             Event::SurveyBegun { .. } => self.number += 1,
-            Event::Found(found) => {
-                self.at(found.id.number()).found = Some(*found);
-                // A look at processes may have found a descriptor, which has been closed since.
-                if matches!(found.kept, Kept::Orphan | Kept::Mini { .. }) {
-                    self.fds.remove(&found.id.number());
-                }
-            }
+            Event::Found(found) => self.at(found.id.number()).found = Some(*found),
             Event::Inspected(seen) => {
                 self.has_inspected = true;
                 self.at(seen.id.number()).seen = Some(*seen);

@@ -151,8 +151,7 @@ fn processes(evidence: &Evidence) -> Vec<Process<'_>> {
 
 /// Whether its process has a descriptor of it: it was seen, or the state says that nobody has closed it.
 fn has_descriptor(socket: &Standing) -> bool {
-    let is_open = matches!(socket.state, State::SynSent | State::Established | State::CloseWait);
-    socket.fd.is_some() || is_open && socket.accepted != Some(false)
+    socket.fd.is_some() || socket.state.is_unclosed() && socket.accepted != Some(false)
 }
 
 fn figures(evidence: &Evidence, process: &Process<'_>) -> Figures {
